@@ -1,0 +1,273 @@
+"""Every error that a peer can be answered with, as one tree.
+
+    OrbitError
+    ├── ParseError -32700
+    ├── InvalidRequest -32600
+    │   └── MessageTooLarge
+    ├── MethodNotFound -32601
+    ├── InvalidParams -32602
+    ├── InternalError -32603
+    ├── Busy -32000        ShuttingDown -32001        RequestTimeout -32002
+    ├── SessionError
+    │   ├── SessionNotFound 1000      NameTaken 1001       InvalidTransition 1002
+    │   ├── AmbiguousReference 1003   AlreadyRunning 1004  SpawnFailed 1005
+    │   └── NotRunning 1006
+    ├── SnapshotError
+    │   └── SnapshotNotFound 1100     SnapshotCorrupt 1101
+    ├── WorkspaceNotFound 1200
+    └── StorageError
+        └── StorageFull 1900          StorageCorrupt 1901  StorageReadOnly 1902
+
+Each class carries its code (JSON-RPC 2.0, 5.1), its kind (what programs compare), a hint
+(what a person can do next) and whether the same call may succeed later. Details of the
+daemon's inside never travel: an unexpected exception becomes `InternalError` with a
+reference that is in the log.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from msgspec import Struct
+
+
+class OrbitError(Exception):
+    """The base of the tree.
+
+    Args:
+        message: One sentence that names the thing.
+        hint: What to do next, where the class's own hint does not fit.
+        data: More members for `error.data`, JSON-encodable.
+    """
+
+    code: ClassVar[int] = -32603
+    kind: ClassVar[str] = "internal_error"
+    default_hint: ClassVar[str] = ""
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, hint: str | None = None, data: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = self.default_hint if hint is None else hint
+        self.extra = data or {}
+
+    def data(self) -> dict[str, Any]:
+        """Return the members of `error.data`."""
+        return {"kind": self.kind, "hint": self.hint, "retryable": self.retryable, **self.extra}
+
+
+class ParseError(OrbitError):
+    """The line is not JSON."""
+
+    code = -32700
+    kind = "parse_error"
+    default_hint = "Send one JSON-RPC 2.0 message a line, in UTF-8."
+
+
+class InvalidRequest(OrbitError):
+    """The JSON is not a JSON-RPC 2.0 request (section 4)."""
+
+    code = -32600
+    kind = "invalid_request"
+    default_hint = 'Send {"jsonrpc": "2.0", "method": ..., "params": {...}, "id": ...}.'
+
+
+class MessageTooLarge(InvalidRequest):
+    """The line is longer than the daemon takes; the connection is closed after this answer."""
+
+    kind = "message_too_large"
+    default_hint = "Send less, or raise max_message_bytes in the daemon's configuration."
+
+
+class MethodNotFound(OrbitError):
+    """No such method."""
+
+    code = -32601
+    kind = "method_not_found"
+    default_hint = "rpc.discover lists the methods of this daemon."
+
+
+class InvalidParams(OrbitError):
+    """The params do not fit the method; the message names the field."""
+
+    code = -32602
+    kind = "invalid_params"
+    default_hint = "rpc.discover describes the params of every method."
+
+
+class InternalError(OrbitError):
+    """The daemon failed in a way that it did not expect."""
+
+    code = -32603
+    kind = "internal_error"
+    default_hint = "The daemon's log has the details under this reference."
+
+
+class Busy(OrbitError):
+    """The daemon has no room for this now."""
+
+    code = -32000
+    kind = "busy"
+    default_hint = "Try again in a moment."
+    retryable = True
+
+
+class ShuttingDown(OrbitError):
+    """The daemon is about to end and takes no new work."""
+
+    code = -32001
+    kind = "shutting_down"
+    default_hint = "Connect again when the daemon is back."
+    retryable = True
+
+
+class RequestTimeout(OrbitError):
+    """What was waited for did not happen in time."""
+
+    code = -32002
+    kind = "timeout"
+    default_hint = "Try again, or allow more time."
+    retryable = True
+
+
+class SessionError(OrbitError):
+    """What can be wrong with a session."""
+
+
+class SessionNotFound(SessionError):
+    """No session has this id or answers to this reference."""
+
+    code = 1000
+    kind = "session_not_found"
+    default_hint = "session.list shows the sessions there are."
+
+
+class NameTaken(SessionError):
+    """The name belongs to another one."""
+
+    code = 1001
+    kind = "name_taken"
+    default_hint = "Choose another name, or rename the one that has it."
+
+
+class InvalidTransition(SessionError):
+    """The session's status does not allow this."""
+
+    code = 1002
+    kind = "invalid_transition"
+    default_hint = "active and detached change into each other or end; terminated becomes active by starting again."
+
+
+class AmbiguousReference(SessionError):
+    """The reference fits more than one; `data.candidates` lists their ids."""
+
+    code = 1003
+    kind = "ambiguous_reference"
+    default_hint = "Give more characters of the id."
+
+
+class AlreadyRunning(SessionError):
+    """The session's program runs already."""
+
+    code = 1004
+    kind = "already_running"
+    default_hint = "Attach to it instead."
+
+
+class SpawnFailed(SessionError):
+    """The program could not be executed; the message has errno's words and the path."""
+
+    code = 1005
+    kind = "spawn_failed"
+    default_hint = "Check the command and that it can be executed."
+
+
+class NotRunning(SessionError):
+    """The session has no running program."""
+
+    code = 1006
+    kind = "not_running"
+    default_hint = "session.start runs it."
+
+
+class SnapshotError(OrbitError):
+    """What can be wrong with a snapshot."""
+
+
+class SnapshotNotFound(SnapshotError):
+    """No snapshot has this id."""
+
+    code = 1100
+    kind = "snapshot_not_found"
+    default_hint = "snapshot.list shows a session's snapshots."
+
+
+class SnapshotCorrupt(SnapshotError):
+    """The stored bytes do not match their checksum; `data.good_snapshot_id` is the newest older good one."""
+
+    code = 1101
+    kind = "snapshot_corrupt"
+    default_hint = "Load the snapshot named in good_snapshot_id, and run maintenance.check."
+
+
+class WorkspaceNotFound(OrbitError):
+    """No workspace has this id or answers to this reference."""
+
+    code = 1200
+    kind = "workspace_not_found"
+    default_hint = "workspace.list shows the workspaces there are."
+
+
+class StorageError(OrbitError):
+    """What can be wrong with the database."""
+
+
+class StorageFull(StorageError):
+    """There is no room on the disk; nothing was changed."""
+
+    code = 1900
+    kind = "storage_full"
+    default_hint = "Free room on the database's disk, then try again."
+    retryable = True
+
+
+class StorageCorrupt(StorageError):
+    """The database cannot be read as it should."""
+
+    code = 1901
+    kind = "storage_corrupt"
+    default_hint = "Run `orbitctl doctor`; it names the newest good backup."
+
+
+class StorageReadOnly(StorageError):
+    """The database cannot be written."""
+
+    code = 1902
+    kind = "storage_read_only"
+    default_hint = "Give the daemon's user write access to the database and its folder."
+
+
+class ErrorObject(Struct, frozen=True, kw_only=True):
+    """The `error` member of a response (JSON-RPC 2.0, 5.1)."""
+
+    code: int
+    message: str
+    data: dict[str, Any] | None = None
+
+
+def _walk(root: type[OrbitError]) -> list[type[OrbitError]]:
+    return [root, *(leaf for child in root.__subclasses__() for leaf in _walk(child))]
+
+
+ALL_ERRORS: tuple[type[OrbitError], ...] = tuple(error for error in _walk(OrbitError) if "kind" in vars(error))
+BY_KIND: dict[str, type[OrbitError]] = {error.kind: error for error in reversed(ALL_ERRORS)}
+BY_CODE: dict[int, type[OrbitError]] = {error.code: error for error in reversed(ALL_ERRORS)}
+
+
+def from_object(error: ErrorObject) -> OrbitError:
+    """Return the exception that an error object stands for, as its most specific class."""
+    data = dict(error.data or {})
+    kind, hint = str(data.pop("kind", "")), data.pop("hint", "")
+    data.pop("retryable", None)
+    found = BY_KIND.get(kind) or BY_CODE.get(error.code) or OrbitError
+    return found(error.message, hint=str(hint), data=data)

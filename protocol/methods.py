@@ -1,0 +1,207 @@
+"""The one table of methods; dispatch, the client, OpenRPC and the documents read it.
+
+A method's name is typed once, here. Adding a method is adding a row: the daemon then
+refuses to start until it has a handler, and the tests of bad input cover it at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from protocol import errors as e
+from protocol import params as p
+from protocol import types as t
+
+P = TypeVar("P", contravariant=True)
+R = TypeVar("R", covariant=True)
+
+
+@dataclass(frozen=True)
+class Method(Generic[P, R]):
+    """One method of the contract.
+
+    Args:
+        name: What stands in a request's `method`.
+        params: The Struct that its params are decoded into.
+        result: The type of its result (a Struct, or a union with None).
+        summary: One sentence for people.
+        errors: What it may answer beside the errors that every method may.
+    """
+
+    name: str
+    params: type[Any]
+    result: Any
+    summary: str
+    errors: tuple[type[e.OrbitError], ...] = ()
+
+
+ANY_METHOD: tuple[type[e.OrbitError], ...] = (e.InvalidParams, e.InternalError, e.Busy, e.ShuttingDown)
+"""What every method may answer."""
+
+READS = (e.StorageCorrupt,)
+WRITES = (e.StorageFull, e.StorageCorrupt, e.StorageReadOnly)
+_ONE = (e.SessionNotFound, *WRITES)
+_SPACE = (e.WorkspaceNotFound, *WRITES)
+
+DAEMON_PING: Method[p.Params, t.Pong] = Method("daemon.ping", p.Params, t.Pong, "Answer, to show that it is there.")
+DAEMON_INFO: Method[p.Params, t.DaemonInfo] = Method(
+    "daemon.info", p.Params, t.DaemonInfo, "Tell version, process, paths, features and limits."
+)
+DAEMON_SHUTDOWN: Method[p.Params, t.Empty] = Method(
+    "daemon.shutdown", p.Params, t.Empty, "Answer what is in flight, save, and exit 0."
+)
+RPC_DISCOVER: Method[p.Params, dict[str, Any]] = Method(
+    "rpc.discover", p.Params, dict[str, Any], "Return this document (OpenRPC 1.3)."
+)
+
+SESSION_CREATE: Method[p.SessionCreate, t.Session] = Method(
+    "session.create",
+    p.SessionCreate,
+    t.Session,
+    "Record a new session.",
+    (e.NameTaken, e.WorkspaceNotFound, *WRITES),
+)
+SESSION_GET: Method[p.ById, t.Session] = Method(
+    "session.get", p.ById, t.Session, "Return a session, archived ones too.", (e.SessionNotFound, *READS)
+)
+SESSION_FIND: Method[p.ByRef, t.Session] = Method(
+    "session.find",
+    p.ByRef,
+    t.Session,
+    "Find a session by id, unique id prefix or name.",
+    (e.SessionNotFound, e.AmbiguousReference, *READS),
+)
+SESSION_LIST: Method[p.SessionList, t.SessionPage] = Method(
+    "session.list", p.SessionList, t.SessionPage, "List sessions, oldest first.", (e.WorkspaceNotFound, *READS)
+)
+SESSION_UPDATE_STATUS: Method[p.SessionUpdateStatus, t.Session] = Method(
+    "session.update_status",
+    p.SessionUpdateStatus,
+    t.Session,
+    "Change a session's status.",
+    (e.InvalidTransition, e.NameTaken, *_ONE),
+)
+SESSION_DETACH: Method[p.ById, t.Session] = Method(
+    "session.detach", p.ById, t.Session, "Keep a session with nobody at it.", (e.InvalidTransition, *_ONE)
+)
+SESSION_TERMINATE: Method[p.ById, t.Session] = Method(
+    "session.terminate",
+    p.ById,
+    t.Session,
+    "End a session; its record and snapshots stay.",
+    (e.InvalidTransition, *_ONE),
+)
+SESSION_DELETE: Method[p.ById, t.Empty] = Method(
+    "session.delete", p.ById, t.Empty, "Delete a session and its snapshots.", _ONE
+)
+SESSION_RENAME: Method[p.SessionRename, t.Session] = Method(
+    "session.rename", p.SessionRename, t.Session, "Give a session a name, or take it away.", (e.NameTaken, *_ONE)
+)
+SESSION_MOVE: Method[p.SessionMove, t.Session] = Method(
+    "session.move",
+    p.SessionMove,
+    t.Session,
+    "Move a session to a workspace or out of one.",
+    (e.WorkspaceNotFound, *_ONE),
+)
+SESSION_TOUCH: Method[p.ById, t.Session] = Method(
+    "session.touch", p.ById, t.Session, "Set last_active to now; written at the next auto-save.", _ONE
+)
+SESSION_RESTORE_ARCHIVED: Method[p.ById, t.Session] = Method(
+    "session.restore_archived", p.ById, t.Session, "Bring an archived session back, terminated.", _ONE
+)
+
+SNAPSHOT_SAVE: Method[p.SnapshotSave, t.SnapshotInfo] = Method(
+    "snapshot.save", p.SnapshotSave, t.SnapshotInfo, "Save a session's screen.", _ONE
+)
+SNAPSHOT_LATEST: Method[p.BySession, t.Snapshot | None] = Method(
+    "snapshot.latest",
+    p.BySession,
+    t.Snapshot | None,
+    "Return a session's newest snapshot, or null.",
+    (e.SessionNotFound, e.SnapshotCorrupt, *READS),
+)
+SNAPSHOT_GET: Method[p.ById, t.Snapshot] = Method(
+    "snapshot.get", p.ById, t.Snapshot, "Return one snapshot.", (e.SnapshotNotFound, e.SnapshotCorrupt, *READS)
+)
+SNAPSHOT_LIST: Method[p.SnapshotList, t.SnapshotPage] = Method(
+    "snapshot.list",
+    p.SnapshotList,
+    t.SnapshotPage,
+    "List a session's snapshots, newest first, without their bytes.",
+    (e.SessionNotFound, *READS),
+)
+SNAPSHOT_DELETE: Method[p.ById, t.Empty] = Method(
+    "snapshot.delete", p.ById, t.Empty, "Delete one snapshot.", (e.SnapshotNotFound, e.SnapshotCorrupt, *WRITES)
+)
+
+WORKSPACE_CREATE: Method[p.WorkspaceCreate, t.Workspace] = Method(
+    "workspace.create", p.WorkspaceCreate, t.Workspace, "Record a new workspace.", (e.NameTaken, *WRITES)
+)
+WORKSPACE_GET: Method[p.ById, t.Workspace] = Method(
+    "workspace.get", p.ById, t.Workspace, "Return a workspace.", (e.WorkspaceNotFound, *READS)
+)
+WORKSPACE_FIND: Method[p.ByRef, t.Workspace] = Method(
+    "workspace.find",
+    p.ByRef,
+    t.Workspace,
+    "Find a workspace by id, unique id prefix or name.",
+    (e.WorkspaceNotFound, e.AmbiguousReference, *READS),
+)
+WORKSPACE_LIST: Method[p.WorkspaceList, t.WorkspacePage] = Method(
+    "workspace.list", p.WorkspaceList, t.WorkspacePage, "List workspaces, oldest first.", READS
+)
+WORKSPACE_UPDATE_LAYOUT: Method[p.WorkspaceUpdateLayout, t.Workspace] = Method(
+    "workspace.update_layout", p.WorkspaceUpdateLayout, t.Workspace, "Replace a workspace's layout.", _SPACE
+)
+WORKSPACE_RENAME: Method[p.WorkspaceRename, t.Workspace] = Method(
+    "workspace.rename", p.WorkspaceRename, t.Workspace, "Give a workspace another name.", (e.NameTaken, *_SPACE)
+)
+WORKSPACE_SET_ACTIVE_SESSION: Method[p.WorkspaceSetActiveSession, t.Workspace] = Method(
+    "workspace.set_active_session",
+    p.WorkspaceSetActiveSession,
+    t.Workspace,
+    "Put one of a workspace's sessions in front.",
+    (e.SessionNotFound, *_SPACE),
+)
+WORKSPACE_DELETE: Method[p.WorkspaceDelete, t.Empty] = Method(
+    "workspace.delete",
+    p.WorkspaceDelete,
+    t.Empty,
+    "Delete a workspace; its sessions stay unless told otherwise.",
+    _SPACE,
+)
+
+MAINTENANCE_AUTO_SAVE: Method[p.Params, t.AutoSaveResult] = Method(
+    "maintenance.auto_save", p.Params, t.AutoSaveResult, "Write what has changed in memory only.", WRITES
+)
+MAINTENANCE_CLEANUP_SNAPSHOTS: Method[p.CleanupSnapshots, t.CleanupResult] = Method(
+    "maintenance.cleanup_snapshots",
+    p.CleanupSnapshots,
+    t.CleanupResult,
+    "Delete all but the newest snapshots of each session.",
+    WRITES,
+)
+MAINTENANCE_ARCHIVE: Method[p.Archive, t.ArchiveResult] = Method(
+    "maintenance.archive", p.Archive, t.ArchiveResult, "Move old terminated sessions out of the hot tables.", WRITES
+)
+MAINTENANCE_VACUUM: Method[p.Params, t.VacuumResult] = Method(
+    "maintenance.vacuum", p.Params, t.VacuumResult, "Give free pages back to the file system.", WRITES
+)
+MAINTENANCE_CHECK: Method[p.Params, t.CheckReport] = Method(
+    "maintenance.check", p.Params, t.CheckReport, "Check the whole database and every snapshot.", READS
+)
+MAINTENANCE_BACKUP: Method[p.Backup, t.BackupResult] = Method(
+    "maintenance.backup", p.Backup, t.BackupResult, "Write a consistent copy while the daemon goes on.", WRITES
+)
+STATS_GET: Method[p.Params, t.SessionStats] = Method("stats.get", p.Params, t.SessionStats, "Count and measure.", READS)
+
+
+def _table() -> dict[str, Method[Any, Any]]:
+    found = [value for value in globals().values() if isinstance(value, Method)]
+    return {method.name: method for method in found}
+
+
+METHODS: dict[str, Method[Any, Any]] = _table()
+"""Every method by name, in the order above."""
