@@ -26,7 +26,7 @@ reference that is in the log.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from msgspec import Struct
 
@@ -40,10 +40,10 @@ class OrbitError(Exception):
         data: More members for `error.data`, JSON-encodable.
     """
 
-    code: ClassVar[int] = -32603
-    kind: ClassVar[str] = "internal_error"
-    default_hint: ClassVar[str] = ""
-    retryable: ClassVar[bool] = False
+    code: int = -32603
+    kind: str = "internal_error"
+    default_hint: str = ""
+    retryable: bool = False
 
     def __init__(self, message: str, *, hint: str | None = None, data: dict[str, Any] | None = None) -> None:
         super().__init__(message)
@@ -256,18 +256,23 @@ class ErrorObject(Struct, frozen=True, kw_only=True):
 
 
 def _walk(root: type[OrbitError]) -> list[type[OrbitError]]:
-    return [root, *(leaf for child in root.__subclasses__() for leaf in _walk(child))]
+    """Return the classes below `root` that are answered with, not the branches."""
+    below = [leaf for child in root.__subclasses__() for leaf in _walk(child)]
+    return [root, *below] if "kind" in vars(root) and root is not OrbitError else below
 
 
-ALL_ERRORS: tuple[type[OrbitError], ...] = tuple(error for error in _walk(OrbitError) if "kind" in vars(error))
-BY_KIND: dict[str, type[OrbitError]] = {error.kind: error for error in reversed(ALL_ERRORS)}
+ALL_ERRORS: tuple[type[OrbitError], ...] = tuple(_walk(OrbitError))
+BY_KIND: dict[str, type[OrbitError]] = {error.kind: error for error in ALL_ERRORS}
 BY_CODE: dict[int, type[OrbitError]] = {error.code: error for error in reversed(ALL_ERRORS)}
 
 
 def from_object(error: ErrorObject) -> OrbitError:
-    """Return the exception that an error object stands for, as its most specific class."""
+    """Return the exception that an error object stands for, as its most specific class.
+
+    An error that this version does not know keeps its code and kind, as an `OrbitError`.
+    """
     data = dict(error.data or {})
-    kind, hint = str(data.pop("kind", "")), data.pop("hint", "")
-    data.pop("retryable", None)
-    found = BY_KIND.get(kind) or BY_CODE.get(error.code) or OrbitError
-    return found(error.message, hint=str(hint), data=data)
+    kind, hint, retryable = str(data.pop("kind", "")), str(data.pop("hint", "")), bool(data.pop("retryable", False))
+    found = (BY_KIND.get(kind) or BY_CODE.get(error.code) or OrbitError)(error.message, hint=hint, data=data)
+    found.code, found.kind, found.retryable = error.code, kind or found.kind, retryable
+    return found

@@ -18,9 +18,13 @@ class Line:
 
 @dataclass(frozen=True)
 class LineTooLong:
-    """A line went over the limit. The framer is closed; nothing after this can be framed."""
+    """A line went over the limit. The framer is closed; nothing after this can be framed.
+
+    `complete` says that the line's ending has been seen.
+    """
 
     limit: int
+    complete: bool
 
 
 Event = Line | LineTooLong
@@ -55,7 +59,7 @@ class LineFramer:
         del self._buffer[:start]
         self._searched = len(self._buffer)
         if self._content_end(0, self._searched) > self._limit:
-            events.append(self._overflow())
+            events.append(self._overflow(complete=False))
         return events
 
     def end(self) -> list[Event]:
@@ -78,16 +82,16 @@ class LineFramer:
         """Append the line between two offsets; return False if it was too long."""
         end = self._content_end(start, end)
         if end - start > self._limit:
-            events.append(self._overflow())
+            events.append(self._overflow(complete=True))
             return False
         line = bytes(memoryview(self._buffer)[start:end])
         if line.strip():
             events.append(Line(line))
         return True
 
-    def _overflow(self) -> LineTooLong:
+    def _overflow(self, *, complete: bool) -> LineTooLong:
         self._close()
-        return LineTooLong(self._limit)
+        return LineTooLong(self._limit, complete)
 
     def _close(self) -> None:
         self._closed = True

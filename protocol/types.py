@@ -35,6 +35,7 @@ Name = Annotated[
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 Cells = Annotated[int, Meta(ge=1, le=65_535, description="Columns or rows (an unsigned short, as in ioctl_tty(2)).")]
 PageSize = Annotated[int, Meta(ge=1, le=MAX_PAGE_SIZE, description="The most entries to answer with.")]
+Timestamp = Annotated[datetime, Meta(tz=True)]
 Cursor = Annotated[
     str, Meta(min_length=1, max_length=MAX_NAME_LENGTH, description="`next_cursor` of the page before this one.")
 ]
@@ -100,8 +101,8 @@ class Session(Struct, frozen=True, kw_only=True):
     id: str
     name: str | None
     session_type: SessionType
-    created_at: datetime
-    last_active: datetime
+    created_at: Timestamp
+    last_active: Timestamp
     status: SessionStatus
     config: SessionConfig
     workspace_id: str | None
@@ -116,7 +117,7 @@ class SnapshotInfo(Struct, frozen=True, kw_only=True):
 
     id: str
     session_id: str
-    snapshot_at: datetime
+    snapshot_at: Timestamp
     format: SnapshotFormat
     cols: int | None
     rows: int | None
@@ -172,7 +173,7 @@ class Workspace(Struct, frozen=True, kw_only=True):
 
     id: str
     name: str
-    created_at: datetime
+    created_at: Timestamp
     layout: WorkspaceLayout
     active_session_id: str | None
 
@@ -211,7 +212,7 @@ class SessionStats(Struct, frozen=True, kw_only=True):
     snapshot_raw_bytes: int
     snapshot_stored_bytes: int
     database_bytes: int
-    last_auto_save_at: datetime | None
+    last_auto_save_at: Timestamp | None
 
 
 class Pong(Struct, frozen=True, kw_only=True):
@@ -235,17 +236,35 @@ class Limits(Struct, frozen=True, kw_only=True):
     max_page_size: int
 
 
+class ChoreStatus(Struct, frozen=True, kw_only=True):
+    """How a recurring task of the daemon fares; `last_error` is null after a run that went well."""
+
+    name: str
+    interval_secs: float
+    last_run_at: Timestamp | None
+    last_success_at: Timestamp | None
+    last_error: str | None
+    overdue: bool
+
+
 class DaemonInfo(Struct, frozen=True, kw_only=True):
-    """Who serves here, since when, and what it can do."""
+    """Who serves here, since when, and what it can do.
+
+    `supervisor` is `systemd`, `launchd` or `none`. `warnings` are sentences for a person
+    about what is wrong now and lasts.
+    """
 
     version: str
     protocol_version: int
     pid: int
-    started_at: datetime
+    started_at: Timestamp
     socket_path: str
     database_path: str
     features: list[str]
     limits: Limits
+    supervisor: str = "none"
+    chores: list[ChoreStatus] = []
+    warnings: list[str] = []
 
 
 class AutoSaveResult(Struct, frozen=True, kw_only=True):

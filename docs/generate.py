@@ -1,0 +1,38 @@
+"""Write the generated documents, or check that they are current.
+
+python docs/generate.py            write them
+python docs/generate.py --check    exit with 1, and name each that is stale
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from orbitctl.reference import commands_markdown
+from protocol.markdown import protocol_markdown
+
+DOCUMENTS: dict[str, Callable[[], str]] = {"protocol.md": protocol_markdown, "commands.md": commands_markdown}
+
+
+def main(arguments: list[str]) -> int:
+    """Write or check every document; return the exit status."""
+    folder = Path(__file__).parent
+    stale = [name for name, write in DOCUMENTS.items() if _read(folder / name) != write()]
+    if "--check" in arguments:
+        for name in stale:
+            print(f"docs/{name} is stale; run: python docs/generate.py", file=sys.stderr)
+        return 1 if stale else 0
+    for name in stale:
+        (folder / name).write_text(DOCUMENTS[name]())
+        print(f"wrote docs/{name}")
+    return 0
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,195 @@
+"""One client: bytes in, requests started, answers out.
+
+Everything here runs on the event loop. At most `MAX_IN_FLIGHT` requests, and at most one
+message's limit of bytes, are being answered at a time; beyond that, and while the client
+does not read its answers, reading pauses, so that the kernel's buffer holds the client back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from orbitd.dispatch import refuse
+from protocol.envelope import encode_error
+from protocol.errors import MessageTooLarge, ShuttingDown
+from protocol.framing import Event, Line, LineFramer, LineTooLong, frame
+
+MAX_IN_FLIGHT = 16
+DISCARD_SECONDS = 5.0
+
+
+class Host(Protocol):
+    """What a connection needs of the server that it belongs to."""
+
+    max_message_bytes: int
+    stopping: bool
+
+    def dispatch(self, line: bytes, connection: Connection) -> Coroutine[Any, Any, bytes | None]:
+        """Answer one line."""
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` as a task that is held."""
+
+    def forget(self, connection: Connection) -> None:
+        """Take note that a connection has ended."""
+
+
+class Connection(asyncio.Protocol):
+    """The server's side of one connection.
+
+    `on_close` holds what others want to be called with when it ends; `peer_gone` says
+    that it has.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._framer = LineFramer(host.max_message_bytes)
+        self._waiting: deque[Event] = deque()
+        self._in_flight = 0
+        self._in_flight_bytes = 0
+        self._transport: asyncio.Transport | None = None
+        self._write_paused = False
+        self._reading_paused = False
+        self._ended = False
+        self._discarding: asyncio.TimerHandle | None = None
+        self.on_close: list[Callable[[], None]] = []
+        self.on_drained: Callable[[], None] | None = None
+
+    # What the transport tells.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; while discarding, drop them until the over-long line ends."""
+        if self._discarding is not None:
+            if b"\n" in data:
+                self._hang_up()
+            return
+        self._waiting.extend(self._framer.receive(data))
+        self._pump()
+
+    def eof_received(self) -> bool:
+        """Answer what is left, then close: a client may send, shut down and then read."""
+        self._waiting.extend(self._framer.end())
+        self._ended = True
+        self._pump()
+        return True
+
+    def pause_writing(self) -> None:
+        """Take no more work from a client that does not read."""
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        """Go on once it has read."""
+        self._write_paused = False
+        self._pump()
+        if self.on_drained is not None:
+            self.on_drained()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the client; what is in flight runs to its end unheard."""
+        self._transport = None
+        self._waiting.clear()
+        if self._discarding is not None:
+            self._discarding.cancel()
+        callbacks, self.on_close = self.on_close, []
+        for callback in callbacks:
+            callback()
+        self._host.forget(self)
+
+    # What the server and the handlers ask.
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the client can still be written to."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def unsent_bytes(self) -> int:
+        """How much the client has not read yet, beyond the kernel's buffer."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def send(self, message: bytes) -> None:
+        """Write one encoded message in one piece; nothing happens if the client is gone."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(frame(message))
+
+    def close_when_idle(self) -> None:
+        """Take no more requests, answer those in flight, then close."""
+        self._ended = True
+        self._pump()
+
+    def abort(self) -> None:
+        """Close at once; unsent answers are dropped."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # The pump: decide what can start now, start it, set the tap.
+
+    def _pump(self) -> None:
+        while self._waiting and self._has_room(self._waiting[0]):
+            self._begin(self._waiting.popleft())
+        if self._ended and not self._waiting and self._in_flight == 0 and self._discarding is None:
+            self._hang_up()
+        self._set_tap()
+
+    def _has_room(self, item: Event) -> bool:
+        if self._write_paused:
+            return False
+        if self._in_flight == 0:
+            return True
+        size = len(item.data) if isinstance(item, Line) else 0
+        return self._in_flight < MAX_IN_FLIGHT and self._in_flight_bytes + size <= self._host.max_message_bytes
+
+    def _begin(self, item: Event) -> None:
+        if not isinstance(item, Line):
+            self._refuse_overflow(item)
+        elif self._host.stopping:
+            answer = refuse(item.data, ShuttingDown("The daemon is shutting down"))
+            if answer is not None:
+                self.send(answer)
+        else:
+            self._in_flight += 1
+            self._in_flight_bytes += len(item.data)
+            self._host.start(self._answer(item.data))
+
+    async def _answer(self, line: bytes) -> None:
+        try:
+            answer = await self._host.dispatch(line, self)
+            if answer is not None:
+                self.send(answer)
+        finally:
+            self._in_flight -= 1
+            self._in_flight_bytes -= len(line)
+            self._pump()
+
+    def _refuse_overflow(self, overflow: LineTooLong) -> None:
+        """Answer, then read on for a moment: a client that is still sending could not read the answer."""
+        self.send(encode_error(None, MessageTooLarge(f"The message is longer than {overflow.limit} bytes")))
+        self._waiting.clear()
+        self._ended = True
+        if overflow.complete:
+            return
+        loop = asyncio.get_running_loop()
+        self._discarding = loop.call_later(DISCARD_SECONDS, self._hang_up)
+
+    def _hang_up(self) -> None:
+        if self._discarding is not None:
+            self._discarding.cancel()
+            self._discarding = None
+        if self._transport is not None:
+            self._transport.close()
+
+    def _set_tap(self) -> None:
+        """Read only while there is nothing waiting and the client reads."""
+        pause = bool(self._waiting) or self._write_paused or self._in_flight >= MAX_IN_FLIGHT
+        if self._transport is None or self._transport.is_closing() or pause == self._reading_paused:
+            return
+        self._reading_paused = pause
+        (self._transport.pause_reading if pause else self._transport.resume_reading)()

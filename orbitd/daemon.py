@@ -1,0 +1,219 @@
+"""The daemon's life: lock, listen, open the store, serve, stop.
+
+The order matters. The lock comes first, so that only one process touches socket and
+database; listening comes before opening, so that early clients wait in the backlog and
+are not turned away; at the end the server stops before the last save, so that nothing
+is answered that the save would miss.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
+
+from orbitd.connection import MAX_IN_FLIGHT, Connection
+from orbitd.dispatch import MAX_BATCH, Dispatcher, Handlers
+from orbitd.folders import private_folder
+from orbitd.handlers import add_daemon_handlers, add_store_handlers
+from orbitd.lock import database_lock
+from orbitd.logs import event
+from orbitd.maintenance import Chore, Maintenance
+from orbitd.manager import SessionManager
+from orbitd.server import Server
+from orbitd.sockets import Listener, adopt, listen
+from orbitd.supervision import Notifier, Supervision
+from protocol import PROTOCOL_VERSION, VERSION
+from protocol.errors import StorageCorrupt
+from protocol.settings import Resolved
+from protocol.types import MAX_NAME_LENGTH, MAX_PAGE_SIZE, DaemonInfo, Limits
+
+log = logging.getLogger("orbitd")
+
+STOP_GRACE_SECS = 10.0
+DAY_SECS = 86_400.0
+VACUUM_INTERVAL_SECS = 600.0
+SOCKET_CHECK_SECS = 5.0
+STARTUP_QUIET_SECS = 60.0
+FEATURES = ("store",)
+
+
+class Daemon:
+    """One running daemon.
+
+    Args:
+        resolved: Settings and paths.
+        supervision: What the supervisor handed over.
+        on_ready: Called once clients are served.
+    """
+
+    def __init__(
+        self, resolved: Resolved, supervision: Supervision, on_ready: Callable[[], None] = lambda: None
+    ) -> None:
+        self._resolved = resolved
+        self._supervision = supervision
+        self._on_ready = on_ready
+        self._started_at = datetime.now(UTC)
+        self._stop = asyncio.Event()
+        self._warnings: list[str] = []
+
+    async def run(self) -> None:
+        """Serve until a signal or `daemon.shutdown`.
+
+        Raises:
+            AlreadyLocked: Another daemon serves this database.
+            SocketUnusable, UnsafeFolder, OSError: Socket or folders cannot be used.
+            OrbitError: The store cannot be opened.
+        """
+        private_folder(os.path.dirname(self._resolved.database_path))
+        with (
+            database_lock(self._resolved.database_path, self._resolved.socket_path),
+            _listening(self._supervision, self._resolved.socket_path) as listeners,
+            _signals(self.stop),
+        ):
+            async with self._open_store() as manager:
+                await self._serve(manager, listeners)
+        event(log, logging.INFO, "stopped")
+
+    def stop(self) -> None:
+        """Begin a graceful stop."""
+        self._stop.set()
+
+    @contextlib.asynccontextmanager
+    async def _open_store(self) -> AsyncIterator[SessionManager]:
+        """Open the store; one that is corrupt has been set aside, and a new one is begun, loudly."""
+        path = self._resolved.database_path
+        try:
+            opened = await SessionManager.open(path)
+        except StorageCorrupt as error:
+            if "set_aside" not in error.extra:
+                raise
+            event(log, logging.ERROR, "database set aside", **error.extra)
+            opened = await SessionManager.open(path)
+        async with opened as manager:
+            yield manager
+
+    async def _serve(self, manager: SessionManager, listeners: list[Listener]) -> None:
+        settings = self._resolved.settings
+        maintenance = Maintenance(self._chores(manager, listeners))
+        handlers: Handlers[Connection] = Handlers()
+        add_daemon_handlers(handlers, info=lambda: self._info(manager, maintenance), stop=self.stop)
+        add_store_handlers(handlers, manager)
+        self._server = Server(
+            Dispatcher(handlers),
+            max_connections=settings.daemon.max_connections,
+            max_message_bytes=settings.daemon.max_message_bytes,
+        )
+        for listener in listeners:
+            self._server.serve(listener)
+        async with asyncio.TaskGroup() as group:
+            chores = group.create_task(maintenance.run(), name="maintenance")
+            self._announce(listeners)
+            await self._stop.wait()
+            self._supervision.notifier.stopping()
+            event(log, logging.INFO, "stopping", connections=self._server.connection_count)
+            chores.cancel()
+        await self._server.stop(STOP_GRACE_SECS)
+        await manager.auto_save_sessions()
+
+    def _announce(self, listeners: list[Listener]) -> None:
+        event(
+            log,
+            logging.INFO,
+            "serving",
+            pid=os.getpid(),
+            version=VERSION,
+            socket=listeners[0].path,
+            database=self._resolved.database_path,
+        )
+        self._supervision.notifier.ready()
+        self._on_ready()
+
+    def _chores(self, manager: SessionManager, listeners: list[Listener]) -> list[Chore]:
+        session = self._resolved.settings.session
+
+        async def check_socket() -> None:
+            self._rebind_where_lost(listeners)
+
+        chores = [
+            Chore("auto-save", session.auto_save_interval_secs, manager.auto_save_sessions),
+            Chore(
+                "cleanup",
+                DAY_SECS,
+                lambda: manager.cleanup_old_snapshots(session.snapshot_retention_count),
+                first_after_secs=STARTUP_QUIET_SECS,
+            ),
+            Chore("vacuum", VACUUM_INTERVAL_SECS, manager.vacuum_step),
+            Chore("socket", SOCKET_CHECK_SECS, check_socket),
+        ]
+        if self._supervision.watchdog_secs is not None:
+            feed = functools.partial(_feed_watchdog, manager, self._supervision.notifier)
+            chores.append(Chore("watchdog", self._supervision.watchdog_secs, feed, first_after_secs=0))
+        return chores
+
+    def _rebind_where_lost(self, listeners: list[Listener]) -> None:
+        """Listen anew where the socket's file or folder was removed under us."""
+        for index, listener in enumerate(listeners):
+            if not listener.is_reachable():
+                event(log, logging.WARNING, "socket was removed, listening anew", socket=listener.path)
+                listeners[index] = listen(listener.path)
+                self._server.replace(listener, listeners[index])
+
+    def _info(self, manager: SessionManager, maintenance: Maintenance) -> DaemonInfo:
+        daemon = self._resolved.settings.daemon
+        return DaemonInfo(
+            version=VERSION,
+            protocol_version=PROTOCOL_VERSION,
+            pid=os.getpid(),
+            started_at=self._started_at,
+            socket_path=self._resolved.socket_path,
+            database_path=self._resolved.database_path,
+            features=list(FEATURES),
+            limits=Limits(
+                max_connections=daemon.max_connections,
+                max_message_bytes=daemon.max_message_bytes,
+                max_in_flight=MAX_IN_FLIGHT,
+                max_batch=MAX_BATCH,
+                max_name_length=MAX_NAME_LENGTH,
+                max_page_size=MAX_PAGE_SIZE,
+            ),
+            supervisor=self._supervision.name,
+            chores=maintenance.status(),
+            warnings=[*self._warnings],
+        )
+
+
+async def _feed_watchdog(manager: SessionManager, notifier: Notifier) -> None:
+    """Feed the supervisor's watchdog: the loop runs, and now a read shows that the database answers."""
+    await manager.probe()
+    notifier.watchdog()
+
+
+@contextlib.contextmanager
+def _listening(supervision: Supervision, path: str) -> Iterator[list[Listener]]:
+    """Listen on what a supervisor handed in, else at `path`; take it away at the end."""
+    listeners = [adopt(one) for one in supervision.sockets] or [listen(path)]
+    try:
+        yield listeners
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+@contextlib.contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Stop gracefully on SIGTERM, SIGINT and SIGHUP."""
+    loop = asyncio.get_running_loop()
+    wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    for number in wanted:
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in wanted:
+            loop.remove_signal_handler(number)

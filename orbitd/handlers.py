@@ -1,0 +1,144 @@
+"""Which call of the manager answers which method.
+
+Handlers return or raise; `orbitd.dispatch` answers. Each is one line where the manager
+has the method already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from orbitd.connection import Connection
+from orbitd.dispatch import Handlers
+from orbitd.manager import SessionManager
+from protocol import methods as m
+from protocol import params as p
+from protocol import types as t
+from protocol.openrpc import document
+
+
+def add_daemon_handlers(
+    handlers: Handlers[Connection], *, info: Callable[[], t.DaemonInfo], stop: Callable[[], None]
+) -> None:
+    """Answer `daemon.*` and `rpc.discover`.
+
+    Args:
+        handlers: Where they are added.
+        info: Tells about the daemon now.
+        stop: Begins a graceful stop and returns at once.
+    """
+
+    async def ping(_: Connection, __: p.Params) -> t.Pong:
+        return t.Pong()
+
+    async def tell(_: Connection, __: p.Params) -> t.DaemonInfo:
+        return info()
+
+    async def shutdown(_: Connection, __: p.Params) -> t.Empty:
+        stop()
+        return t.Empty()
+
+    async def discover(_: Connection, __: p.Params) -> dict[str, Any]:
+        return document()
+
+    handlers.add(m.DAEMON_PING, ping)
+    handlers.add(m.DAEMON_INFO, tell)
+    handlers.add(m.DAEMON_SHUTDOWN, shutdown)
+    handlers.add(m.RPC_DISCOVER, discover)
+
+
+def add_session_handlers(handlers: Handlers[Connection], manager: SessionManager) -> None:
+    """Answer `session.*` of the store."""
+
+    async def list_(_: Connection, q: p.SessionList) -> t.SessionPage:
+        return await manager.list_sessions(
+            status=q.status,
+            session_type=q.session_type,
+            workspace_id=q.workspace_id,
+            limit=q.limit,
+            cursor=q.cursor,
+        )
+
+    async def delete(_: Connection, q: p.ById) -> t.Empty:
+        await manager.delete_session(q.id)
+        return t.Empty()
+
+    handlers.add(m.SESSION_CREATE, lambda _, q: manager.create_session(q.config, q.name))
+    handlers.add(m.SESSION_GET, lambda _, q: manager.get_session(q.id))
+    handlers.add(m.SESSION_FIND, lambda _, q: manager.find_session(q.ref))
+    handlers.add(m.SESSION_LIST, list_)
+    handlers.add(m.SESSION_UPDATE_STATUS, lambda _, q: manager.update_session_status(q.id, q.status))
+    handlers.add(m.SESSION_DETACH, lambda _, q: manager.detach_session(q.id))
+    handlers.add(m.SESSION_TERMINATE, lambda _, q: manager.terminate_session(q.id))
+    handlers.add(m.SESSION_DELETE, delete)
+    handlers.add(m.SESSION_RENAME, lambda _, q: manager.rename_session(q.id, q.name))
+    handlers.add(m.SESSION_MOVE, lambda _, q: manager.move_session(q.id, q.workspace_id))
+    handlers.add(m.SESSION_TOUCH, lambda _, q: manager.touch_session(q.id))
+    handlers.add(m.SESSION_RESTORE_ARCHIVED, lambda _, q: manager.restore_archived_session(q.id))
+
+
+def add_snapshot_handlers(handlers: Handlers[Connection], manager: SessionManager) -> None:
+    """Answer `snapshot.*`."""
+
+    async def save(_: Connection, q: p.SnapshotSave) -> t.SnapshotInfo:
+        return await manager.save_snapshot(q.session_id, q.terminal_buffer, q.scrollback, cols=q.cols, rows=q.rows)
+
+    async def delete(_: Connection, q: p.ById) -> t.Empty:
+        await manager.delete_snapshot(q.id)
+        return t.Empty()
+
+    handlers.add(m.SNAPSHOT_SAVE, save)
+    handlers.add(m.SNAPSHOT_LATEST, lambda _, q: manager.load_latest_snapshot(q.session_id))
+    handlers.add(m.SNAPSHOT_GET, lambda _, q: manager.get_snapshot(q.id))
+    handlers.add(m.SNAPSHOT_LIST, lambda _, q: manager.list_snapshots(q.session_id, limit=q.limit, cursor=q.cursor))
+    handlers.add(m.SNAPSHOT_DELETE, delete)
+
+
+def add_workspace_handlers(handlers: Handlers[Connection], manager: SessionManager) -> None:
+    """Answer `workspace.*`."""
+
+    async def delete(_: Connection, q: p.WorkspaceDelete) -> t.Empty:
+        await manager.delete_workspace(q.id, delete_sessions=q.delete_sessions)
+        return t.Empty()
+
+    handlers.add(m.WORKSPACE_CREATE, lambda _, q: manager.create_workspace(q.name, q.layout))
+    handlers.add(m.WORKSPACE_GET, lambda _, q: manager.get_workspace(q.id))
+    handlers.add(m.WORKSPACE_FIND, lambda _, q: manager.find_workspace(q.ref))
+    handlers.add(m.WORKSPACE_LIST, lambda _, q: manager.list_workspaces(limit=q.limit, cursor=q.cursor))
+    handlers.add(m.WORKSPACE_UPDATE_LAYOUT, lambda _, q: manager.update_workspace_layout(q.id, q.layout))
+    handlers.add(m.WORKSPACE_RENAME, lambda _, q: manager.rename_workspace(q.id, q.name))
+    handlers.add(m.WORKSPACE_SET_ACTIVE_SESSION, lambda _, q: manager.set_active_session(q.id, q.session_id))
+    handlers.add(m.WORKSPACE_DELETE, delete)
+
+
+def add_maintenance_handlers(handlers: Handlers[Connection], manager: SessionManager) -> None:
+    """Answer `maintenance.*` and `stats.get`."""
+
+    async def auto_save(_: Connection, __: p.Params) -> t.AutoSaveResult:
+        return t.AutoSaveResult(saved=await manager.auto_save_sessions())
+
+    async def cleanup(_: Connection, q: p.CleanupSnapshots) -> t.CleanupResult:
+        return t.CleanupResult(deleted=await manager.cleanup_old_snapshots(q.keep_last_n))
+
+    async def archive(_: Connection, q: p.Archive) -> t.ArchiveResult:
+        return t.ArchiveResult(archived=await manager.archive_sessions(q.terminated_before))
+
+    async def vacuum(_: Connection, __: p.Params) -> t.VacuumResult:
+        return t.VacuumResult(bytes_freed=await manager.vacuum())
+
+    handlers.add(m.MAINTENANCE_AUTO_SAVE, auto_save)
+    handlers.add(m.MAINTENANCE_CLEANUP_SNAPSHOTS, cleanup)
+    handlers.add(m.MAINTENANCE_ARCHIVE, archive)
+    handlers.add(m.MAINTENANCE_VACUUM, vacuum)
+    handlers.add(m.MAINTENANCE_CHECK, lambda _, __: manager.check())
+    handlers.add(m.MAINTENANCE_BACKUP, lambda _, q: manager.backup(q.path))
+    handlers.add(m.STATS_GET, lambda _, __: manager.get_stats())
+
+
+def add_store_handlers(handlers: Handlers[Connection], manager: SessionManager) -> None:
+    """Answer every method of the store."""
+    add_session_handlers(handlers, manager)
+    add_snapshot_handlers(handlers, manager)
+    add_workspace_handlers(handlers, manager)
+    add_maintenance_handlers(handlers, manager)

@@ -1,0 +1,86 @@
+"""Structured logs on stderr: one line an event, as text or as JSON.
+
+An event has a fixed message and named fields. Terminal contents and params never go into
+a field; exceptions are written as their type and where they were raised, without their
+text, since the text may quote what a client sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO
+
+import msgspec
+
+LogFormat = Literal["text", "json"]
+
+
+def event(log: logging.Logger, level: int, message: str, /, *, exc: BaseException | None = None, **fields: Any) -> None:
+    """Log one event.
+
+    Args:
+        log: The logger of the module that saw it.
+        level: A level of `logging`.
+        message: The same words each time.
+        exc: An exception; the places that it passed are logged, its text is not.
+        fields: What differs between two events of the kind; JSON-encodable.
+    """
+    if log.isEnabledFor(level):
+        if exc is not None:
+            fields["trace"] = _places(exc)
+        log.log(level, message, extra={"fields": fields})
+
+
+def _places(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return " < ".join(f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}" for frame in reversed(frames[-8:]))
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class TextFormatter(logging.Formatter):
+    """`TIME LEVEL message key=value ...`; values that hold spaces are quoted."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        fields: dict[str, Any] = getattr(record, "fields", {})
+        words = [_time(record), record.levelname.lower(), _one_line(record.getMessage())]
+        return " ".join(words + [f"{key}={_quoted(value)}" for key, value in fields.items()])
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, event, and the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        fields: dict[str, Any] = getattr(record, "fields", {})
+        head = {"time": _time(record), "level": record.levelname.lower(), "event": record.getMessage()}
+        return msgspec.json.encode({**head, **fields}, enc_hook=str).decode()
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", "\\n")
+
+
+def _quoted(value: Any) -> str:
+    text = str(value)
+    plain = text.isprintable() and text != "" and not any(character in text for character in ' "=')
+    return text if plain else msgspec.json.encode(text).decode()
+
+
+FORMATTERS: dict[LogFormat, type[logging.Formatter]] = {"text": TextFormatter, "json": JsonFormatter}
+
+
+def configure(level: str, log_format: LogFormat, stream: TextIO = sys.stderr) -> None:
+    """Send every event of `level` and above to `stream`."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(FORMATTERS[log_format]())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.raiseExceptions = False  # a closed stderr must not disturb the daemon
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
+    logging.getLogger("aiosqlite").setLevel(logging.CRITICAL)  # it would log SQL with its values

@@ -1,0 +1,41 @@
+"""Fixtures for every test: a short private folder, and the real daemon in it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import DaemonProcess, RawClient
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A private folder with a path short enough for sockets below it."""
+    path = Path(tempfile.mkdtemp(prefix="orbit-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def stopped_daemon(home: Path) -> Iterator[DaemonProcess]:
+    """A daemon that has not been started yet."""
+    daemon = DaemonProcess(home)
+    yield daemon
+    if daemon.process is not None:
+        daemon.kill()
+
+
+@pytest.fixture
+def daemon(stopped_daemon: DaemonProcess) -> DaemonProcess:
+    """A daemon that serves."""
+    return stopped_daemon.start()
+
+
+@pytest.fixture
+def client(daemon: DaemonProcess) -> Iterator[RawClient]:
+    """A raw connection to a daemon that serves."""
+    with daemon.client() as client:
+        yield client

@@ -1,0 +1,148 @@
+"""What tests of the real daemon share: a private place, the daemon as a subprocess, a raw client.
+
+Everything here runs real programs on real sockets. Nothing sleeps: a start is waited for
+on the daemon's ready pipe, an end on the process, an answer on the socket.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+WAIT_SECS = 20.0
+
+
+def clean_environment(home: Path, **extra: str) -> dict[str, str]:
+    """Return an environment in which Orbit finds nothing of the user who runs the tests."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH", "VIRTUAL_ENV") if name in os.environ}
+    runtime = home / "run"
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    return {**kept, "HOME": str(home), "XDG_RUNTIME_DIR": str(runtime), "TERM": "xterm-256color", **extra}
+
+
+class RawClient:
+    """A client that knows only JSON and lines: what docs/protocol.md promises to any program."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(WAIT_SECS)
+        self.socket.connect(str(path))
+        self._buffer = b""
+        self._last_id = 0
+
+    def __enter__(self) -> RawClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def send(self, line: bytes) -> None:
+        self.socket.sendall(line + b"\n")
+
+    def read_line(self) -> bytes:
+        """Return the next line, or b"" at the end of the stream."""
+        while b"\n" not in self._buffer:
+            data = self.socket.recv(1 << 20)
+            if not data:
+                return b""
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def ask(self, line: bytes | str) -> Any:
+        """Send one line and return the next answer as Python objects."""
+        self.send(line if isinstance(line, bytes) else line.encode())
+        return json.loads(self.read_line())
+
+    def request(self, method: str, **params: Any) -> Any:
+        """Call a method and return the whole response."""
+        self._last_id += 1
+        response = self.ask(json.dumps({"jsonrpc": "2.0", "method": method, "params": params, "id": self._last_id}))
+        assert response["id"] == self._last_id, response
+        return response
+
+    def call(self, method: str, **params: Any) -> Any:
+        """Call a method and return its result; an error fails the test."""
+        response = self.request(method, **params)
+        assert "result" in response, response
+        return response["result"]
+
+    def error(self, method: str, **params: Any) -> Any:
+        """Call a method and return its error; success fails the test."""
+        response = self.request(method, **params)
+        assert "error" in response, response
+        return response["error"]
+
+
+class DaemonProcess:
+    """`python -m orbitd` in a home of its own.
+
+    Args:
+        home: Everything it writes lies below; short, since socket paths are limited.
+        arguments: More flags.
+        environment: More variables.
+    """
+
+    def __init__(self, home: Path, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        self.home = home
+        self.arguments = arguments
+        self.environment = clean_environment(home, **(environment or {}))
+        self.socket_path = home / "run" / "orbit" / "orbitd.sock"
+        self.database_path = home / ".local" / "share" / "orbit" / "sessions.db"
+        self.log_path = home / "orbitd.stderr"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, check: bool = True) -> DaemonProcess:
+        """Start it and wait until it serves, or until it has ended."""
+        read_end, write_end = os.pipe()
+        with self.log_path.open("ab") as log, open(read_end, "rb") as ready:
+            command = [sys.executable, "-m", "orbitd", "--ready-fd", str(write_end), *self.arguments]
+            self.process = subprocess.Popen(
+                command,
+                env=self.environment,
+                cwd=self.home,
+                pass_fds=[write_end],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+            os.close(write_end)
+            is_ready = ready.read() == b"ready\n"
+        if check and not is_ready:
+            self.process.wait(WAIT_SECS)
+            raise AssertionError(f"orbitd did not start:\n{self.log()}")
+        return self
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def client(self) -> RawClient:
+        return RawClient(self.socket_path)
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit status."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(WAIT_SECS)
+
+    def kill(self) -> int:
+        return self.stop(signal.SIGKILL)
+
+    def restart(self) -> DaemonProcess:
+        self.stop()
+        return self.start()
