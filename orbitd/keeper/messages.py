@@ -1,0 +1,162 @@
+r"""What orbitd and the keeper say to each other: frames of NUL-terminated fields.
+
+A frame is its payload's length (4 bytes, big-endian) and the payload: the message's kind,
+then `name=value` fields, each ended by a NUL. Nothing that execve(2) or a path can hold
+contains a NUL, so no value needs escaping and every byte of an argument or an environment
+arrives as it was. A name may repeat (`argv`, `env`); names that the reader does not know
+are skipped, which is how an older keeper serves a newer orbitd:
+
+    b"\x00\x00\x00\x16hello\0seq=1\0version=1\0"
+
+Requests carry `seq`; the last answer to each is `ok` or `error` with the same `seq`.
+
+    request     fields                                        answered with
+    hello       version                                       ok: version, pid, started_at
+    spawn       id file argv* env* cwd cols rows umask        ok: pid, cwd, fds=1 and the master
+    list                                                      a `program` for each, then ok
+    take        id                                            ok: fds=1 and the master
+    signal      id signal target=program|group|foreground     ok
+    ack_exit    id                                            ok
+    forget      id                                            ok; the keeper closes the master
+    (none)                                                    `exited`, pushed to the active orbitd
+
+`superseded` is pushed to an orbitd before its connection is closed because another one said
+hello. `program` and `exited`: id, pid, started_at, and once it has ended ended_at, exit_code or
+exit_signal, acknowledged. `error`: reason, words, and for reason=spawn_failed errno, path.
+A frame with `fds=1` carries one descriptor (SCM_RIGHTS) with its first byte.
+
+This module is shared by both sides and runs inside the keeper: no imports but builtins.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+VERSION = 1
+"""Of the conversation. Fields and requests are added without raising it; nothing is ever taken away."""
+
+MAX_FRAME = 8 * 1024 * 1024
+"""Bytes of one payload: over what Linux takes as arguments and environment together (6 MiB)."""
+
+_HEADER = 4
+
+Value = str | bytes | int | float
+
+
+class Malformed(ValueError):
+    """The bytes are not this protocol; the connection cannot go on."""
+
+
+class Message:
+    """One message: its kind and its fields in order."""
+
+    __slots__ = ("fields", "kind")
+
+    def __init__(self, kind: str, fields: list[tuple[str, bytes]]) -> None:
+        self.kind = kind
+        self.fields = fields
+
+    def all(self, name: str) -> list[bytes]:
+        """Return every value of a field, in order."""
+        return [value for key, value in self.fields if key == name]
+
+    def value(self, name: str, default: bytes | None = None) -> bytes:
+        """Return the first value of a field, or the default.
+
+        Raises:
+            KeyError: There is no such field and no default.
+        """
+        for key, value in self.fields:
+            if key == name:
+                return value
+        if default is None:
+            raise KeyError(name)
+        return default
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """Return a field as text; bytes that are not UTF-8 survive a round trip."""
+        fallback = None if default is None else default.encode()
+        return self.value(name, fallback).decode("utf-8", "surrogateescape")
+
+    def number(self, name: str, default: int | None = None) -> int:
+        """Return a field as an integer.
+
+        Raises:
+            ValueError: It is none.
+        """
+        return int(self.value(name, None if default is None else b"%d" % default))
+
+
+def encode_fields(fields: tuple[tuple[str, Value], ...]) -> bytes:
+    """Return fields as they stand in a payload."""
+    return b"".join(b"%s=%s\0" % (name.encode("ascii"), _to_bytes(value)) for name, value in fields)
+
+
+def encode(kind: str, *fields: tuple[str, Value]) -> bytes:
+    """Return one frame.
+
+    Raises:
+        ValueError: A value holds a NUL, or the frame would be longer than the reader takes.
+    """
+    payload = b"%s\0%s" % (kind.encode("ascii"), encode_fields(fields))
+    if len(payload) > MAX_FRAME:
+        raise ValueError(f"message of {len(payload)} bytes; at most {MAX_FRAME}")
+    return len(payload).to_bytes(_HEADER, "big") + payload
+
+
+def decode_fields(payload: bytes) -> list[tuple[str, bytes]]:
+    """Return the fields of a payload.
+
+    Raises:
+        Malformed: A field is not `name=value` or not ended.
+    """
+    parts = payload.split(b"\0")
+    if parts.pop() != b"":
+        raise Malformed("the last field is not ended")
+    fields = []
+    for part in parts:
+        name, equals, value = part.partition(b"=")
+        if not equals or not name.isascii():
+            raise Malformed("a field is not name=value")
+        fields.append((name.decode("ascii"), value))
+    return fields
+
+
+class Framer:
+    """Bytes in, messages out; holds at most one unfinished frame."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def receive(self, data: bytes) -> Iterator[Message]:
+        """Yield the messages that are complete once these bytes are here.
+
+        Raises:
+            Malformed: The bytes are not this protocol.
+        """
+        self._buffer += data
+        while len(self._buffer) >= _HEADER:
+            end = _HEADER + int.from_bytes(self._buffer[:_HEADER], "big")
+            if end > _HEADER + MAX_FRAME:
+                raise Malformed(f"frame of {end} bytes")
+            if len(self._buffer) < end:
+                return
+            payload = bytes(self._buffer[_HEADER:end])
+            del self._buffer[:end]
+            yield _decode(payload)
+
+
+def _decode(payload: bytes) -> Message:
+    kind, ended, rest = payload.partition(b"\0")
+    if not kind or not ended or not kind.isascii():
+        raise Malformed("a message has no kind")
+    return Message(kind.decode("ascii"), decode_fields(rest))
+
+
+def _to_bytes(value: Value) -> bytes:
+    encoded = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")
+    if b"\0" in encoded:
+        raise ValueError("a value holds a NUL")
+    return encoded
