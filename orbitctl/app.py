@@ -1,0 +1,146 @@
+"""What every command is given: the common options, the output, and a client made on first use.
+
+One `App` a process, made by `orbitctl.cli.run` and handed down as click's context object.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from typing import Any, TypeVar
+
+import click
+
+from orbitctl.client import DEFAULT_TIMEOUT, LONG_TIMEOUT, Answer, Client
+from orbitctl.failures import Failure
+from orbitctl.locate import Place
+from orbitctl.output import Output
+from orbitctl.transport import UnixStream, Unreachable
+from protocol.methods import SESSION_FIND, WORKSPACE_FIND, WORKSPACE_LIST, Method
+from protocol.params import ByRef, WorkspaceList
+from protocol.types import Session, Workspace
+
+P = TypeVar("P")
+R = TypeVar("R")
+
+
+class App:
+    """The state of one run.
+
+    Args:
+        environ: The environment, which decides paths where no option does.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.environ = environ
+        self.json = False
+        self.quiet = False
+        self.socket: str | None = None
+        self.timeout: float | None = None
+        self.autostart = environ.get("ORBITCTL_NO_AUTOSTART", "") in ("", "0")
+        self.out = Output()
+        self._client: Client | None = None
+
+    @cached_property
+    def place(self) -> Place:
+        """Where this user's daemon and its files are."""
+        return Place(self.environ, self.socket)
+
+    @property
+    def client(self) -> Client:
+        """The connected client; a daemon is started where none answers. Raises: Failure."""
+        if self._client is None:
+            self._client = Client(self._stream(), self.seconds)
+        return self._client
+
+    @property
+    def seconds(self) -> float:
+        """How long a call may take."""
+        return DEFAULT_TIMEOUT if self.timeout is None else self.timeout
+
+    def running_client(self) -> Client:
+        """Return a client of a daemon that runs already. Raises: Failure."""
+        self.autostart = False
+        return self.client
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def call(self, method: Method[P, R], params: P) -> R:
+        """Call a method. Raises: Failure."""
+        return self.client.call(method, params)
+
+    def ask(self, method: Method[P, R], params: P) -> Answer[R]:
+        """Call a method whose result may be shown as it came. Raises: Failure."""
+        return self.client.ask(method, params)
+
+    def ask_long(self, method: Method[P, R], params: P, what: str) -> Answer[R]:
+        """Call a method that takes its time, and show that it is at work."""
+        from orbitctl.progress import spinner
+
+        client = self.client
+        with spinner(what):
+            return client.ask(method, params, LONG_TIMEOUT if self.timeout is None else self.timeout)
+
+    def session(self, ref: str) -> Session:
+        """Find a session by id, unique prefix or name."""
+        return self.call(SESSION_FIND, ByRef(ref=ref))
+
+    def workspace(self, ref: str) -> Workspace:
+        """Find a workspace by id, unique prefix or name."""
+        return self.call(WORKSPACE_FIND, ByRef(ref=ref))
+
+    def workspace_names(self) -> dict[str, str]:
+        """Return every workspace's name by its id."""
+        from orbitctl.paging import ask_all
+
+        page = ask_all(self, WORKSPACE_LIST, WorkspaceList(), "workspaces").value
+        return {one.id: one.name for one in page.workspaces}
+
+    def show(self, answer: Answer[R], draw: Callable[[R], None], ids: Callable[[R], Iterable[str]]) -> None:
+        """Show a result as the common options ask: as it came, as ids, or drawn."""
+        if self.json:
+            self.out.json(answer.raw)
+        elif self.quiet:
+            for found in ids(answer.value):
+                self.out.line(found)
+        else:
+            draw(answer.value)
+
+    def done(self, answer: Answer[Any], message: str, about: str) -> None:
+        """Show that something without a result of its own was done; `about` is the id that it was done to."""
+        if self.json:
+            self.out.json(answer.raw)
+        elif self.quiet:
+            self.out.line(about)
+        else:
+            self.out.note(message)
+
+    def confirm(self, question: str, yes: bool) -> None:
+        """Ask before something is deleted.
+
+        Raises:
+            click.UsageError: Nobody can be asked, and `--yes` was not given.
+            Failure: The answer was no.
+        """
+        if yes:
+            return
+        if not sys.stdin.isatty():
+            raise click.UsageError("nobody can be asked here: deleting needs --yes")
+        if not click.confirm(question, err=True):
+            raise Failure("nothing was deleted")
+
+    def _stream(self) -> UnixStream:
+        path = self.place.socket_path
+        try:
+            return UnixStream(path, self.seconds)
+        except Unreachable as error:
+            if not (error.nobody and self.autostart):
+                raise
+        from orbitctl.autostart import start
+
+        return start(self.place, self.seconds, self.out)

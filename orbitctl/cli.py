@@ -1,0 +1,109 @@
+"""The root of the command tree, and how a run ends: one place for messages and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from orbitctl.app import App
+from orbitctl.failures import Exit, Failure
+from orbitctl.lazy import LazyGroup, add_common_options
+
+COMMANDS = {
+    "status": "orbitctl.commands.status:status",
+    "stats": "orbitctl.commands.status:stats",
+    "doctor": "orbitctl.commands.doctor:doctor",
+    "version": "orbitctl.commands.status:version",
+    "session": "orbitctl.commands.session:session",
+    "snapshot": "orbitctl.commands.snapshot:snapshot",
+    "workspace": "orbitctl.commands.workspace:workspace",
+    "maintenance": "orbitctl.commands.maintenance:maintenance",
+    "daemon": "orbitctl.commands.daemon:daemon",
+    "service": "orbitctl.service:service",
+    "config": "orbitctl.commands.config:config",
+    "rpc": "orbitctl.commands.rpc:rpc",
+    "completion": "orbitctl.commands.completion:completion",
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Examples:
+  orbitctl session create --name web -- npm run dev
+  orbitctl session list --json
+  orbitctl snapshot show --latest web
+
+Exit codes: 0 done, 1 error from the daemon, 2 usage, 3 daemon unreachable, 4 not found,
+5 conflict or ambiguous, 6 timeout, 7 protocol mismatch, 130 interrupted.
+""",
+)
+def cli() -> None:
+    """Keep terminal sessions: their screens, their workspaces, through reboots.
+
+    A session, workspace or snapshot is named by its id; sessions and workspaces also by
+    a unique prefix of it (4 characters or more) or by name. The options below may stand
+    before the command or at its end. orbitd is started where none runs.
+    """
+
+
+add_common_options(cli)
+
+
+def run(args: list[str]) -> int:
+    """Run a command line and return its exit code; nothing is raised."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a locale without the letters of a name
+    app = App(os.environ)
+    try:
+        code = _invoke(app, args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence()
+        return Exit.BROKEN_PIPE
+    except OSError as error:  # a full disk under stdout, above all
+        app.out.problem("error", str(error))
+        _silence()
+        return Exit.ERROR
+    finally:
+        app.close()
+    return code
+
+
+def _invoke(app: App, args: list[str]) -> int:
+    try:
+        code = cli.main(args, prog_name="orbitctl", standalone_mode=False, obj=app)
+    except Failure as failure:
+        return _tell(app, failure)
+    except click.UsageError as error:
+        return _tell(app, Failure(error.format_message(), Exit.USAGE, hint=_usage_hint(error)))
+    except click.ClickException as error:
+        return _tell(app, Failure(error.format_message(), Exit(error.exit_code)))
+    except (click.Abort, KeyboardInterrupt):
+        return Exit.INTERRUPTED
+    return code if isinstance(code, int) else Exit.OK
+
+
+def _usage_hint(error: click.UsageError) -> str:
+    if error.ctx is None:
+        return ""
+    return f"{error.ctx.get_usage().removeprefix('Usage: ')} (-h shows more)"
+
+
+def _tell(app: App, failure: Failure) -> int:
+    app.out.problem("error", failure.message)
+    for detail in failure.details:
+        app.out.note(f"  {detail}")
+    if failure.hint:
+        app.out.problem("hint", failure.hint, "36")
+    return failure.exit_code
+
+
+def _silence() -> None:
+    """Let the interpreter's last flush go nowhere: nobody reads it any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

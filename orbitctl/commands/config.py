@@ -1,0 +1,61 @@
+"""`orbitctl config`: where the configuration is, what holds, and whether it can be used."""
+
+from __future__ import annotations
+
+import os
+
+import click
+import msgspec
+
+from orbitctl.app import App
+from orbitctl.arguments import quoted
+from orbitctl.failures import Exit, Failure
+
+
+@click.group()
+def config() -> None:
+    """Look at the configuration; nothing here needs the daemon."""
+
+
+@config.command()
+@click.pass_obj
+def path(app: App) -> None:
+    """Print the path of the configuration file, which need not exist."""
+    found = app.place.config_path
+    if app.json:
+        app.out.json(msgspec.json.encode({"path": found, "exists": os.path.exists(found)}))
+    else:
+        app.out.line(found)
+
+
+@config.command()
+@click.pass_obj
+def show(app: App) -> None:
+    """Print every setting that holds now, as TOML: flags, variables, file and defaults together."""
+    resolved = app.place.resolved
+    found = msgspec.to_builtins(resolved.settings)
+    found["session"]["database_path"] = resolved.database_path
+    found["daemon"]["socket_path"] = resolved.socket_path
+    if app.json:
+        app.out.json(msgspec.json.encode(found))
+        return
+    for table, settings in found.items():
+        app.out.line(f"[{table}]")
+        for key, value in settings.items():
+            app.out.line(f"{key} = {quoted(value) if isinstance(value, str) else str(value).lower()}")
+
+
+@config.command(epilog="Exits with 2 where the file cannot be used.")
+@click.argument("file", required=False, type=click.Path())
+@click.pass_obj
+def check(app: App, file: str | None) -> None:
+    """Tell whether a configuration file can be used; without FILE, the one that holds."""
+    target = os.path.abspath(file) if file else app.place.config_path
+    exists = os.path.exists(target)
+    if file and not exists:
+        raise Failure(f"{target}: no such file", Exit.USAGE)
+    app.place.settings_of(target)
+    if app.json:
+        app.out.json(msgspec.json.encode({"path": target, "exists": exists, "ok": True}))
+    elif not app.quiet:
+        app.out.line(f"{target}: ok" if exists else f"{target}: not there; the defaults hold")

@@ -1,0 +1,158 @@
+"""`orbitctl daemon`: orbitd's own life."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import click
+import msgspec
+
+from orbitctl import autostart
+from orbitctl.app import App
+from orbitctl.client import Client
+from orbitctl.failures import Exit, Failure
+from orbitctl.processes import Ending
+from orbitctl.transport import Unreachable
+from protocol.methods import DAEMON_INFO, DAEMON_SHUTDOWN
+from protocol.params import Params
+from protocol.types import DaemonInfo
+
+
+@click.group()
+def daemon() -> None:
+    """Run, start, stop and watch orbitd.
+
+    Commands that need the daemon start it by themselves; `orbitctl service install` hands it
+    to systemd or launchd.
+    """
+
+
+@daemon.command(epilog="Example: orbitctl daemon run --log-level debug")
+@click.option("--config", type=click.Path(), help="Configuration file (TOML).")
+@click.option("--database", type=click.Path(), help="Database file.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Least severe events.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="How events are written.")
+@click.pass_obj
+def run(app: App, config: str | None, database: str | None, log_level: str | None, log_format: str | None) -> None:
+    """Run orbitd in the foreground, in place of this process."""
+    given = {
+        "--config": config,
+        "--socket": app.socket,
+        "--database": database,
+        "--log-level": log_level,
+        "--log-format": log_format,
+    }
+    words = [word for flag, value in given.items() if value for word in (flag, value)]
+    command = [*autostart.command(), *words]
+    try:
+        os.execv(command[0], command)  # noqa: S606  # our own program, no shell
+    except OSError as error:
+        raise Failure(f"cannot run {command[0]}: {error.strerror}") from error
+
+
+@daemon.command()
+@click.pass_obj
+def start(app: App) -> None:
+    """Start orbitd in the background, unless it runs already.
+
+    By its service where one is installed.
+    """
+    try:
+        client = app.running_client()
+        _show(app, client, "orbitd runs already")
+    except Unreachable as failure:
+        if not failure.nobody:
+            raise
+        app.autostart = True
+        _show(app, app.client, "orbitd started")
+
+
+@daemon.command(epilog="Exits with 0 where none runs.")
+@click.pass_obj
+def stop(app: App) -> None:
+    """Stop orbitd and wait until it has ended.
+
+    It answers what is in flight and saves first. Sessions are kept.
+    """
+    pid = stop_daemon(app)
+    if app.json:
+        app.out.json(msgspec.json.encode({"stopped": pid}))
+    elif not app.quiet:
+        app.out.note("orbitd is not running" if pid is None else f"orbitd stopped (pid {pid})")
+
+
+@daemon.command()
+@click.pass_obj
+def restart(app: App) -> None:
+    """Stop orbitd, if it runs, and start it again."""
+    stop_daemon(app)
+    app.autostart = True
+    _show(app, app.client, "orbitd restarted")
+
+
+@daemon.command(
+    epilog="""\b
+Examples:
+  orbitctl daemon logs
+  orbitctl daemon logs -n 500
+  orbitctl daemon logs --follow
+""",
+)
+@click.option("-n", "--lines", type=click.IntRange(0, 1_000_000), default=50, show_default=True, help="The last lines.")
+@click.option("-f", "--follow", is_flag=True, help="Go on as the log grows.")
+@click.pass_obj
+def logs(app: App, lines: int, follow: bool) -> None:
+    """Print the end of the daemon's log.
+
+    Under systemd that is the journal of orbitd.service, else a file in the state folder.
+    """
+    path = autostart.log_path(app.place)
+    if _supervisor(app) == "systemd":
+        command = ["journalctl", "--user", "--unit", "orbitd.service", "--no-pager", "--lines", str(lines)]
+        command += ["--follow"] if follow else []
+    elif os.path.exists(path):
+        command = ["tail", "-n", str(lines), *(["-F"] if follow else []), path]
+    else:
+        raise Failure(f"there is no log yet at {path}", Exit.NOT_FOUND, hint="A daemon that orbitctl starts writes it.")
+    try:
+        os.execvp(command[0], command)  # noqa: S606  # follows without polling, and has nothing of ours to keep
+    except OSError as error:
+        raise Failure(f"cannot run {command[0]}: {error.strerror}") from error
+
+
+def stop_daemon(app: App) -> int | None:
+    """Stop the daemon and wait for its end; return its pid, None if none ran.
+
+    Raises:
+        Failure: It did not end in time.
+    """
+    try:
+        client = app.running_client()
+    except Unreachable as failure:
+        if failure.nobody:
+            return None
+        raise
+    pid = client.call(DAEMON_INFO, Params()).pid
+    with contextlib.closing(Ending(pid)) as ending:
+        client.call(DAEMON_SHUTDOWN, Params())
+        app.close()
+        if not ending.wait(app.seconds):
+            raise Failure(f"orbitd (pid {pid}) has not ended after {app.seconds:g} s", Exit.TIMEOUT)
+    return pid
+
+
+def _show(app: App, client: Client, words: str) -> None:
+    answer = client.ask(DAEMON_INFO, Params())
+
+    def draw(info: DaemonInfo) -> None:
+        app.out.note(f"{words} (version {info.version}, pid {info.pid})")
+
+    app.show(answer, draw, lambda info: [str(info.pid)])
+
+
+def _supervisor(app: App) -> str:
+    try:
+        return app.running_client().call(DAEMON_INFO, Params()).supervisor
+    except Failure:
+        return "none"

@@ -1,0 +1,250 @@
+"""`orbitctl session`: sessions and what becomes of them."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Literal, cast
+
+import click
+
+from orbitctl.app import App
+from orbitctl.arguments import LIMIT, SESSION, WORKSPACE
+from orbitctl.client import Answer
+from orbitctl.lazy import LazyGroup
+from orbitctl.output import STATUS_STYLES, Column
+from orbitctl.paging import ask_all
+from protocol import methods as m
+from protocol import params as p
+from protocol.types import Session, SessionConfigInput, SessionStatus, SessionType
+
+STATUSES: tuple[SessionStatus, ...] = ("active", "detached", "terminated", "archived")
+LAZY = {"snapshot": "orbitctl.commands.snapshot:save"}
+"""Commands of this group that other modules hold."""
+
+
+@click.group(cls=LazyGroup, lazy=LAZY)
+def session() -> None:
+    """Create, list and change sessions.
+
+    A session is a terminal that is kept: `active` while somebody is at it, `detached`
+    while nobody is, `terminated` once it has ended, `archived` when it was put away.
+    """
+
+
+@session.command(
+    context_settings={"allow_interspersed_args": False},
+    epilog="""\b
+Examples:
+  orbitctl session create --name web -- npm run dev
+  orbitctl session create --type ssh --host db.example --user ada --name db
+  orbitctl session create --workspace shop -q
+""",
+)
+@click.option("--name", help="A name that no other open session has.")
+@click.option("--type", "session_type", type=click.Choice(["local", "ssh"]), help="Where it runs [local].")
+@click.option("--host", help="The host of an ssh session; implies --type ssh.")
+@click.option("--port", type=click.IntRange(1, 65_535), help="Its port.")
+@click.option("--user", help="The user there.")
+@click.option("--workspace", type=WORKSPACE, help="The workspace that it belongs to.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def create(
+    app: App,
+    name: str | None,
+    session_type: SessionType | None,
+    host: str | None,
+    port: int | None,
+    user: str | None,
+    workspace: str | None,
+    command: tuple[str, ...],
+) -> None:
+    """Record a new session and print it.
+
+    COMMAND is what it runs; without one, the login shell. The session is recorded as
+    active; nothing is started by this command.
+    """
+    kind: SessionType = session_type or ("ssh" if host else "local")
+    if kind == "ssh" and not host:
+        raise click.UsageError("an ssh session needs --host")
+    if kind == "local" and (host or port or user):
+        raise click.UsageError("--host, --port and --user are for --type ssh")
+    try:
+        config = SessionConfigInput(
+            session_type=kind,
+            host=host,
+            port=port,
+            username=user,
+            workspace_id=app.workspace(workspace).id if workspace else None,
+            command=shlex.join(command) if command else None,
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    show_session(app, app.ask(m.SESSION_CREATE, p.SessionCreate(name=name, config=config)))
+
+
+@session.command(
+    "list",
+    epilog="""\b
+Examples:
+  orbitctl session list
+  orbitctl session list --status terminated --status archived
+  orbitctl session list --workspace shop -q
+""",
+)
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    type=click.Choice([*STATUSES, "all"]),
+    help="Those of this status; may be repeated [active and detached].",
+)
+@click.option("--type", "session_type", type=click.Choice(["local", "ssh"]), help="Those of this type.")
+@click.option("--workspace", type=WORKSPACE, help="Those of this workspace.")
+@click.option("--limit", type=LIMIT, help="At most this many.")
+@click.pass_obj
+def list_(
+    app: App, statuses: tuple[str, ...], session_type: SessionType | None, workspace: str | None, limit: int | None
+) -> None:
+    """List sessions, oldest first."""
+    wanted = list(STATUSES) if "all" in statuses else cast("list[SessionStatus]", list(dict.fromkeys(statuses)))
+    params = p.SessionList(
+        status=wanted or None,
+        session_type=session_type,
+        workspace_id=app.workspace(workspace).id if workspace else None,
+    )
+    answer = ask_all(app, m.SESSION_LIST, params, "sessions", limit)
+    app.show(
+        answer,
+        lambda page: draw_sessions(app, page.sessions, "no sessions; `orbitctl session create` makes one"),
+        lambda page: [one.id for one in page.sessions],
+    )
+
+
+@session.command()
+@click.argument("session", type=SESSION)
+@click.pass_obj
+def show(app: App, session: str) -> None:
+    """Show everything about one session."""
+    answer = app.ask(m.SESSION_FIND, p.ByRef(ref=session))
+    app.show(answer, lambda one: _details(app, one), lambda one: [one.id])
+
+
+@session.command(epilog="Example: orbitctl session rename 3f2a api")
+@click.argument("session", type=SESSION)
+@click.argument("name", required=False)
+@click.option("--none", "unname", is_flag=True, help="Take its name away.")
+@click.pass_obj
+def rename(app: App, session: str, name: str | None, unname: bool) -> None:
+    """Give a session another name, or none."""
+    if (name is None) != unname:
+        raise click.UsageError("give a NAME or --none")
+    found = app.session(session)
+    show_session(app, app.ask(m.SESSION_RENAME, p.SessionRename(id=found.id, name=name)))
+
+
+@session.command(epilog="Example: orbitctl session move api shop")
+@click.argument("session", type=SESSION)
+@click.argument("workspace", type=WORKSPACE, required=False)
+@click.option("--none", "out", is_flag=True, help="Take it out of its workspace.")
+@click.pass_obj
+def move(app: App, session: str, workspace: str | None, out: bool) -> None:
+    """Move a session to a workspace, or out of one."""
+    if (workspace is None) != out:
+        raise click.UsageError("give a WORKSPACE or --none")
+    found = app.session(session)
+    target = app.workspace(workspace).id if workspace is not None else None
+    show_session(app, app.ask(m.SESSION_MOVE, p.SessionMove(id=found.id, workspace_id=target)))
+
+
+@session.command("set-status")
+@click.argument("session", type=SESSION)
+@click.argument("status", type=click.Choice(["active", "detached", "terminated"]))
+@click.pass_obj
+def set_status(app: App, session: str, status: str) -> None:
+    """Set the status of a session that another program hosts."""
+    params = p.SessionUpdateStatus(
+        id=app.session(session).id, status=cast("Literal['active', 'detached', 'terminated']", status)
+    )
+    show_session(app, app.ask(m.SESSION_UPDATE_STATUS, params))
+
+
+@session.command()
+@click.argument("session", type=SESSION)
+@click.pass_obj
+def detach(app: App, session: str) -> None:
+    """Keep a session with nobody at it."""
+    show_session(app, app.ask(m.SESSION_DETACH, p.ById(id=app.session(session).id)))
+
+
+@session.command()
+@click.argument("session", type=SESSION)
+@click.pass_obj
+def terminate(app: App, session: str) -> None:
+    """End a session; its record and its snapshots stay."""
+    show_session(app, app.ask(m.SESSION_TERMINATE, p.ById(id=app.session(session).id)))
+
+
+@session.command()
+@click.argument("session", type=SESSION)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def delete(app: App, session: str, yes: bool) -> None:
+    """Delete a session and its snapshots for good."""
+    found = app.session(session)
+    app.confirm(f"Delete session {label(found)} and its snapshots?", yes)
+    app.done(app.ask(m.SESSION_DELETE, p.ById(id=found.id)), f"deleted session {label(found)}", found.id)
+
+
+def label(found: Session) -> str:
+    """Return how a session is spoken of."""
+    return f"{found.name} ({found.id[:8]})" if found.name else found.id
+
+
+def show_session(app: App, answer: Answer[Session]) -> None:
+    """Show what became of one session."""
+    app.show(answer, lambda one: draw_sessions(app, [one]), lambda one: [one.id])
+
+
+def draw_sessions(app: App, sessions: list[Session], nothing: str = "") -> None:
+    """Draw a table of sessions; `nothing` is told on a terminal where there are none."""
+    if not sessions and app.out.terminal:
+        app.out.note(nothing)
+        return
+    names = app.workspace_names() if any(one.workspace_id for one in sessions) else {}
+    columns: list[Column[Session]] = [
+        Column("ID", lambda one, to: to.id(one.id)),
+        Column("NAME", lambda one, _: one.name, lambda _: "bold"),
+        Column("STATUS", lambda one, _: one.status, lambda one: STATUS_STYLES.get(one.status, "")),
+        Column("TYPE", lambda one, _: one.session_type),
+        Column("HOST", lambda one, _: _host(one)),
+        Column("WORKSPACE", lambda one, _: names.get(one.workspace_id or "", one.workspace_id)),
+        Column("LAST ACTIVE", lambda one, to: to.moment(one.last_active)),
+        Column("COMMAND", lambda one, _: one.config.command),
+    ]
+    app.out.table(columns, sessions)
+
+
+def _host(one: Session) -> str | None:
+    """Return `user@host:port`, as much of it as there is."""
+    if one.config.host is None:
+        return None
+    user = f"{one.config.username}@" if one.config.username else ""
+    return user + one.config.host + (f":{one.config.port}" if one.config.port else "")
+
+
+def _details(app: App, one: Session) -> None:
+    to = app.out.format
+    names = app.workspace_names() if one.workspace_id else {}
+    app.out.details(
+        [
+            ("id", one.id),
+            ("name", one.name),
+            ("status", one.status),
+            ("type", one.session_type),
+            ("host", _host(one)),
+            ("command", one.config.command),
+            ("workspace", names.get(one.workspace_id or "", one.workspace_id)),
+            ("created", to.moment(one.created_at)),
+            ("last active", to.moment(one.last_active)),
+        ]
+    )

@@ -1,0 +1,133 @@
+"""`orbitctl status`, `stats` and `version`: the daemon at a glance."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+from msgspec import Raw
+
+from orbitctl.app import App
+from orbitctl.failures import Exit
+from orbitctl.text import ago, size
+from orbitctl.transport import Unreachable
+from protocol import PROTOCOL_VERSION, VERSION
+from protocol.methods import DAEMON_INFO, STATS_GET
+from protocol.params import Params
+from protocol.types import ChoreStatus, DaemonInfo, SessionStats
+
+
+@click.command(epilog="Exits with 3 where no daemon runs, and starts none.")
+@click.pass_context
+def status(ctx: click.Context) -> None:
+    """Show whether the daemon runs, and how it is."""
+    app: App = ctx.obj
+    try:
+        client = app.running_client()
+    except Unreachable as failure:
+        if failure.nobody:
+            _tell_down(app)
+            ctx.exit(Exit.UNREACHABLE)
+        raise
+    info, stats = client.ask(DAEMON_INFO, Params()), client.ask(STATS_GET, Params())
+    if app.json:
+        told = warnings_of(info.value)
+        found = {"running": True, "info": Raw(info.raw), "stats": Raw(stats.raw), "warnings": told}
+        app.out.json(msgspec.json.encode(found))
+    elif app.quiet:
+        app.out.line(str(info.value.pid))
+    else:
+        _draw(app, info.value, stats.value)
+
+
+def _tell_down(app: App) -> None:
+    path = app.place.socket_path
+    if app.json:
+        app.out.json(msgspec.json.encode({"running": False, "socket_path": path}))
+    elif not app.quiet:
+        app.out.details([("orbitd", "not running"), ("socket", path), ("database", app.place.resolved.database_path)])
+        app.out.problem("hint", "`orbitctl daemon start` starts it; so does any command that needs it.", "36")
+
+
+def _draw(app: App, info: DaemonInfo, stats: SessionStats) -> None:
+    since = app.out.format.moment(info.started_at)
+    if app.out.terminal:
+        since = f"{ago(info.started_at)} ({info.started_at.astimezone():%Y-%m-%d %H:%M})"
+    saved = app.out.format.moment(stats.last_auto_save_at) if stats.last_auto_save_at else "never"
+    app.out.details(
+        [
+            ("orbitd", f"running, version {info.version}, pid {info.pid}"),
+            ("since", since),
+            ("kept by", info.supervisor if info.supervisor != "none" else "itself (no service)"),
+            ("socket", info.socket_path),
+            ("database", f"{info.database_path} ({size(stats.database_bytes)})"),
+            ("sessions", _sessions(stats)),
+            ("workspaces", str(stats.total_workspaces)),
+            ("snapshots", str(stats.total_snapshots)),
+            ("last auto-save", saved),
+        ]
+    )
+    for warning in warnings_of(info):
+        app.out.problem("warning", warning, "33")
+
+
+def _sessions(stats: SessionStats) -> str:
+    return (
+        f"{stats.active_sessions} active, {stats.detached_sessions} detached, "
+        f"{stats.terminated_sessions} terminated, {stats.archived_sessions} archived"
+    )
+
+
+def warnings_of(info: DaemonInfo) -> list[str]:
+    """Return what is wrong with a daemon, in sentences."""
+    found = [*info.warnings, *(_chore_warning(chore) for chore in info.chores if chore.last_error or chore.overdue)]
+    if info.version != VERSION:
+        found.append(f"the daemon is version {info.version}, this is {VERSION}: `orbitctl daemon restart`")
+    return found
+
+
+def _chore_warning(chore: ChoreStatus) -> str:
+    good = f"it last went well {ago(chore.last_success_at)}" if chore.last_success_at else "it never went well"
+    what = f"failed: {chore.last_error}" if chore.last_error else "is overdue"
+    return f"{chore.name} {what}; {good}"
+
+
+@click.command()
+@click.pass_obj
+def stats(app: App) -> None:
+    """Count sessions, workspaces and snapshots, and measure the database."""
+    app.show(app.ask(STATS_GET, Params()), lambda found: _draw_stats(app, found), lambda _: ())
+
+
+def _draw_stats(app: App, found: SessionStats) -> None:
+    to = app.out.format
+    sizes = ("snapshot_raw_bytes", "snapshot_stored_bytes", "database_bytes")
+    pairs: list[tuple[str, str | None]] = []
+    for name in found.__struct_fields__:
+        value = getattr(found, name)
+        if name in sizes:
+            pairs.append((name.removesuffix("_bytes").replace("_", " "), to.size(value)))
+        elif name == "last_auto_save_at":
+            pairs.append(("last auto-save", to.moment(value)))
+        else:
+            pairs.append((name.replace("_", " "), str(value)))
+    app.out.details(pairs)
+
+
+@click.command()
+@click.pass_obj
+def version(app: App) -> None:
+    """Show the version of orbitctl, and of the daemon if one runs."""
+    info: DaemonInfo | None = None
+    try:
+        info = app.running_client().call(DAEMON_INFO, Params())
+    except Unreachable as failure:
+        if not failure.nobody:
+            app.out.problem("warning", failure.message, "33")
+    if app.json:
+        daemon = {"version": info.version, "protocol_version": info.protocol_version} if info else None
+        ours = {"version": VERSION, "protocol_version": PROTOCOL_VERSION}
+        app.out.json(msgspec.json.encode({"orbitctl": ours, "orbitd": daemon}))
+        return
+    app.out.line(f"orbitctl {VERSION} (protocol {PROTOCOL_VERSION})")
+    if not app.quiet:
+        app.out.line(f"orbitd {info.version} (protocol {info.protocol_version})" if info else "orbitd is not running")

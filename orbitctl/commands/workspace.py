@@ -1,0 +1,148 @@
+"""`orbitctl workspace`: named layouts that sessions belong to."""
+
+from __future__ import annotations
+
+import click
+from msgspec import Raw
+
+from orbitctl.app import App
+from orbitctl.arguments import JSON, LIMIT, SESSION, WORKSPACE
+from orbitctl.client import Answer
+from orbitctl.output import Column
+from orbitctl.paging import ask_all
+from protocol import methods as m
+from protocol import params as p
+from protocol.types import Workspace, WorkspaceLayoutInput
+
+DEFAULT_LAYOUT_TYPE = "tabs"
+
+
+@click.group()
+def workspace() -> None:
+    """Group sessions under a name and a layout.
+
+    A layout is a type, such as `tabs`, and any JSON; orbitd keeps it to the letter for the
+    program that draws it.
+    """
+
+
+@workspace.command(
+    epilog="""\b
+Examples:
+  orbitctl workspace create shop
+  orbitctl workspace create shop --layout-type splits --config '{"ratio": 0.5}'
+  orbitctl workspace create shop --config @layout.json
+""",
+)
+@click.argument("name")
+@click.option("--layout-type", default=DEFAULT_LAYOUT_TYPE, show_default=True, help="What kind of layout it is.")
+@click.option("--config", type=JSON, metavar="JSON|@FILE|-", help="The layout's own JSON [{}].")
+@click.pass_obj
+def create(app: App, name: str, layout_type: str, config: Raw | None) -> None:
+    """Make a workspace and print it."""
+    layout = WorkspaceLayoutInput(layout_type=layout_type, config=Raw(b"{}") if config is None else config)
+    _show(app, app.ask(m.WORKSPACE_CREATE, p.WorkspaceCreate(name=name, layout=layout)))
+
+
+@workspace.command("list")
+@click.option("--limit", type=LIMIT, help="At most this many.")
+@click.pass_obj
+def list_(app: App, limit: int | None) -> None:
+    """List workspaces, oldest first."""
+    answer = ask_all(app, m.WORKSPACE_LIST, p.WorkspaceList(), "workspaces", limit)
+    app.show(answer, lambda page: _draw(app, page.workspaces), lambda page: [one.id for one in page.workspaces])
+
+
+@workspace.command()
+@click.argument("workspace", type=WORKSPACE)
+@click.pass_obj
+def show(app: App, workspace: str) -> None:
+    """Show everything about one workspace."""
+    answer = app.ask(m.WORKSPACE_FIND, p.ByRef(ref=workspace))
+    app.show(answer, lambda one: _details(app, one), lambda one: [one.id])
+
+
+@workspace.command()
+@click.argument("workspace", type=WORKSPACE)
+@click.argument("name")
+@click.pass_obj
+def rename(app: App, workspace: str, name: str) -> None:
+    """Give a workspace another name."""
+    _show(app, app.ask(m.WORKSPACE_RENAME, p.WorkspaceRename(id=app.workspace(workspace).id, name=name)))
+
+
+@workspace.command("set-layout", epilog="Example: orbitctl workspace set-layout shop --config - < layout.json")
+@click.argument("workspace", type=WORKSPACE)
+@click.option("--layout-type", help="What kind of layout it is [as before].")
+@click.option("--config", type=JSON, metavar="JSON|@FILE|-", help="The layout's own JSON [as before].")
+@click.pass_obj
+def set_layout(app: App, workspace: str, layout_type: str | None, config: Raw | None) -> None:
+    """Replace a workspace's layout, or a part of it."""
+    if layout_type is None and config is None:
+        raise click.UsageError("give --layout-type, --config or both")
+    found = app.workspace(workspace)
+    layout = WorkspaceLayoutInput(
+        layout_type=found.layout.layout_type if layout_type is None else layout_type,
+        config=found.layout.config if config is None else config,
+    )
+    _show(app, app.ask(m.WORKSPACE_UPDATE_LAYOUT, p.WorkspaceUpdateLayout(id=found.id, layout=layout)))
+
+
+@workspace.command("set-active")
+@click.argument("workspace", type=WORKSPACE)
+@click.argument("session", type=SESSION, required=False)
+@click.option("--none", "nobody", is_flag=True, help="Put none in front.")
+@click.pass_obj
+def set_active(app: App, workspace: str, session: str | None, nobody: bool) -> None:
+    """Put one of a workspace's sessions in front."""
+    if (session is None) != nobody:
+        raise click.UsageError("give a SESSION or --none")
+    found = app.workspace(workspace)
+    front = app.session(session).id if session is not None else None
+    params = p.WorkspaceSetActiveSession(id=found.id, session_id=front)
+    _show(app, app.ask(m.WORKSPACE_SET_ACTIVE_SESSION, params))
+
+
+@workspace.command()
+@click.argument("workspace", type=WORKSPACE)
+@click.option("--delete-sessions", is_flag=True, help="Delete its sessions and their snapshots too.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def delete(app: App, workspace: str, delete_sessions: bool, yes: bool) -> None:
+    """Delete a workspace; its sessions stay, without one."""
+    found = app.workspace(workspace)
+    label = f"{found.name} ({found.id[:8]})"
+    app.confirm(f"Delete workspace {label}{' and all its sessions' if delete_sessions else ''}?", yes)
+    params = p.WorkspaceDelete(id=found.id, delete_sessions=delete_sessions)
+    app.done(app.ask(m.WORKSPACE_DELETE, params), f"deleted workspace {label}", found.id)
+
+
+def _show(app: App, answer: Answer[Workspace]) -> None:
+    app.show(answer, lambda one: _draw(app, [one]), lambda one: [one.id])
+
+
+def _draw(app: App, workspaces: list[Workspace]) -> None:
+    if not workspaces and app.out.terminal:
+        app.out.note("no workspaces; `orbitctl workspace create NAME` makes one")
+        return
+    columns: list[Column[Workspace]] = [
+        Column("ID", lambda one, to: to.id(one.id)),
+        Column("NAME", lambda one, _: one.name, lambda _: "bold"),
+        Column("LAYOUT", lambda one, _: one.layout.layout_type),
+        Column("ACTIVE SESSION", lambda one, to: to.id(one.active_session_id) if one.active_session_id else None),
+        Column("CREATED", lambda one, to: to.moment(one.created_at)),
+    ]
+    app.out.table(columns, workspaces)
+
+
+def _details(app: App, one: Workspace) -> None:
+    app.out.details(
+        [
+            ("id", one.id),
+            ("name", one.name),
+            ("layout type", one.layout.layout_type),
+            ("layout", bytes(one.layout.config).decode(errors="replace")),
+            ("active session", one.active_session_id),
+            ("created", app.out.format.moment(one.created_at)),
+        ]
+    )

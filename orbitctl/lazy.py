@@ -1,0 +1,81 @@
+"""Command groups that import a command's module when it is called, and the common options.
+
+The options of every command are added to a command when it is fetched, so that modules
+declare plain click commands and the options stand before the group and after the leaf alike.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from orbitctl.app import App
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are named by where they are: `module:attribute`."""
+
+    def __init__(self, *args: Any, lazy: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = dict(lazy or {})
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, as declared."""
+        return [*(name for name in self.commands if name not in self.lazy), *self.lazy]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, imported now."""
+        if cmd_name in self.lazy and cmd_name not in self.commands:
+            module, _, attribute = self.lazy[cmd_name].partition(":")
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+            add_common_options(command)
+            self.add_command(command, cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+
+def add_common_options(command: click.Command) -> None:
+    """Give a command, and those under it, the options that every command takes."""
+    taken = {name for param in command.params for name in param.opts}
+    command.params += [option for option in common_options() if taken.isdisjoint(option.opts)]
+    if isinstance(command, click.Group):
+        for child in command.commands.values():
+            add_common_options(child)
+
+
+def _remember(field: str, value_of: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def keep(ctx: click.Context, _: click.Parameter, value: Any) -> None:
+        app = ctx.find_object(App)
+        if value not in (None, False) and app is not None:
+            setattr(app, field, value_of(value))
+
+    return keep
+
+
+def common_options() -> list[click.Option]:
+    """Return the options of every command; each keeps its value in the `App`."""
+
+    def option(names: list[str], field: str, value_of: Callable[[Any], Any] = lambda value: value, **more: Any) -> Any:
+        return click.Option(names, expose_value=False, callback=_remember(field, value_of), **more)
+
+    return [
+        option(["--json"], "json", is_flag=True, help="Print exactly the JSON result of the call."),
+        option(["-q", "--quiet"], "quiet", is_flag=True, help="Print ids only."),
+        option(["--socket"], "socket", metavar="PATH", help="The daemon's socket."),
+        option(
+            ["--timeout"],
+            "timeout",
+            type=click.FloatRange(0, min_open=True, max=31_536_000),
+            metavar="SECS",
+            help="How long a call may take (30).",
+        ),
+        option(
+            ["--no-autostart"],
+            "autostart",
+            lambda _: False,
+            is_flag=True,
+            help="Do not start a daemon where none runs.",
+        ),
+    ]

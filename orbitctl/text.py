@@ -1,0 +1,83 @@
+"""Text for people and scripts: control characters made visible, widths, times, sizes.
+
+Whatever came from the daemon passes `visible` before it reaches a terminal, since a name or
+a command could steer it (ECMA-48).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+_STEERING = {
+    **{code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))},
+    ord("\n"): "\\n",
+    ord("\r"): "\\r",
+    ord("\t"): "\\t",
+    **{code: f"\\u{code:04x}" for code in (0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF)},
+}
+"""C0, DEL, C1, line separators, and what reorders text (Unicode Standard Annex 9)."""
+
+
+def visible(text: str) -> str:
+    """Return `text` with every character that could steer a terminal written as its escape."""
+    return text if text.isascii() and text.isprintable() else text.translate(_STEERING)
+
+
+def width(text: str) -> int:
+    """Return how many columns `text` takes on a terminal."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import category, east_asian_width
+
+    def columns(character: str) -> int:
+        if category(character) in ("Mn", "Me", "Cf"):
+            return 0
+        return 2 if east_asian_width(character) in "WF" else 1
+
+    return sum(columns(character) for character in text)
+
+
+def pad(text: str, columns: int) -> str:
+    """Return `text` with blanks up to a number of columns."""
+    return text + " " * (columns - width(text))
+
+
+def rfc3339(moment: datetime) -> str:
+    """Return a time as it stands on the wire."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+_UNITS = ((86_400 * 365, "y"), (86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time as its largest unit: `3m`."""
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}"
+    return "0s"
+
+
+def ago(moment: datetime) -> str:
+    """Return how long ago a time was: `3m ago`."""
+    seconds = (datetime.now(UTC) - moment).total_seconds()
+    if seconds < -1:
+        return f"in {duration(-seconds)}"
+    return "just now" if seconds < 1 else f"{duration(seconds)} ago"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as people read it: `1.2 MiB`."""
+    if count < 1024:
+        return f"{count} B"
+    amount = float(count)
+    for unit in ("KiB", "MiB", "GiB"):
+        amount /= 1024
+        if amount < 1024:
+            return f"{amount:.1f} {unit}"
+    return f"{amount / 1024:.1f} TiB"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return `1 session`, `2 sessions`."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
