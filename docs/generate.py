@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orbitctl.reference import commands_markdown
+
 from protocol.markdown import protocol_markdown
 
 DOCUMENTS: dict[str, Callable[[], str]] = {"protocol.md": protocol_markdown, "commands.md": commands_markdown}

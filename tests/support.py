@@ -133,6 +133,16 @@ class DaemonProcess:
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
+    def wait_for_log(self, text: str) -> str:
+        """Return the first line of the log that holds `text`, once there is one."""
+        command = ["timeout", str(WAIT_SECS), "tail", "-n", "+1", "-F", str(self.log_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as follow:
+            assert follow.stdout is not None
+            found = next((line for line in follow.stdout if text in line), "")
+            follow.terminate()
+        assert found, f"{text!r} is not in the log:\n{self.log()}"
+        return found
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and return the exit status."""
         assert self.process is not None

@@ -1,0 +1,305 @@
+"""The daemon's life: start, configuration, one at a time, stop, files, logs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from support import WAIT_SECS, DaemonProcess, RawClient, clean_environment
+
+
+def orbitd(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run orbitd to its end, which is for cases in which it does not serve."""
+    return subprocess.run(
+        [sys.executable, "-m", "orbitd", *arguments],
+        env=clean_environment(home, **environment),
+        cwd=home,
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECS,
+        check=False,
+    )
+
+
+def test_everything_is_there_after_a_restart(daemon: DaemonProcess) -> None:
+    """Sessions, snapshots and workspaces are the same before and after."""
+    with daemon.client() as client:
+        workspace = client.call("workspace.create", name="w", layout={"layout_type": "grid", "config": None})
+        config = {"session_type": "ssh", "host": "example.org", "port": 22, "username": "u", "command": "top"}
+        session = client.call("session.create", config={**config, "workspace_id": workspace["id"]}, name="s")
+        client.call("snapshot.save", session_id=session["id"], terminal_buffer="AAEC", cols=80, rows=24)
+        detached = client.call("session.detach", id=session["id"])
+        before = [client.call("snapshot.latest", session_id=session["id"]), client.call("workspace.list")]
+    daemon.restart()
+    with daemon.client() as client:
+        assert client.call("session.get", id=session["id"]) == detached
+        assert [client.call("snapshot.latest", session_id=session["id"]), client.call("workspace.list")] == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_stops_it_cleanly(daemon: DaemonProcess, number: int) -> None:
+    """The daemon exits with 0 and takes its socket away."""
+    assert daemon.stop(number) == 0
+    assert not daemon.socket_path.exists()
+
+
+def test_shutdown_answers_then_exits(daemon: DaemonProcess, client: RawClient) -> None:
+    """daemon.shutdown is answered before the connection ends, and the daemon exits with 0."""
+    assert client.call("daemon.shutdown") == {}
+    assert client.read_line() == b""
+    assert daemon.process is not None
+    assert daemon.process.wait(WAIT_SECS) == 0
+
+
+def test_what_is_in_flight_at_the_stop_is_answered(daemon: DaemonProcess) -> None:
+    """Every create that was sent before the stop is either answered and kept, or refused."""
+    with daemon.client() as client:
+        for number in range(200):
+            params = {"config": {"session_type": "local"}, "name": f"s{number}"}
+            client.send(
+                json.dumps({"jsonrpc": "2.0", "method": "session.create", "params": params, "id": number}).encode()
+            )
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGTERM)
+        answers = [json.loads(line) for line in iter(client.read_line, b"")]
+    assert daemon.process.wait(WAIT_SECS) == 0
+    daemon.start()
+    with daemon.client() as client:
+        kept = {session["id"] for session in client.call("session.list")["sessions"]}
+    assert {answer["result"]["id"] for answer in answers if "result" in answer} == kept
+    assert {answer["error"]["code"] for answer in answers if "error" in answer} <= {-32001}
+
+
+def test_touch_is_saved_at_the_stop(daemon: DaemonProcess, client: RawClient) -> None:
+    """What only memory knew is written before the daemon ends."""
+    session = client.call("session.create", config={"session_type": "local"})
+    touched = client.call("session.touch", id=session["id"])
+    client.close()
+    daemon.restart()
+    with daemon.client() as client:
+        assert client.call("session.get", id=session["id"])["last_active"] == touched["last_active"]
+
+
+def test_a_second_daemon_says_who_serves(daemon: DaemonProcess, home: Path) -> None:
+    """It exits with 1, names the holder, and leaves the first one's socket alone."""
+    second = orbitd(home)
+    assert (second.returncode, f"pid {daemon.pid}" in second.stderr) == (1, True), second.stderr
+    elsewhere = orbitd(home, "--socket", str(home / "run" / "orbit" / "other.sock"))
+    assert elsewhere.returncode == 1
+    with daemon.client() as client:
+        assert client.call("daemon.ping") == {"pong": True}
+
+
+def test_another_database_does_not_take_over_a_live_socket(daemon: DaemonProcess, home: Path) -> None:
+    """A daemon for another database refuses a socket that is served."""
+    (home / "other").mkdir(mode=0o700)
+    second = orbitd(home, "--database", str(home / "other" / "sessions.db"))
+    assert (second.returncode, str(daemon.socket_path) in second.stderr) == (1, True), second.stderr
+    with daemon.client() as client:
+        assert client.call("daemon.ping") == {"pong": True}
+
+
+def test_two_daemons_at_once_leave_one(home: Path) -> None:
+    """Of eight that race for one database exactly one serves; the others exit with 1."""
+    running = [DaemonProcess(home) for _ in range(8)]
+    threads = [threading.Thread(target=one.start, kwargs={"check": False}) for one in running]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    processes = [one.process for one in running if one.process is not None]
+    with running[0].client() as client:
+        server = client.call("daemon.info")["pid"]
+    losers = [process for process in processes if process.pid != server]
+    assert [process.wait(WAIT_SECS) for process in losers] == [1] * 7
+    winner = next(one for one in running if one.pid == server)
+    assert winner.stop() == 0
+
+
+def test_leftovers_of_a_killed_daemon_do_not_matter(daemon: DaemonProcess) -> None:
+    """After kill -9 lock and socket files are still there, and the next daemon starts."""
+    daemon.kill()
+    assert daemon.socket_path.exists()
+    daemon.start()
+    with daemon.client() as client:
+        assert client.call("daemon.ping") == {"pong": True}
+
+
+def test_a_file_in_the_sockets_place_is_left_alone(stopped_daemon: DaemonProcess, home: Path) -> None:
+    """Only a socket that nobody serves is replaced; anything else is named and kept."""
+    stopped_daemon.socket_path.parent.mkdir(mode=0o700)
+    stopped_daemon.socket_path.write_text("precious")
+    failed = orbitd(home)
+    assert (failed.returncode, str(stopped_daemon.socket_path) in failed.stderr) == (1, True)
+    assert stopped_daemon.socket_path.read_text() == "precious"
+
+
+def test_a_socket_folder_that_vanished_is_made_anew(daemon: DaemonProcess) -> None:
+    """Clients find the daemon again after something cleaned the runtime folder."""
+    shutil.rmtree(daemon.socket_path.parent)
+    daemon.wait_for_log("listening anew")
+    with daemon.client() as client:
+        assert client.call("daemon.info")["pid"] == daemon.pid
+
+
+def test_nothing_it_makes_is_open_to_others(home: Path) -> None:
+    """Under umask 000 folders are 0700, files and socket 0600, those of SQLite too."""
+    old = os.umask(0)
+    try:
+        daemon = DaemonProcess(home).start()
+    finally:
+        os.umask(old)
+    with daemon.client() as client:
+        client.call("session.create", config={"session_type": "local"})
+        client.call("maintenance.backup", path=str(daemon.database_path.parent / "copy.db"))
+        made = [daemon.socket_path.parent, *daemon.socket_path.parent.iterdir(), home / ".local"]
+        made += list((home / ".local").rglob("*"))
+        modes = {str(path): stat.S_IMODE(path.lstat().st_mode) for path in made}
+    wrong = {path: oct(mode) for path, mode in modes.items() if mode != (0o700 if Path(path).is_dir() else 0o600)}
+    daemon.kill()
+    assert wrong == {}
+    assert any(path.endswith("-wal") for path in modes)
+    assert any(path.endswith("orbitd.sock") for path in modes)
+
+
+@pytest.mark.parametrize("fault", ["symlink", "group-writable", "readable"])
+def test_a_folder_that_others_can_reach_is_refused(home: Path, fault: str) -> None:
+    """A runtime folder that is a link or open to others is named, with what to do."""
+    folder = clean_environment(home) and home / "run" / "orbit"
+    if fault == "symlink":
+        (home / "elsewhere").mkdir(mode=0o700)
+        folder.symlink_to(home / "elsewhere")
+    else:
+        folder.mkdir()
+        folder.chmod(0o770 if fault == "group-writable" else 0o755)
+    failed = orbitd(home)
+    assert (failed.returncode, str(folder) in failed.stderr) == (1, True), failed.stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_a_folder_of_somebody_else_is_refused(home: Path) -> None:
+    """A runtime folder of another user is not trusted."""
+    folder = clean_environment(home) and home / "run" / "orbit"
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 12345, 12345)
+    failed = orbitd(home)
+    assert (failed.returncode, "12345" in failed.stderr) == (1, True), failed.stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_another_user_is_not_served(daemon: DaemonProcess, home: Path) -> None:
+    """Even where the modes would let them in, another uid's connection is closed unanswered."""
+    for folder in [home, *daemon.socket_path.parents]:
+        if home in (folder, *folder.parents):
+            folder.chmod(0o777)
+    daemon.socket_path.chmod(0o777)
+    program = (
+        "import os, socket, sys; os.setuid(12345); s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
+        's.sendall(b\'{"jsonrpc": "2.0", "method": "daemon.ping", "id": 1}\\n\'); print(s.recv(100))'
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program, str(daemon.socket_path)], capture_output=True, text=True, check=False
+    )
+    assert "pong" not in run.stdout
+    assert "connection refused uid=12345" in daemon.log()
+
+
+def test_a_socket_path_that_is_too_long_is_refused(home: Path) -> None:
+    """The error has the path's length and the limit."""
+    failed = orbitd(home, "--socket", str(home / ("x" * 120) / "orbitd.sock"))
+    assert (failed.returncode, "at most 107" in failed.stderr) == (1, True), failed.stderr
+
+
+CONFIG_ERRORS = [
+    ("[session]\nautosave = 1\n", "autosave"),
+    ("[sesion]\n", "sesion"),
+    ("[session]\nauto_save_interval_secs = 'often'\n", "session.auto_save_interval_secs"),
+    ("[session]\nsnapshot_retention_count = 0\n", "session.snapshot_retention_count"),
+    ("[daemon]\nlog_level = 'loud'\n", "daemon.log_level"),
+    ("[daemon]\nmax_connections = true\n", "daemon.max_connections"),
+    ("[daemon\n", "not valid TOML"),
+    ("\ufeff\x00", "not valid TOML"),
+]
+
+
+@pytest.mark.parametrize(("text", "named"), CONFIG_ERRORS)
+def test_a_wrong_configuration_is_named(home: Path, text: str, named: str) -> None:
+    """An unknown key or a wrong type exits with 2 and names file and key."""
+    config = home / "config.toml"
+    config.write_text(text)
+    failed = orbitd(home, ORBITD_CONFIG=str(config))
+    assert failed.returncode == 2
+    assert str(config) in failed.stderr
+    assert named in failed.stderr
+
+
+def test_a_named_configuration_that_is_missing_is_an_error(home: Path) -> None:
+    """A file that the user names has to be there; the default one does not."""
+    failed = orbitd(home, "--config", str(home / "none.toml"))
+    assert (failed.returncode, "none.toml" in failed.stderr) == (2, True)
+
+
+def test_flags_win_over_variables_and_those_over_the_file(home: Path, stopped_daemon: DaemonProcess) -> None:
+    """Flag > environment > file, for socket and database."""
+    for name in ("file", "variable", "flag"):
+        (home / name).mkdir(mode=0o700)
+    config = home / "config.toml"
+    config.write_text(f'[session]\ndatabase_path = "{home}/file/s.db"\n[daemon]\nsocket_path = "~/file/s.sock"\n')
+    daemon = stopped_daemon
+    daemon.arguments = ("--config", str(config), "--socket", str(home / "flag" / "s.sock"))
+    daemon.environment["ORBITD_DATABASE"] = str(home / "variable" / "s.db")
+    daemon.environment["ORBITD_SOCKET"] = str(home / "variable" / "s.sock")
+    daemon.start()
+    with RawClient(home / "flag" / "s.sock") as client:
+        info = client.call("daemon.info")
+    assert info["database_path"] == str(home / "variable" / "s.db")
+    daemon.stop()
+    daemon.arguments = ("--config", str(config))
+    del daemon.environment["ORBITD_SOCKET"], daemon.environment["ORBITD_DATABASE"]
+    daemon.start()
+    with RawClient(home / "file" / "s.sock") as client:
+        assert client.call("daemon.info")["database_path"] == str(home / "file" / "s.db")
+
+
+def test_the_log_is_one_object_a_line_and_tells_no_content(stopped_daemon: DaemonProcess) -> None:
+    """With --log-format json every line is JSON; names, params and buffers are in none, at any level."""
+    stopped_daemon.arguments = ("--log-format", "json", "--log-level", "debug")
+    stopped_daemon.start()
+    with stopped_daemon.client() as client:
+        session = client.call(
+            "session.create", config={"session_type": "local", "command": "secret-c"}, name="secret-n"
+        )
+        client.call("snapshot.save", session_id=session["id"], terminal_buffer="c2VjcmV0LWI=")
+        client.error("session.create", config={"session_type": "local"}, name="secret-n")
+        client.error("session.find", ref="secret-r")
+        client.error("session.get", id="secret-i")
+        client.ask(b"secret-garbage")
+    stopped_daemon.stop()
+    log = stopped_daemon.log()
+    events = [json.loads(line) for line in log.splitlines()]
+    assert {"serving", "stopped"} <= {one["event"] for one in events}
+    assert "secret" not in log
+    assert "c2VjcmV0" not in log
+
+
+def test_help_explains_the_daemon(home: Path) -> None:
+    """Orbitd --help says what it is, how to end it and what its exit statuses mean."""
+    shown = orbitd(home, "--help")
+    assert shown.returncode == 0
+    for words in ("terminal sessions", "--config", "ORBITD_SOCKET", "SIGTERM", "Exit status"):
+        assert words in shown.stdout
+
+
+def test_the_socket_is_ready_when_the_daemon_says_so(daemon: DaemonProcess) -> None:
+    """After the ready line a connection is accepted at the first try."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        assert probe.connect_ex(str(daemon.socket_path)) == 0
