@@ -17,7 +17,8 @@ from orbitctl.failures import Failure
 from orbitctl.locate import Place
 from orbitctl.output import Output
 from orbitctl.transport import UnixStream, Unreachable
-from protocol.methods import SESSION_FIND, WORKSPACE_FIND, WORKSPACE_LIST, Method
+from protocol.method import Method
+from protocol.methods import SESSION_FIND, WORKSPACE_FIND, WORKSPACE_LIST
 from protocol.params import ByRef, WorkspaceList
 from protocol.types import Session, Workspace
 

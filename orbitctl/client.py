@@ -20,7 +20,8 @@ from protocol import PROTOCOL_VERSION, VERSION
 from protocol.envelope import Response, decode_response, encode_request
 from protocol.errors import ErrorObject, MethodNotFound, OrbitError, from_object
 from protocol.framing import LineFramer, LineTooLong
-from protocol.methods import DAEMON_INFO, Method
+from protocol.method import Method
+from protocol.methods import DAEMON_INFO
 
 P = TypeVar("P")
 R = TypeVar("R")

@@ -9,7 +9,7 @@ from msgspec import Raw, Struct
 
 from orbitctl.app import App
 from orbitctl.client import Answer
-from protocol.methods import Method
+from protocol.method import Method
 
 R = TypeVar("R")
 

@@ -18,7 +18,25 @@ from protocol.errors import MessageTooLarge, ShuttingDown
 from protocol.framing import Event, Line, LineFramer, LineTooLong, frame
 
 MAX_IN_FLIGHT = 16
+MAX_UNSENT_BYTES = 1024 * 1024
 DISCARD_SECONDS = 5.0
+
+
+class Call:
+    """One request on its way, as its handler sees it: whose it is, and what is to follow the answer."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._afterwards: list[Callable[[], None]] = []
+
+    def afterwards(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the answer has been written, so that what it sends comes second."""
+        self._afterwards.append(callback)
+
+    def answered(self) -> None:
+        """Run what was to follow the answer."""
+        for callback in self._afterwards:
+            callback()
 
 
 class Host(Protocol):
@@ -27,7 +45,7 @@ class Host(Protocol):
     max_message_bytes: int
     stopping: bool
 
-    def dispatch(self, line: bytes, connection: Connection) -> Coroutine[Any, Any, bytes | None]:
+    def dispatch(self, line: bytes, call: Call) -> Coroutine[Any, Any, bytes | None]:
         """Answer one line."""
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -40,8 +58,8 @@ class Host(Protocol):
 class Connection(asyncio.Protocol):
     """The server's side of one connection.
 
-    `on_close` holds what others want to be called with when it ends; `peer_gone` says
-    that it has.
+    Others add to `on_close` what is to be called when it ends, and to `on_drained` what is
+    to be called when a client that did not read has read everything again.
     """
 
     def __init__(self, host: Host) -> None:
@@ -56,13 +74,14 @@ class Connection(asyncio.Protocol):
         self._ended = False
         self._discarding: asyncio.TimerHandle | None = None
         self.on_close: list[Callable[[], None]] = []
-        self.on_drained: Callable[[], None] | None = None
+        self.on_drained: list[Callable[[], None]] = []
 
     # What the transport tells.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         assert isinstance(transport, asyncio.Transport)
+        transport.set_write_buffer_limits(high=MAX_UNSENT_BYTES, low=0)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
@@ -89,8 +108,8 @@ class Connection(asyncio.Protocol):
         """Go on once it has read."""
         self._write_paused = False
         self._pump()
-        if self.on_drained is not None:
-            self.on_drained()
+        for callback in list(self.on_drained):
+            callback()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the client; what is in flight runs to its end unheard."""
@@ -111,9 +130,9 @@ class Connection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     @property
-    def unsent_bytes(self) -> int:
-        """How much the client has not read yet, beyond the kernel's buffer."""
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+    def is_congested(self) -> bool:
+        """Whether more than `MAX_UNSENT_BYTES` wait for the client to read."""
+        return self._write_paused
 
     def send(self, message: bytes) -> None:
         """Write one encoded message in one piece; nothing happens if the client is gone."""
@@ -160,10 +179,12 @@ class Connection(asyncio.Protocol):
             self._host.start(self._answer(item.data))
 
     async def _answer(self, line: bytes) -> None:
+        call = Call(self)
         try:
-            answer = await self._host.dispatch(line, self)
+            answer = await self._host.dispatch(line, call)
             if answer is not None:
                 self.send(answer)
+            call.answered()
         finally:
             self._in_flight -= 1
             self._in_flight_bytes -= len(line)

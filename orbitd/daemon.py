@@ -17,7 +17,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 
-from orbitd.connection import MAX_IN_FLIGHT, Connection
+from orbitd.connection import MAX_IN_FLIGHT, Call
 from orbitd.dispatch import MAX_BATCH, Dispatcher, Handlers
 from orbitd.folders import private_folder
 from orbitd.handlers import add_daemon_handlers, add_store_handlers
@@ -101,7 +101,7 @@ class Daemon:
     async def _serve(self, manager: SessionManager, listeners: list[Listener]) -> None:
         settings = self._resolved.settings
         maintenance = Maintenance(self._chores(manager, listeners))
-        handlers: Handlers[Connection] = Handlers()
+        handlers: Handlers[Call] = Handlers()
         add_daemon_handlers(handlers, info=lambda: self._info(manager, maintenance), stop=self.stop)
         add_store_handlers(handlers, manager)
         self._server = Server(

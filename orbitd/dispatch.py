@@ -25,7 +25,8 @@ from oslash.either import Left
 from orbitd.logs import event
 from protocol import errors as e
 from protocol.envelope import encode_batch, encode_error, encode_result
-from protocol.methods import METHODS, Method
+from protocol.method import Method
+from protocol.methods import METHODS
 
 MAX_BATCH = 100
 MAX_BATCH_ANSWER_BYTES = 32 * 1024 * 1024

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from orbitd.connection import Connection
+from orbitd.connection import Call
 from orbitd.dispatch import Handlers
 from orbitd.manager import SessionManager
 from protocol import methods as m
@@ -19,7 +19,7 @@ from protocol.openrpc import document
 
 
 def add_daemon_handlers(
-    handlers: Handlers[Connection], *, info: Callable[[], t.DaemonInfo], stop: Callable[[], None]
+    handlers: Handlers[Call], *, info: Callable[[], t.DaemonInfo], stop: Callable[[], None]
 ) -> None:
     """Answer `daemon.*` and `rpc.discover`.
 
@@ -29,17 +29,17 @@ def add_daemon_handlers(
         stop: Begins a graceful stop and returns at once.
     """
 
-    async def ping(_: Connection, __: p.Params) -> t.Pong:
+    async def ping(_: Call, __: p.Params) -> t.Pong:
         return t.Pong()
 
-    async def tell(_: Connection, __: p.Params) -> t.DaemonInfo:
+    async def tell(_: Call, __: p.Params) -> t.DaemonInfo:
         return info()
 
-    async def shutdown(_: Connection, __: p.Params) -> t.Empty:
+    async def shutdown(_: Call, __: p.Params) -> t.Empty:
         stop()
         return t.Empty()
 
-    async def discover(_: Connection, __: p.Params) -> dict[str, Any]:
+    async def discover(_: Call, __: p.Params) -> dict[str, Any]:
         return document()
 
     handlers.add(m.DAEMON_PING, ping)
@@ -48,10 +48,10 @@ def add_daemon_handlers(
     handlers.add(m.RPC_DISCOVER, discover)
 
 
-def add_session_handlers(handlers: Handlers[Connection], manager: SessionManager) -> None:
+def add_session_handlers(handlers: Handlers[Call], manager: SessionManager) -> None:
     """Answer `session.*` of the store."""
 
-    async def list_(_: Connection, q: p.SessionList) -> t.SessionPage:
+    async def list_(_: Call, q: p.SessionList) -> t.SessionPage:
         return await manager.list_sessions(
             status=q.status,
             session_type=q.session_type,
@@ -60,7 +60,7 @@ def add_session_handlers(handlers: Handlers[Connection], manager: SessionManager
             cursor=q.cursor,
         )
 
-    async def delete(_: Connection, q: p.ById) -> t.Empty:
+    async def delete(_: Call, q: p.ById) -> t.Empty:
         await manager.delete_session(q.id)
         return t.Empty()
 
@@ -78,13 +78,13 @@ def add_session_handlers(handlers: Handlers[Connection], manager: SessionManager
     handlers.add(m.SESSION_RESTORE_ARCHIVED, lambda _, q: manager.restore_archived_session(q.id))
 
 
-def add_snapshot_handlers(handlers: Handlers[Connection], manager: SessionManager) -> None:
+def add_snapshot_handlers(handlers: Handlers[Call], manager: SessionManager) -> None:
     """Answer `snapshot.*`."""
 
-    async def save(_: Connection, q: p.SnapshotSave) -> t.SnapshotInfo:
+    async def save(_: Call, q: p.SnapshotSave) -> t.SnapshotInfo:
         return await manager.save_snapshot(q.session_id, q.terminal_buffer, q.scrollback, cols=q.cols, rows=q.rows)
 
-    async def delete(_: Connection, q: p.ById) -> t.Empty:
+    async def delete(_: Call, q: p.ById) -> t.Empty:
         await manager.delete_snapshot(q.id)
         return t.Empty()
 
@@ -95,10 +95,10 @@ def add_snapshot_handlers(handlers: Handlers[Connection], manager: SessionManage
     handlers.add(m.SNAPSHOT_DELETE, delete)
 
 
-def add_workspace_handlers(handlers: Handlers[Connection], manager: SessionManager) -> None:
+def add_workspace_handlers(handlers: Handlers[Call], manager: SessionManager) -> None:
     """Answer `workspace.*`."""
 
-    async def delete(_: Connection, q: p.WorkspaceDelete) -> t.Empty:
+    async def delete(_: Call, q: p.WorkspaceDelete) -> t.Empty:
         await manager.delete_workspace(q.id, delete_sessions=q.delete_sessions)
         return t.Empty()
 
@@ -112,19 +112,19 @@ def add_workspace_handlers(handlers: Handlers[Connection], manager: SessionManag
     handlers.add(m.WORKSPACE_DELETE, delete)
 
 
-def add_maintenance_handlers(handlers: Handlers[Connection], manager: SessionManager) -> None:
+def add_maintenance_handlers(handlers: Handlers[Call], manager: SessionManager) -> None:
     """Answer `maintenance.*` and `stats.get`."""
 
-    async def auto_save(_: Connection, __: p.Params) -> t.AutoSaveResult:
+    async def auto_save(_: Call, __: p.Params) -> t.AutoSaveResult:
         return t.AutoSaveResult(saved=await manager.auto_save_sessions())
 
-    async def cleanup(_: Connection, q: p.CleanupSnapshots) -> t.CleanupResult:
+    async def cleanup(_: Call, q: p.CleanupSnapshots) -> t.CleanupResult:
         return t.CleanupResult(deleted=await manager.cleanup_old_snapshots(q.keep_last_n))
 
-    async def archive(_: Connection, q: p.Archive) -> t.ArchiveResult:
+    async def archive(_: Call, q: p.Archive) -> t.ArchiveResult:
         return t.ArchiveResult(archived=await manager.archive_sessions(q.terminated_before))
 
-    async def vacuum(_: Connection, __: p.Params) -> t.VacuumResult:
+    async def vacuum(_: Call, __: p.Params) -> t.VacuumResult:
         return t.VacuumResult(bytes_freed=await manager.vacuum())
 
     handlers.add(m.MAINTENANCE_AUTO_SAVE, auto_save)
@@ -136,7 +136,7 @@ def add_maintenance_handlers(handlers: Handlers[Connection], manager: SessionMan
     handlers.add(m.STATS_GET, lambda _, __: manager.get_stats())
 
 
-def add_store_handlers(handlers: Handlers[Connection], manager: SessionManager) -> None:
+def add_store_handlers(handlers: Handlers[Call], manager: SessionManager) -> None:
     """Answer every method of the store."""
     add_session_handlers(handlers, manager)
     add_snapshot_handlers(handlers, manager)

@@ -15,7 +15,7 @@ import socket
 from collections.abc import Coroutine
 from typing import Any
 
-from orbitd.connection import Connection
+from orbitd.connection import Call, Connection
 from orbitd.dispatch import Dispatcher
 from orbitd.logs import event
 from orbitd.peer import peer_uid
@@ -35,12 +35,12 @@ class Server:
     """Serves a dispatcher on listening sockets.
 
     Args:
-        dispatcher: Answers lines; it is told the connection that a line came from.
+        dispatcher: Answers lines; it is told the call that a line makes.
         max_connections: How many clients at once; one more is told that the daemon is busy.
         max_message_bytes: The longest line taken.
     """
 
-    def __init__(self, dispatcher: Dispatcher[Connection], *, max_connections: int, max_message_bytes: int) -> None:
+    def __init__(self, dispatcher: Dispatcher[Call], *, max_connections: int, max_message_bytes: int) -> None:
         self._dispatcher = dispatcher
         self._max_connections = max_connections
         self.max_message_bytes = max_message_bytes
@@ -93,9 +93,9 @@ class Server:
 
     # What connections ask of their host.
 
-    def dispatch(self, line: bytes, connection: Connection) -> Coroutine[Any, Any, bytes | None]:
+    def dispatch(self, line: bytes, call: Call) -> Coroutine[Any, Any, bytes | None]:
         """Answer one line."""
-        return self._dispatcher.dispatch(line, connection)
+        return self._dispatcher.dispatch(line, call)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` as a task that is held until it ends."""

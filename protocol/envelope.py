@@ -12,7 +12,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from protocol.errors import ErrorObject, OrbitError, from_object
 from protocol.framing import frame
-from protocol.methods import Method
+from protocol.method import Method
 
 R = TypeVar("R")
 

@@ -6,35 +6,12 @@ refuses to start until it has a handler, and the tests of bad input cover it at 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from protocol import errors as e
 from protocol import params as p
 from protocol import types as t
-
-P = TypeVar("P", contravariant=True)
-R = TypeVar("R", covariant=True)
-
-
-@dataclass(frozen=True)
-class Method(Generic[P, R]):
-    """One method of the contract.
-
-    Args:
-        name: What stands in a request's `method`.
-        params: The Struct that its params are decoded into.
-        result: The type of its result (a Struct, or a union with None).
-        summary: One sentence for people.
-        errors: What it may answer beside the errors that every method may.
-    """
-
-    name: str
-    params: type[Any]
-    result: Any
-    summary: str
-    errors: tuple[type[e.OrbitError], ...] = ()
-
+from protocol.method import Method
 
 ANY_METHOD: tuple[type[e.OrbitError], ...] = (e.InvalidParams, e.InternalError, e.Busy, e.ShuttingDown)
 """What every method may answer."""

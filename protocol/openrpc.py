@@ -10,7 +10,8 @@ import msgspec
 
 from protocol import VERSION
 from protocol.errors import OrbitError
-from protocol.methods import ANY_METHOD, METHODS, Method
+from protocol.method import Method
+from protocol.methods import ANY_METHOD, METHODS
 
 _REF = "#/components/schemas/{name}"
 

@@ -11,7 +11,8 @@ import pytest
 
 from orbitd.dispatch import MAX_BATCH, Dispatcher, Handlers
 from protocol.errors import SessionNotFound
-from protocol.methods import METHODS, Method
+from protocol.method import Method
+from protocol.methods import METHODS
 
 
 class ByName(msgspec.Struct, forbid_unknown_fields=True):

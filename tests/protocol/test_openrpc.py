@@ -8,7 +8,8 @@ import jsonschema
 import msgspec
 import pytest
 
-from protocol.methods import METHODS, Method
+from protocol.method import Method
+from protocol.methods import METHODS
 from protocol.openrpc import document
 
 SPEC: dict[str, Any] = msgspec.to_builtins(document())
