@@ -8,8 +8,6 @@ are for the other commands.
 from __future__ import annotations
 
 import os
-import select
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 
@@ -17,7 +15,7 @@ import click
 import msgspec
 
 from orbitctl.app import App
-from orbitctl.failures import Exit, Failure
+from orbitctl.failures import Failure
 from orbitctl.output import Column, Formatter
 from orbitctl.supervisors import ServiceManager, UnitStatus, manager_for
 from orbitctl.transport import Unreachable
@@ -32,10 +30,9 @@ from orbitctl.units import (
     this_installation,
     write,
 )
-from protocol.methods import DAEMON_INFO, DAEMON_SHUTDOWN
+from protocol.methods import DAEMON_INFO
 from protocol.params import Params
 
-HANDOVER_SECS = 60.0
 RENDERERS = {"service": render_service, "socket": render_socket, "plist": render_plist}
 
 
@@ -165,32 +162,15 @@ def _stop_unsupervised(app: App) -> None:
     systemd would bind over its socket, and the service would find the database locked.
     """
     try:
-        client = app.running_client()
+        supervisor = app.running_client().call(DAEMON_INFO, Params()).supervisor
     except Unreachable as error:
         if error.nobody:
             return
         raise
-    info = client.call(DAEMON_INFO, Params())
-    if info.supervisor == "none":
-        client.call(DAEMON_SHUTDOWN, Params())
-        _wait_until_ended(info.pid, HANDOVER_SECS)
-        app.out.note(f"stopped the orbitd that ran by itself (pid {info.pid})")
+    if supervisor == "none":
+        from orbitctl.commands.daemon import stop_daemon
 
-
-def _wait_until_ended(pid: int, secs: float) -> None:
-    """Wait for the end of a process that is no child of ours. Raises: Failure if it takes longer."""
-    try:
-        if sys.platform == "darwin":
-            queue = select.kqueue()
-            wanted = select.kevent(pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)
-            ended = bool(queue.control([wanted], 1, secs))
-        else:
-            with open(os.pidfd_open(pid), "rb", buffering=0) as process:
-                ended = bool(select.select([process], [], [], secs)[0])
-    except ProcessLookupError:
-        return
-    if not ended:
-        raise Failure(f"orbitd (pid {pid}) has not ended within {secs:g} s", Exit.TIMEOUT, hint="Try again.")
+        app.out.note(f"stopped the orbitd that ran by itself (pid {stop_daemon(app)})")
 
 
 def _hint(app: App, manager: ServiceManager) -> None:

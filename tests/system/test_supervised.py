@@ -1,0 +1,148 @@
+"""The daemon under a real `systemd --user`: activation, readiness, watchdog, crash, stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import stat
+import subprocess
+
+WAIT_SECS = 30
+
+
+def ended(pid: int, act) -> None:
+    """Do something to a process and wait until it has ended."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        act(pid)
+        assert select.select([descriptor], [], [], WAIT_SECS)[0], f"{pid} still runs"
+    finally:
+        os.close(descriptor)
+
+
+def test_the_first_call_starts_the_daemon(manager):
+    """With only the socket unit up, a call is answered by a daemon that systemd starts for it."""
+    manager.orbitctl("service", "install", "--no-start")
+    manager.systemctl("start", "orbitd.socket")
+    assert manager.show("orbitd.service", "ActiveState") == "inactive"
+    info = manager.call("daemon.info")
+    assert info["supervisor"] == "systemd"
+    assert info["socket_path"] == str(manager.socket)
+    assert manager.show("orbitd.service", "MainPID") == str(info["pid"])
+
+
+def test_the_socket_is_for_the_user_alone_and_stays_systemds(installed):
+    """Socket 0600 in a folder 0700; the daemon's end removes neither, and the next call starts it again."""
+    before = installed.socket.stat()
+    assert (stat.S_IMODE(before.st_mode), stat.S_IMODE(installed.socket.parent.stat().st_mode)) == (0o600, 0o700)
+    first = installed.call("daemon.info")["pid"]
+    installed.systemctl("stop", "orbitd.service")
+    assert installed.socket.stat().st_ino == before.st_ino
+    assert installed.call("daemon.info")["pid"] != first
+
+
+def test_started_means_that_it_serves(installed):
+    """`systemctl start` returns when READY=1 has come, and then the unit is active with the daemon as main process."""
+    assert installed.show("orbitd.service", "Type") == "notify"
+    assert installed.show("orbitd.service", "ActiveState") == "active"
+    assert installed.show("orbitd.service", "MainPID") == str(installed.call("daemon.info")["pid"])
+
+
+def test_a_daemon_that_is_not_heard_does_not_count_as_started(manager):
+    """Readiness comes by notification: where systemd does not listen to it, the start times out."""
+    manager.orbitctl("service", "install", "--no-start")
+    manager.drop_in("orbitd.service", "[Service]\nNotifyAccess=none\nTimeoutStartSec=2\nRestart=no\n")
+    manager.systemctl("start", "orbitd.service", check=False)
+    assert manager.show("orbitd.service", "Result") in {"timeout", "protocol"}
+
+
+def test_the_watchdog_restarts_a_daemon_that_hangs(manager):
+    """A stopped daemon is killed when its watchdog runs out, and the next one answers with what was stored."""
+    manager.orbitctl("service", "install", "--no-start")
+    manager.drop_in("orbitd.service", "[Service]\nWatchdogSec=1\nLimitCORE=0\n")
+    manager.systemctl("start", "orbitd.socket")
+    session = manager.call("session.create", config={"session_type": "local"}, name="kept")
+    pid = manager.call("daemon.info")["pid"]
+    ended(pid, lambda pid: os.kill(pid, signal.SIGSTOP))
+    assert manager.call("session.get", id=session["id"])["name"] == "kept"
+    assert manager.call("daemon.info")["pid"] != pid
+    assert manager.show("orbitd.service", "NRestarts") == "1"
+    assert "Watchdog timeout" in manager.log()
+
+
+def test_the_watchdog_leaves_a_daemon_that_works(manager):
+    """A daemon that serves outlives many times its watchdog's time."""
+    manager.orbitctl("service", "install", "--no-start")
+    manager.drop_in("orbitd.service", "[Service]\nWatchdogSec=500ms\n")
+    manager.systemctl("start", "orbitd.service")
+    pid = manager.call("daemon.info")["pid"]
+    descriptor = os.pidfd_open(pid)
+    assert select.select([descriptor], [], [], 2)[0] == []
+    os.close(descriptor)
+    assert manager.call("daemon.info")["pid"] == pid
+    assert manager.show("orbitd.service", "NRestarts") == "0"
+
+
+def test_a_crash_is_followed_by_a_restart_and_clients_come_back(installed):
+    """Killed with -9, the daemon is started again; a client that connects meanwhile only waits a little."""
+    with installed.client() as client:
+        session = client.call("session.create", config={"session_type": "local"})
+        pid = client.call("daemon.info")["pid"]
+        ended(pid, lambda pid: os.kill(pid, signal.SIGKILL))
+        assert client.read_line() == b""
+    assert installed.call("session.get", id=session["id"]) == session
+    assert installed.call("daemon.info")["pid"] != pid
+    assert installed.show("orbitd.service", "NRestarts") == "1"
+
+
+def test_a_mistake_in_the_configuration_is_not_tried_again(manager):
+    """Exit status 2 ends the matter: the unit has failed, and systemd does not start it anew."""
+    manager.orbitctl("service", "install", "--no-start")
+    config = manager.home / ".config" / "orbit" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text("[daemon]\nno_such_key = 1\n")
+    manager.systemctl("start", "orbitd.service", check=False)
+    assert manager.show("orbitd.service", "ActiveState") == "failed"
+    assert manager.show("orbitd.service", "ExecMainStatus") == "2"
+    assert manager.show("orbitd.service", "NRestarts") == "0"
+    assert "no_such_key" in manager.log()
+
+
+def test_stop_answers_what_is_in_flight_and_ends_well(installed):
+    """Stopped under load, the daemon ends with 0 within its time, and every answered call is there afterwards."""
+    with installed.client() as client:
+        pid = client.call("daemon.info")["pid"]
+        for number in range(64):
+            params = {"config": {"session_type": "local"}, "name": f"n{number}"}
+            client.send(
+                json.dumps({"jsonrpc": "2.0", "method": "session.create", "params": params, "id": number}).encode()
+            )
+        answered = [json.loads(client.read_line())]
+        ended(pid, lambda _: installed.systemctl("stop", "orbitd.service"))
+        while line := client.read_line():
+            answered.append(json.loads(line))
+    assert installed.show("orbitd.service", "Result") == "success"
+    assert installed.show("orbitd.service", "ExecMainStatus") == "0"
+    kept = {session["id"] for session in installed.call("session.list", limit=1000)["sessions"]}
+    created = {answer["result"]["id"] for answer in answered if "result" in answer}
+    assert created
+    assert created <= kept
+
+
+def test_the_time_to_stop_is_longer_than_the_drain(installed):
+    """Systemd waits longer than the 10 s that the daemon may take to answer what is in flight."""
+    usec = {"30s": 30}[installed.show("orbitd.service", "TimeoutStopUSec")]
+    assert usec > 10
+
+
+def test_programs_outlive_a_restart_of_the_service(installed):
+    """Another process in the service's control group, such as the keeper, is left alone by stop and restart."""
+    installed.call("daemon.ping")
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+        installed.move_into("orbitd.service", program.pid)
+        installed.systemctl("restart", "orbitd.service")
+        installed.systemctl("stop", "orbitd.service")
+        said, _ = program.communicate(b"alive", timeout=WAIT_SECS)
+    assert said == b"alive"
