@@ -93,12 +93,3 @@ def _rights(descriptor: int) -> list[tuple[int, int, bytes]]:
     if descriptor < 0:
         return []
     return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptor.to_bytes(4, sys.byteorder))]
-
-
-def peer_uid(sock: socket.socket) -> int:
-    """Return the user that connected, as the kernel knows it."""
-    if sys.platform == "linux":
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)  # struct ucred: pid, uid, gid
-    else:
-        credentials = sock.getsockopt(0, 1, 76)  # SOL_LOCAL, LOCAL_PEERCRED; struct xucred: version, uid, ...
-    return int.from_bytes(credentials[4:8], sys.byteorder)

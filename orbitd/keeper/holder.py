@@ -15,9 +15,10 @@ import signal
 import time
 
 from orbitd.keeper import spawn
-from orbitd.keeper.connection import Connection, peer_uid
+from orbitd.keeper.connection import Connection
 from orbitd.keeper.messages import VERSION, encode
 from orbitd.keeper.program import Program
+from orbitd.peer import peer_uid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,0 +1,269 @@
+"""What a program finds when the keeper has started it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from keeper_support import SECONDS, KeeperProcess, Orbitd, proc_file, read_to_end, request, status_of
+
+from protocol.errors import AlreadyRunning, OrbitError, SpawnFailed
+
+PROBE = """
+import fcntl, json, os, resource, stat, sys, termios
+def open_files():
+    found = []
+    for name in os.listdir('/proc/self/fd'):
+        try:
+            found.append([int(name), os.readlink('/proc/self/fd/' + name)])
+        except FileNotFoundError:
+            pass
+    return sorted(found)
+status = dict(line.split(':', 1) for line in open('/proc/self/status'))
+print('<' + json.dumps({
+    'files': open_files(),
+    'tty': os.ttyname(0),
+    'session': os.getsid(0) == os.getpid(),
+    'leads_group': os.getpgrp() == os.getpid(),
+    'foreground': os.tcgetpgrp(os.open('/dev/tty', os.O_RDWR)) == os.getpid(),
+    'size': list(os.get_terminal_size(0)),
+    'utf8': bool(termios.tcgetattr(0)[0] & 0x4000),
+    'cwd': os.getcwd(),
+    'umask': os.umask(0),
+    'env': {name: value for name, value in os.environ.items() if name != 'LC_CTYPE'},
+    'ignored': int(status['SigIgn'], 16), 'blocked': int(status['SigBlk'], 16),
+    'files_limit': resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+}) + '>')
+"""
+PYTHON_IGNORES = (1 << (signal.SIGPIPE - 1)) | (1 << (signal.SIGXFSZ - 1))
+"""What the probe's own interpreter ignores; a program in C is looked at by `test_signals`."""
+
+
+async def probe(orbitd: Orbitd, **changes: object) -> dict[str, Any]:
+    """Run the probe and return what it found."""
+    _, master = await orbitd.spawn(sys.executable, "-I", "-S", "-c", PROBE, **changes)
+    seen = read_to_end(master).decode()
+    found: dict[str, Any] = json.loads(seen[seen.index("<") + 1 : seen.rindex(">")])
+    return found
+
+
+async def test_controlling_terminal(orbitd: Orbitd) -> None:
+    """A program leads its session, owns its terminal and stands at its foreground."""
+    found = await probe(orbitd)
+
+    assert found["session"]
+    assert found["leads_group"]
+    assert found["foreground"]
+    assert found["tty"].startswith("/dev/pts/")
+    assert found["utf8"]
+
+
+async def test_no_descriptors_leak(orbitd: Orbitd) -> None:
+    """A program has its terminal as 0, 1 and 2 and nothing else, however many others are kept."""
+    for number in range(3):
+        await orbitd.spawn("sleep", "1000", id=f"other-{number}")
+
+    found = await probe(orbitd)
+
+    assert found["files"] == [[number, found["tty"]] for number in range(3)] + found["files"][3:]
+    assert [path for _, path in found["files"][3:] if not path.startswith("/proc/")] == []
+
+
+async def test_window_size_at_exec(orbitd: Orbitd) -> None:
+    """The size is set before the program starts."""
+    assert (await probe(orbitd, cols=133, rows=41))["size"] == [133, 41]
+
+
+async def test_environment(orbitd: Orbitd) -> None:
+    """A program gets the environment of its request, to the byte, and nothing of the keeper's or the daemon's."""
+    env = {"PATH": "/bin", "EMPTY": "", "LINES_TOO": "a\nb=c", "BYTES": b"\xff\xfe".decode(errors="surrogateescape")}
+
+    assert (await probe(orbitd, env=env))["env"] == env
+
+
+async def test_nameless_variable(orbitd: Orbitd) -> None:
+    """An entry that execve does not take is left out and does not keep the program from starting."""
+    assert (await probe(orbitd, env={"": "nameless", "A": "1"}))["env"] == {"A": "1"}
+
+
+async def test_folder(orbitd: Orbitd, folder: Path) -> None:
+    """A program starts in the folder that was asked for."""
+    assert (await probe(orbitd, cwd=str(folder)))["cwd"] == str(folder)
+
+
+@pytest.mark.parametrize(("home", "expected"), [("/usr", "/usr"), ("/nowhere", "/")])
+async def test_folder_gone(orbitd: Orbitd, home: str, expected: str) -> None:
+    """Where the folder is gone, the program starts at home, else at the root, and the answer says so."""
+    spawned = await orbitd.client.spawn(request("pwd", cwd="/gone/away", env={"HOME": home, "PATH": "/bin:/usr/bin"}))
+    orbitd.masters.append(spawned.master_fd)
+
+    assert read_to_end(spawned.master_fd).decode().strip() == expected
+    assert spawned.cwd == expected
+
+
+async def test_umask(orbitd: Orbitd, stopped: KeeperProcess) -> None:
+    """A program has the user's umask, while the keeper's files are closed to others."""
+    assert (await probe(orbitd, umask=0o027))["umask"] == 0o027
+    assert stat.S_IMODE(os.stat(stopped.path).st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(stopped.path + ".lock").st_mode) == 0o600
+
+
+async def test_login_shell_name(orbitd: Orbitd) -> None:
+    """The file that is executed and the name that the program sees are told apart."""
+    _, master = await orbitd.spawn("-sh", "-c", "echo name=$0", file="/bin/sh")
+
+    assert b"name=-sh" in read_to_end(master)
+
+
+ODD_STARTER = """
+import os, resource, signal, sys
+sys.path[:0] = [sys.argv[2]]
+from orbitd.keeper.launch import start_keeper
+for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR2, signal.SIGCHLD):
+    signal.signal(number, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGCHLD, signal.SIGHUP})
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+os.dup2(os.open('/etc/passwd', os.O_RDONLY), 50, inheritable=True)
+os.environ['NOTIFY_SOCKET'] = '/secret'
+start_keeper(sys.argv[1])
+"""
+
+
+def start_oddly(path: str) -> None:
+    """Start a keeper from a process with signals ignored and blocked, an open file, and few files allowed."""
+    root = str(Path(__file__).parents[3])
+    subprocess.run([sys.executable, "-c", ODD_STARTER, path, root], check=True, timeout=SECONDS)
+
+
+async def test_signals(stopped: KeeperProcess) -> None:
+    """A program has no signal ignored and none blocked, whatever the keeper's starter had."""
+    start_oddly(stopped.path)
+    orbitd = await stopped.orbitd()
+
+    pid, master = await orbitd.spawn("cat")
+
+    status = status_of(pid)
+    assert int(status["SigIgn"], 16) == 0
+    assert int(status["SigBlk"], 16) == 0
+    os.write(master, b"\x04")
+    assert (await orbitd.exit()).exit_code == 0
+
+
+async def test_files_limit(stopped: KeeperProcess) -> None:
+    """The keeper may open all files that are allowed; its programs keep the soft limit that the daemon had."""
+    start_oddly(stopped.path)
+    orbitd = await stopped.orbitd()
+
+    assert (await probe(orbitd))["files_limit"] == 200
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    limits = proc_file(orbitd.client.keeper_pid, "limits").splitlines()
+    assert [int(line.split()[3]) for line in limits if line.startswith("Max open files")] == [hard]
+
+
+def test_keeper_is_clean(stopped: KeeperProcess) -> None:
+    """The keeper inherits no file, variable, folder, session or terminal of its starter's."""
+    start_oddly(stopped.path)
+    pid = stopped.greet()
+
+    files = {os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
+    assert {path.partition(":")[0] for path in files} <= {"/dev/null", "socket", "pipe"}
+    assert "NOTIFY_SOCKET" not in proc_file(pid, "environ")
+    assert os.readlink(f"/proc/{pid}/cwd") == "/"
+    assert os.getsid(pid) == pid
+    words = proc_file(pid, "stat").rpartition(")")[2].split()
+    parent, terminal = int(words[1]), int(words[4])
+    assert terminal == 0
+    assert parent != os.getpid()
+
+
+UNEXECUTABLE = {
+    "nothing there": ("ENOENT", "{folder}/none"),
+    "not on PATH": ("ENOENT", "no-such-program"),
+    "below a file": ("ENOTDIR", "{folder}/plain/below"),
+    "not executable": ("EACCES", "{folder}/plain"),
+    "a folder": ("EACCES", "{folder}"),
+    "no program": ("ENOEXEC", "{folder}/garbage"),
+    "too long": ("ENAMETOOLONG", "/" + "n" * 5000),
+}
+
+
+@pytest.mark.parametrize(("error", "template"), UNEXECUTABLE.values(), ids=UNEXECUTABLE.keys())
+async def test_exec_failure(orbitd: Orbitd, folder: Path, error: str, template: str) -> None:
+    """A program that cannot be executed is refused with errno's words and the path, and leaves nothing behind."""
+    (folder / "plain").write_text("#!/bin/sh\n")
+    (folder / "garbage").write_bytes(b"\0\1\2\3")
+    (folder / "garbage").chmod(0o755)
+    path = template.format(folder=folder)
+
+    with pytest.raises(SpawnFailed) as caught:
+        await orbitd.spawn(path)
+
+    assert os.strerror(getattr(errno, error)) in caught.value.message
+    assert path[:1000] in caught.value.message
+    assert await orbitd.client.programs() == []
+    assert (await orbitd.spawn("true"))[0] > 0, "the id is free again"
+
+
+async def test_too_long_an_argument(orbitd: Orbitd) -> None:
+    """What execve finds too long is refused in its words."""
+    with pytest.raises(SpawnFailed, match="Argument list too long"):
+        await orbitd.spawn("true", "x" * 200_000)
+
+
+async def test_nul_in_argument(orbitd: Orbitd) -> None:
+    """What no argument can hold is refused before it is sent."""
+    with pytest.raises(SpawnFailed, match="NUL"):
+        await orbitd.spawn("true", "a\0b")
+
+
+@pytest.mark.parametrize("changes", [{"argv": ()}, {"cols": 70_000}, {"rows": -1}, {"id": ""}, {"id": "x" * 101}])
+async def test_wrong_request(orbitd: Orbitd, changes: dict[str, object]) -> None:
+    """A request that makes no sense is refused, and the keeper serves on."""
+    with pytest.raises(OrbitError):
+        await orbitd.spawn("true", **changes)
+
+    assert await orbitd.client.programs() == []
+
+
+async def test_path_of_the_program(orbitd: Orbitd, folder: Path) -> None:
+    """A name is looked up on the PATH of the program's own environment; what cannot be executed is passed over."""
+    for name, mode, text in (("first", 0o644, "echo no"), ("second", 0o755, "#!/bin/sh\necho found")):
+        (folder / name).mkdir()
+        (folder / name / "tool").write_text(text)
+        (folder / name / "tool").chmod(mode)
+
+    _, master = await orbitd.spawn("tool", env={"PATH": f"{folder}/none:{folder}/first:{folder}/second"})
+
+    assert b"found" in read_to_end(master)
+
+
+async def test_only_unexecutable_on_path(orbitd: Orbitd, folder: Path) -> None:
+    """Where PATH has a file of that name that may not be executed, that is what the error says."""
+    (folder / "tool").write_text("")
+
+    with pytest.raises(SpawnFailed, match=f"{folder}/tool: Permission denied"):
+        await orbitd.spawn("tool", env={"PATH": f"{folder}:/nowhere"})
+
+
+async def test_id_in_use(orbitd: Orbitd) -> None:
+    """An id has one program at a time, and one that has ended counts until it is forgotten."""
+    pid, _ = await orbitd.spawn("sleep", "1000")
+    with pytest.raises(AlreadyRunning):
+        await orbitd.spawn("true")
+
+    os.kill(pid, signal.SIGKILL)
+    assert (await orbitd.exit()).id == "one"
+    with pytest.raises(AlreadyRunning):
+        await orbitd.spawn("true")
+
+    await orbitd.client.forget("one")
+    assert (await orbitd.spawn("true"))[0] != pid
