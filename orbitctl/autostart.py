@@ -45,7 +45,7 @@ def start(place: Place, timeout: float, out: Output) -> UnixStream:
     with _turn(os.path.join(state, "start.lock"), timeout):
         if (stream := _connected(place, timeout)) is not None:
             return stream  # another client was first
-        if _is_default(place) and _started_by_service(out):
+        if _is_default(place) and _started_by_service(place, out):
             if (stream := _connected(place, timeout)) is not None:
                 return stream
             out.note("the service was started, but does not serve this socket; starting orbitd without it")
@@ -83,11 +83,11 @@ def _is_default(place: Place) -> bool:
     return place.socket_flag is None and not any(named)
 
 
-def _started_by_service(out: Output) -> bool:
+def _started_by_service(place: Place, out: Output) -> bool:
     from orbitctl.service import start_if_installed
 
     try:
-        return start_if_installed()
+        return start_if_installed(place.environ)
     except Failure as failure:
         out.note(f"the installed service did not start: {failure.message}")
         return False

@@ -14,6 +14,9 @@ import click
 
 from orbitctl.app import App
 
+LONGEST_WAIT = 31_536_000.0
+"""A year, in seconds."""
+
 
 class LazyGroup(click.Group):
     """A group whose commands are named by where they are: `module:attribute`."""
@@ -48,10 +51,16 @@ def add_common_options(command: click.Command) -> None:
 def _remember(field: str, value_of: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], None]:
     def keep(ctx: click.Context, _: click.Parameter, value: Any) -> None:
         app = ctx.find_object(App)
-        if value not in (None, False) and app is not None:
+        if value is not None and value is not False and app is not None:
             setattr(app, field, value_of(value))
 
     return keep
+
+
+def _seconds(value: float) -> float:
+    if not 0 < value <= LONGEST_WAIT:  # NaN is neither
+        raise click.BadParameter(f"{value:g} is not between 0 and {LONGEST_WAIT:g} seconds")
+    return value
 
 
 def common_options() -> list[click.Option]:
@@ -67,7 +76,8 @@ def common_options() -> list[click.Option]:
         option(
             ["--timeout"],
             "timeout",
-            type=click.FloatRange(0, min_open=True, max=31_536_000),
+            _seconds,
+            type=float,
             metavar="SECS",
             help="How long a call may take (30).",
         ),

@@ -53,7 +53,7 @@ class UnixStream:
 
     def __init__(self, path: str, timeout: float) -> None:
         """Connect. Raises: Unreachable, or Failure where it takes longer than `timeout` seconds."""
-        _check_length(path)
+        _check_path(path)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             _connect(self._socket, path, timeout)
@@ -77,25 +77,27 @@ class UnixStream:
         self._socket.close()
 
 
-def _check_length(path: str) -> None:
+def _check_path(path: str) -> None:
     length = len(os.fsencode(path))
     if length > MAX_PATH_BYTES:
         raise Unreachable(
             f"socket path is too long ({length} bytes, at most {MAX_PATH_BYTES}): {path}",
             hint="Choose a shorter one with --socket, ORBITD_SOCKET or socket_path in the configuration.",
         )
+    if "\0" in path:  # the kernel would use what stands before it
+        raise Unreachable(f"not a path: {path!r}", hint="Correct socket_path in the configuration.")
 
 
 def _connect(connection: socket.socket, path: str, timeout: float) -> None:
     # A socket that does not block fails at once where the backlog is full (unix(7)); so it
     # blocks, with the kernel's own limit.
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(timeout) + 1, 0))
+    microseconds = max(1, int(timeout * 1_000_000))  # 0 would be no limit
+    timeval = struct.pack("ll", *divmod(microseconds, 1_000_000))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
     try:
         connection.connect(path)
     except BlockingIOError as error:
         raise Failure(f"the daemon did not take the connection within {timeout:g} s: {path}", Exit.TIMEOUT) from error
-    except ValueError as error:  # a NUL in the path
-        raise Unreachable(f"not a path: {path!r}", hint="Give the path of the daemon's socket.") from error
     except OSError as error:
         raise _unreachable(error, path) from error
 

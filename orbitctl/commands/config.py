@@ -10,9 +10,10 @@ import msgspec
 from orbitctl.app import App
 from orbitctl.arguments import quoted
 from orbitctl.failures import Exit, Failure
+from orbitctl.lazy import LazyGroup
 
 
-@click.group()
+@click.group(cls=LazyGroup)
 def config() -> None:
     """Look at the configuration; nothing here needs the daemon."""
 

@@ -12,6 +12,7 @@ from orbitctl import autostart
 from orbitctl.app import App
 from orbitctl.client import Client
 from orbitctl.failures import Exit, Failure
+from orbitctl.lazy import LazyGroup
 from orbitctl.processes import Ending
 from orbitctl.transport import Unreachable
 from protocol.methods import DAEMON_INFO, DAEMON_SHUTDOWN
@@ -19,7 +20,7 @@ from protocol.params import Params
 from protocol.types import DaemonInfo
 
 
-@click.group()
+@click.group(cls=LazyGroup)
 def daemon() -> None:
     """Run, start, stop and watch orbitd.
 
@@ -29,8 +30,8 @@ def daemon() -> None:
 
 
 @daemon.command(epilog="Example: orbitctl daemon run --log-level debug")
-@click.option("--config", type=click.Path(), help="Configuration file (TOML).")
-@click.option("--database", type=click.Path(), help="Database file.")
+@click.option("--config", type=click.Path(), metavar="FILE", help="Configuration file (TOML).")
+@click.option("--database", type=click.Path(), metavar="FILE", help="Database file.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Least severe events.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="How events are written.")
 @click.pass_obj
@@ -99,7 +100,7 @@ Examples:
   orbitctl daemon logs --follow
 """,
 )
-@click.option("-n", "--lines", type=click.IntRange(0, 1_000_000), default=50, show_default=True, help="The last lines.")
+@click.option("-n", "--lines", type=click.IntRange(0, 1_000_000), metavar="N", default=50, help="The last lines [50].")
 @click.option("-f", "--follow", is_flag=True, help="Go on as the log grows.")
 @click.pass_obj
 def logs(app: App, lines: int, follow: bool) -> None:
@@ -108,13 +109,10 @@ def logs(app: App, lines: int, follow: bool) -> None:
     Under systemd that is the journal of orbitd.service, else a file in the state folder.
     """
     path = autostart.log_path(app.place)
-    if _supervisor(app) == "systemd":
-        command = ["journalctl", "--user", "--unit", "orbitd.service", "--no-pager", "--lines", str(lines)]
-        command += ["--follow"] if follow else []
-    elif os.path.exists(path):
-        command = ["tail", "-n", str(lines), *(["-F"] if follow else []), path]
-    else:
+    command = _journal(app, lines, follow)
+    if not command and not os.path.exists(path):
         raise Failure(f"there is no log yet at {path}", Exit.NOT_FOUND, hint="A daemon that orbitctl starts writes it.")
+    command = command or ["tail", "-n", str(lines), *(["-F"] if follow else []), path]
     try:
         os.execvp(command[0], command)  # noqa: S606  # follows without polling, and has nothing of ours to keep
     except OSError as error:
@@ -151,8 +149,12 @@ def _show(app: App, client: Client, words: str) -> None:
     app.show(answer, draw, lambda info: [str(info.pid)])
 
 
-def _supervisor(app: App) -> str:
-    try:
-        return app.running_client().call(DAEMON_INFO, Params()).supervisor
-    except Failure:
-        return "none"
+def _journal(app: App, lines: int, follow: bool) -> list[str]:
+    """Return the command that prints the service's log; empty where the daemon runs by itself."""
+    from orbitctl.service import log_source
+
+    command = log_source(app.environ, lines=lines, follow=follow)
+    with contextlib.suppress(Failure):
+        if command and app.running_client().call(DAEMON_INFO, Params()).supervisor == "none":
+            return []
+    return command

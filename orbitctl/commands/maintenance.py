@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from datetime import UTC, datetime
 
@@ -10,13 +11,14 @@ import click
 from orbitctl.app import App
 from orbitctl.arguments import WHEN
 from orbitctl.failures import Exit
+from orbitctl.lazy import LazyGroup
 from orbitctl.text import plural, size
 from protocol import methods as m
 from protocol import params as p
 from protocol.types import BackupResult, CheckReport
 
 
-@click.group()
+@click.group(cls=LazyGroup)
 def maintenance() -> None:
     """Save, clean, check and back up the database now."""
 
@@ -30,7 +32,7 @@ def auto_save(app: App) -> None:
 
 
 @maintenance.command()
-@click.option("--keep", type=click.IntRange(1, 1_000_000), required=True, help="Snapshots that each session keeps.")
+@click.option("--keep", type=click.IntRange(1, 1_000_000), metavar="N", required=True, help="How many a session keeps.")
 @click.pass_obj
 def cleanup(app: App, keep: int) -> None:
     """Delete all but the newest snapshots of every session."""
@@ -104,8 +106,11 @@ def backup(app: App, path: str | None) -> None:
 
 def _default_backup(app: App) -> str:
     database = app.call(m.DAEMON_INFO, p.Params()).database_path
+    folder = os.path.join(os.path.dirname(database), "backups")
+    with contextlib.suppress(OSError):  # where it cannot be made, the daemon says what is wrong
+        os.makedirs(folder, mode=0o700, exist_ok=True)
     name = f"sessions-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db"
-    return os.path.join(os.path.dirname(database), "backups", name)
+    return os.path.join(folder, name)
 
 
 def _draw_backup(app: App, done: BackupResult) -> None:

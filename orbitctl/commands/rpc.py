@@ -7,10 +7,11 @@ from msgspec import UNSET, Raw
 
 from orbitctl.app import App
 from orbitctl.arguments import JSON
+from orbitctl.lazy import LazyGroup
 from protocol.methods import RPC_DISCOVER
 
 
-@click.group()
+@click.group(cls=LazyGroup)
 def rpc() -> None:
     """Call the daemon's methods directly; results are JSON."""
 

@@ -40,12 +40,12 @@ Examples:
   orbitctl session create --workspace shop -q
 """,
 )
-@click.option("--name", help="A name that no other open session has.")
+@click.option("--name", metavar="NAME", help="A name that no other open session has.")
 @click.option("--type", "session_type", type=click.Choice(["local", "ssh"]), help="Where it runs [local].")
-@click.option("--host", help="The host of an ssh session; implies --type ssh.")
-@click.option("--port", type=click.IntRange(1, 65_535), help="Its port.")
-@click.option("--user", help="The user there.")
-@click.option("--workspace", type=WORKSPACE, help="The workspace that it belongs to.")
+@click.option("--host", metavar="HOST", help="The host of an ssh session; implies --type ssh.")
+@click.option("--port", type=click.IntRange(1, 65_535), metavar="PORT", help="Its port.")
+@click.option("--user", metavar="USER", help="The user there.")
+@click.option("--workspace", type=WORKSPACE, metavar="WORKSPACE", help="The workspace that it belongs to.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def create(
@@ -99,8 +99,8 @@ Examples:
     help="Those of this status; may be repeated [active and detached].",
 )
 @click.option("--type", "session_type", type=click.Choice(["local", "ssh"]), help="Those of this type.")
-@click.option("--workspace", type=WORKSPACE, help="Those of this workspace.")
-@click.option("--limit", type=LIMIT, help="At most this many.")
+@click.option("--workspace", type=WORKSPACE, metavar="WORKSPACE", help="Those of this workspace.")
+@click.option("--limit", type=LIMIT, metavar="N", help="At most this many.")
 @click.pass_obj
 def list_(
     app: App, statuses: tuple[str, ...], session_type: SessionType | None, workspace: str | None, limit: int | None

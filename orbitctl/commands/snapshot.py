@@ -10,6 +10,7 @@ from orbitctl.app import App
 from orbitctl.arguments import CELLS, LIMIT, SESSION, read_bytes
 from orbitctl.client import Answer
 from orbitctl.failures import Exit, Failure
+from orbitctl.lazy import LazyGroup
 from orbitctl.output import Column
 from orbitctl.paging import ask_all
 from protocol import methods as m
@@ -17,7 +18,7 @@ from protocol import params as p
 from protocol.types import Snapshot, SnapshotInfo
 
 
-@click.group()
+@click.group(cls=LazyGroup)
 def snapshot() -> None:
     """Save screens and print them again.
 
@@ -34,9 +35,9 @@ Examples:
 )
 @click.argument("session", type=SESSION)
 @click.argument("file", required=False, type=click.Path(allow_dash=True))
-@click.option("--scrollback", type=click.Path(allow_dash=True), help="A file with the lines above the screen.")
-@click.option("--cols", type=CELLS, help="The screen's columns.")
-@click.option("--rows", type=CELLS, help="The screen's rows.")
+@click.option("--scrollback", type=click.Path(allow_dash=True), metavar="FILE|-", help="The lines above the screen.")
+@click.option("--cols", type=CELLS, metavar="N", help="The screen's columns.")
+@click.option("--rows", type=CELLS, metavar="N", help="The screen's rows.")
 @click.pass_obj
 def save(app: App, session: str, file: str | None, scrollback: str | None, cols: int | None, rows: int | None) -> None:
     """Save a screen of SESSION from FILE, or from stdin (`-`)."""
@@ -58,7 +59,7 @@ def save(app: App, session: str, file: str | None, scrollback: str | None, cols:
 
 @snapshot.command("list")
 @click.argument("session", type=SESSION)
-@click.option("--limit", type=LIMIT, help="At most this many.")
+@click.option("--limit", type=LIMIT, metavar="N", help="At most this many.")
 @click.pass_obj
 def list_(app: App, session: str, limit: int | None) -> None:
     """List a session's snapshots, newest first."""

@@ -8,6 +8,7 @@ from msgspec import Raw
 from orbitctl.app import App
 from orbitctl.arguments import JSON, LIMIT, SESSION, WORKSPACE
 from orbitctl.client import Answer
+from orbitctl.lazy import LazyGroup
 from orbitctl.output import Column
 from orbitctl.paging import ask_all
 from protocol import methods as m
@@ -17,7 +18,7 @@ from protocol.types import Workspace, WorkspaceLayoutInput
 DEFAULT_LAYOUT_TYPE = "tabs"
 
 
-@click.group()
+@click.group(cls=LazyGroup)
 def workspace() -> None:
     """Group sessions under a name and a layout.
 
@@ -35,7 +36,7 @@ Examples:
 """,
 )
 @click.argument("name")
-@click.option("--layout-type", default=DEFAULT_LAYOUT_TYPE, show_default=True, help="What kind of layout it is.")
+@click.option("--layout-type", metavar="TYPE", default=DEFAULT_LAYOUT_TYPE, help="What kind of layout it is [tabs].")
 @click.option("--config", type=JSON, metavar="JSON|@FILE|-", help="The layout's own JSON [{}].")
 @click.pass_obj
 def create(app: App, name: str, layout_type: str, config: Raw | None) -> None:
@@ -45,7 +46,7 @@ def create(app: App, name: str, layout_type: str, config: Raw | None) -> None:
 
 
 @workspace.command("list")
-@click.option("--limit", type=LIMIT, help="At most this many.")
+@click.option("--limit", type=LIMIT, metavar="N", help="At most this many.")
 @click.pass_obj
 def list_(app: App, limit: int | None) -> None:
     """List workspaces, oldest first."""
@@ -73,7 +74,7 @@ def rename(app: App, workspace: str, name: str) -> None:
 
 @workspace.command("set-layout", epilog="Example: orbitctl workspace set-layout shop --config - < layout.json")
 @click.argument("workspace", type=WORKSPACE)
-@click.option("--layout-type", help="What kind of layout it is [as before].")
+@click.option("--layout-type", metavar="TYPE", help="What kind of layout it is [as before].")
 @click.option("--config", type=JSON, metavar="JSON|@FILE|-", help="The layout's own JSON [as before].")
 @click.pass_obj
 def set_layout(app: App, workspace: str, layout_type: str | None, config: Raw | None) -> None:

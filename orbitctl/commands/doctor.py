@@ -1,0 +1,157 @@
+"""`orbitctl doctor`: everything that could be wrong, each with its remedy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import click
+import msgspec
+
+from orbitctl import health
+from orbitctl.app import App
+from orbitctl.autostart import command, lock_holder
+from orbitctl.commands.status import warnings_of
+from orbitctl.failures import Exit, Failure
+from orbitctl.health import Finding
+from orbitctl.text import ago, plural
+from orbitctl.transport import Unreachable
+from protocol import PROTOCOL_VERSION, VERSION
+from protocol.methods import DAEMON_INFO, MAINTENANCE_CHECK
+from protocol.params import Params
+from protocol.types import DaemonInfo
+
+SIGNS = {"ok": ("ok", "32"), "warn": ("warn", "33"), "fail": ("fail", "31")}
+
+
+@click.command(epilog="Exits with 1 where something fails; warnings alone do not.")
+@click.pass_context
+def doctor(ctx: click.Context) -> None:
+    """Look for what is wrong, and say what to do about it.
+
+    Looks at the configuration, the folders and their owners, the disk, the daemon and its
+    version, overdue saves, and the whole database. Nothing is changed, and no daemon started.
+    """
+    app: App = ctx.obj
+    findings: list[Finding] = []
+    for finding in examine(app):
+        findings.append(finding)
+        if not app.json and not (app.quiet and finding.state == "ok"):
+            _tell(app, finding)
+    failed = sum(finding.state == "fail" for finding in findings)
+    if app.json:
+        app.out.json(msgspec.json.encode({"ok": not failed, "checks": findings}))
+    elif not app.quiet:
+        warned = sum(finding.state == "warn" for finding in findings)
+        app.out.line(f"{plural(len(findings), 'check')}: {failed} failed, {plural(warned, 'warning')}")
+    if failed:
+        ctx.exit(Exit.ERROR)
+
+
+def _tell(app: App, finding: Finding) -> None:
+    app.out.line(f"{finding.state:<4}  {finding.check}: {finding.message}")
+    if finding.remedy:
+        app.out.line(f"      -> {finding.remedy}")
+
+
+def examine(app: App) -> Iterator[Finding]:
+    """Yield every finding, the ones that others rest on first."""
+    yield _program()
+    try:
+        place = app.place.resolved
+        app.place.socket_path  # noqa: B018  # it is computed here, where a bad configuration is told
+    except Failure as failure:
+        yield Finding(check="configuration", state="fail", message=failure.message, remedy=failure.hint)
+        return
+    there = "" if os.path.exists(place.config_path) else " (not there; the defaults hold)"
+    yield Finding(check="configuration", state="ok", message=place.config_path + there)
+    yield health.folder("database folder", os.path.dirname(place.database_path))
+    yield health.folder("state folder", place.state_folder)
+    yield health.folder("socket folder", os.path.dirname(app.place.socket_path))
+    yield health.file("database file", place.database_path)
+    yield health.disk_room(place.database_path)
+    yield health.local_disk(place.database_path)
+    yield _newest_backup(place.database_path)
+    yield from _examine_daemon(app)
+
+
+def _program() -> Finding:
+    program = command()
+    return Finding(check="program", state="ok", message=f"orbitctl {VERSION}; orbitd is {' '.join(program)}")
+
+
+def _newest_backup(database: str) -> Finding:
+    """Name the newest file in the backups' folder: where one would go back to."""
+    folder = os.path.join(os.path.dirname(database), "backups")
+    try:
+        with os.scandir(folder) as entries:
+            found = [(entry.stat().st_mtime, entry.path) for entry in entries if entry.is_file()]
+    except OSError:
+        found = []
+    if not found:
+        return Finding(check="backup", state="ok", message="none yet; `orbitctl maintenance backup` makes one")
+    from datetime import UTC, datetime
+
+    moment, path = max(found)
+    return Finding(check="backup", state="ok", message=f"{path}, {ago(datetime.fromtimestamp(moment, UTC))}")
+
+
+def _examine_daemon(app: App) -> Iterator[Finding]:
+    try:
+        client = app.running_client()
+        info = client.call(DAEMON_INFO, Params())
+    except Failure as failure:
+        yield _unreached(app, failure)
+        return
+    yield Finding(check="daemon", state="ok", message=f"orbitd {info.version}, pid {info.pid}, {info.socket_path}")
+    yield _same_protocol(info)
+    yield health.file("socket", info.socket_path)
+    warnings = warnings_of(info)
+    for warning in warnings:
+        yield Finding(check="daemon", state="warn", message=warning, remedy="`orbitctl daemon logs` has the details.")
+    if not warnings:
+        yield Finding(check="saving", state="ok", message="nothing has failed, nothing is overdue")
+    yield _integrity(app)
+
+
+def _unreached(app: App, failure: Failure) -> Finding:
+    nobody = isinstance(failure, Unreachable) and failure.nobody
+    if not nobody:
+        return Finding(check="daemon", state="fail", message=failure.message, remedy=failure.hint)
+    holder = lock_holder(app.place)
+    if holder is None:
+        return Finding(check="daemon", state="warn", message=failure.message, remedy=failure.hint)
+    words = ", ".join(holder.split("\n")).strip(", ")
+    return Finding(
+        check="daemon",
+        state="fail",
+        message=f"{failure.message}; but an orbitd has the database ({words})",
+        remedy="Use its socket with --socket, or stop it.",
+    )
+
+
+def _same_protocol(info: DaemonInfo) -> Finding:
+    if info.protocol_version == PROTOCOL_VERSION:
+        return Finding(check="protocol", state="ok", message=f"both speak {PROTOCOL_VERSION}")
+    return Finding(
+        check="protocol",
+        state="fail",
+        message=f"orbitd speaks {info.protocol_version}, orbitctl {PROTOCOL_VERSION}",
+        remedy="Bring both to one version, then `orbitctl daemon restart`.",
+    )
+
+
+def _integrity(app: App) -> Finding:
+    try:
+        report = app.ask_long(MAINTENANCE_CHECK, Params(), "checking the database").value
+    except Failure as failure:
+        return Finding(check="database", state="fail", message=failure.message, remedy=failure.hint)
+    if report.ok:
+        return Finding(check="database", state="ok", message="sound, every snapshot too")
+    findings = [*report.integrity, *report.foreign_keys, *(f"snapshot {one}" for one in report.snapshots)]
+    return Finding(
+        check="database",
+        state="fail",
+        message=f"{plural(len(findings), 'finding')}: {'; '.join(findings[:5])}",
+        remedy="Stop the daemon and put the newest good backup in the database's place.",
+    )

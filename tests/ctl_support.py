@@ -1,0 +1,155 @@
+"""What tests of the command line share: its runs, in pipes and on a terminal, and scripted peers.
+
+A peer answers on a real socket as a script says, for what a healthy daemon never does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from support import WAIT_SECS, clean_environment
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that has ended."""
+
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def text(self) -> str:
+        return self.out.decode()
+
+    @property
+    def lines(self) -> list[str]:
+        return self.text.splitlines()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Orbitctl:
+    """`python -m orbitctl` in a home.
+
+    Args:
+        home: The home; also the folder that it runs in.
+        environment: Instead of a clean one of that home.
+    """
+
+    def __init__(self, home: Path, environment: dict[str, str] | None = None) -> None:
+        self.home = home
+        self.environment = environment or clean_environment(home)
+
+    def __call__(self, *arguments: str, stdin: bytes | None = None, **environment: str) -> Ended:
+        """Run it to its end; `stdin` is what it reads, by default nothing."""
+        run = subprocess.run(
+            [sys.executable, "-m", "orbitctl", *arguments],
+            input=b"" if stdin is None else stdin,
+            capture_output=True,
+            env={**self.environment, **environment},
+            cwd=self.home,
+            timeout=WAIT_SECS,
+            check=False,
+        )
+        return Ended(run.returncode, run.stdout, run.stderr.decode())
+
+    def ok(self, *arguments: str, stdin: bytes | None = None, **environment: str) -> Ended:
+        """Run it; anything but success fails the test."""
+        ended = self(*arguments, stdin=stdin, **environment)
+        assert ended.code == 0, ended
+        return ended
+
+    def id(self, *arguments: str, stdin: bytes | None = None) -> str:
+        """Run it with -q and return the one id that it prints."""
+        (found,) = self.ok(*arguments, stdin=stdin).lines if "-q" in arguments else self.ok("-q", *arguments).lines
+        return found
+
+    def on_terminal(self, *arguments: str, typed: bytes = b"", **environment: str) -> Ended:
+        """Run it on a new terminal, type something, and return all that it showed."""
+        pid, master = pty.fork()
+        if pid == 0:
+            os.chdir(self.home)
+            variables = {**self.environment, "COLUMNS": "200", **environment}
+            os.execve(sys.executable, [sys.executable, "-m", "orbitctl", *arguments], variables)
+        os.write(master, typed)
+        shown = b""
+        while data := _read(master):
+            shown += data
+        os.close(master)
+        return Ended(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.replace(b"\r\n", b"\n"), "")
+
+
+def _read(master: int) -> bytes:
+    try:
+        return os.read(master, 65_536)
+    except OSError:  # EIO: the other side is closed
+        return b""
+
+
+class Peer:
+    """Serves connections in a thread; `answer` is given each connection.
+
+    Args:
+        path: The socket's path.
+        answer: Talks on a connection, which is closed afterwards.
+    """
+
+    def __init__(self, path: Path, answer: Callable[[socket.socket], None]) -> None:
+        self._answer = answer
+        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listening.bind(str(path))
+        self._listening.listen()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            with connection:
+                connection.settimeout(WAIT_SECS)
+                self._answer(connection)
+
+    def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._thread.join(WAIT_SECS)
+        self._listening.close()
+
+
+def read_line(connection: socket.socket) -> bytes:
+    """Return one line, or what came before the end."""
+    data = b""
+    while not data.endswith(b"\n") and (more := connection.recv(1 << 20)):
+        data += more
+    return data
+
+
+def scripted(results: dict[str, Any]) -> Callable[[socket.socket], None]:
+    """Answer each method with a result, or with the bytes of a whole line."""
+
+    def talk(connection: socket.socket) -> None:
+        while line := read_line(connection):
+            request = json.loads(line)
+            result = results[request["method"]]
+            if isinstance(result, bytes):
+                connection.sendall(result)
+            else:
+                body = {"jsonrpc": "2.0", "id": request["id"], **result}
+                connection.sendall(json.dumps(body).encode() + b"\n")
+
+    return talk
