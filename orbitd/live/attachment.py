@@ -1,0 +1,134 @@
+"""One client at one session: what it is sent, and what happens when it does not read.
+
+An attachment is in one of four states: it waits for the answer of its own attach (what is
+sent meanwhile is kept), it follows the output, it has fallen behind (nothing is sent until
+the client has read everything; then the screen is painted once), or it has ended.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+
+import msgspec
+
+from orbitd.connection import Connection
+from protocol.live import DetachedNotice, ExitedNotice, OutputNotice, RepaintNotice
+from protocol.live_methods import DETACHED, EXITED, OUTPUT, REPAINT
+from protocol.method import Notification
+
+
+class State(enum.Enum):
+    """Where an attachment is in its life."""
+
+    WAITING = enum.auto()
+    FOLLOWING = enum.auto()
+    BEHIND = enum.auto()
+    ENDED = enum.auto()
+
+
+class Painting(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes that draw a screen, and the size that they draw it for."""
+
+    data: bytes
+    cols: int
+    rows: int
+
+
+class Attachment:
+    """A client's place at a session.
+
+    Args:
+        attachment_id: Known to that client only.
+        connection: Where it listens.
+        read_only: It may neither type nor lead the size.
+        size: Columns and rows of its window.
+        paint: Draws the session's screen as it is now.
+        on_end: Called once when the connection has closed.
+    """
+
+    def __init__(
+        self,
+        attachment_id: str,
+        connection: Connection,
+        *,
+        read_only: bool,
+        size: tuple[int, int],
+        paint: Callable[[], Painting],
+        on_end: Callable[[Attachment], None],
+    ) -> None:
+        self.id = attachment_id
+        self.connection = connection
+        self.read_only = read_only
+        self.size = size
+        self._paint = paint
+        self._on_end = on_end
+        self._state = State.WAITING
+        self._kept: list[bytes] = []
+        connection.on_close.append(self._connection_closed)
+        connection.on_drained.append(self._drained)
+
+    def begin(self) -> None:
+        """Follow the output: the answer to the attach has been written."""
+        if self._state is State.WAITING:
+            self._state = State.FOLLOWING
+            kept, self._kept = self._kept, []
+            for message in kept:
+                self._send(message)
+
+    def output(self, data: bytes) -> None:
+        """Pass output on, unless the client is behind."""
+        if self._state is not State.BEHIND:
+            self._send(_notice(OUTPUT, OutputNotice(attachment_id=self.id, data=data)))
+
+    def repaint(self) -> None:
+        """Send the whole screen; a client that is behind gets it when it has caught up."""
+        if self._state is not State.BEHIND:
+            painting = self._paint()
+            notice = RepaintNotice(attachment_id=self.id, data=painting.data, cols=painting.cols, rows=painting.rows)
+            self._send(_notice(REPAINT, notice))
+
+    def exited(self, exit_code: int | None, exit_signal: int | None) -> None:
+        """Send the last screen to a client that was behind, tell it the end, and end."""
+        if self._state is State.BEHIND:
+            self._state = State.FOLLOWING
+            self.repaint()
+        notice = ExitedNotice(attachment_id=self.id, exit_code=exit_code, exit_signal=exit_signal)
+        self._state = State.WAITING if self._state is State.WAITING else State.FOLLOWING
+        self._send(_notice(EXITED, notice), always=True)
+        self.end()
+
+    def put_off(self) -> None:
+        """Tell the client that somebody ended its attachment, and end."""
+        self._send(_notice(DETACHED, DetachedNotice(attachment_id=self.id)), always=True)
+        self.end()
+
+    def end(self) -> None:
+        """Send nothing more; what waits for the answer of the attach is still sent with it."""
+        if self._state is State.WAITING:
+            return
+        self._state = State.ENDED
+        self.connection.on_drained.remove(self._drained)
+        if self._connection_closed in self.connection.on_close:
+            self.connection.on_close.remove(self._connection_closed)
+
+    def _send(self, message: bytes, *, always: bool = False) -> None:
+        if self._state is State.WAITING:
+            self._kept.append(message)
+        elif self._state is State.FOLLOWING or always:
+            self.connection.send(message)
+            if self.connection.is_congested and not always:
+                self._state = State.BEHIND
+
+    def _drained(self) -> None:
+        if self._state is State.BEHIND:
+            self._state = State.FOLLOWING
+            self.repaint()
+
+    def _connection_closed(self) -> None:
+        self._state = State.ENDED
+        self._on_end(self)
+
+
+def _notice(notification: Notification[msgspec.Struct], params: msgspec.Struct) -> bytes:
+    return msgspec.json.encode({"jsonrpc": "2.0", "method": notification.name, "params": params})

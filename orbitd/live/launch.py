@@ -1,0 +1,92 @@
+"""What a session runs: the program, its arguments, environment and folder.
+
+Nothing here touches a process; the keeper executes what comes out. No shell ever reads a
+command: it is split as a shell would split it (shlex), and ssh's own command line ends
+its options on both sides of the host, since ssh(1) goes on reading them after it.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shlex
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from protocol.errors import SpawnFailed
+from protocol.types import Session, SessionConfig
+
+TERMINAL = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
+NEVER_INHERITED = ("TMUX", "TMUX_PANE", "STY", "WINDOW", "COLUMNS", "LINES", "TERMCAP")
+"""What tells a program of a terminal that is not the one it gets."""
+
+
+class Launch(Struct, frozen=True, kw_only=True):
+    """A program ready to be executed; `file` is looked up on the PATH of `env`."""
+
+    file: str
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: str
+
+
+def is_login_shell(config: SessionConfig) -> bool:
+    """Tell whether a session runs the user's login shell."""
+    return config.session_type == "local" and not config.command
+
+
+def launch_of(
+    session: Session,
+    *,
+    client_env: Mapping[str, str] | None,
+    socket_path: str,
+    agent_link: str | None,
+    cwd: str | None = None,
+    daemon_env: Mapping[str, str] = os.environ,
+) -> Launch:
+    """Return what a session runs.
+
+    Args:
+        session: Whose config tells it.
+        client_env: What the starting client sent; lies over the daemon's own.
+        socket_path: This daemon's, for ORBITD_SOCKET.
+        agent_link: The path at which the session finds the ssh agent, or None.
+        cwd: The folder to return to, where the session ran before.
+        daemon_env: The daemon's own environment.
+
+    Raises:
+        SpawnFailed: The command cannot be split, or is empty.
+    """
+    config = session.config
+    env = {**daemon_env, **(client_env or {}), **TERMINAL, **(config.env or {})}
+    for name in NEVER_INHERITED:
+        env.pop(name, None)
+    env |= {"ORBIT_SESSION": session.id, "ORBITD_SOCKET": socket_path}
+    if agent_link is not None:
+        env["SSH_AUTH_SOCK"] = agent_link
+    account = pwd.getpwuid(os.getuid())
+    env.setdefault("HOME", account.pw_dir)
+    file, argv = _command(config, env.get("SHELL") or account.pw_shell or "/bin/sh")
+    return Launch(file=file, argv=argv, env=env, cwd=cwd or config.cwd or env["HOME"])
+
+
+def _command(config: SessionConfig, shell: str) -> tuple[str, tuple[str, ...]]:
+    if config.session_type == "ssh":
+        return "ssh", _ssh(config)
+    if not config.command:
+        return shell, ("-" + os.path.basename(shell),)  # a login shell's name begins with `-`: login(1)
+    try:
+        words = shlex.split(config.command)
+    except ValueError as error:
+        raise SpawnFailed(f"The command cannot be split: {error}", hint="Check its quotes.") from error
+    if not words:
+        raise SpawnFailed("The command is empty", hint="Leave it out to run the login shell.")
+    return words[0], tuple(words)
+
+
+def _ssh(config: SessionConfig) -> tuple[str, ...]:
+    port = ("-p", str(config.port)) if config.port is not None else ()
+    user = f"{config.username}@" if config.username is not None else ""
+    command = ("--", config.command) if config.command else ()
+    return ("ssh", "-tt", *port, "--", f"{user}{config.host}", *command)
