@@ -28,7 +28,11 @@ class Peer:
     def __init__(self, path: str) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(SECONDS)
-        self.sock.connect(path)
+        try:
+            self.sock.connect(path)
+        except OSError:
+            self.sock.close()
+            raise
         self.descriptors: list[int] = []
         self._framer = Framer()
         self._messages: list[Message] = []

@@ -115,7 +115,8 @@ class Keeper:
             return
         try:
             for message in connection.receive():
-                self._answer(connection, message)
+                if connection in self.connections:  # else dropped while the one before was answered
+                    self._answer(connection, message)
         except (OSError, ValueError):  # gone, or not speaking this protocol
             self._drop(connection)
 

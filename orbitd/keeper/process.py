@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-BACKLOG = 16
+BACKLOG = 64
 
 
 def main(path: str) -> None:
