@@ -99,7 +99,12 @@ def template(kind: str) -> str:
 
 
 def render_service(installation: Installation) -> str:
-    """Return orbitd.service for this installation."""
+    """Return orbitd.service for this installation. Raises: Failure where systemd could not execute it."""
+    if not set("\"'\\").isdisjoint(installation.program[0]):
+        raise Failure(
+            f"systemd does not execute a program with a quote or backslash in its path: {installation.program[0]}",
+            hint="Install Orbit in another folder.",
+        )
     lines = "".join(f'Environment="{_quoted(f"{name}={value}")}"\n' for name, value in installation.environment)
     command = " ".join(f'"{_quoted(word)}"' for word in installation.program)
     return template("service").replace("@ORBITD@", command).replace("@ENVIRONMENT@\n", lines)
