@@ -1,0 +1,80 @@
+"""The SessionManager: the one API over the store, with or without the daemon.
+
+    async with SessionManager.open(path) as manager:
+        session = await manager.create_session(SessionConfig(session_type="local"))
+
+A call that changes something returns when the change is on disk; cancelling the wait does
+not undo it. Reads of sessions that are alive and of workspaces never touch the disk. All
+errors are `protocol.errors.OrbitError`. A manager belongs to the event loop that opened it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from typing import Any
+
+from orbitd.store.core import Core, open_core
+from orbitd.store.session_api import SessionMethods
+from orbitd.store.snapshot_api import SnapshotMethods
+from orbitd.store.workspace_api import WorkspaceMethods
+from orbitd.store.writer import MAX_GROUP, MAX_WAITING
+
+
+class SessionManager(SessionMethods, SnapshotMethods, WorkspaceMethods):
+    """Sessions, snapshots and workspaces of one database; made by `open`."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    @classmethod
+    def open(
+        cls, path: str, *, start_empty: bool = False, max_group: int = MAX_GROUP, max_waiting: int = MAX_WAITING
+    ) -> Opening:
+        """Open the database at `path`: `await` the result and `close` later, or use `async with`.
+
+        Args:
+            path: The file; it and its folder are made where there is none.
+            start_empty: Make a new database although a damaged one was set aside here.
+            max_group: The most changes in one commit; 1 commits each by itself.
+            max_waiting: The most changes that wait to be written; then callers wait.
+
+        Raises:
+            StorageCorrupt: The database is damaged and was set aside; `data.set_aside` and
+                `data.backup` (or null) tell where it and the newest good backup are.
+            StorageReadOnly: It is another program's, a newer Orbit's, or cannot be written.
+        """
+        return Opening(cls, path, start_empty=start_empty, max_group=max_group, max_waiting=max_waiting)
+
+    @property
+    def path(self) -> str:
+        """The database, absolute."""
+        return self._core.path
+
+    async def close(self) -> None:
+        """Write what is in memory only, finish what runs, and fold the WAL into the database."""
+        await self._core.close()
+
+
+class Opening:
+    """A database about to be opened: awaitable, and an asynchronous context manager."""
+
+    def __init__(self, kind: type[SessionManager], path: str, **options: Any) -> None:
+        self._kind = kind
+        self._path = os.path.realpath(path)
+        self._options = options
+        self._manager: SessionManager | None = None
+
+    def __await__(self) -> Generator[Any, None, SessionManager]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> SessionManager:
+        self._manager = await self._open()
+        return self._manager
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        assert self._manager is not None
+        await self._manager.close()
+
+    async def _open(self) -> SessionManager:
+        return self._kind(await open_core(self._path, **self._options))

@@ -1,0 +1,76 @@
+"""Where sqlite3's exceptions become Orbit's. Nothing beyond the store sees a sqlite3 error."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import sqlite3
+from collections.abc import Iterator
+
+from protocol.errors import Busy, InvalidParams, OrbitError, StorageCorrupt, StorageFull, StorageReadOnly
+
+_PRIMARY = 0xFF
+"""The low byte of an extended result code is the primary one (sqlite.org/rescode.html)."""
+
+_BY_PRIMARY: dict[int, type[OrbitError]] = {
+    sqlite3.SQLITE_FULL: StorageFull,
+    sqlite3.SQLITE_CORRUPT: StorageCorrupt,
+    sqlite3.SQLITE_NOTADB: StorageCorrupt,
+    sqlite3.SQLITE_READONLY: StorageReadOnly,
+    sqlite3.SQLITE_CANTOPEN: StorageReadOnly,
+    sqlite3.SQLITE_PERM: StorageReadOnly,
+    sqlite3.SQLITE_AUTH: StorageReadOnly,
+    sqlite3.SQLITE_IOERR: StorageReadOnly,
+    sqlite3.SQLITE_BUSY: Busy,
+    sqlite3.SQLITE_LOCKED: Busy,
+    sqlite3.SQLITE_PROTOCOL: Busy,
+    sqlite3.SQLITE_TOOBIG: InvalidParams,
+}
+
+_BY_EXTENDED: dict[int, type[OrbitError]] = {
+    sqlite3.SQLITE_IOERR_READ: StorageCorrupt,
+    sqlite3.SQLITE_IOERR_SHORT_READ: StorageCorrupt,
+    sqlite3.SQLITE_IOERR_CORRUPTFS: StorageCorrupt,
+    # What a full disk looks like where SQLite does not see ENOSPC itself: growing the
+    # shared-memory file, and writes that a quota or a network file system refuses late.
+    sqlite3.SQLITE_IOERR_SHMSIZE: StorageFull,
+    sqlite3.SQLITE_IOERR_WRITE: StorageFull,
+    sqlite3.SQLITE_IOERR_FSYNC: StorageReadOnly,
+}
+
+_MESSAGES: dict[type[OrbitError], str] = {
+    StorageFull: "The disk of the database is full",
+    StorageCorrupt: "The database cannot be read",
+    StorageReadOnly: "The database cannot be written",
+    Busy: "Another program holds the database",
+    InvalidParams: "The value is too large for the database",
+}
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def translate(error: sqlite3.Error) -> OrbitError | sqlite3.Error:
+    """Return the Orbit error that a sqlite3 error means, or itself where it can only be a mistake of ours."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return error
+    found = _BY_EXTENDED.get(code) or _BY_PRIMARY.get(code & _PRIMARY)
+    return error if found is None else found(f"{_MESSAGES[found]}: {error}")
+
+
+def translate_os(error: OSError, doing: str) -> OrbitError:
+    """Return the Orbit error for a failed file operation; `doing` begins the message."""
+    found = StorageFull if error.errno in _FULL else StorageReadOnly
+    return found(f"{doing}: {error.strerror or error}")
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Raise sqlite3's errors from the body as Orbit's."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        meaning = translate(error)
+        if meaning is error:
+            raise
+        raise meaning from error

@@ -1,0 +1,152 @@
+"""What is alive, in memory: every session that is not terminated, and every workspace.
+
+Used on the event loop only. `apply` is called with what a transaction changed, after its
+commit and in commit order, and by nothing else; the one thing that changes without the
+database is when a session was last touched, kept in `touched` until the next auto-save.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from orbitd.store.rows import Stored
+from protocol.types import Session, Workspace
+
+T = TypeVar("T", Session, Workspace)
+R = TypeVar("R")
+
+
+class Change(Struct, Generic[R], frozen=True, kw_only=True):
+    """What one piece of work did: its result, and what the cache must know of it.
+
+    Args:
+        result: For the caller.
+        sessions: Sessions as they are now.
+        gone_sessions: Ids of sessions that are no longer in the hot table.
+        workspaces: Workspaces as they are now.
+        gone_workspaces: Ids of deleted workspaces.
+    """
+
+    result: R
+    sessions: tuple[Stored[Session], ...] = ()
+    gone_sessions: tuple[str, ...] = ()
+    workspaces: tuple[Stored[Workspace], ...] = ()
+    gone_workspaces: tuple[str, ...] = ()
+
+
+class Shelf(Generic[T]):
+    """Items by id and by name, and in the order of their sequence numbers."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Stored[T]] = {}
+        self._by_name: dict[str, str] = {}
+        self._by_seq: dict[int, str] = {}
+        self._order: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def get(self, item_id: str) -> T | None:
+        """Return the item with this id, or None."""
+        stored = self._by_id.get(item_id)
+        return None if stored is None else stored.item
+
+    def named(self, name: str) -> T | None:
+        """Return the item with this name, or None."""
+        item_id = self._by_name.get(name)
+        return None if item_id is None else self.get(item_id)
+
+    def with_prefix(self, prefix: str) -> list[T]:
+        """Return the items whose ids begin so."""
+        return [stored.item for item_id, stored in self._by_id.items() if item_id.startswith(prefix)]
+
+    def after(self, seq: int) -> Iterator[Stored[T]]:
+        """Go through the items that come after a sequence number, oldest first."""
+        for index in range(bisect.bisect_right(self._order, seq), len(self._order)):
+            yield self._by_id[self._by_seq[self._order[index]]]
+
+    def put(self, stored: Stored[T]) -> None:
+        """Add an item, or replace the one with its id."""
+        item_id = stored.item.id
+        old = self._by_id.get(item_id)
+        if old is None:
+            bisect.insort(self._order, stored.seq)
+            self._by_seq[stored.seq] = item_id
+        else:
+            self._forget_name(old.item)
+        self._by_id[item_id] = stored
+        if stored.item.name is not None:
+            self._by_name[stored.item.name] = item_id
+
+    def remove(self, item_id: str) -> None:
+        """Take an item out, if it is there."""
+        old = self._by_id.pop(item_id, None)
+        if old is None:
+            return
+        self._forget_name(old.item)
+        del self._by_seq[old.seq]
+        del self._order[bisect.bisect_left(self._order, old.seq)]
+
+    def _forget_name(self, item: T) -> None:
+        if item.name is not None and self._by_name.get(item.name) == item.id:
+            del self._by_name[item.name]
+
+
+class Cache:
+    """Both shelves, and the touches that no disk knows of yet."""
+
+    def __init__(self) -> None:
+        self.sessions: Shelf[Session] = Shelf()
+        self.workspaces: Shelf[Workspace] = Shelf()
+        self.touched: dict[str, datetime] = {}
+
+    def apply(self, change: Change[R]) -> R:
+        """Take over what was committed; return the caller's result."""
+        for session_id in change.gone_sessions:
+            self._drop(session_id)
+        for stored in change.sessions:
+            self._keep(stored)
+        for workspace_id in change.gone_workspaces:
+            self.workspaces.remove(workspace_id)
+        for workspace in change.workspaces:
+            self.workspaces.put(workspace)
+        return change.result
+
+    def touch(self, session_id: str, moment: datetime) -> Session:
+        """Set last_active of a session that is here, in memory only."""
+        self.touched[session_id] = moment
+        stored = self.sessions._by_id[session_id]
+        self.sessions.put(Stored(stored.seq, self.as_touched(stored.item)))
+        return self.sessions._by_id[session_id].item
+
+    def as_touched(self, session: Session) -> Session:
+        """Return a session with its last touch on it, where the database does not have that yet."""
+        moment = self.touched.get(session.id)
+        if moment is None or session.status == "terminated" or moment <= session.last_active:
+            return session
+        return replace(session, last_active=moment)
+
+    def saved(self, touches: dict[str, datetime]) -> None:
+        """Forget touches that are on disk now, unless a newer one came."""
+        for session_id, moment in touches.items():
+            if self.touched.get(session_id) == moment:
+                del self.touched[session_id]
+
+    def _keep(self, stored: Stored[Session]) -> None:
+        if stored.item.status == "terminated":
+            self._drop(stored.item.id)
+            return
+        touched = self.as_touched(stored.item)
+        if touched is stored.item:
+            self.touched.pop(touched.id, None)
+        self.sessions.put(Stored(stored.seq, touched))
+
+    def _drop(self, session_id: str) -> None:
+        self.sessions.remove(session_id)
+        self.touched.pop(session_id, None)

@@ -1,0 +1,25 @@
+"""Times as the database holds them: RFC 3339, UTC, microseconds, so that text order is time order."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def now() -> datetime:
+    """Return the present moment."""
+    return datetime.now(UTC)
+
+
+def to_text(moment: datetime) -> str:
+    """Write a moment in the fixed width that sorts."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+def from_text(text: str) -> datetime:
+    """Read what `to_text` wrote."""
+    return datetime.fromisoformat(text)
+
+
+def file_stamp(moment: datetime) -> str:
+    """Write a moment for a file name, to the second."""
+    return moment.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")

@@ -1,0 +1,1 @@
+"""The schema's history: numbered scripts, each with its own BEGIN and COMMIT."""

@@ -1,0 +1,132 @@
+"""What to do with a database that may be damaged: look without touching, set aside, find a backup.
+
+A leftover WAL that is not empty is the mark of an unclean stop (the last connection to
+close empties and removes it, sqlite.org/wal.html#the_wal_file); then the file is checked
+before anything writes to it. A damaged database is renamed, never deleted, and while it
+lies there no empty store takes its place unasked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import sqlite3
+import stat
+
+from msgspec import Struct
+
+from orbitd.store.clock import file_stamp, now
+from orbitd.store.files import APPLICATION_ID, SIDE_FILES, file_uri, size
+from protocol.errors import StorageCorrupt
+
+_SET_ASIDE = ".corrupt-"
+_HEADER_BYTES = 100
+_MAGIC = b"SQLite format 3\x00"
+_MOST_CANDIDATES = 32
+"""How many files are tried as backups, newest first."""
+
+
+class Inspection(Struct, frozen=True, kw_only=True):
+    """What a database says about itself."""
+
+    application_id: int
+    user_version: int
+    is_empty: bool
+
+
+def is_absent(path: str) -> bool:
+    """Tell whether there is no database yet: no file, or an empty one without a WAL."""
+    return size(path) == 0 and size(path + "-wal") == 0
+
+
+def inspect(path: str) -> Inspection:
+    """Read a database's marks without changing a byte, and check it after an unclean stop.
+
+    Raises:
+        StorageCorrupt: It cannot be read; it has been set aside.
+    """
+    unclean = size(path + "-wal") > 0
+    try:
+        with contextlib.closing(_open_untouched(path, unclean=unclean)) as connection:
+            if unclean:
+                _quick_check(connection)
+            return _marks(connection)
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise
+        raise set_aside(path, str(error)) from error
+
+
+def set_aside(path: str, reason: str) -> StorageCorrupt:
+    """Rename a damaged database with its WAL, and return the error that tells where it is and what can be done."""
+    target = f"{path}{_SET_ASIDE}{file_stamp(now())}"
+    while os.path.exists(target):
+        target += "+"
+    for suffix in (*SIDE_FILES, ""):
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path + suffix, target + suffix)
+    return _error(path, target, reason)
+
+
+def refuse_after_set_aside(path: str) -> None:
+    """Raise StorageCorrupt if the database that belongs here was set aside and nothing has taken its place."""
+    found = [name for name in glob.glob(glob.escape(path + _SET_ASIDE) + "*") if not name.endswith(SIDE_FILES)]
+    if found:
+        raise _error(path, max(found, key=os.path.getmtime), "it was set aside at an earlier start")
+
+
+def newest_good_backup(path: str) -> str | None:
+    """Return the newest intact copy of an Orbit database beside `path` or in `backups`, if there is one."""
+    folder = os.path.dirname(path)
+    own = {path, *(path + suffix for suffix in SIDE_FILES)}
+    names = [name for each in (folder, os.path.join(folder, "backups")) for name in glob.glob(f"{glob.escape(each)}/*")]
+    candidates = [name for name in names if name not in own and _SET_ASIDE not in name and _has_header(name)]
+    candidates.sort(key=os.path.getmtime, reverse=True)
+    for candidate in candidates[:_MOST_CANDIDATES]:
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(_open_untouched(candidate)) as connection:
+            _quick_check(connection)
+            if _marks(connection).application_id == APPLICATION_ID:
+                return candidate
+    return None
+
+
+def _error(path: str, aside: str, reason: str) -> StorageCorrupt:
+    good = newest_good_backup(path)
+    if good is None:
+        hint = f"There is no backup. To begin with an empty store, move {aside} elsewhere."
+    else:
+        hint = f"To go back to the newest good backup, copy {good} to {path}."
+    message = f"The database {path} is damaged ({reason}); it lies in {aside}, unchanged"
+    return StorageCorrupt(message, hint=hint, data={"set_aside": aside, "backup": good})
+
+
+def _open_untouched(path: str, *, unclean: bool = False) -> sqlite3.Connection:
+    """Open to look only. `immutable` makes no WAL or shm file; a WAL that is there must be read, though."""
+    return sqlite3.connect(file_uri(path, "mode=ro" if unclean else "mode=ro&immutable=1"), uri=True)
+
+
+def _quick_check(connection: sqlite3.Connection) -> None:
+    """Raise sqlite3.DatabaseError unless the database is sound."""
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        error = sqlite3.DatabaseError(verdict)
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+
+def _marks(connection: sqlite3.Connection) -> Inspection:
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (user_version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    return Inspection(application_id=application_id, user_version=user_version, is_empty=tables == 0)
+
+
+def _has_header(path: str) -> bool:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return False
+        with open(path, "rb") as file:
+            return file.read(_HEADER_BYTES).startswith(_MAGIC)
+    except OSError:
+        return False
