@@ -38,6 +38,18 @@ class LazyGroup(click.Group):
             self.add_command(command, cmd_name)
         return super().get_command(ctx, cmd_name)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is called; for a misspelt one, offer those that are near. Raises: click.UsageError."""
+        name, known = args[0], self.list_commands(ctx)
+        if name not in known and not name.startswith("-") and not ctx.resilient_parsing:
+            from difflib import get_close_matches
+
+            near = [f" Did you mean {word!r}?" for word in get_close_matches(name, known, n=1)]
+            raise click.UsageError("".join([f"No such command {name!r}.", *near]), ctx)
+        return super().resolve_command(ctx, args)
+
 
 def add_common_options(command: click.Command) -> None:
     """Give a command, and those under it, the options that every command takes."""

@@ -51,13 +51,21 @@ class Orbitctl:
 
     def __init__(self, home: Path, environment: dict[str, str] | None = None) -> None:
         self.home = home
-        self.environment = environment or clean_environment(home)
+        self.environment = dict(environment or clean_environment(home))
+        self.command = [sys.executable, "-m", "orbitctl"]
 
     def __call__(self, *arguments: str, stdin: bytes | None = None, **environment: str) -> Ended:
         """Run it to its end; `stdin` is what it reads, by default nothing."""
+        return self._run([*self.command, *arguments], b"" if stdin is None else stdin, environment)
+
+    def shell(self, script: str) -> Ended:
+        """Run a line of bash."""
+        return self._run(["bash", "-c", script], b"", {})
+
+    def _run(self, command: list[str], stdin: bytes, environment: dict[str, str]) -> Ended:
         run = subprocess.run(
-            [sys.executable, "-m", "orbitctl", *arguments],
-            input=b"" if stdin is None else stdin,
+            command,
+            input=stdin,
             capture_output=True,
             env={**self.environment, **environment},
             cwd=self.home,
@@ -74,7 +82,7 @@ class Orbitctl:
 
     def id(self, *arguments: str, stdin: bytes | None = None) -> str:
         """Run it with -q and return the one id that it prints."""
-        (found,) = self.ok(*arguments, stdin=stdin).lines if "-q" in arguments else self.ok("-q", *arguments).lines
+        (found,) = self.ok("-q", *arguments, stdin=stdin).lines
         return found
 
     def on_terminal(self, *arguments: str, typed: bytes = b"", **environment: str) -> Ended:
@@ -83,7 +91,7 @@ class Orbitctl:
         if pid == 0:
             os.chdir(self.home)
             variables = {**self.environment, "COLUMNS": "200", **environment}
-            os.execve(sys.executable, [sys.executable, "-m", "orbitctl", *arguments], variables)
+            os.execve(self.command[0], [*self.command, *arguments], variables)
         os.write(master, typed)
         shown = b""
         while data := _read(master):

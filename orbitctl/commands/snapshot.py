@@ -45,13 +45,10 @@ def save(app: App, session: str, file: str | None, scrollback: str | None, cols:
         raise click.UsageError("give a FILE, or pipe the screen in")
     if (file or "-") == "-" and scrollback == "-":
         raise click.UsageError("screen and scrollback cannot both come from stdin")
-    found = app.session(session)
+    screen = read_bytes(file or "-")
+    above = read_bytes(scrollback) if scrollback else None
     params = p.SnapshotSave(
-        session_id=found.id,
-        terminal_buffer=read_bytes(file or "-"),
-        scrollback=read_bytes(scrollback) if scrollback else None,
-        cols=cols,
-        rows=rows,
+        session_id=app.session(session).id, terminal_buffer=screen, scrollback=above, cols=cols, rows=rows
     )
     answer = app.ask(m.SNAPSHOT_SAVE, params)
     app.show(answer, lambda info: _draw(app, [info]), lambda info: [info.id])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ def ctl(daemon: DaemonProcess) -> Orbitctl:
 
 
 @pytest.fixture
-def lonely(home: Path) -> Orbitctl:
+def lonely(home: Path) -> Iterator[Orbitctl]:
     """The command line in a home without a daemon; one that it starts is stopped in the end."""
-    return Orbitctl(home)
+    ctl = Orbitctl(home)
+    yield ctl
+    ctl("daemon", "stop")

@@ -1,0 +1,204 @@
+"""`orbitctl session` beside the real daemon."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+
+import pytest
+from ctl_support import Orbitctl
+from support import DaemonProcess, RawClient
+
+SESSION_TITLES = ["ID", "NAME", "STATUS", "TYPE", "HOST", "WORKSPACE", "LAST ACTIVE", "COMMAND"]
+
+
+def test_a_created_session_is_listed(ctl: Orbitctl) -> None:
+    """Create prints the new session as a row, and list prints the same row."""
+    created = ctl.ok("session", "create", "--name", "web", "--", "npm", "run", "dev server")
+    assert re.split(" {2,}", created.lines[0]) == SESSION_TITLES
+    assert created.lines[1].split()[1:6] == ["web", "active", "local", "-", "-"]
+    assert created.lines[1].endswith("npm run 'dev server'")
+    assert ctl.ok("session", "list").lines == created.lines
+
+
+def test_the_command_is_joined_as_a_shell_would_split_it(ctl: Orbitctl) -> None:
+    """Words with blanks and quotes come back as they were given, options of the command too."""
+    words = ["sh", "-c", "echo 'a b' \"$HOME\"", "--json", "--", "-x"]
+    found = ctl.ok("--json", "session", "create", *words).json
+    assert shlex.split(found["config"]["command"]) == words
+
+
+def test_an_ssh_session_has_host_port_and_user(ctl: Orbitctl) -> None:
+    """--host alone makes an ssh session, and its address is shown in one word."""
+    ctl.ok("session", "create", "--host", "db.example", "--port", "2222", "--user", "ada")
+    assert "ada@db.example:2222" in ctl.ok("session", "list", "--type", "ssh").text
+    assert ctl.ok("session", "list", "--type", "local", "-q").text == ""
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_common_options_stand_anywhere(ctl: Orbitctl, before: bool) -> None:
+    """--json and --socket work before the group and after the command."""
+    socket = ctl.environment.pop("XDG_RUNTIME_DIR") + "/orbit/orbitd.sock"
+    options = ["--json", "--socket", socket, "--no-autostart"]
+    words = [*options, "session", "list"] if before else ["session", "list", *options]
+    assert ctl.ok(*words).json == {"sessions": [], "next_cursor": None}
+
+
+def test_json_is_the_result_to_the_letter(ctl: Orbitctl, client: RawClient) -> None:
+    """--json prints the bytes of the daemon's result and a newline."""
+    name = ctl.id("session", "create", "--name", "日本")
+    line = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "session.find", "params": {"ref": name}})
+    client.send(line.encode())
+    answer = client.read_line()
+    shown = ctl.ok("session", "show", name, "--json").out
+    assert shown.endswith(b"}\n")
+    assert shown.strip() in answer
+
+
+def test_references_are_id_prefix_or_name(ctl: Orbitctl) -> None:
+    """A session is found by its id, by a prefix of 4 characters, and by name."""
+    found = ctl.id("session", "create", "--name", "web")
+    for ref in (found, found[:4], "web"):
+        assert ctl.ok("session", "show", "-q", ref).text.strip() == found
+
+
+def test_a_name_that_begins_with_a_dash_works_after_dashes(ctl: Orbitctl) -> None:
+    """`--` ends the options, so that any name can be given."""
+    found = ctl.id("session", "create", "--name", "-q")
+    assert ctl.ok("session", "show", "--json", "--", "-q").json["id"] == found
+
+
+def test_unknown_sessions_exit_with_4(ctl: Orbitctl) -> None:
+    """The message names the reference, and the hint names a command."""
+    ended = ctl("session", "show", "nosuch")
+    assert (ended.code, ended.out) == (4, b"")
+    assert "nosuch" in ended.err
+    assert "hint: `orbitctl session list --status all`" in ended.err
+
+
+def test_a_taken_name_exits_with_5(ctl: Orbitctl) -> None:
+    """A second open session of the name is a conflict."""
+    ctl.ok("session", "create", "--name", "web")
+    assert ctl("session", "create", "--name", "web").code == 5
+
+
+def test_an_ambiguous_prefix_exits_with_5(ctl: Orbitctl, client: RawClient) -> None:
+    """A prefix that fits two sessions is refused, and both are named."""
+    by_prefix: dict[str, str] = {}
+    while True:
+        created: str = client.call("session.create", config={"session_type": "local"})["id"]
+        if (other := by_prefix.get(created[:4])) is not None:
+            break
+        by_prefix[created[:4]] = created
+    ended = ctl("session", "show", created[:4])
+    assert ended.code == 5
+    assert created in ended.err
+    assert other in ended.err
+
+
+def test_the_status_moves(ctl: Orbitctl) -> None:
+    """detach, set-status and terminate change the status, and what is not allowed exits with 5."""
+    found = ctl.id("session", "create")
+    steps = [("detach", []), ("set-status", ["active"]), ("terminate", [])]
+    shown = [ctl.ok("--json", "session", step, found, *more).json["status"] for step, more in steps]
+    assert shown == ["detached", "active", "terminated"]
+    ended = ctl("session", "detach", found)
+    assert ended.code == 5
+    assert "hint: " in ended.err
+
+
+def test_status_filters_are_repeated(ctl: Orbitctl) -> None:
+    """List shows open sessions, those of the statuses asked for, or all."""
+    first, second = ctl.id("session", "create"), ctl.id("session", "create")
+    ctl.ok("session", "terminate", first)
+    assert ctl.ok("session", "list", "-q").lines == [second]
+    assert ctl.ok("session", "list", "-q", "--status", "terminated").lines == [first]
+    assert ctl.ok("session", "list", "-q", "--status", "terminated", "--status", "active").lines == [first, second]
+    assert ctl.ok("session", "list", "-q", "--status", "all").lines == [first, second]
+
+
+def test_rename_gives_and_takes_names(ctl: Orbitctl) -> None:
+    """A name is given, changed and taken away with --none."""
+    found = ctl.id("session", "create")
+    assert ctl.ok("--json", "session", "rename", found, "a").json["name"] == "a"
+    assert ctl.ok("--json", "session", "rename", "a", "b").json["name"] == "b"
+    assert ctl.ok("--json", "session", "rename", "b", "--none").json["name"] is None
+
+
+def test_move_puts_into_workspaces_and_out(ctl: Orbitctl) -> None:
+    """A session moves by names, is listed with its workspace's name, and moves out with --none."""
+    space = ctl.id("workspace", "create", "shop")
+    found = ctl.id("session", "create", "--name", "api")
+    assert ctl.ok("--json", "session", "move", "api", "shop").json["workspace_id"] == space
+    assert ctl.ok("session", "list", "--workspace", "shop").lines[1].split()[5] == "shop"
+    assert ctl.ok("session", "list", "-q", "--workspace", "shop").lines == [found]
+    assert ctl.ok("--json", "session", "move", "api", "--none").json["workspace_id"] is None
+
+
+def test_deleting_needs_yes_where_nobody_can_be_asked(ctl: Orbitctl) -> None:
+    """In a pipe, delete refuses with exit code 2 unless --yes is given."""
+    found = ctl.id("session", "create")
+    ended = ctl("session", "delete", found)
+    assert ended.code == 2
+    assert "--yes" in ended.err
+    assert ctl.ok("session", "list", "-q").lines == [found]
+    done = ctl.ok("session", "delete", found, "--yes")
+    assert (done.text, done.err) == ("", f"deleted session {found}\n")
+    assert ctl.ok("session", "list", "-q").lines == []
+
+
+def test_pages_are_followed_to_the_end(ctl: Orbitctl, client: RawClient) -> None:
+    """A list that takes two pages is shown whole, and --limit ends it where it says."""
+    ids = [client.call("session.create", config={"session_type": "local"})["id"] for _ in range(1_100)]
+    assert ctl.ok("session", "list", "-q").lines == ids
+    whole = ctl.ok("session", "list", "--json").json
+    assert ([one["id"] for one in whole["sessions"]], whole["next_cursor"]) == (ids, None)
+    some = ctl.ok("session", "list", "--json", "--limit", "1050").json
+    assert [one["id"] for one in some["sessions"]] == ids[:1050]
+    assert some["next_cursor"] is not None
+
+
+def test_controls_in_a_command_never_reach_the_output(ctl: Orbitctl, client: RawClient) -> None:
+    """What the daemon stores cannot steer a terminal through a table or details."""
+    config = {"session_type": "local", "command": "\x1b]0;owned\x07\n\x9b2J"}
+    found = client.call("session.create", config=config)["id"]
+    for words in (["session", "list"], ["session", "show", found]):
+        shown = ctl.ok(*words).text
+        assert "\\x1b]0;owned\\x07\\n\\x9b2J" in shown
+        assert "\x1b" not in shown
+
+
+def test_wide_names_keep_columns_aligned(ctl: Orbitctl) -> None:
+    """In a pipe, columns line up by what characters take on a terminal."""
+    ctl.ok("session", "create", "--name", "日本語の端末")
+    ctl.ok("session", "create", "--name", "plain")
+    title, wide, plain = ctl.ok("session", "list").lines
+    assert title.index("STATUS") == plain.index("active") == wide.index("active") + 6
+
+
+def test_a_closed_pipe_is_quiet(ctl: Orbitctl) -> None:
+    """A reader that goes away ends the list without a word."""
+    for number in range(3):
+        ctl.ok("session", "create", "--name", f"s{number}")
+    command = f"{shlex.join([*ctl.command, 'session', 'list'])} | true; exit ${{PIPESTATUS[0]}}"
+    ended = ctl.shell(command)
+    assert ended.err == ""
+    assert ended.code in (0, 141)
+
+
+def test_a_full_disk_under_stdout_is_an_error(ctl: Orbitctl) -> None:
+    """What cannot be written is told, with exit code 1."""
+    ended = ctl.shell(f"{shlex.join([*ctl.command, 'session', 'list'])} > /dev/full")
+    assert ended.code == 1
+    assert "No space left on device" in ended.err
+
+
+def test_sessions_of_a_killed_daemon_come_back(daemon: DaemonProcess, ctl: Orbitctl) -> None:
+    """The command line starts a daemon in the place of one that was killed, and everything is there."""
+    found = ctl.id("session", "create", "--name", "kept")
+    daemon.kill()
+    try:
+        assert ctl.ok("session", "list", "-q").lines == [found]
+    finally:
+        ctl.ok("daemon", "stop")

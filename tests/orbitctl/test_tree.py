@@ -1,0 +1,112 @@
+"""The command tree: help, documentation, common options, usage errors, and what is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from ctl_support import Orbitctl
+
+from orbitctl.cli import cli
+from orbitctl.lazy import common_options
+from orbitctl.reference import commands_markdown, walk
+
+ROOT = Path(__file__).resolve().parents[2]
+TREE = list(walk(cli, click.Context(cli, info_name="orbitctl")))
+PATHS = [context.command_path for _, context in TREE]
+CONTRACT = {
+    "": "status stats doctor version completion",
+    "session": "create list show rename move set-status detach terminate delete snapshot",
+    "snapshot": "save list show delete",
+    "workspace": "create list show rename set-layout set-active delete",
+    "maintenance": "auto-save cleanup archive vacuum check backup",
+    "daemon": "run start stop restart logs",
+    "service": "install uninstall status print",
+    "config": "path show check",
+    "rpc": "call discover",
+}
+
+
+@pytest.mark.parametrize("group", CONTRACT)
+def test_the_contract_of_commands_is_there(group: str) -> None:
+    """Every command that programs and people rely on exists."""
+    wanted = {f"orbitctl {group} {name}".replace("  ", " ") for name in CONTRACT[group].split()}
+    assert wanted <= set(PATHS)
+
+
+@pytest.mark.parametrize(("command", "context"), TREE, ids=PATHS)
+def test_every_command_is_documented(command: click.Command, context: click.Context) -> None:
+    """Each command has help text, each of its options too, and docs/commands.md has its section."""
+    assert (command.help or "").strip().endswith((".", ":"))
+    undocumented = [p.name for p in command.params if isinstance(p, click.Option) and not p.help]
+    assert undocumented == []
+    page = (ROOT / "docs" / "commands.md").read_text()
+    assert f"# {context.command_path}\n" in page
+
+
+def test_the_reference_is_current() -> None:
+    """docs/commands.md is what the command tree says now."""
+    assert (ROOT / "docs" / "commands.md").read_text() == commands_markdown()
+
+
+@pytest.mark.parametrize(("command", "context"), TREE, ids=PATHS)
+def test_every_command_takes_the_common_options(command: click.Command, context: click.Context) -> None:
+    """--json, -q, --socket, --timeout and --no-autostart stand after every command."""
+    taken = {name for param in command.params for name in param.opts}
+    assert {name for option in common_options() for name in option.opts} <= taken, context.command_path
+
+
+@pytest.mark.parametrize(("command", "context"), TREE, ids=PATHS)
+def test_help_fits_a_terminal(command: click.Command, context: click.Context) -> None:
+    """Help has no line beyond 100 columns, and begins with the usage."""
+    text = command.get_help(click.Context(command, info_name=context.command_path, max_content_width=100))
+    assert text.startswith("Usage: orbitctl ")
+    assert [line for line in text.splitlines() if len(line) > 100] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sesion"], "No such command 'sesion'. Did you mean 'session'?"),
+        (["session", "list", "--foo"], "No such option '--foo'."),
+        (["session", "show"], "Missing argument 'SESSION'."),
+        (["session", "list", "--limit", "0"], "Invalid value for '--limit': 0 is not in the range"),
+        (["session", "list", "--timeout", "0"], "Invalid value for '--timeout': 0 is not between"),
+        (["session", "rename", "x"], "give a NAME or --none"),
+        (["session", "move", "x", "y", "--none"], "give a WORKSPACE or --none"),
+        (["session", "create", "--type", "ssh"], "an ssh session needs --host"),
+        (["session", "create", "--type", "local", "--host", "h"], "are for --type ssh"),
+        (["session", "create", "--host", "-oProxyCommand=x"], "may not begin with `-`"),
+        (["snapshot", "show"], "give a SNAPSHOT or --latest SESSION"),
+        (["snapshot", "save", "x", "/nowhere/at/all"], "cannot read /nowhere/at/all: No such file or directory"),
+        (["workspace", "set-layout", "x"], "give --layout-type, --config or both"),
+        (["workspace", "create", "x", "--config", "{"], "Invalid value for '--config': not JSON"),
+        (["maintenance", "archive", "--before", "soon"], "'soon' is no time, date or span"),
+        (["rpc", "call", "daemon.ping", "{}}"], "not JSON"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_usage_errors_exit_with_2(lonely: Orbitctl, arguments: list[str], message: str) -> None:
+    """What cannot be meant is told on stderr with exit code 2, and no daemon is asked or started."""
+    ended = lonely("--no-autostart", *arguments)
+    assert (ended.code, ended.out) == (2, b""), ended
+    assert ended.err.startswith("error: ")
+    assert message in ended.err
+
+
+def test_only_what_a_command_needs_is_imported() -> None:
+    """`session list` imports neither rich nor asyncio, nor the modules of other groups."""
+    code = (
+        "import sys; from orbitctl.cli import run; run(['--no-autostart', '--socket', '/none', 'session', 'list']); "
+        "print(*sorted(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(run.stdout.split())
+    unwanted = {"rich", "asyncio", "subprocess", "tomllib", "urllib.parse", "unicodedata", "tempfile"}
+    assert loaded & unwanted == set()
+    groups = {name for name in loaded if name.startswith("orbitctl.commands.")}
+    assert groups == {"orbitctl.commands.session"}
+    assert not any(name.startswith(("orbitd", "orbitctl.service")) for name in loaded)
