@@ -1,0 +1,133 @@
+"""What every figure is given: where it may write, how much to do, and real daemons to measure."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+START_SECS = 60.0
+STOP_SECS = 20.0
+HERE = Path(__file__).resolve().parent
+ORBITD = ("-m", "orbitd")
+ONE_COMMIT = (str(HERE / "one_commit.py"),)
+MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs", "overlay"})
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One run of the benchmarks.
+
+    Args:
+        folder: A temporary folder on a disk; short, since socket paths are limited.
+        quick: Whether counts are so small that only the way is shown, and no number means anything.
+    """
+
+    folder: Path
+    quick: bool
+
+    def amount(self, full: int, quick: int) -> int:
+        """Return how much to do."""
+        return quick if self.quick else full
+
+    def new_home(self) -> Path:
+        """Return a new, private home for one daemon."""
+        home = Path(tempfile.mkdtemp(prefix="h", dir=self.folder))
+        (home / "run").mkdir(mode=0o700)
+        return home
+
+
+@contextlib.contextmanager
+def new_bench(*, quick: bool) -> Iterator[Bench]:
+    """Make the temporary folder, and take it away at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="ob", dir=_disk_folder()))
+    try:
+        yield Bench(folder, quick)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def file_system(path: str) -> str:
+    """Return the type of the file system that holds `path`, or `unknown`."""
+    try:
+        mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    except OSError:
+        return "unknown"
+    real = os.path.realpath(path)
+    holding = [(len(point), kind) for _, point, kind, *_ in mounts if (real + "/").startswith(point.rstrip("/") + "/")]
+    return max(holding, default=(0, "unknown"))[1]
+
+
+def _disk_folder() -> str:
+    """Return a temporary folder on a disk: in memory, a durable write would cost nothing."""
+    wanted = tempfile.gettempdir()
+    if file_system(wanted) in MEMORY_FILE_SYSTEMS - {"overlay"} and os.access("/var/tmp", os.W_OK):
+        return "/var/tmp"
+    return wanted
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Return an environment in which Orbit finds nothing of the user."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH", "VIRTUAL_ENV") if name in os.environ}
+    return {**kept, "HOME": str(home), "XDG_RUNTIME_DIR": str(home / "run"), "TERM": "xterm-256color"}
+
+
+def socket_of(home: Path) -> Path:
+    """Return where the daemon of a home serves."""
+    return home / "run" / "orbit" / "orbitd.sock"
+
+
+def database_of(home: Path) -> Path:
+    """Return where the daemon of a home keeps its store."""
+    return home / ".local" / "share" / "orbit" / "sessions.db"
+
+
+@contextlib.contextmanager
+def served(home: Path, program: Sequence[str], *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a Python program that writes a line to `--ready-fd` once it serves; stop it at the end.
+
+    Args:
+        home: Its home and folder.
+        program: What follows the interpreter.
+        arguments: Its own flags.
+
+    Raises:
+        RuntimeError: It ended before it served; what it wrote is in the text.
+    """
+    read_end, write_end = os.pipe()
+    log_path = home / "stderr"
+    with log_path.open("ab") as log, open(read_end, "rb") as ready:
+        command = [sys.executable, *program, "--ready-fd", str(write_end), *arguments]
+        process = subprocess.Popen(
+            command,
+            env=environment(home),
+            cwd=home,
+            pass_fds=[write_end],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+        os.close(write_end)
+        try:
+            if not ready.readline():
+                process.wait(START_SECS)
+                raise RuntimeError(f"{' '.join(command)} did not start:\n{log_path.read_text(errors='replace')}")
+            yield process
+        finally:
+            stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process that was started here, gently first."""
+    process.terminate()
+    try:
+        process.wait(STOP_SECS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,68 @@
+"""The client that measures: one blocking socket, the same code for whatever answers."""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+TIMEOUT_SECS = 60.0
+CHUNK = 1 << 20
+
+
+class LineClient:
+    """Sends lines and reads lines.
+
+    Args:
+        path: The Unix socket of the server.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(TIMEOUT_SECS)
+        self._socket.connect(str(path))
+        self._socket.setblocking(True)
+
+    def __enter__(self) -> LineClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def ask(self, line: bytes) -> bytes:
+        """Send one line and return the line that comes back, both with their ending."""
+        self._socket.sendall(line)
+        answer = self._socket.recv(CHUNK)
+        while answer and not answer.endswith(b"\n"):
+            answer += self._socket.recv(CHUNK)
+        return answer
+
+    def call(self, method: str, **params: Any) -> Any:
+        """Call a method and return its result.
+
+        Raises:
+            RuntimeError: The answer is an error.
+        """
+        answer = msgspec.json.decode(self.ask(request(method, **params)))
+        if "result" not in answer:
+            raise RuntimeError(f"{method}: {answer}")
+        return answer["result"]
+
+    def round_trip(self, line: bytes, count: int) -> float:
+        """Return the median time of `count` round trips, in microseconds."""
+        clock, ask = time.perf_counter_ns, self.ask
+        times = []
+        for _ in range(count):
+            begun = clock()
+            ask(line)
+            times.append(clock() - begun)
+        return statistics.median(times) / 1_000
+
+
+def request(method: str, **params: Any) -> bytes:
+    """Return a call as a line."""
+    return msgspec.json.encode({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}) + b"\n"
