@@ -323,13 +323,16 @@ async def test_cancelled_with_the_answer(orbitd: Orbitd, folder: Path) -> None:
     answered = folder / "answered"
     os.mkfifo(answered)
 
-    listed = asyncio.create_task(orbitd.client.programs())
+    async def list_and_cancel() -> None:
+        await orbitd.client.programs()
+        taken.cancel()  # its answer has been read together with this one
+
+    listed = asyncio.create_task(list_and_cancel())
     taken = asyncio.create_task(orbitd.client.take("one"))
     last = asyncio.create_task(orbitd.spawn("sh", "-c", f"echo > {answered}", id="two"))
     await asyncio.sleep(0)  # all three have been sent
     answered.read_bytes()
     await listed
-    taken.cancel()  # its answer has been read with the one before it
     with pytest.raises(asyncio.CancelledError):
         await taken
     os.close((await last)[1])

@@ -116,16 +116,6 @@ def test_garbage(keeper: KeeperProcess, garbage: bytes) -> None:
     assert active.ask("list").kind == "ok"
 
 
-def test_pipelined_hellos(keeper: KeeperProcess) -> None:
-    """A connection that vanishes in the middle of its requests leaves the keeper to the others."""
-    other = keeper.peer()
-    hellos = keeper.peer()
-    hellos.sock.sendall(frame(b"hello\0seq=1\0") * 3000)
-    hellos.close()
-
-    assert other.hello().ask("list").kind == "ok"
-
-
 def test_half_a_request(keeper: KeeperProcess) -> None:
     """An orbitd that dies in the middle of a request leaves the keeper to the next one."""
     peer = keeper.peer().hello()
