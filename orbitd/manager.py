@@ -10,6 +10,7 @@ errors are `protocol.errors.OrbitError`. A manager belongs to the event loop tha
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Generator
 from typing import Any
@@ -17,11 +18,15 @@ from typing import Any
 from orbitd.store.core import Core, open_core
 from orbitd.store.session_api import SessionMethods
 from orbitd.store.snapshot_api import SnapshotMethods
+from orbitd.store.upkeep_api import UpkeepMethods
 from orbitd.store.workspace_api import WorkspaceMethods
 from orbitd.store.writer import MAX_GROUP, MAX_WAITING
+from protocol.errors import StorageError
+
+_log = logging.getLogger(__name__)
 
 
-class SessionManager(SessionMethods, SnapshotMethods, WorkspaceMethods):
+class SessionManager(SessionMethods, SnapshotMethods, WorkspaceMethods, UpkeepMethods):
     """Sessions, snapshots and workspaces of one database; made by `open`."""
 
     def __init__(self, core: Core) -> None:
@@ -53,7 +58,12 @@ class SessionManager(SessionMethods, SnapshotMethods, WorkspaceMethods):
 
     async def close(self) -> None:
         """Write what is in memory only, finish what runs, and fold the WAL into the database."""
-        await self._core.close()
+        try:
+            await self.auto_save_sessions()
+        except StorageError:
+            _log.exception("the last auto-save failed")
+        finally:
+            await self._core.close()
 
 
 class Opening:

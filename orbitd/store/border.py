@@ -7,7 +7,7 @@ import errno
 import sqlite3
 from collections.abc import Iterator
 
-from protocol.errors import Busy, InvalidParams, OrbitError, StorageCorrupt, StorageFull, StorageReadOnly
+from protocol.errors import Busy, InvalidParams, OrbitError, ShuttingDown, StorageCorrupt, StorageFull, StorageReadOnly
 
 _PRIMARY = 0xFF
 """The low byte of an extended result code is the primary one (sqlite.org/rescode.html)."""
@@ -25,6 +25,7 @@ _BY_PRIMARY: dict[int, type[OrbitError]] = {
     sqlite3.SQLITE_LOCKED: Busy,
     sqlite3.SQLITE_PROTOCOL: Busy,
     sqlite3.SQLITE_TOOBIG: InvalidParams,
+    sqlite3.SQLITE_INTERRUPT: ShuttingDown,
 }
 
 _BY_EXTENDED: dict[int, type[OrbitError]] = {
@@ -44,6 +45,7 @@ _MESSAGES: dict[type[OrbitError], str] = {
     StorageReadOnly: "The database cannot be written",
     Busy: "Another program holds the database",
     InvalidParams: "The value is too large for the database",
+    ShuttingDown: "The store is being closed",
 }
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}

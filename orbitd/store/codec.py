@@ -74,9 +74,11 @@ def checksum(screen: Screen) -> bytes:
 def pack(screen: Screen, base: Screen | None) -> Packed:
     """Compress a screen, by itself or against a base."""
     compressor = _compressor(max(len(part or b"") for part in _parts(screen)), _dictionary(base))
-    frames = [None if part is None else compressor.compress(part) for part in _parts(screen)]
-    assert frames[0] is not None
-    return Packed(terminal_buffer=frames[0], scrollback=frames[1], native_state=frames[2])
+    return Packed(
+        terminal_buffer=compressor.compress(screen.terminal_buffer),
+        scrollback=None if screen.scrollback is None else compressor.compress(screen.scrollback),
+        native_state=None if screen.native_state is None else compressor.compress(screen.native_state),
+    )
 
 
 def unpack(packed: Packed, sizes: Sizes, base: Screen | None) -> Screen:
@@ -87,17 +89,22 @@ def unpack(packed: Packed, sizes: Sizes, base: Screen | None) -> Screen:
     """
     dictionary = _dictionary(base)
     decompressor = zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=1 << _MAX_WINDOW_LOG)
-    parts = [_unpack_part(decompressor, frame, size) for frame, size in zip(_parts(packed), _parts(sizes), strict=True)]
-    if parts[0] is None:
-        raise Damaged("the terminal buffer is missing")
-    return Screen(terminal_buffer=parts[0], scrollback=parts[1], native_state=parts[2])
+    return Screen(
+        terminal_buffer=_unpack_frame(decompressor, packed.terminal_buffer, sizes.terminal_buffer),
+        scrollback=_unpack_part(decompressor, packed.scrollback, sizes.scrollback),
+        native_state=_unpack_part(decompressor, packed.native_state, sizes.native_state),
+    )
 
 
 def _unpack_part(decompressor: zstandard.ZstdDecompressor, frame: bytes | None, size: int | None) -> bytes | None:
-    if frame is None or size is None:
-        if frame is not size:
-            raise Damaged("a part is missing")
+    if frame is None and size is None:
         return None
+    if frame is None or size is None:
+        raise Damaged("a part is missing")
+    return _unpack_frame(decompressor, frame, size)
+
+
+def _unpack_frame(decompressor: zstandard.ZstdDecompressor, frame: bytes, size: int) -> bytes:
     try:
         if zstandard.frame_content_size(frame) != size:
             raise Damaged("a frame has another size than was saved")
@@ -131,8 +138,8 @@ def _dictionary(base: Screen | None) -> zstandard.ZstdCompressionDict | None:
     return zstandard.ZstdCompressionDict(joined, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
 
 
-def _parts(of: Screen | Packed | Sizes) -> tuple[bytes | None, bytes | None, bytes | None]:
-    return of.terminal_buffer, of.scrollback, of.native_state  # type: ignore[return-value]  # ints for Sizes
+def _parts(of: Screen | Packed) -> tuple[bytes, bytes | None, bytes | None]:
+    return of.terminal_buffer, of.scrollback, of.native_state
 
 
 def _clamp(value: int, low: int, high: int) -> int:

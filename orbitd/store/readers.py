@@ -39,6 +39,7 @@ class Readers:
         self._executor = executor
         self._slots = asyncio.Semaphore(MAX_READERS)
         self._idle: list[aiosqlite.Connection] = []
+        self._long: set[sqlite3.Connection] = set()
         self._busy = 0
         self._all_back = asyncio.Event()
         self._closed = False
@@ -65,6 +66,8 @@ class Readers:
     async def close(self) -> None:
         """Wait for what is being read, then close every connection."""
         self._closed = True
+        for connection in list(self._long):
+            connection.interrupt()  # an integrity check of a large store would outlast any patience
         while self._busy:
             self._all_back.clear()
             await self._all_back.wait()
@@ -73,7 +76,11 @@ class Readers:
 
     def _work(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with translated(), contextlib.closing(open_reader(self._path)) as connection:
-            return work(connection)
+            self._long.add(connection)
+            try:
+                return work(connection)
+            finally:
+                self._long.discard(connection)
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[aiosqlite.Connection]:

@@ -118,6 +118,11 @@ class Writer:
         self._jobs.put(_Job(work, on_commit, future, alone))
         return await future
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits to be written."""
+        return self._jobs.empty()
+
     async def close(self) -> None:
         """Finish what waits, close the connection and end the thread."""
         if not self._closing:
