@@ -11,20 +11,22 @@ then decoded straight into its Struct.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import uuid
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import jsonrpcserver
 import msgspec
 from jsonrpcserver import Error, Result, Success
 from msgspec import UNSET, Raw, Struct, UnsetType
-from oslash.either import Left
 
 from orbitd.logs import event
 from protocol import errors as e
-from protocol.envelope import encode_batch, encode_error, encode_result
+from protocol.envelope import encode_batch, encode_error
 from protocol.method import Method
 from protocol.methods import METHODS
 
@@ -60,6 +62,8 @@ class _Envelope(Struct, frozen=True):
     id: Any = UNSET
 
 
+_ID_TYPES = (str, int, float)
+_encoder = msgspec.json.Encoder()
 _envelopes = msgspec.json.Decoder(_Envelope | str | float | bool | list[Raw] | None)
 _items = msgspec.json.Decoder(list[Raw])
 
@@ -113,16 +117,15 @@ class Dispatcher(Generic[C]):
         return encode_batch(answers) if answers else None
 
     async def _dispatch_one(self, line: bytes, caller: C) -> bytes | None:
-        response: Any = await jsonrpcserver.async_dispatch_to_response(
-            line,  # type: ignore[arg-type]  # only the deserializer reads it
+        answer: Any = await jsonrpcserver.async_dispatch(
+            line,
             self._calls,
             context=caller,
             deserializer=_deserialize,
             validator=_validate,
+            serializer=partial(_serialize, line),  # type: ignore[arg-type]  # its bytes are handed on as they are
         )
-        if response is None:
-            return None
-        return _encode(line, response)
+        return answer or None  # an empty string stands for no answer
 
 
 def _deserialize(line: Any) -> Any:
@@ -134,7 +137,9 @@ def _deserialize(line: Any) -> Any:
     if not isinstance(envelope, _Envelope):
         return None
     request = {"jsonrpc": envelope.jsonrpc, "method": envelope.method, "params": {"raw": envelope.params}}
-    return request if envelope.id is UNSET else {**request, "id": envelope.id}
+    if envelope.id is not UNSET:
+        request["id"] = envelope.id
+    return request
 
 
 def _validate(request: Any) -> Any:
@@ -145,7 +150,7 @@ def _validate(request: Any) -> Any:
     """
     if request is None or request["jsonrpc"] != "2.0" or not isinstance(request["method"], str):
         raise ValueError("not a request object")
-    if bytes(request["params"]["raw"])[:1] not in (b"{", b"["):
+    if memoryview(request["params"]["raw"])[0] not in b"{[":
         raise ValueError("params are not structured")
     if not _is_id(request.get("id")):
         raise ValueError("not an id")
@@ -153,7 +158,7 @@ def _validate(request: Any) -> Any:
 
 
 def _is_id(value: Any) -> bool:
-    return value is None or (isinstance(value, str | int | float) and not isinstance(value, bool))
+    return value is None or (isinstance(value, _ID_TYPES) and not isinstance(value, bool))
 
 
 def _call(method: Method[Any, Any], handler: Handler[Any]) -> Callable[..., Awaitable[Result]]:
@@ -172,7 +177,22 @@ def _call(method: Method[Any, Any], handler: Handler[Any]) -> Callable[..., Awai
         except Exception as error:  # noqa: BLE001  # the border: whatever a handler raises becomes an answer
             return _error(_internal(method.name, error))
 
+    call.__signature__ = _UNBOUND  # type: ignore[attr-defined]  # where inspect.signature looks first (PEP 362)
     return call
+
+
+class _Unbound(inspect.Signature):
+    """The signature of a call whose arguments msgspec checks: jsonrpcserver has none to bind to it.
+
+    It would work out and bind the true one anew for every request: measured, 10 of 28 us.
+    """
+
+    def bind(self, *args: Any, **kwargs: Any) -> inspect.BoundArguments:
+        """Take anything."""
+        return inspect.BoundArguments(self, OrderedDict())
+
+
+_UNBOUND = _Unbound()
 
 
 def _error(error: e.OrbitError) -> Result:
@@ -195,21 +215,20 @@ def _parse_error(error: BaseException) -> e.ParseError:
     return e.ParseError(str(error))
 
 
-def _encode(line: bytes, response: Any) -> bytes:
+def _serialize(line: bytes, response: Any) -> bytes:
     """Write jsonrpcserver's response, with our data for the errors that it made itself."""
-    if not isinstance(response, Left):
-        return encode_result(response._value.id, response._value.result)
-    error = response._error
-    if isinstance(error.data, dict):
-        body = {"code": error.code, "message": error.message, "data": error.data}
-        return msgspec.json.encode({"jsonrpc": "2.0", "error": body, "id": error.id})
-    if error.code == e.ParseError.code:
-        return encode_error(None, e.ParseError(str(error.data)))
-    if error.code == e.MethodNotFound.code:
-        return encode_error(error.id, e.MethodNotFound(f"No such method: {str(error.data)[:128]!r}"))
-    if error.code == e.InvalidRequest.code:
+    if "result" in response:
+        return _encoder.encode(response)
+    code, data = response["error"]["code"], response["error"].get("data")
+    if isinstance(data, dict):
+        return _encoder.encode(response)
+    if code == e.ParseError.code:
+        return encode_error(None, e.ParseError(str(data)))
+    if code == e.MethodNotFound.code:
+        return encode_error(response["id"], e.MethodNotFound(f"No such method: {str(data)[:128]!r}"))
+    if code == e.InvalidRequest.code:
         return encode_error(_readable_id(line), e.InvalidRequest("This is not a JSON-RPC 2.0 request object"))
-    return encode_error(error.id, _internal("?", RuntimeError(str(error.message))))
+    return encode_error(response["id"], _internal("?", RuntimeError(response["error"]["message"])))
 
 
 class _OnlyId(Struct):
