@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from orbitd.dispatch import refuse
 from protocol.envelope import encode_error
@@ -80,9 +80,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(high=MAX_UNSENT_BYTES, low=0)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass of it
+        self._transport.set_write_buffer_limits(high=MAX_UNSENT_BYTES, low=0)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; while discarding, drop them until the over-long line ends."""
@@ -161,7 +160,7 @@ class Connection(asyncio.Protocol):
     def _has_room(self, item: Event) -> bool:
         if self._write_paused:
             return False
-        if self._in_flight == 0:
+        if self._in_flight == 0 or self._host.stopping:
             return True
         size = len(item.data) if isinstance(item, Line) else 0
         return self._in_flight < MAX_IN_FLIGHT and self._in_flight_bytes + size <= self._host.max_message_bytes

@@ -89,14 +89,17 @@ class Daemon:
         """Open the store; one that is corrupt has been set aside, and a new one is begun, loudly."""
         path = self._resolved.database_path
         try:
-            opened = await SessionManager.open(path)
+            manager = await SessionManager.open(path)
         except StorageCorrupt as error:
             if "set_aside" not in error.extra:
                 raise
             event(log, logging.ERROR, "database set aside", **error.extra)
-            opened = await SessionManager.open(path)
-        async with opened as manager:
+            self._warnings.append(f"{error.message} {error.hint}".strip())
+            manager = await SessionManager.open(path, start_empty=True)
+        try:
             yield manager
+        finally:
+            await manager.close()
 
     async def _serve(self, manager: SessionManager, listeners: list[Listener]) -> None:
         settings = self._resolved.settings

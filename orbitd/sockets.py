@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from orbitd.folders import PRIVATE_FILE, private_folder
 
-BACKLOG = 128
+BACKLOG = 1024  # a full backlog makes connect(2) fail at once for clients that do not block
 MAX_PATH_BYTES = 103 if sys.platform == "darwin" else 107  # sizeof(sun_path) - 1: unix(7)
 
 

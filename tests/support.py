@@ -49,9 +49,12 @@ class RawClient:
         self.socket.sendall(line + b"\n")
 
     def read_line(self) -> bytes:
-        """Return the next line, or b"" at the end of the stream."""
+        """Return the next line, or b"" at the end of the stream, however the peer ended it."""
         while b"\n" not in self._buffer:
-            data = self.socket.recv(1 << 20)
+            try:
+                data = self.socket.recv(1 << 20)
+            except ConnectionResetError:  # closed with something of ours unread
+                return b""
             if not data:
                 return b""
             self._buffer += data

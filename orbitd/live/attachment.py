@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
@@ -130,5 +131,8 @@ class Attachment:
         self._on_end(self)
 
 
-def _notice(notification: Notification[msgspec.Struct], params: msgspec.Struct) -> bytes:
+N = TypeVar("N", bound=msgspec.Struct)
+
+
+def _notice(notification: Notification[N], params: N) -> bytes:
     return msgspec.json.encode({"jsonrpc": "2.0", "method": notification.name, "params": params})
