@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import socket
 import stat
 import subprocess
 
@@ -51,17 +52,17 @@ def test_started_means_that_it_serves(installed):
 
 
 def test_a_daemon_that_is_not_heard_does_not_count_as_started(manager):
-    """Readiness comes by notification: where systemd does not listen to it, the start times out."""
+    """Readiness comes by notification: where the daemon cannot send it, the start times out."""
     manager.orbitctl("service", "install", "--no-start")
-    manager.drop_in("orbitd.service", "[Service]\nNotifyAccess=none\nTimeoutStartSec=2\nRestart=no\n")
+    manager.drop_in("orbitd.service", "[Service]\nUnsetEnvironment=NOTIFY_SOCKET\nTimeoutStartSec=1\nRestart=no\n")
     manager.systemctl("start", "orbitd.service", check=False)
-    assert manager.show("orbitd.service", "Result") in {"timeout", "protocol"}
+    assert manager.show("orbitd.service", "Result") == "timeout"
 
 
 def test_the_watchdog_restarts_a_daemon_that_hangs(manager):
     """A stopped daemon is killed when its watchdog runs out, and the next one answers with what was stored."""
     manager.orbitctl("service", "install", "--no-start")
-    manager.drop_in("orbitd.service", "[Service]\nWatchdogSec=1\nLimitCORE=0\n")
+    manager.drop_in("orbitd.service", "[Service]\nWatchdogSec=3\nLimitCORE=0\n")
     manager.systemctl("start", "orbitd.socket")
     session = manager.call("session.create", config={"session_type": "local"}, name="kept")
     pid = manager.call("daemon.info")["pid"]
@@ -69,20 +70,30 @@ def test_the_watchdog_restarts_a_daemon_that_hangs(manager):
     assert manager.call("session.get", id=session["id"])["name"] == "kept"
     assert manager.call("daemon.info")["pid"] != pid
     assert manager.show("orbitd.service", "NRestarts") == "1"
-    assert "Watchdog timeout" in manager.log()
 
 
-def test_the_watchdog_leaves_a_daemon_that_works(manager):
-    """A daemon that serves outlives many times its watchdog's time."""
-    manager.orbitctl("service", "install", "--no-start")
-    manager.drop_in("orbitd.service", "[Service]\nWatchdogSec=500ms\n")
-    manager.systemctl("start", "orbitd.service")
-    pid = manager.call("daemon.info")["pid"]
-    descriptor = os.pidfd_open(pid)
-    assert select.select([descriptor], [], [], 2)[0] == []
-    os.close(descriptor)
-    assert manager.call("daemon.info")["pid"] == pid
-    assert manager.show("orbitd.service", "NRestarts") == "0"
+def test_a_daemon_that_works_tells_so_again_and_again(stopped_daemon):
+    """READY=1 comes once, then WATCHDOG=1 until the end, which STOPPING=1 announces."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        address = str(stopped_daemon.home / "notify")
+        manager.bind(address)
+        manager.settimeout(WAIT_SECS)
+        stopped_daemon.environment |= {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "100000"}
+        stopped_daemon.start()
+        assert manager.recv(4096).decode().startswith("READY=1\n")
+        assert [manager.recv(4096) for _ in range(5)] == [b"WATCHDOG=1"] * 5
+        assert stopped_daemon.stop() == 0
+        manager.setblocking(False)
+        rest = list(iter(lambda: _receive(manager), b""))
+    assert set(rest) <= {b"WATCHDOG=1", b"STOPPING=1"}
+    assert rest.count(b"STOPPING=1") == 1
+
+
+def _receive(manager: socket.socket) -> bytes:
+    try:
+        return manager.recv(4096)
+    except BlockingIOError:
+        return b""
 
 
 def test_a_crash_is_followed_by_a_restart_and_clients_come_back(installed):
