@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -112,4 +111,4 @@ WHEN = PointInTime()
 
 def quoted(text: str) -> str:
     """Return `text` in double quotes, with what is special in it escaped (JSON and TOML agree)."""
-    return json.dumps(text, ensure_ascii=False)
+    return msgspec.json.encode(text).decode()

@@ -67,8 +67,8 @@ def run(args: list[str]) -> int:
         _silence()
         return Exit.BROKEN_PIPE
     except OSError as error:  # a full disk under stdout, above all
-        app.out.problem("error", str(error))
         _silence()
+        app.out.problem("error", str(error))
         return Exit.ERROR
     finally:
         app.close()

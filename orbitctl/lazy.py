@@ -33,10 +33,11 @@ class LazyGroup(click.Group):
         """Return a command, imported now."""
         if cmd_name in self.lazy and cmd_name not in self.commands:
             module, _, attribute = self.lazy[cmd_name].partition(":")
-            command: click.Command = getattr(importlib.import_module(module), attribute)
+            self.add_command(getattr(importlib.import_module(module), attribute), cmd_name)
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
             add_common_options(command)
-            self.add_command(command, cmd_name)
-        return super().get_command(ctx, cmd_name)
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -52,12 +53,13 @@ class LazyGroup(click.Group):
 
 
 def add_common_options(command: click.Command) -> None:
-    """Give a command, and those under it, the options that every command takes."""
+    """Give a command the options that every command takes, once; a group of another class, to all under it."""
     taken = {name for param in command.params for name in param.opts}
-    command.params += [option for option in common_options() if taken.isdisjoint(option.opts)]
-    if isinstance(command, click.Group):
-        for child in command.commands.values():
-            add_common_options(child)
+    if "--socket" not in taken:
+        command.params += [option for option in common_options() if taken.isdisjoint(option.opts)]
+        if isinstance(command, click.Group) and not isinstance(command, LazyGroup):
+            for child in command.commands.values():
+                add_common_options(child)
 
 
 def _remember(field: str, value_of: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import socket
 import subprocess
 import sys
@@ -85,19 +86,48 @@ class Orbitctl:
         (found,) = self.ok("-q", *arguments, stdin=stdin).lines
         return found
 
-    def on_terminal(self, *arguments: str, typed: bytes = b"", **environment: str) -> Ended:
-        """Run it on a new terminal, type something, and return all that it showed."""
-        pid, master = pty.fork()
-        if pid == 0:
-            os.chdir(self.home)
-            variables = {**self.environment, "COLUMNS": "200", **environment}
-            os.execve(self.command[0], [*self.command, *arguments], variables)
-        os.write(master, typed)
-        shown = b""
-        while data := _read(master):
-            shown += data
+    def on_terminal(self, *arguments: str, prompt: bytes = b"", typed: bytes = b"", **environment: str) -> Ended:
+        """Run it on a new terminal, type something once it shows `prompt`, and return all that it showed."""
+        master, terminal = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-c", ON_TERMINAL, *self.command, *arguments],
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            env={**self.environment, "COLUMNS": "200", **environment},
+            cwd=self.home,
+            start_new_session=True,
+        )
+        os.close(terminal)
+        shown = _talk(master, prompt, typed)
         os.close(master)
-        return Ended(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.replace(b"\r\n", b"\n"), "")
+        return Ended(process.wait(WAIT_SECS), shown.replace(b"\r\n", b"\n"), "")
+
+
+ON_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
+"""Makes stdin the controlling terminal, so that Ctrl-C is a signal, and becomes the program."""
+
+
+def _talk(master: int, prompt: bytes, typed: bytes) -> bytes:
+    """Return all that is shown until the end; type when the prompt is there, and again where nothing comes of it.
+
+    Ctrl-C between the prompt and the read that follows it is lost: a person presses it twice.
+    """
+    shown, asked = b"", False
+    while True:
+        if select.select([master], [], [], 1.0 if asked else WAIT_SECS)[0]:
+            data = _read(master)
+            shown += data
+            if not data:
+                return shown
+            if asked or not typed or prompt not in shown:
+                continue
+        else:
+            assert asked, f"nothing came after {shown!r}"
+        os.write(master, typed)
+        asked = True
 
 
 def _read(master: int) -> bytes:

@@ -150,7 +150,9 @@ def test_deleting_needs_yes_where_nobody_can_be_asked(ctl: Orbitctl) -> None:
 
 def test_pages_are_followed_to_the_end(ctl: Orbitctl, client: RawClient) -> None:
     """A list that takes two pages is shown whole, and --limit ends it where it says."""
-    ids = [client.call("session.create", config={"session_type": "local"})["id"] for _ in range(1_100)]
+    one = {"jsonrpc": "2.0", "method": "session.create", "params": {"config": {"session_type": "local"}}}
+    batches = [json.dumps([{**one, "id": number} for number in range(100)]) for _ in range(11)]
+    ids = [answer["result"]["id"] for batch in batches for answer in client.ask(batch)]
     assert ctl.ok("session", "list", "-q").lines == ids
     whole = ctl.ok("session", "list", "--json").json
     assert ([one["id"] for one in whole["sessions"]], whole["next_cursor"]) == (ids, None)

@@ -1,0 +1,235 @@
+"""Starting and stopping the daemon from the command line, on purpose and unasked."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from ctl_support import Orbitctl, Peer, read_line
+from support import WAIT_SECS, DaemonProcess, clean_environment
+
+from orbitctl.processes import Ending
+
+
+def socket_of(ctl: Orbitctl) -> Path:
+    return ctl.home / "run" / "orbit" / "orbitd.sock"
+
+
+def log_of(ctl: Orbitctl) -> Path:
+    return ctl.home / ".local" / "state" / "orbit" / "orbitd.log"
+
+
+def test_a_daemon_is_started_where_none_runs(lonely: Orbitctl) -> None:
+    """The first command starts a daemon, in a session of its own; the next one finds it."""
+    assert lonely.ok("session", "list", "-q").text == ""
+    pid = int(lonely.ok("status", "-q").text)
+    assert os.getsid(pid) == pid
+    assert os.readlink(f"/proc/{pid}/cwd") == "/"
+    assert [os.readlink(f"/proc/{pid}/fd/{number}") for number in (0, 1)] == ["/dev/null", "/dev/null"]
+    assert lonely.ok("status", "-q").text == f"{pid}\n"
+
+
+def test_the_log_of_a_started_daemon_is_private(lonely: Orbitctl) -> None:
+    """Its stderr goes to a file in the state folder that only the user can read."""
+    lonely.ok("session", "list")
+    assert stat.S_IMODE(log_of(lonely).stat().st_mode) == 0o600
+    assert "serving" in log_of(lonely).read_text()
+    assert "serving" in lonely.ok("daemon", "logs").text
+    assert lonely.ok("daemon", "logs", "-n", "0").text == ""
+
+
+@pytest.mark.parametrize(("words", "variables"), [(["--no-autostart"], {}), ([], {"ORBITCTL_NO_AUTOSTART": "1"})])
+def test_starting_can_be_turned_off(lonely: Orbitctl, words: list[str], variables: dict[str, str]) -> None:
+    """With --no-autostart or the variable, a missing daemon is exit code 3."""
+    ended = lonely("session", "list", *words, **variables)
+    assert (ended.code, ended.out) == (3, b"")
+    assert "no daemon is running" in ended.err
+    assert "hint: `orbitctl daemon start` starts it." in ended.err
+    assert not socket_of(lonely).exists()
+
+
+def test_clients_that_start_at_once_share_one_daemon(lonely: Orbitctl) -> None:
+    """However many commands find no daemon at the same moment, one is started and all succeed."""
+    runs = [
+        subprocess.Popen([*lonely.command, "daemon", "start", "-q"], env=lonely.environment, stdout=subprocess.PIPE)
+        for _ in range(6)
+    ]
+    pids = {run.communicate(timeout=WAIT_SECS)[0] for run in runs}
+    assert [run.returncode for run in runs] == [0] * 6
+    assert len(pids) == 1
+    assert log_of(lonely).read_text().count(" serving ") == 1
+
+
+def test_a_daemon_of_somebody_else_that_is_starting_is_waited_for(home: Path, lonely: Orbitctl) -> None:
+    """A client that loses the race for the database against another starter uses the winner."""
+    reader, writer = os.pipe()
+    other = subprocess.Popen(
+        [sys.executable, "-m", "orbitd", "--ready-fd", str(writer)],
+        env=lonely.environment,
+        cwd=home,
+        pass_fds=[writer],
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(writer)
+    assert lonely.ok("daemon", "start").code == 0
+    ready = os.read(reader, 10)
+    os.close(reader)
+    pid = int(lonely.ok("status", "-q").text)
+    assert (pid == other.pid) == (ready == b"ready\n")
+    lonely.ok("daemon", "stop")
+    other.wait(WAIT_SECS)
+
+
+def test_a_left_over_socket_is_replaced(lonely: Orbitctl) -> None:
+    """A socket that a killed daemon left is no obstacle."""
+    folder = socket_of(lonely).parent
+    folder.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(socket_of(lonely)))
+    assert lonely("session", "list", "--no-autostart").code == 3
+    assert lonely.ok("session", "list", "-q").text == ""
+
+
+def test_why_it_did_not_start_is_told(lonely: Orbitctl) -> None:
+    """The daemon's own reason and hint are shown, with exit code 3."""
+    folder = lonely.home / ".local" / "share" / "orbit"
+    folder.mkdir(parents=True, mode=0o755)
+    folder.chmod(0o755)
+    ended = lonely("session", "list")
+    assert ended.code == 3
+    assert f"orbitd did not start: {folder} is open to others (mode 0755)" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_database_that_serves_elsewhere_is_told(ctl: Orbitctl) -> None:
+    """Another socket for a database in use does not start a second daemon; who has it is told."""
+    ended = ctl("session", "list", "--socket", str(ctl.home / "run" / "o" / "s"))
+    assert ended.code == 3
+    assert "another orbitd serves this database" in ended.err
+
+
+def test_flags_and_variables_reach_the_started_daemon(lonely: Orbitctl) -> None:
+    """A relative socket and database mean the caller's folder, although the daemon runs elsewhere."""
+    (lonely.home / "d").mkdir(mode=0o700)
+    info = lonely.ok("daemon", "start", "--json", "--socket", "r/s", ORBITD_DATABASE="d/x.db").json
+    assert info["socket_path"] == str(lonely.home / "r" / "s")
+    assert info["database_path"] == str(lonely.home / "d" / "x.db")
+    lonely.ok("daemon", "stop", "--socket", "r/s")
+
+
+def test_the_socket_of_the_configuration_is_used(lonely: Orbitctl) -> None:
+    """The client reads socket_path from the same file as the daemon."""
+    folder = lonely.home / ".config" / "orbit"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text('[daemon]\nsocket_path = "~/c/s"\n')
+    assert lonely.ok("daemon", "start", "--json").json["socket_path"] == str(lonely.home / "c" / "s")
+
+
+def test_a_configuration_that_cannot_be_used_exits_with_2(lonely: Orbitctl) -> None:
+    """File and key are named."""
+    folder = lonely.home / ".config" / "orbit"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text("[daemon]\nsockt = 1\n")
+    for words in (["session", "list"], ["config", "check"], ["status"]):
+        ended = lonely(*words)
+        assert ended.code == 2
+        assert f"{folder}/config.toml: unknown key `sockt`" in ended.err
+
+
+def test_stop_waits_for_the_end(lonely: Orbitctl) -> None:
+    """After stop the database's lock is free and the socket gone; stopping again says so and succeeds."""
+    pid = int(lonely.ok("daemon", "start", "-q").text)
+    ended = lonely.ok("daemon", "stop")
+    assert ended.err == f"orbitd stopped (pid {pid})\n"
+    assert not socket_of(lonely).exists()
+    with (lonely.home / ".local" / "share" / "orbit" / "sessions.db.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert lonely.ok("daemon", "stop").err == "orbitd is not running\n"
+
+
+def test_restart_runs_another_process(lonely: Orbitctl) -> None:
+    """Restart works with and without a daemon, and keeps what is stored."""
+    first = int(lonely.ok("daemon", "restart", "-q").text)
+    found = lonely.id("session", "create")
+    second = int(lonely.ok("daemon", "restart", "-q").text)
+    assert first != second
+    assert lonely.ok("session", "list", "-q").lines == [found]
+
+
+def test_start_says_who_runs(ctl: Orbitctl, daemon: DaemonProcess) -> None:
+    """Starting what runs already succeeds and starts nothing."""
+    assert ctl.ok("daemon", "start", "-q").text == f"{daemon.pid}\n"
+    assert "orbitd runs already" in ctl.ok("daemon", "start").err
+
+
+def test_run_stays_in_the_foreground(home: Path) -> None:
+    """`daemon run` becomes orbitd itself, with the flags that it was given."""
+    environment = clean_environment(home)
+    command = [sys.executable, "-m", "orbitctl", "daemon", "run", "--log-format", "json", "--socket", "run/f/s"]
+    with subprocess.Popen(command, env=environment, cwd=home, stderr=subprocess.PIPE) as run:
+        assert run.stderr is not None
+        line = next(line for line in run.stderr if b'"serving"' in line)
+        assert f'"pid":{run.pid}'.encode() in line
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(WAIT_SECS) == 0
+
+
+def test_logs_that_are_not_there_are_told(lonely: Orbitctl) -> None:
+    """Without a log the command says where it would be."""
+    ended = lonely("daemon", "logs")
+    assert ended.code == 4
+    assert str(log_of(lonely)) in ended.err
+
+
+def test_the_end_of_a_process_is_seen() -> None:
+    """Ending waits by event, tells a process that runs on, and one that has gone already."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        ending = Ending(process.pid)
+        assert not ending.wait(0)
+        process.communicate()
+        assert ending.wait(WAIT_SECS)
+        ending.close()
+    gone = Ending(process.pid)
+    assert gone.wait(0)
+    gone.close()
+
+
+def test_ctrl_c_exits_with_130(lonely: Orbitctl) -> None:
+    """An interrupt in the middle of a call ends it quietly."""
+    asked, over = threading.Event(), threading.Event()
+
+    def hold(connection: socket.socket) -> None:
+        read_line(connection)
+        asked.set()
+        over.wait(WAIT_SECS)
+
+    peer = Peer(lonely.home / "s", hold)
+    command = [*lonely.command, "session", "list", "--socket", "s"]
+    with subprocess.Popen(
+        command, env=lonely.environment, cwd=lonely.home, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as run:
+        assert asked.wait(WAIT_SECS)
+        run.send_signal(signal.SIGINT)
+        out, err = run.communicate(timeout=WAIT_SECS)
+    over.set()
+    peer.close()
+    assert (run.returncode, out, err.strip()) == (130, b"", b"")
+
+
+def test_a_stopped_daemon_is_a_timeout(ctl: Orbitctl, daemon: DaemonProcess) -> None:
+    """A daemon that hangs is exit code 6 after --timeout."""
+    os.kill(daemon.pid, signal.SIGSTOP)
+    try:
+        ended = ctl("session", "list", "--timeout", "0.2")
+    finally:
+        os.kill(daemon.pid, signal.SIGCONT)
+    assert ended.code == 6
+    assert "no answer within 0.2 s" in ended.err

@@ -1,0 +1,218 @@
+"""`status`, `stats`, `version`, `doctor`, `config` and `maintenance`."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+from ctl_support import Orbitctl
+from support import DaemonProcess
+
+from orbitctl import health
+from protocol import PROTOCOL_VERSION, VERSION
+
+
+def test_status_tells_how_the_daemon_is(ctl: Orbitctl, daemon: DaemonProcess) -> None:
+    """Version, process, paths and counts are there at a glance."""
+    ctl.ok("session", "create")
+    shown = dict(line.split(":", 1) for line in ctl.ok("status").lines)
+    assert shown["orbitd"].split() == ["running,", "version", f"{VERSION},", "pid", str(daemon.pid)]
+    assert shown["socket"].strip() == str(daemon.socket_path)
+    assert shown["database"].strip().startswith(str(daemon.database_path))
+    assert shown["sessions"].strip() == "1 active, 0 detached, 0 terminated, 0 archived"
+
+
+def test_status_of_no_daemon_exits_with_3(lonely: Orbitctl) -> None:
+    """Status says that none runs, where it would be, and starts none."""
+    for _ in range(2):
+        ended = lonely("status")
+        assert ended.code == 3
+        assert ended.lines[0].split() == ["orbitd:", "not", "running"]
+    assert lonely("status", "--json").json["running"] is False
+
+
+def test_status_as_json(ctl: Orbitctl, daemon: DaemonProcess) -> None:
+    """--json has both results as the daemon gave them."""
+    found = ctl.ok("status", "--json").json
+    assert found["running"] is True
+    assert found["info"]["pid"] == daemon.pid
+    assert found["stats"]["total_sessions"] == 0
+    assert found["warnings"] == []
+
+
+def test_stats_are_counted(ctl: Orbitctl) -> None:
+    """Stats shows every count; --json is the daemon's result."""
+    ctl.ok("workspace", "create", "w")
+    assert ["total workspaces", "1"] in [re.split(r":\s+", line) for line in ctl.ok("stats").lines]
+    assert ctl.ok("stats", "--json").json["total_workspaces"] == 1
+
+
+def test_version_tells_both(ctl: Orbitctl, lonely: Orbitctl) -> None:
+    """The daemon's version is told if one runs; none is started for it."""
+    ours = f"orbitctl {VERSION} (protocol {PROTOCOL_VERSION})"
+    assert ctl.ok("version").lines == [ours, f"orbitd {VERSION} (protocol {PROTOCOL_VERSION})"]
+    ctl.ok("daemon", "stop")
+    assert lonely.ok("version").lines == [ours, "orbitd is not running"]
+    assert lonely.ok("version", "--json").json["orbitd"] is None
+
+
+def test_doctor_is_content_with_a_healthy_daemon(ctl: Orbitctl) -> None:
+    """Every check is ok, and the exit code is 0."""
+    report = ctl.ok("doctor", "--json").json
+    assert report["ok"] is True
+    states = {check["check"]: check["state"] for check in report["checks"]}
+    assert {"configuration", "database folder", "disk room", "file system", "daemon", "protocol", "database"} <= set(
+        states
+    )
+    assert [check for check in report["checks"] if check["state"] == "fail"] == []
+    assert ctl.ok("doctor").lines[-1].startswith(f"{len(states)} checks: 0 failed")
+
+
+def test_doctor_warns_where_no_daemon_runs(lonely: Orbitctl) -> None:
+    """A daemon that is not running is a warning with the next step, and none is started."""
+    ended = lonely.ok("doctor")
+    assert "warn  daemon: no daemon is running" in ended.text
+    assert "-> `orbitctl daemon start`" in ended.text
+
+
+def test_doctor_finds_an_open_folder(ctl: Orbitctl, daemon: DaemonProcess) -> None:
+    """A folder that others can enter fails, with the command that closes it."""
+    folder = daemon.database_path.parent
+    folder.chmod(0o755)
+    ended = ctl("doctor")
+    assert ended.code == 1
+    assert f"fail  database folder: {folder} is open to others (mode 0755)" in ended.text
+    assert f"-> chmod 700 '{folder}'" in ended.text
+
+
+def test_doctor_finds_a_damaged_snapshot(ctl: Orbitctl, daemon: DaemonProcess) -> None:
+    """A snapshot whose bytes were changed behind the daemon's back fails the database's check."""
+    ctl.ok("session", "create", "--name", "web")
+    found = ctl.id("snapshot", "save", "web", stdin=b"screen" * 1000)
+    daemon.stop()
+    with sqlite3.connect(daemon.database_path) as database:
+        database.execute("UPDATE session_snapshots SET terminal_buffer = zeroblob(length(terminal_buffer))")
+    database.close()
+    daemon.start()
+    ended = ctl("doctor")
+    assert ended.code == 1
+    assert found in ended.text
+    assert ctl("maintenance", "check").code == 1
+    assert ctl("snapshot", "show", found).code == 1
+
+
+def test_doctor_names_a_bad_configuration(lonely: Orbitctl) -> None:
+    """A configuration that cannot be used fails, and what depends on it is not guessed."""
+    folder = lonely.home / ".config" / "orbit"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text("[nope]\n")
+    ended = lonely("doctor")
+    assert ended.code == 1
+    assert "fail  configuration: " in ended.text
+
+
+def test_a_network_file_system_is_refused(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """A database on NFS fails, whatever lies above it is fine."""
+    monkeypatch.setattr(health, "_linux_mounts", lambda: {"/": "ext4", str(home): "nfs4"})
+    monkeypatch.setattr("sys.platform", "linux")
+    found = health.local_disk(str(home / "not" / "there.db"))
+    assert (found.state, "nfs4" in found.message) == ("fail", True)
+    assert health.local_disk("/").state == "ok"
+
+
+def test_config_path_show_and_check(lonely: Orbitctl) -> None:
+    """The file's path, the settings that hold, and whether a file can be used."""
+    path = lonely.home / ".config" / "orbit" / "config.toml"
+    assert lonely.ok("config", "path").text == f"{path}\n"
+    assert lonely.ok("config", "check").text == f"{path}: not there; the defaults hold\n"
+    path.parent.mkdir(parents=True)
+    path.write_text("[session]\nsnapshot_retention_count = 3\n")
+    assert lonely.ok("config", "check").text == f"{path}: ok\n"
+    shown = lonely.ok("config", "show")
+    assert "snapshot_retention_count = 3" in shown.lines
+    assert "restore_sessions_on_startup = true" in shown.lines
+    again = lonely.home / "again.toml"
+    again.write_bytes(shown.out)
+    assert lonely.ok("config", "show", ORBITD_CONFIG=str(again)).out == shown.out
+    assert lonely("config", "check", "nowhere.toml").code == 2
+    assert not (lonely.home / "run" / "orbit").exists()
+
+
+def test_maintenance_tells_what_it_did(ctl: Orbitctl) -> None:
+    """Each task says its count, and --json is the daemon's result."""
+    ctl.ok("session", "create", "--name", "web")
+    for _ in range(3):
+        ctl.ok("snapshot", "save", "web", stdin=b"x")
+    assert ctl.ok("maintenance", "cleanup", "--keep", "1").text == "deleted 2 snapshots\n"
+    assert ctl.ok("maintenance", "auto-save", "--json").json == {"saved": 0}
+    assert ctl.ok("maintenance", "vacuum").text.startswith("freed ")
+    assert ctl.ok("maintenance", "check").text == "ok\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "archived"), [("30d", 0), ("2000-01-01", 0), ("2999-01-01T00:00:00Z", 1), ("0s", 1)]
+)
+def test_archive_takes_times_and_spans(ctl: Orbitctl, before: str, archived: int) -> None:
+    """--before is a date, a time or how long ago."""
+    ctl.ok("session", "create", "--name", "web")
+    ctl.ok("session", "terminate", "web")
+    assert ctl.ok("maintenance", "archive", "--before", before, "--json").json == {"archived": archived}
+    assert len(ctl.ok("session", "list", "-q", "--status", "archived").lines) == archived
+
+
+def test_a_backup_goes_beside_the_database_or_where_it_is_told(ctl: Orbitctl, daemon: DaemonProcess) -> None:
+    """Without a path the backup has the time in its name; a relative path is the caller's."""
+    ctl.ok("session", "create", "--name", "web")
+    usual = Path(ctl.ok("maintenance", "backup", "-q").text.strip())
+    assert usual.parent == daemon.database_path.parent / "backups"
+    told = Path(ctl.ok("maintenance", "backup", "mine.db", "-q").text.strip())
+    assert told == ctl.home / "mine.db"
+    for path in (usual, told):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        with sqlite3.connect(path) as database:
+            assert database.execute("SELECT name FROM sessions").fetchall() == [("web",)]
+        database.close()
+    assert f"ok    backup: {usual}" in ctl.ok("doctor").text
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_are_sound(lonely: Orbitctl, shell: str) -> None:
+    """The script is one that its shell reads without complaint."""
+    script = lonely.ok("completion", shell).out
+    assert b"_ORBITCTL_COMPLETE" in script
+    if program := shutil.which(shell):
+        (lonely.home / "script").write_bytes(script)
+        assert lonely.shell(f"{program} -n {lonely.home}/script").code == 0
+
+
+def complete(ctl: Orbitctl, *words: str) -> list[str]:
+    """Return what bash would be offered for the last word."""
+    variables = {
+        "_ORBITCTL_COMPLETE": "bash_complete",
+        "COMP_WORDS": " ".join(["orbitctl", *words]),
+        "COMP_CWORD": str(len(words)),
+    }
+    return [line.partition(",")[2] for line in ctl.ok(**variables).lines if line]
+
+
+def test_completion_offers_commands_and_names(ctl: Orbitctl) -> None:
+    """Commands, sessions and workspaces are offered; a name that a shell would split, by its id."""
+    ctl.ok("session", "create", "--name", "web")
+    blank = ctl.id("session", "create", "--name", "two words")
+    ctl.ok("workspace", "create", "shop")
+    assert complete(ctl, "session", "te") == ["terminate"]
+    assert complete(ctl, "session", "show", "w") == ["web"]
+    assert set(complete(ctl, "session", "show", "")) == {"web", blank}
+    assert complete(ctl, "session", "move", "web", "") == ["shop"]
+    assert complete(ctl, "session", "list", "--workspace", "s") == ["shop"]
+
+
+def test_completion_without_a_daemon_is_silent(lonely: Orbitctl) -> None:
+    """No daemon is started for a completion, and nothing is said."""
+    assert complete(lonely, "session", "show", "") == []
+    assert not os.path.exists(lonely.home / "run" / "orbit" / "orbitd.sock")

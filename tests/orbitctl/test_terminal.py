@@ -1,0 +1,86 @@
+"""On a terminal: tables, colours, friendly times, questions."""
+
+from __future__ import annotations
+
+import pytest
+from ctl_support import Orbitctl
+from support import RawClient
+
+
+def test_a_table_is_drawn_with_colours(ctl: Orbitctl) -> None:
+    """Ids are short, times friendly, and the status has its colour."""
+    found = ctl.id("session", "create", "--name", "web")
+    shown = ctl.on_terminal("session", "list").text
+    assert found not in shown
+    assert found[:8] in shown
+    assert " ago" in shown or "just now" in shown
+    assert "\x1b[32mactive" in shown
+
+
+@pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_colours_can_be_turned_off(ctl: Orbitctl, variables: dict[str, str]) -> None:
+    """NO_COLOR and TERM=dumb leave no colour."""
+    ctl.ok("session", "create", "--name", "web")
+    shown = ctl.on_terminal("session", "list", **variables).text
+    assert "web" in shown
+    assert "\x1b[3" not in shown
+
+
+def test_a_dumb_terminal_gets_plain_text(ctl: Orbitctl) -> None:
+    """TERM=dumb gets no escape at all."""
+    ctl.ok("session", "create")
+    assert "\x1b" not in ctl.on_terminal("session", "list", TERM="dumb").text
+
+
+def test_errors_are_coloured_on_a_terminal_only(ctl: Orbitctl) -> None:
+    """The label of an error is red on a terminal, and plain with NO_COLOR."""
+    assert "\x1b[31;1merror:\x1b[0m" in ctl.on_terminal("session", "show", "nosuch").text
+    assert "\x1b" not in ctl.on_terminal("session", "show", "nosuch", NO_COLOR="1").text
+
+
+def test_an_empty_list_says_what_to_do(ctl: Orbitctl) -> None:
+    """On a terminal an empty list tells how to make the first."""
+    assert ctl.on_terminal("session", "list").lines == ["no sessions; `orbitctl session create` makes one"]
+    assert "orbitctl workspace create" in ctl.on_terminal("workspace", "list").text
+
+
+@pytest.mark.parametrize(("typed", "code"), [(b"y\n", 0), (b"n\n", 1), (b"\n", 1), (b"\x03", 130)])
+def test_deleting_asks(ctl: Orbitctl, typed: bytes, code: int) -> None:
+    """Only yes deletes; no, nothing and Ctrl-C keep the session."""
+    found = ctl.id("session", "create", "--name", "web")
+    ended = ctl.on_terminal("session", "delete", "web", prompt=b"[y/N]:", typed=typed)
+    assert f"Delete session web ({found[:8]}) and its snapshots? [y/N]:" in ended.text
+    assert ended.code == code
+    assert ctl.ok("session", "list", "-q").lines == ([] if code == 0 else [found])
+
+
+def test_yes_does_not_ask(ctl: Orbitctl) -> None:
+    """--yes deletes without a question."""
+    ctl.ok("session", "create", "--name", "web")
+    shown = ctl.on_terminal("session", "delete", "web", "--yes")
+    assert (shown.code, "?" in shown.text) == (0, False)
+
+
+def test_stored_controls_do_not_reach_a_terminal(ctl: Orbitctl, client: RawClient) -> None:
+    """Neither a table nor JSON lets a stored command steer the terminal."""
+    config = {"session_type": "local", "command": "\x1b]0;owned\x07\x9b2J\x7f"}
+    found = client.call("session.create", config=config)["id"]
+    for words in (["session", "list"], ["session", "show", found], ["session", "list", "--json"]):
+        shown = ctl.on_terminal(*words, NO_COLOR="1").out
+        assert b"owned" in shown
+        for control in (b"\x1b]", b"\x07", "\x9b".encode(), b"\x7f"):
+            assert control not in shown
+
+
+def test_markup_in_a_name_is_no_markup(ctl: Orbitctl) -> None:
+    """What looks like rich's markup is shown as it is."""
+    ctl.ok("session", "create", "--name", "[red]x[/red] :smile:")
+    assert "[red]x[/red] :smile:" in ctl.on_terminal("session", "list").text
+
+
+def test_a_screen_is_not_waited_for_on_a_terminal(ctl: Orbitctl) -> None:
+    """`snapshot save` without a file does not hang on a terminal's stdin."""
+    ctl.ok("session", "create", "--name", "web")
+    ended = ctl.on_terminal("snapshot", "save", "web")
+    assert ended.code == 2
+    assert "give a FILE" in ended.text
