@@ -16,6 +16,7 @@ from collections.abc import Generator
 from typing import Any
 
 from orbitd.store.core import Core, open_core
+from orbitd.store.program_api import ProgramMethods
 from orbitd.store.session_api import SessionMethods
 from orbitd.store.snapshot_api import SnapshotMethods
 from orbitd.store.upkeep_api import UpkeepMethods
@@ -26,7 +27,7 @@ from protocol.errors import StorageError
 _log = logging.getLogger(__name__)
 
 
-class SessionManager(SessionMethods, SnapshotMethods, WorkspaceMethods, UpkeepMethods):
+class SessionManager(SessionMethods, ProgramMethods, SnapshotMethods, WorkspaceMethods, UpkeepMethods):
     """Sessions, snapshots and workspaces of one database; made by `open`."""
 
     def __init__(self, core: Core) -> None:

@@ -10,19 +10,11 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from protocol.params import ById, Params
-from protocol.types import Cells, Id, Session
+from protocol.types import Cells, Environment, Id, Session, check_environment
 
 MAX_SCREEN_CELLS = 1_000_000
 MAX_INPUT_BYTES = 1024 * 1024
-Environment = Annotated[dict[str, str], Meta(max_length=10_000)]
 ScreenFormat = Literal["text", "vt", "html"]
-
-
-def check_environment(environment: dict[str, str] | None) -> None:
-    """Refuse what execve(2) cannot take. Raises: ValueError."""
-    for name, value in (environment or {}).items():
-        if not name or "=" in name or "\0" in name or "\0" in value:
-            raise ValueError("`env` may hold no empty name, no `=` in a name and no NUL")
 
 
 def check_size(cols: int, rows: int) -> None:

@@ -35,6 +35,7 @@ Name = Annotated[
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 Cells = Annotated[int, Meta(ge=1, le=65_535, description="Columns or rows (an unsigned short, as in ioctl_tty(2)).")]
 PageSize = Annotated[int, Meta(ge=1, le=MAX_PAGE_SIZE, description="The most entries to answer with.")]
+Environment = Annotated[dict[str, str], Meta(max_length=10_000)]
 Timestamp = Annotated[datetime, Meta(tz=True)]
 Cursor = Annotated[
     str, Meta(min_length=1, max_length=MAX_NAME_LENGTH, description="`next_cursor` of the page before this one.")
@@ -46,12 +47,21 @@ def has_control_characters(text: str) -> bool:
     return any(ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0 for character in text)
 
 
+def check_environment(environment: dict[str, str] | None) -> None:
+    """Refuse what execve(2) cannot take. Raises: ValueError."""
+    for name, value in (environment or {}).items():
+        if not name or "=" in name or "\0" in name or "\0" in value:
+            raise ValueError("`env` may hold no empty name, no `=` in a name and no NUL")
+
+
 class SessionConfig(Struct, frozen=True, kw_only=True):
     """What a session runs and where.
 
     `ssh` needs a host; `local` takes none of host, port and username. `command` is split
     as a POSIX shell would, without running one. `workspace_id` is where the session
-    belongs now.
+    belongs now. `cwd` and `env` are for the program; `env` is stored and shown. After a reboot
+    a program is started again if `restart` says so; `reconnect` starts ssh again when it has
+    lost its connection.
     """
 
     session_type: SessionType
@@ -60,17 +70,27 @@ class SessionConfig(Struct, frozen=True, kw_only=True):
     username: Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH)] | None = None
     workspace_id: Id | None = None
     command: Annotated[str, Meta(max_length=65_536)] | None = None
+    cwd: Annotated[str, Meta(min_length=1, max_length=4_096)] | None = None
+    env: Environment | None = None
+    restart: bool = False
+    reconnect: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what ssh would misread. Raises: ValueError."""
+        """Refuse what ssh or execve would misread. Raises: ValueError."""
         if self.session_type == "ssh" and self.host is None:
             raise ValueError("`host` is required where `session_type` is `ssh`")
         if self.session_type == "local":
             self._refuse_remote_fields()
         for field in ("host", "username"):
             _check_ssh_word(field, getattr(self, field))
-        if self.command is not None and "\0" in self.command:
-            raise ValueError("`command` may not hold a NUL")
+        for field in ("command", "cwd"):
+            if "\0" in (getattr(self, field) or ""):
+                raise ValueError(f"`{field}` may not hold a NUL")
+        if self.cwd is not None and not self.cwd.startswith("/"):
+            raise ValueError("`cwd` must be an absolute path")
+        if self.reconnect and self.session_type != "ssh":
+            raise ValueError("`reconnect` is for `session_type` `ssh` only")
+        check_environment(self.env)
 
     def _refuse_remote_fields(self) -> None:
         for field in ("host", "port", "username"):
@@ -95,7 +115,9 @@ class SessionConfigInput(SessionConfig, frozen=True, kw_only=True, forbid_unknow
 class Session(Struct, frozen=True, kw_only=True):
     """One terminal: `active` (somebody is at it), `detached` (kept) or `terminated` (ended).
 
-    `archived` is the status of a terminated session that was moved out of the way.
+    `archived` is the status of a terminated session that was moved out of the way. `live` says
+    that its program runs in a terminal of orbitd's; `pid`, `clients` and the size, title and
+    folder are then those of now, else the last ones. Sizes are in cells.
     """
 
     id: str
@@ -106,6 +128,16 @@ class Session(Struct, frozen=True, kw_only=True):
     status: SessionStatus
     config: SessionConfig
     workspace_id: str | None
+    live: bool = False
+    pid: int | None = None
+    exit_code: int | None = None
+    exit_signal: int | None = None
+    cols: int | None = None
+    rows: int | None = None
+    title: str | None = None
+    cwd: str | None = None
+    clients: int = 0
+    last_saved_at: Timestamp | None = None
 
 
 class SnapshotInfo(Struct, frozen=True, kw_only=True):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
+from msgspec.structs import replace
 
 from orbitd.store.clock import from_text, to_text
 from protocol.types import Session, SessionConfig, Workspace, WorkspaceLayout
@@ -13,11 +15,29 @@ from protocol.types import Session, SessionConfig, Workspace, WorkspaceLayout
 T = TypeVar("T")
 Row = tuple[Any, ...]
 
-SESSION_COLUMNS = "seq, id, name, session_type, created_at, last_active, status, config, workspace_id"
+SESSION_COLUMNS = "seq, id, name, session_type, created_at, last_active, status, config, workspace_id, program"
 WORKSPACE_COLUMNS = "seq, id, name, created_at, layout, active_session_id"
 
 _config = msgspec.json.Decoder(SessionConfig)
 _layout = msgspec.json.Decoder(WorkspaceLayout)
+
+
+class Program(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is stored of a session's program; the fields of a Session that have these names."""
+
+    live: bool = False
+    exit_code: int | None = None
+    exit_signal: int | None = None
+    cols: int | None = None
+    rows: int | None = None
+    title: str | None = None
+    cwd: str | None = None
+    last_saved_at: datetime | None = None
+
+
+_NO_PROGRAM = Program()
+_PROGRAM_FIELDS = Program.__struct_fields__
+_program = msgspec.json.Decoder(Program)
 
 
 class Stored(Struct, Generic[T], frozen=True):
@@ -34,7 +54,7 @@ def to_json(value: Struct) -> str:
 
 def session_of(row: Row) -> Stored[Session]:
     """Read a row of SESSION_COLUMNS."""
-    seq, session_id, name, session_type, created_at, last_active, status, config, workspace_id = row
+    seq, session_id, name, session_type, created_at, last_active, status, config, workspace_id, program = row
     session = Session(
         id=session_id,
         name=name,
@@ -45,6 +65,8 @@ def session_of(row: Row) -> Stored[Session]:
         config=_config.decode(config),
         workspace_id=workspace_id,
     )
+    if program is not None:
+        session = replace(session, **structs.asdict(_program.decode(program)))
     return Stored(seq, session)
 
 
@@ -59,7 +81,13 @@ def session_values(session: Session) -> Row:
         session.status,
         to_json(session.config),
         session.workspace_id,
+        _program_json(session),
     )
+
+
+def _program_json(session: Session) -> str | None:
+    program = Program(**{field: getattr(session, field) for field in _PROGRAM_FIELDS})
+    return None if program == _NO_PROGRAM else to_json(program)
 
 
 def workspace_of(row: Row) -> Stored[Workspace]:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from orbitd.store import lookup
 from orbitd.store.cache import Change
-from orbitd.store.clock import now, to_text
+from orbitd.store.clock import now
 from orbitd.store.rows import SESSION_COLUMNS, WORKSPACE_COLUMNS, Stored, session_of, session_values, workspace_of
 from protocol.errors import InvalidTransition, NameTaken
 from protocol.types import Session, SessionStatus, Workspace
@@ -38,8 +38,8 @@ def create(connection: sqlite3.Connection, session: Session) -> Change[Session]:
     if session.workspace_id is not None:
         lookup.workspace(connection, session.workspace_id)
     cursor = connection.execute(
-        "INSERT INTO sessions (id, name, session_type, created_at, last_active, status, config, workspace_id)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO sessions (id, name, session_type, created_at, last_active, status, config, workspace_id, program)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         session_values(session),
     )
     assert cursor.lastrowid is not None
@@ -102,20 +102,48 @@ def in_workspace(session: Session, workspace_id: str | None) -> Session:
     return replace(session, workspace_id=workspace_id, config=replace(session.config, workspace_id=workspace_id))
 
 
+def start_program(connection: sqlite3.Connection, session_id: str, cols: int, rows: int) -> Change[Session]:
+    """Note that a session's program runs, with nobody at it. Raises: SessionNotFound, NameTaken."""
+    stored = lookup.session(connection, session_id)
+    if stored.item.status == "terminated":
+        _refuse_taken(connection, stored.item.name, session_id)
+    started = replace(stored.item, status="detached", live=True, cols=cols, rows=rows, last_active=now())
+    return _update(connection, stored, replace(started, exit_code=None, exit_signal=None))
+
+
+def end_program(
+    connection: sqlite3.Connection,
+    session_id: str,
+    *,
+    status: SessionStatus,
+    exit_code: int | None,
+    exit_signal: int | None,
+) -> Change[Session]:
+    """Note that a session's program runs no more, and how it ended. Raises: SessionNotFound."""
+    stored = lookup.session(connection, session_id)
+    ended = replace(stored.item, status=status, live=False, exit_code=exit_code, exit_signal=exit_signal)
+    return _update(connection, stored, replace(ended, last_active=now()))
+
+
+def mark_saved(
+    connection: sqlite3.Connection, session_id: str, moment: datetime, **seen: int | str | None
+) -> Stored[Session]:
+    """Note that a session's screen was saved, and the size, title and folder that it had. Raises: SessionNotFound."""
+    stored = lookup.session(connection, session_id)
+    known = {field: value for field, value in seen.items() if value is not None}
+    session = replace(stored.item, last_active=moment, last_saved_at=moment, **known)
+    update_row(connection, session)
+    return Stored(stored.seq, session)
+
+
 def update_row(connection: sqlite3.Connection, session: Session) -> None:
     """Write all of a session that can change."""
-    _, name, _, _, last_active, status, config, workspace_id = session_values(session)
+    _, name, _, _, last_active, status, config, workspace_id, program = session_values(session)
     connection.execute(
-        "UPDATE sessions SET name = ?, last_active = ?, status = ?, config = ?, workspace_id = ? WHERE id = ?",
-        (name, last_active, status, config, workspace_id, session.id),
+        "UPDATE sessions SET name = ?, last_active = ?, status = ?, config = ?, workspace_id = ?, program = ?"
+        " WHERE id = ?",
+        (name, last_active, status, config, workspace_id, program, session.id),
     )
-
-
-def mark_active(connection: sqlite3.Connection, session_id: str, moment: datetime) -> Stored[Session]:
-    """Set last_active where something was done with the session. Raises: SessionNotFound."""
-    stored = lookup.session(connection, session_id)
-    connection.execute("UPDATE sessions SET last_active = ? WHERE id = ?", (to_text(moment), session_id))
-    return Stored(stored.seq, replace(stored.item, last_active=moment))
 
 
 def leave_front(connection: sqlite3.Connection, session_id: str) -> tuple[Stored[Workspace], ...]:

@@ -61,6 +61,7 @@ class SnapshotMethods:
         rows: int | None = None,
         format: SnapshotFormat = "opaque",  # noqa: A002  # the field's own name
         native_state: bytes | None = None,
+        title: str | None = None,
         cwd: str | None = None,
     ) -> SnapshotInfo:
         """Save a session's screen.
@@ -73,6 +74,7 @@ class SnapshotMethods:
             rows: Its height.
             format: `vt` for what orbitd made itself.
             native_state: The emulator's own state.
+            title: The terminal's title.
             cwd: The program's folder.
 
         Raises:
@@ -82,7 +84,9 @@ class SnapshotMethods:
         screen = checks.screen(
             Screen(terminal_buffer=terminal_buffer, scrollback=scrollback, native_state=native_state)
         )
-        new = NewSnapshot(session_id=session_id, screen=screen, format=format, cols=cols, rows=rows, cwd=cwd)
+        new = NewSnapshot(
+            session_id=session_id, screen=screen, format=format, cols=cols, rows=rows, title=title, cwd=cwd
+        )
         async with self._core.chain_lock(session_id):
             return await _until_fresh(lambda: self._try_save(new))
 

@@ -73,13 +73,16 @@ class NewSnapshot(Struct, frozen=True, kw_only=True):
     format: SnapshotFormat
     cols: int | None
     rows: int | None
+    title: str | None
     cwd: str | None
 
 
 def save(connection: sqlite3.Connection, new: NewSnapshot, plan: SavePlan) -> Change[SnapshotInfo]:
     """Add a snapshot and rewrite the one before it. Raises: SessionNotFound, Stale."""
     moment = now()
-    session = sessions.mark_active(connection, new.session_id, moment)
+    session = sessions.mark_saved(
+        connection, new.session_id, moment, cols=new.cols, rows=new.rows, title=new.title, cwd=new.cwd
+    )
     newest = connection.execute(
         "SELECT id FROM session_snapshots WHERE session_id = ? ORDER BY seq DESC LIMIT 1", (new.session_id,)
     ).fetchone()

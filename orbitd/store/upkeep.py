@@ -46,7 +46,6 @@ WITH_MORE_THAN = "SELECT session_id FROM session_snapshots GROUP BY session_id H
 _MOST_FINDINGS = 100
 
 _ARCHIVED = f"SELECT {SESSION_COLUMNS} FROM archived_sessions WHERE id = ?"  # noqa: S608  # a constant of ours
-_RESTORE = f"INSERT INTO sessions ({SESSION_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  # a constant
 
 
 def write_touches(connection: sqlite3.Connection, touches: dict[str, datetime], moment: datetime) -> int:
@@ -95,7 +94,7 @@ def restore_archived(connection: sqlite3.Connection, session_id: str) -> Change[
     stored = session_of(row)
     session = replace(_without_lost_workspace(connection, stored.item), status="terminated")
     connection.execute(
-        "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (stored.seq, *session_values(session))
+        "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (stored.seq, *session_values(session))
     )
     connection.execute(
         "INSERT INTO session_snapshots SELECT * FROM archived_snapshots WHERE session_id = ?", (session_id,)
@@ -175,7 +174,7 @@ def _bad_snapshots(connection: sqlite3.Connection) -> Iterator[str]:
 def _move_away(connection: sqlite3.Connection, session_id: str) -> None:
     connection.execute(
         "INSERT INTO archived_sessions SELECT seq, id, name, session_type, created_at, last_active, 'archived', config,"
-        " workspace_id FROM sessions WHERE id = ?",
+        " workspace_id, program FROM sessions WHERE id = ?",
         (session_id,),
     )
     connection.execute(

@@ -1,0 +1,53 @@
+"""The SessionManager's methods for what is known of programs; `orbitd.live` runs them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from orbitd.store import sessions
+from orbitd.store.core import Core
+from protocol.types import Session, SessionStatus
+
+
+class ProgramMethods:
+    """Note that programs start and end."""
+
+    _core: Core
+
+    async def start_program(self, session_id: str, cols: int, rows: int) -> Session:
+        """Note that a session's program runs, with nobody at it yet.
+
+        Args:
+            session_id: Of a session that is not archived.
+            cols: The terminal's width in cells.
+            rows: Its height.
+
+        Raises:
+            SessionNotFound: No session has the id.
+            NameTaken: It was terminated, and another one has its name now.
+        """
+        work = partial(sessions.start_program, session_id=session_id, cols=cols, rows=rows)
+        return await self._core.change_session(work)
+
+    async def end_program(
+        self, session_id: str, status: SessionStatus, exit_code: int | None = None, exit_signal: int | None = None
+    ) -> Session:
+        """Note that a session's program runs no more.
+
+        Args:
+            session_id: Of a session that is not archived.
+            status: What it is from now on.
+            exit_code: How the program ended, or
+            exit_signal: what ended it; neither where nobody knows.
+
+        Raises:
+            SessionNotFound: No session has the id.
+        """
+        work = partial(
+            sessions.end_program,
+            session_id=session_id,
+            status=status,
+            exit_code=exit_code,
+            exit_signal=exit_signal,
+        )
+        return await self._core.change_session(work)
