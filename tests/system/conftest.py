@@ -53,6 +53,7 @@ class UserManager:
     process: subprocess.Popen
     environ: dict[str, str]
     uid: int | None
+    groups: list[Path]
 
     @property
     def socket(self) -> Path:
@@ -79,7 +80,7 @@ class UserManager:
     def run(
         self, *command: str, check: bool = True, uid: int | None = None, **environ: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the session of this manager."""
+        """Run a command in the session of this manager; what it leaves behind ends with the manager."""
         done = subprocess.run(
             command,
             env={**self.environ, **environ},
@@ -91,6 +92,7 @@ class UserManager:
             user=uid,
             group=uid,
             extra_groups=None if uid is None else [],
+            preexec_fn=None if uid is not None else lambda: _join(self.groups, "session"),
         )
         assert not check or done.returncode == 0, f"{command} ended with {done.returncode}: {done.stdout}{done.stderr}"
         return done
@@ -164,8 +166,8 @@ def user_manager(uid: int | None = None) -> Iterator[UserManager]:
         pytest.skip("only root can make a namespace that looks booted, or run another user's manager")
     folder = Path(tempfile.mkdtemp(prefix="o", dir="/tmp"))
     try:
-        with _control_group(folder.name, uid) as procs:
-            booted = _boot(folder, procs, uid)
+        with _control_groups(folder.name, uid) as groups:
+            booted = _boot(folder, groups, uid)
             try:
                 yield booted
             finally:
@@ -174,7 +176,7 @@ def user_manager(uid: int | None = None) -> Iterator[UserManager]:
         shutil.rmtree(folder)
 
 
-def _boot(folder: Path, procs: list[Path], uid: int | None) -> UserManager:
+def _boot(folder: Path, groups: list[Path], uid: int | None) -> UserManager:
     home, runtime = folder / "h", folder / "r"
     for made in (home, runtime):
         made.mkdir(mode=0o700)
@@ -200,9 +202,9 @@ def _boot(folder: Path, procs: list[Path], uid: int | None) -> UserManager:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            preexec_fn=lambda: [file.write_text("0") for file in procs],
+            preexec_fn=lambda: _join(groups),
         )
-        booted = UserManager(home=home, runtime=runtime, process=process, environ=environ, uid=uid)
+        booted = UserManager(home=home, runtime=runtime, process=process, environ=environ, uid=uid, groups=groups)
         try:
             while "READY=1" not in ready.recv(4096).decode().split("\n"):
                 pass
@@ -236,23 +238,27 @@ def _end(manager: UserManager) -> None:
 
 
 @contextlib.contextmanager
-def _control_group(name: str, uid: int | None) -> Iterator[list[Path]]:
-    """Make a control group where systemd keeps its own, and yield the files to join it by."""
-    made = []
-    if not BOOTED:
-        for root in map(Path, CGROUP_ROOTS):
-            if (root / "cgroup.procs").exists():
-                (root / name).mkdir()
-                made.append(root / name)
-    if uid is not None:
-        for group in made:
-            for path in (group, *group.iterdir()):
-                os.chown(path, uid, uid)
+def _control_groups(name: str, uid: int | None) -> Iterator[list[Path]]:
+    """Make a control group in each hierarchy that systemd uses; kill what is in them at the end.
+
+    Each has a child for the commands that tests run, beside those that the manager makes.
+    """
+    made = [] if BOOTED else [Path(root, name) for root in CGROUP_ROOTS if Path(root, "cgroup.procs").exists()]
     try:
-        yield [group / "cgroup.procs" for group in made]
+        for group in made:
+            (group / "session").mkdir(parents=True)
+            for path in (group, *group.iterdir()):
+                os.chown(path, os.geteuid() if uid is None else uid, -1)
+        yield made
     finally:
         for group in made:
             _empty(group)
+
+
+def _join(groups: list[Path], child: str = "") -> None:
+    """Put the calling process into control groups."""
+    for group in groups:
+        (group / child / "cgroup.procs").write_text("0")
 
 
 def _empty(group: Path) -> None:
