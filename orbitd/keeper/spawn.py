@@ -133,7 +133,7 @@ def _execute(file: bytes, argv: list[bytes], environment: dict[bytes, bytes]) ->
         os.execve(file, argv, environment)  # noqa: S606 - without a shell, as the contract asks
     found: OSError | None = None
     for folder in environment.get(b"PATH", os.defpath.encode()).split(b":"):
-        candidate = os.path.join(folder or b".", file)
+        candidate = os.path.join(folder, file)  # an empty one is the current folder (environ(7))
         try:
             os.execve(candidate, argv, environment)  # noqa: S606
         except (FileNotFoundError, NotADirectoryError):

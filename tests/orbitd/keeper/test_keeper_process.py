@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -71,6 +72,22 @@ def test_version_1_to_the_letter(keeper: KeeperProcess) -> None:
     )
     for descriptor in descriptors:
         os.close(descriptor)
+
+
+def test_answer_before_exit(keeper: KeeperProcess) -> None:
+    """However soon a program ends, the answer to its spawn comes before its exit."""
+    peer = keeper.peer().hello()
+    names = [str(number) for number in range(50)]
+    for name in names:
+        peer.send("spawn", ("seq", name), ("id", name), ("file", "/bin/true"), ("argv", "true"), *SPAWN[2:])
+
+    told = [peer.receive() for _ in range(2 * len(names))]
+
+    answered = [message.text("seq") for message in told if message.kind == "ok"]
+    exited = [message.text("id") for message in told if message.kind == "exited"]
+    assert sorted(answered) == sorted(exited) == sorted(names)
+    order = [message.text("seq", "") or message.text("id") for message in told]
+    assert [name for name in names if told[order.index(name)].kind != "ok"] == []
 
 
 def test_unknown_things_are_additive(keeper: KeeperProcess) -> None:
@@ -265,6 +282,26 @@ def test_signals_that_do_not_end_it(keeper: KeeperProcess, number: int) -> None:
     os.kill(pid, number)
 
     assert peer.ask("list").kind == "ok"
+
+
+def test_ends_unmet(folder: Path) -> None:
+    """A keeper whose starter died before it said hello does not stay for ever."""
+    path = str(folder / "keeper.sock")
+    impatient = (
+        "import sys; sys.path.append(sys.argv[2])\n"
+        "from orbitd.keeper import holder, process\n"
+        "holder.FIRST_HELLO_MS = 1\n"
+        "process.main(sys.argv[1])"
+    )
+    alive, held = os.pipe()  # ends with the last process that has it
+
+    subprocess.run([sys.executable, "-c", impatient, path, str(ROOT)], pass_fds=[held], check=True, timeout=SECONDS)
+
+    os.close(held)
+    assert select.select([alive], [], [], SECONDS)[0]
+    assert os.read(alive, 1) == b""
+    os.close(alive)
+    assert not os.path.exists(path)
 
 
 def test_ends_with_its_work(keeper: KeeperProcess) -> None:
