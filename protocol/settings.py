@@ -31,6 +31,7 @@ class SessionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     database_path: Annotated[str, Meta(min_length=1)] | None = None
     auto_save_interval_secs: Annotated[int, Meta(ge=1, le=86_400)] = 30
     snapshot_retention_count: Annotated[int, Meta(ge=1, le=1_000_000)] = 10
+    backup_retention_count: Annotated[int, Meta(ge=1, le=1_000)] = 3
     restore_sessions_on_startup: bool = True
 
 

@@ -283,7 +283,8 @@ class DaemonInfo(Struct, frozen=True, kw_only=True):
     """Who serves here, since when, and what it can do.
 
     `supervisor` is `systemd`, `launchd` or `none`. `warnings` are sentences for a person
-    about what is wrong now and lasts.
+    about what is wrong now and lasts. `last_backup_*` tell of the newest automatic backup
+    that was made and verified.
     """
 
     version: str
@@ -297,6 +298,8 @@ class DaemonInfo(Struct, frozen=True, kw_only=True):
     supervisor: str = "none"
     chores: list[ChoreStatus] = []
     warnings: list[str] = []
+    last_backup_at: Timestamp | None = None
+    last_backup_path: str | None = None
 
 
 class AutoSaveResult(Struct, frozen=True, kw_only=True):
