@@ -63,10 +63,10 @@ def install(app: App, no_start: bool) -> None:
         _stop_unsupervised(app)
     written = [unit for unit in units if write(unit)]
     for unit in written:
-        app.out.note(f"wrote {unit.path}")
+        _say(app, f"wrote {unit.path}")
     manager.activate(changed=bool(written), start=not no_start)
     state = "is enabled" if no_start else "is enabled and serves"
-    app.out.note(f"orbitd {state} under {manager.name}{'' if written else '; its units were up to date'}")
+    _say(app, f"orbitd {state} under {manager.name}{'' if written else '; its units were up to date'}")
     _hint(app, manager)
 
 
@@ -81,13 +81,13 @@ def uninstall(app: App) -> None:
     manager = manager_for(app.environ)
     refuse_foreign(list(manager.paths))
     if not any(read(path) for path in manager.paths):
-        app.out.note("no service is installed")
+        _say(app, "no service is installed")
         return
     manager.check()
     manager.deactivate()
     for path in manager.paths:
         if remove(path):
-            app.out.note(f"removed {path}")
+            _say(app, f"removed {path}")
     manager.forget()
 
 
@@ -170,9 +170,15 @@ def _stop_unsupervised(app: App) -> None:
     if supervisor == "none":
         from orbitctl.commands.daemon import stop_daemon
 
-        app.out.note(f"stopped the orbitd that ran by itself (pid {stop_daemon(app)})")
+        pid = stop_daemon(app)
+        _say(app, f"stopped the orbitd that ran by itself (pid {pid})")
+
+
+def _say(app: App, words: str) -> None:
+    if not app.quiet:
+        app.out.note(words)
 
 
 def _hint(app: App, manager: ServiceManager) -> None:
-    for hint in manager.hints():
+    for hint in () if app.quiet else manager.hints():
         app.out.problem("hint", hint, "36")

@@ -7,10 +7,14 @@ import os
 import select
 import subprocess
 import sys
+import sysconfig
+import venv
+import zipfile
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 UNITS = ("orbitd.socket", "orbitd.service")
 
 
@@ -206,6 +210,29 @@ def test_an_installation_in_an_odd_place_is_started(manager):
     manager.systemctl("start", "orbitd.service")
     assert "o %%t $HOME" in text
     assert manager.call("daemon.info")["supervisor"] == "systemd"
+
+
+def test_an_installed_wheel_runs_its_own_daemon(manager, tmp_path):
+    """Installed from a wheel, orbitctl finds its units and hands its own environment's orbitd to systemd.
+
+    The wheel is unpacked into an environment without scripts, so the unit runs `python -m orbitd`;
+    a folder of that name in the user's home is not mistaken for it.
+    """
+    venv.create(tmp_path / "v", symlinks=True)
+    python, [site] = tmp_path / "v/bin/python", (tmp_path / "v/lib").glob("python*/site-packages")
+    build = f"import hatchling.build as b; print(b.build_wheel({str(tmp_path)!r}))"
+    built = manager.run("sh", "-c", 'cd "$1" && exec "$2" -c "$3"', "sh", str(ROOT), sys.executable, build).stdout
+    with zipfile.ZipFile(tmp_path / built.split()[-1]) as wheel:
+        wheel.extractall(site)
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    (manager.home / "orbitd").mkdir()
+    (manager.home / "orbitd" / "__init__.py").write_text("raise SystemExit('not this one')")
+    manager.run(str(python), "-P", "-m", "orbitctl", "service", "install")
+    assert f'ExecStart=:"{python}" "-P" "-m" "orbitd"' in (manager.units / "orbitd.service").read_text()
+    info = manager.call("daemon.info")
+    assert info["supervisor"] == "systemd"
+    started = Path(f"/proc/{info['pid']}/cmdline").read_bytes().split(b"\0")
+    assert started[0] == os.fsencode(python)
 
 
 def test_without_a_user_manager_nothing_is_written(tmp_path):
