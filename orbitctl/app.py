@@ -5,8 +5,9 @@ One `App` a process, made by `orbitctl.cli.run` and handed down as click's conte
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -24,6 +25,15 @@ from protocol.types import Session, Workspace
 
 P = TypeVar("P")
 R = TypeVar("R")
+
+
+@contextlib.contextmanager
+def checked() -> Iterator[None]:
+    """Build params in the block: what they refuse by themselves was typed wrong. Raises: click.UsageError."""
+    try:
+        yield
+    except ValueError as error:
+        raise click.UsageError(str(error).replace("`", "'")) from error
 
 
 class App:

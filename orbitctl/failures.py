@@ -48,7 +48,7 @@ class Failure(Exception):
 
 
 class _Meaning(NamedTuple):
-    """What a kind of error means here; without a hint, the daemon's own is shown."""
+    """What a kind of error means here, and what to say in the place of the kind's usual hint."""
 
     exit_code: Exit
     hint: str = ""
@@ -65,7 +65,7 @@ BY_KIND: dict[str, _Meaning] = {
     "not_running": _Meaning(Exit.CONFLICT, "`orbitctl session start SESSION` runs it."),
     "timeout": _Meaning(Exit.TIMEOUT),
     "method_not_found": _Meaning(Exit.ERROR, "`orbitctl rpc discover` lists the methods of this daemon."),
-    "invalid_params": _Meaning(Exit.ERROR, "`orbitctl rpc discover` describes the params of every method."),
+    "invalid_params": _Meaning(Exit.ERROR, "-h describes what a command takes; `orbitctl rpc discover`, every method."),
     "internal_error": _Meaning(Exit.ERROR, "`orbitctl daemon logs` has the details under this reference."),
     "shutting_down": _Meaning(Exit.ERROR, "Run the command again when the daemon is back."),
     "snapshot_corrupt": _Meaning(Exit.ERROR),
@@ -80,4 +80,6 @@ def from_daemon(error: OrbitError) -> Failure:
     details = [f"could be: {item}" for item in candidates] if isinstance(candidates, list) else []
     if isinstance(good := error.extra.get("good_snapshot_id"), str):
         details.append(f"newest older good snapshot: {good}")
-    return Failure(error.message, meaning.exit_code, hint=meaning.hint or error.hint, details=tuple(details))
+    is_usual = error.hint in ("", type(error).default_hint)
+    hint = meaning.hint if meaning.hint and is_usual else error.hint
+    return Failure(error.message, meaning.exit_code, hint=hint, details=tuple(details))

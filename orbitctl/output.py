@@ -32,6 +32,12 @@ class Formatter:
             return EMPTY
         return text.ago(value) if self.terminal else text.rfc3339(value)
 
+    def full_moment(self, value: datetime | None) -> str:
+        """Return a time; on a terminal both ways: `3m ago (2026-01-31 12:00)`."""
+        if value is None or not self.terminal:
+            return self.moment(value)
+        return f"{text.ago(value)} ({value.astimezone():%Y-%m-%d %H:%M})"
+
     def id(self, value: str) -> str:
         """Return an id, or as much of it as a person needs."""
         return value[:8] if self.terminal else value
@@ -43,12 +49,21 @@ class Formatter:
 
 @dataclass(frozen=True)
 class Column(Generic[T]):
-    """One column of a table: its title, its text, and how it looks on a terminal (a rich style)."""
+    """One column of a table.
+
+    Args:
+        title: What stands above it.
+        cell: Its text for a row.
+        style: How it looks on a terminal (a rich style).
+        right: Whether it is set flush right there.
+        elastic: Whether it is the first to be cut where a terminal is narrow.
+    """
 
     title: str
     cell: Callable[[T, Formatter], str | None]
     style: Callable[[T], str] | None = None
     right: bool = False
+    elastic: bool = False
 
 
 STATUS_STYLES = {"active": "green", "detached": "yellow", "terminated": "dim", "archived": "dim"}
@@ -130,11 +145,15 @@ def _draw(columns: Sequence[Column[T]], rows: list[T], formatter: Formatter) -> 
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
-        table.add_column(column.title, justify="right" if column.right else "left", overflow="ellipsis", no_wrap=True)
+        table.add_column(column.title, justify="right" if column.right else "left", no_wrap=not column.elastic)
     for row in rows:
         styles = [column.style(row) if column.style else "" for column in columns]
         cells = [_cell(column, row, formatter) for column in columns]
-        table.add_row(*map(Text, cells, styles))
+        # rich cuts columns that may wrap before others, and the text itself says that it is cut
+        row_texts = (
+            Text(cell, style, overflow="ellipsis", no_wrap=True) for cell, style in zip(cells, styles, strict=True)
+        )
+        table.add_row(*row_texts)
     Console(file=sys.stdout, emoji=False, markup=False, highlight=False).print(table)
 
 

@@ -7,7 +7,7 @@ from typing import Literal, cast
 
 import click
 
-from orbitctl.app import App
+from orbitctl.app import App, checked
 from orbitctl.arguments import LIMIT, SESSION, WORKSPACE
 from orbitctl.client import Answer
 from orbitctl.lazy import LazyGroup
@@ -68,7 +68,7 @@ def create(
         raise click.UsageError("an ssh session needs --host")
     if kind == "local" and (host or port or user):
         raise click.UsageError("--host, --port and --user are for --type ssh")
-    try:
+    with checked():
         config = SessionConfigInput(
             session_type=kind,
             host=host,
@@ -77,9 +77,8 @@ def create(
             workspace_id=app.workspace(workspace).id if workspace else None,
             command=shlex.join(command) if command else None,
         )
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-    show_session(app, app.ask(m.SESSION_CREATE, p.SessionCreate(name=name, config=config)))
+        params = p.SessionCreate(name=name, config=config)
+    show_session(app, app.ask(m.SESSION_CREATE, params))
 
 
 @session.command(
@@ -139,7 +138,9 @@ def rename(app: App, session: str, name: str | None, unname: bool) -> None:
     if (name is None) != unname:
         raise click.UsageError("give a NAME or --none")
     found = app.session(session)
-    show_session(app, app.ask(m.SESSION_RENAME, p.SessionRename(id=found.id, name=name)))
+    with checked():
+        params = p.SessionRename(id=found.id, name=name)
+    show_session(app, app.ask(m.SESSION_RENAME, params))
 
 
 @session.command(epilog="Example: orbitctl session move api shop")
@@ -213,13 +214,13 @@ def draw_sessions(app: App, sessions: list[Session], nothing: str = "") -> None:
     names = app.workspace_names() if any(one.workspace_id for one in sessions) else {}
     columns: list[Column[Session]] = [
         Column("ID", lambda one, to: to.id(one.id)),
-        Column("NAME", lambda one, _: one.name, lambda _: "bold"),
+        Column("NAME", lambda one, _: one.name, lambda _: "bold", elastic=True),
         Column("STATUS", lambda one, _: one.status, lambda one: STATUS_STYLES.get(one.status, "")),
         Column("TYPE", lambda one, _: one.session_type),
-        Column("HOST", lambda one, _: _host(one)),
-        Column("WORKSPACE", lambda one, _: names.get(one.workspace_id or "", one.workspace_id)),
+        Column("HOST", lambda one, _: _host(one), elastic=True),
+        Column("WORKSPACE", lambda one, _: names.get(one.workspace_id or "", one.workspace_id), elastic=True),
         Column("LAST ACTIVE", lambda one, to: to.moment(one.last_active)),
-        Column("COMMAND", lambda one, _: one.config.command),
+        Column("COMMAND", lambda one, _: one.config.command, elastic=True),
     ]
     app.out.table(columns, sessions)
 
@@ -244,7 +245,7 @@ def _details(app: App, one: Session) -> None:
             ("host", _host(one)),
             ("command", one.config.command),
             ("workspace", names.get(one.workspace_id or "", one.workspace_id)),
-            ("created", to.moment(one.created_at)),
-            ("last active", to.moment(one.last_active)),
+            ("created", to.full_moment(one.created_at)),
+            ("last active", to.full_moment(one.last_active)),
         ]
     )

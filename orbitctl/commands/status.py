@@ -49,14 +49,12 @@ def _tell_down(app: App) -> None:
 
 
 def _draw(app: App, info: DaemonInfo, stats: SessionStats) -> None:
-    since = app.out.format.moment(info.started_at)
-    if app.out.terminal:
-        since = f"{ago(info.started_at)} ({info.started_at.astimezone():%Y-%m-%d %H:%M})"
-    saved = app.out.format.moment(stats.last_auto_save_at) if stats.last_auto_save_at else "never"
+    to = app.out.format
+    saved = to.full_moment(stats.last_auto_save_at) if stats.last_auto_save_at else "never"
     app.out.details(
         [
             ("orbitd", f"running, version {info.version}, pid {info.pid}"),
-            ("since", since),
+            ("since", to.full_moment(info.started_at)),
             ("kept by", info.supervisor if info.supervisor != "none" else "itself (no service)"),
             ("socket", info.socket_path),
             ("database", f"{info.database_path} ({size(stats.database_bytes)})"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from msgspec import Raw
 
-from orbitctl.app import App
+from orbitctl.app import App, checked
 from orbitctl.arguments import JSON, LIMIT, SESSION, WORKSPACE
 from orbitctl.client import Answer
 from orbitctl.lazy import LazyGroup
@@ -42,7 +42,9 @@ Examples:
 def create(app: App, name: str, layout_type: str, config: Raw | None) -> None:
     """Make a workspace and print it."""
     layout = WorkspaceLayoutInput(layout_type=layout_type, config=Raw(b"{}") if config is None else config)
-    _show(app, app.ask(m.WORKSPACE_CREATE, p.WorkspaceCreate(name=name, layout=layout)))
+    with checked():
+        params = p.WorkspaceCreate(name=name, layout=layout)
+    _show(app, app.ask(m.WORKSPACE_CREATE, params))
 
 
 @workspace.command("list")
@@ -69,7 +71,10 @@ def show(app: App, workspace: str) -> None:
 @click.pass_obj
 def rename(app: App, workspace: str, name: str) -> None:
     """Give a workspace another name."""
-    _show(app, app.ask(m.WORKSPACE_RENAME, p.WorkspaceRename(id=app.workspace(workspace).id, name=name)))
+    found = app.workspace(workspace)
+    with checked():
+        params = p.WorkspaceRename(id=found.id, name=name)
+    _show(app, app.ask(m.WORKSPACE_RENAME, params))
 
 
 @workspace.command("set-layout", epilog="Example: orbitctl workspace set-layout shop --config - < layout.json")
@@ -128,7 +133,7 @@ def _draw(app: App, workspaces: list[Workspace]) -> None:
         return
     columns: list[Column[Workspace]] = [
         Column("ID", lambda one, to: to.id(one.id)),
-        Column("NAME", lambda one, _: one.name, lambda _: "bold"),
+        Column("NAME", lambda one, _: one.name, lambda _: "bold", elastic=True),
         Column("LAYOUT", lambda one, _: one.layout.layout_type),
         Column("ACTIVE SESSION", lambda one, to: to.id(one.active_session_id) if one.active_session_id else None),
         Column("CREATED", lambda one, to: to.moment(one.created_at)),
@@ -144,6 +149,6 @@ def _details(app: App, one: Workspace) -> None:
             ("layout type", one.layout.layout_type),
             ("layout", bytes(one.layout.config).decode(errors="replace")),
             ("active session", one.active_session_id),
-            ("created", app.out.format.moment(one.created_at)),
+            ("created", app.out.format.full_moment(one.created_at)),
         ]
     )

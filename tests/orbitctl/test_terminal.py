@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from ctl_support import Orbitctl
 from support import RawClient
@@ -70,6 +72,17 @@ def test_stored_controls_do_not_reach_a_terminal(ctl: Orbitctl, client: RawClien
         assert b"owned" in shown
         for control in (b"\x1b]", b"\x07", "\x9b".encode(), b"\x7f"):
             assert control not in shown
+
+
+def test_a_narrow_terminal_cuts_what_is_elastic(ctl: Orbitctl) -> None:
+    """Ids, status and times stay whole where a table does not fit; names and commands are cut, nothing wraps."""
+    found = ctl.id("session", "create", "--name", "n" * 60, "--", "c" * 60)
+    shown = ctl.on_terminal("session", "list", COLUMNS="80", NO_COLOR="1").text
+    title, row = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()  # bold is no colour
+    assert row.startswith(f"{found[:8]}  nnn")
+    assert "…" in row
+    assert " active " in row
+    assert max(len(title), len(row)) <= 80
 
 
 def test_markup_in_a_name_is_no_markup(ctl: Orbitctl) -> None:

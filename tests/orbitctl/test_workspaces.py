@@ -46,6 +46,9 @@ def test_a_session_is_put_in_front(ctl: Orbitctl) -> None:
     assert ctl.ok("workspace", "set-active", "shop", "api", "--json").json["active_session_id"] == session
     assert ctl.ok("workspace", "set-active", "shop", "--none", "--json").json["active_session_id"] is None
     assert ctl("workspace", "set-active", "shop").code == 2
+    ctl.ok("session", "move", "api", "--none")
+    ended = ctl("workspace", "set-active", "shop", "api")
+    assert (ended.code, "hint: Move it there first" in ended.err) == (4, True)
 
 
 @pytest.mark.parametrize("with_sessions", [True, False])
