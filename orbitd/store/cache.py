@@ -8,14 +8,14 @@ database is when a session was last touched, kept in `touched` until the next au
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Generic, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from orbitd.store.rows import Stored
+from orbitd.store.rows import Row, Stored, session_of, workspace_of
 from protocol.types import Session, Workspace
 
 T = TypeVar("T", Session, Workspace)
@@ -41,21 +41,37 @@ class Change(Struct, Generic[R], frozen=True, kw_only=True):
 
 
 class Shelf(Generic[T]):
-    """Items by id and by name, and in the order of their sequence numbers."""
+    """Items by id and by name, and in the order of their sequence numbers.
 
-    def __init__(self) -> None:
-        self._by_id: dict[str, Stored[T]] = {}
-        self._by_name: dict[str, str] = {}
-        self._by_seq: dict[int, str] = {}
-        self._order: list[int] = []
+    Rows are put in as they are and read when they are first asked for: a daemon that
+    starts with ten thousand sessions is ready as soon as one that starts with none.
+
+    Args:
+        rows: From the database, in order; each begins with seq, id and name.
+        read: Makes an item of a row.
+    """
+
+    def __init__(self, rows: Sequence[Row], read: Callable[[Row], Stored[T]]) -> None:
+        self._read: Callable[[Row], Stored[T]] = read
+        self._by_id: dict[str, Stored[T] | Row] = {row[1]: row for row in rows}
+        self._by_name: dict[str, str] = {row[2]: row[1] for row in rows if row[2] is not None}
+        self._by_seq: dict[int, str] = {row[0]: row[1] for row in rows}
+        self._order: list[int] = list(self._by_seq)
 
     def __len__(self) -> int:
         return len(self._by_id)
 
+    def stored(self, item_id: str) -> Stored[T] | None:
+        """Return the item with this id and its number, or None."""
+        found = self._by_id.get(item_id)
+        if isinstance(found, tuple):
+            found = self._by_id[item_id] = self._read(found)
+        return found
+
     def get(self, item_id: str) -> T | None:
         """Return the item with this id, or None."""
-        stored = self._by_id.get(item_id)
-        return None if stored is None else stored.item
+        found = self.stored(item_id)
+        return None if found is None else found.item
 
     def named(self, name: str) -> T | None:
         """Return the item with this name, or None."""
@@ -64,17 +80,20 @@ class Shelf(Generic[T]):
 
     def with_prefix(self, prefix: str) -> list[T]:
         """Return the items whose ids begin so."""
-        return [stored.item for item_id, stored in self._by_id.items() if item_id.startswith(prefix)]
+        found = (self.get(item_id) for item_id in self._by_id if item_id.startswith(prefix))
+        return [item for item in found if item is not None]
 
     def after(self, seq: int) -> Iterator[Stored[T]]:
         """Go through the items that come after a sequence number, oldest first."""
         for index in range(bisect.bisect_right(self._order, seq), len(self._order)):
-            yield self._by_id[self._by_seq[self._order[index]]]
+            found = self.stored(self._by_seq[self._order[index]])
+            assert found is not None
+            yield found
 
     def put(self, stored: Stored[T]) -> None:
         """Add an item, or replace the one with its id."""
         item_id = stored.item.id
-        old = self._by_id.get(item_id)
+        old = self.stored(item_id)
         if old is None:
             bisect.insort(self._order, stored.seq)
             self._by_seq[stored.seq] = item_id
@@ -86,9 +105,10 @@ class Shelf(Generic[T]):
 
     def remove(self, item_id: str) -> None:
         """Take an item out, if it is there."""
-        old = self._by_id.pop(item_id, None)
+        old = self.stored(item_id)
         if old is None:
             return
+        del self._by_id[item_id]
         self._forget_name(old.item)
         del self._by_seq[old.seq]
         del self._order[bisect.bisect_left(self._order, old.seq)]
@@ -99,11 +119,16 @@ class Shelf(Generic[T]):
 
 
 class Cache:
-    """Both shelves, and the touches that no disk knows of yet."""
+    """Both shelves, and the touches that no disk knows of yet.
 
-    def __init__(self) -> None:
-        self.sessions: Shelf[Session] = Shelf()
-        self.workspaces: Shelf[Workspace] = Shelf()
+    Args:
+        sessions: Rows of SESSION_COLUMNS that are not terminated, in order.
+        workspaces: Rows of WORKSPACE_COLUMNS, in order.
+    """
+
+    def __init__(self, sessions: Sequence[Row], workspaces: Sequence[Row]) -> None:
+        self.sessions: Shelf[Session] = Shelf(sessions, session_of)
+        self.workspaces: Shelf[Workspace] = Shelf(workspaces, workspace_of)
         self.touched: dict[str, datetime] = {}
 
     def apply(self, change: Change[R]) -> R:
@@ -118,12 +143,15 @@ class Cache:
             self.workspaces.put(workspace)
         return change.result
 
-    def touch(self, session_id: str, moment: datetime) -> Session:
-        """Set last_active of a session that is here, in memory only."""
+    def touch(self, session_id: str, moment: datetime) -> Session | None:
+        """Set last_active in memory only; return None for a session that is not here."""
+        stored = self.sessions.stored(session_id)
+        if stored is None:
+            return None
         self.touched[session_id] = moment
-        stored = self.sessions._by_id[session_id]
-        self.sessions.put(Stored(stored.seq, self.as_touched(stored.item)))
-        return self.sessions._by_id[session_id].item
+        session = self.as_touched(stored.item)
+        self.sessions.put(Stored(stored.seq, session))
+        return session
 
     def as_touched(self, session: Session) -> Session:
         """Return a session with its last touch on it, where the database does not have that yet."""

@@ -20,7 +20,7 @@ from orbitd.store.cache import Cache, Change
 from orbitd.store.clock import from_text
 from orbitd.store.database import open_writer
 from orbitd.store.readers import Readers
-from orbitd.store.rows import SESSION_COLUMNS, WORKSPACE_COLUMNS, session_of, workspace_of
+from orbitd.store.rows import SESSION_COLUMNS, WORKSPACE_COLUMNS
 from orbitd.store.writer import MAX_GROUP, MAX_WAITING, Writer
 from protocol.types import Session
 
@@ -104,10 +104,6 @@ async def open_core(
 
 
 def _load(connection: sqlite3.Connection) -> tuple[Cache, datetime | None]:
-    cache = Cache()
-    for row in connection.execute(_LIVE):
-        cache.sessions.put(session_of(row))
-    for row in connection.execute(_WORKSPACES):
-        cache.workspaces.put(workspace_of(row))
+    cache = Cache(connection.execute(_LIVE).fetchall(), connection.execute(_WORKSPACES).fetchall())
     found = connection.execute(_LAST_AUTO_SAVE).fetchone()
     return cache, from_text(found[0]) if found else None

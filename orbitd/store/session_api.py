@@ -153,9 +153,11 @@ class SessionMethods:
 
     async def touch_session(self, session_id: str) -> Session:
         """Set last_active to now; written at the next auto-save. Raises: SessionNotFound."""
-        if self._core.cache.sessions.get(session_id) is not None:
-            return self._core.cache.touch(session_id, now())
-        return await self._core.change_session(partial(sessions.touch, session_id=session_id, moment=now()))
+        moment = now()
+        touched = self._core.cache.touch(session_id, moment)
+        if touched is not None:
+            return touched
+        return await self._core.change_session(partial(sessions.touch, session_id=session_id, moment=moment))
 
     def _live(
         self, start: int, wanted: frozenset[str], session_type: str | None, workspace_id: str | None
