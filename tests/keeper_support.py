@@ -108,9 +108,10 @@ class KeeperProcess:
         with contextlib.suppress(OSError), Peer(self.path) as peer:
             keeper_pid = peer.ask("hello", ("version", 1)).number("pid")
             peer.send("list", ("seq", 2))
-            while (message := peer.receive()).kind == "program":
-                if not message.value("ended_at", b""):
-                    os.kill(message.number("pid"), signal.SIGKILL)
+            while (message := peer.receive()).kind != "ok":
+                if message.kind == "program" and not message.value("ended_at", b""):
+                    with contextlib.suppress(ProcessLookupError):  # it has ended this moment
+                        os.kill(message.number("pid"), signal.SIGKILL)
             watch = ProcessWatch(keeper_pid)
             os.kill(keeper_pid, signal.SIGKILL)
             watch.wait()
