@@ -10,6 +10,10 @@ import click
 from orbitctl.app import App
 from orbitctl.failures import Exit, Failure
 from orbitctl.lazy import LazyGroup, add_common_options
+from protocol import VERSION
+
+_NO_COMMAND: type[click.UsageError] | tuple[()] = getattr(click.exceptions, "NoArgsIsHelpError", ())
+"""A group without a command: its message is the group's help. Older releases of click print that themselves."""
 
 COMMANDS = {
     "status": "orbitctl.commands.status:status",
@@ -42,6 +46,7 @@ Exit codes: 0 done, 1 error from the daemon, 2 usage, 3 daemon unreachable, 4 no
 5 conflict or ambiguous, 6 timeout, 7 protocol mismatch, 130 interrupted.
 """,
 )
+@click.version_option(VERSION, prog_name="orbitctl", message="%(prog)s %(version)s", help="Print orbitctl's version.")
 def cli() -> None:
     """Keep terminal sessions: their screens, their workspaces, through reboots.
 
@@ -80,6 +85,9 @@ def _invoke(app: App, args: list[str]) -> int:
         code = cli.main(args, prog_name="orbitctl", standalone_mode=False, obj=app)
     except Failure as failure:
         return _tell(app, failure)
+    except _NO_COMMAND as error:
+        sys.stderr.write(f"{error.format_message()}\n")
+        return Exit.USAGE
     except click.UsageError as error:
         return _tell(app, Failure(error.format_message(), Exit.USAGE, hint=_usage_hint(error)))
     except click.ClickException as error:
@@ -92,7 +100,7 @@ def _invoke(app: App, args: list[str]) -> int:
 def _usage_hint(error: click.UsageError) -> str:
     if error.ctx is None:
         return ""
-    return f"{error.ctx.get_usage().removeprefix('Usage: ')} (-h shows more)"
+    return f"{error.ctx.get_usage().replace('Usage', 'usage', 1)} (-h shows more)"
 
 
 def _tell(app: App, failure: Failure) -> int:

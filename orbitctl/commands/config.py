@@ -32,7 +32,10 @@ def path(app: App) -> None:
 @config.command()
 @click.pass_obj
 def show(app: App) -> None:
-    """Print every setting that holds now, as TOML: flags, variables, file and defaults together."""
+    """Print the settings that hold now, as TOML.
+
+    Flags, variables, file and defaults together.
+    """
     resolved = app.place.resolved
     found = msgspec.to_builtins(resolved.settings)
     found["session"]["database_path"] = resolved.database_path
@@ -50,7 +53,10 @@ def show(app: App) -> None:
 @click.argument("file", required=False, type=click.Path())
 @click.pass_obj
 def check(app: App, file: str | None) -> None:
-    """Tell whether a configuration file can be used; without FILE, the one that holds."""
+    """Tell whether a configuration file can be used.
+
+    Without FILE, the one that holds.
+    """
     target = os.path.abspath(file) if file else app.place.config_path
     exists = os.path.exists(target)
     if file and not exists:

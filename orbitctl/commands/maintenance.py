@@ -50,8 +50,9 @@ Examples:
 @click.option("--before", type=WHEN, required=True, help="A date, a time (RFC 3339), or how long ago: 30d, 12h, 2w.")
 @click.pass_obj
 def archive(app: App, before: datetime) -> None:
-    """Put sessions away that were terminated and last active before a time.
+    """Put old terminated sessions away.
 
+    Those that were last active before the time given.
     `orbitctl session list --status archived` still shows them.
     """
     answer = app.ask_long(m.MAINTENANCE_ARCHIVE, p.Archive(terminated_before=before), "archiving")
@@ -94,7 +95,7 @@ Examples:
 @click.argument("path", required=False)
 @click.pass_obj
 def backup(app: App, path: str | None) -> None:
-    """Write a consistent copy of the database while the daemon goes on.
+    """Copy the database while it is in use.
 
     Without PATH it goes, under the time's name, into the folder `backups` beside the
     database. A file that is at PATH already is replaced.

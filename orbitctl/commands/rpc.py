@@ -38,5 +38,8 @@ def call(app: App, method: str, params: Raw | None) -> None:
 @rpc.command()
 @click.pass_obj
 def discover(app: App) -> None:
-    """Print the OpenRPC document: every method, its params and its result."""
+    """Print the OpenRPC document.
+
+    It describes every method, its params and its result.
+    """
     app.out.json(app.client.ask_raw(RPC_DISCOVER.name))

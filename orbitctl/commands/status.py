@@ -92,7 +92,7 @@ def _chore_warning(chore: ChoreStatus) -> str:
 @click.command()
 @click.pass_obj
 def stats(app: App) -> None:
-    """Count sessions, workspaces and snapshots, and measure the database."""
+    """Count what is stored, and measure the database."""
     app.show(app.ask(STATS_GET, Params()), lambda found: _draw_stats(app, found), lambda _: ())
 
 

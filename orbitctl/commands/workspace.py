@@ -36,7 +36,7 @@ Examples:
 """,
 )
 @click.argument("name")
-@click.option("--layout-type", metavar="TYPE", default=DEFAULT_LAYOUT_TYPE, help="What kind of layout it is [tabs].")
+@click.option("--layout-type", metavar="TYPE", default=DEFAULT_LAYOUT_TYPE, help="Its kind [tabs].")
 @click.option("--config", type=JSON, metavar="JSON|@FILE|-", help="The layout's own JSON [{}].")
 @click.pass_obj
 def create(app: App, name: str, layout_type: str, config: Raw | None) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import re
+import select
 
 import pytest
 from ctl_support import Orbitctl
 from support import RawClient
+
+from orbitctl.progress import spinner
 
 
 def test_a_table_is_drawn_with_colours(ctl: Orbitctl) -> None:
@@ -97,3 +102,29 @@ def test_a_screen_is_not_waited_for_on_a_terminal(ctl: Orbitctl) -> None:
     ended = ctl.on_terminal("snapshot", "save", "web")
     assert ended.code == 2
     assert "give a FILE" in ended.text
+
+
+def test_long_work_turns_a_spinner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal, work that takes its time shows what it is; the line is empty again in the end."""
+    master, terminal = pty.openpty()
+    shown = b""
+    with os.fdopen(terminal, "w") as stderr:
+        monkeypatch.setattr("sys.stderr", stderr)
+        with spinner("checking"):
+            while b"checking" not in shown:
+                shown += os.read(master, 100)
+    while not shown.endswith(b"\r          \r"):
+        shown += os.read(master, 100)
+    os.close(master)
+    assert shown.startswith(b"\r| checking")
+
+
+def test_short_work_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done at once leaves the terminal alone."""
+    master, terminal = pty.openpty()
+    with os.fdopen(terminal, "w") as stderr:
+        monkeypatch.setattr("sys.stderr", stderr)
+        with spinner("checking"):
+            pass
+        assert select.select([master], [], [], 0)[0] == []
+    os.close(master)

@@ -99,6 +99,23 @@ def test_usage_errors_exit_with_2(lonely: Orbitctl, arguments: list[str], messag
     assert message in ended.err
 
 
+def test_a_group_alone_shows_its_help(lonely: Orbitctl) -> None:
+    """Without a command the help goes to stderr, with exit code 2."""
+    for words in ([], ["session"]):
+        ended = lonely(*words)
+        assert (ended.code, ended.out) == (2, b"")
+        assert ended.err.startswith("Usage: orbitctl ")
+        assert "\nCommands:\n" in ended.err
+
+
+def test_help_of_a_group_cuts_no_sentence(lonely: Orbitctl) -> None:
+    """The first sentence of each command fits beside its name."""
+    pages = [lonely.ok(*words, "--help").text for words in ([], *([group] for group in CONTRACT if group))]
+    assert [
+        line for page in pages for line in page.splitlines() if line.startswith("  ") and line.endswith("...")
+    ] == []
+
+
 def test_only_what_a_command_needs_is_imported() -> None:
     """`session list` imports neither rich nor asyncio, nor the modules of other groups."""
     code = (
