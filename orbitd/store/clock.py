@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from protocol.errors import InvalidParams
+
 
 def now() -> datetime:
     """Return the present moment."""
@@ -11,8 +13,12 @@ def now() -> datetime:
 
 
 def to_text(moment: datetime) -> str:
-    """Write a moment in the fixed width that sorts."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+    """Write a moment in the fixed width that sorts. Raises: InvalidParams."""
+    try:
+        utc = moment.astimezone(UTC)
+    except OverflowError as error:
+        raise InvalidParams(f"{moment.isoformat()} is in no year from 1 to 9999 of UTC") from error
+    return utc.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def from_text(text: str) -> datetime:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+import msgspec
+
 from orbitd.store.rows import Stored
 from protocol.errors import InvalidParams
 from protocol.types import MAX_PAGE_SIZE, Session, Workspace
@@ -57,8 +59,10 @@ def cut(items: Iterable[Stored[T]], limit: int | None, size_of: Callable[[T], in
 
 
 def session_bytes(session: Session) -> int:
-    """Estimate a session's JSON."""
-    return _ITEM_BYTES + 2 * len(session.config.command or "") + 2 * len(session.name or "")
+    """Estimate a session's JSON, in which a character may take six bytes."""
+    config = session.config
+    words = len(session.name or "") + len(config.command or "") + len(config.cwd or "") + len(session.title or "")
+    return _ITEM_BYTES + 6 * words + (len(msgspec.json.encode(config.env)) if config.env else 0)
 
 
 def workspace_bytes(workspace: Workspace) -> int:
