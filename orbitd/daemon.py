@@ -21,6 +21,10 @@ from orbitd.connection import MAX_IN_FLIGHT, Call
 from orbitd.dispatch import MAX_BATCH, Dispatcher, Handlers
 from orbitd.folders import private_folder
 from orbitd.handlers import add_daemon_handlers, add_store_handlers
+from orbitd.live.programs import Places, Programs
+from orbitd.live.restoring import restore
+from orbitd.live.saver import Saver
+from orbitd.live.service import Sessions
 from orbitd.lock import database_lock
 from orbitd.logs import event
 from orbitd.maintenance import Chore, Maintenance
@@ -40,7 +44,7 @@ DAY_SECS = 86_400.0
 VACUUM_INTERVAL_SECS = 600.0
 SOCKET_CHECK_SECS = 5.0
 STARTUP_QUIET_SECS = 60.0
-FEATURES = ("store",)
+FEATURES = ("store", "live")
 
 
 class Daemon:
@@ -104,9 +108,11 @@ class Daemon:
     async def _serve(self, manager: SessionManager, listeners: list[Listener]) -> None:
         settings = self._resolved.settings
         maintenance = Maintenance(self._chores(manager, listeners))
+        programs = self._programs(manager)
+        await restore(manager, programs, start_again=settings.session.restore_sessions_on_startup)
         handlers: Handlers[Call] = Handlers()
         add_daemon_handlers(handlers, info=lambda: self._info(manager, maintenance), stop=self.stop)
-        add_store_handlers(handlers, manager)
+        add_store_handlers(handlers, manager, Sessions(manager, programs))
         self._server = Server(
             Dispatcher(handlers),
             max_connections=settings.daemon.max_connections,
@@ -122,7 +128,19 @@ class Daemon:
             event(log, logging.INFO, "stopping", connections=self._server.connection_count)
             chores.cancel()
         await self._server.stop(STOP_GRACE_SECS)
+        await programs.close()
         await manager.auto_save_sessions()
+
+    def _programs(self, manager: SessionManager) -> Programs:
+        resolved = self._resolved
+        places = Places(
+            keeper_socket=resolved.database_path + ".keeper",
+            journal_folder=os.path.join(resolved.state_folder, "journal"),
+            agent_folder=os.path.join(resolved.state_folder, "agent"),
+            daemon_socket=resolved.socket_path,
+            program_umask=self._supervision.program_umask,
+        )
+        return Programs(manager, Saver(manager, resolved.settings.session.auto_save_interval_secs), places)
 
     def _announce(self, listeners: list[Listener]) -> None:
         event(

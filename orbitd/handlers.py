@@ -6,16 +6,21 @@ has the method already.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from orbitd.connection import Call
 from orbitd.dispatch import Handlers
+from orbitd.live.service import Sessions
 from orbitd.manager import SessionManager
+from protocol import live as v
+from protocol import live_methods as lm
 from protocol import methods as m
 from protocol import params as p
 from protocol import types as t
 from protocol.openrpc import document
+
+Q = TypeVar("Q")
 
 
 def add_daemon_handlers(
@@ -48,34 +53,80 @@ def add_daemon_handlers(
     handlers.add(m.RPC_DISCOVER, discover)
 
 
-def add_session_handlers(handlers: Handlers[Call], manager: SessionManager) -> None:
-    """Answer `session.*` of the store."""
+def add_session_handlers(handlers: Handlers[Call], manager: SessionManager, sessions: Sessions) -> None:
+    """Answer `session.*` of the store; what is known of programs is laid over each Session."""
+
+    def viewed(work: Callable[[Q], Awaitable[t.Session]]) -> Callable[[Call, Q], Awaitable[t.Session]]:
+        async def handler(_: Call, q: Q) -> t.Session:
+            return sessions.view(await work(q))
+
+        return handler
 
     async def list_(_: Call, q: p.SessionList) -> t.SessionPage:
-        return await manager.list_sessions(
-            status=q.status,
-            session_type=q.session_type,
-            workspace_id=q.workspace_id,
-            limit=q.limit,
-            cursor=q.cursor,
+        return sessions.view_page(
+            await manager.list_sessions(
+                status=q.status,
+                session_type=q.session_type,
+                workspace_id=q.workspace_id,
+                limit=q.limit,
+                cursor=q.cursor,
+            )
         )
 
     async def delete(_: Call, q: p.ById) -> t.Empty:
-        await manager.delete_session(q.id)
+        await sessions.delete(q.id)
         return t.Empty()
 
-    handlers.add(m.SESSION_CREATE, lambda _, q: manager.create_session(q.config, q.name))
-    handlers.add(m.SESSION_GET, lambda _, q: manager.get_session(q.id))
-    handlers.add(m.SESSION_FIND, lambda _, q: manager.find_session(q.ref))
+    handlers.add(m.SESSION_CREATE, viewed(lambda q: manager.create_session(q.config, q.name)))
+    handlers.add(m.SESSION_GET, viewed(lambda q: manager.get_session(q.id)))
+    handlers.add(m.SESSION_FIND, viewed(lambda q: manager.find_session(q.ref)))
     handlers.add(m.SESSION_LIST, list_)
-    handlers.add(m.SESSION_UPDATE_STATUS, lambda _, q: manager.update_session_status(q.id, q.status))
-    handlers.add(m.SESSION_DETACH, lambda _, q: manager.detach_session(q.id))
-    handlers.add(m.SESSION_TERMINATE, lambda _, q: manager.terminate_session(q.id))
+    handlers.add(m.SESSION_UPDATE_STATUS, viewed(lambda q: sessions.update_status(q.id, q.status)))
+    handlers.add(m.SESSION_DETACH, viewed(lambda q: sessions.detach(q.id)))
+    handlers.add(m.SESSION_TERMINATE, viewed(lambda q: sessions.terminate(q.id)))
     handlers.add(m.SESSION_DELETE, delete)
-    handlers.add(m.SESSION_RENAME, lambda _, q: manager.rename_session(q.id, q.name))
-    handlers.add(m.SESSION_MOVE, lambda _, q: manager.move_session(q.id, q.workspace_id))
-    handlers.add(m.SESSION_TOUCH, lambda _, q: manager.touch_session(q.id))
-    handlers.add(m.SESSION_RESTORE_ARCHIVED, lambda _, q: manager.restore_archived_session(q.id))
+    handlers.add(m.SESSION_RENAME, viewed(lambda q: manager.rename_session(q.id, q.name)))
+    handlers.add(m.SESSION_MOVE, viewed(lambda q: manager.move_session(q.id, q.workspace_id)))
+    handlers.add(m.SESSION_TOUCH, viewed(lambda q: manager.touch_session(q.id)))
+    handlers.add(m.SESSION_RESTORE_ARCHIVED, viewed(lambda q: manager.restore_archived_session(q.id)))
+
+
+def add_live_handlers(handlers: Handlers[Call], sessions: Sessions) -> None:
+    """Answer the methods that only sessions with a program have."""
+
+    async def start(_: Call, q: v.SessionStart) -> t.Session:
+        return sessions.view(await sessions.start(q))
+
+    async def leave(call: Call, q: v.ByAttachment) -> t.Empty:
+        await sessions.leave(call.connection, q.attachment_id)
+        return t.Empty()
+
+    async def type_(call: Call, q: v.SessionInput) -> t.Empty:
+        sessions.type(call.connection, q.attachment_id, q.data)
+        return t.Empty()
+
+    async def resize(call: Call, q: v.SessionResize) -> t.Empty:
+        sessions.resize(call.connection, q.attachment_id, q.cols, q.rows)
+        return t.Empty()
+
+    async def send(_: Call, q: v.SessionSend) -> t.Empty:
+        await sessions.send(q.id, q.data)
+        return t.Empty()
+
+    async def signal(_: Call, q: v.SessionSignal) -> t.Empty:
+        assert q.number is not None  # decoding has seen to it
+        await sessions.signal(q.id, q.number)
+        return t.Empty()
+
+    handlers.add(lm.SESSION_START, start)
+    handlers.add(lm.SESSION_ATTACH, sessions.attach)
+    handlers.add(lm.SESSION_LEAVE, leave)
+    handlers.add(lm.SESSION_INPUT, type_)
+    handlers.add(lm.SESSION_RESIZE, resize)
+    handlers.add(lm.SESSION_SEND, send)
+    handlers.add(lm.SESSION_SCREEN, lambda _, q: sessions.screen(q.id, q.format, scrollback=q.scrollback))
+    handlers.add(lm.SESSION_WAIT, lambda _, q: sessions.wait(q.id, q.timeout_secs))
+    handlers.add(lm.SESSION_SIGNAL, signal)
 
 
 def add_snapshot_handlers(handlers: Handlers[Call], manager: SessionManager) -> None:
@@ -136,9 +187,10 @@ def add_maintenance_handlers(handlers: Handlers[Call], manager: SessionManager) 
     handlers.add(m.STATS_GET, lambda _, __: manager.get_stats())
 
 
-def add_store_handlers(handlers: Handlers[Call], manager: SessionManager) -> None:
-    """Answer every method of the store."""
-    add_session_handlers(handlers, manager)
+def add_store_handlers(handlers: Handlers[Call], manager: SessionManager, sessions: Sessions) -> None:
+    """Answer every method of sessions and of the store."""
+    add_session_handlers(handlers, manager, sessions)
+    add_live_handlers(handlers, sessions)
     add_snapshot_handlers(handlers, manager)
     add_workspace_handlers(handlers, manager)
     add_maintenance_handlers(handlers, manager)

@@ -5,6 +5,7 @@ Sizes are in cells; `data` is what a terminal sends or takes, base64 in JSON.
 
 from __future__ import annotations
 
+import signal
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -14,6 +15,7 @@ from protocol.types import Cells, Environment, Id, Session, check_environment
 
 MAX_SCREEN_CELLS = 1_000_000
 MAX_INPUT_BYTES = 1024 * 1024
+SIGNALS = {one.name: int(one) for one in signal.Signals}
 ScreenFormat = Literal["text", "vt", "html"]
 
 
@@ -99,6 +101,17 @@ class SessionSignal(ById, frozen=True, kw_only=True):
     """A signal by name (`TERM` or `SIGTERM`), for the session's process group."""
 
     signal: Annotated[str, Meta(min_length=1, max_length=16)]
+
+    def __post_init__(self) -> None:
+        """Refuse what is no signal here. Raises: ValueError."""
+        if self.number is None:
+            raise ValueError("`signal` is no signal's name; TERM, INT and HUP are, for example")
+
+    @property
+    def number(self) -> int | None:
+        """The signal's number on this machine."""
+        name = self.signal.upper()
+        return SIGNALS.get(name) or SIGNALS.get("SIG" + name)
 
 
 class Attached(Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from protocol import errors as e
+from protocol import live_methods
 from protocol import params as p
 from protocol import types as t
 from protocol.method import Method
@@ -176,9 +177,9 @@ STATS_GET: Method[p.Params, t.SessionStats] = Method("stats.get", p.Params, t.Se
 
 
 def _table() -> dict[str, Method[Any, Any]]:
-    found = [value for value in globals().values() if isinstance(value, Method)]
-    return {method.name: method for method in found}
+    rows = [*globals().values(), *vars(live_methods).values()]
+    return {row.name: row for row in rows if isinstance(row, Method)}
 
 
 METHODS: dict[str, Method[Any, Any]] = _table()
-"""Every method by name, in the order above."""
+"""Every method by name, in the order above; those of live sessions come last."""

@@ -28,15 +28,17 @@ class Master:
 
     Args:
         descriptor: Becomes ours, and non-blocking.
+        read: Reads from it as os.read does; the journal's way of reading loses nothing to a kill.
         on_output: Called with what the program wrote.
-        on_hangup: Called once when no program has the terminal open any more.
     """
 
-    def __init__(self, descriptor: int, on_output: Callable[[bytes], None], on_hangup: Callable[[], None]) -> None:
+    def __init__(
+        self, descriptor: int, *, read: Callable[[int, int], bytes], on_output: Callable[[bytes], None]
+    ) -> None:
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
+        self._read_once = read
         self._on_output = on_output
-        self._on_hangup = on_hangup
         self._unwritten = bytearray()
         self._loop = asyncio.get_running_loop()
         self._reading = False
@@ -98,16 +100,15 @@ class Master:
         data, hung_up = self._read(READ_BUDGET)
         if data:
             self._on_output(data)
-        if hung_up:
+        if hung_up:  # no program has the terminal open; the keeper tells when the session's own has ended
             self.pause()
-            self._on_hangup()
 
     def _read(self, budget: int) -> tuple[bytes, bool]:
         """Return what is there, up to about `budget` bytes, and whether that is all there will be."""
         chunks: list[bytes] = []
         while budget > 0:
             try:
-                chunk = os.read(self._descriptor, READ_SIZE)
+                chunk = self._read_once(self._descriptor, READ_SIZE)
             except (BlockingIOError, InterruptedError):
                 return b"".join(chunks), False
             except OSError as error:

@@ -66,6 +66,7 @@ class World:
             "workspace_id": self.workspace,
             "ref": self.ids.get(method.split(".")[0], ""),
             "path": "/nonexistent/backup.db",
+            "signal": "TERM",
         }
         return known[name] if name in known else example(schema)
 
@@ -128,6 +129,7 @@ def bad_values(schema: dict[str, Any]) -> list[Any]:
     if any("type" not in one and "enum" not in one for one in allowed):
         return []  # any JSON
     kinds = {one.get("type", "string") for one in allowed}
+    kinds |= {"integer"} if "number" in kinds else set()
     wrong = [value for kind, value in STRANGERS.items() if kind not in kinds]
     return wrong + [value for one in allowed for value in beyond(one)]
 

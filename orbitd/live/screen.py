@@ -1,0 +1,225 @@
+"""A live session's screen: emulator and journal kept in step.
+
+What comes in is journalled before it is emulated, so that whoever has seen it finds it
+again after a crash. A save covers the journal up to a position that is read in the same
+breath as the screen is encoded; a restore replays from there.
+
+The emulator is one thread's at a time: `capture` may run in another thread than the rest,
+and holds the lock for some milliseconds.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct
+
+from orbitd.live.attachment import Painting
+from orbitd.store.snapshot_api import SavedScreen
+from orbitd.terminal.emulator import Emulator
+from orbitd.terminal.journal import Journal, Output, Resize, replay
+from orbitd.terminal.model import StateCorrupt
+
+_MODES_OFF = "".join(
+    f"\x1b[?{number}l" for number in (1049, 1047, 47, 9, 1000, 1002, 1003, 1004, 1005, 1006, 1015, 1016, 2004, 2026)
+)
+RESET_KEEPING_TEXT = f"\x18\x1b\\{_MODES_OFF}\x1b[!p\x1b[<8u\x1b[?25h\x1b[r\x1b[m".encode()
+"""Leaves every mode that the last program may have left behind; what it showed stays."""
+
+_MAGIC = b"ORBITS\x01\n"
+_HEAD = struct.Struct(">8sQ")  # magic with version, the journal's position
+
+
+class Capture(Struct, frozen=True, kw_only=True):
+    """A screen to be saved: portable bytes, the emulator's own state, and what of the journal they cover."""
+
+    repaint: bytes
+    native_state: bytes
+    position: int
+    cols: int
+    rows: int
+    title: str
+
+
+class LiveScreen:
+    """The screen of a session whose program runs.
+
+    Args:
+        emulator: The screen so far; becomes ours.
+        journal: Open, and where the screen is; becomes ours.
+    """
+
+    def __init__(self, emulator: Emulator, journal: Journal) -> None:
+        self._emulator = emulator
+        self._journal = journal
+        self._lock = threading.Lock()
+
+    def read(self, descriptor: int, limit: int) -> bytes:
+        """Read a program's output into the journal. Raises: OSError, as os.read does."""
+        return self._journal.capture(descriptor, limit)
+
+    def take(self, data: bytes) -> bytes:
+        """Show what `read` returned; return the answers to what the program asked meanwhile."""
+        with self._lock:
+            self._emulator.feed(data)
+            return self._emulator.replies()
+
+    @property
+    def has_content(self) -> bool:
+        """Whether something was shown before."""
+        return self._journal.position > 0
+
+    def divide(self, text: str) -> bytes:
+        """Put a line between what was shown before and what comes now; return the bytes that do it."""
+        with self._lock:
+            columns, rows = self._emulator.size
+            data = RESET_KEEPING_TEXT + f"\x1b[{rows}H\r\n\x1b[2m{f'-- {text} ':-<{columns}}\x1b[m\r\n".encode()
+            self._journal.append(Output(data=data))
+            self._emulator.feed(data)
+            return data
+
+    def resize(self, cols: int, rows: int) -> None:
+        """Change the size."""
+        with self._lock:
+            self._journal.append(Resize(cols=cols, rows=rows))
+            self._emulator.resize(cols, rows)
+
+    def paint(self, scrollback_lines: int = 0) -> Painting:
+        """Return bytes that draw the screen as it is now."""
+        with self._lock:
+            cols, rows = self._emulator.size
+            return Painting(data=self._emulator.repaint(scrollback_lines), cols=cols, rows=rows)
+
+    def render(self, screen_format: str, *, scrollback: bool) -> bytes:
+        """Return the screen as text, vt or html."""
+        with self._lock:
+            return self._emulator.screen(screen_format, scrollback=scrollback)
+
+    def capture(self) -> Capture:
+        """Return what a snapshot holds. May run in any thread."""
+        with self._lock:
+            cols, rows = self._emulator.size
+            position = self._journal.position
+            return Capture(
+                repaint=self._emulator.repaint(),
+                native_state=_HEAD.pack(_MAGIC, position) + self._emulator.encode(),
+                position=position,
+                cols=cols,
+                rows=rows,
+                title=self._emulator.title,
+            )
+
+    def saved(self, capture: Capture) -> None:
+        """Let go of the part of the journal that a committed snapshot covers."""
+        with self._lock:
+            self._journal.covered(capture.position)
+
+    def close(self) -> None:
+        """Free the emulator and close the journal; the file stays."""
+        with self._lock:
+            self._emulator.close()
+            self._journal.close()
+
+    @property
+    def emulator(self) -> Emulator:
+        """The emulator, for looking at; only on the loop's thread."""
+        return self._emulator
+
+    @property
+    def journal_bytes(self) -> int:
+        """How much has come since the last save."""
+        return self._journal.size
+
+    @property
+    def degraded(self) -> OSError | None:
+        """Why output is not journalled, or None."""
+        return self._journal.degraded
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Columns and rows."""
+        return self._emulator.size
+
+    @property
+    def title(self) -> str | None:
+        """The title that the program has set, if any."""
+        return self._emulator.title or None
+
+    @property
+    def told_folder(self) -> str | None:
+        """The folder that the program has told by OSC 7, which is a file:// address."""
+        found = urlsplit(self._emulator.cwd)
+        return unquote(found.path) or None
+
+    @property
+    def answering(self) -> bool:
+        """Whether the program's questions are answered here, since no client is there to do it."""
+        return self._emulator.answering
+
+    @answering.setter
+    def answering(self, on: bool) -> None:
+        with self._lock:
+            self._emulator.answering = on
+
+
+def open_screen(journal_path: str, saved: SavedScreen | None, cols: int, rows: int) -> tuple[LiveScreen, bool]:
+    """Return a session's screen: what was saved, and what the journal has seen since.
+
+    Args:
+        journal_path: The session's; made where there is none.
+        saved: The newest good snapshot that orbitd made, if there is one.
+        cols: Of a screen of which nothing was saved yet.
+        rows: Likewise.
+
+    Returns:
+        The screen, and whether it is whole; False if only the portable bytes could be read,
+        so that history is missing.
+
+    Raises:
+        OSError: The journal cannot be opened.
+    """
+    native_state = None if saved is None else saved.native_state
+    position, whole = _position(native_state), True
+    try:
+        emulator = Emulator(cols, rows) if saved is None else Emulator.decode((native_state or b"")[_HEAD.size :])
+    except StateCorrupt:
+        emulator, whole = _portable(saved, cols, rows), False
+    journal = Journal(journal_path, covered=position)
+    for event in replay(journal_path, position):
+        if isinstance(event, Output):
+            emulator.feed(event.data)
+        else:
+            emulator.resize(event.cols, event.rows)
+    emulator.replies()  # what was asked then was answered then
+    return LiveScreen(emulator, journal), whole
+
+
+def rendered(saved: SavedScreen, screen_format: str, *, scrollback: bool) -> tuple[bytes, Emulator]:
+    """Return a saved screen as text, vt or html, and the emulator that drew it, which the caller closes."""
+    snapshot = saved.snapshot
+    try:
+        emulator = Emulator.decode((saved.native_state or b"")[_HEAD.size :])
+    except StateCorrupt:
+        emulator = _portable(saved, snapshot.cols or 80, snapshot.rows or 24)
+    return emulator.screen(screen_format, scrollback=scrollback), emulator
+
+
+def _portable(saved: SavedScreen | None, cols: int, rows: int) -> Emulator:
+    """Return the emulator that the portable bytes of a snapshot draw."""
+    if saved is None:
+        return Emulator(cols, rows)
+    emulator = Emulator(saved.snapshot.cols or cols, saved.snapshot.rows or rows)
+    emulator.feed(saved.snapshot.scrollback or b"")
+    emulator.feed(saved.snapshot.terminal_buffer)
+    emulator.replies()
+    return emulator
+
+
+def _position(native_state: bytes | None) -> int:
+    """Return the journal's position of a saved state; 0 where there is none."""
+    if native_state is None or len(native_state) < _HEAD.size:
+        return 0
+    magic, position = _HEAD.unpack_from(native_state)
+    return int(position) if magic == _MAGIC else 0
