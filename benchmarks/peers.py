@@ -34,7 +34,7 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 [supervisorctl]
 serverurl=unix://{home}/s
 """
-_PROGRAM = "[program:p{number}]\ncommand=cat\nautostart=false\n"
+_PROGRAM = "[program:p{number}]\ncommand=cat\nautostart=false\nstartsecs=0\n"
 
 
 def find(program: str) -> str | None:
@@ -45,7 +45,7 @@ def find(program: str) -> str | None:
 
 @contextlib.contextmanager
 def supervised(home: Path, programs: int) -> Iterator[Sequence[str]]:
-    """Run supervisord on a Unix socket with so many programs, none started.
+    """Run supervisord on a Unix socket with so many programs that run: `cat`.
 
     Yields:
         The command that is `supervisorctl status -c ...` of it.
@@ -62,7 +62,9 @@ def supervised(home: Path, programs: int) -> Iterator[Sequence[str]]:
         )
     try:
         _wait_until_listening(home / "s", process)
-        yield [control, "-c", str(configuration), "status"]
+        command = [control, "-c", str(configuration)]
+        subprocess.run([*command, "start", "all"], env=environment(home), check=True, stdout=subprocess.DEVNULL)
+        yield [*command, "status"]
     finally:
         stop(process)
 

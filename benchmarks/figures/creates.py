@@ -26,12 +26,14 @@ def run(bench: Bench) -> Sequence[Outcome]:
     """Measure the figure."""
     count = bench.amount(3_000, 128)
     grouped, single = bench.new_home(), bench.new_home()
-    with served(grouped, ORBITD), served(single, ONE_COMMIT):
+    with (
+        served(grouped, ORBITD),
+        served(single, ONE_COMMIT),
+        _Crowd(socket_of(grouped)) as grouping,
+        _Crowd(socket_of(single)) as committing,
+    ):
         found = by_turns(
-            {
-                "grouped": lambda: creates_a_second(socket_of(grouped), count),
-                "single": lambda: creates_a_second(socket_of(single), count),
-            },
+            {"grouped": lambda: grouping.creates_a_second(count), "single": lambda: committing.creates_a_second(count)},
             bench.amount(7, 1),
         )
     return [
@@ -44,38 +46,44 @@ def run(bench: Bench) -> Sequence[Outcome]:
     ]
 
 
-def creates_a_second(path: Path, count: int) -> float:
-    """Return how many sessions a second 64 clients make together, each one call at a time."""
-    line = request("session.create", config={"session_type": "local"})
-    connections = [_connect(path) for _ in range(CLIENTS)]
-    try:
+class _Crowd:
+    """64 connected clients, each with one call at a time.
+
+    Args:
+        path: The socket of the daemon.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._line = request("session.create", config={"session_type": "local"})
+        for _ in range(CLIENTS):
+            client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            client.connect(str(path))
+            self._selector.register(client, selectors.EVENT_READ, client)
+
+    def __enter__(self) -> _Crowd:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for key in list(self._selector.get_map().values()):
+            key.data.close()
+        self._selector.close()
+
+    def creates_a_second(self, count: int) -> float:
+        """Make `count` sessions together and return how many that were a second."""
         begun = time.perf_counter()
-        _drive(connections, line, count)
-        return count / (time.perf_counter() - begun)
-    finally:
-        for connection in connections:
-            connection.close()
-
-
-def _connect(path: Path) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.connect(str(path))
-    return connection
-
-
-def _drive(connections: list[socket.socket], line: bytes, count: int) -> None:
-    """Ask on every connection, and again on each that was answered, `count` times in all."""
-    with selectors.DefaultSelector() as selector:
-        for connection in connections:
-            selector.register(connection, selectors.EVENT_READ)
-            connection.sendall(line)
-        asked, answered = len(connections), 0
+        for key in self._selector.get_map().values():
+            key.data.sendall(self._line)
+        asked, answered = CLIENTS, 0
         while answered < count:
-            for key, _ in selector.select():
-                answer = key.fileobj.recv(CHUNK)  # type: ignore[union-attr]  # sockets were registered
-                if b'"result"' not in answer or not answer.endswith(b"\n"):
-                    raise RuntimeError(f"session.create: {answer!r}")
+            for key, _ in self._selector.select():
+                self._check(key.data.recv(CHUNK))
                 answered += 1
                 if asked < count:
-                    key.fileobj.sendall(line)  # type: ignore[union-attr]  # as above
+                    key.data.sendall(self._line)
                     asked += 1
+        return count / (time.perf_counter() - begun)
+
+    def _check(self, answer: bytes) -> None:
+        if b'"result"' not in answer or not answer.endswith(b"\n"):
+            raise RuntimeError(f"session.create: {answer!r}")
