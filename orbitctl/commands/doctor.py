@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import click
 import msgspec
@@ -90,8 +91,6 @@ def _newest_backup(database: str) -> Finding:
         found = []
     if not found:
         return Finding(check="backup", state="ok", message="none yet; `orbitctl maintenance backup` makes one")
-    from datetime import UTC, datetime
-
     moment, path = max(found)
     return Finding(check="backup", state="ok", message=f"{path}, {ago(datetime.fromtimestamp(moment, UTC))}")
 

@@ -110,7 +110,7 @@ def _default_backup(app: App) -> str:
     folder = os.path.join(os.path.dirname(database), "backups")
     with contextlib.suppress(OSError):  # where it cannot be made, the daemon says what is wrong
         os.makedirs(folder, mode=0o700, exist_ok=True)
-    name = f"sessions-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db"
+    name = f"manual-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db"
     return os.path.join(folder, name)
 
 

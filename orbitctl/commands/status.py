@@ -62,6 +62,7 @@ def _draw(app: App, info: DaemonInfo, stats: SessionStats) -> None:
             ("workspaces", str(stats.total_workspaces)),
             ("snapshots", str(stats.total_snapshots)),
             ("last auto-save", saved),
+            ("last backup", to.full_moment(info.last_backup_at) if info.last_backup_at else "no automatic one yet"),
         ]
     )
     for warning in warnings_of(info):
