@@ -34,8 +34,9 @@ from orbitd.sockets import Listener, adopt, listen
 from orbitd.supervision import Notifier, Supervision
 from protocol import PROTOCOL_VERSION, VERSION
 from protocol.errors import StorageCorrupt
+from protocol.reports import DaemonInfo, Limits
 from protocol.settings import Resolved
-from protocol.types import MAX_NAME_LENGTH, MAX_PAGE_SIZE, DaemonInfo, Limits
+from protocol.types import MAX_NAME_LENGTH, MAX_PAGE_SIZE
 
 log = logging.getLogger("orbitd")
 

@@ -17,6 +17,7 @@ from protocol import live as v
 from protocol import live_methods as lm
 from protocol import methods as m
 from protocol import params as p
+from protocol import reports as r
 from protocol import types as t
 from protocol.openrpc import document
 
@@ -24,7 +25,7 @@ Q = TypeVar("Q")
 
 
 def add_daemon_handlers(
-    handlers: Handlers[Call], *, info: Callable[[], t.DaemonInfo], stop: Callable[[], None]
+    handlers: Handlers[Call], *, info: Callable[[], r.DaemonInfo], stop: Callable[[], None]
 ) -> None:
     """Answer `daemon.*` and `rpc.discover`.
 
@@ -34,15 +35,15 @@ def add_daemon_handlers(
         stop: Begins a graceful stop and returns at once.
     """
 
-    async def ping(_: Call, __: p.Params) -> t.Pong:
-        return t.Pong()
+    async def ping(_: Call, __: p.Params) -> r.Pong:
+        return r.Pong()
 
-    async def tell(_: Call, __: p.Params) -> t.DaemonInfo:
+    async def tell(_: Call, __: p.Params) -> r.DaemonInfo:
         return info()
 
-    async def shutdown(_: Call, __: p.Params) -> t.Empty:
+    async def shutdown(_: Call, __: p.Params) -> r.Empty:
         stop()
-        return t.Empty()
+        return r.Empty()
 
     async def discover(_: Call, __: p.Params) -> dict[str, Any]:
         return document()
@@ -73,9 +74,9 @@ def add_session_handlers(handlers: Handlers[Call], manager: SessionManager, sess
             )
         )
 
-    async def delete(_: Call, q: p.ById) -> t.Empty:
+    async def delete(_: Call, q: p.ById) -> r.Empty:
         await sessions.delete(q.id)
-        return t.Empty()
+        return r.Empty()
 
     handlers.add(m.SESSION_CREATE, viewed(lambda q: manager.create_session(q.config, q.name)))
     handlers.add(m.SESSION_GET, viewed(lambda q: manager.get_session(q.id)))
@@ -97,26 +98,26 @@ def add_live_handlers(handlers: Handlers[Call], sessions: Sessions) -> None:
     async def start(_: Call, q: v.SessionStart) -> t.Session:
         return sessions.view(await sessions.start(q))
 
-    async def leave(call: Call, q: v.ByAttachment) -> t.Empty:
+    async def leave(call: Call, q: v.ByAttachment) -> r.Empty:
         await sessions.leave(call.connection, q.attachment_id)
-        return t.Empty()
+        return r.Empty()
 
-    async def type_(call: Call, q: v.SessionInput) -> t.Empty:
+    async def type_(call: Call, q: v.SessionInput) -> r.Empty:
         sessions.type(call.connection, q.attachment_id, q.data)
-        return t.Empty()
+        return r.Empty()
 
-    async def resize(call: Call, q: v.SessionResize) -> t.Empty:
+    async def resize(call: Call, q: v.SessionResize) -> r.Empty:
         sessions.resize(call.connection, q.attachment_id, q.cols, q.rows)
-        return t.Empty()
+        return r.Empty()
 
-    async def send(_: Call, q: v.SessionSend) -> t.Empty:
+    async def send(_: Call, q: v.SessionSend) -> r.Empty:
         await sessions.send(q.id, q.data)
-        return t.Empty()
+        return r.Empty()
 
-    async def signal(_: Call, q: v.SessionSignal) -> t.Empty:
+    async def signal(_: Call, q: v.SessionSignal) -> r.Empty:
         assert q.number is not None  # decoding has seen to it
         await sessions.signal(q.id, q.number)
-        return t.Empty()
+        return r.Empty()
 
     handlers.add(lm.SESSION_START, start)
     handlers.add(lm.SESSION_ATTACH, sessions.attach)
@@ -135,9 +136,9 @@ def add_snapshot_handlers(handlers: Handlers[Call], manager: SessionManager) -> 
     async def save(_: Call, q: p.SnapshotSave) -> t.SnapshotInfo:
         return await manager.save_snapshot(q.session_id, q.terminal_buffer, q.scrollback, cols=q.cols, rows=q.rows)
 
-    async def delete(_: Call, q: p.ById) -> t.Empty:
+    async def delete(_: Call, q: p.ById) -> r.Empty:
         await manager.delete_snapshot(q.id)
-        return t.Empty()
+        return r.Empty()
 
     handlers.add(m.SNAPSHOT_SAVE, save)
     handlers.add(m.SNAPSHOT_LATEST, lambda _, q: manager.load_latest_snapshot(q.session_id))
@@ -149,9 +150,9 @@ def add_snapshot_handlers(handlers: Handlers[Call], manager: SessionManager) -> 
 def add_workspace_handlers(handlers: Handlers[Call], manager: SessionManager) -> None:
     """Answer `workspace.*`."""
 
-    async def delete(_: Call, q: p.WorkspaceDelete) -> t.Empty:
+    async def delete(_: Call, q: p.WorkspaceDelete) -> r.Empty:
         await manager.delete_workspace(q.id, delete_sessions=q.delete_sessions)
-        return t.Empty()
+        return r.Empty()
 
     handlers.add(m.WORKSPACE_CREATE, lambda _, q: manager.create_workspace(q.name, q.layout))
     handlers.add(m.WORKSPACE_GET, lambda _, q: manager.get_workspace(q.id))
@@ -166,17 +167,17 @@ def add_workspace_handlers(handlers: Handlers[Call], manager: SessionManager) ->
 def add_maintenance_handlers(handlers: Handlers[Call], manager: SessionManager) -> None:
     """Answer `maintenance.*` and `stats.get`."""
 
-    async def auto_save(_: Call, __: p.Params) -> t.AutoSaveResult:
-        return t.AutoSaveResult(saved=await manager.auto_save_sessions())
+    async def auto_save(_: Call, __: p.Params) -> r.AutoSaveResult:
+        return r.AutoSaveResult(saved=await manager.auto_save_sessions())
 
-    async def cleanup(_: Call, q: p.CleanupSnapshots) -> t.CleanupResult:
-        return t.CleanupResult(deleted=await manager.cleanup_old_snapshots(q.keep_last_n))
+    async def cleanup(_: Call, q: p.CleanupSnapshots) -> r.CleanupResult:
+        return r.CleanupResult(deleted=await manager.cleanup_old_snapshots(q.keep_last_n))
 
-    async def archive(_: Call, q: p.Archive) -> t.ArchiveResult:
-        return t.ArchiveResult(archived=await manager.archive_sessions(q.terminated_before))
+    async def archive(_: Call, q: p.Archive) -> r.ArchiveResult:
+        return r.ArchiveResult(archived=await manager.archive_sessions(q.terminated_before))
 
-    async def vacuum(_: Call, __: p.Params) -> t.VacuumResult:
-        return t.VacuumResult(bytes_freed=await manager.vacuum())
+    async def vacuum(_: Call, __: p.Params) -> r.VacuumResult:
+        return r.VacuumResult(bytes_freed=await manager.vacuum())
 
     handlers.add(m.MAINTENANCE_AUTO_SAVE, auto_save)
     handlers.add(m.MAINTENANCE_CLEANUP_SNAPSHOTS, cleanup)

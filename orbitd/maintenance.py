@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from orbitd.logs import event
 from protocol.errors import OrbitError
-from protocol.types import ChoreStatus
+from protocol.reports import ChoreStatus
 
 log = logging.getLogger("orbitd.maintenance")
 

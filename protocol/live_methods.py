@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from protocol import errors as e
 from protocol import live as v
+from protocol import reports as r
 from protocol import types as t
 from protocol.method import Method, Notification
 
@@ -20,25 +21,25 @@ SESSION_START: Method[v.SessionStart, t.Session] = Method(
 SESSION_ATTACH: Method[v.SessionAttach, v.Attached] = Method(
     "session.attach", v.SessionAttach, v.Attached, "Be sent a session's output from here on.", _RUNNING
 )
-SESSION_LEAVE: Method[v.ByAttachment, t.Empty] = Method(
+SESSION_LEAVE: Method[v.ByAttachment, r.Empty] = Method(
     "session.leave",
     v.ByAttachment,
-    t.Empty,
+    r.Empty,
     "End an attachment, as closing the connection does.",
     (e.NotRunning,),
 )
-SESSION_INPUT: Method[v.SessionInput, t.Empty] = Method(
-    "session.input", v.SessionInput, t.Empty, "Type into an attached session.", (e.NotRunning,)
+SESSION_INPUT: Method[v.SessionInput, r.Empty] = Method(
+    "session.input", v.SessionInput, r.Empty, "Type into an attached session.", (e.NotRunning,)
 )
-SESSION_RESIZE: Method[v.SessionResize, t.Empty] = Method(
+SESSION_RESIZE: Method[v.SessionResize, r.Empty] = Method(
     "session.resize",
     v.SessionResize,
-    t.Empty,
+    r.Empty,
     "Tell the window's size; the last to tell leads.",
     (e.NotRunning,),
 )
-SESSION_SEND: Method[v.SessionSend, t.Empty] = Method(
-    "session.send", v.SessionSend, t.Empty, "Type into a session without attaching.", _RUNNING
+SESSION_SEND: Method[v.SessionSend, r.Empty] = Method(
+    "session.send", v.SessionSend, r.Empty, "Type into a session without attaching.", _RUNNING
 )
 SESSION_SCREEN: Method[v.SessionScreen, v.Screen] = Method(
     "session.screen",
@@ -54,8 +55,8 @@ SESSION_WAIT: Method[v.SessionWait, v.Exit] = Method(
     "Wait until a session's program ends, and tell how.",
     (*_RUNNING, e.RequestTimeout),
 )
-SESSION_SIGNAL: Method[v.SessionSignal, t.Empty] = Method(
-    "session.signal", v.SessionSignal, t.Empty, "Send a signal to a session's process group.", _RUNNING
+SESSION_SIGNAL: Method[v.SessionSignal, r.Empty] = Method(
+    "session.signal", v.SessionSignal, r.Empty, "Send a signal to a session's process group.", _RUNNING
 )
 
 OUTPUT: Notification[v.OutputNotice] = Notification("session.output", v.OutputNotice, "The program wrote something.")

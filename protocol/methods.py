@@ -11,6 +11,7 @@ from typing import Any
 from protocol import errors as e
 from protocol import live_methods
 from protocol import params as p
+from protocol import reports as r
 from protocol import types as t
 from protocol.method import Method
 
@@ -22,12 +23,12 @@ WRITES = (e.StorageFull, e.StorageCorrupt, e.StorageReadOnly)
 _ONE = (e.SessionNotFound, *WRITES)
 _SPACE = (e.WorkspaceNotFound, *WRITES)
 
-DAEMON_PING: Method[p.Params, t.Pong] = Method("daemon.ping", p.Params, t.Pong, "Answer, to show that it is there.")
-DAEMON_INFO: Method[p.Params, t.DaemonInfo] = Method(
-    "daemon.info", p.Params, t.DaemonInfo, "Tell version, process, paths, features and limits."
+DAEMON_PING: Method[p.Params, r.Pong] = Method("daemon.ping", p.Params, r.Pong, "Answer, to show that it is there.")
+DAEMON_INFO: Method[p.Params, r.DaemonInfo] = Method(
+    "daemon.info", p.Params, r.DaemonInfo, "Tell version, process, paths, features and limits."
 )
-DAEMON_SHUTDOWN: Method[p.Params, t.Empty] = Method(
-    "daemon.shutdown", p.Params, t.Empty, "Answer what is in flight, save, and exit 0."
+DAEMON_SHUTDOWN: Method[p.Params, r.Empty] = Method(
+    "daemon.shutdown", p.Params, r.Empty, "Answer what is in flight, save, and exit 0."
 )
 RPC_DISCOVER: Method[p.Params, dict[str, Any]] = Method(
     "rpc.discover", p.Params, dict[str, Any], "Return this document (OpenRPC 1.3)."
@@ -70,8 +71,8 @@ SESSION_TERMINATE: Method[p.ById, t.Session] = Method(
     "End a session; its record and snapshots stay.",
     (e.InvalidTransition, *_ONE),
 )
-SESSION_DELETE: Method[p.ById, t.Empty] = Method(
-    "session.delete", p.ById, t.Empty, "Delete a session and its snapshots.", _ONE
+SESSION_DELETE: Method[p.ById, r.Empty] = Method(
+    "session.delete", p.ById, r.Empty, "Delete a session and its snapshots.", _ONE
 )
 SESSION_RENAME: Method[p.SessionRename, t.Session] = Method(
     "session.rename", p.SessionRename, t.Session, "Give a session a name, or take it away.", (e.NameTaken, *_ONE)
@@ -110,8 +111,8 @@ SNAPSHOT_LIST: Method[p.SnapshotList, t.SnapshotPage] = Method(
     "List a session's snapshots, newest first, without their bytes.",
     (e.SessionNotFound, *READS),
 )
-SNAPSHOT_DELETE: Method[p.ById, t.Empty] = Method(
-    "snapshot.delete", p.ById, t.Empty, "Delete one snapshot.", (e.SnapshotNotFound, e.SnapshotCorrupt, *WRITES)
+SNAPSHOT_DELETE: Method[p.ById, r.Empty] = Method(
+    "snapshot.delete", p.ById, r.Empty, "Delete one snapshot.", (e.SnapshotNotFound, e.SnapshotCorrupt, *WRITES)
 )
 
 WORKSPACE_CREATE: Method[p.WorkspaceCreate, t.Workspace] = Method(
@@ -143,37 +144,37 @@ WORKSPACE_SET_ACTIVE_SESSION: Method[p.WorkspaceSetActiveSession, t.Workspace] =
     "Put one of a workspace's sessions in front.",
     (e.SessionNotFound, *_SPACE),
 )
-WORKSPACE_DELETE: Method[p.WorkspaceDelete, t.Empty] = Method(
+WORKSPACE_DELETE: Method[p.WorkspaceDelete, r.Empty] = Method(
     "workspace.delete",
     p.WorkspaceDelete,
-    t.Empty,
+    r.Empty,
     "Delete a workspace; its sessions stay unless told otherwise.",
     _SPACE,
 )
 
-MAINTENANCE_AUTO_SAVE: Method[p.Params, t.AutoSaveResult] = Method(
-    "maintenance.auto_save", p.Params, t.AutoSaveResult, "Write what has changed in memory only.", WRITES
+MAINTENANCE_AUTO_SAVE: Method[p.Params, r.AutoSaveResult] = Method(
+    "maintenance.auto_save", p.Params, r.AutoSaveResult, "Write what has changed in memory only.", WRITES
 )
-MAINTENANCE_CLEANUP_SNAPSHOTS: Method[p.CleanupSnapshots, t.CleanupResult] = Method(
+MAINTENANCE_CLEANUP_SNAPSHOTS: Method[p.CleanupSnapshots, r.CleanupResult] = Method(
     "maintenance.cleanup_snapshots",
     p.CleanupSnapshots,
-    t.CleanupResult,
+    r.CleanupResult,
     "Delete all but the newest snapshots of each session.",
     WRITES,
 )
-MAINTENANCE_ARCHIVE: Method[p.Archive, t.ArchiveResult] = Method(
-    "maintenance.archive", p.Archive, t.ArchiveResult, "Move old terminated sessions out of the hot tables.", WRITES
+MAINTENANCE_ARCHIVE: Method[p.Archive, r.ArchiveResult] = Method(
+    "maintenance.archive", p.Archive, r.ArchiveResult, "Move old terminated sessions out of the hot tables.", WRITES
 )
-MAINTENANCE_VACUUM: Method[p.Params, t.VacuumResult] = Method(
-    "maintenance.vacuum", p.Params, t.VacuumResult, "Give free pages back to the file system.", WRITES
+MAINTENANCE_VACUUM: Method[p.Params, r.VacuumResult] = Method(
+    "maintenance.vacuum", p.Params, r.VacuumResult, "Give free pages back to the file system.", WRITES
 )
-MAINTENANCE_CHECK: Method[p.Params, t.CheckReport] = Method(
-    "maintenance.check", p.Params, t.CheckReport, "Check the whole database and every snapshot.", READS
+MAINTENANCE_CHECK: Method[p.Params, r.CheckReport] = Method(
+    "maintenance.check", p.Params, r.CheckReport, "Check the whole database and every snapshot.", READS
 )
-MAINTENANCE_BACKUP: Method[p.Backup, t.BackupResult] = Method(
-    "maintenance.backup", p.Backup, t.BackupResult, "Write a consistent copy while the daemon goes on.", WRITES
+MAINTENANCE_BACKUP: Method[p.Backup, r.BackupResult] = Method(
+    "maintenance.backup", p.Backup, r.BackupResult, "Write a consistent copy while the daemon goes on.", WRITES
 )
-STATS_GET: Method[p.Params, t.SessionStats] = Method("stats.get", p.Params, t.SessionStats, "Count and measure.", READS)
+STATS_GET: Method[p.Params, r.SessionStats] = Method("stats.get", p.Params, r.SessionStats, "Count and measure.", READS)
 
 
 def _table() -> dict[str, Method[Any, Any]]:

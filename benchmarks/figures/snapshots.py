@@ -16,7 +16,8 @@ from benchmarks.bench import Bench
 from benchmarks.corpus import COLS, ROWS, Screen, record
 from benchmarks.results import Bar, Outcome, Result, exactly
 from orbitd.manager import SessionManager
-from protocol.types import SessionConfig, SessionStats
+from protocol.reports import SessionStats
+from protocol.types import SessionConfig
 
 LEVEL = 9  # orbitd.store.codec's for screens of this size
 

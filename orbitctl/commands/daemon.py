@@ -17,7 +17,7 @@ from orbitctl.processes import Ending
 from orbitctl.transport import Unreachable
 from protocol.methods import DAEMON_INFO, DAEMON_SHUTDOWN
 from protocol.params import Params
-from protocol.types import DaemonInfo
+from protocol.reports import DaemonInfo
 
 
 @click.group(cls=LazyGroup)

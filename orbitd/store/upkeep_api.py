@@ -12,7 +12,8 @@ from orbitd.store.clock import now
 from orbitd.store.core import Core
 from orbitd.store.files import SIDE_FILES
 from protocol.errors import InvalidParams
-from protocol.types import BackupResult, CheckReport, Session, SessionStats
+from protocol.reports import BackupResult, CheckReport, SessionStats
+from protocol.types import Session
 
 _CLEANUP_CHUNK = 64
 _VACUUM_PAGES = 1_024

@@ -19,7 +19,7 @@ from orbitctl.transport import MAX_PATH_BYTES, UnixStream, Unreachable
 from protocol import PROTOCOL_VERSION, VERSION
 from protocol.methods import DAEMON_INFO, DAEMON_PING, SESSION_FIND
 from protocol.params import ByRef, Params
-from protocol.types import Pong
+from protocol.reports import Pong
 
 Serve = Callable[[Callable[[socket.socket], None]], Client]
 PONG = {"result": {"pong": True}}
