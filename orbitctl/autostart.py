@@ -40,7 +40,18 @@ def start(place: Place, timeout: float, out: Output) -> UnixStream:
         Failure: It did not start; the message has its own reason.
     """
     state = place.resolved.state_folder
-    _make_private(state)
+    try:
+        os.makedirs(state, mode=0o700, exist_ok=True)
+        return _started(place, state, timeout, out)
+    except OSError as error:
+        raise Failure(
+            f"cannot start orbitd: {error.strerror}: {error.filename}",
+            Exit.UNREACHABLE,
+            hint="`orbitctl doctor` looks at the folders.",
+        ) from error
+
+
+def _started(place: Place, state: str, timeout: float, out: Output) -> UnixStream:
     deadline = time.monotonic() + timeout
     with _turn(os.path.join(state, "start.lock"), timeout):
         if (stream := _connected(place, timeout)) is not None:
@@ -200,23 +211,17 @@ def _is_locked(place: Place) -> bool:
     return holder is not None and (not holder or f"socket {place.socket_path}\n" in holder)
 
 
-def _make_private(folder: str) -> None:
-    try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise Failure(f"cannot make the folder {folder}: {error.strerror}", Exit.UNREACHABLE) from error
-
-
 @contextlib.contextmanager
 def _turn(path: str, timeout: float) -> Iterator[None]:
     """Hold a lock among clients. Raises: Failure if it is not free in time."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        with _alarm(timeout):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            with _alarm(timeout):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except TimeoutError as error:
+            raise Failure(f"another orbitctl is still starting orbitd after {timeout:g} s", Exit.TIMEOUT) from error
         yield
-    except TimeoutError as error:
-        raise Failure(f"another orbitctl is still starting orbitd after {timeout:g} s", Exit.TIMEOUT) from error
     finally:
         os.close(descriptor)
 

@@ -1,13 +1,13 @@
 """How a command fails: the exit code, one message, and the next step.
 
-The daemon's errors become a `Failure` in one place, by the table `BY_KIND`; its hints speak
-of methods, so where a command does the same, the table says the command.
+The daemon's errors become a `Failure` in one place, by tables. Its hints speak of methods;
+here they are told as the commands that do the same.
 """
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
-from typing import NamedTuple
 
 from protocol.errors import OrbitError
 
@@ -47,39 +47,65 @@ class Failure(Exception):
         self.details = details
 
 
-class _Meaning(NamedTuple):
-    """What a kind of error means here, and what to say in the place of the kind's usual hint."""
-
-    exit_code: Exit
-    hint: str = ""
-
-
-BY_KIND: dict[str, _Meaning] = {
-    "session_not_found": _Meaning(Exit.NOT_FOUND, "`orbitctl session list --status all` shows the sessions there are."),
-    "snapshot_not_found": _Meaning(Exit.NOT_FOUND, "`orbitctl snapshot list SESSION` shows a session's snapshots."),
-    "workspace_not_found": _Meaning(Exit.NOT_FOUND, "`orbitctl workspace list` shows the workspaces there are."),
-    "name_taken": _Meaning(Exit.CONFLICT),
-    "ambiguous_reference": _Meaning(Exit.CONFLICT),
-    "invalid_transition": _Meaning(Exit.CONFLICT),
-    "already_running": _Meaning(Exit.CONFLICT),
-    "not_running": _Meaning(Exit.CONFLICT, "`orbitctl session start SESSION` runs it."),
-    "timeout": _Meaning(Exit.TIMEOUT),
-    "method_not_found": _Meaning(Exit.ERROR, "`orbitctl rpc discover` lists the methods of this daemon."),
-    "invalid_params": _Meaning(Exit.ERROR, "-h describes what a command takes; `orbitctl rpc discover`, every method."),
-    "internal_error": _Meaning(Exit.ERROR, "`orbitctl daemon logs` has the details under this reference."),
-    "shutting_down": _Meaning(Exit.ERROR, "Run the command again when the daemon is back."),
-    "snapshot_corrupt": _Meaning(Exit.ERROR),
-    "storage_corrupt": _Meaning(Exit.ERROR, "`orbitctl doctor` looks closer and names the newest good backup."),
+EXIT_BY_KIND: dict[str, Exit] = {
+    "session_not_found": Exit.NOT_FOUND,
+    "snapshot_not_found": Exit.NOT_FOUND,
+    "workspace_not_found": Exit.NOT_FOUND,
+    "name_taken": Exit.CONFLICT,
+    "ambiguous_reference": Exit.CONFLICT,
+    "invalid_transition": Exit.CONFLICT,
+    "already_running": Exit.CONFLICT,
+    "not_running": Exit.CONFLICT,
+    "timeout": Exit.TIMEOUT,
 }
+"""The exit code of a kind of error; any other is `Exit.ERROR`."""
+
+HINT_BY_KIND: dict[str, str] = {
+    "invalid_params": "-h describes what a command takes; `orbitctl rpc discover`, every method.",
+    "internal_error": "`orbitctl daemon logs` has the details under this reference.",
+    "shutting_down": "Run the command again when the daemon is back.",
+    "snapshot_corrupt": "Show the older good snapshot, and run `orbitctl maintenance check`.",
+}
+"""What to say in the place of a kind's usual hint, where that is for programs."""
+
+_COMMANDS: dict[str, str] = {
+    "daemon.info": "status",
+    "daemon.shutdown": "daemon stop",
+    "session.get": "session show",
+    "session.find": "session show",
+    "session.update_status": "session set-status",
+    "session.restore_archived": "session restore",
+    "snapshot.get": "snapshot show",
+    "snapshot.latest": "snapshot show --latest",
+    "workspace.get": "workspace show",
+    "workspace.find": "workspace show",
+    "workspace.update_layout": "workspace set-layout",
+    "workspace.set_active_session": "workspace set-active",
+    "maintenance.auto_save": "maintenance auto-save",
+    "maintenance.cleanup_snapshots": "maintenance cleanup",
+    "stats.get": "stats",
+}
+"""The command that does what a method does, where it is not called the same."""
+
+_METHOD_NAME = re.compile(r"`?\b((?:daemon|rpc|session|snapshot|workspace|maintenance|stats)\.[a-z_]+)\b`?")
+
+
+def in_commands(hint: str) -> str:
+    """Return a hint with commands in the place of methods: "session.list shows" as "`orbitctl session list` shows"."""
+    return _METHOD_NAME.sub(lambda found: f"`orbitctl {command_of(found[1])}`", hint)
+
+
+def command_of(method: str) -> str:
+    """Return the words of the command that does what a method does."""
+    return _COMMANDS.get(method) or method.replace(".", " ")
 
 
 def from_daemon(error: OrbitError) -> Failure:
     """Return what an error of the daemon means for a command."""
-    meaning = BY_KIND.get(error.kind, _Meaning(Exit.ERROR))
     candidates = error.extra.get("candidates")
     details = [f"could be: {item}" for item in candidates] if isinstance(candidates, list) else []
     if isinstance(good := error.extra.get("good_snapshot_id"), str):
         details.append(f"newest older good snapshot: {good}")
     is_usual = error.hint in ("", type(error).default_hint)
-    hint = meaning.hint if meaning.hint and is_usual else error.hint
-    return Failure(error.message, meaning.exit_code, hint=hint, details=tuple(details))
+    hint = (HINT_BY_KIND.get(error.kind) if is_usual else None) or in_commands(error.hint)
+    return Failure(error.message, EXIT_BY_KIND.get(error.kind, Exit.ERROR), hint=hint, details=tuple(details))

@@ -20,7 +20,7 @@ from orbitctl.transport import Unreachable
 from protocol import PROTOCOL_VERSION, VERSION
 from protocol.methods import DAEMON_INFO, MAINTENANCE_CHECK
 from protocol.params import Params
-from protocol.types import DaemonInfo
+from protocol.reports import DaemonInfo
 
 SIGNS = {"ok": ("ok", "32"), "warn": ("warn", "33"), "fail": ("fail", "31")}
 

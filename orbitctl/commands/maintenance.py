@@ -15,7 +15,7 @@ from orbitctl.lazy import LazyGroup
 from orbitctl.text import plural, size
 from protocol import methods as m
 from protocol import params as p
-from protocol.types import BackupResult, CheckReport
+from protocol.reports import BackupResult, CheckReport
 
 
 @click.group(cls=LazyGroup)

@@ -187,6 +187,14 @@ def terminate(app: App, session: str) -> None:
 
 @session.command()
 @click.argument("session", type=SESSION)
+@click.pass_obj
+def restore(app: App, session: str) -> None:
+    """Bring an archived session back, terminated."""
+    show_session(app, app.ask(m.SESSION_RESTORE_ARCHIVED, p.ById(id=app.session(session).id)))
+
+
+@session.command()
+@click.argument("session", type=SESSION)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def delete(app: App, session: str, yes: bool) -> None:

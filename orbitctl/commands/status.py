@@ -13,7 +13,7 @@ from orbitctl.transport import Unreachable
 from protocol import PROTOCOL_VERSION, VERSION
 from protocol.methods import DAEMON_INFO, STATS_GET
 from protocol.params import Params
-from protocol.types import ChoreStatus, DaemonInfo, SessionStats
+from protocol.reports import ChoreStatus, DaemonInfo, SessionStats
 
 
 @click.command(epilog="Exits with 3 where no daemon runs, and starts none.")

@@ -109,6 +109,32 @@ def test_why_it_did_not_start_is_told(lonely: Orbitctl) -> None:
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.parametrize("obstacle", ["folder", "lock"])
+def test_a_state_folder_that_cannot_be_used_is_told(lonely: Orbitctl, obstacle: str) -> None:
+    """A file in the folder's place, or a link in the lock's, is named, with exit code 3."""
+    folder = lonely.home / ".local" / "state"
+    folder.mkdir(parents=True)
+    if obstacle == "folder":
+        (folder / "orbit").write_text("")
+    else:
+        (folder / "orbit").mkdir(mode=0o700)
+        (folder / "orbit" / "start.lock").symlink_to("/nowhere")
+    ended = lonely("session", "list")
+    assert ended.code == 3
+    assert f"cannot start orbitd: {'File exists' if obstacle == 'folder' else 'Too many levels'}" in ended.err
+
+
+def test_the_turn_of_another_client_is_waited_for_only_so_long(lonely: Orbitctl) -> None:
+    """A client that hangs in the middle of starting the daemon holds others up for the timeout at most."""
+    folder = lonely.home / ".local" / "state" / "orbit"
+    folder.mkdir(parents=True, mode=0o700)
+    with (folder / "start.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ended = lonely("session", "list", "--timeout", "0.1")
+    assert ended.code == 6
+    assert "still starting orbitd after 0.1 s" in ended.err
+
+
 def test_a_database_that_serves_elsewhere_is_told(ctl: Orbitctl) -> None:
     """Another socket for a database in use does not start a second daemon; who has it is told."""
     ended = ctl("session", "list", "--socket", str(ctl.home / "run" / "o" / "s"))

@@ -74,7 +74,7 @@ def test_unknown_sessions_exit_with_4(ctl: Orbitctl) -> None:
     ended = ctl("session", "show", "nosuch")
     assert (ended.code, ended.out) == (4, b"")
     assert "nosuch" in ended.err
-    assert "hint: `orbitctl session list --status all`" in ended.err
+    assert "hint: `orbitctl session list` shows the sessions there are." in ended.err
 
 
 def test_a_taken_name_exits_with_5(ctl: Orbitctl) -> None:
@@ -106,6 +106,16 @@ def test_the_status_moves(ctl: Orbitctl) -> None:
     ended = ctl("session", "detach", found)
     assert ended.code == 5
     assert "hint: " in ended.err
+
+
+def test_an_archived_session_is_restored(ctl: Orbitctl) -> None:
+    """What is done to an archived session fails with the command that brings it back, and that does."""
+    found = ctl.id("session", "create")
+    ctl.ok("session", "terminate", found)
+    ctl.ok("maintenance", "archive", "--before", "0s")
+    ended = ctl("session", "rename", found, "x")
+    assert (ended.code, "`orbitctl session restore`" in ended.err) == (4, True)
+    assert ctl.ok("--json", "session", "restore", found).json["status"] == "terminated"
 
 
 def test_status_filters_are_repeated(ctl: Orbitctl) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,15 +12,18 @@ import pytest
 from ctl_support import Orbitctl
 
 from orbitctl.cli import cli
+from orbitctl.failures import in_commands
 from orbitctl.lazy import common_options
 from orbitctl.reference import commands_markdown, walk
+from protocol.errors import ALL_ERRORS
+from protocol.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
 TREE = list(walk(cli, click.Context(cli, info_name="orbitctl")))
 PATHS = [context.command_path for _, context in TREE]
 CONTRACT = {
     "": "status stats doctor version completion",
-    "session": "create list show rename move set-status detach terminate delete snapshot",
+    "session": "create list show rename move set-status detach terminate restore delete snapshot",
     "snapshot": "save list show delete",
     "workspace": "create list show rename set-layout set-active delete",
     "maintenance": "auto-save cleanup archive vacuum check backup",
@@ -97,6 +101,15 @@ def test_usage_errors_exit_with_2(lonely: Orbitctl, arguments: list[str], messag
     assert (ended.code, ended.out) == (2, b""), ended
     assert ended.err.startswith("error: ")
     assert message in ended.err
+
+
+@pytest.mark.parametrize("hint", sorted({error.default_hint for error in ALL_ERRORS}))
+def test_hints_name_commands_that_exist(hint: str) -> None:
+    """Where the daemon's hint names a method, the command line names a command of its own."""
+    told = in_commands(hint)
+    commands = re.findall("`(orbitctl [a-z -]+)`", told)
+    assert set(commands) <= {*PATHS, "orbitctl session start"}
+    assert not [name for name in METHODS if name in told]
 
 
 def test_a_group_alone_shows_its_help(lonely: Orbitctl) -> None:
