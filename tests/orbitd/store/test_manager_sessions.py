@@ -1,0 +1,397 @@
+"""Sessions through the manager: what is recorded, refused, found and listed."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from store_support import GRID, LOCAL, UNKNOWN, rows
+
+from orbitd.manager import SessionManager
+from protocol.errors import (
+    AmbiguousReference,
+    InvalidParams,
+    InvalidTransition,
+    NameTaken,
+    SessionNotFound,
+    WorkspaceNotFound,
+)
+from protocol.params import SessionConfigInput
+from protocol.types import Session, SessionConfig, SessionStatus
+
+STATUSES: tuple[SessionStatus, ...] = ("active", "detached", "terminated")
+ALLOWED = {
+    ("active", "detached"),
+    ("detached", "active"),
+    ("active", "terminated"),
+    ("detached", "terminated"),
+    ("terminated", "active"),
+}
+
+
+async def names(manager: SessionManager, **query: object) -> list[str | None]:
+    page = await manager.list_sessions(**query)  # type: ignore[arg-type]
+    return [session.name for session in page.sessions]
+
+
+async def reopened(path: Path, session_id: str) -> Session:
+    async with SessionManager.open(str(path)) as again:
+        return await again.get_session(session_id)
+
+
+async def test_created_session(path: Path, manager: SessionManager) -> None:
+    """A new session is active from the moment of its creation, and the same when read from disk."""
+    before = datetime.now(UTC)
+    config = SessionConfig(session_type="ssh", host="example.org", port=2222, username="me", command="top -d 1")
+    session = await manager.create_session(config, name="server")
+    assert session.name == "server"
+    assert session.session_type == "ssh"
+    assert session.status == "active"
+    assert session.config == config
+    assert session.workspace_id is None
+    assert before <= session.created_at == session.last_active <= datetime.now(UTC)
+    assert await manager.get_session(session.id) == session
+    await manager.close()
+    assert await reopened(path, session.id) == session
+
+
+async def test_ids_are_uuid4(manager: SessionManager) -> None:
+    """An id is the text of a version 4 UUID."""
+    session = await manager.create_session(LOCAL)
+    assert len(session.id) == 36
+    assert session.id[14] == "4"
+    assert session.id[19] in "89ab"
+
+
+async def test_row_is_readable_for_others(path: Path, manager: SessionManager) -> None:
+    """The columns that the contract names hold what their names say, config as JSON."""
+    workspace = await manager.create_workspace("w", GRID)
+    session = await manager.create_session(SessionConfig(session_type="local", workspace_id=workspace.id), name="n")
+    found = rows(
+        path,
+        "SELECT session_type, status, config ->> 'session_type', config ->> 'workspace_id', workspace_id, created_at"
+        " FROM sessions WHERE id = ?",
+        session.id,
+    )
+    written = session.created_at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    assert found == [("local", "active", "local", workspace.id, workspace.id, written)]
+
+
+async def test_input_types_become_base_types(manager: SessionManager) -> None:
+    """What a client sent is stored and returned as the type without `Input`."""
+    session = await manager.create_session(SessionConfigInput(session_type="local"))
+    assert type(session.config) is SessionConfig
+
+
+@pytest.mark.parametrize("name", ["", "x" * 257, "a\nb", "\x1b[31m", "a\x7f", "a\x9bb", "\ud800"])
+async def test_bad_names_are_refused(manager: SessionManager, name: str) -> None:
+    """A name that is empty, too long, steers a terminal or is no Unicode is refused, and nothing is recorded."""
+    with pytest.raises(InvalidParams):
+        await manager.create_session(LOCAL, name=name)
+    session = await manager.create_session(LOCAL, name="good")
+    with pytest.raises(InvalidParams):
+        await manager.rename_session(session.id, name)
+    with pytest.raises(InvalidParams):
+        await manager.create_workspace(name, GRID)
+    assert await names(manager) == ["good"]
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "ünïcødé ✓", "two words", "a'b\"; DROP TABLE sessions --", "%_*"])
+async def test_good_names(manager: SessionManager, name: str) -> None:
+    """Any other name comes back as it was given and finds its session."""
+    session = await manager.create_session(LOCAL, name=name)
+    assert session.name == name
+    assert await manager.find_session(name) == session
+
+
+async def test_values_of_wrong_types_are_refused(manager: SessionManager) -> None:
+    """A configuration that a wire would have refused is refused from Python too."""
+    with pytest.raises(InvalidParams):
+        await manager.create_session(SessionConfig(session_type="ssh", host="h", port=70_000))
+    with pytest.raises(InvalidParams):
+        await manager.create_session(SessionConfig(session_type="local", command="\ud800"))
+
+
+async def test_name_is_unique_among_those_not_terminated(manager: SessionManager) -> None:
+    """A name is taken while its session is not terminated, and free again after."""
+    first = await manager.create_session(LOCAL, name="one")
+    with pytest.raises(NameTaken) as caught:
+        await manager.create_session(LOCAL, name="one")
+    assert caught.value.extra == {"id": first.id}
+    await manager.terminate_session(first.id)
+    second = await manager.create_session(LOCAL, name="one")
+    with pytest.raises(NameTaken):
+        await manager.update_session_status(first.id, "active")
+    await manager.terminate_session(second.id)
+    assert (await manager.update_session_status(first.id, "active")).name == "one"
+
+
+async def test_of_many_with_one_name_one_is_created(manager: SessionManager) -> None:
+    """Calls at the same time cannot take a name twice."""
+    calls = (manager.create_session(LOCAL, name="same") for _ in range(20))
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert sum(isinstance(result, Session) for result in results) == 1
+    assert sum(isinstance(result, NameTaken) for result in results) == 19
+
+
+@pytest.mark.parametrize(("before", "after"), list(itertools.product(STATUSES, STATUSES)))
+async def test_moves_of_status(manager: SessionManager, before: SessionStatus, after: SessionStatus) -> None:
+    """Of all changes of status exactly those of the contract are made; each moves last_active."""
+    session = await manager.create_session(LOCAL)
+    if before != "active":
+        session = await manager.update_session_status(session.id, before)
+    if (before, after) in ALLOWED:
+        changed = await manager.update_session_status(session.id, after)
+        assert changed.status == after
+        assert changed.last_active > session.last_active
+        assert await manager.get_session(session.id) == changed
+    else:
+        with pytest.raises(InvalidTransition):
+            await manager.update_session_status(session.id, after)
+        assert await manager.get_session(session.id) == session
+
+
+async def test_archived_is_no_status_to_set(manager: SessionManager) -> None:
+    """Only archiving archives."""
+    session = await manager.create_session(LOCAL)
+    with pytest.raises(InvalidTransition):
+        await manager.update_session_status(session.id, "archived")
+
+
+async def test_detach_and_terminate(manager: SessionManager) -> None:
+    """The short forms set the status that their names say; a terminated session is still there."""
+    session = await manager.create_session(LOCAL, name="x")
+    assert (await manager.detach_session(session.id)).status == "detached"
+    ended = await manager.terminate_session(session.id)
+    assert ended.status == "terminated"
+    assert await manager.get_session(session.id) == ended
+    with pytest.raises(InvalidTransition):
+        await manager.detach_session(session.id)
+
+
+async def test_rename(manager: SessionManager) -> None:
+    """A name can be changed, kept, and taken away; the old one is free and finds nothing."""
+    session = await manager.create_session(LOCAL, name="old")
+    assert (await manager.rename_session(session.id, "old")).name == "old"
+    renamed = await manager.rename_session(session.id, "new")
+    assert await manager.find_session("new") == renamed
+    with pytest.raises(SessionNotFound):
+        await manager.find_session("old")
+    other = await manager.create_session(LOCAL, name="old")
+    with pytest.raises(NameTaken):
+        await manager.rename_session(session.id, "old")
+    assert (await manager.rename_session(other.id, None)).name is None
+    assert (await manager.rename_session(session.id, "old")).last_active == session.last_active
+
+
+async def test_delete(path: Path, manager: SessionManager) -> None:
+    """A deleted session is gone with its snapshots, and its name is free."""
+    session = await manager.create_session(LOCAL, name="x")
+    await manager.save_snapshot(session.id, b"screen")
+    await manager.delete_session(session.id)
+    with pytest.raises(SessionNotFound):
+        await manager.get_session(session.id)
+    assert rows(path, "SELECT count(*) FROM session_snapshots") == [(0,)]
+    await manager.create_session(LOCAL, name="x")
+
+
+async def test_unknown_session(manager: SessionManager) -> None:
+    """Every method answers 1000 for an id that no session has."""
+    calls = (
+        manager.get_session(UNKNOWN),
+        manager.find_session(UNKNOWN),
+        manager.find_session("nobody"),
+        manager.update_session_status(UNKNOWN, "detached"),
+        manager.detach_session(UNKNOWN),
+        manager.terminate_session(UNKNOWN),
+        manager.delete_session(UNKNOWN),
+        manager.rename_session(UNKNOWN, "x"),
+        manager.move_session(UNKNOWN, None),
+        manager.touch_session(UNKNOWN),
+        manager.restore_archived_session(UNKNOWN),
+        manager.save_snapshot(UNKNOWN, b""),
+        manager.load_latest_snapshot(UNKNOWN),
+        manager.list_snapshots(UNKNOWN),
+    )
+    for call in calls:
+        with pytest.raises(SessionNotFound):
+            await call
+
+
+async def test_unknown_workspace(manager: SessionManager) -> None:
+    """A workspace that is not there is 1200 wherever a session names it."""
+    session = await manager.create_session(LOCAL)
+    calls = (
+        manager.create_session(SessionConfig(session_type="local", workspace_id=UNKNOWN)),
+        manager.move_session(session.id, UNKNOWN),
+        manager.list_sessions(workspace_id=UNKNOWN),
+    )
+    for call in calls:
+        with pytest.raises(WorkspaceNotFound):
+            await call
+
+
+async def test_find_by_prefix(manager: SessionManager) -> None:
+    """Four characters of an id and more find it, in either case; fewer do not."""
+    session = await manager.create_session(LOCAL)
+    assert await manager.find_session(session.id) == session
+    assert await manager.find_session(session.id[:4]) == session
+    assert await manager.find_session(session.id[:20].upper()) == session
+    with pytest.raises(SessionNotFound):
+        await manager.find_session(session.id[:3])
+
+
+async def test_ambiguous_prefix(path: Path, manager: SessionManager) -> None:
+    """A prefix of two ids is 1003 with both ids, also where one is terminated."""
+    first, second = [await manager.create_session(LOCAL) for _ in range(2)]
+    await manager.terminate_session(second.id)
+    await manager.close()
+    rows(path, "UPDATE sessions SET id = 'abcd1' || substr(id, 6) WHERE id = ?", first.id)
+    rows(path, "UPDATE sessions SET id = 'abcd2' || substr(id, 6) WHERE id = ?", second.id)
+    async with SessionManager.open(str(path)) as again:
+        with pytest.raises(AmbiguousReference) as caught:
+            await again.find_session("abcd")
+        assert caught.value.extra["candidates"] == ["abcd1" + first.id[5:], "abcd2" + second.id[5:]]
+        assert (await again.find_session("abcd2")).id == "abcd2" + second.id[5:]
+
+
+async def test_name_of_the_living_comes_first(manager: SessionManager) -> None:
+    """A name finds the one that has it now; if none has, the terminated one that had it, if there was one only."""
+    old = await manager.create_session(LOCAL, name="x")
+    await manager.terminate_session(old.id)
+    new = await manager.create_session(LOCAL, name="x")
+    assert (await manager.find_session("x")).id == new.id
+    await manager.rename_session(new.id, "y")
+    assert (await manager.find_session("x")).id == old.id
+    await manager.rename_session(new.id, "x")
+    await manager.terminate_session(new.id)
+    with pytest.raises(AmbiguousReference):
+        await manager.find_session("x")
+
+
+async def test_a_name_that_looks_like_a_prefix(manager: SessionManager) -> None:
+    """A name is found before an id that begins the same."""
+    one = await manager.create_session(LOCAL)
+    other = await manager.create_session(LOCAL, name=one.id[:8])
+    assert (await manager.find_session(one.id[:8])).id == other.id
+
+
+async def test_list_defaults_and_filters(manager: SessionManager) -> None:
+    """Lists are oldest first; without a status they have what is active or detached; filters combine."""
+    workspace = await manager.create_workspace("w", GRID)
+    inside = SessionConfig(session_type="local", workspace_id=workspace.id)
+    a = await manager.create_session(LOCAL, name="a")
+    b = await manager.create_session(SessionConfig(session_type="ssh", host="h"), name="b")
+    c = await manager.create_session(inside, name="c")
+    d = await manager.create_session(inside, name="d")
+    await manager.detach_session(b.id)
+    await manager.terminate_session(d.id)
+    assert await names(manager) == ["a", "b", "c"]
+    assert [session.id for session in await manager.list_active_sessions()] == [a.id, b.id, c.id]
+    assert await names(manager, status=["detached"]) == ["b"]
+    assert await names(manager, status=["terminated"]) == ["d"]
+    assert await names(manager, status=["terminated", "active"]) == ["a", "c", "d"]
+    assert await names(manager, status=["active", "detached", "terminated", "archived"]) == ["a", "b", "c", "d"]
+    assert await names(manager, session_type="ssh") == ["b"]
+    assert await names(manager, workspace_id=workspace.id) == ["c"]
+    assert await names(manager, workspace_id=workspace.id, status=["terminated"]) == ["d"]
+    assert await names(manager, workspace_id=workspace.id, session_type="ssh") == []
+
+
+async def test_order_survives_a_second_life(manager: SessionManager) -> None:
+    """A terminated session that becomes active again is listed where it always was."""
+    sessions = [await manager.create_session(LOCAL, name=name) for name in "abc"]
+    await manager.terminate_session(sessions[0].id)
+    await manager.update_session_status(sessions[0].id, "active")
+    assert await names(manager) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("status", [None, ["active", "terminated"]], ids=["memory", "disk"])
+async def test_pages(manager: SessionManager, status: list[SessionStatus] | None) -> None:
+    """Pages follow each other without gap or repetition, whatever is created and deleted between them."""
+    sessions = [await manager.create_session(LOCAL, name=str(number)) for number in range(5)]
+    first = await manager.list_sessions(status=status, limit=2)
+    assert [session.name for session in first.sessions] == ["0", "1"]
+    await manager.delete_session(sessions[1].id)
+    await manager.delete_session(sessions[2].id)
+    await manager.create_session(LOCAL, name="new")
+    second = await manager.list_sessions(status=status, limit=2, cursor=first.next_cursor)
+    assert [session.name for session in second.sessions] == ["3", "4"]
+    third = await manager.list_sessions(status=status, limit=2, cursor=second.next_cursor)
+    assert [session.name for session in third.sessions] == ["new"]
+    assert third.next_cursor is None
+
+
+async def test_full_last_page_has_no_cursor(manager: SessionManager) -> None:
+    """A page that ends with the last session says that it is the last."""
+    for _ in range(2):
+        await manager.create_session(LOCAL)
+    assert (await manager.list_sessions(limit=2)).next_cursor is None
+    assert (await manager.list_sessions(limit=2, status=["active", "terminated"])).next_cursor is None
+
+
+@pytest.mark.parametrize(
+    "query", [{"limit": 0}, {"limit": 10_001}, {"cursor": "zz"}, {"cursor": ""}, {"status": ["x"]}]
+)
+async def test_bad_queries(manager: SessionManager, query: dict[str, object]) -> None:
+    """A limit, cursor or status that cannot be is refused."""
+    with pytest.raises(InvalidParams):
+        await names(manager, **query)
+
+
+async def test_page_is_bounded_in_bytes(manager: SessionManager) -> None:
+    """Sessions with long commands fill a page before its limit does; the rest follows."""
+    config = SessionConfig(session_type="local", command="x" * 65_536)
+    await asyncio.gather(*(manager.create_session(config) for _ in range(50)))
+    sizes, cursor = [], None
+    while True:
+        page = await manager.list_sessions(cursor=cursor)
+        sizes.append(len(page.sessions))
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    assert sum(sizes) == 50
+    assert max(sizes) * 65_536 * 6 <= 8 * 1024 * 1024
+
+
+async def test_move(manager: SessionManager) -> None:
+    """A session moves between workspaces and out; column, config and the front of the workspace follow."""
+    one, two = [await manager.create_workspace(name, GRID) for name in ("one", "two")]
+    session = await manager.create_session(SessionConfig(session_type="local", workspace_id=one.id))
+    await manager.set_active_session(one.id, session.id)
+    assert (await manager.move_session(session.id, one.id)).workspace_id == one.id
+    assert (await manager.get_workspace(one.id)).active_session_id == session.id
+    moved = await manager.move_session(session.id, two.id)
+    assert (moved.workspace_id, moved.config.workspace_id) == (two.id, two.id)
+    assert (await manager.get_workspace(one.id)).active_session_id is None
+    out = await manager.move_session(session.id, None)
+    assert (out.workspace_id, out.config.workspace_id) == (None, None)
+
+
+async def test_cache_and_disk_agree(path: Path, manager: SessionManager) -> None:
+    """After many changes at once, what is in memory is what a new start reads."""
+    workspace = await manager.create_workspace("w", GRID)
+    sessions = await asyncio.gather(*(manager.create_session(LOCAL, name=f"s{n}") for n in range(30)))
+    calls = []
+    for number, session in enumerate(sessions):
+        calls += [
+            manager.rename_session(session.id, f"t{number}"),
+            manager.move_session(session.id, workspace.id if number % 2 else None),
+            manager.detach_session(session.id),
+        ]
+        if number % 3 == 0:
+            calls.append(manager.terminate_session(session.id))
+        if number % 5 == 0:
+            calls.append(manager.delete_session(session.id))
+    await asyncio.gather(*calls)
+    everything: list[SessionStatus] = ["active", "detached", "terminated"]
+    live, stored = await manager.list_sessions(), await manager.list_sessions(status=everything)
+    await manager.close()
+    async with SessionManager.open(str(path)) as again:
+        assert await again.list_sessions() == live
+        assert await again.list_sessions(status=everything) == stored
+    assert len(live.sessions) == 16
+    assert len(stored.sessions) == 24
