@@ -1,0 +1,81 @@
+"""Tells from a cell's 64 bits what it shows and how it looks.
+
+The library describes the layout (`ghostty_type_json`). Two dictionaries that fill themselves turn a cell into its
+text and into the key of its look, so that the loop over a row's cells runs in C.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orbitd.terminal._ghostty import Library
+
+BLANK = 1 << 63
+"""In a look: nothing was written here."""
+
+TAIL = 1 << 62
+"""The look of the second cell of a wide character."""
+
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+class Layout:
+    """Where the fields of a cell are, from the library's own description."""
+
+    def __init__(self, library: Library) -> None:
+        bits = library.cell_bits
+        self.tag = self._mask(bits["content_tag"])
+        self.content_shift = bits["content"]["lsb"]
+        self.codepoint = (1 << bits["content"]["arms"]["CODEPOINT"]["bits"]["codepoint"]["width"]) - 1
+        self.content = self._mask(bits["content"])
+        self.style = self._mask(bits["style_id"])
+        self.style_shift = bits["style_id"]["lsb"]
+        self.wide = self._mask(bits["wide"])
+        self.wide_shift = bits["wide"]["lsb"]
+        self.protected = self._mask(bits["protected"])
+        self.hyperlink = self._mask(bits["hyperlink"])
+        self.look = self.tag | self.style | self.protected | self.hyperlink
+        lib = library.lib
+        self.cluster = lib.GHOSTTY_CELL_CONTENT_CODEPOINT_GRAPHEME
+        self.palette, self.rgb = lib.GHOSTTY_CELL_CONTENT_BG_COLOR_PALETTE, lib.GHOSTTY_CELL_CONTENT_BG_COLOR_RGB
+        self.tail, self.head = lib.GHOSTTY_CELL_WIDE_SPACER_TAIL, lib.GHOSTTY_CELL_WIDE_SPACER_HEAD
+
+    @staticmethod
+    def _mask(field: dict[str, Any]) -> int:
+        return ((1 << int(field["width"])) - 1) << int(field["lsb"])
+
+
+class Texts(dict[int, str]):
+    """A cell to the text that it shows, "" for none."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def __missing__(self, cell: int) -> str:
+        layout, text = self._layout, ""
+        if cell & layout.tag < layout.palette:
+            code = (cell >> layout.content_shift) & layout.codepoint
+            if code:  # C1 controls and halves of surrogate pairs are not text; printing them would be an order
+                text = _REPLACEMENT if 0x80 <= code < 0xA0 or 0xD800 <= code < 0xE000 else chr(code)
+        self[cell] = text
+        return text
+
+
+class Looks(dict[int, int]):
+    """A cell to the key of its look: cells with equal keys side by side make one run."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def __missing__(self, cell: int) -> int:
+        layout = self._layout
+        if cell & layout.tag >= layout.palette:
+            key = BLANK | (cell & (layout.tag | layout.content))
+        else:
+            key = cell & layout.look
+            if (cell & layout.wide) >> layout.wide_shift == layout.tail:
+                key = TAIL
+            elif not (cell >> layout.content_shift) & layout.codepoint:
+                key |= BLANK
+        self[cell] = key
+        return key

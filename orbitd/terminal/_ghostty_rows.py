@@ -1,0 +1,264 @@
+"""Reads rows of cells out of a terminal, fast enough for ten thousand lines in Python.
+
+A row comes as one array of cells. Only a new look, a hyperlink or a cluster of several code points asks the library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Any
+
+from orbitd.terminal._ghostty import Library
+from orbitd.terminal._ghostty_cells import BLANK, TAIL, Layout, Looks, Texts
+from orbitd.terminal.model import PLAIN, Color, Row, Run, Style
+
+_CHUNK_ROWS = 128  # the library copies what it is asked for; small chunks stay in the processor's cache
+_FLAGS = ("bold", "faint", "italic", "blink", "inverse", "invisible", "strikethrough", "overline")
+
+
+class RowReader:
+    """Reads any rows of the terminal's active screen. Made for one reading: it lives no longer than the `with`."""
+
+    def __init__(self, library: Library, terminal: Any) -> None:
+        self._library, self._terminal = library, terminal
+        ffi = library.ffi
+        self._state = ffi.new("GhosttyRenderState *")
+        self._iterator = ffi.new("GhosttyRenderStateRowIterator *")
+        self._cells = ffi.new("GhosttyRenderStateRowCells *")
+        self._view = ffi.new("GhosttyCellsView *")
+        self._row_id = ffi.new("GhosttyRenderStateRowId *")
+        self._raw_row = ffi.new("GhosttyRow *")
+        self._wraps = ffi.new("bool *")
+        self._layout = Layout(library)
+        self._texts, self._looks = Texts(self._layout), Looks(self._layout)
+        self._styles: dict[tuple[int, int], Style] = {}
+
+    def __enter__(self) -> RowReader:
+        lib, null, check = self._library.lib, self._library.ffi.NULL, self._library.check
+        check(lib.ghostty_render_state_new(null, self._state), "a render state")
+        check(lib.ghostty_render_state_row_iterator_new(null, self._iterator), "a row iterator")
+        check(lib.ghostty_render_state_row_cells_new(null, self._cells), "row cells")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        lib = self._library.lib
+        lib.ghostty_render_state_row_cells_free(self._cells[0])
+        lib.ghostty_render_state_row_iterator_free(self._iterator[0])
+        lib.ghostty_render_state_free(self._state[0])
+
+    def cursor_look(self) -> tuple[int, bool, bool]:
+        """Return the cursor's shape as the library numbers it, whether it blinks, and whether it is visible."""
+        lib, check = self._library.lib, self._library.check
+        self._look()
+        look = self._library.sized("GhosttyRenderStateCursor")
+        check(lib.ghostty_render_state_get(self._state[0], lib.GHOSTTY_RENDER_STATE_DATA_CURSOR, look), "cursor")
+        return int(look.visual_style), bool(look.blinking), bool(look.visible)
+
+    def rows(self, first: int, last: int, screen_rows: int) -> Iterator[Row]:
+        """Yield the rows from `first` until before `last`, counted from the oldest in the history.
+
+        The terminal must not change meanwhile. `last` is at most the number of rows that there are.
+        """
+        below = max(0, _CHUNK_ROWS - screen_rows)
+        try:
+            while first < last:
+                for row in self._chunk(first, last, screen_rows, below):
+                    yield row
+                    first += 1
+        finally:
+            self._scroll(self._library.lib.GHOSTTY_SCROLL_VIEWPORT_BOTTOM, 0)
+
+    def _look(self) -> None:
+        """Take the terminal's visible rows over, and go before the first of them."""
+        lib, state = self._library.lib, self._state[0]
+        self._library.check(lib.ghostty_render_state_update(state, self._terminal), "reading the screen")
+        iterator = lib.GHOSTTY_RENDER_STATE_DATA_ROW_ITERATOR
+        self._library.check(lib.ghostty_render_state_get(state, iterator, self._iterator), "reading rows")
+
+    def halves(self, cols: int, rows: int) -> list[int]:
+        """Return the rows of the screen whose last cell is the first half of a wide character."""
+        lib, check, layout = self._library.lib, self._library.check, self._layout
+        check(lib.ghostty_render_state_update(self._state[0], self._terminal), "reading the screen")
+        check(
+            lib.ghostty_render_state_get(self._state[0], lib.GHOSTTY_RENDER_STATE_DATA_ROW_ITERATOR, self._iterator),
+            "rows",
+        )
+        found = []
+        for row in range(rows):
+            lib.ghostty_render_state_row_iterator_next(self._iterator[0])
+            self._get(lib.GHOSTTY_RENDER_STATE_ROW_DATA_CELLS_RAW, self._view)
+            if (self._view[0].ptr[cols - 1] & layout.wide) >> layout.wide_shift == lib.GHOSTTY_CELL_WIDE_WIDE:
+                found.append(row)
+        return found
+
+    def _scroll(self, tag: int, row: int) -> None:
+        where = self._library.ffi.new("OrbitScroll *")
+        where.tag, where.value.row = tag, row
+        self._library.scroll_viewport(self._terminal, where[0])
+
+    def _chunk(self, first: int, last: int, screen_rows: int, below: int) -> Iterator[Row]:
+        """Yield rows from `first` on, as many as one look at the terminal shows."""
+        lib, ffi, check = self._library.lib, self._library.ffi, self._library.check
+        overscan = ffi.new("GhosttyRenderStateOverscan *", {"above": 0, "below": below})
+        state = self._state[0]
+        check(lib.ghostty_render_state_set(state, lib.GHOSTTY_RENDER_STATE_OPTION_OVERSCAN, overscan), "overscan")
+        self._scroll(lib.GHOSTTY_SCROLL_VIEWPORT_ROW, first)
+        self._look()
+        top = min(first, self._top_of_screen())
+        end = min(last, top + screen_rows + below)
+        for row in range(top, end):
+            if not lib.ghostty_render_state_row_iterator_next(self._iterator[0]):
+                return
+            if row >= first:
+                yield self._row(row)
+
+    def _top_of_screen(self) -> int:
+        rows = self._library.ffi.new("size_t *")
+        lib = self._library.lib
+        lib.ghostty_terminal_get(self._terminal, lib.GHOSTTY_TERMINAL_DATA_SCROLLBACK_ROWS, rows)
+        return int(rows[0])
+
+    def _get(self, key: int, out: Any) -> None:
+        self._library.check(self._library.lib.ghostty_render_state_row_get(self._iterator[0], key, out), "a row")
+
+    def _row(self, number: int) -> Row:
+        lib, ffi = self._library.lib, self._library.ffi
+        self._get(lib.GHOSTTY_RENDER_STATE_ROW_DATA_CELLS_RAW, self._view)
+        self._get(lib.GHOSTTY_RENDER_STATE_ROW_DATA_RAW, self._raw_row)
+        lib.ghostty_row_get(self._raw_row[0], lib.GHOSTTY_ROW_DATA_WRAP, self._wraps)
+        view = self._view[0]
+        cells = memoryview(ffi.buffer(view.ptr, view.len * 8)).cast("Q").tolist() if view.len else []
+        while cells and not cells[-1]:  # for speed: most rows end blank
+            cells.pop()
+        return Row(runs=tuple(_tidy(self._runs(cells, number))), wraps=bool(self._wraps[0]))
+
+    def _runs(self, cells: list[int], number: int) -> Iterator[Run]:
+        texts, column, ready = self._texts, 0, False
+        looks = list(map(self._looks.__getitem__, cells))
+        if TAIL in looks:
+            _join_tails(looks)
+        for look, group in groupby(looks):
+            end = column + len(list(group))
+            if look == BLANK:
+                yield Run(column=column, cells=("",) * (end - column), blank=True)
+            else:
+                if not ready:
+                    ready = self._open_row()
+                shown = tuple(map(texts.__getitem__, cells[column:end]))
+                yield from self._styled(look, column, shown, number)
+            column = end
+
+    def _open_row(self) -> bool:
+        """Fetch what the current row's details need: its page, to which style numbers belong, and its cells."""
+        lib = self._library.lib
+        self._get(lib.GHOSTTY_RENDER_STATE_ROW_DATA_ID, self._row_id)
+        self._get(lib.GHOSTTY_RENDER_STATE_ROW_DATA_CELLS, self._cells)
+        return True
+
+    def _styled(self, look: int, column: int, shown: tuple[str, ...], number: int) -> Iterator[Run]:
+        """Yield the run of one look: usually one; one for each address where it is made of hyperlinks."""
+        layout = self._layout
+        blank = bool(look & BLANK)
+        protected = bool(look & layout.protected)
+        tag = look & layout.tag
+        if blank:
+            background = self._background(look) if tag >= layout.palette else self._style(look, column).bg
+            yield Run(column=column, cells=shown, blank=True, style=Style(bg=background))
+            return
+        style = self._style(look, column)
+        if tag == layout.cluster:
+            shown = tuple(self._cluster(column + index) if text else "" for index, text in enumerate(shown))
+        if not look & layout.hyperlink:
+            yield Run(column=column, cells=shown, style=style, protected=protected)
+            return
+        links = [self._link(column + index, number) for index in range(len(shown))]
+        for link, group in groupby(range(len(shown)), links.__getitem__):
+            indexes = list(group)
+            part = shown[indexes[0] : indexes[-1] + 1]
+            yield Run(column=column + indexes[0], cells=part, style=style, link=link, protected=protected)
+
+    def _background(self, look: int) -> Color:
+        layout = self._layout
+        content: int = (look & layout.content) >> layout.content_shift
+        if look & layout.tag == layout.palette:
+            return content & 0xFF
+        return (content & 0xFF, (content >> 8) & 0xFF, (content >> 16) & 0xFF)
+
+    def _style(self, look: int, column: int) -> Style:
+        number = (look & self._layout.style) >> self._layout.style_shift
+        if not number:
+            return PLAIN
+        key = (self._row_id[0].bits[0], number)
+        if key not in self._styles:
+            raw = self._library.sized("GhosttyStyle")
+            self._cell_get(column, self._library.lib.GHOSTTY_RENDER_STATE_ROW_CELLS_DATA_STYLE, raw)
+            self._styles[key] = style_of(self._library, raw)
+        return self._styles[key]
+
+    def _cell_get(self, column: int, key: int, out: Any) -> None:
+        lib, check = self._library.lib, self._library.check
+        check(lib.ghostty_render_state_row_cells_select(self._cells[0], column), "a cell")
+        check(lib.ghostty_render_state_row_cells_get(self._cells[0], key, out), "a cell")
+
+    def _cluster(self, column: int) -> str:
+        ffi, lib = self._library.ffi, self._library.lib
+        size = ffi.new("uint32_t *")
+        self._cell_get(column, lib.GHOSTTY_RENDER_STATE_ROW_CELLS_DATA_GRAPHEMES_LEN, size)
+        codes = ffi.new("uint32_t[]", max(1, size[0]))
+        self._cell_get(column, lib.GHOSTTY_RENDER_STATE_ROW_CELLS_DATA_GRAPHEMES_BUF, codes)
+        return "".join(chr(code) for code in codes[0 : size[0]])
+
+    def _link(self, column: int, number: int) -> str | None:
+        ffi, lib = self._library.ffi, self._library.lib
+        ref = self._library.sized("GhosttyGridRef")
+        point = ffi.new("OrbitPoint *")
+        point.tag, point.value.x, point.value.y = lib.GHOSTTY_POINT_TAG_SCREEN, column, number
+        self._library.check(self._library.grid_ref(self._terminal, point[0], ref), "a cell")
+        size = ffi.new("size_t *")
+        lib.ghostty_grid_ref_hyperlink_uri(ref, ffi.NULL, 0, size)
+        if not size[0]:
+            return None
+        data = ffi.new("uint8_t[]", size[0])
+        self._library.check(lib.ghostty_grid_ref_hyperlink_uri(ref, data, size[0], size), "a link")
+        return bytes(ffi.buffer(data, size[0])).decode("utf-8", "replace")
+
+
+def _join_tails(looks: list[int]) -> None:
+    """Let the second cell of a wide character look like its first."""
+    for index, look in enumerate(looks):
+        if look == TAIL:
+            looks[index] = looks[index - 1] if index else BLANK
+
+
+def _tidy(runs: Iterable[Run]) -> list[Run]:
+    """Join blank runs that look alike, which the library may tell apart, and drop plain ones at the end."""
+    tidy: list[Run] = []
+    for run in runs:
+        if run.blank and tidy and tidy[-1].blank and tidy[-1].style == run.style:
+            before = tidy.pop()
+            tidy.append(Run(column=before.column, cells=before.cells + run.cells, blank=True, style=run.style))
+        else:
+            tidy.append(run)
+    if tidy and tidy[-1].blank and tidy[-1].style == PLAIN:
+        tidy.pop()
+    return tidy
+
+
+def style_of(library: Library, raw: Any) -> Style:
+    """Translate the library's style."""
+    return Style(
+        underline=int(raw.underline),
+        fg=_color(library, raw.fg_color),
+        bg=_color(library, raw.bg_color),
+        underline_color=_color(library, raw.underline_color),
+        **{name: bool(getattr(raw, name)) for name in _FLAGS},
+    )
+
+
+def _color(library: Library, raw: Any) -> Color:
+    if raw.tag == library.lib.GHOSTTY_STYLE_COLOR_PALETTE:
+        return int(raw.value.palette)
+    if raw.tag == library.lib.GHOSTTY_STYLE_COLOR_RGB:
+        return (raw.value.rgb.r, raw.value.rgb.g, raw.value.rgb.b)
+    return None

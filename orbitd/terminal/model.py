@@ -1,0 +1,114 @@
+"""What a screen is made of, as plain values: no library, no I/O.
+
+The emulator hands these out; `repaint` and `render` turn them into bytes and text. A screen is rows, a row is
+runs of neighbouring cells that look alike, and a blank cell is a cell that nothing was written to.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+Rgb = tuple[int, int, int]
+Color = int | Rgb | None  # an index into the palette, red/green/blue, or the default
+
+
+class TerminalError(Exception):
+    """The base of what can go wrong with a terminal."""
+
+
+class TerminalUnavailable(TerminalError):
+    """This machine has no terminal emulation; the message says why."""
+
+
+class StateCorrupt(TerminalError):
+    """A saved state cannot be read: damaged, or of a version that this program does not know."""
+
+
+class StateBusy(TerminalError):
+    """The state cannot be saved just now: a control string longer than the limit is under way. Try again later."""
+
+
+class Style(Struct, frozen=True, kw_only=True):
+    """How text looks. `underline` is 0 none, 1 single, 2 double, 3 curly, 4 dotted, 5 dashed."""
+
+    bold: bool = False
+    faint: bool = False
+    italic: bool = False
+    underline: int = 0
+    blink: bool = False
+    inverse: bool = False
+    invisible: bool = False
+    strikethrough: bool = False
+    overline: bool = False
+    fg: Color = None
+    bg: Color = None
+    underline_color: Color = None
+
+
+PLAIN = Style()
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    """Neighbouring cells of one row that look alike.
+
+    Attributes:
+        column: Where it begins, from 0.
+        cells: What stands in each cell; the second cell of a wide character, and a blank one, hold "".
+        blank: Nothing was written here; only the background of `style` shows.
+        link: The address that the text leads to.
+        protected: Selective erase spares it (DECSCA).
+    """
+
+    column: int
+    cells: tuple[str, ...]
+    blank: bool = False
+    style: Style = PLAIN
+    link: str | None = None
+    protected: bool = False
+
+
+class Row(Struct, frozen=True, kw_only=True):
+    """One row. Plain blank cells at its end are left out; `wraps` says that its line goes on in the next row."""
+
+    runs: tuple[Run, ...] = ()
+    wraps: bool = False
+
+
+class Cursor(Struct, frozen=True, kw_only=True):
+    """Where the next character goes, and how it will look.
+
+    Attributes:
+        column: From 0.
+        row: From 0, at the top of the screen.
+        pending_wrap: The last column has been written; the next character wraps first.
+        visible: DECTCEM.
+        shape: The parameter of DECSCUSR, 0 (the terminal's own) to 6.
+        style: The pen.
+    """
+
+    column: int = 0
+    row: int = 0
+    pending_wrap: bool = False
+    visible: bool = True
+    shape: int = 0
+    style: Style = PLAIN
+
+
+class Screen(Struct, frozen=True, kw_only=True):
+    """All that can be seen of a terminal at one moment, comparable with `==`.
+
+    Attributes:
+        modes: The numbers of the modes that are set, DEC private ones as `?N`.
+        extras: Scroll region, charsets, protection and tab stops, as the sequences that set them.
+    """
+
+    cols: int
+    rows: int
+    alternate: bool
+    lines: tuple[Row, ...]
+    cursor: Cursor
+    modes: frozenset[str]
+    keyboard: int
+    extras: bytes
+    title: str
+    cwd: str

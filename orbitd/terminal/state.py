@@ -1,0 +1,44 @@
+"""The envelope around a saved terminal: its version, and the place in the journal that it covers."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+from msgspec import Struct
+
+from orbitd.terminal.model import StateCorrupt
+
+_MAGIC = b"ORBITS\x01\n"
+_HEADER = struct.Struct(">8sQI")
+
+
+class SavedState(Struct, frozen=True, kw_only=True):
+    """A terminal as it is stored.
+
+    Attributes:
+        native: What `Emulator.encode` gave; the library checks it when it is decoded.
+        position: What `Journal.mark` gave at that moment.
+    """
+
+    native: bytes
+    position: int
+
+    def to_bytes(self) -> bytes:
+        """Return what is stored."""
+        start = _HEADER.pack(_MAGIC, self.position, 0)[:-4]
+        return start + zlib.crc32(start).to_bytes(4, "big") + self.native
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> SavedState:
+        """Read what `to_bytes` gave.
+
+        Raises:
+            StateCorrupt: It is something else, damaged, or of another version.
+        """
+        if len(data) < _HEADER.size or data[:8] != _MAGIC:
+            raise StateCorrupt("this is no saved terminal of a version that can be read")
+        _, position, checksum = _HEADER.unpack_from(data)
+        if zlib.crc32(data[: _HEADER.size - 4]) != checksum:
+            raise StateCorrupt("the saved terminal is damaged")
+        return cls(native=data[_HEADER.size :], position=position)
