@@ -11,6 +11,7 @@ from typing import cast
 import click
 import msgspec
 
+from orbitd import backup_restore
 from orbitd.daemon import Daemon
 from orbitd.folders import UnsafeFolder
 from orbitd.lock import AlreadyLocked
@@ -36,6 +37,8 @@ _LEVELS = click.Choice(["debug", "info", "warning", "error"])
 @click.option("--log-level", type=_LEVELS, help="Least severe events to log [info].")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--ready-fd", type=int, hidden=True, help="Write a line to this descriptor once clients are served.")
+@click.option("--restore", metavar="BACKUP", help="Put a backup in the database's place and exit; orbitctl runs this.")
+@click.option("--dry-run", is_flag=True, hidden=True, help="With --restore: only look into the backup.")
 @click.version_option(VERSION, prog_name="orbitd")
 def main(
     config: str | None,
@@ -44,6 +47,8 @@ def main(
     log_level: str | None,
     log_format: str,
     ready_fd: int | None,
+    restore: str | None,
+    dry_run: bool,
 ) -> None:
     """Keep terminal sessions: serve the session store on a Unix socket.
 
@@ -65,6 +70,9 @@ def main(
         _fail(str(error), "`orbitctl config check` reads the file without starting anything.", EXIT_CONFIGURATION)
     level = cast(LogLevel, log_level or resolved.settings.daemon.log_level)
     configure(level, "json" if log_format == "json" else "text")
+    if restore is not None:
+        _guarded(lambda: _restore(os.path.abspath(restore), resolved.database_path, dry_run=dry_run))
+        return
     run(Daemon(resolved, supervision, _ready_writer(ready_fd)))
 
 
@@ -99,9 +107,20 @@ def _absolute(found: Resolved) -> Resolved:
 
 def run(daemon: Daemon) -> None:
     """Run the daemon to its end, and exit with what that means."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        _guarded(lambda: runner.run(daemon.run()))
+
+
+def _restore(backup: str, database_path: str, *, dry_run: bool) -> None:
+    """Restore a backup, or look into it, and print what there is to tell as JSON."""
+    told = backup_restore.look_into(backup) if dry_run else backup_restore.restore(backup, database_path)
+    click.echo(msgspec.json.encode(told))
+
+
+def _guarded(work: Callable[[], None]) -> None:
+    """Do the work; where it cannot be done, say why and exit with 1."""
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(daemon.run())
+        work()
     except (AlreadyLocked, SocketUnusable, UnsafeFolder) as error:
         _fail(str(error), None, EXIT_FAILED)
     except OrbitError as error:

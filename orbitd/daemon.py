@@ -17,6 +17,9 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 
+from orbitd import backup_restore, backups, condition
+from orbitd.backups import Backups
+from orbitd.condition import Condition
 from orbitd.connection import MAX_IN_FLIGHT, Call
 from orbitd.dispatch import MAX_BATCH, Dispatcher, Handlers
 from orbitd.folders import private_folder
@@ -31,6 +34,7 @@ from orbitd.maintenance import Chore, Maintenance
 from orbitd.manager import SessionManager
 from orbitd.server import Server
 from orbitd.sockets import Listener, adopt, listen
+from orbitd.store.files import size
 from orbitd.supervision import Notifier, Supervision
 from protocol import PROTOCOL_VERSION, VERSION
 from protocol.errors import StorageCorrupt
@@ -44,6 +48,8 @@ STOP_GRACE_SECS = 10.0
 DAY_SECS = 86_400.0
 VACUUM_INTERVAL_SECS = 600.0
 SOCKET_CHECK_SECS = 5.0
+DATABASE_CHECK_SECS = 5.0
+BACKUP_CHECK_SECS = 3_600.0
 STARTUP_QUIET_SECS = 60.0
 FEATURES = ("store", "live")
 
@@ -65,7 +71,7 @@ class Daemon:
         self._on_ready = on_ready
         self._started_at = datetime.now(UTC)
         self._stop = asyncio.Event()
-        self._warnings: list[str] = []
+        self._conditions: list[Condition] = []
 
     async def run(self) -> None:
         """Serve until a signal or `daemon.shutdown`.
@@ -93,14 +99,18 @@ class Daemon:
     async def _open_store(self) -> AsyncIterator[SessionManager]:
         """Open the store; one that is corrupt has been set aside, and a new one is begun, loudly."""
         path = self._resolved.database_path
+        backups.remove_leftovers(path)
+        if backup_restore.finish(path):
+            event(log, logging.WARNING, "a restore that was cut short has been finished", database=path)
+        is_new = size(path) == 0
         try:
             manager = await SessionManager.open(path)
         except StorageCorrupt as error:
             if "set_aside" not in error.extra:
                 raise
             event(log, logging.ERROR, "database set aside", **error.extra)
-            self._warnings.append(f"{error.message} {error.hint}".strip())
             manager = await SessionManager.open(path, start_empty=True)
+        self._conditions = await asyncio.to_thread(condition.look, path, is_new=is_new)
         try:
             yield manager
         finally:
@@ -108,11 +118,12 @@ class Daemon:
 
     async def _serve(self, manager: SessionManager, listeners: list[Listener]) -> None:
         settings = self._resolved.settings
-        maintenance = Maintenance(self._chores(manager, listeners))
+        kept = Backups(manager, settings.session.backup_retention_count)
+        maintenance = Maintenance(self._chores(manager, listeners, kept))
         programs = self._programs(manager)
         await restore(manager, programs, start_again=settings.session.restore_sessions_on_startup)
         handlers: Handlers[Call] = Handlers()
-        add_daemon_handlers(handlers, info=lambda: self._info(manager, maintenance), stop=self.stop)
+        add_daemon_handlers(handlers, info=lambda: self._info(maintenance, kept), stop=self.stop)
         add_store_handlers(handlers, manager, Sessions(manager, programs))
         self._server = Server(
             Dispatcher(handlers),
@@ -130,7 +141,6 @@ class Daemon:
             chores.cancel()
         await self._server.stop(STOP_GRACE_SECS)
         await programs.close()
-        await manager.auto_save_sessions()
 
     def _programs(self, manager: SessionManager) -> Programs:
         resolved = self._resolved
@@ -156,7 +166,7 @@ class Daemon:
         self._supervision.notifier.ready()
         self._on_ready()
 
-    def _chores(self, manager: SessionManager, listeners: list[Listener]) -> list[Chore]:
+    def _chores(self, manager: SessionManager, listeners: list[Listener], kept: Backups) -> list[Chore]:
         session = self._resolved.settings.session
 
         async def check_socket() -> None:
@@ -171,6 +181,8 @@ class Daemon:
                 first_after_secs=STARTUP_QUIET_SECS,
             ),
             Chore("vacuum", VACUUM_INTERVAL_SECS, manager.vacuum_step),
+            Chore("backup", BACKUP_CHECK_SECS, kept.run, first_after_secs=STARTUP_QUIET_SECS),
+            Chore("database", DATABASE_CHECK_SECS, manager.watch),
             Chore("socket", SOCKET_CHECK_SECS, check_socket),
         ]
         if self._supervision.watchdog_secs is not None:
@@ -186,7 +198,7 @@ class Daemon:
                 listeners[index] = listen(listener.path)
                 self._server.replace(listener, listeners[index])
 
-    def _info(self, manager: SessionManager, maintenance: Maintenance) -> DaemonInfo:
+    def _info(self, maintenance: Maintenance, kept: Backups) -> DaemonInfo:
         daemon = self._resolved.settings.daemon
         return DaemonInfo(
             version=VERSION,
@@ -206,7 +218,9 @@ class Daemon:
             ),
             supervisor=self._supervision.name,
             chores=maintenance.status(),
-            warnings=[*self._warnings],
+            warnings=[each.sentence for each in self._conditions if each.lasts],
+            last_backup_at=None if kept.last is None else kept.last.moment,
+            last_backup_path=None if kept.last is None else kept.last.path,
         )
 
 

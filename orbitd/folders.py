@@ -31,12 +31,12 @@ def private_folder(path: str) -> str:
         OSError: It cannot be made.
     """
     try:
-        os.mkdir(path, PRIVATE_FOLDER)
+        _make(path)
     except FileExistsError:
         pass
     except FileNotFoundError:
         _make_parents(os.path.dirname(path))
-        os.mkdir(path, PRIVATE_FOLDER)
+        _make(path)
     check_private(path)
     return path
 
@@ -44,7 +44,17 @@ def private_folder(path: str) -> str:
 def _make_parents(path: str) -> None:
     if not os.path.isdir(path):
         _make_parents(os.path.dirname(path))
-        os.mkdir(path, PRIVATE_FOLDER)
+        _make(path)
+
+
+def _make(path: str) -> None:
+    """Make a folder and bring its name to disk: what is synced in it later would be lost with it (fsync(2))."""
+    os.mkdir(path, PRIVATE_FOLDER)
+    descriptor = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_private(path: str) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from orbitd.folders import UnsafeFolder
 from orbitd.logs import event
 from protocol.errors import OrbitError
 from protocol.reports import ChoreStatus
@@ -88,11 +89,18 @@ class Maintenance:
         try:
             await chore.run()
         except Exception as error:  # noqa: BLE001  # whatever went wrong, it is noted and tried again
-            record.last_error = error.message if isinstance(error, OrbitError) else type(error).__name__
-            event(log, logging.ERROR, "chore failed", chore=chore.name, error=record.last_error, exc=error)
+            told = f"{error.message}. {error.hint}" if isinstance(error, OrbitError) else _describe(error)
+            level = logging.DEBUG if told == record.last_error else logging.ERROR  # once, not at every try
+            event(log, level, "chore failed", chore=chore.name, error=told, exc=error)
+            record.last_error = told
             return False
         record.last_success_at, record.last_error = datetime.now(UTC), None
         return True
+
+
+def _describe(error: Exception) -> str:
+    """Say what went wrong where the error was not made for people; an OSError of ours names a file, nothing else."""
+    return str(error) if isinstance(error, OSError | UnsafeFolder) else type(error).__name__
 
 
 def _first(chore: Chore) -> float:

@@ -152,5 +152,5 @@ def _integrity(app: App) -> Finding:
         check="database",
         state="fail",
         message=f"{plural(len(findings), 'finding')}: {'; '.join(findings[:5])}",
-        remedy="Stop the daemon and put the newest good backup in the database's place.",
+        remedy="`orbitctl maintenance restore BACKUP` puts a backup back; the line 'backup' above names the newest.",
     )

@@ -105,6 +105,27 @@ def backup(app: App, path: str | None) -> None:
     app.show(answer, lambda done: _draw_backup(app, done), lambda done: [done.path])
 
 
+@maintenance.command(
+    epilog="""\b
+Examples:
+  orbitctl maintenance restore ~/.local/share/orbit/backups/auto-20260131T030000Z.db
+  orbitctl maintenance restore --yes ~/orbit.db
+""",
+)
+@click.argument("backup", metavar="BACKUP", type=click.Path())
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def restore(app: App, backup: str, yes: bool) -> None:
+    """Put a backup in the database's place.
+
+    The backup is checked first. The present database is kept beside it under another name,
+    also where it is damaged. A daemon that runs is stopped before and started afterwards.
+    """
+    from orbitctl import restoring
+
+    restoring.restore(app, backup, yes)
+
+
 def _default_backup(app: App) -> str:
     database = app.call(m.DAEMON_INFO, p.Params()).database_path
     folder = os.path.join(os.path.dirname(database), "backups")

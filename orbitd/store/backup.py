@@ -15,6 +15,9 @@ from orbitd.store.border import translate_os, translated
 from orbitd.store.files import sync
 from protocol.errors import StorageCorrupt
 
+TEMPORARY = ".orbit-backup-"
+"""What the name of a backup that is being made begins with."""
+
 _STEP_PAGES = 4_096
 """Pages copied with the GIL given up in between: 16 MiB."""
 
@@ -33,7 +36,7 @@ def write(source: sqlite3.Connection, path: str) -> int:
         StorageReadOnly: The folder cannot be written.
         StorageCorrupt: The copy is not sound; nothing was replaced.
     """
-    temporary = os.path.join(os.path.dirname(path), f".orbit-backup-{secrets.token_hex(8)}")
+    temporary = os.path.join(os.path.dirname(path), TEMPORARY + secrets.token_hex(8))
     try:
         os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         try:

@@ -19,6 +19,7 @@ from typing import TypeVar
 from orbitd.store.cache import Cache, Change
 from orbitd.store.clock import from_text
 from orbitd.store.database import open_writer
+from orbitd.store.identity import Identity
 from orbitd.store.readers import Readers
 from orbitd.store.rows import SESSION_COLUMNS, WORKSPACE_COLUMNS
 from orbitd.store.writer import MAX_GROUP, MAX_WAITING, Writer
@@ -51,7 +52,9 @@ class Core:
         self.cache = cache
         self.last_auto_save_at = last_auto_save_at
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="orbit-store")
-        self.readers = Readers(path, self._pool)
+        assert writer.identity is not None
+        self.identity = writer.identity
+        self.readers = Readers(path, self._pool, self.identity)
         self._chains: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def write(self, work: Callable[[sqlite3.Connection], Change[R]]) -> R:
@@ -96,6 +99,7 @@ async def open_core(
         with contextlib.ExitStack() as stack:
             connection = stack.enter_context(contextlib.closing(open_writer(path, start_empty=start_empty)))
             loaded.append(_load(connection))
+            writer.identity = Identity(path)
             stack.pop_all()
             return connection
 

@@ -14,7 +14,7 @@ from importlib import resources
 from orbitd.store import backup, recovery
 from orbitd.store.border import translate_os, translated
 from orbitd.store.clock import file_stamp, now
-from orbitd.store.files import APPLICATION_ID, file_uri, make_folders
+from orbitd.store.files import APPLICATION_ID, file_uri, make_folders, size
 from protocol.errors import StorageReadOnly
 
 BUSY_SECONDS = 5.0
@@ -65,6 +65,8 @@ def open_writer(path: str, *, start_empty: bool = False, migrations: Sequence[st
             if not start_empty:
                 recovery.refuse_after_set_aside(path)
             _make_file(path)
+        elif size(path) == 0:
+            raise recovery.set_aside(path, "its file is gone and its log is there")
         else:
             _keep_private(path)
             _refuse_unless_ours(recovery.inspect(path), path, len(scripts))

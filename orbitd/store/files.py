@@ -24,6 +24,7 @@ def make_folders(folder: str) -> None:
     make_folders(os.path.dirname(folder))
     os.mkdir(folder, 0o700)
     os.chmod(folder, 0o700)
+    sync(os.path.dirname(folder))  # what is synced in it later would be lost with its name (fsync(2))
 
 
 def sync(path: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import math
 import os
 import sqlite3
 import stat
@@ -69,19 +70,30 @@ def set_aside(path: str, reason: str) -> StorageCorrupt:
     return _error(path, target, reason)
 
 
+def found_aside(path: str) -> list[str]:
+    """Return the damaged databases that were set aside here, the newest last."""
+    found = [name for name in glob.glob(glob.escape(path + _SET_ASIDE) + "*") if not name.endswith(SIDE_FILES)]
+    return sorted(found, key=os.path.getmtime)
+
+
 def refuse_after_set_aside(path: str) -> None:
     """Raise StorageCorrupt if the database that belongs here was set aside and nothing has taken its place."""
-    found = [name for name in glob.glob(glob.escape(path + _SET_ASIDE) + "*") if not name.endswith(SIDE_FILES)]
-    if found:
-        raise _error(path, max(found, key=os.path.getmtime), "it was set aside at an earlier start")
+    if found := found_aside(path):
+        raise _error(path, found[-1], "it was set aside at an earlier start")
 
 
-def newest_good_backup(path: str) -> str | None:
-    """Return the newest intact copy of an Orbit database beside `path` or in `backups`, if there is one."""
+def newest_good_backup(path: str, *, made_before: float = math.inf) -> str | None:
+    """Return the newest intact copy of an Orbit database beside `path` or in `backups`, if there is one.
+
+    Args:
+        path: The database.
+        made_before: Only what was written before this moment (seconds since the epoch) counts.
+    """
     folder = os.path.dirname(path)
     own = {path, *(path + suffix for suffix in SIDE_FILES)}
     names = [name for each in (folder, os.path.join(folder, "backups")) for name in glob.glob(f"{glob.escape(each)}/*")]
     candidates = [name for name in names if name not in own and _SET_ASIDE not in name and _has_header(name)]
+    candidates = [name for name in candidates if os.path.getmtime(name) <= made_before]
     candidates.sort(key=os.path.getmtime, reverse=True)
     for candidate in candidates[:_MOST_CANDIDATES]:
         with contextlib.suppress(sqlite3.Error), contextlib.closing(_open_untouched(candidate)) as connection:
@@ -96,7 +108,7 @@ def _error(path: str, aside: str, reason: str) -> StorageCorrupt:
     if good is None:
         hint = f"There is no backup. To begin with an empty store, move {aside} elsewhere."
     else:
-        hint = f"To go back to the newest good backup, copy {good} to {path}."
+        hint = f"To go back to the newest good backup: `orbitctl maintenance restore {good}`."
     message = f"The database {path} is damaged ({reason}); it lies in {aside}, unchanged"
     return StorageCorrupt(message, hint=hint, data={"set_aside": aside, "backup": good})
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from orbitd.store import lookup, sessions
 from orbitd.store.cache import Change
 from orbitd.store.chain import unroll
-from orbitd.store.clock import to_text
+from orbitd.store.clock import now, to_text
 from orbitd.store.rows import SESSION_COLUMNS, Stored, session_of, session_values
 from orbitd.store.snapshots import ENTRY_COLUMNS, entry_of
 from protocol.errors import SessionNotFound
@@ -57,6 +57,11 @@ def write_touches(connection: sqlite3.Connection, touches: dict[str, datetime], 
         ).rowcount
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('last_auto_save_at', ?)", (to_text(moment),))
     return saved
+
+
+def try_to_write(connection: sqlite3.Connection) -> None:
+    """Write something that means nothing, to see whether it can be done."""
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('last_trouble_at', ?)", (to_text(now()),))
 
 
 def cleanup(connection: sqlite3.Connection, session_ids: Sequence[str], keep_last_n: int) -> Change[int]:

@@ -7,11 +7,11 @@ import sqlite3
 from datetime import datetime
 from functools import partial
 
-from orbitd.store import backup, upkeep
-from orbitd.store.clock import now
+from orbitd.store import backup, copies, upkeep
+from orbitd.store.clock import file_stamp, now
 from orbitd.store.core import Core
 from orbitd.store.files import SIDE_FILES
-from protocol.errors import InvalidParams
+from protocol.errors import InvalidParams, StorageCorrupt
 from protocol.reports import BackupResult, CheckReport, SessionStats
 from protocol.types import Session
 
@@ -99,6 +99,10 @@ class UpkeepMethods:
         size = await self._core.readers.in_thread(partial(_backup, live=self._core.path, path=path))
         return BackupResult(path=path, bytes=size)
 
+    async def fingerprint(self) -> bytes:
+        """Return a digest of all rows, to tell whether a backup is still current."""
+        return await self._core.readers.in_thread(copies.fingerprint)
+
     async def get_stats(self) -> SessionStats:
         """Count and measure."""
         row = await self._core.readers.fetch_one(upkeep.STATS)
@@ -121,6 +125,27 @@ class UpkeepMethods:
     async def probe(self) -> None:
         """Read from the database, to show that it answers."""
         await self._core.readers.fetch_one("SELECT count(*) FROM meta")
+
+    async def watch(self) -> None:
+        """Find out whether what is saved now could be found later; writes only if the last write failed.
+
+        Raises:
+            StorageError: It could not. What SQLite still has open of a lost database is copied
+                beside its place first.
+        """
+        try:
+            self._core.identity.check()
+        except StorageCorrupt:
+            await self._rescue()
+        self._core.identity.check()
+        if self._core.writer.trouble is not None:
+            await self._core.writer.run(upkeep.try_to_write, lambda _: None)
+
+    async def _rescue(self) -> None:
+        identity, path = self._core.identity, f"{self._core.path}.rescued-{file_stamp(now())}"
+        if not identity.is_rescued:
+            await self._core.writer.run(partial(backup.write, path=path), lambda _: None, alone=True)
+            identity.rescued = path
 
 
 def _backup(connection: sqlite3.Connection, live: str, path: str) -> int:

@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from orbitd.store.border import translate
-from protocol.errors import ShuttingDown
+from orbitd.store.identity import Identity
+from protocol.errors import ShuttingDown, StorageError
 
 MAX_GROUP = 256
 MAX_WAITING = 4_096
@@ -77,6 +78,8 @@ class Writer:
 
     def __init__(self, *, max_group: int = MAX_GROUP, max_waiting: int = MAX_WAITING) -> None:
         self.max_group = max_group
+        self.identity: Identity | None = None
+        self.trouble: StorageError | None = None
         self._loop = asyncio.get_running_loop()
         self._slots = asyncio.Semaphore(max_waiting)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -94,7 +97,11 @@ class Writer:
         # transaction is rolled back as after a crash.
         thread = threading.Thread(target=self._main, args=(opener, started), name="orbit-writer", daemon=True)
         thread.start()
-        await asyncio.shield(started)
+        try:
+            await asyncio.shield(started)
+        except asyncio.CancelledError:
+            self._jobs.put(None)  # it may open still; then it closes at once
+            raise
 
     async def run(
         self, work: Callable[[sqlite3.Connection], T], on_commit: Callable[[T], R], *, alone: bool = False
@@ -151,8 +158,14 @@ class Writer:
                 if group[0].alone:
                     _run_bare(connection, group[0])
                 else:
-                    _run_group(connection, group)
+                    _run_group(connection, group, self._check)
+                self.trouble = next((job.error for job in group if isinstance(job.error, StorageError)), None)
                 self._tell(self._answer, group)
+
+    def _check(self) -> None:
+        """Raise StorageCorrupt unless what is written now can be found later."""
+        if self.identity is not None:
+            self.identity.check()
 
     def _take(self) -> tuple[list[_Job], bool]:
         """Wait for work, then take what waits; False once the sentinel of `close` was met."""
@@ -207,11 +220,16 @@ def _run_bare(connection: sqlite3.Connection, job: _Job) -> None:
         job.error = _meaning(error)
 
 
-def _run_group(connection: sqlite3.Connection, jobs: list[_Job]) -> None:
-    """Do the jobs in one transaction; if that cannot be, each in its own."""
+def _run_group(connection: sqlite3.Connection, jobs: list[_Job], check: Callable[[], None]) -> None:
+    """Do the jobs in one transaction; if that cannot be, each in its own.
+
+    `check` raises where the database is no longer the one at its path; asked before, so that
+    nothing is written in vain, and after, so that nothing is answered in vain.
+    """
     try:
+        check()
         connection.execute("BEGIN IMMEDIATE")
-    except sqlite3.Error as error:
+    except (sqlite3.Error, StorageError) as error:
         _fail(jobs, error)
         return
     try:
@@ -224,7 +242,12 @@ def _run_group(connection: sqlite3.Connection, jobs: list[_Job]) -> None:
             _fail(jobs, error.__cause__ or error)
             return
         for job in jobs:
-            _run_group(connection, [job])
+            _run_group(connection, [job], check)
+        return
+    try:
+        check()
+    except StorageError as error:
+        _fail(jobs, error)
 
 
 def _run_in_savepoint(connection: sqlite3.Connection, job: _Job) -> None:
