@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import stat
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,22 @@ def rows(path: Path, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         return connection.execute(sql, parameters).fetchall()
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    """Return every file of a folder with its bytes."""
-    return {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
+def files(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Return when each file of a folder was written, and its bytes; but for shared memory, which readers mark."""
+    entries = (entry for entry in folder.iterdir() if not entry.name.endswith("-shm"))
+    return {entry.name: (entry.stat().st_mtime_ns, entry.read_bytes()) for entry in entries}
+
+
+def names(*folders: Path) -> list[str]:
+    """Return the names of what is in some folders."""
+    return sorted(entry.name for folder in folders for entry in folder.iterdir())
+
+
+def size(path: Path) -> int:
+    """Return the size of a file in bytes."""
+    return path.stat().st_size
+
+
+def mode(path: Path) -> int:
+    """Return the permissions of a file or folder."""
+    return stat.S_IMODE(path.stat().st_mode)
