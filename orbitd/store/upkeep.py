@@ -20,7 +20,8 @@ from orbitd.store.clock import now, to_text
 from orbitd.store.rows import SESSION_COLUMNS, Stored, session_of, session_values
 from orbitd.store.snapshots import ENTRY_COLUMNS, entry_of
 from protocol.errors import SessionNotFound
-from protocol.types import CheckReport, Session, Workspace
+from protocol.reports import CheckReport
+from protocol.types import Session, Workspace
 
 ARCHIVE_CHUNK = 50
 """Sessions that are archived in one piece of work."""
@@ -46,6 +47,7 @@ WITH_MORE_THAN = "SELECT session_id FROM session_snapshots GROUP BY session_id H
 _MOST_FINDINGS = 100
 
 _ARCHIVED = f"SELECT {SESSION_COLUMNS} FROM archived_sessions WHERE id = ?"  # noqa: S608  # a constant of ours
+_RESTORE = f"INSERT INTO sessions ({SESSION_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  # likewise
 
 
 def write_touches(connection: sqlite3.Connection, touches: dict[str, datetime], moment: datetime) -> int:
@@ -98,9 +100,7 @@ def restore_archived(connection: sqlite3.Connection, session_id: str) -> Change[
         raise SessionNotFound(f"Session {session_id} is not archived", hint="It is where it should be.")
     stored = session_of(row)
     session = replace(_without_lost_workspace(connection, stored.item), status="terminated")
-    connection.execute(
-        "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (stored.seq, *session_values(session))
-    )
+    connection.execute(_RESTORE, (stored.seq, *session_values(session)))
     connection.execute(
         "INSERT INTO session_snapshots SELECT * FROM archived_snapshots WHERE session_id = ?", (session_id,)
     )
