@@ -19,11 +19,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-import jsonrpcserver
 import msgspec
-from jsonrpcserver import Error, Result, Success
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from orbitd.jsonrpc import Error, Result, Success, async_dispatch
 from orbitd.logs import event
 from protocol import errors as e
 from protocol.envelope import encode_batch, encode_error
@@ -117,7 +116,7 @@ class Dispatcher(Generic[C]):
         return encode_batch(answers) if answers else None
 
     async def _dispatch_one(self, line: bytes, caller: C) -> bytes | None:
-        answer: Any = await jsonrpcserver.async_dispatch(
+        answer: Any = await async_dispatch(
             line,
             self._calls,
             context=caller,
