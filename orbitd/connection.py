@@ -87,7 +87,7 @@ class Connection(asyncio.Protocol):
         """Take bytes; while discarding, drop them until the over-long line ends."""
         if self._discarding is not None:
             if b"\n" in data:
-                self._hang_up()
+                self._stop_discarding()
             return
         self._waiting.extend(self._framer.receive(data))
         self._pump()
@@ -96,7 +96,7 @@ class Connection(asyncio.Protocol):
         """Answer what is left, then close: a client may send, shut down and then read."""
         self._waiting.extend(self._framer.end())
         self._ended = True
-        self._pump()
+        self._stop_discarding()
         return True
 
     def pause_writing(self) -> None:
@@ -197,12 +197,16 @@ class Connection(asyncio.Protocol):
         if overflow.complete:
             return
         loop = asyncio.get_running_loop()
-        self._discarding = loop.call_later(DISCARD_SECONDS, self._hang_up)
+        self._discarding = loop.call_later(DISCARD_SECONDS, self._stop_discarding)
 
-    def _hang_up(self) -> None:
+    def _stop_discarding(self) -> None:
+        """Close, once what came before the over-long line has been answered."""
         if self._discarding is not None:
             self._discarding.cancel()
             self._discarding = None
+        self._pump()
+
+    def _hang_up(self) -> None:
         if self._transport is not None:
             self._transport.close()
 
