@@ -36,14 +36,9 @@ class Finding(Struct, frozen=True, kw_only=True):
 
 def folder(check: str, path: str) -> Finding:
     """Look whether a folder is ours and closed to others; one that is missing will be made."""
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        return Finding(check=check, state="ok", message=f"{path} (not there yet)")
-    except OSError as error:
-        return Finding(
-            check=check, state="fail", message=f"{path}: {error.strerror}", remedy="Make it readable to you."
-        )
+    found = _look(check, path)
+    if isinstance(found, Finding):
+        return found
     if not stat.S_ISDIR(found.st_mode):
         what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no folder"
         return Finding(
@@ -54,15 +49,19 @@ def folder(check: str, path: str) -> Finding:
 
 def file(check: str, path: str) -> Finding:
     """Look whether a file is ours and closed to others; one that is missing will be made."""
+    found = _look(check, path)
+    return found if isinstance(found, Finding) else _private(check, path, found, "600")
+
+
+def _look(check: str, path: str) -> os.stat_result | Finding:
     try:
-        found = os.lstat(path)
+        return os.lstat(path)
     except FileNotFoundError:
         return Finding(check=check, state="ok", message=f"{path} (not there yet)")
     except OSError as error:
         return Finding(
             check=check, state="fail", message=f"{path}: {error.strerror}", remedy="Make it readable to you."
         )
-    return _private(check, path, found, "600")
 
 
 def _private(check: str, path: str, found: os.stat_result, mode: str) -> Finding:

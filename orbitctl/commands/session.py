@@ -15,6 +15,7 @@ from orbitctl.output import STATUS_STYLES, Column
 from orbitctl.paging import ask_all
 from protocol import methods as m
 from protocol import params as p
+from protocol.method import Method
 from protocol.types import Session, SessionConfigInput, SessionStatus, SessionType
 
 STATUSES: tuple[SessionStatus, ...] = ("active", "detached", "terminated", "archived")
@@ -174,7 +175,7 @@ def set_status(app: App, session: str, status: str) -> None:
 @click.pass_obj
 def detach(app: App, session: str) -> None:
     """Keep a session with nobody at it."""
-    show_session(app, app.ask(m.SESSION_DETACH, p.ById(id=app.session(session).id)))
+    _change(app, m.SESSION_DETACH, session)
 
 
 @session.command()
@@ -182,7 +183,7 @@ def detach(app: App, session: str) -> None:
 @click.pass_obj
 def terminate(app: App, session: str) -> None:
     """End a session; its record and its snapshots stay."""
-    show_session(app, app.ask(m.SESSION_TERMINATE, p.ById(id=app.session(session).id)))
+    _change(app, m.SESSION_TERMINATE, session)
 
 
 @session.command()
@@ -190,7 +191,7 @@ def terminate(app: App, session: str) -> None:
 @click.pass_obj
 def restore(app: App, session: str) -> None:
     """Bring an archived session back, terminated."""
-    show_session(app, app.ask(m.SESSION_RESTORE_ARCHIVED, p.ById(id=app.session(session).id)))
+    _change(app, m.SESSION_RESTORE_ARCHIVED, session)
 
 
 @session.command()
@@ -207,6 +208,11 @@ def delete(app: App, session: str, yes: bool) -> None:
 def label(found: Session) -> str:
     """Return how a session is spoken of."""
     return f"{found.name} ({found.id[:8]})" if found.name else found.id
+
+
+def _change(app: App, method: Method[p.ById, Session], session: str) -> None:
+    """Call a method that takes nothing but the session, and show what became of it."""
+    show_session(app, app.ask(method, p.ById(id=app.session(session).id)))
 
 
 def show_session(app: App, answer: Answer[Session]) -> None:
