@@ -17,7 +17,7 @@ from orbitctl.client import DEFAULT_TIMEOUT, LONG_TIMEOUT, Answer, Client
 from orbitctl.failures import Failure
 from orbitctl.locate import Place
 from orbitctl.output import Output
-from orbitctl.transport import UnixStream, Unreachable
+from orbitctl.transport import Stream, UnixStream, Unreachable
 from protocol.method import Method
 from protocol.methods import SESSION_FIND, WORKSPACE_FIND, WORKSPACE_LIST
 from protocol.params import ByRef, WorkspaceList
@@ -132,7 +132,7 @@ class App:
             self.out.note(message)
 
     def confirm(self, question: str, yes: bool) -> None:
-        """Ask before something is deleted.
+        """Ask before something is deleted or replaced.
 
         Raises:
             click.UsageError: Nobody can be asked, and `--yes` was not given.
@@ -141,11 +141,11 @@ class App:
         if yes:
             return
         if not sys.stdin.isatty():
-            raise click.UsageError("nobody can be asked here: deleting needs --yes")
+            raise click.UsageError("nobody can be asked here: this needs --yes")
         if not click.confirm(question, err=True):
-            raise Failure("nothing was deleted")
+            raise Failure("nothing was changed")
 
-    def _stream(self) -> UnixStream:
+    def _stream(self) -> Stream:
         path = self.place.socket_path
         try:
             return UnixStream(path, self.seconds)

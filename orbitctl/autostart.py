@@ -142,15 +142,21 @@ def _spawn(place: Place, deadline: float) -> Failure | None:
 
 
 def _reason(log: str, start: int, code: int) -> Failure:
-    """Return what orbitd wrote before it ended: `orbitd: error: ...` and perhaps `hint: ...`."""
+    """Return why orbitd ended, from what it added to its log."""
     with open(log, "rb") as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(start, end - _LONGEST_REASON))
         lines = file.read(_LONGEST_REASON).decode(errors="replace").splitlines()
-    found = dict(line.removeprefix("orbitd: ").partition(": ")[::2] for line in lines)
-    reason = found.get("error") or (lines[-1] if lines else f"it ended with exit code {code}")
-    hint = found.get("hint") or f"Its log is {log}; `orbitctl daemon run` shows what it does."
+    error, hint = complaint(lines)
+    reason = error or (lines[-1] if lines else f"it ended with exit code {code}")
+    hint = hint or f"Its log is {log}; `orbitctl daemon run` shows what it does."
     return Failure(f"orbitd did not start: {reason}", Exit.UNREACHABLE, hint=hint)
+
+
+def complaint(lines: list[str]) -> tuple[str, str]:
+    """Return the error and the hint that orbitd wrote to stderr before it ended; each may be empty."""
+    found = dict(line.removeprefix("orbitd: ").partition(": ")[::2] for line in lines)
+    return found.get("error", ""), found.get("hint", "")
 
 
 def command() -> list[str]:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from datetime import datetime
 
-import click
 import msgspec
 from msgspec import Struct
 
@@ -75,13 +73,8 @@ def _confirm(app: App, contents: Contents, yes: bool) -> None:
         )
     )
     app.out.note(f"{contents.path}: {held}, {size(contents.bytes)}, written {ago(contents.written_at)}")
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise click.UsageError("nobody can be asked here: restoring needs --yes")
     database = app.place.resolved.database_path
-    if not click.confirm(f"Put it in the place of {database}, which is kept under another name?", err=True):
-        raise Failure("nothing was changed")
+    app.confirm(f"Put it in the place of {database}, which is kept under another name?", yes)
 
 
 def _stop(app: App) -> bool:
@@ -113,10 +106,8 @@ def _orbitd(app: App, backup: str, *more: str) -> bytes:
     )
     if run.returncode == 0:
         return run.stdout
-    lines = run.stderr.decode(errors="replace").splitlines()
-    found = dict(line.removeprefix("orbitd: ").partition(": ")[::2] for line in lines)
-    reason = found.get("error") or f"orbitd ended with exit code {run.returncode}"
-    raise Failure(reason, hint=found.get("hint", ""))
+    error, hint = autostart.complaint(run.stderr.decode(errors="replace").splitlines())
+    raise Failure(error or f"orbitd ended with exit code {run.returncode}", hint=hint)
 
 
 def _show(app: App, told: bytes) -> None:
