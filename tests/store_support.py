@@ -40,3 +40,13 @@ def size(path: Path) -> int:
 def mode(path: Path) -> int:
     """Return the permissions of a file or folder."""
     return stat.S_IMODE(path.stat().st_mode)
+
+
+def read(path: str | Path) -> bytes:
+    """Return the bytes of a file."""
+    return Path(path).read_bytes()
+
+
+def exists(path: str | Path) -> bool:
+    """Tell whether there is a file or folder."""
+    return Path(path).exists()

@@ -40,5 +40,5 @@ def size(path: str) -> int:
     """Return a file's size in bytes, 0 where there is none."""
     try:
         return os.stat(path).st_size
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0

@@ -67,13 +67,19 @@ def set_aside(path: str, reason: str) -> StorageCorrupt:
     for suffix in (*SIDE_FILES, ""):
         with contextlib.suppress(FileNotFoundError):
             os.rename(path + suffix, target + suffix)
-    return _error(path, target, reason)
+    return _error(path, _main_part(target), reason)
 
 
 def found_aside(path: str) -> list[str]:
-    """Return the damaged databases that were set aside here, the newest last."""
-    found = [name for name in glob.glob(glob.escape(path + _SET_ASIDE) + "*") if not name.endswith(SIDE_FILES)]
-    return sorted(found, key=os.path.getmtime)
+    """Return the damaged databases that were set aside here, the newest last; the WAL where only that was left."""
+    found = glob.glob(glob.escape(path + _SET_ASIDE) + "*")
+    return sorted((name for name in found if name == _main_part(name)), key=os.path.getmtime)
+
+
+def _main_part(name: str) -> str:
+    """Return the file that stands for all that was set aside with it."""
+    target = name.removesuffix("-wal").removesuffix("-shm")
+    return target if os.path.exists(target) else target + "-wal"
 
 
 def refuse_after_set_aside(path: str) -> None:
@@ -106,7 +112,7 @@ def newest_good_backup(path: str, *, made_before: float = math.inf) -> str | Non
 def _error(path: str, aside: str, reason: str) -> StorageCorrupt:
     good = newest_good_backup(path)
     if good is None:
-        hint = f"There is no backup. To begin with an empty store, move {aside} elsewhere."
+        hint = f"There is no backup. To begin with an empty store, move {aside}* elsewhere."
     else:
         hint = f"To go back to the newest good backup: `orbitctl maintenance restore {good}`."
     message = f"The database {path} is damaged ({reason}); it lies in {aside}, unchanged"

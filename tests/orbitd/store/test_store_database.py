@@ -1,0 +1,307 @@
+"""Opening a database: how it is made, whose it may be, how it moves on, and what is done with a damaged one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from store_support import LOCAL, exists, files, mode, names, read, rows, size
+
+from orbitd.manager import SessionManager
+from orbitd.store import database
+from orbitd.store.files import APPLICATION_ID
+from protocol.errors import StorageCorrupt, StorageReadOnly
+
+
+@pytest.fixture
+def careless() -> Iterator[None]:
+    """A process whose umask hides nothing."""
+    old = os.umask(0)
+    yield
+    os.umask(old)
+
+
+async def fill(path: Path, count: int = 3) -> None:
+    """Make a store with some sessions and snapshots, cleanly closed."""
+    async with SessionManager.open(str(path)) as manager:
+        for number in range(count):
+            session = await manager.create_session(LOCAL, name=f"s{number}")
+            await manager.save_snapshot(session.id, os.urandom(9_000))
+
+
+async def crash(path: Path) -> None:
+    """Make a store as a power cut leaves it: what is newest stands in the WAL only."""
+    running = path.parent.with_name("running") / path.name
+    async with SessionManager.open(str(running)) as manager:
+        for number in range(3):
+            session = await manager.create_session(LOCAL, name=f"s{number}")
+            await manager.save_snapshot(session.id, os.urandom(9_000))
+        shutil.copytree(running.parent, path.parent)
+
+
+async def session_names(path: Path) -> list[str | None]:
+    async with SessionManager.open(str(path)) as manager:
+        return [session.name for session in await manager.list_active_sessions()]
+
+
+async def refused(path: Path) -> StorageCorrupt:
+    with pytest.raises(StorageCorrupt) as caught:
+        await SessionManager.open(str(path))
+    return caught.value
+
+
+def write_at(path: Path, offset: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+async def test_files_are_private(path: Path, careless: None, manager: SessionManager) -> None:
+    """Whatever the umask, folders are 0700 and every file is 0600, the WAL too."""
+    await manager.create_session(LOCAL)
+    assert mode(path.parent) == 0o700
+    assert {name: mode(path.with_name(name)) for name in names(path.parent)} == {
+        "sessions.db": 0o600,
+        "sessions.db-shm": 0o600,
+        "sessions.db-wal": 0o600,
+    }
+
+
+async def test_open_files_are_closed_to_others(path: Path) -> None:
+    """A database that was copied here with a careless umask is closed to others when it is opened."""
+    await fill(path)
+    os.chmod(path, 0o644)
+    await fill(path, 0)
+    assert mode(path) == 0o600
+
+
+async def test_closing_leaves_one_file(path: Path) -> None:
+    """After a close, all is in the database itself."""
+    await fill(path)
+    assert names(path.parent) == ["sessions.db"]
+    assert rows(path, "SELECT name FROM sessions ORDER BY seq") == [("s0",), ("s1",), ("s2",)]
+
+
+async def test_contract_of_the_schema(path: Path, manager: SessionManager) -> None:
+    """Tables, columns and indexes have the names that the contract gives; tables are STRICT."""
+
+    def columns(table: str) -> set[str]:
+        return {name for (name,) in rows(path, "SELECT name FROM pragma_table_info(?)", table)}
+
+    assert columns("sessions") >= {
+        *("id", "session_type", "created_at", "last_active", "status", "config", "workspace_id"),
+    }
+    assert columns("session_snapshots") >= {"id", "session_id", "snapshot_at", "terminal_buffer", "scrollback"}
+    assert columns("workspaces") >= {"id", "name", "created_at", "layout", "active_session_id"}
+    indexes = {name for (name,) in rows(path, "SELECT name FROM sqlite_schema WHERE type = 'index'")}
+    assert indexes >= {
+        *("idx_sessions_status", "idx_sessions_workspace_id"),
+        *("idx_snapshots_session_id", "idx_snapshots_snapshot_at"),
+    }
+    strict = rows(path, "SELECT name, strict FROM pragma_table_list WHERE type = 'table' AND name NOT LIKE 'sqlite%'")
+    assert all(is_strict for _, is_strict in strict)
+    assert rows(path, "PRAGMA application_id") == [(APPLICATION_ID,)]
+    assert rows(path, "PRAGMA user_version") == [(len(database.load_migrations()),)]
+    assert rows(path, "PRAGMA auto_vacuum") == [(2,)]
+    assert rows(path, "PRAGMA journal_mode") == [("wal",)]
+
+
+def test_writer_is_durable(path: Path) -> None:
+    """The writing connection syncs at every commit and keeps foreign keys; a reading one cannot write."""
+    with (
+        contextlib.closing(database.open_writer(str(path))) as writer,
+        contextlib.closing(database.open_reader(str(path))) as reader,
+    ):
+        assert writer.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert writer.execute("PRAGMA foreign_keys").fetchone() == (1,)
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            reader.execute("DELETE FROM meta")
+
+
+async def test_opened_again(path: Path) -> None:
+    """A store has what it had, also under another way to its path."""
+    await fill(path)
+    (path.parent / "link").symlink_to(path)
+    assert await session_names(path.parent / "link") == ["s0", "s1", "s2"]
+
+
+async def test_open_and_close(path: Path) -> None:
+    """Without `async with`, a store is opened by await and closed by close, twice if need be."""
+    manager = await SessionManager.open(str(path))
+    session = await manager.create_session(LOCAL)
+    await manager.close()
+    await manager.close()
+    manager = await SessionManager.open(str(path))
+    assert await manager.get_session(session.id) == session
+    await manager.close()
+
+
+async def test_opening_that_is_cancelled(path: Path) -> None:
+    """Whoever gives up while a store is opened leaves nothing open: the next opening goes well."""
+    for _ in range(3):
+        task = asyncio.ensure_future(_open(path))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert await session_names(path) == []
+
+
+async def _open(path: Path) -> SessionManager:
+    return await SessionManager.open(str(path))
+
+
+@pytest.mark.parametrize("application_id", [0, 252006674])
+async def test_another_programs_database_is_left_alone(path: Path, application_id: int) -> None:
+    """A database with another application_id, or with tables and none, is refused and not touched."""
+    os.mkdir(path.parent)
+    rows(path, "CREATE TABLE bookmarks (url)")
+    rows(path, f"PRAGMA application_id = {application_id}")
+    before = files(path.parent)
+    with pytest.raises(StorageReadOnly, match="another program"):
+        await SessionManager.open(str(path))
+    assert files(path.parent) == before
+
+
+async def test_newer_schema_is_left_alone(path: Path) -> None:
+    """A store of a newer Orbit is refused with both versions named, and not touched."""
+    await fill(path)
+    rows(path, "PRAGMA user_version = 999")
+    before = files(path.parent)
+    with pytest.raises(StorageReadOnly, match=r"newer Orbit \(schema 999, this one knows \d+\)"):
+        await SessionManager.open(str(path))
+    assert files(path.parent) == before
+
+
+def test_migration_keeps_a_backup(path: Path) -> None:
+    """A database of schema 1 is copied, then brought to the newest schema with all that it held."""
+    scripts = database.load_migrations()
+    with contextlib.closing(database.open_writer(str(path), migrations=scripts[:1])) as connection:
+        connection.execute(
+            "INSERT INTO sessions (id, name, session_type, created_at, last_active, status, config) VALUES ('i', 'old',"
+            " 'local', '2026-01-01T00:00:00.000000Z', '2026-01-01T00:00:00.000000Z', 'active',"
+            ' \'{"session_type":"local"}\')'
+        )
+    assert asyncio.run(session_names(path)) == ["old"]
+    (kept,) = (name for name in names(path.parent) if ".backup-v1-" in name)
+    assert rows(path.with_name(kept), "PRAGMA user_version") == [(1,)]
+    assert rows(path.with_name(kept), "SELECT name FROM sessions") == [("old",)]
+    assert mode(path.with_name(kept)) == 0o600
+    assert rows(path, "PRAGMA user_version") == [(len(scripts),)]
+    assert asyncio.run(session_names(path)) == ["old"]
+    assert len([name for name in names(path.parent) if ".backup-" in name]) == 1
+
+
+def test_failing_migration_changes_nothing(path: Path) -> None:
+    """A migration that breaks off half-way leaves the schema and the rows as they were."""
+    good = database.load_migrations()
+    database.open_writer(str(path), migrations=good).close()
+    version = len(good)
+    bad = "BEGIN; CREATE TABLE half (x); INSERT INTO nowhere VALUES (1); PRAGMA user_version = 99; COMMIT;"
+    with pytest.raises(sqlite3.OperationalError, match="nowhere"):
+        database.open_writer(str(path), migrations=[*good, bad])
+    assert rows(path, "PRAGMA user_version") == [(version,)]
+    assert rows(path, "SELECT count(*) FROM sqlite_schema WHERE name = 'half'") == [(0,)]
+
+
+async def test_after_a_crash_all_is_there(path: Path) -> None:
+    """What was answered and stands only in the WAL is found by the next start."""
+    await crash(path)
+    assert size(path.with_name("sessions.db-wal")) > 0
+    assert await session_names(path) == ["s0", "s1", "s2"]
+
+
+async def test_torn_header_is_set_aside(path: Path) -> None:
+    """A file that is no database any more is renamed with its WAL, unchanged, and the error tells where."""
+    await fill(path)
+    write_at(path, 0, b"\0" * 100)
+    before = files(path.parent)
+    error = await refused(path)
+    aside = error.extra["set_aside"]
+    assert aside.startswith(f"{path}.corrupt-")
+    assert error.extra["backup"] is None
+    assert aside in error.message
+    after_it = files(path.parent)
+    assert {name.replace(os.path.basename(aside), path.name): data for name, data in after_it.items()} == before
+
+
+async def test_torn_page_is_found_after_a_crash(path: Path) -> None:
+    """After an unclean stop the whole file is checked before anything writes to it."""
+    await fill(path, 30)
+    pages = size(path) // 4096
+    for page in range(40, pages):
+        write_at(path, page * 4096, b"\xa5" * 200)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as dying:
+        dying.execute("INSERT OR REPLACE INTO meta VALUES ('x', 'y')")
+        crashed = path.parent.with_name("crashed")
+        shutil.copytree(path.parent, crashed)
+    error = await refused(crashed / path.name)
+    assert not exists(crashed / path.name)
+    assert exists(error.extra["set_aside"])
+    assert exists(error.extra["set_aside"] + "-wal")
+
+
+async def test_log_without_its_database_is_kept(path: Path) -> None:
+    """Where only the WAL is left, it is set aside too: SQLite would delete it beside a new file."""
+    await crash(path)
+    wal = read(f"{path}-wal")
+    os.unlink(path)
+    error = await refused(path)
+    assert error.extra["set_aside"].endswith("-wal")
+    assert read(error.extra["set_aside"]) == wal
+    assert (await refused(path)).extra == error.extra
+
+
+async def test_no_empty_store_in_its_place(path: Path) -> None:
+    """While a damaged database lies aside, every start says so, until told to begin empty or it is moved away."""
+    await fill(path)
+    write_at(path, 0, b"\0" * 100)
+    first = await refused(path)
+    assert (await refused(path)).extra == first.extra
+    assert not exists(path)
+    async with SessionManager.open(str(path), start_empty=True) as manager:
+        await manager.create_session(LOCAL, name="new")
+    assert await session_names(path) == ["new"]
+    assert exists(first.extra["set_aside"])
+
+
+async def test_newest_good_backup_is_offered(path: Path) -> None:
+    """Of the copies beside it, the newest that is sound and ours is named, and copying it back is enough."""
+    backups = path.parent / "backups"
+    async with SessionManager.open(str(path)) as manager:
+        os.mkdir(backups)
+        for number, name in enumerate(("old.db", "new.db", "torn.db")):
+            await manager.create_session(LOCAL, name=name)
+            await manager.backup(str(backups / name))
+            os.utime(backups / name, (1_700_000_000 + number, 1_700_000_000 + number))
+    write_at(backups / "torn.db", 4096, b"\xa5" * 8000)
+    rows(backups / "foreign.db", "CREATE TABLE t (x)")
+    write_at(path, 0, b"\0" * 100)
+    error = await refused(path)
+    assert error.extra["backup"] == str(backups / "new.db")
+    assert str(backups / "new.db") in error.hint
+    shutil.copy(backups / "new.db", path)
+    assert await session_names(path) == ["old.db", "new.db"]
+
+
+async def test_second_corruption_overwrites_nothing(path: Path) -> None:
+    """Two damaged databases in one second both stay."""
+    for _ in range(2):
+        async with SessionManager.open(str(path), start_empty=True):
+            pass
+        write_at(path, 0, b"\0" * 100)
+        await refused(path)
+    assert len([name for name in names(path.parent) if ".corrupt-" in name]) == 2
+
+
+async def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    """Where a file stands in the way of the folder, the error names the path."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageReadOnly, match=r"file/sessions\.db"):
+        await SessionManager.open(str(tmp_path / "file" / "sessions.db"))
