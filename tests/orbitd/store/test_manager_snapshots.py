@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from store_support import LOCAL, UNKNOWN, rows
@@ -137,14 +138,16 @@ async def test_older_ones_are_deltas(path: Path, manager: SessionManager) -> Non
 
 
 async def test_evolving_shell_takes_little(manager: SessionManager) -> None:
-    """Ten snapshots of a growing shell take at most 5 % of what they are."""
+    """Ten snapshots of a growing shell take at most 5 % of what they are, and a quarter of what single frames take."""
     session = await manager.create_session(LOCAL)
     for step in range(0, 300, 30):
         await manager.save_snapshot(session.id, *shell(step))
     stats = await manager.get_stats()
     assert stats.total_snapshots == 10
     assert stats.snapshot_raw_bytes == sum(len(part) for step in range(0, 300, 30) for part in shell(step))
+    single = sum(len(zstandard.compress(part)) for step in range(0, 300, 30) for part in shell(step))
     assert stats.snapshot_stored_bytes <= 0.05 * stats.snapshot_raw_bytes
+    assert stats.snapshot_stored_bytes <= single / 4
 
 
 async def test_unrelated_screens_are_not_blown_up(path: Path, manager: SessionManager) -> None:
