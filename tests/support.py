@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class RawClient:
         self.socket.connect(str(path))
         self._buffer = b""
         self._last_id = 0
+        self._notices: deque[Any] = deque()
 
     def __enter__(self) -> RawClient:
         return self
@@ -69,9 +71,19 @@ class RawClient:
     def request(self, method: str, **params: Any) -> Any:
         """Call a method and return the whole response."""
         self._last_id += 1
-        response = self.ask(json.dumps({"jsonrpc": "2.0", "method": method, "params": params, "id": self._last_id}))
+        self.send(json.dumps({"jsonrpc": "2.0", "method": method, "params": params, "id": self._last_id}).encode())
+        while "method" in (response := json.loads(self.read_line())):
+            self._notices.append(response)
         assert response["id"] == self._last_id, response
         return response
+
+    def notify(self, method: str, **params: Any) -> None:
+        """Send a notification."""
+        self.send(json.dumps({"jsonrpc": "2.0", "method": method, "params": params}).encode())
+
+    def notice(self) -> Any:
+        """Return the next notification of the daemon."""
+        return self._notices.popleft() if self._notices else json.loads(self.read_line())
 
     def call(self, method: str, **params: Any) -> Any:
         """Call a method and return its result; an error fails the test."""

@@ -24,12 +24,14 @@ from orbitd.keeper.structs import KeeperGone, KeptProgram, SpawnRequest
 from orbitd.live.agent import AgentLinks
 from orbitd.live.keeping import Keeping
 from orbitd.live.launch import launch_of
+from orbitd.live.reconnecting import Reconnector
 from orbitd.live.saver import Saver
 from orbitd.live.screen import LiveScreen, open_screen
 from orbitd.live.session import LiveSession
 from orbitd.logs import event
 from orbitd.manager import SessionManager
 from orbitd.store.snapshot_api import SavedScreen
+from orbitd.terminal import journal
 from orbitd.terminal.emulator import unavailable_reason
 from protocol.errors import AlreadyRunning, NotRunning, OrbitError, SessionNotFound, SnapshotCorrupt, SpawnFailed
 from protocol.types import Session, SessionStatus
@@ -67,6 +69,7 @@ class Programs:
         self.agents = AgentLinks(places.agent_folder)
         self.keeping = Keeping(places.keeper_socket, self._exited, self._keeper_gone)
         self.running: dict[str, LiveSession] = {}
+        self._reconnector = Reconnector(self._start_again, self.hold)
         self._terminating: set[str] = set()
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -118,6 +121,13 @@ class Programs:
                 raise
             return started
 
+    async def _start_again(self, session_id: str) -> None:
+        """Start a session that has lost its connection, unless somebody has done something else with it."""
+        session = await self._manager.get_session(session_id)
+        if session.status != "detached":
+            raise NotRunning(f"Session {session_id} is {session.status}")
+        await self.start(session_id, session.cols or 80, session.rows or 24, None)
+
     async def _spawn(self, session: Session, cols: int, rows: int, env: Mapping[str, str] | None) -> None:
         """Have the keeper run the program, under the screen that is there already."""
         launch = launch_of(
@@ -129,9 +139,9 @@ class Programs:
         )
         screen = await self.open_screen(session)
         try:
-            screen.resize(cols, rows)
             if screen.has_content:
                 screen.divide(f"started again {datetime.now().astimezone():%Y-%m-%d %H:%M:%S}")
+            screen.resize(cols, rows)
             client = await self.keeping.client()
             request = SpawnRequest(
                 id=session.id,
@@ -147,7 +157,7 @@ class Programs:
         except BaseException:
             screen.close()
             raise
-        self.run(session.id, screen, spawned.pid, spawned.master_fd)
+        self.run(session.id, screen, spawned.pid, spawned.master_fd, folder=spawned.cwd)
 
     async def open_screen(self, session: Session) -> LiveScreen:
         """Return the session's last screen, or an empty one."""
@@ -169,13 +179,14 @@ class Programs:
             event(log, logging.ERROR, "newest snapshot is damaged", session=session_id, used=good)
             return await self._manager.get_screen(good) if good else None
 
-    def run(self, session_id: str, screen: LiveScreen, pid: int, master_fd: int) -> LiveSession:
+    def run(self, session_id: str, screen: LiveScreen, pid: int, master_fd: int, *, folder: str | None) -> LiveSession:
         """Go on with a program that runs."""
         live = LiveSession(
             session_id,
             screen,
             pid=pid,
             master_fd=master_fd,
+            folder=folder,
             on_clients=lambda live: self.hold(self.settle_status(live)),
             on_output=self._saver.changed,
         )
@@ -219,9 +230,9 @@ class Programs:
 
     def remove_files(self, session_id: str) -> None:
         """Remove what lies outside the store of a session that has been deleted."""
+        self._reconnector.forget(session_id)
         self.agents.remove(session_id)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.journal_path(session_id))
+        journal.delete(self.journal_path(session_id))
 
     async def settle_status(self, live: LiveSession) -> None:
         """Let a session's status follow its clients: active with one, detached without."""
@@ -237,6 +248,7 @@ class Programs:
 
     async def close(self) -> None:
         """Save every screen and let go of the programs, which go on."""
+        self._reconnector.close()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_GRACE_SECS)
         await self._saver.save_all_changed(list(self.running.values()))
@@ -280,7 +292,9 @@ class Programs:
         stored = True
         try:
             await self._saver.save(live)
-            await self._manager.end_program(live.id, status, exit_code, exit_signal)
+            session = await self._manager.end_program(live.id, status, exit_code, exit_signal)
+            if status == "detached" and exit_code == CONNECTION_LOST:
+                self._reconnector.lost(session)
         except SessionNotFound:
             self.remove_files(live.id)  # deleted meanwhile
         except OrbitError as error:

@@ -56,7 +56,7 @@ async def _adopt(manager: SessionManager, programs: Programs, program: KeptProgr
     client = await programs.keeping.client()
     async with programs.lock(session.id):
         screen = await programs.open_screen(session)
-        programs.run(session.id, screen, program.pid, await client.take(program.id))
+        programs.run(session.id, screen, program.pid, await client.take(program.id), folder=session.cwd)
         if session.status == "active":  # its clients went with the daemon before
             await manager.detach_session(session.id)
     if program.ended_at is not None:

@@ -19,13 +19,13 @@ from msgspec import Struct
 from orbitd.live.attachment import Painting
 from orbitd.store.snapshot_api import SavedScreen
 from orbitd.terminal.emulator import Emulator
-from orbitd.terminal.journal import Journal, Output, Resize, replay
+from orbitd.terminal.journal import Journal
 from orbitd.terminal.model import StateCorrupt
+from orbitd.terminal.records import Output, Resize
 
-_MODES_OFF = "".join(
-    f"\x1b[?{number}l" for number in (1049, 1047, 47, 9, 1000, 1002, 1003, 1004, 1005, 1006, 1015, 1016, 2004, 2026)
-)
-RESET_KEEPING_TEXT = f"\x18\x1b\\{_MODES_OFF}\x1b[!p\x1b[<8u\x1b[?25h\x1b[r\x1b[m".encode()
+LEAVE_ALTERNATE = b"\x18\x1b\\\x1b[?1049l\x1b[?1047l\x1b[?47l"
+_PRIVATE_OFF = "".join(f"\x1b[?{number}l" for number in (9, 1000, 1002, 1003, 1004, 1005, 1006, 1015, 1016, 2004, 2026))
+MODES_OFF = f"\x18\x1b\\{_PRIVATE_OFF}\x1b[!p\x1b[<8u\x1b[?25h\x1b[r\x1b[m".encode()
 """Leaves every mode that the last program may have left behind; what it showed stays."""
 
 _MAGIC = b"ORBITS\x01\n"
@@ -71,14 +71,19 @@ class LiveScreen:
         """Whether something was shown before."""
         return self._journal.position > 0
 
-    def divide(self, text: str) -> bytes:
-        """Put a line between what was shown before and what comes now; return the bytes that do it."""
+    def divide(self, text: str) -> None:
+        """Put a line between what was shown before and what comes now."""
         with self._lock:
-            columns, rows = self._emulator.size
-            data = RESET_KEEPING_TEXT + f"\x1b[{rows}H\r\n\x1b[2m{f'-- {text} ':-<{columns}}\x1b[m\r\n".encode()
-            self._journal.append(Output(data=data))
-            self._emulator.feed(data)
-            return data
+            if self._emulator.alternate:
+                self._show(LEAVE_ALTERNATE)
+            columns, _ = self._emulator.size
+            row = self._emulator.cursor.row + 1  # taken before the margins' reset, which moves the cursor: DECSTBM
+            line = f"{f'-- {text} ':-<{columns}}"
+            self._show(MODES_OFF + f"\x1b[{row}H\r\n\x1b[2m{line}\x1b[m\r\n".encode())
+
+    def _show(self, data: bytes) -> None:
+        self._journal.append(Output(data=data))
+        self._emulator.feed(data)
 
     def resize(self, cols: int, rows: int) -> None:
         """Change the size."""
@@ -101,7 +106,7 @@ class LiveScreen:
         """Return what a snapshot holds. May run in any thread."""
         with self._lock:
             cols, rows = self._emulator.size
-            position = self._journal.position
+            position = self._journal.mark()
             return Capture(
                 repaint=self._emulator.repaint(),
                 native_state=_HEAD.pack(_MAGIC, position) + self._emulator.encode(),
@@ -187,7 +192,7 @@ def open_screen(journal_path: str, saved: SavedScreen | None, cols: int, rows: i
     except StateCorrupt:
         emulator, whole = _portable(saved, cols, rows), False
     journal = Journal(journal_path, covered=position)
-    for event in replay(journal_path, position):
+    for event in journal.events(position):
         if isinstance(event, Output):
             emulator.feed(event.data)
         else:

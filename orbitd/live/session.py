@@ -29,6 +29,7 @@ class LiveSession:
         screen: Its screen so far.
         pid: The program's.
         master_fd: The terminal's; becomes ours.
+        folder: Where the program was when last heard of.
         on_clients: Called when the first client has come or the last has gone.
         on_output: Called when there is something to save.
     """
@@ -40,6 +41,7 @@ class LiveSession:
         *,
         pid: int,
         master_fd: int,
+        folder: str | None,
         on_clients: Callable[[LiveSession], None],
         on_output: Callable[[LiveSession], None],
     ) -> None:
@@ -51,6 +53,7 @@ class LiveSession:
         self.saving = asyncio.Lock()
         self._on_clients = on_clients
         self._on_output = on_output
+        self._folder = folder
         self._leader: Attachment | None = None
         self._master = Master(master_fd, read=screen.read, on_output=self._output)
 
@@ -109,11 +112,12 @@ class LiveSession:
         self._master.write(data)
 
     def current_folder(self) -> str | None:
-        """Return the program's current folder, as the kernel knows it, or as the program has told (OSC 7)."""
+        """Return the program's folder: as the kernel knows it, as the program tells (OSC 7), or the last known."""
         try:
-            return os.readlink(f"/proc/{self.pid}/cwd")
-        except OSError:
-            return self.screen.told_folder
+            self._folder = os.readlink(f"/proc/{self.pid}/cwd")
+        except OSError:  # it has ended, or this is no Linux
+            self._folder = self.screen.told_folder or self._folder
+        return self._folder
 
     def take_the_rest(self) -> None:
         """Take the last output of a program that has ended."""

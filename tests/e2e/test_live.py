@@ -1,0 +1,336 @@
+"""Live sessions over the socket: programs on real terminals, clients that come and go, daemons that die."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live_support import Viewer, encoded
+from support import DaemonProcess, RawClient
+
+
+def create(client: RawClient, command: str | None = None, **config: Any) -> str:
+    """Return the id of a new local session."""
+    return str(client.call("session.create", config={"session_type": "local", "command": command, **config})["id"])
+
+
+def start(client: RawClient, command: str | None = None, **config: Any) -> str:
+    """Return the id of a new session whose program runs."""
+    session_id = create(client, command, **config)
+    client.call("session.start", id=session_id)
+    return session_id
+
+
+SHELL = "bash --norc --noprofile"
+COUNTER = "sh -c 'i=0; while :; do i=$((i+1)); echo line $i; done'"
+
+
+def test_a_program_runs_and_tells_what_it_wrote(client: RawClient) -> None:
+    """A started session is live, detached until somebody attaches, and shows the program's output."""
+    session_id = create(client, "sh -c 'echo hello; read x'")
+    started = client.call("session.start", id=session_id, cols=100, rows=30)
+    assert (started["live"], started["status"], started["cols"], started["rows"]) == (True, "detached", 100, 30)
+    assert Path(f"/proc/{started['pid']}").exists()
+    viewer = Viewer(client, session_id, (100, 30))
+    viewer.read_until("hello")
+    assert client.call("session.get", id=session_id)["status"] == "active"
+
+
+def test_what_is_typed_reaches_the_program(client: RawClient) -> None:
+    """Input through an attachment and input by session.send both arrive."""
+    session_id = start(client, "cat")
+    viewer = Viewer(client, session_id)
+    viewer.type("by input\n")
+    viewer.read_until("by input\r\nby input")
+    client.call("session.send", id=session_id, data=encoded("by send\n"))
+    viewer.read_until("by send\r\nby send")
+
+
+def test_the_exit_is_told_and_kept(daemon: DaemonProcess, client: RawClient) -> None:
+    """Everybody hears the exit code after the last output; the session is terminated and its screen is saved."""
+    session_id = start(client, "sh -c 'read x; echo goodbye; exit 7'")
+    with daemon.client() as other:
+        viewer = Viewer(other, session_id)
+        viewer.type("\n")
+        assert viewer.read_to_the_end() == {"attachment_id": viewer.id, "exit_code": 7, "exit_signal": None}
+        assert b"goodbye" in viewer.output
+    assert client.call("session.wait", id=session_id) == {"exit_code": 7, "exit_signal": None}
+    session = client.call("session.get", id=session_id)
+    assert (session["status"], session["live"], session["pid"], session["exit_code"]) == ("terminated", False, None, 7)
+    assert "goodbye" in client.call("session.screen", id=session_id)["data"]
+    assert client.call("snapshot.latest", session_id=session_id)["format"] == "vt"
+
+
+def test_a_signal_ends_a_program(client: RawClient) -> None:
+    """session.signal reaches the process group, and the signal is told as the end."""
+    session_id = start(client, "sleep 1000")
+    client.call("session.signal", id=session_id, signal="term")
+    assert client.call("session.wait", id=session_id, timeout_secs=10) == {
+        "exit_code": None,
+        "exit_signal": signal.SIGTERM,
+    }
+
+
+def test_waiting_has_a_limit(client: RawClient) -> None:
+    """session.wait answers -32002 when the program still runs."""
+    session_id = start(client, "sleep 1000")
+    assert client.error("session.wait", id=session_id, timeout_secs=0)["code"] == -32002
+
+
+def test_a_program_that_ignores_hangups_is_killed(client: RawClient) -> None:
+    """Terminate hangs up first, and kills what does not heed it."""
+    session_id = start(client, "sh -c 'trap \"\" HUP; echo ready; while :; do sleep 1000; done'")
+    Viewer(client, session_id).read_until("ready")
+    ended = client.call("session.terminate", id=session_id)
+    assert (ended["status"], ended["live"], ended["exit_signal"]) == ("terminated", False, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [("/nonexistent/program", "No such file"), ("/etc", "Permission denied"), ("'unclosed", "quotation")],
+)
+def test_what_cannot_be_executed_is_told(client: RawClient, command: str, words: str) -> None:
+    """spawn_failed has errno's words and the path; the session stays as it was."""
+    session_id = create(client, command)
+    before = client.call("session.get", id=session_id)
+    error = client.error("session.start", id=session_id)
+    assert (error["code"], words in error["message"]) == (1005, True), error
+    after = client.call("session.get", id=session_id)
+    assert {**after, "last_active": before["last_active"], "cols": None, "rows": None} == before
+
+
+def test_a_session_starts_once(client: RawClient) -> None:
+    """A second start is refused with already_running."""
+    session_id = start(client, "cat")
+    assert client.error("session.start", id=session_id)["code"] == 1004
+
+
+def test_what_does_not_run_is_not_running(client: RawClient) -> None:
+    """Attach, send, signal and wait of an external session are refused with 1006."""
+    session_id = create(client)
+    codes = [
+        client.error("session.attach", id=session_id, cols=80, rows=24)["code"],
+        client.error("session.send", id=session_id, data="")["code"],
+        client.error("session.signal", id=session_id, signal="TERM")["code"],
+        client.error("session.wait", id=session_id)["code"],
+        client.error("session.input", attachment_id="none", data="")["code"],
+    ]
+    assert codes == [1006] * 5
+
+
+def test_the_environment_is_layered(stopped_daemon: DaemonProcess) -> None:
+    """What the client sends lies over the daemon's own, config.env over both, and ours last; none of it is stored."""
+    stopped_daemon.environment |= {"FROM_DAEMON": "daemon", "TMUX": "/tmp/elsewhere"}
+    stopped_daemon.start()
+    with stopped_daemon.client() as client:
+        session_id = create(client, "sh -c 'env; echo done; read x'", env={"FROM_CONFIG": "config", "BOTH": "config"})
+        client.call("session.start", id=session_id, rows=100, env={"FROM_CLIENT": "client", "BOTH": "client"})
+        viewer = Viewer(client, session_id, (200, 100))
+        viewer.read_until("done")
+        lines = set(viewer.text().splitlines())
+    wanted = {"FROM_DAEMON=daemon", "FROM_CLIENT=client", "FROM_CONFIG=config", "BOTH=config", "TERM=xterm-256color"}
+    assert wanted | {f"ORBIT_SESSION={session_id}", f"ORBITD_SOCKET={stopped_daemon.socket_path}"} <= lines
+    assert not any(line.startswith(("TMUX=", "NOTIFY_SOCKET=")) for line in lines)
+
+
+def test_a_program_starts_in_its_folder(client: RawClient, home: Path) -> None:
+    """config.cwd is where it starts, and where it is now is told."""
+    (home / "place").mkdir()
+    session_id = start(client, SHELL, cwd=str(home / "place"))
+    assert client.call("session.get", id=session_id)["cwd"] == str(home / "place")
+
+
+def test_the_size_follows_who_leads(daemon: DaemonProcess, client: RawClient) -> None:
+    """The newest writable client leads, the last to resize leads, a reader never does; others are painted anew."""
+    session_id = start(client, "sh -c 'trap \"stty size\" WINCH; echo ready; while :; do read x; done'")
+    with daemon.client() as second, daemon.client() as third:
+        first = Viewer(client, session_id, (100, 40))
+        first.read_until("ready")
+        newer = Viewer(second, session_id, (90, 30))
+        reader = Viewer(third, session_id, (10, 5), read_only=True)
+        assert (reader.session["cols"], reader.session["rows"]) == (90, 30)
+        while not first.repaints:
+            first.step()
+        assert first.emulator.size == (90, 30)
+        client.call("session.resize", attachment_id=first.id, cols=70, rows=20)
+        third.call("session.resize", attachment_id=reader.id, cols=5, rows=5)
+        session = client.call("session.get", id=session_id)
+        assert (session["cols"], session["rows"], session["clients"]) == (70, 20, 3)
+        assert third.error("session.input", attachment_id=reader.id, data="")["code"] == -32602
+        second.call("session.leave", attachment_id=newer.id)
+        assert client.call("session.get", id=session_id)["clients"] == 2
+
+
+def test_the_last_client_to_leave_detaches(daemon: DaemonProcess, client: RawClient) -> None:
+    """The status follows the clients, however they leave."""
+    session_id = start(client, "cat")
+    with daemon.client() as other:
+        viewer = Viewer(other, session_id)
+        assert client.call("session.get", id=session_id)["status"] == "active"
+        other.call("session.leave", attachment_id=viewer.id)
+        assert client.call("session.get", id=session_id)["status"] == "detached"
+        Viewer(other, session_id)
+    while client.call("session.get", id=session_id)["clients"]:
+        continue
+    assert client.call("session.attach", id=session_id, cols=80, rows=24)["session"]["clients"] == 1
+
+
+def test_detach_puts_every_client_off(daemon: DaemonProcess, client: RawClient) -> None:
+    """session.detach ends all attachments, tells them, and leaves the program running."""
+    session_id = start(client, "cat")
+    with daemon.client() as one, daemon.client() as two:
+        viewers = [Viewer(one, session_id), Viewer(two, session_id)]
+        detached = client.call("session.detach", id=session_id)
+        assert (detached["status"], detached["clients"], detached["live"]) == ("detached", 0, True)
+        for viewer in viewers:
+            while not viewer.was_put_off:
+                viewer.step()
+
+
+def test_deleting_ends_the_program(client: RawClient, daemon: DaemonProcess) -> None:
+    """A deleted session's program, journal and snapshots are gone."""
+    session_id = start(client, "cat")
+    pid = client.call("session.get", id=session_id)["pid"]
+    client.call("session.delete", id=session_id)
+    assert not Path(f"/proc/{pid}").exists()
+    assert list((daemon.home / ".local" / "state" / "orbit" / "journal").iterdir()) == []
+
+
+def test_a_killed_daemon_loses_no_program_and_no_line(daemon: DaemonProcess) -> None:
+    """A counter runs on through kill -9 of the daemon; every line is there once, in order."""
+    with daemon.client() as client:
+        session_id = start(client, COUNTER)
+        pid = client.call("session.get", id=session_id)["pid"]
+        Viewer(client, session_id).read_until("line 500")
+    for _ in range(5):
+        daemon.kill()
+        daemon.start()
+        with daemon.client() as client:
+            session = client.call("session.get", id=session_id)
+            assert (session["live"], session["pid"], session["status"]) == (True, pid, "detached")
+            seen = Viewer(client, session_id)
+            seen.read_until("line ")
+    with daemon.client() as client:
+        client.call("session.signal", id=session_id, signal="KILL")
+        client.call("session.wait", id=session_id)
+        lines = client.call("session.screen", id=session_id, scrollback=True)["data"].split("\n")
+        numbers = [int(line.split()[1]) for line in lines if line.startswith("line ") and line.split()[1:]]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    assert len(numbers) > 5000
+
+
+def test_an_exit_that_nobody_saw_is_told_later(daemon: DaemonProcess) -> None:
+    """A program that ends while the daemon is dead leaves its exit code and its last words."""
+    with daemon.client() as client:
+        session_id = start(client, "sh -c 'read x; echo last words; exit 5'")
+        client.call("session.send", id=session_id, data=encoded("\n"))
+        pid = client.call("session.get", id=session_id)["pid"]
+    daemon.kill()
+    if pid is not None:
+        wait_for_exit(pid)
+    daemon.start()
+    with daemon.client() as client:
+        assert client.call("session.wait", id=session_id) == {"exit_code": 5, "exit_signal": None}
+        assert "last words" in client.call("session.screen", id=session_id)["data"]
+
+
+def wait_for_exit(pid: int) -> None:
+    """Wait until a process that is not our child has ended."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    import select
+
+    select.select([descriptor], [], [], 20)
+    os.close(descriptor)
+
+
+def keeper_pid(daemon: DaemonProcess, program: int) -> int:
+    """Return the parent of a program: the keeper."""
+    return int(Path(f"/proc/{program}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
+def test_after_a_reboot_shells_come_back_under_their_screen(daemon: DaemonProcess, home: Path) -> None:
+    """Keeper and daemon killed: a login shell is started again in its folder, others show their screen and wait."""
+    (home / "work").mkdir()
+    daemon.environment["SHELL"] = "/bin/sh"
+    daemon.restart()
+    with daemon.client() as client:
+        shell = start(client)
+        other = start(client, "sh -c 'echo other screen; read x'")
+        viewer = Viewer(client, shell)
+        viewer.type(f"cd {home}/work; echo be''fore the reboot\n")
+        viewer.read_until("before the reboot")
+        with daemon.client() as second:
+            Viewer(second, other).read_until("other screen")  # may be in the repaint already
+        pid = client.call("session.get", id=shell)["pid"]
+    daemon.stop()
+    keeper = keeper_pid(daemon, pid)
+    os.kill(keeper, signal.SIGKILL)
+    wait_for_exit(pid)
+    daemon.start()
+    with daemon.client() as client:
+        session = client.call("session.get", id=shell)
+        assert (session["live"], session["cwd"], session["pid"] != pid) == (True, str(home / "work"), True)
+        screen = client.call("session.screen", id=shell, scrollback=True)["data"]
+        assert "before the reboot" in screen
+        assert "started again" in screen
+        waiting = client.call("session.get", id=other)
+        assert (waiting["live"], waiting["status"]) == (False, "detached")
+        assert "other screen" in client.call("session.screen", id=other)["data"]
+        assert client.call("session.start", id=other)["live"] is True
+
+
+def test_a_killed_keeper_is_told(daemon: DaemonProcess, client: RawClient) -> None:
+    """When the keeper dies its sessions are detached and not live, and a new one is started when needed."""
+    session_id = start(client, "cat")
+    pid = client.call("session.get", id=session_id)["pid"]
+    with daemon.client() as other:
+        viewer = Viewer(other, session_id)
+        os.kill(keeper_pid(daemon, pid), signal.SIGKILL)
+        assert viewer.read_to_the_end() == {"attachment_id": viewer.id, "exit_code": None, "exit_signal": None}
+    session = client.call("session.get", id=session_id)
+    assert (session["live"], session["status"]) == (False, "detached")
+    assert client.call("session.start", id=session_id)["live"] is True
+
+
+def test_a_frozen_client_holds_nobody_up(daemon: DaemonProcess, client: RawClient) -> None:
+    """A client that does not read gets one repaint when it does; the program and the others go on."""
+    session_id = start(client, "sh -c 'read x; seq 1000000; echo finished; read x'")
+    with daemon.client() as frozen, daemon.client() as watching:
+        still, viewer = Viewer(frozen, session_id), Viewer(watching, session_id)
+        viewer.type("\n")
+        while "finished" not in viewer.text():
+            viewer.step()
+        while "finished" not in still.text():
+            still.step()
+        assert still.repaints == 1
+        viewer.type("\n")
+        still.read_to_the_end()
+        viewer.read_to_the_end()
+    assert still.text() == viewer.text() == client.call("session.screen", id=session_id)["data"]
+
+
+def test_nobody_attached_means_the_daemon_answers(client: RawClient) -> None:
+    """A program that asks for the cursor's place gets an answer with no client there."""
+    ask = r"printf \"\\033[6n\"; IFS= read -r -d R -t 10 x; echo got ${#x}; read y"
+    session_id = start(client, f'bash -c "stty raw -echo; {ask}"')
+    while "got" not in client.call("session.screen", id=session_id)["data"]:
+        continue
+    assert "got 0" not in client.call("session.screen", id=session_id)["data"]
+
+
+def test_an_attached_client_hears_the_answer_first(daemon: DaemonProcess) -> None:
+    """However busy the program, the answer to the attach comes before the first output."""
+    with daemon.client() as client:
+        session_id = start(client, COUNTER)
+        for number in range(20):
+            with daemon.client() as other:
+                params = {"id": session_id, "cols": 80, "rows": 24}
+                line = json.dumps({"jsonrpc": "2.0", "method": "session.attach", "params": params, "id": number})
+                assert other.ask(line)["id"] == number
