@@ -12,6 +12,5 @@ from faults.kills import Siege
 def test_nothing_acknowledged_is_lost_to_kill_9(home: Path, seed: int) -> None:
     """Killed at random moments under six writing clients, every answered write is there and no other half there."""
     counts = Siege(home, clients=6, seed=seed).run(kills=8)
-    print(counts)
     assert counts.kills >= 8
     assert counts.answered > 0

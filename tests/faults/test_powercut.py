@@ -14,7 +14,6 @@ def test_nothing_acknowledged_is_lost_to_a_power_cut(home: Path, seed: int) -> N
     recording = Recording(home, clients=4, seed=seed)
     recording.write(calls=40)
     outcome = recording.cut(chance=0.15)
-    print(outcome)
     assert outcome.cuts > 20
     assert outcome.wrong == []
 
@@ -24,6 +23,5 @@ def test_a_power_cut_is_noticed_where_nothing_is_synced(home: Path) -> None:
     recording = Recording(home, clients=4, seed=3, careless=True)
     recording.write(calls=40)
     outcome = recording.cut(chance=0.5)
-    print(outcome)
     assert outcome.cuts > 0
     assert outcome.wrong != []
