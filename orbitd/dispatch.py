@@ -90,11 +90,13 @@ class Dispatcher(Generic[C]):
         Returns:
             The answer, unframed; None where none is due (notifications).
         """
+        if not _is_utf8(line):
+            return encode_error(_readable_id(line), e.ParseError("The line is not UTF-8"))
         if line.lstrip()[:1] != b"[":
             return await self._dispatch_one(line, caller)
         try:
             items = _items.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             return encode_error(None, _parse_error(error))
         if not 1 <= len(items) <= MAX_BATCH:
             return encode_error(None, e.InvalidRequest(f"A batch holds 1 to {MAX_BATCH} requests, not {len(items)}"))
@@ -125,6 +127,14 @@ class Dispatcher(Generic[C]):
             serializer=partial(_serialize, line),  # type: ignore[arg-type]  # its bytes are handed on as they are
         )
         return answer or None  # an empty string stands for no answer
+
+
+def _is_utf8(line: bytes) -> bool:
+    """Tell whether a line is text: msgspec looks only into what it decodes, not into what it skips."""
+    try:
+        return line.isascii() or line.decode() is not None
+    except UnicodeDecodeError:
+        return False
 
 
 def _deserialize(line: Any) -> Any:
@@ -171,7 +181,7 @@ def _call(method: Method[Any, Any], handler: Handler[Any]) -> Callable[..., Awai
             return _error(error)
         except msgspec.ValidationError as error:
             return _error(e.InvalidParams(str(error)))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             return _error(_parse_error(error))
         except Exception as error:  # noqa: BLE001  # the border: whatever a handler raises becomes an answer
             return _error(_internal(method.name, error))
@@ -209,8 +219,6 @@ def _internal(method: str, error: BaseException) -> e.InternalError:
 def _parse_error(error: BaseException) -> e.ParseError:
     if isinstance(error, RecursionError):
         return e.ParseError("The JSON is nested too deeply")
-    if isinstance(error, UnicodeDecodeError):
-        return e.ParseError("The line is not UTF-8")
     return e.ParseError(str(error))
 
 

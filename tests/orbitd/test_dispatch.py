@@ -163,7 +163,7 @@ OPEN_CASES: list[tuple[str, str | bytes, Any]] = [
     ("an id beyond floats", '{"jsonrpc": "2.0", "method": "get_data", "id": 1e400}', error(-32600)),
     ("a NUL", b"\x00", error(-32700)),
     ("a NUL in a string", b'{"jsonrpc": "2.0", "method": "a\x00", "id": 1}', error(-32700)),
-    ("invalid UTF-8", b'{"jsonrpc": "2.0", "method": "\xff", "id": 1}', error(-32700)),
+    ("invalid UTF-8", b'{"jsonrpc": "2.0", "method": "\xff", "id": 1}', error(-32700, 1)),
     ("a lone surrogate", '{"jsonrpc": "2.0", "method": "\\ud800", "id": 1}', error(-32700)),
     ("a byte order mark", b'\xef\xbb\xbf{"jsonrpc": "2.0", "method": "get_data", "id": 1}', error(-32700)),
     ("nested lists", b"[" * 100_000, error(-32700)),
