@@ -68,6 +68,7 @@ class Library:
             "void(*)(GhosttyTerminal, OrbitScroll)", ffi.addressof(lib, "ghostty_terminal_scroll_viewport")
         )
         self.cell_bits: dict[str, Any] = json.loads(ffi.string(lib.ghostty_type_json()))["types"]["GhosttyCell"]["bits"]
+        self._templates: dict[str, Any] = {}
         self._version = ffi.from_buffer(_VERSION)
         self._callbacks = {
             "WRITE_PTY": ffi.callback("GhosttyTerminalWritePtyFn", self._write_pty),
@@ -79,9 +80,10 @@ class Library:
 
     def sized(self, ctype: str) -> Any:
         """Return a new struct whose own and nested `size` fields are set, as the C interface wants them."""
-        pointer = self.ffi.new(f"{ctype} *")
-        self._set_sizes(pointer)
-        return pointer
+        if ctype not in self._templates:
+            self._templates[ctype] = self.ffi.new(f"{ctype} *")
+            self._set_sizes(self._templates[ctype])
+        return self.ffi.new(f"{ctype} *", self._templates[ctype][0])
 
     def _set_sizes(self, pointer: Any) -> None:
         kind = self.ffi.typeof(pointer).item
@@ -210,7 +212,8 @@ class Library:
         out.primary.conformance_level = 62
         out.primary.features[0] = 22
         out.primary.num_features = 1
-        out.secondary.device_type, out.secondary.firmware_version = 1, 10
+        out.secondary.device_type, out.secondary.firmware_version, out.secondary.rom_cartridge = 1, 10, 0
+        out.tertiary.unit_id = 0
         return True
 
     def _size(self, terminal: Any, _userdata: Any, out: Any) -> bool:

@@ -19,6 +19,11 @@ TAIL = 1 << 62
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
+def character(code: int) -> str:
+    """Return the character of a code point; C1 controls and halves of surrogate pairs, which no client may get, aside."""
+    return _REPLACEMENT if 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000 else chr(code)
+
+
 class Layout:
     """Where the fields of a cell are, from the library's own description."""
 
@@ -38,7 +43,7 @@ class Layout:
         lib = library.lib
         self.cluster = lib.GHOSTTY_CELL_CONTENT_CODEPOINT_GRAPHEME
         self.palette, self.rgb = lib.GHOSTTY_CELL_CONTENT_BG_COLOR_PALETTE, lib.GHOSTTY_CELL_CONTENT_BG_COLOR_RGB
-        self.tail, self.head = lib.GHOSTTY_CELL_WIDE_SPACER_TAIL, lib.GHOSTTY_CELL_WIDE_SPACER_HEAD
+        self.tail = lib.GHOSTTY_CELL_WIDE_SPACER_TAIL
 
     @staticmethod
     def _mask(field: dict[str, Any]) -> int:
@@ -55,8 +60,7 @@ class Texts(dict[int, str]):
         layout, text = self._layout, ""
         if cell & layout.tag < layout.palette:
             code = (cell >> layout.content_shift) & layout.codepoint
-            if code:  # C1 controls and halves of surrogate pairs are not text; printing them would be an order
-                text = _REPLACEMENT if 0x80 <= code < 0xA0 or 0xD800 <= code < 0xE000 else chr(code)
+            text = character(code) if code else ""
         self[cell] = text
         return text
 

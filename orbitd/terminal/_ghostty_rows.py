@@ -5,7 +5,7 @@ A row comes as one array of cells. Only a new look, a hyperlink or a cluster of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
@@ -32,6 +32,19 @@ class RowReader:
         self._wraps = ffi.new("bool *")
         self._layout = Layout(library)
         self._texts, self._looks = Texts(self._layout), Looks(self._layout)
+        self._raw_style = library.sized("GhosttyStyle")
+        self._page: int | None = None
+        lib = library.lib
+        values = (
+            (lib.GHOSTTY_RENDER_STATE_ROW_DATA_RAW, self._raw_row),
+            (lib.GHOSTTY_RENDER_STATE_ROW_DATA_CELLS_RAW, self._view),
+            (lib.GHOSTTY_RENDER_STATE_ROW_DATA_ID, self._row_id),
+        )
+        self._row_data = (
+            len(values),
+            ffi.new("GhosttyRenderStateRowData[]", [key for key, _ in values]),
+            ffi.new("void *[]", [pointer for _, pointer in values]),
+        )
         self._styles: dict[tuple[int, int], Style] = {}
 
     def __enter__(self) -> RowReader:
@@ -123,60 +136,56 @@ class RowReader:
         self._library.check(self._library.lib.ghostty_render_state_row_get(self._iterator[0], key, out), "a row")
 
     def _row(self, number: int) -> Row:
-        lib, ffi = self._library.lib, self._library.ffi
-        self._get(lib.GHOSTTY_RENDER_STATE_ROW_DATA_CELLS_RAW, self._view)
-        self._get(lib.GHOSTTY_RENDER_STATE_ROW_DATA_RAW, self._raw_row)
+        lib = self._library.lib
+        read = lib.ghostty_render_state_row_get_multi
+        self._library.check(read(self._iterator[0], *self._row_data, self._library.ffi.NULL), "a row")
         lib.ghostty_row_get(self._raw_row[0], lib.GHOSTTY_ROW_DATA_WRAP, self._wraps)
         view = self._view[0]
-        cells = memoryview(ffi.buffer(view.ptr, view.len * 8)).cast("Q").tolist() if view.len else []
+        cells = memoryview(self._library.ffi.buffer(view.ptr, view.len * 8)).cast("Q").tolist() if view.len else []
         while cells and not cells[-1]:  # for speed: most rows end blank
             cells.pop()
-        return Row(runs=tuple(_tidy(self._runs(cells, number))), wraps=bool(self._wraps[0]))
+        return Row(runs=tuple(self._runs(cells, number)) if cells else (), wraps=self._wraps[0])
 
-    def _runs(self, cells: list[int], number: int) -> Iterator[Run]:
-        texts, column, ready = self._texts, 0, False
+    def _runs(self, cells: list[int], number: int) -> list[Run]:
+        layout, texts, runs = self._layout, self._texts, list[Run]()
+        details = layout.hyperlink | layout.tag | BLANK
         looks = list(map(self._looks.__getitem__, cells))
         if TAIL in looks:
             _join_tails(looks)
+        column, self._page = 0, None
         for look, group in groupby(looks):
             end = column + len(list(group))
             if look == BLANK:
-                yield Run(column=column, cells=("",) * (end - column), blank=True)
+                runs.append(Run(column=column, cells=("",) * (end - column), blank=True))
             else:
-                if not ready:
-                    ready = self._open_row()
                 shown = tuple(map(texts.__getitem__, cells[column:end]))
-                yield from self._styled(look, column, shown, number)
+                if look & details:
+                    runs += self._detailed(look, column, shown, number)
+                else:
+                    style = self._style(look, column) if look & layout.style else PLAIN
+                    protected = bool(look & layout.protected)
+                    runs.append(Run(column=column, cells=shown, style=style, protected=protected))
             column = end
+        return _tidy(runs)
 
-    def _open_row(self) -> bool:
-        """Fetch what the current row's details need: its page, to which style numbers belong, and its cells."""
-        lib = self._library.lib
-        self._get(lib.GHOSTTY_RENDER_STATE_ROW_DATA_ID, self._row_id)
-        self._get(lib.GHOSTTY_RENDER_STATE_ROW_DATA_CELLS, self._cells)
-        return True
-
-    def _styled(self, look: int, column: int, shown: tuple[str, ...], number: int) -> Iterator[Run]:
-        """Yield the run of one look: usually one; one for each address where it is made of hyperlinks."""
+    def _detailed(self, look: int, column: int, shown: tuple[str, ...], number: int) -> Iterator[Run]:
+        """Yield the run of a look that is more than text and style: one for each address if it is hyperlinks."""
         layout = self._layout
-        blank = bool(look & BLANK)
-        protected = bool(look & layout.protected)
         tag = look & layout.tag
-        if blank:
+        if look & BLANK:
             background = self._background(look) if tag >= layout.palette else self._style(look, column).bg
             yield Run(column=column, cells=shown, blank=True, style=Style(bg=background))
             return
-        style = self._style(look, column)
+        style, protected = self._style(look, column), bool(look & layout.protected)
         if tag == layout.cluster:
             shown = tuple(self._cluster(column + index) if text else "" for index, text in enumerate(shown))
-        if not look & layout.hyperlink:
-            yield Run(column=column, cells=shown, style=style, protected=protected)
-            return
-        links = [self._link(column + index, number) for index in range(len(shown))]
+        links: list[str | None] = [None] * len(shown)
+        if look & layout.hyperlink:
+            links = [self._link(column + index, number) for index in range(len(shown))]
         for link, group in groupby(range(len(shown)), links.__getitem__):
-            indexes = list(group)
-            part = shown[indexes[0] : indexes[-1] + 1]
-            yield Run(column=column + indexes[0], cells=part, style=style, link=link, protected=protected)
+            first, *rest = group
+            part = shown[first : (rest[-1] if rest else first) + 1]
+            yield Run(column=column + first, cells=part, style=style, link=link, protected=protected)
 
     def _background(self, look: int) -> Color:
         layout = self._layout
@@ -189,15 +198,18 @@ class RowReader:
         number = (look & self._layout.style) >> self._layout.style_shift
         if not number:
             return PLAIN
-        key = (self._row_id[0].bits[0], number)
-        if key not in self._styles:
-            raw = self._library.sized("GhosttyStyle")
-            self._cell_get(column, self._library.lib.GHOSTTY_RENDER_STATE_ROW_CELLS_DATA_STYLE, raw)
-            self._styles[key] = style_of(self._library, raw)
-        return self._styles[key]
+        if self._page is None:  # style numbers belong to a page of the library's memory
+            self._page = self._row_id[0].bits[0]
+        key = (self._page, number)
+        style = self._styles.get(key)
+        if style is None:
+            self._cell_get(column, self._library.lib.GHOSTTY_RENDER_STATE_ROW_CELLS_DATA_STYLE, self._raw_style)
+            style = self._styles[key] = style_of(self._library, self._raw_style)
+        return style
 
     def _cell_get(self, column: int, key: int, out: Any) -> None:
         lib, check = self._library.lib, self._library.check
+        self._get(lib.GHOSTTY_RENDER_STATE_ROW_DATA_CELLS, self._cells)
         check(lib.ghostty_render_state_row_cells_select(self._cells[0], column), "a cell")
         check(lib.ghostty_render_state_row_cells_get(self._cells[0], key, out), "a cell")
 
@@ -207,7 +219,8 @@ class RowReader:
         self._cell_get(column, lib.GHOSTTY_RENDER_STATE_ROW_CELLS_DATA_GRAPHEMES_LEN, size)
         codes = ffi.new("uint32_t[]", max(1, size[0]))
         self._cell_get(column, lib.GHOSTTY_RENDER_STATE_ROW_CELLS_DATA_GRAPHEMES_BUF, codes)
-        return "".join(chr(code) for code in codes[0 : size[0]])
+        # A zero-width control that the library has attached to a character is worth nothing.
+        return "".join(chr(code) for code in codes[0 : size[0]] if not 0x7F <= code < 0xA0)
 
     def _link(self, column: int, number: int) -> str | None:
         ffi, lib = self._library.ffi, self._library.lib
@@ -231,18 +244,16 @@ def _join_tails(looks: list[int]) -> None:
             looks[index] = looks[index - 1] if index else BLANK
 
 
-def _tidy(runs: Iterable[Run]) -> list[Run]:
+def _tidy(runs: list[Run]) -> list[Run]:
     """Join blank runs that look alike, which the library may tell apart, and drop plain ones at the end."""
-    tidy: list[Run] = []
-    for run in runs:
-        if run.blank and tidy and tidy[-1].blank and tidy[-1].style == run.style:
-            before = tidy.pop()
-            tidy.append(Run(column=before.column, cells=before.cells + run.cells, blank=True, style=run.style))
-        else:
-            tidy.append(run)
-    if tidy and tidy[-1].blank and tidy[-1].style == PLAIN:
-        tidy.pop()
-    return tidy
+    while runs and runs[-1].blank and runs[-1].style == PLAIN:
+        runs.pop()
+    for index in range(len(runs) - 1, 0, -1):
+        before, run = runs[index - 1], runs[index]
+        if run.blank and before.blank and before.style == run.style:
+            joined = Run(column=before.column, cells=before.cells + run.cells, blank=True, style=run.style)
+            runs[index - 1 : index + 1] = [joined]
+    return runs
 
 
 def style_of(library: Library, raw: Any) -> Style:

@@ -15,7 +15,7 @@ from orbitd.terminal.model import Cursor, Rgb, Row, TerminalError
 _SHAPES = {"BLOCK": (1, 2), "UNDERLINE": (3, 4), "BAR": (5, 6), "BLOCK_HOLLOW": (0, 0)}
 _CELL_PIXELS = (8, 16)
 _PALETTE_SIZE = 256
-_ORIGIN, _WRAPAROUND, _GRAPHEME_CLUSTERS = 6, 7, 2027
+_ORIGIN, _WRAPAROUND, _MARGINS, _GRAPHEME_CLUSTERS = 6, 7, 69, 2027
 _CLUSTERS = b"2027"
 _CLUSTERS_SET = re.compile(rb"2027[^@-~]*h")
 
@@ -206,10 +206,13 @@ class Terminal:
         names = {
             getattr(self.library.lib, f"GHOSTTY_RENDER_STATE_CURSOR_VISUAL_STYLE_{name}"): name for name in _SHAPES
         }
+        column = self.number("CURSOR_X")
+        # Elsewhere than at an edge it is a leftover of a resize, which a saved state loses.
+        at_edge = column == self.number("COLS") - 1 or self.mode(_MARGINS)
         return Cursor(
-            column=self.number("CURSOR_X"),
+            column=column,
             row=self.number("CURSOR_Y"),
-            pending_wrap=self.flag("CURSOR_PENDING_WRAP"),
+            pending_wrap=at_edge and self.flag("CURSOR_PENDING_WRAP"),
             visible=visible,
             shape=_SHAPES[names[look]][0 if blinking else 1],
             style=style_of(self.library, self._get("CURSOR_STYLE", "GhosttyStyle")),

@@ -87,7 +87,7 @@ class Brush:
         self._pen(style, None, protected=False)
 
     def _pen(self, style: Style, link: str | None, *, protected: bool) -> None:
-        if style != self._style:
+        if style is not self._style and style != self._style:
             self._parts.append(sgr(style))
             self._style = style
         if link != self._link:

@@ -262,7 +262,7 @@ class Emulator:
             lines=terminal.screen_rows(),
             cursor=terminal.cursor(),
             saved=probe.saved_cursor() if probe is not None else None,
-            keyboard=probe.keyboard_stack() if probe is not None else (terminal.keyboard,),
+            keyboard=probe.keyboard_stack() if probe is not None else (),
         )
         cols, rows = self.size
         return Picture(

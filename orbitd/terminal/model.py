@@ -28,7 +28,7 @@ class StateBusy(TerminalError):
     """The state cannot be saved just now: a control string longer than the limit is under way. Try again later."""
 
 
-class Style(Struct, frozen=True, kw_only=True):
+class Style(Struct, frozen=True, kw_only=True, cache_hash=True):
     """How text looks. `underline` is 0 none, 1 single, 2 double, 3 curly, 4 dotted, 5 dashed."""
 
     bold: bool = False
