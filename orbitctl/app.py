@@ -6,10 +6,11 @@ One `App` a process, made by `orbitctl.cli.run` and handed down as click's conte
 from __future__ import annotations
 
 import contextlib
+import copy
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -22,6 +23,9 @@ from protocol.method import Method
 from protocol.methods import SESSION_FIND, WORKSPACE_FIND, WORKSPACE_LIST
 from protocol.params import ByRef, WorkspaceList
 from protocol.types import Session, Workspace
+
+if TYPE_CHECKING:
+    from orbitctl.remote import Host
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -48,6 +52,9 @@ class App:
         self.json = False
         self.quiet = False
         self.socket: str | None = None
+        self.hosts: tuple[Host, ...] = ()
+        self.remote_command: str | None = None
+        self.completing = False
         self.timeout: float | None = None
         self.autostart = environ.get("ORBITCTL_NO_AUTOSTART", "") in ("", "0")
         self.out = Output()
@@ -60,9 +67,9 @@ class App:
 
     @property
     def client(self) -> Client:
-        """The connected client; a daemon is started where none answers. Raises: Failure."""
+        """The connected client; a daemon is started where none answers. Raises: Failure, click.UsageError."""
         if self._client is None:
-            self._client = Client(self._stream(), self.seconds)
+            self._client = Client(self.open_stream(), self.seconds)
         return self._client
 
     @property
@@ -74,6 +81,12 @@ class App:
         """Return a client of a daemon that runs already. Raises: Failure."""
         self.autostart = False
         return self.client
+
+    def at(self, host: Host) -> App:
+        """Return an app like this one for one of its hosts, with a connection of its own."""
+        other = copy.copy(self)
+        other.hosts, other._client = (host,), None
+        return other
 
     def close(self) -> None:
         """Close the connection, if there is one."""
@@ -145,7 +158,25 @@ class App:
         if not click.confirm(question, err=True):
             raise Failure("nothing was changed")
 
-    def _stream(self) -> Stream:
+    def open_stream(self) -> Stream:
+        """Return a new connection to the daemon, which is started where none answers.
+
+        Raises:
+            Failure: It cannot be reached.
+            click.UsageError: Several hosts were named, and this command talks to one.
+        """
+        if len(self.hosts) > 1:
+            raise click.UsageError("only `orbitctl session list` takes more than one --host")
+        if self.hosts and self.hosts[0].address:
+            from orbitctl.remote import Dial, SshStream
+
+            dial = Dial(
+                remote_command=self.remote_command,
+                socket=self.socket,
+                autostart=self.autostart,
+                quiet=self.completing,
+            )
+            return SshStream(self.hosts[0], dial, self.environ)
         path = self.place.socket_path
         try:
             return UnixStream(path, self.seconds)

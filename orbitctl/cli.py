@@ -29,6 +29,7 @@ COMMANDS = {
     "config": "orbitctl.commands.config:config",
     "rpc": "orbitctl.commands.rpc:rpc",
     "completion": "orbitctl.commands.completion:completion",
+    "dial-stdio": "orbitctl.commands.dial:dial_stdio",
 }
 
 
@@ -41,6 +42,7 @@ Examples:
   orbitctl session create --name web -- npm run dev
   orbitctl session list --json
   orbitctl snapshot show --latest web
+  orbitctl --host ssh://ada@db.example session list
 
 Exit codes: 0 done, 1 error from the daemon, 2 usage, 3 daemon unreachable, 4 not found,
 5 conflict or ambiguous, 6 timeout, 7 protocol mismatch, 130 interrupted.

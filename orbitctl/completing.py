@@ -47,6 +47,7 @@ def workspace_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]
 def _quick(ctx: click.Context) -> App:
     app = ctx.find_object(App) or App(os.environ)
     app.autostart = False
+    app.completing = True
     app.timeout = PATIENCE
     return app
 

@@ -14,6 +14,11 @@ import click
 
 from orbitctl.app import App
 
+LOCAL_COMMANDS = frozenset(
+    ("completion", "config", "daemon", "dial-stdio", "doctor", "maintenance backup", "maintenance restore", "service")
+)
+"""What works on the files, processes and settings of the machine that it runs on; `--host` is not for it."""
+
 LONGEST_WAIT = 31_536_000.0
 """A year, in seconds."""
 
@@ -49,6 +54,7 @@ class LazyGroup(click.Group):
 
             near = [f" Did you mean {word!r}?" for word in get_close_matches(name, known, n=1)]
             raise click.UsageError("".join([f"No such command {name!r}.", *near]), ctx)
+        refuse_far(ctx.find_object(App), f"{ctx.command_path} {name}")
         return super().resolve_command(ctx, args)
 
 
@@ -71,6 +77,26 @@ def _remember(field: str, value_of: Callable[[Any], Any]) -> Callable[[click.Con
     return keep
 
 
+def _add_hosts(ctx: click.Context, _: click.Parameter, urls: tuple[str, ...]) -> None:
+    app = ctx.find_object(App)
+    if not urls or app is None:
+        return
+    from orbitctl.remote import parse_host
+
+    try:
+        app.hosts = tuple(dict.fromkeys([*app.hosts, *map(parse_host, urls)]))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    refuse_far(app, ctx.command_path)
+
+
+def refuse_far(app: App | None, command_path: str) -> None:
+    """Refuse `--host` for a command that looks after its own machine. Raises: click.UsageError."""
+    words = command_path.split()[1:3]
+    if app is not None and app.hosts and not LOCAL_COMMANDS.isdisjoint((words[:1] or [""]) + [" ".join(words)]):
+        raise click.UsageError(f"`{command_path}` is about the machine that it runs on: run it there, without --host")
+
+
 def _seconds(value: float) -> float:
     if not 0 < value <= LONGEST_WAIT:  # NaN is neither
         raise click.BadParameter(f"{value:g} is not between 0 and {LONGEST_WAIT:g} seconds")
@@ -87,6 +113,20 @@ def common_options() -> list[click.Option]:
         option(["--json"], "json", is_flag=True, help="Print exactly the JSON result of the call."),
         option(["-q", "--quiet"], "quiet", is_flag=True, help="Print ids only."),
         option(["--socket"], "socket", metavar="PATH", help="The daemon's socket."),
+        click.Option(
+            ["--host"],
+            multiple=True,
+            expose_value=False,
+            callback=_add_hosts,
+            metavar="URL",
+            help="Another machine: ssh://[user@]host[:port].",
+        ),
+        option(
+            ["--remote-command"],
+            "remote_command",
+            metavar="CMD",
+            help="What runs orbitctl on that machine (orbitctl).",
+        ),
         option(
             ["--timeout"],
             "timeout",

@@ -30,6 +30,9 @@ class Stream(Protocol):
     def receive(self, timeout: float) -> bytes:
         """Return the bytes that came, none at the end. Raises: TimeoutError, OSError."""
 
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+
     def close(self) -> None:
         """Close it."""
 
@@ -48,19 +51,11 @@ class Unreachable(Failure):
         self.nobody = nobody
 
 
-class UnixStream:
-    """A Unix socket whose other end belongs to our own user."""
+class SocketStream:
+    """A stream over a connected socket; it closes it."""
 
-    def __init__(self, path: str, timeout: float) -> None:
-        """Connect. Raises: Unreachable, or Failure where it takes longer than `timeout` seconds."""
-        _check_path(path)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            _connect(self._socket, path, timeout)
-            _check_owner(self._socket, path)
-        except BaseException:
-            self._socket.close()
-            raise
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
 
     def send(self, data: memoryview, timeout: float) -> int:
         """Send some of `data` and return how much. Raises: TimeoutError, OSError."""
@@ -72,9 +67,28 @@ class UnixStream:
         self._socket.settimeout(timeout)
         return self._socket.recv(READ_BYTES)
 
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self._socket.fileno()
+
     def close(self) -> None:
         """Close it."""
         self._socket.close()
+
+
+class UnixStream(SocketStream):
+    """A Unix socket whose other end belongs to our own user."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        """Connect. Raises: Unreachable, or Failure where it takes longer than `timeout` seconds."""
+        _check_path(path)
+        super().__init__(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        try:
+            _connect(self._socket, path, timeout)
+            _check_owner(self._socket, path)
+        except BaseException:
+            self.close()
+            raise
 
 
 def _check_path(path: str) -> None:

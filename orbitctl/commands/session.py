@@ -10,6 +10,7 @@ import click
 from orbitctl.app import App, checked
 from orbitctl.arguments import LIMIT, SESSION, WORKSPACE
 from orbitctl.client import Answer
+from orbitctl.failures import Exit
 from orbitctl.lazy import LazyGroup
 from orbitctl.output import STATUS_STYLES, Column
 from orbitctl.paging import ask_all
@@ -89,6 +90,7 @@ Examples:
   orbitctl session list
   orbitctl session list --status terminated --status archived
   orbitctl session list --workspace shop -q
+  orbitctl session list --host local --host ssh://build.example
 """,
 )
 @click.option(
@@ -104,20 +106,28 @@ Examples:
 @click.pass_obj
 def list_(
     app: App, statuses: tuple[str, ...], session_type: SessionType | None, workspace: str | None, limit: int | None
-) -> None:
-    """List sessions, oldest first."""
+) -> int:
+    """List sessions, oldest first.
+
+    With several --host, those of each machine, under its name.
+    """
     wanted = list(STATUSES) if "all" in statuses else cast("list[SessionStatus]", list(dict.fromkeys(statuses)))
-    params = p.SessionList(
-        status=wanted or None,
-        session_type=session_type,
-        workspace_id=app.workspace(workspace).id if workspace else None,
-    )
-    answer = ask_all(app, m.SESSION_LIST, params, "sessions", limit)
+
+    def params_at(one: App) -> p.SessionList:
+        workspace_id = one.workspace(workspace).id if workspace else None
+        return p.SessionList(status=wanted or None, session_type=session_type, workspace_id=workspace_id)
+
+    if len(app.hosts) > 1:
+        from orbitctl.fleet import list_everywhere
+
+        return list_everywhere(app, params_at, limit)
+    answer = ask_all(app, m.SESSION_LIST, params_at(app), "sessions", limit)
     app.show(
         answer,
         lambda page: draw_sessions(app, page.sessions, "no sessions; `orbitctl session create` makes one"),
         lambda page: [one.id for one in page.sessions],
     )
+    return Exit.OK
 
 
 @session.command()
@@ -226,7 +236,12 @@ def draw_sessions(app: App, sessions: list[Session], nothing: str = "") -> None:
         app.out.note(nothing)
         return
     names = app.workspace_names() if any(one.workspace_id for one in sessions) else {}
-    columns: list[Column[Session]] = [
+    app.out.table(session_columns(names), sessions)
+
+
+def session_columns(names: dict[str, str]) -> list[Column[Session]]:
+    """Return the columns of a table of sessions; `names` are the workspaces' by id."""
+    return [
         Column("ID", lambda one, to: to.id(one.id)),
         Column("NAME", lambda one, _: one.name, lambda _: "bold", elastic=True),
         Column("STATUS", lambda one, _: one.status, lambda one: STATUS_STYLES.get(one.status, "")),
@@ -236,7 +251,6 @@ def draw_sessions(app: App, sessions: list[Session], nothing: str = "") -> None:
         Column("LAST ACTIVE", lambda one, to: to.moment(one.last_active)),
         Column("COMMAND", lambda one, _: one.config.command, elastic=True),
     ]
-    app.out.table(columns, sessions)
 
 
 def _host(one: Session) -> str | None:

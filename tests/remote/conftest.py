@@ -1,0 +1,52 @@
+"""Fixtures for other machines: the user's own, and any number that an ssh reaches."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from ssh_support import SSHD, Machine, Near
+
+
+@pytest.fixture
+def near(home: Path) -> Near:
+    """The user's machine, without a daemon."""
+    return Near(home)
+
+
+@pytest.fixture
+def new_machine(near: Near) -> Iterator[Callable[[], Machine]]:
+    """Return a function that makes one more machine, which is trusted and lets the user in."""
+    if not SSHD:
+        pytest.skip("no sshd here (Debian: openssh-server)")
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    machines: list[Machine] = []
+
+    def make() -> Machine:
+        machine = Machine(Path(tempfile.mkdtemp(prefix="orbit-", dir="/tmp")), near.public_key)
+        machines.append(machine)
+        near.trust(machine)
+        return machine
+
+    yield make
+    for machine in machines:
+        machine.close()
+        shutil.rmtree(machine.home, ignore_errors=True)
+
+
+@pytest.fixture
+def machine(new_machine: Callable[[], Machine]) -> Machine:
+    """A machine whose orbitd does not run."""
+    return new_machine()
+
+
+@pytest.fixture
+def far(machine: Machine) -> Machine:
+    """A machine whose orbitd serves."""
+    machine.daemon.start()
+    return machine
