@@ -67,8 +67,9 @@ def _section(command: click.Command, context: click.Context) -> str:
         usage = " ".join(command.collect_usage_pieces(context))
         lines += ["```", f"{context.command_path} {usage}", "```", ""]
     lines += [_prose(command.help or ""), ""]
-    common = {name for option in common_options() for name in option.opts}
-    own = [param for param in command.params if isinstance(param, click.Option) and common.isdisjoint(param.opts)]
+    own = [
+        param for param in command.params if isinstance(param, click.Option) and param.expose_value
+    ]  # not a common one
     if own:
         lines += [*_option_lines(context, own), ""]
     if command.epilog:
