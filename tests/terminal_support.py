@@ -24,10 +24,7 @@ _ESCAPES = [
     *(b"\x1b" + end for end in (b"7", b"8", b"D", b"M", b"E", b"H", b"=", b">", b"#8", b"n", b"~", b"(B", b"c")),
     *(b"\x1b[" + end for end in (b"3g", b"4h", b"4l", b"20h", b"!p", b'1"q', b'0"q', b">1u", b">5u", b"<u", b"=3;1u")),
     *(b"\x1b[" + end for end in (b">4;2m", b"?5W", b"2 q", b"5 q", b"0 q", b"6n", b"c", b"3;9s", b"?2048h", b"?2031h")),
-    *(
-        b"\x1b]" + end
-        for end in (b"2;a title\x07", b"7;file://host/tmp\x1b\\", b"8;;\x1b\\", b"4;7;rgb:11/22/33\x1b\\")
-    ),
+    *(b"\x1b]" + end for end in (b"2;title\x07", b"7;file://host/tmp\x1b\\", b"8;;\x1b\\", b"4;7;rgb:1/2/3\x1b\\")),
     *(b"\x1b]" + end for end in (b"8;;http://x/1\x1b\\", b"8;id=a;http://y/\x07", b"10;#ff0000\x07", b"104\x07")),
     *(b"\x1b]133;" + end for end in (b"A\x07", b"B\x07", b"C\x07")),
     b"\x1bP$qm\x1b\\",

@@ -20,8 +20,8 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def character(code: int) -> str:
-    """Return the character of a code point; C1 controls and halves of surrogate pairs, which no client may get, aside."""
-    return _REPLACEMENT if 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000 else chr(code)
+    """Return the character of a code point, unless a client would take it for an order (DEL, C1)."""
+    return _REPLACEMENT if 0x7F <= code < 0xA0 else chr(code)
 
 
 class Layout:

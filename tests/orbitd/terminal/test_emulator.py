@@ -85,9 +85,8 @@ def test_title_folder_modes_and_cursor() -> None:
     """What the program has told the terminal can be asked for."""
     with Emulator(80, 24) as emulator:
         assert (emulator.title, emulator.cwd, emulator.alternate, emulator.at_ground) == ("", "", False, True)
-        emulator.feed(
-            "\x1b]2;täst\x07\x1b]7;file://host/home/ä\x07\x1b[?2004h\x1b[4h\x1b[3 q\x1b[?25l\x1b[5;6H\x1b[?1049h\x1b".encode()
-        )
+        emulator.feed("\x1b]2;täst\x07\x1b]7;file://host/home/ä\x07".encode())
+        emulator.feed(b"\x1b[?2004h\x1b[4h\x1b[3 q\x1b[?25l\x1b[5;6H\x1b[?1049h\x1b")
         assert (emulator.title, emulator.cwd) == ("täst", "file://host/home/ä")
         assert emulator.modes() == {"4", "12", "?7", "?12", "?1007", "?1049", "?2004"}
         assert emulator.cursor == Cursor(column=5, row=4, visible=False, shape=3, style=PLAIN)
@@ -123,7 +122,7 @@ def test_replies_that_nobody_takes_are_bounded() -> None:
 
 
 def test_history_is_kept_limited_and_trimmed() -> None:
-    """The newest lines that scrolled away are kept up to the limit; trimming drops the oldest and stays open to more."""
+    """The newest lines that scrolled away are kept up to the limit; trimming drops the oldest, once."""
     with Emulator(80, 24, max_scrollback_lines=2000) as emulator:
         emulator.feed(b"".join(b"line %d\r\n" % number for number in range(1000)))
         assert emulator.scrollback_rows == 977
@@ -141,7 +140,7 @@ def test_history_is_kept_limited_and_trimmed() -> None:
 
 
 def test_screen_as_text_html_and_vt() -> None:
-    """The screen is told as text without blanks at the ends, as HTML, or as bytes that draw it; with history if asked."""
+    """The screen is told as plain text, as HTML, or as bytes that draw it; with the history if asked."""
     with Emulator(10, 2) as emulator:
         emulator.feed(b"one\r\n\r\n  <two>  \r\n\x1b[1;32mthree\x1b[m\x1b[44m \x1b[m")
         assert emulator.screen() == b"  <two>\nthree\n"

@@ -20,7 +20,7 @@ SCREENS = {
     "every style at once": b"\x1b[1;2;3;5;7;8;9;53;4:3m\x1b[38;2;1;2;3m\x1b[48;2;4;5;6m\x1b[58:2::7:8:9mx",
     "hyperlinks": b"\x1b]8;;http://a\x07a\x1b]8;;http://b\x07b\x1b[5Cb\x1b]8;;\x07c\r\n\x1b]8;id=1;http://c;d?e\x1b\\f",
     "combining": "e\u0301o\u0302\u0323 a\u200db x\ufe0f".encode(),
-    "wide": "你好, 世界 ｆｕｌｌ 한국어".encode(),
+    "wide": "你好, 世界 한국어 \uff46\uff55".encode(),
     "wide at the edge": ("x" * 39 + "你" + "y" * 39 + "好").encode(),
     "emoji": "😀 👍🏽 🇩🇪 ☃️ 👩‍👩‍👧 1️⃣".encode(),
     "right to left": "שלום עולם مرحبا".encode(),
