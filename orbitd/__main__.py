@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from protocol.settings import LogLevel, Resolved, Settings, SettingsError, confi
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
+GARBAGE_THRESHOLD = 10_000
 _LEVELS = click.Choice(["debug", "info", "warning", "error"])
 
 
@@ -107,6 +109,7 @@ def _absolute(found: Resolved) -> Resolved:
 
 def run(daemon: Daemon) -> None:
     """Run the daemon to its end, and exit with what that means."""
+    gc.disable()  # what a start makes stays; `_settle` goes on from there
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         _guarded(lambda: runner.run(daemon.run()))
 
@@ -140,11 +143,23 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 def _ready_writer(descriptor: int | None) -> Callable[[], None]:
     def write() -> None:
+        _settle()
         if descriptor is not None:
             os.write(descriptor, b"ready\n")
             os.close(descriptor)
 
     return write
+
+
+def _settle() -> None:
+    """Look for cyclic garbage again, but not among what a start has made, and less often.
+
+    Requests that succeed make none, and looking for it after every 700 objects took 15 % of
+    the time while sessions were created.
+    """
+    gc.freeze()
+    gc.set_threshold(GARBAGE_THRESHOLD, 10, 10)
+    gc.enable()
 
 
 def _fail(message: str, hint: str | None, code: int) -> None:
