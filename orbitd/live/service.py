@@ -47,7 +47,9 @@ class Sessions:
     def view(self, session: Session) -> Session:
         """Return a session with what is known of its program now."""
         live = self._programs.running.get(session.id)
-        return replace(session, live=False) if live is None else replace(session, **live.view(session))
+        if live is None:
+            return replace(session, live=False) if session.live else session
+        return replace(session, **live.view(session))
 
     def view_page(self, page: SessionPage) -> SessionPage:
         """Return a page of sessions with what is known of their programs now."""
