@@ -13,9 +13,10 @@ snapshot and all that it needs. So nothing is replayed twice and nothing is lost
 than the one that the file follows, `gap` says how many bytes of the stream are missing between them.
 
 **Reading into the file.** Output that is read, and then written to a file, is lost if the daemon is killed in between.
-So `capture` reads it straight into a shared mapping of the file, and writes the record's header afterwards. After a
-kill, what stands behind the last record is the output of a read whose header is missing; opening the journal finds
-it, for the file is preallocated with zeros (and a NUL does nothing on a terminal), and completes the record.
+So `capture` reads it straight into a shared mapping of the file, and the record's header follows, its first byte at
+the very end. After a kill, what stands behind the last record may be the output of a read whose header is missing;
+opening the journal finds it, for the file is preallocated with zeros (and a NUL does nothing on a terminal), and
+completes the record.
 
 **A full disk** stops the recording, not the session: `degraded` says why. The next `mark` starts a file of its own
 beside the old one, if there is room again, and `covered` puts it in place.
@@ -145,14 +146,15 @@ class Journal:
         self._tail = FILE_HEADER_BYTES + sum(length for length, _ in read_records(self._fd))
         lost = self._headless()
         if lost:
-            self._commit(lost)
+            write_all(self._fd, record_header(Kind.OUTPUT, lost), self._tail)
+            self._tail += RECORD_HEADER_BYTES + len(lost)
         self._reserve.drop(self._tail)  # a torn record must not look like a lost read later
 
     def _headless(self) -> bytes:
         """Return output that was read into the file but has no header; b"" if what stands there is no such thing."""
         rest = os.pread(self._fd, RECORD_HEADER_BYTES + CAPTURE_MAX_BYTES + 1, self._tail)
-        header, data = rest[:RECORD_HEADER_BYTES], rest[RECORD_HEADER_BYTES:].rstrip(b"\0")
-        return data if not any(header) and len(data) <= CAPTURE_MAX_BYTES else b""
+        data = rest[RECORD_HEADER_BYTES:].rstrip(b"\0")
+        return data if rest[:1] == b"\0" and len(data) <= CAPTURE_MAX_BYTES else b""
 
     def _start(self, base: int) -> None:
         """Make the open file an empty journal that begins at a position."""
@@ -192,25 +194,28 @@ class Journal:
             OSError: As `os.read` does: BlockingIOError where there is nothing, EIO where the program hung up.
         """
         limit = min(limit, CAPTURE_MAX_BYTES)
-        if self.degraded is None:
-            try:
-                place = self._reserve.at(self._tail + RECORD_HEADER_BYTES, limit)
-            except OSError as exc:
-                self._degrade(exc)
-        if self.degraded is not None:
+        place = self._place(RECORD_HEADER_BYTES + limit)
+        if place is None:
             data = os.read(fd, limit)
             self._skipped += RECORD_HEADER_BYTES + len(data) if data else 0
             return data
-        with place:
-            data = bytes(place[: os.readv(fd, [place])])
-        if data:
-            self._commit(data)
+        with place, place[RECORD_HEADER_BYTES:] as target:
+            data = bytes(target[: os.readv(fd, [target])])
+            if data:
+                header = record_header(Kind.OUTPUT, data)
+                place[1:RECORD_HEADER_BYTES] = header[1:]
+                place[0] = header[0]  # the kind comes last: so long as it is 0, there is no header
+                self._tail += len(header) + len(data)
         return data
 
-    def _commit(self, output: bytes) -> None:
-        """Write the header of output that already stands at its place; there are blocks for it."""
-        write_all(self._fd, record_header(Kind.OUTPUT, output), self._tail)
-        self._tail += RECORD_HEADER_BYTES + len(output)
+    def _place(self, length: int) -> memoryview | None:
+        """Return room behind the last record, or None if there is no disk for it."""
+        if self.degraded is None:
+            try:
+                return self._reserve.at(self._tail, length)
+            except OSError as exc:
+                self._degrade(exc)
+        return None
 
     def _degrade(self, error: OSError) -> None:
         """Stop recording; what is in the file stays readable."""

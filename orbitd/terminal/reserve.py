@@ -25,7 +25,7 @@ class Reserve:
         self._start = 0
 
     def at(self, offset: int, length: int) -> memoryview:
-        """Return `length` writable bytes at an offset behind everything that was written; release it soon.
+        """Return `length` zeros at an offset behind everything that was written, to write to; release them soon.
 
         Raises:
             OSError: There is no room on the disk.
@@ -34,7 +34,11 @@ class Reserve:
             self._move(offset - offset % mmap.ALLOCATIONGRANULARITY, offset + length)
         assert self._map is not None
         begin = offset - self._start
-        return memoryview(self._map)[begin : begin + length]
+        view = memoryview(self._map)[begin : begin + length]
+        # If a kill is pending and the kernel must fetch a page first, a read fails with what it has already taken.
+        view[:: mmap.PAGESIZE] = bytes(-(-length // mmap.PAGESIZE))
+        view[-1] = 0
+        return view
 
     def _move(self, start: int, end: int) -> None:
         self._unmap()
