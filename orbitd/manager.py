@@ -35,7 +35,12 @@ class SessionManager(SessionMethods, ProgramMethods, SnapshotMethods, WorkspaceM
 
     @classmethod
     def open(
-        cls, path: str, *, start_empty: bool = False, max_group: int = MAX_GROUP, max_waiting: int = MAX_WAITING
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        start_empty: bool = False,
+        max_group: int = MAX_GROUP,
+        max_waiting: int = MAX_WAITING,
     ) -> Opening:
         """Open the database at `path`: `await` the result and `close` later, or use `async with`.
 
@@ -70,9 +75,9 @@ class SessionManager(SessionMethods, ProgramMethods, SnapshotMethods, WorkspaceM
 class Opening:
     """A database about to be opened: awaitable, and an asynchronous context manager."""
 
-    def __init__(self, kind: type[SessionManager], path: str, **options: Any) -> None:
+    def __init__(self, kind: type[SessionManager], path: str | os.PathLike[str], **options: Any) -> None:
         self._kind = kind
-        self._path = os.path.realpath(path)
+        self._path = os.path.realpath(os.fspath(path))
         self._options = options
         self._manager: SessionManager | None = None
 

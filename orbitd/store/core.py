@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TypeVar
 
+from orbitd.store import recovery
+from orbitd.store.border import translated
 from orbitd.store.cache import Cache, Change
 from orbitd.store.clock import from_text
 from orbitd.store.database import open_writer
@@ -96,7 +98,7 @@ async def open_core(
     loaded: list[tuple[Cache, datetime | None]] = []
 
     def opener() -> sqlite3.Connection:
-        with contextlib.ExitStack() as stack:
+        with translated(), recovery.setting_aside(path), contextlib.ExitStack() as stack:
             connection = stack.enter_context(contextlib.closing(open_writer(path, start_empty=start_empty)))
             loaded.append(_load(connection))
             writer.identity = Identity(path)

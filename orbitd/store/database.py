@@ -20,8 +20,10 @@ from protocol.errors import StorageReadOnly
 BUSY_SECONDS = 5.0
 """How long to wait for another program (sqlite3 on a command line, say) to let go of the database."""
 
+_NEW_SETUP = "PRAGMA auto_vacuum = INCREMENTAL"
+"""For an empty file only: it counts before the first page is written, and later would write the header each time."""
+
 _WRITER_SETUP = """
-PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
 PRAGMA foreign_keys = ON;
@@ -29,7 +31,6 @@ PRAGMA temp_store = MEMORY;
 PRAGMA journal_size_limit = 67108864;
 PRAGMA trusted_schema = OFF;
 """
-# auto_vacuum comes first: it can be chosen only before the first page is written.
 # temp_store keeps savepoint journals and sorts out of /tmp: they hold what terminals showed.
 # journal_size_limit (64 MiB) shortens a WAL that a long backup let grow.
 
@@ -60,7 +61,7 @@ def open_writer(path: str, *, start_empty: bool = False, migrations: Sequence[st
         StorageReadOnly: It is not ours, is of a newer Orbit, or cannot be written. Nothing was touched.
     """
     scripts = load_migrations() if migrations is None else migrations
-    with translated():
+    with translated(), recovery.setting_aside(path):
         if recovery.is_absent(path):
             if not start_empty:
                 recovery.refuse_after_set_aside(path)
@@ -93,6 +94,8 @@ def _connect(path: str) -> sqlite3.Connection:
         file_uri(path, "mode=rw"), uri=True, isolation_level=None, timeout=BUSY_SECONDS, cached_statements=256
     )
     try:
+        if connection.execute("PRAGMA page_count").fetchone() == (0,):
+            connection.execute(_NEW_SETUP)
         connection.executescript(_WRITER_SETUP)
     except BaseException:
         connection.close()
@@ -132,15 +135,22 @@ def _refuse_unless_ours(found: recovery.Inspection, path: str, newest: int) -> N
 
 
 def _migrate(connection: sqlite3.Connection, path: str, scripts: Sequence[str]) -> None:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == len(scripts):
-        return
-    if version > 0:
+    """Bring the schema to the newest version; another program may be doing the same."""
+    version = _version(connection)
+    if 0 < version < len(scripts):
         backup.write(connection, f"{path}.backup-v{version}-{file_stamp(now())}")
-    for script in scripts[version:]:
+    while version < len(scripts):
         try:
-            connection.executescript(script)
-        except BaseException:
+            connection.executescript(scripts[version])
+        except sqlite3.OperationalError:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            raise
+            if _version(connection) == version:
+                raise
+        version = _version(connection)
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    assert isinstance(version, int)
+    return version

@@ -22,8 +22,13 @@ def make_folders(folder: str) -> None:
     if os.path.isdir(folder):
         return
     make_folders(os.path.dirname(folder))
-    os.mkdir(folder, 0o700)
-    os.chmod(folder, 0o700)
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        if not os.path.isdir(folder):  # else another program was first
+            raise
+    else:
+        os.chmod(folder, 0o700)
     sync(os.path.dirname(folder))  # what is synced in it later would be lost with its name (fsync(2))
 
 

@@ -14,14 +14,16 @@ import math
 import os
 import sqlite3
 import stat
+from collections.abc import Iterator
 
 from msgspec import Struct
 
 from orbitd.store.clock import file_stamp, now
-from orbitd.store.files import APPLICATION_ID, SIDE_FILES, file_uri, size
+from orbitd.store.files import APPLICATION_ID, SIDE_FILES, file_uri, size, sync
 from protocol.errors import StorageCorrupt
 
 _SET_ASIDE = ".corrupt-"
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _HEADER_BYTES = 100
 _MAGIC = b"SQLite format 3\x00"
 _MOST_CANDIDATES = 32
@@ -42,31 +44,42 @@ def is_absent(path: str) -> bool:
 
 
 def inspect(path: str) -> Inspection:
-    """Read a database's marks without changing a byte, and check it after an unclean stop.
+    """Read a database's marks without changing a byte, and check it after an unclean stop."""
+    unclean = size(path + "-wal") > 0
+    with contextlib.closing(_open_untouched(path, unclean=unclean)) as connection:
+        if unclean:
+            _quick_check(connection)
+        return _marks(connection)
+
+
+@contextlib.contextmanager
+def setting_aside(path: str) -> Iterator[None]:
+    """Set the database aside if the body finds it damaged; the body closes what it opened.
 
     Raises:
-        StorageCorrupt: It cannot be read; it has been set aside.
+        StorageCorrupt: It was.
     """
-    unclean = size(path + "-wal") > 0
     try:
-        with contextlib.closing(_open_untouched(path, unclean=unclean)) as connection:
-            if unclean:
-                _quick_check(connection)
-            return _marks(connection)
+        yield
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        if error.sqlite_errorcode & 0xFF not in _DAMAGE:
             raise
         raise set_aside(path, str(error)) from error
 
 
 def set_aside(path: str, reason: str) -> StorageCorrupt:
-    """Rename a damaged database with its WAL, and return the error that tells where it is and what can be done."""
+    """Rename a damaged database with its WAL, and return the error that tells where it is and what can be done.
+
+    The WAL comes second: left alone for a moment it is found again (`is_absent`), but a
+    database without its WAL would pass for an older, whole one.
+    """
     target = f"{path}{_SET_ASIDE}{file_stamp(now())}"
     while os.path.exists(target):
         target += "+"
-    for suffix in (*SIDE_FILES, ""):
+    for suffix in ("", *SIDE_FILES):
         with contextlib.suppress(FileNotFoundError):
             os.rename(path + suffix, target + suffix)
+    sync(os.path.dirname(path))
     return _error(path, _main_part(target), reason)
 
 

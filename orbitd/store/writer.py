@@ -102,6 +102,7 @@ class Writer:
             await asyncio.shield(started)
         except asyncio.CancelledError:
             self._jobs.put(None)  # it may open still; then it closes at once
+            started.add_done_callback(asyncio.Future.exception)  # nobody else asks what went wrong
             raise
 
     async def run(

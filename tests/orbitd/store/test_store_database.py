@@ -125,10 +125,22 @@ def test_writer_is_durable(path: Path) -> None:
 
 
 async def test_opened_again(path: Path) -> None:
-    """A store has what it had, also under another way to its path."""
+    """A store has what it had, also under another way to its path, which need not be text."""
     await fill(path)
     (path.parent / "link").symlink_to(path)
     assert await session_names(path.parent / "link") == ["s0", "s1", "s2"]
+    async with SessionManager.open(path) as manager:
+        assert manager.path == str(path)
+
+
+async def test_looking_writes_nothing(path: Path) -> None:
+    """A start and a stop without a change in between leave the file as it is, to the byte and the time."""
+    await fill(path)
+    before = files(path.parent)
+    async with SessionManager.open(path) as manager:
+        await manager.list_sessions(status=["terminated"])
+        await manager.get_stats()
+    assert files(path.parent) == before
 
 
 async def test_open_and_close(path: Path) -> None:
@@ -155,6 +167,16 @@ async def test_opening_that_is_cancelled(path: Path) -> None:
 
 async def _open(path: Path) -> SessionManager:
     return await SessionManager.open(str(path))
+
+
+async def test_opened_twice_at_once(path: Path) -> None:
+    """Programs that make the same store at the same moment both get it."""
+    managers = await asyncio.gather(*(_open(path) for _ in range(4)))
+    await managers[0].create_session(LOCAL, name="x")
+    assert (await managers[1].find_session("x")).name == "x"
+    for manager in managers:
+        await manager.close()
+    assert await session_names(path) == ["x"]
 
 
 @pytest.mark.parametrize("application_id", [0, 252006674])
@@ -245,6 +267,16 @@ async def test_torn_page_is_found_after_a_crash(path: Path) -> None:
     assert not exists(crashed / path.name)
     assert exists(error.extra["set_aside"])
     assert exists(error.extra["set_aside"] + "-wal")
+
+
+async def test_torn_sessions_are_found_at_start(path: Path) -> None:
+    """Where the table that a start reads is torn, although the stop was clean, the database is set aside too."""
+    await fill(path)
+    ((root,),) = rows(path, "SELECT rootpage FROM sqlite_schema WHERE name = 'sessions'")
+    write_at(path, (root - 1) * 4096, b"\xa5" * 4096)
+    before = read(path)
+    error = await refused(path)
+    assert read(error.extra["set_aside"]) == before
 
 
 async def test_log_without_its_database_is_kept(path: Path) -> None:
