@@ -48,6 +48,7 @@ def test_what_is_typed_reaches_the_program(client: RawClient) -> None:
     viewer.read_until("by input\r\nby input")
     client.call("session.send", id=session_id, data=encoded("by send\n"))
     viewer.read_until("by send\r\nby send")
+    assert viewer.text().splitlines()[:4] == ["by input", "by input", "by send", "by send"]
 
 
 def test_the_exit_is_told_and_kept(daemon: DaemonProcess, client: RawClient) -> None:

@@ -92,7 +92,7 @@ def references(value: Any) -> list[str]:
 
 def test_the_document_keeps_the_meta_schema() -> None:
     """The document has the members that OpenRPC asks for, and no others."""
-    jsonschema.Draft202012Validator(META_SCHEMA).validate(SPEC)
+    assert list(jsonschema.Draft202012Validator(META_SCHEMA).iter_errors(SPEC)) == []
 
 
 def test_every_reference_leads_somewhere() -> None:
