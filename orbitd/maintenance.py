@@ -94,6 +94,8 @@ class Maintenance:
             event(log, level, "chore failed", chore=chore.name, error=told, exc=error)
             record.last_error = told
             return False
+        if record.last_error is not None:
+            event(log, logging.INFO, "chore goes well again", chore=chore.name)
         record.last_success_at, record.last_error = datetime.now(UTC), None
         return True
 

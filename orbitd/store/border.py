@@ -32,11 +32,11 @@ _BY_EXTENDED: dict[int, type[OrbitError]] = {
     sqlite3.SQLITE_IOERR_READ: StorageCorrupt,
     sqlite3.SQLITE_IOERR_SHORT_READ: StorageCorrupt,
     sqlite3.SQLITE_IOERR_CORRUPTFS: StorageCorrupt,
-    # What a full disk looks like where SQLite does not see ENOSPC itself: growing the
-    # shared-memory file, and writes that a quota or a network file system refuses late.
-    sqlite3.SQLITE_IOERR_SHMSIZE: StorageFull,
-    sqlite3.SQLITE_IOERR_WRITE: StorageFull,
-    sqlite3.SQLITE_IOERR_FSYNC: StorageReadOnly,
+    sqlite3.SQLITE_IOERR_SHMSIZE: StorageFull,  # the shared memory cannot grow; elsewhere SQLite sees ENOSPC itself
+}
+
+_HINTS: dict[int, str] = {
+    sqlite3.SQLITE_IOERR: "The disk fails, or a quota is used up: see the system's log (dmesg), and back up elsewhere.",
 }
 
 _MESSAGES: dict[type[OrbitError], str] = {
@@ -57,7 +57,9 @@ def translate(error: sqlite3.Error) -> OrbitError | sqlite3.Error:
     if code is None:
         return error
     found = _BY_EXTENDED.get(code) or _BY_PRIMARY.get(code & _PRIMARY)
-    return error if found is None else found(f"{_MESSAGES[found]}: {error}")
+    if found is None:
+        return error
+    return found(f"{_MESSAGES[found]}: {error}", hint=None if found is StorageFull else _HINTS.get(code & _PRIMARY))
 
 
 def translate_os(error: OSError, doing: str) -> OrbitError:

@@ -14,7 +14,7 @@ from importlib import resources
 from orbitd.store import backup, recovery
 from orbitd.store.border import translate_os, translated
 from orbitd.store.clock import file_stamp, now
-from orbitd.store.files import APPLICATION_ID, file_uri, make_folders, size
+from orbitd.store.files import APPLICATION_ID, SIDE_FILES, file_uri, make_folders, size
 from protocol.errors import StorageReadOnly
 
 BUSY_SECONDS = 5.0
@@ -71,6 +71,7 @@ def open_writer(path: str, *, start_empty: bool = False, migrations: Sequence[st
         else:
             _keep_private(path)
             _refuse_unless_ours(recovery.inspect(path), path, len(scripts))
+            _refuse_unwritable(path)
         connection = _connect(path)
         try:
             _migrate(connection, path, scripts)
@@ -118,6 +119,15 @@ def _keep_private(path: str) -> None:
     status = os.stat(path)
     if status.st_mode & 0o077 and status.st_uid == os.geteuid():
         os.chmod(path, 0o600)
+
+
+def _refuse_unwritable(path: str) -> None:
+    """Refuse before SQLite makes a WAL and shared memory with the same mode, which would outlast the mistake."""
+    for each in (path, *(path + suffix for suffix in SIDE_FILES)):
+        if os.path.exists(each) and not os.access(each, os.R_OK | os.W_OK):
+            raise StorageReadOnly(
+                f"{each} cannot be written", hint=f"Make it writable (chmod 600 '{each}'), or the disk that it is on."
+            )
 
 
 def _refuse_unless_ours(found: recovery.Inspection, path: str, newest: int) -> None:

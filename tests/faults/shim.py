@@ -56,6 +56,7 @@ class Shim:
 
     def __init__(self, folder: Path, watched: Path, *, record: bool = False, modes_bind: bool = False) -> None:
         self.log_path = folder / "shim.log"
+        self._passed = 0
         control_path = folder / "shim.control"
         control_path.write_bytes(bytes(8 * len(_FIELDS)))
         self.environment = {
@@ -94,7 +95,8 @@ class Shim:
 
     def pass_time(self, secs: int) -> None:
         """Let the monotonic clock jump: what was to happen within that time is due at the next event."""
-        self._set("monotonic_shift", secs)
+        self._passed += secs
+        self._set("monotonic_shift", self._passed)
 
     @property
     def changes(self) -> int:

@@ -1,0 +1,246 @@
+"""The disk is full, fails, or cannot be written: what clients see, what goes on, and that all is well afterwards."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import errno
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ctl_support import Orbitctl
+from faults import shim
+from faults.conftest import SmallDisk
+from faults.shim import Shim
+from support import DaemonProcess, RawClient
+
+LOCAL = {"session_type": "local"}
+FULL, CORRUPT, READ_ONLY = 1900, 1901, 1902
+
+
+@pytest.fixture
+def hand(home: Path) -> Shim:
+    """A shim that makes the disk fail when told to."""
+    return Shim(home, home / ".local" / "share")
+
+
+@pytest.fixture
+def daemon(home: Path, hand: Shim) -> Iterator[DaemonProcess]:
+    """A daemon on that disk."""
+    daemon = DaemonProcess(home, environment=hand.environment).start()
+    yield daemon
+
+
+def snapshot(client: RawClient, session: str, size: int, seed: int = 0) -> Any:
+    data = base64.b64encode(random.Random(seed).randbytes(size)).decode()
+    return client.request("snapshot.save", session_id=session, terminal_buffer=data)
+
+
+def warnings(daemon: DaemonProcess) -> str:
+    """Return what `orbitctl doctor` warns of."""
+    doctor = Orbitctl(daemon.home)("doctor", "--json", "--no-autostart").json
+    return "\n".join(f"{one['message']} {one['remedy']}" for one in doctor["checks"] if one["state"] != "ok")
+
+
+def look_again(client: RawClient, hand: Shim) -> None:
+    """Have the daemon look at its database, as it does every few seconds."""
+    hand.pass_time(10)
+    client.call("daemon.ping")
+
+
+def names(client: RawClient) -> list[str]:
+    return [one["name"] for one in client.call("session.list")["sessions"]]
+
+
+def test_a_full_disk(disk: SmallDisk, daemon: DaemonProcess, hand: Shim) -> None:
+    """Writes are 1900, retryable, with a hint; reads go on; with room all goes on, and nothing answered is lost."""
+    with daemon.client() as client, daemon.client() as other:
+        kept = client.call("session.create", config=LOCAL, name="kept")
+        first = snapshot(client, kept["id"], 100_000)["result"]
+        ballast = disk.fill()
+        error = snapshot(client, kept["id"], 400_000)["error"]
+        assert (error["code"], error["data"]["kind"], error["data"]["retryable"]) == (FULL, "storage_full", True)
+        assert "Free room" in error["data"]["hint"]
+        assert names(other) == ["kept"]
+        assert other.call("snapshot.get", id=first["id"])["buffer_bytes"] == 100_000
+        look_again(client, hand)
+        daemon.wait_for_log("chore failed")
+        assert "is full" in warnings(daemon)
+        ballast.unlink()
+        assert "result" in snapshot(client, kept["id"], 400_000)
+        look_again(client, hand)
+        daemon.wait_for_log("chore goes well again")
+        assert "is full" not in warnings(daemon)
+        assert client.call("maintenance.check")["ok"]
+    daemon.restart()
+    with daemon.client() as client:
+        assert len(client.call("snapshot.list", session_id=kept["id"])["snapshots"]) == 2
+
+
+def test_many_writers_on_a_disk_that_fills_up(disk: SmallDisk, stopped_daemon: DaemonProcess) -> None:
+    """However the room runs out, what was answered is there, and each failure is 1900."""
+    daemon = stopped_daemon.start()
+    answered: set[str] = set()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(daemon.client()) for _ in range(4)]
+        session = clients[0].call("session.create", config=LOCAL)["id"]
+        failures = 0
+        for number in range(400):
+            response = snapshot(clients[number % 4], session, 30_000, number)
+            if "result" in response:
+                answered.add(response["result"]["id"])
+            else:
+                failures += 1
+                assert response["error"]["code"] == FULL, response
+            if failures > 8:
+                break
+        assert failures > 8
+    daemon.kill()
+    disk.remount("size=16m")
+    daemon.start()
+    with daemon.client() as client:
+        found = {one["id"] for one in client.call("snapshot.list", session_id=session, limit=1000)["snapshots"]}
+        assert found == answered
+        assert client.call("maintenance.check")["ok"]
+
+
+def test_a_start_on_a_full_disk(disk: SmallDisk, stopped_daemon: DaemonProcess) -> None:
+    """Where not even a start has room, orbitctl says so with a hint; with room, all is there."""
+    daemon = stopped_daemon.start()
+    with daemon.client() as client:
+        client.call("session.create", config=LOCAL, name="kept")
+    daemon.stop()
+    ballast = disk.fill()
+    failed = Orbitctl(daemon.home)("session", "list")
+    assert failed.code == 3
+    assert "is full" in failed.err
+    assert "Free room" in failed.err
+    ballast.unlink()
+    daemon.start()
+    with daemon.client() as client:
+        assert names(client) == ["kept"]
+
+
+def test_a_backup_on_a_full_disk(disk: SmallDisk, stopped_daemon: DaemonProcess) -> None:
+    """The backup is 1900, nothing of it stays, and the one that it was to replace is whole."""
+    daemon = stopped_daemon.start()
+    with daemon.client() as client:
+        session = client.call("session.create", config=LOCAL)["id"]
+        path = disk.place / "copy.db"
+        client.call("maintenance.backup", path=str(path))
+        before = path.read_bytes()
+        snapshot(client, session, 300_000)
+        disk.fill()
+        assert client.error("maintenance.backup", path=str(path))["code"] == FULL
+        assert path.read_bytes() == before
+        assert list(disk.place.glob(".orbit*")) == []
+
+
+@pytest.mark.parametrize(
+    ("calls", "number"), [(shim.WRITE, errno.EIO), (shim.SYNC, errno.EIO), (shim.WRITE, errno.EDQUOT)]
+)
+def test_a_disk_that_fails_to_write(daemon: DaemonProcess, hand: Shim, calls: int, number: int) -> None:
+    """Writes are 1902 and name the disk; reads go on; when it works again, so do writes, and nothing is half there."""
+    with daemon.client() as client:
+        client.call("session.create", config=LOCAL, name="before")
+        hand.fail(calls, number)
+        for name in ("never", "neither"):
+            error = client.error("session.create", config=LOCAL, name=name)
+            assert (error["code"], error["data"]["kind"]) == (READ_ONLY, "storage_read_only")
+            assert "disk fails" in error["data"]["hint"]
+        assert names(client) == ["before"]
+        look_again(client, hand)
+        daemon.wait_for_log("chore failed")
+        assert "disk fails" in warnings(daemon)
+        hand.heal()
+        client.call("session.create", config=LOCAL, name="after")
+        assert client.call("maintenance.check")["ok"]
+    daemon.kill()
+    daemon.start()
+    with daemon.client() as client:
+        assert names(client) == ["before", "after"]
+
+
+def test_a_disk_that_fails_to_read(daemon: DaemonProcess, hand: Shim) -> None:
+    """What has to be read is 1901, what is in memory goes on; nothing is set aside, and later all is there."""
+    with daemon.client() as client:
+        session = client.call("session.create", config=LOCAL, name="a")["id"]
+        saved = snapshot(client, session, 3_000_000)["result"]
+    daemon.restart()
+    with daemon.client() as client:
+        hand.fail(shim.READ, errno.EIO)
+        error = client.error("snapshot.get", id=saved["id"])
+        assert (error["code"], error["data"]["kind"]) == (CORRUPT, "storage_corrupt")
+        assert "disk fails" in error["data"]["hint"]
+        assert names(client) == ["a"]
+        hand.heal()
+        assert client.call("snapshot.get", id=saved["id"])["buffer_bytes"] == 3_000_000
+    hand.fail(shim.READ, errno.EIO)
+    daemon.stop()
+    daemon.start(check=False)
+    assert daemon.kill() == 1
+    hand.heal()
+    daemon.start()
+    assert list(daemon.database_path.parent.glob("*corrupt*")) == []
+    with daemon.client() as client:
+        assert client.call("snapshot.get", id=saved["id"])["buffer_bytes"] == 3_000_000
+
+
+def test_a_database_that_becomes_read_only(daemon: DaemonProcess, hand: Shim) -> None:
+    """Where the kernel lets nobody write any more (EROFS), writes are 1902 until it does again."""
+    with daemon.client() as client:
+        client.call("session.create", config=LOCAL, name="before")
+        hand.fail(shim.CHANGES, errno.EROFS)
+        assert client.error("session.create", config=LOCAL)["code"] == READ_ONLY
+        assert names(client) == ["before"]
+        hand.heal()
+        client.call("session.create", config=LOCAL, name="after")
+        assert names(client) == ["before", "after"]
+
+
+def test_a_start_on_a_read_only_disk(disk: SmallDisk, stopped_daemon: DaemonProcess) -> None:
+    """A database that cannot be written is not served: orbitctl says why, and nothing is changed."""
+    daemon = stopped_daemon.start()
+    with daemon.client() as client:
+        client.call("session.create", config=LOCAL, name="kept")
+    daemon.stop()
+    before = daemon.database_path.read_bytes()
+    disk.remount("ro")
+    failed = Orbitctl(daemon.home)("session", "list")
+    assert failed.code == 3
+    assert "ead-only" in failed.err, failed.err
+    disk.remount("rw")
+    assert daemon.database_path.read_bytes() == before
+    daemon.start()
+    with daemon.client() as client:
+        assert names(client) == ["kept"]
+
+
+def test_permission_that_is_lost(stopped_daemon: DaemonProcess) -> None:
+    """Files already open serve on; what must be opened anew is 1902 with what to do; given back, all goes on."""
+    daemon = stopped_daemon
+    daemon.environment |= Shim(daemon.home, daemon.home / ".local", modes_bind=True).environment
+    daemon.start()
+    folder = daemon.database_path.parent
+    with daemon.client() as client:
+        session = client.call("session.create", config=LOCAL, name="before")["id"]
+        folder.chmod(0o000)
+        error = client.error("snapshot.list", session_id=session)
+        assert error["code"] in (CORRUPT, READ_ONLY)
+        assert error["data"]["hint"]
+        assert names(client) == ["before"]
+        folder.chmod(0o700)
+        assert client.call("snapshot.list", session_id=session)["snapshots"] == []
+        client.call("session.create", config=LOCAL, name="after")
+    daemon.stop()
+    daemon.database_path.chmod(0o400)
+    daemon.start(check=False)
+    assert daemon.kill() == 1
+    assert f"chmod 600 '{daemon.database_path}'" in daemon.log()
+    daemon.database_path.chmod(0o600)
+    daemon.start()
+    with daemon.client() as client:
+        assert names(client) == ["before", "after"]
