@@ -2,7 +2,7 @@
 
 Importing it also makes a default validator, which needs the whole of jsonschema, and a
 demonstration server over HTTP. Orbit gives a validator of its own and serves a Unix
-socket. While jsonrpcserver is imported, stand-ins take the place of both: measured, 6 MB
+socket. While jsonrpcserver is imported, stand-ins take the place of both: measured, 5 MB
 of resident memory and 100 ms of every start. What somebody imported before stays as it is,
 and can be imported as ever afterwards.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -52,6 +52,22 @@ def _stood_in() -> Iterator[None]:
 
 
 with _stood_in():
-    from jsonrpcserver import Error, Result, Success, async_dispatch
+    from jsonrpcserver import Error, Result, Success, async_dispatch, async_dispatcher
+
+
+class _InTurn:
+    """Stands in for asyncio where jsonrpcserver runs the requests of a batch all at once.
+
+    Batches are split before they come here, so that it has one request at a time: awaiting
+    that one in the caller's task spares a task and two turns of the loop for every request.
+    """
+
+    @staticmethod
+    async def gather(*requests: Awaitable[Any]) -> list[Any]:
+        """Run the requests one after the other."""
+        return [await request for request in requests]
+
+
+vars(async_dispatcher)["asyncio"] = _InTurn
 
 __all__ = ["Error", "Result", "Success", "async_dispatch"]
