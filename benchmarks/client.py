@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 TIMEOUT_SECS = 60.0
-CHUNK = 1 << 20
+CHUNK = 1 << 16
 
 
 class LineClient:
