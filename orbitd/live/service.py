@@ -53,7 +53,9 @@ class Sessions:
 
     def view_page(self, page: SessionPage) -> SessionPage:
         """Return a page of sessions with what is known of their programs now."""
-        return replace(page, sessions=[self.view(session) for session in page.sessions])
+        running = self._programs.running
+        sessions = [self.view(each) if each.live or each.id in running else each for each in page.sessions]
+        return SessionPage(sessions=sessions, next_cursor=page.next_cursor)
 
     # What the store does, with regard to the program
 

@@ -8,6 +8,7 @@ database is when a session was last touched, kept in `touched` until the next au
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -64,9 +65,7 @@ class Shelf(Generic[T]):
     def stored(self, item_id: str) -> Stored[T] | None:
         """Return the item with this id and its number, or None."""
         found = self._by_id.get(item_id)
-        if isinstance(found, tuple):
-            found = self._by_id[item_id] = self._read(found)
-        return found
+        return self._read_in(found) if isinstance(found, tuple) else found
 
     def get(self, item_id: str) -> T | None:
         """Return the item with this id, or None."""
@@ -85,10 +84,10 @@ class Shelf(Generic[T]):
 
     def after(self, seq: int) -> Iterator[Stored[T]]:
         """Go through the items that come after a sequence number, oldest first."""
-        for index in range(bisect.bisect_right(self._order, seq), len(self._order)):
-            found = self.stored(self._by_seq[self._order[index]])
-            assert found is not None
-            yield found
+        by_seq, by_id = self._by_seq, self._by_id
+        for each in itertools.islice(self._order, bisect.bisect_right(self._order, seq), None):
+            found = by_id[by_seq[each]]
+            yield self._read_in(found) if isinstance(found, tuple) else found
 
     def put(self, stored: Stored[T]) -> None:
         """Add an item, or replace the one with its id."""
@@ -112,6 +111,10 @@ class Shelf(Generic[T]):
         self._forget_name(old.item)
         del self._by_seq[old.seq]
         del self._order[bisect.bisect_left(self._order, old.seq)]
+
+    def _read_in(self, row: Row) -> Stored[T]:
+        stored = self._by_id[row[1]] = self._read(row)
+        return stored
 
     def _forget_name(self, item: T) -> None:
         if item.name is not None and self._by_name.get(item.name) == item.id:
