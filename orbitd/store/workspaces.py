@@ -12,6 +12,12 @@ from orbitd.store.rows import Stored, to_json, workspace_values
 from protocol.errors import NameTaken, SessionNotFound
 from protocol.types import Session, Workspace, WorkspaceLayout
 
+_LEAVE_ARCHIVED = """
+    UPDATE archived_sessions SET workspace_id = NULL, config = json_replace(config, '$.workspace_id', NULL)
+    WHERE workspace_id = ?
+"""
+"""The archive has no foreign keys into the hot tables, so it is told."""
+
 
 def create(connection: sqlite3.Connection, workspace: Workspace) -> Change[Workspace]:
     """Record a new workspace. Raises: NameTaken."""
@@ -51,7 +57,7 @@ def set_active(connection: sqlite3.Connection, workspace_id: str, session_id: st
 
 
 def delete(connection: sqlite3.Connection, workspace_id: str, *, delete_sessions: bool) -> Change[None]:
-    """Delete a workspace; its sessions stay without one, or go too. Raises: WorkspaceNotFound."""
+    """Delete a workspace; its sessions stay without one, or go too; archived ones stay. Raises: WorkspaceNotFound."""
     lookup.workspace(connection, workspace_id)
     members = sessions.of_workspace(connection, workspace_id)
     gone: tuple[str, ...] = ()
@@ -63,6 +69,7 @@ def delete(connection: sqlite3.Connection, workspace_id: str, *, delete_sessions
         kept = tuple(Stored(each.seq, sessions.in_workspace(each.item, None)) for each in members)
         for each in kept:
             sessions.update_row(connection, each.item)
+    connection.execute(_LEAVE_ARCHIVED, (workspace_id,))
     connection.execute("DELETE FROM workspaces WHERE id = ?", (workspace_id,))
     return Change(result=None, gone_sessions=gone, sessions=kept, gone_workspaces=(workspace_id,))
 
