@@ -12,11 +12,11 @@ import msgspec
 from msgspec import Raw, Struct
 
 from orbitctl.app import App
-from orbitctl.commands.session import session_columns
 from orbitctl.failures import Exit, Failure
 from orbitctl.output import Column
 from orbitctl.paging import ask_all
 from orbitctl.remote import Host
+from orbitctl.session_table import session_columns
 from protocol.methods import SESSION_LIST
 from protocol.params import SessionList
 from protocol.types import Session
@@ -95,6 +95,7 @@ def _columns(names: dict[str, str]) -> list[Column[Kept]]:
             None if style is None else lambda one: style(one.session),
             column.right,
             column.elastic,
+            column.optional,
         )
 
     host: Column[Kept] = Column("HOST", lambda one, _: one.host.label, lambda _: "cyan", elastic=True)

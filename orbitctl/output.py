@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, TypeVar
+from io import StringIO
+from typing import Generic, TextIO, TypeVar
 
 from orbitctl import text
 
@@ -57,6 +58,7 @@ class Column(Generic[T]):
         style: How it looks on a terminal (a rich style).
         right: Whether it is set flush right there.
         elastic: Whether it is the first to be cut where a terminal is narrow.
+        optional: Whether a terminal does without it where no row has anything to show.
     """
 
     title: str
@@ -64,6 +66,7 @@ class Column(Generic[T]):
     style: Callable[[T], str] | None = None
     right: bool = False
     elastic: bool = False
+    optional: bool = False
 
 
 STATUS_STYLES = {"active": "green", "detached": "yellow", "terminated": "dim", "archived": "dim"}
@@ -98,6 +101,12 @@ class Output:
             _draw(columns, list(rows), self.format)
         else:
             self._plain(columns, rows)
+
+    def drawn(self, columns: Sequence[Column[T]], rows: Iterable[T]) -> str:
+        """Return a table as it is drawn on this terminal."""
+        file = StringIO()
+        _draw(columns, list(rows), self.format, file)
+        return file.getvalue()
 
     def details(self, pairs: Iterable[tuple[str, str | None]]) -> None:
         """Write one thing, a field a line."""
@@ -138,11 +147,12 @@ def _cell(column: Column[T], row: T, formatter: Formatter) -> str:
     return text.visible(column.cell(row, formatter) or EMPTY)
 
 
-def _draw(columns: Sequence[Column[T]], rows: list[T], formatter: Formatter) -> None:
+def _draw(columns: Sequence[Column[T]], rows: list[T], formatter: Formatter, file: TextIO | None = None) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    columns = [one for one in columns if not one.optional or any(_cell(one, row, formatter) != EMPTY for row in rows)]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         table.add_column(column.title, justify="right" if column.right else "left", no_wrap=not column.elastic)
@@ -154,7 +164,9 @@ def _draw(columns: Sequence[Column[T]], rows: list[T], formatter: Formatter) -> 
             Text(cell, style, overflow="ellipsis", no_wrap=True) for cell, style in zip(cells, styles, strict=True)
         )
         table.add_row(*row_texts)
-    Console(file=sys.stdout, emoji=False, markup=False, highlight=False).print(table)
+    Console(
+        file=file or sys.stdout, force_terminal=True if file else None, emoji=False, markup=False, highlight=False
+    ).print(table)
 
 
 def _escape_c1(raw: bytes) -> bytes:

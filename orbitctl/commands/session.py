@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Literal, cast
 
 import click
 
 from orbitctl.app import App, checked
 from orbitctl.arguments import LIMIT, SESSION, WORKSPACE
-from orbitctl.client import Answer
 from orbitctl.failures import Exit
 from orbitctl.lazy import LazyGroup
-from orbitctl.output import STATUS_STYLES, Column
 from orbitctl.paging import ask_all
+from orbitctl.session_table import details, draw_sessions, label, show_session
 from protocol import methods as m
 from protocol import params as p
 from protocol.method import Method
-from protocol.types import Session, SessionConfigInput, SessionStatus, SessionType
+from protocol.types import Session, SessionStatus, SessionType
 
 STATUSES: tuple[SessionStatus, ...] = ("active", "detached", "terminated", "archived")
-LAZY = {"snapshot": "orbitctl.commands.snapshot:save"}
+LAZY = {
+    "create": "orbitctl.commands.create:create",
+    "run": "orbitctl.commands.create:run",
+    **{name: f"orbitctl.commands.live:{name}" for name in ("start", "attach", "send", "screen", "wait", "signal")},
+    "snapshot": "orbitctl.commands.snapshot:save",
+}
 """Commands of this group that other modules hold."""
 
 
@@ -31,56 +34,6 @@ def session() -> None:
     A session is a terminal that is kept: `active` while somebody is at it, `detached`
     while nobody is, `terminated` once it has ended, `archived` when it was put away.
     """
-
-
-@session.command(
-    context_settings={"allow_interspersed_args": False},
-    epilog="""\b
-Examples:
-  orbitctl session create --name web -- npm run dev
-  orbitctl session create --type ssh --host db.example --user ada --name db
-  orbitctl session create --workspace shop -q
-""",
-)
-@click.option("--name", metavar="NAME", help="A name that no other open session has.")
-@click.option("--type", "session_type", type=click.Choice(["local", "ssh"]), help="Where it runs [local].")
-@click.option("--host", metavar="HOST", help="The host of an ssh session; implies --type ssh.")
-@click.option("--port", type=click.IntRange(1, 65_535), metavar="PORT", help="Its port.")
-@click.option("--user", metavar="USER", help="The user there.")
-@click.option("--workspace", type=WORKSPACE, metavar="WORKSPACE", help="The workspace that it belongs to.")
-@click.argument("command", nargs=-1, type=click.UNPROCESSED)
-@click.pass_obj
-def create(
-    app: App,
-    name: str | None,
-    session_type: SessionType | None,
-    host: str | None,
-    port: int | None,
-    user: str | None,
-    workspace: str | None,
-    command: tuple[str, ...],
-) -> None:
-    """Record a new session and print it.
-
-    COMMAND is what it runs; without one, the login shell. The session is recorded as
-    active; nothing is started by this command.
-    """
-    kind: SessionType = session_type or ("ssh" if host else "local")
-    if kind == "ssh" and not host:
-        raise click.UsageError("an ssh session needs --host")
-    if kind == "local" and (host or port or user):
-        raise click.UsageError("--host, --port and --user are for --type ssh")
-    with checked():
-        config = SessionConfigInput(
-            session_type=kind,
-            host=host,
-            port=port,
-            username=user,
-            workspace_id=app.workspace(workspace).id if workspace else None,
-            command=shlex.join(command) if command else None,
-        )
-        params = p.SessionCreate(name=name, config=config)
-    show_session(app, app.ask(m.SESSION_CREATE, params))
 
 
 @session.command(
@@ -103,9 +56,15 @@ Examples:
 @click.option("--type", "session_type", type=click.Choice(["local", "ssh"]), help="Those of this type.")
 @click.option("--workspace", type=WORKSPACE, metavar="WORKSPACE", help="Those of this workspace.")
 @click.option("--limit", type=LIMIT, metavar="N", help="At most this many.")
+@click.option("--watch", is_flag=True, help="Show them anew every second, until q.")
 @click.pass_obj
 def list_(
-    app: App, statuses: tuple[str, ...], session_type: SessionType | None, workspace: str | None, limit: int | None
+    app: App,
+    statuses: tuple[str, ...],
+    session_type: SessionType | None,
+    workspace: str | None,
+    limit: int | None,
+    watch: bool,
 ) -> int:
     """List sessions, oldest first.
 
@@ -117,6 +76,11 @@ def list_(
         workspace_id = one.workspace(workspace).id if workspace else None
         return p.SessionList(status=wanted or None, session_type=session_type, workspace_id=workspace_id)
 
+    if watch:
+        from orbitctl.live.watch import watch_sessions
+
+        watch_sessions(app, params_at(app), limit)
+        return Exit.OK
     if len(app.hosts) > 1:
         from orbitctl.fleet import list_everywhere
 
@@ -124,7 +88,7 @@ def list_(
     answer = ask_all(app, m.SESSION_LIST, params_at(app), "sessions", limit)
     app.show(
         answer,
-        lambda page: draw_sessions(app, page.sessions, "no sessions; `orbitctl session create` makes one"),
+        lambda page: draw_sessions(app, page.sessions),
         lambda page: [one.id for one in page.sessions],
     )
     return Exit.OK
@@ -136,7 +100,7 @@ def list_(
 def show(app: App, session: str) -> None:
     """Show everything about one session."""
     answer = app.ask(m.SESSION_FIND, p.ByRef(ref=session))
-    app.show(answer, lambda one: _details(app, one), lambda one: [one.id])
+    app.show(answer, lambda one: details(app, one), lambda one: [one.id])
 
 
 @session.command(epilog="Example: orbitctl session rename 3f2a api")
@@ -215,65 +179,6 @@ def delete(app: App, session: str, yes: bool) -> None:
     app.done(app.ask(m.SESSION_DELETE, p.ById(id=found.id)), f"deleted session {label(found)}", found.id)
 
 
-def label(found: Session) -> str:
-    """Return how a session is spoken of."""
-    return f"{found.name} ({found.id[:8]})" if found.name else found.id
-
-
 def _change(app: App, method: Method[p.ById, Session], session: str) -> None:
     """Call a method that takes nothing but the session, and show what became of it."""
     show_session(app, app.ask(method, p.ById(id=app.session(session).id)))
-
-
-def show_session(app: App, answer: Answer[Session]) -> None:
-    """Show what became of one session."""
-    app.show(answer, lambda one: draw_sessions(app, [one]), lambda one: [one.id])
-
-
-def draw_sessions(app: App, sessions: list[Session], nothing: str = "") -> None:
-    """Draw a table of sessions; `nothing` is told on a terminal where there are none."""
-    if not sessions and app.out.terminal:
-        app.out.note(nothing)
-        return
-    names = app.workspace_names() if any(one.workspace_id for one in sessions) else {}
-    app.out.table(session_columns(names), sessions)
-
-
-def session_columns(names: dict[str, str]) -> list[Column[Session]]:
-    """Return the columns of a table of sessions; `names` are the workspaces' by id."""
-    return [
-        Column("ID", lambda one, to: to.id(one.id)),
-        Column("NAME", lambda one, _: one.name, lambda _: "bold", elastic=True),
-        Column("STATUS", lambda one, _: one.status, lambda one: STATUS_STYLES.get(one.status, "")),
-        Column("TYPE", lambda one, _: one.session_type),
-        Column("HOST", lambda one, _: _host(one), elastic=True),
-        Column("WORKSPACE", lambda one, _: names.get(one.workspace_id or "", one.workspace_id), elastic=True),
-        Column("LAST ACTIVE", lambda one, to: to.moment(one.last_active)),
-        Column("COMMAND", lambda one, _: one.config.command, elastic=True),
-    ]
-
-
-def _host(one: Session) -> str | None:
-    """Return `user@host:port`, as much of it as there is."""
-    if one.config.host is None:
-        return None
-    user = f"{one.config.username}@" if one.config.username else ""
-    return user + one.config.host + (f":{one.config.port}" if one.config.port else "")
-
-
-def _details(app: App, one: Session) -> None:
-    to = app.out.format
-    names = app.workspace_names() if one.workspace_id else {}
-    app.out.details(
-        [
-            ("id", one.id),
-            ("name", one.name),
-            ("status", one.status),
-            ("type", one.session_type),
-            ("host", _host(one)),
-            ("command", one.config.command),
-            ("workspace", names.get(one.workspace_id or "", one.workspace_id)),
-            ("created", to.full_moment(one.created_at)),
-            ("last active", to.full_moment(one.last_active)),
-        ]
-    )

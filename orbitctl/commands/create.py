@@ -1,0 +1,160 @@
+"""`orbitctl session create` and `run`: new sessions, recorded only or started and attached to."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+import click
+from msgspec import Struct
+
+from orbitctl.app import App, checked
+from orbitctl.arguments import WORKSPACE
+from orbitctl.client import Answer
+from orbitctl.session_table import show_session
+from protocol import methods as m
+from protocol import params as p
+from protocol.types import Session, SessionConfigInput, SessionType
+
+_WORDS: dict[str, Any] = {"allow_interspersed_args": False}
+"""What follows the first word of COMMAND is the command's, options too."""
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """What the options of a new session say."""
+
+    name: str | None
+    session_type: SessionType | None
+    host: str | None
+    port: int | None
+    user: str | None
+    workspace: str | None
+    cwd: str | None
+    env: tuple[str, ...]
+    restart: bool
+    reconnect: bool
+    command: tuple[str, ...]
+
+
+_OPTIONS = (
+    click.option("--name", metavar="NAME", help="A name that no other open session has."),
+    click.option("--type", "session_type", type=click.Choice(["local", "ssh"]), help="Where it runs [local]."),
+    click.option("--host", metavar="HOST", help="The host of an ssh session; implies --type ssh."),
+    click.option("--port", type=click.IntRange(1, 65_535), metavar="PORT", help="Its port."),
+    click.option("--user", metavar="USER", help="The user there."),
+    click.option("--workspace", type=WORKSPACE, metavar="WORKSPACE", help="The workspace that it belongs to."),
+    click.option("--cwd", type=click.Path(file_okay=False), metavar="DIR", help="The folder that it starts in."),
+    click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable for the program; stored and shown."),
+    click.option("--restart", is_flag=True, help="Start it again after a reboot."),
+    click.option("--reconnect", is_flag=True, help="Start ssh again when it has lost its connection."),
+    click.argument("command", nargs=-1, type=click.UNPROCESSED),
+)
+
+
+def new_session_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of a new session; it is called with a `Wanted` in their place."""
+
+    @functools.wraps(function)
+    def command(*args: Any, **options: Any) -> Any:
+        wanted = Wanted(**{name: options.pop(name) for name in Wanted.__struct_fields__})
+        return function(*args, wanted, **options)
+
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command(
+    context_settings=_WORDS,
+    epilog="""\b
+Examples:
+  orbitctl session create --name web -- npm run dev
+  orbitctl session create --type ssh --host db.example --user ada --name db
+  orbitctl session create --workspace shop -q
+""",
+)
+@new_session_options
+@click.pass_obj
+def create(app: App, wanted: Wanted) -> None:
+    """Record a new session and print it.
+
+    COMMAND is what it runs; without one, the login shell. The session is recorded as
+    active; nothing is started by this command (`run` does, and `start`).
+    """
+    show_session(app, created(app, wanted))
+
+
+@click.command(
+    context_settings=_WORDS,
+    epilog="""\b
+Examples:
+  orbitctl session run
+  orbitctl session run --name build -- make -j4
+  orbitctl session run --detach --name web -- npm run dev
+  orbitctl session run --host db.example --reconnect
+
+C-\\ detaches; the program goes on. The exit code is the program's, 128+N where signal N
+ended it, and 0 after detaching.
+""",
+)
+@new_session_options
+@click.option("-d", "--detach", is_flag=True, help="Leave it in the background and print it.")
+@click.option("--detach-key", metavar="KEY", envvar="ORBITCTL_DETACH_KEY", help="The keys that detach [C-\\].")
+@click.pass_context
+def run(ctx: click.Context, wanted: Wanted, detach: bool, detach_key: str | None) -> None:
+    """Run a program in a new session, and attach to it.
+
+    COMMAND runs in this folder, with this environment; without one, the login shell.
+    """
+    from orbitctl.live.running import run_attached, run_detached
+
+    app: App = ctx.obj
+    if detach:
+        show_session(app, run_detached(app, lambda: created(app, wanted, os.getcwd())))
+    else:
+        ctx.exit(run_attached(app, lambda: created(app, wanted, os.getcwd()), detach_key))
+
+
+def created(app: App, wanted: Wanted, folder: str | None = None) -> Answer[Session]:
+    """Record a session.
+
+    Args:
+        app: The app.
+        wanted: What the options say.
+        folder: Where a local program starts if they do not say.
+
+    Raises:
+        click.UsageError: The options contradict each other.
+        Failure: The daemon refuses.
+    """
+    kind: SessionType = wanted.session_type or ("ssh" if wanted.host else "local")
+    if kind == "ssh" and not wanted.host:
+        raise click.UsageError("an ssh session needs --host")
+    if kind == "local" and (wanted.host or wanted.port or wanted.user):
+        raise click.UsageError("--host, --port and --user are for --type ssh")
+    cwd = os.path.abspath(wanted.cwd) if wanted.cwd else folder if kind == "local" and not app.hosts else None
+    with checked():
+        config = SessionConfigInput(
+            session_type=kind,
+            host=wanted.host,
+            port=wanted.port,
+            username=wanted.user,
+            workspace_id=app.workspace(wanted.workspace).id if wanted.workspace else None,
+            command=shlex.join(wanted.command) if wanted.command else None,
+            cwd=cwd,
+            env=_variables(wanted.env) if wanted.env else None,
+            restart=wanted.restart,
+            reconnect=wanted.reconnect,
+        )
+        params = p.SessionCreate(name=wanted.name, config=config)
+    return app.ask(m.SESSION_CREATE, params)
+
+
+def _variables(words: tuple[str, ...]) -> dict[str, str]:
+    pairs = [word.partition("=") for word in words]
+    if bad := [name for name, equals, _ in pairs if not (name and equals)]:
+        raise click.UsageError(f"--env takes NAME=VALUE, not {bad[0]!r}")
+    return {name: value for name, _, value in pairs}

@@ -1,0 +1,201 @@
+"""`orbitctl session start|attach|send|screen|wait|signal`: sessions whose programs orbitd runs."""
+
+from __future__ import annotations
+
+import base64
+import sys
+
+import click
+
+from orbitctl.app import App, checked
+from orbitctl.arguments import SESSION, read_bytes
+from orbitctl.failures import from_daemon
+from orbitctl.session_table import label, show_session
+from orbitctl.text import visible
+from protocol import live as v
+from protocol import live_methods as lm
+from protocol.errors import NotRunning
+
+MAX_WAIT = 2_000_000.0
+"""The longest that poll(2) can wait, in seconds, and no longer than a client lives."""
+_GRACE = 10.0
+
+
+@click.command(epilog="Example: orbitctl session start web")
+@click.argument("session", type=SESSION)
+@click.pass_obj
+def start(app: App, session: str) -> None:
+    """Run a session's program, in the background.
+
+    It gets this environment and the size of this window, and goes on under the screen that
+    was saved, if there is one. `attach` shows it.
+    """
+    from orbitctl.live import running
+
+    show_session(app, running.start(app, app.session(session).id))
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  orbitctl session attach web
+  orbitctl session attach web --read-only
+  orbitctl session attach web --detach-key 'C-a d'
+
+Keys are written C-a or ^a, M-a (Alt), or by name; several make a sequence; `none` turns it
+off. ORBITCTL_DETACH_KEY changes the default. A daemon that restarts is waited for.
+""",
+)
+@click.argument("session", type=SESSION)
+@click.option("-r", "--read-only", is_flag=True, help="Only look: type nothing, change no size.")
+@click.option("--detach-key", metavar="KEY", envvar="ORBITCTL_DETACH_KEY", help="The keys that detach [C-\\].")
+@click.option(
+    "--scrollback", type=click.IntRange(0, 1_000_000), metavar="N", help="Lines of history for this terminal [1000]."
+)
+@click.pass_context
+def attach(ctx: click.Context, session: str, read_only: bool, detach_key: str | None, scrollback: int | None) -> None:
+    r"""Show a session on this terminal, and type into it.
+
+    C-\ detaches, unless told otherwise; the program goes on.
+    """
+    from orbitctl.live import running, visit
+    from orbitctl.live.terminal import Ended, require_terminal
+
+    app: App = ctx.obj
+    require_terminal()
+    key = running.detach_key_of(detach_key)
+    found = app.session(session)
+    visit.refuse_itself(app, found, app.environ)
+    if not found.live:
+        raise visit.why_not_running(found)
+    lines = running.SCROLLBACK_LINES if scrollback is None else scrollback
+    try:
+        ending = visit.visit(app, running.wish_for(app, found, key, read_only=read_only, scrollback=lines))
+    except NotRunning as error:
+        raise from_daemon(error) from error
+    except Ended as ended:
+        ctx.exit(ended.exit_code)
+    ctx.exit(visit.exit_code_of(ending) if ending.how == "hung up" else 0)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  orbitctl session send web 'make test' --enter
+  orbitctl session send web --key C-c
+  orbitctl session send web --key Up --enter
+  orbitctl session send web - < answers.txt
+""",
+)
+@click.argument("session", type=SESSION)
+@click.argument("text", nargs=-1)
+@click.option("--key", "keys", multiple=True, metavar="KEY", help="A key after the text: C-c, Up, F1; may be repeated.")
+@click.option("--enter", is_flag=True, help="Enter after all of it.")
+@click.pass_obj
+def send(app: App, session: str, text: tuple[str, ...], keys: tuple[str, ...], enter: bool) -> None:
+    """Type into a session without attaching.
+
+    TEXT is typed as it is, several words with a blank between them; `-` is what stdin holds.
+    """
+    data = read_bytes("-") if text == ("-",) else " ".join(text).encode(errors="surrogateescape")
+    if not (data or keys or enter):
+        raise click.UsageError("give a TEXT, --key or --enter")
+    _check_keys(keys)
+    found = app.session(session)
+    data += _key_bytes(app, found.id, keys) + (b"\r" if enter else b"")
+    for first in range(0, len(data), v.MAX_INPUT_BYTES):
+        part = data[first : first + v.MAX_INPUT_BYTES]
+        answer = app.ask(lm.SESSION_SEND, v.SessionSend(id=found.id, data=part))
+    if app.json or app.quiet:
+        app.done(answer, "", found.id)
+
+
+def _check_keys(keys: tuple[str, ...]) -> None:
+    """Refuse what is no key, before anything is typed. Raises: click.UsageError."""
+    from orbitctl.live.keys import key_bytes
+
+    with checked():
+        for key in keys:
+            key_bytes(key, application=False)
+
+
+def _key_bytes(app: App, session_id: str, keys: tuple[str, ...]) -> bytes:
+    """Return what the keys send; cursor keys depend on what the program has asked for (DECCKM)."""
+    from orbitctl.live.keys import CURSOR_KEYS, key_bytes
+
+    application = False
+    if any(key.lower() in CURSOR_KEYS for key in keys):
+        screen = app.call(lm.SESSION_SCREEN, v.SessionScreen(id=session_id, format="vt"))
+        application = b"\x1b[?1h" in base64.b64decode(screen.data)
+    return b"".join(key_bytes(key, application=application) for key in keys)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  orbitctl session screen web
+  orbitctl session screen web --scrollback | less
+  orbitctl session screen web --format html > web.html
+""",
+)
+@click.argument("session", type=SESSION)
+@click.option("--scrollback", is_flag=True, help="The whole history before it.")
+@click.option("--format", "how", type=click.Choice(["text", "vt", "html"]), default="text", help="How [text].")
+@click.pass_obj
+def screen(app: App, session: str, scrollback: bool, how: v.ScreenFormat) -> None:
+    """Print a session's screen, as it is or as it was saved.
+
+    `vt` is what draws it on a terminal, with colours and styles.
+    """
+    found = app.session(session)
+    answer = app.ask(lm.SESSION_SCREEN, v.SessionScreen(id=found.id, format=how, scrollback=scrollback))
+    app.show(answer, lambda shown: _print_screen(app, shown, how), lambda _: [found.id])
+
+
+def _print_screen(app: App, shown: v.Screen, how: v.ScreenFormat) -> None:
+    if how == "vt":
+        app.out.bytes(base64.b64decode(shown.data))
+        return
+    lines = shown.data.split("\n")
+    for line in lines[: len(lines) - (not lines[-1])]:
+        sys.stdout.write((visible(line) if app.out.terminal else line) + "\n")
+
+
+@click.command(epilog="Exits with 0 when it has ended, however that was, and with 6 when the time is over.")
+@click.argument("session", type=SESSION)
+@click.pass_obj
+def wait(app: App, session: str) -> None:
+    """Wait until a session's program ends, and print how.
+
+    --timeout says how long; without it, as long as it takes.
+    """
+    from orbitctl.live.visit import signal_name
+
+    limit, app.timeout = app.timeout, None
+    found = app.session(session)
+    params = v.SessionWait(id=found.id, timeout_secs=limit)
+    answer = app.client.ask(lm.SESSION_WAIT, params, MAX_WAIT if limit is None else min(limit + _GRACE, MAX_WAIT))
+
+    def draw(ended: v.Exit) -> None:
+        if ended.exit_signal is not None:
+            app.out.line(f"signal {signal_name(ended.exit_signal)}")
+        else:
+            app.out.line("unknown" if ended.exit_code is None else f"exit {ended.exit_code}")
+
+    app.show(answer, draw, lambda _: [found.id])
+
+
+@click.command(epilog="Example: orbitctl session signal web INT")
+@click.argument("session", type=SESSION)
+@click.argument("signal")
+@click.pass_obj
+def signal(app: App, session: str, signal: str) -> None:
+    """Send a signal to a session's programs.
+
+    By name: TERM, INT, HUP, KILL, USR1 and so on."""
+    name = signal.upper()
+    if name not in v.SIGNALS and f"SIG{name}" not in v.SIGNALS:
+        raise click.UsageError(f"{signal!r} is no signal; TERM, INT and HUP are, for example")
+    found = app.session(session)
+    answer = app.ask(lm.SESSION_SIGNAL, v.SessionSignal(id=found.id, signal=name))
+    app.done(answer, f"sent {name} to session {label(found)}", found.id)

@@ -1,0 +1,39 @@
+"""What brings a user's terminal into a known state, and what gives it back.
+
+Constants only: the daemon's repaints start where `RESET` ends, and a client sends both. Nothing
+here sets a palette or a colour. The modes are reset one by one and the terminal as a whole never
+(RIS, DECSTR): that would take the user's own settings, and the history, with it.
+"""
+
+from __future__ import annotations
+
+_MODES_OFF = (1, 5, 6, 9, 45, 66, 1000, 1002, 1003, 1004, 1005, 1006, 1015, 1016, 1045, 2004, 2026, 2031, 2048)
+_MODES_ON = (7, 25)
+_ANSI_MODES = "\x1b[4l\x1b[12h\x1b[20l"
+
+_POP_KEYBOARD = "\x1b[<8u"
+_END_SEQUENCE = "\x18\x1b\\"
+_LEAVE_ALTERNATE = f"{_POP_KEYBOARD}\x1b[?47l\x1b[?1047l\x1b[?1049l{_POP_KEYBOARD}\x1b[>4m"
+_MARGINS = "\x1b[?69l\x1b[r"
+_PEN = '\x1b[m\x1b[0"q\x1b]8;;\x1b\\\x1b(B\x1b)B\x0f'
+_TABS_AND_SHAPE = "\x1b[?5W\x1b[0 q"
+_MODES = _ANSI_MODES + "".join(
+    [*(f"\x1b[?{number}l" for number in _MODES_OFF), *(f"\x1b[?{number}h" for number in _MODES_ON)]
+)
+_SAVE_CURSOR, _RESTORE_CURSOR = "\x1b7", "\x1b8"
+
+ENTER = b"\x1b[22;0t\x1b[?1007s"
+"""Sent once when a client begins: its title and its wheel mode are put aside."""
+
+RESET = f"{_END_SEQUENCE}{_LEAVE_ALTERNATE}{_MARGINS}{_PEN}{_TABS_AND_SHAPE}{_MODES}\x1b[H\x1b[2J".encode()
+"""Brings a client's terminal to a known, cleared state, from the middle of anything. Its history stays."""
+
+RESTORE = (
+    # Margins and origin mode move the cursor, and leaving the alternate screen may fetch a saved one.
+    f"{_END_SEQUENCE}{_SAVE_CURSOR}{_LEAVE_ALTERNATE}{_SAVE_CURSOR}{_MARGINS}{_TABS_AND_SHAPE}{_MODES}"
+    f"{_RESTORE_CURSOR}{_PEN}\x1b[?1007r\x1b[23;0t"
+).encode()
+"""Gives the terminal back: main screen, modes off, cursor shown and in its place; the text stays."""
+
+RESTORE_COLORS = b"\x1b]104\x1b\\\x1b]110\x1b\\\x1b]111\x1b\\\x1b]112\x1b\\"
+"""Takes back colours that the program has set; sent only where it has, since users set palettes too."""
