@@ -32,6 +32,7 @@ _OPTIONS = (
     *("-o", "ClearAllForwardings=yes", "-o", "RemoteCommand=none"),  # the host's own settings are for shells
 )
 _GRACE_SECONDS = 2.0
+"""How long ssh may take to end once its stream has."""
 _URL = re.compile(r"ssh://(?:(?P<user>[^/]*)@)?(?P<host>\[[^\]/]*\]|[^/:\[\]@]*)(?::(?P<port>[^/]*))?/?")
 _HOST = re.compile(r"[\w.:%][\w.:%-]*")
 _USER = re.compile(r"[^\s'\"`;&<>|(){}$\\:/-][^\s'\"`;&<>|(){}$\\:/]*")
@@ -164,7 +165,7 @@ class SshStream(SocketStream):
         except ConnectionResetError:  # it ended before it had read all that we sent
             data = b""
         if not data:
-            self._explain_end(timeout)
+            self._explain_end()
         elif not self._has_spoken:
             self._check_first(data)
         return data
@@ -180,10 +181,10 @@ class SshStream(SocketStream):
         self._ssh.wait()
         self._ending.close()
 
-    def _explain_end(self, timeout: float) -> None:
-        if not self._ending.wait(timeout) or (status := self._ssh.wait()) == 0:
+    def _explain_end(self) -> None:
+        if not self._ending.wait(_GRACE_SECONDS) or (status := self._ssh.wait()) == 0:
             return
-        message, exit_code, hint = _BY_EXIT_STATUS.get(status, _OTHER)
+        message, exit_code, hint = _BY_EXIT_STATUS.get(status if status > 0 else 255, _OTHER)
         if exit_code is Exit.UNREACHABLE:
             raise Unreachable(message.format(host=self._host.name), hint=hint.format(variable=SSH_VARIABLE))
         raise Failure(message.format(host=self._host.name), exit_code, hint=hint)
