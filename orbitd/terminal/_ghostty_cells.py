@@ -6,6 +6,7 @@ text and into the key of its look, so that the loop over a row's cells runs in C
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from orbitd.terminal._ghostty import Library
@@ -16,12 +17,20 @@ BLANK = 1 << 63
 TAIL = 1 << 62
 """The look of the second cell of a wide character."""
 
+_REMEMBERED_CELLS = 8192
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def character(code: int) -> str:
     """Return the character of a code point, unless a client would take it for an order (DEL, C1)."""
     return _REPLACEMENT if 0x7F <= code < 0xA0 else chr(code)
+
+
+@functools.cache
+def dictionaries(library: Library) -> tuple[Layout, Texts, Looks]:
+    """Return what all readers share, so that a cell once understood stays so."""
+    layout = Layout(library)
+    return layout, Texts(layout), Looks(layout)
 
 
 class Layout:
@@ -61,6 +70,8 @@ class Texts(dict[int, str]):
         if cell & layout.tag < layout.palette:
             code = (cell >> layout.content_shift) & layout.codepoint
             text = character(code) if code else ""
+        if len(self) >= _REMEMBERED_CELLS:
+            self.clear()
         self[cell] = text
         return text
 
@@ -81,5 +92,7 @@ class Looks(dict[int, int]):
                 key = TAIL
             elif not (cell >> layout.content_shift) & layout.codepoint:
                 key |= BLANK
+        if len(self) >= _REMEMBERED_CELLS:
+            self.clear()
         self[cell] = key
         return key

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from orbitd.terminal._ghostty import Library
-from orbitd.terminal._ghostty_cells import BLANK, TAIL, Layout, Looks, Texts
+from orbitd.terminal._ghostty_cells import BLANK, TAIL, dictionaries
 from orbitd.terminal.model import PLAIN, Color, Row, Run, Style
 
 _CHUNK_ROWS = 128  # the library copies what it is asked for; small chunks stay in the processor's cache
@@ -30,8 +30,7 @@ class RowReader:
         self._row_id = ffi.new("GhosttyRenderStateRowId *")
         self._raw_row = ffi.new("GhosttyRow *")
         self._wraps = ffi.new("bool *")
-        self._layout = Layout(library)
-        self._texts, self._looks = Texts(self._layout), Looks(self._layout)
+        self._layout, self._texts, self._looks = dictionaries(library)
         self._raw_style = library.sized("GhosttyStyle")
         self._page: int | None = None
         lib = library.lib

@@ -157,6 +157,12 @@ class Terminal:
         for name, value in (("LINES", lines), ("BYTES", size)):
             self.library.set_option(self.pointer, f"SCROLLBACK_MAX_{name}", self.library.ffi.new("size_t *", value))
 
+    def compress(self) -> None:
+        lib, result = self.library.lib, self.library.ffi.new("GhosttyTerminalCompressionResult *")
+        self.library.check(
+            lib.ghostty_terminal_compress(self.pointer, lib.GHOSTTY_TERMINAL_COMPRESSION_MODE_FULL, result), "packing"
+        )
+
     def _get(self, name: str, ctype: str) -> Any:
         """Return a pointer to one value, or None where the library says that there is none."""
         out = self.library.sized(ctype) if ctype == "GhosttyStyle" else self.library.ffi.new(f"{ctype} *")

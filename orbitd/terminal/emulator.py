@@ -188,6 +188,13 @@ class Emulator:
         )
         self._terminal.limit_scrollback(lines, size)
 
+    def compress(self) -> None:
+        """Pack the history into about a third of the memory, in about a millisecond; reading it unpacks it again.
+
+        Worth it once a terminal has been quiet for a while; saving it does not unpack anything.
+        """
+        self._terminal.compress()
+
     def history(self, lines: int | None = None) -> tuple[Row, ...]:
         """Return the newest `lines` rows of history, the oldest first; all of them by default."""
         end = self.scrollback_rows
@@ -204,7 +211,7 @@ class Emulator:
         """
         return self._terminal.library.encode(self._terminal.pointer)
 
-    def repaint(self, scrollback_lines: int = 0) -> bytes:
+    def repaint(self, scrollback_lines: int = 0, *, state: bytes | None = None) -> bytes:
         """Return VT bytes that draw this terminal on a cleared one of the same size.
 
         See `repaint` for what they carry. They end with the sequence that is half read, so that the program's next
@@ -212,9 +219,10 @@ class Emulator:
 
         Args:
             scrollback_lines: How many lines of history scroll through the client's screen first.
+            state: What `encode` has just returned, where it is at hand; otherwise it is made for this.
         """
         try:
-            state = self.encode()
+            state = self.encode() if state is None else state
         except StateBusy:
             return paint(self._picture(None, scrollback_lines))
         deep = scrollback_lines > 0 and self.alternate

@@ -139,6 +139,22 @@ def test_history_is_kept_limited_and_trimmed() -> None:
         assert emulator.screen().startswith(b"line 9977\n")
 
 
+def test_packed_history_is_the_same_history() -> None:
+    """Packing changes nothing that can be seen, read, saved or restored."""
+    with Emulator(80, 24) as emulator:
+        emulator.feed(b"".join(b"\x1b[3%dmline %d\x1b[m\r\n" % (number % 8, number) for number in range(3000)))
+        history, state = emulator.history(), emulator.encode()
+        emulator.compress()
+        assert emulator.encode() == state
+        assert emulator.repaint(state=state) == emulator.repaint()
+        assert emulator.history() == history
+        emulator.compress()
+        emulator.feed(b"more\r\n")
+        emulator.resize(60, 24)
+        emulator.resize(80, 24)
+        assert emulator.history()[:-2] == history[: len(emulator.history()) - 2]
+
+
 def test_screen_as_text_html_and_vt() -> None:
     """The screen is told as plain text, as HTML, or as bytes that draw it; with the history if asked."""
     with Emulator(10, 2) as emulator:
