@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from faults.shim import Shim
+from support import DaemonProcess
 
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else "/tmp"
 """What a kill leaves does not depend on the disk, and nothing here has to outlast the machine."""
@@ -21,6 +23,21 @@ def home() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="orbit-", dir=MEMORY))
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def hand(home: Path) -> Shim:
+    """What makes the daemon's disk and clock misbehave; ORBIT_SHIM_MODES_BIND=1 lets modes hold root back, too."""
+    return Shim(home, home / ".local" / "share")
+
+
+@pytest.fixture
+def stopped_daemon(home: Path, hand: Shim) -> Iterator[DaemonProcess]:
+    """A daemon in that hand that has not been started yet."""
+    daemon = DaemonProcess(home, environment=hand.environment)
+    yield daemon
+    if daemon.process is not None:
+        daemon.kill()
 
 
 class SmallDisk:

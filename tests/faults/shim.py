@@ -51,10 +51,9 @@ class Shim:
         folder: Where its control file and log lie.
         watched: Changes below this folder count.
         record: Whether to keep a log of them.
-        modes_bind: Whether file modes hold root back, too.
     """
 
-    def __init__(self, folder: Path, watched: Path, *, record: bool = False, modes_bind: bool = False) -> None:
+    def __init__(self, folder: Path, watched: Path, *, record: bool = False) -> None:
         self.log_path = folder / "shim.log"
         self._passed = 0
         control_path = folder / "shim.control"
@@ -67,8 +66,6 @@ class Shim:
         if record:
             self.log_path.touch()
             self.environment["ORBIT_SHIM_LOG"] = str(self.log_path)
-        if modes_bind:
-            self.environment["ORBIT_SHIM_MODES_BIND"] = "1"
         with control_path.open("r+b") as file:
             self._control = mmap.mmap(file.fileno(), 8 * len(_FIELDS))
 

@@ -6,8 +6,6 @@ import base64
 import contextlib
 import errno
 import random
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,19 +17,6 @@ from support import DaemonProcess, RawClient
 
 LOCAL = {"session_type": "local"}
 FULL, CORRUPT, READ_ONLY = 1900, 1901, 1902
-
-
-@pytest.fixture
-def hand(home: Path) -> Shim:
-    """A shim that makes the disk fail when told to."""
-    return Shim(home, home / ".local" / "share")
-
-
-@pytest.fixture
-def daemon(home: Path, hand: Shim) -> Iterator[DaemonProcess]:
-    """A daemon on that disk."""
-    daemon = DaemonProcess(home, environment=hand.environment).start()
-    yield daemon
 
 
 def snapshot(client: RawClient, session: str, size: int, seed: int = 0) -> Any:
@@ -222,7 +207,7 @@ def test_a_start_on_a_read_only_disk(disk: SmallDisk, stopped_daemon: DaemonProc
 def test_permission_that_is_lost(stopped_daemon: DaemonProcess) -> None:
     """Files already open serve on; what must be opened anew is 1902 with what to do; given back, all goes on."""
     daemon = stopped_daemon
-    daemon.environment |= Shim(daemon.home, daemon.home / ".local", modes_bind=True).environment
+    daemon.environment["ORBIT_SHIM_MODES_BIND"] = "1"
     daemon.start()
     folder = daemon.database_path.parent
     with daemon.client() as client:
