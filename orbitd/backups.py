@@ -57,6 +57,8 @@ class Backups:
             return
         if await self._has_changed():
             await self._make(copies.new_copy(self.folder, now))
+        else:
+            event(log, logging.INFO, "no backup needed, nothing has changed")
         self._looked_at = now
 
     async def _has_changed(self) -> bool:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 
 from orbitd.folders import UnsafeFolder
 from orbitd.logs import event
+from orbitd.sockets import SocketUnusable
 from protocol.errors import OrbitError
 from protocol.reports import ChoreStatus
 
@@ -102,7 +103,7 @@ class Maintenance:
 
 def _describe(error: Exception) -> str:
     """Say what went wrong where the error was not made for people; an OSError of ours names a file, nothing else."""
-    return str(error) if isinstance(error, OSError | UnsafeFolder) else type(error).__name__
+    return str(error) if isinstance(error, OSError | UnsafeFolder | SocketUnusable) else type(error).__name__
 
 
 def _first(chore: Chore) -> float:

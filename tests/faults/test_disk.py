@@ -2,42 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import errno
-import random
-from typing import Any
 
 import pytest
 from ctl_support import Orbitctl
 from faults import shim
+from faults.asking import CORRUPT, FULL, LOCAL, READ_ONLY, doctor, look_again, names, snapshot
 from faults.conftest import SmallDisk
 from faults.shim import Shim
-from support import DaemonProcess, RawClient
-
-LOCAL = {"session_type": "local"}
-FULL, CORRUPT, READ_ONLY = 1900, 1901, 1902
-
-
-def snapshot(client: RawClient, session: str, size: int, seed: int = 0) -> Any:
-    data = base64.b64encode(random.Random(seed).randbytes(size)).decode()
-    return client.request("snapshot.save", session_id=session, terminal_buffer=data)
-
-
-def warnings(daemon: DaemonProcess) -> str:
-    """Return what `orbitctl doctor` warns of."""
-    doctor = Orbitctl(daemon.home)("doctor", "--json", "--no-autostart").json
-    return "\n".join(f"{one['message']} {one['remedy']}" for one in doctor["checks"] if one["state"] != "ok")
-
-
-def look_again(client: RawClient, hand: Shim) -> None:
-    """Have the daemon look at its database, as it does every few seconds."""
-    hand.pass_time(10)
-    client.call("daemon.ping")
-
-
-def names(client: RawClient) -> list[str]:
-    return [one["name"] for one in client.call("session.list")["sessions"]]
+from support import DaemonProcess
 
 
 def test_a_full_disk(disk: SmallDisk, daemon: DaemonProcess, hand: Shim) -> None:
@@ -53,12 +27,12 @@ def test_a_full_disk(disk: SmallDisk, daemon: DaemonProcess, hand: Shim) -> None
         assert other.call("snapshot.get", id=first["id"])["buffer_bytes"] == 100_000
         look_again(client, hand)
         daemon.wait_for_log("chore failed")
-        assert "is full" in warnings(daemon)
+        assert "is full" in doctor(daemon)
         ballast.unlink()
         assert "result" in snapshot(client, kept["id"], 400_000)
         look_again(client, hand)
         daemon.wait_for_log("chore goes well again")
-        assert "is full" not in warnings(daemon)
+        assert "is full" not in doctor(daemon)
         assert client.call("maintenance.check")["ok"]
     daemon.restart()
     with daemon.client() as client:
@@ -139,7 +113,7 @@ def test_a_disk_that_fails_to_write(daemon: DaemonProcess, hand: Shim, calls: in
         assert names(client) == ["before"]
         look_again(client, hand)
         daemon.wait_for_log("chore failed")
-        assert "disk fails" in warnings(daemon)
+        assert "disk fails" in doctor(daemon)
         hand.heal()
         client.call("session.create", config=LOCAL, name="after")
         assert client.call("maintenance.check")["ok"]

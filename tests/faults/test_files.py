@@ -1,0 +1,251 @@
+"""Files deleted, replaced, damaged or cut while the daemon has them, or between two starts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import sqlite3
+from pathlib import Path
+
+import pytest
+from ctl_support import Orbitctl
+from faults.asking import CORRUPT, LOCAL, READ_ONLY, SNAPSHOT_CORRUPT, doctor, look_again, names, snapshot
+from faults.interrupting import is_whole
+from faults.ledger import Author, read
+from faults.shim import Shim
+from support import DaemonProcess, RawClient
+
+
+def lose(daemon: DaemonProcess, how: str) -> Path:
+    """Take the database away from under the daemon; return where its file is now, if anywhere."""
+    path, elsewhere = daemon.database_path, daemon.home / "elsewhere.db"
+    if how == "deleted":
+        path.unlink()
+    elif how == "moved":
+        path.rename(elsewhere)
+    elif how == "replaced":
+        shutil.copyfile(path, elsewhere)
+        elsewhere.rename(path)
+    elif how == "folder deleted":
+        shutil.rmtree(path.parent)
+    else:
+        Path(f"{path}-wal").unlink()
+    return elsewhere
+
+
+WAYS = ["deleted", "moved", "replaced", "folder deleted", "log deleted"]
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_a_database_that_is_lost_is_not_written_to(daemon: DaemonProcess, client: RawClient, how: str) -> None:
+    """No write is answered that no later start could find: 1901, with what to do; what is in memory goes on."""
+    client.call("session.create", config=LOCAL, name="kept")
+    lose(daemon, how)
+    for _ in range(2):
+        error = client.error("session.create", config=LOCAL, name="never")
+        assert (error["code"], error["data"]["kind"]) == (CORRUPT, "storage_corrupt")
+        assert "Put the file back" in error["data"]["hint"]
+    assert names(client) == ["kept"]
+
+
+def test_a_database_that_comes_back(daemon: DaemonProcess, client: RawClient) -> None:
+    """A file that was moved away and back is served on without a restart."""
+    client.call("session.create", config=LOCAL, name="kept")
+    elsewhere = lose(daemon, "moved")
+    assert client.error("session.create", config=LOCAL)["code"] == CORRUPT
+    elsewhere.rename(daemon.database_path)
+    client.call("session.create", config=LOCAL, name="more")
+    daemon.restart()
+    with daemon.client() as again:
+        assert names(again) == ["kept", "more"]
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced", "log deleted"])
+def test_what_a_lost_database_held_is_rescued(daemon: DaemonProcess, client: RawClient, hand: Shim, how: str) -> None:
+    """The daemon notices unasked, copies what it still has open, and doctor names it; it comes back whole."""
+    session = client.call("session.create", config=LOCAL, name="kept")["id"]
+    saved = snapshot(client, session, 100_000)["result"]
+    lose(daemon, how)
+    look_again(client, hand)
+    daemon.wait_for_log("chore failed")
+    (rescued,) = daemon.database_path.parent.glob("*.rescued-*")
+    assert is_whole(rescued)
+    assert f"orbitctl maintenance restore {rescued}" in doctor(daemon)
+    look_again(client, hand)
+    look_again(client, hand)
+    assert list(daemon.database_path.parent.glob("*.rescued-*")) == [rescued]
+    client.close()
+    Orbitctl(daemon.home).ok("maintenance", "restore", "--yes", str(rescued))
+    with daemon.client() as again:
+        assert names(again) == ["kept"]
+        assert again.call("snapshot.get", id=saved["id"])["buffer_bytes"] == 100_000
+        assert "deleted" not in doctor(daemon)
+        again.call("daemon.shutdown")
+
+
+def test_a_restart_without_the_database_says_what_there_was(daemon: DaemonProcess, client: RawClient) -> None:
+    """A new store is begun where the old file is gone, and doctor names the newest backup."""
+    client.call("session.create", config=LOCAL, name="kept")
+    backup = daemon.database_path.parent / "copy.db"
+    client.call("maintenance.backup", path=str(backup))
+    daemon.stop()
+    daemon.database_path.unlink()
+    daemon.start()
+    assert f"orbitctl maintenance restore {backup}" in doctor(daemon)
+    with daemon.client() as again:
+        assert names(again) == []
+
+
+def test_another_database_that_was_put_there_is_not_harmed(daemon: DaemonProcess, client: RawClient) -> None:
+    """A daemon whose database was replaced writes nothing into the new one, neither then nor when it stops."""
+    client.call("session.create", config=LOCAL, name="old")
+    other = daemon.home / "other.db"
+    client.call("maintenance.backup", path=str(other))
+    before = other.read_bytes()
+    client.call("session.create", config=LOCAL, name="newer")
+    other.rename(daemon.database_path)
+    assert client.error("session.create", config=LOCAL)["code"] == CORRUPT
+    assert client.error("maintenance.backup", path=str(other))["code"] == CORRUPT
+    assert daemon.stop() == 0
+    assert daemon.database_path.read_bytes() == before
+
+
+def test_a_flipped_byte_in_a_snapshot(daemon: DaemonProcess, client: RawClient) -> None:
+    """Loading it is 1101 and offers the newest older good one; others load, and doctor and check name it."""
+    session = client.call("session.create", config=LOCAL, name="a")["id"]
+    ids = [snapshot(client, session, 50_000, seed)["result"]["id"] for seed in range(3)]
+    daemon.stop()
+    with contextlib.closing(sqlite3.connect(daemon.database_path, isolation_level=None)) as database:
+        (packed,) = database.execute("SELECT terminal_buffer FROM session_snapshots WHERE id = ?", ids[2:]).fetchone()
+    content = daemon.database_path.read_bytes()
+    place = next(found for start in range(0, 20_000, 50) if (found := content.find(packed[start : start + 50])) > 0)
+    daemon.database_path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    daemon.start()
+    with daemon.client() as again:
+        error = again.error("snapshot.latest", session_id=session)
+        assert (error["code"], error["data"]["kind"]) == (SNAPSHOT_CORRUPT, "snapshot_corrupt")
+        good = error["data"]["good_snapshot_id"]
+        assert good in (ids[1], ids[0], None)
+        if good is not None:
+            assert again.call("snapshot.get", id=good)["buffer_bytes"] == 50_000
+        assert names(again) == ["a"]
+        assert ids[2] in doctor(daemon)
+        assert ids[2] in again.call("maintenance.check")["snapshots"]
+
+
+def damage_pages(path: Path) -> bytes:
+    """Flip a byte in the head of each page of a table or an index but the first, and return what was there."""
+    before = path.read_bytes()
+    content = bytearray(before)
+    for page in range(4096, len(content), 4096):
+        if content[page] in (2, 5, 10, 13):
+            content[page] ^= 0xFF
+    path.write_bytes(content)
+    return bytes(content)
+
+
+def test_damaged_pages_after_a_kill(daemon: DaemonProcess, client: RawClient) -> None:
+    """The damaged file is set aside unchanged, a new store serves, and doctor says how to go back."""
+    client.call("session.create", config=LOCAL, name="kept")
+    backup = daemon.database_path.parent / "copy.db"
+    client.call("maintenance.backup", path=str(backup))
+    daemon.stop()
+    daemon.start()
+    with daemon.client() as again:
+        again.call("session.create", config=LOCAL, name="newer")
+    daemon.kill()
+    damaged = damage_pages(daemon.database_path)
+    daemon.start()
+    (aside,) = (
+        path for path in daemon.database_path.parent.glob("*.corrupt-*") if not path.name.endswith(("-wal", "-shm"))
+    )
+    assert aside.read_bytes() == damaged
+    for _ in range(2):
+        report = doctor(daemon)
+        assert str(aside) in report
+        assert f"orbitctl maintenance restore {backup}" in report
+        daemon.restart()
+    Orbitctl(daemon.home).ok("maintenance", "restore", "--yes", str(backup))
+    with daemon.client() as again:
+        assert names(again) == ["kept"]
+        assert str(aside) in doctor(daemon)
+        aside.unlink()
+        assert str(aside) not in doctor(daemon)
+        again.call("daemon.shutdown")
+
+
+def test_damaged_pages_while_it_runs(daemon: DaemonProcess, client: RawClient) -> None:
+    """What must be read from a damaged page is 1901, what is in memory goes on, and doctor names damage and remedy."""
+    session = client.call("session.create", config=LOCAL, name="a")["id"]
+    for seed in range(20):
+        saved = snapshot(client, session, 3_000, seed)["result"]["id"]
+    daemon.restart()
+    damage_pages(daemon.database_path)
+    with daemon.client() as again:
+        assert again.error("snapshot.get", id=saved)["code"] == CORRUPT
+        assert names(again) == ["a"]
+        assert again.call("daemon.ping") == {"pong": True}
+    assert "orbitctl maintenance restore" in doctor(daemon)
+
+
+@pytest.mark.parametrize("left", [0, 32, 1000, 0.3, 0.7, -1])
+def test_a_truncated_log(daemon: DaemonProcess, left: float) -> None:
+    """Of a WAL that was cut, whole transactions up to the cut are there and nothing half."""
+    author = Author("a", seed=4)
+    with daemon.client() as client:
+        for _ in range(60):
+            author.step(client.call)
+    daemon.kill()
+    log = Path(f"{daemon.database_path}-wal")
+    size = log.stat().st_size
+    os.truncate(log, size - 1 if left == -1 else int(left * size) if isinstance(left, float) else left)
+    daemon.start()
+    with daemon.client() as client:
+        assert client.call("maintenance.check")["ok"]
+        found = read(client.call).world
+    assert found in [step.world for step in author.steps]
+
+
+def test_a_log_that_is_cut_while_it_runs(daemon: DaemonProcess, client: RawClient) -> None:
+    """A WAL that somebody empties under the daemon never makes it answer what is not so, nor end."""
+    client.call("session.create", config=LOCAL, name="a")
+    os.truncate(f"{daemon.database_path}-wal", 0)
+    answer = client.request("session.create", config=LOCAL, name="b")
+    assert "result" in answer or answer["error"]["code"] in (CORRUPT, READ_ONLY), answer
+    assert client.call("daemon.ping") == {"pong": True}
+
+
+def test_a_stale_lock_and_socket(daemon: DaemonProcess) -> None:
+    """A lock file that names a process of somebody else's and a socket that nobody serves are no hindrance."""
+    daemon.kill()
+    Path(f"{daemon.database_path}.lock").write_text("pid 1\nsocket /nowhere\n")
+    assert daemon.socket_path.exists()
+    listed = Orbitctl(daemon.home).ok("session", "list")
+    assert listed.code == 0
+    Orbitctl(daemon.home).ok("daemon", "stop")
+
+
+def test_a_socket_folder_that_vanishes(daemon: DaemonProcess, client: RawClient, hand: Shim) -> None:
+    """Clients that are connected go on; folder and socket are made anew, and the next client finds the daemon."""
+    shutil.rmtree(daemon.socket_path.parent)
+    with pytest.raises(OSError):
+        daemon.client()
+    look_again(client, hand)
+    daemon.wait_for_log("listening anew")
+    with daemon.client() as again:
+        assert again.call("daemon.info")["pid"] == daemon.pid
+    assert daemon.socket_path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_socket_of_somebody_else_in_its_place(daemon: DaemonProcess, client: RawClient, hand: Shim) -> None:
+    """A socket that another program serves where ours was is left alone, and doctor says so."""
+    daemon.socket_path.unlink()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(daemon.socket_path))
+        other.listen()
+        look_again(client, hand)
+        daemon.wait_for_log("chore failed")
+        told = client.call("daemon.info")["chores"]
+        assert "somebody serves" in next(one["last_error"] for one in told if one["name"] == "socket")
