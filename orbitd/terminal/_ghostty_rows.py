@@ -14,6 +14,7 @@ from orbitd.terminal._ghostty_cells import BLANK, TAIL, dictionaries
 from orbitd.terminal.model import PLAIN, Color, Row, Run, Style
 
 _CHUNK_ROWS = 128  # the library copies what it is asked for; small chunks stay in the processor's cache
+_CELL_BYTES = 8
 _FLAGS = ("bold", "faint", "italic", "blink", "inverse", "invisible", "strikethrough", "overline")
 
 
@@ -140,9 +141,9 @@ class RowReader:
         self._library.check(read(self._iterator[0], *self._row_data, self._library.ffi.NULL), "a row")
         lib.ghostty_row_get(self._raw_row[0], lib.GHOSTTY_ROW_DATA_WRAP, self._wraps)
         view = self._view[0]
-        cells = memoryview(self._library.ffi.buffer(view.ptr, view.len * 8)).cast("Q").tolist() if view.len else []
-        while cells and not cells[-1]:  # for speed: most rows end blank
-            cells.pop()
+        raw: bytes = self._library.ffi.buffer(view.ptr, view.len * _CELL_BYTES)[:]
+        used = -(-len(raw.rstrip(b"\0")) // _CELL_BYTES)  # for speed: most rows end blank
+        cells = memoryview(raw)[: used * _CELL_BYTES].cast("Q").tolist()
         return Row(runs=tuple(self._runs(cells, number)) if cells else (), wraps=self._wraps[0])
 
     def _runs(self, cells: list[int], number: int) -> list[Run]:

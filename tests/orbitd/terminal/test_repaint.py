@@ -8,7 +8,7 @@ from terminal_support import noise, play, shown
 from orbitd.terminal.emulator import Emulator
 from orbitd.terminal.repaint import ENTER, RESET, RESTORE, RESTORE_COLORS
 
-SEEDS = range(0, 200, 10)
+SEEDS = range(0, 120, 10)
 
 SCREENS = {
     "empty": b"",
@@ -49,6 +49,12 @@ SCREENS = {
     "alternate the old way": b"shell$ vi\r\n\x1b7\x1b[?47h\x1b[2J\x1b[3;3Hfull screen",
     "alternate, 1047": b"shell$ vi\r\n\x1b[?1048h\x1b[?1047h\x1b[3;3Hfull screen\x1b7",
 }
+UNFINISHED = {
+    "half a title": b"\x1b]2;half",
+    "half a sequence": b"\x1b[3",
+    "half an image": b"\x1bPq#0",
+    "half a character": "€".encode()[:2],
+}
 LEAVING = b"\x1b8-\x1b[<u\x1b[?1049l+\x1b[?47l\x1b8!\t?\x1b[<u\r\nx"
 
 
@@ -73,14 +79,15 @@ def test_a_repaint_draws_the_same_screen(name: str) -> None:
             assert copy.dump() == original.dump()
 
 
-@pytest.mark.parametrize("name", SCREENS)
+@pytest.mark.parametrize("name", [*SCREENS, *UNFINISHED])
 def test_reset_makes_any_terminal_ready_for_a_repaint(name: str) -> None:
     """After RESET no trace is left of what the client's terminal showed, was set to, or was in the middle of."""
-    with Emulator(40, 10) as original:
-        original.feed(SCREENS[name])
-        for dirt in (*SCREENS.values(), b"\x1b]2;half", b"\x1b[3", b"\x1bPq#0", "€".encode()[:2]):
-            with copy_of(original, ENTER + dirt + RESTORE_COLORS + RESET + b"\x1b]2;\x07\x1b]7;\x07") as copy:
-                assert shown(copy.dump()) == shown(original.dump()), dirt
+    dirt = ENTER + {**SCREENS, **UNFINISHED}[name] + RESTORE_COLORS + RESET + b"\x1b]2;\x07\x1b]7;\x07"
+    for wanted in ("text", "modes", "alternate", "wide at the edge", "left and right margins"):
+        with Emulator(40, 10) as original:
+            original.feed(SCREENS[wanted])
+            with copy_of(original, dirt) as copy:
+                assert shown(copy.dump()) == shown(original.dump()), wanted
 
 
 @pytest.mark.parametrize("first", SEEDS)

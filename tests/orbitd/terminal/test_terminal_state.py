@@ -11,7 +11,7 @@ from orbitd.terminal.emulator import Emulator
 from orbitd.terminal.model import StateBusy, StateCorrupt
 from orbitd.terminal.state import SavedState
 
-SEEDS = range(0, 300, 10)
+SEEDS = range(0, 120, 10)
 
 UNFINISHED = {
     "escape": b"\x1b",
