@@ -52,13 +52,18 @@ class App:
         self.json = False
         self.quiet = False
         self.socket: str | None = None
-        self.hosts: tuple[Host, ...] = ()
+        self.named_hosts: tuple[Host, ...] = ()
         self.remote_command: str | None = None
         self.completing = False
         self.timeout: float | None = None
         self.autostart = environ.get("ORBITCTL_NO_AUTOSTART", "") in ("", "0")
         self.out = Output()
         self._client: Client | None = None
+
+    @property
+    def hosts(self) -> tuple[Host, ...]:
+        """The machines to talk to; none where it is this one alone."""
+        return self.named_hosts if any(host.address for host in self.named_hosts) else ()
 
     @cached_property
     def place(self) -> Place:
@@ -85,7 +90,7 @@ class App:
     def at(self, host: Host) -> App:
         """Return an app like this one for one of its hosts, with a connection of its own."""
         other = copy.copy(self)
-        other.hosts, other._client = (host,), None
+        other.named_hosts, other._client = (host,), None
         return other
 
     def close(self) -> None:
@@ -167,7 +172,7 @@ class App:
         """
         if len(self.hosts) > 1:
             raise click.UsageError("only `orbitctl session list` takes more than one --host")
-        if self.hosts and self.hosts[0].address:
+        if self.hosts:
             from orbitctl.remote import Dial, SshStream
 
             dial = Dial(

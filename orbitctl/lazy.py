@@ -84,7 +84,7 @@ def _add_hosts(ctx: click.Context, _: click.Parameter, urls: tuple[str, ...]) ->
     from orbitctl.remote import parse_host
 
     try:
-        app.hosts = tuple(dict.fromkeys([*app.hosts, *map(parse_host, urls)]))
+        app.named_hosts = tuple(dict.fromkeys([*app.named_hosts, *map(parse_host, urls)]))
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
     refuse_far(app, ctx.command_path)

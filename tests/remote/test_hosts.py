@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from ssh_support import Near
 
 from orbitctl.cli import run
 from orbitctl.failures import Failure
@@ -119,3 +120,9 @@ def test_other_commands_talk_to_one_host(capsys: pytest.CaptureFixture[str]) -> 
     """Anything but `session list` refuses several hosts before any of them is reached."""
     assert run(["--host", "ssh://a", "--host", "ssh://b", "session", "show", "x"]) == 2
     assert "only `orbitctl session list` takes more than one --host" in capsys.readouterr().err
+
+
+def test_this_machine_alone_is_no_other_machine(near: Near) -> None:
+    """`--host local` is as no --host: what is about this machine is allowed, and the daemon is the near one."""
+    assert near.ctl("--host", "local", "config", "path").code == 0
+    assert near.ctl("--host", "local", "status").text.startswith("orbitd:")
