@@ -7,6 +7,7 @@ import os
 import pwd
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -223,6 +224,18 @@ def test_a_far_dial_that_is_killed_is_an_error(near: Near, machine: Machine, ser
     ended = near.ctl("--host", machine.url, "session", "list")
     assert ended.code == 3
     assert "the daemon closed the connection before it answered session.list" in ended.err
+
+
+def test_ssh_asks_on_the_terminal(near: Near, far: Machine) -> None:
+    """What ssh wants to know, a passphrase here, it asks the user on the terminal, and the command goes on."""
+    command = ["ssh-keygen", "-q", "-p", "-P", "", "-N", "open sesame", "-f", str(near.home / "key")]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    shown = near.ctl.on_terminal(
+        "--host", far.url, "session", "create", "-q", prompt=b"Enter passphrase", typed=b"open sesame\r"
+    )
+    assert shown.code == 0
+    with far.daemon.client() as client:
+        assert client.call("session.list")["sessions"][0]["id"].encode() in shown.out
 
 
 def test_settings_for_shells_do_not_get_in_the_way(near: Near, far: Machine) -> None:
