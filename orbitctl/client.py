@@ -43,11 +43,15 @@ class Answer(Generic[R]):
     @property
     def value(self) -> R:
         """The result as its method's type. Raises: Failure."""
-        try:
-            decoded: R = msgspec.json.decode(self.raw, type=self._method.result)
-        except msgspec.DecodeError as error:
-            self._client.explain(f"the daemon's answer to {self._method.name} cannot be read: {error}")
+        decoded: R = self.read(self._method.result)
         return decoded
+
+    def read(self, kind: Any) -> Any:
+        """Return the result as another type, for a part of it. Raises: Failure."""
+        try:
+            return msgspec.json.decode(self.raw, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self._client.explain(f"the daemon's answer to {self._method.name} cannot be read: {error}")
 
 
 class _Version(Struct, frozen=True, kw_only=True):
@@ -121,7 +125,7 @@ class Client:
             self._compare(theirs)
             if theirs.version != VERSION:
                 hint = f"The daemon runs {theirs.version}, this is orbitctl {VERSION}: `orbitctl daemon restart`."
-                raise Failure(error.message, hint=hint) from error
+                raise Failure(error.message, Exit.PROTOCOL, hint=hint) from error
         raise from_daemon(error) from error
 
     def _compare(self, theirs: _Version) -> None:
@@ -139,7 +143,7 @@ class Client:
         try:
             raw = self._exchange(DAEMON_INFO.name, UNSET, self.timeout)
             return msgspec.json.decode(raw, type=_Version)
-        except (OrbitError, Failure, msgspec.DecodeError):
+        except (OrbitError, Failure, msgspec.DecodeError, UnicodeDecodeError):
             return None
 
     def _exchange(self, name: str, params: Any, timeout: float) -> bytes:
@@ -157,7 +161,7 @@ class Client:
     def _response(self, line: bytes) -> Response:
         try:
             return decode_response(line)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Failure(
                 f"what answered does not speak Orbit's protocol: {error}",
                 Exit.PROTOCOL,

@@ -39,9 +39,10 @@ def ask_all(app: App, method: Method[Any, R], params: Struct, field: str, limit:
     while True:
         wanted = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit - len(entries))
         answer = app.ask(method, msgspec.structs.replace(params, limit=wanted, cursor=cursor))
-        cursor = msgspec.json.decode(answer.raw, type=_Cursor).next_cursor
+        cursor = answer.read(_Cursor).next_cursor
         if not entries and (cursor is None or limit == wanted):
             return answer
+        assert answer.value is not None  # what is no page ends here
         page = msgspec.json.decode(answer.raw, type=dict[str, Raw])
         entries += msgspec.json.decode(page[field], type=list[Raw])
         if cursor is None or len(entries) == limit:

@@ -26,8 +26,11 @@ from protocol.types import (
 )
 
 
-class Params(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The base of all params; by itself, the params of a method that takes none."""
+class Params(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The base of all params; by itself, the params of a method that takes none.
+
+    What was not chosen is not sent, so that an older daemon is not asked for what it does not know.
+    """
 
 
 class _Named(Params, frozen=True, kw_only=True):

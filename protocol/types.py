@@ -108,7 +108,7 @@ def _check_ssh_word(field: str, word: str | None) -> None:
         raise ValueError(f"`{field}` may not hold spaces or control characters")
 
 
-class SessionConfigInput(SessionConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SessionConfigInput(SessionConfig, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A `SessionConfig` as a client sends it."""
 
 

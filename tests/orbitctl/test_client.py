@@ -134,17 +134,19 @@ def test_another_protocol_is_told(serve: Serve, answer: dict[str, Any], theirs: 
     assert advice in raised.value.hint
 
 
-def test_a_missing_method_of_the_same_protocol_is_an_error(serve: Serve) -> None:
-    """A daemon of another release that lacks a method is exit code 1, and the hint is to restart it."""
+def test_a_missing_method_of_the_same_protocol_is_told_too(serve: Serve) -> None:
+    """A daemon of another release that lacks a method is exit code 7, and the hint is to restart it."""
     missing = {"error": {"code": -32601, "message": "Method not found"}}
     client = serve(scripted({"daemon.ping": missing, "daemon.info": version(version="0.0.1")}))
     with pytest.raises(Failure, match="Method not found") as raised:
         client.call(DAEMON_PING, Params())
-    assert raised.value.exit_code == Exit.ERROR
+    assert raised.value.exit_code == Exit.PROTOCOL
     assert "orbitctl daemon restart" in raised.value.hint
 
 
-@pytest.mark.parametrize("line", [b"HTTP/1.1 400 Bad Request\n", b"{}\n", b"[]\n", b"\xff\n", b'"\x00"\n'])
+@pytest.mark.parametrize(
+    "line", [b"HTTP/1.1 400 Bad Request\n", b"{}\n", b"[]\n", b"\xff\n", b'"\x00"\n', b'{"jsonrpc":"\xff"}\n']
+)
 def test_something_else_that_answers_is_told(serve: Serve, line: bytes) -> None:
     """A peer that does not speak JSON-RPC is exit code 7."""
     client = serve(scripted({"daemon.info": line}))
