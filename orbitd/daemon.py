@@ -32,7 +32,7 @@ from orbitd.lock import database_lock
 from orbitd.logs import event
 from orbitd.maintenance import Chore, Maintenance
 from orbitd.manager import SessionManager
-from orbitd.server import Server
+from orbitd.server import Server, affordable_connections
 from orbitd.sockets import Listener, adopt, listen
 from orbitd.store.files import size
 from orbitd.supervision import Notifier, Supervision
@@ -72,6 +72,7 @@ class Daemon:
         self._started_at = datetime.now(UTC)
         self._stop = asyncio.Event()
         self._conditions: list[Condition] = []
+        self._max_connections = affordable_connections(resolved.settings.daemon.max_connections)
 
     async def run(self) -> None:
         """Serve until a signal or `daemon.shutdown`.
@@ -127,7 +128,7 @@ class Daemon:
         add_store_handlers(handlers, manager, Sessions(manager, programs))
         self._server = Server(
             Dispatcher(handlers),
-            max_connections=settings.daemon.max_connections,
+            max_connections=self._max_connections,
             max_message_bytes=settings.daemon.max_message_bytes,
         )
         for listener in listeners:
@@ -198,6 +199,17 @@ class Daemon:
                 listeners[index] = listen(listener.path)
                 self._server.replace(listener, listeners[index])
 
+    def _warnings(self) -> list[str]:
+        """Say what is wrong and lasts, a sentence each."""
+        told = [each.sentence for each in self._conditions if each.lasts]
+        wanted = self._resolved.settings.daemon.max_connections
+        if self._max_connections < wanted:
+            told.append(
+                f"Only {self._max_connections} of max_connections = {wanted} clients can be served: raise the limit of "
+                "open files (LimitNOFILE of the service, ulimit -n)."
+            )
+        return told
+
     def _info(self, maintenance: Maintenance, kept: Backups) -> DaemonInfo:
         daemon = self._resolved.settings.daemon
         return DaemonInfo(
@@ -209,7 +221,7 @@ class Daemon:
             database_path=self._resolved.database_path,
             features=list(FEATURES),
             limits=Limits(
-                max_connections=daemon.max_connections,
+                max_connections=self._max_connections,
                 max_message_bytes=daemon.max_message_bytes,
                 max_in_flight=MAX_IN_FLIGHT,
                 max_batch=MAX_BATCH,
@@ -218,7 +230,7 @@ class Daemon:
             ),
             supervisor=self._supervision.name,
             chores=maintenance.status(),
-            warnings=[each.sentence for each in self._conditions if each.lasts],
+            warnings=self._warnings(),
             last_backup_at=None if kept.last is None else kept.last.moment,
             last_backup_path=None if kept.last is None else kept.last.path,
         )

@@ -11,6 +11,7 @@ import asyncio
 import errno
 import logging
 import os
+import resource
 import socket
 from collections.abc import Coroutine
 from typing import Any
@@ -27,8 +28,16 @@ from protocol.framing import frame
 log = logging.getLogger("orbitd.server")
 
 ACCEPT_AT_ONCE = 16
+RESERVED_DESCRIPTORS = 128
+"""What clients leave of the process's file descriptors: ten connections to the database, backups, logs, terminals."""
 RETRY_SECONDS = 0.2
 _OUT_OF_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def affordable_connections(wanted: int) -> int:
+    """Return how many clients there may be for the store to have descriptors, too (RLIMIT_NOFILE, getrlimit(2))."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if limit == resource.RLIM_INFINITY else max(1, min(wanted, limit - RESERVED_DESCRIPTORS))
 
 
 class Server:

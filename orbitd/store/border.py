@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import sqlite3
 from collections.abc import Iterator
 
@@ -48,7 +49,12 @@ _MESSAGES: dict[type[OrbitError], str] = {
     ShuttingDown: "The store is being closed",
 }
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_BY_ERRNO: dict[int, type[OrbitError]] = {
+    errno.ENOSPC: StorageFull,
+    errno.EDQUOT: StorageFull,
+    errno.EMFILE: Busy,
+    errno.ENFILE: Busy,
+}
 
 
 def translate(error: sqlite3.Error) -> OrbitError | sqlite3.Error:
@@ -59,12 +65,23 @@ def translate(error: sqlite3.Error) -> OrbitError | sqlite3.Error:
     found = _BY_EXTENDED.get(code) or _BY_PRIMARY.get(code & _PRIMARY)
     if found is None:
         return error
+    if code & _PRIMARY == sqlite3.SQLITE_CANTOPEN and _out_of_descriptors():
+        return Busy("The daemon has no file descriptor left for this")
     return found(f"{_MESSAGES[found]}: {error}", hint=None if found is StorageFull else _HINTS.get(code & _PRIMARY))
+
+
+def _out_of_descriptors() -> bool:
+    """Tell whether that is why a file could not be opened: SQLite does not say."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return False
 
 
 def translate_os(error: OSError, doing: str) -> OrbitError:
     """Return the Orbit error for a failed file operation; `doing` begins the message."""
-    found = StorageFull if error.errno in _FULL else StorageReadOnly
+    found = _BY_ERRNO.get(error.errno or 0, StorageReadOnly)
     return found(f"{doing}: {error.strerror or error}")
 
 

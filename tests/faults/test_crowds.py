@@ -1,0 +1,223 @@
+"""Too many clients, and clients that do not behave: others go on, and memory stays bounded."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from faults.asking import BUSY, LOCAL, doctor, names, resident, snapshot
+from support import WAIT_SECS, DaemonProcess, RawClient
+
+MIB = 1 << 20
+LINE_LIMIT = 16 * MIB
+CROWD = 1_000
+PING = b'{"jsonrpc": "2.0", "method": "daemon.ping", "id": 1}\n'
+DISCOVER = b'{"jsonrpc": "2.0", "method": "rpc.discover", "id": 1}\n'
+
+
+@contextlib.contextmanager
+def descriptors(limit: int) -> Iterator[None]:
+    """Start what is started meanwhile with another soft limit of open files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(limit, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def configure(daemon: DaemonProcess, max_connections: int) -> None:
+    config = daemon.home / "config.toml"
+    config.write_text(f"[daemon]\nmax_connections = {max_connections}\n")
+    daemon.arguments = ("--config", str(config))
+
+
+def knock(daemon: DaemonProcess) -> socket.socket:
+    """Connect and send a ping without waiting for anything."""
+    one = socket.socket(socket.AF_UNIX)
+    one.settimeout(WAIT_SECS)
+    one.connect(str(daemon.socket_path))
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        one.sendall(PING)
+    return one
+
+
+def answer(one: socket.socket) -> dict:
+    """Return the first line that a client is told."""
+    data = b""
+    while not data.endswith(b"\n"):
+        data += one.recv(65_536)
+    return json.loads(data.split(b"\n")[0])
+
+
+@pytest.mark.parametrize("room", [64, 2 * CROWD])
+def test_a_thousand_connections_at_once(stopped_daemon: DaemonProcess, room: int) -> None:
+    """Each is served or told that the daemon is busy; those before them go on, and with room so do new ones."""
+    with descriptors(3 * CROWD):
+        daemon = stopped_daemon
+        configure(daemon, room)
+        daemon.start()
+        with daemon.client() as early, contextlib.ExitStack() as stack:
+            early.call("session.create", config=LOCAL, name="a")
+            crowd = [stack.enter_context(knock(daemon)) for _ in range(CROWD)]
+            told = [answer(one) for one in crowd]
+            served = sum("result" in one for one in told)
+            assert served == min(CROWD, room - 1)
+            refused = [one["error"] for one in told if "error" in one]
+            assert {one["code"] for one in refused} <= {BUSY}
+            assert all(one["data"]["retryable"] and "max_connections" in one["data"]["hint"] for one in refused)
+            assert names(early) == ["a"]
+            early.call("session.create", config=LOCAL, name="b")
+            assert resident(daemon) < 120 * MIB
+            for one in crowd:
+                one.shutdown(socket.SHUT_WR)
+            for one in crowd:
+                with contextlib.suppress(ConnectionResetError):  # it was turned away before its ping was read
+                    while one.recv(65_536):
+                        pass
+            with daemon.client() as late:
+                assert names(late) == ["a", "b"]
+
+
+def test_few_file_descriptors(stopped_daemon: DaemonProcess) -> None:
+    """Clients never take the descriptors that the store needs: the rest is told to wait, and doctor names the limit."""
+    daemon = stopped_daemon
+    configure(daemon, 500)
+    with descriptors(160):
+        daemon.start()
+    with daemon.client() as early, contextlib.ExitStack() as stack:
+        room = early.call("daemon.info")["limits"]["max_connections"]
+        assert room == 32
+        session = early.call("session.create", config=LOCAL, name="a")["id"]
+        crowd = [stack.enter_context(knock(daemon)) for _ in range(100)]
+        assert sum("result" in answer(one) for one in crowd) == room - 1
+        assert "result" in snapshot(early, session, 1_000)
+        assert len(early.call("snapshot.list", session_id=session)["snapshots"]) == 1
+        early.call("maintenance.backup", path=str(daemon.home / "copy.db"))
+    assert "LimitNOFILE" in doctor(daemon)
+
+
+def test_no_file_descriptor_at_all(daemon: DaemonProcess, client: RawClient) -> None:
+    """Who is connected is served from memory and else told to try again; who knocks waits until there is one."""
+    session = client.call("session.create", config=LOCAL, name="a")["id"]
+    open_now = len(os.listdir(f"/proc/{daemon.pid}/fd"))
+    hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (open_now, hard[1]))
+    with knock(daemon) as waiting:
+        daemon.wait_for_log("cannot accept")
+        client.call("session.create", config=LOCAL, name="b")
+        assert names(client) == ["a", "b"]
+        error = client.error("maintenance.backup", path=str(daemon.home / "copy.db"))
+        assert (error["code"], error["data"]["retryable"]) == (BUSY, True)
+        error = client.error("snapshot.list", session_id=session)
+        assert (error["code"], error["data"]["retryable"]) == (BUSY, True)
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, hard)
+        assert answer(waiting)["result"] == {"pong": True}
+    assert client.call("snapshot.list", session_id=session)["snapshots"] == []
+
+
+def test_a_client_that_never_reads(daemon: DaemonProcess, client: RawClient) -> None:
+    """It is read from no more once its answers pile up; what it costs is bounded, and others are served."""
+    before = resident(daemon)
+    sent = 0
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.connect(str(daemon.socket_path))
+        deaf.setblocking(False)
+        for _ in range(300):
+            with contextlib.suppress(BlockingIOError):
+                while sent < 64 * MIB:
+                    sent += deaf.send(DISCOVER * 200)
+            assert client.call("daemon.ping") == {"pong": True}
+        assert sent < 8 * MIB
+        assert resident(daemon) - before < 40 * MIB
+        client.call("session.create", config=LOCAL, name="a")
+        deaf.setblocking(True)
+        deaf.settimeout(WAIT_SECS)
+        assert deaf.recv(MIB)
+    assert names(client) == ["a"]
+
+
+def test_a_client_that_sends_byte_by_byte(daemon: DaemonProcess, client: RawClient) -> None:
+    """However slowly a request comes, others are served between any two bytes, and it is answered at its end."""
+    with daemon.client() as slow:
+        for byte in PING:
+            slow.socket.sendall(bytes([byte]))
+            assert client.call("daemon.ping") == {"pong": True}
+        assert json.loads(slow.read_line())["result"] == {"pong": True}
+
+
+def flood(daemon: DaemonProcess, line: bytes, times: int, told: list[int]) -> None:
+    """Send the same long line again and again, on a new connection where the daemon ended the last."""
+    for _ in range(times):
+        with daemon.client() as rude, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for _ in range(2):
+                rude.socket.sendall(line)
+                told.append(json.loads(rude.read_line())["error"]["code"])
+
+
+@pytest.mark.parametrize(("length", "code"), [(LINE_LIMIT - 2, -32700), (LINE_LIMIT + MIB, -32600)])
+def test_clients_that_send_16_mib_lines_for_ever(
+    daemon: DaemonProcess, client: RawClient, length: int, code: int
+) -> None:
+    """Each line is answered with its error; three such clients at once cost a bounded amount, and others are served."""
+    client.call("session.create", config=LOCAL, name="a")
+    told: list[int] = []
+    line = b"x" * length + b"\n"
+    rude = [threading.Thread(target=flood, args=(daemon, line, 3, told)) for _ in range(3)]
+    for one in rude:
+        one.start()
+    while any(one.is_alive() for one in rude):
+        assert names(client) == ["a"]
+    for one in rude:
+        one.join()
+    assert told
+    assert set(told) == {code}
+    assert resident(daemon) < 320 * MIB
+    with daemon.client() as again:
+        assert names(again) == ["a"]
+
+
+def test_a_line_that_never_ends(daemon: DaemonProcess, client: RawClient) -> None:
+    """At the limit it is answered, the rest is dropped, and the connection is ended; memory does not grow with it."""
+    with daemon.client() as endless:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError, TimeoutError):
+            for _ in range(200):
+                endless.socket.sendall(b"x" * MIB)
+                assert client.call("daemon.ping") == {"pong": True}
+        assert resident(daemon) < 160 * MIB
+        error = json.loads(endless.read_line())["error"]
+        assert (error["code"], error["data"]["kind"]) == (-32600, "message_too_large")
+
+
+def test_a_client_that_half_closes(daemon: DaemonProcess, client: RawClient) -> None:
+    """Who sends, shuts down and reads has all its answers, then the end."""
+    with daemon.client() as half:
+        half.socket.sendall(PING * 50)
+        half.socket.shutdown(socket.SHUT_WR)
+        answers = [json.loads(line) for line in iter(half.read_line, b"")]
+    assert [one["result"] for one in answers] == [{"pong": True}] * 50
+    assert client.call("daemon.ping") == {"pong": True}
+
+
+def test_a_client_that_takes_no_answers(daemon: DaemonProcess, client: RawClient) -> None:
+    """Who shuts down its reading side and vanishes in the middle of a line disturbs nobody and leaves nothing."""
+    for _ in range(20):
+        with daemon.client() as half:
+            half.socket.shutdown(socket.SHUT_RD)
+            half.socket.sendall(DISCOVER * 20 + b'{"half')
+    with daemon.client() as silent:
+        silent.socket.shutdown(socket.SHUT_WR)
+        assert silent.read_line() == b""
+    client.call("session.create", config=LOCAL, name="a")
+    assert names(client) == ["a"]
+    open_files = Path(f"/proc/{daemon.pid}/fd")
+    with daemon.client() as again:
+        assert again.call("daemon.ping") == {"pong": True}
+    assert len(list(open_files.iterdir())) < 60
