@@ -44,6 +44,18 @@ def look(path: str, *, is_new: bool) -> list[Condition]:
     return conditions
 
 
+def of_limits(served: int, wanted: int) -> list[Condition]:
+    """Say so where fewer clients can be served at once than were configured."""
+    if served >= wanted:
+        return []
+    return [
+        Condition(
+            sentence=f"Only {served} of max_connections = {wanted} clients can be served: raise the limit of open files "
+            "(LimitNOFILE of the service, ulimit -n)."
+        )
+    ]
+
+
 def _set_aside(path: str, aside: str) -> Condition:
     good = recovery.newest_good_backup(path, made_before=os.stat(aside).st_ctime)
     remedy = (

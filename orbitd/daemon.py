@@ -112,6 +112,7 @@ class Daemon:
             event(log, logging.ERROR, "database set aside", **error.extra)
             manager = await SessionManager.open(path, start_empty=True)
         self._conditions = await asyncio.to_thread(condition.look, path, is_new=is_new)
+        self._conditions += condition.of_limits(self._max_connections, self._resolved.settings.daemon.max_connections)
         try:
             yield manager
         finally:
@@ -195,20 +196,9 @@ class Daemon:
         """Listen anew where the socket's file or folder was removed under us."""
         for index, listener in enumerate(listeners):
             if not listener.is_reachable():
-                event(log, logging.WARNING, "socket was removed, listening anew", socket=listener.path)
                 listeners[index] = listen(listener.path)
                 self._server.replace(listener, listeners[index])
-
-    def _warnings(self) -> list[str]:
-        """Say what is wrong and lasts, a sentence each."""
-        told = [each.sentence for each in self._conditions if each.lasts]
-        wanted = self._resolved.settings.daemon.max_connections
-        if self._max_connections < wanted:
-            told.append(
-                f"Only {self._max_connections} of max_connections = {wanted} clients can be served: raise the limit of "
-                "open files (LimitNOFILE of the service, ulimit -n)."
-            )
-        return told
+                event(log, logging.WARNING, "socket was removed, listening anew", socket=listener.path)
 
     def _info(self, maintenance: Maintenance, kept: Backups) -> DaemonInfo:
         daemon = self._resolved.settings.daemon
@@ -230,7 +220,7 @@ class Daemon:
             ),
             supervisor=self._supervision.name,
             chores=maintenance.status(),
-            warnings=self._warnings(),
+            warnings=[each.sentence for each in self._conditions if each.lasts],
             last_backup_at=None if kept.last is None else kept.last.moment,
             last_backup_path=None if kept.last is None else kept.last.path,
         )
