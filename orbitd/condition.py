@@ -50,8 +50,8 @@ def of_limits(served: int, wanted: int) -> list[Condition]:
         return []
     return [
         Condition(
-            sentence=f"Only {served} of max_connections = {wanted} clients can be served: raise the limit of open files "
-            "(LimitNOFILE of the service, ulimit -n)."
+            sentence=f"Only {served} of max_connections = {wanted} clients can be served: raise the limit of "
+            "open files (LimitNOFILE of the service, ulimit -n)."
         )
     ]
 
