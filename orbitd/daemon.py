@@ -24,7 +24,7 @@ from orbitd.connection import MAX_IN_FLIGHT, Call
 from orbitd.dispatch import MAX_BATCH, Dispatcher, Handlers
 from orbitd.folders import private_folder
 from orbitd.handlers import add_daemon_handlers, add_store_handlers
-from orbitd.live.programs import Places, Programs
+from orbitd.live.programs import Memory, Places, Programs
 from orbitd.live.restoring import restore
 from orbitd.live.saver import Saver
 from orbitd.live.service import Sessions
@@ -122,10 +122,11 @@ class Daemon:
         settings = self._resolved.settings
         kept = Backups(manager, settings.session.backup_retention_count)
         maintenance = Maintenance(self._chores(manager, listeners, kept))
-        programs = self._programs(manager)
-        await restore(manager, programs, start_again=settings.session.restore_sessions_on_startup)
+        saver = Saver(manager, settings.session.auto_save_interval_secs)
+        programs = self._programs(manager, saver)
+        await restore(manager, programs, saver, start_again=settings.session.restore_sessions_on_startup)
         handlers: Handlers[Call] = Handlers()
-        add_daemon_handlers(handlers, info=lambda: self._info(maintenance, kept), stop=self.stop)
+        add_daemon_handlers(handlers, info=lambda: self._info(maintenance, kept, programs), stop=self.stop)
         add_store_handlers(handlers, manager, Sessions(manager, programs))
         self._server = Server(
             Dispatcher(handlers),
@@ -141,11 +142,12 @@ class Daemon:
             self._supervision.notifier.stopping()
             event(log, logging.INFO, "stopping", connections=self._server.connection_count)
             chores.cancel()
+        programs.begin_to_close()
         await self._server.stop(STOP_GRACE_SECS)
         await programs.close()
 
-    def _programs(self, manager: SessionManager) -> Programs:
-        resolved = self._resolved
+    def _programs(self, manager: SessionManager, saver: Saver) -> Programs:
+        resolved, session = self._resolved, self._resolved.settings.session
         places = Places(
             keeper_socket=resolved.database_path + ".keeper",
             journal_folder=os.path.join(resolved.state_folder, "journal"),
@@ -153,7 +155,10 @@ class Daemon:
             daemon_socket=resolved.socket_path,
             program_umask=self._supervision.program_umask,
         )
-        return Programs(manager, Saver(manager, resolved.settings.session.auto_save_interval_secs), places)
+        memory = Memory(
+            scrollback_max_bytes=session.scrollback_max_bytes, total_scrollback_bytes=session.total_scrollback_bytes
+        )
+        return Programs(manager, saver, places, memory)
 
     def _announce(self, listeners: list[Listener]) -> None:
         event(
@@ -200,7 +205,7 @@ class Daemon:
                 self._server.replace(listener, listeners[index])
                 event(log, logging.WARNING, "socket was removed, listening anew", socket=listener.path)
 
-    def _info(self, maintenance: Maintenance, kept: Backups) -> DaemonInfo:
+    def _info(self, maintenance: Maintenance, kept: Backups, programs: Programs) -> DaemonInfo:
         daemon = self._resolved.settings.daemon
         return DaemonInfo(
             version=VERSION,
@@ -220,7 +225,7 @@ class Daemon:
             ),
             supervisor=self._supervision.name,
             chores=maintenance.status(),
-            warnings=[each.sentence for each in self._conditions if each.lasts],
+            warnings=[each.sentence for each in self._conditions if each.lasts] + programs.warnings(),
             last_backup_at=None if kept.last is None else kept.last.moment,
             last_backup_path=None if kept.last is None else kept.last.path,
         )

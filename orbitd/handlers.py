@@ -147,11 +147,11 @@ def add_snapshot_handlers(handlers: Handlers[Call], manager: SessionManager) -> 
     handlers.add(m.SNAPSHOT_DELETE, delete)
 
 
-def add_workspace_handlers(handlers: Handlers[Call], manager: SessionManager) -> None:
+def add_workspace_handlers(handlers: Handlers[Call], manager: SessionManager, sessions: Sessions) -> None:
     """Answer `workspace.*`."""
 
     async def delete(_: Call, q: p.WorkspaceDelete) -> r.Empty:
-        await manager.delete_workspace(q.id, delete_sessions=q.delete_sessions)
+        await sessions.delete_workspace(q.id, delete_sessions=q.delete_sessions)
         return r.Empty()
 
     handlers.add(m.WORKSPACE_CREATE, lambda _, q: manager.create_workspace(q.name, q.layout))
@@ -164,7 +164,7 @@ def add_workspace_handlers(handlers: Handlers[Call], manager: SessionManager) ->
     handlers.add(m.WORKSPACE_DELETE, delete)
 
 
-def add_maintenance_handlers(handlers: Handlers[Call], manager: SessionManager) -> None:
+def add_maintenance_handlers(handlers: Handlers[Call], manager: SessionManager, sessions: Sessions) -> None:
     """Answer `maintenance.*` and `stats.get`."""
 
     async def auto_save(_: Call, __: p.Params) -> r.AutoSaveResult:
@@ -185,7 +185,7 @@ def add_maintenance_handlers(handlers: Handlers[Call], manager: SessionManager) 
     handlers.add(m.MAINTENANCE_VACUUM, vacuum)
     handlers.add(m.MAINTENANCE_CHECK, lambda _, __: manager.check())
     handlers.add(m.MAINTENANCE_BACKUP, lambda _, q: manager.backup(q.path))
-    handlers.add(m.STATS_GET, lambda _, __: manager.get_stats())
+    handlers.add(m.STATS_GET, lambda _, __: sessions.stats())
 
 
 def add_store_handlers(handlers: Handlers[Call], manager: SessionManager, sessions: Sessions) -> None:
@@ -193,5 +193,5 @@ def add_store_handlers(handlers: Handlers[Call], manager: SessionManager, sessio
     add_session_handlers(handlers, manager, sessions)
     add_live_handlers(handlers, sessions)
     add_snapshot_handlers(handlers, manager)
-    add_workspace_handlers(handlers, manager)
-    add_maintenance_handlers(handlers, manager)
+    add_workspace_handlers(handlers, manager, sessions)
+    add_maintenance_handlers(handlers, manager, sessions)

@@ -8,7 +8,11 @@ from protocol.types import Timestamp
 
 
 class SessionStats(Struct, frozen=True, kw_only=True):
-    """Counts and sizes of the whole store; sizes are in bytes."""
+    """Counts and sizes of the whole store; sizes are in bytes.
+
+    `live_sessions` have a program that runs here; `scrollback_bytes` is about what their history
+    takes in memory.
+    """
 
     total_sessions: int
     active_sessions: int
@@ -21,6 +25,8 @@ class SessionStats(Struct, frozen=True, kw_only=True):
     snapshot_stored_bytes: int
     database_bytes: int
     last_auto_save_at: Timestamp | None
+    live_sessions: int = 0
+    scrollback_bytes: int = 0
 
 
 class Pong(Struct, frozen=True, kw_only=True):

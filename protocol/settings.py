@@ -33,6 +33,8 @@ class SessionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     snapshot_retention_count: Annotated[int, Meta(ge=1, le=1_000_000)] = 10
     backup_retention_count: Annotated[int, Meta(ge=1, le=1_000)] = 3
     restore_sessions_on_startup: bool = True
+    scrollback_max_bytes: Annotated[int, Meta(ge=0, le=1 << 40)] = 16 * 1024 * 1024
+    total_scrollback_bytes: Annotated[int, Meta(ge=0, le=1 << 40)] = 512 * 1024 * 1024
 
 
 class DaemonSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -29,9 +29,11 @@ class AgentLinks:
 
     def renew(self, session_id: str, target: str | None) -> None:
         """Let a session's link lead to an agent; without one it stays as it is. A failure costs the agent only."""
-        if not target or not target.startswith("/") or target == self.path(session_id):
-            return
         path = self.path(session_id)
+        if target and os.path.dirname(target) == self._folder:  # asked from within a session: where its link leads
+            target = os.path.realpath(target)
+        if not target or not target.startswith("/") or os.path.dirname(target) == self._folder:
+            return
         with contextlib.suppress(OSError):
             private_folder(self._folder)
             temporary = f"{path}.new"

@@ -1,8 +1,10 @@
 """One client at one session: what it is sent, and what happens when it does not read.
 
-An attachment is in one of four states: it waits for the answer of its own attach (what is
-sent meanwhile is kept), it follows the output, it has fallen behind (nothing is sent until
-the client has read everything; then the screen is painted once), or it has ended.
+An attachment opens (nothing is sent: its first screen is not painted yet), waits for the
+answer of its own attach to be written (what is sent meanwhile is kept), follows the output,
+falls behind (nothing is sent until the client has read everything; then the screen is
+painted once), and ends. It ends once, for whatever reason, and leaves nothing with the
+connection.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import TypeVar
 import msgspec
 
 from orbitd.connection import Connection
+from protocol.errors import NotRunning
 from protocol.live import DetachedNotice, ExitedNotice, OutputNotice, RepaintNotice
 from protocol.live_methods import DETACHED, EXITED, OUTPUT, REPAINT
 from protocol.method import Notification
@@ -22,6 +25,7 @@ from protocol.method import Notification
 class State(enum.Enum):
     """Where an attachment is in its life."""
 
+    OPENING = enum.auto()
     WAITING = enum.auto()
     FOLLOWING = enum.auto()
     BEHIND = enum.auto()
@@ -44,8 +48,8 @@ class Attachment:
         connection: Where it listens.
         read_only: It may neither type nor lead the size.
         size: Columns and rows of its window.
-        paint: Draws the session's screen as it is now.
-        on_end: Called once when the connection has closed.
+        paint: Draws the session's screen as it is now, with so many lines of history before it.
+        on_end: Called once when it has ended.
     """
 
     def __init__(
@@ -55,7 +59,7 @@ class Attachment:
         *,
         read_only: bool,
         size: tuple[int, int],
-        paint: Callable[[], Painting],
+        paint: Callable[[int], Painting],
         on_end: Callable[[Attachment], None],
     ) -> None:
         self.id = attachment_id
@@ -64,28 +68,39 @@ class Attachment:
         self.size = size
         self._paint = paint
         self._on_end = on_end
-        self._state = State.WAITING
+        self._state = State.OPENING
         self._kept: list[bytes] = []
-        connection.on_close.append(self._connection_closed)
+        connection.on_close.append(self.end)
         connection.on_drained.append(self._drained)
+
+    def open(self, scrollback_lines: int) -> Painting:
+        """Return the first screen; what comes after it is sent once `begin` is called, so call that soon.
+
+        Raises:
+            NotRunning: The attachment has ended already: its client, its session or somebody else wanted that.
+        """
+        if self._state is State.ENDED:
+            raise NotRunning("The attachment was ended before it began", hint="Look at the session, then attach again.")
+        self._state = State.WAITING
+        return self._paint(scrollback_lines)
 
     def begin(self) -> None:
         """Follow the output: the answer to the attach has been written."""
         if self._state is State.WAITING:
             self._state = State.FOLLOWING
-            kept, self._kept = self._kept, []
-            for message in kept:
-                self._send(message)
+        kept, self._kept = self._kept, []
+        for message in kept:
+            self.connection.send(message)
 
     def output(self, data: bytes) -> None:
         """Pass output on, unless the client is behind."""
-        if self._state is not State.BEHIND:
+        if self._state in (State.WAITING, State.FOLLOWING):
             self._send(_notice(OUTPUT, OutputNotice(attachment_id=self.id, data=data)))
 
     def repaint(self) -> None:
         """Send the whole screen; a client that is behind gets it when it has caught up."""
-        if self._state is not State.BEHIND:
-            painting = self._paint()
+        if self._state in (State.WAITING, State.FOLLOWING):
+            painting = self._paint(0)
             notice = RepaintNotice(attachment_id=self.id, data=painting.data, cols=painting.cols, rows=painting.rows)
             self._send(_notice(REPAINT, notice))
 
@@ -94,41 +109,36 @@ class Attachment:
         if self._state is State.BEHIND:
             self._state = State.FOLLOWING
             self.repaint()
-        notice = ExitedNotice(attachment_id=self.id, exit_code=exit_code, exit_signal=exit_signal)
-        self._state = State.WAITING if self._state is State.WAITING else State.FOLLOWING
-        self._send(_notice(EXITED, notice), always=True)
+        self._send(_notice(EXITED, ExitedNotice(attachment_id=self.id, exit_code=exit_code, exit_signal=exit_signal)))
         self.end()
 
     def put_off(self) -> None:
         """Tell the client that somebody ended its attachment, and end."""
-        self._send(_notice(DETACHED, DetachedNotice(attachment_id=self.id)), always=True)
+        self._send(_notice(DETACHED, DetachedNotice(attachment_id=self.id)))
         self.end()
 
     def end(self) -> None:
-        """Send nothing more; what waits for the answer of the attach is still sent with it."""
-        if self._state is State.WAITING:
+        """Send nothing more; what waits for the answer of the attach is still sent after it. Again does nothing."""
+        if self._state is State.ENDED:
             return
         self._state = State.ENDED
         self.connection.on_drained.remove(self._drained)
-        if self._connection_closed in self.connection.on_close:
-            self.connection.on_close.remove(self._connection_closed)
+        if self.end in self.connection.on_close:  # else it is being closed
+            self.connection.on_close.remove(self.end)
+        self._on_end(self)
 
-    def _send(self, message: bytes, *, always: bool = False) -> None:
+    def _send(self, message: bytes) -> None:
         if self._state is State.WAITING:
             self._kept.append(message)
-        elif self._state is State.FOLLOWING or always:
+        elif self._state is not State.OPENING:
             self.connection.send(message)
-            if self.connection.is_congested and not always:
+            if self.connection.is_congested:
                 self._state = State.BEHIND
 
     def _drained(self) -> None:
         if self._state is State.BEHIND:
             self._state = State.FOLLOWING
             self.repaint()
-
-    def _connection_closed(self) -> None:
-        self._state = State.ENDED
-        self._on_end(self)
 
 
 N = TypeVar("N", bound=msgspec.Struct)

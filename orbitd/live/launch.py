@@ -41,7 +41,7 @@ def launch_of(
     *,
     client_env: Mapping[str, str] | None,
     socket_path: str,
-    agent_link: str | None,
+    agent_link: str,
     cwd: str | None = None,
     daemon_env: Mapping[str, str] = os.environ,
 ) -> Launch:
@@ -51,7 +51,7 @@ def launch_of(
         session: Whose config tells it.
         client_env: What the starting client sent; lies over the daemon's own.
         socket_path: This daemon's, for ORBITD_SOCKET.
-        agent_link: The path at which the session finds the ssh agent, or None.
+        agent_link: The path at which the session finds the ssh agent of whoever attached last.
         cwd: The folder to return to, where the session ran before.
         daemon_env: The daemon's own environment.
 
@@ -59,12 +59,11 @@ def launch_of(
         SpawnFailed: The command cannot be split, or is empty.
     """
     config = session.config
-    env = {**daemon_env, **(client_env or {}), **TERMINAL, **(config.env or {})}
+    agent = {"SSH_AUTH_SOCK": agent_link}
+    env = {**daemon_env, **(client_env or {}), **TERMINAL, **agent, **(config.env or {})}
     for name in NEVER_INHERITED:
         env.pop(name, None)
     env |= {"ORBIT_SESSION": session.id, "ORBITD_SOCKET": socket_path}
-    if agent_link is not None:
-        env["SSH_AUTH_SOCK"] = agent_link
     account = pwd.getpwuid(os.getuid())
     env.setdefault("HOME", account.pw_dir)
     file, argv = _command(config, env.get("SHELL") or account.pw_shell or "/bin/sh")

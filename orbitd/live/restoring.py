@@ -16,6 +16,7 @@ from typing import Any
 from orbitd.keeper.structs import KeptProgram
 from orbitd.live.launch import is_login_shell
 from orbitd.live.programs import Programs
+from orbitd.live.saver import Saver
 from orbitd.logs import event
 from orbitd.manager import SessionManager
 from orbitd.terminal.emulator import unavailable_reason
@@ -25,12 +26,13 @@ from protocol.types import Session
 log = logging.getLogger("orbitd.live")
 
 
-async def restore(manager: SessionManager, programs: Programs, *, start_again: bool) -> None:
+async def restore(manager: SessionManager, programs: Programs, saver: Saver, *, start_again: bool) -> None:
     """Adopt what runs, store what has ended, and bring back what a reboot has taken.
 
     Args:
         manager: The store.
         programs: Where adopted programs go.
+        saver: Saves what only the journals have.
         start_again: Whether programs are started that nobody asked for now.
     """
     if unavailable_reason() is not None:
@@ -41,7 +43,9 @@ async def restore(manager: SessionManager, programs: Programs, *, start_again: b
     ids = {program.id for program in kept}
     for session in await manager.list_active_sessions():
         if session.live and session.id not in ids:
-            await _try(session.id, _bring_back(manager, programs, session, start_again=start_again))
+            await _try(session.id, _bring_back(manager, programs, saver, session, start_again=start_again))
+        elif start_again and session.status == "detached":
+            programs.reconnector.lost(session)
 
 
 async def _adopt(manager: SessionManager, programs: Programs, program: KeptProgram) -> None:
@@ -53,14 +57,12 @@ async def _adopt(manager: SessionManager, programs: Programs, program: KeptProgr
     if session.status in ("terminated", "archived") and program.ended_at is not None:
         await programs.keeping.release(program.id)  # its end is stored, only the keeper was not told
         return
-    client = await programs.keeping.client()
-    async with programs.lock(session.id):
-        screen = await programs.open_screen(session)
-        programs.run(session.id, screen, program.pid, await client.take(program.id), folder=session.cwd)
+    async with programs.roster.lock(session.id):
+        await programs.adopt(session, program)
         if session.status == "active":  # its clients went with the daemon before
             await manager.detach_session(session.id)
     if program.ended_at is not None:
-        await programs.finish(program)
+        await programs.endings.finish(program)
 
 
 async def _abandon(programs: Programs, program: KeptProgram) -> None:
@@ -72,9 +74,19 @@ async def _abandon(programs: Programs, program: KeptProgram) -> None:
         await programs.keeping.release(program.id)
 
 
-async def _bring_back(manager: SessionManager, programs: Programs, session: Session, *, start_again: bool) -> None:
-    await manager.end_program(session.id, "detached")
+async def _bring_back(
+    manager: SessionManager, programs: Programs, saver: Saver, session: Session, *, start_again: bool
+) -> None:
+    """Save what only the journal has of a session whose program is gone, and start it if that is wanted."""
     event(log, logging.INFO, "program is gone", session=session.id)
+    async with programs.roster.lock(session.id):
+        screen = await programs.screens.open(session)
+        try:
+            await saver.save_at_rest(session.id, screen, session.cwd)
+        finally:
+            screen.close()
+        programs.screens.remove(session.id)
+        await manager.end_program(session.id, "detached")
     if start_again and (is_login_shell(session.config) or session.config.restart):
         await programs.start(session.id, session.cols or 80, session.rows or 24, None)
 

@@ -2,7 +2,8 @@
 
 A session with output gets a timer, unless it has one; when it fires, the screen is saved
 and the journal let go. So a session that is silent costs nothing, and the saves of many
-are spread over the interval by when each began to change. A burst saves earlier.
+are spread over the interval by when each began to change. A burst saves earlier. What
+cannot be saved stays in the journal, and is tried again until it can.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import asyncio
 import logging
 import random
 
+from orbitd.live.held import Held
+from orbitd.live.screen import Capture, LiveScreen
 from orbitd.live.session import LiveSession
 from orbitd.logs import event
 from orbitd.manager import SessionManager
 from protocol.errors import OrbitError, SessionNotFound
-from protocol.types import SnapshotInfo
 
 log = logging.getLogger("orbitd.live")
 
@@ -37,8 +39,8 @@ class Saver:
         self._interval = interval_secs
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._bursting: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.last_error: str | None = None
+        self._held = Held()
+        self.failing: dict[str, str] = {}
 
     def changed(self, session: LiveSession) -> None:
         """Take note that a session's screen is not the saved one any more."""
@@ -49,69 +51,85 @@ class Saver:
             self._timers[session.id].cancel()
             self._set(session, BURST_SECS)
 
-    async def save(self, session: LiveSession) -> SnapshotInfo:
+    async def save(self, session: LiveSession) -> None:
         """Save a session now.
 
         Raises:
-            OrbitError: The store does not take it; the journal stays.
+            OrbitError, OSError: It could not be; the journal stays, and it is tried again.
         """
-        self.forget(session)
-        async with session.saving:
-            capture = await session.capture()
-            info = await self._manager.save_snapshot(
-                session.id,
-                capture.repaint,
-                cols=capture.cols,
-                rows=capture.rows,
-                format="vt",
-                native_state=capture.native_state,
-                title=capture.title or None,
-                cwd=session.current_folder(),
-            )
-            session.screen.saved(capture)
-            return info
+        self._plan_none(session)
+        try:
+            async with session.saving:
+                if session.screen.is_closed:
+                    return
+                capture = await session.capture()
+                await self._store(session.id, session.screen, capture, session.current_folder())
+        except SessionNotFound:
+            raise  # deleted meanwhile
+        except Exception as error:
+            self._failed(session, error)
+            raise
+        self.failing.pop(session.id, None)
 
-    async def save_all_changed(self, sessions: list[LiveSession]) -> int:
-        """Save those that have changed since they were saved last; return how many. Failures are logged."""
+    async def save_at_rest(self, session_id: str, screen: LiveScreen, folder: str | None) -> None:
+        """Save the screen of a session whose program is gone, if its journal has anything. Raises: OrbitError."""
+        if screen.journal_bytes:
+            await self._store(session_id, screen, await asyncio.to_thread(screen.capture), folder)
+
+    async def save_all_changed(self, sessions: list[LiveSession]) -> None:
+        """Save those that have changed since they were saved last. What fails is logged, and tried again."""
         waiting = [session for session in sessions if session.id in self._timers]
-        results = await asyncio.gather(*(self.save(session) for session in waiting), return_exceptions=True)
-        for session, result in zip(waiting, results, strict=True):
-            if isinstance(result, BaseException):
-                self._failed(session, result)
-        return sum(not isinstance(result, BaseException) for result in results)
+        await asyncio.gather(*(self._save_or_note(session) for session in waiting))
 
     def forget(self, session: LiveSession) -> None:
-        """Plan no save for a session any more."""
-        self._bursting.discard(session.id)
-        timer = self._timers.pop(session.id, None)
-        if timer is not None:
-            timer.cancel()
+        """Plan no save for a session any more: it has ended."""
+        self._plan_none(session)
+        self.failing.pop(session.id, None)
 
     async def close(self) -> None:
         """Wait for the saves that run."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._held.finish(grace_secs=RETRY_SECS)
+
+    async def _store(self, session_id: str, screen: LiveScreen, capture: Capture, folder: str | None) -> None:
+        await self._manager.save_snapshot(
+            session_id,
+            capture.repaint,
+            cols=capture.cols,
+            rows=capture.rows,
+            format="vt",
+            native_state=capture.native_state,
+            title=capture.title or None,
+            cwd=folder,
+        )
+        if not screen.is_closed:
+            screen.saved(capture)
+
+    def _plan_none(self, session: LiveSession) -> None:
+        self._bursting.discard(session.id)
+        timer = self._timers.pop(session.id, None)
+        if timer is not None:
+            timer.cancel()
 
     def _set(self, session: LiveSession, delay: float) -> None:
         self._timers[session.id] = asyncio.get_running_loop().call_later(delay, self._due, session)
 
     def _due(self, session: LiveSession) -> None:
-        task = asyncio.get_running_loop().create_task(self._save_when_due(session))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._held.hold(self._save_or_note(session))
 
-    async def _save_when_due(self, session: LiveSession) -> None:
+    async def _save_or_note(self, session: LiveSession) -> None:
         try:
             await self.save(session)
-            self.last_error = None
-        except SessionNotFound:
-            return  # deleted meanwhile
-        except Exception as error:  # noqa: BLE001  # whatever went wrong, the journal has it and it is tried again
-            self._failed(session, error)
-            self._set(session, RETRY_SECS)
+        except Exception:  # noqa: BLE001  # noted there; whatever went wrong, the journal has it
+            return
 
-    def _failed(self, session: LiveSession, error: BaseException) -> None:
-        self.last_error = error.message if isinstance(error, OrbitError) else type(error).__name__
-        event(log, logging.ERROR, "screen not saved", session=session.id, error=self.last_error, exc=error)
+    def _failed(self, session: LiveSession, error: Exception) -> None:
+        """Note a failure, log it once, and plan the next try."""
+        told = error.message if isinstance(error, OrbitError) else type(error).__name__
+        level = logging.DEBUG if self.failing.get(session.id) == told else logging.ERROR
+        event(log, level, "screen not saved", session=session.id, error=told, exc=error)
+        self.failing[session.id] = told
+        if session.id not in self._timers and not session.screen.is_closed:
+            self._set(session, RETRY_SECS)

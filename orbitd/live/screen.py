@@ -10,26 +10,21 @@ and holds the lock for some milliseconds.
 
 from __future__ import annotations
 
-import struct
 import threading
 from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
 
 from orbitd.live.attachment import Painting
-from orbitd.store.snapshot_api import SavedScreen
 from orbitd.terminal.emulator import Emulator
 from orbitd.terminal.journal import Journal
-from orbitd.terminal.model import StateCorrupt
 from orbitd.terminal.records import Output, Resize
+from orbitd.terminal.state import SavedState
 
 LEAVE_ALTERNATE = b"\x18\x1b\\\x1b[?1049l\x1b[?1047l\x1b[?47l"
 _PRIVATE_OFF = "".join(f"\x1b[?{number}l" for number in (9, 1000, 1002, 1003, 1004, 1005, 1006, 1015, 1016, 2004, 2026))
 MODES_OFF = f"\x18\x1b\\{_PRIVATE_OFF}\x1b[!p\x1b[<8u\x1b[?25h\x1b[r\x1b[m".encode()
 """Leaves every mode that the last program may have left behind; what it showed stays."""
-
-_MAGIC = b"ORBITS\x01\n"
-_HEAD = struct.Struct(">8sQ")  # magic with version, the journal's position
 
 
 class Capture(Struct, frozen=True, kw_only=True):
@@ -55,6 +50,7 @@ class LiveScreen:
         self._emulator = emulator
         self._journal = journal
         self._lock = threading.Lock()
+        self.is_closed = False
 
     def read(self, descriptor: int, limit: int) -> bytes:
         """Read a program's output into the journal. Raises: OSError, as os.read does."""
@@ -109,7 +105,7 @@ class LiveScreen:
             position = self._journal.mark()
             return Capture(
                 repaint=self._emulator.repaint(),
-                native_state=_HEAD.pack(_MAGIC, position) + self._emulator.encode(),
+                native_state=SavedState(native=self._emulator.encode(), position=position).to_bytes(),
                 position=position,
                 cols=cols,
                 rows=rows,
@@ -122,8 +118,9 @@ class LiveScreen:
             self._journal.covered(capture.position)
 
     def close(self) -> None:
-        """Free the emulator and close the journal; the file stays."""
+        """Free the emulator and close the journal; the file stays. Closing again does nothing."""
         with self._lock:
+            self.is_closed = True
             self._emulator.close()
             self._journal.close()
 
@@ -131,6 +128,16 @@ class LiveScreen:
     def emulator(self) -> Emulator:
         """The emulator, for looking at; only on the loop's thread."""
         return self._emulator
+
+    def trim(self, max_bytes: int) -> None:
+        """Drop the oldest history until about this much is left."""
+        with self._lock:
+            self._emulator.trim_scrollback(max_bytes=max_bytes)
+
+    @property
+    def history_bytes(self) -> int | None:
+        """About what the history takes in memory; None while the alternate screen hides it."""
+        return None if self._emulator.alternate else self._emulator.scrollback_bytes
 
     @property
     def journal_bytes(self) -> int:
@@ -167,64 +174,3 @@ class LiveScreen:
     def answering(self, on: bool) -> None:
         with self._lock:
             self._emulator.answering = on
-
-
-def open_screen(journal_path: str, saved: SavedScreen | None, cols: int, rows: int) -> tuple[LiveScreen, bool]:
-    """Return a session's screen: what was saved, and what the journal has seen since.
-
-    Args:
-        journal_path: The session's; made where there is none.
-        saved: The newest good snapshot that orbitd made, if there is one.
-        cols: Of a screen of which nothing was saved yet.
-        rows: Likewise.
-
-    Returns:
-        The screen, and whether it is whole; False if only the portable bytes could be read,
-        so that history is missing.
-
-    Raises:
-        OSError: The journal cannot be opened.
-    """
-    native_state = None if saved is None else saved.native_state
-    position, whole = _position(native_state), True
-    try:
-        emulator = Emulator(cols, rows) if saved is None else Emulator.decode((native_state or b"")[_HEAD.size :])
-    except StateCorrupt:
-        emulator, whole = _portable(saved, cols, rows), False
-    journal = Journal(journal_path, covered=position)
-    for event in journal.events(position):
-        if isinstance(event, Output):
-            emulator.feed(event.data)
-        else:
-            emulator.resize(event.cols, event.rows)
-    emulator.replies()  # what was asked then was answered then
-    return LiveScreen(emulator, journal), whole
-
-
-def rendered(saved: SavedScreen, screen_format: str, *, scrollback: bool) -> tuple[bytes, Emulator]:
-    """Return a saved screen as text, vt or html, and the emulator that drew it, which the caller closes."""
-    snapshot = saved.snapshot
-    try:
-        emulator = Emulator.decode((saved.native_state or b"")[_HEAD.size :])
-    except StateCorrupt:
-        emulator = _portable(saved, snapshot.cols or 80, snapshot.rows or 24)
-    return emulator.screen(screen_format, scrollback=scrollback), emulator
-
-
-def _portable(saved: SavedScreen | None, cols: int, rows: int) -> Emulator:
-    """Return the emulator that the portable bytes of a snapshot draw."""
-    if saved is None:
-        return Emulator(cols, rows)
-    emulator = Emulator(saved.snapshot.cols or cols, saved.snapshot.rows or rows)
-    emulator.feed(saved.snapshot.scrollback or b"")
-    emulator.feed(saved.snapshot.terminal_buffer)
-    emulator.replies()
-    return emulator
-
-
-def _position(native_state: bytes | None) -> int:
-    """Return the journal's position of a saved state; 0 where there is none."""
-    if native_state is None or len(native_state) < _HEAD.size:
-        return 0
-    magic, position = _HEAD.unpack_from(native_state)
-    return int(position) if magic == _MAGIC else 0

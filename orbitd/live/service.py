@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 
 from msgspec.structs import replace
 
 from orbitd.connection import Call, Connection
 from orbitd.live.attachment import Attachment
 from orbitd.live.programs import Programs
-from orbitd.live.screen import rendered
 from orbitd.live.session import LiveSession
 from orbitd.manager import SessionManager
 from orbitd.terminal.emulator import Emulator
-from protocol.errors import InvalidParams, InvalidTransition, NotRunning, RequestTimeout, SnapshotNotFound
+from protocol.errors import (
+    Busy,
+    InvalidParams,
+    InvalidTransition,
+    NotRunning,
+    RequestTimeout,
+    SessionNotFound,
+    ShuttingDown,
+)
 from protocol.live import (
     Attached,
     CursorPosition,
@@ -28,7 +36,11 @@ from protocol.live import (
     SessionAttach,
     SessionStart,
 )
+from protocol.reports import SessionStats
 from protocol.types import Session, SessionPage, SessionStatus
+
+MAX_ATTACHMENTS = 256
+"""Of one session."""
 
 
 class Sessions:
@@ -42,18 +54,18 @@ class Sessions:
     def __init__(self, manager: SessionManager, programs: Programs) -> None:
         self._manager = manager
         self._programs = programs
-        self._attached: dict[str, tuple[LiveSession, Attachment]] = {}
+        self._roster = programs.roster
 
     def view(self, session: Session) -> Session:
         """Return a session with what is known of its program now."""
-        live = self._programs.running.get(session.id)
+        live = self._roster.running.get(session.id)
         if live is None:
             return replace(session, live=False) if session.live else session
         return replace(session, **live.view(session))
 
     def view_page(self, page: SessionPage) -> SessionPage:
         """Return a page of sessions with what is known of their programs now."""
-        running = self._programs.running
+        running = self._roster.running
         sessions = [self.view(each) if each.live or each.id in running else each for each in page.sessions]
         return SessionPage(sessions=sessions, next_cursor=page.next_cursor)
 
@@ -61,37 +73,53 @@ class Sessions:
 
     async def update_status(self, session_id: str, status: SessionStatus) -> Session:
         """Change a status; of a session with a program, by what is done to the program."""
-        live = self._programs.running.get(session_id)
-        if live is None:
-            return await self._manager.update_session_status(session_id, status)
         if status == "terminated":
             return await self.terminate(session_id)
+        if self._roster.shown(session_id) is None:
+            return await self._manager.update_session_status(session_id, status)
         if status == "detached":
             return await self.detach(session_id)
         raise InvalidTransition(f"Session {session_id} becomes active by attaching", hint="Attach to it.")
 
     async def detach(self, session_id: str) -> Session:
         """Keep a session with nobody at it: every client is put off."""
-        live = self._programs.running.get(session_id)
+        live = self._roster.shown(session_id)
         if live is None or not live.attachments:
             return await self._manager.detach_session(session_id)
         live.put_everybody_off()
-        await self._programs.settle_status(live)
+        await self._roster.settle_status(live)
         return await self._manager.get_session(session_id)
 
     async def terminate(self, session_id: str) -> Session:
         """End a session, and its program first."""
-        if session_id in self._programs.running:
-            await self._programs.terminate(session_id)
-            return await self._manager.get_session(session_id)
-        return await self._manager.terminate_session(session_id)
+        had_program = session_id in self._roster.running
+        async with self._programs.without_program(session_id):
+            session = await self._manager.get_session(session_id)
+            if had_program and session.status == "terminated":
+                return session
+            return await self._manager.terminate_session(session_id)
 
     async def delete(self, session_id: str) -> None:
         """Delete a session; its program is ended first."""
-        if session_id in self._programs.running:
-            await self._programs.terminate(session_id)
-        await self._manager.delete_session(session_id)
-        self._programs.remove_files(session_id)
+        async with self._programs.without_program(session_id):
+            await self._manager.delete_session(session_id)
+            self._programs.remove_files(session_id)
+
+    async def delete_workspace(self, workspace_id: str, *, delete_sessions: bool) -> None:
+        """Delete a workspace; if its sessions go too, those with a program go as `delete` does it."""
+        for live in self._roster if delete_sessions else ():
+            with contextlib.suppress(SessionNotFound):  # deleted meanwhile
+                if (await self._manager.get_session(live.id)).workspace_id == workspace_id:
+                    await self.delete(live.id)
+        await self._manager.delete_workspace(workspace_id, delete_sessions)
+
+    async def stats(self) -> SessionStats:
+        """Count and measure, what runs included."""
+        return replace(
+            await self._manager.get_stats(),
+            live_sessions=len(self._roster.running),
+            scrollback_bytes=self._roster.budget.used_bytes,
+        )
 
     # What only programs have
 
@@ -101,28 +129,29 @@ class Sessions:
 
     async def attach(self, call: Call, q: SessionAttach) -> Attached:
         """Let the caller follow a session; its output comes after the answer."""
-        live = await self._programs.require(q.id)
-        self._programs.agents.renew(q.id, (q.env or {}).get("SSH_AUTH_SOCK"))
-        attachment, painting = live.attach(
-            call.connection,
-            cols=q.cols,
-            rows=q.rows,
-            read_only=q.read_only,
-            scrollback_lines=q.scrollback_lines or 0,
-        )
-        self._attached[attachment.id] = (live, attachment)
-        call.connection.on_close.append(lambda: self._forget(attachment.id))
-        call.afterwards(attachment.begin)
-        await self._programs.settle_status(live)
+        live = self._roster.shown(q.id) or await self._roster.require(q.id)
+        if not call.connection.is_open:
+            raise NotRunning("The client has gone")
+        if len(live.attachments) >= MAX_ATTACHMENTS:
+            raise Busy(f"Session {q.id} has {MAX_ATTACHMENTS} clients already", hint="Let one of them leave.")
+        if not q.read_only:
+            self._programs.agents.renew(q.id, (q.env or {}).get("SSH_AUTH_SOCK"))
+        attachment = live.attach(call.connection, cols=q.cols, rows=q.rows, read_only=q.read_only)
+        await self._roster.settle_status(live)
         session = self.view(await self._manager.get_session(q.id))
-        return Attached(attachment_id=attachment.id, session=session, repaint=painting.data)
+        painting = attachment.open(q.scrollback_lines or 0)
+        call.afterwards(attachment.begin)
+        return Attached(
+            attachment_id=attachment.id,
+            session=replace(session, cols=painting.cols, rows=painting.rows),
+            repaint=painting.data,
+        )
 
     async def leave(self, connection: Connection, attachment_id: str) -> None:
         """End one of the caller's attachments."""
         live, attachment = self._require(connection, attachment_id)
-        self._forget(attachment_id)
-        live.leave(attachment)
-        await self._programs.settle_status(live)
+        attachment.end()
+        await self._roster.settle_status(live)
 
     def type(self, connection: Connection, attachment_id: str, data: bytes) -> None:
         """Type into an attached session."""
@@ -138,50 +167,53 @@ class Sessions:
 
     async def send(self, session_id: str, data: bytes) -> None:
         """Type into a session without attaching."""
-        (await self._programs.require(session_id)).type(data)
+        (await self._roster.require(session_id)).type(data)
 
     async def screen(self, session_id: str, screen_format: ScreenFormat, *, scrollback: bool) -> Screen:
-        """Return a session's screen, as it is or as it was saved."""
-        live = self._programs.running.get(session_id)
+        """Return a session's screen, as it is or as it was last."""
+        live = self._roster.shown(session_id)
         if live is not None:
-            emulator = live.screen.emulator
-            return _screen(live.screen.render(screen_format, scrollback=scrollback), emulator, screen_format)
-        saved = await self._programs.saved_screen(session_id)
-        if saved is None:
-            raise SnapshotNotFound(f"Nothing of the screen of session {session_id} was ever saved")
-        data, emulator = await asyncio.to_thread(rendered, saved, screen_format, scrollback=scrollback)
+            data = live.screen.render(screen_format, scrollback=scrollback)
+            return _screen(data, live.screen.emulator, screen_format)
+        async with self._roster.lock(session_id):
+            emulator = await self._programs.screens.look(await self._manager.get_session(session_id))
         with emulator:
+            data = await asyncio.to_thread(emulator.screen, screen_format, scrollback=scrollback)
             return _screen(data, emulator, screen_format)
 
     async def wait(self, session_id: str, timeout_secs: float | None) -> Exit:
         """Wait until a session's program ends."""
-        live = self._programs.running.get(session_id)
+        live = self._roster.running.get(session_id)
         if live is None:
-            session = await self._manager.get_session(session_id)
-            if session.exit_code is None and session.exit_signal is None:
-                raise NotRunning(f"Session {session_id} has no program that runs here")
-            return Exit(exit_code=session.exit_code, exit_signal=session.exit_signal)
-        try:
-            async with asyncio.timeout(timeout_secs):
-                return await asyncio.shield(live.ended)
-        except TimeoutError as error:
-            raise RequestTimeout(f"The program of session {session_id} still runs after {timeout_secs} s") from error
+            return await self._last_exit(session_id)
+        either = (live.ended, self._programs.closing)
+        await asyncio.wait(either, timeout=timeout_secs, return_when=asyncio.FIRST_COMPLETED)
+        if live.ended.done():
+            return live.ended.result()
+        if self._programs.closing.done():
+            raise ShuttingDown("The daemon is shutting down; the program goes on", hint="Ask the next daemon.")
+        raise RequestTimeout(f"The program of session {session_id} still runs after {timeout_secs} s")
+
+    async def _last_exit(self, session_id: str) -> Exit:
+        """Return how the last program of a session has ended. Raises: SessionNotFound, NotRunning."""
+        unstored = self._programs.endings.end_of(session_id)
+        if unstored is not None:
+            return unstored
+        session = await self._manager.get_session(session_id)
+        if session.exit_code is None and session.exit_signal is None:
+            raise NotRunning(f"Session {session_id} has no program that runs here")
+        return Exit(exit_code=session.exit_code, exit_signal=session.exit_signal)
 
     async def signal(self, session_id: str, number: int) -> None:
         """Send a signal to a session's process group."""
-        await self._programs.signal(session_id, number)
+        await self._programs.endings.signal(session_id, number)
 
     def _require(self, connection: Connection, attachment_id: str) -> tuple[LiveSession, Attachment]:
-        live, attachment = self._attached.get(attachment_id, (None, None))
+        live = self._roster.shown(attachment_id.partition("/")[0])
+        attachment = None if live is None else live.attachments.get(attachment_id)
         if live is None or attachment is None or attachment.connection is not connection:
-            raise NotRunning("No attachment of this connection has this id", hint="Attach again.")
-        if attachment_id not in live.attachments:
-            self._forget(attachment_id)
-            raise NotRunning("The attachment has ended", hint="Attach again.")
+            raise NotRunning("No attachment of this connection has this id, or it has ended", hint="Attach again.")
         return live, attachment
-
-    def _forget(self, attachment_id: str) -> None:
-        self._attached.pop(attachment_id, None)
 
 
 def _screen(data: bytes, emulator: Emulator, screen_format: ScreenFormat) -> Screen:
