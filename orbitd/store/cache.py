@@ -47,6 +47,8 @@ class Shelf(Generic[T]):
     Rows are put in as they are and read when they are first asked for: a daemon that
     starts with ten thousand sessions is ready as soon as one that starts with none.
 
+    `changes` counts what was put in or taken out: what was made at another count is outdated.
+
     Args:
         rows: From the database, in order; each begins with seq, id and name.
         read: Makes an item of a row.
@@ -58,6 +60,7 @@ class Shelf(Generic[T]):
         self._by_name: dict[str, str] = {row[2]: row[1] for row in rows if row[2] is not None}
         self._by_seq: dict[int, str] = {row[0]: row[1] for row in rows}
         self._order: list[int] = list(self._by_seq)
+        self.changes = 0
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -91,6 +94,7 @@ class Shelf(Generic[T]):
 
     def put(self, stored: Stored[T]) -> None:
         """Add an item, or replace the one with its id."""
+        self.changes += 1
         item_id = stored.item.id
         old = self.stored(item_id)
         if old is None:
@@ -107,6 +111,7 @@ class Shelf(Generic[T]):
         old = self.stored(item_id)
         if old is None:
             return
+        self.changes += 1
         del self._by_id[item_id]
         self._forget_name(old.item)
         del self._by_seq[old.seq]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import sqlite3
 import weakref
@@ -30,8 +29,6 @@ from protocol.types import Session
 T = TypeVar("T")
 R = TypeVar("R")
 
-_log = logging.getLogger(__name__)
-
 _THREADS = min(4, os.cpu_count() or 1)
 _LIVE = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE status != 'terminated' ORDER BY seq"  # noqa: S608  # ours
 _WORKSPACES = f"SELECT {WORKSPACE_COLUMNS} FROM workspaces ORDER BY seq"  # noqa: S608  # ours
@@ -53,6 +50,7 @@ class Core:
         self.writer = writer
         self.cache = cache
         self.last_auto_save_at = last_auto_save_at
+        self.first_page: tuple[tuple[int, int | None], list[Session], str | None] | None = None
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="orbit-store")
         assert writer.identity is not None
         self.identity = writer.identity

@@ -112,6 +112,8 @@ class SessionMethods:
             raise InvalidParams(f"`status` knows {', '.join(sorted(_ALL))}")
         if workspace_id is not None and self._core.cache.workspaces.get(workspace_id) is None:
             raise lookup.no_workspace(workspace_id)
+        if wanted == _LIVE and session_type is None and workspace_id is None and cursor is None:
+            return self._first_page(limit)
         start = pages.after(cursor)
         found: Iterable[Stored[Session]]
         if wanted <= _LIVE:
@@ -158,6 +160,14 @@ class SessionMethods:
         if touched is not None:
             return touched
         return await self._core.change_session(partial(sessions.touch, session_id=session_id, moment=moment))
+
+    def _first_page(self, limit: int | None) -> SessionPage:
+        """Return the first page of all that is alive: made anew after a change, since clients ask for it often."""
+        shelf, kept = self._core.cache.sessions, self._core.first_page
+        key = (shelf.changes, limit)
+        if kept is None or kept[0] != key:
+            kept = self._core.first_page = (key, *pages.cut(shelf.after(0), limit, pages.session_bytes))
+        return SessionPage(sessions=kept[1].copy(), next_cursor=kept[2])
 
     def _live(
         self, start: int, wanted: frozenset[str], session_type: str | None, workspace_id: str | None
