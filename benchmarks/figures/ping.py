@@ -2,14 +2,14 @@
 
 Baseline: a server in a process of its own, on the same kind of event loop, whose whole
 protocol is `transport.write(data)` in `data_received`; it gets the very line that the
-daemon gets. One blocking client asks both by turns.
+daemon gets. One blocking client asks both by turns; all are kept on one processor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.bench import HERE, ORBITD, Bench, served, socket_of
+from benchmarks.bench import HERE, ORBITD, Bench, on_one_processor, served, socket_of
 from benchmarks.client import LineClient, request
 from benchmarks.results import Bar, Outcome, Result, summary
 from benchmarks.rounds import by_turns
@@ -19,11 +19,12 @@ ECHO = (str(HERE / "echo.py"),)
 
 def run(bench: Bench) -> Sequence[Outcome]:
     """Measure the figure."""
-    count, rounds = bench.amount(1_000, 20), bench.amount(15, 2)
+    count, rounds = bench.amount(250, 20), bench.amount(80, 2)
     line = request("daemon.ping")
     home, echo_home = bench.new_home(), bench.new_home()
     echo_path = echo_home / "echo"
     with (
+        on_one_processor(),
         served(home, ORBITD),
         served(echo_home, ECHO, str(echo_path)),
         LineClient(socket_of(home)) as daemon,
