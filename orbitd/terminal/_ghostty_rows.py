@@ -89,21 +89,18 @@ class RowReader:
         iterator = lib.GHOSTTY_RENDER_STATE_DATA_ROW_ITERATOR
         self._library.check(lib.ghostty_render_state_get(state, iterator, self._iterator), "reading rows")
 
-    def halves(self, cols: int, rows: int) -> list[int]:
-        """Return the rows of the screen whose last cell is the first half of a wide character."""
-        lib, check, layout = self._library.lib, self._library.check, self._layout
-        check(lib.ghostty_render_state_update(self._state[0], self._terminal), "reading the screen")
-        check(
-            lib.ghostty_render_state_get(self._state[0], lib.GHOSTTY_RENDER_STATE_DATA_ROW_ITERATOR, self._iterator),
-            "rows",
-        )
-        found = []
+    def halves(self, rows: int) -> Iterator[tuple[int, int]]:
+        """Yield row and column of every cell on the screen that is one half of a wide character without the other."""
+        lib, layout = self._library.lib, self._layout
+        wide, tail = lib.GHOSTTY_CELL_WIDE_WIDE << layout.wide_shift, layout.tail << layout.wide_shift
+        self._look()
         for row in range(rows):
             lib.ghostty_render_state_row_iterator_next(self._iterator[0])
             self._get(lib.GHOSTTY_RENDER_STATE_ROW_DATA_CELLS_RAW, self._view)
-            if (self._view[0].ptr[cols - 1] & layout.wide) >> layout.wide_shift == lib.GHOSTTY_CELL_WIDE_WIDE:
-                found.append(row)
-        return found
+            widths = [cell & layout.wide for cell in self._library.ffi.unpack(self._view[0].ptr, self._view[0].len)]
+            for column, (left, here, right) in enumerate(zip([0, *widths], widths, [*widths[1:], 0], strict=False)):
+                if (here == wide and right != tail) or (here == tail and left != wide):
+                    yield row, column
 
     def _scroll(self, tag: int, row: int) -> None:
         where = self._library.ffi.new("OrbitScroll *")

@@ -138,7 +138,8 @@ class Terminal:
                 orders.append("\x1b[?1047h\x1b[?1047l")
         elif narrowed:
             with RowReader(self.library, self.pointer) as reader:
-                orders += [f"{cup(half, last)}\x1b[X" for half in reader.halves(*self.size)]
+                # A protected cell is not erased, only overwritten.
+                orders += [f"{cup(*place)} {cup(*place)}\x1b[X" for place in reader.halves(self.number("ROWS"))]
         if (orders and self.alternate) or (self.flag("CURSOR_PENDING_WRAP") and column < last):
             orders.append(cup(row, column))  # this also ends a pending wrap, which only the last column may have
         if orders:

@@ -163,7 +163,7 @@ def test_the_envelope_keeps_the_journal_position() -> None:
 
 def test_a_wide_character_that_a_narrower_window_cuts_can_be_saved() -> None:
     """Libghostty cannot encode half a character, which an alternate screen that gets narrower would leave."""
-    for enter in (b"\x1b[?1049h", b"\x1b[?47h", b"\x1b[?7l"):
+    for enter in (b"\x1b[?1049h", b"\x1b[?47h", b"\x1b[?7l", b"\x1b[?47h\x1bV"):
         for leave in (b"", b"\x1b[?1049l", b"\x1b[?47l"):
             with Emulator(10, 3) as emulator:
                 emulator.feed(enter + "12345678你".encode() + leave)
@@ -172,3 +172,14 @@ def test_a_wide_character_that_a_narrower_window_cuts_can_be_saved() -> None:
                 emulator.resize(30, 3)
                 with Emulator.decode(emulator.encode()) as copy:
                     assert copy.dump() == emulator.dump()
+
+
+def test_a_cut_wide_character_is_mended_once_a_half_read_sequence_has_ended() -> None:
+    """What a narrower window cuts in the middle of a sequence is put right behind it, wherever it stands by then."""
+    with Emulator(10, 3) as emulator:
+        emulator.feed("\x1b[?1049h12345678你\x1b[2".encode())
+        emulator.resize(9, 3)
+        emulator.resize(30, 3)
+        emulator.feed(b"Jtext")
+        with Emulator.decode(emulator.encode()) as copy:
+            assert copy.dump() == emulator.dump()
