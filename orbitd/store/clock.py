@@ -15,7 +15,7 @@ def now() -> datetime:
 def to_text(moment: datetime) -> str:
     """Write a moment in the fixed width that sorts. Raises: InvalidParams."""
     try:
-        utc = moment.astimezone(UTC)
+        utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
     except OverflowError as error:
         raise InvalidParams(f"{moment.isoformat()} is in no year from 1 to 9999 of UTC") from error
     return utc.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"

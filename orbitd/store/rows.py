@@ -72,12 +72,13 @@ def session_of(row: Row) -> Stored[Session]:
 
 def session_values(session: Session) -> Row:
     """Return what SESSION_COLUMNS hold for a session, but for seq."""
+    created_at = to_text(session.created_at)
     return (
         session.id,
         session.name,
         session.session_type,
-        to_text(session.created_at),
-        to_text(session.last_active),
+        created_at,
+        created_at if session.last_active is session.created_at else to_text(session.last_active),
         session.status,
         to_json(session.config),
         session.workspace_id,
