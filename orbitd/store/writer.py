@@ -209,12 +209,10 @@ class Writer:
 
 
 def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(None)
-    else:
+    if error is not None and not future.done():
         future.set_exception(error)
+    elif not future.done():
+        future.set_result(None)
 
 
 def _groups(jobs: list[_Job]) -> list[list[_Job]]:
