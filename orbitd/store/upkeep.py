@@ -116,8 +116,16 @@ def vacuum(connection: sqlite3.Connection, pages: int) -> Change[int]:
 
 
 def checkpoint(connection: sqlite3.Connection) -> None:
-    """Fold the WAL into the database and shorten both files; outside any transaction."""
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    """Fold the WAL into the database and shorten both files; outside any transaction.
+
+    Nobody is waited for: beside a reader that stays, as a replicator does, the files are shortened another time.
+    """
+    (patience,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    connection.execute("PRAGMA busy_timeout = 0").fetchall()
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {patience:d}").fetchall()
 
 
 def database_bytes(connection: sqlite3.Connection) -> int:
