@@ -41,7 +41,7 @@ def run(bench: Bench) -> Sequence[Outcome]:
         if find("tmux"):
             commands[TMUX] = stack.enter_context(tmux_server(bench.new_home(), SESSIONS))
         measures = {name: partial(run_time, command, environment(home)) for name, command in commands.items()}
-        found = by_turns(measures, bench.amount(25, 1))
+        found = by_turns(measures, bench.amount(25, 1), warm_up=bench.amount(1, 0))
     return _results({name: summary(name, "ms", series) for name, series in found.items()}, commands)
 
 

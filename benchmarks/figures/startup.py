@@ -44,7 +44,11 @@ def run(bench: Bench) -> Sequence[Outcome]:
     with served(full, ORBITD), LineClient(socket_of(full)) as client:
         stats = client.call("stats.get")
         assert (stats["total_sessions"], stats["total_snapshots"]) == (sessions, sessions * SNAPSHOTS_EACH)
-    found = by_turns({"full": lambda: start_time(full), "empty": lambda: start_time(empty)}, bench.amount(15, 1))
+    found = by_turns(
+        {"full": lambda: start_time(full), "empty": lambda: start_time(empty)},
+        bench.amount(15, 1),
+        warm_up=bench.amount(1, 0),
+    )
     name = f"ready, {sessions:,} sessions and {sessions * SNAPSHOTS_EACH:,} snapshots"
     return [
         Result(
