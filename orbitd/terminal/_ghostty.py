@@ -163,7 +163,7 @@ class Library:
         call = self.lib.ghostty_snapshot_encode_alloc
         result, data = self._allocated(lambda pointer, size: call(terminal, self.ffi.NULL, pointer, size))
         if result == -2:
-            raise StateBusy("a control string of more than 16 MiB is under way")
+            raise StateBusy("the terminal cannot be saved just now: what it is in the middle of is too long")
         self.check(result, "encoding a snapshot")
         return data
 

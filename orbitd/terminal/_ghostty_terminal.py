@@ -15,6 +15,8 @@ from orbitd.terminal.model import Cursor, Rgb, Row, TerminalError
 _SHAPES = {"BLOCK": (1, 2), "UNDERLINE": (3, 4), "BAR": (5, 6), "BLOCK_HOLLOW": (0, 0)}
 _CELL_PIXELS = (8, 16)
 _PALETTE_SIZE = 256
+_ANSI = 1 << 15
+_INSERT = 4 | _ANSI
 _ORIGIN, _WRAPAROUND, _MARGINS, _GRAPHEME_CLUSTERS = 6, 7, 69, 2027
 _CLUSTERS = b"2027"
 _CLUSTERS_SET = re.compile(rb"2027[^@-~]*h")
@@ -143,10 +145,12 @@ class Terminal:
         if (orders and self.alternate) or (self.flag("CURSOR_PENDING_WRAP") and column < last):
             orders.append(cup(row, column))  # this also ends a pending wrap, which only the last column may have
         if orders:
-            origin = self.mode(_ORIGIN)
-            self._set_mode(_ORIGIN, on=False)
+            disturbing = [mode for mode in (_ORIGIN, _INSERT) if self.mode(mode)]
+            for mode in disturbing:
+                self._set_mode(mode, on=False)
             self._write(memoryview("".join(orders).encode()))
-            self._set_mode(_ORIGIN, on=origin)
+            for mode in disturbing:
+                self._set_mode(mode, on=True)
 
     def _set_mode(self, number: int, *, on: bool) -> None:
         self.library.set_option(
@@ -185,7 +189,7 @@ class Terminal:
         return bytes(self.library.ffi.buffer(string.ptr, string.len)).decode("utf-8", "replace") if string.len else ""
 
     def mode(self, number: int, *, ansi: bool = False) -> bool:
-        config = self.library.ffi.new("GhosttyTerminalModeConfig *", {"mode": number | (ansi << 15), "value": False})
+        config = self.library.ffi.new("GhosttyTerminalModeConfig *", {"mode": number | ansi * _ANSI, "value": False})
         key = self.library.lib.GHOSTTY_TERMINAL_DATA_MODE
         self.library.check(self.library.lib.ghostty_terminal_get(self.pointer, key, config), f"mode {number}")
         return bool(config.value)

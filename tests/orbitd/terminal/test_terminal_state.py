@@ -177,7 +177,7 @@ def test_a_wide_character_that_a_narrower_window_cuts_can_be_saved() -> None:
 def test_a_cut_wide_character_is_mended_once_a_half_read_sequence_has_ended() -> None:
     """What a narrower window cuts in the middle of a sequence is put right behind it, wherever it stands by then."""
     with Emulator(10, 3) as emulator:
-        emulator.feed("\x1b[?1049h12345678你\x1b[2".encode())
+        emulator.feed("\x1b[?1049h\x1b[4h12345678你\x1b[2".encode())
         emulator.resize(9, 3)
         emulator.resize(30, 3)
         emulator.feed(b"Jtext")
