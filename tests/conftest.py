@@ -24,8 +24,7 @@ def stopped_daemon(home: Path) -> Iterator[DaemonProcess]:
     """A daemon that has not been started yet."""
     daemon = DaemonProcess(home)
     yield daemon
-    if daemon.process is not None:
-        daemon.kill()
+    daemon.end()
 
 
 @pytest.fixture

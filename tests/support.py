@@ -6,6 +6,7 @@ on the daemon's ready pipe, an end on the process, an answer on the socket.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,6 +16,8 @@ import sys
 from collections import deque
 from pathlib import Path
 from typing import Any
+
+from keeper_support import KeeperProcess
 
 WAIT_SECS = 20.0
 
@@ -175,3 +178,14 @@ class DaemonProcess:
     def restart(self) -> DaemonProcess:
         self.stop()
         return self.start()
+
+    def end_keeper(self) -> None:
+        """Kill the keeper, if there is one, and every program that it has, as a reboot does."""
+        with contextlib.suppress(EOFError):  # it was about to end by itself
+            KeeperProcess(f"{self.database_path}.keeper").kill()
+
+    def end(self) -> None:
+        """Leave nothing behind: kill the daemon, and the keeper of its programs."""
+        if self.process is not None:
+            self.kill()
+            self.end_keeper()
