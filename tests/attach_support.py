@@ -24,6 +24,10 @@ from support import WAIT_SECS
 
 from orbitd.terminal.emulator import Emulator
 
+SHELL = ("bash", "--norc", "--noprofile")
+RUN_SHELL = ("session", "run", "--name", "web", "--", *SHELL)
+DETACH = b"\x1c"
+
 
 class Window:
     """A terminal window with one orbitctl in it.
@@ -126,3 +130,9 @@ class Window:
         finally:
             os.close(ending)
         return self.process.wait(WAIT_SECS)
+
+
+def settled(window: Window) -> None:
+    """Wait until the shell has heard us: from then on, what is typed arrives."""
+    window.type("echo re''ady\r")
+    window.until("ready\r\n")

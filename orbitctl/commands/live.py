@@ -50,7 +50,7 @@ off. ORBITCTL_DETACH_KEY changes the default. A daemon that restarts is waited f
 @click.option("-r", "--read-only", is_flag=True, help="Only look: type nothing, change no size.")
 @click.option("--detach-key", metavar="KEY", envvar="ORBITCTL_DETACH_KEY", help="The keys that detach [C-\\].")
 @click.option(
-    "--scrollback", type=click.IntRange(0, 1_000_000), metavar="N", help="Lines of history for this terminal [1000]."
+    "--scrollback", type=click.IntRange(0, 1_000_000), metavar="N", help="Lines of history for this terminal [200]."
 )
 @click.pass_context
 def attach(ctx: click.Context, session: str, read_only: bool, detach_key: str | None, scrollback: int | None) -> None:
@@ -192,7 +192,8 @@ def wait(app: App, session: str) -> None:
 def signal(app: App, session: str, signal: str) -> None:
     """Send a signal to a session's programs.
 
-    By name: TERM, INT, HUP, KILL, USR1 and so on."""
+    By name: TERM, INT, HUP, KILL, USR1 and so on.
+    """
     name = signal.upper()
     if name not in v.SIGNALS and f"SIG{name}" not in v.SIGNALS:
         raise click.UsageError(f"{signal!r} is no signal; TERM, INT and HUP are, for example")

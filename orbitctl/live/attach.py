@@ -277,8 +277,8 @@ class Attachment:
     def _look_for_the_daemon(self, comeback: Comeback, now: float) -> None:
         comeback.check(now)
         if comeback.is_worth_a_word(now):
-            self._typing.forget()
-            self._terminal.write(notice(f"orbitd has gone; waiting for it. {self._wish.detach_key.hint}"))
+            words = f"orbitd has gone; waiting for it, and keys are lost. {self._wish.detach_key.hint}"
+            self._terminal.write(notice(words))
         if self._link is None and (stream := comeback.attempt(now)) is not None:
             self._link = Link(stream)
             self._attach()

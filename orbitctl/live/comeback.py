@@ -17,7 +17,7 @@ from orbitctl.transport import Stream, Unreachable
 PATIENCE_SECONDS = 60.0
 QUIET_SECONDS = 1.0
 """How long a wait is not worth a word."""
-_SUPERVISOR_SECONDS = 0.3
+_SUPERVISOR_SECONDS = 0.1
 _FIRST_DELAY, _LONGEST_DELAY = 0.02, 0.5
 
 

@@ -2,7 +2,8 @@ r"""Finds the detach key in what a user types, sans I/O: bytes in, bytes for the
 
 A key may be a sequence (`C-a d`). What could become it is held back: the first keys of the
 sequence until the next key tells, the first bytes of one key's sequence until `flush`, which is
-called a moment later. A lone ESC is never held, so that Escape is as quick as ever.
+called a moment later. A lone ESC is not held, so that Escape is as quick as ever; where the rest
+of a sequence follows it after all, the sequence is still seen.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import re
 from orbitctl.live.keys import Key, is_no_press, parse_key
 
 DEFAULT_DETACH_KEY = "C-\\"
+LONGEST_KEY = 32
+"""Bytes of the longest sequence that a key may send."""
 HOLD_SECONDS = 0.05
 """How long the bytes of one key may be apart."""
 
@@ -30,7 +33,7 @@ class DetachKey:
         if not names and text.lower() != "none":
             raise ValueError("the detach key is empty; `none` turns it off")
         if self.keys and not (self.keys[0].modifiers & ~1 or self.keys[0].plain < b" "):
-            raise ValueError(f"{names[0]!r} is needed for typing; begin with Ctrl or Alt, as in C-a d")
+            raise ValueError(f"{names[0]!r} is a key for typing; begin with Ctrl or Alt, as in C-a d")
         if self.keys and self.keys[0].plain == b"\x1b":
             raise ValueError("every arrow and function key begins with Escape; take another key")
 
@@ -54,6 +57,8 @@ class KeyFilter:
         self._matched = 0
         self._held = b""
         self._partial = b""
+        self._is_escape_sent = False  # the last byte that went through is ESC
+        self._is_ahead = False  # the first byte of what is looked at, ESC, has gone through already
 
     @property
     def is_waiting(self) -> bool:
@@ -62,22 +67,40 @@ class KeyFilter:
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
         """Take what was typed; return what goes to the program, and whether the detach key is complete."""
+        if self._is_escape_sent and data.startswith(b"["):
+            data, self._is_ahead, self._is_escape_sent = b"\x1b" + data, True, False
         data, self._partial = self._partial + data, b""
         if not self._keys or not (self._held or any(trigger in data for trigger in self._triggers)):
-            return data, False
+            return self._through(data), False
         passed = bytearray()
         for token in self._tokens.findall(data):
-            if (token.startswith(b"\x1b[") and len(token) < 20 and not 0x40 <= token[-1] < 0x7F) or token == b"\x1b[":
+            if self._is_partial(token):
                 self._partial = token
             elif self._take(token, passed):
-                return bytes(passed), True
-        return bytes(passed), False
+                return self._through(bytes(passed)), True
+        return self._through(bytes(passed)), False
 
     def flush(self) -> bytes:
         """Return what was held of one key, whose rest has not come."""
         partial, self._partial = self._partial, b""
         held, self._held, self._matched = self._held, b"", 0
-        return held + partial
+        return self._through(held + partial)
+
+    def _through(self, data: bytes) -> bytes:
+        """Let bytes through, but for an ESC that has gone ahead."""
+        if data:
+            if self._is_ahead:
+                data, self._is_ahead = data[1:], False
+            self._is_escape_sent = data.endswith(b"\x1b")
+        return data
+
+    def _is_partial(self, token: bytes) -> bool:
+        """Tell whether more of one key may follow: a final byte ends a control sequence (ECMA-48, 5.4)."""
+        if token == b"\x1b":
+            return self._matched > 0
+        if not token.startswith(b"\x1b[") or len(token) > LONGEST_KEY:
+            return False
+        return token == b"\x1b[" or not 0x40 <= token[-1] < 0x7F
 
     def _take(self, token: bytes, passed: bytearray) -> bool:
         """Look at one key; return whether it completes the sequence."""

@@ -13,12 +13,13 @@ _OURS = ("ORBITCTL_", "ORBITD_", "_ORBITCTL_")
 
 
 def start_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what a program is to find; what is not UTF-8 cannot be sent."""
-    return {
+    """Return what a program is to find; what is not UTF-8 cannot be sent. A shell in there is the outermost."""
+    found = {
         name: value
         for name, value in environ.items()
         if name not in NOT_SENT and not name.startswith(_OURS) and _is_text(name) and _is_text(value)
     }
+    return {**found, "SHLVL": "0"}
 
 
 def attach_environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -169,16 +169,22 @@ class Terminal:
         if self._is_shown:
             self._pending.clear()
             new_line = b"" if self._last == b"\n" else b"\r\n"
-            self._write_out(RESTORE + (RESTORE_COLORS if self._has_colors else b"") + new_line + b"\x1b[J")
+            data = RESTORE + (RESTORE_COLORS if self._has_colors else b"") + new_line + b"\x1b[J"
+            if not self._write_out(data):  # it is frozen: what it has not read yet makes room for this
+                with contextlib.suppress(termios.error):
+                    termios.tcflush(self.output_fd, termios.TCOFLUSH)
+                self._write_out(data)
             self._is_shown = False
         with contextlib.suppress(termios.error):
             termios.tcsetattr(self.input_fd, termios.TCSANOW, self._saved)
 
-    def _write_out(self, data: bytes) -> None:
+    def _write_out(self, data: bytes) -> bool:
+        """Write all of `data`; return False where the terminal does not take it in time."""
         deadline = time.monotonic() + GIVE_BACK_SECONDS
         with contextlib.suppress(OSError):
             while data and select.select([], [self.output_fd], [], max(0.0, deadline - time.monotonic()))[1]:
                 data = data[os.write(self.output_fd, data) :]
+        return not data
 
 
 def _reopened(descriptor: int, flags: int) -> int:

@@ -49,10 +49,6 @@ class Typing:
         """Keep what is typed until `begin`; a piece that was not answered may have been typed."""
         self._link, self._request_id, self._piece, self.retry_at = None, None, b"", None
 
-    def forget(self) -> None:
-        """Drop what waits: the user knows by now that nobody listens."""
-        self._waiting.clear()
-
     def type(self, data: bytes) -> None:
         """Take what was typed. Raises: LinkLost."""
         self._waiting += data

@@ -47,7 +47,9 @@ def test_errors_are_coloured_on_a_terminal_only(ctl: Orbitctl) -> None:
 
 def test_an_empty_list_says_what_to_do(ctl: Orbitctl) -> None:
     """On a terminal an empty list tells how to make the first."""
-    assert ctl.on_terminal("session", "list").lines == ["no sessions; `orbitctl session run` starts one, `orbitctl session create` records one"]
+    assert ctl.on_terminal("session", "list").lines == [
+        "no sessions; `orbitctl session run` starts one, `orbitctl session create` records one"
+    ]
     assert "orbitctl workspace create" in ctl.on_terminal("workspace", "list").text
 
 
