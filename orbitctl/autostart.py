@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from orbitctl.failures import Exit, Failure
+from orbitctl.folders import make_private
 from orbitctl.locate import CONFIG_VARIABLE, SOCKET_VARIABLE, Place
 from orbitctl.output import Output
 from orbitctl.transport import UnixStream, Unreachable
@@ -41,7 +42,8 @@ def start(place: Place, timeout: float, out: Output) -> UnixStream:
     """
     state = place.resolved.state_folder
     try:
-        os.makedirs(state, mode=0o700, exist_ok=True)
+        make_private(state)
+        _require_private(state)
         return _started(place, state, timeout, out)
     except OSError as error:
         raise Failure(
@@ -49,6 +51,15 @@ def start(place: Place, timeout: float, out: Output) -> UnixStream:
             Exit.UNREACHABLE,
             hint="`orbitctl doctor` looks at the folders.",
         ) from error
+
+
+def _require_private(state: str) -> None:
+    """Refuse to put log and lock where others could reach. Raises: Failure."""
+    from orbitctl import health
+
+    found = health.folder("state folder", state)
+    if found.state == "fail":
+        raise Failure(f"cannot start orbitd: {found.message}", Exit.UNREACHABLE, hint=found.remedy)
 
 
 def _started(place: Place, state: str, timeout: float, out: Output) -> UnixStream:

@@ -16,6 +16,7 @@ from typing import Literal
 
 from orbitctl.autostart import command, log_path
 from orbitctl.failures import Failure
+from orbitctl.folders import make_private
 from orbitctl.locate import SOCKET_VARIABLE, Place
 from protocol.paths import expand
 
@@ -163,7 +164,7 @@ def write(unit: Unit) -> bool:
     if read(unit.path) == unit.text:
         return False
     folder = os.path.dirname(unit.path)
-    os.makedirs(folder, exist_ok=True)
+    make_private(folder)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{unit.name}.", dir=folder)
     try:
         with open(descriptor, "w", encoding="utf-8") as file:

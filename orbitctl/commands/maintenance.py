@@ -11,6 +11,7 @@ import click
 from orbitctl.app import App
 from orbitctl.arguments import WHEN
 from orbitctl.failures import Exit
+from orbitctl.folders import make_private
 from orbitctl.lazy import LazyGroup
 from orbitctl.text import plural, size
 from protocol import methods as m
@@ -130,7 +131,7 @@ def _default_backup(app: App) -> str:
     database = app.call(m.DAEMON_INFO, p.Params()).database_path
     folder = os.path.join(os.path.dirname(database), "backups")
     with contextlib.suppress(OSError):  # where it cannot be made, the daemon says what is wrong
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        make_private(folder)
     name = f"manual-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db"
     return os.path.join(folder, name)
 

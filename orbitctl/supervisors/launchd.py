@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 
 from orbitctl.failures import Failure
+from orbitctl.folders import make_private
 from orbitctl.supervisors.base import UnitStatus, must, run
 from orbitctl.units import LABEL, Installation, Unit, read, render_plist, state_of
 
@@ -104,7 +105,7 @@ class Launchd:
         """Make what launchd does not: the folders of socket and log, for the user alone."""
         for path in (self._value("Sockets", "orbitd", "SockPathName"), self._value("StandardErrorPath")):
             if path:
-                os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+                make_private(os.path.dirname(path))
 
     def _is_loaded(self) -> bool:
         return run(["launchctl", "print", self._target], self._environ).returncode == 0

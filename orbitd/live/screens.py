@@ -39,6 +39,7 @@ class Screens:
 
     async def open(self, session: Session) -> LiveScreen:
         """Return a session's last screen, or an empty one, to go on with."""
+        private_folder(os.path.dirname(self._folder))  # whoever could write there could replace the other
         private_folder(self._folder)
         saved = await self._newest(session.id)
         opened = await asyncio.to_thread(open_screen, self._journal(session.id), saved, self._wanted(session))

@@ -121,7 +121,8 @@ def test_a_state_folder_that_cannot_be_used_is_told(lonely: Orbitctl, obstacle: 
         (folder / "orbit" / "start.lock").symlink_to("/nowhere")
     ended = lonely("session", "list")
     assert ended.code == 3
-    assert f"cannot start orbitd: {'File exists' if obstacle == 'folder' else 'Too many levels'}" in ended.err
+    named = f"{folder / 'orbit'} is no folder" if obstacle == "folder" else "Too many levels"
+    assert f"cannot start orbitd: {named}" in ended.err
 
 
 def test_the_turn_of_another_client_is_waited_for_only_so_long(lonely: Orbitctl) -> None:
