@@ -22,7 +22,7 @@ from orbitd.backups import Backups
 from orbitd.condition import Condition
 from orbitd.connection import MAX_IN_FLIGHT, Call
 from orbitd.dispatch import MAX_BATCH, Dispatcher, Handlers
-from orbitd.folders import private_folder
+from orbitd.folders import private_folder, refuse_link
 from orbitd.handlers import add_daemon_handlers, add_store_handlers
 from orbitd.live.programs import Memory, Places, Programs
 from orbitd.live.restoring import restore
@@ -83,6 +83,7 @@ class Daemon:
             OrbitError: The store cannot be opened.
         """
         private_folder(os.path.dirname(self._resolved.database_path))
+        refuse_link(self._resolved.database_path)
         with (
             database_lock(self._resolved.database_path, self._resolved.socket_path),
             _listening(self._supervision, self._resolved.socket_path) as listeners,

@@ -57,6 +57,16 @@ def _make(path: str) -> None:
         os.close(descriptor)
 
 
+def refuse_link(path: str) -> None:
+    """Refuse a database that is a symbolic link: one lock would lie beside the link and another beside the file.
+
+    Raises:
+        UnsafeFolder: It is one.
+    """
+    if os.path.islink(path):
+        raise UnsafeFolder(f"{path} is a symbolic link; name the file itself")
+
+
 def check_private(path: str) -> None:
     """Refuse a folder that somebody else could reach into.
 

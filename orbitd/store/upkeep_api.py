@@ -154,6 +154,8 @@ def _backup(connection: sqlite3.Connection, live: str, path: str) -> int:
         raise InvalidParams(f"`path` must name a file in a folder that exists, from the root on; {path} does not")
     if target in {live + suffix for suffix in ("", ".lock", *SIDE_FILES)} or _same_file(target, live):
         raise InvalidParams(f"`path` is the database itself: {path}")
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise InvalidParams(f"`path` is no file, and is not replaced: {path}")
     return backup.write(connection, target)
 
 
