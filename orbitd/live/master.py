@@ -21,6 +21,7 @@ from protocol.errors import Busy
 READ_BUDGET = 64 * 1024
 READ_SIZE = 16 * 1024  # Linux gives at most 4 KiB at a time, macOS 1 KiB; both may change
 MAX_UNWRITTEN_BYTES = 1024 * 1024
+HUNG_UP_SECS = 1.0
 
 
 class Master:
@@ -42,19 +43,19 @@ class Master:
         self._unwritten = bytearray()
         self._loop = asyncio.get_running_loop()
         self._reading = False
+        self._paused = True
+        self._hung_up = False
         self._closed = False
 
     def resume(self) -> None:
         """Read from now on."""
-        if not self._closed and not self._reading:
-            self._reading = True
-            self._loop.add_reader(self._descriptor, self._readable)
+        self._paused = False
+        self._set_tap()
 
     def pause(self) -> None:
         """Read no more until `resume`; the program is held back once the kernel's buffer is full."""
-        if self._reading:
-            self._reading = False
-            self._loop.remove_reader(self._descriptor)
+        self._paused = True
+        self._set_tap()
 
     def write(self, data: bytes) -> None:
         """Type into the program.
@@ -90,18 +91,31 @@ class Master:
     def close(self) -> None:
         """Let go of the terminal; the program goes on, since the keeper has it too."""
         if not self._closed:
-            self.pause()
+            self._closed = True
+            self._set_tap()
             if self._unwritten:
                 self._loop.remove_writer(self._descriptor)
-            self._closed = True
             os.close(self._descriptor)
 
     def _readable(self) -> None:
         data, hung_up = self._read(READ_BUDGET)
         if data:
             self._on_output(data)
-        if hung_up:  # no program has the terminal open; the keeper tells when the session's own has ended
-            self.pause()
+        if hung_up:  # no program has the terminal open; it may open /dev/tty again, and nothing tells of that
+            self._set_hung_up(True)
+            self._loop.call_later(HUNG_UP_SECS, self._set_hung_up, False)
+
+    def _set_hung_up(self, hung_up: bool) -> None:
+        self._hung_up = hung_up
+        self._set_tap()
+
+    def _set_tap(self) -> None:
+        wanted = not (self._paused or self._hung_up or self._closed)
+        if wanted and not self._reading:
+            self._loop.add_reader(self._descriptor, self._readable)
+        elif self._reading and not wanted:
+            self._loop.remove_reader(self._descriptor)
+        self._reading = wanted
 
     def _read(self, budget: int) -> tuple[bytes, bool]:
         """Return what is there, up to about `budget` bytes, and whether that is all there will be."""

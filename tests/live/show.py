@@ -18,7 +18,7 @@ def true_colour() -> str:
 def characters() -> str:
     return "\r\n".join(
         (
-            "wide: 漢字かな交じり文 한국어 ｆｕｌｌ",
+            "wide: 漢字かな交じり文 한국어 \uff46\uff55\uff4c\uff4c",
             "combining: e\u0301 a\u0308\u0323 o\u0302\u0301 \u0915\u094d\u0937 Z\u0351\u036b\u0343",
             "emoji: 😀 👍🏽 👨‍👩‍👧 🇩🇪 ❤️ ☃ 1️⃣",
             "right to left: שלום עולם مرحبا بالعالم",
