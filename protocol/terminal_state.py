@@ -20,20 +20,26 @@ _TABS_AND_SHAPE = "\x1b[?5W\x1b[0 q"
 _MODES = _ANSI_MODES + "".join(
     [*(f"\x1b[?{number}l" for number in _MODES_OFF), *(f"\x1b[?{number}h" for number in _MODES_ON)]
 )
+_WHEEL = "\x1b[?1007r"  # its default is the user's own business: ENTER has saved it
 _SAVE_CURSOR, _RESTORE_CURSOR = "\x1b7", "\x1b8"
+
+_KNOWN = f"{_LEAVE_ALTERNATE}{_MARGINS}{_PEN}{_TABS_AND_SHAPE}{_MODES}{_WHEEL}"
 
 ENTER = b"\x1b[22;0t\x1b[?1007s"
 """Sent once when a client begins: its title and its wheel mode are put aside."""
 
-RESET = f"{_END_SEQUENCE}{_LEAVE_ALTERNATE}{_MARGINS}{_PEN}{_TABS_AND_SHAPE}{_MODES}\x1b[H\x1b[2J".encode()
+RESET = f"{_END_SEQUENCE}{_KNOWN}\x1b[H\x1b[2J".encode()
 """Brings a client's terminal to a known, cleared state, from the middle of anything. Its history stays."""
 
-RESTORE = (
-    # Margins and origin mode move the cursor, and leaving the alternate screen may fetch a saved one.
-    f"{_END_SEQUENCE}{_SAVE_CURSOR}{_LEAVE_ALTERNATE}{_SAVE_CURSOR}{_MARGINS}{_TABS_AND_SHAPE}{_MODES}"
-    f"{_RESTORE_CURSOR}{_PEN}\x1b[?1007r\x1b[23;0t"
+RESTORE = f"{_END_SEQUENCE}{_KNOWN}\x1b[23;0t\x1b[999;1H".encode()
+"""Gives the terminal back: main screen, modes off, cursor shown, at the bottom; the text stays."""
+
+RESTORE_IN_PLACE = (
+    # Margins and origin mode move the cursor, and leaving the alternate screen may fetch a saved one. What fetches it
+    # back fetches its origin mode too.
+    f"{_END_SEQUENCE}{_SAVE_CURSOR}{_LEAVE_ALTERNATE}{_SAVE_CURSOR}{_KNOWN}{_RESTORE_CURSOR}{_PEN}\x1b[23;0t"
 ).encode()
-"""Gives the terminal back: main screen, modes off, cursor shown and in its place; the text stays."""
+"""The same, with the cursor where the text ended; only for a program that has never set origin mode (DECOM)."""
 
 RESTORE_COLORS = b"\x1b]104\x1b\\\x1b]110\x1b\\\x1b]111\x1b\\\x1b]112\x1b\\"
 """Takes back colours that the program has set; sent only where it has, since users set palettes too."""

@@ -21,12 +21,13 @@ from collections import deque
 from types import FrameType
 
 from orbitctl.failures import Exit, Failure
-from protocol.terminal_state import ENTER, RESET, RESTORE, RESTORE_COLORS
+from protocol.terminal_state import ENTER, RESET, RESTORE, RESTORE_COLORS, RESTORE_IN_PLACE
 
 READ_BYTES = 1 << 16
 GIVE_BACK_SECONDS = 2.0
 """How long a terminal that takes nothing may keep us from leaving."""
 _SETS_COLORS = re.compile(rb"\x1b\](?:4;\d+|1[0-2]);[^?]")
+_SETS_ORIGIN = b"?6h"
 _ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 _WAKING = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
 
@@ -66,6 +67,7 @@ class Terminal:
         self._pending: deque[memoryview] = deque()
         self._is_shown = False
         self._has_colors = False
+        self._has_origin = False
         self._last = b""
         self.pending = 0
         self.wake_fd, self._wake_end = os.pipe()
@@ -123,6 +125,7 @@ class Terminal:
             return
         if not self._has_colors and b"\x1b]" in data:
             self._has_colors = _SETS_COLORS.search(data) is not None
+        self._has_origin = self._has_origin or _SETS_ORIGIN in data
         self._last = data[-1:]
         self._pending.append(memoryview(data))
         self.pending += len(data)
@@ -169,7 +172,8 @@ class Terminal:
         if self._is_shown:
             self._pending.clear()
             new_line = b"" if self._last == b"\n" else b"\r\n"
-            data = RESTORE + (RESTORE_COLORS if self._has_colors else b"") + new_line + b"\x1b[J"
+            data = RESTORE if self._has_origin else RESTORE_IN_PLACE
+            data += (RESTORE_COLORS if self._has_colors else b"") + new_line + b"\x1b[J"
             if not self._write_out(data):  # it is frozen: what it has not read yet makes room for this
                 with contextlib.suppress(termios.error):
                     termios.tcflush(self.output_fd, termios.TCOFLUSH)

@@ -69,28 +69,6 @@ MODES = (
     Mode(number=2048),
 )
 _ALTERNATE = ("?1049", "?1047", "?47")
-_KEPT = ("?1007",)  # its default is the client's own business: saved by ENTER, brought back by RESET and RESTORE
-
-_POP_KEYBOARD = "\x1b[<8u"
-_KNOWN = (
-    "\x18\x1b\\"  # end whatever sequence is under way
-    f"{_POP_KEYBOARD}\x1b[?47l\x1b[?1047l\x1b[?1049l{_POP_KEYBOARD}\x1b[>4m"
-    '\x1b[?69l\x1b[r\x1b[m\x1b[0"q\x1b]8;;\x1b\\\x1b(B\x1b)B\x0f\x1b[?5W\x1b[0 q'
-    + "".join(mode.sequence(on=mode.default) for mode in MODES if mode.name not in (*_ALTERNATE, *_KEPT, "?69", "?12"))
-    + "\x1b[?1007r"
-)
-
-ENTER = b"\x1b[22;0t\x1b[?1007s"
-"""Sent once when a client begins: its title and its wheel mode are put aside."""
-
-RESET = (_KNOWN + "\x1b[H\x1b[2J").encode()
-"""Brings a client's terminal to a known, cleared state, from the middle of anything. Its history stays."""
-
-RESTORE = (_KNOWN + "\x1b[23;0t").encode()
-"""Gives the terminal back: main screen, modes off, cursor shown; the text stays. It does not move to a new line."""
-
-RESTORE_COLORS = b"\x1b]104\x1b\\\x1b]110\x1b\\\x1b]111\x1b\\\x1b]112\x1b\\"
-"""Takes back colours that the program has set; sent only where it has, since users set palettes too."""
 
 
 class SavedCursor(Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ import pytest
 
 from orbitd.terminal.emulator import Emulator
 from orbitd.terminal.repaint import MODES
-from protocol.terminal_state import ENTER, RESET, RESTORE
+from protocol.terminal_state import ENTER, RESET, RESTORE, RESTORE_IN_PLACE
 
 WILD = (
     b"\x1b[?1049h\x1b[>1u\x1b[>4;2m\x1b[?1000h\x1b[?1006h\x1b[?2004h\x1b[?25l\x1b[4h\x1b[?7l\x1b[?1h\x1b=\x1b[3;9r"
@@ -30,10 +30,10 @@ def test_reset_leads_to_one_state_from_anywhere(before: bytes) -> None:
         assert (known.modes(), known.cursor, known.dump().lines) == (fresh.modes(), fresh.cursor, fresh.dump().lines)
 
 
-@pytest.mark.parametrize("session", [b"", WILD, b"\x1b[?1049h\x1b[?6h\x1b[2;5rabc", b"\x1b[?1000hmore text"])
+@pytest.mark.parametrize("session", [b"", WILD, b"\x1b[?1049h\x1b[2;5rabc", b"\x1b[?1000hmore text"])
 def test_restore_gives_the_users_screen_back(session: bytes) -> None:
-    """After RESTORE the modes are those of a fresh terminal, on the main screen, with the cursor where text ended."""
-    with shown(ENTER, RESET, b"one\r\ntwo $ ", session, RESTORE, b"|") as found, shown(b"") as fresh:
+    """After RESTORE_IN_PLACE a terminal is on its main screen, with its modes, and the cursor where the text ended."""
+    with shown(ENTER, RESET, b"one\r\ntwo $ ", session, RESTORE_IN_PLACE, b"|") as found, shown(b"") as fresh:
         assert found.modes() == fresh.modes()
         assert not found.alternate
         lines = found.screen("text").decode().splitlines()
@@ -49,3 +49,4 @@ def test_every_mode_of_a_repaint_is_reset() -> None:
             wanted = f"\x1b[{mode.name}{'h' if mode.default else 'l'}".encode()
             assert wanted in RESET, mode
             assert wanted in RESTORE, mode
+            assert wanted in RESTORE_IN_PLACE, mode

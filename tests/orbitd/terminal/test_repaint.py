@@ -6,7 +6,7 @@ import pytest
 from terminal_support import noise, play, shown
 
 from orbitd.terminal.emulator import Emulator
-from orbitd.terminal.repaint import ENTER, RESET, RESTORE, RESTORE_COLORS
+from protocol.terminal_state import ENTER, RESET, RESTORE, RESTORE_COLORS
 
 SEEDS = range(0, 120, 10)
 

@@ -19,7 +19,7 @@ import pytest
 from terminal_support import shown
 
 from orbitd.terminal.emulator import Emulator
-from orbitd.terminal.repaint import RESET
+from protocol.terminal_state import RESET
 
 SIZE = (90, 30)
 WAIT_SECS = 20.0
