@@ -40,6 +40,9 @@ class Outcome:
     answered: int = 0
     wrong: list[str] = field(default_factory=list)
 
+    def __add__(self, other: Outcome) -> Outcome:
+        return Outcome(self.cuts + other.cuts, self.answered + other.answered, self.wrong + other.wrong)
+
     def __str__(self) -> str:
         return f"{self.cuts} power cuts tried, {self.answered} writes acknowledged, wrong at {len(self.wrong)}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from faults.interrupting import (
 )
 from support import RawClient
 
-TIMES = 3
+TIMES = int(os.environ.get("ORBIT_FAULT_MOMENTS", "3"))
+"""Kills in each kind of work; `python -m benchmarks.soak` asks for more."""
 ALL = sorted(f"s{number}" for number in range(SESSIONS))
 
 

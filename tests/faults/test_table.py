@@ -1,0 +1,41 @@
+"""docs/reliability.md promises nothing that no test shows."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "reliability.md"
+
+
+def names_below(folder: str) -> set[str]:
+    """Return the names of the tests in a folder."""
+    return {
+        node.name
+        for path in (ROOT / folder).rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+    }
+
+
+def test_each_fault_names_tests_that_exist() -> None:
+    """Every row of the tables ends in the names of tests, and each of them is there."""
+    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| ") and not line.endswith("| test |")]
+    assert len(rows) > 40
+    missing = []
+    for row in rows:
+        last = row.strip("| ").rsplit("|", 1)[-1]
+        folder = (re.findall(r"`(tests/\w+)`", last) or ["tests/faults"])[0]
+        named = re.findall(r"`(test_\w+)`", last)
+        assert named, row
+        missing += [name for name in named if name not in names_below(folder)]
+    assert missing == []
+
+
+def test_each_test_of_a_fault_is_named() -> None:
+    """What this folder shows stands on the page."""
+    named = set(re.findall(r"`(test_\w+)`", PAGE.read_text()))
+    own = {node for node in names_below("tests/faults") if not node.startswith("test_each_")}
+    assert own - named - {"test_the_ledger_notices_what_is_wrong"} == set()
