@@ -8,6 +8,7 @@ under their saved screen.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 from collections.abc import Coroutine
@@ -35,13 +36,15 @@ async def restore(manager: SessionManager, programs: Programs, saver: Saver, *, 
         saver: Saves what only the journals have.
         start_again: Whether programs are started that nobody asked for now.
     """
-    if unavailable_reason() is not None:
+    kept, interrupted = await programs.keeping.take_over(), await manager.list_interrupted()
+    if not kept and not interrupted:
+        return  # without loading what a daemon that runs no terminals never needs
+    if await asyncio.to_thread(unavailable_reason) is not None:
         return
-    kept = await programs.keeping.take_over()
     for program in kept:
         await _try(program.id, _adopt(manager, programs, program))
     ids = {program.id for program in kept}
-    for session in await manager.list_active_sessions():
+    for session in interrupted:
         if session.live and session.id not in ids:
             await _try(session.id, _bring_back(manager, programs, saver, session, start_again=start_again))
         elif start_again and session.status == "detached":

@@ -213,10 +213,7 @@ class LiveSession:
         self.screen.resize(*attachment.size)
         if self._master is not None:
             self._master.resize(*attachment.size)
-        for other in self.attachments.values():
-            if other is not attachment:
-                other.repaint()
-        self._on_output(self)
+        self._show_anew()  # to the leader too: its terminal may have wrapped the lines in another way
 
     def _left(self, attachment: Attachment) -> None:
         if self.attachments.pop(attachment.id, None) is None:

@@ -35,6 +35,12 @@ def stat(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
 
 
+def resident(pid: int) -> int:
+    """Return a process's resident memory in bytes."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) * 1024
+
+
 def keeper_of(program: int) -> int:
     """Return the keeper of a program: its parent."""
     return int(stat(program)[1])

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from live.sessions import Terminal, create, start, wait_for_end
+from live.sessions import Terminal, create, resident, start, wait_for_end
 from live_support import Viewer, encoded
 from support import WAIT_SECS, DaemonProcess, RawClient
 
@@ -239,9 +239,3 @@ def test_an_old_screen_needs_no_program(daemon: DaemonProcess, client: RawClient
         assert "last words" in again.call("session.screen", id=session_id)["data"]
         assert again.call("snapshot.latest", session_id=session_id) is not None
         assert list((daemon.home / ".local" / "state" / "orbit" / "journal").iterdir()) == []
-
-
-def resident(pid: int) -> int:
-    """Return a process's resident memory in bytes."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) * 1024
