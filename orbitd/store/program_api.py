@@ -8,11 +8,24 @@ from orbitd.store import sessions
 from orbitd.store.core import Core
 from protocol.types import Session, SessionStatus
 
+_INTERRUPTED = """
+    SELECT id FROM sessions
+    WHERE status != 'terminated'
+      AND (json_extract(program, '$.live') OR json_extract(program, '$.exit_code') IS NOT NULL)
+    ORDER BY seq
+"""
+
 
 class ProgramMethods:
-    """Note that programs start and end."""
+    """Note that programs start and end, and tell which were interrupted."""
 
     _core: Core
+
+    async def list_interrupted(self) -> list[Session]:
+        """Return the sessions whose program ran when last heard of, or ended but not the session."""
+        rows = await self._core.readers.fetch_all(_INTERRUPTED)
+        found = (self._core.cache.sessions.get(session_id) for (session_id,) in rows)
+        return [session for session in found if session is not None]
 
     async def start_program(self, session_id: str, cols: int, rows: int) -> Session:
         """Note that a session's program runs, with nobody at it yet.
