@@ -18,6 +18,8 @@ from orbitctl.text import size
 FAIL_BELOW = 64 << 20
 WARN_BELOW = 512 << 20
 """Free bytes on the database's disk."""
+LINGER_FOLDER = "/var/lib/systemd/linger"
+"""Where systemd-logind has a file for each user that lingers (loginctl(1))."""
 
 NETWORK_FILE_SYSTEMS = frozenset((
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "afpfs", "webdav", "davfs", "fuse.davfs2", "fuse.sshfs", "9p", "afs",
@@ -98,6 +100,30 @@ def local_disk(path: str) -> Finding:
             remedy="Set database_path to a local disk (sqlite.org/wal.html).",
         )
     return Finding(check="file system", state="ok", message=f"{path} is on {kind or 'a local disk'}")
+
+
+def live_sessions(features: list[str]) -> Finding:
+    """Look whether the daemon can run programs, which needs a terminal emulation for this machine."""
+    if "live" in features:
+        return Finding(check="live sessions", state="ok", message="orbitd can run programs")
+    return Finding(
+        check="live sessions",
+        state="warn",
+        message="orbitd cannot run programs here; sessions that applications host are kept as ever",
+        remedy="`pip install pyghostty` in orbitd's environment (Linux x86_64 and aarch64, macOS arm64).",
+    )
+
+
+def lingering(user: str, folder: str = LINGER_FOLDER) -> Finding:
+    """Look whether systemd lets the user's services, and what they started, go on after the last logout."""
+    if os.path.exists(os.path.join(folder, user)):
+        return Finding(check="lingering", state="ok", message=f"on for {user}")
+    return Finding(
+        check="lingering",
+        state="warn",
+        message=f"off for {user}: systemd ends orbitd and every session's program at the last logout",
+        remedy="loginctl enable-linger",
+    )
 
 
 def _existing(path: str) -> str:

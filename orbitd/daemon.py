@@ -36,6 +36,7 @@ from orbitd.server import Server, affordable_connections
 from orbitd.sockets import Listener, adopt, listen
 from orbitd.store.files import size
 from orbitd.supervision import Notifier, Supervision
+from orbitd.terminal.emulator import unavailable_reason
 from protocol import PROTOCOL_VERSION, VERSION
 from protocol.errors import StorageCorrupt
 from protocol.reports import DaemonInfo, Limits
@@ -51,7 +52,7 @@ SOCKET_CHECK_SECS = 5.0
 DATABASE_CHECK_SECS = 5.0
 BACKUP_CHECK_SECS = 3_600.0
 STARTUP_QUIET_SECS = 60.0
-FEATURES = ("store", "live")
+FEATURES = ("store",)
 
 
 class Daemon:
@@ -215,7 +216,7 @@ class Daemon:
             started_at=self._started_at,
             socket_path=self._resolved.socket_path,
             database_path=self._resolved.database_path,
-            features=list(FEATURES),
+            features=[*FEATURES, *(["live"] if unavailable_reason() is None else [])],
             limits=Limits(
                 max_connections=self._max_connections,
                 max_message_bytes=daemon.max_message_bytes,

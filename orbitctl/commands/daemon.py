@@ -14,6 +14,7 @@ from orbitctl.client import Client
 from orbitctl.failures import Exit, Failure
 from orbitctl.lazy import LazyGroup
 from orbitctl.processes import Ending
+from orbitctl.text import plural
 from orbitctl.transport import Unreachable
 from protocol.methods import DAEMON_INFO, DAEMON_SHUTDOWN
 from protocol.params import Params
@@ -70,16 +71,25 @@ def start(app: App) -> None:
 
 
 @daemon.command(epilog="Exits with 0 where none runs.")
+@click.option("--all", "programs_too", is_flag=True, help="End the programs of live sessions first.")
 @click.pass_obj
-def stop(app: App) -> None:
+def stop(app: App, programs_too: bool) -> None:
     """Stop orbitd and wait until it has ended.
 
-    It answers what is in flight and saves first. Sessions are kept.
+    It answers what is in flight and saves first. Sessions are kept, and their programs go on
+    unless --all is given: they are hung up on, and killed after 5 s.
     """
+    ended = None
+    if programs_too:
+        from orbitctl.live.stopping import end_programs
+
+        ended = end_programs(app)
     pid = stop_daemon(app)
     if app.json:
-        app.out.json(msgspec.json.encode({"stopped": pid}))
+        app.out.json(msgspec.json.encode({"stopped": pid} if ended is None else {"stopped": pid, "ended": ended}))
     elif not app.quiet:
+        if ended:
+            app.out.note(f"{plural(ended, 'program')} ended")
         app.out.note("orbitd is not running" if pid is None else f"orbitd stopped (pid {pid})")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -105,6 +106,9 @@ def _examine_daemon(app: App) -> Iterator[Finding]:
     yield Finding(check="daemon", state="ok", message=f"orbitd {info.version}, pid {info.pid}, {info.socket_path}")
     yield _same_protocol(info)
     yield health.file("socket", info.socket_path)
+    yield health.live_sessions(info.features)
+    if info.supervisor == "systemd":
+        yield health.lingering(pwd.getpwuid(os.getuid()).pw_name)
     warnings = warnings_of(info)
     for warning in warnings:
         yield Finding(check="daemon", state="warn", message=warning, remedy="`orbitctl daemon logs` has the details.")

@@ -138,12 +138,13 @@ def test_ctrl_z_and_ctrl_c_are_the_programs(ctl: Orbitctl) -> None:
     """Keys that would stop or interrupt the client stop and interrupt what runs in the session."""
     with Window(ctl, *RUN_SHELL) as window:
         settled(window)
-        window.type("cat\r")
-        window.until("cat\r\n")
+        window.type("sh -c 'echo st''arted; exec cat'\r")
+        window.until("started")
         window.type(b"\x1a")
         window.until("Stopped")
         window.type("fg\r")
-        window.until(rb"fg\r\n.*cat\r\n")
+        window.type("on again\r")
+        window.until("on again\r\non again\r\n")
         window.type(b"\x03")
         window.until("^C")
         settled(window)
@@ -256,8 +257,8 @@ def test_the_detach_key_of_the_environment_is_the_default(ctl: Orbitctl) -> None
     at_shell(ctl)
     with Window(ctl, "session", "attach", "web", ORBITCTL_DETACH_KEY="^q") as window:
         settled(window)
-        window.type("cat\r")
-        window.until("cat\r\n")
+        window.type("sh -c 'echo st''arted; exec cat'\r")
+        window.until("started")
         window.type(b"\x1c")
         window.until("^\\")
         window.type(b"\x11")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from attach_support import Window
 from ctl_support import Orbitctl
+from support import DaemonProcess
+
+from orbitctl.health import lingering
 
 CAT = ("session", "run", "--detach", "--name", "web", "--")
 
@@ -158,3 +162,31 @@ def test_watch_ends_with_ctrl_c_and_outlives_the_daemon(ctl: Orbitctl) -> None:
         window.type(b"\x03")
         assert window.end() == 0
         assert window.settings() == window.before
+
+
+def test_stop_all_ends_the_programs_too(ctl: Orbitctl, stopped_daemon: DaemonProcess) -> None:
+    """`daemon stop` leaves programs running, and with --all none is left, also where no daemon runs any more."""
+    pids = [ctl.ok("--json", "session", "run", "-d", "cat").json["pid"] for _ in range(3)]
+    ctl.ok("daemon", "stop")
+    assert all(Path(f"/proc/{pid}").exists() for pid in pids)
+    stopped = ctl.ok("daemon", "stop", "--all", "--json").json
+    assert stopped["ended"] == 3
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert ctl.ok("daemon", "stop", "--all").err == "orbitd is not running\n"
+    assert {one["status"] for one in ctl.ok("session", "list", "--status", "all", "--json").json["sessions"]} == {
+        "terminated"
+    }
+
+
+def test_doctor_looks_at_live_sessions(ctl: Orbitctl) -> None:
+    """Doctor says whether programs can be run; lingering matters under systemd only."""
+    checks = {one["check"]: one["state"] for one in ctl.ok("doctor", "--json").json["checks"]}
+    assert checks["live sessions"] == "ok"
+    assert "lingering" not in checks
+
+
+def test_lingering_is_a_file_of_logind(home: Path) -> None:
+    """Without lingering the remedy is named; with it all is well."""
+    assert lingering("ada", str(home)).remedy == "loginctl enable-linger"
+    (home / "ada").touch()
+    assert lingering("ada", str(home)).state == "ok"
