@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 from datetime import datetime
@@ -10,7 +11,7 @@ from functools import partial
 from orbitd.store import backup, copies, upkeep
 from orbitd.store.clock import file_stamp, now
 from orbitd.store.core import Core
-from orbitd.store.files import SIDE_FILES
+from orbitd.store.files import SIDE_FILES, make_folders
 from protocol.errors import InvalidParams, StorageCorrupt
 from protocol.reports import BackupResult, CheckReport, SessionStats
 from protocol.types import Session
@@ -136,7 +137,7 @@ class UpkeepMethods:
         try:
             self._core.identity.check()
         except StorageCorrupt:
-            await self._rescue()
+            await self._rescue()  # its failure is told first: it is what can be helped
         self._core.identity.check()
         if self._core.writer.trouble is not None:
             await self._core.writer.run(upkeep.try_to_write, lambda _: None)
@@ -144,6 +145,7 @@ class UpkeepMethods:
     async def _rescue(self) -> None:
         identity, path = self._core.identity, f"{self._core.path}.rescued-{file_stamp(now())}"
         if not identity.is_rescued:
+            await asyncio.to_thread(make_folders, os.path.dirname(path))
             await self._core.writer.run(partial(backup.write, path=path), lambda _: None, alone=True)
             identity.rescued = path
 

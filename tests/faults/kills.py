@@ -10,7 +10,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from faults.ledger import Author, Found, read
+from faults.contents import Found, read
+from faults.ledger import Author
 from faults.shim import Shim
 from support import DaemonProcess
 
@@ -106,7 +107,7 @@ class Siege:
     def _write_until_killed(self) -> None:
         before = sum(author.answered for author in self._authors)
         if self._random.random() < 0.7:
-            self.shim.kill_at(self._random.randint(1, 250))  # in the middle of a change
+            self.shim.kill_at(round(2 ** self._random.uniform(0, 9.5)))  # in the middle of a change
             limit = None
         else:
             limit = self._random.randint(1, 120)  # whatever it does just then

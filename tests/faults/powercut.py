@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from faults.contents import read
 from faults.disk import Disk
-from faults.ledger import Author, read
+from faults.ledger import Author
 from faults.local import LocalStore
 from faults.shim import Shim
 from support import DaemonProcess

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from ctl_support import Orbitctl
 from faults.asking import CORRUPT, LOCAL, READ_ONLY, SNAPSHOT_CORRUPT, doctor, look_again, names, snapshot
+from faults.contents import read
 from faults.interrupting import is_whole
-from faults.ledger import Author, read
+from faults.ledger import Author
 from faults.shim import Shim
 from support import DaemonProcess, RawClient
 
@@ -62,7 +63,7 @@ def test_a_database_that_comes_back(daemon: DaemonProcess, client: RawClient) ->
         assert names(again) == ["kept", "more"]
 
 
-@pytest.mark.parametrize("how", ["deleted", "replaced", "log deleted"])
+@pytest.mark.parametrize("how", ["deleted", "replaced", "folder deleted", "log deleted"])
 def test_what_a_lost_database_held_is_rescued(daemon: DaemonProcess, client: RawClient, hand: Shim, how: str) -> None:
     """The daemon notices unasked, copies what it still has open, and doctor names it; it comes back whole."""
     session = client.call("session.create", config=LOCAL, name="kept")["id"]

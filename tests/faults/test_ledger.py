@@ -6,7 +6,8 @@ import contextlib
 import sqlite3
 
 import pytest
-from faults.ledger import Author, read
+from faults.contents import read
+from faults.ledger import Author
 from faults.local import LocalStore
 from support import DaemonProcess
 
