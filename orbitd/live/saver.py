@@ -52,7 +52,7 @@ class Saver:
             self._set(session, BURST_SECS)
 
     async def save(self, session: LiveSession) -> None:
-        """Save a session now.
+        """Save a session now, unless it is saved.
 
         Raises:
             OrbitError, OSError: It could not be; the journal stays, and it is tried again.
@@ -60,7 +60,7 @@ class Saver:
         self._plan_none(session)
         try:
             async with session.saving:
-                if session.screen.is_closed:
+                if session.screen.is_closed or session.screen.is_saved:
                     return
                 capture = await session.capture()
                 await self._store(session.id, session.screen, capture, session.current_folder())

@@ -50,6 +50,7 @@ class LiveScreen:
         self._emulator = emulator
         self._journal = journal
         self._lock = threading.Lock()
+        self._saved_position = -1
         self.is_closed = False
 
     def read(self, descriptor: int, limit: int) -> bytes:
@@ -115,6 +116,7 @@ class LiveScreen:
     def saved(self, capture: Capture) -> None:
         """Let go of the part of the journal that a committed snapshot covers."""
         with self._lock:
+            self._saved_position = capture.position
             self._journal.covered(capture.position)
 
     def close(self) -> None:
@@ -143,6 +145,11 @@ class LiveScreen:
     def journal_bytes(self) -> int:
         """How much has come since the last save."""
         return self._journal.size
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether nothing has come since the last save."""
+        return self._saved_position == self._journal.position
 
     @property
     def degraded(self) -> OSError | None:
