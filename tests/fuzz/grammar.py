@@ -3,7 +3,7 @@
 Everything is drawn from the OpenRPC document, so a method that is added later is covered at
 once. `World` holds real ids, so that drawn calls reach the store and not only its door.
 What could harm the machine that runs the tests is drawn in harmless forms only: no
-shutdown, no backup over a file that is not ours, no program started.
+shutdown, no backup over a file that is not ours, no program started but cat.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ METHODS: dict[str, dict[str, Any]] = {method["name"]: method for method in SPEC[
 SCHEMAS: dict[str, Any] = SPEC["components"]["schemas"]
 FORBIDDEN = {"daemon.shutdown"}
 """Never drawn: it does what it says."""
-UNMUTATED = {"maintenance.backup", "session.start"}
-"""Drawn with params that cannot harm, and never damaged: one byte more could name another file or program."""
+UNMUTATED = {"maintenance.backup", "session.start", "session.wait"}
+"""Drawn as they are in `_harmless`, and never damaged: one byte more could name another file, or wait for ever."""
 DRAWN = sorted(set(METHODS) - FORBIDDEN)
 MUTABLE = sorted(set(DRAWN) - UNMUTATED)
 
 
 @dataclass(frozen=True)
 class World:
-    """Ids that exist, by the kind of thing, and a folder that may be written."""
+    """Ids that exist, by the kind of thing; the session that runs cat; and a folder that may be written."""
 
     ids: dict[str, list[str]]
+    live: str
     folder: str
 
 
@@ -102,6 +103,8 @@ def field_value(name: str, schema: dict[str, Any], world: World) -> st.SearchStr
     """Draw a field's value: for an id often one that exists, for a command nothing that can be run."""
     if name == "command":
         return st.sampled_from(["/nonexistent/program", "/nonexistent/program 'a b'", "'", "", "a\0b"])
+    if name == "signal":
+        return st.sampled_from(["TERM", "SIGWINCH", "hup"]) | st.text(max_size=17)
     if name == "cwd":
         return st.sampled_from(["/", "/nonexistent", "", "relative"])
     if name in ("id", "ref", "session_id", "workspace_id"):
@@ -112,10 +115,8 @@ def field_value(name: str, schema: dict[str, Any], world: World) -> st.SearchStr
 
 def params_of(method: str, world: World) -> st.SearchStrategy[Any]:
     """Draw params that fit a method, or nearly."""
-    if method == "maintenance.backup":
-        return st.sampled_from([{"path": f"{world.folder}/copy.db"}, {"path": "relative"}, {"path": 7}, {}])
-    if method == "session.start":
-        return st.fixed_dictionaries({"id": st.text(min_size=1, max_size=8), "cols": st.integers(0, 70_000)})
+    if method in UNMUTATED:
+        return _harmless(method, world)
     described = METHODS[method]["params"]
     own, _, verb = method.partition(".")
     spared = -1 if verb == "delete" else 0  # only the last of a kind is ever deleted: calls shall find something
@@ -131,6 +132,16 @@ def params_of(method: str, world: World) -> st.SearchStrategy[Any]:
         {name: value for name, value in fields.items() if name in required},
         optional={name: value for name, value in fields.items() if name not in required},
     )
+
+
+def _harmless(method: str, world: World) -> st.SearchStrategy[Any]:
+    if method == "maintenance.backup":
+        return st.sampled_from([{"path": f"{world.folder}/copy.db"}, {"path": "relative"}, {"path": 7}, {}])
+    one = st.fixed_dictionaries({"id": st.just(world.live) | st.text(max_size=8)})
+    if method == "session.wait":
+        return one.flatmap(lambda params: st.floats(-0.01, 0.03).map(lambda secs: {**params, "timeout_secs": secs}))
+    size = st.integers(0, 70_000)
+    return st.one_of(one, st.fixed_dictionaries({"id": st.just(world.live), "cols": size, "rows": size}))
 
 
 @st.composite

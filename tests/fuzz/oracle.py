@@ -13,10 +13,12 @@ from typing import Any
 import msgspec
 
 from protocol.errors import ALL_ERRORS, InternalError, MessageTooLarge
+from protocol.live_methods import DETACHED, EXITED, OUTPUT, REPAINT
 from protocol.methods import ANY_METHOD, METHODS
 
 CODES = {error.code for error in ALL_ERRORS}
 KINDS = {error.kind: error for error in ALL_ERRORS}
+NOTIFICATIONS = {one.name: one for one in (OUTPUT, REPAINT, EXITED, DETACHED)}
 MAX_BATCH = 100
 UNREADABLE = object()
 
@@ -201,5 +203,16 @@ def check_shape(answer: Any) -> None:
 
 
 def unbatched(lines: Iterable[Any]) -> list[Any]:
-    """Return the answers of lines, those of batches one by one."""
-    return [answer for line in lines for answer in (line if isinstance(line, list) else [line])]
+    """Return the answers of lines, those of batches one by one; what the daemon tells unasked is left out."""
+    asked = (line for line in lines if not _is_notice(line))
+    return [answer for line in asked for answer in (line if isinstance(line, list) else [line])]
+
+
+def _is_notice(line: Any) -> bool:
+    """Tell whether a line is a notification, and check that it is one of the protocol's."""
+    if not isinstance(line, dict) or "method" not in line:
+        return False
+    notification = NOTIFICATIONS[line["method"]]
+    assert set(line) == {"jsonrpc", "method", "params"}, line
+    assert _is_result(notification.params, line["params"]), line
+    return True

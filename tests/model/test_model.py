@@ -1,7 +1,7 @@
 """The daemon and a plain model of the contract side by side, through restarts and kills.
 
 In the suite the examples are few and always the same. The long mode multiplies them and draws
-new ones: `ORBIT_FUZZ_FACTOR=50 pytest tests/model`, or `python -m benchmarks.fuzz`.
+new ones: `ORBIT_FUZZ_FACTOR=50 pytest tests/model`, or `python -m benchmarks.soak --fuzz N`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def served() -> Iterator[None]:
     config.write_text(CONFIG)
     Machine.daemon = DaemonProcess(home, "--config", str(config)).start()
     yield
-    Machine.daemon.kill()
+    Machine.daemon.end()
     shutil.rmtree(home)
 
 
