@@ -1,0 +1,162 @@
+"""What a program finds when it begins: environment, folder, descriptors, signals, umask, terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live.sessions import Terminal, create, start
+from live_support import Viewer
+from support import DaemonProcess, RawClient
+
+from orbitd.live.launch import launch_of
+from protocol.errors import SpawnFailed
+from protocol.types import Session, SessionConfig
+
+_NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SELF = f"{sys.executable} {Path(__file__).with_name('inspect_self.py')}"
+
+
+def inspected(client: RawClient, home: Path, sent: dict[str, str] | None = None, **config: Any) -> dict[str, Any]:
+    """Return what a program found, and the session that it ran in."""
+    session_id = create(client, f"{SELF} {home}/told", **config)
+    client.call("session.start", id=session_id, cols=91, rows=31, env=sent)
+    viewer = Viewer(client, session_id, (91, 31))
+    while "written" not in viewer.text():
+        viewer.step()
+    return {**json.loads((home / "told").read_text()), "session": session_id}
+
+
+def test_a_program_begins_clean(daemon: DaemonProcess, client: RawClient, home: Path) -> None:
+    """Three descriptors that are its terminal, its own session, no blocked signal, the size as asked."""
+    told = inspected(client, home, cwd=str(home))
+    assert told["descriptors"] == dict.fromkeys("012", told["terminal"])
+    assert (told["is_leader"], told["blocked"], told["cwd"], told["size"]) == (True, 0, str(home), [91, 31])
+    # Python ignores SIGPIPE and SIGXFSZ for itself; nothing else may be ignored
+    assert told["ignored"] & ~_mask(signal.SIGPIPE, signal.SIGXFSZ) == 0
+    assert told["files"] == os.sysconf("SC_OPEN_MAX")
+
+
+def _mask(*numbers: int) -> int:
+    return sum(1 << (number - 1) for number in numbers)
+
+
+def test_a_broken_pipe_ends_a_program(client: RawClient) -> None:
+    """SIGPIPE has its default meaning: `yes | head` ends, and ends quietly."""
+    session_id = start(client, "bash -c 'yes | head -1; echo ${PIPESTATUS[0]}; read x'")
+    Terminal(client, session_id).follow_until(f"\n{128 + signal.SIGPIPE}")
+
+
+def test_the_umask_is_the_users(home: Path) -> None:
+    """Programs get the umask that the daemon was started with, not the daemon's own 077."""
+    before = os.umask(0o027)
+    daemon = DaemonProcess(home)
+    try:
+        daemon.start()
+    finally:
+        os.umask(before)
+    try:
+        with daemon.client() as client:
+            assert inspected(client, home)["umask"] == 0o027
+    finally:
+        daemon.end()
+
+
+def test_the_environment(stopped_daemon: DaemonProcess, home: Path) -> None:
+    """The terminal's names are set, those of other terminals are not, and nothing of a supervisor's gets through."""
+    stopped_daemon.environment |= {"TMUX": "x", "STY": "x", "COLUMNS": "7", "INVOCATION_ID": "x", "WATCHDOG_PID": "1"}
+    with stopped_daemon.start().client() as client:
+        env = inspected(client, home, {"LANG": "C.UTF-8", "TERM": "dumb"})["env"]
+    assert (env["TERM"], env["COLORTERM"], env["LANG"]) == ("xterm-256color", "truecolor", "C.UTF-8")
+    assert not {"TMUX", "STY", "COLUMNS", "WATCHDOG_PID", "NOTIFY_SOCKET", "LISTEN_FDS"} & set(env)
+
+
+def test_the_agents_link(daemon: DaemonProcess, client: RawClient, home: Path) -> None:
+    """SSH_AUTH_SOCK names a link that the start and each writable attach renew; a session's own link is followed."""
+    told = inspected(client, home, {"SSH_AUTH_SOCK": "/agents/first"})
+    session_id, link = told["session"], told["env"]["SSH_AUTH_SOCK"]
+    assert os.readlink(link) == "/agents/first"
+    attach = {"id": session_id, "cols": 80, "rows": 24}
+    client.call("session.attach", **attach, env={"SSH_AUTH_SOCK": "/agents/second"})
+    assert os.readlink(link) == "/agents/second"
+    client.call("session.attach", **attach, read_only=True, env={"SSH_AUTH_SOCK": "/agents/third"})
+    client.call("session.attach", **attach, env={"SSH_AUTH_SOCK": link})
+    client.call("session.attach", **attach, env={})
+    assert os.readlink(link) == "/agents/second"
+    with daemon.client() as other:
+        inner = inspected(other, home, {"SSH_AUTH_SOCK": link})
+    assert os.readlink(inner["env"]["SSH_AUTH_SOCK"]) == "/agents/second"
+    client.call("session.terminate", id=session_id)
+    assert not os.path.lexists(link)
+
+
+def test_an_agent_that_comes_later(client: RawClient, home: Path) -> None:
+    """A session started without an agent finds that of who attaches, unless its own config names one."""
+    link = inspected(client, home, {})["env"]["SSH_AUTH_SOCK"]
+    assert link.startswith(str(home))
+    config = {"SSH_AUTH_SOCK": "/agents/own"}
+    assert inspected(client, home, {"SSH_AUTH_SOCK": "/x"}, env=config)["env"]["SSH_AUTH_SOCK"] == "/agents/own"
+
+
+def test_the_login_shell(stopped_daemon: DaemonProcess) -> None:
+    """Without a command the user's shell runs, as a login shell: its name begins with a dash."""
+    stopped_daemon.environment["SHELL"] = "/bin/bash"
+    with stopped_daemon.start().client() as client:
+        terminal = Terminal(client, start(client))
+        terminal.type("echo $0 $(shopt login_shell)\n")
+        terminal.follow_until("-bash login_shell on")
+
+
+def test_a_folder_that_is_gone(client: RawClient, home: Path) -> None:
+    """A program whose folder is no more starts at home instead."""
+    assert inspected(client, home, cwd=str(home / "gone"))["cwd"] == str(home)
+
+
+def session_of(**config: Any) -> Session:
+    return Session(
+        id="an-id",
+        name=None,
+        session_type=config["session_type"],
+        created_at=_NOW,
+        last_active=_NOW,
+        status="detached",
+        config=SessionConfig(**config),
+        workspace_id=None,
+    )
+
+
+def argv_of(**config: Any) -> tuple[str, ...]:
+    launch = launch_of(session_of(**config), client_env=None, socket_path="/s", agent_link="/a", daemon_env={})
+    return launch.argv
+
+
+@pytest.mark.parametrize(
+    ("config", "argv"),
+    [
+        ({"host": "h"}, "ssh -tt -- h"),
+        ({"host": "h", "port": 22, "username": "u"}, "ssh -tt -p 22 -- u@h"),
+        ({"host": "h", "command": "-oProxyCommand=x"}, "ssh -tt -- h -- -oProxyCommand=x"),
+    ],
+)
+def test_ssh_is_told_where_its_options_end(config: dict[str, Any], argv: str) -> None:
+    """Ssh looks for options on both sides of the host; `--` ends them on both."""
+    assert argv_of(session_type="ssh", **config) == tuple(argv.split())
+
+
+def test_a_command_is_split_and_no_shell_reads_it() -> None:
+    """Quotes are honoured; what only a shell knows stays as it is."""
+    words = ("printf", "%s", "a b", "$HOME", "*", ";", "x")
+    assert argv_of(session_type="local", command="printf %s 'a b' $HOME * ; x") == words
+
+
+@pytest.mark.parametrize("command", ["'unclosed", " ", "''x'"])
+def test_a_command_that_is_none(command: str) -> None:
+    """What cannot be split, or is empty, is refused before anything is started."""
+    with pytest.raises(SpawnFailed):
+        argv_of(session_type="local", command=command)
