@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from protocol.errors import StorageCorrupt
+from protocol.errors import StorageCorrupt, StorageReadOnly
 
 _Mark = tuple[int, int]
 
@@ -36,6 +36,7 @@ class Identity:
 
         Raises:
             StorageCorrupt: A file was deleted, moved or replaced.
+            StorageReadOnly: That cannot be found out.
         """
         for path, mark in self._marks.items():
             found = _mark(path)
@@ -51,8 +52,12 @@ class Identity:
 
 
 def _mark(path: str) -> _Mark | None:
+    """Return what tells a file from every other; None where there is none. Raises: StorageReadOnly."""
     try:
         found = os.stat(path)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        hint = "Give the daemon's user access to it again."
+        raise StorageReadOnly(f"{path} cannot be reached: {error.strerror}", hint=hint) from error
     return found.st_dev, found.st_ino

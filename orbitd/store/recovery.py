@@ -23,6 +23,8 @@ from orbitd.store.files import APPLICATION_ID, SIDE_FILES, file_uri, size, sync
 from protocol.errors import StorageCorrupt
 
 _SET_ASIDE = ".corrupt-"
+_CHUNK_BYTES = 1 << 20
+_DISK = "The disk fails: see the system's log (dmesg). Nothing was changed; start again when it can be read."
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _HEADER_BYTES = 100
 _MAGIC = b"SQLite format 3\x00"
@@ -64,7 +66,40 @@ def setting_aside(path: str) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode & 0xFF not in _DAMAGE:
             raise
+        if _is_sound(path):
+            raise StorageCorrupt(f"The database {path} could not be read: {error}", hint=_DISK) from error
         raise set_aside(path, str(error)) from error
+
+
+def _is_sound(path: str) -> bool:
+    """Look again, without SQLite first: it reports an I/O error as damage (SQLITE_IOERR_CORRUPTFS).
+
+    Raises:
+        StorageCorrupt: The disk cannot be read; whether the database is damaged, nobody knows.
+    """
+    for each in (path, path + "-wal"):
+        try:
+            _read_through(each)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise StorageCorrupt(f"{each} cannot be read: {error.strerror}", hint=_DISK) from error
+    try:
+        with contextlib.closing(_open_untouched(path, unclean=size(path + "-wal") > 0)) as connection:
+            (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+            return bool(verdict == "ok")
+    except sqlite3.DatabaseError:
+        return False
+
+
+def _read_through(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        place = 0
+        while chunk := os.pread(descriptor, _CHUNK_BYTES, place):
+            place += len(chunk)
+    finally:
+        os.close(descriptor)
 
 
 def set_aside(path: str, reason: str) -> StorageCorrupt:
