@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import base64
 import sys
+import time
 
 import click
 
 from orbitctl.app import App, checked
 from orbitctl.arguments import SESSION, read_bytes
-from orbitctl.failures import from_daemon
+from orbitctl.client import Answer
+from orbitctl.failures import Exit, Failure, from_daemon
 from orbitctl.session_table import label, show_session
 from orbitctl.text import visible
+from orbitctl.transport import Unreachable
 from protocol import live as v
 from protocol import live_methods as lm
-from protocol.errors import NotRunning
+from protocol.errors import NotRunning, ShuttingDown
 
 MAX_WAIT = 2_000_000.0
 """The longest that poll(2) can wait, in seconds, and no longer than a client lives."""
@@ -50,7 +53,7 @@ off. ORBITCTL_DETACH_KEY changes the default. A daemon that restarts is waited f
 @click.option("-r", "--read-only", is_flag=True, help="Only look: type nothing, change no size.")
 @click.option("--detach-key", metavar="KEY", envvar="ORBITCTL_DETACH_KEY", help="The keys that detach [C-\\].")
 @click.option(
-    "--scrollback", type=click.IntRange(0, 1_000_000), metavar="N", help="Lines of history for this terminal [200]."
+    "--scrollback", type=click.IntRange(0, 1_000_000), metavar="N", help="Lines of history for this terminal [1000]."
 )
 @click.pass_context
 def attach(ctx: click.Context, session: str, read_only: bool, detach_key: str | None, scrollback: int | None) -> None:
@@ -167,14 +170,13 @@ def _print_screen(app: App, shown: v.Screen, how: v.ScreenFormat) -> None:
 def wait(app: App, session: str) -> None:
     """Wait until a session's program ends, and print how.
 
-    --timeout says how long; without it, as long as it takes.
+    --timeout says how long; without it, as long as it takes, also while orbitd is restarted.
     """
     from orbitctl.live.visit import signal_name
 
     limit, app.timeout = app.timeout, None
     found = app.session(session)
-    params = v.SessionWait(id=found.id, timeout_secs=limit)
-    answer = app.client.ask(lm.SESSION_WAIT, params, MAX_WAIT if limit is None else min(limit + _GRACE, MAX_WAIT))
+    answer = _wait(app, found.id, None if limit is None else time.monotonic() + limit)
 
     def draw(ended: v.Exit) -> None:
         if ended.exit_signal is not None:
@@ -183,6 +185,22 @@ def wait(app: App, session: str) -> None:
             app.out.line("unknown" if ended.exit_code is None else f"exit {ended.exit_code}")
 
     app.show(answer, draw, lambda _: [found.id])
+
+
+def _wait(app: App, session_id: str, deadline: float | None) -> Answer[v.Exit]:
+    """Ask one daemon after the other until the program has ended. Raises: Failure."""
+    from orbitctl.live.comeback import wait_for_daemon
+
+    while True:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        params = v.SessionWait(id=session_id, timeout_secs=left)
+        try:
+            return app.client.ask(lm.SESSION_WAIT, params, MAX_WAIT if left is None else min(left + _GRACE, MAX_WAIT))
+        except Failure as failure:
+            is_lost = failure.exit_code == Exit.UNREACHABLE or isinstance(failure.__cause__, ShuttingDown)
+            if not is_lost or isinstance(failure, Unreachable):
+                raise
+        wait_for_daemon(app)
 
 
 @click.command(epilog="Example: orbitctl session signal web INT")

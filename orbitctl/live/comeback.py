@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from orbitctl.app import App
 from orbitctl.failures import Exit, Failure
@@ -93,6 +94,17 @@ class Away:
     def __call__(self, now: float) -> Comeback:
         """Begin to wait."""
         return Comeback(self._app, may_start=self._may_start, now=now)
+
+
+def wait_for_daemon(app: App) -> None:
+    """Wait, with nothing else to do, until the daemon is back. Raises: Failure."""
+    comeback = Away(app)(time.monotonic())
+    app.close()
+    while (stream := comeback.attempt(time.monotonic())) is None:
+        time.sleep(max(0.0, comeback.due(connected=False) - time.monotonic()))
+        comeback.check(time.monotonic())
+        comeback.is_worth_a_word(time.monotonic())
+    stream.close()
 
 
 def _start_elsewhere(app: App) -> None:

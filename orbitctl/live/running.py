@@ -23,7 +23,7 @@ from protocol.methods import SESSION_DELETE, SESSION_GET
 from protocol.params import ById
 from protocol.types import Session
 
-SCROLLBACK_LINES = 200
+SCROLLBACK_LINES = 1_000
 """How much history a terminal is given at an attach, for its own scrollbar."""
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+import socket
 from pathlib import Path
 
 import pytest
 from attach_support import Window
-from ctl_support import Orbitctl
+from ctl_support import Orbitctl, Peer, read_line
 from support import DaemonProcess
 
 from orbitctl.health import lingering
+from protocol.envelope import encode_error, encode_result
+from protocol.errors import OrbitError, ShuttingDown
 
 CAT = ("session", "run", "--detach", "--name", "web", "--")
 
@@ -190,3 +194,26 @@ def test_lingering_is_a_file_of_logind(home: Path) -> None:
     assert lingering("ada", str(home)).remedy == "loginctl enable-linger"
     (home / "ada").touch()
     assert lingering("ada", str(home)).state == "ok"
+
+
+@pytest.mark.parametrize("goodbye", [None, ShuttingDown("The daemon is shutting down")])
+def test_wait_outlives_the_daemon(ctl: Orbitctl, home: Path, goodbye: OrbitError | None) -> None:
+    """A wait goes on with the next daemon when the one that it asked goes away, with a word or without."""
+    session = ctl.ok("--json", "session", "create", "--name", "web").json
+    asked: list[str] = []
+
+    def talk(connection: socket.socket) -> None:
+        while line := read_line(connection):
+            request = json.loads(line)
+            asked.append(request["method"])
+            results = {"session.find": session, "session.wait": {"exit_code": 5, "exit_signal": None}}
+            if asked.count("session.wait") == 1 and request["method"] == "session.wait":
+                if goodbye is not None:
+                    connection.sendall(encode_error(request["id"], goodbye) + b"\n")
+                return
+            connection.sendall(encode_result(request["id"], results[request["method"]]) + b"\n")
+
+    peer = Peer(home / "peer", talk)
+    assert ctl.ok("--socket", str(home / "peer"), "session", "wait", "web").text == "exit 5\n"
+    assert asked == ["session.find", "session.wait", "session.wait"]
+    peer.close()
