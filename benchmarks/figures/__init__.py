@@ -1,8 +1,8 @@
 """The table of figures: a name, what is promised, and the function that measures it.
 
 A figure is a module of its own here; its docstring states what is measured, against what,
-and how. Adding one is writing the module and its row below. The figures of live sessions
-(output, key to echo, attach) belong in `LIVE`; `peers` finds tmux, dtach and screen for them.
+and how. Adding one is writing the module and its row below. `hosts` has Orbit, tmux, dtach and
+screen for the figures of live sessions.
 """
 
 from __future__ import annotations
@@ -11,7 +11,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.bench import Bench
-from benchmarks.figures import cli, creates, memory, ping, reads, snapshots, startup
+from benchmarks.figures import (
+    attach,
+    cli,
+    creates,
+    keys,
+    kills,
+    many,
+    memory,
+    output,
+    ping,
+    programs,
+    reads,
+    snapshots,
+    startup,
+)
 from benchmarks.results import Outcome
 
 
@@ -39,6 +53,13 @@ STORE = (
     Figure("startup", "ready with 10,000 sessions and 100,000 snapshots: <= 1.5x an empty store", startup.run),
     Figure("memory", "daemon resident memory, idle: <= 45 MB", memory.run),
 )
-LIVE: tuple[Figure, ...] = ()
+LIVE = (
+    Figure("output", "100 MB through an attached client: >= tmux's, >= 1/2 of a bare PTY loop in Python", output.run),
+    Figure("keys", "key to echo, idle and beside a flood: p50 <= 2x, p99 <= 3x tmux's", keys.run),
+    Figure("many", "50 live sessions of 2,000 lines: <= tmux's memory + 45 MB; idle: no CPU, no write", many.run),
+    Figure("kills", "kill -9 of orbitd in heavy output: 100 % of programs alive, of screens equal", kills.run),
+    Figure("programs", "vim, less, htop, mc, nano, man, Python, git log: all restored equal", programs.run),
+    Figure("attach", "attach to first paint, 10,000 lines of scrollback: <= 50 ms", attach.run),
+)
 
 FIGURES: dict[str, Figure] = {figure.name: figure for figure in (*STORE, *LIVE)}

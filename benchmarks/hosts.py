@@ -1,0 +1,239 @@
+"""What keeps programs on terminals: Orbit, tmux, dtach and screen, each with the same programs.
+
+A program that is hosted is a shell script. It writes its process id to the file that is its
+first argument, so that it can be held and ended from here; nothing is ended by its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bench import ORBITD, START_SECS, Bench, environment, served, socket_of
+from benchmarks.client import LineClient
+from benchmarks.peers import find
+from benchmarks.windows import COLS, ROWS, Window
+
+ORBIT = "orbitctl session attach"
+TMUX, DTACH, SCREEN = "tmux attach", "dtach -a", "screen -r"
+BARE = "bare PTY read loop"
+KEEP_LINES = 10_000
+_WRITES_PID = 'echo $$ > "$0.part" && mv "$0.part" "$0"\n'
+_TMUX_CONF = f"set -g status off\nset -g history-limit {KEEP_LINES}\nset -sg escape-time 0\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Script:
+    """A program to be hosted.
+
+    Args:
+        text: For sh; its arguments are `$1` and so on.
+        arguments: Those.
+    """
+
+    text: str
+    arguments: tuple[str, ...] = ()
+
+    def command(self, pid_file: Path) -> list[str]:
+        """Return the command that writes its process id to a file and runs the script."""
+        return ["sh", "-c", _WRITES_PID + self.text, str(pid_file), *self.arguments]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A session that runs.
+
+    Args:
+        attach: The command that shows it on a terminal.
+        home: The home of what hosts it.
+        pid: Of its program, which leads a process group.
+        server: The process id of what hosts it, where that is one; else 0.
+        session_id: The session's, where Orbit hosts it.
+    """
+
+    attach: Sequence[str]
+    home: Path
+    pid: int
+    server: int = 0
+    session_id: str = ""
+
+    def window(self) -> Window:
+        """Open a window and attach to the session in it."""
+        return Window(self.attach, _variables(self.home), self.home)
+
+    def hold(self) -> None:
+        """Stop the program until `go_on`."""
+        os.killpg(self.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let the program go on."""
+        os.killpg(self.pid, signal.SIGCONT)
+
+
+Host = Callable[[Bench, Sequence[Script]], AbstractContextManager[list[Place]]]
+
+
+@contextlib.contextmanager
+def orbit(bench: Bench, scripts: Sequence[Script], *, settings: str = "") -> Iterator[list[Place]]:
+    """Run one daemon, with settings of its own if need be, with a live session for each script."""
+    home = bench.new_home()
+    folder = home / ".config" / "orbit"
+    folder.mkdir(parents=True, mode=0o700)
+    (folder / "config.toml").write_text(settings)
+    with served(home, ORBITD) as daemon, LineClient(socket_of(home)) as client:
+        try:
+            yield [_orbit_place(client, home, daemon.pid, script) for script in scripts]
+        finally:
+            end_programs(home)
+
+
+def _orbit_place(client: LineClient, home: Path, server: int, script: Script) -> Place:
+    session_id, pid = start_session(client, script.command(_pid_file(home)), cwd=str(home))
+    attach = [*orbitctl(), "session", "attach", session_id]
+    return Place(attach=attach, home=home, pid=pid, server=server, session_id=session_id)
+
+
+@contextlib.contextmanager
+def tmux(bench: Bench, scripts: Sequence[Script]) -> Iterator[list[Place]]:
+    """Run one tmux server with a session for each script."""
+    home = bench.new_home()
+    (home / "tmux.conf").write_text(_TMUX_CONF)
+    control = [_program("tmux"), "-S", str(home / "t"), "-f", str(home / "tmux.conf")]
+    try:
+        places = []
+        for number, script in enumerate(scripts):
+            pid_file = _pid_file(home)
+            new = ["new-session", "-d", "-x", str(COLS), "-y", str(ROWS), "-s", f"s{number}", "--"]
+            _run([*control, *new, *script.command(pid_file)], home)
+            server = int(_run([*control, "display-message", "-p", "#{pid}"], home))
+            attach = [*control, "attach", "-t", f"s{number}"]
+            places.append(Place(attach=attach, home=home, pid=_written(pid_file), server=server))
+        yield places
+    finally:
+        subprocess.run([*control, "kill-server"], env=_variables(home), check=False, capture_output=True)
+
+
+@contextlib.contextmanager
+def dtach(bench: Bench, scripts: Sequence[Script]) -> Iterator[list[Place]]:
+    """Run each script under a dtach of its own."""
+    home = bench.new_home()
+    with contextlib.ExitStack() as stack:
+        places = []
+        for number, script in enumerate(scripts):
+            pid_file = _pid_file(home)
+            _run([_program("dtach"), "-n", str(home / f"d{number}"), "-E", *script.command(pid_file)], home)
+            pid = _written(pid_file)
+            stack.callback(_end_group, pid)
+            attach = [_program("dtach"), "-a", str(home / f"d{number}"), "-E", "-r", "none"]
+            places.append(Place(attach=attach, home=home, pid=pid))
+        yield places
+
+
+@contextlib.contextmanager
+def screen(bench: Bench, scripts: Sequence[Script]) -> Iterator[list[Place]]:
+    """Run each script under a screen of its own."""
+    home = bench.new_home()
+    (home / "screens").mkdir(mode=0o700)
+    control = [_program("screen"), "-c", os.devnull, "-h", str(KEEP_LINES)]
+    with contextlib.ExitStack() as stack:
+        places = []
+        for number, script in enumerate(scripts):
+            pid_file = _pid_file(home)
+            _run([*control, "-dmS", f"s{number}", *script.command(pid_file)], home)
+            pid = _written(pid_file)
+            stack.callback(_end_group, pid)
+            places.append(Place(attach=[*control, "-r", f"s{number}"], home=home, pid=pid))
+        yield places
+
+
+@contextlib.contextmanager
+def bare(bench: Bench, scripts: Sequence[Script]) -> Iterator[list[Place]]:
+    """Run a script on the window's own terminal, once it is opened: nothing in between."""
+    home = bench.new_home()
+    yield [Place(attach=script.command(_pid_file(home)), home=home, pid=0) for script in scripts]
+
+
+HOSTS: dict[str, tuple[Host, str]] = {
+    ORBIT: (orbit, ""),
+    TMUX: (tmux, "tmux"),
+    DTACH: (dtach, "dtach"),
+    SCREEN: (screen, "screen"),
+    BARE: (bare, "sh"),
+}
+"""Each one's way of hosting, and the program that it needs."""
+
+
+def is_here(name: str) -> bool:
+    """Tell whether what a host needs is installed."""
+    needed = HOSTS[name][1]
+    return not needed or find(needed) is not None
+
+
+def orbitctl() -> list[str]:
+    """Return the installed script beside this interpreter, else the module."""
+    script = find("orbitctl")
+    return [*([script] if script is not None else [sys.executable, "-m", "orbitctl"]), "--no-autostart"]
+
+
+def start_session(client: LineClient, command: Sequence[str], **config: Any) -> tuple[str, int]:
+    """Make a session and start it; return its id and its program's process id."""
+    config = {"session_type": "local", "command": shlex.join(command), **config}
+    session_id = client.call("session.create", config=config)["id"]
+    return session_id, client.call("session.start", id=session_id, cols=COLS, rows=ROWS)["pid"]
+
+
+def end_programs(home: Path) -> None:
+    """Kill every program of a daemon; the keeper ends with the daemon then."""
+    with LineClient(socket_of(home)) as client:
+        live = [one["id"] for one in client.call("session.list")["sessions"] if one.get("live")]
+        for session_id in live:
+            client.call("session.signal", id=session_id, signal="KILL")
+        for session_id in live:
+            client.call("session.wait", id=session_id, timeout_secs=START_SECS)
+
+
+def _variables(home: Path) -> dict[str, str]:
+    return {**environment(home), "SCREENDIR": str(home / "screens")}
+
+
+def _program(name: str) -> str:
+    found = find(name)
+    assert found is not None
+    return found
+
+
+def _pid_file(home: Path) -> Path:
+    number = sum(1 for _ in home.glob("pid*.mark"))
+    (home / f"pid{number}.mark").touch()
+    return home / f"pid{number}"
+
+
+def _run(command: Sequence[str], home: Path) -> str:
+    ran = subprocess.run(command, env=_variables(home), cwd=home, check=True, capture_output=True, text=True)
+    return ran.stdout
+
+
+def _written(path: Path) -> int:
+    """Return the process id that a program writes down as the first thing it does."""
+    deadline = time.monotonic() + START_SECS
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{path} is not written")
+        time.sleep(0.01)
+    return int(path.read_text())
+
+
+def _end_group(pid: int) -> None:
+    """End a program that was started here, and its children; what hosts it ends with it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
