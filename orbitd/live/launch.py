@@ -1,8 +1,9 @@
 """What a session runs: the program, its arguments, environment and folder.
 
 Nothing here touches a process; the keeper executes what comes out. No shell ever reads a
-command: it is split as a shell would split it (shlex), and ssh's own command line ends
-its options on both sides of the host, since ssh(1) goes on reading them after it.
+command: it is split as a shell would split it (shlex). In ssh's own command line `--` ends
+the options; an ssh of old goes on reading them behind the host all the same, where a blank
+keeps a remote command from looking like one.
 """
 
 from __future__ import annotations
@@ -87,5 +88,6 @@ def _command(config: SessionConfig, shell: str) -> tuple[str, tuple[str, ...]]:
 def _ssh(config: SessionConfig) -> tuple[str, ...]:
     port = ("-p", str(config.port)) if config.port is not None else ()
     user = f"{config.username}@" if config.username is not None else ""
-    command = ("--", config.command) if config.command else ()
+    blank = " " if (config.command or "").startswith("-") else ""  # the shell over there passes it over
+    command = (blank + config.command,) if config.command else ()
     return ("ssh", "-tt", *port, "--", f"{user}{config.host}", *command)

@@ -139,14 +139,15 @@ def argv_of(**config: Any) -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("config", "argv"),
     [
-        ({"host": "h"}, "ssh -tt -- h"),
-        ({"host": "h", "port": 22, "username": "u"}, "ssh -tt -p 22 -- u@h"),
-        ({"host": "h", "command": "-oProxyCommand=x"}, "ssh -tt -- h -- -oProxyCommand=x"),
+        ({"host": "h"}, ("ssh", "-tt", "--", "h")),
+        ({"host": "h", "port": 22, "username": "u"}, ("ssh", "-tt", "-p", "22", "--", "u@h")),
+        ({"host": "h", "command": "ls -l"}, ("ssh", "-tt", "--", "h", "ls -l")),
+        ({"host": "h", "command": "-oProxyCommand=x"}, ("ssh", "-tt", "--", "h", " -oProxyCommand=x")),
     ],
 )
-def test_ssh_is_told_where_its_options_end(config: dict[str, Any], argv: str) -> None:
-    """Ssh looks for options on both sides of the host; `--` ends them on both."""
-    assert argv_of(session_type="ssh", **config) == tuple(argv.split())
+def test_ssh_is_told_where_its_options_end(config: dict[str, Any], argv: tuple[str, ...]) -> None:
+    """Nothing behind `--` can be an option, neither to an ssh that goes on looking for them behind the host."""
+    assert argv_of(session_type="ssh", **config) == argv
 
 
 def test_a_command_is_split_and_no_shell_reads_it() -> None:
