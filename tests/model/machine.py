@@ -39,6 +39,9 @@ class Machine(Sides):
         self.end(0, "terminate")
         self.archive(0, everything=True)
         self.end(1, "terminate")
+        for number in range(2):
+            self.set_active(number, 1 - number, own=True, none=False)
+            assert [*self.model.workspaces.values()][number].active_session_id
 
     # Sessions.
 
@@ -74,9 +77,11 @@ class Machine(Sides):
         params = {"id": session_id, "name": name}
         self._both("session.rename", params, lambda: self.model.rename(session_id, name))
 
-    @rule(at=INDEX, to=INDEX, out=st.booleans())
-    def move(self, at: int, to: int, out: bool) -> None:
-        session_id, workspace_id = self._session(at), None if out else self._workspace(to)
+    @rule(at=INDEX, to=INDEX, out=st.booleans(), front=st.booleans())
+    def move(self, at: int, to: int, out: bool, front: bool) -> None:
+        in_front = [one.active_session_id for one in self.model.workspaces.values() if one.active_session_id]
+        session_id = pick(in_front, at) if front else self._session(at)
+        workspace_id = None if out else self._workspace(to)
         params = {"id": session_id, "workspace_id": workspace_id}
         self._both("session.move", params, lambda: self.model.move(session_id, workspace_id))
 

@@ -18,7 +18,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from model.machine import Machine
 from support import DaemonProcess
 
-EXAMPLES, STEPS = 30, 50
+EXAMPLES, STEPS = 40, 40
 CONFIG = "[session]\nauto_save_interval_secs = 86400\n"  # what is saved when is the model's to say
 
 
