@@ -21,7 +21,7 @@ from protocol.params import SessionList
 
 SECONDS = 1.0
 _ENTER = "\x1b[?1049h\x1b[?25l"
-_LEAVE = "\x1b[?25h\x1b[?1049l"
+_LEAVE = "\x1b[H\x1b[J\x1b[?25h\x1b[?1049l"
 
 
 def watch_sessions(app: App, params: SessionList, limit: int | None) -> None:

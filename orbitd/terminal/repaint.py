@@ -129,6 +129,8 @@ def paint(picture: Picture) -> bytes:
         _leave_behind(brush, picture.primary)
         mode = next((name for name in _ALTERNATE if name in picture.modes), _ALTERNATE[0])
         brush.write(f"\x1b[{mode}h")
+        brush.style(PLAIN)
+        brush.write("\x1b[2J")  # 47 and 1047 bring back what was there before, and some terminals have no such screen
         brush.screen(picture.alternate.lines)
         top = picture.alternate
     _finish(brush, picture, top)
