@@ -168,7 +168,7 @@ def add_maintenance_handlers(handlers: Handlers[Call], manager: SessionManager, 
     """Answer `maintenance.*` and `stats.get`."""
 
     async def auto_save(_: Call, __: p.Params) -> r.AutoSaveResult:
-        return r.AutoSaveResult(saved=await manager.auto_save_sessions())
+        return r.AutoSaveResult(saved=await sessions.auto_save())
 
     async def cleanup(_: Call, q: p.CleanupSnapshots) -> r.CleanupResult:
         return r.CleanupResult(deleted=await manager.cleanup_old_snapshots(q.keep_last_n))

@@ -32,7 +32,6 @@ from protocol.types import Session, SessionStatus
 log = logging.getLogger("orbitd.live")
 
 TERMINATE_GRACE_SECS = 5.0
-RETRY_SECS = 10.0
 
 
 class End(Struct, frozen=True, kw_only=True):
@@ -221,7 +220,9 @@ class Endings:
             await self._keeping.release(end.session_id)
 
     def _try_later(self, session_id: str) -> None:
-        asyncio.get_running_loop().call_later(RETRY_SECS, lambda: self._held.hold(self._settle_late(session_id)))
+        asyncio.get_running_loop().call_later(
+            self._saver.retry_secs, lambda: self._held.hold(self._settle_late(session_id))
+        )
 
     async def _settle_late(self, session_id: str) -> None:
         async with self._roster.lock(session_id):

@@ -129,6 +129,10 @@ class Programs:
         self.agents.remove(session_id)
         self.screens.remove(session_id)
 
+    async def save_all(self) -> int:
+        """Save every screen that has changed; return how many. What fails is logged, and tried again."""
+        return await self._saver.save_all_changed(list(self.roster))
+
     def warnings(self) -> list[str]:
         """Return what is wrong now and lasts, in sentences for a person."""
         told = []
@@ -152,7 +156,7 @@ class Programs:
         """Save every screen and let go of the programs, which go on."""
         self.reconnector.close()
         await self._held.finish(CLOSE_GRACE_SECS)
-        await self._saver.save_all_changed(list(self.roster))
+        await self.save_all()
         await self._saver.close()
         for live in self.roster:
             live.let_go()

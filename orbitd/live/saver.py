@@ -23,7 +23,8 @@ log = logging.getLogger("orbitd.live")
 
 BURST_BYTES = 4 * 1024 * 1024
 BURST_SECS = 2.0
-RETRY_SECS = 10.0
+MAX_RETRY_SECS = 10.0
+CLOSE_SECS = 10.0
 
 
 class Saver:
@@ -37,6 +38,7 @@ class Saver:
     def __init__(self, manager: SessionManager, interval_secs: float) -> None:
         self._manager = manager
         self._interval = interval_secs
+        self.retry_secs = min(interval_secs, MAX_RETRY_SECS)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._bursting: set[str] = set()
         self._held = Held()
@@ -76,10 +78,10 @@ class Saver:
         if screen.journal_bytes:
             await self._store(session_id, screen, await asyncio.to_thread(screen.capture), folder)
 
-    async def save_all_changed(self, sessions: list[LiveSession]) -> None:
-        """Save those that have changed since they were saved last. What fails is logged, and tried again."""
+    async def save_all_changed(self, sessions: list[LiveSession]) -> int:
+        """Save those that have changed, and return how many. What fails is logged, and tried again."""
         waiting = [session for session in sessions if session.id in self._timers]
-        await asyncio.gather(*(self._save_or_note(session) for session in waiting))
+        return sum(await asyncio.gather(*(self._save_or_note(session) for session in waiting)))
 
     def forget(self, session: LiveSession) -> None:
         """Plan no save for a session any more: it has ended."""
@@ -91,7 +93,7 @@ class Saver:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-        await self._held.finish(grace_secs=RETRY_SECS)
+        await self._held.finish(grace_secs=CLOSE_SECS)
 
     async def _store(self, session_id: str, screen: LiveScreen, capture: Capture, folder: str | None) -> None:
         await self._manager.save_snapshot(
@@ -119,11 +121,12 @@ class Saver:
     def _due(self, session: LiveSession) -> None:
         self._held.hold(self._save_or_note(session))
 
-    async def _save_or_note(self, session: LiveSession) -> None:
+    async def _save_or_note(self, session: LiveSession) -> bool:
         try:
             await self.save(session)
         except Exception:  # noqa: BLE001  # noted there; whatever went wrong, the journal has it
-            return
+            return False
+        return True
 
     def _failed(self, session: LiveSession, error: Exception) -> None:
         """Note a failure, log it once, and plan the next try."""
@@ -132,4 +135,4 @@ class Saver:
         event(log, level, "screen not saved", session=session.id, error=told, exc=error)
         self.failing[session.id] = told
         if session.id not in self._timers and not session.screen.is_closed:
-            self._set(session, RETRY_SECS)
+            self._set(session, self.retry_secs)

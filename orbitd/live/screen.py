@@ -51,6 +51,7 @@ class LiveScreen:
         self._journal = journal
         self._lock = threading.Lock()
         self._saved_position = -1
+        self._unrecorded: OSError | None = None
         self.is_closed = False
 
     def read(self, descriptor: int, limit: int) -> bytes:
@@ -103,8 +104,9 @@ class LiveScreen:
         """Return what a snapshot holds. May run in any thread."""
         with self._lock:
             cols, rows = self._emulator.size
+            self._unrecorded = self.degraded
             position = self._journal.mark()
-            return Capture(
+            capture = Capture(
                 repaint=self._emulator.repaint(),
                 native_state=SavedState(native=self._emulator.encode(), position=position).to_bytes(),
                 position=position,
@@ -112,11 +114,14 @@ class LiveScreen:
                 rows=rows,
                 title=self._emulator.title,
             )
+            self._emulator.compress()  # what has been saved is history that is seldom looked at
+            return capture
 
     def saved(self, capture: Capture) -> None:
         """Let go of the part of the journal that a committed snapshot covers."""
         with self._lock:
             self._saved_position = capture.position
+            self._unrecorded = None
             self._journal.covered(capture.position)
 
     def close(self) -> None:
@@ -153,8 +158,8 @@ class LiveScreen:
 
     @property
     def degraded(self) -> OSError | None:
-        """Why output is not journalled, or None."""
-        return self._journal.degraded
+        """Why some of the output is neither journalled nor saved, or None."""
+        return self._journal.degraded or self._unrecorded
 
     @property
     def size(self) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 
-from orbitd.folders import private_folder
+from orbitd.folders import UnsafeFolder, private_folder
 from orbitd.live.opening import Wanted, look_at, open_screen
 from orbitd.live.screen import LiveScreen
 from orbitd.logs import event
@@ -17,7 +17,7 @@ from orbitd.manager import SessionManager
 from orbitd.store.snapshot_api import SavedScreen
 from orbitd.terminal import journal
 from orbitd.terminal.emulator import Emulator
-from protocol.errors import SnapshotCorrupt, SnapshotNotFound
+from protocol.errors import SnapshotCorrupt, SnapshotNotFound, SpawnFailed
 from protocol.types import Session
 
 log = logging.getLogger("orbitd.live")

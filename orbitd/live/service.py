@@ -113,6 +113,10 @@ class Sessions:
                     await self.delete(live.id)
         await self._manager.delete_workspace(workspace_id, delete_sessions)
 
+    async def auto_save(self) -> int:
+        """Write what is in memory only; return how many sessions had something."""
+        return await self._programs.save_all() + await self._manager.auto_save_sessions()
+
     async def stats(self) -> SessionStats:
         """Count and measure, what runs included."""
         return replace(

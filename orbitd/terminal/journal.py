@@ -157,10 +157,13 @@ class Journal:
         return data if rest[:1] == b"\0" and len(data) <= CAPTURE_MAX_BYTES else b""
 
     def _start(self, base: int) -> None:
-        """Make the open file an empty journal that begins at a position."""
-        self._reserve.drop(0)
-        write_all(self._fd, file_header(base), 0)
+        """Make the open file an empty journal that begins at a position; on a full disk it begins degraded."""
         self._base, self._tail = base, FILE_HEADER_BYTES
+        self._reserve.drop(0)
+        try:
+            write_all(self._fd, file_header(base), 0)
+        except OSError as exc:
+            self._degrade(exc)
 
     # Appending
 

@@ -1,0 +1,159 @@
+"""Full disks: a session goes on, says what is at stake, and is whole again once there is room. Real, small tmpfs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from live.sessions import Terminal, start
+from support import DaemonProcess, RawClient
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+
+CHATTY = "sh -c 'while read n; do seq $n; echo done $n; done'"
+
+
+@contextlib.contextmanager
+def small_disk(place: Path, size: str) -> Iterator[Path]:
+    """Mount a disk of so many bytes, for the time of a test."""
+    place.mkdir(parents=True, mode=0o700)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"cannot mount: {mounted.stderr.decode()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Leave no room on a disk; return the file that takes it."""
+    filler = disk / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return filler
+
+
+@pytest.fixture
+def quick(stopped_daemon: DaemonProcess, home: Path) -> DaemonProcess:
+    """A daemon, not started, that saves every second."""
+    (home / ".config" / "orbit").mkdir(parents=True)
+    (home / ".config" / "orbit" / "config.toml").write_text("[session]\nauto_save_interval_secs = 1\n")
+    return stopped_daemon
+
+
+@pytest.fixture
+def journal_disk(quick: DaemonProcess) -> Iterator[Path]:
+    """A small disk for journals only."""
+    with small_disk(quick.home / ".local" / "state", "2m") as disk:
+        yield disk
+        quick.end()
+
+
+@pytest.fixture
+def store_disk(quick: DaemonProcess) -> Iterator[Path]:
+    """A small disk for the database only."""
+    with small_disk(quick.home / ".local" / "share", "4m") as disk:
+        yield disk
+        quick.end()
+
+
+def warnings(client: RawClient) -> str:
+    return "\n".join(client.call("daemon.info")["warnings"])
+
+
+def wait_for_warning(client: RawClient, wanted: str) -> None:
+    while wanted not in warnings(client):
+        continue
+
+
+def wait_until_fine(client: RawClient) -> None:
+    while warnings(client):
+        continue
+
+
+def test_a_full_journal_stops_no_session(quick: DaemonProcess, journal_disk: Path) -> None:
+    """The program and its clients go on, the daemon warns; with room again all is recorded, and survives kill -9."""
+    with quick.start().client() as client, quick.client() as other:
+        terminal = Terminal(other, start(client, CHATTY))
+        session_id = terminal.session["id"]
+        filler = fill(journal_disk)
+        terminal.type("200000\n")
+        terminal.follow_until("done 200000")
+        assert "not recorded: No space left" in warnings(client)
+        filler.unlink()
+        terminal.type("7\n")
+        terminal.follow_until("done 7")
+        wait_until_fine(client)
+        terminal.type("8\n")
+        terminal.follow_until("done 8")
+    quick.kill()
+    with quick.start().client() as client:
+        text = client.call("session.screen", id=session_id, scrollback=True)["data"]
+    assert text.endswith("199999\n200000\ndone 200000\n7\n" + _echoed(7) + "8\n" + _echoed(8))
+
+
+def _echoed(count: int) -> str:
+    return "".join(f"{number}\n" for number in range(1, count + 1)) + f"done {count}\n"
+
+
+def test_a_session_starts_on_a_full_disk(quick: DaemonProcess, journal_disk: Path) -> None:
+    """Where there is no room for a journal a session runs without, and the daemon says so; room heals it."""
+    with quick.start().client() as client:
+        Terminal(client, start(client, "sh -c 'echo first; cat'")).follow_until("first")
+        filler = fill(journal_disk)
+        with quick.client() as other:
+            terminal = Terminal(other, start(client, CHATTY))
+            wait_for_warning(client, "not recorded")
+            filler.unlink()
+            terminal.type("3\n")
+            terminal.follow_until("done 3")
+            wait_until_fine(client)
+
+
+def test_a_full_store_keeps_the_journal(quick: DaemonProcess, store_disk: Path) -> None:
+    """Screens that cannot be saved stay in their journals and survive kill -9; they are saved once there is room."""
+    with quick.start().client() as client, quick.client() as other:
+        terminal = Terminal(other, start(client, CHATTY))
+        session_id = terminal.session["id"]
+        filler = fill(store_disk)
+        terminal.type("4000\n")
+        terminal.follow_until("done 4000")
+        wait_for_warning(client, "could not be saved")
+    quick.kill()
+    with quick.start().client() as client:
+        assert "done 4000" in client.call("session.screen", id=session_id)["data"]
+        client.call("session.send", id=session_id, data="NQo=")
+        wait_for_warning(client, "could not be saved")
+        filler.unlink()
+        wait_until_fine(client)
+        while client.call("snapshot.latest", session_id=session_id) is None:
+            continue
+        assert client.call("session.get", id=session_id)["live"] is True
+
+
+def test_an_end_that_cannot_be_stored(quick: DaemonProcess, store_disk: Path) -> None:
+    """Clients hear of it, nothing is lost, and it is stored once there is room."""
+    with quick.start().client() as client, quick.client() as other:
+        terminal = Terminal(other, start(client, "sh -c 'read x; seq 3000; echo last words; exit 6'"))
+        session_id = terminal.session["id"]
+        filler = fill(store_disk)
+        terminal.type("\n")
+        assert terminal.read_to_the_end()["exit_code"] == 6
+        assert client.call("session.wait", id=session_id)["exit_code"] == 6
+        assert client.call("session.get", id=session_id)["status"] != "terminated"
+        assert "last words" in client.call("session.screen", id=session_id)["data"]
+        assert client.error("session.start", id=session_id)["data"]["kind"] == "storage_full"
+        filler.unlink()
+        while client.call("session.get", id=session_id)["status"] != "terminated":
+            continue
+        assert client.call("session.get", id=session_id)["exit_code"] == 6
+        assert "last words" in client.call("session.screen", id=session_id)["data"]
+        assert client.call("session.start", id=session_id)["live"] is True
