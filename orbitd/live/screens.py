@@ -38,11 +38,21 @@ class Screens:
         self._scrollback_max_bytes = scrollback_max_bytes
 
     async def open(self, session: Session) -> LiveScreen:
-        """Return a session's last screen, or an empty one, to go on with."""
-        private_folder(os.path.dirname(self._folder))  # whoever could write there could replace the other
-        private_folder(self._folder)
-        saved = await self._newest(session.id)
-        opened = await asyncio.to_thread(open_screen, self._journal(session.id), saved, self._wanted(session))
+        """Return a session's last screen, or an empty one, to go on with.
+
+        Raises:
+            SessionNotFound: No session has its id any more.
+            SpawnFailed: Its journal cannot be opened.
+        """
+        saved, path = await self._newest(session.id), self._journal(session.id)
+        try:
+            private_folder(os.path.dirname(self._folder))  # whoever could write there could replace the other
+            private_folder(self._folder)
+            opened = await asyncio.to_thread(open_screen, path, saved, self._wanted(session))
+        except OSError as error:
+            raise SpawnFailed(f"The session's journal cannot be opened: {path}: {error.strerror}") from error
+        except UnsafeFolder as error:
+            raise SpawnFailed(str(error)) from error
         if opened.loss:
             event(log, logging.WARNING, opened.loss, session=session.id)
         return opened.screen

@@ -104,14 +104,6 @@ class UserManager:
         (folder / "test.conf").write_text(text)
         self.systemctl("daemon-reload")
 
-    def move_into(self, unit: str, pid: int) -> None:
-        """Put a process into a unit's control group, where the unit's own children are."""
-        group = self.show(unit, "ControlGroup").lstrip("/")
-        joined = [Path(root, group, "cgroup.procs") for root in CGROUP_ROOTS]
-        for procs in filter(Path.exists, joined):
-            procs.write_text(str(pid))
-        assert f"/{group}\n" in Path(f"/proc/{pid}/cgroup").read_text()
-
     def client(self) -> RawClient:
         """Connect to the daemon's socket, which systemd holds."""
         return RawClient(self.socket)
