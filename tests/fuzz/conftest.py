@@ -35,12 +35,14 @@ def served() -> Iterator[Target]:
     config = home / "config.toml"
     config.write_text(f"[daemon]\nmax_message_bytes = {MAX_MESSAGE_BYTES}\n")
     daemon = DaemonProcess(home, "--config", str(config)).start()
-    yield Target(daemon, _world(daemon), MAX_MESSAGE_BYTES)
-    assert daemon.stop() == 0
-    daemon.end_keeper()
-    assert "request failed" not in daemon.log()
-    assert "answering failed" not in daemon.log()
-    shutil.rmtree(home)
+    try:
+        yield Target(daemon, _world(daemon), MAX_MESSAGE_BYTES)
+        assert daemon.stop() == 0
+        assert "request failed" not in daemon.log()
+        assert "answering failed" not in daemon.log()
+    finally:
+        daemon.end()
+        shutil.rmtree(home)
 
 
 def _world(daemon: DaemonProcess) -> World:

@@ -28,9 +28,11 @@ def served() -> Iterator[None]:
     config = home / "config.toml"
     config.write_text(CONFIG)
     Machine.daemon = DaemonProcess(home, "--config", str(config)).start()
-    yield
-    Machine.daemon.end()
-    shutil.rmtree(home)
+    try:
+        yield
+    finally:
+        Machine.daemon.end()
+        shutil.rmtree(home)
 
 
 @pytest.mark.usefixtures("served")
