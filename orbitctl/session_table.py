@@ -50,7 +50,7 @@ def session_columns(names: dict[str, str]) -> list[Column[Session]]:
         Column("CLIENTS", lambda one, _: str(one.clients) if one.live else None, right=True, optional=True),
         Column("IDLE", lambda one, _: duration((datetime.now(UTC) - one.last_active).total_seconds()), right=True),
         Column("SAVED", lambda one, to: to.moment(one.last_saved_at), optional=True),
-        Column("COMMAND", lambda one, _: one.config.command or one.title, elastic=True),
+        Column("COMMAND", lambda one, _: one.config.command or one.title or _shell(one), elastic=True),
     ]
 
 
@@ -64,6 +64,11 @@ def _host(one: Session) -> str | None:
 
 def _workspace(one: Session, names: dict[str, str]) -> str | None:
     return names.get(one.workspace_id or "", one.workspace_id)
+
+
+def _shell(one: Session) -> str | None:
+    """Return what a session without a command runs, if it ever ran here."""
+    return "(login shell)" if one.cols is not None and one.session_type == "local" else None
 
 
 def _size(one: Session) -> str | None:

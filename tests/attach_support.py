@@ -43,6 +43,7 @@ class Window:
         self.master, self._terminal = pty.openpty()
         self.output = b""
         self.searched = 0
+        self._is_there = True
         self.emulator = Emulator(*size)
         self.emulator.answering = False
         self._set_size(size)
@@ -63,12 +64,18 @@ class Window:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def vanish(self) -> None:
+        """Close the window, as its close button does: the kernel hangs up on whoever is in it."""
+        os.close(self._terminal)
+        os.close(self.master)
+        self._is_there = False
+
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(WAIT_SECS)
-        os.close(self.master)
-        os.close(self._terminal)
+        if self._is_there:
+            self.vanish()
         self.emulator.close()
 
     def settings(self) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -138,5 +139,6 @@ def _ended_while_away(app: App, session: Session, error: NotRunning) -> Ending:
 
 def say(words: str) -> None:
     """Say something beside the session's own screen."""
-    sys.stderr.write(words + "\n")
-    sys.stderr.flush()
+    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # nothing is kept in a buffer that a terminal which has gone would not take
+        os.write(sys.stderr.fileno(), words.encode(errors="replace") + b"\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from attach_support import DETACH, RUN_SHELL, SHELL, Window, settled
 from ctl_support import Orbitctl
+from support import WAIT_SECS
 
 
 def at_shell(ctl: Orbitctl) -> None:
@@ -128,10 +130,21 @@ def test_a_stopped_client_gives_the_terminal_back_until_it_goes_on(ctl: Orbitctl
         window.process.send_signal(signal.SIGTSTP)
         window.until("\x1b[23;0t")
         window.until("\x1b[J")
+        os.waitid(os.P_PID, window.process.pid, os.WSTOPPED)
+        assert window.settings() == window.before
         window.process.send_signal(signal.SIGCONT)
         window.until("ready")
         settled(window)
         assert window.settings() == raw
+
+
+def test_a_window_that_is_closed_detaches(ctl: Orbitctl) -> None:
+    """When the terminal goes away the client ends by SIGHUP, quietly, and the program goes on."""
+    with Window(ctl, *RUN_SHELL) as window:
+        settled(window)
+        window.vanish()
+        assert window.process.wait(WAIT_SECS) == 128 + signal.SIGHUP
+    assert ctl.ok("session", "show", "web", "--json").json["live"] is True
 
 
 def test_ctrl_z_and_ctrl_c_are_the_programs(ctl: Orbitctl) -> None:
