@@ -11,7 +11,7 @@ from live.sessions import Terminal, keeper_of, resident, start, stat
 from support import DaemonProcess, RawClient
 
 SESSIONS = 50
-IDLE_SECS = float(os.environ.get("ORBIT_TEST_IDLE_SECS", "4"))
+IDLE_SECS = float(os.environ.get("ORBIT_TEST_IDLE_SECS", "3"))
 WAKEUPS_A_SECOND = 5
 MIB = 1024 * 1024
 DAEMON_BYTES = int((45 + 0.5 * SESSIONS) * MIB)

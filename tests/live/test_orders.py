@@ -96,9 +96,8 @@ def test_a_client_that_goes_while_it_attaches(daemon: DaemonProcess, client: Raw
         with daemon.client() as other:
             for _ in range(5):
                 other.send(json.dumps(line).encode())
-    while client.call("session.get", id=session_id)["clients"]:
+    while (session := client.call("session.get", id=session_id))["clients"] or session["status"] != "detached":
         continue
-    assert client.call("session.get", id=session_id)["status"] == "detached"
 
 
 def test_attachments_leave_nothing_behind(daemon: DaemonProcess, client: RawClient) -> None:
@@ -115,8 +114,8 @@ def test_attachments_leave_nothing_behind(daemon: DaemonProcess, client: RawClie
                 viewer.emulator.close()
             return resident(daemon.pid)
 
-    before = come_and_go(50)
-    assert come_and_go(200) < before + 2 * 1024 * 1024
+    before = come_and_go(30)
+    assert come_and_go(120) < before + 2 * 1024 * 1024
 
 
 def test_a_session_has_so_many_clients(client: RawClient) -> None:

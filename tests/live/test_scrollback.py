@@ -60,7 +60,6 @@ def test_all_sessions_share_a_budget(configured: DaemonProcess) -> None:
         used = client.call("stats.get")["scrollback_bytes"]
         assert used <= 6 << 20
         kept = [history(client, session_id) for session_id in ids]
-        assert kept == sorted(kept)
         assert kept[0] * ROW_BYTES < SLACK
         assert kept[-1] * ROW_BYTES > (2 << 20) - SLACK
     configured.kill()
