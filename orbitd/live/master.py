@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from protocol.errors import Busy
 
-READ_BUDGET = 64 * 1024
+READ_BUDGET = 16 * 1024  # a key beside a flood waits for some of these; emulating one takes a quarter of a millisecond
 READ_SIZE = 16 * 1024  # Linux gives at most 4 KiB at a time, macOS 1 KiB; both may change
 MAX_UNWRITTEN_BYTES = 1024 * 1024
 HUNG_UP_SECS = 1.0
