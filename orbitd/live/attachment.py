@@ -48,7 +48,7 @@ class Attachment:
         connection: Where it listens.
         read_only: It may neither type nor lead the size.
         size: Columns and rows of its window.
-        paint: Draws the session's screen as it is now, with so many lines of history before it.
+        paint: Draws the session's screen as it is now.
         on_end: Called once when it has ended.
     """
 
@@ -59,7 +59,7 @@ class Attachment:
         *,
         read_only: bool,
         size: tuple[int, int],
-        paint: Callable[[int], Painting],
+        paint: Callable[[], Painting],
         on_end: Callable[[Attachment], None],
     ) -> None:
         self.id = attachment_id
@@ -73,8 +73,8 @@ class Attachment:
         connection.on_close.append(self.end)
         connection.on_drained.append(self._drained)
 
-    def open(self, scrollback_lines: int) -> Painting:
-        """Return the first screen; what comes after it is sent once `begin` is called, so call that soon.
+    def open(self) -> None:
+        """Keep what comes from now on until `begin` is called: the first screen is being painted.
 
         Raises:
             NotRunning: The attachment has ended already: its client, its session or somebody else wanted that.
@@ -82,7 +82,6 @@ class Attachment:
         if self._state is State.ENDED:
             raise NotRunning("The attachment was ended before it began", hint="Look at the session, then attach again.")
         self._state = State.WAITING
-        return self._paint(scrollback_lines)
 
     def begin(self) -> None:
         """Follow the output: the answer to the attach has been written."""
@@ -100,7 +99,7 @@ class Attachment:
     def repaint(self) -> None:
         """Send the whole screen; a client that is behind gets it when it has caught up."""
         if self._state in (State.WAITING, State.FOLLOWING):
-            painting = self._paint(0)
+            painting = self._paint()
             notice = RepaintNotice(attachment_id=self.id, data=painting.data, cols=painting.cols, rows=painting.rows)
             self._send(_notice(REPAINT, notice))
 

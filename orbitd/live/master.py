@@ -25,7 +25,7 @@ HUNG_UP_SECS = 1.0
 
 
 class Master:
-    """A PTY master on the loop.
+    """A PTY master on the loop; it is paused at first.
 
     Args:
         descriptor: Becomes ours, and non-blocking.
@@ -43,18 +43,18 @@ class Master:
         self._unwritten = bytearray()
         self._loop = asyncio.get_running_loop()
         self._reading = False
-        self._paused = True
+        self._pauses = 1
         self._hung_up = False
         self._closed = False
 
     def resume(self) -> None:
-        """Read from now on."""
-        self._paused = False
+        """Read from now on, or once everybody else who paused has resumed."""
+        self._pauses -= 1
         self._set_tap()
 
     def pause(self) -> None:
         """Read no more until `resume`; the program is held back once the kernel's buffer is full."""
-        self._paused = True
+        self._pauses += 1
         self._set_tap()
 
     def write(self, data: bytes) -> None:
@@ -110,7 +110,7 @@ class Master:
         self._set_tap()
 
     def _set_tap(self) -> None:
-        wanted = not (self._paused or self._hung_up or self._closed)
+        wanted = not (self._pauses or self._hung_up or self._closed)
         if wanted and not self._reading:
             self._loop.add_reader(self._descriptor, self._readable)
         elif self._reading and not wanted:

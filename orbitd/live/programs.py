@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 
 from msgspec import Struct
 
-from orbitd.keeper.structs import KeptProgram, SpawnRequest
+from orbitd.keeper.structs import KeptProgram, Spawned, SpawnRequest
 from orbitd.live.agent import AgentLinks
 from orbitd.live.endings import Endings
 from orbitd.live.held import Held
@@ -26,7 +27,7 @@ from orbitd.live.screens import Screens
 from orbitd.live.session import LiveSession
 from orbitd.manager import SessionManager
 from orbitd.terminal.emulator import unavailable_reason
-from protocol.errors import AlreadyRunning, NotRunning, SpawnFailed
+from protocol.errors import AlreadyRunning, InternalError, NotRunning, OrbitError, RequestTimeout, SpawnFailed
 from protocol.types import Session
 
 CLOSE_GRACE_SECS = 5.0
@@ -199,17 +200,39 @@ class Programs:
             umask=self._places.program_umask,
         )
         try:
-            client = await self.keeping.client()
-            spawned = await client.spawn(request)
+            spawned = await self._spawned(request)
         except BaseException:
             self._abandon(live)
             raise
+        if spawned is None:
+            self._abandon(live)
+            await self._adopt_kept(session)
+            return
         live.divide(f"started again {datetime.now().astimezone():%Y-%m-%d %H:%M:%S}")
         live.fit(cols, rows)
         live.run(spawned.pid, spawned.master_fd, spawned.cwd)
         self.roster.put(live)
         if live.attachments:
             self._held.hold(self.roster.settle_status(live))
+
+    async def _spawned(self, request: SpawnRequest) -> Spawned | None:
+        """Have the keeper start a program; None if it has one of this session that was never taken over."""
+        client = await self.keeping.client()
+        try:
+            return await client.spawn(request)
+        except AlreadyRunning:
+            return None
+        except (RequestTimeout, InternalError):  # it may have been started, with nobody to read what it writes
+            with contextlib.suppress(OrbitError):
+                await client.signal(request.id, signal.SIGKILL)
+            raise
+
+    async def _adopt_kept(self, session: Session) -> None:
+        client = await self.keeping.client()
+        program = next(each for each in await client.programs() if each.id == session.id)
+        await self.adopt(session, program)
+        if program.ended_at is not None:
+            self._exited(program)
 
     def _abandon(self, live: LiveSession) -> None:
         """Let go of the screen of a program that did not start, unless clients wait for another try."""

@@ -7,6 +7,7 @@ never overlap; different sessions do not wait for each other.
 from __future__ import annotations
 
 import asyncio
+import logging
 import weakref
 from collections.abc import Iterator
 
@@ -15,9 +16,12 @@ from orbitd.live.held import Held
 from orbitd.live.saver import Saver
 from orbitd.live.screen import LiveScreen
 from orbitd.live.session import LiveSession
+from orbitd.logs import event
 from orbitd.manager import SessionManager
-from protocol.errors import NotRunning
+from protocol.errors import NotRunning, StorageError
 from protocol.types import SessionStatus
+
+log = logging.getLogger("orbitd.live")
 
 
 class Roster:
@@ -92,9 +96,16 @@ class Roster:
             wanted: SessionStatus = "active" if live.attachments else "detached"
             session = await self._manager.get_session(live.id)
             if session.status != wanted:
-                await self._manager.update_session_status(live.id, wanted)
+                await self._note_status(live.id, wanted)
         if wanted == "detached":
             await self._saver.save_all_changed([live])
+
+    async def _note_status(self, session_id: str, status: SessionStatus) -> None:
+        """Store a status; that it cannot be stored keeps nobody from the program."""
+        try:
+            await self._manager.update_session_status(session_id, status)
+        except StorageError as error:
+            event(log, logging.ERROR, "status not stored", session=session_id, status=status, error=error.message)
 
     def _changed(self, live: LiveSession) -> None:
         self._saver.changed(live)

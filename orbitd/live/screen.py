@@ -10,7 +10,10 @@ and holds the lock for some milliseconds.
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
@@ -20,11 +23,14 @@ from orbitd.terminal.emulator import Emulator
 from orbitd.terminal.journal import Journal
 from orbitd.terminal.records import Output, Resize
 from orbitd.terminal.state import SavedState
+from protocol.errors import NotRunning
 
 LEAVE_ALTERNATE = b"\x18\x1b\\\x1b[?1049l\x1b[?1047l\x1b[?47l"
 _PRIVATE_OFF = "".join(f"\x1b[?{number}l" for number in (9, 1000, 1002, 1003, 1004, 1005, 1006, 1015, 1016, 2004, 2026))
 MODES_OFF = f"\x18\x1b\\{_PRIVATE_OFF}\x1b[!p\x1b[<8u\x1b[?25h\x1b[r\x1b[m".encode()
 """Leaves every mode that the last program may have left behind; what it showed stays."""
+
+R = TypeVar("R")
 
 
 class Capture(Struct, frozen=True, kw_only=True):
@@ -90,15 +96,15 @@ class LiveScreen:
             self._emulator.resize(cols, rows)
 
     def paint(self, scrollback_lines: int = 0) -> Painting:
-        """Return bytes that draw the screen as it is now."""
-        with self._lock:
+        """Return bytes that draw the screen as it is now. Raises: NotRunning."""
+        with self._open():
             cols, rows = self._emulator.size
             return Painting(data=self._emulator.repaint(scrollback_lines), cols=cols, rows=rows)
 
-    def render(self, screen_format: str, *, scrollback: bool) -> bytes:
-        """Return the screen as text, vt or html."""
-        with self._lock:
-            return self._emulator.screen(screen_format, scrollback=scrollback)
+    def look(self, work: Callable[[Emulator], R]) -> R:
+        """Return what `work` makes of the emulator. May run in any thread. Raises: NotRunning."""
+        with self._open():
+            return work(self._emulator)
 
     def capture(self) -> Capture:
         """Return what a snapshot holds. May run in any thread."""
@@ -117,6 +123,14 @@ class LiveScreen:
             self._emulator.compress()  # what has been saved is history that is seldom looked at
             return capture
 
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[None]:
+        """Hold the lock of a screen that is there."""
+        with self._lock:
+            if self.is_closed:
+                raise NotRunning("The session has just ended", hint="Ask again.")
+            yield
+
     def saved(self, capture: Capture) -> None:
         """Let go of the part of the journal that a committed snapshot covers."""
         with self._lock:
@@ -130,11 +144,6 @@ class LiveScreen:
             self.is_closed = True
             self._emulator.close()
             self._journal.close()
-
-    @property
-    def emulator(self) -> Emulator:
-        """The emulator, for looking at; only on the loop's thread."""
-        return self._emulator
 
     def trim(self, max_bytes: int) -> None:
         """Drop the oldest history until about this much is left."""

@@ -16,7 +16,7 @@ from orbitd.logs import event
 from orbitd.manager import SessionManager
 from orbitd.store.snapshot_api import SavedScreen
 from orbitd.terminal import journal
-from orbitd.terminal.emulator import Emulator
+from orbitd.terminal.emulator import Emulator, unavailable_reason
 from protocol.errors import SnapshotCorrupt, SnapshotNotFound, SpawnFailed
 from protocol.types import Session
 
@@ -59,6 +59,9 @@ class Screens:
 
     async def look(self, session: Session) -> Emulator:
         """Return a session's last screen for looking at; the caller closes it. Raises: SnapshotNotFound."""
+        reason = unavailable_reason()
+        if reason is not None:
+            raise SnapshotNotFound(f"No screen can be drawn here: {reason}")
         saved = await self._newest(session.id)
         found = await asyncio.to_thread(look_at, self._journal(session.id), saved, self._wanted(session))
         if found is None:

@@ -141,9 +141,14 @@ class Sessions:
         if not q.read_only:
             self._programs.agents.renew(q.id, (q.env or {}).get("SSH_AUTH_SOCK"))
         attachment = live.attach(call.connection, cols=q.cols, rows=q.rows, read_only=q.read_only)
-        await self._roster.settle_status(live)
-        session = self.view(await self._manager.get_session(q.id))
-        painting = attachment.open(q.scrollback_lines or 0)
+        try:
+            await self._roster.settle_status(live)
+            session = self.view(await self._manager.get_session(q.id))
+            attachment.open()
+            painting = await live.painted(q.scrollback_lines or 0)
+        except BaseException:
+            attachment.end()
+            raise
         call.afterwards(attachment.begin)
         return Attached(
             attachment_id=attachment.id,
@@ -177,13 +182,11 @@ class Sessions:
         """Return a session's screen, as it is or as it was last."""
         live = self._roster.shown(session_id)
         if live is not None:
-            data = live.screen.render(screen_format, scrollback=scrollback)
-            return _screen(data, live.screen.emulator, screen_format)
+            return await live.looked_at(lambda emulator: _screen(emulator, screen_format, scrollback=scrollback))
         async with self._roster.lock(session_id):
             emulator = await self._programs.screens.look(await self._manager.get_session(session_id))
         with emulator:
-            data = await asyncio.to_thread(emulator.screen, screen_format, scrollback=scrollback)
-            return _screen(data, emulator, screen_format)
+            return await asyncio.to_thread(_screen, emulator, screen_format, scrollback=scrollback)
 
     async def wait(self, session_id: str, timeout_secs: float | None) -> Exit:
         """Wait until a session's program ends."""
@@ -220,7 +223,8 @@ class Sessions:
         return live, attachment
 
 
-def _screen(data: bytes, emulator: Emulator, screen_format: ScreenFormat) -> Screen:
+def _screen(emulator: Emulator, screen_format: ScreenFormat, *, scrollback: bool) -> Screen:
+    data = emulator.screen(screen_format, scrollback=scrollback)
     cols, rows = emulator.size
     cursor = emulator.cursor
     return Screen(

@@ -1,7 +1,7 @@
 """One live session: its program's terminal, its screen, and the clients at it.
 
-Everything here runs on the event loop, but for `capture`, which a save runs in a thread
-while reading is paused. Output takes one way: journal, emulator, clients, in this order,
+Everything here runs on the event loop, but for what looks at a whole screen: that has a
+thread while reading is paused. Output takes one way: journal, emulator, clients, in this order,
 so that what a client has seen is what a restart brings back.
 
 A session rests while its program has ended and another one is about to take its place, as
@@ -15,14 +15,18 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable
+from typing import TypeVar
 
 from orbitd.connection import Connection
-from orbitd.live.attachment import Attachment
+from orbitd.live.attachment import Attachment, Painting
 from orbitd.live.master import Master
 from orbitd.live.screen import Capture, LiveScreen
+from orbitd.terminal.emulator import Emulator
 from protocol.errors import Busy, NotRunning
 from protocol.live import Exit
 from protocol.types import Session
+
+R = TypeVar("R")
 
 
 class LiveSession:
@@ -80,7 +84,7 @@ class LiveSession:
             connection,
             read_only=read_only,
             size=(cols, rows),
-            paint=self.screen.paint,
+            paint=lambda: self.screen.paint(),
             on_end=self._left,
         )
         self.attachments[attachment.id] = attachment
@@ -165,12 +169,24 @@ class LiveSession:
         self.screen.close()
 
     async def capture(self) -> Capture:
-        """Return the screen to be saved. Reading rests meanwhile: the screen is one thread's at a time."""
+        """Return the screen to be saved."""
+        return await self._aside(self.screen.capture)
+
+    async def painted(self, scrollback_lines: int) -> Painting:
+        """Return bytes that draw the screen, with so many lines of history before it. Raises: NotRunning."""
+        return await self._aside(lambda: self.screen.paint(scrollback_lines))
+
+    async def looked_at(self, work: Callable[[Emulator], R]) -> R:
+        """Return what `work` makes of the emulator, in a thread. Raises: NotRunning."""
+        return await self._aside(lambda: self.screen.look(work))
+
+    async def _aside(self, work: Callable[[], R]) -> R:
+        """Look at the screen in a thread. Reading rests meanwhile: the screen is one thread's at a time."""
         master = self._master
         if master is not None:
             master.pause()
         try:
-            return await asyncio.to_thread(self.screen.capture)
+            return await asyncio.to_thread(work)
         finally:
             if master is not None:
                 master.resume()

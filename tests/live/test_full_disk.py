@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from live.sessions import Terminal, start
+from live_support import Viewer
 from support import DaemonProcess, RawClient
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
@@ -130,6 +131,8 @@ def test_a_full_store_keeps_the_journal(quick: DaemonProcess, store_disk: Path) 
     quick.kill()
     with quick.start().client() as client:
         assert "done 4000" in client.call("session.screen", id=session_id)["data"]
+        with quick.client() as late:  # that the status cannot be stored keeps nobody out
+            assert "done 4000" in Viewer(late, session_id).text()
         client.call("session.send", id=session_id, data="NQo=")
         wait_for_warning(client, "could not be saved")
         filler.unlink()
