@@ -109,7 +109,14 @@ class Roster:
 
     def _changed(self, live: LiveSession) -> None:
         self._saver.changed(live)
-        self.budget.measure(live)
+        self.budget.changed(live)
+
+    def scrollback_bytes(self) -> int:
+        """Return about what the history of all takes in memory now."""
+        for live in self:
+            self.budget.measure(live)
+        return self.budget.used_bytes
 
     def _clients_changed(self, live: LiveSession) -> None:
+        self.budget.measure(live)
         self._held.hold(self.settle_status(live))

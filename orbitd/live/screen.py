@@ -73,7 +73,12 @@ class LiveScreen:
     @property
     def has_content(self) -> bool:
         """Whether something was shown before."""
-        return self._journal.position > 0
+        return self.position > 0
+
+    @property
+    def position(self) -> int:
+        """How much the screen has seen so far, in bytes of its journal."""
+        return self._journal.position
 
     def divide(self, text: str) -> None:
         """Put a line between what was shown before and what comes now."""
@@ -163,7 +168,7 @@ class LiveScreen:
     @property
     def is_saved(self) -> bool:
         """Whether nothing has come since the last save."""
-        return self._saved_position == self._journal.position
+        return self._saved_position == self.position
 
     @property
     def degraded(self) -> OSError | None:

@@ -122,7 +122,7 @@ class Sessions:
         return replace(
             await self._manager.get_stats(),
             live_sessions=len(self._roster.running),
-            scrollback_bytes=self._roster.budget.used_bytes,
+            scrollback_bytes=self._roster.scrollback_bytes(),
         )
 
     # What only programs have
