@@ -93,6 +93,13 @@ def recorded_screen(log: Path, size: tuple[int, int] = (80, 24)) -> Screen:
         return shown(emulator.dump())
 
 
+def recorded_history(log: Path, size: tuple[int, int] = (80, 24)) -> str:
+    """Return the text of history and screen of such a terminal."""
+    with Emulator(*size) as emulator:
+        emulator.feed(log.read_bytes())
+        return emulator.screen("text", scrollback=True).decode()
+
+
 def drawn(data: bytes, size: tuple[int, int] = (80, 24)) -> Screen:
     """Return what a cleared terminal shows after a repaint."""
     with Emulator(*size) as emulator:

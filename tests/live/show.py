@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 
 CSI = "\x1b["
@@ -44,7 +45,24 @@ def modes() -> str:
     )
 
 
+def storm(seed: int) -> None:
+    """Draw all over the screen for some megabytes, the same for the same seed."""
+    dice = random.Random(seed)
+    for _ in range(400):
+        pieces = []
+        for _ in range(100):
+            style = f"{CSI}0;{dice.randrange(30, 38)};48;5;{dice.randrange(256)}m"
+            place = dice.choice((f"{CSI}{dice.randrange(1, 25)};{dice.randrange(1, 81)}H", "\r\n", f"{CSI}K", "\x1bM"))
+            pieces.append(place + style + dice.choice(("é", "漢字", "text ", "😀", "\u0301x")) * dice.randrange(12))
+        sys.stdout.write("".join(pieces))
+
+
 def main() -> None:
+    if sys.argv[1] == "storm":
+        storm(int(sys.argv[2]))
+        sys.stdout.write(f"{CSI}m\r\nshown\r\n")
+        sys.stdout.flush()
+        sys.stdin.read()
     what = {"true-colour": true_colour, "characters": characters, "long-line": long_line, "modes": modes}
     sys.stdout.write(f"{CSI}2J{CSI}H{what[sys.argv[1]]()}")
     sys.stdout.write("\x1b7\x1b[24;1H\x0fshown\x1b8" if sys.argv[1] == "modes" else "\r\nshown\r\n")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import random
+from pathlib import Path
 
 import pytest
-from live.sessions import Terminal, restarted, start
+from live.programs import SHOW, recorded
+from live.sessions import Terminal, recorded_history, recorded_screen, restarted, start
 from support import DaemonProcess
+from terminal_support import shown
 
 KILLS = int(os.environ.get("ORBIT_TEST_KILLS", "20"))
 LOOK_EVERY = 4
+STORMS, STORM_KILLS = 3, 5
 COUNTER = "seq -f %.0f 1000000000"
 
 
@@ -49,3 +53,25 @@ def test_every_line_is_there_once_and_in_order(daemon: DaemonProcess) -> None:
     assert found == list(range(found[0], found[0] + len(found)))
     assert found[-1] > max(last, 10_000)
     assert len(found) > 9_000
+
+
+def test_storms_come_through_kills(daemon: DaemonProcess, home: Path) -> None:
+    """Programs that draw all over their screens end, after kills at random moments, as in an unbroken run."""
+    dice = random.Random(2)
+    logs = [home / f"storm-{seed}" for seed in range(STORMS)]
+    with daemon.client() as client:
+        ids = [start(client, recorded(f"{SHOW} storm {seed}", log)) for seed, log in enumerate(logs)]
+    for _ in range(STORM_KILLS):
+        with daemon.client() as client:
+            terminal = Terminal(client, dice.choice(ids))
+            for _ in range(dice.randrange(1, 8)):
+                if "shown" not in terminal.text():
+                    terminal.step()
+        restarted(daemon).close()
+    for session_id, log in zip(ids, logs, strict=True):
+        with daemon.client() as client:
+            terminal = Terminal(client, session_id)
+            terminal.follow_until("shown")
+            assert shown(terminal.emulator.dump()) == recorded_screen(log)
+            history = client.call("session.screen", id=session_id, scrollback=True)["data"]
+        assert history == recorded_history(log)
