@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 
 from orbitd.folders import private_folder
 from orbitd.keeper.client import KeeperClient
 from orbitd.keeper.structs import KeeperGone, KeptProgram
+from protocol.errors import NotRunning
 
 
 class Keeping:
@@ -45,10 +47,11 @@ class Keeping:
         return await self._client.programs() if self._client is not None else []
 
     async def release(self, program_id: str) -> None:
-        """Let the keeper forget a program whose end is stored."""
+        """Let the keeper forget a program whose end is stored; that it is gone, or has forgotten it, is fine."""
         if self._client is not None:
-            await self._client.acknowledge_exit(program_id)
-            await self._client.forget(program_id)
+            with contextlib.suppress(NotRunning, KeeperGone):
+                await self._client.acknowledge_exit(program_id)
+                await self._client.forget(program_id)
 
     def close(self) -> None:
         """Leave the keeper to itself."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from live.sessions import Terminal, keeper_of, resident, start, stat
-from support import DaemonProcess, RawClient
+from support import WAIT_SECS, DaemonProcess, RawClient
 
 SESSIONS = 50
 IDLE_SECS = float(os.environ.get("ORBIT_TEST_IDLE_SECS", "3"))
@@ -61,10 +61,12 @@ def files(home: Path) -> dict[str, tuple[int, int]]:
 
 def idle(client: RawClient, session_id: str) -> None:
     """Let the time pass, with the daemon waiting for something that does not come."""
+    client.socket.settimeout(IDLE_SECS + WAIT_SECS)
     error: Any = client.error("session.wait", id=session_id, timeout_secs=IDLE_SECS)
     assert error["data"]["kind"] == "timeout"
 
 
+@pytest.mark.timeout(120 + 3 * IDLE_SECS)
 def test_idle_sessions_cost_nothing(sessions: list[str], daemon: DaemonProcess, client: RawClient) -> None:
     """No write to any file, hardly a wake-up, and memory within its bounds, of the daemon as of the keeper."""
     keeper = keeper_of(client.call("session.get", id=sessions[0])["pid"])

@@ -238,3 +238,23 @@ def test_an_old_screen_needs_no_program(daemon: DaemonProcess, client: RawClient
         assert "last words" in again.call("session.screen", id=session_id)["data"]
         assert again.call("snapshot.latest", session_id=session_id) is not None
         assert list((daemon.home / ".local" / "state" / "orbit" / "journal").iterdir()) == []
+
+
+def test_a_program_that_was_not_taken_over(daemon: DaemonProcess, client: RawClient) -> None:
+    """Where a daemon could not read a journal, the program is kept, and start takes it over once that can be read."""
+    session_id = start(client, "sh -c 'echo before; cat'")
+    Terminal(client, session_id).follow_until("before")
+    pid = client.call("session.get", id=session_id)["pid"]
+    daemon.kill()
+    journal = daemon.home / ".local" / "state" / "orbit" / "journal" / session_id
+    aside = journal.rename(journal.with_suffix(".aside"))
+    journal.mkdir()
+    with daemon.start().client() as again:
+        assert again.call("session.get", id=session_id)["live"] is False
+        error = again.error("session.start", id=session_id)
+        assert (error["code"], str(journal) in error["message"]) == (1005, True)
+        journal.rmdir()
+        aside.rename(journal)
+        again.call("session.start", id=session_id)
+        assert again.call("session.get", id=session_id)["pid"] == pid
+        assert "before" in Terminal(again, session_id).text()
