@@ -155,9 +155,11 @@ def test_ctrl_z_and_ctrl_c_are_the_programs(ctl: Orbitctl) -> None:
         window.until("started")
         window.type(b"\x1a")
         window.until("Stopped")
+        window.until("# ")  # the shell reads again
         window.type("fg\r")
-        window.type("on again\n")  # a newline in every mode: the shell sets it back just now
-        window.until("on again\r\n")
+        window.until("exec cat'\r\n")  # what fg has put in front
+        window.type("on again\n")
+        window.until("on again\r\non again\r\n")
         window.type(b"\x03")
         window.until("^C")
         settled(window)

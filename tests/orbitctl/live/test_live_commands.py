@@ -57,12 +57,11 @@ def test_send_types_text_keys_and_enter(ctl: Orbitctl) -> None:
 
 def test_cursor_keys_are_sent_as_the_program_wants_them(ctl: Orbitctl) -> None:
     """Up is ESC [ A, and ESC O A once the program has asked for application keys."""
-    ctl.ok(*CAT, "bash", "-c", r"stty -echo; cat -v & echo first; wait")
-    ctl.ok("session", "terminate", "web")
     ctl.ok("session", "run", "-d", "--name", "app", "--", "bash", "-c", r"printf '\e[?1happ'; exec cat -v")
     shown(ctl, "app", "app")
     ctl.ok("session", "send", "app", "--key", "Up", "--enter")
     shown(ctl, "app", "^[OA")
+    assert ctl.ok("session", "show", "app", "--json").json["live"] is True
 
 
 @pytest.mark.parametrize(
