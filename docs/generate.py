@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orbitctl.reference import commands_markdown
-
 from protocol.markdown import protocol_markdown
 
 DOCUMENTS: dict[str, Callable[[], str]] = {"protocol.md": protocol_markdown, "commands.md": commands_markdown}

@@ -10,7 +10,20 @@ import pytest
 from ctl_support import Orbitctl
 from support import DaemonProcess, RawClient
 
-SESSION_TITLES = "ID NAME STATUS TYPE HOST WORKSPACE LIVE SIZE CLIENTS IDLE SAVED COMMAND".split()
+SESSION_TITLES = [
+    "ID",
+    "NAME",
+    "STATUS",
+    "TYPE",
+    "HOST",
+    "WORKSPACE",
+    "LIVE",
+    "SIZE",
+    "CLIENTS",
+    "IDLE",
+    "SAVED",
+    "COMMAND",
+]
 
 
 def test_a_created_session_is_listed(ctl: Orbitctl) -> None:
