@@ -109,6 +109,7 @@ def test_a_session_starts_on_a_full_disk(quick: DaemonProcess, journal_disk: Pat
     """Where there is no room for a journal a session runs without, and the daemon says so; room heals it."""
     with quick.start().client() as client:
         Terminal(client, start(client, "sh -c 'echo first; cat'")).follow_until("first")
+        client.call("maintenance.auto_save")  # a save that came later would make room
         filler = fill(journal_disk)
         with quick.client() as other:
             terminal = Terminal(other, start(client, CHATTY))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -63,6 +64,9 @@ class Session:
 @pytest.fixture
 def played(home: Path, daemon: DaemonProcess) -> list[Session]:
     """Every program, at the place where its steps have led to."""
+    missing = [program.command for program in PROGRAMS.values() if not shutil.which(program.command.split()[0])]
+    if missing:
+        pytest.skip(f"not installed: {missing}")
     prepare(home)
     with daemon.client() as client:
         sessions = [Session(client, name, program, home) for name, program in PROGRAMS.items()]

@@ -159,6 +159,10 @@ def test_clients_come_and_go_while_it_rests(near: DaemonProcess, machine: Machin
         two.call("session.leave", attachment_id=viewer.id)
         while terminal.emulator.size != (80, 24) or not terminal.repaints:
             terminal.step()
+        started = client.request("session.start", id=session_id)  # as the reconnector may do at the same moment
+        assert "result" in started or started["error"]["data"]["kind"] == "already_running"
+        assert client.call("session.wait", id=session_id)["exit_code"] == 255
+        assert terminal.exit is None
         ended = client.call("session.terminate", id=session_id)
         assert (ended["status"], ended["live"]) == ("terminated", False)
         terminal.read_to_the_end()
