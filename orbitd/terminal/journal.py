@@ -26,6 +26,7 @@ Nothing is synced: the journal survives the daemon's death, not a power cut. One
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -48,6 +49,9 @@ from orbitd.terminal.reserve import Reserve
 CAPTURE_MAX_BYTES = 64 << 10
 """The most that one `capture` reads."""
 
+MAX_BYTES = 1 << 30
+"""The longest file: a program that goes on writing while nothing can be saved must not fill the disk."""
+
 
 class Journal:
     """The journal of one session, opened for reading and appending.
@@ -56,6 +60,7 @@ class Journal:
         path: The file, mode 0600; it is created where there is none. Its folder exists.
         covered: The position that the newest good snapshot covers. A journal that ends before it (after a power cut,
             or because it is damaged) begins anew there.
+        max_bytes: About how long the file may become; then it is as if the disk were full.
 
     Attributes:
         degraded: Why nothing is recorded any more, or None.
@@ -64,12 +69,13 @@ class Journal:
         OSError: The file can neither be opened nor made.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, covered: int = 0) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, covered: int = 0, max_bytes: int = MAX_BYTES) -> None:
         self._path = os.fspath(path)
         self._side_path = f"{self._path}.new"
         self.degraded: OSError | None = None
         self._aside = False  # the open file is the one beside, until it is put in place
         self._skipped = 0
+        self._max_bytes = max_bytes
         self._fd, self._base, self._tail = -1, 0, 0
         try:
             self._settle(covered)
@@ -215,6 +221,8 @@ class Journal:
         """Return room behind the last record, or None if there is no disk for it."""
         if self.degraded is None:
             try:
+                if self._tail > self._max_bytes:
+                    raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), self._path)
                 return self._reserve.at(self._tail, length)
             except OSError as exc:
                 self._degrade(exc)

@@ -312,3 +312,23 @@ def test_a_kill_at_any_moment_loses_no_byte(path: Path, seed: int) -> None:
             program.kill()
     assert int(killer.stdout) >= 3
     assert joined(read_from(path)) == b"".join(b"%09d " % number for number in numbers)
+
+
+def test_a_journal_has_its_longest(path: Path) -> None:
+    """Beyond max_bytes nothing is recorded any more, until a snapshot has what there is."""
+    reader, writer = os.pipe()
+    try:
+        with Journal(path, max_bytes=FILE_HEADER_BYTES) as journal:
+            for _ in range(2):
+                os.write(writer, b"four")
+                assert journal.capture(reader) == b"four"
+            assert journal.degraded is not None
+            assert journal.degraded.errno == errno.EFBIG
+            journal.covered(journal.mark())
+            assert journal.degraded is None
+            os.write(writer, b"more")
+            assert journal.capture(reader) == b"more"
+            assert list(journal.events(0)) == [Output(data=b"more")]
+    finally:
+        os.close(reader)
+        os.close(writer)
