@@ -138,6 +138,10 @@ start_keeper(sys.argv[1])
 """
 
 
+# 32 and 33: glibc ignores them in what posix_spawn(3) starts, keeps them from everybody, and they are inherited.
+GLIBC_OWN = 1 << 31 | 1 << 32
+
+
 def start_oddly(path: str) -> None:
     """Start a keeper from a process with signals ignored and blocked, an open file, and few files allowed."""
     root = str(Path(__file__).parents[3])
@@ -152,7 +156,7 @@ async def test_signals(stopped: KeeperProcess) -> None:
     pid, master = await orbitd.spawn("cat")
 
     status = status_of(pid)
-    assert int(status["SigIgn"], 16) == 0
+    assert int(status["SigIgn"], 16) & ~GLIBC_OWN == 0
     assert int(status["SigBlk"], 16) == 0
     os.write(master, b"\x04")
     assert (await orbitd.exit()).exit_code == 0
