@@ -118,7 +118,7 @@ class Recording:
                     yield f"at {position}: {report}"
                 found = read(store.call)
             yield from (f"at {position}: {text}" for each in self.authors if (text := each.wrong(found, position)))
-        except (StorageError, AssertionError, msgspec.DecodeError) as error:  # the last: a row of another moment's bytes
+        except (StorageError, AssertionError, msgspec.DecodeError) as error:  # bytes of two moments
             yield f"at {position}: {error}"
         finally:
             shutil.rmtree(left)
