@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from datetime import datetime
 
 import msgspec
-from msgspec import Struct
 
 from orbitctl import autostart
 from orbitctl.app import App
@@ -21,25 +19,7 @@ from orbitctl.text import ago, plural, size
 from orbitctl.transport import Unreachable
 from protocol.methods import DAEMON_INFO
 from protocol.params import Params
-
-
-class Contents(Struct, frozen=True, kw_only=True):
-    """What orbitd tells of a backup."""
-
-    path: str
-    written_at: datetime
-    bytes: int
-    sessions: int
-    snapshots: int
-    workspaces: int
-
-
-class Restored(Struct, frozen=True, kw_only=True):
-    """What orbitd tells when it has put a backup back."""
-
-    database_path: str
-    contents: Contents
-    safety_copy: str | None
+from protocol.reports import Contents, Restored
 
 
 def restore(app: App, backup: str, yes: bool) -> None:

@@ -14,8 +14,6 @@ import shutil
 import sqlite3
 from datetime import UTC, datetime
 
-from msgspec import Struct
-
 from orbitd.folders import private_folder
 from orbitd.lock import database_lock
 from orbitd.store import backup, recovery
@@ -24,28 +22,10 @@ from orbitd.store.clock import file_stamp
 from orbitd.store.database import load_migrations
 from orbitd.store.files import APPLICATION_ID, SIDE_FILES, file_uri, size, sync
 from protocol.errors import StorageCorrupt, StorageReadOnly
+from protocol.reports import Contents, Restored
 
 _STAGED = ".restoring"
 """A backup that is complete, checked and on disk, but not in its place yet."""
-
-
-class Contents(Struct, frozen=True, kw_only=True):
-    """What a backup holds, and from when it is."""
-
-    path: str
-    written_at: datetime
-    bytes: int
-    sessions: int
-    snapshots: int
-    workspaces: int
-
-
-class Restored(Struct, frozen=True, kw_only=True):
-    """What was done; `safety_copy` is the database that was there before, None where there was none."""
-
-    database_path: str
-    contents: Contents
-    safety_copy: str | None
 
 
 def look_into(path: str) -> Contents:

@@ -126,3 +126,22 @@ class CheckReport(Struct, frozen=True, kw_only=True):
     integrity: list[str]
     foreign_keys: list[str]
     snapshots: list[str]
+
+
+class Contents(Struct, frozen=True, kw_only=True):
+    """What a backup holds, and from when it is, as `orbitd --restore` tells orbitctl."""
+
+    path: str
+    written_at: Timestamp
+    bytes: int
+    sessions: int
+    snapshots: int
+    workspaces: int
+
+
+class Restored(Struct, frozen=True, kw_only=True):
+    """What a restore did; `safety_copy` is the database that was there before, None where there was none."""
+
+    database_path: str
+    contents: Contents
+    safety_copy: str | None
