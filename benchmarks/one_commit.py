@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 
-from orbitd import __main__ as program
 from orbitd import daemon
+from orbitd.cli import cli
 from orbitd.manager import SessionManager
 
 
@@ -17,4 +17,4 @@ class OneCommitACall(SessionManager):
 
 if __name__ == "__main__":
     vars(daemon)["SessionManager"] = OneCommitACall  # the one thing that differs
-    program.main(prog_name="orbitd")
+    cli(prog_name="orbitd")

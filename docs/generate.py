@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from orbitctl.reference import commands_markdown
-from protocol.markdown import protocol_markdown
+from commands_page import commands_markdown
+from protocol_page import protocol_markdown
 
 DOCUMENTS: dict[str, Callable[[], str]] = {"protocol.md": protocol_markdown, "commands.md": commands_markdown}
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from orbit_os.python import isolate
+
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line, with nothing of the user's project on the import path, and leave with its exit code."""
+    isolate()
     try:
         from orbitctl.cli import run
 

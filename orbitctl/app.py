@@ -14,18 +14,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from orbitctl.client import DEFAULT_TIMEOUT, LONG_TIMEOUT, Answer, Client
-from orbitctl.failures import Failure
-from orbitctl.locate import Place
-from orbitctl.output import Output
-from orbitctl.transport import Stream, UnixStream, Unreachable
-from protocol.method import Method
-from protocol.methods import SESSION_FIND, WORKSPACE_FIND, WORKSPACE_LIST
-from protocol.params import ByRef, WorkspaceList
-from protocol.types import Session, Workspace
+from orbit_protocol.methods import SESSION_FIND, WORKSPACE_FIND, WORKSPACE_LIST, Method
+from orbit_protocol.params import ByRef, WorkspaceList
+from orbit_protocol.types import Session, Workspace
+from orbitctl.client.client import DEFAULT_TIMEOUT, LONG_TIMEOUT, Answer, Client
+from orbitctl.client.paths import ClientPaths
+from orbitctl.client.transport import Stream, UnixStream, Unreachable
+from orbitctl.errors import CommandError
+from orbitctl.ui.output import Output
 
 if TYPE_CHECKING:
-    from orbitctl.remote import Host
+    from orbitctl.client.ssh import Host
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -66,13 +65,13 @@ class App:
         return self.named_hosts if any(host.address for host in self.named_hosts) else ()
 
     @cached_property
-    def place(self) -> Place:
+    def paths(self) -> ClientPaths:
         """Where this user's daemon and its files are."""
-        return Place(self.environ, self.socket)
+        return ClientPaths(self.environ, self.socket)
 
     @property
     def client(self) -> Client:
-        """The connected client; a daemon is started where none answers. Raises: Failure, click.UsageError."""
+        """The connected client; a daemon is started where none answers. Raises: CommandError, click.UsageError."""
         if self._client is None:
             self._client = Client(self.open_stream(), self.seconds)
         return self._client
@@ -83,9 +82,22 @@ class App:
         return DEFAULT_TIMEOUT if self.timeout is None else self.timeout
 
     def running_client(self) -> Client:
-        """Return a client of a daemon that runs already. Raises: Failure."""
+        """Return a client of a daemon that runs already. Raises: CommandError."""
         self.autostart = False
         return self.client
+
+    def stop_daemon(self) -> int | None:
+        """Stop the daemon and wait for its end; return its pid, or None if none ran. Raises: CommandError."""
+        from orbitctl.client import daemon
+
+        try:
+            client = self.running_client()
+        except Unreachable as failure:
+            if failure.no_daemon:
+                return None
+            raise
+        self._client = None  # `stop` closes it
+        return daemon.stop(client, self.seconds)
 
     def at(self, host: Host) -> App:
         """Return an app like this one for one of its hosts, with a connection of its own."""
@@ -100,16 +112,16 @@ class App:
             self._client = None
 
     def call(self, method: Method[P, R], params: P) -> R:
-        """Call a method. Raises: Failure."""
+        """Call a method. Raises: CommandError."""
         return self.client.call(method, params)
 
     def ask(self, method: Method[P, R], params: P) -> Answer[R]:
-        """Call a method whose result may be shown as it came. Raises: Failure."""
+        """Call a method whose result may be shown as it came. Raises: CommandError."""
         return self.client.ask(method, params)
 
     def ask_long(self, method: Method[P, R], params: P, what: str) -> Answer[R]:
         """Call a method that takes its time, and show that it is at work."""
-        from orbitctl.progress import spinner
+        from orbitctl.ui.spinner import spinner
 
         client = self.client
         with spinner(what):
@@ -125,9 +137,9 @@ class App:
 
     def workspace_names(self) -> dict[str, str]:
         """Return every workspace's name by its id."""
-        from orbitctl.paging import ask_all
+        from orbitctl.client.paging import ask_all
 
-        page = ask_all(self, WORKSPACE_LIST, WorkspaceList(), "workspaces").value
+        page = ask_all(self.client, WORKSPACE_LIST, WorkspaceList(), "workspaces").value
         return {one.id: one.name for one in page.workspaces}
 
     def show(self, answer: Answer[R], draw: Callable[[R], None], ids: Callable[[R], Iterable[str]]) -> None:
@@ -154,26 +166,26 @@ class App:
 
         Raises:
             click.UsageError: Nobody can be asked, and `--yes` was not given.
-            Failure: The answer was no.
+            CommandError: The answer was no.
         """
         if yes:
             return
         if not sys.stdin.isatty():
             raise click.UsageError("nobody can be asked here: this needs --yes")
         if not click.confirm(question, err=True):
-            raise Failure("nothing was changed")
+            raise CommandError("nothing was changed")
 
     def open_stream(self) -> Stream:
         """Return a new connection to the daemon, which is started where none answers.
 
         Raises:
-            Failure: It cannot be reached.
+            CommandError: It cannot be reached.
             click.UsageError: Several hosts were named, and this command talks to one.
         """
         if len(self.hosts) > 1:
             raise click.UsageError("only `orbitctl session list` takes more than one --host")
         if self.hosts:
-            from orbitctl.remote import Dial, SshStream
+            from orbitctl.client.ssh import Dial, SshStream
 
             dial = Dial(
                 remote_command=self.remote_command,
@@ -182,12 +194,12 @@ class App:
                 quiet=self.completing,
             )
             return SshStream(self.hosts[0], dial, self.environ)
-        path = self.place.socket_path
+        path = self.paths.socket_path
         try:
             return UnixStream(path, self.seconds)
         except Unreachable as error:
-            if not (error.nobody and self.autostart):
+            if not (error.no_daemon and self.autostart):
                 raise
-        from orbitctl.autostart import start
+        from orbitctl.client.daemon import start
 
-        return start(self.place, self.seconds, self.out)
+        return start(self.paths, self.seconds, self.out)

@@ -7,10 +7,10 @@ import sys
 
 import click
 
+from orbit_protocol import VERSION
 from orbitctl.app import App
-from orbitctl.failures import Exit, Failure
-from orbitctl.lazy import LazyGroup, add_common_options
-from protocol import VERSION
+from orbitctl.commands.group import LazyGroup, add_common_options
+from orbitctl.errors import CommandError, ExitCode
 
 _NO_COMMAND: type[click.UsageError] | tuple[()] = getattr(click.exceptions, "NoArgsIsHelpError", ())
 """A group without a command: its message is the group's help. Older releases of click print that themselves."""
@@ -25,11 +25,11 @@ COMMANDS = {
     "workspace": "orbitctl.commands.workspace:workspace",
     "maintenance": "orbitctl.commands.maintenance:maintenance",
     "daemon": "orbitctl.commands.daemon:daemon",
-    "service": "orbitctl.service:service",
+    "service": "orbitctl.commands.service:service",
     "config": "orbitctl.commands.config:config",
     "rpc": "orbitctl.commands.rpc:rpc",
     "completion": "orbitctl.commands.completion:completion",
-    "dial-stdio": "orbitctl.commands.dial:dial_stdio",
+    "dial-stdio": "orbitctl.commands.dial_stdio:dial_stdio",
 }
 
 
@@ -72,11 +72,11 @@ def run(args: list[str]) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         _silence()
-        return Exit.BROKEN_PIPE
+        return ExitCode.BROKEN_PIPE
     except OSError as error:  # a full disk under stdout, above all
         _silence()
         app.out.problem("error", str(error))
-        return Exit.ERROR
+        return ExitCode.ERROR
     finally:
         app.close()
     return code
@@ -85,18 +85,18 @@ def run(args: list[str]) -> int:
 def _invoke(app: App, args: list[str]) -> int:
     try:
         code = cli.main(args, prog_name="orbitctl", standalone_mode=False, obj=app)
-    except Failure as failure:
+    except CommandError as failure:
         return _tell(app, failure)
     except _NO_COMMAND as error:
         sys.stderr.write(f"{error.format_message()}\n")
-        return Exit.USAGE
+        return ExitCode.USAGE
     except click.UsageError as error:
-        return _tell(app, Failure(error.format_message(), Exit.USAGE, hint=_usage_hint(error)))
+        return _tell(app, CommandError(error.format_message(), ExitCode.USAGE, hint=_usage_hint(error)))
     except click.ClickException as error:
-        return _tell(app, Failure(error.format_message(), Exit(error.exit_code)))
+        return _tell(app, CommandError(error.format_message(), ExitCode(error.exit_code)))
     except (click.Abort, KeyboardInterrupt):
-        return Exit.INTERRUPTED
-    return code if isinstance(code, int) else Exit.OK
+        return ExitCode.INTERRUPTED
+    return code if isinstance(code, int) else ExitCode.OK
 
 
 def _usage_hint(error: click.UsageError) -> str:
@@ -105,7 +105,7 @@ def _usage_hint(error: click.UsageError) -> str:
     return f"{error.ctx.get_usage().replace('Usage', 'usage', 1)} (-h shows more)"
 
 
-def _tell(app: App, failure: Failure) -> int:
+def _tell(app: App, failure: CommandError) -> int:
     app.out.problem("error", failure.message)
     for detail in failure.details:
         app.out.note(f"  {detail}")

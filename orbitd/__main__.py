@@ -1,173 +1,18 @@
-"""`orbitd`: read flags, environment and file, then run the daemon in the foreground."""
+"""The program `orbitd`."""
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import os
-import sys
-from collections.abc import Callable
-from typing import cast
-
-import click
-import msgspec
-
-from orbitd import backup_restore
-from orbitd.daemon import Daemon
-from orbitd.folders import UnsafeFolder
-from orbitd.lock import AlreadyLocked
-from orbitd.logs import configure
-from orbitd.sockets import SocketUnusable
-from orbitd.supervision import HandoverError, adopt
-from protocol import VERSION
-from protocol.errors import OrbitError
-from protocol.settings import LogLevel, Resolved, Settings, SettingsError, config_path, parse_settings, resolve
-
-EXIT_FAILED = 1
-EXIT_CONFIGURATION = 2
-GARBAGE_THRESHOLD = 10_000
-_LEVELS = click.Choice(["debug", "info", "warning", "error"])
+from orbit_os.python import isolate, name_process
 
 
-@click.command(
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Configuration: a flag wins over ORBITD_CONFIG, ORBITD_SOCKET and ORBITD_DATABASE, and those over the file.",
-)
-@click.option("--config", "config", type=click.Path(), help="Configuration file (TOML) [~/.config/orbit/config.toml].")
-@click.option("--socket", "socket", type=click.Path(), help="Socket to serve [$XDG_RUNTIME_DIR/orbit/orbitd.sock].")
-@click.option("--database", type=click.Path(), help="Database file [~/.local/share/orbit/sessions.db].")
-@click.option("--log-level", type=_LEVELS, help="Least severe events to log [info].")
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("--ready-fd", type=int, hidden=True, help="Write a line to this descriptor once clients are served.")
-@click.option("--restore", metavar="BACKUP", help="Put a backup in the database's place and exit; orbitctl runs this.")
-@click.option("--dry-run", is_flag=True, hidden=True, help="With --restore: only look into the backup.")
-@click.version_option(VERSION, prog_name="orbitd")
-def main(
-    config: str | None,
-    socket: str | None,
-    database: str | None,
-    log_level: str | None,
-    log_format: str,
-    ready_fd: int | None,
-    restore: str | None,
-    dry_run: bool,
-) -> None:
-    """Keep terminal sessions: serve the session store on a Unix socket.
+def main() -> None:
+    """Run the daemon, with nothing of the user's project on the import path."""
+    isolate()
+    name_process("orbitd")
+    from orbitd.cli import cli
 
-    Runs in the foreground and logs to stderr, one line an event. SIGTERM or
-    `orbitctl daemon stop` ends it after answering what is in flight. One daemon
-    serves one database; a second one says who holds it and exits with 1.
-    `orbitctl` starts it by itself where none answers; `orbitctl service install`
-    hands it to systemd or launchd.
-
-    Exit status: 0 stopped, 1 could not serve, 2 configuration or usage.
-    """
-    try:
-        supervision = adopt()
-        os.umask(0o077)
-        resolved = load_settings(config, socket, database)
-    except HandoverError as error:
-        _fail(str(error), None, EXIT_FAILED)
-    except SettingsError as error:
-        _fail(str(error), "`orbitctl config check` reads the file without starting anything.", EXIT_CONFIGURATION)
-    level = cast(LogLevel, log_level or resolved.settings.daemon.log_level)
-    configure(level, "json" if log_format == "json" else "text")
-    if restore is not None:
-        _guarded(lambda: _restore(os.path.abspath(restore), resolved.database_path, dry_run=dry_run))
-        return
-    run(Daemon(resolved, supervision, _ready_writer(ready_fd)))
-
-
-def load_settings(config: str | None, socket: str | None, database: str | None) -> Resolved:
-    """Read the configuration file and lay environment and flags over it.
-
-    Raises:
-        SettingsError: The file cannot be read or used; a named file that is missing is an error.
-    """
-    path = os.path.abspath(config_path(config, os.environ))
-    named = config is not None or "ORBITD_CONFIG" in os.environ
-    try:
-        with open(path, "rb") as file:
-            settings = parse_settings(file.read(), path)
-    except FileNotFoundError as error:
-        if named:
-            raise SettingsError(f"{path}: no such file") from error
-        settings = Settings()
-    except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from error
-    found = resolve(settings, os.environ, config_file=path, socket=socket, database=database)
-    return _absolute(found)
-
-
-def _absolute(found: Resolved) -> Resolved:
-    return msgspec.structs.replace(
-        found,
-        database_path=os.path.abspath(found.database_path),
-        socket_path=os.path.abspath(found.socket_path),
-    )
-
-
-def run(daemon: Daemon) -> None:
-    """Run the daemon to its end, and exit with what that means."""
-    gc.disable()  # what a start makes stays; `_settle` goes on from there
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        _guarded(lambda: runner.run(daemon.run()))
-
-
-def _restore(backup: str, database_path: str, *, dry_run: bool) -> None:
-    """Restore a backup, or look into it, and print what there is to tell as JSON."""
-    told = backup_restore.look_into(backup) if dry_run else backup_restore.restore(backup, database_path)
-    click.echo(msgspec.json.encode(told))
-
-
-def _guarded(work: Callable[[], None]) -> None:
-    """Do the work; where it cannot be done, say why and exit with 1."""
-    try:
-        work()
-    except (AlreadyLocked, SocketUnusable, UnsafeFolder) as error:
-        _fail(str(error), None, EXIT_FAILED)
-    except OrbitError as error:
-        _fail(error.message, error.hint, EXIT_FAILED)
-    except OSError as error:
-        _fail(f"{error.strerror}: {error.filename}", None, EXIT_FAILED)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Use uvloop where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
-
-
-def _ready_writer(descriptor: int | None) -> Callable[[], None]:
-    def write() -> None:
-        _settle()
-        if descriptor is not None:
-            os.write(descriptor, b"ready\n")
-            os.close(descriptor)
-
-    return write
-
-
-def _settle() -> None:
-    """Look for cyclic garbage again, but not among what a start has made, and less often.
-
-    Requests that succeed make none, and looking for it after every 700 objects took 15 % of
-    the time while sessions were created.
-    """
-    gc.freeze()
-    gc.set_threshold(GARBAGE_THRESHOLD, 10, 10)
-    gc.enable()
-
-
-def _fail(message: str, hint: str | None, code: int) -> None:
-    click.echo(f"orbitd: error: {message}", err=True)
-    if hint:
-        click.echo(f"hint: {hint}", err=True)
-    sys.exit(code)
+    cli(prog_name="orbitd")
 
 
 if __name__ == "__main__":
-    main(prog_name="orbitd")
+    main()

@@ -17,31 +17,32 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 
-from orbitd import backup_restore, backups, condition
-from orbitd.backups import Backups
-from orbitd.condition import Condition
-from orbitd.connection import MAX_IN_FLIGHT, Call
-from orbitd.dispatch import MAX_BATCH, Dispatcher, Handlers
-from orbitd.folders import private_folder, refuse_link
-from orbitd.handlers import add_daemon_handlers, add_store_handlers
+from orbit_os.files import private_folder, refuse_link
+from orbit_protocol import PROTOCOL_VERSION, VERSION
+from orbit_protocol.errors import StorageCorrupt
+from orbit_protocol.results import DaemonInfo, Limits
+from orbit_protocol.settings import Resolved
+from orbit_protocol.types import MAX_NAME_LENGTH, MAX_PAGE_SIZE
+from orbitd import warnings
+from orbitd.live import restoring
 from orbitd.live.programs import Memory, Places, Programs
-from orbitd.live.restoring import restore
 from orbitd.live.saver import Saver
 from orbitd.live.service import Sessions
 from orbitd.lock import database_lock
 from orbitd.logs import event
-from orbitd.maintenance import Chore, Maintenance
+from orbitd.maintenance import Maintenance, MaintenanceTask
 from orbitd.manager import SessionManager
-from orbitd.server import Server, affordable_connections
-from orbitd.sockets import Listener, adopt, listen
+from orbitd.rpc.connection import MAX_IN_FLIGHT, Call
+from orbitd.rpc.dispatch import MAX_BATCH, Dispatcher, Handlers
+from orbitd.rpc.handlers import add_daemon_handlers, add_store_handlers
+from orbitd.rpc.server import Server, affordable_connections
+from orbitd.rpc.sockets import Listener, adopt, listen
+from orbitd.store.backup import daily, restore
+from orbitd.store.backup.daily import Backups
 from orbitd.store.files import size
 from orbitd.supervision import Notifier, Supervision
 from orbitd.terminal.emulator import unavailable_reason
-from protocol import PROTOCOL_VERSION, VERSION
-from protocol.errors import StorageCorrupt
-from protocol.reports import DaemonInfo, Limits
-from protocol.settings import Resolved
-from protocol.types import MAX_NAME_LENGTH, MAX_PAGE_SIZE
+from orbitd.warnings import StoreWarning
 
 log = logging.getLogger("orbitd")
 
@@ -72,7 +73,7 @@ class Daemon:
         self._on_ready = on_ready
         self._started_at = datetime.now(UTC)
         self._stop = asyncio.Event()
-        self._conditions: list[Condition] = []
+        self._conditions: list[StoreWarning] = []
         self._max_connections = affordable_connections(resolved.settings.daemon.max_connections)
 
     async def run(self) -> None:
@@ -102,8 +103,8 @@ class Daemon:
     async def _open_store(self) -> AsyncIterator[SessionManager]:
         """Open the store; one that is corrupt has been set aside, and a new one is begun, loudly."""
         path = self._resolved.database_path
-        backups.remove_leftovers(path)
-        if backup_restore.finish(path):
+        daily.remove_leftovers(path)
+        if restore.finish(path):
             event(log, logging.WARNING, "a restore that was cut short has been finished", database=path)
         is_new = size(path) == 0
         try:
@@ -113,8 +114,8 @@ class Daemon:
                 raise
             event(log, logging.ERROR, "database set aside", **error.extra)
             manager = await SessionManager.open(path, start_empty=True)
-        self._conditions = await asyncio.to_thread(condition.look, path, is_new=is_new)
-        self._conditions += condition.of_limits(self._max_connections, self._resolved.settings.daemon.max_connections)
+        self._conditions = await asyncio.to_thread(warnings.look, path, is_new=is_new)
+        self._conditions += warnings.of_limits(self._max_connections, self._resolved.settings.daemon.max_connections)
         try:
             yield manager
         finally:
@@ -126,7 +127,7 @@ class Daemon:
         maintenance = Maintenance(self._chores(manager, listeners, kept))
         saver = Saver(manager, settings.session.auto_save_interval_secs)
         programs = self._programs(manager, saver)
-        await restore(manager, programs, saver, start_again=settings.session.restore_sessions_on_startup)
+        await restoring.restore(manager, programs, saver, start_again=settings.session.restore_sessions_on_startup)
         handlers: Handlers[Call] = Handlers()
         add_daemon_handlers(handlers, info=lambda: self._info(maintenance, kept, programs), stop=self.stop)
         add_store_handlers(handlers, manager, Sessions(manager, programs))
@@ -175,28 +176,28 @@ class Daemon:
         self._supervision.notifier.ready()
         self._on_ready()
 
-    def _chores(self, manager: SessionManager, listeners: list[Listener], kept: Backups) -> list[Chore]:
+    def _chores(self, manager: SessionManager, listeners: list[Listener], kept: Backups) -> list[MaintenanceTask]:
         session = self._resolved.settings.session
 
         async def check_socket() -> None:
             self._rebind_where_lost(listeners)
 
         chores = [
-            Chore("auto-save", session.auto_save_interval_secs, manager.auto_save_sessions),
-            Chore(
+            MaintenanceTask("auto-save", session.auto_save_interval_secs, manager.auto_save_sessions),
+            MaintenanceTask(
                 "cleanup",
                 DAY_SECS,
                 lambda: manager.cleanup_old_snapshots(session.snapshot_retention_count),
                 first_after_secs=STARTUP_QUIET_SECS,
             ),
-            Chore("vacuum", VACUUM_INTERVAL_SECS, manager.vacuum_step),
-            Chore("backup", BACKUP_CHECK_SECS, kept.run, first_after_secs=STARTUP_QUIET_SECS),
-            Chore("database", DATABASE_CHECK_SECS, manager.watch),
-            Chore("socket", SOCKET_CHECK_SECS, check_socket),
+            MaintenanceTask("vacuum", VACUUM_INTERVAL_SECS, manager.vacuum_step),
+            MaintenanceTask("backup", BACKUP_CHECK_SECS, kept.run, first_after_secs=STARTUP_QUIET_SECS),
+            MaintenanceTask("database", DATABASE_CHECK_SECS, manager.watch),
+            MaintenanceTask("socket", SOCKET_CHECK_SECS, check_socket),
         ]
         if self._supervision.watchdog_secs is not None:
             feed = functools.partial(_feed_watchdog, manager, self._supervision.notifier)
-            chores.append(Chore("watchdog", self._supervision.watchdog_secs, feed, first_after_secs=0))
+            chores.append(MaintenanceTask("watchdog", self._supervision.watchdog_secs, feed, first_after_secs=0))
         return chores
 
     def _rebind_where_lost(self, listeners: list[Listener]) -> None:

@@ -11,7 +11,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 
-from orbitd.folders import PRIVATE_FILE
+from orbit_os.files import PRIVATE_FILE
 
 _LONGEST_NOTE = 8192
 

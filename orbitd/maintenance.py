@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from orbitd.folders import UnsafeFolder
+from orbit_os.files import UnsafeFolder
+from orbit_protocol.errors import OrbitError
+from orbit_protocol.results import MaintenanceStatus
 from orbitd.logs import event
-from orbitd.sockets import SocketUnusable
-from protocol.errors import OrbitError
-from protocol.reports import ChoreStatus
+from orbitd.rpc.sockets import SocketUnusable
 
 log = logging.getLogger("orbitd.maintenance")
 
@@ -25,7 +25,7 @@ RETRY_SECS = 60.0
 
 
 @dataclass(frozen=True)
-class Chore:
+class MaintenanceTask:
     """One recurring task.
 
     Args:
@@ -52,7 +52,7 @@ class _Record:
 class Maintenance:
     """Runs chores until it is cancelled."""
 
-    def __init__(self, chores: Sequence[Chore]) -> None:
+    def __init__(self, chores: Sequence[MaintenanceTask]) -> None:
         now = asyncio.get_running_loop().time()
         self._records = {chore: _Record(due=now + _first(chore)) for chore in chores}
 
@@ -62,11 +62,11 @@ class Maintenance:
             for chore, record in self._records.items():
                 group.create_task(self._repeat(chore, record), name=f"chore {chore.name}")
 
-    def status(self) -> list[ChoreStatus]:
+    def status(self) -> list[MaintenanceStatus]:
         """Return how each chore fares now."""
         now = asyncio.get_running_loop().time()
         return [
-            ChoreStatus(
+            MaintenanceStatus(
                 name=chore.name,
                 interval_secs=chore.interval_secs,
                 last_run_at=record.last_run_at,
@@ -77,7 +77,7 @@ class Maintenance:
             for chore, record in self._records.items()
         ]
 
-    async def _repeat(self, chore: Chore, record: _Record) -> None:
+    async def _repeat(self, chore: MaintenanceTask, record: _Record) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(max(0.0, record.due - loop.time()))
@@ -85,7 +85,7 @@ class Maintenance:
             pause = chore.interval_secs if succeeded else min(chore.interval_secs, RETRY_SECS)
             record.due = loop.time() + pause
 
-    async def _run_once(self, chore: Chore, record: _Record) -> bool:
+    async def _run_once(self, chore: MaintenanceTask, record: _Record) -> bool:
         record.last_run_at = datetime.now(UTC)
         try:
             await chore.run()
@@ -106,5 +106,5 @@ def _describe(error: Exception) -> str:
     return str(error) if isinstance(error, OSError | UnsafeFolder | SocketUnusable) else type(error).__name__
 
 
-def _first(chore: Chore) -> float:
+def _first(chore: MaintenanceTask) -> float:
     return chore.interval_secs if chore.first_after_secs is None else chore.first_after_secs

@@ -5,7 +5,7 @@
 
 A call that changes something returns when the change is on disk; cancelling the wait does
 not undo it. Reads of sessions that are alive and of workspaces never touch the disk. All
-errors are `protocol.errors.OrbitError`. A manager belongs to the event loop that opened it.
+errors are `orbit_protocol.errors.OrbitError`. A manager belongs to the event loop that opened it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import os
 from collections.abc import Generator
 from typing import Any
 
-from orbitd.store.core import Core, open_core
+from orbit_protocol.errors import StorageError
+from orbitd.store.maintenance_api import UpkeepMethods
 from orbitd.store.program_api import ProgramMethods
 from orbitd.store.session_api import SessionMethods
 from orbitd.store.snapshot_api import SnapshotMethods
-from orbitd.store.upkeep_api import UpkeepMethods
+from orbitd.store.store import Store, open_store
 from orbitd.store.workspace_api import WorkspaceMethods
 from orbitd.store.writer import MAX_GROUP, MAX_WAITING
-from protocol.errors import StorageError
 
 _log = logging.getLogger(__name__)
 
@@ -30,8 +30,8 @@ _log = logging.getLogger(__name__)
 class SessionManager(SessionMethods, ProgramMethods, SnapshotMethods, WorkspaceMethods, UpkeepMethods):
     """Sessions, snapshots and workspaces of one database; made by `open`."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, core: Store) -> None:
+        self._store = core
 
     @classmethod
     def open(
@@ -60,7 +60,7 @@ class SessionManager(SessionMethods, ProgramMethods, SnapshotMethods, WorkspaceM
     @property
     def path(self) -> str:
         """The database, absolute."""
-        return self._core.path
+        return self._store.path
 
     async def close(self) -> None:
         """Write what is in memory only, finish what runs, and fold the WAL into the database."""
@@ -69,7 +69,7 @@ class SessionManager(SessionMethods, ProgramMethods, SnapshotMethods, WorkspaceM
         except StorageError:
             _log.exception("the last auto-save failed")
         finally:
-            await self._core.close()
+            await self._store.close()
 
 
 class Opening:
@@ -93,4 +93,4 @@ class Opening:
         await self._manager.close()
 
     async def _open(self) -> SessionManager:
-        return self._kind(await open_core(self._path, **self._options))
+        return self._kind(await open_store(self._path, **self._options))

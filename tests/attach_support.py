@@ -20,9 +20,8 @@ import time
 from typing import Any
 
 from ctl_support import ON_TERMINAL, Orbitctl
-from support import WAIT_SECS
-
 from orbitd.terminal.emulator import Emulator
+from support import WAIT_SECS
 
 SHELL = ("bash", "--norc", "--noprofile")
 RUN_SHELL = ("session", "run", "--name", "web", "--", *SHELL)

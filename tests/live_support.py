@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from support import RawClient
-
 from orbitd.terminal.emulator import Emulator
+from support import RawClient
 
 
 def encoded(text: str | bytes) -> str:

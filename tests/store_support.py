@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from protocol.types import SessionConfig, WorkspaceLayout
+from orbit_protocol.types import SessionConfig, WorkspaceLayout
 
 LOCAL = SessionConfig(session_type="local")
 GRID = WorkspaceLayout(layout_type="grid", config={"panes": [1, 2]})

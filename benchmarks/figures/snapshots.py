@@ -15,9 +15,9 @@ import zstandard
 from benchmarks.bench import Bench
 from benchmarks.corpus import COLS, ROWS, Screen, record
 from benchmarks.results import Bar, Outcome, Result, exactly
+from orbit_protocol.results import SessionStats
+from orbit_protocol.types import SessionConfig
 from orbitd.manager import SessionManager
-from protocol.reports import SessionStats
-from protocol.types import SessionConfig
 
 LEVEL = 9  # orbitd.store.codec's for screens of this size
 

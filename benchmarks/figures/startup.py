@@ -21,8 +21,8 @@ from benchmarks.corpus import COLS, ROWS, Screen, record
 from benchmarks.population import config
 from benchmarks.results import Bar, Outcome, Result, summary
 from benchmarks.rounds import by_turns
+from orbit_protocol.types import SessionConfig
 from orbitd.manager import SessionManager
-from protocol.types import SessionConfig
 
 SNAPSHOTS_EACH = 10
 NEW_ID = (

@@ -8,9 +8,9 @@ import click
 import msgspec
 
 from orbitctl.app import App
-from orbitctl.arguments import quoted
-from orbitctl.failures import Exit, Failure
-from orbitctl.lazy import LazyGroup
+from orbitctl.commands.arguments import quoted
+from orbitctl.commands.group import LazyGroup
+from orbitctl.errors import CommandError, ExitCode
 
 
 @click.group(cls=LazyGroup)
@@ -22,7 +22,7 @@ def config() -> None:
 @click.pass_obj
 def path(app: App) -> None:
     """Print the path of the configuration file, which need not exist."""
-    found = app.place.config_path
+    found = app.paths.config_path
     if app.json:
         app.out.json(msgspec.json.encode({"path": found, "exists": os.path.exists(found)}))
     else:
@@ -36,7 +36,7 @@ def show(app: App) -> None:
 
     Flags, variables, file and defaults together.
     """
-    resolved = app.place.resolved
+    resolved = app.paths.resolved
     found = msgspec.to_builtins(resolved.settings)
     found["session"]["database_path"] = resolved.database_path
     found["daemon"]["socket_path"] = resolved.socket_path
@@ -57,11 +57,11 @@ def check(app: App, file: str | None) -> None:
 
     Without FILE, the one that holds.
     """
-    target = os.path.abspath(file) if file else app.place.config_path
+    target = os.path.abspath(file) if file else app.paths.config_path
     exists = os.path.exists(target)
     if file and not exists:
-        raise Failure(f"{target}: no such file", Exit.USAGE)
-    app.place.settings_of(target)
+        raise CommandError(f"{target}: no such file", ExitCode.USAGE)
+    app.paths.settings_of(target)
     if app.json:
         app.out.json(msgspec.json.encode({"path": target, "exists": exists, "ok": True}))
     elif not app.quiet:

@@ -11,13 +11,13 @@ from typing import Any
 import click
 from msgspec import Struct
 
+from orbit_protocol import methods as m
+from orbit_protocol import params as p
+from orbit_protocol.types import Session, SessionConfigInput, SessionType
 from orbitctl.app import App, checked
-from orbitctl.arguments import WORKSPACE
-from orbitctl.client import Answer
-from orbitctl.session_table import show_session
-from protocol import methods as m
-from protocol import params as p
-from protocol.types import Session, SessionConfigInput, SessionType
+from orbitctl.client.client import Answer
+from orbitctl.commands.arguments import WORKSPACE
+from orbitctl.commands.session_table import show_session
 
 _WORDS: dict[str, Any] = {"allow_interspersed_args": False}
 """What follows the first word of COMMAND is the command's, options too."""
@@ -109,7 +109,7 @@ def run(ctx: click.Context, wanted: Wanted, detach: bool, detach_key: str | None
 
     COMMAND runs in this folder, with this environment; without one, the login shell.
     """
-    from orbitctl.live.running import run_attached, run_detached
+    from orbitctl.attach.run import run_attached, run_detached
 
     app: App = ctx.obj
     if detach:
@@ -128,7 +128,7 @@ def created(app: App, wanted: Wanted, folder: str | None = None) -> Answer[Sessi
 
     Raises:
         click.UsageError: The options contradict each other.
-        Failure: The daemon refuses.
+        CommandError: The daemon refuses.
     """
     kind: SessionType = wanted.session_type or ("ssh" if wanted.host else "local")
     if kind == "ssh" and not wanted.host:

@@ -8,17 +8,19 @@ import os
 import click
 import msgspec
 
-from orbitctl import autostart
+from orbit_os.python import python_command
+from orbit_protocol.methods import DAEMON_INFO, SESSION_LIST, SESSION_SIGNAL, SESSION_TERMINATE
+from orbit_protocol.params import ById, Params, SessionList, SessionSignal
+from orbit_protocol.results import DaemonInfo
+from orbit_protocol.types import Session
 from orbitctl.app import App
-from orbitctl.client import Client
-from orbitctl.failures import Exit, Failure
-from orbitctl.lazy import LazyGroup
-from orbitctl.processes import Ending
-from orbitctl.text import plural
-from orbitctl.transport import Unreachable
-from protocol.methods import DAEMON_INFO, DAEMON_SHUTDOWN
-from protocol.params import Params
-from protocol.reports import DaemonInfo
+from orbitctl.client.client import Client
+from orbitctl.client.paging import ask_all
+from orbitctl.client.transport import Unreachable
+from orbitctl.commands.group import LazyGroup
+from orbitctl.errors import CommandError, ExitCode
+from orbitctl.ui.spinner import spinner
+from orbitctl.ui.text import plural
 
 
 @click.group(cls=LazyGroup)
@@ -46,11 +48,11 @@ def run(app: App, config: str | None, database: str | None, log_level: str | Non
         "--log-format": log_format,
     }
     words = [word for flag, value in given.items() if value for word in (flag, value)]
-    command = [*autostart.command(), *words]
+    command = python_command("orbitd", *words)
     try:
         os.execv(command[0], command)  # noqa: S606  # our own program, no shell
     except OSError as error:
-        raise Failure(f"cannot run {command[0]}: {error.strerror}") from error
+        raise CommandError(f"cannot run {command[0]}: {error.strerror}") from error
 
 
 @daemon.command()
@@ -64,7 +66,7 @@ def start(app: App) -> None:
         client = app.running_client()
         _show(app, client, "orbitd runs already")
     except Unreachable as failure:
-        if not failure.nobody:
+        if not failure.no_daemon:
             raise
         app.autostart = True
         _show(app, app.client, "orbitd started")
@@ -81,10 +83,8 @@ def stop(app: App, programs_too: bool) -> None:
     """
     ended = None
     if programs_too:
-        from orbitctl.live.stopping import end_programs
-
-        ended = end_programs(app)
-    pid = stop_daemon(app)
+        ended = _end_programs(app)
+    pid = app.stop_daemon()
     if app.json:
         app.out.json(msgspec.json.encode({"stopped": pid} if ended is None else {"stopped": pid, "ended": ended}))
     elif not app.quiet:
@@ -97,7 +97,7 @@ def stop(app: App, programs_too: bool) -> None:
 @click.pass_obj
 def restart(app: App) -> None:
     """Stop orbitd, if it runs, and start it again."""
-    stop_daemon(app)
+    app.stop_daemon()
     app.autostart = True
     _show(app, app.client, "orbitd restarted")
 
@@ -118,36 +118,17 @@ def logs(app: App, lines: int, follow: bool) -> None:
 
     Under systemd that is the journal of orbitd.service, else a file in the state folder.
     """
-    path = autostart.log_path(app.place)
+    path = app.paths.log_file
     command = _journal(app, lines, follow)
     if not command and not os.path.exists(path):
-        raise Failure(f"there is no log yet at {path}", Exit.NOT_FOUND, hint="A daemon that orbitctl starts writes it.")
+        raise CommandError(
+            f"there is no log yet at {path}", ExitCode.NOT_FOUND, hint="A daemon that orbitctl starts writes it."
+        )
     command = command or ["tail", "-n", str(lines), *(["-F"] if follow else []), path]
     try:
         os.execvp(command[0], command)  # noqa: S606  # follows without polling, and has nothing of ours to keep
     except OSError as error:
-        raise Failure(f"cannot run {command[0]}: {error.strerror}") from error
-
-
-def stop_daemon(app: App) -> int | None:
-    """Stop the daemon and wait for its end; return its pid, None if none ran.
-
-    Raises:
-        Failure: It did not end in time.
-    """
-    try:
-        client = app.running_client()
-    except Unreachable as failure:
-        if failure.nobody:
-            return None
-        raise
-    pid = client.call(DAEMON_INFO, Params()).pid
-    with contextlib.closing(Ending(pid)) as ending:
-        client.call(DAEMON_SHUTDOWN, Params())
-        app.close()
-        if not ending.wait(app.seconds):
-            raise Failure(f"orbitd (pid {pid}) has not ended after {app.seconds:g} s", Exit.TIMEOUT)
-    return pid
+        raise CommandError(f"cannot run {command[0]}: {error.strerror}") from error
 
 
 def _show(app: App, client: Client, words: str) -> None:
@@ -161,10 +142,48 @@ def _show(app: App, client: Client, words: str) -> None:
 
 def _journal(app: App, lines: int, follow: bool) -> list[str]:
     """Return the command that prints the service's log; empty where the daemon runs by itself."""
-    from orbitctl.service import log_source
+    from orbitctl.service.manager import log_source
 
     command = log_source(app.environ, lines=lines, follow=follow)
-    with contextlib.suppress(Failure):
+    with contextlib.suppress(CommandError):
         if command and app.running_client().call(DAEMON_INFO, Params()).supervisor == "none":
             return []
     return command
+
+
+def _end_programs(app: App) -> int:
+    """Hang up on every program, kill those that do not heed it, and return how many there were.
+
+    A daemon is started where none runs but programs may: their keeper's socket is there.
+
+    Raises:
+        CommandError: The daemon cannot be reached, or could not end one.
+    """
+    try:
+        app.running_client()
+    except Unreachable as failure:
+        if not failure.no_daemon:
+            raise
+        if not os.path.exists(app.paths.resolved.database_path + ".keeper"):
+            return 0
+        app.autostart = True
+    sessions = ask_all(app.client, SESSION_LIST, SessionList(), "sessions").value.sessions
+    live = [session for session in sessions if session.live]
+    with spinner(f"ending {plural(len(live), 'program')}"):
+        for session in live:  # all at once: each has its time to end while others are waited for
+            _end(app, session, hang_up=True)
+        for session in live:
+            _end(app, session, hang_up=False)
+    return len(live)
+
+
+def _end(app: App, session: Session, *, hang_up: bool) -> None:
+    """Do something to a program, which may end by itself any moment. Raises: CommandError."""
+    try:
+        if hang_up:
+            app.call(SESSION_SIGNAL, SessionSignal(id=session.id, signal="HUP"))
+        else:
+            app.call(SESSION_TERMINATE, ById(id=session.id))
+    except CommandError as failure:
+        if failure.exit_code not in (ExitCode.CONFLICT, ExitCode.NOT_FOUND):
+            raise

@@ -10,18 +10,19 @@ from datetime import UTC, datetime
 import click
 import msgspec
 
-from orbitctl import health
+from orbit_os.python import python_command
+from orbit_protocol import PROTOCOL_VERSION, VERSION
+from orbit_protocol.methods import DAEMON_INFO, MAINTENANCE_CHECK
+from orbit_protocol.params import Params
+from orbit_protocol.results import DaemonInfo
 from orbitctl.app import App
-from orbitctl.autostart import command, lock_holder
+from orbitctl.client.daemon import lock_holder
+from orbitctl.client.transport import Unreachable
+from orbitctl.commands import doctor_checks
+from orbitctl.commands.doctor_checks import Finding
 from orbitctl.commands.status import warnings_of
-from orbitctl.failures import Exit, Failure
-from orbitctl.health import Finding
-from orbitctl.text import ago, plural
-from orbitctl.transport import Unreachable
-from protocol import PROTOCOL_VERSION, VERSION
-from protocol.methods import DAEMON_INFO, MAINTENANCE_CHECK
-from protocol.params import Params
-from protocol.reports import DaemonInfo
+from orbitctl.errors import CommandError, ExitCode
+from orbitctl.ui.text import ago, plural
 
 SIGNS = {"ok": ("ok", "32"), "warn": ("warn", "33"), "fail": ("fail", "31")}
 
@@ -47,7 +48,7 @@ def doctor(ctx: click.Context) -> None:
         warned = sum(finding.state == "warn" for finding in findings)
         app.out.line(f"{plural(len(findings), 'check')}: {failed} failed, {plural(warned, 'warning')}")
     if failed:
-        ctx.exit(Exit.ERROR)
+        ctx.exit(ExitCode.ERROR)
 
 
 def _tell(app: App, finding: Finding) -> None:
@@ -60,25 +61,25 @@ def examine(app: App) -> Iterator[Finding]:
     """Yield every finding, the ones that others rest on first."""
     yield _program()
     try:
-        place = app.place.resolved
-        app.place.socket_path  # noqa: B018  # it is computed here, where a bad configuration is told
-    except Failure as failure:
+        place = app.paths.resolved
+        app.paths.socket_path  # noqa: B018  # it is computed here, where a bad configuration is told
+    except CommandError as failure:
         yield Finding(check="configuration", state="fail", message=failure.message, remedy=failure.hint)
         return
     there = "" if os.path.exists(place.config_path) else " (not there; the defaults hold)"
     yield Finding(check="configuration", state="ok", message=place.config_path + there)
-    yield health.folder("database folder", os.path.dirname(place.database_path))
-    yield health.folder("state folder", place.state_folder)
-    yield health.folder("socket folder", os.path.dirname(app.place.socket_path))
-    yield health.file("database file", place.database_path)
-    yield health.disk_room(place.database_path)
-    yield health.local_disk(place.database_path)
+    yield doctor_checks.folder("database folder", os.path.dirname(place.database_path))
+    yield doctor_checks.folder("state folder", place.state_folder)
+    yield doctor_checks.folder("socket folder", os.path.dirname(app.paths.socket_path))
+    yield doctor_checks.file("database file", place.database_path)
+    yield doctor_checks.disk_room(place.database_path)
+    yield doctor_checks.local_disk(place.database_path)
     yield _newest_backup(place.database_path)
     yield from _examine_daemon(app)
 
 
 def _program() -> Finding:
-    program = command()
+    program = python_command("orbitd")
     return Finding(check="program", state="ok", message=f"orbitctl {VERSION}; orbitd is {' '.join(program)}")
 
 
@@ -100,15 +101,15 @@ def _examine_daemon(app: App) -> Iterator[Finding]:
     try:
         client = app.running_client()
         info = client.call(DAEMON_INFO, Params())
-    except Failure as failure:
+    except CommandError as failure:
         yield _unreached(app, failure)
         return
     yield Finding(check="daemon", state="ok", message=f"orbitd {info.version}, pid {info.pid}, {info.socket_path}")
     yield _same_protocol(info)
-    yield health.file("socket", info.socket_path)
-    yield health.live_sessions(info.features)
+    yield doctor_checks.file("socket", info.socket_path)
+    yield doctor_checks.live_sessions(info.features)
     if info.supervisor == "systemd":
-        yield health.lingering(pwd.getpwuid(os.getuid()).pw_name)
+        yield doctor_checks.lingering(pwd.getpwuid(os.getuid()).pw_name)
     warnings = warnings_of(info)
     for warning in warnings:
         yield Finding(check="daemon", state="warn", message=warning, remedy="`orbitctl daemon logs` has the details.")
@@ -117,11 +118,11 @@ def _examine_daemon(app: App) -> Iterator[Finding]:
     yield _integrity(app)
 
 
-def _unreached(app: App, failure: Failure) -> Finding:
-    nobody = isinstance(failure, Unreachable) and failure.nobody
+def _unreached(app: App, failure: CommandError) -> Finding:
+    nobody = isinstance(failure, Unreachable) and failure.no_daemon
     if not nobody:
         return Finding(check="daemon", state="fail", message=failure.message, remedy=failure.hint)
-    holder = lock_holder(app.place)
+    holder = lock_holder(app.paths)
     if holder is None:
         return Finding(check="daemon", state="warn", message=failure.message, remedy=failure.hint)
     words = ", ".join(holder.split("\n")).strip(", ")
@@ -147,7 +148,7 @@ def _same_protocol(info: DaemonInfo) -> Finding:
 def _integrity(app: App) -> Finding:
     try:
         report = app.ask_long(MAINTENANCE_CHECK, Params(), "checking the database").value
-    except Failure as failure:
+    except CommandError as failure:
         return Finding(check="database", state="fail", message=failure.message, remedy=failure.hint)
     if report.ok:
         return Finding(check="database", state="ok", message="sound, every snapshot too")

@@ -8,16 +8,17 @@ import time
 
 import click
 
+from orbit_protocol import methods as m
+from orbit_protocol import params as p
+from orbit_protocol import results as r
+from orbit_protocol.errors import NotRunning, ShuttingDown
 from orbitctl.app import App, checked
-from orbitctl.arguments import SESSION, read_bytes
-from orbitctl.client import Answer
-from orbitctl.failures import Exit, Failure, from_daemon
-from orbitctl.session_table import label, show_session
-from orbitctl.text import visible
-from orbitctl.transport import Unreachable
-from protocol import live as v
-from protocol import live_methods as lm
-from protocol.errors import NotRunning, ShuttingDown
+from orbitctl.client.client import Answer
+from orbitctl.client.transport import Unreachable
+from orbitctl.commands.arguments import SESSION, read_bytes
+from orbitctl.commands.session_table import label, show_session
+from orbitctl.errors import CommandError, ExitCode, from_daemon
+from orbitctl.ui.text import visible
 
 MAX_WAIT = 2_000_000.0
 """The longest that poll(2) can wait, in seconds, and no longer than a client lives."""
@@ -33,9 +34,9 @@ def start(app: App, session: str) -> None:
     It gets this environment and the size of this window, and goes on under the screen that
     was saved, if there is one. `attach` shows it.
     """
-    from orbitctl.live import running
+    from orbitctl.attach import run
 
-    show_session(app, running.start(app, app.session(session).id))
+    show_session(app, run.start(app, app.session(session).id))
 
 
 @click.command(
@@ -61,24 +62,24 @@ def attach(ctx: click.Context, session: str, read_only: bool, detach_key: str | 
 
     C-\ detaches, unless told otherwise; the program goes on.
     """
-    from orbitctl.live import running, visit
-    from orbitctl.live.terminal import Ended, require_terminal
+    from orbitctl.attach import run, run_attach
+    from orbitctl.attach.terminal import SignalReceived, require_terminal
 
     app: App = ctx.obj
     require_terminal()
-    key = running.detach_key_of(detach_key)
+    key = run.detach_key_of(detach_key)
     found = app.session(session)
-    visit.refuse_itself(app, found, app.environ)
+    run_attach.refuse_itself(app, found, app.environ)
     if not found.live:
-        raise visit.why_not_running(found)
-    lines = running.SCROLLBACK_LINES if scrollback is None else scrollback
+        raise run_attach.why_not_running(found)
+    lines = run.SCROLLBACK_LINES if scrollback is None else scrollback
     try:
-        ending = visit.visit(app, running.wish_for(app, found, key, read_only=read_only, scrollback=lines))
+        ending = run_attach.run_attach(app, run.attach_options(app, found, key, read_only=read_only, scrollback=lines))
     except NotRunning as error:
         raise from_daemon(error) from error
-    except Ended as ended:
+    except SignalReceived as ended:
         ctx.exit(ended.exit_code)
-    ctx.exit(visit.exit_code_of(ending) if ending.how == "hung up" else 0)
+    ctx.exit(run_attach.exit_code_of(ending) if ending.how == "hung up" else 0)
 
 
 @click.command(
@@ -106,16 +107,16 @@ def send(app: App, session: str, text: tuple[str, ...], keys: tuple[str, ...], e
     _check_keys(keys)
     found = app.session(session)
     data += _key_bytes(app, found.id, keys) + (b"\r" if enter else b"")
-    for first in range(0, len(data), v.MAX_INPUT_BYTES):
-        part = data[first : first + v.MAX_INPUT_BYTES]
-        answer = app.ask(lm.SESSION_SEND, v.SessionSend(id=found.id, data=part))
+    for first in range(0, len(data), p.MAX_INPUT_BYTES):
+        part = data[first : first + p.MAX_INPUT_BYTES]
+        answer = app.ask(m.SESSION_SEND, p.SessionSend(id=found.id, data=part))
     if app.json or app.quiet:
         app.done(answer, "", found.id)
 
 
 def _check_keys(keys: tuple[str, ...]) -> None:
     """Refuse what is no key, before anything is typed. Raises: click.UsageError."""
-    from orbitctl.live.keys import key_bytes
+    from orbitctl.attach.keys import key_bytes
 
     with checked():
         for key in keys:
@@ -124,11 +125,11 @@ def _check_keys(keys: tuple[str, ...]) -> None:
 
 def _key_bytes(app: App, session_id: str, keys: tuple[str, ...]) -> bytes:
     """Return what the keys send; cursor keys depend on what the program has asked for (DECCKM)."""
-    from orbitctl.live.keys import CURSOR_KEYS, key_bytes
+    from orbitctl.attach.keys import CURSOR_KEYS, key_bytes
 
     application = False
     if any(key.lower() in CURSOR_KEYS for key in keys):
-        screen = app.call(lm.SESSION_SCREEN, v.SessionScreen(id=session_id, format="vt"))
+        screen = app.call(m.SESSION_SCREEN, p.SessionScreen(id=session_id, format="vt"))
         application = b"\x1b[?1h" in base64.b64decode(screen.data)
     return b"".join(key_bytes(key, application=application) for key in keys)
 
@@ -145,17 +146,17 @@ Examples:
 @click.option("--scrollback", is_flag=True, help="The whole history before it.")
 @click.option("--format", "how", type=click.Choice(["text", "vt", "html"]), default="text", help="How [text].")
 @click.pass_obj
-def screen(app: App, session: str, scrollback: bool, how: v.ScreenFormat) -> None:
+def screen(app: App, session: str, scrollback: bool, how: p.ScreenFormat) -> None:
     """Print a session's screen, as it is or as it was saved.
 
     `vt` is what draws it on a terminal, with colours and styles.
     """
     found = app.session(session)
-    answer = app.ask(lm.SESSION_SCREEN, v.SessionScreen(id=found.id, format=how, scrollback=scrollback))
+    answer = app.ask(m.SESSION_SCREEN, p.SessionScreen(id=found.id, format=how, scrollback=scrollback))
     app.show(answer, lambda shown: _print_screen(app, shown, how), lambda _: [found.id])
 
 
-def _print_screen(app: App, shown: v.Screen, how: v.ScreenFormat) -> None:
+def _print_screen(app: App, shown: r.Screen, how: p.ScreenFormat) -> None:
     if how == "vt":
         app.out.bytes(base64.b64decode(shown.data))
         return
@@ -172,13 +173,13 @@ def wait(app: App, session: str) -> None:
 
     --timeout says how long; without it, as long as it takes, also while orbitd is restarted.
     """
-    from orbitctl.live.visit import signal_name
+    from orbitctl.attach.run_attach import signal_name
 
     limit, app.timeout = app.timeout, None
     found = app.session(session)
     answer = _wait(app, found.id, None if limit is None else time.monotonic() + limit)
 
-    def draw(ended: v.Exit) -> None:
+    def draw(ended: r.Exit) -> None:
         if ended.exit_signal is not None:
             app.out.line(f"signal {signal_name(ended.exit_signal)}")
         else:
@@ -187,17 +188,17 @@ def wait(app: App, session: str) -> None:
     app.show(answer, draw, lambda _: [found.id])
 
 
-def _wait(app: App, session_id: str, deadline: float | None) -> Answer[v.Exit]:
-    """Ask one daemon after the other until the program has ended. Raises: Failure."""
-    from orbitctl.live.comeback import wait_for_daemon
+def _wait(app: App, session_id: str, deadline: float | None) -> Answer[r.Exit]:
+    """Ask one daemon after the other until the program has ended. Raises: CommandError."""
+    from orbitctl.attach.reconnect import wait_for_daemon
 
     while True:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        params = v.SessionWait(id=session_id, timeout_secs=left)
+        params = p.SessionWait(id=session_id, timeout_secs=left)
         try:
-            return app.client.ask(lm.SESSION_WAIT, params, MAX_WAIT if left is None else min(left + _GRACE, MAX_WAIT))
-        except Failure as failure:
-            is_lost = failure.exit_code == Exit.UNREACHABLE or isinstance(failure.__cause__, ShuttingDown)
+            return app.client.ask(m.SESSION_WAIT, params, MAX_WAIT if left is None else min(left + _GRACE, MAX_WAIT))
+        except CommandError as failure:
+            is_lost = failure.exit_code == ExitCode.UNREACHABLE or isinstance(failure.__cause__, ShuttingDown)
             if not is_lost or isinstance(failure, Unreachable):
                 raise
         wait_for_daemon(app)
@@ -213,8 +214,8 @@ def signal(app: App, session: str, signal: str) -> None:
     By name: TERM, INT, HUP, KILL, USR1 and so on.
     """
     name = signal.upper()
-    if name not in v.SIGNALS and f"SIG{name}" not in v.SIGNALS:
+    if name not in p.SIGNALS and f"SIG{name}" not in p.SIGNALS:
         raise click.UsageError(f"{signal!r} is no signal; TERM, INT and HUP are, for example")
     found = app.session(session)
-    answer = app.ask(lm.SESSION_SIGNAL, v.SessionSignal(id=found.id, signal=name))
+    answer = app.ask(m.SESSION_SIGNAL, p.SessionSignal(id=found.id, signal=name))
     app.done(answer, f"sent {name} to session {label(found)}", found.id)

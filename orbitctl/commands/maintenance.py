@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 from datetime import UTC, datetime
 
 import click
+import msgspec
 
+from orbit_os.files import make_private_folders
+from orbit_os.python import python_command
+from orbit_protocol import methods as m
+from orbit_protocol import params as p
+from orbit_protocol.results import BackupResult, CheckReport, Contents, Restored
 from orbitctl.app import App
-from orbitctl.arguments import WHEN
-from orbitctl.failures import Exit
-from orbitctl.folders import make_private
-from orbitctl.lazy import LazyGroup
-from orbitctl.text import plural, size
-from protocol import methods as m
-from protocol import params as p
-from protocol.reports import BackupResult, CheckReport
+from orbitctl.client import daemon
+from orbitctl.client.transport import Unreachable
+from orbitctl.commands.arguments import WHEN
+from orbitctl.commands.group import LazyGroup
+from orbitctl.errors import CommandError, ExitCode
+from orbitctl.ui.spinner import spinner
+from orbitctl.ui.text import ago, plural, size
 
 
 @click.group(cls=LazyGroup)
@@ -76,7 +82,7 @@ def check(ctx: click.Context) -> None:
     answer = app.ask_long(m.MAINTENANCE_CHECK, p.Params(), "checking the database")
     app.show(answer, lambda report: _draw_check(app, report), lambda report: report.snapshots)
     if not answer.value.ok:
-        ctx.exit(Exit.ERROR)
+        ctx.exit(ExitCode.ERROR)
 
 
 def _draw_check(app: App, report: CheckReport) -> None:
@@ -122,19 +128,99 @@ def restore(app: App, backup: str, yes: bool) -> None:
     The backup is checked first. The present database is kept beside it under another name,
     also where it is damaged. A daemon that runs is stopped before and started afterwards.
     """
-    from orbitctl import restoring
-
-    restoring.restore(app, backup, yes)
+    _restore(app, backup, yes)
 
 
 def _default_backup(app: App) -> str:
     database = app.call(m.DAEMON_INFO, p.Params()).database_path
     folder = os.path.join(os.path.dirname(database), "backups")
     with contextlib.suppress(OSError):  # where it cannot be made, the daemon says what is wrong
-        make_private(folder)
+        make_private_folders(folder)
     name = f"manual-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db"
     return os.path.join(folder, name)
 
 
 def _draw_backup(app: App, done: BackupResult) -> None:
     app.out.line(f"{done.path}  {app.out.format.size(done.bytes)}")
+
+
+# What a database is, and who may touch it, only orbitd knows: it is run with `--restore`, takes the
+# lock that a serving daemon holds, and keeps what was there before.
+
+
+def _restore(app: App, backup: str, yes: bool) -> None:
+    """Put a backup in the database's place; a daemon that ran before runs again afterwards.
+
+    Raises:
+        CommandError: The backup is not sound, the answer was no, or the daemon cannot be stopped.
+        click.UsageError: Nobody can be asked, and `--yes` was not given.
+    """
+    path = os.path.abspath(os.path.expanduser(backup))
+    with spinner("looking into the backup"):
+        contents = msgspec.json.decode(_orbitd(app, path, "--dry-run"), type=Contents)
+    _confirm_restore(app, contents, yes)
+    was_running = _stop_daemon(app)
+    try:
+        with spinner("putting the backup back"):
+            told = _orbitd(app, path)
+    finally:
+        if was_running:
+            app.autostart = True
+            app.client  # noqa: B018  # it is started where it is first used
+    _show_restored(app, told)
+
+
+def _confirm_restore(app: App, contents: Contents, yes: bool) -> None:
+    held = ", ".join(
+        (
+            plural(contents.sessions, "session"),
+            plural(contents.snapshots, "snapshot"),
+            plural(contents.workspaces, "workspace"),
+        )
+    )
+    app.out.note(f"{contents.path}: {held}, {size(contents.bytes)}, written {ago(contents.written_at)}")
+    database = app.paths.resolved.database_path
+    app.confirm(f"Put it in the place of {database}, which is kept under another name?", yes)
+
+
+def _stop_daemon(app: App) -> bool:
+    """Stop the daemon, if one runs; return whether one did."""
+    try:
+        served = app.running_client().call(m.DAEMON_INFO, p.Params()).database_path
+    except Unreachable as failure:
+        if failure.no_daemon:
+            return False
+        raise
+    ours = app.paths.resolved.database_path
+    if os.path.realpath(served) != os.path.realpath(ours):
+        raise CommandError(
+            f"the daemon that runs serves {served}, not {ours}",
+            hint="Name its database with ORBITD_DATABASE, or its configuration with ORBITD_CONFIG.",
+        )
+    return app.stop_daemon() is not None
+
+
+def _orbitd(app: App, backup: str, *more: str) -> bytes:
+    """Run orbitd to put a backup back, and return what it prints. Raises: CommandError."""
+    run = subprocess.run(
+        python_command("orbitd", *daemon.arguments(app.paths), "--restore", backup, *more),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    if run.returncode == 0:
+        return run.stdout
+    error, hint = daemon.complaint(run.stderr.decode(errors="replace").splitlines())
+    raise CommandError(error or f"orbitd ended with exit code {run.returncode}", hint=hint)
+
+
+def _show_restored(app: App, told: bytes) -> None:
+    done = msgspec.json.decode(told, type=Restored)
+    if app.json:
+        app.out.json(told.strip())
+    elif app.quiet:
+        app.out.line(done.database_path)
+    else:
+        app.out.line(f"{done.database_path} is {done.contents.path} now")
+        if done.safety_copy is not None:
+            app.out.note(f"what was there before is kept in {done.safety_copy}")

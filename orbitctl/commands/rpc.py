@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 from msgspec import UNSET, Raw
 
+from orbit_protocol.methods import RPC_DISCOVER
 from orbitctl.app import App
-from orbitctl.arguments import JSON
-from orbitctl.lazy import LazyGroup
-from protocol.methods import RPC_DISCOVER
+from orbitctl.commands.arguments import JSON
+from orbitctl.commands.group import LazyGroup
 
 
 @click.group(cls=LazyGroup)

@@ -6,16 +6,16 @@ from typing import Literal, cast
 
 import click
 
+from orbit_protocol import methods as m
+from orbit_protocol import params as p
+from orbit_protocol.methods import Method
+from orbit_protocol.types import Session, SessionStatus, SessionType
 from orbitctl.app import App, checked
-from orbitctl.arguments import LIMIT, SESSION, WORKSPACE
-from orbitctl.failures import Exit
-from orbitctl.lazy import LazyGroup
-from orbitctl.paging import ask_all
-from orbitctl.session_table import details, draw_sessions, label, show_session
-from protocol import methods as m
-from protocol import params as p
-from protocol.method import Method
-from protocol.types import Session, SessionStatus, SessionType
+from orbitctl.client.paging import ask_all
+from orbitctl.commands.arguments import LIMIT, SESSION, WORKSPACE
+from orbitctl.commands.group import LazyGroup
+from orbitctl.commands.session_table import details, draw_sessions, label, show_session
+from orbitctl.errors import ExitCode
 
 STATUSES: tuple[SessionStatus, ...] = ("active", "detached", "terminated", "archived")
 LAZY = {
@@ -77,21 +77,21 @@ def list_(
         return p.SessionList(status=wanted or None, session_type=session_type, workspace_id=workspace_id)
 
     if watch:
-        from orbitctl.live.watch import watch_sessions
+        from orbitctl.commands.watch import watch_sessions
 
         watch_sessions(app, params_at(app), limit)
-        return Exit.OK
+        return ExitCode.OK
     if len(app.hosts) > 1:
-        from orbitctl.fleet import list_everywhere
+        from orbitctl.commands.multi_host import list_everywhere
 
         return list_everywhere(app, params_at, limit)
-    answer = ask_all(app, m.SESSION_LIST, params_at(app), "sessions", limit)
+    answer = ask_all(app.client, m.SESSION_LIST, params_at(app), "sessions", limit)
     app.show(
         answer,
         lambda page: draw_sessions(app, page.sessions),
         lambda page: [one.id for one in page.sessions],
     )
-    return Exit.OK
+    return ExitCode.OK
 
 
 @session.command()

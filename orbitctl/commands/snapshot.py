@@ -6,16 +6,16 @@ import sys
 
 import click
 
+from orbit_protocol import methods as m
+from orbit_protocol import params as p
+from orbit_protocol.types import Snapshot, SnapshotInfo
 from orbitctl.app import App
-from orbitctl.arguments import CELLS, LIMIT, SESSION, read_bytes
-from orbitctl.client import Answer
-from orbitctl.failures import Exit, Failure
-from orbitctl.lazy import LazyGroup
-from orbitctl.output import Column
-from orbitctl.paging import ask_all
-from protocol import methods as m
-from protocol import params as p
-from protocol.types import Snapshot, SnapshotInfo
+from orbitctl.client.client import Answer
+from orbitctl.client.paging import ask_all
+from orbitctl.commands.arguments import CELLS, LIMIT, SESSION, read_bytes
+from orbitctl.commands.group import LazyGroup
+from orbitctl.errors import CommandError, ExitCode
+from orbitctl.ui.output import Column
 
 
 @click.group(cls=LazyGroup)
@@ -61,7 +61,7 @@ def save(app: App, session: str, file: str | None, scrollback: str | None, cols:
 def list_(app: App, session: str, limit: int | None) -> None:
     """List a session's snapshots, newest first."""
     params = p.SnapshotList(session_id=app.session(session).id)
-    answer = ask_all(app, m.SNAPSHOT_LIST, params, "snapshots", limit)
+    answer = ask_all(app.client, m.SNAPSHOT_LIST, params, "snapshots", limit)
     app.show(answer, lambda page: _draw(app, page.snapshots), lambda page: [info.id for info in page.snapshots])
 
 
@@ -90,7 +90,9 @@ def show(app: App, snapshot: str | None, latest: str | None, scrollback: bool) -
         return
     found = answer.value
     if found is None:
-        raise Failure(f"session {latest} has no snapshot", Exit.NOT_FOUND, hint="`orbitctl snapshot save` makes one.")
+        raise CommandError(
+            f"session {latest} has no snapshot", ExitCode.NOT_FOUND, hint="`orbitctl snapshot save` makes one."
+        )
     if app.quiet:
         app.out.line(found.id)
     else:

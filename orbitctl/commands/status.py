@@ -6,14 +6,14 @@ import click
 import msgspec
 from msgspec import Raw
 
+from orbit_protocol import PROTOCOL_VERSION, VERSION
+from orbit_protocol.methods import DAEMON_INFO, STATS_GET
+from orbit_protocol.params import Params
+from orbit_protocol.results import DaemonInfo, MaintenanceStatus, SessionStats
 from orbitctl.app import App
-from orbitctl.failures import Exit
-from orbitctl.text import ago, size
-from orbitctl.transport import Unreachable
-from protocol import PROTOCOL_VERSION, VERSION
-from protocol.methods import DAEMON_INFO, STATS_GET
-from protocol.params import Params
-from protocol.reports import ChoreStatus, DaemonInfo, SessionStats
+from orbitctl.client.transport import Unreachable
+from orbitctl.errors import ExitCode
+from orbitctl.ui.text import ago, size
 
 
 @click.command(epilog="Exits with 3 where no daemon runs, and starts none.")
@@ -24,9 +24,9 @@ def status(ctx: click.Context) -> None:
     try:
         client = app.running_client()
     except Unreachable as failure:
-        if failure.nobody:
+        if failure.no_daemon:
             _tell_down(app)
-            ctx.exit(Exit.UNREACHABLE)
+            ctx.exit(ExitCode.UNREACHABLE)
         raise
     info, stats = client.ask(DAEMON_INFO, Params()), client.ask(STATS_GET, Params())
     if app.json:
@@ -40,11 +40,11 @@ def status(ctx: click.Context) -> None:
 
 
 def _tell_down(app: App) -> None:
-    path = app.place.socket_path
+    path = app.paths.socket_path
     if app.json:
         app.out.json(msgspec.json.encode({"running": False, "socket_path": path}))
     elif not app.quiet:
-        app.out.details([("orbitd", "not running"), ("socket", path), ("database", app.place.resolved.database_path)])
+        app.out.details([("orbitd", "not running"), ("socket", path), ("database", app.paths.resolved.database_path)])
         app.out.problem("hint", "`orbitctl daemon start` starts it; so does any command that needs it.", "36")
 
 
@@ -84,7 +84,7 @@ def warnings_of(info: DaemonInfo) -> list[str]:
     return found
 
 
-def _chore_warning(chore: ChoreStatus) -> str:
+def _chore_warning(chore: MaintenanceStatus) -> str:
     good = f"it last went well {ago(chore.last_success_at)}" if chore.last_success_at else "it never went well"
     what = f"failed: {chore.last_error}" if chore.last_error else "is overdue"
     return f"{chore.name} {what}; {good}"
@@ -120,7 +120,7 @@ def version(app: App) -> None:
     try:
         info = app.running_client().call(DAEMON_INFO, Params())
     except Unreachable as failure:
-        if not failure.nobody:
+        if not failure.no_daemon:
             app.out.problem("warning", failure.message, "33")
     if app.json:
         daemon = {"version": info.version, "protocol_version": info.protocol_version} if info else None

@@ -5,15 +5,15 @@ from __future__ import annotations
 import click
 from msgspec import Raw
 
+from orbit_protocol import methods as m
+from orbit_protocol import params as p
+from orbit_protocol.types import Workspace, WorkspaceLayoutInput
 from orbitctl.app import App, checked
-from orbitctl.arguments import JSON, LIMIT, SESSION, WORKSPACE
-from orbitctl.client import Answer
-from orbitctl.lazy import LazyGroup
-from orbitctl.output import Column
-from orbitctl.paging import ask_all
-from protocol import methods as m
-from protocol import params as p
-from protocol.types import Workspace, WorkspaceLayoutInput
+from orbitctl.client.client import Answer
+from orbitctl.client.paging import ask_all
+from orbitctl.commands.arguments import JSON, LIMIT, SESSION, WORKSPACE
+from orbitctl.commands.group import LazyGroup
+from orbitctl.ui.output import Column
 
 DEFAULT_LAYOUT_TYPE = "tabs"
 
@@ -52,7 +52,7 @@ def create(app: App, name: str, layout_type: str, config: Raw | None) -> None:
 @click.pass_obj
 def list_(app: App, limit: int | None) -> None:
     """List workspaces, oldest first."""
-    answer = ask_all(app, m.WORKSPACE_LIST, p.WorkspaceList(), "workspaces", limit)
+    answer = ask_all(app.client, m.WORKSPACE_LIST, p.WorkspaceList(), "workspaces", limit)
     app.show(answer, lambda page: _draw(app, page.workspaces), lambda page: [one.id for one in page.workspaces])
 
 

@@ -12,8 +12,8 @@ import socket
 from collections import deque
 from collections.abc import Callable
 
+from orbit_protocol.errors import Busy
 from orbitd.keeper.messages import MAX_FRAME, Framer, Malformed, Message
-from protocol.errors import Busy
 
 MAX_UNSENT = 4 * MAX_FRAME
 """Bytes that may wait for the keeper; it reads at once unless it is stopped."""

@@ -20,6 +20,8 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from orbit_os.sockets import peer_uid
+from orbit_protocol.errors import InternalError, OrbitError, RequestTimeout, SpawnFailed
 from orbitd.keeper.channel import Channel
 from orbitd.keeper.launch import start_keeper
 from orbitd.keeper.messages import VERSION, Message, Value, encode
@@ -33,8 +35,6 @@ from orbitd.keeper.structs import (
     kept_program,
     spawn_fields,
 )
-from orbitd.peer import peer_uid
-from protocol.errors import InternalError, OrbitError, RequestTimeout, SpawnFailed
 
 REQUEST_SECONDS = 30.0
 """The keeper answers at once; only a program on a network drive that hangs takes this long to start."""

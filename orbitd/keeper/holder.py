@@ -14,11 +14,11 @@ import select
 import signal
 import time
 
+from orbit_os.sockets import peer_uid
 from orbitd.keeper import spawn
 from orbitd.keeper.connection import Connection
 from orbitd.keeper.messages import VERSION, encode
 from orbitd.keeper.program import Program
-from orbitd.peer import peer_uid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 
-from protocol.errors import SpawnFailed
+from orbit_protocol.errors import SpawnFailed
 
 START_SECONDS = 20
 

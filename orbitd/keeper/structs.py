@@ -8,8 +8,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from orbit_protocol.errors import AlreadyRunning, Busy, InternalError, NotRunning, OrbitError, SpawnFailed
 from orbitd.keeper.messages import Message, Value
-from protocol.errors import AlreadyRunning, Busy, InternalError, NotRunning, OrbitError, SpawnFailed
 
 SignalTarget = Literal["program", "group", "foreground"]
 """The program itself, its process group, or the group at the terminal's foreground (what Ctrl-C reaches)."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from orbitd.folders import private_folder
+from orbit_os.files import private_folder
 
 
 class AgentLinks:

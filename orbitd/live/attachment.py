@@ -15,11 +15,19 @@ from typing import TypeVar
 
 import msgspec
 
-from orbitd.connection import Connection
-from protocol.errors import NotRunning
-from protocol.live import DetachedNotice, ExitedNotice, OutputNotice, RepaintNotice
-from protocol.live_methods import DETACHED, EXITED, OUTPUT, REPAINT
-from protocol.method import Notification
+from orbit_protocol.errors import NotRunning
+from orbit_protocol.notifications import (
+    DETACHED,
+    EXITED,
+    OUTPUT,
+    REPAINT,
+    DetachedNotice,
+    ExitedNotice,
+    Notification,
+    OutputNotice,
+    RepaintNotice,
+)
+from orbitd.rpc.connection import Connection
 
 
 class State(enum.Enum):

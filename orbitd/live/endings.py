@@ -14,20 +14,20 @@ import signal
 
 from msgspec import Struct
 
+from orbit_protocol.errors import NotRunning, OrbitError, RequestTimeout, SessionNotFound
+from orbit_protocol.results import Exit
+from orbit_protocol.types import Session, SessionStatus
 from orbitd.keeper.structs import KeeperGone, KeptProgram
 from orbitd.live.agent import AgentLinks
-from orbitd.live.held import Held
-from orbitd.live.keeping import Keeping
+from orbitd.live.background_tasks import BackgroundTasks
+from orbitd.live.keeper_connection import KeeperConnection
 from orbitd.live.reconnecting import CONNECTION_LOST, Reconnector
-from orbitd.live.roster import Roster
+from orbitd.live.registry import Registry
 from orbitd.live.saver import Saver
 from orbitd.live.screens import Screens
 from orbitd.live.session import LiveSession
 from orbitd.logs import event
 from orbitd.manager import SessionManager
-from protocol.errors import NotRunning, OrbitError, RequestTimeout, SessionNotFound
-from protocol.live import Exit
-from protocol.types import Session, SessionStatus
 
 log = logging.getLogger("orbitd.live")
 
@@ -51,7 +51,7 @@ class Endings:
         manager: The store.
         saver: Saves screens.
         screens: Has the journals.
-        roster: Which programs run.
+        registry: Which programs run.
         keeping: The keeper.
         agents: The links to ssh agents.
         reconnector: Starts ssh again that has lost its connection.
@@ -63,29 +63,29 @@ class Endings:
         manager: SessionManager,
         saver: Saver,
         screens: Screens,
-        roster: Roster,
-        keeping: Keeping,
+        registry: Registry,
+        keeper: KeeperConnection,
         agents: AgentLinks,
         reconnector: Reconnector,
-        held: Held,
+        tasks: BackgroundTasks,
     ) -> None:
         self._manager = manager
         self._saver = saver
         self._screens = screens
-        self._roster = roster
-        self._keeping = keeping
+        self._registry = registry
+        self._keeper = keeper
         self._agents = agents
         self._reconnector = reconnector
-        self._held = held
+        self._tasks = tasks
         self._terminating: set[str] = set()
         self._unstored: dict[str, End] = {}
 
     async def finish(self, program: KeptProgram) -> None:
         """Store how a program ended, then let the keeper forget it."""
-        async with self._roster.lock(program.id):
-            live = self._roster.running.get(program.id)
+        async with self._registry.lock(program.id):
+            live = self._registry.running.get(program.id)
             if live is None:
-                await self._keeping.release(program.id)
+                await self._keeper.release(program.id)
                 return
             status = await self._status_after(program)
             await self._close(
@@ -106,7 +106,7 @@ class Endings:
             RequestTimeout: Not even the kill has ended it yet.
             StorageError: It has ended, but that could not be stored yet.
         """
-        live = await self._roster.require(session_id)
+        live = await self._registry.require(session_id)
         self._terminating.add(session_id)
         for numbers in ((signal.SIGHUP, signal.SIGCONT), (signal.SIGKILL,)):  # who is stopped hears nothing else
             for number in numbers:
@@ -115,31 +115,31 @@ class Endings:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TERMINATE_GRACE_SECS):
                     await asyncio.shield(live.ended)
-                async with self._roster.lock(session_id):
+                async with self._registry.lock(session_id):
                     await self.settle(session_id)
                 return
         raise RequestTimeout(f"The program of session {session_id} does not end", hint="Try again later.")
 
     async def signal(self, session_id: str, number: int) -> None:
         """Send a signal to a program's process group. Raises: SessionNotFound, NotRunning."""
-        await self._roster.require(session_id)
-        client = await self._keeping.client()
+        await self._registry.require(session_id)
+        client = await self._keeper.client()
         await client.signal(session_id, number)
 
     def lose_all(self, error: KeeperGone) -> None:
         """The keeper was killed, and the kernel has hung up on every program: the sessions stay, detached."""
-        event(log, logging.ERROR, "keeper gone", sessions=len(self._roster.running), superseded=error.superseded)
+        event(log, logging.ERROR, "keeper gone", sessions=len(self._registry.running), superseded=error.superseded)
         if error.superseded:
             return  # the programs go on under another daemon, which has taken the database too
-        for live in list(self._roster.running.values()):
-            self._held.hold(self._lose(live))
+        for live in list(self._registry.running.values()):
+            self._tasks.start(self._lose(live))
 
     def stop_resting(self, session_id: str) -> None:
         """Start a session no more by itself; whoever waits at it hears the end of its last program."""
         self._reconnector.forget(session_id)
-        live = self._roster.resting.get(session_id)
+        live = self._registry.resting.get(session_id)
         if live is not None:
-            self._roster.remove(live)
+            self._registry.remove(live)
             live.end(CONNECTION_LOST, None)
 
     def end_of(self, session_id: str) -> Exit | None:
@@ -167,8 +167,8 @@ class Endings:
         await self._release(end)
 
     async def _lose(self, live: LiveSession) -> None:
-        async with self._roster.lock(live.id):
-            if self._roster.running.get(live.id) is live:
+        async with self._registry.lock(live.id):
+            if self._registry.running.get(live.id) is live:
                 await self._close(live, End(session_id=live.id, status="detached", kept=False))
 
     async def _status_after(self, program: KeptProgram) -> SessionStatus:
@@ -197,7 +197,7 @@ class Endings:
         if pause is not None:
             self._rest(live, end, pause)
         else:
-            self._roster.remove(live)
+            self._registry.remove(live)
             live.end(end.exit_code, end.exit_signal)
         if live.id in self._unstored:
             return
@@ -206,7 +206,7 @@ class Endings:
         await self._release(end)
 
     def _rest(self, live: LiveSession, end: End, pause: float) -> None:
-        self._roster.rest(live)
+        self._registry.rest(live)
         live.rest(end.exit_code, end.exit_signal)
         live.divide(f"connection lost, trying again in {pause:.0f} s")
 
@@ -217,15 +217,15 @@ class Endings:
         if end.status == "terminated":
             self._agents.remove(end.session_id)
         if end.kept:
-            await self._keeping.release(end.session_id)
+            await self._keeper.release(end.session_id)
 
     def _try_later(self, session_id: str) -> None:
         asyncio.get_running_loop().call_later(
-            self._saver.retry_secs, lambda: self._held.hold(self._settle_late(session_id))
+            self._saver.retry_secs, lambda: self._tasks.start(self._settle_late(session_id))
         )
 
     async def _settle_late(self, session_id: str) -> None:
-        async with self._roster.lock(session_id):
+        async with self._registry.lock(session_id):
             try:
                 await self.settle(session_id)
             except (OrbitError, OSError):

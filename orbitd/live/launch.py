@@ -15,8 +15,8 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from protocol.errors import SpawnFailed
-from protocol.types import Session, SessionConfig
+from orbit_protocol.errors import SpawnFailed
+from orbit_protocol.types import Session, SessionConfig
 
 TERMINAL = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
 NEVER_INHERITED = ("TMUX", "TMUX_PANE", "STY", "WINDOW", "COLUMNS", "LINES", "TERMCAP")

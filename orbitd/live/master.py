@@ -16,7 +16,7 @@ import struct
 import termios
 from collections.abc import Callable
 
-from protocol.errors import Busy
+from orbit_protocol.errors import Busy
 
 READ_BUDGET = 16 * 1024  # a key beside a flood waits for some of these; emulating one takes a quarter of a millisecond
 READ_SIZE = 16 * 1024  # Linux gives at most 4 KiB at a time, macOS 1 KiB; both may change

@@ -14,21 +14,21 @@ from datetime import datetime
 
 from msgspec import Struct
 
+from orbit_protocol.errors import AlreadyRunning, InternalError, NotRunning, OrbitError, RequestTimeout, SpawnFailed
+from orbit_protocol.types import Session
 from orbitd.keeper.structs import KeptProgram, Spawned, SpawnRequest
 from orbitd.live.agent import AgentLinks
+from orbitd.live.background_tasks import BackgroundTasks
 from orbitd.live.endings import Endings
-from orbitd.live.held import Held
-from orbitd.live.keeping import Keeping
+from orbitd.live.keeper_connection import KeeperConnection
 from orbitd.live.launch import launch_of
 from orbitd.live.reconnecting import Reconnector
-from orbitd.live.roster import Roster
+from orbitd.live.registry import Registry
 from orbitd.live.saver import Saver
 from orbitd.live.screens import Screens
 from orbitd.live.session import LiveSession
 from orbitd.manager import SessionManager
 from orbitd.terminal.emulator import unavailable_reason
-from protocol.errors import AlreadyRunning, InternalError, NotRunning, OrbitError, RequestTimeout, SpawnFailed
-from protocol.types import Session
 
 CLOSE_GRACE_SECS = 5.0
 
@@ -64,15 +64,15 @@ class Programs:
         self._manager = manager
         self._saver = saver
         self._places = places
-        self._held = Held()
+        self._tasks = BackgroundTasks()
         self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.agents = AgentLinks(places.agent_folder)
         self.screens = Screens(manager, places.journal_folder, memory.scrollback_max_bytes)
-        self.roster = Roster(manager, saver, self._held, memory.total_scrollback_bytes)
-        self.keeping = Keeping(places.keeper_socket, self._exited, lambda error: self.endings.lose_all(error))
-        self.reconnector = Reconnector(self._start_again, self._give_up, self._held.hold)
+        self.registry = Registry(manager, saver, self._tasks, memory.total_scrollback_bytes)
+        self.keeper = KeeperConnection(places.keeper_socket, self._exited, lambda error: self.endings.lose_all(error))
+        self.reconnector = Reconnector(self._start_again, self._give_up, self._tasks.start)
         self.endings = Endings(
-            manager, saver, self.screens, self.roster, self.keeping, self.agents, self.reconnector, self._held
+            manager, saver, self.screens, self.registry, self.keeper, self.agents, self.reconnector, self._tasks
         )
 
     async def start(self, session_id: str, cols: int, rows: int, env: Mapping[str, str] | None) -> Session:
@@ -84,8 +84,8 @@ class Programs:
             SpawnFailed: It cannot be executed, or there is no terminal emulation here.
             StorageError: This, or how its last program ended, cannot be stored.
         """
-        async with self.roster.lock(session_id):
-            if session_id in self.roster.running:
+        async with self.registry.lock(session_id):
+            if session_id in self.registry.running:
                 raise AlreadyRunning(f"The program of session {session_id} runs already")
             reason = unavailable_reason()
             if reason is not None:
@@ -104,10 +104,10 @@ class Programs:
 
     async def adopt(self, session: Session, program: KeptProgram) -> None:
         """Go on with a program that an earlier daemon has started; under the session's lock."""
-        client = await self.keeping.client()
-        live = self.roster.new(session.id, await self.screens.open(session))
+        client = await self.keeper.client()
+        live = self.registry.new(session.id, await self.screens.open(session))
         live.run(program.pid, await client.take(program.id), session.cwd)
-        self.roster.put(live)
+        self.registry.put(live)
 
     @contextlib.asynccontextmanager
     async def without_program(self, session_id: str) -> AsyncIterator[None]:
@@ -118,8 +118,8 @@ class Programs:
             StorageError: Its end could not be stored yet.
         """
         while True:
-            async with self.roster.lock(session_id):
-                if session_id not in self.roster.running:
+            async with self.registry.lock(session_id):
+                if session_id not in self.registry.running:
                     self.endings.stop_resting(session_id)
                     yield
                     return
@@ -132,12 +132,12 @@ class Programs:
 
     async def save_all(self) -> int:
         """Save every screen that has changed; return how many. What fails is logged, and tried again."""
-        return await self._saver.save_all_changed(list(self.roster))
+        return await self._saver.save_all_changed(list(self.registry))
 
     def warnings(self) -> list[str]:
         """Return what is wrong now and lasts, in sentences for a person."""
         told = []
-        degraded = [live.screen.degraded for live in self.roster if live.screen.degraded is not None]
+        degraded = [live.screen.degraded for live in self.registry if live.screen.degraded is not None]
         if degraded:
             told.append(
                 f"The output of {len(degraded)} sessions is not recorded: {degraded[0].strerror or degraded[0]} "
@@ -156,13 +156,13 @@ class Programs:
     async def close(self) -> None:
         """Save every screen and let go of the programs, which go on."""
         self.reconnector.close()
-        await self._held.finish(CLOSE_GRACE_SECS)
+        await self._tasks.finish(CLOSE_GRACE_SECS)
         await self.save_all()
         await self._saver.close()
-        for live in self.roster:
+        for live in self.registry:
             live.let_go()
-        self.keeping.close()
-        await self._held.cancel()
+        self.keeper.close()
+        await self._tasks.cancel()
 
     async def _start_again(self, session_id: str) -> None:
         """Start a session that has lost its connection, unless somebody has done something else with it."""
@@ -173,7 +173,7 @@ class Programs:
 
     async def _give_up(self, session_id: str) -> None:
         """End what rests for a program that cannot be started."""
-        async with self.roster.lock(session_id):
+        async with self.registry.lock(session_id):
             self.endings.stop_resting(session_id)
 
     async def _spawn(self, session: Session, cols: int, rows: int, env: Mapping[str, str] | None) -> None:
@@ -185,9 +185,9 @@ class Programs:
             agent_link=self.agents.path(session.id),
             cwd=session.cwd,
         )
-        live = self.roster.resting.get(session.id)
+        live = self.registry.resting.get(session.id)
         if live is None:
-            live = self.roster.new(session.id, await self.screens.open(session))
+            live = self.registry.new(session.id, await self.screens.open(session))
         cols, rows = live.leader_size or (cols, rows)
         request = SpawnRequest(
             id=session.id,
@@ -211,13 +211,13 @@ class Programs:
         live.divide(f"started again {datetime.now().astimezone():%Y-%m-%d %H:%M:%S}")
         live.fit(cols, rows)
         live.run(spawned.pid, spawned.master_fd, spawned.cwd)
-        self.roster.put(live)
+        self.registry.put(live)
         if live.attachments:
-            self._held.hold(self.roster.settle_status(live))
+            self._tasks.start(self.registry.settle_status(live))
 
     async def _spawned(self, request: SpawnRequest) -> Spawned | None:
         """Have the keeper start a program; None if it has one of this session that was never taken over."""
-        client = await self.keeping.client()
+        client = await self.keeper.client()
         try:
             return await client.spawn(request)
         except AlreadyRunning:
@@ -228,7 +228,7 @@ class Programs:
             raise
 
     async def _adopt_kept(self, session: Session) -> None:
-        client = await self.keeping.client()
+        client = await self.keeper.client()
         program = next(each for each in await client.programs() if each.id == session.id)
         await self.adopt(session, program)
         if program.ended_at is not None:
@@ -236,8 +236,8 @@ class Programs:
 
     def _abandon(self, live: LiveSession) -> None:
         """Let go of the screen of a program that did not start, unless clients wait for another try."""
-        if self.roster.resting.get(live.id) is not live:
+        if self.registry.resting.get(live.id) is not live:
             live.let_go()
 
     def _exited(self, program: KeptProgram) -> None:
-        self._held.hold(self.endings.finish(program))
+        self._tasks.start(self.endings.finish(program))

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
+from orbit_protocol.errors import OrbitError
+from orbit_protocol.types import Session
 from orbitd.logs import event
-from protocol.errors import OrbitError
-from protocol.types import Session
 
 log = logging.getLogger("orbitd.live")
 
@@ -49,12 +49,12 @@ class Reconnector:
         self,
         start: Callable[[str], Awaitable[object]],
         give_up: Callable[[str], Awaitable[None]],
-        hold: Callable[..., None],
+        start_task: Callable[..., None],
         pauses: Pauses | None = None,
     ) -> None:
         self._start = start
         self._give_up = give_up
-        self._hold = hold
+        self._start_task = start_task
         self._pauses = pauses or Pauses()
         self._lines: dict[str, _Line] = {}
 
@@ -91,7 +91,7 @@ class Reconnector:
         event(log, logging.INFO, "connection lost", session=session_id, retry_secs=pause)
         _cancel(line)
         loop = asyncio.get_running_loop()
-        line.timer = loop.call_later(pause, lambda: self._hold(self._again(session_id, line)))
+        line.timer = loop.call_later(pause, lambda: self._start_task(self._again(session_id, line)))
         return pause
 
     async def _again(self, session_id: str, line: _Line) -> None:

@@ -14,6 +14,8 @@ import signal
 from collections.abc import Coroutine
 from typing import Any
 
+from orbit_protocol.errors import OrbitError, SessionNotFound
+from orbit_protocol.types import Session
 from orbitd.keeper.structs import KeptProgram
 from orbitd.live.launch import is_login_shell
 from orbitd.live.programs import Programs
@@ -21,8 +23,6 @@ from orbitd.live.saver import Saver
 from orbitd.logs import event
 from orbitd.manager import SessionManager
 from orbitd.terminal.emulator import unavailable_reason
-from protocol.errors import OrbitError, SessionNotFound
-from protocol.types import Session
 
 log = logging.getLogger("orbitd.live")
 
@@ -36,7 +36,7 @@ async def restore(manager: SessionManager, programs: Programs, saver: Saver, *, 
         saver: Saves what only the journals have.
         start_again: Whether programs are started that nobody asked for now.
     """
-    kept, interrupted = await programs.keeping.take_over(), await manager.list_interrupted()
+    kept, interrupted = await programs.keeper.take_over(), await manager.list_interrupted()
     if not kept and not interrupted:
         return  # without loading what a daemon that runs no terminals never needs
     if await asyncio.to_thread(unavailable_reason) is not None:
@@ -58,9 +58,9 @@ async def _adopt(manager: SessionManager, programs: Programs, program: KeptProgr
         await _abandon(programs, program)
         return
     if session.status in ("terminated", "archived") and program.ended_at is not None:
-        await programs.keeping.release(program.id)  # its end is stored, only the keeper was not told
+        await programs.keeper.release(program.id)  # its end is stored, only the keeper was not told
         return
-    async with programs.roster.lock(session.id):
+    async with programs.registry.lock(session.id):
         await programs.adopt(session, program)
         if session.status == "active":  # its clients went with the daemon before
             await manager.detach_session(session.id)
@@ -71,10 +71,10 @@ async def _adopt(manager: SessionManager, programs: Programs, program: KeptProgr
 async def _abandon(programs: Programs, program: KeptProgram) -> None:
     """End a program whose session was deleted; its exit is released when it comes."""
     if program.ended_at is None:
-        client = await programs.keeping.client()
+        client = await programs.keeper.client()
         await client.signal(program.id, signal.SIGKILL)
     else:
-        await programs.keeping.release(program.id)
+        await programs.keeper.release(program.id)
 
 
 async def _bring_back(
@@ -82,7 +82,7 @@ async def _bring_back(
 ) -> None:
     """Save what only the journal has of a session whose program is gone, and start it if that is wanted."""
     event(log, logging.INFO, "program is gone", session=session.id)
-    async with programs.roster.lock(session.id):
+    async with programs.registry.lock(session.id):
         screen = await programs.screens.open(session)
         try:
             await saver.save_at_rest(session.id, screen, session.cwd)

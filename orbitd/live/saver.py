@@ -12,12 +12,12 @@ import asyncio
 import logging
 import random
 
-from orbitd.live.held import Held
+from orbit_protocol.errors import OrbitError, SessionNotFound
+from orbitd.live.background_tasks import BackgroundTasks
 from orbitd.live.screen import Capture, LiveScreen
 from orbitd.live.session import LiveSession
 from orbitd.logs import event
 from orbitd.manager import SessionManager
-from protocol.errors import OrbitError, SessionNotFound
 
 log = logging.getLogger("orbitd.live")
 
@@ -41,7 +41,7 @@ class Saver:
         self.retry_secs = min(interval_secs, MAX_RETRY_SECS)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._bursting: set[str] = set()
-        self._held = Held()
+        self._tasks = BackgroundTasks()
         self.failing: dict[str, str] = {}
 
     def changed(self, session: LiveSession) -> None:
@@ -93,7 +93,7 @@ class Saver:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-        await self._held.finish(grace_secs=CLOSE_SECS)
+        await self._tasks.finish(grace_secs=CLOSE_SECS)
 
     async def _store(self, session_id: str, screen: LiveScreen, capture: Capture, folder: str | None) -> None:
         await self._manager.save_snapshot(
@@ -119,7 +119,7 @@ class Saver:
         self._timers[session.id] = asyncio.get_running_loop().call_later(delay, self._due, session)
 
     def _due(self, session: LiveSession) -> None:
-        self._held.hold(self._save_or_note(session))
+        self._tasks.start(self._save_or_note(session))
 
     async def _save_or_note(self, session: LiveSession) -> bool:
         try:

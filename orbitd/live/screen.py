@@ -18,12 +18,12 @@ from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
 
+from orbit_protocol.errors import NotRunning
 from orbitd.live.attachment import Painting
 from orbitd.terminal.emulator import Emulator
 from orbitd.terminal.journal import Journal
 from orbitd.terminal.records import Output, Resize
 from orbitd.terminal.state import SavedState
-from protocol.errors import NotRunning
 
 LEAVE_ALTERNATE = b"\x18\x1b\\\x1b[?1049l\x1b[?1047l\x1b[?47l"
 _PRIVATE_OFF = "".join(f"\x1b[?{number}l" for number in (9, 1000, 1002, 1003, 1004, 1005, 1006, 1015, 1016, 2004, 2026))

@@ -9,7 +9,9 @@ import asyncio
 import logging
 import os
 
-from orbitd.folders import UnsafeFolder, private_folder
+from orbit_os.files import UnsafeFolder, private_folder
+from orbit_protocol.errors import SnapshotCorrupt, SnapshotNotFound, SpawnFailed
+from orbit_protocol.types import Session
 from orbitd.live.opening import Wanted, look_at, open_screen
 from orbitd.live.screen import LiveScreen
 from orbitd.logs import event
@@ -17,8 +19,6 @@ from orbitd.manager import SessionManager
 from orbitd.store.snapshot_api import SavedScreen
 from orbitd.terminal import journal
 from orbitd.terminal.emulator import Emulator, unavailable_reason
-from protocol.errors import SnapshotCorrupt, SnapshotNotFound, SpawnFailed
-from protocol.types import Session
 
 log = logging.getLogger("orbitd.live")
 

@@ -12,13 +12,7 @@ import contextlib
 
 from msgspec.structs import replace
 
-from orbitd.connection import Call, Connection
-from orbitd.live.attachment import Attachment
-from orbitd.live.programs import Programs
-from orbitd.live.session import LiveSession
-from orbitd.manager import SessionManager
-from orbitd.terminal.emulator import Emulator
-from protocol.errors import (
+from orbit_protocol.errors import (
     Busy,
     InvalidParams,
     InvalidTransition,
@@ -27,17 +21,15 @@ from protocol.errors import (
     SessionNotFound,
     ShuttingDown,
 )
-from protocol.live import (
-    Attached,
-    CursorPosition,
-    Exit,
-    Screen,
-    ScreenFormat,
-    SessionAttach,
-    SessionStart,
-)
-from protocol.reports import SessionStats
-from protocol.types import Session, SessionPage, SessionStatus
+from orbit_protocol.params import ScreenFormat, SessionAttach, SessionStart
+from orbit_protocol.results import Attached, CursorPosition, Exit, Screen, SessionStats
+from orbit_protocol.types import Session, SessionPage, SessionStatus
+from orbitd.live.attachment import Attachment
+from orbitd.live.programs import Programs
+from orbitd.live.session import LiveSession
+from orbitd.manager import SessionManager
+from orbitd.rpc.connection import Call, Connection
+from orbitd.terminal.emulator import Emulator
 
 MAX_ATTACHMENTS = 256
 """Of one session."""
@@ -54,18 +46,18 @@ class Sessions:
     def __init__(self, manager: SessionManager, programs: Programs) -> None:
         self._manager = manager
         self._programs = programs
-        self._roster = programs.roster
+        self._registry = programs.registry
 
     def view(self, session: Session) -> Session:
         """Return a session with what is known of its program now."""
-        live = self._roster.running.get(session.id)
+        live = self._registry.running.get(session.id)
         if live is None:
             return replace(session, live=False) if session.live else session
         return replace(session, **live.view(session))
 
     def view_page(self, page: SessionPage) -> SessionPage:
         """Return a page of sessions with what is known of their programs now."""
-        running = self._roster.running
+        running = self._registry.running
         sessions = [self.view(each) if each.live or each.id in running else each for each in page.sessions]
         return SessionPage(sessions=sessions, next_cursor=page.next_cursor)
 
@@ -75,7 +67,7 @@ class Sessions:
         """Change a status; of a session with a program, by what is done to the program."""
         if status == "terminated":
             return await self.terminate(session_id)
-        if self._roster.shown(session_id) is None:
+        if self._registry.shown(session_id) is None:
             return await self._manager.update_session_status(session_id, status)
         if status == "detached":
             return await self.detach(session_id)
@@ -83,16 +75,16 @@ class Sessions:
 
     async def detach(self, session_id: str) -> Session:
         """Keep a session with nobody at it: every client is put off."""
-        live = self._roster.shown(session_id)
+        live = self._registry.shown(session_id)
         if live is None or not live.attachments:
             return await self._manager.detach_session(session_id)
         live.put_everybody_off()
-        await self._roster.settle_status(live)
+        await self._registry.settle_status(live)
         return await self._manager.get_session(session_id)
 
     async def terminate(self, session_id: str) -> Session:
         """End a session, and its program first."""
-        had_program = session_id in self._roster.running
+        had_program = session_id in self._registry.running
         async with self._programs.without_program(session_id):
             session = await self._manager.get_session(session_id)
             if had_program and session.status == "terminated":
@@ -107,7 +99,7 @@ class Sessions:
 
     async def delete_workspace(self, workspace_id: str, *, delete_sessions: bool) -> None:
         """Delete a workspace; if its sessions go too, those with a program go as `delete` does it."""
-        for live in self._roster if delete_sessions else ():
+        for live in self._registry if delete_sessions else ():
             with contextlib.suppress(SessionNotFound):  # deleted meanwhile
                 if (await self._manager.get_session(live.id)).workspace_id == workspace_id:
                     await self.delete(live.id)
@@ -121,8 +113,8 @@ class Sessions:
         """Count and measure, what runs included."""
         return replace(
             await self._manager.get_stats(),
-            live_sessions=len(self._roster.running),
-            scrollback_bytes=self._roster.scrollback_bytes(),
+            live_sessions=len(self._registry.running),
+            scrollback_bytes=self._registry.scrollback_bytes(),
         )
 
     # What only programs have
@@ -133,7 +125,7 @@ class Sessions:
 
     async def attach(self, call: Call, q: SessionAttach) -> Attached:
         """Let the caller follow a session; its output comes after the answer."""
-        live = self._roster.shown(q.id) or await self._roster.require(q.id)
+        live = self._registry.shown(q.id) or await self._registry.require(q.id)
         if not call.connection.is_open:
             raise NotRunning("The client has gone")
         if len(live.attachments) >= MAX_ATTACHMENTS:
@@ -142,7 +134,7 @@ class Sessions:
             self._programs.agents.renew(q.id, (q.env or {}).get("SSH_AUTH_SOCK"))
         attachment = live.attach(call.connection, cols=q.cols, rows=q.rows, read_only=q.read_only)
         try:
-            await self._roster.settle_status(live)
+            await self._registry.settle_status(live)
             session = self.view(await self._manager.get_session(q.id))
             attachment.open()
             painting = await live.painted(q.scrollback_lines or 0)
@@ -160,7 +152,7 @@ class Sessions:
         """End one of the caller's attachments."""
         live, attachment = self._require(connection, attachment_id)
         attachment.end()
-        await self._roster.settle_status(live)
+        await self._registry.settle_status(live)
 
     def type(self, connection: Connection, attachment_id: str, data: bytes) -> None:
         """Type into an attached session."""
@@ -176,21 +168,21 @@ class Sessions:
 
     async def send(self, session_id: str, data: bytes) -> None:
         """Type into a session without attaching."""
-        (await self._roster.require(session_id)).type(data)
+        (await self._registry.require(session_id)).type(data)
 
     async def screen(self, session_id: str, screen_format: ScreenFormat, *, scrollback: bool) -> Screen:
         """Return a session's screen, as it is or as it was last."""
-        live = self._roster.shown(session_id)
+        live = self._registry.shown(session_id)
         if live is not None:
             return await live.looked_at(lambda emulator: _screen(emulator, screen_format, scrollback=scrollback))
-        async with self._roster.lock(session_id):
+        async with self._registry.lock(session_id):
             emulator = await self._programs.screens.look(await self._manager.get_session(session_id))
         with emulator:
             return await asyncio.to_thread(_screen, emulator, screen_format, scrollback=scrollback)
 
     async def wait(self, session_id: str, timeout_secs: float | None) -> Exit:
         """Wait until a session's program ends."""
-        live = self._roster.running.get(session_id)
+        live = self._registry.running.get(session_id)
         if live is None:
             return await self._last_exit(session_id)
         either = (live.ended, self._programs.closing)
@@ -216,7 +208,7 @@ class Sessions:
         await self._programs.endings.signal(session_id, number)
 
     def _require(self, connection: Connection, attachment_id: str) -> tuple[LiveSession, Attachment]:
-        live = self._roster.shown(attachment_id.partition("/")[0])
+        live = self._registry.shown(attachment_id.partition("/")[0])
         attachment = None if live is None else live.attachments.get(attachment_id)
         if live is None or attachment is None or attachment.connection is not connection:
             raise NotRunning("No attachment of this connection has this id, or it has ended", hint="Attach again.")

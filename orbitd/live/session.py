@@ -17,14 +17,14 @@ import os
 from collections.abc import Callable
 from typing import TypeVar
 
-from orbitd.connection import Connection
+from orbit_protocol.errors import Busy, NotRunning
+from orbit_protocol.results import Exit
+from orbit_protocol.types import Session
 from orbitd.live.attachment import Attachment, Painting
 from orbitd.live.master import Master
 from orbitd.live.screen import Capture, LiveScreen
+from orbitd.rpc.connection import Connection
 from orbitd.terminal.emulator import Emulator
-from protocol.errors import Busy, NotRunning
-from protocol.live import Exit
-from protocol.types import Session
 
 R = TypeVar("R")
 

@@ -16,8 +16,8 @@ from typing import Generic, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
+from orbit_protocol.types import Session, Workspace
 from orbitd.store.rows import Row, Stored, session_of, workspace_of
-from protocol.types import Session, Workspace
 
 T = TypeVar("T", Session, Workspace)
 R = TypeVar("R")
@@ -41,7 +41,7 @@ class Change(Struct, Generic[R], frozen=True, kw_only=True):
     gone_workspaces: tuple[str, ...] = ()
 
 
-class Shelf(Generic[T]):
+class Index(Generic[T]):
     """Items by id and by name, and in the order of their sequence numbers.
 
     Rows are put in as they are and read when they are first asked for: a daemon that
@@ -135,8 +135,8 @@ class Cache:
     """
 
     def __init__(self, sessions: Sequence[Row], workspaces: Sequence[Row]) -> None:
-        self.sessions: Shelf[Session] = Shelf(sessions, session_of)
-        self.workspaces: Shelf[Workspace] = Shelf(workspaces, workspace_of)
+        self.sessions: Index[Session] = Index(sessions, session_of)
+        self.workspaces: Index[Workspace] = Index(workspaces, workspace_of)
         self.touched: dict[str, datetime] = {}
 
     def apply(self, change: Change[R]) -> R:

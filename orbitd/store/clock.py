@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from protocol.errors import InvalidParams
+from orbit_protocol.errors import InvalidParams
 
 
 def now() -> datetime:

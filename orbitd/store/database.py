@@ -11,11 +11,12 @@ import sqlite3
 from collections.abc import Sequence
 from importlib import resources
 
-from orbitd.store import backup, recovery
-from orbitd.store.border import translate_os, translated
+from orbit_os.files import make_private_folders
+from orbit_protocol.errors import StorageReadOnly
+from orbitd.store.backup import copy, recovery
 from orbitd.store.clock import file_stamp, now
-from orbitd.store.files import APPLICATION_ID, SIDE_FILES, file_uri, make_folders, size
-from protocol.errors import StorageReadOnly
+from orbitd.store.errors import translate_os, translated
+from orbitd.store.files import APPLICATION_ID, SIDE_FILES, file_uri, size
 
 BUSY_SECONDS = 5.0
 """How long to wait for another program (sqlite3 on a command line, say) to let go of the database."""
@@ -107,7 +108,7 @@ def _connect(path: str) -> sqlite3.Connection:
 def _make_file(path: str) -> None:
     """Make an empty file that only its owner may read; the WAL takes over its mode."""
     try:
-        make_folders(os.path.dirname(path))
+        make_private_folders(os.path.dirname(path))
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         os.chmod(path, 0o600)
     except OSError as error:
@@ -148,7 +149,7 @@ def _migrate(connection: sqlite3.Connection, path: str, scripts: Sequence[str]) 
     """Bring the schema to the newest version; another program may be doing the same."""
     version = _version(connection)
     if 0 < version < len(scripts):
-        backup.write(connection, f"{path}.backup-v{version}-{file_stamp(now())}")
+        copy.write(connection, f"{path}.backup-v{version}-{file_stamp(now())}")
     while version < len(scripts):
         try:
             connection.executescript(scripts[version])

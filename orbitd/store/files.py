@@ -17,30 +17,6 @@ def file_uri(path: str, mode: str) -> str:
     return f"file:{urllib.parse.quote(path)}?{mode}"
 
 
-def make_folders(folder: str) -> None:
-    """Make the folders that are missing, each 0700, whatever the umask."""
-    if os.path.isdir(folder):
-        return
-    make_folders(os.path.dirname(folder))
-    try:
-        os.mkdir(folder, 0o700)
-    except FileExistsError:
-        if not os.path.isdir(folder):  # else another program was first
-            raise
-    else:
-        os.chmod(folder, 0o700)
-    sync(os.path.dirname(folder))  # what is synced in it later would be lost with its name (fsync(2))
-
-
-def sync(path: str) -> None:
-    """Bring a file or folder to disk (fsync)."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def size(path: str) -> int:
     """Return a file's size in bytes, 0 where there is none."""
     try:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 
+from orbit_protocol.errors import SessionNotFound, WorkspaceNotFound
+from orbit_protocol.types import Session, Workspace
 from orbitd.store.rows import SESSION_COLUMNS, WORKSPACE_COLUMNS, Stored, session_of, workspace_of
-from protocol.errors import SessionNotFound, WorkspaceNotFound
-from protocol.types import Session, Workspace
 
 _SESSION = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE id = ?"  # noqa: S608  # a constant of ours
 _WORKSPACE = f"SELECT {WORKSPACE_COLUMNS} FROM workspaces WHERE id = ?"  # noqa: S608  # a constant of ours

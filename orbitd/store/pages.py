@@ -12,9 +12,9 @@ from typing import TypeVar
 
 import msgspec
 
+from orbit_protocol.errors import InvalidParams
+from orbit_protocol.types import MAX_PAGE_SIZE, Session, Workspace
 from orbitd.store.rows import Stored
-from protocol.errors import InvalidParams
-from protocol.types import MAX_PAGE_SIZE, Session, Workspace
 
 T = TypeVar("T")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
+from orbit_protocol.types import Session, SessionStatus
 from orbitd.store import sessions
-from orbitd.store.core import Core
-from protocol.types import Session, SessionStatus
+from orbitd.store.store import Store
 
 _INTERRUPTED = """
     SELECT id FROM sessions
@@ -19,12 +19,12 @@ _INTERRUPTED = """
 class ProgramMethods:
     """Note that programs start and end, and tell which were interrupted."""
 
-    _core: Core
+    _store: Store
 
     async def list_interrupted(self) -> list[Session]:
         """Return the sessions whose program ran when last heard of, or ended but not the session."""
-        rows = await self._core.readers.fetch_all(_INTERRUPTED)
-        found = (self._core.cache.sessions.get(session_id) for (session_id,) in rows)
+        rows = await self._store.readers.fetch_all(_INTERRUPTED)
+        found = (self._store.cache.sessions.get(session_id) for (session_id,) in rows)
         return [session for session in found if session is not None]
 
     async def start_program(self, session_id: str, cols: int, rows: int) -> Session:
@@ -40,7 +40,7 @@ class ProgramMethods:
             NameTaken: It was terminated, and another one has its name now.
         """
         work = partial(sessions.start_program, session_id=session_id, cols=cols, rows=rows)
-        return await self._core.change_session(work)
+        return await self._store.change_session(work)
 
     async def end_program(
         self, session_id: str, status: SessionStatus, exit_code: int | None = None, exit_signal: int | None = None
@@ -63,4 +63,4 @@ class ProgramMethods:
             exit_code=exit_code,
             exit_signal=exit_signal,
         )
-        return await self._core.change_session(work)
+        return await self._store.change_session(work)

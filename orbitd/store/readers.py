@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
-from orbitd.store.border import translated
+from orbit_protocol.errors import ShuttingDown
 from orbitd.store.database import BUSY_SECONDS, READER_SETUP, open_reader
+from orbitd.store.errors import translated
+from orbitd.store.file_watch import FileWatch
 from orbitd.store.files import file_uri
-from orbitd.store.identity import Identity
-from protocol.errors import ShuttingDown
 
 MAX_READERS = 9
 
@@ -33,13 +33,13 @@ class Readers:
     Args:
         path: The database, which exists.
         executor: Where long reads run.
-        identity: Tells whether the file at the path is still that database.
+        file_watch: Tells whether the file at the path is still that database.
     """
 
-    def __init__(self, path: str, executor: Executor, identity: Identity) -> None:
+    def __init__(self, path: str, executor: Executor, file_watch: FileWatch) -> None:
         self._path = path
         self._executor = executor
-        self._identity = identity
+        self._file_watch = file_watch
         self._slots = asyncio.Semaphore(MAX_READERS)
         self._idle: list[aiosqlite.Connection] = []
         self._long: set[sqlite3.Connection] = set()
@@ -78,7 +78,7 @@ class Readers:
             await self._idle.pop().close()
 
     def _work(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        self._identity.check()
+        self._file_watch.check()
         with translated(), contextlib.closing(open_reader(self._path)) as connection:
             self._long.add(connection)
             try:
@@ -100,7 +100,7 @@ class Readers:
             self._leave()
 
     async def _open(self) -> aiosqlite.Connection:
-        self._identity.check()
+        self._file_watch.check()
         uri = file_uri(self._path, "mode=rw")
         connection = await aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS)
         try:

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Struct, structs
 from msgspec.structs import replace
 
+from orbit_protocol.types import Session, SessionConfig, Workspace, WorkspaceLayout
 from orbitd.store.clock import from_text, to_text
-from protocol.types import Session, SessionConfig, Workspace, WorkspaceLayout
 
 T = TypeVar("T")
 Row = tuple[Any, ...]

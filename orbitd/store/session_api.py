@@ -6,12 +6,12 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
-from orbitd.store import checks, lookup, pages, sessions
+from orbit_protocol.errors import AmbiguousReference, InvalidParams, SessionNotFound
+from orbit_protocol.types import Session, SessionConfig, SessionPage, SessionStatus, SessionType
+from orbitd.store import lookup, pages, sessions, validation
 from orbitd.store.clock import now
-from orbitd.store.core import Core
 from orbitd.store.rows import SESSION_COLUMNS, Stored, session_of
-from protocol.errors import AmbiguousReference, InvalidParams, SessionNotFound
-from protocol.types import Session, SessionConfig, SessionPage, SessionStatus, SessionType
+from orbitd.store.store import Store
 
 _LIVE = frozenset({"active", "detached"})
 _ALL = frozenset({"active", "detached", "terminated", "archived"})
@@ -41,7 +41,7 @@ _TRIES = [
 class SessionMethods:
     """Create, find, change and delete sessions."""
 
-    _core: Core
+    _store: Store
 
     async def create_session(self, config: SessionConfig, name: str | None = None) -> Session:
         """Record a new session, active from the start.
@@ -51,10 +51,10 @@ class SessionMethods:
             WorkspaceNotFound: `config.workspace_id` is unknown.
             InvalidParams: Name or configuration cannot be recorded.
         """
-        moment, config = now(), checks.config(config)
+        moment, config = now(), validation.config(config)
         session = Session(
             id=str(uuid.uuid4()),
-            name=None if name is None else checks.name(name),
+            name=None if name is None else validation.name(name),
             session_type=config.session_type,
             created_at=moment,
             last_active=moment,
@@ -62,17 +62,21 @@ class SessionMethods:
             config=config,
             workspace_id=config.workspace_id,
         )
-        return await self._core.change_session(partial(sessions.create, session=session))
+        return await self._store.change_session(partial(sessions.create, session=session))
 
     async def get_session(self, session_id: str) -> Session:
         """Return a session, archived ones too. Raises: SessionNotFound."""
-        cached = self._core.cache.sessions.get(session_id)
+        cached = self.cached_session(session_id)
         if cached is not None:
             return cached
-        row = await self._core.readers.fetch_one(_ANYWHERE, {"id": session_id})
+        row = await self._store.readers.fetch_one(_ANYWHERE, {"id": session_id})
         if row is None:
             raise lookup.no_session(session_id)
         return session_of(row).item
+
+    def cached_session(self, session_id: str) -> Session | None:
+        """Return a session that is active or detached, from memory; None for any other."""
+        return self._store.cache.sessions.get(session_id)
 
     async def find_session(self, ref: str) -> Session:
         """Find a session by id, by the name of one that is alive, by a unique id prefix (4+), or by an old name.
@@ -81,15 +85,15 @@ class SessionMethods:
             SessionNotFound: Nothing fits.
             AmbiguousReference: More than one fits; `data.candidates` has ids.
         """
-        cached = self._core.cache.sessions.get(ref) or self._core.cache.sessions.named(ref)
+        cached = self._store.cache.sessions.get(ref) or self._store.cache.sessions.named(ref)
         if cached is not None:
             return cached
         prefix = prefix_of(ref)
         bounds = {"ref": ref, "low": prefix, "high": prefix and prefix + "g"}  # "g" is behind every digit
         for query in _TRIES:
-            rows = await self._core.readers.fetch_all(query, bounds)
+            rows = await self._store.readers.fetch_all(query, bounds)
             if rows:
-                return self._core.cache.as_touched(one_of(ref, [session_of(row).item for row in rows]))
+                return self._store.cache.as_touched(one_of(ref, [session_of(row).item for row in rows]))
         raise SessionNotFound(f"No session answers to {ref!r}")
 
     async def list_sessions(
@@ -110,10 +114,10 @@ class SessionMethods:
         wanted = _LIVE if status is None else frozenset(status)
         if not wanted <= _ALL:
             raise InvalidParams(f"`status` knows {', '.join(sorted(_ALL))}")
-        if workspace_id is not None and self._core.cache.workspaces.get(workspace_id) is None:
+        if workspace_id is not None and self._store.cache.workspaces.get(workspace_id) is None:
             raise lookup.no_workspace(workspace_id)
         if wanted == _LIVE and session_type is None and workspace_id is None and cursor is None:
-            return self._first_page(limit)
+            return self.first_page(limit)
         start = pages.after(cursor)
         found: Iterable[Stored[Session]]
         if wanted <= _LIVE:
@@ -125,11 +129,11 @@ class SessionMethods:
 
     async def list_active_sessions(self) -> list[Session]:
         """Return every session that is active or detached, oldest first."""
-        return [stored.item for stored in self._core.cache.sessions.after(0)]
+        return [stored.item for stored in self._store.cache.sessions.after(0)]
 
     async def update_session_status(self, session_id: str, status: SessionStatus) -> Session:
         """Change a session's status. Raises: SessionNotFound, InvalidTransition, NameTaken."""
-        return await self._core.change_session(partial(sessions.set_status, session_id=session_id, status=status))
+        return await self._store.change_session(partial(sessions.set_status, session_id=session_id, status=status))
 
     async def detach_session(self, session_id: str) -> Session:
         """Keep a session with nobody at it. Raises: SessionNotFound, InvalidTransition."""
@@ -141,38 +145,41 @@ class SessionMethods:
 
     async def delete_session(self, session_id: str) -> None:
         """Delete a session and its snapshots. Raises: SessionNotFound."""
-        await self._core.write(partial(sessions.delete, session_id=session_id))
+        await self._store.write(partial(sessions.delete, session_id=session_id))
 
     async def rename_session(self, session_id: str, name: str | None) -> Session:
         """Give a session a name, or take it away. Raises: SessionNotFound, NameTaken, InvalidParams."""
-        checked = None if name is None else checks.name(name)
-        return await self._core.change_session(partial(sessions.rename, session_id=session_id, name=checked))
+        checked = None if name is None else validation.name(name)
+        return await self._store.change_session(partial(sessions.rename, session_id=session_id, name=checked))
 
     async def move_session(self, session_id: str, workspace_id: str | None) -> Session:
         """Move a session to a workspace, or out of one. Raises: SessionNotFound, WorkspaceNotFound."""
         work = partial(sessions.move, session_id=session_id, workspace_id=workspace_id)
-        return await self._core.change_session(work)
+        return await self._store.change_session(work)
 
     async def touch_session(self, session_id: str) -> Session:
         """Set last_active to now; written at the next auto-save. Raises: SessionNotFound."""
         moment = now()
-        touched = self._core.cache.touch(session_id, moment)
+        touched = self._store.cache.touch(session_id, moment)
         if touched is not None:
             return touched
-        return await self._core.change_session(partial(sessions.touch, session_id=session_id, moment=moment))
+        return await self._store.change_session(partial(sessions.touch, session_id=session_id, moment=moment))
 
-    def _first_page(self, limit: int | None) -> SessionPage:
-        """Return the first page of all that is alive: made anew after a change, since clients ask for it often."""
-        shelf, kept = self._core.cache.sessions, self._core.first_page
-        key = (shelf.changes, limit)
+    def first_page(self, limit: int | None) -> SessionPage:
+        """Return the first page of active and detached sessions, from memory. Raises: InvalidParams.
+
+        Clients ask for it often, so it is kept until a session changes.
+        """
+        index, kept = self._store.cache.sessions, self._store.first_page
+        key = (index.changes, limit)
         if kept is None or kept[0] != key:
-            kept = self._core.first_page = (key, *pages.cut(shelf.after(0), limit, pages.session_bytes))
+            kept = self._store.first_page = (key, *pages.cut(index.after(0), limit, pages.session_bytes))
         return SessionPage(sessions=kept[1].copy(), next_cursor=kept[2])
 
     def _live(
         self, start: int, wanted: frozenset[str], session_type: str | None, workspace_id: str | None
     ) -> Iterator[Stored[Session]]:
-        for stored in self._core.cache.sessions.after(start):
+        for stored in self._store.cache.sessions.after(start):
             session = stored.item
             if (
                 session.status in wanted
@@ -191,12 +198,12 @@ class SessionMethods:
             for table in ("sessions", "archived_sessions")
             if table == "sessions" or "archived" in wanted
         ]
-        rows = await self._core.readers.fetch_all(
+        rows = await self._store.readers.fetch_all(
             f"{' UNION ALL '.join(parts)} ORDER BY seq LIMIT :most",
             {"after": start, "session_type": session_type, "workspace_id": workspace_id, "most": most + 1},
         )
         found = [session_of(row) for row in rows]
-        return [Stored(each.seq, self._core.cache.as_touched(each.item)) for each in found]
+        return [Stored(each.seq, self._store.cache.as_touched(each.item)) for each in found]
 
 
 def prefix_of(ref: str) -> str | None:

@@ -10,12 +10,12 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from orbit_protocol.errors import InvalidTransition, NameTaken
+from orbit_protocol.types import Session, SessionStatus, Workspace
 from orbitd.store import lookup
 from orbitd.store.cache import Change
 from orbitd.store.clock import now
 from orbitd.store.rows import SESSION_COLUMNS, WORKSPACE_COLUMNS, Stored, session_of, session_values, workspace_of
-from protocol.errors import InvalidTransition, NameTaken
-from protocol.types import Session, SessionStatus, Workspace
 
 MOVES: frozenset[tuple[str, str]] = frozenset(
     {

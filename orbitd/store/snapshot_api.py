@@ -12,14 +12,14 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from orbitd.store import chain, checks, lookup, pages, snapshots
-from orbitd.store.chain import Entry, Opened
+from orbit_protocol.errors import Busy, SnapshotCorrupt
+from orbit_protocol.types import Snapshot, SnapshotFormat, SnapshotInfo, SnapshotPage
+from orbitd.store import delta_chain, lookup, pages, snapshots, validation
 from orbitd.store.codec import Screen
-from orbitd.store.core import Core
+from orbitd.store.delta_chain import Entry, Opened
 from orbitd.store.rows import Stored
 from orbitd.store.snapshots import NewSnapshot, Row, Stale
-from protocol.errors import Busy, SnapshotCorrupt
-from protocol.types import Snapshot, SnapshotFormat, SnapshotInfo, SnapshotPage
+from orbitd.store.store import Store
 
 R = TypeVar("R")
 
@@ -49,7 +49,7 @@ class SavedScreen(Struct, frozen=True, kw_only=True):
 class SnapshotMethods:
     """Save, load, list and delete snapshots."""
 
-    _core: Core
+    _store: Store
 
     async def save_snapshot(
         self,
@@ -81,13 +81,13 @@ class SnapshotMethods:
             SessionNotFound: No session has the id.
             InvalidParams: It is larger than can be saved.
         """
-        screen = checks.screen(
+        screen = validation.screen(
             Screen(terminal_buffer=terminal_buffer, scrollback=scrollback, native_state=native_state)
         )
         new = NewSnapshot(
             session_id=session_id, screen=screen, format=format, cols=cols, rows=rows, title=title, cwd=cwd
         )
-        async with self._core.chain_lock(session_id):
+        async with self._store.chain_lock(session_id):
             return await _until_fresh(lambda: self._try_save(new))
 
     async def load_latest_snapshot(self, session_id: str) -> Snapshot | None:
@@ -97,7 +97,7 @@ class SnapshotMethods:
 
     async def load_latest_screen(self, session_id: str) -> SavedScreen | None:
         """Return a session's newest snapshot with its native state. Raises: SessionNotFound, SnapshotCorrupt."""
-        rows = await self._core.readers.fetch_all(snapshots.NEWEST, (session_id,))
+        rows = await self._store.readers.fetch_all(snapshots.NEWEST, (session_id,))
         if not rows:
             await self._require_session(session_id)
             return None
@@ -109,7 +109,7 @@ class SnapshotMethods:
 
     async def get_screen(self, snapshot_id: str) -> SavedScreen:
         """Return one snapshot with its native state. Raises: SnapshotNotFound, SnapshotCorrupt."""
-        rows = await self._core.readers.fetch_all(snapshots.DOWN_TO, {"id": snapshot_id})
+        rows = await self._store.readers.fetch_all(snapshots.DOWN_TO, {"id": snapshot_id})
         if not rows:
             raise snapshots.no_snapshot(snapshot_id)
         return await self._open(rows)
@@ -119,7 +119,7 @@ class SnapshotMethods:
     ) -> SnapshotPage:
         """Return a page of a session's snapshots, newest first. Raises: SessionNotFound, InvalidParams."""
         start, most = pages.after(cursor, _NEWEST_FIRST), pages.page_size(limit)
-        rows = await self._core.readers.fetch_all(_PAGE, (session_id, start, most + 1))
+        rows = await self._store.readers.fetch_all(_PAGE, (session_id, start, most + 1))
         if not rows:
             await self._require_session(session_id)
         found = [Stored(row[0], snapshots.info_of(row)) for row in rows]
@@ -128,46 +128,46 @@ class SnapshotMethods:
 
     async def delete_snapshot(self, snapshot_id: str) -> None:
         """Delete one snapshot; every other stays readable. Raises: SnapshotNotFound."""
-        row = await self._core.readers.fetch_one(
+        row = await self._store.readers.fetch_one(
             "SELECT session_id FROM session_snapshots WHERE id = ?", (snapshot_id,)
         )
         if row is None:
             raise snapshots.no_snapshot(snapshot_id)
-        async with self._core.chain_lock(row[0]):
+        async with self._store.chain_lock(row[0]):
             await _until_fresh(lambda: self._try_delete(snapshot_id))
 
     async def _try_save(self, new: NewSnapshot) -> SnapshotInfo:
-        rows = await self._core.readers.fetch_all(snapshots.NEWEST, (new.session_id,))
+        rows = await self._store.readers.fetch_all(snapshots.NEWEST, (new.session_id,))
         if not rows:
             await self._require_session(new.session_id)
-        plan = await self._core.in_pool(_plan_save, rows, new.screen)
-        return await self._core.write(partial(snapshots.save, new=new, plan=plan))
+        plan = await self._store.in_pool(_plan_save, rows, new.screen)
+        return await self._store.write(partial(snapshots.save, new=new, plan=plan))
 
     async def _try_delete(self, snapshot_id: str) -> None:
-        rows = await self._core.readers.fetch_all(snapshots.SEGMENT, {"id": snapshot_id})
+        rows = await self._store.readers.fetch_all(snapshots.SEGMENT, {"id": snapshot_id})
         if not rows:
             raise snapshots.no_snapshot(snapshot_id)
-        plan = await self._core.in_pool(_plan_delete, rows, snapshot_id)
-        await self._core.write(partial(snapshots.delete, snapshot_id=snapshot_id, plan=plan))
+        plan = await self._store.in_pool(_plan_delete, rows, snapshot_id)
+        await self._store.write(partial(snapshots.delete, snapshot_id=snapshot_id, plan=plan))
 
     async def _open(self, rows: list[Row]) -> SavedScreen:
         """Unpack the last of some rows that begin with a keyframe."""
-        opened = await self._core.in_pool(_unpack_last, rows)
+        opened = await self._store.in_pool(_unpack_last, rows)
         screen = opened.good()
         if screen is None:
             raise await self._corrupt(opened.entry)
         return _saved(opened.entry, screen)
 
     async def _corrupt(self, entry: Entry) -> SnapshotCorrupt:
-        good = await self._core.readers.in_thread(partial(snapshots.newest_good_before, snapshot_id=entry.id))
+        good = await self._store.readers.in_thread(partial(snapshots.newest_good_before, snapshot_id=entry.id))
         return SnapshotCorrupt(
             f"Snapshot {entry.id} of session {entry.session_id} is damaged", data={"good_snapshot_id": good}
         )
 
     async def _require_session(self, session_id: str) -> None:
-        if self._core.cache.sessions.get(session_id) is not None:
+        if self._store.cache.sessions.get(session_id) is not None:
             return
-        row = await self._core.readers.fetch_one(_SESSION, {"id": session_id})
+        row = await self._store.readers.fetch_one(_SESSION, {"id": session_id})
         if row is None:
             raise lookup.no_session(session_id)
         if row[0]:
@@ -183,16 +183,16 @@ async def _until_fresh(attempt: Callable[[], Awaitable[R]]) -> R:
     raise Busy("The session's snapshots keep changing")
 
 
-def _plan_save(rows: list[Row], screen: Screen) -> chain.SavePlan:
-    return chain.plan_save(snapshots.entry_of(rows[0]) if rows else None, screen)
+def _plan_save(rows: list[Row], screen: Screen) -> delta_chain.SavePlan:
+    return delta_chain.plan_save(snapshots.entry_of(rows[0]) if rows else None, screen)
 
 
-def _plan_delete(rows: list[Row], snapshot_id: str) -> chain.DeletePlan:
-    return chain.plan_delete([snapshots.entry_of(row) for row in rows], snapshot_id)
+def _plan_delete(rows: list[Row], snapshot_id: str) -> delta_chain.DeletePlan:
+    return delta_chain.plan_delete([snapshots.entry_of(row) for row in rows], snapshot_id)
 
 
 def _unpack_last(rows: list[Row]) -> Opened:
-    *_, last = chain.unroll(map(snapshots.entry_of, rows))
+    *_, last = delta_chain.unroll(map(snapshots.entry_of, rows))
     return last
 
 

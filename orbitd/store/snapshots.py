@@ -12,13 +12,13 @@ from typing import Any
 
 from msgspec import Struct
 
+from orbit_protocol.errors import SnapshotNotFound
+from orbit_protocol.types import SnapshotFormat, SnapshotInfo
 from orbitd.store import sessions
 from orbitd.store.cache import Change
-from orbitd.store.chain import DeletePlan, Entry, Rewrite, SavePlan, unroll
 from orbitd.store.clock import from_text, now, to_text
 from orbitd.store.codec import Packed, Screen, Sizes
-from protocol.errors import SnapshotNotFound
-from protocol.types import SnapshotFormat, SnapshotInfo
+from orbitd.store.delta_chain import DeletePlan, Entry, Rewrite, SavePlan, unroll
 
 Row = tuple[Any, ...]
 

@@ -6,11 +6,11 @@ import sqlite3
 
 from msgspec.structs import replace
 
+from orbit_protocol.errors import NameTaken, SessionNotFound
+from orbit_protocol.types import Session, Workspace, WorkspaceLayout
 from orbitd.store import lookup, sessions
 from orbitd.store.cache import Change
 from orbitd.store.rows import Stored, to_json, workspace_values
-from protocol.errors import NameTaken, SessionNotFound
-from protocol.types import Session, Workspace, WorkspaceLayout
 
 _LEAVE_ARCHIVED = """
     UPDATE archived_sessions SET workspace_id = NULL, config = json_replace(config, '$.workspace_id', NULL)

@@ -23,9 +23,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from orbitd.store.border import translate
-from orbitd.store.identity import Identity
-from protocol.errors import ShuttingDown, StorageError
+from orbit_protocol.errors import ShuttingDown, StorageError
+from orbitd.store.errors import translate
+from orbitd.store.file_watch import FileWatch
 
 MAX_GROUP = 256
 MAX_WAITING = 4_096
@@ -78,7 +78,7 @@ class Writer:
 
     def __init__(self, *, max_group: int = MAX_GROUP, max_waiting: int = MAX_WAITING) -> None:
         self.max_group = max_group
-        self.identity: Identity | None = None
+        self.file_watch: FileWatch | None = None
         self.trouble: StorageError | None = None
         self._loop = asyncio.get_running_loop()
         self._slots = asyncio.Semaphore(max_waiting)
@@ -179,8 +179,8 @@ class Writer:
 
     def _check(self) -> None:
         """Raise StorageCorrupt unless what is written now can be found later."""
-        if self.identity is not None:
-            self.identity.check()
+        if self.file_watch is not None:
+            self.file_watch.check()
 
     def _take(self) -> tuple[list[_Job], bool]:
         """Wait for work, then take what waits; False once the sentinel of `close` was met."""

@@ -14,14 +14,14 @@ supervisor: it is closed at the end like any other, and its path is never unlink
 Only the standard library is used, and nothing here needs an event loop.
 """
 
-from orbitd.supervision.adoption import (
+from orbitd.supervision.handover import HandoverError
+from orbitd.supervision.socket_activation import (
     Supervision,
     SupervisorName,
     adopt,
     inherited_sockets,
     supervisor_name,
 )
-from orbitd.supervision.handover import HandoverError
 from orbitd.supervision.systemd import Notifier, watchdog_interval
 
 __all__ = [

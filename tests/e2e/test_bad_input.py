@@ -19,10 +19,10 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import DaemonProcess, RawClient
 
-from protocol.errors import ALL_ERRORS
-from protocol.openrpc import document
+from orbit_protocol.errors import ALL_ERRORS
+from orbit_protocol.openrpc import document
+from support import DaemonProcess, RawClient
 
 SPEC: dict[str, Any] = msgspec.to_builtins(document())
 METHODS: dict[str, dict[str, Any]] = {method["name"]: method for method in SPEC["methods"]}

@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from support import WAIT_SECS, DaemonProcess, RawClient, clean_environment
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from live_support import Viewer, encoded
 from support import DaemonProcess, RawClient
 

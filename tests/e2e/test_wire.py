@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support import DaemonProcess, RawClient
 
 PING = b'{"jsonrpc": "2.0", "method": "daemon.ping", "id": %d}'

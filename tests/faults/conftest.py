@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from faults.shim import Shim
 from support import DaemonProcess
 

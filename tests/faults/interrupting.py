@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from faults.shim import Shim
-from support import WAIT_SECS, DaemonProcess, RawClient
-
+from orbit_protocol.types import SessionConfig
 from orbitd.manager import SessionManager
 from orbitd.store import codec
 from orbitd.store.clock import to_text
 from orbitd.store.codec import Screen
 from orbitd.store.database import load_migrations, open_writer
-from protocol.types import SessionConfig
+from support import WAIT_SECS, DaemonProcess, RawClient
 
 LATER = "2100-01-01T00:00:00Z"
 SESSIONS = 12

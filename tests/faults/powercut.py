@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+
 from faults.contents import read
 from faults.disk import Disk
 from faults.ledger import Author
 from faults.local import LocalStore
 from faults.shim import Shim
+from orbit_protocol.errors import StorageError
 from support import DaemonProcess
-
-from protocol.errors import StorageError
 
 OFF = """
 import sqlite3

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from ctl_support import Orbitctl
 from faults import shim
 from faults.asking import LOCAL, doctor, names, wait_for_lines

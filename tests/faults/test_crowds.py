@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from faults.asking import BUSY, LOCAL, doctor, names, resident, snapshot
 from support import WAIT_SECS, DaemonProcess, RawClient
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 
 import pytest
+
 from ctl_support import Orbitctl
 from faults import shim
 from faults.asking import CORRUPT, FULL, LOCAL, READ_ONLY, doctor, look_again, names, snapshot

@@ -10,6 +10,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+
 from ctl_support import Orbitctl
 from faults.asking import CORRUPT, LOCAL, READ_ONLY, SNAPSHOT_CORRUPT, doctor, look_again, names, snapshot
 from faults.contents import read

@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 
 import pytest
+
 from faults.contents import read
 from faults.ledger import Author
 from faults.local import LocalStore

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from fuzz.grammar import World
 from fuzz.target import Target
 from support import DaemonProcess

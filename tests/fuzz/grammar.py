@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from protocol.openrpc import document
+from orbit_protocol.openrpc import document
 
 SPEC: dict[str, Any] = msgspec.to_builtins(document())
 METHODS: dict[str, dict[str, Any]] = {method["name"]: method for method in SPEC["methods"]}

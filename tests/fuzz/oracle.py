@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from protocol.errors import ALL_ERRORS, InternalError, MessageTooLarge
-from protocol.live_methods import DETACHED, EXITED, OUTPUT, REPAINT
-from protocol.methods import ANY_METHOD, METHODS
+from orbit_protocol.errors import ALL_ERRORS, InternalError, MessageTooLarge
+from orbit_protocol.methods import ANY_METHOD, METHODS
+from orbit_protocol.notifications import DETACHED, EXITED, OUTPUT, REPAINT
 
 CODES = {error.code for error in ALL_ERRORS}
 KINDS = {error.kind: error for error in ALL_ERRORS}

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fuzz.grammar import World
 from hypothesis import HealthCheck, settings
+
+from fuzz.grammar import World
 from support import WAIT_SECS, DaemonProcess
 
 FACTOR = int(os.environ.get("ORBIT_FUZZ_FACTOR", "1"))

@@ -6,13 +6,13 @@ import json
 from typing import Any
 
 import pytest
-from fuzz.grammar import DRAWN, lines, wild_params
-from fuzz.oracle import check_shape, owed, settle, unbatched
-from fuzz.target import Target, bounded
 from hypothesis import given, note
 from hypothesis import strategies as st
 
-from protocol.errors import MessageTooLarge
+from fuzz.grammar import DRAWN, lines, wild_params
+from fuzz.oracle import check_shape, owed, settle, unbatched
+from fuzz.target import Target, bounded
+from orbit_protocol.errors import MessageTooLarge
 
 
 def _debts(sent: list[bytes]) -> list[Any]:

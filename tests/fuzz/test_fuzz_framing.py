@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 
-from fuzz.target import bounded
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.framing import Event, Line, LineFramer, LineTooLong
+from fuzz.target import bounded
+from orbit_protocol.framing import Event, Line, LineFramer, LineTooLong
 
 PIECES = st.sampled_from([b"\n", b"\r\n", b"\r", b" ", b"\t", b"{}", b"\0", b"\xff", b"x" * 9, b"x" * 10, b"x" * 11])
 STREAMS = st.lists(PIECES | st.binary(max_size=12), max_size=12).map(b"".join)

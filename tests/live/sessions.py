@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from live_support import Viewer
-from support import WAIT_SECS, DaemonProcess, RawClient
-from terminal_support import shown
-
 from orbitd.terminal.emulator import Emulator
 from orbitd.terminal.model import Screen
+from support import WAIT_SECS, DaemonProcess, RawClient
+from terminal_support import shown
 
 
 def create(client: RawClient, command: str | None = None, **config: Any) -> str:

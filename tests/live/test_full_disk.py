@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from live.sessions import Terminal, start
 from live_support import Viewer
 from support import DaemonProcess, RawClient

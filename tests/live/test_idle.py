@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from live.sessions import Terminal, keeper_of, resident, start, stat
 from support import WAIT_SECS, DaemonProcess, RawClient
 

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+
 from live.programs import SHOW, recorded
 from live.sessions import Terminal, recorded_history, recorded_screen, restarted, start
 from support import DaemonProcess

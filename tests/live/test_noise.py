@@ -10,10 +10,9 @@ from typing import Any
 
 from live.sessions import create, drawn, restarted
 from live_support import Viewer
+from orbitd.terminal.model import Screen
 from support import DaemonProcess, RawClient
 from terminal_support import noise, play, restored, shown
-
-from orbitd.terminal.model import Screen
 
 SEEDS = range(int(os.environ.get("ORBIT_TEST_SEEDS", "8")))
 PLAYER = f"{sys.executable} {Path(__file__).with_name('player.py')}"

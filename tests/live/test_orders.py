@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from live.sessions import Terminal, create, resident, start, wait_for_end
 from live_support import Viewer, encoded
 from support import WAIT_SECS, DaemonProcess, RawClient

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from live.sessions import Terminal, create, start
 from live_support import Viewer
-from support import DaemonProcess, RawClient
-
+from orbit_protocol.errors import SpawnFailed
+from orbit_protocol.types import Session, SessionConfig
 from orbitd.live.launch import launch_of
-from protocol.errors import SpawnFailed
-from protocol.types import Session, SessionConfig
+from support import DaemonProcess, RawClient
 
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SELF = f"{sys.executable} {Path(__file__).with_name('inspect_self.py')}"

@@ -9,12 +9,12 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from live.programs import PROGRAMS, Program, prepare, recorded
 from live.sessions import Terminal, create, drawn, recorded_screen, restarted, saved_screen
+from orbitd.terminal.model import Screen
 from support import DaemonProcess, RawClient
 from terminal_support import shown
-
-from orbitd.terminal.model import Screen
 
 
 def differences(found: Screen, wanted: Screen) -> str:

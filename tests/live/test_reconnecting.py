@@ -6,12 +6,12 @@ import asyncio
 from datetime import UTC, datetime
 
 import pytest
-from support import WAIT_SECS
 
-from orbitd.live.held import Held
+from orbit_protocol.errors import Busy, NotRunning, OrbitError
+from orbit_protocol.types import Session, SessionConfig
+from orbitd.live.background_tasks import BackgroundTasks
 from orbitd.live.reconnecting import CONNECTION_LOST, Pauses, Reconnector
-from protocol.errors import Busy, NotRunning, OrbitError
-from protocol.types import Session, SessionConfig
+from support import WAIT_SECS
 
 SHORT = Pauses(first=0.001, longest=0.004, held=1_000.0)
 
@@ -40,8 +40,8 @@ class Line:
         self.errors = list(errors)
         self.started: asyncio.Queue[str] = asyncio.Queue()
         self.given_up: asyncio.Queue[str] = asyncio.Queue()
-        self.held = Held()
-        self.reconnector = Reconnector(self.start, self.given_up.put, self.held.hold, pauses)
+        self.held = BackgroundTasks()
+        self.reconnector = Reconnector(self.start, self.given_up.put, self.held.start, pauses)
 
     async def start(self, session_id: str) -> None:
         await self.started.put(session_id)

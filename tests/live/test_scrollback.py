@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from live.sessions import Terminal, start
 from support import DaemonProcess, RawClient
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from live.sessions import Terminal, create, kill
 from live_support import Viewer
 from ssh_support import CLIENT, SSHD, Machine, make_key

@@ -5,9 +5,10 @@ from __future__ import annotations
 import signal
 from typing import Any
 
-from fuzz.target import count
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
+
+from fuzz.target import count
 from model.contract import Session, Snapshot, Workspace
 from model.sides import ALL, Sides, assert_snapshot, encoded, pick
 

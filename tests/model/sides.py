@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from hypothesis.stateful import RuleBasedStateMachine
+
 from model.contract import Contract, Refused, Session, Snapshot
 from support import DaemonProcess
 

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fuzz.target import bounded
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
+
+from fuzz.target import bounded
 from model.machine import Machine
 from support import DaemonProcess
 

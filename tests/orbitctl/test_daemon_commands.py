@@ -13,10 +13,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from ctl_support import Orbitctl, Peer, read_line
-from support import WAIT_SECS, DaemonProcess, clean_environment
 
-from orbitctl.processes import Ending
+from ctl_support import Orbitctl, Peer, read_line
+from orbitctl.client.process_watch import ProcessWatch
+from support import WAIT_SECS, DaemonProcess, clean_environment
 
 
 def socket_of(ctl: Orbitctl) -> Path:
@@ -121,7 +121,7 @@ def test_a_state_folder_that_cannot_be_used_is_told(lonely: Orbitctl, obstacle: 
         (folder / "orbit" / "start.lock").symlink_to("/nowhere")
     ended = lonely("session", "list")
     assert ended.code == 3
-    named = f"{folder / 'orbit'} is no folder" if obstacle == "folder" else "Too many levels"
+    named = f"{folder / 'orbit'} is not a folder" if obstacle == "folder" else "Too many levels"
     assert f"cannot start orbitd: {named}" in ended.err
 
 
@@ -219,12 +219,12 @@ def test_logs_that_are_not_there_are_told(lonely: Orbitctl) -> None:
 def test_the_end_of_a_process_is_seen() -> None:
     """Ending waits by event, tells a process that runs on, and one that has gone already."""
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
-        ending = Ending(process.pid)
+        ending = ProcessWatch(process.pid)
         assert not ending.wait(0)
         process.communicate()
         assert ending.wait(WAIT_SECS)
         ending.close()
-    gone = Ending(process.pid)
+    gone = ProcessWatch(process.pid)
     assert gone.wait(0)
     gone.close()
 

@@ -7,6 +7,7 @@ import re
 import shlex
 
 import pytest
+
 from ctl_support import Orbitctl
 from support import DaemonProcess, RawClient
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+
 from ctl_support import Orbitctl
 
 SCREEN = bytes(range(256)) * 16 + b"\x1b[31mred\r\n\xff\x00"

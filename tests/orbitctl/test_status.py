@@ -10,11 +10,11 @@ import stat
 from pathlib import Path
 
 import pytest
-from ctl_support import Orbitctl
-from support import DaemonProcess
 
-from orbitctl import health
-from protocol import PROTOCOL_VERSION, VERSION
+from ctl_support import Orbitctl
+from orbit_protocol import PROTOCOL_VERSION, VERSION
+from orbitctl.commands import doctor_checks
+from support import DaemonProcess
 
 
 def test_status_tells_how_the_daemon_is(ctl: Orbitctl, daemon: DaemonProcess) -> None:
@@ -118,11 +118,11 @@ def test_doctor_names_a_bad_configuration(lonely: Orbitctl) -> None:
 
 def test_a_network_file_system_is_refused(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     """A database on NFS fails, whatever lies above it is fine."""
-    monkeypatch.setattr(health, "_linux_mounts", lambda: {"/": "ext4", str(home): "nfs4"})
+    monkeypatch.setattr(doctor_checks, "_linux_mounts", lambda: {"/": "ext4", str(home): "nfs4"})
     monkeypatch.setattr("sys.platform", "linux")
-    found = health.local_disk(str(home / "not" / "there.db"))
+    found = doctor_checks.local_disk(str(home / "not" / "there.db"))
     assert (found.state, "nfs4" in found.message) == ("fail", True)
-    assert health.local_disk("/").state == "ok"
+    assert doctor_checks.local_disk("/").state == "ok"
 
 
 def test_config_path_show_and_check(lonely: Orbitctl) -> None:

@@ -8,10 +8,10 @@ import re
 import select
 
 import pytest
-from ctl_support import Orbitctl
-from support import RawClient
 
-from orbitctl.progress import spinner
+from ctl_support import Orbitctl
+from orbitctl.ui.spinner import spinner
+from support import RawClient
 
 
 def test_a_table_is_drawn_with_colours(ctl: Orbitctl) -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import click
 import pytest
-from ctl_support import Orbitctl
 
+from commands_page import commands_markdown, walk
+from ctl_support import Orbitctl
+from orbit_protocol.errors import ALL_ERRORS
+from orbit_protocol.methods import METHODS
 from orbitctl.cli import cli
-from orbitctl.failures import in_commands
-from orbitctl.lazy import common_options
-from orbitctl.reference import commands_markdown, walk
-from protocol.errors import ALL_ERRORS
-from protocol.methods import METHODS
+from orbitctl.commands.group import common_options
+from orbitctl.errors import in_commands
 
 ROOT = Path(__file__).resolve().parents[2]
 TREE = list(walk(cli, click.Context(cli, info_name="orbitctl")))
@@ -140,5 +140,6 @@ def test_only_what_a_command_needs_is_imported() -> None:
     unwanted = {"rich", "asyncio", "subprocess", "tomllib", "urllib.parse", "unicodedata", "tempfile"}
     assert loaded & unwanted == set()
     groups = {name for name in loaded if name.startswith("orbitctl.commands.")}
-    assert groups == {"orbitctl.commands.session"}
+    shared = {f"orbitctl.commands.{name}" for name in ("arguments", "group", "session_table")}
+    assert groups == {"orbitctl.commands.session", *shared}
     assert not any(name.startswith(("orbitd", "orbitctl.service")) for name in loaded)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from ctl_support import Orbitctl
 
 ODD = '{ "b":1.0,  "a":[1e3, "\\u00e9"], "b2":12345678901234567890 }'

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.framing import Event, Line, LineFramer, LineTooLong, frame
+from orbit_protocol.framing import Event, Line, LineFramer, LineTooLong, frame
 
 LIMIT = 8
 

@@ -8,9 +8,8 @@ import jsonschema
 import msgspec
 import pytest
 
-from protocol.method import Method
-from protocol.methods import METHODS
-from protocol.openrpc import document
+from orbit_protocol.methods import METHODS, Method
+from orbit_protocol.openrpc import document
 
 SPEC: dict[str, Any] = msgspec.to_builtins(document())
 

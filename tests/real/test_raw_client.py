@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support import WAIT_SECS, DaemonProcess
 
 SCREEN = b"\x1b[1;32muser@host\x1b[0m:~$ ls\r\nnotes.txt  \xe6\x97\xa5\xe8\xa8\x98\r\n\xff\x00"

@@ -6,6 +6,7 @@ import base64
 from pathlib import Path
 
 import pytest
+
 from ctl_support import Orbitctl
 from real.capture import COLS, PROGRAMS, ROWS, furnish, record
 from support import DaemonProcess, RawClient

@@ -8,10 +8,10 @@ import random
 from pathlib import Path
 
 import pytest
-from support import DaemonProcess, RawClient
 
+from orbit_protocol.types import SessionConfig
 from orbitd.manager import SessionManager
-from protocol.types import SessionConfig
+from support import DaemonProcess, RawClient
 
 MIB = 1 << 20
 DEFAULT_LIMIT = 16 * MIB

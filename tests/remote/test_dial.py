@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from ctl_support import Orbitctl, Peer
 from support import WAIT_SECS
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from ssh_support import Near
 
 from orbitctl.cli import run
-from orbitctl.failures import Failure
-from orbitctl.remote import Dial, Host, command_line, parse_host
+from orbitctl.client.ssh import Dial, Host, command_line, parse_host
+from orbitctl.errors import CommandError
+from ssh_support import Near
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_another_ssh_can_be_named() -> None:
 
 def test_an_unbalanced_quote_in_the_ssh_command_is_told() -> None:
     """ORBITCTL_SSH that is no command line is a usage error."""
-    with pytest.raises(Failure, match="ORBITCTL_SSH is no command"):
+    with pytest.raises(CommandError, match="ORBITCTL_SSH is no command"):
         command_line(parse_host("ssh://box"), Dial(), {"ORBITCTL_SSH": "ssh '"})
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ctl_support import Ended, Peer, read_line, scripted
-from ssh_support import Machine, Near, make_key
 
-from orbitctl.remote import Dial, SshStream, parse_host
-from protocol import PROTOCOL_VERSION
+from ctl_support import Ended, Peer, read_line, scripted
+from orbit_protocol import PROTOCOL_VERSION
+from orbitctl.client.ssh import Dial, SshStream, parse_host
+from ssh_support import Machine, Near, make_key
 
 PING = b'{"jsonrpc":"2.0","method":"daemon.ping","params":{},"id":1}\n'
 NEWER = {"result": {"version": "9.0.0", "protocol_version": PROTOCOL_VERSION + 1}}

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+
 from litestream_support import LITESTREAM, Litestream
 from support import DaemonProcess
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from litestream_support import Litestream
 from support import DaemonProcess, RawClient
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from ctl_support import Orbitctl
 from support import WAIT_SECS, clean_environment
 

@@ -18,12 +18,12 @@ from typing import Any, Literal
 
 import msgspec
 import pytest
-from support import DaemonProcess, RawClient
 
-from orbitd.dispatch import Dispatcher, Handlers
+from orbit_protocol.methods import METHODS
+from orbit_protocol.openrpc import document
 from orbitd.logs import FORMATTERS
-from protocol.methods import METHODS
-from protocol.openrpc import document
+from orbitd.rpc.dispatch import Dispatcher, Handlers
+from support import DaemonProcess, RawClient
 
 MARK = "mArKeD"
 MARK64 = base64.b64encode(MARK.encode()).decode()

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from ctl_support import Orbitctl
 from support import WAIT_SECS, DaemonProcess, RawClient, clean_environment
 

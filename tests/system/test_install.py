@@ -194,16 +194,11 @@ def test_a_configured_socket_and_odd_paths_are_served(manager):
 
 def test_an_installation_in_an_odd_place_is_started(manager):
     """The program's path may hold blanks, percent and dollar signs."""
-    odd = manager.home / "o %t $HOME" / "bin"
-    odd.mkdir(parents=True)
-    program = odd / "orbitd"
-    program.write_text(f'#!/bin/sh\nexec "{Path(sys.executable).parent}/orbitd" "$@"\n')
-    program.chmod(0o755)
-    (odd / "python").symlink_to(sys.executable)
-    paths = [str(Path(__file__).parents[2]), *(path for path in sys.path if "site-packages" in path)]
-    text = manager.run(
-        str(odd / "python"), "-m", "orbitctl", "service", "print", "service", PYTHONPATH=":".join(paths)
-    ).stdout
+    odd = manager.home / "o %t $HOME"
+    venv.create(odd, symlinks=True)
+    [site] = odd.glob("lib/python*/site-packages")
+    (site / "everything.pth").write_text(f"{ROOT}\n{ROOT}/protocol\n{sysconfig.get_path('purelib')}\n")
+    text = manager.run(str(odd / "bin" / "python"), "-m", "orbitctl", "service", "print", "service").stdout
     manager.orbitctl("service", "install", "--no-start")
     (manager.units / "orbitd.service").write_text(text)
     manager.systemctl("daemon-reload")
@@ -215,7 +210,7 @@ def test_an_installation_in_an_odd_place_is_started(manager):
 def test_an_installed_wheel_runs_its_own_daemon(manager, tmp_path):
     """Installed from a wheel, orbitctl finds its units and hands its own environment's orbitd to systemd.
 
-    The wheel is unpacked into an environment without scripts, so the unit runs `python -m orbitd`;
+    The wheel is unpacked into an environment without scripts: the unit runs `python -m orbitd`, and
     a folder of that name in the user's home is not mistaken for it.
     """
     venv.create(tmp_path / "v", symlinks=True)
@@ -228,7 +223,7 @@ def test_an_installed_wheel_runs_its_own_daemon(manager, tmp_path):
     (manager.home / "orbitd").mkdir()
     (manager.home / "orbitd" / "__init__.py").write_text("raise SystemExit('not this one')")
     manager.run(str(python), "-P", "-m", "orbitctl", "service", "install")
-    assert f'ExecStart=:"{python}" "-P" "-m" "orbitd"' in (manager.units / "orbitd.service").read_text()
+    assert f'ExecStart=:"{python}" "-E" "-P" "-m" "orbitd"' in (manager.units / "orbitd.service").read_text()
     info = manager.call("daemon.info")
     assert info["supervisor"] == "systemd"
     started = Path(f"/proc/{info['pid']}/cmdline").read_bytes().split(b"\0")

@@ -10,11 +10,11 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from ctl_support import Ended, Orbitctl
+from orbitd.store.database import load_migrations
 from support import WAIT_SECS, DaemonProcess
 from upgrades.old_stores import SCHEMAS, assert_kept, dump, load, schema_of, user_version
-
-from orbitd.store.database import load_migrations
 
 NEWEST = len(load_migrations())
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ctl_support import Ended, Orbitctl, Peer, read_line
-from support import clean_environment
 
-from protocol import PROTOCOL_VERSION, VERSION
+from ctl_support import Ended, Orbitctl, Peer, read_line
+from orbit_protocol import PROTOCOL_VERSION, VERSION
+from support import clean_environment
 
 MOMENT = "2030-01-01T00:00:00Z"
 SESSION = {

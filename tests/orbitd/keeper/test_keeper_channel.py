@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from keeper_support import SECONDS
 
+from keeper_support import SECONDS
+from orbit_protocol.errors import Busy
 from orbitd.keeper.channel import MAX_UNSENT, Channel
 from orbitd.keeper.messages import MAX_FRAME, Message, encode
-from protocol.errors import Busy
 
 
 @dataclass

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 import uvloop
+
+import orbitd.keeper.client as client_module
 from keeper_support import (
     SECONDS,
     KeeperProcess,
@@ -26,11 +28,9 @@ from keeper_support import (
     request,
     status_of,
 )
-
-import orbitd.keeper.client as client_module
+from orbit_protocol.errors import AlreadyRunning, InternalError, NotRunning, RequestTimeout
 from orbitd.keeper.client import KeeperClient
 from orbitd.keeper.structs import KeeperGone, SignalTarget
-from protocol.errors import AlreadyRunning, InternalError, NotRunning, RequestTimeout
 
 ROOT = str(Path(__file__).parents[3])
 ECHO = ("sh", "-c", 'while read -r line; do echo "got $line"; done')

@@ -15,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from keeper_support import SECONDS, KeeperProcess, Peer, ProcessWatch, read_until, status_of
 
 import orbitd.keeper.holder
+from keeper_support import SECONDS, KeeperProcess, Peer, ProcessWatch, read_until, status_of
+from orbit_protocol.errors import SpawnFailed
 from orbitd.keeper.launch import start_keeper
-from protocol.errors import SpawnFailed
 
 ROOT = Path(orbitd.keeper.holder.__file__).parents[2]
 FOREIGN_UID = 65534
@@ -353,12 +353,13 @@ def test_leaves_another_keepers_socket(keeper: KeeperProcess) -> None:
 def test_upgrade_under_a_running_keeper(folder: Path) -> None:
     """A keeper whose package is removed from the disk still starts, reports, reaps and ends."""
     shutil.copytree(ROOT / "orbitd" / "keeper", folder / "orbitd" / "keeper")
-    for name in ("__init__.py", "peer.py"):
-        shutil.copy(ROOT / "orbitd" / name, folder / "orbitd" / name)
+    shutil.copy(ROOT / "orbitd" / "__init__.py", folder / "orbitd" / "__init__.py")
+    shutil.copytree(ROOT / "protocol" / "orbit_os", folder / "orbit_os")
     process = KeeperProcess(str(folder / "keeper.sock"))
     program = str(folder / "orbitd" / "keeper" / "__main__.py")
     subprocess.run([sys.executable, "-I", "-S", program, process.path], check=True, timeout=SECONDS)
     shutil.rmtree(folder / "orbitd")
+    shutil.rmtree(folder / "orbit_os")
 
     peer = process.peer()
     watch = ProcessWatch(peer.ask("hello").number("pid"))

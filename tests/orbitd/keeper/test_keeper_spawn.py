@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from keeper_support import SECONDS, KeeperProcess, Orbitd, proc_file, read_to_end, request, status_of
 
-from protocol.errors import AlreadyRunning, OrbitError, SpawnFailed
+from keeper_support import SECONDS, KeeperProcess, Orbitd, proc_file, read_to_end, request, status_of
+from orbit_protocol.errors import AlreadyRunning, OrbitError, SpawnFailed
 
 PROBE = """
 import fcntl, json, os, resource, stat, sys, termios

@@ -15,17 +15,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from store_support import LOCAL, rows
 
-from orbitd.manager import SessionManager
-from orbitd.store.cache import Change
-from protocol.errors import (
+from orbit_protocol.errors import (
     NameTaken,
     ShuttingDown,
     StorageCorrupt,
     StorageFull,
     StorageReadOnly,
 )
+from orbitd.manager import SessionManager
+from orbitd.store.cache import Change
+from store_support import LOCAL, rows
 
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0 or sys.platform != "linux", reason="mounts a small file system, which needs root on Linux"
@@ -34,7 +34,7 @@ needs_root = pytest.mark.skipif(
 WORKLOAD = """
 import asyncio, sys
 from orbitd.manager import SessionManager
-from protocol.types import SessionConfig
+from orbit_protocol.types import SessionConfig
 
 async def one(manager, worker):
     session = await manager.create_session(SessionConfig(session_type="local"), name=f"worker {worker}")
@@ -99,7 +99,7 @@ async def held(manager: SessionManager):
         assert go_on.wait(20)
         return Change(result=None)
 
-    task = asyncio.create_task(manager._core.write(work))
+    task = asyncio.create_task(manager._store.write(work))
     await begun.wait()
     try:
         yield
@@ -283,7 +283,7 @@ async def test_one_call_that_does_not_fit(small_disk: Path) -> None:
         async with held(manager):
             before = asyncio.create_task(manager.create_session(LOCAL, name="before"))
             await turns()
-            failing = asyncio.create_task(manager._core.write(too_big))
+            failing = asyncio.create_task(manager._store.write(too_big))
             await turns()
             after = asyncio.create_task(manager.rename_session(session.id, "after"))
             await turns()

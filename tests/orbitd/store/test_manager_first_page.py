@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from orbit_protocol.types import SessionConfig
 from orbitd.manager import SessionManager
-from protocol.types import SessionConfig
 
 LOCAL = SessionConfig(session_type="local")
 

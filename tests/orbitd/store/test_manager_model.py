@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from store_support import GRID, LOCAL, rows
 
+from orbit_protocol.errors import OrbitError
+from orbit_protocol.types import SessionConfig, SessionStatus, WorkspaceLayout
 from orbitd.manager import SessionManager
-from protocol.errors import OrbitError
-from protocol.types import SessionConfig, SessionStatus, WorkspaceLayout
+from store_support import GRID, LOCAL, rows
 
 EVERYTHING: list[SessionStatus] = ["active", "detached", "terminated", "archived"]
 

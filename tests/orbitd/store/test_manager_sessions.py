@@ -8,10 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from store_support import GRID, LOCAL, UNKNOWN, rows
 
-from orbitd.manager import SessionManager
-from protocol.errors import (
+from orbit_protocol.errors import (
     AmbiguousReference,
     InvalidParams,
     InvalidTransition,
@@ -19,8 +17,10 @@ from protocol.errors import (
     SessionNotFound,
     WorkspaceNotFound,
 )
-from protocol.params import SessionConfigInput
-from protocol.types import Session, SessionConfig, SessionStatus
+from orbit_protocol.params import SessionConfigInput
+from orbit_protocol.types import Session, SessionConfig, SessionStatus
+from orbitd.manager import SessionManager
+from store_support import GRID, LOCAL, UNKNOWN, rows
 
 STATUSES: tuple[SessionStatus, ...] = ("active", "detached", "terminated")
 ALLOWED = {

@@ -12,12 +12,12 @@ import pytest
 import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from store_support import LOCAL, UNKNOWN, rows
 
+from orbit_protocol.errors import InvalidParams, SessionNotFound, SnapshotCorrupt, SnapshotNotFound
+from orbit_protocol.types import Snapshot, SnapshotInfo
 from orbitd.manager import SessionManager
-from orbitd.store.chain import KEYFRAME_EVERY
-from protocol.errors import InvalidParams, SessionNotFound, SnapshotCorrupt, SnapshotNotFound
-from protocol.types import Snapshot, SnapshotInfo
+from orbitd.store.delta_chain import KEYFRAME_EVERY
+from store_support import LOCAL, UNKNOWN, rows
 
 LINES = [
     f"\x1b[32m{number:5}\x1b[0m drwxr-xr-x some-file-{number * 7919 % 10007}\r\n".encode() for number in range(2000)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from store_support import GRID, LOCAL, UNKNOWN, rows
 
+from orbit_protocol.errors import AmbiguousReference, InvalidParams, NameTaken, SessionNotFound, WorkspaceNotFound
+from orbit_protocol.params import WorkspaceLayoutInput
+from orbit_protocol.types import SessionConfig, WorkspaceLayout
 from orbitd.manager import SessionManager
-from protocol.errors import AmbiguousReference, InvalidParams, NameTaken, SessionNotFound, WorkspaceNotFound
-from protocol.params import WorkspaceLayoutInput
-from protocol.types import SessionConfig, WorkspaceLayout
+from store_support import GRID, LOCAL, UNKNOWN, rows
 
 
 async def test_created_workspace(path: Path, manager: SessionManager) -> None:

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from store_support import LOCAL, exists, files, mode, names, read, rows, size
 
+from orbit_protocol.errors import StorageCorrupt, StorageReadOnly
 from orbitd.manager import SessionManager
 from orbitd.store import database
 from orbitd.store.files import APPLICATION_ID
-from protocol.errors import StorageCorrupt, StorageReadOnly
+from store_support import LOCAL, exists, files, mode, names, read, rows, size
 
 
 @pytest.fixture

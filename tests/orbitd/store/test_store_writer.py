@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store_support import rows
 
+from orbit_protocol.errors import Busy, ShuttingDown
 from orbitd.store.writer import Writer
-from protocol.errors import Busy, ShuttingDown
+from store_support import rows
 
 
 def insert(value: int) -> Callable[[sqlite3.Connection], int]:

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 from pyghostty import Terminal as Reference
-from terminal_support import noise, play
 
 from orbitd.terminal.emulator import Emulator, unavailable_reason
 from orbitd.terminal.model import PLAIN, Cursor, Row, Run, Style, TerminalError
+from terminal_support import noise, play
 
 QUERIES = {
     "primary attributes": (b"\x1b[c", b"\x1b[?62;22c"),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from terminal_support import noise, play, shown
 
+from orbit_protocol.terminal_reset import ENTER, RESET, RESTORE, RESTORE_COLORS
 from orbitd.terminal.emulator import Emulator
-from protocol.terminal_state import ENTER, RESET, RESTORE, RESTORE_COLORS
+from terminal_support import noise, play, shown
 
 SEEDS = range(0, 120, 10)
 

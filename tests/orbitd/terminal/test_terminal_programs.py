@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from terminal_support import shown
 
+from orbit_protocol.terminal_reset import RESET
 from orbitd.terminal.emulator import Emulator
-from protocol.terminal_state import RESET
+from terminal_support import shown
 
 SIZE = (90, 30)
 WAIT_SECS = 20.0

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
-from terminal_support import noise, play, restored
 
 from orbitd.terminal.emulator import Emulator
 from orbitd.terminal.model import StateBusy, StateCorrupt
 from orbitd.terminal.state import SavedState
+from terminal_support import noise, play, restored
 
 SEEDS = range(0, 120, 10)
 

@@ -1,0 +1,139 @@
+"""docs/protocol.md, written from the OpenRPC document.
+
+The prose that no table can tell (framing, errors, batches) stands in `PREFACE`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orbit_protocol import PROTOCOL_VERSION
+from orbit_protocol.errors import ALL_ERRORS
+from orbit_protocol.methods import METHODS
+from orbit_protocol.openrpc import document
+
+PREFACE = f"""# Orbit's protocol
+
+Version {PROTOCOL_VERSION}. This page is generated from the method table (`python docs/generate.py`); `rpc.discover`
+returns the same as an OpenRPC document.
+
+## A conversation
+
+Connect to the Unix stream socket (`$XDG_RUNTIME_DIR/orbit/orbitd.sock`, or `~/.local/state/orbit/orbitd.sock`
+where there is no runtime folder) and write one JSON-RPC 2.0 message a line, in UTF-8:
+
+```json
+{{"jsonrpc": "2.0", "method": "session.create", "params": {{"config": {{"session_type": "local"}}, "name": "web"}}, "id": 1}}
+```
+
+The answer is one line too:
+
+```json
+{{"jsonrpc": "2.0", "result": {{"id": "5e0c...", "name": "web", "status": "active"}}, "id": 1}}
+```
+
+## Rules
+
+- A line ends in `\\n`; `\\r\\n` is accepted; blank lines are skipped. A last line may lack its ending.
+- `params` are an object, by name. A field that a method does not know is an error. Bytes are base64 (RFC 4648,
+  section 4, padded), times are RFC 3339 with a time zone; the daemon answers in UTC.
+- Results may gain fields; ignore those that you do not know.
+- A line that is not JSON is answered with -32700, and the connection goes on. A line longer than `max_message_bytes`
+  (`daemon.info` tells it; 16 MiB) is answered with -32600, `data.kind` `message_too_large`, and the connection is closed.
+- A batch holds 1 to 100 requests. They run in order, and each has its answer. A notification has none, errors included.
+- Requests that are not in a batch run concurrently, at most 16 a connection; their answers come in any order, so compare
+  the ids. Wait for an answer before you send what depends on it.
+- An answered write is on disk.
+- Only processes of the daemon's own user are served.
+
+## Errors
+
+`error` is `{{"code", "message", "data": {{"kind", "hint", "retryable"}}}}`. Compare `kind` or `code`; show `message` and
+`hint` to people; `retryable` says that the same call may succeed later. Some kinds add members to `data`.
+
+| code | kind | meaning |
+|---|---|---|
+"""
+
+
+def protocol_markdown() -> str:
+    """Return the whole page."""
+    spec = document()
+    schemas: dict[str, Any] = spec["components"]["schemas"]
+    rows = sorted(ALL_ERRORS, key=lambda error: (error.code > 0, abs(error.code), error.kind))
+    errors = [f"| {error.code} | `{error.kind}` | {_first_line(error.__doc__)} |" for error in rows]
+    methods = [_method(method, spec["components"]["errors"]) for method in spec["methods"]]
+    params = {method.params.__name__ for method in METHODS.values()}
+    types = [_type(name, schema) for name, schema in schemas.items() if name not in params]
+    parts = [PREFACE + "\n".join(errors), "## Methods", *methods, "## Types", *types]
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().splitlines()[0]
+
+
+def _method(method: dict[str, Any], errors: dict[str, Any]) -> str:
+    kinds = [f"`{errors[_target(reference)]['data']['kind']}`" for reference in method["errors"]]
+    lines = [f"### `{method['name']}`", "", method["summary"], ""]
+    if method["params"]:
+        lines += ["| param | type | |", "|---|---|---|"]
+        lines += [
+            _row(param["name"], param["schema"], "" if param["required"] else "optional") for param in method["params"]
+        ]
+        lines.append("")
+    lines.append(f"Result: {_kind(method['result']['schema'])}. May fail with {', '.join(kinds)}.")
+    return "\n".join(lines)
+
+
+def _type(name: str, schema: dict[str, Any]) -> str:
+    required = schema.get("required", [])
+    lines = [f"### {name}", "", schema.get("description", ""), "", "| field | type | |", "|---|---|---|"]
+    lines += [
+        _row(field, kind, "" if field in required else "optional")
+        for field, kind in schema.get("properties", {}).items()
+    ]
+    return "\n".join(lines)
+
+
+def _row(name: str, schema: dict[str, Any], note: str) -> str:
+    notes = [note, schema.get("description", "")]
+    return f"| `{name}` | {_kind(schema)} | {' '.join(text for text in notes if text)} |"
+
+
+def _target(reference: dict[str, Any]) -> str:
+    return str(reference["$ref"]).rsplit("/", 1)[-1]
+
+
+_LIMITS = {
+    "minimum": "at least {}",
+    "maximum": "at most {}",
+    "minLength": "at least {} characters",
+    "maxLength": "at most {} characters",
+    "minItems": "at least {} items",
+    "maxItems": "at most {} items",
+}
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    """Write a schema in a few words; a `|` would end the table's cell."""
+    if "$ref" in schema:
+        name = _target(schema)
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in schema:
+        return " or ".join(_kind(one) for one in schema["anyOf"])
+    if "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema["enum"])
+    limits = ", ".join(text.format(schema[key]) for key, text in _LIMITS.items() if key in schema)
+    return _plain_kind(schema) + (f" ({limits})" if limits else "")
+
+
+def _plain_kind(schema: dict[str, Any]) -> str:
+    kind = schema.get("type")
+    if kind == "array":
+        return f"list of {_kind(schema['items'])}"
+    if schema.get("contentEncoding") == "base64":
+        return "base64"
+    if schema.get("format") == "date-time":
+        return "time"
+    return str(kind) if kind else "any JSON"

@@ -1,0 +1,167 @@
+"""What `orbitctl doctor` looks at without the daemon: files, folders, disks.
+
+Each check returns a `Finding`; none raises, none changes anything.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from typing import Literal
+
+from msgspec import Struct
+
+from orbitctl.ui.text import size
+
+FAIL_BELOW = 64 << 20
+WARN_BELOW = 512 << 20
+"""Free bytes on the database's disk."""
+LINGER_FOLDER = "/var/lib/systemd/linger"
+"""Where systemd-logind has a file for each user that lingers (loginctl(1))."""
+
+NETWORK_FILE_SYSTEMS = frozenset((
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "afpfs", "webdav", "davfs", "fuse.davfs2", "fuse.sshfs", "9p", "afs",
+    "ncpfs", "ceph", "fuse.ceph", "glusterfs", "fuse.glusterfs", "lustre", "beegfs", "gpfs", "fuse.rclone",
+))  # fmt: skip
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """One line of the doctor's report; `remedy` says what to do unless all is well."""
+
+    check: str
+    state: Literal["ok", "warn", "fail"]
+    message: str
+    remedy: str = ""
+
+
+def folder(check: str, path: str) -> Finding:
+    """Look whether a folder is ours and closed to others; one that is missing will be made."""
+    found = _look(check, path)
+    if isinstance(found, Finding):
+        return found
+    if not stat.S_ISDIR(found.st_mode):
+        what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no folder"
+        return Finding(
+            check=check, state="fail", message=f"{path} is {what}", remedy="Name or make a folder of its own."
+        )
+    return _private(check, path, found, "700")
+
+
+def file(check: str, path: str) -> Finding:
+    """Look whether a file is ours and closed to others; one that is missing will be made."""
+    found = _look(check, path)
+    return found if isinstance(found, Finding) else _private(check, path, found, "600")
+
+
+def _look(check: str, path: str) -> os.stat_result | Finding:
+    try:
+        return os.lstat(path)
+    except FileNotFoundError:
+        return Finding(check=check, state="ok", message=f"{path} (not there yet)")
+    except OSError as error:
+        return Finding(
+            check=check, state="fail", message=f"{path}: {error.strerror}", remedy="Make it readable to you."
+        )
+
+
+def _private(check: str, path: str, found: os.stat_result, mode: str) -> Finding:
+    if found.st_uid != os.getuid():
+        remedy = f"Name one of your own, or: sudo chown -R {os.getuid()} '{path}'"
+        return Finding(check=check, state="fail", message=f"{path} belongs to uid {found.st_uid}", remedy=remedy)
+    if found.st_mode & 0o077:
+        message = f"{path} is open to others (mode {stat.S_IMODE(found.st_mode):04o})"
+        return Finding(check=check, state="fail", message=message, remedy=f"chmod {mode} '{path}'")
+    return Finding(check=check, state="ok", message=path)
+
+
+def disk_room(path: str) -> Finding:
+    """Look how much room is left on the disk of `path`."""
+    try:
+        found = os.statvfs(_existing(path))
+    except OSError as error:
+        return Finding(check="disk room", state="warn", message=f"{path}: {error.strerror}", remedy="Look at the disk.")
+    free = found.f_bavail * found.f_frsize
+    state: Literal["ok", "warn", "fail"] = "fail" if free < FAIL_BELOW else "warn" if free < WARN_BELOW else "ok"
+    remedy = "" if state == "ok" else "Free room; where there is none, sessions cannot be saved."
+    return Finding(check="disk room", state=state, message=f"{size(free)} free for {path}", remedy=remedy)
+
+
+def local_disk(path: str) -> Finding:
+    """Look whether `path` is on a file system that a database can be kept on."""
+    where = os.path.realpath(_existing(path))
+    kind = _file_system(where)
+    if kind in NETWORK_FILE_SYSTEMS:
+        return Finding(
+            check="file system",
+            state="fail",
+            message=f"{path} is on {kind}, a network file system: SQLite's WAL cannot be kept there",
+            remedy="Set database_path to a local disk (sqlite.org/wal.html).",
+        )
+    return Finding(check="file system", state="ok", message=f"{path} is on {kind or 'a local disk'}")
+
+
+def live_sessions(features: list[str]) -> Finding:
+    """Look whether the daemon can run programs, which needs a terminal emulation for this machine."""
+    if "live" in features:
+        return Finding(check="live sessions", state="ok", message="orbitd can run programs")
+    return Finding(
+        check="live sessions",
+        state="warn",
+        message="orbitd cannot run programs here; sessions that applications host are kept as ever",
+        remedy="`pip install pyghostty` in orbitd's environment (Linux x86_64 and aarch64, macOS arm64).",
+    )
+
+
+def lingering(user: str, folder: str = LINGER_FOLDER) -> Finding:
+    """Look whether systemd lets the user's services, and what they started, go on after the last logout."""
+    if os.path.exists(os.path.join(folder, user)):
+        return Finding(check="lingering", state="ok", message=f"on for {user}")
+    return Finding(
+        check="lingering",
+        state="warn",
+        message=f"off for {user}: systemd ends orbitd and every session's program at the last logout",
+        remedy="loginctl enable-linger",
+    )
+
+
+def _existing(path: str) -> str:
+    """Return `path`, or the nearest folder above it that is there."""
+    while not os.path.exists(path) and path != os.path.dirname(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def _file_system(path: str) -> str:
+    """Return the type of the file system that `path` is on; empty where that is not known."""
+    mounts = _linux_mounts() if sys.platform == "linux" else _printed_mounts()
+    best = max((point for point in mounts if _is_under(path, point)), key=len, default=None)
+    return mounts[best] if best is not None else ""
+
+
+def _is_under(path: str, point: str) -> bool:
+    return path == point or path.startswith(point.rstrip("/") + "/")
+
+
+def _linux_mounts() -> dict[str, str]:
+    """Read proc_mounts(5): later mounts cover earlier ones; blanks are octal."""
+    try:
+        with open("/proc/mounts", encoding="utf-8", errors="surrogateescape") as file:
+            fields = [line.split(" ") for line in file]
+    except OSError:
+        return {}
+    return {point.replace("\\040", " "): kind for _, point, kind, *_ in fields}
+
+
+def _printed_mounts() -> dict[str, str]:
+    """Read what mount(8) prints on macOS and BSD: `DEVICE on POINT (TYPE, ...)`."""
+    try:
+        printed = subprocess.run(["/sbin/mount"], capture_output=True, text=True, timeout=5, check=False).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    found: dict[str, str] = {}
+    for line in printed.splitlines():
+        point, _, kind = line.partition(" on ")[2].rpartition(" (")
+        found[point] = kind.partition(",")[0].rstrip(")")
+    return found

@@ -1,0 +1,145 @@
+"""Command groups that import a command's module when it is called, and the common options.
+
+The options of every command are added to a command when it is fetched, so that modules
+declare plain click commands and the options stand before the group and after the leaf alike.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from orbitctl.app import App
+
+LOCAL_COMMANDS = frozenset(
+    ("completion", "config", "daemon", "dial-stdio", "doctor", "maintenance backup", "maintenance restore", "service")
+)
+"""What works on the files, processes and settings of the machine that it runs on; `--host` is not for it."""
+
+LONGEST_WAIT = 31_536_000.0
+"""A year, in seconds."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are named by where they are: `module:attribute`."""
+
+    def __init__(self, *args: Any, lazy: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = dict(lazy or {})
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, as declared."""
+        return [*(name for name in self.commands if name not in self.lazy), *self.lazy]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, imported now."""
+        if cmd_name in self.lazy and cmd_name not in self.commands:
+            module, _, attribute = self.lazy[cmd_name].partition(":")
+            self.add_command(getattr(importlib.import_module(module), attribute), cmd_name)
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            add_common_options(command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is called; for a misspelt one, offer those that are near. Raises: click.UsageError."""
+        name, known = args[0], self.list_commands(ctx)
+        if name not in known and not name.startswith("-") and not ctx.resilient_parsing:
+            from difflib import get_close_matches
+
+            near = [f" Did you mean {word!r}?" for word in get_close_matches(name, known, n=1)]
+            raise click.UsageError("".join([f"No such command {name!r}.", *near]), ctx)
+        refuse_far(ctx.find_object(App), f"{ctx.command_path} {name}")
+        return super().resolve_command(ctx, args)
+
+
+def add_common_options(command: click.Command) -> None:
+    """Give a command the options that every command takes, once; a group of another class, to all under it."""
+    taken = {name for param in command.params for name in param.opts}
+    if "--socket" not in taken:
+        command.params += [option for option in common_options() if taken.isdisjoint(option.opts)]
+        if isinstance(command, click.Group) and not isinstance(command, LazyGroup):
+            for child in command.commands.values():
+                add_common_options(child)
+
+
+def _remember(field: str, value_of: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def keep(ctx: click.Context, _: click.Parameter, value: Any) -> None:
+        app = ctx.find_object(App)
+        if value is not None and value is not False and app is not None:
+            setattr(app, field, value_of(value))
+
+    return keep
+
+
+def _add_hosts(ctx: click.Context, _: click.Parameter, urls: tuple[str, ...]) -> None:
+    app = ctx.find_object(App)
+    if not urls or app is None:
+        return
+    from orbitctl.client.ssh import parse_host
+
+    try:
+        app.named_hosts = tuple(dict.fromkeys([*app.named_hosts, *map(parse_host, urls)]))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    refuse_far(app, ctx.command_path)
+
+
+def refuse_far(app: App | None, command_path: str) -> None:
+    """Refuse `--host` for a command that looks after its own machine. Raises: click.UsageError."""
+    words = command_path.split()[1:3]
+    if app is not None and app.hosts and not LOCAL_COMMANDS.isdisjoint((words[:1] or [""]) + [" ".join(words)]):
+        raise click.UsageError(f"`{command_path}` is about the machine that it runs on: run it there, without --host")
+
+
+def _seconds(value: float) -> float:
+    if not 0 < value <= LONGEST_WAIT:  # NaN is neither
+        raise click.BadParameter(f"{value:g} is not between 0 and {LONGEST_WAIT:g} seconds")
+    return value
+
+
+def common_options() -> list[click.Option]:
+    """Return the options of every command; each keeps its value in the `App`."""
+
+    def option(names: list[str], field: str, value_of: Callable[[Any], Any] = lambda value: value, **more: Any) -> Any:
+        return click.Option(names, expose_value=False, callback=_remember(field, value_of), **more)
+
+    return [
+        option(["--json"], "json", is_flag=True, help="Print exactly the JSON result of the call."),
+        option(["-q", "--quiet"], "quiet", is_flag=True, help="Print ids only."),
+        option(["--socket"], "socket", metavar="PATH", help="The daemon's socket."),
+        click.Option(
+            ["--host"],
+            multiple=True,
+            expose_value=False,
+            callback=_add_hosts,
+            metavar="URL",
+            help="Another machine: ssh://[user@]host[:port].",
+        ),
+        option(
+            ["--remote-command"],
+            "remote_command",
+            metavar="CMD",
+            help="What runs orbitctl on that machine (orbitctl).",
+        ),
+        option(
+            ["--timeout"],
+            "timeout",
+            _seconds,
+            type=float,
+            metavar="SECS",
+            help="How long a call may take (30).",
+        ),
+        option(
+            ["--no-autostart"],
+            "autostart",
+            lambda _: False,
+            is_flag=True,
+            help="Do not start a daemon where none runs.",
+        ),
+    ]

@@ -1,0 +1,109 @@
+"""Sessions as tables and in detail."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from orbit_protocol.types import Session
+from orbitctl.app import App
+from orbitctl.client.client import Answer
+from orbitctl.ui.output import STATUS_STYLES, Column
+from orbitctl.ui.text import duration
+
+NO_SESSIONS = "no sessions; `orbitctl session run` starts one, `orbitctl session create` records one"
+
+
+def label(found: Session) -> str:
+    """Return how a session is spoken of."""
+    return f"{found.name} ({found.id[:8]})" if found.name else found.id
+
+
+def show_session(app: App, answer: Answer[Session]) -> None:
+    """Show what became of one session."""
+    app.show(answer, lambda one: draw_sessions(app, [one]), lambda one: [one.id])
+
+
+def draw_sessions(app: App, sessions: list[Session], nothing: str = NO_SESSIONS) -> None:
+    """Draw a table of sessions; `nothing` is told on a terminal where there are none."""
+    if not sessions and app.out.terminal:
+        app.out.note(nothing)
+        return
+    app.out.table(session_columns(names_of_workspaces(app, sessions)), sessions)
+
+
+def names_of_workspaces(app: App, sessions: list[Session]) -> dict[str, str]:
+    """Return the names of the workspaces that sessions belong to; the daemon is asked only where there are any."""
+    return app.workspace_names() if any(one.workspace_id for one in sessions) else {}
+
+
+def session_columns(names: dict[str, str]) -> list[Column[Session]]:
+    """Return the columns of a table of sessions; `names` are the workspaces' by id."""
+    return [
+        Column("ID", lambda one, to: to.id(one.id)),
+        Column("NAME", lambda one, _: one.name, lambda _: "bold", elastic=True),
+        Column("STATUS", lambda one, _: one.status, lambda one: STATUS_STYLES.get(one.status, "")),
+        Column("TYPE", lambda one, _: one.session_type),
+        Column("HOST", lambda one, _: _host(one), elastic=True, optional=True),
+        Column("WORKSPACE", lambda one, _: _workspace(one, names), elastic=True, optional=True),
+        Column("LIVE", lambda one, _: "live" if one.live else None, lambda _: "green", optional=True),
+        Column("SIZE", lambda one, _: _size(one) if one.live else None, optional=True),
+        Column("CLIENTS", lambda one, _: str(one.clients) if one.live else None, right=True, optional=True),
+        Column("IDLE", lambda one, _: duration((datetime.now(UTC) - one.last_active).total_seconds()), right=True),
+        Column("SAVED", lambda one, to: to.moment(one.last_saved_at), optional=True),
+        Column("COMMAND", lambda one, _: one.config.command or one.title or _shell(one), elastic=True),
+    ]
+
+
+def _host(one: Session) -> str | None:
+    """Return `user@host:port`, as much of it as there is."""
+    if one.config.host is None:
+        return None
+    user = f"{one.config.username}@" if one.config.username else ""
+    return user + one.config.host + (f":{one.config.port}" if one.config.port else "")
+
+
+def _workspace(one: Session, names: dict[str, str]) -> str | None:
+    return names.get(one.workspace_id or "", one.workspace_id)
+
+
+def _shell(one: Session) -> str | None:
+    """Return what a session without a command runs, if it ever ran here."""
+    return "(login shell)" if one.cols is not None and one.session_type == "local" else None
+
+
+def _size(one: Session) -> str | None:
+    return f"{one.cols}x{one.rows}" if one.cols and one.rows else None
+
+
+def _ended(one: Session) -> str | None:
+    if one.exit_signal is not None:
+        return f"signal {one.exit_signal}"
+    return None if one.exit_code is None else f"exit {one.exit_code}"
+
+
+def details(app: App, one: Session) -> None:
+    """Show everything about one session; what only programs have, where there is or was one."""
+    to = app.out.format
+    names = names_of_workspaces(app, [one])
+    pairs = [
+        ("id", one.id),
+        ("name", one.name),
+        ("status", one.status),
+        ("type", one.session_type),
+        ("host", _host(one)),
+        ("command", one.config.command),
+        ("workspace", _workspace(one, names)),
+        ("created", to.full_moment(one.created_at)),
+        ("last active", to.full_moment(one.last_active)),
+    ]
+    if one.cols is not None:
+        pairs += [
+            ("program", f"runs, pid {one.pid}" if one.live else "does not run"),
+            ("ended", _ended(one)),
+            ("size", _size(one)),
+            ("clients", str(one.clients)),
+            ("title", one.title),
+            ("folder", one.cwd),
+            ("last saved", to.full_moment(one.last_saved_at)),
+        ]
+    app.out.details(pairs)

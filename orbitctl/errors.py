@@ -1,0 +1,111 @@
+"""How a command fails: the exit code, one message, and the next step.
+
+The daemon's errors become a `CommandError` in one place, by tables. Its hints speak of methods;
+here they are told as the commands that do the same.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import IntEnum
+
+from orbit_protocol.errors import OrbitError
+
+
+class ExitCode(IntEnum):
+    """Exit codes; scripts rely on them."""
+
+    OK = 0
+    ERROR = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    NOT_FOUND = 4
+    CONFLICT = 5
+    TIMEOUT = 6
+    PROTOCOL = 7
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+
+
+class CommandError(Exception):
+    """A command cannot go on.
+
+    Args:
+        message: One sentence that names the thing.
+        exit_code: What the process exits with.
+        hint: The next step, where there is one.
+        details: More lines, such as the candidates of an ambiguous name.
+    """
+
+    def __init__(
+        self, message: str, exit_code: ExitCode = ExitCode.ERROR, *, hint: str = "", details: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.exit_code = exit_code
+        self.hint = hint
+        self.details = details
+
+
+EXIT_BY_KIND: dict[str, ExitCode] = {
+    "session_not_found": ExitCode.NOT_FOUND,
+    "snapshot_not_found": ExitCode.NOT_FOUND,
+    "workspace_not_found": ExitCode.NOT_FOUND,
+    "name_taken": ExitCode.CONFLICT,
+    "ambiguous_reference": ExitCode.CONFLICT,
+    "invalid_transition": ExitCode.CONFLICT,
+    "already_running": ExitCode.CONFLICT,
+    "not_running": ExitCode.CONFLICT,
+    "timeout": ExitCode.TIMEOUT,
+}
+"""The exit code of a kind of error; any other is `ExitCode.ERROR`."""
+
+HINT_BY_KIND: dict[str, str] = {
+    "invalid_params": "-h describes what a command takes; `orbitctl rpc discover`, every method.",
+    "internal_error": "`orbitctl daemon logs` has the details under this reference.",
+    "shutting_down": "Run the command again when the daemon is back.",
+    "snapshot_corrupt": "Show the older good snapshot, and run `orbitctl maintenance check`.",
+}
+"""What to say in the place of a kind's usual hint, where that is for programs."""
+
+_COMMANDS: dict[str, str] = {
+    "daemon.info": "status",
+    "daemon.shutdown": "daemon stop",
+    "session.get": "session show",
+    "session.find": "session show",
+    "session.update_status": "session set-status",
+    "session.restore_archived": "session restore",
+    "snapshot.get": "snapshot show",
+    "snapshot.latest": "snapshot show --latest",
+    "workspace.get": "workspace show",
+    "workspace.find": "workspace show",
+    "workspace.update_layout": "workspace set-layout",
+    "workspace.set_active_session": "workspace set-active",
+    "maintenance.auto_save": "maintenance auto-save",
+    "maintenance.cleanup_snapshots": "maintenance cleanup",
+    "stats.get": "stats",
+}
+"""The command that does what a method does, where it is not called the same."""
+
+_METHOD_NAME = re.compile(r"`?\b((?:daemon|rpc|session|snapshot|workspace|maintenance|stats)\.[a-z_]+)\b`?")
+
+
+def in_commands(hint: str) -> str:
+    """Return a hint with commands in the place of methods: "session.list shows" as "`orbitctl session list` shows"."""
+    return _METHOD_NAME.sub(lambda found: f"`orbitctl {command_of(found[1])}`", hint)
+
+
+def command_of(method: str) -> str:
+    """Return the words of the command that does what a method does."""
+    return _COMMANDS.get(method) or method.replace(".", " ")
+
+
+def from_daemon(error: OrbitError) -> CommandError:
+    """Return what an error of the daemon means for a command."""
+    candidates = error.extra.get("candidates")
+    details = [f"could be: {item}" for item in candidates] if isinstance(candidates, list) else []
+    if isinstance(good := error.extra.get("good_snapshot_id"), str):
+        details.append(f"newest older good snapshot: {good}")
+    is_usual = error.hint in ("", type(error).default_hint)
+    hint = (HINT_BY_KIND.get(error.kind) if is_usual else None) or in_commands(error.hint)
+    return CommandError(error.message, EXIT_BY_KIND.get(error.kind, ExitCode.ERROR), hint=hint, details=tuple(details))

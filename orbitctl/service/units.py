@@ -1,0 +1,211 @@
+"""The unit files of systemd and launchd: found, filled in for this installation, written safely.
+
+A file is ours if it is a regular file and has `MARKER` near its top. Nothing else is ever
+overwritten or removed: not a link, not a masked unit, not a file of the same name. Writing
+is atomic, so a service manager never reads half a unit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from orbit_os.files import make_private_folders
+from orbit_os.python import python_command
+from orbit_protocol.paths import expand
+from orbitctl.client.paths import SOCKET_VARIABLE, ClientPaths
+from orbitctl.errors import CommandError
+
+MARKER = "Written by `orbitctl service install`"
+HEAD_BYTES = 512
+MAX_UNIT_BYTES = 1 << 20
+LABEL = "dev.orbit.orbitd"
+
+TEMPLATES = {
+    "service": ("systemd", "orbitd.service"),
+    "socket": ("systemd", "orbitd.socket"),
+    "plist": ("launchd", f"{LABEL}.plist"),
+}
+
+CARRIED_VARIABLES = ("ORBITD_CONFIG", "ORBITD_DATABASE", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
+"""What decides where the files are; a service manager does not read the user's shell profile."""
+
+State = Literal["ours", "missing", "foreign"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Installation:
+    """What the templates are filled in with; every path is absolute."""
+
+    program: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    socket: str
+    runtime_socket: bool
+    log: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """A unit file as it should be on disk."""
+
+    path: str
+    text: str
+
+    @property
+    def name(self) -> str:
+        """The file's name, which is the unit's."""
+        return os.path.basename(self.path)
+
+
+def this_installation(paths: ClientPaths) -> Installation:
+    """Return the program that runs now, and the places it would use.
+
+    Raises:
+        CommandError: The configuration cannot be read.
+    """
+    runtime = paths.environ.get("XDG_RUNTIME_DIR", "")
+    usual = runtime.startswith("/") and paths.socket_path == os.path.join(runtime, "orbit", "orbitd.sock")
+    variables = dict(_carried(paths.environ))
+    if not usual:
+        variables[SOCKET_VARIABLE] = paths.socket_path
+    return Installation(
+        program=tuple(python_command("orbitd")),
+        environment=tuple(variables.items()),
+        socket=paths.socket_path,
+        runtime_socket=usual,
+        log=paths.log_file,
+    )
+
+
+def template(kind: str) -> str:
+    """Return the text of a template: a wheel carries them, an editable install has them beside orbitctl."""
+    from importlib.resources import files  # costs more than all else here, and only install and print need it
+
+    folder, name = TEMPLATES[kind]
+    package = files("orbitctl")
+    for candidate in (package / "units" / folder / name, package / ".." / folder / name):
+        if candidate.is_file():
+            return candidate.read_text(encoding="utf-8")
+    raise CommandError(f"the template {name} is missing from this installation", hint="Install orbit-sessions again.")
+
+
+def render_service(installation: Installation) -> str:
+    """Return orbitd.service for this installation. Raises: CommandError where systemd could not execute it."""
+    if not set("\"'\\").isdisjoint(installation.program[0]):
+        raise CommandError(
+            f"systemd does not execute a program with a quote or backslash in its path: {installation.program[0]}",
+            hint="Install Orbit in another folder.",
+        )
+    lines = "".join(f'Environment="{_quoted(f"{name}={value}")}"\n' for name, value in installation.environment)
+    command = " ".join(f'"{_quoted(word)}"' for word in installation.program)
+    return template("service").replace("@ORBITD@", command).replace("@ENVIRONMENT@\n", lines)
+
+
+def render_socket(installation: Installation) -> str:
+    """Return orbitd.socket for this installation; the usual place is written without the user's id."""
+    path = "%t/orbit/orbitd.sock" if installation.runtime_socket else _specifiers(installation.socket)
+    return template("socket").replace("@SOCKET@", path)
+
+
+def render_plist(installation: Installation) -> str:
+    """Return the launchd property list for this installation."""
+    import plistlib  # brings in an XML parser
+
+    job = plistlib.loads(template("plist").encode())
+    job["ProgramArguments"] = list(installation.program)
+    job["EnvironmentVariables"] = dict(installation.environment)
+    job["Sockets"]["orbitd"]["SockPathName"] = installation.socket
+    job["StandardErrorPath"] = installation.log
+    head, _, body = plistlib.dumps(job, sort_keys=False).decode().partition("\n")
+    return f"{head}\n<!-- {MARKER}; `orbitctl service uninstall` takes it away. -->\n{body}"
+
+
+def state_of(path: str) -> State:
+    """Tell whether a file is ours, not there, or somebody else's."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return "missing"
+    except OSError:  # a link (ELOOP), or not ours to read
+        return "foreign"
+    try:
+        return "ours" if MARKER.encode() in os.read(descriptor, HEAD_BYTES) else "foreign"
+    except OSError:  # a folder
+        return "foreign"
+    finally:
+        os.close(descriptor)
+
+
+def refuse_foreign(paths: list[str]) -> None:
+    """Make sure that nothing of somebody else's is in the way.
+
+    Raises:
+        CommandError: It names every such file; nothing has been changed.
+    """
+    if foreign := [path for path in paths if state_of(path) == "foreign"]:
+        raise CommandError(
+            f"not written by orbitctl, so left alone: {', '.join(foreign)}",
+            hint="Move it away, or keep it and do without `orbitctl service`. Nothing was changed.",
+        )
+
+
+def write(unit: Unit) -> bool:
+    """Put a unit in its paths, whole or not at all; return whether anything changed."""
+    if read(unit.path) == unit.text:
+        return False
+    folder = os.path.dirname(unit.path)
+    make_private_folders(folder)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{unit.name}.", dir=folder)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(unit.text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, unit.path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    return True
+
+
+def read(path: str) -> str:
+    """Return what one of our files says; empty where it is not ours."""
+    if state_of(path) != "ours":
+        return ""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read(MAX_UNIT_BYTES)
+
+
+def remove(path: str) -> bool:
+    """Remove one of our files; return whether it was there."""
+    if state_of(path) != "ours":
+        return False
+    os.unlink(path)
+    return True
+
+
+def _carried(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the variables that decide where files are; a relative XDG folder counts for nothing."""
+    for name in CARRIED_VARIABLES:
+        value = expand(environ.get(name, ""), environ)
+        if value and (value.startswith("/") or name.startswith("ORBITD_")):
+            yield name, os.path.abspath(value)
+
+
+def _quoted(text: str) -> str:
+    """Escape for a double-quoted word of a unit file (systemd.syntax(7), systemd.unit(5) on specifiers)."""
+    return _specifiers(text.replace("\\", "\\\\").replace('"', '\\"'))
+
+
+def _specifiers(text: str) -> str:
+    if not text.isprintable():
+        raise CommandError(
+            f"a unit file cannot hold this path: {text!r}", hint="Use a path without control characters."
+        )
+    return text.replace("%", "%%")

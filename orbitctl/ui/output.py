@@ -1,0 +1,177 @@
+"""Where output goes: data to stdout, all else to stderr.
+
+On a terminal tables are drawn by rich, times are friendly and ids short; in a pipe columns
+are aligned with blanks, nothing is cut, and times and ids are whole.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from io import StringIO
+from typing import Generic, TextIO, TypeVar
+
+from orbitctl.ui import text
+
+T = TypeVar("T")
+
+EMPTY = "-"
+
+
+@dataclass(frozen=True)
+class Formatter:
+    """Writes values for a terminal or for a pipe."""
+
+    terminal: bool
+
+    def moment(self, value: datetime | None) -> str:
+        """Return a time: `3m ago` or RFC 3339."""
+        if value is None:
+            return EMPTY
+        return text.ago(value) if self.terminal else text.rfc3339(value)
+
+    def full_moment(self, value: datetime | None) -> str:
+        """Return a time; on a terminal both ways: `3m ago (2026-01-31 12:00)`."""
+        if value is None or not self.terminal:
+            return self.moment(value)
+        return f"{text.ago(value)} ({value.astimezone():%Y-%m-%d %H:%M})"
+
+    def id(self, value: str) -> str:
+        """Return an id, or as much of it as a person needs."""
+        return value[:8] if self.terminal else value
+
+    def size(self, count: int) -> str:
+        """Return a number of bytes."""
+        return text.size(count) if self.terminal else str(count)
+
+
+@dataclass(frozen=True)
+class Column(Generic[T]):
+    """One column of a table.
+
+    Args:
+        title: What stands above it.
+        cell: Its text for a row.
+        style: How it looks on a terminal (a rich style).
+        right: Whether it is set flush right there.
+        elastic: Whether it is the first to be cut where a terminal is narrow.
+        optional: Whether a terminal does without it where no row has anything to show.
+    """
+
+    title: str
+    cell: Callable[[T, Formatter], str | None]
+    style: Callable[[T], str] | None = None
+    right: bool = False
+    elastic: bool = False
+    optional: bool = False
+
+
+STATUS_STYLES = {"active": "green", "detached": "yellow", "terminated": "dim", "archived": "dim"}
+
+
+class Output:
+    """Writes to this process's stdout and stderr."""
+
+    def __init__(self) -> None:
+        self.terminal = sys.stdout.isatty()
+        self.format = Formatter(self.terminal)
+
+    def line(self, words: str) -> None:
+        """Write a line of data."""
+        sys.stdout.write(text.visible(words) + "\n")
+
+    def json(self, raw: bytes) -> None:
+        """Write a result as it came; on a terminal, DEL and C1 controls are written as JSON escapes."""
+        if self.terminal:
+            raw = _escape_c1(raw)
+        self.bytes(raw + b"\n")
+
+    def bytes(self, data: bytes) -> None:
+        """Write bytes as they are."""
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+    def table(self, columns: Sequence[Column[T]], rows: Iterable[T]) -> None:
+        """Write a table with a line of titles."""
+        if self.terminal and is_smart_terminal():
+            _draw(columns, list(rows), self.format)
+        else:
+            self._plain(columns, rows)
+
+    def drawn(self, columns: Sequence[Column[T]], rows: Iterable[T]) -> str:
+        """Return a table as it is drawn on this terminal."""
+        file = StringIO()
+        _draw(columns, list(rows), self.format, file)
+        return file.getvalue()
+
+    def details(self, pairs: Iterable[tuple[str, str | None]]) -> None:
+        """Write one thing, a field a line."""
+        pairs = list(pairs)
+        widest = max((len(name) for name, _ in pairs), default=0)
+        for name, value in pairs:
+            self.line(f"{name + ':':<{widest + 1}}  {EMPTY if value in (None, '') else value}")
+
+    def note(self, words: str) -> None:
+        """Tell something that is not data."""
+        sys.stdout.flush()
+        sys.stderr.write(text.visible(words) + "\n")
+
+    def problem(self, label: str, words: str, colour: str = "31") -> None:
+        """Write `label: words` to stderr, the label in colour where that is wanted."""
+        if sys.stderr.isatty() and is_smart_terminal() and "NO_COLOR" not in os.environ:
+            label = f"\x1b[{colour};1m{label}:\x1b[0m"
+        else:
+            label += ":"
+        sys.stdout.flush()
+        sys.stderr.write(f"{label} {text.visible(words)}\n")
+
+    def _plain(self, columns: Sequence[Column[T]], rows: Iterable[T]) -> None:
+        cells = [[_cell(column, row, self.format) for column in columns] for row in rows]
+        lines = [[column.title for column in columns], *cells]
+        widths = [max(map(text.width, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            padded = (text.pad(cell, columns) for cell, columns in zip(line, widths, strict=True))
+            sys.stdout.write("  ".join(padded).rstrip() + "\n")
+
+
+def is_smart_terminal() -> bool:
+    """Tell whether the terminal takes more than plain text."""
+    return os.environ.get("TERM", "") not in ("", "dumb")
+
+
+def _cell(column: Column[T], row: T, formatter: Formatter) -> str:
+    return text.visible(column.cell(row, formatter) or EMPTY)
+
+
+def _draw(columns: Sequence[Column[T]], rows: list[T], formatter: Formatter, file: TextIO | None = None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = [one for one in columns if not one.optional or any(_cell(one, row, formatter) != EMPTY for row in rows)]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column.title, justify="right" if column.right else "left", no_wrap=not column.elastic)
+    for row in rows:
+        styles = [column.style(row) if column.style else "" for column in columns]
+        cells = [_cell(column, row, formatter) for column in columns]
+        # rich cuts columns that may wrap before others, and the text itself says that it is cut
+        row_texts = (
+            Text(cell, style, overflow="ellipsis", no_wrap=True) for cell, style in zip(cells, styles, strict=True)
+        )
+        table.add_row(*row_texts)
+    Console(
+        file=file or sys.stdout, force_terminal=True if file else None, emoji=False, markup=False, highlight=False
+    ).print(table)
+
+
+def _escape_c1(raw: bytes) -> bytes:
+    """Write what a terminal would obey as JSON escapes; a JSON encoder leaves it as it is."""
+    if raw.isascii() and b"\x7f" not in raw:
+        return raw
+    escapes = {code: f"\\u{code:04x}" for code in (0x7F, *range(0x80, 0xA0))}
+    return raw.decode(errors="replace").translate(escapes).encode()

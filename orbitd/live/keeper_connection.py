@@ -1,0 +1,63 @@
+"""The daemon's connection to its keeper: made when the first program needs it, made anew when it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+
+from orbit_os.files import private_folder
+from orbit_protocol.errors import NotRunning
+from orbitd.keeper.client import KeeperClient
+from orbitd.keeper.structs import KeeperGone, KeptProgram
+
+
+class KeeperConnection:
+    """At most one connection to the keeper of this database.
+
+    Args:
+        socket_path: The keeper's.
+        on_exit: Called with each program that ends.
+        on_gone: Called when the keeper is gone, and every program with it.
+    """
+
+    def __init__(
+        self, socket_path: str, on_exit: Callable[[KeptProgram], None], on_gone: Callable[[KeeperGone], None]
+    ) -> None:
+        self._path = socket_path
+        self._on_exit = on_exit
+        self._on_gone = on_gone
+        self._client: KeeperClient | None = None
+        self._lock = asyncio.Lock()
+
+    async def client(self) -> KeeperClient:
+        """Return the connection; start the keeper if there is none. Raises: SpawnFailed, KeeperGone."""
+        async with self._lock:
+            if self._client is None:
+                private_folder(os.path.dirname(self._path))
+                self._client = await KeeperClient.connect_or_start(
+                    self._path, on_exit=self._on_exit, on_gone=self._gone
+                )
+            return self._client
+
+    async def take_over(self) -> list[KeptProgram]:
+        """Connect to the keeper of an earlier daemon, if there is one; return what it keeps."""
+        self._client = await KeeperClient.connect(self._path, on_exit=self._on_exit, on_gone=self._gone)
+        return await self._client.programs() if self._client is not None else []
+
+    async def release(self, program_id: str) -> None:
+        """Let the keeper forget a program whose end is stored; that it is gone, or has forgotten it, is fine."""
+        if self._client is not None:
+            with contextlib.suppress(NotRunning, KeeperGone):
+                await self._client.acknowledge_exit(program_id)
+                await self._client.forget(program_id)
+
+    def close(self) -> None:
+        """Leave the keeper to itself."""
+        if self._client is not None:
+            self._client.close()
+
+    def _gone(self, error: KeeperGone) -> None:
+        self._client = None
+        self._on_gone(error)

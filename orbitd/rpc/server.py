@@ -1,0 +1,189 @@
+"""Accepting connections and holding what they run.
+
+Everything here runs on the event loop. Accepting is done by hand: asyncio's own server
+would replace a live socket, and would neither check who connects nor keep going quietly
+when file descriptors run out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import resource
+import socket
+from collections.abc import Coroutine
+from typing import Any
+
+from orbit_os.sockets import peer_uid
+from orbit_protocol.errors import Busy
+from orbit_protocol.framing import frame
+from orbit_protocol.jsonrpc import encode_error
+from orbitd.logs import event
+from orbitd.rpc.connection import Call, Connection
+from orbitd.rpc.dispatch import Dispatcher
+from orbitd.rpc.sockets import Listener
+
+log = logging.getLogger("orbitd.rpc.server")
+
+ACCEPT_AT_ONCE = 16
+RESERVED_DESCRIPTORS = 128
+"""What clients leave of the process's file descriptors: ten connections to the database, backups, logs, terminals."""
+RETRY_SECONDS = 0.2
+_OUT_OF_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def affordable_connections(wanted: int) -> int:
+    """Return how many clients there may be for the store to have descriptors, too (RLIMIT_NOFILE, getrlimit(2))."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if limit == resource.RLIM_INFINITY else max(1, min(wanted, limit - RESERVED_DESCRIPTORS))
+
+
+class Server:
+    """Serves a dispatcher on listening sockets.
+
+    Args:
+        dispatcher: Answers lines; it is told the call that a line makes.
+        max_connections: How many clients at once; one more is told that the daemon is busy.
+        max_message_bytes: The longest line taken.
+    """
+
+    def __init__(self, dispatcher: Dispatcher[Call], *, max_connections: int, max_message_bytes: int) -> None:
+        self._dispatcher = dispatcher
+        self._max_connections = max_connections
+        self.max_message_bytes = max_message_bytes
+        self.stopping = False
+        self._listeners: list[Listener] = []
+        self._connections: set[Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle = asyncio.Event()
+
+    def serve(self, listener: Listener) -> None:
+        """Accept from a listener until `stop`."""
+        self._listeners.append(listener)
+        asyncio.get_running_loop().add_reader(listener.socket, self._accept, listener)
+
+    def replace(self, old: Listener, new: Listener) -> None:
+        """Go on with another listener, in place of one that clients cannot find any more."""
+        self._listeners.remove(old)
+        asyncio.get_running_loop().remove_reader(old.socket)
+        old.close()
+        self.serve(new)
+
+    @property
+    def connection_count(self) -> int:
+        """How many clients are connected."""
+        return len(self._connections)
+
+    async def stop(self, grace_secs: float) -> None:
+        """Accept no more, answer what is in flight, and close every connection.
+
+        Args:
+            grace_secs: How long to wait for answers; what is not answered by then is dropped.
+        """
+        self.stopping = True
+        for listener in self._listeners:
+            asyncio.get_running_loop().remove_reader(listener.socket)
+            listener.close()
+        for connection in list(self._connections):
+            connection.close_when_idle()
+        self._note_idle()
+        try:
+            async with asyncio.timeout(grace_secs):
+                await self._idle.wait()
+        except TimeoutError:
+            event(log, logging.WARNING, "requests dropped at stop", tasks=len(self._tasks))
+        for connection in list(self._connections):
+            connection.abort()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # What connections ask of their host.
+
+    def dispatch(self, line: bytes, call: Call) -> bytes | Coroutine[Any, Any, bytes | None] | None:
+        """Answer one line, at once or by the coroutine that is returned."""
+        return self._dispatcher.dispatch(line, call)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` as a task that is held until it ends."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+
+    def forget(self, connection: Connection) -> None:
+        """Take note that a connection has ended."""
+        self._connections.discard(connection)
+        event(log, logging.DEBUG, "connection closed", connections=len(self._connections))
+        self._note_idle()
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            event(log, logging.ERROR, "answering failed", error=type(error).__name__, exc=error)
+        self._note_idle()
+
+    def _note_idle(self) -> None:
+        if self.stopping and not self._tasks and not self._connections:
+            self._idle.set()
+
+    # Accepting.
+
+    def _accept(self, listener: Listener) -> None:
+        for _ in range(ACCEPT_AT_ONCE):
+            try:
+                accepted, _address = listener.socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._pause_accepting(listener, error)
+                return
+            self._admit(accepted)
+
+    def _pause_accepting(self, listener: Listener, error: OSError) -> None:
+        """Let the backlog wait until descriptors or memory are free again."""
+        if error.errno not in _OUT_OF_ROOM:
+            raise error
+        event(log, logging.WARNING, "cannot accept", error=os.strerror(error.errno or 0))
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listener.socket)
+        loop.call_later(RETRY_SECONDS, self._resume_accepting, listener)
+
+    def _resume_accepting(self, listener: Listener) -> None:
+        if listener in self._listeners and not self.stopping:
+            asyncio.get_running_loop().add_reader(listener.socket, self._accept, listener)
+
+    def _admit(self, accepted: socket.socket) -> None:
+        accepted.setblocking(False)
+        uid = peer_uid(accepted)
+        if uid != os.getuid():
+            event(log, logging.WARNING, "connection refused", uid=uid)
+            accepted.close()
+        elif len(self._connections) >= self._max_connections:
+            self._turn_away(accepted)
+        else:
+            connection = Connection(self)
+            self._connections.add(connection)
+            self.start(self._connect(connection, accepted))
+
+    async def _connect(self, connection: Connection, accepted: socket.socket) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, accepted)
+        except OSError as error:
+            self.forget(connection)
+            accepted.close()
+            event(log, logging.WARNING, "connection failed", error=error.strerror)
+
+    def _turn_away(self, accepted: socket.socket) -> None:
+        """Say why, without waiting: an answer of this size fits an empty socket buffer."""
+        event(log, logging.WARNING, "too many connections", limit=self._max_connections)
+        error = Busy(
+            f"The daemon serves {self._max_connections} connections already",
+            hint="Close one, or raise max_connections in the daemon's configuration.",
+        )
+        with accepted:
+            try:
+                accepted.send(frame(encode_error(None, error)))
+            except OSError:
+                return

@@ -1,0 +1,113 @@
+"""What the parts of the SessionManager share: the writer, the readers, the cache, a pool of threads.
+
+Everything here is used on the event loop that opened it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import TypeVar
+
+from orbit_protocol.types import Session
+from orbitd.store.backup import recovery
+from orbitd.store.cache import Cache, Change
+from orbitd.store.clock import from_text
+from orbitd.store.database import open_writer
+from orbitd.store.errors import translated
+from orbitd.store.file_watch import FileWatch
+from orbitd.store.readers import Readers
+from orbitd.store.rows import SESSION_COLUMNS, WORKSPACE_COLUMNS
+from orbitd.store.writer import MAX_GROUP, MAX_WAITING, Writer
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_THREADS = min(4, os.cpu_count() or 1)
+_LIVE = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE status != 'terminated' ORDER BY seq"  # noqa: S608  # ours
+_WORKSPACES = f"SELECT {WORKSPACE_COLUMNS} FROM workspaces ORDER BY seq"  # noqa: S608  # ours
+_LAST_AUTO_SAVE = "SELECT value FROM meta WHERE key = 'last_auto_save_at'"
+
+
+class Store:
+    """An open store.
+
+    Args:
+        path: The database, absolute.
+        writer: The thread that writes, started.
+        cache: What is alive, as loaded.
+        last_auto_save_at: When touches were last written.
+    """
+
+    def __init__(self, path: str, writer: Writer, cache: Cache, last_auto_save_at: datetime | None) -> None:
+        self.path = path
+        self.writer = writer
+        self.cache = cache
+        self.last_auto_save_at = last_auto_save_at
+        self.first_page: tuple[tuple[int, int | None], list[Session], str | None] | None = None
+        self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="orbit-store")
+        assert writer.file_watch is not None
+        self.file_watch = writer.file_watch
+        self.readers = Readers(path, self._pool, self.file_watch)
+        self._chains: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    async def write(self, work: Callable[[sqlite3.Connection], Change[R]]) -> R:
+        """Have `work` done in the writer's thread; the cache takes over its change once that is on disk."""
+        return await self.writer.run(work, self.cache.apply)
+
+    async def change_session(self, work: Callable[[sqlite3.Connection], Change[Session]]) -> Session:
+        """Do as `write` does; the session that is returned has its last touch on it."""
+        return self.cache.as_touched(await self.write(work))
+
+    async def in_pool(self, work: Callable[..., T], *args: object) -> T:
+        """Run what is heavy, and touches no database, off the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+
+    def chain_lock(self, session_id: str) -> asyncio.Lock:
+        """Return the lock that keeps a session's saves and deletions of snapshots in order."""
+        lock = self._chains.get(session_id)
+        if lock is None:
+            lock = self._chains[session_id] = asyncio.Lock()
+        return lock
+
+    async def close(self) -> None:
+        """Finish what runs, then close; the writer comes last, and by closing last folds the WAL in."""
+        await self.readers.close()
+        await self.writer.close()
+        await asyncio.to_thread(self._pool.shutdown)
+
+
+async def open_store(
+    path: str, *, start_empty: bool = False, max_group: int = MAX_GROUP, max_waiting: int = MAX_WAITING
+) -> Store:
+    """Open the database at an absolute path, making or migrating it where needed, and load what is alive.
+
+    Raises:
+        StorageCorrupt: It was damaged and has been set aside (`database.open_writer`).
+        StorageReadOnly: It is not ours, too new, or cannot be written.
+    """
+    writer = Writer(max_group=max_group, max_waiting=max_waiting)
+    loaded: list[tuple[Cache, datetime | None]] = []
+
+    def opener() -> sqlite3.Connection:
+        with translated(), recovery.setting_aside(path), contextlib.ExitStack() as stack:
+            connection = stack.enter_context(contextlib.closing(open_writer(path, start_empty=start_empty)))
+            loaded.append(_load(connection))
+            writer.file_watch = FileWatch(path)
+            stack.pop_all()
+            return connection
+
+    await writer.start(opener)
+    return Store(path, writer, *loaded[0])
+
+
+def _load(connection: sqlite3.Connection) -> tuple[Cache, datetime | None]:
+    cache = Cache(connection.execute(_LIVE).fetchall(), connection.execute(_WORKSPACES).fetchall())
+    found = connection.execute(_LAST_AUTO_SAVE).fetchone()
+    return cache, from_text(found[0]) if found else None

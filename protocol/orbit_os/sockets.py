@@ -1,0 +1,46 @@
+"""Unix sockets: how long their paths may be, and who is at the other end."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import sys
+
+MAX_PATH_BYTES = 103 if sys.platform == "darwin" else 107
+"""sizeof(sun_path) - 1: unix(7). A longer path is refused by bind(2) and connect(2)."""
+
+_SOL_LOCAL = 0
+_LOCAL_PEERCRED = 1
+
+
+class SocketPathTooLong(ValueError):
+    """A path does not fit into sun_path; the text names it and both lengths."""
+
+
+def check_socket_path(path: str) -> None:
+    """Refuse a path that no socket can have.
+
+    Raises:
+        SocketPathTooLong: It has more than `MAX_PATH_BYTES` bytes.
+    """
+    length = len(os.fsencode(path))
+    if length > MAX_PATH_BYTES:
+        raise SocketPathTooLong(f"socket path is too long ({length} bytes, at most {MAX_PATH_BYTES}): {path}")
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """Return the uid of the process at the other end.
+
+    Seen from a server, that is the uid at the time of connect(2); from a client, at the time of listen(2).
+
+    Raises:
+        OSError: The kernel does not say.
+    """
+    if sys.platform == "darwin":
+        # struct xucred: version, uid, ngroups, groups[16] (sys/ucred.h)
+        credentials = connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, struct.calcsize("IIh16I"))
+        return int(struct.unpack_from("II", credentials)[1])
+    # struct ucred: pid, uid, gid (unix(7), SO_PEERCRED)
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII"))
+    return int(struct.unpack("iII", credentials)[1])

@@ -1,0 +1,19 @@
+"""Orbit's wire contract as code. Nothing in this package does I/O or keeps state between calls.
+
+    types, params, results, notifications   what travels, as frozen Structs
+    methods      the one table of methods: name, params, result, errors
+    errors       every error, with code, kind and hint
+    framing      bytes to lines and back          jsonrpc   JSON-RPC 2.0 messages
+    openrpc      the OpenRPC document of the table
+    settings, paths    the configuration file, and where files are by default
+    terminal_reset     escape sequences that give a terminal back
+
+Both programs, tests and the generators of documents read it; it knows of none of them.
+It needs msgspec and the standard library.
+"""
+
+PROTOCOL_VERSION = 1
+"""Raised when a message changes in a way that an older peer would misread."""
+
+VERSION = "0.1.0"
+"""The release of Orbit that this package belongs to."""

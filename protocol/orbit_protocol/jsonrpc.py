@@ -1,0 +1,92 @@
+"""JSON-RPC 2.0 messages as the client writes and reads them (specification, sections 4 to 6).
+
+The daemon reads requests in `orbitd.rpc.dispatch`; both sides write with these encoders.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from orbit_protocol.errors import ErrorObject, OrbitError, from_object
+from orbit_protocol.framing import frame
+from orbit_protocol.methods import Method
+
+R = TypeVar("R")
+
+RequestId = int | str | float | None
+
+
+class Request(Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """A call; without an id, a notification."""
+
+    jsonrpc: str = "2.0"
+    id: RequestId | UnsetType = UNSET
+    method: str
+    params: Any = UNSET
+
+
+class Response(Struct, frozen=True, kw_only=True):
+    """What came back; `result` is still encoded. A message with `method` is a notification."""
+
+    jsonrpc: str
+    id: RequestId | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
+    error: ErrorObject | UnsetType | None = UNSET
+    method: str | UnsetType = UNSET
+    params: Raw | UnsetType = UNSET
+
+
+_encoder = msgspec.json.Encoder()
+_responses = msgspec.json.Decoder(Response)
+
+
+def encode_request(method: str, params: Any, request_id: RequestId | UnsetType = UNSET) -> bytes:
+    """Return a request as one line; without an id it is a notification."""
+    return frame(_encoder.encode(Request(method=method, params=params, id=request_id)))
+
+
+def encode_result(request_id: Any, result: Any) -> bytes:
+    """Return a successful response, unframed."""
+    return _encoder.encode({"jsonrpc": "2.0", "result": result, "id": request_id})
+
+
+def encode_error(request_id: Any, error: OrbitError) -> bytes:
+    """Return a failed response, unframed."""
+    body = {"code": error.code, "message": error.message, "data": error.data()}
+    return _encoder.encode({"jsonrpc": "2.0", "error": body, "id": request_id})
+
+
+def encode_message(message: dict[str, Any]) -> bytes:
+    """Return a whole message, unframed."""
+    return _encoder.encode(message)
+
+
+def encode_batch(responses: list[bytes]) -> bytes:
+    """Return encoded responses as one batch answer, unframed (section 6)."""
+    return b"[" + b",".join(responses) + b"]"
+
+
+def decode_response(line: bytes) -> Response:
+    """Read one response or notification.
+
+    Raises:
+        msgspec.DecodeError: The line is not one.
+    """
+    return _responses.decode(line)
+
+
+def result_of(method: Method[Any, R], response: Response) -> R:
+    """Return a response's result as its method's type.
+
+    Raises:
+        OrbitError: The response is an error.
+        msgspec.DecodeError: The result is not what the method promises.
+    """
+    if isinstance(response.error, ErrorObject):
+        raise from_object(response.error)
+    raw = response.result if isinstance(response.result, Raw) else b"null"
+    decoded: R = msgspec.json.decode(raw, type=method.result)
+    return decoded

@@ -1,0 +1,253 @@
+"""The one table of methods; dispatch, the client, OpenRPC and the documents read it.
+
+A method's name is typed once, here. Adding a method is adding a row: the daemon then
+refuses to start until it has a handler, and the tests of bad input cover it at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from orbit_protocol import errors as e
+from orbit_protocol import params as p
+from orbit_protocol import results as r
+from orbit_protocol import types as t
+from orbit_protocol.errors import OrbitError
+
+P = TypeVar("P", contravariant=True)
+R = TypeVar("R", covariant=True)
+
+
+@dataclass(frozen=True)
+class Method(Generic[P, R]):
+    """One method of the contract.
+
+    Args:
+        name: What stands in a request's `method`.
+        params: The Struct that its params are decoded into.
+        result: The type of its result (a Struct, or a union with None).
+        summary: One sentence for people.
+        errors: What it may answer beside the errors that every method may.
+    """
+
+    name: str
+    params: type[Any]
+    result: Any
+    summary: str
+    errors: tuple[type[OrbitError], ...] = ()
+
+
+ANY_METHOD: tuple[type[OrbitError], ...] = (e.InvalidParams, e.InternalError, e.Busy, e.ShuttingDown)
+"""What every method may answer."""
+
+READS = (e.StorageCorrupt,)
+WRITES = (e.StorageFull, e.StorageCorrupt, e.StorageReadOnly)
+_ONE = (e.SessionNotFound, *WRITES)
+_SPACE = (e.WorkspaceNotFound, *WRITES)
+_RUNNING = (e.SessionNotFound, e.NotRunning)
+
+DAEMON_PING: Method[p.Params, r.Pong] = Method("daemon.ping", p.Params, r.Pong, "Answer, to show that it is there.")
+DAEMON_INFO: Method[p.Params, r.DaemonInfo] = Method(
+    "daemon.info", p.Params, r.DaemonInfo, "Tell version, process, paths, features and limits."
+)
+DAEMON_SHUTDOWN: Method[p.Params, r.Empty] = Method(
+    "daemon.shutdown", p.Params, r.Empty, "Answer what is in flight, save, and exit 0."
+)
+RPC_DISCOVER: Method[p.Params, dict[str, Any]] = Method(
+    "rpc.discover", p.Params, dict[str, Any], "Return this document (OpenRPC 1.3)."
+)
+
+SESSION_CREATE: Method[p.SessionCreate, t.Session] = Method(
+    "session.create",
+    p.SessionCreate,
+    t.Session,
+    "Record a new session.",
+    (e.NameTaken, e.WorkspaceNotFound, *WRITES),
+)
+SESSION_GET: Method[p.ById, t.Session] = Method(
+    "session.get", p.ById, t.Session, "Return a session, archived ones too.", (e.SessionNotFound, *READS)
+)
+SESSION_FIND: Method[p.ByRef, t.Session] = Method(
+    "session.find",
+    p.ByRef,
+    t.Session,
+    "Find a session by id, unique id prefix or name.",
+    (e.SessionNotFound, e.AmbiguousReference, *READS),
+)
+SESSION_LIST: Method[p.SessionList, t.SessionPage] = Method(
+    "session.list", p.SessionList, t.SessionPage, "List sessions, oldest first.", (e.WorkspaceNotFound, *READS)
+)
+SESSION_UPDATE_STATUS: Method[p.SessionUpdateStatus, t.Session] = Method(
+    "session.update_status",
+    p.SessionUpdateStatus,
+    t.Session,
+    "Change a session's status.",
+    (e.InvalidTransition, e.NameTaken, *_ONE),
+)
+SESSION_DETACH: Method[p.ById, t.Session] = Method(
+    "session.detach", p.ById, t.Session, "Keep a session with nobody at it.", (e.InvalidTransition, *_ONE)
+)
+SESSION_TERMINATE: Method[p.ById, t.Session] = Method(
+    "session.terminate",
+    p.ById,
+    t.Session,
+    "End a session; its record and snapshots stay.",
+    (e.InvalidTransition, *_ONE),
+)
+SESSION_DELETE: Method[p.ById, r.Empty] = Method(
+    "session.delete", p.ById, r.Empty, "Delete a session and its snapshots.", _ONE
+)
+SESSION_RENAME: Method[p.SessionRename, t.Session] = Method(
+    "session.rename", p.SessionRename, t.Session, "Give a session a name, or take it away.", (e.NameTaken, *_ONE)
+)
+SESSION_MOVE: Method[p.SessionMove, t.Session] = Method(
+    "session.move",
+    p.SessionMove,
+    t.Session,
+    "Move a session to a workspace or out of one.",
+    (e.WorkspaceNotFound, *_ONE),
+)
+SESSION_TOUCH: Method[p.ById, t.Session] = Method(
+    "session.touch", p.ById, t.Session, "Set last_active to now; written at the next auto-save.", _ONE
+)
+SESSION_RESTORE_ARCHIVED: Method[p.ById, t.Session] = Method(
+    "session.restore_archived", p.ById, t.Session, "Bring an archived session back, terminated.", _ONE
+)
+
+SESSION_START: Method[p.SessionStart, t.Session] = Method(
+    "session.start",
+    p.SessionStart,
+    t.Session,
+    "Run a session's program on a terminal that the daemon owns.",
+    (e.SessionNotFound, e.AlreadyRunning, e.SpawnFailed, e.NameTaken, *WRITES),
+)
+SESSION_ATTACH: Method[p.SessionAttach, r.Attached] = Method(
+    "session.attach", p.SessionAttach, r.Attached, "Be sent a session's output from here on.", _RUNNING
+)
+SESSION_LEAVE: Method[p.ByAttachment, r.Empty] = Method(
+    "session.leave",
+    p.ByAttachment,
+    r.Empty,
+    "End an attachment, as closing the connection does.",
+    (e.NotRunning,),
+)
+SESSION_INPUT: Method[p.SessionInput, r.Empty] = Method(
+    "session.input", p.SessionInput, r.Empty, "Type into an attached session.", (e.NotRunning,)
+)
+SESSION_RESIZE: Method[p.SessionResize, r.Empty] = Method(
+    "session.resize",
+    p.SessionResize,
+    r.Empty,
+    "Tell the window's size; the last to tell leads.",
+    (e.NotRunning,),
+)
+SESSION_SEND: Method[p.SessionSend, r.Empty] = Method(
+    "session.send", p.SessionSend, r.Empty, "Type into a session without attaching.", _RUNNING
+)
+SESSION_SCREEN: Method[p.SessionScreen, r.Screen] = Method(
+    "session.screen",
+    p.SessionScreen,
+    r.Screen,
+    "Return a session's screen, as it is or as it was saved.",
+    (e.SessionNotFound, e.SnapshotNotFound, e.SnapshotCorrupt),
+)
+SESSION_WAIT: Method[p.SessionWait, r.Exit] = Method(
+    "session.wait",
+    p.SessionWait,
+    r.Exit,
+    "Wait until a session's program ends, and tell how.",
+    (*_RUNNING, e.RequestTimeout),
+)
+SESSION_SIGNAL: Method[p.SessionSignal, r.Empty] = Method(
+    "session.signal", p.SessionSignal, r.Empty, "Send a signal to a session's process group.", _RUNNING
+)
+
+SNAPSHOT_SAVE: Method[p.SnapshotSave, t.SnapshotInfo] = Method(
+    "snapshot.save", p.SnapshotSave, t.SnapshotInfo, "Save a session's screen.", _ONE
+)
+SNAPSHOT_LATEST: Method[p.BySession, t.Snapshot | None] = Method(
+    "snapshot.latest",
+    p.BySession,
+    t.Snapshot | None,
+    "Return a session's newest snapshot, or null.",
+    (e.SessionNotFound, e.SnapshotCorrupt, *READS),
+)
+SNAPSHOT_GET: Method[p.ById, t.Snapshot] = Method(
+    "snapshot.get", p.ById, t.Snapshot, "Return one snapshot.", (e.SnapshotNotFound, e.SnapshotCorrupt, *READS)
+)
+SNAPSHOT_LIST: Method[p.SnapshotList, t.SnapshotPage] = Method(
+    "snapshot.list",
+    p.SnapshotList,
+    t.SnapshotPage,
+    "List a session's snapshots, newest first, without their bytes.",
+    (e.SessionNotFound, *READS),
+)
+SNAPSHOT_DELETE: Method[p.ById, r.Empty] = Method(
+    "snapshot.delete", p.ById, r.Empty, "Delete one snapshot.", (e.SnapshotNotFound, e.SnapshotCorrupt, *WRITES)
+)
+
+WORKSPACE_CREATE: Method[p.WorkspaceCreate, t.Workspace] = Method(
+    "workspace.create", p.WorkspaceCreate, t.Workspace, "Record a new workspace.", (e.NameTaken, *WRITES)
+)
+WORKSPACE_GET: Method[p.ById, t.Workspace] = Method(
+    "workspace.get", p.ById, t.Workspace, "Return a workspace.", (e.WorkspaceNotFound, *READS)
+)
+WORKSPACE_FIND: Method[p.ByRef, t.Workspace] = Method(
+    "workspace.find",
+    p.ByRef,
+    t.Workspace,
+    "Find a workspace by id, unique id prefix or name.",
+    (e.WorkspaceNotFound, e.AmbiguousReference, *READS),
+)
+WORKSPACE_LIST: Method[p.WorkspaceList, t.WorkspacePage] = Method(
+    "workspace.list", p.WorkspaceList, t.WorkspacePage, "List workspaces, oldest first.", READS
+)
+WORKSPACE_UPDATE_LAYOUT: Method[p.WorkspaceUpdateLayout, t.Workspace] = Method(
+    "workspace.update_layout", p.WorkspaceUpdateLayout, t.Workspace, "Replace a workspace's layout.", _SPACE
+)
+WORKSPACE_RENAME: Method[p.WorkspaceRename, t.Workspace] = Method(
+    "workspace.rename", p.WorkspaceRename, t.Workspace, "Give a workspace another name.", (e.NameTaken, *_SPACE)
+)
+WORKSPACE_SET_ACTIVE_SESSION: Method[p.WorkspaceSetActiveSession, t.Workspace] = Method(
+    "workspace.set_active_session",
+    p.WorkspaceSetActiveSession,
+    t.Workspace,
+    "Put one of a workspace's sessions in front.",
+    (e.SessionNotFound, *_SPACE),
+)
+WORKSPACE_DELETE: Method[p.WorkspaceDelete, r.Empty] = Method(
+    "workspace.delete",
+    p.WorkspaceDelete,
+    r.Empty,
+    "Delete a workspace; its sessions stay unless told otherwise.",
+    _SPACE,
+)
+
+MAINTENANCE_AUTO_SAVE: Method[p.Params, r.AutoSaveResult] = Method(
+    "maintenance.auto_save", p.Params, r.AutoSaveResult, "Write what has changed in memory only.", WRITES
+)
+MAINTENANCE_CLEANUP_SNAPSHOTS: Method[p.CleanupSnapshots, r.CleanupResult] = Method(
+    "maintenance.cleanup_snapshots",
+    p.CleanupSnapshots,
+    r.CleanupResult,
+    "Delete all but the newest snapshots of each session.",
+    WRITES,
+)
+MAINTENANCE_ARCHIVE: Method[p.Archive, r.ArchiveResult] = Method(
+    "maintenance.archive", p.Archive, r.ArchiveResult, "Move old terminated sessions out of the hot tables.", WRITES
+)
+MAINTENANCE_VACUUM: Method[p.Params, r.VacuumResult] = Method(
+    "maintenance.vacuum", p.Params, r.VacuumResult, "Give free pages back to the file system.", WRITES
+)
+MAINTENANCE_CHECK: Method[p.Params, r.CheckReport] = Method(
+    "maintenance.check", p.Params, r.CheckReport, "Check the whole database and every snapshot.", READS
+)
+MAINTENANCE_BACKUP: Method[p.Backup, r.BackupResult] = Method(
+    "maintenance.backup", p.Backup, r.BackupResult, "Write a consistent copy while the daemon goes on.", WRITES
+)
+STATS_GET: Method[p.Params, r.SessionStats] = Method("stats.get", p.Params, r.SessionStats, "Count and measure.", READS)
+
+
+METHODS: dict[str, Method[Any, Any]] = {row.name: row for row in globals().copy().values() if isinstance(row, Method)}
+"""Every method by name, in the order above."""

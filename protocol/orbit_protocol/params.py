@@ -1,0 +1,285 @@
+"""The params of every method, by name.
+
+All are frozen and keyword-only and refuse fields that they do not know. What a field
+may hold stands in its type, so that decoding is the only check there is.
+"""
+
+from __future__ import annotations
+
+import signal
+from datetime import datetime
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from orbit_protocol.types import (
+    Cells,
+    Cursor,
+    Environment,
+    Id,
+    Name,
+    PageSize,
+    Ref,
+    SessionConfigInput,
+    SessionStatus,
+    SessionType,
+    WorkspaceLayoutInput,
+    check_environment,
+    has_control_characters,
+)
+
+MAX_SCREEN_CELLS = 1_000_000
+MAX_INPUT_BYTES = 1024 * 1024
+SIGNALS = {one.name: int(one) for one in signal.Signals}
+ScreenFormat = Literal["text", "vt", "html"]
+
+
+class Params(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The base of all params; by itself, the params of a method that takes none.
+
+    What was not chosen is not sent, so that an older daemon is not asked for what it does not know.
+    """
+
+
+class _Named(Params, frozen=True, kw_only=True):
+    """Params whose `name` is shown on terminals, and so may not steer one."""
+
+    name: Name | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse control characters. Raises: ValueError."""
+        if self.name is not None and has_control_characters(self.name):
+            raise ValueError("`name` may not hold control characters")
+
+
+class ById(Params, frozen=True, kw_only=True):
+    """One thing, by its full id."""
+
+    id: Id
+
+
+class ByRef(Params, frozen=True, kw_only=True):
+    """One thing, by id, unique id prefix (4+ characters) or name."""
+
+    ref: Ref
+
+
+class SessionCreate(_Named, frozen=True, kw_only=True):
+    """A new session, active from the start."""
+
+    config: SessionConfigInput
+    name: Name | None = None
+
+
+class SessionList(Params, frozen=True, kw_only=True):
+    """Which sessions to list; without `status`, those that are active or detached."""
+
+    status: Annotated[list[SessionStatus], Meta(min_length=1, max_length=16)] | None = None
+    session_type: SessionType | None = None
+    workspace_id: Id | None = None
+    limit: PageSize | None = None
+    cursor: Cursor | None = None
+
+
+class SessionUpdateStatus(Params, frozen=True, kw_only=True):
+    """The status that a session changes to."""
+
+    id: Id
+    status: Literal["active", "detached", "terminated"]
+
+
+class SessionRename(_Named, frozen=True, kw_only=True):
+    """A session's new name; null takes its name away."""
+
+    id: Id
+    name: Name | None
+
+
+class SessionMove(Params, frozen=True, kw_only=True):
+    """The workspace that a session moves to; null takes it out of its workspace."""
+
+    id: Id
+    workspace_id: Id | None
+
+
+class SnapshotSave(Params, frozen=True, kw_only=True):
+    """A screen to keep. Buffers are bytes (base64 in JSON) that the store does not look into."""
+
+    session_id: Id
+    terminal_buffer: bytes
+    scrollback: bytes | None = None
+    cols: Cells | None = None
+    rows: Cells | None = None
+
+
+class BySession(Params, frozen=True, kw_only=True):
+    """What belongs to one session."""
+
+    session_id: Id
+
+
+class SnapshotList(BySession, frozen=True, kw_only=True):
+    """A page of a session's snapshots."""
+
+    limit: PageSize | None = None
+    cursor: Cursor | None = None
+
+
+class WorkspaceCreate(_Named, frozen=True, kw_only=True):
+    """A new workspace."""
+
+    name: Name
+    layout: WorkspaceLayoutInput
+
+
+class WorkspaceList(Params, frozen=True, kw_only=True):
+    """A page of the workspaces."""
+
+    limit: PageSize | None = None
+    cursor: Cursor | None = None
+
+
+class WorkspaceUpdateLayout(Params, frozen=True, kw_only=True):
+    """A workspace's new layout."""
+
+    id: Id
+    layout: WorkspaceLayoutInput
+
+
+class WorkspaceRename(_Named, frozen=True, kw_only=True):
+    """A workspace's new name."""
+
+    id: Id
+    name: Name
+
+
+class WorkspaceSetActiveSession(Params, frozen=True, kw_only=True):
+    """The session in front: one of the workspace's own, or null."""
+
+    id: Id
+    session_id: Id | None
+
+
+class WorkspaceDelete(Params, frozen=True, kw_only=True):
+    """A workspace to delete. Its sessions stay, without a workspace, unless they shall go too."""
+
+    id: Id
+    delete_sessions: bool = False
+
+
+class CleanupSnapshots(Params, frozen=True, kw_only=True):
+    """How many snapshots each session keeps, the newest ones."""
+
+    keep_last_n: Annotated[int, Meta(ge=1, le=1_000_000)]
+
+
+class Archive(Params, frozen=True, kw_only=True):
+    """Terminated sessions that were last active before this time are archived."""
+
+    terminated_before: Annotated[datetime, Meta(tz=True)]
+
+
+class Backup(Params, frozen=True, kw_only=True):
+    """The file to write, an absolute path; a file that is there already is replaced."""
+
+    path: Annotated[str, Meta(min_length=1, max_length=4_096)]
+
+    def __post_init__(self) -> None:
+        """Refuse a path that would depend on the daemon's folder. Raises: ValueError."""
+        if not self.path.startswith("/") or "\0" in self.path:
+            raise ValueError("`path` must be an absolute path")
+
+
+def check_size(cols: int, rows: int) -> None:
+    """Refuse a screen that would take more memory than it could be worth. Raises: ValueError."""
+    if cols * rows > MAX_SCREEN_CELLS:
+        raise ValueError(f"`cols` times `rows` is more than {MAX_SCREEN_CELLS}")
+
+
+class SessionStart(ById, frozen=True, kw_only=True):
+    """Run a session's program. `env` lies over the daemon's own environment and is never stored."""
+
+    cols: Cells = 80
+    rows: Cells = 24
+    env: Environment | None = None
+
+    def __post_init__(self) -> None:
+        """Check what no single type can. Raises: ValueError."""
+        check_size(self.cols, self.rows)
+        check_environment(self.env)
+
+
+class SessionAttach(ById, frozen=True, kw_only=True):
+    """Be sent a session's output. `scrollback_lines` of history are drawn before the screen.
+
+    Of `env` only SSH_AUTH_SOCK is looked at: the session's programs find the agent there.
+    """
+
+    cols: Cells
+    rows: Cells
+    read_only: bool = False
+    scrollback_lines: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    env: Environment | None = None
+
+    def __post_init__(self) -> None:
+        """Check what no single type can. Raises: ValueError."""
+        check_size(self.cols, self.rows)
+
+
+class ByAttachment(Params, frozen=True, kw_only=True):
+    """One attachment of this connection."""
+
+    attachment_id: Id
+
+
+class SessionInput(ByAttachment, frozen=True, kw_only=True):
+    """What the user typed."""
+
+    data: Annotated[bytes, Meta(max_length=MAX_INPUT_BYTES)]
+
+
+class SessionResize(ByAttachment, frozen=True, kw_only=True):
+    """The size of the user's window now."""
+
+    cols: Cells
+    rows: Cells
+
+    def __post_init__(self) -> None:
+        """Check what no single type can. Raises: ValueError."""
+        check_size(self.cols, self.rows)
+
+
+class SessionSend(ById, frozen=True, kw_only=True):
+    """What to type into a session without attaching."""
+
+    data: Annotated[bytes, Meta(max_length=MAX_INPUT_BYTES)]
+
+
+class SessionScreen(ById, frozen=True, kw_only=True):
+    """How to return the screen; with `scrollback`, the whole history before it."""
+
+    format: ScreenFormat = "text"
+    scrollback: bool = False
+
+
+class SessionWait(ById, frozen=True, kw_only=True):
+    """How long to wait for a program's end; without `timeout_secs`, for ever."""
+
+    timeout_secs: Annotated[float, Meta(ge=0, le=31_536_000)] | None = None
+
+
+class SessionSignal(ById, frozen=True, kw_only=True):
+    """A signal by name (`TERM` or `SIGTERM`), for the session's process group."""
+
+    signal: Annotated[str, Meta(min_length=1, max_length=16)]
+
+    def __post_init__(self) -> None:
+        """Refuse what is no signal here. Raises: ValueError."""
+        if self.number is None:
+            raise ValueError("`signal` is no signal's name; TERM, INT and HUP are, for example")
+
+    @property
+    def number(self) -> int | None:
+        """The signal's number on this machine."""
+        name = self.signal.upper()
+        return SIGNALS.get(name) or SIGNALS.get("SIG" + name)

@@ -1,0 +1,180 @@
+"""What the daemon tells of itself and of its upkeep. Sizes are in bytes."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from orbit_protocol.types import Session, Timestamp
+
+
+class SessionStats(Struct, frozen=True, kw_only=True):
+    """Counts and sizes of the whole store; sizes are in bytes.
+
+    `live_sessions` have a program that runs here; `scrollback_bytes` is about what their history
+    takes in memory.
+    """
+
+    total_sessions: int
+    active_sessions: int
+    detached_sessions: int
+    terminated_sessions: int
+    archived_sessions: int
+    total_workspaces: int
+    total_snapshots: int
+    snapshot_raw_bytes: int
+    snapshot_stored_bytes: int
+    database_bytes: int
+    last_auto_save_at: Timestamp | None
+    live_sessions: int = 0
+    scrollback_bytes: int = 0
+
+
+class Pong(Struct, frozen=True, kw_only=True):
+    """The answer to a ping."""
+
+    pong: bool = True
+
+
+class Empty(Struct, frozen=True, kw_only=True):
+    """An empty object: the call succeeded and has nothing to tell."""
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What this daemon takes; sizes are in bytes."""
+
+    max_connections: int
+    max_message_bytes: int
+    max_in_flight: int
+    max_batch: int
+    max_name_length: int
+    max_page_size: int
+
+
+class MaintenanceStatus(Struct, frozen=True, kw_only=True):
+    """How a recurring task of the daemon fares; `last_error` is null after a run that went well."""
+
+    name: str
+    interval_secs: float
+    last_run_at: Timestamp | None
+    last_success_at: Timestamp | None
+    last_error: str | None
+    overdue: bool
+
+
+class DaemonInfo(Struct, frozen=True, kw_only=True):
+    """Who serves here, since when, and what it can do.
+
+    `supervisor` is `systemd`, `launchd` or `none`. `warnings` are sentences for a person
+    about what is wrong now and lasts. `last_backup_*` tell of the newest automatic backup
+    that was made and verified.
+    """
+
+    version: str
+    protocol_version: int
+    pid: int
+    started_at: Timestamp
+    socket_path: str
+    database_path: str
+    features: list[str]
+    limits: Limits
+    supervisor: str = "none"
+    chores: list[MaintenanceStatus] = []
+    warnings: list[str] = []
+    last_backup_at: Timestamp | None = None
+    last_backup_path: str | None = None
+
+
+class AutoSaveResult(Struct, frozen=True, kw_only=True):
+    """How many sessions were written."""
+
+    saved: int
+
+
+class CleanupResult(Struct, frozen=True, kw_only=True):
+    """How many snapshots were deleted."""
+
+    deleted: int
+
+
+class ArchiveResult(Struct, frozen=True, kw_only=True):
+    """How many sessions were moved to the archive."""
+
+    archived: int
+
+
+class VacuumResult(Struct, frozen=True, kw_only=True):
+    """How much smaller the database is now."""
+
+    bytes_freed: int
+
+
+class BackupResult(Struct, frozen=True, kw_only=True):
+    """Where the backup lies and its size."""
+
+    path: str
+    bytes: int
+
+
+class CheckReport(Struct, frozen=True, kw_only=True):
+    """What an integrity check found; every list is empty where `ok`.
+
+    `integrity` and `foreign_keys` are SQLite's own findings, `snapshots` the ids of
+    snapshots whose bytes do not match their checksum.
+    """
+
+    ok: bool
+    integrity: list[str]
+    foreign_keys: list[str]
+    snapshots: list[str]
+
+
+class Contents(Struct, frozen=True, kw_only=True):
+    """What a backup holds, and from when it is, as `orbitd --restore` tells orbitctl."""
+
+    path: str
+    written_at: Timestamp
+    bytes: int
+    sessions: int
+    snapshots: int
+    workspaces: int
+
+
+class Restored(Struct, frozen=True, kw_only=True):
+    """What a restore did; `safety_copy` is the database that was there before, None where there was none."""
+
+    database_path: str
+    contents: Contents
+    safety_copy: str | None
+
+
+class Attached(Struct, frozen=True, kw_only=True):
+    """What an attach gives: `repaint` draws the screen on a cleared terminal of the session's size."""
+
+    attachment_id: str
+    session: Session
+    repaint: bytes
+
+
+class CursorPosition(Struct, frozen=True, kw_only=True):
+    """Where the cursor is, from 0, and whether it is shown."""
+
+    col: int
+    row: int
+    visible: bool
+
+
+class Screen(Struct, frozen=True, kw_only=True):
+    """A session's screen; `data` is plain text for the formats text and html, and base64 for vt."""
+
+    data: str
+    cols: int
+    rows: int
+    cursor: CursorPosition
+    title: str
+
+
+class Exit(Struct, frozen=True, kw_only=True):
+    """How a program ended: one of the two is null."""
+
+    exit_code: int | None
+    exit_signal: int | None

@@ -1,0 +1,113 @@
+"""The configuration file (TOML) and what lies over it: flag > environment > file > default.
+
+Both sides read it: the daemon for everything, the client to find the socket. Reading the
+file itself is the caller's; here text becomes a checked `Settings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from orbit_protocol.paths import default_paths, expand
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+CONFIG_VARIABLE = "ORBITD_CONFIG"
+SOCKET_VARIABLE = "ORBITD_SOCKET"
+DATABASE_VARIABLE = "ORBITD_DATABASE"
+
+
+class SettingsError(Exception):
+    """The configuration cannot be used; the text names file and key."""
+
+
+class SessionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[session]` table."""
+
+    database_path: Annotated[str, Meta(min_length=1)] | None = None
+    auto_save_interval_secs: Annotated[int, Meta(ge=1, le=86_400)] = 30
+    snapshot_retention_count: Annotated[int, Meta(ge=1, le=1_000_000)] = 10
+    backup_retention_count: Annotated[int, Meta(ge=1, le=1_000)] = 3
+    restore_sessions_on_startup: bool = True
+    scrollback_max_bytes: Annotated[int, Meta(ge=0, le=1 << 40)] = 16 * 1024 * 1024
+    total_scrollback_bytes: Annotated[int, Meta(ge=0, le=1 << 40)] = 512 * 1024 * 1024
+
+
+class DaemonSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[daemon]` table; sizes are in bytes."""
+
+    socket_path: Annotated[str, Meta(min_length=1)] | None = None
+    log_level: LogLevel = "info"
+    max_connections: Annotated[int, Meta(ge=1, le=100_000)] = 64
+    max_message_bytes: Annotated[int, Meta(ge=1_024, le=1 << 30)] = 16 * 1024 * 1024
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file. Paths are as written; `resolve` makes them absolute."""
+
+    session: SessionSettings = SessionSettings()
+    daemon: DaemonSettings = DaemonSettings()
+
+
+class Resolved(Struct, frozen=True, kw_only=True):
+    """Settings with every path decided; `config_path` need not exist."""
+
+    settings: Settings
+    config_path: str
+    database_path: str
+    socket_path: str
+    state_folder: str
+
+
+def parse_settings(text: bytes, source: str) -> Settings:
+    """Read TOML.
+
+    Raises:
+        SettingsError: Not TOML, an unknown key or a wrong type; `source` stands in the text.
+    """
+    try:
+        return msgspec.toml.decode(text, type=Settings)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{source}: {_key_path(str(error))}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{source}: not valid TOML: {error}") from error
+
+
+def _key_path(message: str) -> str:
+    """Write msgspec's `$.session.x` as the key a person typed."""
+    text = message.replace("`$.", "`").replace(" - at `$`", "")
+    if text.startswith("Object contains unknown field "):
+        field, _, table = text.removeprefix("Object contains unknown field ").partition(" - at ")
+        where = f" in table [{table.strip('`')}]" if table else ""
+        return f"unknown key {field}{where}"
+    return text
+
+
+def config_path(flag: str | None, environ: Mapping[str, str]) -> str:
+    """Return the configuration file to read: flag > ORBITD_CONFIG > default."""
+    return expand(flag or environ.get(CONFIG_VARIABLE) or default_paths(environ).config_file, environ)
+
+
+def resolve(
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    config_file: str,
+    socket: str | None = None,
+    database: str | None = None,
+) -> Resolved:
+    """Decide every path: flag > environment > file > default."""
+    paths = default_paths(environ)
+    database_path = database or environ.get(DATABASE_VARIABLE) or settings.session.database_path or paths.database
+    socket_path = socket or environ.get(SOCKET_VARIABLE) or settings.daemon.socket_path or paths.socket
+    return Resolved(
+        settings=settings,
+        config_path=config_file,
+        database_path=expand(database_path, environ),
+        socket_path=expand(socket_path, environ),
+        state_folder=paths.state_folder,
+    )

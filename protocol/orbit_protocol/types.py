@@ -1,0 +1,231 @@
+"""What travels over the socket: sessions, snapshots, workspaces, statistics.
+
+Every type is a frozen Struct. Results tolerate fields that they do not know, so that an
+older client can read a newer daemon; the types that a client sends refuse them (they
+end in `Input` here, or live in `orbit_protocol.params`), so that a typing error is answered
+and not ignored. Bytes are base64 in JSON, times are RFC 3339 in UTC.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+MAX_NAME_LENGTH = 256
+MAX_PAGE_SIZE = 10_000
+
+SessionType = Literal["local", "ssh"]
+SessionStatus = Literal["active", "detached", "terminated", "archived"]
+SnapshotFormat = Literal["opaque", "vt"]
+
+Id = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH, description="A full id (UUID4 text).")]
+Ref = Annotated[
+    str,
+    Meta(min_length=1, max_length=MAX_NAME_LENGTH, description="An id, a unique prefix of one (4+), or a name."),
+]
+Name = Annotated[
+    str,
+    Meta(
+        min_length=1, max_length=MAX_NAME_LENGTH, description="1 to 256 characters, none of them a control character."
+    ),
+]
+Port = Annotated[int, Meta(ge=1, le=65_535)]
+Cells = Annotated[int, Meta(ge=1, le=65_535, description="Columns or rows (an unsigned short, as in ioctl_tty(2)).")]
+PageSize = Annotated[int, Meta(ge=1, le=MAX_PAGE_SIZE, description="The most entries to answer with.")]
+Environment = Annotated[dict[str, str], Meta(max_length=10_000)]
+Timestamp = Annotated[datetime, Meta(tz=True)]
+Cursor = Annotated[
+    str, Meta(min_length=1, max_length=MAX_NAME_LENGTH, description="`next_cursor` of the page before this one.")
+]
+
+
+def has_control_characters(text: str) -> bool:
+    """Tell whether `text` holds a C0 or C1 control character or DEL (ECMA-48, 5.2 and 5.3)."""
+    return any(ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0 for character in text)
+
+
+def check_environment(environment: dict[str, str] | None) -> None:
+    """Refuse what execve(2) cannot take. Raises: ValueError."""
+    for name, value in (environment or {}).items():
+        if not name or "=" in name or "\0" in name or "\0" in value:
+            raise ValueError("`env` may hold no empty name, no `=` in a name and no NUL")
+
+
+class SessionConfig(Struct, frozen=True, kw_only=True):
+    """What a session runs and where.
+
+    `ssh` needs a host; `local` takes none of host, port and username. `command` is split
+    as a POSIX shell would, without running one. `workspace_id` is where the session
+    belongs now. `cwd` and `env` are for the program; `env` is stored and shown. After a reboot
+    a program is started again if `restart` says so; `reconnect` starts ssh again when it has
+    lost its connection.
+    """
+
+    session_type: SessionType
+    host: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    port: Port | None = None
+    username: Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH)] | None = None
+    workspace_id: Id | None = None
+    command: Annotated[str, Meta(max_length=65_536)] | None = None
+    cwd: Annotated[str, Meta(min_length=1, max_length=4_096)] | None = None
+    env: Environment | None = None
+    restart: bool = False
+    reconnect: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what ssh or execve would misread. Raises: ValueError."""
+        if self.session_type == "ssh" and self.host is None:
+            raise ValueError("`host` is required where `session_type` is `ssh`")
+        if self.session_type == "local":
+            self._refuse_remote_fields()
+        for field in ("host", "username"):
+            _check_ssh_word(field, getattr(self, field))
+        for field in ("command", "cwd"):
+            if "\0" in (getattr(self, field) or ""):
+                raise ValueError(f"`{field}` may not hold a NUL")
+        if self.cwd is not None and not self.cwd.startswith("/"):
+            raise ValueError("`cwd` must be an absolute path")
+        if self.reconnect and self.session_type != "ssh":
+            raise ValueError("`reconnect` is for `session_type` `ssh` only")
+        check_environment(self.env)
+
+    def _refuse_remote_fields(self) -> None:
+        for field in ("host", "port", "username"):
+            if getattr(self, field) is not None:
+                raise ValueError(f"`{field}` is for `session_type` `ssh` only")
+
+
+def _check_ssh_word(field: str, word: str | None) -> None:
+    """A word that begins with `-` would be read as an option by ssh(1)."""
+    if word is None:
+        return
+    if word.startswith("-"):
+        raise ValueError(f"`{field}` may not begin with `-`")
+    if has_control_characters(word) or any(character.isspace() for character in word):
+        raise ValueError(f"`{field}` may not hold spaces or control characters")
+
+
+class SessionConfigInput(SessionConfig, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A `SessionConfig` as a client sends it."""
+
+
+class Session(Struct, frozen=True, kw_only=True):
+    """One terminal: `active` (somebody is at it), `detached` (kept) or `terminated` (ended).
+
+    `archived` is the status of a terminated session that was moved out of the way. `live` says
+    that its program runs in a terminal of orbitd's; `pid`, `clients` and the size, title and
+    folder are then those of now, else the last ones. Sizes are in cells.
+    """
+
+    id: str
+    name: str | None
+    session_type: SessionType
+    created_at: Timestamp
+    last_active: Timestamp
+    status: SessionStatus
+    config: SessionConfig
+    workspace_id: str | None
+    live: bool = False
+    pid: int | None = None
+    exit_code: int | None = None
+    exit_signal: int | None = None
+    cols: int | None = None
+    rows: int | None = None
+    title: str | None = None
+    cwd: str | None = None
+    clients: int = 0
+    last_saved_at: Timestamp | None = None
+
+
+class SnapshotInfo(Struct, frozen=True, kw_only=True):
+    """A saved screen without its bytes; sizes are in bytes.
+
+    `format` is `opaque` for what a client sent and `vt` for what orbitd made itself.
+    `stored_bytes` is what it takes in the database.
+    """
+
+    id: str
+    session_id: str
+    snapshot_at: Timestamp
+    format: SnapshotFormat
+    cols: int | None
+    rows: int | None
+    buffer_bytes: int
+    scrollback_bytes: int
+    stored_bytes: int
+
+
+class Snapshot(SnapshotInfo, frozen=True, kw_only=True):
+    """A saved screen with its bytes."""
+
+    terminal_buffer: bytes
+    scrollback: bytes | None
+
+
+class WorkspaceLayout(Struct, frozen=True, kw_only=True):
+    """How a workspace is laid out. `config` is any JSON, kept to the letter.
+
+    In Python `config` may be given as plain objects; it is held as encoded JSON.
+    """
+
+    layout_type: Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH)]
+    config: msgspec.Raw
+
+    def __post_init__(self) -> None:
+        """Encode plain objects, and copy what would keep a whole request in memory.
+
+        Raises: ValueError if the JSON cannot be read back.
+        """
+        raw: Any = self.config
+        if isinstance(raw, msgspec.Raw):
+            msgspec.json.decode(raw)  # Raw skips over text that a later reader would refuse
+            raw = raw.copy()
+        else:
+            raw = msgspec.Raw(msgspec.json.encode(raw))
+        msgspec.structs.force_setattr(self, "config", raw)
+
+    def __eq__(self, other: object) -> bool:
+        """Layouts are equal when their JSON is, letter by letter."""
+        if not isinstance(other, WorkspaceLayout):
+            return NotImplemented
+        return (self.layout_type, bytes(self.config)) == (other.layout_type, bytes(other.config))
+
+    __hash__ = None  # type: ignore[assignment]  # layouts are values to compare, not keys
+
+
+class WorkspaceLayoutInput(WorkspaceLayout, frozen=True, kw_only=True, forbid_unknown_fields=True, eq=False):
+    """A `WorkspaceLayout` as a client sends it."""
+
+
+class Workspace(Struct, frozen=True, kw_only=True):
+    """A named layout that sessions belong to; `active_session_id` is one of them or null."""
+
+    id: str
+    name: str
+    created_at: Timestamp
+    layout: WorkspaceLayout
+    active_session_id: str | None
+
+
+class SessionPage(Struct, frozen=True, kw_only=True):
+    """Sessions, oldest first; `next_cursor` is null on the last page."""
+
+    sessions: list[Session]
+    next_cursor: str | None
+
+
+class SnapshotPage(Struct, frozen=True, kw_only=True):
+    """Snapshots of one session, newest first; `next_cursor` is null on the last page."""
+
+    snapshots: list[SnapshotInfo]
+    next_cursor: str | None
+
+
+class WorkspacePage(Struct, frozen=True, kw_only=True):
+    """Workspaces, oldest first; `next_cursor` is null on the last page."""
+
+    workspaces: list[Workspace]
+    next_cursor: str | None

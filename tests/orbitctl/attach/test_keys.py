@@ -1,0 +1,125 @@
+"""Keys by name, and the detach key in what is typed."""
+
+from __future__ import annotations
+
+import pytest
+
+from orbitctl.attach.detach_key import DetachKey, KeyFilter
+from orbitctl.attach.keys import key_bytes, parse_key
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        ("C-c", b"\x03"), ("c-C", b"\x03"), ("^c", b"\x03"), ("Ctrl-c", b"\x03"), ("C-\\", b"\x1c"), ("^]", b"\x1d"),
+        ("C-Space", b"\0"), ("C-@", b"\0"), ("C-?", b"\x7f"), ("M-x", b"\x1bx"), ("Alt-x", b"\x1bx"),
+        ("C-M-c", b"\x1b\x03"), ("a", b"a"), ("A", b"A"), ("é", "é".encode()), ("Enter", b"\r"), ("tab", b"\t"),
+        ("Esc", b"\x1b"), ("Space", b" "), ("F1", b"\x1bOP"), ("F12", b"\x1b[24~"), ("PgUp", b"\x1b[5~"),
+        ("Delete", b"\x1b[3~"), ("BSpace", b"\x7f"), ("-", b"-"), ("^", b"^"),
+    ],
+)  # fmt: skip
+def test_keys_have_names(name: str, sent: bytes) -> None:
+    """A key's name, in any of the usual ways of writing, stands for what a terminal sends."""
+    assert key_bytes(name, application=False) == sent
+
+
+@pytest.mark.parametrize(("application", "sent"), [(False, b"\x1b[A"), (True, b"\x1bOA")])
+def test_cursor_keys_depend_on_the_program(application: bool, sent: bytes) -> None:
+    """Arrows are sent as the program has asked for (DECCKM)."""
+    assert key_bytes("Up", application=application) == sent
+
+
+@pytest.mark.parametrize("name", ["", "C-", "nokey", "C-é", "C-enter-", "xx"])
+def test_what_is_no_key_is_refused(name: str) -> None:
+    """A name that no key has is an error that repeats it."""
+    with pytest.raises(ValueError, match="key"):
+        key_bytes(name, application=False)
+
+
+KITTY = [
+    ("C-\\", b"\x1b[92;5u"), ("C-\\", b"\x1b[92;5:1u"), ("C-\\", b"\x1b[92;5:2u"), ("C-\\", b"\x1b[92:124;5u"),
+    ("C-\\", b"\x1b[92;69u"), ("C-\\", b"\x1b[92;197u"), ("C-a", b"\x1b[1092::97;5u"), ("C-a", b"\x1b[97;5;1u"),
+    ("D", b"\x1b[100:68;2u"), ("M-d", b"\x1b[100;3u"), ("d", b"\x1b[100u"), ("C-\\", b"\x1b[27;5;92~"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "token"), KITTY)
+def test_keys_are_known_in_every_encoding(name: str, token: bytes) -> None:
+    """The kitty protocol, with locks, alternates and event types, and modifyOtherKeys name the same keys."""
+    assert parse_key(name).is_sent_as(token)
+
+
+@pytest.mark.parametrize("token", [b"\x1b[92;5:3u", b"\x1b[92;6u", b"\x1b[93;5u", b"\x1b[92u", b"\x1b[27;6;92~", b"\\"])
+def test_other_keys_are_other_keys(token: bytes) -> None:
+    """A release, another modifier and another character are not the key."""
+    assert not parse_key("C-\\").is_sent_as(token)
+
+
+def passed(key: str, *pieces: bytes) -> tuple[bytes, bool]:
+    """Feed pieces; return all that went through, and whether the key was found."""
+    keys = KeyFilter(DetachKey(key))
+    through = b""
+    for piece in pieces:
+        more, found = keys.feed(piece)
+        through += more
+        if found:
+            return through, True
+    return through + keys.flush(), False
+
+
+@pytest.mark.parametrize(
+    ("key", "typed", "through"),
+    [
+        ("C-\\", b"ab\x1ccd", b"ab"),
+        ("C-\\", b"\x1b[92;5u", b""),
+        ("C-\\", b"x\x1b[27;5;92~", b"x"),
+        ("^q", b"ab\x11", b"ab"),
+        ("C-a d", b"x\x01d", b"x"),
+        ("C-a d", b"\x01\x01d", b"\x01"),
+        ("C-a d", b"\x01x\x01d", b"\x01x"),
+        ("C-a d", b"\x1b[97;5u\x1b[97;5:3u\x1b[100u", b""),
+        ("C-a d", b"\x1b[57442;5u\x1b[97;5u\x1b[57442;1:3u\x1b[100;1u", b"\x1b[57442;5u"),
+        ("M-d", b"x\x1bd", b"x"),
+        ("C-p C-q", b"\x10\x11", b""),
+    ],
+)
+def test_the_detach_key_is_found(key: str, typed: bytes, through: bytes) -> None:
+    """What came before the key goes to the program, in one piece and byte by byte the same, unless ESC stands alone."""
+    assert passed(key, typed) == (through, True)
+    bytewise, found = passed(key, *[typed[index : index + 1] for index in range(len(typed))])
+    assert found or key == "M-d"
+    assert bytewise in (through, through + b"\x1b", typed)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [b"plain text \xff\xfe", b"\x1b[A\x1b[1;5C\x1bOP", b"\x1b[<0;10;20M", b"\x1b[200~paste\x1b[201~", b"\x1b", b"\x1b[",
+     b"\x01", b"\x01\x1b[97;5:3u", b"\x1b\x1b[A", b"\x1b[92;5:3u", b"\x1b[?62;22c", b"\x01" * 5,
+     b"\x1b]11;rgb:0/0/0\x1b\\"],
+)  # fmt: skip
+def test_everything_else_passes_unchanged(typed: bytes) -> None:
+    """Keys, reports and pastes reach the program as they were sent, however they are cut."""
+    for cut in range(len(typed) + 1):
+        assert passed("C-a d", typed[:cut], typed[cut:]) == (typed, False)
+
+
+def test_escape_is_never_held_back() -> None:
+    """A lone Escape goes to the program at once; the beginning of a sequence waits for a moment."""
+    keys = KeyFilter(DetachKey("C-\\"))
+    assert keys.feed(b"\x1b") == (b"\x1b", False)
+    assert not keys.is_waiting
+    assert keys.feed(b"\x1b[92") == (b"", False)
+    assert keys.is_waiting
+    assert keys.flush() == b"\x1b[92"
+
+
+def test_none_turns_it_off() -> None:
+    """Without a detach key every byte passes."""
+    assert passed("none", b"\x1c\x1b[92;5u") == (b"\x1c\x1b[92;5u", False)
+
+
+@pytest.mark.parametrize("text", ["", "  ", "d", "d C-a", "C-[", "Esc d", "C-nokey", "Space"])
+def test_keys_that_are_needed_are_no_detach_keys(text: str) -> None:
+    """A sequence that begins with a letter or with Escape, and what is no key, is refused."""
+    with pytest.raises(ValueError, match="key"):
+        DetachKey(text)

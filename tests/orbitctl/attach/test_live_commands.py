@@ -1,0 +1,218 @@
+"""`session send|screen|wait|signal|start`, and the list that shows what runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+from attach_support import Window
+from ctl_support import Orbitctl, Peer, read_line
+from orbit_protocol.errors import OrbitError, ShuttingDown
+from orbit_protocol.jsonrpc import encode_error, encode_result
+from orbitctl.commands.doctor_checks import lingering
+from support import DaemonProcess
+
+CAT = ("session", "run", "--detach", "--name", "web", "--")
+
+
+def shown(ctl: Orbitctl, program: str, wanted: str) -> None:
+    """Attach until the session shows something; what is sent before is not typed into nothing."""
+    with Window(ctl, "session", "attach", program, "--read-only") as window:
+        window.screen_until(wanted)
+
+
+def test_run_detached_prints_the_session(ctl: Orbitctl) -> None:
+    """--detach prints a row, -q the id, and --json the result of the start."""
+    row = ctl.ok(*CAT, "cat").lines[1]
+    assert re.split(" {2,}", row)[1:3] == ["web", "detached"]
+    found = ctl.ok("-q", "session", "run", "-d", "cat").text.strip()
+    assert ctl.ok("session", "show", found, "--json").json["live"] is True
+    assert ctl.ok("--json", "session", "run", "-d", "cat").json["live"] is True
+
+
+def test_options_of_a_new_session_are_kept(ctl: Orbitctl) -> None:
+    """--cwd, --env and --restart go into the session's config; without --cwd, `create` names no folder."""
+    config = ctl.ok("--json", "session", "create", "--cwd", "/", "--env", "A=b=c", "--restart", "cat").json["config"]
+    assert (config["cwd"], config["env"], config["restart"]) == ("/", {"A": "b=c"}, True)
+    assert ctl.ok("--json", "session", "create").json["config"]["cwd"] is None
+    assert ctl("session", "create", "--env", "nothing").code == 2
+    assert ctl("session", "create", "--reconnect").code == 2
+
+
+def test_send_types_text_keys_and_enter(ctl: Orbitctl) -> None:
+    """Text is joined by blanks, keys follow it, Enter comes last."""
+    ctl.ok(*CAT, "cat", "-v")
+    assert ctl.ok("session", "send", "web", "hello", "world", "--key", "C-v", "--key", "Esc", "--enter").text == ""
+    shown(ctl, "web", "hello world^[")
+    ctl.ok("session", "send", "web", "-", stdin="von stdin é\n".encode())
+    shown(ctl, "web", "von stdin")
+    found = ctl.ok("session", "show", "web", "-q").text
+    assert ctl.ok("-q", "session", "send", "web", "x").text == found
+    assert ctl.ok("--json", "session", "send", "web", "x").json == {}
+
+
+def test_cursor_keys_are_sent_as_the_program_wants_them(ctl: Orbitctl) -> None:
+    """Up is ESC [ A, and ESC O A once the program has asked for application keys."""
+    ctl.ok("session", "run", "-d", "--name", "app", "--", "bash", "-c", r"printf '\e[?1happ'; exec cat -v")
+    shown(ctl, "app", "app")
+    ctl.ok("session", "send", "app", "--key", "Up", "--enter")
+    shown(ctl, "app", "^[OA")
+    assert ctl.ok("session", "show", "app", "--json").json["live"] is True
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["send", "web"], "give a TEXT, --key or --enter"),
+        (["send", "web", "--key", "nokey"], "'nokey' is no key"),
+        (["signal", "web", "NOSUCH"], "'NOSUCH' is no signal"),
+        (["screen", "web", "--format", "png"], "Invalid value for '--format'"),
+    ],
+)
+def test_what_is_typed_wrong_is_a_usage_error(ctl: Orbitctl, words: list[str], said: str) -> None:
+    """The message names what is wrong, with exit code 2."""
+    ended = ctl("session", *words)
+    assert ended.code == 2
+    assert said in ended.err
+
+
+def test_the_screen_comes_in_three_formats(ctl: Orbitctl) -> None:
+    """Text without styles, VT bytes with them, HTML; and --json is the result."""
+    ctl.ok(*CAT, "sh", "-c", r"printf '\033[31mred\033[m\n'; read x")
+    shown(ctl, "web", "red")
+    assert ctl.ok("session", "screen", "web").lines[0] == "red"
+    vt = ctl.ok("session", "screen", "web", "--format", "vt").out
+    assert re.search(rb"\x1b\[[0-9;]*31mred", vt)
+    assert "<" in ctl.ok("session", "screen", "web", "--format", "html").text
+    assert ctl.ok("session", "screen", "web", "--json").json["cols"] == 80
+
+
+def test_scrollback_comes_before_the_screen(ctl: Orbitctl) -> None:
+    """--scrollback prints the whole history, in order."""
+    ctl.ok(*CAT, "sh", "-c", "seq 1 100; read x")
+    shown(ctl, "web", "100")
+    numbers = [line for line in ctl.ok("session", "screen", "web", "--scrollback").lines if line]
+    assert numbers == [str(number) for number in range(1, 101)]
+    assert "1" not in ctl.ok("session", "screen", "web").lines
+
+
+def test_wait_prints_how_it_ended(ctl: Orbitctl) -> None:
+    """Wait returns when the program has ended, with 0 and the way of its end; also afterwards."""
+    ctl.ok(*CAT, "sh", "-c", "read x; exit 9")
+    assert ctl("session", "wait", "web", "--timeout", "0.1").code == 6
+    ctl.ok("session", "send", "web", "--enter")
+    assert ctl.ok("session", "wait", "web").text == "exit 9\n"
+    assert ctl.ok("session", "wait", "web", "--json").json == {"exit_code": 9, "exit_signal": None}
+
+
+def test_signals_reach_the_program(ctl: Orbitctl) -> None:
+    """A signal by either of its names ends a program that does not catch it."""
+    ctl.ok(*CAT, "cat")
+    ctl.ok("session", "signal", "web", "int")
+    assert ctl.ok("session", "wait", "web").text == "signal SIGINT\n"
+    ctl.ok("session", "start", "web")
+    ctl.ok("session", "signal", "web", "SIGTERM")
+    assert ctl.ok("session", "wait", "web").text == "signal SIGTERM\n"
+    assert ctl("session", "signal", "web", "TERM").code == 5
+
+
+def test_the_list_shows_what_runs(ctl: Orbitctl) -> None:
+    """On a terminal, columns without anything in them are left out; live ones come with the first program."""
+    ctl.ok("session", "create", "--name", "hosted")
+    assert "LIVE" not in ctl.on_terminal("session", "list").text
+    ctl.ok(*CAT, "cat")
+    text = re.sub(r"\x1b\[[0-9;]*m", "", ctl.on_terminal("session", "list").text)
+    assert re.search(r"ID +NAME +STATUS +TYPE +LIVE +SIZE +CLIENTS +IDLE +SAVED? *COMMAND|LIVE +SIZE +CLIENTS", text)
+    assert re.search(r"web +detached +local +live +80x24 +0", text) or re.search(r"web .*live +200x\d+ +0", text)
+
+
+def test_show_tells_of_the_program(ctl: Orbitctl) -> None:
+    """`show` has pid, size and folder of what runs, and the exit of what has ended."""
+    ctl.ok(*CAT, "sh", "-c", "read x; exit 2")
+    assert re.search(r"program: +runs, pid \d+", ctl.ok("session", "show", "web").text)
+    ctl.ok("session", "send", "web", "--enter")
+    ctl.ok("session", "wait", "web")
+    assert re.search(r"ended: +exit 2", ctl.ok("session", "show", "web").text)
+
+
+def test_watch_shows_changes_and_gives_the_terminal_back(ctl: Orbitctl) -> None:
+    """--watch draws the table in place, anew when something changes, and leaves with q."""
+    ctl.ok("session", "create", "--name", "first")
+    with Window(ctl, "session", "list", "--watch", size=(120, 20)) as window:
+        window.screen_until("first")
+        assert window.emulator.alternate
+        ctl.ok("session", "create", "--name", "second")
+        window.screen_until("second")
+        window.type("q")
+        assert window.end() == 0
+        assert not window.emulator.alternate
+        assert window.settings() == window.before
+    assert ctl("session", "list", "--watch").code == 2
+
+
+def test_watch_ends_with_ctrl_c_and_outlives_the_daemon(ctl: Orbitctl) -> None:
+    """A daemon that has gone is told in the table's place; Ctrl-C is a way out like q."""
+    with Window(ctl, "session", "list", "--watch", size=(120, 20)) as window:
+        window.screen_until("no sessions")
+        ctl.ok("daemon", "stop")
+        window.screen_until("no daemon is running")
+        ctl.ok("session", "create", "--name", "again")
+        window.screen_until("again")
+        window.type(b"\x03")
+        assert window.end() == 0
+        assert window.settings() == window.before
+
+
+def test_stop_all_ends_the_programs_too(ctl: Orbitctl, stopped_daemon: DaemonProcess) -> None:
+    """`daemon stop` leaves programs running, and with --all none is left, also where no daemon runs any more."""
+    pids = [ctl.ok("--json", "session", "run", "-d", "cat").json["pid"] for _ in range(3)]
+    ctl.ok("daemon", "stop")
+    assert all(Path(f"/proc/{pid}").exists() for pid in pids)
+    stopped = ctl.ok("daemon", "stop", "--all", "--json").json
+    assert stopped["ended"] == 3
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert ctl.ok("daemon", "stop", "--all").err == "orbitd is not running\n"
+    assert {one["status"] for one in ctl.ok("session", "list", "--status", "all", "--json").json["sessions"]} == {
+        "terminated"
+    }
+
+
+def test_doctor_looks_at_live_sessions(ctl: Orbitctl) -> None:
+    """Doctor says whether programs can be run; lingering matters under systemd only."""
+    checks = {one["check"]: one["state"] for one in ctl.ok("doctor", "--json").json["checks"]}
+    assert checks["live sessions"] == "ok"
+    assert "lingering" not in checks
+
+
+def test_lingering_is_a_file_of_logind(home: Path) -> None:
+    """Without lingering the remedy is named; with it all is well."""
+    assert lingering("ada", str(home)).remedy == "loginctl enable-linger"
+    (home / "ada").touch()
+    assert lingering("ada", str(home)).state == "ok"
+
+
+@pytest.mark.parametrize("goodbye", [None, ShuttingDown("The daemon is shutting down")])
+def test_wait_outlives_the_daemon(ctl: Orbitctl, home: Path, goodbye: OrbitError | None) -> None:
+    """A wait goes on with the next daemon when the one that it asked goes away, with a word or without."""
+    session = ctl.ok("--json", "session", "create", "--name", "web").json
+    asked: list[str] = []
+
+    def talk(connection: socket.socket) -> None:
+        while line := read_line(connection):
+            request = json.loads(line)
+            asked.append(request["method"])
+            results = {"session.find": session, "session.wait": {"exit_code": 5, "exit_signal": None}}
+            if asked.count("session.wait") == 1 and request["method"] == "session.wait":
+                if goodbye is not None:
+                    connection.sendall(encode_error(request["id"], goodbye) + b"\n")
+                return
+            connection.sendall(encode_result(request["id"], results[request["method"]]) + b"\n")
+
+    peer = Peer(home / "peer", talk)
+    assert ctl.ok("--socket", str(home / "peer"), "session", "wait", "web").text == "exit 5\n"
+    assert asked == ["session.find", "session.wait", "session.wait"]
+    peer.close()

@@ -1,0 +1,248 @@
+"""Dispatch: every example of the JSON-RPC 2.0 specification's section 7, and what it leaves open."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from orbit_protocol.errors import SessionNotFound
+from orbit_protocol.methods import METHODS, Method
+from orbitd.rpc.dispatch import MAX_BATCH, Dispatcher, Handlers
+
+
+class ByName(msgspec.Struct, forbid_unknown_fields=True):
+    minuend: int
+    subtrahend: int
+
+
+async def subtract(_: None, q: ByName | tuple[int, int]) -> int:
+    return q.minuend - q.subtrahend if isinstance(q, ByName) else q[0] - q[1]
+
+
+async def add_up(_: None, q: list[int]) -> int:
+    return sum(q)
+
+
+async def get_data(_: None, __: Any) -> list[Any]:
+    return ["hello", 5]
+
+
+async def notify(_: None, __: Any) -> None:
+    return None
+
+
+async def fail(_: None, __: Any) -> None:
+    raise RuntimeError("the secret of the daemon")
+
+
+async def miss(_: None, __: Any) -> None:
+    raise SessionNotFound("No session has the id 'x'")
+
+
+TABLE: dict[str, tuple[Any, Any]] = {
+    "subtract": (ByName | tuple[int, int], subtract),
+    "sum": (list[int], add_up),
+    "get_data": (Any, get_data),
+    "update": (Any, notify),
+    "notify_hello": (Any, notify),
+    "notify_sum": (Any, notify),
+    "fail": (Any, fail),
+    "miss": (Any, miss),
+}
+
+
+@pytest.fixture(scope="module")
+def dispatcher() -> Dispatcher[None]:
+    handlers: Handlers[None] = Handlers()
+    methods = {name: Method(name, params, Any, "An example.") for name, (params, _) in TABLE.items()}
+    for name, (_, handler) in TABLE.items():
+        handlers.add(methods[name], handler)
+    return Dispatcher(handlers, methods)
+
+
+def ask(dispatcher: Dispatcher[None], line: str | bytes) -> Any:
+    answer = dispatcher.dispatch(line if isinstance(line, bytes) else line.encode(), None)
+    if answer is not None and not isinstance(answer, bytes):
+        answer = asyncio.run(answer)
+    return None if answer is None else json.loads(answer)
+
+
+def without_data(response: Any) -> Any:
+    """The specification leaves `message` and `data` to us, so only codes are compared."""
+    if isinstance(response, list):
+        return [without_data(one) for one in response]
+    if response is not None and "error" in response:
+        return {**response, "error": response["error"]["code"]}
+    return response
+
+
+def error(code: int, request_id: Any = None) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "error": code, "id": request_id}
+
+
+def result(value: Any, request_id: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "result": value, "id": request_id}
+
+
+SECTION_7: list[tuple[str, str, Any]] = [
+    ("positional 1", '{"jsonrpc": "2.0", "method": "subtract", "params": [42, 23], "id": 1}', result(19, 1)),
+    ("positional 2", '{"jsonrpc": "2.0", "method": "subtract", "params": [23, 42], "id": 2}', result(-19, 2)),
+    (
+        "named 1",
+        '{"jsonrpc": "2.0", "method": "subtract", "params": {"subtrahend": 23, "minuend": 42}, "id": 3}',
+        result(19, 3),
+    ),
+    (
+        "named 2",
+        '{"jsonrpc": "2.0", "method": "subtract", "params": {"minuend": 42, "subtrahend": 23}, "id": 4}',
+        result(19, 4),
+    ),
+    ("notification 1", '{"jsonrpc": "2.0", "method": "update", "params": [1,2,3,4,5]}', None),
+    ("notification 2", '{"jsonrpc": "2.0", "method": "foobar"}', None),
+    ("no such method", '{"jsonrpc": "2.0", "method": "foobar", "id": "1"}', error(-32601, "1")),
+    ("invalid JSON", '{"jsonrpc": "2.0", "method": "foobar, "params": "bar", "baz]', error(-32700)),
+    ("invalid request", '{"jsonrpc": "2.0", "method": 1, "params": "bar"}', error(-32600)),
+    (
+        "batch, invalid JSON",
+        '[{"jsonrpc": "2.0", "method": "sum", "params": [1,2,4], "id": "1"},{"jsonrpc": "2.0", "method"]',
+        error(-32700),
+    ),
+    ("empty batch", "[]", error(-32600)),
+    ("invalid batch of one", "[1]", [error(-32600)]),
+    ("invalid batch", "[1,2,3]", [error(-32600), error(-32600), error(-32600)]),
+    (
+        "batch",
+        """[
+        {"jsonrpc": "2.0", "method": "sum", "params": [1,2,4], "id": "1"},
+        {"jsonrpc": "2.0", "method": "notify_hello", "params": [7]},
+        {"jsonrpc": "2.0", "method": "subtract", "params": [42,23], "id": "2"},
+        {"foo": "boo"},
+        {"jsonrpc": "2.0", "method": "foo.get", "params": {"name": "myself"}, "id": "5"},
+        {"jsonrpc": "2.0", "method": "get_data", "id": "9"}
+    ]""",
+        [result(7, "1"), result(19, "2"), error(-32600), error(-32601, "5"), result(["hello", 5], "9")],
+    ),
+    (
+        "batch of notifications",
+        '[{"jsonrpc": "2.0", "method": "notify_sum", "params": [1,2,4]},'
+        '{"jsonrpc": "2.0", "method": "notify_hello", "params": [7]}]',
+        None,
+    ),
+]
+
+
+@pytest.mark.parametrize(("line", "expected"), [case[1:] for case in SECTION_7], ids=[case[0] for case in SECTION_7])
+def test_section_7(dispatcher: Dispatcher[None], line: str, expected: Any) -> None:
+    """Each example of the specification is answered as it is printed there."""
+    assert without_data(ask(dispatcher, line)) == expected
+
+
+OPEN_CASES: list[tuple[str, str | bytes, Any]] = [
+    ("params null", '{"jsonrpc": "2.0", "method": "get_data", "params": null, "id": 1}', error(-32600, 1)),
+    ("params a string", '{"jsonrpc": "2.0", "method": "get_data", "params": "a", "id": 1}', error(-32600, 1)),
+    ("extra members", '{"jsonrpc": "2.0", "method": "get_data", "id": 1, "trace": {}}', result(["hello", 5], 1)),
+    ("id null", '{"jsonrpc": "2.0", "method": "get_data", "id": null}', result(["hello", 5], None)),
+    ("id a fraction", '{"jsonrpc": "2.0", "method": "get_data", "id": 1.5}', result(["hello", 5], 1.5)),
+    (
+        "id of 30 digits",
+        '{"jsonrpc": "2.0", "method": "get_data", "id": 123456789012345678901234567890}',
+        result(["hello", 5], 123456789012345678901234567890),
+    ),
+    ("id true", '{"jsonrpc": "2.0", "method": "get_data", "id": true}', error(-32600)),
+    ("id an object", '{"jsonrpc": "2.0", "method": "get_data", "id": {}}', error(-32600)),
+    ("version 1.0", '{"jsonrpc": "1.0", "method": "get_data", "id": 7}', error(-32600, 7)),
+    ("no version", '{"method": "get_data", "id": 7}', error(-32600, 7)),
+    ("no method", '{"jsonrpc": "2.0", "id": 7}', error(-32600, 7)),
+    ("method a number", '{"jsonrpc": "2.0", "method": 1, "id": 7}', error(-32600, 7)),
+    ("a number", "1", error(-32600)),
+    ("a string", '"get_data"', error(-32600)),
+    ("null", "null", error(-32600)),
+    ("an id beyond floats", '{"jsonrpc": "2.0", "method": "get_data", "id": 1e400}', error(-32600)),
+    ("a NUL", b"\x00", error(-32700)),
+    ("a NUL in a string", b'{"jsonrpc": "2.0", "method": "a\x00", "id": 1}', error(-32700)),
+    ("invalid UTF-8", b'{"jsonrpc": "2.0", "method": "\xff", "id": 1}', error(-32700, 1)),
+    ("a lone surrogate", '{"jsonrpc": "2.0", "method": "\\ud800", "id": 1}', error(-32700)),
+    ("a byte order mark", b'\xef\xbb\xbf{"jsonrpc": "2.0", "method": "get_data", "id": 1}', error(-32700)),
+    ("nested lists", b"[" * 100_000, error(-32700)),
+    ("nested objects", b'{"a":' * 100_000, error(-32700)),
+    ("two objects", '{"jsonrpc": "2.0", "method": "get_data", "id": 1}{}', error(-32700)),
+    ("NaN", '{"jsonrpc": "2.0", "method": "sum", "params": [NaN], "id": 1}', error(-32700)),
+    ("wrong params", '{"jsonrpc": "2.0", "method": "subtract", "params": {"minuend": 1}, "id": 1}', error(-32602, 1)),
+    ("unknown param", '{"jsonrpc": "2.0", "method": "subtract", "params": {"x": 1}, "id": 1}', error(-32602, 1)),
+    ("a failing notification", '{"jsonrpc": "2.0", "method": "fail"}', None),
+    ("a notification with wrong params", '{"jsonrpc": "2.0", "method": "subtract", "params": {}}', None),
+]
+
+
+@pytest.mark.parametrize(("line", "expected"), [case[1:] for case in OPEN_CASES], ids=[case[0] for case in OPEN_CASES])
+def test_what_the_specification_leaves_open(dispatcher: Dispatcher[None], line: str | bytes, expected: Any) -> None:
+    """Garbage is answered with the right code, and with its id where one can be read."""
+    assert without_data(ask(dispatcher, line)) == expected
+
+
+def test_an_error_carries_kind_hint_and_retryable(dispatcher: Dispatcher[None]) -> None:
+    """A handler's OrbitError is answered with its code, message, kind, hint and whether to try again."""
+    answer = ask(dispatcher, '{"jsonrpc": "2.0", "method": "miss", "id": 1}')
+    assert answer["error"] == {
+        "code": 1000,
+        "message": "No session has the id 'x'",
+        "data": {
+            "kind": "session_not_found",
+            "hint": "session.list shows the sessions there are.",
+            "retryable": False,
+        },
+    }
+
+
+@pytest.mark.parametrize("line", [case[1] for case in OPEN_CASES + SECTION_7])
+def test_every_error_has_data(dispatcher: Dispatcher[None], line: str | bytes) -> None:
+    """Whoever makes an error, the library or a handler, it has our three members."""
+    answer = ask(dispatcher, line)
+    answers = answer if isinstance(answer, list) else [answer]
+    errors = [one["error"] for one in answers if one and "error" in one]
+    assert all({"kind", "hint", "retryable"} <= set(one["data"]) for one in errors)
+
+
+def test_an_unexpected_exception_is_not_told(dispatcher: Dispatcher[None], caplog: pytest.LogCaptureFixture) -> None:
+    """An exception's text stays inside; answer and log share a reference."""
+    answer = ask(dispatcher, '{"jsonrpc": "2.0", "method": "fail", "id": 1}')
+    assert answer["error"]["code"] == -32603
+    assert "secret" not in json.dumps(answer) + caplog.text
+    reference = answer["error"]["data"]["reference"]
+    assert [record.fields["reference"] for record in caplog.records] == [reference]  # type: ignore[attr-defined]
+
+
+def test_a_batch_has_a_limit(dispatcher: Dispatcher[None]) -> None:
+    """A hundred requests are answered in their order, one more is refused as a whole."""
+    one = '{{"jsonrpc": "2.0", "method": "sum", "params": [{0}], "id": {0}}}'
+    full = ask(dispatcher, "[" + ",".join(one.format(i) for i in range(MAX_BATCH)) + "]")
+    assert full == [result(i, i) for i in range(MAX_BATCH)]
+    over = ask(dispatcher, "[" + ",".join(one.format(i) for i in range(MAX_BATCH + 1)) + "]")
+    assert without_data(over) == error(-32600)
+
+
+def test_a_batch_runs_in_order() -> None:
+    """A later item begins when the one before it has ended."""
+    seen: list[str] = []
+
+    async def slow(_: None, q: dict[str, str]) -> None:
+        seen.append("begin " + q["name"])
+        await asyncio.get_running_loop().run_in_executor(None, int)
+        seen.append("end " + q["name"])
+
+    handlers: Handlers[None] = Handlers()
+    method: Method[Any, Any] = Method("slow", dict[str, str], None, "Slow.")
+    handlers.add(method, slow)
+    item = '{"jsonrpc": "2.0", "method": "slow", "params": {"name": "%s"}, "id": 1}'
+    ask(Dispatcher(handlers, {"slow": method}), "[" + item % "a" + "," + item % "b" + "]")
+    assert seen == ["begin a", "end a", "begin b", "end b"]
+
+
+def test_a_method_without_a_handler_stops_the_start() -> None:
+    """A table and handlers that differ are an error that names the method."""
+    with pytest.raises(LookupError, match=r"daemon\.ping"):
+        Dispatcher(Handlers[None](), {"daemon.ping": METHODS["daemon.ping"]})

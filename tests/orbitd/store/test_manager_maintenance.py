@@ -1,0 +1,356 @@
+"""The whole store through the manager: auto-save, cleanup, archive, vacuum, check, backup, statistics."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from orbit_protocol.errors import InvalidParams, SessionNotFound, SnapshotNotFound
+from orbit_protocol.types import SessionConfig
+from orbitd.manager import SessionManager
+from store_support import GRID, LOCAL, files, mode, names, rows, size
+
+NOISE = random.Random(3).randbytes(50_000)
+
+
+async def test_touch_is_in_memory_until_auto_save(path: Path, manager: SessionManager) -> None:
+    """A touch shows at once everywhere, writes nothing, and is on disk after the next auto-save."""
+    session = await manager.create_session(LOCAL, name="x")
+    before = files(path.parent)
+    touched = await manager.touch_session(session.id)
+    assert touched.last_active > session.last_active
+    assert await manager.get_session(session.id) == touched
+    assert (await manager.list_sessions()).sessions == [touched]
+    assert (await manager.list_sessions(status=["active", "terminated"])).sessions == [touched]
+    assert await manager.find_session(session.id[:8]) == touched
+    assert files(path.parent) == before
+    assert await manager.auto_save_sessions() == 1
+    written = touched.last_active.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    assert rows(path, "SELECT last_active FROM sessions") == [(written,)]
+
+
+async def test_auto_save_counts_what_changed(manager: SessionManager) -> None:
+    """Each touched session is written once, however often it was touched; with nothing to write, nothing is."""
+    sessions = [await manager.create_session(LOCAL) for _ in range(3)]
+    for session in (*sessions[:2], *sessions[:2]):
+        await manager.touch_session(session.id)
+    assert await manager.auto_save_sessions() == 2
+    assert await manager.auto_save_sessions() == 0
+
+
+async def test_touch_survives_other_changes(manager: SessionManager) -> None:
+    """A change of something else does not take a touch back, in its answer neither."""
+    session = await manager.create_session(LOCAL)
+    touched = await manager.touch_session(session.id)
+    renamed = await manager.rename_session(session.id, "new")
+    assert renamed.last_active == touched.last_active
+    assert (await manager.get_session(session.id)).last_active == touched.last_active
+    assert await manager.auto_save_sessions() == 1
+
+
+async def test_later_change_makes_a_touch_needless(manager: SessionManager) -> None:
+    """A touch before a change of status, or of a session that is deleted, needs no auto-save."""
+    kept, deleted = [await manager.create_session(LOCAL) for _ in range(2)]
+    for session in (kept, deleted):
+        await manager.touch_session(session.id)
+    await manager.detach_session(kept.id)
+    await manager.delete_session(deleted.id)
+    assert await manager.auto_save_sessions() == 0
+
+
+async def test_touch_of_the_terminated(path: Path, manager: SessionManager) -> None:
+    """A session that is not in memory is touched on disk at once."""
+    session = await manager.create_session(LOCAL)
+    ended = await manager.terminate_session(session.id)
+    touched = await manager.touch_session(session.id)
+    assert touched.last_active > ended.last_active
+    assert await manager.get_session(session.id) == touched
+    assert await manager.auto_save_sessions() == 0
+
+
+async def test_close_saves(path: Path, manager: SessionManager) -> None:
+    """Closing writes what is in memory only."""
+    session = await manager.create_session(LOCAL)
+    touched = await manager.touch_session(session.id)
+    await manager.close()
+    async with SessionManager.open(str(path)) as again:
+        assert await again.get_session(session.id) == touched
+        assert (await again.get_stats()).last_auto_save_at is not None
+
+
+async def test_nothing_is_written_while_nothing_changes(path: Path, manager: SessionManager) -> None:
+    """Reads and upkeep without anything to do leave every file as it is, byte for byte."""
+    session = await manager.create_session(LOCAL, name="x")
+    info = await manager.save_snapshot(session.id, NOISE)
+    workspace = await manager.create_workspace("w", GRID)
+    await manager.get_stats()
+    before = files(path.parent)
+    for _ in range(3):
+        await manager.auto_save_sessions()
+        await manager.cleanup_old_snapshots(10)
+        await manager.archive_sessions(datetime.now(UTC))
+        await manager.vacuum()
+        await manager.vacuum_step()
+        await manager.check()
+        await manager.get_stats()
+        await manager.probe()
+        await manager.get_snapshot(info.id)
+        await manager.list_sessions(status=["terminated", "archived"])
+        await manager.find_session("x")
+        await manager.get_workspace(workspace.id)
+    assert files(path.parent) == before
+
+
+async def test_cleanup_keeps_the_newest(manager: SessionManager) -> None:
+    """Each session keeps its newest snapshots, which read back; one with fewer keeps all."""
+    many, few = [await manager.create_session(LOCAL) for _ in range(2)]
+    infos = [await manager.save_snapshot(many.id, NOISE[: 1000 + number]) for number in range(40)]
+    await manager.save_snapshot(few.id, b"only")
+    assert await manager.cleanup_old_snapshots(5) == 35
+    left = (await manager.list_snapshots(many.id)).snapshots
+    assert [info.id for info in left] == [info.id for info in reversed(infos[-5:])]
+    for number in range(35, 40):
+        assert (await manager.get_snapshot(infos[number].id)).terminal_buffer == NOISE[: 1000 + number]
+    assert len((await manager.list_snapshots(few.id)).snapshots) == 1
+    assert await manager.cleanup_old_snapshots(5) == 0
+    with pytest.raises(InvalidParams):
+        await manager.cleanup_old_snapshots(0)
+
+
+async def test_archive_moves_old_terminated_sessions(path: Path, manager: SessionManager) -> None:
+    """Sessions that ended before the moment leave the hot tables with their snapshots, and no others do."""
+    old, young, alive = [await manager.create_session(LOCAL, name=name) for name in ("old", "young", "alive")]
+    info = await manager.save_snapshot(old.id, b"screen")
+    await manager.terminate_session(old.id)
+    moment = datetime.now(UTC)
+    await manager.terminate_session(young.id)
+    assert await manager.archive_sessions(moment) == 1
+    assert rows(path, "SELECT name FROM sessions ORDER BY seq") == [("young",), ("alive",)]
+    assert rows(path, "SELECT count(*) FROM session_snapshots") == [(0,)]
+    archived = await manager.get_session(old.id)
+    assert (archived.status, archived.name) == ("archived", "old")
+    assert await manager.find_session(old.id[:8]) == archived
+    assert await manager.find_session("old") == archived
+    assert (await manager.list_sessions(status=["archived"])).sessions == [archived]
+    page = await manager.list_sessions(status=["archived", "active", "terminated"])
+    assert [session.name for session in page.sessions] == ["old", "young", "alive"]
+    with pytest.raises(SnapshotNotFound):
+        await manager.get_snapshot(info.id)
+    assert alive.id in {session.id for session in await manager.list_active_sessions()}
+
+
+async def test_archived_sessions_cannot_be_changed(manager: SessionManager) -> None:
+    """Every change of an archived session is 1000 with the way out as its hint."""
+    session = await manager.create_session(LOCAL)
+    await manager.terminate_session(session.id)
+    await manager.archive_sessions(datetime.now(UTC))
+    calls = (
+        manager.update_session_status(session.id, "active"),
+        manager.rename_session(session.id, "x"),
+        manager.move_session(session.id, None),
+        manager.touch_session(session.id),
+        manager.delete_session(session.id),
+        manager.save_snapshot(session.id, b""),
+        manager.load_latest_snapshot(session.id),
+        manager.list_snapshots(session.id),
+    )
+    for call in calls:
+        with pytest.raises(SessionNotFound) as caught:
+            await call
+        assert "session.restore_archived" in caught.value.hint
+
+
+async def test_restored_from_the_archive(manager: SessionManager) -> None:
+    """A restored session is terminated, in its old place, and its snapshots read back and go on."""
+    first = await manager.create_session(LOCAL, name="first")
+    infos = [await manager.save_snapshot(first.id, NOISE[: 2000 + number]) for number in range(5)]
+    await manager.create_session(LOCAL, name="second")
+    ended = await manager.terminate_session(first.id)
+    await manager.archive_sessions(datetime.now(UTC))
+    assert await manager.restore_archived_session(first.id) == ended
+    assert (await manager.list_sessions(status=["archived"])).sessions == []
+    page = await manager.list_sessions(status=["active", "terminated"])
+    assert [session.name for session in page.sessions] == ["first", "second"]
+    for number, info in enumerate(infos):
+        assert (await manager.get_snapshot(info.id)).terminal_buffer == NOISE[: 2000 + number]
+    await manager.save_snapshot(first.id, b"new")
+    assert (await manager.list_snapshots(first.id)).snapshots[0].buffer_bytes == 3
+    assert (await manager.check()).ok
+    with pytest.raises(SessionNotFound):
+        await manager.restore_archived_session(first.id)
+
+
+async def test_restored_without_its_workspace(manager: SessionManager) -> None:
+    """A session whose workspace was deleted while it was archived comes back without one."""
+    workspace = await manager.create_workspace("w", GRID)
+    session = await manager.create_session(SessionConfig(session_type="local", workspace_id=workspace.id))
+    await manager.set_active_session(workspace.id, session.id)
+    await manager.terminate_session(session.id)
+    await manager.archive_sessions(datetime.now(UTC))
+    assert (await manager.get_workspace(workspace.id)).active_session_id is None
+    await manager.delete_workspace(workspace.id)
+    restored = await manager.restore_archived_session(session.id)
+    assert (restored.workspace_id, restored.config.workspace_id) == (None, None)
+
+
+async def test_many_are_archived_in_pieces(manager: SessionManager) -> None:
+    """More sessions than one piece of work moves are all archived."""
+    sessions = await asyncio.gather(*(manager.create_session(LOCAL) for _ in range(120)))
+    await asyncio.gather(*(manager.terminate_session(session.id) for session in sessions))
+    assert await manager.archive_sessions(datetime.now(UTC)) == 120
+    stats = await manager.get_stats()
+    assert (stats.total_sessions, stats.terminated_sessions, stats.archived_sessions) == (120, 0, 120)
+
+
+@pytest.mark.parametrize("text", ["2026-01-01T00:00:00", "0001-01-01T00:00:00+14:00"], ids=["naive", "before time"])
+async def test_moments_that_are_none(manager: SessionManager, text: str) -> None:
+    """A moment without a time zone, or that UTC has no year for, is refused."""
+    with pytest.raises(InvalidParams):
+        await manager.archive_sessions(datetime.fromisoformat(text))
+
+
+async def test_vacuum(path: Path, manager: SessionManager) -> None:
+    """What deletions left free goes back to the file system: the file is that much smaller."""
+    session = await manager.create_session(LOCAL)
+    for number in range(40):
+        await manager.save_snapshot(session.id, random.Random(number).randbytes(50_000))
+    await manager.delete_session(session.id)
+    before = await manager.get_stats()
+    freed = await manager.vacuum()
+    after = await manager.get_stats()
+    assert freed > 1_900_000
+    assert before.database_bytes - after.database_bytes == freed
+    assert size(path) == after.database_bytes
+    assert await manager.vacuum() == 0
+
+
+async def test_vacuum_step_leaves_a_reserve(manager: SessionManager) -> None:
+    """The step for idle times frees what is beyond a reserve, then nothing more."""
+    session = await manager.create_session(LOCAL)
+    for number in range(60):
+        await manager.save_snapshot(session.id, random.Random(number).randbytes(50_000))
+    await manager.delete_session(session.id)
+    freed = 0
+    while step := await manager.vacuum_step():
+        freed += step
+    assert freed > 1_000_000
+    assert 900_000 < await manager.vacuum() <= 256 * 4096
+
+
+async def test_stats(manager: SessionManager) -> None:
+    """Every number is what was made."""
+    workspace = await manager.create_workspace("w", GRID)
+    sessions = [await manager.create_session(LOCAL) for _ in range(7)]
+    for session in sessions[:2]:
+        await manager.detach_session(session.id)
+    for session in sessions[4:]:
+        await manager.terminate_session(session.id)
+    await manager.save_snapshot(sessions[0].id, b"x" * 100, b"y" * 50)
+    info = await manager.save_snapshot(sessions[6].id, b"z" * 30)
+    await manager.archive_sessions(info.snapshot_at)
+    stats = await manager.get_stats()
+    assert stats.total_sessions == 7
+    assert (stats.active_sessions, stats.detached_sessions) == (2, 2)
+    assert (stats.terminated_sessions, stats.archived_sessions) == (1, 2)
+    assert stats.total_workspaces == 1
+    assert (stats.total_snapshots, stats.snapshot_raw_bytes) == (2, 180)
+    assert 0 < stats.snapshot_stored_bytes < 180
+    assert stats.database_bytes > 50_000
+    assert stats.last_auto_save_at is None
+    await manager.auto_save_sessions()
+    assert (await manager.get_stats()).last_auto_save_at is not None
+    assert workspace.active_session_id is None
+
+
+async def test_check_finds_dangling_rows(path: Path, manager: SessionManager) -> None:
+    """A reference to what is not there is reported; a sound store is ok."""
+    assert (await manager.check()).ok
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:  # which keeps no foreign keys
+        other.execute(
+            "INSERT INTO workspaces (id, name, created_at, layout, active_session_id) VALUES ('i', 'n', '', '', 'gone')"
+        )
+    report = await manager.check()
+    assert not report.ok
+    assert report.foreign_keys == ["row 1 of workspaces refers to a row of sessions that is not there"]
+
+
+async def test_backup(tmp_path: Path, path: Path, manager: SessionManager) -> None:
+    """A backup is one private file, complete without a WAL, and opens as a store."""
+    session = await manager.create_session(LOCAL, name="kept")
+    await manager.save_snapshot(session.id, NOISE)
+    target = tmp_path / "copy.db"
+    old = os.umask(0)
+    try:
+        result = await manager.backup(str(target))
+    finally:
+        os.umask(old)
+    assert (result.path, result.bytes) == (str(target), size(target))
+    assert mode(target) == 0o600
+    assert names(tmp_path) == ["copy.db", "orbit"]
+    async with SessionManager.open(str(target)) as copy:
+        assert (await copy.find_session("kept")).id == session.id
+        assert (await copy.check()).ok
+
+
+async def test_backup_replaces(tmp_path: Path, manager: SessionManager) -> None:
+    """A file that is there already is replaced by the new backup."""
+    target = tmp_path / "copy.db"
+    target.write_text("old")
+    await manager.create_session(LOCAL, name="x")
+    await manager.backup(str(target))
+    assert rows(target, "SELECT name FROM sessions") == [("x",)]
+
+
+async def test_backup_is_of_one_moment(tmp_path: Path, manager: SessionManager) -> None:
+    """Backups made while sessions are created and deleted in pairs never show half a pair."""
+    target = tmp_path / "copy.db"
+    done = asyncio.Event()
+
+    async def churn() -> None:
+        number = 0
+        while not done.is_set():
+            workspace = await manager.create_workspace(f"w{number}", GRID)
+            inside = SessionConfig(session_type="local", workspace_id=workspace.id)
+            await manager.create_session(inside)
+            await manager.delete_workspace(workspace.id, delete_sessions=True)
+            number += 1
+
+    task = asyncio.create_task(churn())
+    for _ in range(10):
+        await manager.backup(str(target))
+        assert rows(target, "PRAGMA integrity_check") == [("ok",)]
+        assert rows(target, "PRAGMA foreign_key_check") == []
+        orphans = "SELECT count(*) FROM sessions WHERE workspace_id IS NULL"
+        assert rows(target, orphans) == [(0,)]
+    done.set()
+    await task
+
+
+async def test_places_where_no_backup_goes(tmp_path: Path, path: Path, manager: SessionManager) -> None:
+    """The live database under any name, folders and folders that are not there are refused; nothing is left."""
+    os.link(path, tmp_path / "hard link")
+    (tmp_path / "link").symlink_to(path)
+    (tmp_path / "folder").mkdir()
+    before = names(tmp_path, path.parent)
+    for target in (
+        str(path),
+        f"{path}-wal",
+        f"{path}.lock",
+        f"{path.parent}/../orbit/sessions.db",
+        str(tmp_path / "hard link"),
+        str(tmp_path / "link"),
+        str(tmp_path / "folder"),
+        str(tmp_path / "nowhere" / "copy.db"),
+        "relative.db",
+    ):
+        with pytest.raises(InvalidParams):
+            await manager.backup(target)
+    assert names(tmp_path, path.parent) == before
+    assert (await manager.check()).ok

@@ -1,0 +1,93 @@
+"""Errors that SQLite really raises, and what they become."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orbit_protocol.errors import (
+    Busy,
+    InvalidParams,
+    OrbitError,
+    StorageCorrupt,
+    StorageFull,
+    StorageReadOnly,
+)
+from orbitd.store.errors import translated
+
+
+def full(connection: sqlite3.Connection, _: Path) -> None:
+    connection.execute("PRAGMA max_page_count = 5")
+    connection.execute("INSERT INTO t VALUES (zeroblob(100000))")
+
+
+def not_a_database(_: sqlite3.Connection, path: Path) -> None:
+    path.with_name("text").write_text("This is no database, however long the file may be. " * 100)
+    with contextlib.closing(sqlite3.connect(path.with_name("text"))) as other:
+        other.execute("SELECT * FROM sqlite_schema")
+
+
+def torn_page(connection: sqlite3.Connection, path: Path) -> None:
+    connection.executemany("INSERT INTO t VALUES (?)", [(bytes(3000),)] * 50)
+    connection.close()
+    data = bytearray(path.read_bytes())
+    data[4096:8192] = b"\xff" * 4096
+    path.write_bytes(data)
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("SELECT * FROM t").fetchall()
+
+
+def query_only(connection: sqlite3.Connection, _: Path) -> None:
+    connection.execute("PRAGMA query_only = ON")
+    connection.execute("INSERT INTO t VALUES (1)")
+
+
+def cannot_open(_: sqlite3.Connection, path: Path) -> None:
+    sqlite3.connect(path / "below" / "a file").close()
+
+
+def locked(connection: sqlite3.Connection, path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        connection.execute("PRAGMA busy_timeout = 0")
+        connection.execute("BEGIN IMMEDIATE")
+
+
+def too_big(connection: sqlite3.Connection, _: Path) -> None:
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1000)
+    connection.execute("INSERT INTO t VALUES (zeroblob(2000))")
+
+
+@pytest.mark.parametrize(
+    ("fail", "expected"),
+    [
+        (full, StorageFull),
+        (not_a_database, StorageCorrupt),
+        (torn_page, StorageCorrupt),
+        (query_only, StorageReadOnly),
+        (cannot_open, StorageReadOnly),
+        (locked, Busy),
+        (too_big, InvalidParams),
+    ],
+)
+def test_meaning(tmp_path: Path, fail: Callable[[sqlite3.Connection, Path], None], expected: type[OrbitError]) -> None:
+    """Each failure of SQLite is raised as the error that a caller can act on, with SQLite's as its cause."""
+    path = tmp_path / "b.db"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE t (x)")
+        with pytest.raises(expected) as caught, translated():
+            fail(connection, path)
+    assert isinstance(caught.value.__cause__, sqlite3.Error)
+
+
+def test_mistakes_of_ours_stay_what_they_are(tmp_path: Path) -> None:
+    """Wrong SQL is no condition of the storage: it is raised as it is."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "b.db")) as connection:
+        with pytest.raises(sqlite3.OperationalError), translated():
+            connection.execute("SELEKT 1")
+        with pytest.raises(sqlite3.ProgrammingError), translated():
+            connection.execute("SELECT ?", ())
