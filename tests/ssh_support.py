@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 
 from ctl_support import Orbitctl
+from needs import program
 from support import WAIT_SECS, DaemonProcess, clean_environment
 
-SSHD = next((path for path in ("/usr/sbin/sshd", "/usr/local/sbin/sshd") if Path(path).exists()), "")
 TRIES = 10
 
 SERVER = """
@@ -104,7 +104,7 @@ class Machine:
                 port = free.getsockname()[1]
             config = self.home / "sshd_config"
             config.write_text(SERVER.format(port=port, home=self.home, environment=given))
-            command = [SSHD, "-D", "-e", "-f", str(config)]
+            command = [program("sshd"), "-D", "-e", "-f", str(config)]
             sshd = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
             assert sshd.stderr is not None
             said = sshd.stderr.readline()

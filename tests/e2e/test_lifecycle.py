@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from needs import needs
 from support import WAIT_SECS, DaemonProcess, RawClient, clean_environment
 
 
@@ -186,7 +187,7 @@ def test_a_folder_that_others_can_reach_is_refused(home: Path, fault: str) -> No
     assert (failed.returncode, str(folder) in failed.stderr) == (1, True), failed.stderr
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+@needs(root=True)
 def test_a_folder_of_somebody_else_is_refused(home: Path) -> None:
     """A runtime folder of another user is not trusted."""
     folder = clean_environment(home) and home / "run" / "orbit"
@@ -196,7 +197,7 @@ def test_a_folder_of_somebody_else_is_refused(home: Path) -> None:
     assert (failed.returncode, "12345" in failed.stderr) == (1, True), failed.stderr
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+@needs(root=True)
 def test_another_user_is_not_served(daemon: DaemonProcess, home: Path) -> None:
     """Even where the modes would let them in, another uid's connection is closed unanswered."""
     for folder in [home, *daemon.socket_path.parents]:

@@ -66,6 +66,9 @@ PROGRAMS = {
     ),
 }
 
+NEEDED = ("vim", "less", "htop", "mc", "nano", "man", "git", "tmux")
+"""Those that a minimal machine lacks."""
+
 MAN_PAGE = """.TH ORBIT 1 2026-01-01
 .SH NAME
 orbit \\- a page of our own

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +11,10 @@ import pytest
 
 from live.sessions import Terminal, start
 from live_support import Viewer
+from needs import needs, require_that
 from support import DaemonProcess, RawClient
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+pytestmark = needs(root=True, linux=True)
 
 CHATTY = "sh -c 'while read n; do seq $n; echo done $n; done'"
 
@@ -26,8 +26,7 @@ def small_disk(place: Path, size: str) -> Iterator[Path]:
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(place)], capture_output=True, check=False
     )
-    if mounted.returncode != 0:
-        pytest.skip(f"cannot mount: {mounted.stderr.decode()}")
+    require_that(mounted.returncode == 0, f"to mount a disk: {mounted.stderr.decode()}")
     try:
         yield place
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ctl_support import Orbitctl
+from needs import needs
 from support import WAIT_SECS, clean_environment
 
 FOREIGN_UID = 12345
@@ -27,7 +27,7 @@ connection.settimeout(20)
 print("received", connection.recv(1000), flush=True)
 """
 
-pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+pytestmark = needs(root=True)
 
 
 @pytest.fixture
