@@ -156,7 +156,7 @@ def test_ctrl_z_and_ctrl_c_are_the_programs(ctl: Orbitctl) -> None:
         window.until("started")
         window.type(b"\x1a")
         window.until("Stopped")
-        window.until("# ")  # the shell reads again
+        window.until(rb"[#$] ")  # the shell reads again; `#` is root's prompt
         window.type("fg\r")
         window.until("exec cat'\r\n")  # what fg has put in front
         window.type("on again\n")
