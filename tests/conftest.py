@@ -1,4 +1,4 @@
-"""Fixtures for every test: a short private folder, and the real daemon in it."""
+"""Fixtures for every test: a short private folder, the real daemon in it, and one daemon for many tests."""
 
 from __future__ import annotations
 
@@ -52,4 +52,34 @@ def daemon(stopped_daemon: DaemonProcess) -> DaemonProcess:
 def client(daemon: DaemonProcess) -> Iterator[RawClient]:
     """A raw connection to a daemon that serves."""
     with daemon.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def worker_daemon() -> Iterator[DaemonProcess]:
+    """The daemon behind `shared_daemon`; it lives as long as the test run, or as long as a worker of pytest-xdist."""
+    home = Path(tempfile.mkdtemp(prefix="orbit-", dir="/tmp"))
+    daemon = DaemonProcess(home)
+    yield daemon
+    daemon.end()
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def shared_daemon(worker_daemon: DaemonProcess) -> Iterator[DaemonProcess]:
+    """A daemon with an empty store, for tests that neither stop it, nor kill its keeper, nor touch its files.
+
+    Starting one takes longer than most tests, so one daemon serves them all in turn, and its store is emptied
+    after each. A test that needs a daemon of its own asks for `daemon`.
+    """
+    if not worker_daemon.is_running:
+        worker_daemon.start()
+    yield worker_daemon
+    worker_daemon.empty()
+
+
+@pytest.fixture
+def shared_client(shared_daemon: DaemonProcess) -> Iterator[RawClient]:
+    """A raw connection to the shared daemon."""
+    with shared_daemon.client() as client:
         yield client

@@ -20,6 +20,8 @@ from typing import Any
 from keeper_support import KeeperProcess
 
 WAIT_SECS = 20.0
+MAX_BATCH = 100
+EVERY_STATUS = ["active", "detached", "terminated", "archived"]
 
 
 def clean_environment(home: Path, **extra: str) -> dict[str, str]:
@@ -98,6 +100,15 @@ class RawClient:
         assert "result" in response, response
         return response["result"]
 
+    def batch(self, method: str, calls: list[dict[str, Any]]) -> list[Any]:
+        """Call a method many times at once and return the responses, in order."""
+        body = {"jsonrpc": "2.0", "method": method}
+        responses: list[Any] = []
+        for first in range(0, len(calls), MAX_BATCH):
+            some = enumerate(calls[first : first + MAX_BATCH])
+            responses += self.ask(json.dumps([{**body, "params": params, "id": number} for number, params in some]))
+        return responses
+
     def error(self, method: str, **params: Any) -> Any:
         """Call a method and return its error; success fails the test."""
         response = self.request(method, **params)
@@ -149,6 +160,10 @@ class DaemonProcess:
         assert self.process is not None
         return self.process.pid
 
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
     def client(self) -> RawClient:
         return RawClient(self.socket_path)
 
@@ -178,6 +193,18 @@ class DaemonProcess:
     def restart(self) -> DaemonProcess:
         self.stop()
         return self.start()
+
+    def empty(self) -> None:
+        """End every program and delete every session and workspace, so that another test finds nothing."""
+        with self.client() as client:
+            while sessions := client.call("session.list", status=EVERY_STATUS)["sessions"]:
+                ids = [{"id": session["id"]} for session in sessions]
+                client.batch("session.signal", [{**one, "signal": "KILL"} for one in ids])  # those that run
+                archived = [one for one, session in zip(ids, sessions, strict=True) if session["status"] == "archived"]
+                client.batch("session.restore_archived", archived)
+                client.batch("session.delete", ids)
+            while workspaces := client.call("workspace.list")["workspaces"]:
+                client.batch("workspace.delete", [{"id": workspace["id"]} for workspace in workspaces])
 
     def end_keeper(self) -> None:
         """Kill the keeper, if there is one, and every program that it has, as a reboot does."""
