@@ -97,8 +97,9 @@ WILD = r"printf '\e[?1049h\e[?1000h\e[?1006h\e[?2004h\e[?25l\e[>1u\e[4h\e[2;5r\e
 
 
 @pytest.mark.parametrize("end", ["detach", "TERM", "HUP", "INT", "daemon"])
-def test_the_terminal_is_given_back(ctl: Orbitctl, end: str) -> None:
+def test_the_terminal_is_given_back(request: pytest.FixtureRequest, end: str) -> None:
     """Settings and modes are as before, however the client comes to its end, whatever the program had done."""
+    ctl = request.getfixturevalue("own_ctl" if end == "daemon" else "ctl")
     with Window(ctl, *RUN_SHELL, ORBITCTL_NO_AUTOSTART="1") as window:
         fresh = window.emulator.modes()
         settled(window)
