@@ -7,6 +7,7 @@ on the daemon's ready pipe, an end on the process, an answer on the socket.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -170,15 +171,17 @@ class DaemonProcess:
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
-    def wait_for_log(self, text: str) -> str:
-        """Return the first line of the log that holds `text`, once there is one."""
+    def wait_for_log(self, *texts: str, count: int = 1) -> str:
+        """Return the last of `count` lines of the log that hold one of the texts, once there are as many."""
         command = ["timeout", str(WAIT_SECS), "tail", "-n", "+1", "-F", str(self.log_path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as follow:
             assert follow.stdout is not None
-            found = next((line for line in follow.stdout if text in line), "")
+            found = list(
+                itertools.islice((line for line in follow.stdout if any(text in line for text in texts)), count)
+            )
             follow.terminate()
-        assert found, f"{text!r} is not in the log:\n{self.log()}"
-        return found
+        assert len(found) == count, f"{texts} is {len(found)} times in the log:\n{self.log()}"
+        return found[-1]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and return the exit status."""

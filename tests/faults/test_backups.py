@@ -11,7 +11,7 @@ import pytest
 
 from ctl_support import Orbitctl
 from faults import shim
-from faults.asking import LOCAL, doctor, names, wait_for_lines
+from faults.asking import LOCAL, doctor, names
 from faults.interrupting import is_whole
 from faults.shim import Shim
 from support import DaemonProcess, RawClient
@@ -36,7 +36,7 @@ class Calendar:
         self._hand.pass_time(3_700)
         self._client.call("daemon.ping")
         self._seen[expected] += 1
-        wait_for_lines(self._daemon, expected, self._seen[expected])
+        self._daemon.wait_for_log(expected, count=self._seen[expected])
 
     def change(self, name: str) -> None:
         self._client.call("session.create", config=LOCAL, name=name)

@@ -194,9 +194,8 @@ def test_the_next_daemon_connects_again(near: DaemonProcess, machine: Machine) -
     near.kill()
     cut(machine)
     with near.start().client() as client:
-        while not client.call("session.get", id=session_id)["live"]:
-            continue
         Terminal(client, session_id).follow_until("started again")
+        assert client.call("session.get", id=session_id)["live"]
 
 
 def test_no_option_gets_through(near: DaemonProcess, machine: Machine) -> None:
