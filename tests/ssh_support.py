@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ctl_support import Orbitctl
 from needs import program
+from ctl_support import InProcess, Orbitctl
 from support import WAIT_SECS, DaemonProcess, clean_environment
 
 TRIES = 10
@@ -61,7 +62,7 @@ class Machine:
     def __init__(self, home: Path, authorized: str) -> None:
         self.home = home
         self.daemon = DaemonProcess(home)
-        self.ctl = Orbitctl(home)
+        self.ctl = InProcess(home)
         self.host_key = make_key(home / "host_key")
         (home / "authorized_keys").write_text(authorized)
         self.program = home / "bin" / "orbitctl"

@@ -110,6 +110,7 @@ def test_another_database_does_not_take_over_a_live_socket(daemon: DaemonProcess
         assert client.call("daemon.ping") == {"pong": True}
 
 
+@pytest.mark.slow
 def test_two_daemons_at_once_leave_one(home: Path) -> None:
     """Of eight that race for one database exactly one serves; the others exit with 1."""
     running = [DaemonProcess(home) for _ in range(8)]
@@ -145,6 +146,7 @@ def test_a_file_in_the_sockets_place_is_left_alone(stopped_daemon: DaemonProcess
     assert stopped_daemon.socket_path.read_text() == "precious"
 
 
+@pytest.mark.slow
 def test_a_socket_folder_that_vanished_is_made_anew(daemon: DaemonProcess) -> None:
     """Clients find the daemon again after something cleaned the runtime folder."""
     shutil.rmtree(daemon.socket_path.parent)

@@ -84,6 +84,7 @@ def test_waiting_has_a_limit(shared_client: RawClient) -> None:
     assert shared_client.error("session.wait", id=session_id, timeout_secs=0)["code"] == -32002
 
 
+@pytest.mark.slow
 def test_a_program_that_ignores_hangups_is_killed(shared_client: RawClient) -> None:
     """Terminate hangs up first, and kills what does not heed it."""
     session_id = start(shared_client, "sh -c 'trap \"\" HUP; echo ready; while :; do sleep 1000; done'")
@@ -204,6 +205,7 @@ def test_deleting_ends_the_program(shared_client: RawClient, shared_daemon: Daem
     assert list((shared_daemon.home / ".local" / "state" / "orbit" / "journal").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_killed_daemon_loses_no_program_and_no_line(daemon: DaemonProcess) -> None:
     """A counter runs on through kill -9 of the daemon; every line is there once, in order."""
     with daemon.client() as client:

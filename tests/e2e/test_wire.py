@@ -82,6 +82,7 @@ def test_a_message_as_long_as_the_limit_is_taken(shared_client: RawClient) -> No
     assert shared_client.call("daemon.ping") == {"pong": True}
 
 
+@pytest.mark.slow
 def test_endless_lines_cost_bounded_memory(daemon: DaemonProcess) -> None:
     """Clients that send lines without end are cut off, and the daemon's memory comes back."""
     before = memory_kib(daemon)
@@ -94,6 +95,7 @@ def test_endless_lines_cost_bounded_memory(daemon: DaemonProcess) -> None:
     assert memory_kib(daemon) - before < 80 * 1024
 
 
+@pytest.mark.slow
 def test_a_client_that_never_reads_is_held_back(daemon: DaemonProcess) -> None:
     """Its requests wait in its own buffers; nobody else notices, and memory stays bounded."""
     before = memory_kib(daemon)
@@ -133,6 +135,7 @@ def test_one_connection_too_many_is_told_so(home: Path, stopped_daemon: DaemonPr
             assert fourth.call("daemon.ping") == {"pong": True}
 
 
+@pytest.mark.slow
 def test_a_thousand_clients_come_and_go(stopped_daemon: DaemonProcess) -> None:
     """1,000 connections in turn, most of them vanishing in mid-request, leave no descriptor behind."""
     stopped_daemon.arguments = ("--log-level", "debug")

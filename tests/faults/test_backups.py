@@ -16,6 +16,8 @@ from faults.interrupting import is_whole
 from faults.shim import Shim
 from support import DaemonProcess, RawClient
 
+pytestmark = pytest.mark.slow
+
 DAY, YEAR = 86_400, 365 * 86_400
 MADE, NOT_NEEDED = "backup made", "no backup needed"
 

@@ -17,6 +17,8 @@ import pytest
 from faults.asking import BUSY, LOCAL, doctor, names, resident, snapshot
 from support import WAIT_SECS, DaemonProcess, RawClient
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 LINE_LIMIT = 16 * MIB
 CROWD = 1_000

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from live.sessions import resident, start
 from live_support import Viewer
 from support import DaemonProcess, RawClient
@@ -13,6 +15,7 @@ ROOM = 32 * 1024 * 1024
 """What the daemon may take for three clients: 1 MiB of unsent output each, history, and what Python leaves unused."""
 
 
+@pytest.mark.slow
 def test_three_clients_at_one_flood(daemon: DaemonProcess, client: RawClient) -> None:
     """One is frozen, one only reads, one resizes: the flood ends, memory is bounded, all screens are right."""
     dice = random.Random(7)

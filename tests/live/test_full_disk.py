@@ -18,7 +18,7 @@ from needs import needs, require_that
 from support import DaemonProcess, RawClient
 from support import WAIT_SECS, DaemonProcess, RawClient
 
-pytestmark = needs(root=True, linux=True)
+pytestmark = [pytest.mark.slow, needs(root=True, linux=True)]
 
 CHATTY = "sh -c 'while read n; do seq $n; echo done $n; done'"
 

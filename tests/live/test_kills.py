@@ -13,6 +13,8 @@ from live.sessions import Terminal, recorded_history, recorded_screen, restarted
 from support import DaemonProcess
 from terminal_support import shown
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("ORBIT_TEST_KILLS", "20"))
 LOOK_EVERY = 4
 STORMS, STORM_KILLS = 3, 5

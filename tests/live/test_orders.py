@@ -107,6 +107,7 @@ def test_a_client_that_goes_while_it_attaches(stopped_daemon: DaemonProcess) -> 
         assert (session["clients"], session["status"]) == (0, "detached")
 
 
+@pytest.mark.slow
 def test_attachments_leave_nothing_behind(daemon: DaemonProcess, client: RawClient) -> None:
     """Hundreds of attachments that have come and gone on one connection, each in its way, cost no memory."""
     session_id = start(client, "cat")
@@ -175,6 +176,7 @@ def test_a_stop_ends_the_wait_and_not_the_program(daemon: DaemonProcess, client:
     assert Path(f"/proc/{pid}").exists()
 
 
+@pytest.mark.slow
 def test_many_sessions_start_stop_and_come_back(daemon: DaemonProcess) -> None:
     """Sessions by the dozen start at once, and a stopped daemon's successor has every program and screen."""
     with daemon.client() as client:

@@ -16,6 +16,8 @@ from orbitd.terminal.model import Screen
 from support import DaemonProcess, RawClient
 from terminal_support import shown
 
+pytestmark = pytest.mark.slow
+
 
 def differences(found: Screen, wanted: Screen) -> str:
     """Return what is not the same, to be read by a person."""

@@ -19,7 +19,7 @@ from needs import needs, program
 from ssh_support import CLIENT, Machine, make_key
 from support import DaemonProcess, RawClient
 
-pytestmark = needs("ssh", "ssh-keygen", "sshd")
+pytestmark = [pytest.mark.slow, needs("ssh", "ssh-keygen", "sshd")]
 
 ECHO = "sh -c 'echo connected as $0; exec cat'"
 

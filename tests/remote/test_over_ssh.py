@@ -21,6 +21,8 @@ from orbit_protocol import PROTOCOL_VERSION
 from orbitctl.client.ssh import Dial, SshStream, parse_host
 from ssh_support import Machine, Near, make_key
 
+pytestmark = pytest.mark.slow
+
 PING = b'{"jsonrpc":"2.0","method":"daemon.ping","params":{},"id":1}\n'
 NEWER = {"result": {"version": "9.0.0", "protocol_version": PROTOCOL_VERSION + 1}}
 MISSING = {"error": {"code": -32601, "message": "no such method"}}

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from live_support import Viewer
 from needs import needs, program
+
+pytestmark = pytest.mark.slow
 
 
 def group_of(pid: int) -> str:

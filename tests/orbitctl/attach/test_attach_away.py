@@ -12,6 +12,8 @@ from attach_support import DETACH, RUN_SHELL, SHELL, Window, settled
 from ctl_support import Orbitctl
 from support import DaemonProcess
 
+pytestmark = pytest.mark.slow
+
 
 def keeper_of(pid: str) -> int:
     """Return the parent of a session's program."""

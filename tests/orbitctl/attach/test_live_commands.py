@@ -153,6 +153,7 @@ def test_watch_shows_changes_and_gives_the_terminal_back(ctl: Orbitctl) -> None:
     assert ctl("session", "list", "--watch").code == 2
 
 
+@pytest.mark.slow
 def test_watch_ends_with_ctrl_c_and_outlives_the_daemon(own_ctl: Orbitctl) -> None:
     """A daemon that has gone is told in the table's place; Ctrl-C is a way out like q."""
     with Window(own_ctl, "session", "list", "--watch", size=(120, 20)) as window:
