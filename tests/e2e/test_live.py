@@ -229,6 +229,7 @@ def test_a_killed_daemon_loses_no_program_and_no_line(daemon: DaemonProcess) -> 
     assert len(numbers) > 5000
 
 
+@pytest.mark.slow
 def test_an_exit_that_nobody_saw_is_told_later(daemon: DaemonProcess) -> None:
     """A program that ends while the daemon is dead leaves its exit code and its last words."""
     with daemon.client() as client:
@@ -261,6 +262,7 @@ def keeper_pid(daemon: DaemonProcess, program: int) -> int:
     return int(Path(f"/proc/{program}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
+@pytest.mark.slow
 def test_after_a_reboot_shells_come_back_under_their_screen(daemon: DaemonProcess, home: Path) -> None:
     """Keeper and daemon killed: a login shell is started again in its folder, others show their screen and wait."""
     (home / "work").mkdir()
@@ -292,6 +294,7 @@ def test_after_a_reboot_shells_come_back_under_their_screen(daemon: DaemonProces
         assert client.call("session.start", id=other)["live"] is True
 
 
+@pytest.mark.slow
 def test_a_killed_keeper_is_told(daemon: DaemonProcess, client: RawClient) -> None:
     """When the keeper dies its sessions are detached and not live, and a new one is started when needed."""
     session_id = start(client, "cat")
@@ -305,6 +308,7 @@ def test_a_killed_keeper_is_told(daemon: DaemonProcess, client: RawClient) -> No
     assert client.call("session.start", id=session_id)["live"] is True
 
 
+@pytest.mark.slow
 def test_a_frozen_client_holds_nobody_up(shared_daemon: DaemonProcess, shared_client: RawClient) -> None:
     """A client that does not read gets one repaint when it does; the program and the others go on."""
     session_id = start(shared_client, "sh -c 'read x; seq 1000000; echo finished; read x'")

@@ -235,6 +235,7 @@ def test_a_program_that_does_not_read_is_told_of(shared_client: RawClient) -> No
     assert kinds[-1] == "busy"
 
 
+@pytest.mark.slow
 def test_an_old_screen_needs_no_program(daemon: DaemonProcess, client: RawClient) -> None:
     """The screen of a session whose daemon and keeper were killed at once is its last one, saved or not."""
     session_id = start(client, "sh -c 'echo last words; cat'")
@@ -249,6 +250,7 @@ def test_an_old_screen_needs_no_program(daemon: DaemonProcess, client: RawClient
         assert list((daemon.home / ".local" / "state" / "orbit" / "journal").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_program_that_was_not_taken_over(daemon: DaemonProcess, client: RawClient) -> None:
     """Where a daemon could not read a journal, the program is kept, and start takes it over once that can be read."""
     session_id = start(client, "sh -c 'echo before; cat'")

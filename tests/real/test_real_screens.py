@@ -64,6 +64,7 @@ def test_a_screen_survives_the_command_line(shared_daemon: DaemonProcess, home: 
     assert ctl.ok("snapshot", "show", "--latest", "web", "--scrollback").out == scrollback
 
 
+@pytest.mark.slow
 def test_every_moment_of_a_screen_stays_readable(shared_client: RawClient, folder: Path) -> None:
     """Saved again and again while it grows, each state of ten thousand lines comes back as it was."""
     drawn = record(PROGRAMS["ten thousand lines"], folder)

@@ -51,6 +51,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", [5, 60, 333])
 async def test_kill_dash_nine(path: Path, answers: int) -> None:
     """Killed at any moment, the store opens again with everything that was answered, whole."""
