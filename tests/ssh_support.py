@@ -12,9 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ctl_support import Orbitctl
-from needs import program
 from ctl_support import InProcess, Orbitctl
+from needs import program
 from support import WAIT_SECS, DaemonProcess, clean_environment
 
 TRIES = 10

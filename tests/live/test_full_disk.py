@@ -15,7 +15,6 @@ import pytest
 from live.sessions import Terminal, start
 from live_support import Viewer
 from needs import needs, require_that
-from support import DaemonProcess, RawClient
 from support import WAIT_SECS, DaemonProcess, RawClient
 
 pytestmark = [pytest.mark.slow, needs(root=True, linux=True)]

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ctl_support import Orbitctl
-from needs import needs
 from ctl_support import InProcess
+from needs import needs
 from support import WAIT_SECS, clean_environment
 
 FOREIGN_UID = 12345

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from needs import needs
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
