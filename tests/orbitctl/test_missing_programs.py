@@ -24,7 +24,7 @@ def bare(home: Path) -> Orbitctl:
     return Orbitctl(home, clean_environment(home, PATH=str(home / "nothing")))
 
 
-def says(ended: Ended, code: Exit, error: str, hint: str) -> None:
+def says(ended: Ended, code: ExitCode, error: str, hint: str) -> None:
     """Check that a command ended with an exit code, an error and a hint, and with nothing more."""
     assert (ended.code, ended.out) == (code, b""), ended
     first, second = ended.err.splitlines()
