@@ -62,16 +62,18 @@ def wheel(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_files_of_the_wheel(wheel: Path) -> None:
-    """A wheel has the three packages, with units and migrations, and neither tests nor generators of documents."""
+    """A wheel has the four packages, with units and migrations, and neither tests nor generators of documents."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert sorted({name.split("/")[0] for name in names}) == [DIST_INFO, "orbitctl", "orbitd", "protocol"]
+    assert sorted({name.split("/")[0] for name in names}) == [DIST_INFO, "orbit_os", "orbit_protocol", "orbitctl", "orbitd"]
     assert sorted(name for name in names if not name.endswith(".py")) == [
         f"{DIST_INFO}/METADATA",
         f"{DIST_INFO}/RECORD",
         f"{DIST_INFO}/WHEEL",
         f"{DIST_INFO}/entry_points.txt",
         f"{DIST_INFO}/licenses/LICENSE",
+        "orbit_os/py.typed",
+        "orbit_protocol/py.typed",
         "orbitctl/py.typed",
         "orbitctl/units/launchd/dev.orbit.orbitd.plist",
         "orbitctl/units/systemd/orbitd.service",
@@ -79,7 +81,6 @@ def test_the_files_of_the_wheel(wheel: Path) -> None:
         "orbitd/py.typed",
         "orbitd/store/migrations/0001_initial.sql",
         "orbitd/store/migrations/0002_programs.sql",
-        "protocol/py.typed",
     ]
     assert [name for name in names if "test" in name or "generate" in name or "build_hooks" in name] == []
 
@@ -118,7 +119,8 @@ def test_the_files_of_the_sdist(unpacked: Path) -> None:
         "orbitd/py.typed",
         "orbitd/store/migrations/0001_initial.sql",
         "orbitd/store/migrations/0002_programs.sql",
-        "protocol/py.typed",
+        "protocol/orbit_os/py.typed",
+        "protocol/orbit_protocol/py.typed",
         "systemd/orbitd.service",
         "systemd/orbitd.socket",
         "tests/faults/shim.c",
