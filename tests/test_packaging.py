@@ -65,15 +65,17 @@ def test_the_files_of_the_wheel(wheel: Path) -> None:
     """A wheel has the four packages, with units and migrations, and neither tests nor generators of documents."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert sorted({name.split("/")[0] for name in names}) == [DIST_INFO, "orbit_os", "orbit_protocol", "orbitctl", "orbitd"]
+    assert sorted({name.split("/")[0] for name in names}) == [
+        *("orbit_os", "orbit_protocol", DIST_INFO, "orbitctl", "orbitd"),
+    ]
     assert sorted(name for name in names if not name.endswith(".py")) == [
+        "orbit_os/py.typed",
+        "orbit_protocol/py.typed",
         f"{DIST_INFO}/METADATA",
         f"{DIST_INFO}/RECORD",
         f"{DIST_INFO}/WHEEL",
         f"{DIST_INFO}/entry_points.txt",
         f"{DIST_INFO}/licenses/LICENSE",
-        "orbit_os/py.typed",
-        "orbit_protocol/py.typed",
         "orbitctl/py.typed",
         "orbitctl/units/launchd/dev.orbit.orbitd.plist",
         "orbitctl/units/systemd/orbitd.service",

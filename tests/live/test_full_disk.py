@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from live.sessions import Terminal, start
-from live_support import Viewer
 from needs import needs, require_that
 from support import WAIT_SECS, DaemonProcess, RawClient
 
