@@ -98,7 +98,7 @@ class DailyBackups:
         event(log, logging.INFO, "backup made", path=path, bytes=made.bytes)
 
     def _prune(self, newest: str) -> None:
-        """Delete all but the newest backups; `newest` stays even if the clock was set back, and its name is the oldest."""
+        """Delete all but the newest backups; `newest` stays whatever the clock and so its name say."""
         others = [backup for backup in _list_backups(self._folder, self._now()) if backup.path != newest]
         for backup in others[self._keep - 1 :]:
             os.unlink(backup.path)
