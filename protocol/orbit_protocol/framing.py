@@ -50,7 +50,7 @@ class LineFramer:
         self._buffer += data
         events: list[Event] = []
         start = 0
-        # `_searched` bytes hold no newline: a long line that comes in many pieces is searched once, not again with each piece.
+        # The first `_searched` bytes hold no newline: a long line is searched once, not again with each piece of it.
         while (end := self._buffer.find(b"\n", max(start, self._searched))) >= 0:
             if not self._append_line(start, end, events):
                 return events
