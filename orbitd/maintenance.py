@@ -89,6 +89,7 @@ class Maintenance:
         while True:
             await asyncio.sleep(max(0.0, record.due - loop.time()))
             succeeded = await self._run_once(task, record)
+            # From the end of the run: a task that takes longer than its interval still pauses.
             pause = task.interval_secs if succeeded else min(task.interval_secs, RETRY_SECS)
             record.due = loop.time() + pause
 

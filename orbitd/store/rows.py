@@ -97,7 +97,7 @@ def session_from_row(row: Row) -> Stored[Session]:
         config=_config_decoder.decode(config),
         workspace_id=workspace_id,
     )
-    if program is not None:
+    if program is not None:  # NULL for a session that never had one (0002_programs.sql)
         session = replace(session, **structs.asdict(_program_decoder.decode(program)))
     return Stored(seq, session)
 

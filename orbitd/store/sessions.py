@@ -179,6 +179,7 @@ class SessionMethods:
         start = pages.start_of(cursor)
         found: Iterable[Stored[Session]]
         if wanted <= _IN_MEMORY:
+            # Lazy: `pages.cut` stops at the end of the page, and does not await.
             found = (
                 stored
                 for stored in self._store.cache.sessions.after(start)
@@ -209,6 +210,8 @@ class SessionMethods:
 
         Clients ask for it often, so the page is reused until a session changes.
         """
+        # A copy of the list: the page itself is reused, and callers may change theirs. The sessions
+        # in it are frozen.
         index, cached = self._store.cache.sessions, self._store.first_page
         key = (index.changes, limit)
         if cached is None or cached[0] != key:
@@ -222,6 +225,7 @@ class SessionMethods:
     async def list_interrupted(self) -> list[Session]:
         """Return the sessions, not terminated, whose program is recorded as running or with an exit code."""
         rows = await self._store.readers.fetch_all(_INTERRUPTED)
+        # From the cache, as a session may have ended since the query read it; then it is left out.
         found = (self._store.cache.sessions.get(session_id) for (session_id,) in rows)
         return [session for session in found if session is not None]
 

@@ -167,6 +167,8 @@ class SnapshotMethods:
         new = NewSnapshot(
             session_id=session_id, screen=screen, format=format, cols=cols, rows=rows, title=title, cwd=cwd
         )
+        # Without the lock, two saves at once would both plan to rewrite the same snapshot, and one of
+        # them would have compressed in vain. Saves of different sessions run side by side.
         async with self._store.chain_lock(session_id):
             return await _retry_while_stale(lambda: self._try_save(new))
 
@@ -224,6 +226,7 @@ class SnapshotMethods:
 
     async def delete_snapshot(self, snapshot_id: str) -> None:
         """Delete one snapshot; every other one stays readable. Raises: SnapshotNotFound."""
+        # A snapshot never changes its session, so what was read before the lock still holds under it.
         row = await self._store.readers.fetch_one(
             "SELECT session_id FROM session_snapshots WHERE id = ?", (snapshot_id,)
         )
@@ -296,6 +299,8 @@ class SnapshotMethods:
 
         plan = await self._store.in_pool(make_plan)
 
+        # The whole segment is compared, with its keyframe flags: if a newer one was deleted or became
+        # a delta meanwhile, the new frames would be compressed against a base that no longer applies.
         def work(connection: sqlite3.Connection) -> Change[None]:  # in the writer's thread
             segment = connection.execute(f"SELECT near.id, near.keyframe {_SEGMENT}", {"id": snapshot_id})
             if tuple((row[0], bool(row[1])) for row in segment) != plan.segment:

@@ -119,6 +119,7 @@ class WorkspaceMethods:
 
         def work(connection: sqlite3.Connection) -> Change[Workspace]:
             stored = find_workspace(connection, workspace_id)
+            # The foreign key asks for a session that exists, not for one of this workspace.
             if session_id is not None and find_session(connection, session_id).item.workspace_id != workspace_id:
                 raise SessionNotFound(
                     f"Session {session_id} is not in workspace {workspace_id}",

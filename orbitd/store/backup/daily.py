@@ -56,6 +56,8 @@ class DailyBackups:
         self._keep = keep
         self._now = now
         self.last = next(iter(_list_backups(self._folder, now())), None)
+        # Not the time of the last check, which is not stored, but a daemon that starts often makes no
+        # backup more than once a day.
         self._last_check = self.last.moment if self.last is not None else None
 
     async def run(self) -> None:
@@ -83,6 +85,7 @@ class DailyBackups:
         return self.last is None or current != await asyncio.to_thread(copy.fingerprint_of, self.last.path)
 
     async def _make(self, now: datetime) -> None:
+        # `manager.backup` runs a quick_check; `verify` reads the file that was renamed, all indexes too.
         private_folder(self._folder)
         path = os.path.join(self._folder, f"auto-{file_stamp(now)}.db")
         made = await self._manager.backup(path)
