@@ -17,7 +17,7 @@ from msgspec import Struct
 from orbit_protocol.errors import NotRunning, OrbitError, RequestTimeout, SessionNotFound
 from orbit_protocol.results import Exit
 from orbit_protocol.types import Session, SessionStatus
-from orbitd.keeper.structs import KeeperGone, KeptProgram
+from orbitd.keeper.client import KeeperGone, KeptProgram
 from orbitd.live.agent import AgentLinks
 from orbitd.live.background_tasks import BackgroundTasks
 from orbitd.live.keeper_connection import KeeperConnection

@@ -9,8 +9,7 @@ from collections.abc import Callable
 
 from orbit_os.files import private_folder
 from orbit_protocol.errors import NotRunning
-from orbitd.keeper.client import KeeperClient
-from orbitd.keeper.structs import KeeperGone, KeptProgram
+from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram
 
 
 class KeeperConnection:

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from orbit_protocol.errors import AlreadyRunning, InternalError, NotRunning, OrbitError, RequestTimeout, SpawnFailed
 from orbit_protocol.types import Session
-from orbitd.keeper.structs import KeptProgram, Spawned, SpawnRequest
+from orbitd.keeper.client import KeptProgram, Spawned, SpawnRequest
 from orbitd.live.agent import AgentLinks
 from orbitd.live.background_tasks import BackgroundTasks
 from orbitd.live.endings import Endings

@@ -16,7 +16,7 @@ from typing import Any
 
 from orbit_protocol.errors import OrbitError, SessionNotFound
 from orbit_protocol.types import Session
-from orbitd.keeper.structs import KeptProgram
+from orbitd.keeper.client import KeptProgram
 from orbitd.live.launch import is_login_shell
 from orbitd.live.programs import Programs
 from orbitd.live.saver import Saver
