@@ -78,7 +78,10 @@ def _sessions(stats: SessionStats) -> str:
 
 def warnings_of(info: DaemonInfo) -> list[str]:
     """Return what is wrong with a daemon, in sentences."""
-    found = [*info.warnings, *(_chore_warning(chore) for chore in info.chores if chore.last_error or chore.overdue)]
+    found = [
+        *info.warnings,
+        *(_chore_warning(chore) for chore in info.maintenance if chore.last_error or chore.overdue),
+    ]
     if info.version != VERSION:
         found.append(f"the daemon is version {info.version}, this is {VERSION}: `orbitctl daemon restart`")
     return found

@@ -147,7 +147,7 @@ def test_a_file_in_the_sockets_place_is_left_alone(stopped_daemon: DaemonProcess
 def test_a_socket_folder_that_vanished_is_made_anew(daemon: DaemonProcess) -> None:
     """Clients find the daemon again after something cleaned the runtime folder."""
     shutil.rmtree(daemon.socket_path.parent)
-    daemon.wait_for_log("listening anew")
+    daemon.wait_for_log("listening again")
     with daemon.client() as client:
         assert client.call("daemon.info")["pid"] == daemon.pid
 

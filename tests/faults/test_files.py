@@ -235,7 +235,7 @@ def test_a_socket_folder_that_vanishes(daemon: DaemonProcess, client: RawClient,
     with pytest.raises(OSError):
         daemon.client()
     look_again(client, hand)
-    daemon.wait_for_log("listening anew")
+    daemon.wait_for_log("listening again")
     with daemon.client() as again:
         assert again.call("daemon.info")["pid"] == daemon.pid
     assert daemon.socket_path.parent.stat().st_mode & 0o777 == 0o700
