@@ -14,9 +14,9 @@ from orbitd.live.screen import LiveScreen
 from orbitd.store.snapshot_api import SavedScreen
 from orbitd.terminal.emulator import Emulator
 from orbitd.terminal.journal import Journal
+from orbitd.terminal.journal_file import Output
 from orbitd.terminal.model import StateCorrupt
-from orbitd.terminal.records import Output
-from orbitd.terminal.state import SavedState
+from orbitd.terminal.saved_state import SavedState
 
 
 class Wanted(Struct, frozen=True, kw_only=True):

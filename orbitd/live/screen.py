@@ -22,8 +22,8 @@ from orbit_protocol.errors import NotRunning
 from orbitd.live.attachment import Painting
 from orbitd.terminal.emulator import Emulator
 from orbitd.terminal.journal import Journal
-from orbitd.terminal.records import Output, Resize
-from orbitd.terminal.state import SavedState
+from orbitd.terminal.journal_file import Output, Resize
+from orbitd.terminal.saved_state import SavedState
 
 LEAVE_ALTERNATE = b"\x18\x1b\\\x1b[?1049l\x1b[?1047l\x1b[?47l"
 _PRIVATE_OFF = "".join(f"\x1b[?{number}l" for number in (9, 1000, 1002, 1003, 1004, 1005, 1006, 1015, 1016, 2004, 2026))
@@ -141,7 +141,7 @@ class LiveScreen:
         with self._lock:
             self._saved_position = capture.position
             self._unrecorded = None
-            self._journal.covered(capture.position)
+            self._journal.discard_before(capture.position)
 
     def close(self) -> None:
         """Free the emulator and close the journal; the file stays. Closing again does nothing."""
