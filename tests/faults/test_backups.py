@@ -11,10 +11,12 @@ import pytest
 
 from ctl_support import Orbitctl
 from faults import shim
-from faults.asking import LOCAL, doctor, names, wait_for_lines
+from faults.asking import LOCAL, doctor, names
 from faults.interrupting import is_whole
 from faults.shim import Shim
 from support import DaemonProcess, RawClient
+
+pytestmark = pytest.mark.slow
 
 DAY, YEAR = 86_400, 365 * 86_400
 MADE, NOT_NEEDED = "backup made", "no backup needed"
@@ -36,7 +38,7 @@ class Calendar:
         self._hand.pass_time(3_700)
         self._client.call("daemon.ping")
         self._seen[expected] += 1
-        wait_for_lines(self._daemon, expected, self._seen[expected])
+        self._daemon.wait_for_log(expected, count=self._seen[expected])
 
     def change(self, name: str) -> None:
         self._client.call("session.create", config=LOCAL, name=name)

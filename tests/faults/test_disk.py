@@ -14,6 +14,8 @@ from faults.conftest import SmallDisk
 from faults.shim import Shim
 from support import DaemonProcess
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_full_disk(disk: SmallDisk, daemon: DaemonProcess, hand: Shim) -> None:
     """Writes are 1900, retryable, with a hint; reads go on; with room all goes on, and nothing answered is lost."""

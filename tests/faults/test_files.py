@@ -19,6 +19,8 @@ from faults.ledger import Author
 from faults.shim import Shim
 from support import DaemonProcess, RawClient
 
+pytestmark = pytest.mark.slow
+
 
 def lose(daemon: DaemonProcess, how: str) -> Path:
     """Take the database away from under the daemon; return where its file is now, if anywhere."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import select
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from live.sessions import Terminal, start
 from live_support import Viewer
-from support import DaemonProcess, RawClient
+from needs import needs, require_that
+from support import WAIT_SECS, DaemonProcess, RawClient
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+pytestmark = [pytest.mark.slow, needs(root=True, linux=True)]
 
 CHATTY = "sh -c 'while read n; do seq $n; echo done $n; done'"
 
@@ -26,8 +29,7 @@ def small_disk(place: Path, size: str) -> Iterator[Path]:
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(place)], capture_output=True, check=False
     )
-    if mounted.returncode != 0:
-        pytest.skip(f"cannot mount: {mounted.stderr.decode()}")
+    require_that(mounted.returncode == 0, f"to mount a disk: {mounted.stderr.decode()}")
     try:
         yield place
     finally:
@@ -71,14 +73,33 @@ def warnings(client: RawClient) -> str:
     return "\n".join(client.call("daemon.info")["warnings"])
 
 
-def wait_for_warning(client: RawClient, wanted: str) -> None:
-    while wanted not in warnings(client):
-        continue
+class Watch:
+    """Waits until something is so that the daemon shows by a change of its database or its journals (inotify(7)).
 
+    Args:
+        daemon: It has run a program already.
+    """
 
-def wait_until_fine(client: RawClient) -> None:
-    while warnings(client):
-        continue
+    CHANGES = 0x2 | 0x80 | 0x100 | 0x200  # IN_MODIFY, IN_MOVED_TO, IN_CREATE, IN_DELETE
+
+    def __init__(self, daemon: DaemonProcess) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._descriptor = self._libc.inotify_init1(os.O_CLOEXEC)
+        for folder in (daemon.database_path.parent, daemon.home / ".local" / "state" / "orbit" / "journal"):
+            if self._libc.inotify_add_watch(self._descriptor, os.fsencode(folder), self.CHANGES) < 0:
+                raise OSError(ctypes.get_errno(), f"cannot watch {folder}")
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def until(self, is_so: Callable[[], bool]) -> None:
+        """Return once it is so: asked now, and again after each change."""
+        while not is_so():
+            assert select.select([self._descriptor], [], [], WAIT_SECS)[0], "nothing changes any more"
+            os.read(self._descriptor, 1 << 16)
 
 
 def test_a_full_journal_stops_no_session(quick: DaemonProcess, journal_disk: Path) -> None:
@@ -90,10 +111,11 @@ def test_a_full_journal_stops_no_session(quick: DaemonProcess, journal_disk: Pat
         terminal.type("200000\n")
         terminal.follow_until("done 200000")
         assert "not recorded: No space left" in warnings(client)
-        filler.unlink()
-        terminal.type("7\n")
-        terminal.follow_until("done 7")
-        wait_until_fine(client)
+        with Watch(quick) as watch:
+            filler.unlink()
+            terminal.type("7\n")
+            terminal.follow_until("done 7")
+            watch.until(lambda: not warnings(client))
         terminal.type("8\n")
         terminal.follow_until("done 8")
     quick.kill()
@@ -114,11 +136,12 @@ def test_a_session_starts_on_a_full_disk(quick: DaemonProcess, journal_disk: Pat
         filler = fill(journal_disk)
         with quick.client() as other:
             terminal = Terminal(other, start(client, CHATTY))
-            wait_for_warning(client, "not recorded")
-            filler.unlink()
-            terminal.type("3\n")
-            terminal.follow_until("done 3")
-            wait_until_fine(client)
+            assert "not recorded" in warnings(client)
+            with Watch(quick) as watch:
+                filler.unlink()
+                terminal.type("3\n")
+                terminal.follow_until("done 3")
+                watch.until(lambda: not warnings(client))
 
 
 def test_a_full_store_keeps_the_journal(quick: DaemonProcess, store_disk: Path) -> None:
@@ -129,18 +152,20 @@ def test_a_full_store_keeps_the_journal(quick: DaemonProcess, store_disk: Path) 
         filler = fill(store_disk)
         terminal.type("4000\n")
         terminal.follow_until("done 4000")
-        wait_for_warning(client, "could not be saved")
+        quick.wait_for_log("screen not saved")
+        assert "could not be saved" in warnings(client)
     quick.kill()
     with quick.start().client() as client:
         assert "done 4000" in client.call("session.screen", id=session_id)["data"]
         with quick.client() as late:  # that the status cannot be stored keeps nobody out
             assert "done 4000" in Viewer(late, session_id).text()
         client.call("session.send", id=session_id, data="NQo=")
-        wait_for_warning(client, "could not be saved")
-        filler.unlink()
-        wait_until_fine(client)
-        while client.call("snapshot.latest", session_id=session_id) is None:
-            continue
+        quick.wait_for_log("screen not saved", count=2)
+        assert "could not be saved" in warnings(client)
+        with Watch(quick) as watch:
+            filler.unlink()
+            watch.until(lambda: not warnings(client))
+        assert client.call("snapshot.latest", session_id=session_id) is not None
         assert client.call("session.get", id=session_id)["live"] is True
 
 
@@ -156,9 +181,9 @@ def test_an_end_that_cannot_be_stored(quick: DaemonProcess, store_disk: Path) ->
         assert client.call("session.get", id=session_id)["status"] != "terminated"
         assert "last words" in client.call("session.screen", id=session_id)["data"]
         assert client.error("session.start", id=session_id)["data"]["kind"] == "storage_full"
-        filler.unlink()
-        while client.call("session.get", id=session_id)["status"] != "terminated":
-            continue
+        with Watch(quick) as watch:
+            filler.unlink()
+            watch.until(lambda: client.call("session.get", id=session_id)["status"] == "terminated")
         assert client.call("session.get", id=session_id)["exit_code"] == 6
         assert "last words" in client.call("session.screen", id=session_id)["data"]
         assert client.call("session.start", id=session_id)["live"] is True
