@@ -116,7 +116,7 @@ def run(daemon: Daemon) -> None:
 
 def _restore(backup: str, database_path: str, *, dry_run: bool) -> None:
     """Restore a backup, or only check it, and print the result as JSON."""
-    result = restore.look_into(backup) if dry_run else restore.restore(backup, database_path)
+    result = restore.inspect_backup(backup) if dry_run else restore.restore(backup, database_path)
     click.echo(msgspec.json.encode(result))
 
 

@@ -38,7 +38,7 @@ from orbitd.rpc.handlers import add_daemon_handlers, add_store_handlers
 from orbitd.rpc.server import Server, affordable_connections
 from orbitd.rpc.sockets import Listener, inherited_listener, listen
 from orbitd.store.backup import daily, restore
-from orbitd.store.backup.daily import Backups
+from orbitd.store.backup.daily import DailyBackups
 from orbitd.store.files import size
 from orbitd.supervision import Notifier, Supervision
 from orbitd.terminal.emulator import unavailable_reason
@@ -73,7 +73,7 @@ class Daemon:
         self._on_ready = on_ready
         self._started_at = datetime.now(UTC)
         self._stop = asyncio.Event()
-        self._conditions: list[StoreWarning] = []
+        self._warnings: list[StoreWarning] = []
         self._max_connections = affordable_connections(resolved.settings.daemon.max_connections)
 
     async def run(self) -> None:
@@ -104,7 +104,7 @@ class Daemon:
         """Open the store. A corrupt one has been set aside: log an error and start an empty one."""
         path = self._resolved.database_path
         daily.remove_leftovers(path)
-        if restore.finish(path):
+        if restore.finish_interrupted(path):
             event(log, logging.WARNING, "interrupted restore finished", database=path)
         is_new = size(path) == 0
         try:
@@ -114,8 +114,8 @@ class Daemon:
                 raise
             event(log, logging.ERROR, "database set aside", **error.extra)
             manager = await SessionManager.open(path, start_empty=True)
-        self._conditions = await asyncio.to_thread(warnings.look, path, is_new=is_new)
-        self._conditions += warnings.of_limits(self._max_connections, self._resolved.settings.daemon.max_connections)
+        self._warnings = await asyncio.to_thread(warnings.store_warnings, path, is_new=is_new)
+        self._warnings += warnings.limit_warnings(self._max_connections, self._resolved.settings.daemon.max_connections)
         try:
             yield manager
         finally:
@@ -123,7 +123,7 @@ class Daemon:
 
     async def _serve(self, manager: SessionManager, listeners: list[Listener]) -> None:
         settings = self._resolved.settings
-        backups = Backups(manager, settings.session.backup_retention_count)
+        backups = DailyBackups(manager, settings.session.backup_retention_count)
         maintenance = Maintenance(self._maintenance_tasks(manager, listeners, backups))
         saver = Saver(manager, settings.session.auto_save_interval_secs)
         programs = self._programs(manager, saver)
@@ -177,7 +177,7 @@ class Daemon:
         self._on_ready()
 
     def _maintenance_tasks(
-        self, manager: SessionManager, listeners: list[Listener], backups: Backups
+        self, manager: SessionManager, listeners: list[Listener], backups: DailyBackups
     ) -> list[MaintenanceTask]:
         session = self._resolved.settings.session
 
@@ -210,7 +210,7 @@ class Daemon:
                 self._server.replace(listener, listeners[index])
                 event(log, logging.WARNING, "socket was removed, listening again", socket=listener.path)
 
-    def _info(self, maintenance: Maintenance, backups: Backups, programs: Programs) -> DaemonInfo:
+    def _info(self, maintenance: Maintenance, backups: DailyBackups, programs: Programs) -> DaemonInfo:
         daemon = self._resolved.settings.daemon
         return DaemonInfo(
             version=VERSION,
@@ -230,7 +230,7 @@ class Daemon:
             ),
             supervisor=self._supervision.name,
             maintenance=maintenance.status(),
-            warnings=[each.sentence for each in self._conditions if each.lasts] + programs.warnings(),
+            warnings=[each.sentence for each in self._warnings if each.lasts] + programs.warnings(),
             last_backup_at=None if backups.last is None else backups.last.moment,
             last_backup_path=None if backups.last is None else backups.last.path,
         )

@@ -88,8 +88,7 @@ class Machine:
         return [int(pid) for pid in found.split()]
 
     def close(self) -> None:
-        if self.daemon.process is not None:
-            self.daemon.kill()
+        self.daemon.end()
         self._sshd.terminate()
         assert self._sshd.stderr is not None
         self._sshd.stderr.close()

@@ -62,11 +62,15 @@ def wheel(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_files_of_the_wheel(wheel: Path) -> None:
-    """A wheel has the three packages, with units and migrations, and neither tests nor generators of documents."""
+    """A wheel has the four packages, with units and migrations, and neither tests nor generators of documents."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert sorted({name.split("/")[0] for name in names}) == [DIST_INFO, "orbitctl", "orbitd", "protocol"]
+    assert sorted({name.split("/")[0] for name in names}) == [
+        *("orbit_os", "orbit_protocol", DIST_INFO, "orbitctl", "orbitd"),
+    ]
     assert sorted(name for name in names if not name.endswith(".py")) == [
+        "orbit_os/py.typed",
+        "orbit_protocol/py.typed",
         f"{DIST_INFO}/METADATA",
         f"{DIST_INFO}/RECORD",
         f"{DIST_INFO}/WHEEL",
@@ -79,7 +83,6 @@ def test_the_files_of_the_wheel(wheel: Path) -> None:
         "orbitd/py.typed",
         "orbitd/store/migrations/0001_initial.sql",
         "orbitd/store/migrations/0002_programs.sql",
-        "protocol/py.typed",
     ]
     assert [name for name in names if "test" in name or "generate" in name or "build_hooks" in name] == []
 
@@ -118,7 +121,8 @@ def test_the_files_of_the_sdist(unpacked: Path) -> None:
         "orbitd/py.typed",
         "orbitd/store/migrations/0001_initial.sql",
         "orbitd/store/migrations/0002_programs.sql",
-        "protocol/py.typed",
+        "protocol/orbit_os/py.typed",
+        "protocol/orbit_protocol/py.typed",
         "systemd/orbitd.service",
         "systemd/orbitd.socket",
         "tests/faults/shim.c",

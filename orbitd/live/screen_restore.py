@@ -18,7 +18,7 @@ from orbit_protocol.types import Session
 from orbitd.live.screen import LiveScreen
 from orbitd.logs import event
 from orbitd.manager import SessionManager
-from orbitd.store.snapshot_api import SavedScreen
+from orbitd.store.snapshots import SavedScreen
 from orbitd.terminal import journal
 from orbitd.terminal.emulator import Emulator, unavailable_reason
 from orbitd.terminal.journal import Journal

@@ -27,7 +27,7 @@ class Calendar:
 
     def __init__(self, daemon: DaemonProcess, client: RawClient, hand: Shim) -> None:
         self._daemon, self._client, self._hand = daemon, client, hand
-        self._seen = dict.fromkeys((MADE, NOT_NEEDED, "chore failed"), 0)
+        self._seen = dict.fromkeys((MADE, NOT_NEEDED, "maintenance task failed"), 0)
         self._shift = 0
         self.folder = daemon.database_path.parent / "backups"
 
@@ -117,7 +117,7 @@ def test_a_backup_that_fails(calendar: Calendar, daemon: DaemonProcess, hand: Sh
     before = {path: path.read_bytes() for path in calendar.backups()}
     calendar.change("b")
     hand.fail(shim.WRITE, errno.EIO)
-    calendar.pass_day("chore failed")
+    calendar.pass_day("maintenance task failed")
     assert "backup failed" in doctor(daemon)
     hand.heal()
     assert {path: path.read_bytes() for path in calendar.folder.iterdir()} == before

@@ -73,7 +73,7 @@ def test_what_a_lost_database_held_is_rescued(daemon: DaemonProcess, client: Raw
     saved = snapshot(client, session, 100_000)["result"]
     lose(daemon, how)
     look_again(client, hand)
-    daemon.wait_for_log("chore failed")
+    daemon.wait_for_log("maintenance task failed")
     (rescued,) = daemon.database_path.parent.glob("*.rescued-*")
     assert is_whole(rescued)
     assert f"orbitctl maintenance restore {rescued}" in doctor(daemon)
@@ -250,6 +250,6 @@ def test_a_socket_of_somebody_else_in_its_place(daemon: DaemonProcess, client: R
         other.bind(str(daemon.socket_path))
         other.listen()
         look_again(client, hand)
-        daemon.wait_for_log("chore failed")
+        daemon.wait_for_log("maintenance task failed")
         told = client.call("daemon.info")["chores"]
         assert "somebody serves" in next(one["last_error"] for one in told if one["name"] == "socket")

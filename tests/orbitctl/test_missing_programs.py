@@ -8,7 +8,6 @@ import pytest
 
 from ctl_support import Ended, Orbitctl
 from needs import needs
-from orbitctl.client.daemon import log_path
 from orbitctl.client.paths import ClientPaths
 from orbitctl.errors import CommandError, ExitCode
 from orbitctl.service.base import run
@@ -24,7 +23,7 @@ def bare(home: Path) -> Orbitctl:
     return Orbitctl(home, clean_environment(home, PATH=str(home / "nothing")))
 
 
-def says(ended: Ended, code: Exit, error: str, hint: str) -> None:
+def says(ended: Ended, code: ExitCode, error: str, hint: str) -> None:
     """Check that a command ended with an exit code, an error and a hint, and with nothing more."""
     assert (ended.code, ended.out) == (code, b""), ended
     first, second = ended.err.splitlines()
@@ -82,7 +81,7 @@ def test_an_installed_service_without_its_manager_keeps_nobody_waiting(bare: Orb
 @pytest.mark.parametrize("more", [(), ("--follow",)])
 def test_the_log_file_needs_tail(bare: Orbitctl, more: tuple[str, ...]) -> None:
     """Without tail the log's path is named, so that any other program can show it."""
-    log = Path(log_path(ClientPaths(bare.environment, None)))
+    log = Path(ClientPaths(bare.environment, None).log_file)
     log.parent.mkdir(parents=True)
     log.write_text("one line\n")
     ended = bare("daemon", "logs", *more)

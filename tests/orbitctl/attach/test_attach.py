@@ -164,6 +164,7 @@ def test_ctrl_z_and_ctrl_c_are_the_programs(ctl: Orbitctl) -> None:
         window.until("on again\r\non again\r\n")
         window.type(b"\x03")
         window.until("^C")
+        window.until(rb"[#$] ")  # what is typed before the shell reads again may be flushed with what ^C interrupts
         settled(window)
 
 

@@ -69,11 +69,12 @@ def test_a_daemon_that_was_stopped_is_waited_for(own_ctl: Orbitctl) -> None:
 
 def test_the_wait_for_a_daemon_has_an_end(own_ctl: Orbitctl) -> None:
     """A client gives up with exit code 3 when the daemon has not come back in time, and gives the terminal back."""
-    with Window(own_ctl, "--timeout", "1.5", *RUN_SHELL) as window:
+    own_ctl.ok("session", "run", "-d", "--name", "web", "--", *SHELL)
+    with Window(own_ctl, "--timeout", "3", "session", "attach", "web") as window:
         settled(window)
         own_ctl.ok("daemon", "stop")
         assert window.end() == 3
-        assert "the daemon has not come back within 1.5 s" in window.screen()
+        assert "the daemon has not come back within 3 s" in window.screen()
         assert window.settings() == window.before
 
 
