@@ -57,9 +57,10 @@ class Channel:
         """
         if len(self._unsent) + len(frame) > MAX_UNSENT:
             raise Busy("the keeper does not read its requests")
-        waiting = bool(self._unsent)
+        # With something unsent the loop watches for room in the socket, and `_write` is called by it.
+        is_watched = bool(self._unsent)
         self._unsent += frame
-        if self._open and not waiting:
+        if self._open and not is_watched:
             self._write()
 
     def close(self) -> None:
@@ -111,17 +112,14 @@ class Channel:
             return
         try:
             for message in self._framer.receive(data):
-                self._deliver(message)
+                if not self._open:
+                    return  # closed by the callback of the message before
+                has_descriptor = message.value("fds", b"0") != b"0"
+                if has_descriptor and not self._descriptors:
+                    raise Malformed("a message without its descriptor")
+                self._on_message(message, self._descriptors.popleft() if has_descriptor else None)
         except (KeyError, ValueError) as exc:
             self._connection_lost(f"it sent {exc!r}")
-
-    def _deliver(self, message: Message) -> None:
-        if not self._open:
-            return  # closed by the callback of an earlier message
-        has_descriptor = message.value("fds", b"0") != b"0"
-        if has_descriptor and not self._descriptors:
-            raise Malformed("a message without its descriptor")
-        self._on_message(message, self._descriptors.popleft() if has_descriptor else None)
 
 
 def _received_descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
@@ -131,6 +129,7 @@ def _received_descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     """
     found = []
     for level, kind, data in ancillary:
+        # The kernel may have cut the array off in the middle of an int, where there was no room (cmsg(3)).
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             view = memoryview(data)[: len(data) - len(data) % 4].cast("i")
             found += view.tolist()

@@ -163,8 +163,10 @@ class KeeperClient:
             return None
         client = cls(sock, on_exit, on_gone)
         try:
-            await client._say_hello()
+            hello = await client._call("hello", ("version", VERSION))
+            client.keeper_pid = hello.message.number("pid")
         except RequestTimeout as exc:
+            # A stopped process still accepts: the kernel queues connections up to the backlog.
             client.close()
             raise KeeperGone(f"the keeper at {socket_path} does not answer") from exc
         except KeeperGone:
@@ -188,6 +190,8 @@ class KeeperClient:
             client = await cls.connect(socket_path, on_exit=on_exit, on_gone=on_gone)
             if client is not None:
                 return client
+            # Two orbitds may do this at the same time: the lock file lets one keeper listen, the other exits
+            # with 0, and both connect to the first.
             await asyncio.to_thread(start_keeper, socket_path)
         client = await cls.connect(socket_path, on_exit=on_exit, on_gone=on_gone)
         if client is None:
@@ -198,9 +202,6 @@ class KeeperClient:
         """Disconnect; the keeper ends by itself once it has nothing to keep."""
         self._channel.close()
         self._fail_pending("the connection to the keeper is closed")
-
-    async def _say_hello(self) -> None:
-        self.keeper_pid = (await self._call("hello", ("version", VERSION))).message.number("pid")
 
     async def spawn(self, request: SpawnRequest) -> Spawned:
         """Start a program on a new terminal.
@@ -252,6 +253,7 @@ class KeeperClient:
         await self._call("forget", ("id", program_id))
 
     async def _call(self, kind: str, *fields: tuple[str, Value]) -> _Answer:
+        # Calls may overlap. Each has a number of its own, and `_receive` finds by it whom an answer is for.
         if self._gone_reason:
             raise KeeperGone(self._gone_reason)
         self._last_seq += 1
@@ -353,6 +355,8 @@ def start_keeper(socket_path: str) -> None:
     command = [sys.executable, "-I", "-S", program, os.path.abspath(socket_path)]
     environment = {name: os.environ[name] for name in _KEEPER_ENVIRONMENT if name in os.environ}
     try:
+        # run() returns at the end of file of both pipes, which is when the child that stays has replaced its
+        # stdout and stderr: it listens then, and its errors until then are in `stderr`.
         started = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,

@@ -150,14 +150,10 @@ class Framer:
             payload = bytes(self._buffer[_HEADER:end])
             # Removed before the yield: the caller may stop iterating, and the rest stays for the next call.
             del self._buffer[:end]
-            yield _decode(payload)
-
-
-def _decode(payload: bytes) -> Message:
-    kind, ended, rest = payload.partition(b"\0")
-    if not kind or not ended or not kind.isascii():
-        raise Malformed("a message has no kind")
-    return Message(kind.decode("ascii"), decode_fields(rest))
+            kind, separator, fields = payload.partition(b"\0")
+            if not kind or not separator or not kind.isascii():
+                raise Malformed("a message has no kind")
+            yield Message(kind.decode("ascii"), decode_fields(fields))
 
 
 def _to_bytes(value: Value) -> bytes:

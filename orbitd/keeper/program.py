@@ -109,6 +109,7 @@ class Program:
         os.killpg(group, number)
 
 
+# The child called setsid, so it leads the process group that has the number of its pid.
 _SIGNAL_TARGETS: dict[str, Callable[[Program, int], None]] = {
     "program": lambda program, number: os.kill(program.pid, number),
     "group": lambda program, number: os.killpg(program.pid, number),

@@ -193,6 +193,7 @@ class Keeper:
         if uid != os.geteuid():
             sock.close()
             return
+        # An orbitd that hangs, or a peer that never says hello, must not keep the next one out.
         if len(self.connections) >= MAX_CONNECTIONS:
             self._drop(next(each for each in self.connections if each is not self.active))
         connection = Connection(sock)
@@ -356,16 +357,13 @@ class Keeper:
                 pid, wait_status = reaped
                 # Programs that have ended are passed over: the kernel may have given their pid to this one.
                 for program in [each for each in self.programs.values() if each.pid == pid and not each.exit_fields]:
-                    self._record_exit(program, wait_status)
-
-    def _record_exit(self, program: Program, wait_status: int) -> None:
-        if program.id in self.spawning:
-            # The child has ended, so nobody has the pipe's other end: it is at its end, and the answer
-            # to the spawn goes out before the exit. If execve failed, this removes the program.
-            self._finish_spawn(program)
-        program.set_exited(wait_status)
-        if self.active is not None and program.id in self.programs:
-            self._send(self.active, encode("exited", *program.fields()))
+                    if program.id in self.spawning:
+                        # The child has ended and the pipe with it, so this finishes the spawn: its answer
+                        # goes out before the exit. If execve failed, it removes the program.
+                        self._finish_spawn(program)
+                    program.set_exited(wait_status)
+                    if self.active is not None and program.id in self.programs:
+                        self._send(self.active, encode("exited", *program.fields()))
 
 
 def _spawn_failed(number: int, path: str) -> RequestError:

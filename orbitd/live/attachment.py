@@ -111,6 +111,7 @@ class Attachment:
 
     def send_exited(self, exit_code: int | None, exit_signal: int | None) -> None:
         """Send the last screen to a client that is behind, then the exit, and end."""
+        # There will be no `on_drained` for this one: the screen is closed after this.
         if self._state is State.BEHIND:
             self._state = State.STREAMING
             self.send_repaint()
@@ -138,6 +139,9 @@ class Attachment:
             self._queued.append(message)
         elif self._state is not State.PREPARING:
             self.connection.send(message)
+            # What has been sent stays in the transport's buffer, in order. Only what comes from now on is
+            # dropped, so the buffer is bounded, and the client never misses a part in the middle unnoticed:
+            # the repaint replaces all of it.
             if self.connection.is_congested:
                 self._state = State.BEHIND
 

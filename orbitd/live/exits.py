@@ -184,6 +184,8 @@ class Exits:
                 await self._end_program(live, ProgramExit(session_id=live.id, status="detached", in_keeper=False))
 
     async def _status_after(self, program: KeptProgram) -> SessionStatus:
+        # A remote command that exits with 255 cannot be told from a lost connection (ssh(1), EXIT STATUS). A
+        # session that is being terminated is not detached, whatever its ssh exits with when it is hung up.
         if program.id not in self._terminating and program.exit_code == CONNECTION_LOST:
             with contextlib.suppress(SessionNotFound):
                 session = await self._manager.get_session(program.id)
@@ -197,12 +199,13 @@ class Exits:
         Attaching does not take the lock. A client that attaches while this waits for the store is ended with the
         others: it is sent the exit, or its request fails if that is not answered yet.
         """
+        # The process has ended, but its last output may still be in the terminal's buffer.
         live.drain()
         try:
             await self._saver.save(live)
             session = await self._store(program_exit)
             retry_secs = self._reconnector.schedule(session) if program_exit.status == "detached" else None
-        except SessionNotFound:
+        except SessionNotFound:  # deleted while its program ran
             session, retry_secs = None, None
         except (OrbitError, OSError) as error:
             event(log, logging.ERROR, "exit not stored", session=live.id, error=type(error).__name__, exc=error)
@@ -210,6 +213,8 @@ class Exits:
             session, retry_secs = None, None
             self._retry_later(live.id)
         self._terminating.discard(live.id)
+        # No await between the registry and the session: another task finds the session either with its
+        # program, or ended and unregistered.
         if retry_secs is not None:
             self._registry.set_reconnecting(live)
             live.set_reconnecting(program_exit.exit_code, program_exit.exit_signal)

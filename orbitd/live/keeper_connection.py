@@ -44,6 +44,7 @@ class KeeperConnection:
 
     async def connect_existing(self) -> list[KeptProgram]:
         """Connect to the keeper of an earlier daemon, if there is one; return its programs."""
+        # Without the lock: this is called once, before any client is served.
         self._client = await KeeperClient.connect(self._path, on_exit=self._on_exit, on_gone=self._handle_gone)
         return await self._client.programs() if self._client is not None else []
 

@@ -64,6 +64,7 @@ def build_launch(
         SpawnFailed: The command cannot be split, or is empty.
     """
     config = session.config
+    # Of two values of a name the later one is used.
     agent = {"SSH_AUTH_SOCK": agent_link}
     env = {**daemon_env, **(client_env or {}), **TERMINAL, **agent, **(config.env or {})}
     for name in NEVER_INHERITED:

@@ -105,7 +105,7 @@ class Programs:
             started = await self._manager.start_program(session_id, cols, rows)
             try:
                 await self._spawn(started, cols, rows, env)
-            except BaseException:
+            except BaseException:  # a cancelled request too: the session gets the status back that it had
                 await self._manager.end_program(session_id, before.status, before.exit_code, before.exit_signal)
                 raise
             return started
@@ -250,7 +250,7 @@ class Programs:
             raise
 
     async def _take_over_unknown(self, session: Session) -> None:
-        """Take over the program of a session that the keeper has and this daemon did not know of."""
+        """Take over a program that the keeper has and this daemon has not, as after a take-over that failed."""
         client = await self.keeper.client()
         program = next(each for each in await client.programs() if each.id == session.id)
         await self.take_over(session, program)

@@ -49,6 +49,7 @@ class Saver:
 
     def mark_changed(self, session: LiveSession) -> None:
         """Start the timer of a session that has changed, or shorten it for a burst."""
+        # Spread at random, so that sessions that began to write together are not saved together for ever.
         if session.id not in self._timers:
             self._start_timer(session, self._interval * random.uniform(0.5, 1.0))  # noqa: S311  # spreads, hides nothing
         elif session.id not in self._bursting and session.screen.journal_bytes > BURST_BYTES:
@@ -125,10 +126,8 @@ class Saver:
             timer.cancel()
 
     def _start_timer(self, session: LiveSession, delay: float) -> None:
-        self._timers[session.id] = asyncio.get_running_loop().call_later(delay, self._on_timer, session)
-
-    def _on_timer(self, session: LiveSession) -> None:
-        self._tasks.start(self._try_save(session))
+        loop = asyncio.get_running_loop()
+        self._timers[session.id] = loop.call_later(delay, lambda: self._tasks.start(self._try_save(session)))
 
     async def _try_save(self, session: LiveSession) -> bool:
         try:

@@ -60,6 +60,7 @@ class ScrollbackBudget:
             if self.used_bytes <= goal:
                 return
             share = self._shares.get(session.id, 0)
+            # A screen whose history is hidden by the alternate screen is passed over: it cannot be measured after.
             if share and session.screen.history_bytes is not None:
                 session.screen.trim(max(0, share - (self.used_bytes - goal)))
                 self._update_share(session)

@@ -75,6 +75,7 @@ class LiveSession:
             master_fd: The terminal's; closed with the session.
             cwd: The program's last known working directory.
         """
+        # Tasks that waited for the program before have its future, and its result.
         if self.exited.done():
             self.exited = asyncio.get_running_loop().create_future()
         self.pid, self._cwd = pid, cwd
@@ -163,6 +164,7 @@ class LiveSession:
 
     def end(self, exit_code: int | None, exit_signal: int | None) -> None:
         """Notify the clients that the program has ended, end their attachments, and close the screen."""
+        # Before the screen is closed: a client that is behind is sent a last repaint.
         for attachment in self._clear_attachments():
             attachment.send_exited(exit_code, exit_signal)
         self.screen.close()
@@ -261,6 +263,7 @@ class LiveSession:
         return removed
 
     def _clients_changed(self) -> None:
+        # A program's query must be answered once: by the terminal of a writable client, else by the emulator.
         self.screen.answering = not any(not each.read_only for each in self.attachments.values())
         if not self.attachments:
             self.detached_since = asyncio.get_running_loop().time()

@@ -85,6 +85,7 @@ class SessionMethods:
 
     async def terminate(self, session_id: str) -> Session:
         """End a session, and its program first."""
+        # The exit of a program that is ended here is stored with the status "terminated": nothing is left to do.
         had_program = session_id in self._registry.running
         async with self._programs.without_program(session_id):
             session = await self._manager.get_session(session_id)
@@ -96,6 +97,7 @@ class SessionMethods:
         """Delete a session; its program is ended first."""
         async with self._programs.without_program(session_id):
             await self._manager.delete_session(session_id)
+            # Still under the lock: a start that waits for it finds no session, and opens no journal.
             self._programs.remove_files(session_id)
 
     async def delete_workspace(self, workspace_id: str, *, delete_sessions: bool) -> None:

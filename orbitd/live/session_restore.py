@@ -36,11 +36,14 @@ async def restore_sessions(manager: SessionManager, programs: Programs, saver: S
         saver: Saves what only the journals have.
         start_again: Whether programs are started without a request of a client.
     """
+    # From the hello on, the keeper reports exits to this daemon; the list has those before it.
     kept, interrupted = await programs.keeper.connect_existing(), await manager.list_interrupted()
     if not kept and not interrupted:
         return  # before the emulation is loaded, which a daemon without live sessions does not need
     if await asyncio.to_thread(unavailable_reason) is not None:
         return
+    # One after the other, before any client is served: each decodes a screen and replays a journal, and all
+    # at once would need the memory for all of that at once.
     for program in kept:
         await _log_failure(program.id, _take_over(manager, programs, program))
     ids = {program.id for program in kept}

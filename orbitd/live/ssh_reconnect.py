@@ -93,6 +93,7 @@ class Reconnector:
             self.forget(session_id)
 
     def _start_timer(self, session_id: str, retry: _Retry) -> float:
+        # The delay grows when a try is scheduled. If the connection lasts, `schedule` resets it.
         delay, retry.delay_secs = retry.delay_secs, min(retry.delay_secs * 2, self._backoff.max_secs)
         event(log, logging.INFO, "connection lost", session=session_id, retry_secs=delay)
         _cancel(retry)

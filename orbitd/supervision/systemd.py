@@ -63,6 +63,7 @@ def supervises(environ: Mapping[str, str], pid: int) -> bool:
     INVOCATION_ID alone would say yes in every terminal of a desktop that runs under systemd.
     """
     mine = str(pid)
+    # Older versions name a pid only where there is a socket or a watchdog; our units have both.
     if "SYSTEMD_EXEC_PID" in environ:  # since systemd 248
         return environ["SYSTEMD_EXEC_PID"] == mine
     return mine in (environ.get("LISTEN_PID"), environ.get("WATCHDOG_PID"))
@@ -110,6 +111,7 @@ class Notifier:
 
     def ready(self, status: str = "") -> bool:
         """Report that the daemon serves; call it once the socket accepts and the store is open."""
+        # One datagram: the manager applies all assignments of a message together.
         return self._send("READY=1", *_status(status), f"MAINPID={os.getpid()}")
 
     def stopping(self, status: str = "") -> bool:

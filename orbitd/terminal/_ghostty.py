@@ -250,7 +250,7 @@ class Library:
         return self.ffi.new("GhosttyString *", {"ptr": self._version, "len": len(_VERSION)})[0]
 
 
-@functools.cache
+@functools.cache  # of results only: where the library is missing, each call tries again
 def load() -> Library:
     """Load libghostty-vt; a second call returns the same library.
 

@@ -215,19 +215,17 @@ class RowReader:
         check(lib.ghostty_render_state_set(state, lib.GHOSTTY_RENDER_STATE_OPTION_OVERSCAN, overscan), "overscan")
         self._scroll(lib.GHOSTTY_SCROLL_VIEWPORT_ROW, first)
         self._update_render_state()
-        top = min(first, self._top_of_screen())
+        # The viewport cannot be scrolled below the active screen: near the end of the rows it shows rows before
+        # `first`, which are read and passed over.
+        history = ffi.new("size_t *")
+        lib.ghostty_terminal_get(self._terminal, lib.GHOSTTY_TERMINAL_DATA_SCROLLBACK_ROWS, history)
+        top = min(first, int(history[0]))
         end = min(last, top + screen_rows + below)
         for row in range(top, end):
             if not lib.ghostty_render_state_row_iterator_next(self._iterator[0]):
                 return
             if row >= first:
                 yield self._row(row)
-
-    def _top_of_screen(self) -> int:
-        rows = self._library.ffi.new("size_t *")
-        lib = self._library.lib
-        lib.ghostty_terminal_get(self._terminal, lib.GHOSTTY_TERMINAL_DATA_SCROLLBACK_ROWS, rows)
-        return int(rows[0])
 
     def _get(self, key: int, out: Any) -> None:
         self._library.check(self._library.lib.ghostty_render_state_row_get(self._iterator[0], key, out), "a row")
@@ -247,6 +245,7 @@ class RowReader:
 
     def _runs(self, cells: list[int], number: int) -> list[Run]:
         layout, texts, runs = self._layout, self._texts, list[Run]()
+        # Keys without any of these bits are text of one style, and most are: they take the short way below.
         details = layout.hyperlink | layout.tag | BLANK
         keys = list(map(self._keys.__getitem__, cells))
         if TAIL in keys:

@@ -66,6 +66,8 @@ class Terminal:
             self._pointer = None
 
     def __del__(self) -> None:
+        # For a terminal that was not closed: Python does not know the size of native memory, and would not
+        # hurry to collect it.
         self.close()
 
     def __enter__(self) -> Self:
@@ -86,6 +88,7 @@ class Terminal:
         if self._mid_sequence:
             rest = rest[self._write_until_ground(rest) :]
             self._at_sequence_end()
+        # The pattern finds more than such sequences, and that costs little: where the mode is off nothing happens.
         if _CLUSTERS in data:
             for end in [match.end() for match in _CLUSTERS_SET.finditer(data)]:
                 done = len(data) - len(rest)
@@ -281,19 +284,15 @@ class Terminal:
             names: Fields of GhosttyFormatterTerminalExtra or GhosttyFormatterScreenExtra.
             before: The formatter writes these before the text, not after it.
         """
-        selection = self._first_cell()
-        text = self.library.format(self.pointer, selection, ())
-        both = self.library.format(self.pointer, selection, names)
-        return both[: len(both) - len(text)] if before else both[len(text) :]
-
-    def _first_cell(self) -> Any:
         library = self.library
         selection, point = library.new_sized("GhosttySelection"), library.ffi.new("OrbitPoint *")
-        point.tag = library.lib.GHOSTTY_POINT_TAG_ACTIVE
+        point.tag = library.lib.GHOSTTY_POINT_TAG_ACTIVE  # column and row are 0: `new` clears
         ref = library.new_sized("GhosttyGridRef")
         library.check(library.grid_ref(self.pointer, point[0], ref), "the first cell")
         selection.start = selection.end = ref[0]
-        return selection
+        text = library.format(self.pointer, selection, ())
+        both = library.format(self.pointer, selection, names)
+        return both[: len(both) - len(text)] if before else both[len(text) :]
 
 
 class Probe:

@@ -182,6 +182,7 @@ class Emulator:
 
     def trim_scrollback(self, *, max_lines: int | None = None, max_bytes: int | None = None) -> None:
         """Drop the oldest history down to a size, once; the limits for what comes later stay."""
+        # The library drops what is over a limit when the limit is set.
         lines, size = self._limits
         self._terminal.limit_scrollback(
             lines if max_lines is None else min(lines, max_lines), size if max_bytes is None else min(size, max_bytes)

@@ -183,18 +183,16 @@ class Journal:
     def append(self, event: Event) -> None:
         """Record an event. A full disk does not raise, but sets `degraded`."""
         for record in records_of(event):
-            self._append(record)
-
-    def _append(self, record: bytes) -> None:
-        if self.degraded is None:
-            try:
-                write_all(self._fd, record, self._tail)
-            except OSError as exc:
-                self._degrade(exc)
-            else:
-                self._tail += len(record)
-                return
-        self._skipped += len(record)
+            if self.degraded is None:
+                try:
+                    write_all(self._fd, record, self._tail)
+                except OSError as exc:
+                    self._degrade(exc)
+                else:
+                    self._tail += len(record)
+                    continue
+            # Counted all the same: positions are of the stream, and must agree with later snapshots.
+            self._skipped += len(record)
 
     def capture(self, fd: int, limit: int = CAPTURE_MAX_BYTES) -> bytes:
         """Read from a terminal into the journal, and return what was read. A kill at any moment loses none of it.
@@ -240,7 +238,11 @@ class Journal:
         return None
 
     def _degrade(self, error: OSError) -> None:
-        """Stop recording; what is in the file stays readable."""
+        """Stop recording; what is in the file stays readable.
+
+        Nothing is recorded after a gap, even if there is room again: a replay would feed the emulator output that
+        follows on something it has never seen. The next snapshot ends the gap.
+        """
         self.degraded = error
         with suppress(OSError):
             self._reserved.drop(self._tail)

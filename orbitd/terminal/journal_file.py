@@ -91,22 +91,23 @@ def read_records(fd: int) -> Iterator[tuple[int, Event]]:
         if kind not in _DECODERS or length > PAYLOAD_MAX_BYTES:
             return
         payload = os.pread(fd, length, offset + _RECORD.size)
+        # The kind is the CRC's start value, so that a changed kind is found as well as a changed payload. A header of
+        # zeros would pass as an empty record of kind 0; `_DECODERS` has none.
         if len(payload) < length or zlib.crc32(payload, kind) != checksum:
             return
         yield _RECORD.size + length, _DECODERS[kind](payload)
         offset += _RECORD.size + length
 
 
-def _resize(payload: bytes) -> Resize:
+def _decode_resize(payload: bytes) -> Resize:
     cols, rows = _SIZE.unpack(payload)
     return Resize(cols=cols, rows=rows)
 
 
-def _output(payload: bytes) -> Output:
-    return Output(data=payload)
-
-
-_DECODERS: dict[int, Callable[[bytes], Event]] = {Kind.OUTPUT: _output, Kind.RESIZE: _resize}
+_DECODERS: dict[int, Callable[[bytes], Event]] = {
+    Kind.OUTPUT: lambda payload: Output(data=payload),
+    Kind.RESIZE: _decode_resize,
+}
 
 
 def write_all(fd: int, data: bytes, offset: int) -> None:

@@ -37,14 +37,12 @@ class Theme:
 
 def to_text(rows: Iterable[Row]) -> str:
     """Return a line of text for each row, wrapped as on the screen, without trailing blanks and empty lines."""
-    lines = [_line(row).rstrip() for row in rows]
+    lines = [
+        "".join(" " * len(run.cells) if run.blank else "".join(run.cells) for run in row.runs).rstrip() for row in rows
+    ]
     while lines and not lines[-1]:
         lines.pop()
     return "".join(f"{line}\n" for line in lines)
-
-
-def _line(row: Row) -> str:
-    return "".join(" " * len(run.cells) if run.blank else "".join(run.cells) for run in row.runs)
 
 
 def to_html(rows: Iterable[Row], theme: Theme) -> str:
@@ -58,6 +56,7 @@ def _span(run: Run, theme: Theme) -> str:
     text = " " * len(run.cells) if run.blank else html.escape("".join(run.cells))
     if run.style != PLAIN:
         text = f'<span style="{_css(run.style, theme)}">{text}</span>'
+    # The program chooses the address: others than these, javascript: for one, do not become links.
     if run.link is not None and run.link.startswith(("http://", "https://", "file://", "mailto:")):
         text = f'<a href="{html.escape(run.link)}">{text}</a>'
     return text

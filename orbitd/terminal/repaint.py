@@ -43,36 +43,36 @@ class Mode(Struct, frozen=True, kw_only=True):
 # 12 is set with the cursor's shape; 6, 69 and the alternate screen have places of their own in `paint`; 2026 is never
 # set: a client's terminal in a synchronized update would show nothing until the program ends it.
 MODES = (
-    Mode(number=4, ansi=True),
-    Mode(number=12, ansi=True, default=True),
-    Mode(number=20, ansi=True),
-    Mode(number=1),
-    Mode(number=5),
-    Mode(number=6, plain=False),
-    Mode(number=7, default=True),
-    Mode(number=9),
-    Mode(number=12, plain=False),
-    Mode(number=25, default=True),
-    Mode(number=45),
-    Mode(number=47, plain=False),
-    Mode(number=66),
-    Mode(number=69, plain=False),
-    Mode(number=1000),
-    Mode(number=1002),
-    Mode(number=1003),
-    Mode(number=1004),
-    Mode(number=1005),
-    Mode(number=1015),
-    Mode(number=1006),
-    Mode(number=1016),
-    Mode(number=1007, default=True),
-    Mode(number=1045),
-    Mode(number=1047, plain=False),
-    Mode(number=1049, plain=False),
-    Mode(number=2004),
-    Mode(number=2026, plain=False),
-    Mode(number=2031),
-    Mode(number=2048),
+    Mode(number=4, ansi=True),  # IRM, insert
+    Mode(number=12, ansi=True, default=True),  # SRM, local echo off
+    Mode(number=20, ansi=True),  # LNM, line feed also returns
+    Mode(number=1),  # DECCKM, cursor keys
+    Mode(number=5),  # DECSCNM, reverse video
+    Mode(number=6, plain=False),  # DECOM, origin
+    Mode(number=7, default=True),  # DECAWM, autowrap
+    Mode(number=9),  # mouse: X10
+    Mode(number=12, plain=False),  # blinking cursor
+    Mode(number=25, default=True),  # DECTCEM, cursor visible
+    Mode(number=45),  # reverse wraparound
+    Mode(number=47, plain=False),  # alternate screen
+    Mode(number=66),  # DECNKM, keypad
+    Mode(number=69, plain=False),  # DECLRMM, left and right margins
+    Mode(number=1000),  # mouse: buttons
+    Mode(number=1002),  # mouse: buttons and drags
+    Mode(number=1003),  # mouse: all motion
+    Mode(number=1004),  # focus reports
+    Mode(number=1005),  # mouse reports in UTF-8
+    Mode(number=1015),  # mouse reports as urxvt's
+    Mode(number=1006),  # mouse reports as SGR
+    Mode(number=1016),  # mouse reports as SGR in pixels
+    Mode(number=1007, default=True),  # wheel sends cursor keys on the alternate screen
+    Mode(number=1045),  # reverse wraparound into the history
+    Mode(number=1047, plain=False),  # alternate screen, cleared on leaving
+    Mode(number=1049, plain=False),  # alternate screen, with the cursor saved
+    Mode(number=2004),  # bracketed paste
+    Mode(number=2026, plain=False),  # synchronized update
+    Mode(number=2031),  # reports of the colour scheme
+    Mode(number=2048),  # reports of the size
 )
 _ALTERNATE = ("?1049", "?1047", "?47")
 

@@ -126,6 +126,7 @@ class VtWriter:
                 self.write("\r\n")
             self._write_row(row)
             previous = row
+        # A screenful of line feeds moves the last of them into the history, too.
         if previous is not None:
             self.set_style(PLAIN)
             self.write("\r\n" * screen_rows)
@@ -151,22 +152,21 @@ class VtWriter:
         for run in row.runs:
             if run.blank and run.style == PLAIN:
                 continue
+            # CHA where the column is not known, else CUF, which is shorter.
             if column is None:
                 self.write(f"\x1b[{run.column + 1}G")
             elif column < run.column:
                 self.write(f"\x1b[{run.column - column}C")
-            column = self._write_blank(run) if run.blank else self._write_text(run)
-
-    def _write_blank(self, run: Run) -> int:
-        self.set_style(run.style)
-        self.write(f"\x1b[{len(run.cells)}X")
-        return run.column
-
-    def _write_text(self, run: Run) -> int | None:
-        """Print a run and return the column after it, or None where terminals may disagree about it."""
-        text = "".join(run.cells)
-        if len(text) < len(run.cells) and text.isascii():  # a wide cell may hold a narrow character
-            text = "".join(cell or " " for cell in run.cells)
-        self._set_pen(run.style, run.link, protected=run.protected)
-        self._parts.append(text)
-        return run.column + len(text) if text.isascii() else None
+            if run.blank:
+                self.set_style(run.style)
+                self.write(f"\x1b[{len(run.cells)}X")  # ECH erases with the pen's background, and moves nothing
+                column = run.column
+                continue
+            text = "".join(run.cells)
+            if len(text) < len(run.cells) and text.isascii():  # a wide cell may hold a narrow character
+                text = "".join(cell or " " for cell in run.cells)
+            self._set_pen(run.style, run.link, protected=run.protected)
+            self._parts.append(text)
+            # Terminals disagree about the width of many characters outside of ASCII (East Asian ambiguous ones,
+            # emoji, clusters), so the column after them is not known.
+            column = run.column + len(text) if text.isascii() else None
