@@ -184,7 +184,7 @@ class Exits:
                 await self._end_program(live, ProgramExit(session_id=live.id, status="detached", in_keeper=False))
 
     async def _status_after(self, program: KeptProgram) -> SessionStatus:
-        # A remote command that exits with 255 cannot be told from a lost connection (ssh(1), EXIT STATUS). A
+        # A remote command that exits with 255 looks like a lost connection (ssh(1), EXIT STATUS). A
         # session that is being terminated is not detached, whatever its ssh exits with when it is hung up.
         if program.id not in self._terminating and program.exit_code == CONNECTION_LOST:
             with contextlib.suppress(SessionNotFound):

@@ -67,7 +67,7 @@ class SavedScreens:
         """
         saved, path = await self._newest_good(session.id), self._journal_path(session.id)
         try:
-            # The parent too: whoever can write to it can replace the folder.
+            # The parent too: a user who can write to it can replace the folder.
             private_folder(os.path.dirname(self._folder))
             private_folder(self._folder)
             restored = await asyncio.to_thread(restore_screen, path, saved, self._defaults(session))
