@@ -21,7 +21,7 @@ from orbitd.lock import AlreadyLocked
 from orbitd.logs import configure
 from orbitd.rpc.sockets import SocketUnusable
 from orbitd.store.backup import restore
-from orbitd.supervision import HandoverError, adopt
+from orbitd.supervision import SocketActivationError, Supervision
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
@@ -63,10 +63,10 @@ def cli(
     Exit status: 0 stopped, 1 could not serve, 2 configuration or usage.
     """
     try:
-        supervision = adopt()
+        supervision = Supervision.from_environment()
         os.umask(0o077)
         resolved = load_settings(config, socket, database)
-    except HandoverError as error:
+    except SocketActivationError as error:
         _fail(str(error), None, EXIT_FAILED)
     except SettingsError as error:
         _fail(str(error), "`orbitctl config check` reads the file without starting anything.", EXIT_CONFIGURATION)

@@ -24,10 +24,10 @@ from orbit_protocol.results import DaemonInfo, Limits
 from orbit_protocol.settings import Resolved
 from orbit_protocol.types import MAX_NAME_LENGTH, MAX_PAGE_SIZE
 from orbitd import warnings
-from orbitd.live import restoring
-from orbitd.live.programs import Memory, Places, Programs
+from orbitd.live.programs import LiveSettings, Programs, ScrollbackLimits
 from orbitd.live.saver import Saver
-from orbitd.live.service import Sessions
+from orbitd.live.session_methods import SessionMethods
+from orbitd.live.session_restore import restore_sessions
 from orbitd.lock import database_lock
 from orbitd.logs import event
 from orbitd.maintenance import Maintenance, MaintenanceTask
@@ -127,10 +127,10 @@ class Daemon:
         maintenance = Maintenance(self._maintenance_tasks(manager, listeners, backups))
         saver = Saver(manager, settings.session.auto_save_interval_secs)
         programs = self._programs(manager, saver)
-        await restoring.restore(manager, programs, saver, start_again=settings.session.restore_sessions_on_startup)
+        await restore_sessions(manager, programs, saver, start_again=settings.session.restore_sessions_on_startup)
         handlers: Handlers[Call] = Handlers()
         add_daemon_handlers(handlers, info=lambda: self._info(maintenance, backups, programs), stop=self.stop)
-        add_store_handlers(handlers, manager, Sessions(manager, programs))
+        add_store_handlers(handlers, manager, SessionMethods(manager, programs))
         self._server = Server(
             Dispatcher(handlers),
             max_connections=self._max_connections,
@@ -145,23 +145,23 @@ class Daemon:
             self._supervision.notifier.stopping()
             event(log, logging.INFO, "stopping", connections=self._server.connection_count)
             background.cancel()
-        programs.begin_to_close()
+        programs.start_closing()
         await self._server.stop(STOP_GRACE_SECS)
         await programs.close()
 
     def _programs(self, manager: SessionManager, saver: Saver) -> Programs:
         resolved, session = self._resolved, self._resolved.settings.session
-        places = Places(
+        live = LiveSettings(
             keeper_socket=resolved.database_path + ".keeper",
             journal_folder=os.path.join(resolved.state_folder, "journal"),
             agent_folder=os.path.join(resolved.state_folder, "agent"),
             daemon_socket=resolved.socket_path,
             program_umask=self._supervision.program_umask,
         )
-        memory = Memory(
+        limits = ScrollbackLimits(
             scrollback_max_bytes=session.scrollback_max_bytes, total_scrollback_bytes=session.total_scrollback_bytes
         )
-        return Programs(manager, saver, places, memory)
+        return Programs(manager, saver, live, limits)
 
     def _announce(self, listeners: list[Listener]) -> None:
         event(

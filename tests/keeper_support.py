@@ -11,10 +11,8 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from orbitd.keeper.client import KeeperClient
-from orbitd.keeper.launch import start_keeper
+from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram, SpawnRequest, start_keeper
 from orbitd.keeper.messages import Framer, Message, Value, encode
-from orbitd.keeper.structs import KeeperGone, KeptProgram, SpawnRequest
 
 SECONDS = 20
 """The longest wait for anything; none is expected to take a hundredth of it."""

@@ -1,5 +1,12 @@
-"""The keeper: a tiny process that holds the terminals of the live sessions while daemons come and go.
+"""The keeper: a tiny process that holds the PTY masters of live sessions while daemons stop and start.
 
-`process`, `spawn` and `messages` run inside it and import nothing but small parts of the
-standard library; `client` is the daemon's side of the conversation.
+    __main__, daemonize   the keeper process: lock file, socket, fork and setsid, signals, its end
+    server                its poll loop: connections, requests, SIGCHLD
+    program               one program: openpty, fork, execve, and what is recorded until it is forgotten
+    messages              the wire format, used by both sides
+    client, channel       orbitd's side: one method a request; frames and descriptors on the event loop
+
+A request goes client -> channel -> server -> program; a descriptor of the program's master comes back with
+the answer, and orbitd does all reading and writing. What runs inside the keeper imports small parts of the
+standard library only: the process lives for weeks and its memory counts.
 """

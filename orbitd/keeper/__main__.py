@@ -11,7 +11,7 @@ import sys
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path += [_ROOT, os.path.join(_ROOT, "protocol")]  # the second is where a checkout has orbit_os
 
-from orbitd.keeper.process import main  # noqa: E402  # sys.path comes first
+from orbitd.keeper.daemonize import main  # noqa: E402  # sys.path comes first
 
 if __name__ == "__main__":
     main(sys.argv[1])

@@ -1,7 +1,7 @@
-"""Frames and descriptors over a Unix socket, on an event loop.
+"""Frames and descriptors over a Unix socket, on an event loop: orbitd's side of the connection.
 
 asyncio's transports drop descriptors (SCM_RIGHTS), so this reads the socket itself. All of
-it runs on the loop's thread; nothing here waits.
+it runs on the loop's thread, and nothing blocks.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Channel:
 
     Args:
         sock: Connected; the channel owns it from here on.
-        on_message: Called with each message and its descriptor; the descriptor becomes the callee's.
-        on_lost: Called once with the reason when the peer is gone; not after `close`.
+        on_message: Called with each message and its descriptor, which the callee has to close.
+        on_lost: Called once with the reason when the connection is lost; not after `close`.
     """
 
     def __init__(
@@ -53,17 +53,18 @@ class Channel:
         """Send a frame, now or as soon as the socket takes it.
 
         Raises:
-            Busy: The keeper has not read for long.
+            Busy: The keeper does not read; `MAX_UNSENT` bytes wait for it.
         """
         if len(self._unsent) + len(frame) > MAX_UNSENT:
             raise Busy("the keeper does not read its requests")
-        waiting = bool(self._unsent)
+        # With something unsent the loop watches for room in the socket, and `_write` is called by it.
+        is_watched = bool(self._unsent)
         self._unsent += frame
-        if self._open and not waiting:
+        if self._open and not is_watched:
             self._write()
 
     def close(self) -> None:
-        """Close the socket and every descriptor that nobody was given."""
+        """Close the socket and every received descriptor that was not delivered."""
         if not self._open:
             return
         self._open = False
@@ -73,7 +74,7 @@ class Channel:
         while self._descriptors:
             os.close(self._descriptors.popleft())
 
-    def _lose(self, reason: str) -> None:
+    def _connection_lost(self, reason: str) -> None:
         if self._open:
             self.close()
             self._on_lost(reason)
@@ -85,44 +86,50 @@ class Channel:
         except BlockingIOError:
             self._loop.add_writer(self._sock, self._write)
         except OSError:
-            # The reader finds the end too, after the messages that arrived before it.
+            # The peer is gone. The connection is not closed here: messages that it sent before may
+            # still wait in the socket, and the reader finds the end behind them.
             self._unsent.clear()
             self._loop.remove_writer(self._sock)
         else:
             self._loop.remove_writer(self._sock)
 
     def _read(self) -> None:
-        """Read once, and pass on the messages that are complete."""
+        """Read once, and deliver the messages that are complete."""
         try:
             data, ancillary, flags, _ = self._sock.recvmsg(_READ, _ANCILLARY, _CLOSE_ON_EXEC)
         except BlockingIOError:
             return
         except OSError as exc:
-            self._lose(str(exc))
+            self._connection_lost(str(exc))
             return
-        self._descriptors += _received(ancillary)
+        # A descriptor arrives with the first byte of its frame (unix(7): a read never goes past one
+        # set of ancillary data), so the queue is in the order of the frames that announce one.
+        self._descriptors += _received_descriptors(ancillary)
         if not data or flags & socket.MSG_CTRUNC:
-            self._lose("descriptors were lost" if data else "it closed the connection")
+            # MSG_CTRUNC: no room for them all, here or in this process's table of open files. Which
+            # frame lost its own cannot be known any more.
+            self._connection_lost("descriptors were lost" if data else "it closed the connection")
             return
         try:
             for message in self._framer.receive(data):
-                self._pass_on(message)
+                if not self._open:
+                    return  # closed by the callback of the message before
+                has_descriptor = message.value("fds", b"0") != b"0"
+                if has_descriptor and not self._descriptors:
+                    raise Malformed("a message without its descriptor")
+                self._on_message(message, self._descriptors.popleft() if has_descriptor else None)
         except (KeyError, ValueError) as exc:
-            self._lose(f"it sent {exc!r}")
-
-    def _pass_on(self, message: Message) -> None:
-        if not self._open:
-            return  # closed while the messages before this one were passed on
-        carries = message.value("fds", b"0") != b"0"
-        if carries and not self._descriptors:
-            raise Malformed("a message without its descriptor")
-        self._on_message(message, self._descriptors.popleft() if carries else None)
+            self._connection_lost(f"it sent {exc!r}")
 
 
-def _received(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
-    """Return the descriptors in a packet; not inherited by programs that this process starts."""
+def _received_descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """Return the descriptors in ancillary data, set close-on-exec.
+
+    MSG_CMSG_CLOEXEC has done that already where there is one; macOS has none.
+    """
     found = []
     for level, kind, data in ancillary:
+        # The kernel may have cut the array off in the middle of an int, where there was no room (cmsg(3)).
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             view = memoryview(data)[: len(data) - len(data) % 4].cast("i")
             found += view.tolist()

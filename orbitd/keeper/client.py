@@ -1,12 +1,12 @@
-"""orbitd's side of the conversation with its keeper.
+"""orbitd's side of the keeper: types, the client with one method a request, and starting a keeper.
 
 One client a daemon, used from the event loop's thread only. Every call is answered within
-`REQUEST_SECONDS` or raises; a call that is cancelled or late leaks no descriptor. The
-masters that `spawn` and `take` return are the caller's to close; a program goes on if it
-does, because the keeper holds its own.
+`REQUEST_SECONDS` or raises; a call that is cancelled or late leaks no descriptor. The caller
+closes the masters that `spawn` and `take` return; a program goes on if it does, because the
+keeper holds a descriptor of its own.
 
-An exit is told at least once: as a call of `on_exit` while connected, and in `programs()`
-until it is forgotten, so an orbitd that comes back loses none. Store it, then
+An exit is reported at least once: as a call of `on_exit` while connected, and in `programs()`
+until it is forgotten, so an orbitd that starts later misses none. Store it, then
 `acknowledge_exit`; read the master to its end (EIO), then `forget`.
 """
 
@@ -16,31 +16,103 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Literal
 
 from msgspec import Struct
 
 from orbit_os.sockets import peer_uid
-from orbit_protocol.errors import InternalError, OrbitError, RequestTimeout, SpawnFailed
-from orbitd.keeper.channel import Channel
-from orbitd.keeper.launch import start_keeper
-from orbitd.keeper.messages import VERSION, Message, Value, encode
-from orbitd.keeper.structs import (
-    KeeperGone,
-    KeptProgram,
-    SignalTarget,
-    Spawned,
-    SpawnRequest,
-    error_of,
-    kept_program,
-    spawn_fields,
+from orbit_protocol.errors import (
+    AlreadyRunning,
+    Busy,
+    InternalError,
+    NotRunning,
+    OrbitError,
+    RequestTimeout,
+    SpawnFailed,
 )
+from orbitd.keeper.channel import Channel
+from orbitd.keeper.messages import VERSION, Message, Value, encode
 
 REQUEST_SECONDS = 30.0
 """The keeper answers at once; only a program on a network drive that hangs takes this long to start."""
 
 START_ATTEMPTS = 3
-"""A keeper may end, its work done, between being found and being greeted."""
+"""A keeper that has nothing left to keep may end between connect(2) and the hello."""
+
+START_TIMEOUT_SECONDS = 20
+
+_KEEPER_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH")
+"""What Python may need to start. Nothing else is passed on: systemd's variables (NOTIFY_SOCKET, LISTEN_FDS)
+are meant for orbitd alone, and a program gets the environment of its own request only."""
+
+SignalTarget = Literal["program", "group", "foreground"]
+"""The program itself, its process group, or the group at the terminal's foreground (what Ctrl-C reaches)."""
+
+
+class KeeperGone(Busy):
+    """The keeper has ended, does not answer, or serves another orbitd.
+
+    Args:
+        message: What happened.
+        superseded: Another orbitd has taken over; the programs go on, but are not ours any more.
+    """
+
+    default_hint = "Start the session again; if the keeper has ended, its programs have too."
+
+    def __init__(self, message: str, *, superseded: bool = False) -> None:
+        super().__init__(message)
+        self.superseded = superseded
+
+
+class SpawnRequest(Struct, frozen=True, kw_only=True):
+    """A program to start on a new terminal.
+
+    Args:
+        id: The session's id; one program of an id at a time.
+        file: A path, or a name to look up on the PATH of `env`.
+        argv: All arguments from argv[0] on; a login shell's begins with `-`.
+        env: The whole environment.
+        cwd: Its working directory; if that cannot be entered, `HOME` of `env` or `/`.
+        umask: The user's, not the daemon's.
+    """
+
+    id: str
+    file: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: str
+    cols: int
+    rows: int
+    umask: int
+
+
+class Spawned(Struct, frozen=True, kw_only=True):
+    """A program that runs: execve has succeeded.
+
+    Args:
+        master_fd: Of its terminal; the caller closes it.
+        cwd: The directory that it could enter.
+    """
+
+    pid: int
+    master_fd: int
+    cwd: str
+
+
+class KeptProgram(Struct, frozen=True, kw_only=True):
+    """A program that the keeper has and has not been asked to forget; it runs while `ended_at` is None."""
+
+    id: str
+    pid: int
+    started_at: datetime
+    ended_at: datetime | None = None
+    exit_code: int | None = None
+    exit_signal: int | None = None
+    acknowledged: bool = False
 
 
 class _Answer(Struct, frozen=True):
@@ -49,14 +121,14 @@ class _Answer(Struct, frozen=True):
     descriptor: int | None
 
 
-class _Pending:
+class _PendingRequest:
     def __init__(self) -> None:
         self.answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
-        self.programs: list[KeptProgram] = []
+        self.programs: list[KeptProgram] = []  # the `program` messages that come before the `ok` of a list
 
 
 class KeeperClient:
-    """A connection to a keeper; made by `connect` or `connect_or_start`.
+    """A connection to a keeper, made by `connect` or `connect_or_start`.
 
     Args:
         sock: Connected to the keeper.
@@ -70,10 +142,10 @@ class KeeperClient:
         self.keeper_pid = 0
         self._on_exit = on_exit
         self._on_gone = on_gone
-        self._gone = ""
+        self._gone_reason = ""
         self._superseded = False
-        self._pending: dict[str, _Pending] = {}
-        self._asked = 0
+        self._pending: dict[str, _PendingRequest] = {}
+        self._last_seq = 0
         self._loop = asyncio.get_running_loop()
         self._channel = Channel(sock, self._receive, self._lost)
 
@@ -81,22 +153,24 @@ class KeeperClient:
     async def connect(
         cls, socket_path: str, *, on_exit: Callable[[KeptProgram], None], on_gone: Callable[[KeeperGone], None]
     ) -> KeeperClient | None:
-        """Connect to the keeper if there is one, and take over from any orbitd before.
+        """Connect to the keeper if there is one; an orbitd that is connected to it is superseded.
 
         Raises:
             KeeperGone: There is something that does not serve us.
         """
-        sock = _connected(socket_path)
+        sock = _connect(socket_path)
         if sock is None:
             return None
         client = cls(sock, on_exit, on_gone)
         try:
-            await client._greet()
+            hello = await client._call("hello", ("version", VERSION))
+            client.keeper_pid = hello.message.number("pid")
         except RequestTimeout as exc:
+            # A stopped process still accepts: the kernel queues connections up to the backlog.
             client.close()
             raise KeeperGone(f"the keeper at {socket_path} does not answer") from exc
         except KeeperGone:
-            return None  # it was about to end
+            return None  # it had nothing left to keep and ended before it read the hello
         except BaseException:
             client.close()
             raise
@@ -116,6 +190,8 @@ class KeeperClient:
             client = await cls.connect(socket_path, on_exit=on_exit, on_gone=on_gone)
             if client is not None:
                 return client
+            # Two orbitds may do this at the same time: the lock file lets one keeper listen, the other exits
+            # with 0, and both connect to the first.
             await asyncio.to_thread(start_keeper, socket_path)
         client = await cls.connect(socket_path, on_exit=on_exit, on_gone=on_gone)
         if client is None:
@@ -123,12 +199,9 @@ class KeeperClient:
         return client
 
     def close(self) -> None:
-        """Leave the keeper; it ends by itself once it has nothing to keep."""
+        """Disconnect; the keeper ends by itself once it has nothing to keep."""
         self._channel.close()
         self._fail_pending("the connection to the keeper is closed")
-
-    async def _greet(self) -> None:
-        self.keeper_pid = (await self._call("hello", ("version", VERSION))).message.number("pid")
 
     async def spawn(self, request: SpawnRequest) -> Spawned:
         """Start a program on a new terminal.
@@ -136,16 +209,16 @@ class KeeperClient:
         Raises:
             SpawnFailed: It could not be executed; errno's words and the path are in the message.
             AlreadyRunning: The keeper has a program of this id (which may have ended but is not forgotten).
-            RequestTimeout: It has not begun in time; it may yet, and is in `programs()` then.
+            RequestTimeout: It has not been executed in time; it may be later, and is in `programs()` then.
         """
-        answer = await self._call("spawn", *spawn_fields(request))
+        answer = await self._call("spawn", *_spawn_fields(request))
         if answer.descriptor is None:
             raise InternalError("the keeper sent no terminal")
-        told = answer.message
-        return Spawned(pid=told.number("pid"), master_fd=answer.descriptor, cwd=told.text("cwd"))
+        message = answer.message
+        return Spawned(pid=message.number("pid"), master_fd=answer.descriptor, cwd=message.text("cwd"))
 
     async def programs(self) -> list[KeptProgram]:
-        """Return every program that is not forgotten, eldest first; those that have ended too."""
+        """Return every program that is not forgotten, the oldest first, those that have ended too."""
         return (await self._call("list")).programs
 
     async def take(self, program_id: str) -> int:
@@ -160,7 +233,7 @@ class KeeperClient:
         return descriptor
 
     async def signal(self, program_id: str, number: int, target: SignalTarget = "group") -> None:
-        """Send a signal to a program; never to another one that has its old pid.
+        """Send a signal to a program, never to another process that has got its pid since.
 
         Raises:
             NotRunning: It has ended.
@@ -168,11 +241,11 @@ class KeeperClient:
         await self._call("signal", ("id", program_id), ("signal", int(number)), ("target", target))
 
     async def acknowledge_exit(self, program_id: str) -> None:
-        """Tell that the exit is stored; the keeper no longer stays for it."""
+        """Report that the exit is stored; the keeper may end without this program."""
         await self._call("ack_exit", ("id", program_id))
 
     async def forget(self, program_id: str) -> None:
-        """Let a program that has ended go, and what was not read of its output.
+        """Remove a program that has ended, with what was not read of its output.
 
         Raises:
             AlreadyRunning: It has not ended.
@@ -180,11 +253,12 @@ class KeeperClient:
         await self._call("forget", ("id", program_id))
 
     async def _call(self, kind: str, *fields: tuple[str, Value]) -> _Answer:
-        if self._gone:
-            raise KeeperGone(self._gone)
-        self._asked += 1
-        seq = str(self._asked)
-        pending = _Pending()
+        # Calls may overlap. Each has a number of its own, and `_receive` finds by it whom an answer is for.
+        if self._gone_reason:
+            raise KeeperGone(self._gone_reason)
+        self._last_seq += 1
+        seq = str(self._last_seq)
+        pending = _PendingRequest()
         try:
             frame = encode(kind, ("seq", seq), *fields)
         except ValueError as exc:
@@ -194,52 +268,58 @@ class KeeperClient:
             self._channel.send(frame)
             async with asyncio.timeout(REQUEST_SECONDS):
                 return await pending.answer
+        # The answer may have been set in the same round of the loop that ended this wait: the future
+        # has a result then, with a descriptor that nobody else will close.
         except TimeoutError as exc:
-            _discard(pending.answer)
+            _close_descriptor(pending.answer)
             raise RequestTimeout(f"the keeper did not answer {kind} within {REQUEST_SECONDS:.0f} s") from exc
         except asyncio.CancelledError:
-            _discard(pending.answer)
+            _close_descriptor(pending.answer)
             raise
         finally:
             del self._pending[seq]
 
     def _receive(self, message: Message, descriptor: int | None) -> None:
-        """Take one message; kinds that this version does not know are skipped."""
+        """Handle one message; kinds that this version does not know are skipped."""
         pending = self._pending.get(message.text("seq", ""))
         if message.kind == "exited":
-            self._loop.call_soon(self._on_exit, kept_program(message))
+            # Not called at once: setting an answer only schedules the task that waits for it, and an exit
+            # must not be handled before the spawn of its program has returned.
+            self._loop.call_soon(self._on_exit, _parse_program(message))
         elif message.kind == "superseded":
             self._superseded = True
         elif pending is not None and not pending.answer.done():
             if message.kind == "program":
-                pending.programs.append(kept_program(message))
+                pending.programs.append(_parse_program(message))
             elif message.kind == "error":
-                pending.answer.set_exception(error_of(message))
+                pending.answer.set_exception(_parse_error(message))
             else:
                 pending.answer.set_result(_Answer(message, pending.programs, descriptor))
                 return
         if descriptor is not None:
-            os.close(descriptor)  # whoever asked has given up
+            os.close(descriptor)  # its request was cancelled or has timed out
 
     def _lost(self, reason: str) -> None:
         self._fail_pending("another orbitd has taken over" if self._superseded else f"the keeper is gone: {reason}")
-        self._loop.call_soon(self._tell_gone)
+        self._loop.call_soon(self._report_gone)
 
-    def _tell_gone(self) -> None:
-        if self.keeper_pid:  # else it ended before it was ours
-            self._on_gone(KeeperGone(self._gone, superseded=self._superseded))
+    def _report_gone(self) -> None:
+        if self.keeper_pid:  # else it ended before it answered the hello, and `connect` returns None
+            self._on_gone(KeeperGone(self._gone_reason, superseded=self._superseded))
 
     def _fail_pending(self, reason: str) -> None:
-        self._gone = self._gone or reason
+        self._gone_reason = self._gone_reason or reason
         for pending in self._pending.values():
             if not pending.answer.done():
-                pending.answer.set_exception(KeeperGone(self._gone))
+                pending.answer.set_exception(KeeperGone(self._gone_reason))
 
 
-def _connected(path: str) -> socket.socket | None:
-    """Connect to a keeper of this user; None if nobody listens."""
+def _connect(path: str) -> socket.socket | None:
+    """Connect to a keeper of this user; return None if no process listens."""
     sock = socket.socket(socket.AF_UNIX)
     try:
+        # connect(2) on a Unix socket is done at once, or fails with EAGAIN where the backlog is full:
+        # a keeper that is stopped must not block the event loop.
         sock.setblocking(False)
         sock.connect(path)
         uid = peer_uid(sock)
@@ -255,8 +335,89 @@ def _connected(path: str) -> socket.socket | None:
     return sock
 
 
-def _discard(answer: asyncio.Future[_Answer]) -> None:
-    """Close the descriptor of an answer that came while its caller was being cancelled."""
+def _close_descriptor(answer: asyncio.Future[_Answer]) -> None:
+    """Close the descriptor of an answer, if there is one, that its caller will not get."""
     with contextlib.suppress(asyncio.CancelledError, asyncio.InvalidStateError, OrbitError):
         if (descriptor := answer.result().descriptor) is not None:
             os.close(descriptor)
+
+
+def start_keeper(socket_path: str) -> None:
+    """Start the keeper of a socket path; do nothing if there is one already.
+
+    It listens once this returns. It is no child of this process, and in a session of its own.
+    This blocks for as long as Python takes to start: call it in a thread.
+
+    Raises:
+        SpawnFailed: It could not be started; the message says why.
+    """
+    program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
+    command = [sys.executable, "-I", "-S", program, os.path.abspath(socket_path)]
+    environment = {name: os.environ[name] for name in _KEEPER_ENVIRONMENT if name in os.environ}
+    try:
+        # run() returns at the end of file of both pipes, which is when the child that stays has replaced its
+        # stdout and stderr: it listens then, and its errors until then are in `stderr`.
+        started = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            cwd="/",
+            env=environment,
+            timeout=START_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise SpawnFailed(f"the keeper could not be started: {exc}") from exc
+    if started.returncode != 0:
+        lines = started.stderr.decode(errors="replace").strip().splitlines() or [f"status {started.returncode}"]
+        raise SpawnFailed(f"the keeper of {socket_path} could not be started: {lines[-1]}")
+
+
+_ERRORS_BY_REASON: dict[str, type[OrbitError]] = {
+    "spawn_failed": SpawnFailed,
+    "exists": AlreadyRunning,
+    "running": AlreadyRunning,
+    "unknown_id": NotRunning,
+    "ended": NotRunning,
+    "not_active": KeeperGone,
+}
+
+
+def _spawn_fields(request: SpawnRequest) -> list[tuple[str, Value]]:
+    """Return the fields of a `spawn` message."""
+    # os.execve raises for an empty name or one with `=`; one such variable must not fail the whole session.
+    variables = [f"{name}={value}" for name, value in request.env.items() if name and "=" not in name]
+    return [
+        ("id", request.id),
+        ("file", request.file),
+        *(("argv", argument) for argument in request.argv),
+        *(("env", variable) for variable in variables),
+        ("cwd", request.cwd),
+        ("cols", request.cols),
+        ("rows", request.rows),
+        ("umask", request.umask),
+    ]
+
+
+def _parse_program(message: Message) -> KeptProgram:
+    """Parse a `program` or `exited` message."""
+    names = {name for name, _ in message.fields}
+    return KeptProgram(
+        id=message.text("id"),
+        pid=message.number("pid"),
+        started_at=_time(message, "started_at"),
+        ended_at=_time(message, "ended_at") if "ended_at" in names else None,
+        exit_code=message.number("exit_code") if "exit_code" in names else None,
+        exit_signal=message.number("exit_signal") if "exit_signal" in names else None,
+        acknowledged=message.number("acknowledged", 0) == 1,
+    )
+
+
+def _time(message: Message, name: str) -> datetime:
+    return datetime.fromtimestamp(float(message.value(name)), UTC)
+
+
+def _parse_error(message: Message) -> OrbitError:
+    """Return the exception that an `error` message stands for."""
+    words = message.value("words", b"").decode(errors="replace")
+    return _ERRORS_BY_REASON.get(message.text("reason", ""), InternalError)(words)

@@ -1,4 +1,4 @@
-r"""What orbitd and the keeper say to each other: frames of NUL-terminated fields.
+r"""The wire format between orbitd and the keeper: frames of NUL-terminated fields.
 
 A frame is its payload's length (4 bytes, big-endian) and the payload: the message's kind,
 then `name=value` fields, each ended by a NUL. Nothing that execve(2) or a path can hold
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 VERSION = 1
-"""Of the conversation. Fields and requests are added without raising it; nothing is ever taken away."""
+"""Of the protocol. Fields and requests are added without raising it; none is ever removed, since a
+keeper may be months older than the orbitd that connects to it."""
 
 MAX_FRAME = 8 * 1024 * 1024
 """Bytes of one payload: over what Linux takes as arguments and environment together (6 MiB)."""
@@ -43,6 +44,8 @@ MAX_FRAME = 8 * 1024 * 1024
 _HEADER = 4
 
 Value = str | bytes | int | float
+
+Fields = tuple[tuple[str, Value], ...]
 
 
 class Malformed(ValueError):
@@ -89,8 +92,8 @@ class Message:
         return int(self.value(name, None if default is None else b"%d" % default))
 
 
-def encode_fields(fields: tuple[tuple[str, Value], ...]) -> bytes:
-    """Return fields as they stand in a payload."""
+def encode_fields(fields: Fields) -> bytes:
+    """Encode fields as a payload holds them."""
     return b"".join(b"%s=%s\0" % (name.encode("ascii"), _to_bytes(value)) for name, value in fields)
 
 
@@ -125,13 +128,13 @@ def decode_fields(payload: bytes) -> list[tuple[str, bytes]]:
 
 
 class Framer:
-    """Bytes in, messages out; holds at most one unfinished frame."""
+    """Split received bytes into messages; at most one unfinished frame is buffered."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def receive(self, data: bytes) -> Iterator[Message]:
-        """Yield the messages that are complete once these bytes are here.
+        """Add received bytes and yield the messages that are complete now.
 
         Raises:
             Malformed: The bytes are not this protocol.
@@ -139,20 +142,18 @@ class Framer:
         self._buffer += data
         while len(self._buffer) >= _HEADER:
             end = _HEADER + int.from_bytes(self._buffer[:_HEADER], "big")
+            # Checked before the payload is here, so that a wrong length cannot make the buffer grow.
             if end > _HEADER + MAX_FRAME:
                 raise Malformed(f"frame of {end} bytes")
             if len(self._buffer) < end:
                 return
             payload = bytes(self._buffer[_HEADER:end])
+            # Removed before the yield: the caller may stop iterating, and the rest stays for the next call.
             del self._buffer[:end]
-            yield _decode(payload)
-
-
-def _decode(payload: bytes) -> Message:
-    kind, ended, rest = payload.partition(b"\0")
-    if not kind or not ended or not kind.isascii():
-        raise Malformed("a message has no kind")
-    return Message(kind.decode("ascii"), decode_fields(rest))
+            kind, separator, fields = payload.partition(b"\0")
+            if not kind or not separator or not kind.isascii():
+                raise Malformed("a message has no kind")
+            yield Message(kind.decode("ascii"), decode_fields(fields))
 
 
 def _to_bytes(value: Value) -> bytes:

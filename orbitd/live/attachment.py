@@ -1,10 +1,7 @@
-"""One client at one session: what it is sent, and what happens when it does not read.
+"""One client attached to one session: what it is sent, and what happens when it does not read.
 
-An attachment opens (nothing is sent: its first screen is not painted yet), waits for the
-answer of its own attach to be written (what is sent meanwhile is kept), follows the output,
-falls behind (nothing is sent until the client has read everything; then the screen is
-painted once), and ends. It ends once, for whatever reason, and leaves nothing with the
-connection.
+An attachment goes through the states of `State`, and ends once, whatever the reason. At its
+end it removes its callbacks from the connection.
 """
 
 from __future__ import annotations
@@ -31,17 +28,17 @@ from orbitd.rpc.connection import Connection
 
 
 class State(enum.Enum):
-    """Where an attachment is in its life."""
+    """What is done with messages for the client."""
 
-    OPENING = enum.auto()
-    WAITING = enum.auto()
-    FOLLOWING = enum.auto()
-    BEHIND = enum.auto()
+    PREPARING = enum.auto()  # dropped: its first repaint is not made yet, and will show what they change
+    QUEUEING = enum.auto()  # kept until the answer to its attach has been written
+    STREAMING = enum.auto()  # sent
+    BEHIND = enum.auto()  # dropped until it has read everything; then one repaint replaces them
     ENDED = enum.auto()
 
 
-class Painting(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes that draw a screen, and the size that they draw it for."""
+class Repaint(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes that draw a screen, and the size that they are for."""
 
     data: bytes
     cols: int
@@ -49,14 +46,14 @@ class Painting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attachment:
-    """A client's place at a session.
+    """A client's attachment to a session.
 
     Args:
-        attachment_id: Known to that client only.
-        connection: Where it listens.
-        read_only: It may neither type nor lead the size.
+        attachment_id: Unique in the daemon.
+        connection: The client's.
+        read_only: It may neither type nor own the size.
         size: Columns and rows of its window.
-        paint: Draws the session's screen as it is now.
+        repaint: Draws the session's screen as it is now.
         on_end: Called once when it has ended.
     """
 
@@ -67,89 +64,95 @@ class Attachment:
         *,
         read_only: bool,
         size: tuple[int, int],
-        paint: Callable[[], Painting],
+        repaint: Callable[[], Repaint],
         on_end: Callable[[Attachment], None],
     ) -> None:
         self.id = attachment_id
         self.connection = connection
         self.read_only = read_only
         self.size = size
-        self._paint = paint
+        self._repaint = repaint
         self._on_end = on_end
-        self._state = State.OPENING
-        self._kept: list[bytes] = []
+        self._state = State.PREPARING
+        self._queued: list[bytes] = []
         connection.on_close.append(self.end)
-        connection.on_drained.append(self._drained)
+        connection.on_drained.append(self._on_drained)
 
-    def open(self) -> None:
-        """Keep what comes from now on until `begin` is called: the first screen is being painted.
+    def start_queueing(self) -> None:
+        """Queue messages from now on until `start_streaming`: the first repaint is about to be made.
 
         Raises:
-            NotRunning: The attachment has ended already: its client, its session or somebody else wanted that.
+            NotRunning: The attachment has ended: the client left, the program ended, or it was detached.
         """
         if self._state is State.ENDED:
             raise NotRunning("The attachment was ended before it began", hint="Look at the session, then attach again.")
-        self._state = State.WAITING
+        self._state = State.QUEUEING
 
-    def begin(self) -> None:
-        """Follow the output: the answer to the attach has been written."""
-        if self._state is State.WAITING:
-            self._state = State.FOLLOWING
-        kept, self._kept = self._kept, []
-        for message in kept:
+    def start_streaming(self) -> None:
+        """Send what is queued, then every message at once: the answer to the attach has been written."""
+        if self._state is State.QUEUEING:
+            self._state = State.STREAMING
+        # Also where it has ended meanwhile: the client then still gets the notification that says so.
+        queued, self._queued = self._queued, []
+        for message in queued:
             self.connection.send(message)
 
-    def output(self, data: bytes) -> None:
-        """Pass output on, unless the client is behind."""
-        if self._state in (State.WAITING, State.FOLLOWING):
-            self._send(_notice(OUTPUT, OutputNotice(attachment_id=self.id, data=data)))
+    def send_output(self, data: bytes) -> None:
+        """Send output, unless the client is behind."""
+        if self._state in (State.QUEUEING, State.STREAMING):
+            self._send(_encode(OUTPUT, OutputNotice(attachment_id=self.id, data=data)))
 
-    def repaint(self) -> None:
-        """Send the whole screen; a client that is behind gets it when it has caught up."""
-        if self._state in (State.WAITING, State.FOLLOWING):
-            painting = self._paint()
-            notice = RepaintNotice(attachment_id=self.id, data=painting.data, cols=painting.cols, rows=painting.rows)
-            self._send(_notice(REPAINT, notice))
+    def send_repaint(self) -> None:
+        """Send the whole screen; a client that is behind gets it when it has read everything."""
+        if self._state in (State.QUEUEING, State.STREAMING):
+            repaint = self._repaint()
+            notice = RepaintNotice(attachment_id=self.id, data=repaint.data, cols=repaint.cols, rows=repaint.rows)
+            self._send(_encode(REPAINT, notice))
 
-    def exited(self, exit_code: int | None, exit_signal: int | None) -> None:
-        """Send the last screen to a client that was behind, tell it the end, and end."""
+    def send_exited(self, exit_code: int | None, exit_signal: int | None) -> None:
+        """Send the last screen to a client that is behind, then the exit, and end."""
+        # There will be no `on_drained` for this one: the screen is closed after this.
         if self._state is State.BEHIND:
-            self._state = State.FOLLOWING
-            self.repaint()
-        self._send(_notice(EXITED, ExitedNotice(attachment_id=self.id, exit_code=exit_code, exit_signal=exit_signal)))
+            self._state = State.STREAMING
+            self.send_repaint()
+        self._send(_encode(EXITED, ExitedNotice(attachment_id=self.id, exit_code=exit_code, exit_signal=exit_signal)))
         self.end()
 
-    def put_off(self) -> None:
-        """Tell the client that somebody ended its attachment, and end."""
-        self._send(_notice(DETACHED, DetachedNotice(attachment_id=self.id)))
+    def detach(self) -> None:
+        """Notify the client that its attachment was ended by a request of another one, and end."""
+        self._send(_encode(DETACHED, DetachedNotice(attachment_id=self.id)))
         self.end()
 
     def end(self) -> None:
-        """Send nothing more; what waits for the answer of the attach is still sent after it. Again does nothing."""
+        """Send nothing more, but what is queued for after the attach's answer. Again does nothing."""
         if self._state is State.ENDED:
             return
         self._state = State.ENDED
-        self.connection.on_drained.remove(self._drained)
-        if self.end in self.connection.on_close:  # else it is being closed
+        self.connection.on_drained.remove(self._on_drained)
+        # A connection that is being lost has replaced its list, and is calling this from the old one.
+        if self.end in self.connection.on_close:
             self.connection.on_close.remove(self.end)
         self._on_end(self)
 
     def _send(self, message: bytes) -> None:
-        if self._state is State.WAITING:
-            self._kept.append(message)
-        elif self._state is not State.OPENING:
+        if self._state is State.QUEUEING:
+            self._queued.append(message)
+        elif self._state is not State.PREPARING:
             self.connection.send(message)
+            # What has been sent stays in the transport's buffer, in order. Only what comes from now on is
+            # dropped, so the buffer is bounded, and the client never misses a part in the middle unnoticed:
+            # the repaint replaces all of it.
             if self.connection.is_congested:
                 self._state = State.BEHIND
 
-    def _drained(self) -> None:
+    def _on_drained(self) -> None:
         if self._state is State.BEHIND:
-            self._state = State.FOLLOWING
-            self.repaint()
+            self._state = State.STREAMING
+            self.send_repaint()
 
 
 N = TypeVar("N", bound=msgspec.Struct)
 
 
-def _notice(notification: Notification[N], params: N) -> bytes:
+def _encode(notification: Notification[N], params: N) -> bytes:
     return msgspec.json.encode({"jsonrpc": "2.0", "method": notification.name, "params": params})

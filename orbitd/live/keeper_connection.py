@@ -1,4 +1,4 @@
-"""The daemon's connection to its keeper: made when the first program needs it, made anew when it is gone."""
+"""The daemon's connection to its keeper: made when the first program needs it, and again after the keeper has ended."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from collections.abc import Callable
 
 from orbit_os.files import private_folder
 from orbit_protocol.errors import NotRunning
-from orbitd.keeper.client import KeeperClient
-from orbitd.keeper.structs import KeeperGone, KeptProgram
+from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram
 
 
 class KeeperConnection:
@@ -33,31 +32,37 @@ class KeeperConnection:
 
     async def client(self) -> KeeperClient:
         """Return the connection; start the keeper if there is none. Raises: SpawnFailed, KeeperGone."""
+        # Under the lock: starting a keeper takes a while, and each hello supersedes the connection before,
+        # so that a second start at the same time would cut off the first.
         async with self._lock:
             if self._client is None:
                 private_folder(os.path.dirname(self._path))
                 self._client = await KeeperClient.connect_or_start(
-                    self._path, on_exit=self._on_exit, on_gone=self._gone
+                    self._path, on_exit=self._on_exit, on_gone=self._handle_gone
                 )
             return self._client
 
-    async def take_over(self) -> list[KeptProgram]:
-        """Connect to the keeper of an earlier daemon, if there is one; return what it keeps."""
-        self._client = await KeeperClient.connect(self._path, on_exit=self._on_exit, on_gone=self._gone)
+    async def connect_existing(self) -> list[KeptProgram]:
+        """Connect to the keeper of an earlier daemon, if there is one; return its programs."""
+        # Without the lock: this is called once, before any client is served.
+        self._client = await KeeperClient.connect(self._path, on_exit=self._on_exit, on_gone=self._handle_gone)
         return await self._client.programs() if self._client is not None else []
 
     async def release(self, program_id: str) -> None:
-        """Let the keeper forget a program whose end is stored; that it is gone, or has forgotten it, is fine."""
+        """Acknowledge an exit that is stored, and have the program forgotten.
+
+        Nothing is raised where the keeper is gone or has forgotten it: that is what was wanted.
+        """
         if self._client is not None:
             with contextlib.suppress(NotRunning, KeeperGone):
                 await self._client.acknowledge_exit(program_id)
                 await self._client.forget(program_id)
 
     def close(self) -> None:
-        """Leave the keeper to itself."""
+        """Disconnect; the keeper and its programs go on."""
         if self._client is not None:
             self._client.close()
 
-    def _gone(self, error: KeeperGone) -> None:
+    def _handle_gone(self, error: KeeperGone) -> None:
         self._client = None
         self._on_gone(error)

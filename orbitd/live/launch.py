@@ -1,9 +1,9 @@
-"""What a session runs: the program, its arguments, environment and folder.
+"""What a session runs: file, arguments, environment and working directory of its program.
 
-Nothing here touches a process; the keeper executes what comes out. No shell ever reads a
-command: it is split as a shell would split it (shlex). In ssh's own command line `--` ends
-the options; an ssh of old goes on reading them behind the host all the same, where a blank
-keeps a remote command from looking like one.
+Nothing is started here; the keeper executes the result. No shell reads a command: it is
+split as a shell would split it (shlex). In ssh's own command line `--` ends the options.
+Old versions of ssh read options behind the host all the same; there a blank before it keeps
+a remote command from being read as one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from orbit_protocol.types import Session, SessionConfig
 
 TERMINAL = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
 NEVER_INHERITED = ("TMUX", "TMUX_PANE", "STY", "WINDOW", "COLUMNS", "LINES", "TERMCAP")
-"""What tells a program of a terminal that is not the one it gets."""
+"""Variables that describe the terminal that the daemon or the client was started in."""
 
 
 class Launch(Struct, frozen=True, kw_only=True):
@@ -37,11 +37,11 @@ class Launch(Struct, frozen=True, kw_only=True):
 
 
 def is_login_shell(config: SessionConfig) -> bool:
-    """Tell whether a session runs the user's login shell."""
+    """Return whether a session runs the user's login shell."""
     return config.session_type == "local" and not config.command
 
 
-def launch_of(
+def build_launch(
     session: Session,
     *,
     client_env: Mapping[str, str] | None,
@@ -53,21 +53,23 @@ def launch_of(
     """Return what a session runs.
 
     Args:
-        session: Whose config tells it.
-        client_env: What the starting client sent; lies over the daemon's own.
+        session: The session, with its config.
+        client_env: What the starting client sent; overrides the daemon's own.
         socket_path: This daemon's, for ORBITD_SOCKET.
-        agent_link: The path at which the session finds the ssh agent of whoever attached last.
-        cwd: The folder to return to, where the session ran before.
+        agent_link: The session's link to an ssh agent, for SSH_AUTH_SOCK.
+        cwd: The directory that the session's program was in last, if it ran before.
         daemon_env: The daemon's own environment.
 
     Raises:
         SpawnFailed: The command cannot be split, or is empty.
     """
     config = session.config
+    # Of two values of a name the later one is used.
     agent = {"SSH_AUTH_SOCK": agent_link}
     env = {**daemon_env, **(client_env or {}), **TERMINAL, **agent, **(config.env or {})}
     for name in NEVER_INHERITED:
         env.pop(name, None)
+    # Last, so that no config overrides them: orbitctl compares ORBIT_SESSION to refuse an attach to itself.
     env |= {"ORBIT_SESSION": session.id, "ORBITD_SOCKET": socket_path}
     account = pwd.getpwuid(os.getuid())
     env.setdefault("HOME", account.pw_dir)
@@ -85,7 +87,7 @@ def _hint(config: SessionConfig) -> str:
 
 def _command(config: SessionConfig, shell: str) -> tuple[str, tuple[str, ...]]:
     if config.session_type == "ssh":
-        return "ssh", _ssh(config)
+        return "ssh", _ssh_command(config)
     if not config.command:
         return shell, ("-" + os.path.basename(shell),)  # a login shell's name begins with `-`: login(1)
     try:
@@ -97,9 +99,9 @@ def _command(config: SessionConfig, shell: str) -> tuple[str, tuple[str, ...]]:
     return words[0], tuple(words)
 
 
-def _ssh(config: SessionConfig) -> tuple[str, ...]:
+def _ssh_command(config: SessionConfig) -> tuple[str, ...]:
     port = ("-p", str(config.port)) if config.port is not None else ()
     user = f"{config.username}@" if config.username is not None else ""
-    blank = " " if (config.command or "").startswith("-") else ""  # the shell over there passes it over
+    blank = " " if (config.command or "").startswith("-") else ""  # the remote shell skips it
     command = (blank + config.command,) if config.command else ()
     return ("ssh", "-tt", *port, "--", f"{user}{config.host}", *command)

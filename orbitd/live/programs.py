@@ -1,7 +1,7 @@
-"""The programs of live sessions: starting them, taking them over, and what is told about them.
+"""The programs of live sessions: starting them, taking them over from an earlier daemon, stopping to serve them.
 
-One `Programs` a daemon, on the event loop. The keeper knows which programs run; the store
-knows which sessions they belong to; `endings` knows how they end.
+One `Programs` a daemon, on the event loop. The keeper knows which programs run, the store
+which sessions they belong to; `exits` handles how they end.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from msgspec import Struct
 
 from orbit_protocol.errors import AlreadyRunning, InternalError, NotRunning, OrbitError, RequestTimeout, SpawnFailed
 from orbit_protocol.types import Session
-from orbitd.keeper.structs import KeptProgram, Spawned, SpawnRequest
-from orbitd.live.agent import AgentLinks
+from orbitd.keeper.client import KeptProgram, Spawned, SpawnRequest
 from orbitd.live.background_tasks import BackgroundTasks
-from orbitd.live.endings import Endings
+from orbitd.live.exits import Exits
 from orbitd.live.keeper_connection import KeeperConnection
-from orbitd.live.launch import launch_of
-from orbitd.live.reconnecting import Reconnector
+from orbitd.live.launch import build_launch
 from orbitd.live.registry import Registry
 from orbitd.live.saver import Saver
-from orbitd.live.screens import Screens
+from orbitd.live.screen_restore import SavedScreens
 from orbitd.live.session import LiveSession
+from orbitd.live.ssh_agent import AgentLinks
+from orbitd.live.ssh_reconnect import Reconnector
 from orbitd.manager import SessionManager
 from orbitd.terminal.emulator import unavailable_reason
 
 CLOSE_GRACE_SECS = 5.0
 
 
-class Places(Struct, frozen=True, kw_only=True):
-    """Where live sessions keep what is theirs, and what their programs are told."""
+class LiveSettings(Struct, frozen=True, kw_only=True):
+    """Paths of live sessions, and what every program is started with."""
 
     keeper_socket: str
     journal_folder: str
@@ -43,8 +43,8 @@ class Places(Struct, frozen=True, kw_only=True):
     program_umask: int
 
 
-class Memory(Struct, frozen=True, kw_only=True):
-    """How much history is kept in memory: of one session, and of all; in bytes."""
+class ScrollbackLimits(Struct, frozen=True, kw_only=True):
+    """How much history is kept in memory, of one session and of all together, in bytes."""
 
     scrollback_max_bytes: int
     total_scrollback_bytes: int
@@ -56,22 +56,27 @@ class Programs:
     Args:
         manager: The store.
         saver: Saves screens.
-        places: Files and sockets.
-        memory: Limits of the history.
+        settings: Paths and umask.
+        limits: Of the history.
+
+    Attributes:
+        closing: Set when the daemon begins to stop; calls that wait for a program end with it.
     """
 
-    def __init__(self, manager: SessionManager, saver: Saver, places: Places, memory: Memory) -> None:
+    def __init__(self, manager: SessionManager, saver: Saver, settings: LiveSettings, limits: ScrollbackLimits) -> None:
         self._manager = manager
         self._saver = saver
-        self._places = places
+        self._settings = settings
         self._tasks = BackgroundTasks()
         self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.agents = AgentLinks(places.agent_folder)
-        self.screens = Screens(manager, places.journal_folder, memory.scrollback_max_bytes)
-        self.registry = Registry(manager, saver, self._tasks, memory.total_scrollback_bytes)
-        self.keeper = KeeperConnection(places.keeper_socket, self._exited, lambda error: self.endings.lose_all(error))
-        self.reconnector = Reconnector(self._start_again, self._give_up, self._tasks.start)
-        self.endings = Endings(
+        self.agents = AgentLinks(settings.agent_folder)
+        self.screens = SavedScreens(manager, settings.journal_folder, limits.scrollback_max_bytes)
+        self.registry = Registry(manager, saver, self._tasks, limits.total_scrollback_bytes)
+        self.keeper = KeeperConnection(
+            settings.keeper_socket, self._handle_exit, lambda error: self.exits.handle_keeper_gone(error)
+        )
+        self.reconnector = Reconnector(self._reconnect, self._stop_reconnecting, self._tasks.start)
+        self.exits = Exits(
             manager, saver, self.screens, self.registry, self.keeper, self.agents, self.reconnector, self._tasks
         )
 
@@ -90,105 +95,111 @@ class Programs:
             reason = unavailable_reason()
             if reason is not None:
                 raise SpawnFailed(f"Live sessions are not available here: {reason}", hint="External sessions are.")
-            await self.endings.settle(session_id)
+            await self.exits.store_pending_exit(session_id)
             before = await self._manager.get_session(session_id)
-            self.agents.renew(session_id, (env or {}).get("SSH_AUTH_SOCK"))
+            self.agents.update(session_id, (env or {}).get("SSH_AUTH_SOCK"))
             self.reconnector.started(session_id)
+            # Stored before the program is started: if the daemon is killed in between, the next one finds a
+            # live session without a program, and restores it. The other way round it would find a program
+            # that the store says is not there.
             started = await self._manager.start_program(session_id, cols, rows)
             try:
                 await self._spawn(started, cols, rows, env)
-            except BaseException:
+            except BaseException:  # a cancelled request too: the session gets the status back that it had
                 await self._manager.end_program(session_id, before.status, before.exit_code, before.exit_signal)
                 raise
             return started
 
-    async def adopt(self, session: Session, program: KeptProgram) -> None:
-        """Go on with a program that an earlier daemon has started; under the session's lock."""
+    async def take_over(self, session: Session, program: KeptProgram) -> None:
+        """Continue with a program that an earlier daemon has started; under the session's lock."""
         client = await self.keeper.client()
-        live = self.registry.new(session.id, await self.screens.open(session))
+        live = self.registry.create(session.id, await self.screens.restore(session))
         live.run(program.pid, await client.take(program.id), session.cwd)
-        self.registry.put(live)
+        self.registry.add_running(live)
 
     @contextlib.asynccontextmanager
     async def without_program(self, session_id: str) -> AsyncIterator[None]:
-        """Hold a session's lock while it has no program, and none is planned; one that runs is ended first.
+        """Hold a session's lock while it has no program and no start is scheduled; end one that runs.
 
         Raises:
             RequestTimeout: It does not end.
-            StorageError: Its end could not be stored yet.
+            StorageError: Its exit could not be stored yet.
         """
         while True:
             async with self.registry.lock(session_id):
                 if session_id not in self.registry.running:
-                    self.endings.stop_resting(session_id)
+                    self.exits.stop_reconnecting(session_id)
                     yield
                     return
-            await self.endings.terminate(session_id)
+            # Without the lock, which `handle_exit` needs. Another task may start the session again before
+            # this one gets the lock back: hence the loop.
+            await self.exits.terminate(session_id)
 
     def remove_files(self, session_id: str) -> None:
-        """Remove what lies outside the store of a session that has been deleted."""
+        """Remove what a deleted session has outside of the store."""
         self.agents.remove(session_id)
-        self.screens.remove(session_id)
+        self.screens.remove_journal(session_id)
 
     async def save_all(self) -> int:
-        """Save every screen that has changed; return how many. What fails is logged, and tried again."""
+        """Save every screen that has changed; return how many. Failures are logged, and tried again."""
         return await self._saver.save_all_changed(list(self.registry))
 
     def warnings(self) -> list[str]:
-        """Return what is wrong now and lasts, in sentences for a person."""
-        told = []
+        """Return the problems that last, as sentences for `status` and `doctor`."""
+        warnings = []
         degraded = [live.screen.degraded for live in self.registry if live.screen.degraded is not None]
         if degraded:
-            told.append(
+            warnings.append(
                 f"The output of {len(degraded)} sessions is not recorded: {degraded[0].strerror or degraded[0]} "
-                f"({self._places.journal_folder}). They go on; what they show is lost if the daemon is killed."
+                f"({self._settings.journal_folder}). They go on; what they show is lost if the daemon is killed."
             )
         if self._saver.failing:
             reason = next(iter(self._saver.failing.values()))
-            told.append(f"The screens of {len(self._saver.failing)} sessions could not be saved: {reason}.")
-        return told
+            warnings.append(f"The screens of {len(self._saver.failing)} sessions could not be saved: {reason}.")
+        return warnings
 
-    def begin_to_close(self) -> None:
-        """Let nobody wait for the end of a program any more."""
+    def start_closing(self) -> None:
+        """End every call that waits for a program."""
         if not self.closing.done():
             self.closing.set_result(None)
 
     async def close(self) -> None:
-        """Save every screen and let go of the programs, which go on."""
+        """Save every screen, close the terminals and disconnect from the keeper; the programs go on."""
         self.reconnector.close()
+        # Exits that are being handled are stored first; what is not done in time is handled by the next
+        # daemon, from the keeper.
         await self._tasks.finish(CLOSE_GRACE_SECS)
         await self.save_all()
         await self._saver.close()
         for live in self.registry:
-            live.let_go()
+            live.close()
         self.keeper.close()
         await self._tasks.cancel()
 
-    async def _start_again(self, session_id: str) -> None:
-        """Start a session that has lost its connection, unless somebody has done something else with it."""
+    async def _reconnect(self, session_id: str) -> None:
+        """Start a session that has lost its connection, unless its status has been changed meanwhile."""
         session = await self._manager.get_session(session_id)
         if session.status != "detached":
             raise NotRunning(f"Session {session_id} is {session.status}")
         await self.start(session_id, session.cols or 80, session.rows or 24, None)
 
-    async def _give_up(self, session_id: str) -> None:
-        """End what rests for a program that cannot be started."""
+    async def _stop_reconnecting(self, session_id: str) -> None:
         async with self.registry.lock(session_id):
-            self.endings.stop_resting(session_id)
+            self.exits.stop_reconnecting(session_id)
 
     async def _spawn(self, session: Session, cols: int, rows: int, env: Mapping[str, str] | None) -> None:
-        """Have the keeper run the program, under the screen that is there already."""
-        launch = launch_of(
+        """Have the keeper start the program, on the screen that the session has."""
+        launch = build_launch(
             session,
             client_env=env,
-            socket_path=self._places.daemon_socket,
+            socket_path=self._settings.daemon_socket,
             agent_link=self.agents.path(session.id),
             cwd=session.cwd,
         )
-        live = self.registry.resting.get(session.id)
+        live = self.registry.reconnecting.get(session.id)
         if live is None:
-            live = self.registry.new(session.id, await self.screens.open(session))
-        cols, rows = live.leader_size or (cols, rows)
+            live = self.registry.create(session.id, await self.screens.restore(session))
+        cols, rows = live.owner_size or (cols, rows)
         request = SpawnRequest(
             id=session.id,
             file=launch.file,
@@ -197,25 +208,27 @@ class Programs:
             cwd=launch.cwd,
             cols=cols,
             rows=rows,
-            umask=self._places.program_umask,
+            umask=self._settings.program_umask,
         )
         try:
-            spawned = await self._spawned(request, launch.hint)
+            spawned = await self._request_spawn(request, launch.hint)
         except BaseException:
-            self._abandon(live)
+            self._close_unless_reconnecting(live)
             raise
         if spawned is None:
-            self._abandon(live)
-            await self._adopt_kept(session)
+            self._close_unless_reconnecting(live)
+            await self._take_over_unknown(session)
             return
-        live.divide(f"started again {datetime.now().astimezone():%Y-%m-%d %H:%M:%S}")
-        live.fit(cols, rows)
+        # No await from here on: output is read only after the divider, and the session is registered
+        # before any other task can look for it.
+        live.print_divider(f"started again {datetime.now().astimezone():%Y-%m-%d %H:%M:%S}")
+        live.resize_screen(cols, rows)
         live.run(spawned.pid, spawned.master_fd, spawned.cwd)
-        self.registry.put(live)
+        self.registry.add_running(live)
         if live.attachments:
-            self._tasks.start(self.registry.settle_status(live))
+            self._tasks.start(self.registry.update_status_from_clients(live))
 
-    async def _spawned(self, request: SpawnRequest, hint: str) -> Spawned | None:
+    async def _request_spawn(self, request: SpawnRequest, hint: str) -> Spawned | None:
         """Have the keeper start a program; None if it has one of this session that was never taken over.
 
         Raises:
@@ -230,22 +243,24 @@ class Programs:
             if not hint:
                 raise
             raise SpawnFailed(exc.message, hint=hint, data=exc.extra) from exc
-        except (RequestTimeout, InternalError):  # it may have been started, with nobody to read what it writes
+        except (RequestTimeout, InternalError):
+            # It may have been started all the same, and then nothing reads its output: it must not stay.
             with contextlib.suppress(OrbitError):
                 await client.signal(request.id, signal.SIGKILL)
             raise
 
-    async def _adopt_kept(self, session: Session) -> None:
+    async def _take_over_unknown(self, session: Session) -> None:
+        """Take over a program that the keeper has and this daemon has not, as after a take-over that failed."""
         client = await self.keeper.client()
         program = next(each for each in await client.programs() if each.id == session.id)
-        await self.adopt(session, program)
+        await self.take_over(session, program)
         if program.ended_at is not None:
-            self._exited(program)
+            self._handle_exit(program)
 
-    def _abandon(self, live: LiveSession) -> None:
-        """Let go of the screen of a program that did not start, unless clients wait for another try."""
-        if self.registry.resting.get(live.id) is not live:
-            live.let_go()
+    def _close_unless_reconnecting(self, live: LiveSession) -> None:
+        """Close the screen of a program that was not started, unless clients wait for another try."""
+        if self.registry.reconnecting.get(live.id) is not live:
+            live.close()
 
-    def _exited(self, program: KeptProgram) -> None:
-        self._tasks.start(self.endings.finish(program))
+    def _handle_exit(self, program: KeptProgram) -> None:
+        self._tasks.start(self.exits.handle_exit(program))

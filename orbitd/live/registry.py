@@ -1,4 +1,4 @@
-"""Which sessions have a program, or are about to have one again, and the order of what is done to them.
+"""The live sessions, running or reconnecting, and the lock of each session.
 
 What is done to one session is done under its lock, so that a start, an exit and a deletion
 never overlap; different sessions do not wait for each other.
@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from orbit_protocol.errors import NotRunning, StorageError
 from orbit_protocol.types import SessionStatus
 from orbitd.live.background_tasks import BackgroundTasks
-from orbitd.live.budget import Budget
 from orbitd.live.saver import Saver
 from orbitd.live.screen import LiveScreen
+from orbitd.live.scrollback_budget import ScrollbackBudget
 from orbitd.live.session import LiveSession
 from orbitd.logs import event
 from orbitd.manager import SessionManager
@@ -29,9 +29,13 @@ class Registry:
 
     Args:
         manager: The store.
-        saver: Told of every change.
-        held: Runs what nobody awaits.
+        saver: Saves sessions that change.
+        tasks: Runs status updates in the background.
         total_scrollback_bytes: What the history of all may take in memory.
+
+    Attributes:
+        running: Sessions whose program runs.
+        reconnecting: Sessions whose program has ended and will be started again.
     """
 
     def __init__(
@@ -41,84 +45,83 @@ class Registry:
         self._saver = saver
         self._tasks = tasks
         self.running: dict[str, LiveSession] = {}
-        self.resting: dict[str, LiveSession] = {}
-        self.budget = Budget(total_scrollback_bytes, self)
+        self.reconnecting: dict[str, LiveSession] = {}
+        self._budget = ScrollbackBudget(total_scrollback_bytes, self)
+        # A lock exists as long as somebody holds it or waits for it.
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     def __iter__(self) -> Iterator[LiveSession]:
-        """Iterate over all of them."""
-        return iter([*self.running.values(), *self.resting.values()])
+        """Iterate over all live sessions; they may change meanwhile."""
+        return iter([*self.running.values(), *self.reconnecting.values()])
 
     def lock(self, session_id: str) -> asyncio.Lock:
-        """Return the lock that keeps what is done to a session in order."""
+        """Return the lock under which a session is started, ended and deleted."""
         lock = self._locks.get(session_id)
         if lock is None:
             lock = self._locks[session_id] = asyncio.Lock()
         return lock
 
-    async def require(self, session_id: str) -> LiveSession:
+    async def require_running(self, session_id: str) -> LiveSession:
         """Return a session whose program runs. Raises: SessionNotFound, NotRunning."""
-        found = self.running.get(session_id)
-        if found is None:
+        live = self.running.get(session_id)
+        if live is None:
             await self._manager.get_session(session_id)
             raise NotRunning(f"Session {session_id} has no program that runs here")
-        return found
+        return live
 
-    def shown(self, session_id: str) -> LiveSession | None:
-        """Return a session that clients can be at: it runs or rests."""
-        return self.running.get(session_id) or self.resting.get(session_id)
+    def get(self, session_id: str) -> LiveSession | None:
+        """Return a live session, running or reconnecting: one that clients can be attached to."""
+        return self.running.get(session_id) or self.reconnecting.get(session_id)
 
-    def new(self, session_id: str, screen: LiveScreen) -> LiveSession:
-        """Return a session that is on no list yet."""
-        return LiveSession(session_id, screen, on_clients=self._clients_changed, on_output=self._changed)
+    def create(self, session_id: str, screen: LiveScreen) -> LiveSession:
+        """Return a new live session; `add_running` registers it."""
+        return LiveSession(session_id, screen, on_clients=self._on_clients, on_output=self._on_output)
 
-    def put(self, live: LiveSession) -> None:
-        """List a session whose program runs."""
-        self.resting.pop(live.id, None)
+    def add_running(self, live: LiveSession) -> None:
+        """Register a session whose program runs."""
+        self.reconnecting.pop(live.id, None)
         self.running[live.id] = live
-        self.budget.measure(live)
+        self._budget.measure(live)
 
-    def rest(self, live: LiveSession) -> None:
-        """List a session whose program has ended and will be started again."""
+    def set_reconnecting(self, live: LiveSession) -> None:
+        """Register a session whose program has ended and will be started again."""
         del self.running[live.id]
-        self.resting[live.id] = live
+        self.reconnecting[live.id] = live
 
     def remove(self, live: LiveSession) -> None:
-        """Take a session off the list: it has ended."""
+        """Remove a session that has ended."""
         self.running.pop(live.id, None)
-        self.resting.pop(live.id, None)
+        self.reconnecting.pop(live.id, None)
         self._saver.forget(live)
-        self.budget.forget(live)
+        self._budget.remove(live)
 
-    async def settle_status(self, live: LiveSession) -> None:
-        """Let a session's status follow its clients: active with one, detached without; then it is saved."""
+    async def update_status_from_clients(self, live: LiveSession) -> None:
+        """Store the status that a session's clients mean: active with one, else detached; then it is saved too."""
         async with self.lock(live.id):
+            # While this waited for the lock the program may have ended, and clients come or gone: the
+            # status is decided here, so that the last of several updates stores the right one.
             if self.running.get(live.id) is not live:
                 return
             wanted: SessionStatus = "active" if live.attachments else "detached"
             session = await self._manager.get_session(live.id)
             if session.status != wanted:
-                await self._note_status(live.id, wanted)
+                try:
+                    await self._manager.update_session_status(live.id, wanted)
+                except StorageError as error:  # the clients can work all the same
+                    event(log, logging.ERROR, "status not stored", session=live.id, status=wanted, error=error.message)
         if wanted == "detached":
             await self._saver.save_all_changed([live])
 
-    async def _note_status(self, session_id: str, status: SessionStatus) -> None:
-        """Store a status; that it cannot be stored keeps nobody from the program."""
-        try:
-            await self._manager.update_session_status(session_id, status)
-        except StorageError as error:
-            event(log, logging.ERROR, "status not stored", session=session_id, status=status, error=error.message)
-
-    def _changed(self, live: LiveSession) -> None:
-        self._saver.changed(live)
-        self.budget.changed(live)
-
     def scrollback_bytes(self) -> int:
-        """Return about what the history of all takes in memory now."""
+        """Measure all sessions; return about what their history takes in memory."""
         for live in self:
-            self.budget.measure(live)
-        return self.budget.used_bytes
+            self._budget.measure(live)
+        return self._budget.used_bytes
 
-    def _clients_changed(self, live: LiveSession) -> None:
-        self.budget.measure(live)
-        self._tasks.start(self.settle_status(live))
+    def _on_output(self, live: LiveSession) -> None:
+        self._saver.mark_changed(live)
+        self._budget.on_output(live)
+
+    def _on_clients(self, live: LiveSession) -> None:
+        self._budget.measure(live)
+        self._tasks.start(self.update_status_from_clients(live))

@@ -1,9 +1,9 @@
 """When live screens are saved, and how.
 
-A session with output gets a timer, unless it has one; when it fires, the screen is saved
-and the journal let go. So a session that is silent costs nothing, and the saves of many
-are spread over the interval by when each began to change. A burst saves earlier. What
-cannot be saved stays in the journal, and is tried again until it can.
+A session's first output after a save starts a timer; when it fires, the screen is saved and
+the journal's records are discarded. So a silent session costs nothing, and the saves of many
+are spread over the interval by when each began to change. A burst of output is saved earlier.
+What cannot be saved stays in the journal, and is tried again until it can.
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ class Saver:
     """Saves the sessions that have changed.
 
     Args:
-        manager: Where to.
-        interval_secs: The longest that output stays in the journal only.
+        manager: The store.
+        interval_secs: The longest that output is in the journal only.
+
+    Attributes:
+        failing: Session id -> why its last save failed.
     """
 
     def __init__(self, manager: SessionManager, interval_secs: float) -> None:
@@ -44,58 +47,65 @@ class Saver:
         self._tasks = BackgroundTasks()
         self.failing: dict[str, str] = {}
 
-    def changed(self, session: LiveSession) -> None:
-        """Take note that a session's screen is not the saved one any more."""
+    def mark_changed(self, session: LiveSession) -> None:
+        """Start the timer of a session that has changed, or shorten it for a burst."""
+        # Spread at random, so that sessions that began to write together are not saved together for ever.
         if session.id not in self._timers:
-            self._set(session, self._interval * random.uniform(0.5, 1.0))  # noqa: S311  # spreads, hides nothing
+            self._start_timer(session, self._interval * random.uniform(0.5, 1.0))  # noqa: S311  # spreads, hides nothing
         elif session.id not in self._bursting and session.screen.journal_bytes > BURST_BYTES:
             self._bursting.add(session.id)
             self._timers[session.id].cancel()
-            self._set(session, BURST_SECS)
+            self._start_timer(session, BURST_SECS)
 
     async def save(self, session: LiveSession) -> None:
         """Save a session now, unless it is saved.
 
         Raises:
-            OrbitError, OSError: It could not be; the journal stays, and it is tried again.
+            OrbitError, OSError: It could not be saved; the journal stays, and it is tried again.
         """
-        self._plan_none(session)
+        # Cancelled before the capture: output that comes while this waits starts a new timer, for it is
+        # not in the capture.
+        self._cancel_timer(session)
         try:
-            async with session.saving:
+            # One save of a session at a time: a second one would commit its snapshot first, and then this one
+            # would be the newest with an older screen. After the wait the first may have saved everything.
+            async with session.save_lock:
                 if session.screen.is_closed or session.screen.is_saved:
                     return
                 capture = await session.capture()
-                await self._store(session.id, session.screen, capture, session.current_folder())
+                await self._store(session.id, session.screen, capture, session.current_cwd())
         except SessionNotFound:
             raise  # deleted meanwhile
         except Exception as error:
-            self._failed(session, error)
+            self._handle_failure(session, error)
             raise
         self.failing.pop(session.id, None)
 
-    async def save_at_rest(self, session_id: str, screen: LiveScreen, folder: str | None) -> None:
+    async def save_stopped(self, session_id: str, screen: LiveScreen, cwd: str | None) -> None:
         """Save the screen of a session whose program is gone, if its journal has anything. Raises: OrbitError."""
         if screen.journal_bytes:
-            await self._store(session_id, screen, await asyncio.to_thread(screen.capture), folder)
+            await self._store(session_id, screen, await asyncio.to_thread(screen.capture), cwd)
 
     async def save_all_changed(self, sessions: list[LiveSession]) -> int:
-        """Save those that have changed, and return how many. What fails is logged, and tried again."""
-        waiting = [session for session in sessions if session.id in self._timers]
-        return sum(await asyncio.gather(*(self._save_or_note(session) for session in waiting)))
+        """Save those that have changed, and return how many. Failures are logged, and tried again."""
+        changed = [session for session in sessions if session.id in self._timers]
+        return sum(await asyncio.gather(*(self._try_save(session) for session in changed)))
 
     def forget(self, session: LiveSession) -> None:
-        """Plan no save for a session any more: it has ended."""
-        self._plan_none(session)
+        """Cancel the timer of a session that has ended."""
+        self._cancel_timer(session)
         self.failing.pop(session.id, None)
 
     async def close(self) -> None:
-        """Wait for the saves that run."""
+        """Cancel all timers and wait for the saves that run."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
         await self._tasks.finish(grace_secs=CLOSE_SECS)
 
-    async def _store(self, session_id: str, screen: LiveScreen, capture: Capture, folder: str | None) -> None:
+    async def _store(self, session_id: str, screen: LiveScreen, capture: Capture, cwd: str | None) -> None:
+        # Commit first, then discard the records: a crash in between leaves both, and the snapshot's
+        # position makes the restore skip what it covers.
         await self._manager.save_snapshot(
             session_id,
             capture.repaint,
@@ -104,35 +114,33 @@ class Saver:
             format="vt",
             native_state=capture.native_state,
             title=capture.title or None,
-            cwd=folder,
+            cwd=cwd,
         )
         if not screen.is_closed:
-            screen.saved(capture)
+            screen.mark_saved(capture)
 
-    def _plan_none(self, session: LiveSession) -> None:
+    def _cancel_timer(self, session: LiveSession) -> None:
         self._bursting.discard(session.id)
         timer = self._timers.pop(session.id, None)
         if timer is not None:
             timer.cancel()
 
-    def _set(self, session: LiveSession, delay: float) -> None:
-        self._timers[session.id] = asyncio.get_running_loop().call_later(delay, self._due, session)
+    def _start_timer(self, session: LiveSession, delay: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._timers[session.id] = loop.call_later(delay, lambda: self._tasks.start(self._try_save(session)))
 
-    def _due(self, session: LiveSession) -> None:
-        self._tasks.start(self._save_or_note(session))
-
-    async def _save_or_note(self, session: LiveSession) -> bool:
+    async def _try_save(self, session: LiveSession) -> bool:
         try:
             await self.save(session)
-        except Exception:  # noqa: BLE001  # noted there; whatever went wrong, the journal has it
+        except Exception:  # noqa: BLE001  # logged by `_handle_failure`; the journal has the output
             return False
         return True
 
-    def _failed(self, session: LiveSession, error: Exception) -> None:
-        """Note a failure, log it once, and plan the next try."""
-        told = error.message if isinstance(error, OrbitError) else type(error).__name__
-        level = logging.DEBUG if self.failing.get(session.id) == told else logging.ERROR
-        event(log, level, "screen not saved", session=session.id, error=told, exc=error)
-        self.failing[session.id] = told
+    def _handle_failure(self, session: LiveSession, error: Exception) -> None:
+        """Record a failure, log it if it is a new one, and schedule the next try."""
+        reason = error.message if isinstance(error, OrbitError) else type(error).__name__
+        level = logging.DEBUG if self.failing.get(session.id) == reason else logging.ERROR
+        event(log, level, "screen not saved", session=session.id, error=reason, exc=error)
+        self.failing[session.id] = reason
         if session.id not in self._timers and not session.screen.is_closed:
-            self._set(session, self.retry_secs)
+            self._start_timer(session, self.retry_secs)

@@ -1,11 +1,11 @@
-"""A live session's screen: emulator and journal kept in step.
+"""A live session's screen: its emulator, and the journal of what the emulator has been fed.
 
-What comes in is journalled before it is emulated, so that whoever has seen it finds it
-again after a crash. A save covers the journal up to a position that is read in the same
-breath as the screen is encoded; a restore replays from there.
+Output is journalled before it is emulated, so that whatever a client has seen is there again
+after a crash. A save covers the journal up to a position that is read under the same lock
+under which the screen is encoded; a restore replays from there.
 
-The emulator is one thread's at a time: `capture` may run in another thread than the rest,
-and holds the lock for some milliseconds.
+An emulator is used by one thread at a time: `capture`, `repaint` and `inspect` may run in
+another thread than the rest, and hold the lock for some milliseconds.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ from urllib.parse import unquote, urlsplit
 from msgspec import Struct
 
 from orbit_protocol.errors import NotRunning
-from orbitd.live.attachment import Painting
+from orbitd.live.attachment import Repaint
 from orbitd.terminal.emulator import Emulator
 from orbitd.terminal.journal import Journal
-from orbitd.terminal.records import Output, Resize
-from orbitd.terminal.state import SavedState
+from orbitd.terminal.journal_file import Output, Resize
+from orbitd.terminal.saved_state import SavedState
 
+# CAN and ST end an unfinished sequence, as the last program may have left one.
 LEAVE_ALTERNATE = b"\x18\x1b\\\x1b[?1049l\x1b[?1047l\x1b[?47l"
 _PRIVATE_OFF = "".join(f"\x1b[?{number}l" for number in (9, 1000, 1002, 1003, 1004, 1005, 1006, 1015, 1016, 2004, 2026))
-MODES_OFF = f"\x18\x1b\\{_PRIVATE_OFF}\x1b[!p\x1b[<8u\x1b[?25h\x1b[r\x1b[m".encode()
-"""Leaves every mode that the last program may have left behind; what it showed stays."""
+RESET_MODES = f"\x18\x1b\\{_PRIVATE_OFF}\x1b[!p\x1b[<8u\x1b[?25h\x1b[r\x1b[m".encode()
+"""Resets every mode that the last program may have set; the text on the screen stays."""
 
 R = TypeVar("R")
 
 
 class Capture(Struct, frozen=True, kw_only=True):
-    """A screen to be saved: portable bytes, the emulator's own state, and what of the journal they cover."""
+    """A screen to save: portable bytes, the emulator's own state, and the journal's position that both cover."""
 
     repaint: bytes
     native_state: bytes
@@ -45,52 +46,55 @@ class Capture(Struct, frozen=True, kw_only=True):
 
 
 class LiveScreen:
-    """The screen of a session whose program runs.
+    """The screen of a session whose program runs, or is about to run.
 
     Args:
-        emulator: The screen so far; becomes ours.
-        journal: Open, and where the screen is; becomes ours.
+        emulator: With what the screen has shown so far; `close` closes it.
+        journal: Open, and at the same position as the screen; `close` closes it.
     """
 
     def __init__(self, emulator: Emulator, journal: Journal) -> None:
         self._emulator = emulator
         self._journal = journal
+        # Held by whatever changes the emulator or reads all of it; the properties below read single values
+        # without it. The event loop waits for it in `resize` while a thread works. It does not in `feed`,
+        # since a session pauses reading meanwhile.
         self._lock = threading.Lock()
         self._saved_position = -1
-        self._unrecorded: OSError | None = None
+        self._unsaved_error: OSError | None = None
         self.is_closed = False
 
     def read(self, descriptor: int, limit: int) -> bytes:
         """Read a program's output into the journal. Raises: OSError, as os.read does."""
         return self._journal.capture(descriptor, limit)
 
-    def take(self, data: bytes) -> bytes:
-        """Show what `read` returned; return the answers to what the program asked meanwhile."""
+    def feed(self, data: bytes) -> bytes:
+        """Emulate what `read` returned; return the answers to the program's queries in it."""
         with self._lock:
             self._emulator.feed(data)
             return self._emulator.replies()
 
     @property
     def has_content(self) -> bool:
-        """Whether something was shown before."""
+        """Whether there has been any output, from any program of the session."""
         return self.position > 0
 
     @property
     def position(self) -> int:
-        """How much the screen has seen so far, in bytes of its journal."""
+        """The journal's position: how much output the screen has been fed so far, in bytes of records."""
         return self._journal.position
 
-    def divide(self, text: str) -> None:
-        """Put a line between what was shown before and what comes now."""
+    def print_divider(self, text: str) -> None:
+        """Print a line across the screen, between the last program's output and the next one's."""
         with self._lock:
             if self._emulator.alternate:
-                self._show(LEAVE_ALTERNATE)
+                self._journal_and_feed(LEAVE_ALTERNATE)
             columns, _ = self._emulator.size
-            row = self._emulator.cursor.row + 1  # taken before the margins' reset, which moves the cursor: DECSTBM
+            row = self._emulator.cursor.row + 1  # read before RESET_MODES: DECSTBM moves the cursor
             line = f"{f'-- {text} ':-<{columns}}"
-            self._show(MODES_OFF + f"\x1b[{row}H\r\n\x1b[2m{line}\x1b[m\r\n".encode())
+            self._journal_and_feed(RESET_MODES + f"\x1b[{row}H\r\n\x1b[2m{line}\x1b[m\r\n".encode())
 
-    def _show(self, data: bytes) -> None:
+    def _journal_and_feed(self, data: bytes) -> None:
         self._journal.append(Output(data=data))
         self._emulator.feed(data)
 
@@ -100,22 +104,26 @@ class LiveScreen:
             self._journal.append(Resize(cols=cols, rows=rows))
             self._emulator.resize(cols, rows)
 
-    def paint(self, scrollback_lines: int = 0) -> Painting:
-        """Return bytes that draw the screen as it is now. Raises: NotRunning."""
-        with self._open():
+    def repaint(self, scrollback_lines: int = 0) -> Repaint:
+        """Return bytes that draw the screen as it is now. May run in any thread. Raises: NotRunning."""
+        with self._locked_open():
             cols, rows = self._emulator.size
-            return Painting(data=self._emulator.repaint(scrollback_lines), cols=cols, rows=rows)
+            return Repaint(data=self._emulator.repaint(scrollback_lines), cols=cols, rows=rows)
 
-    def look(self, work: Callable[[Emulator], R]) -> R:
-        """Return what `work` makes of the emulator. May run in any thread. Raises: NotRunning."""
-        with self._open():
-            return work(self._emulator)
+    def inspect(self, read: Callable[[Emulator], R]) -> R:
+        """Return what `read` returns for the emulator. May run in any thread. Raises: NotRunning."""
+        with self._locked_open():
+            return read(self._emulator)
 
     def capture(self) -> Capture:
         """Return what a snapshot holds. May run in any thread."""
         with self._lock:
             cols, rows = self._emulator.size
-            self._unrecorded = self.degraded
+            # A degraded journal may start a new file in `mark`, and then has no error any more. But until this
+            # capture is committed, what was not recorded is in memory only: the error stays reported.
+            self._unsaved_error = self.degraded
+            # Position and state belong together: no output can come in between, since `feed` waits for the
+            # lock. Were the position later than the state, a restore would skip output.
             position = self._journal.mark()
             capture = Capture(
                 repaint=self._emulator.repaint(),
@@ -125,23 +133,23 @@ class LiveScreen:
                 rows=rows,
                 title=self._emulator.title,
             )
-            self._emulator.compress()  # what has been saved is history that is seldom looked at
+            self._emulator.compress()  # history that has been saved is seldom read again
             return capture
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[None]:
-        """Hold the lock of a screen that is there."""
+    def _locked_open(self) -> Iterator[None]:
+        """Hold the lock. Raises: NotRunning, if the screen was closed before it was got."""
         with self._lock:
             if self.is_closed:
                 raise NotRunning("The session has just ended", hint="Ask again.")
             yield
 
-    def saved(self, capture: Capture) -> None:
-        """Let go of the part of the journal that a committed snapshot covers."""
+    def mark_saved(self, capture: Capture) -> None:
+        """Discard the part of the journal that a committed snapshot covers."""
         with self._lock:
             self._saved_position = capture.position
-            self._unrecorded = None
-            self._journal.covered(capture.position)
+            self._unsaved_error = None
+            self._journal.discard_before(capture.position)
 
     def close(self) -> None:
         """Free the emulator and close the journal; the file stays. Closing again does nothing."""
@@ -151,29 +159,29 @@ class LiveScreen:
             self._journal.close()
 
     def trim(self, max_bytes: int) -> None:
-        """Drop the oldest history until about this much is left."""
+        """Drop the oldest history until about `max_bytes` are left."""
         with self._lock:
             self._emulator.trim_scrollback(max_bytes=max_bytes)
 
     @property
     def history_bytes(self) -> int | None:
-        """About what the history takes in memory; None while the alternate screen hides it."""
+        """The history's approximate size in memory; None while the alternate screen hides it."""
         return None if self._emulator.alternate else self._emulator.scrollback_bytes
 
     @property
     def journal_bytes(self) -> int:
-        """How much has come since the last save."""
+        """Bytes of records since the last save."""
         return self._journal.size
 
     @property
     def is_saved(self) -> bool:
-        """Whether nothing has come since the last save."""
+        """Whether there has been no output and no resize since the last save."""
         return self._saved_position == self.position
 
     @property
     def degraded(self) -> OSError | None:
         """Why some of the output is neither journalled nor saved, or None."""
-        return self._journal.degraded or self._unrecorded
+        return self._journal.degraded or self._unsaved_error
 
     @property
     def size(self) -> tuple[int, int]:
@@ -186,14 +194,14 @@ class LiveScreen:
         return self._emulator.title or None
 
     @property
-    def told_folder(self) -> str | None:
-        """The folder that the program has told by OSC 7, which is a file:// address."""
-        found = urlsplit(self._emulator.cwd)
-        return unquote(found.path) or None
+    def osc7_cwd(self) -> str | None:
+        """The working directory that the program has reported by OSC 7, as a file:// URL, if any."""
+        url = urlsplit(self._emulator.cwd)
+        return unquote(url.path) or None
 
     @property
     def answering(self) -> bool:
-        """Whether the program's questions are answered here, since no client is there to do it."""
+        """Whether the program's queries are answered here, as no client's terminal does."""
         return self._emulator.answering
 
     @answering.setter

@@ -14,7 +14,7 @@ from orbit_protocol import params as p
 from orbit_protocol import results as r
 from orbit_protocol import types as t
 from orbit_protocol.openrpc import document
-from orbitd.live.service import Sessions
+from orbitd.live.session_methods import SessionMethods
 from orbitd.manager import SessionManager
 from orbitd.rpc.connection import Call
 from orbitd.rpc.dispatch import Handlers
@@ -49,18 +49,18 @@ def add_daemon_handlers(
     handlers.add(m.RPC_DISCOVER, discover)
 
 
-def add_session_handlers(handlers: Handlers[Call], manager: SessionManager, sessions: Sessions) -> None:
+def add_session_handlers(handlers: Handlers[Call], manager: SessionManager, sessions: SessionMethods) -> None:
     """Answer the `session.*` methods of the store; a running program's fields are added to each Session."""
 
     def viewed(work: Callable[[P], Awaitable[t.Session]]) -> Callable[[Call, P], Coroutine[Any, Any, t.Session]]:
         async def handler(_: Call, params: P) -> t.Session:
-            return sessions.view(await work(params))
+            return sessions.with_live_fields(await work(params))
 
         return handler
 
     def get(_: Call, params: p.ById) -> t.Session | Coroutine[Any, Any, t.Session]:
         cached = manager.cached_session(params.id)
-        return get_stored(params.id) if cached is None else sessions.view(cached)
+        return get_stored(params.id) if cached is None else sessions.with_live_fields(cached)
 
     def list_(_: Call, params: p.SessionList) -> t.SessionPage | Coroutine[Any, Any, t.SessionPage]:
         if (
@@ -69,11 +69,11 @@ def add_session_handlers(handlers: Handlers[Call], manager: SessionManager, sess
             and params.workspace_id is None
             and params.cursor is None
         ):
-            return sessions.view_page(manager.first_page(params.limit))
+            return sessions.page_with_live_fields(manager.first_page(params.limit))
         return list_some(params)
 
     async def list_some(params: p.SessionList) -> t.SessionPage:
-        return sessions.view_page(
+        return sessions.page_with_live_fields(
             await manager.list_sessions(
                 status=params.status,
                 session_type=params.session_type,
@@ -84,7 +84,7 @@ def add_session_handlers(handlers: Handlers[Call], manager: SessionManager, sess
         )
 
     async def get_stored(session_id: str) -> t.Session:
-        return sessions.view(await manager.get_session(session_id))
+        return sessions.with_live_fields(await manager.get_session(session_id))
 
     async def delete(_: Call, params: p.ById) -> r.Empty:
         await sessions.delete(params.id)
@@ -104,18 +104,18 @@ def add_session_handlers(handlers: Handlers[Call], manager: SessionManager, sess
     handlers.add(m.SESSION_RESTORE_ARCHIVED, viewed(lambda params: manager.restore_archived_session(params.id)))
 
 
-def add_live_handlers(handlers: Handlers[Call], sessions: Sessions) -> None:
+def add_live_handlers(handlers: Handlers[Call], sessions: SessionMethods) -> None:
     """Answer the methods of live sessions."""
 
     async def start(_: Call, params: p.SessionStart) -> t.Session:
-        return sessions.view(await sessions.start(params))
+        return sessions.with_live_fields(await sessions.start(params))
 
     async def leave(call: Call, params: p.ByAttachment) -> r.Empty:
-        await sessions.leave(call.connection, params.attachment_id)
+        await sessions.end_attachment(call.connection, params.attachment_id)
         return r.Empty()
 
     def type_(call: Call, params: p.SessionInput) -> r.Empty:
-        sessions.type(call.connection, params.attachment_id, params.data)
+        sessions.write_input(call.connection, params.attachment_id, params.data)
         return r.Empty()
 
     def resize(call: Call, params: p.SessionResize) -> r.Empty:
@@ -123,7 +123,7 @@ def add_live_handlers(handlers: Handlers[Call], sessions: Sessions) -> None:
         return r.Empty()
 
     async def send(_: Call, params: p.SessionSend) -> r.Empty:
-        await sessions.send(params.id, params.data)
+        await sessions.send_input(params.id, params.data)
         return r.Empty()
 
     async def signal(_: Call, params: p.SessionSignal) -> r.Empty:
@@ -166,7 +166,7 @@ def add_snapshot_handlers(handlers: Handlers[Call], manager: SessionManager) -> 
     handlers.add(m.SNAPSHOT_DELETE, delete)
 
 
-def add_workspace_handlers(handlers: Handlers[Call], manager: SessionManager, sessions: Sessions) -> None:
+def add_workspace_handlers(handlers: Handlers[Call], manager: SessionManager, sessions: SessionMethods) -> None:
     """Answer `workspace.*`."""
 
     async def delete(_: Call, params: p.WorkspaceDelete) -> r.Empty:
@@ -185,7 +185,7 @@ def add_workspace_handlers(handlers: Handlers[Call], manager: SessionManager, se
     handlers.add(m.WORKSPACE_DELETE, delete)
 
 
-def add_maintenance_handlers(handlers: Handlers[Call], manager: SessionManager, sessions: Sessions) -> None:
+def add_maintenance_handlers(handlers: Handlers[Call], manager: SessionManager, sessions: SessionMethods) -> None:
     """Answer `maintenance.*` and `stats.get`."""
 
     async def auto_save(_: Call, __: p.Params) -> r.AutoSaveResult:
@@ -209,7 +209,7 @@ def add_maintenance_handlers(handlers: Handlers[Call], manager: SessionManager, 
     handlers.add(m.STATS_GET, lambda _, __: sessions.stats())
 
 
-def add_store_handlers(handlers: Handlers[Call], manager: SessionManager, sessions: Sessions) -> None:
+def add_store_handlers(handlers: Handlers[Call], manager: SessionManager, sessions: SessionMethods) -> None:
     """Answer every method of sessions and of the store."""
     add_session_handlers(handlers, manager, sessions)
     add_live_handlers(handlers, sessions)

@@ -1,17 +1,14 @@
-"""launchd's side: launch_activate_socket(3), reached through ctypes.
+"""launchd: launch_activate_socket(3), called through ctypes.
 
-The library is an argument, so that the handover is the same code under a fake one. ctypes
-is imported only where launchd supervises: it costs the daemon memory elsewhere.
+The library is an argument, so that a test runs the same code with a fake one. ctypes is
+imported only where launchd supervises: it costs the daemon memory elsewhere.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Mapping
 from typing import Any, Protocol
-
-from orbitd.supervision.handover import MAX_SOCKETS, HandoverError, listening_sockets
 
 LABEL = "dev.orbit.orbitd"
 SOCKET_NAME = "orbitd"
@@ -20,7 +17,7 @@ SOCKET_NAME = "orbitd"
 VARIABLES = ("XPC_SERVICE_NAME",)
 
 # launch_activate_socket(3) answers with these where the job simply has no such socket.
-_NOTHING_TO_HAND_OVER = frozenset({2, 3})  # ENOENT: no such key; ESRCH: not managed by launchd
+_NO_SUCH_SOCKET = frozenset({2, 3})  # ENOENT: no such key; ESRCH: not managed by launchd
 
 
 class ActivationLibrary(Protocol):
@@ -36,42 +33,45 @@ class ActivationLibrary(Protocol):
 
 
 def supervises(environ: Mapping[str, str]) -> bool:
-    """Tell whether this is the job of our plist; a terminal's children have the terminal's name here."""
+    """Return whether this is the job of our plist; what a terminal starts has the terminal's name here."""
     return environ.get("XPC_SERVICE_NAME") == LABEL
 
 
-def activated_sockets(library: ActivationLibrary | None = None) -> list[socket.socket]:
-    """Return the sockets that launchd opened for the job; none where it has none.
+def activated_descriptors(library: ActivationLibrary | None, limit: int) -> list[int]:
+    """Return the descriptors of the sockets that launchd opened for the job; the caller closes them.
 
     Args:
-        library: What to call; the C library of the process by default.
+        library: What to call; None for the C library of the process.
+        limit: More descriptors than this are refused.
 
     Raises:
-        HandoverError: launchd refused, or a descriptor makes no sense.
+        ValueError: launchd refused, or passed too many.
     """
-    import ctypes  # see the room's rules
+    import ctypes  # only here: see the module's docstring
 
     lib = library if library is not None else _process_library()
+    # The C function allocates the array and stores its address; the caller frees it. Both objects
+    # live in this frame until the call has returned, so the pointers to them stay valid.
     array, count = ctypes.POINTER(ctypes.c_int)(), ctypes.c_size_t(0)
     status = lib.launch_activate_socket(SOCKET_NAME.encode(), ctypes.byref(array), ctypes.byref(count))
-    if status in _NOTHING_TO_HAND_OVER:
+    if status in _NO_SUCH_SOCKET:
         return []
     if status != 0:
-        raise HandoverError(f"launch_activate_socket({SOCKET_NAME!r}) failed: {os.strerror(status)}")
+        raise ValueError(f"launch_activate_socket({SOCKET_NAME!r}) failed: {os.strerror(status)}")
     try:
-        if count.value > MAX_SOCKETS:
-            raise HandoverError(f"launchd handed over {count.value} sockets; expected at most {MAX_SOCKETS}")
-        descriptors = [array[index] for index in range(count.value)]
+        if count.value > limit:
+            raise ValueError(f"launchd handed over {count.value} sockets; expected at most {limit}")
+        return [array[index] for index in range(count.value)]
     finally:
         lib.free(array)
-    return listening_sockets(descriptors, "launchd")
 
 
 def _process_library() -> Any:
     """Return the process's own C library with both functions' types declared."""
-    import ctypes  # see the room's rules
+    import ctypes
 
-    library = ctypes.CDLL(None)
+    library = ctypes.CDLL(None)  # dlopen(NULL): what the process has loaded, and that includes libSystem
+    # Without these ctypes passes pointers and size_t as int, which is 32 bits wide.
     library.launch_activate_socket.restype = ctypes.c_int
     library.launch_activate_socket.argtypes = (
         ctypes.c_char_p,

@@ -1,8 +1,8 @@
-"""systemd's side: sd_listen_fds(3), sd_notify(3) and sd_watchdog_enabled(3) without libsystemd.
+"""systemd: sd_listen_fds(3), sd_notify(3) and sd_watchdog_enabled(3) without libsystemd.
 
-Each reader takes an environment mapping and only reads it; `adoption` removes the variables
-once all have been read. A message to the supervisor may fail: it is logged once and the
-daemon goes on, since a daemon that serves is worth more than one that reports.
+Each function only reads the environment that it is given; `socket_activation` removes the
+variables once all have been read. A notification that cannot be sent is logged once and
+the daemon goes on: sessions do not depend on it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import logging
 import os
 import socket
 from collections.abc import Mapping
-
-from orbitd.supervision.handover import MAX_SOCKETS, HandoverError, listening_sockets
 
 VARIABLES = (
     "NOTIFY_SOCKET",
@@ -28,38 +26,44 @@ VARIABLES = (
     "MANAGERPIDFDID",
     "SYSTEMD_EXEC_PID",
 )
-"""What systemd.exec(5) sets for this process alone; none of it is meant for a child."""
+"""What systemd.exec(5) sets for this process; none of it is meant for a child."""
 
 FIRST_DESCRIPTOR = 3  # SD_LISTEN_FDS_START
-SEND_SECS = 1.0  # the manager reads at once; where it does not, the loop must not wait for it longer
+SEND_TIMEOUT_SECS = 1.0
+"""The manager reads at once; where its queue is full, sendto(2) blocks the event loop for this long at most."""
 
 logger = logging.getLogger(__name__)
 
 
-def passed_sockets(environ: Mapping[str, str], pid: int) -> list[socket.socket]:
-    """Return the sockets that systemd passed to this process, in the unit's order.
+def passed_descriptors(environ: Mapping[str, str], pid: int, limit: int) -> list[int]:
+    """Return the descriptors that systemd passed to this process, in the unit's order.
 
     Args:
         environ: LISTEN_PID and LISTEN_FDS are read.
-        pid: This process; variables meant for another are not ours.
+        pid: This process.
+        limit: More descriptors than this are refused.
 
     Raises:
-        HandoverError: The variables or a descriptor make no sense.
+        ValueError: LISTEN_FDS makes no sense.
     """
+    # Environments are inherited: without LISTEN_PID a child of an activated process would take
+    # descriptors 3 and up for sockets, whatever they are (sd_listen_fds(3)).
     if environ.get("LISTEN_PID") != str(pid):
         return []
     text = environ.get("LISTEN_FDS", "")
-    if not (text.isascii() and text.isdigit()) or int(text) > MAX_SOCKETS:
-        raise HandoverError(f"LISTEN_FDS is {text!r}; expected a number from 0 to {MAX_SOCKETS}")
-    return listening_sockets(range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + int(text)), "systemd")
+    # int() takes signs, blanks, underscores and the digits of every script; systemd writes none of them.
+    if not (text.isascii() and text.isdigit()) or int(text) > limit:
+        raise ValueError(f"LISTEN_FDS is {text!r}; expected a number from 0 to {limit}")
+    return list(range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + int(text)))
 
 
 def supervises(environ: Mapping[str, str], pid: int) -> bool:
-    """Tell whether systemd itself executed this process, and not a shell somewhere below a unit.
+    """Return whether systemd itself executed this process, and not a shell somewhere below a unit.
 
     INVOCATION_ID alone would say yes in every terminal of a desktop that runs under systemd.
     """
     mine = str(pid)
+    # Older versions name a pid only where there is a socket or a watchdog; our units have both.
     if "SYSTEMD_EXEC_PID" in environ:  # since systemd 248
         return environ["SYSTEMD_EXEC_PID"] == mine
     return mine in (environ.get("LISTEN_PID"), environ.get("WATCHDOG_PID"))
@@ -68,7 +72,8 @@ def supervises(environ: Mapping[str, str], pid: int) -> bool:
 def watchdog_interval(environ: Mapping[str, str] = os.environ, pid: int | None = None) -> float | None:
     """Return the seconds between two `Notifier.watchdog` calls, or None where no watchdog is on.
 
-    That is half of WatchdogSec, as sd_watchdog_enabled(3) advises.
+    The interval is half of WatchdogSec, as sd_watchdog_enabled(3) advises. WATCHDOG_PID names the process
+    that is meant; where it is missing, any is.
     """
     text = environ.get("WATCHDOG_USEC", "")
     meant_for = environ.get("WATCHDOG_PID")
@@ -80,19 +85,19 @@ def watchdog_interval(environ: Mapping[str, str] = os.environ, pid: int | None =
 
 
 class Notifier:
-    """Tells the service manager how the daemon is doing; silent where there is none.
+    """Send the daemon's state to the service manager (sd_notify(3)); do nothing where there is none.
 
     Args:
         address: NOTIFY_SOCKET's value: a path, or `@name` for an abstract socket. None or
             empty: every call does nothing.
 
-    Every method returns whether the message went out. They do not raise.
+    Every method returns whether the message was sent. None raises.
     """
 
     def __init__(self, address: str | None) -> None:
         self._address = _socket_address(address or "")
         self._socket: socket.socket | None = None
-        self._complained = False
+        self._error_logged = False
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Notifier:
@@ -101,15 +106,16 @@ class Notifier:
 
     @property
     def enabled(self) -> bool:
-        """Tell whether somebody is listening."""
+        """Whether there is an address to send to."""
         return self._address is not None
 
     def ready(self, status: str = "") -> bool:
-        """Say that the daemon serves; call it once the socket accepts and the store is open."""
+        """Report that the daemon serves; call it once the socket accepts and the store is open."""
+        # One datagram: the manager applies all assignments of a message together.
         return self._send("READY=1", *_status(status), f"MAINPID={os.getpid()}")
 
     def stopping(self, status: str = "") -> bool:
-        """Say that the daemon has begun to end."""
+        """Report that the daemon has begun to stop."""
         return self._send("STOPPING=1", *_status(status))
 
     def status(self, text: str) -> bool:
@@ -117,7 +123,7 @@ class Notifier:
         return self._send(*_status(text))
 
     def watchdog(self) -> bool:
-        """Say that the daemon is well; only after what it is to vouch for has answered."""
+        """Reset the watchdog; call it only after the loop and the store have answered."""
         return self._send("WATCHDOG=1")
 
     def extend_timeout(self, secs: float) -> bool:
@@ -134,26 +140,25 @@ class Notifier:
         if self._address is None or not assignments:
             return False
         try:
+            # A datagram socket is not connected and sendto(2) names the address each time, so a manager that
+            # was restarted is reached without any work here.
             if self._socket is None:
                 self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-                self._socket.settimeout(SEND_SECS)
+                self._socket.settimeout(SEND_TIMEOUT_SECS)
             self._socket.sendto("\n".join(assignments).encode(), self._address)
         except OSError as error:
-            self._complain(error)
+            if not self._error_logged:
+                self._error_logged = True
+                logger.warning("cannot reach the service manager at NOTIFY_SOCKET: %s", error)
             return False
         return True
 
-    def _complain(self, error: OSError) -> None:
-        if not self._complained:
-            self._complained = True
-            logger.warning("cannot reach the service manager at NOTIFY_SOCKET: %s", error)
-
 
 def _socket_address(text: str) -> str | None:
-    """Return what sendto takes; a form that is not known (`vsock:`) is logged and left alone."""
+    """Return what sendto takes, or None; a form that is not supported (`vsock:`) is logged."""
     if not text:
         return None
-    if text.startswith("@"):
+    if text.startswith("@"):  # a socket in the abstract namespace (unix(7)): the name begins with a NUL
         return "\0" + text[1:]
     if text.startswith("/"):
         return text
@@ -162,5 +167,5 @@ def _socket_address(text: str) -> str | None:
 
 
 def _status(text: str) -> tuple[str, ...]:
-    """Return STATUS= on one line: a line break would begin another assignment."""
+    """Return STATUS= with the text on one line: a line break would begin another assignment."""
     return (f"STATUS={' '.join(text.split())}",) if text else ()

@@ -1,4 +1,13 @@
 """A session's terminal: what is on its screen, how that is saved, and how it is drawn elsewhere.
 
-Importing this loads no native library; `emulator.unavailable_reason` says whether this machine has one.
+    emulator                  one emulated terminal; the only public way to libghostty-vt
+    _ghostty*                 that library: loading and C interface, terminals and copies, reading rows
+    model                     screens, rows, styles as plain values
+    repaint, vt_writer        those values as the bytes that draw them on a client's terminal
+    render                    the same as text and HTML
+    journal, journal_file     output since the last snapshot: positions and crash safety; records and file space
+    saved_state               the emulator's state as a snapshot stores it
+
+Output goes into the journal, then into the emulator; a snapshot holds a saved_state and a repaint. Importing this
+loads no native library: `emulator.unavailable_reason` does, and returns whether this machine has one.
 """

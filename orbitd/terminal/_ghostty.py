@@ -1,8 +1,12 @@
-"""The border to libghostty-vt: one class over its C interface, and nothing of Orbit.
+"""The C interface of libghostty-vt, loaded on demand: one class over it, and nothing of Orbit.
 
 Nothing is imported until `load` is called, and a machine without the library gets TerminalUnavailable. Every
-result code is checked here. A terminal is used by one thread at a time; the library lets go of the
-interpreter lock in every call, so that another thread may feed another terminal meanwhile.
+result code is checked here. A terminal is used by one thread at a time. cffi releases the GIL around every call, so
+that another thread may feed another terminal meanwhile; a callback takes it again.
+
+Lifetimes: what `ffi.new`, `ffi.from_buffer`, `ffi.callback` and `ffi.new_handle` return is freed with the Python
+object, whatever pointers the library still has. So what the library keeps is kept here in attributes; what it copies
+during the call may be a temporary. What the library allocates is freed with the library's own functions.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ CONTINUATION_MAX_BYTES = 16 << 20
 """The longest unfinished control string that a saved state can hold."""
 
 REPLIES_MAX_BYTES = 64 << 10
-"""What a program that asks and never reads can make us remember."""
+"""How much is kept for a program that asks and never reads the answers."""
 
 _STRING_MAX_BYTES = 1 << 20
 _CELL_PIXELS = (8, 16)
@@ -28,15 +32,16 @@ _VERSION = b"orbit"
 _TERMINFO = b"xterm-256color"
 _SUCCESS, _NO_VALUE = 0, -4
 
-# cffi cannot pass a struct with a union by value; a twin of the same layout can (see pyghostty/_ffi.py).
-_TWINS = """
+# cffi cannot pass a struct with a union by value (see pyghostty/_ffi.py). These have the same size and alignment with a
+# struct in the union's place; the functions are cast to types that take them.
+_BY_VALUE_STRUCTS = """
 typedef struct { GhosttyPointTag tag; struct { uint16_t x; uint32_t y; uint64_t pad; } value; } OrbitPoint;
 typedef struct { GhosttyTerminalScrollViewportTag tag; struct { uint64_t row; uint64_t pad; } value; } OrbitScroll;
 """
 
 
 class Replies:
-    """What the terminal answers to the program's questions, up to a limit."""
+    """The terminal's answers to the program's queries, up to a limit; more are dropped."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -45,20 +50,20 @@ class Replies:
         if len(self.data) + len(data) <= REPLIES_MAX_BYTES:
             self.data += data
 
-    def take(self) -> bytes:
+    def drain(self) -> bytes:
         data = bytes(self.data)
         self.data.clear()
         return data
 
 
 class Library:
-    """The loaded library with what is made once: callbacks, twins, the layout of a cell."""
+    """The loaded library with what is made once: callbacks, by-value structs, the layout of a cell."""
 
     def __init__(self, ffi: Any, lib: Any) -> None:
         self.ffi, self.lib = ffi, lib
-        ffi.cdef(_TWINS)
-        for twin, real in (("OrbitPoint", "GhosttyPoint"), ("OrbitScroll", "GhosttyTerminalScrollViewport")):
-            if (ffi.sizeof(twin), ffi.alignof(twin)) != (ffi.sizeof(real), ffi.alignof(real)):
+        ffi.cdef(_BY_VALUE_STRUCTS)
+        for ours, real in (("OrbitPoint", "GhosttyPoint"), ("OrbitScroll", "GhosttyTerminalScrollViewport")):
+            if (ffi.sizeof(ours), ffi.alignof(ours)) != (ffi.sizeof(real), ffi.alignof(real)):
                 raise TerminalUnavailable(f"this libghostty lays out {real} in an unknown way")
         self.grid_ref = ffi.cast(
             "GhosttyResult(*)(GhosttyTerminal, OrbitPoint, GhosttyGridRef *)",
@@ -70,6 +75,7 @@ class Library:
         self.cell_bits: dict[str, Any] = json.loads(ffi.string(lib.ghostty_type_json()))["types"]["GhosttyCell"]["bits"]
         self._templates: dict[str, Any] = {}
         self._version = ffi.from_buffer(_VERSION)
+        # Kept for the life of the process: terminals call them through bare function pointers.
         self._callbacks = {
             "WRITE_PTY": ffi.callback("GhosttyTerminalWritePtyFn", self._write_pty),
             "DEVICE_ATTRIBUTES": ffi.callback("GhosttyTerminalDeviceAttributesFn", self._device_attributes),
@@ -78,7 +84,7 @@ class Library:
             "XTVERSION": ffi.callback("GhosttyTerminalXtversionFn", self._xtversion),
         }
 
-    def sized(self, ctype: str) -> Any:
+    def new_sized(self, ctype: str) -> Any:
         """Return a new struct whose own and nested `size` fields are set, as the C interface wants them."""
         if ctype not in self._templates:
             self._templates[ctype] = self.ffi.new(f"{ctype} *")
@@ -94,15 +100,22 @@ class Library:
                 self._set_sizes(self.ffi.addressof(pointer[0], name))
 
     def check(self, result: int, what: str) -> None:
+        """Raise TerminalError unless a result code says success."""
         if result != _SUCCESS:
             raise TerminalError(f"libghostty: {what} failed with {result}")
 
     def set_option(self, terminal: Any, name: str, value: Any) -> None:
+        """Set one option of a terminal; `value` is a pointer that the library reads, or a callback or NULL."""
         option = getattr(self.lib, f"GHOSTTY_TERMINAL_OPT_{name}")
         self.check(self.lib.ghostty_terminal_set(terminal, option, value), f"set {name}")
 
     def configure(self, terminal: Any, replies: Any) -> None:
-        """Give a new or decoded terminal everything that is not part of its saved state."""
+        """Set everything that is not part of a terminal's saved state, for a new or a decoded one.
+
+        Args:
+            terminal: A native terminal.
+            replies: A handle of its Replies, which must live as long as the terminal does.
+        """
         new = self.ffi.new
         set_option = functools.partial(self.set_option, terminal)
         set_option("CONTINUATION_MAX_BYTES", new("size_t *", CONTINUATION_MAX_BYTES))
@@ -117,21 +130,21 @@ class Library:
             set_option(name, callback)
 
     def set_defaults(self, terminal: Any) -> None:
-        """Give a new terminal what a saved state carries along."""
+        """Set what is part of a terminal's saved state, for a new one."""
         # No DECSCUSR can ask for the hollow block, so that it stands for "the client's own cursor".
         hollow = self.lib.GHOSTTY_TERMINAL_CURSOR_STYLE_BLOCK_HOLLOW
         self.set_option(terminal, "DEFAULT_CURSOR_STYLE", self.ffi.new("GhosttyTerminalCursorStyle *", hollow))
         for name, rgb in _DEFAULT_COLORS.items():
             self.set_option(terminal, f"COLOR_{name}", self.ffi.new("GhosttyColorRgb *", rgb))
 
-    def answer(self, terminal: Any, *, on: bool) -> None:
-        """Let the terminal answer the program's questions, or keep silent."""
+    def set_replies_enabled(self, terminal: Any, *, on: bool) -> None:
+        """Turn the terminal's answers to the program's queries on or off."""
         self.set_option(terminal, "WRITE_PTY", self._callbacks["WRITE_PTY"] if on else self.ffi.NULL)
 
     def decode(self, data: bytes, *, history: bool) -> Any:
-        """Return the terminal of a snapshot, the caller's to free; without `history`, little more than its screens."""
+        """Return the terminal that a snapshot holds; the caller frees it. Without `history`, only its screens."""
         ffi, lib = self.ffi, self.lib
-        source = ffi.from_buffer("uint8_t[]", data)
+        source = ffi.from_buffer("uint8_t[]", data)  # no copy; the decoder reads it until the `with` ends
         with self._decoder(source, len(data)) as decoder:
             terminal = ffi.new("GhosttyTerminal *")
             step = lib.ghostty_snapshot_decoder_decode if history else lib.ghostty_snapshot_decoder_ready
@@ -158,41 +171,41 @@ class Library:
         """Return the terminal's snapshot.
 
         Raises:
-            StateBusy: A control string longer than CONTINUATION_MAX_BYTES is under way.
+            StateBusy: An unfinished control string is longer than CONTINUATION_MAX_BYTES.
         """
         call = self.lib.ghostty_snapshot_encode_alloc
-        result, data = self._allocated(lambda pointer, size: call(terminal, self.ffi.NULL, pointer, size))
+        result, data = self._call_allocating(lambda pointer, size: call(terminal, self.ffi.NULL, pointer, size))
         if result == -2:
-            raise StateBusy("the terminal cannot be saved just now: what it is in the middle of is too long")
+            raise StateBusy("the terminal cannot be saved now: an unfinished control string is too long")
         self.check(result, "encoding a snapshot")
         return data
 
     def continuation(self, terminal: Any) -> bytes:
-        """Return the bytes of the sequence or character that has begun and not ended, if they are still known."""
+        """Return the bytes of the unfinished sequence or character, b"" where the library has not kept them."""
         call = self.lib.ghostty_terminal_continuation_alloc
-        result, data = self._allocated(lambda pointer, size: call(terminal, self.ffi.NULL, pointer, size))
+        result, data = self._call_allocating(lambda pointer, size: call(terminal, self.ffi.NULL, pointer, size))
         return data if result == _SUCCESS else b""
 
     def format(self, terminal: Any, selection: Any, extras: tuple[str, ...]) -> bytes:
-        """Return VT bytes of a selection, with what the formatter calls extras."""
+        """Return VT bytes of a selection, with the formatter's extras of these names."""
         ffi, lib = self.ffi, self.lib
-        options = self.sized("GhosttyFormatterTerminalOptions")
+        options = self.new_sized("GhosttyFormatterTerminalOptions")
         options.emit, options.selection = lib.GHOSTTY_FORMATTER_FORMAT_VT, selection
         for name in extras:
-            holder = options.extra if hasattr(options.extra, name) else options.extra.screen
-            setattr(holder, name, True)
+            group = options.extra if hasattr(options.extra, name) else options.extra.screen
+            setattr(group, name, True)
         formatter = ffi.new("GhosttyFormatter *")
         self.check(lib.ghostty_formatter_terminal_new(ffi.NULL, formatter, terminal, options[0]), "a formatter")
         try:
             call = lib.ghostty_formatter_format_alloc
-            result, data = self._allocated(lambda pointer, size: call(formatter[0], ffi.NULL, pointer, size))
+            result, data = self._call_allocating(lambda pointer, size: call(formatter[0], ffi.NULL, pointer, size))
         finally:
             lib.ghostty_formatter_free(formatter[0])
         self.check(result, "formatting")
         return data
 
-    def _allocated(self, call: Any) -> tuple[int, bytes]:
-        """Run a call that allocates its answer, and take the answer over."""
+    def _call_allocating(self, call: Any) -> tuple[int, bytes]:
+        """Make a call that allocates its result; return its code and a copy of the result."""
         pointer, size = self.ffi.new("uint8_t **"), self.ffi.new("size_t *")
         result = call(pointer, size)
         if result != _SUCCESS:
@@ -202,13 +215,14 @@ class Library:
         finally:
             self.lib.ghostty_free(self.ffi.NULL, pointer[0], size[0])
 
-    # What the library calls. An exception here cannot travel through C; cffi would print it, so nothing may raise.
+    # Callbacks. They run inside `ghostty_terminal_vt_write`, in the thread that feeds the terminal. An exception
+    # cannot pass through C: cffi prints it on stderr and returns 0, so nothing in them may raise.
 
     def _write_pty(self, _terminal: Any, userdata: Any, data: Any, size: int) -> None:
         self.ffi.from_handle(userdata).add(self.ffi.buffer(data, size)[:])
 
     def _device_attributes(self, _terminal: Any, _userdata: Any, out: Any) -> bool:
-        """Answer as a VT220 with colour, version 10: what programs take xterm-256color for."""
+        """Answer as a VT220 with colour, version 10, which fits TERM=xterm-256color."""
         out.primary.conformance_level = 62
         out.primary.features[0] = 22
         out.primary.num_features = 1
@@ -232,15 +246,16 @@ class Library:
         return True
 
     def _xtversion(self, _terminal: Any, _userdata: Any) -> Any:
+        # Returned by value; the bytes that it points to are kept in `_version`.
         return self.ffi.new("GhosttyString *", {"ptr": self._version, "len": len(_VERSION)})[0]
 
 
-@functools.cache
+@functools.cache  # of results only: where the library is missing, each call tries again
 def load() -> Library:
-    """Load libghostty-vt, once.
+    """Load libghostty-vt; a second call returns the same library.
 
     Raises:
-        TerminalUnavailable: There is no build of it here, or one that does not fit.
+        TerminalUnavailable: There is no build for this machine, or its interface is another one.
     """
     try:
         from pyghostty._ffi import ffi, lib

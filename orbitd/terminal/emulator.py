@@ -1,21 +1,21 @@
-"""The emulated screen of one session, on libghostty-vt; with `_ghostty*`, the only code that knows that library.
+"""The emulated terminal of one session, on libghostty-vt. Only this module and `_ghostty*` know that library.
 
-An Emulator is used by one thread at a time. Feeding lets go of the interpreter lock. Its memory is native: close it.
-What it may take is bounded: history in lines and in bytes, 16 MiB for an unfinished control string, 64 KiB of
-replies that nobody fetched.
+An Emulator is used by one thread at a time; the GIL is released while it is fed. Its memory is native: close it.
+That memory is bounded: history in lines and in bytes, 16 MiB for an unfinished control string, 64 KiB of replies that
+were not read.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Self
 
 from orbitd.terminal import _ghostty
-from orbitd.terminal._ghostty_probe import Probe
-from orbitd.terminal._ghostty_terminal import Terminal
+from orbitd.terminal._ghostty_terminal import Probe, Terminal
 from orbitd.terminal.model import Cursor, Row, Screen, StateBusy, TerminalUnavailable
 from orbitd.terminal.render import Theme, to_html, to_text
-from orbitd.terminal.repaint import MODES, Layer, Picture, paint
+from orbitd.terminal.repaint import MODES, ScreenBuffer, TerminalContents, paint
 
 MAX_SCROLLBACK_LINES = 10_000
 SCROLLBACK_MAX_BYTES = 16 << 20
@@ -24,7 +24,7 @@ _CELL_BYTES, _ROW_BYTES = 8, 8
 
 
 def unavailable_reason() -> str | None:
-    """Say why there are no live sessions on this machine, or return None where there are. The first call loads."""
+    """Return why this machine has no terminal emulation, or None where it has. The first call loads the library."""
     try:
         _ghostty.load()
     except TerminalUnavailable as exc:
@@ -33,7 +33,7 @@ def unavailable_reason() -> str | None:
 
 
 class Emulator:
-    """A terminal without a window.
+    """A terminal emulator without a window.
 
     Args:
         cols: Columns, 1 to 65535.
@@ -53,7 +53,7 @@ class Emulator:
         max_scrollback_lines: int = MAX_SCROLLBACK_LINES,
         scrollback_max_bytes: int = SCROLLBACK_MAX_BYTES,
     ) -> None:
-        self._adopt(Terminal.new(_ghostty.load(), cols, rows), max_scrollback_lines, scrollback_max_bytes)
+        self._init_terminal(Terminal.new(_ghostty.load(), cols, rows), max_scrollback_lines, scrollback_max_bytes)
 
     @classmethod
     def decode(
@@ -63,7 +63,7 @@ class Emulator:
         max_scrollback_lines: int = MAX_SCROLLBACK_LINES,
         scrollback_max_bytes: int = SCROLLBACK_MAX_BYTES,
     ) -> Emulator:
-        """Return the terminal that `encode` saved, in the middle of a sequence if it was.
+        """Return the terminal that `encode` saved, in the middle of a sequence if it was saved there.
 
         Raises:
             StateCorrupt: The state is damaged, or of a version that this library does not read.
@@ -71,51 +71,51 @@ class Emulator:
         library = _ghostty.load()
         emulator = cls.__new__(cls)
         terminal = Terminal(library, library.decode(state, history=True))
-        emulator._adopt(terminal, max_scrollback_lines, scrollback_max_bytes)
+        emulator._init_terminal(terminal, max_scrollback_lines, scrollback_max_bytes)
         return emulator
 
-    def _adopt(self, terminal: Terminal, lines: int, size: int) -> None:
+    def _init_terminal(self, terminal: Terminal, lines: int, size: int) -> None:
         self._terminal = terminal
         self._limits = (lines, size)
         terminal.limit_scrollback(lines, size)
         self._answering = True
 
     def close(self) -> None:
-        """Free the terminal; nothing else may be called afterwards, but closing again."""
+        """Free the terminal; afterwards only `close` may be called."""
         self._terminal.close()
 
-    def __enter__(self) -> Emulator:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # In
+    # Input
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
-        """Take output of the program, cut anywhere."""
+        """Interpret output of the program, split anywhere."""
         self._terminal.feed(data)
 
     def resize(self, cols: int, rows: int) -> None:
-        """Change the size; lines of the primary screen are wrapped anew."""
+        """Change the size; lines of the primary screen are rewrapped."""
         self._terminal.resize(cols, rows)
 
     @property
     def answering(self) -> bool:
-        """Whether the program's questions are answered here: so long as no writable client is attached."""
+        """Whether the program's queries are answered here; off while a writable client's terminal answers them."""
         return self._answering
 
     @answering.setter
     def answering(self, on: bool) -> None:
         if on != self._answering:
-            self._terminal.library.answer(self._terminal.pointer, on=on)
+            self._terminal.library.set_replies_enabled(self._terminal.pointer, on=on)
             self._answering = on
 
     def replies(self) -> bytes:
-        """Take the answers since the last call; they belong into the program's input."""
-        return self._terminal.replies.take()
+        """Return and remove the answers since the last call; write them to the program's input."""
+        return self._terminal.replies.drain()
 
-    # What it is
+    # State
 
     @property
     def size(self) -> tuple[int, int]:
@@ -129,12 +129,12 @@ class Emulator:
 
     @property
     def cwd(self) -> str:
-        """The current folder as the program reported it (OSC 7): mostly a file:// address, or ""."""
+        """The working directory as the program reported it (OSC 7): mostly a file:// URL, or ""."""
         return self._terminal.text("PWD")
 
     @property
     def cursor(self) -> Cursor:
-        """Place, look and pen of the cursor."""
+        """The cursor's position, shape and pen."""
         return self._terminal.cursor()
 
     @property
@@ -144,7 +144,7 @@ class Emulator:
 
     @property
     def at_ground(self) -> bool:
-        """Whether no sequence and no character is half read."""
+        """Whether the parser is in its ground state: no sequence and no character is unfinished."""
         return self._terminal.flag("VT_GROUND")
 
     def modes(self) -> frozenset[str]:
@@ -152,7 +152,7 @@ class Emulator:
         return frozenset(mode.name for mode in MODES if self._terminal.mode(mode.number, ansi=mode.ansi))
 
     def dump(self) -> Screen:
-        """Return everything that can be seen, for comparison."""
+        """Return everything that can be seen, for comparisons."""
         cols, rows = self.size
         return Screen(
             cols=cols,
@@ -177,11 +177,12 @@ class Emulator:
 
     @property
     def scrollback_bytes(self) -> int:
-        """About what the history takes in memory."""
+        """The history's approximate size in memory."""
         return self.scrollback_rows * (self.size[0] * _CELL_BYTES + _ROW_BYTES)
 
     def trim_scrollback(self, *, max_lines: int | None = None, max_bytes: int | None = None) -> None:
-        """Drop the oldest history down to a size, once; the standing limits stay."""
+        """Drop the oldest history down to a size, once; the limits for what comes later stay."""
+        # The library drops what is over a limit when the limit is set.
         lines, size = self._limits
         self._terminal.limit_scrollback(
             lines if max_lines is None else min(lines, max_lines), size if max_bytes is None else min(size, max_bytes)
@@ -189,9 +190,9 @@ class Emulator:
         self._terminal.limit_scrollback(lines, size)
 
     def compress(self) -> None:
-        """Pack the history into about a third of the memory, in about a millisecond; reading it unpacks it again.
+        """Compress the history to about a third of its memory, in about a millisecond; reading decompresses it.
 
-        Worth it once a terminal has been quiet for a while; saving it does not unpack anything.
+        Worth it once a terminal has been quiet for a while; `encode` does not decompress anything.
         """
         self._terminal.compress()
 
@@ -201,33 +202,34 @@ class Emulator:
         first = 0 if lines is None else max(0, end - lines)
         return tuple(self._terminal.rows(first, end))
 
-    # Out
+    # Output
 
     def encode(self) -> bytes:
-        """Return the whole state: both screens, history, modes, and a half-read sequence.
+        """Return the whole state: both screens, history, modes, and an unfinished sequence.
 
         Raises:
-            StateBusy: A control string of more than 16 MiB is under way.
+            StateBusy: An unfinished control string is longer than 16 MiB.
         """
         return self._terminal.library.encode(self._terminal.pointer)
 
     def repaint(self, scrollback_lines: int = 0, *, state: bytes | None = None) -> bytes:
         """Return VT bytes that draw this terminal on a cleared one of the same size.
 
-        See `repaint` for what they carry. They end with the sequence that is half read, so that the program's next
-        output can follow them.
+        The module `repaint` says what they set. They end with an unfinished sequence, if there is one, so that the
+        program's next output can follow them.
 
         Args:
             scrollback_lines: How many lines of history scroll through the client's screen first.
-            state: What `encode` has just returned, where it is at hand; otherwise it is made for this.
+            state: What `encode` has just returned, if the caller has it; saves encoding again.
         """
         try:
             state = self.encode() if state is None else state
         except StateBusy:
-            return paint(self._picture(None, scrollback_lines))
-        deep = scrollback_lines > 0 and self.alternate
-        with Probe(self._terminal.library, state, history=deep) as probe:
-            return paint(self._picture(probe, scrollback_lines))
+            return paint(self._contents(None, scrollback_lines))
+        # The history belongs to the primary screen: it is read from the copy only while that is hidden here.
+        with_history = scrollback_lines > 0 and self.alternate
+        with Probe(self._terminal.library, state, history=with_history) as probe:
+            return paint(self._contents(probe, scrollback_lines))
 
     def screen(self, format: str = "text", *, scrollback: bool = False) -> bytes:  # noqa: A002 - the method's own word
         """Return what is on the screen, text and HTML in UTF-8.
@@ -241,12 +243,12 @@ class Emulator:
         """
         return {"text": self._text, "vt": self._vt, "html": self._html}[format](scrollback)
 
-    def _shown(self, scrollback: bool) -> Iterator[Row]:
+    def _screen_rows(self, scrollback: bool) -> Iterator[Row]:
         top = self.scrollback_rows
         return self._terminal.rows(0 if scrollback else top, top + self.size[1])
 
     def _text(self, scrollback: bool) -> bytes:
-        return to_text(self._shown(scrollback)).encode()
+        return to_text(self._screen_rows(scrollback)).encode()
 
     def _vt(self, scrollback: bool) -> bytes:
         return self.repaint(sys.maxsize if scrollback else 0)
@@ -254,10 +256,14 @@ class Emulator:
     def _html(self, scrollback: bool) -> bytes:
         terminal = self._terminal
         foreground, background = terminal.color("foreground") or (0, 0, 0), terminal.color("background") or (0, 0, 0)
-        return to_html(self._shown(scrollback), Theme(terminal.palette(), foreground, background)).encode()
+        return to_html(self._screen_rows(scrollback), Theme(terminal.palette(), foreground, background)).encode()
 
-    def _picture(self, probe: Probe | None, scrollback_lines: int) -> Picture:
-        """Gather what a repaint draws; without a probe, what only it can find out is left out."""
+    def _contents(self, probe: Probe | None, scrollback_lines: int) -> TerminalContents:
+        """Collect what a repaint draws; without a probe, saved cursors and what it alone can read are left out.
+
+        The order matters: the probe's queries change it. It leaves the alternate screen first, and returns there
+        before the saved cursor and the keyboard flags are read, which each screen has of its own.
+        """
         terminal = self._terminal
         behind, source = None, terminal
         if self.alternate and probe is not None:
@@ -266,18 +272,18 @@ class Emulator:
         history = tuple(source.rows(max(0, end - scrollback_lines), end)) if scrollback_lines > 0 else ()
         if behind and probe is not None:
             probe.enter_alternate()
-        here = Layer(
+        here = ScreenBuffer(
             lines=terminal.screen_rows(),
             cursor=terminal.cursor(),
             saved=probe.saved_cursor() if probe is not None else None,
             keyboard=probe.keyboard_stack() if probe is not None else (),
         )
         cols, rows = self.size
-        return Picture(
+        return TerminalContents(
             cols=cols,
             rows=rows,
             history=history,
-            primary=(behind or Layer(lines=(), cursor=Cursor())) if self.alternate else here,
+            primary=(behind or ScreenBuffer(lines=(), cursor=Cursor())) if self.alternate else here,
             alternate=here if self.alternate else None,
             modes=self.modes(),
             margins=terminal.extras("scrolling_region").decode(),
@@ -290,7 +296,7 @@ class Emulator:
         )
 
     def _tab_stops(self) -> str:
-        """Return what sets the tab stops, or "" where they stand at every eighth column."""
+        """Return the sequences that set the tab stops, or "" where there is one every eight columns."""
         stops = self._terminal.extras("tabstops", before=True).decode()
         usual = "".join(f"\x1b[{column + 1}G\x1bH" for column in range(8, self.size[0] - 1, 8))
         return "" if stops == f"\x1b[3g{usual}\x1b[H" else stops

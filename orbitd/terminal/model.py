@@ -1,7 +1,7 @@
-"""What a screen is made of, as plain values: no library, no I/O.
+"""A terminal's contents as plain values: no library, no I/O.
 
-The emulator hands these out; `repaint` and `render` turn them into bytes and text. A screen is rows, a row is
-runs of neighbouring cells that look alike, and a blank cell is a cell that nothing was written to.
+The emulator returns these; `repaint` and `render` turn them into bytes and text. A screen is rows, a row is
+runs of neighbouring cells of one style, and a blank cell is a cell that nothing was written to.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Color = int | Rgb | None  # an index into the palette, red/green/blue, or the de
 
 
 class TerminalError(Exception):
-    """The base of what can go wrong with a terminal."""
+    """The base class of errors of terminals."""
 
 
 class TerminalUnavailable(TerminalError):
@@ -25,11 +25,11 @@ class StateCorrupt(TerminalError):
 
 
 class StateBusy(TerminalError):
-    """The state cannot be saved just now: a control string longer than the limit is under way. Try again later."""
+    """The state cannot be saved now: an unfinished control string is longer than the limit. Try again later."""
 
 
 class Style(Struct, frozen=True, kw_only=True, cache_hash=True):
-    """How text looks. `underline` is 0 none, 1 single, 2 double, 3 curly, 4 dotted, 5 dashed."""
+    """Attributes of text. `underline` is 0 none, 1 single, 2 double, 3 curly, 4 dotted, 5 dashed."""
 
     bold: bool = False
     faint: bool = False
@@ -49,13 +49,13 @@ PLAIN = Style()
 
 
 class Run(Struct, frozen=True, kw_only=True):
-    """Neighbouring cells of one row that look alike.
+    """Neighbouring cells of one row with the same attributes.
 
     Attributes:
-        column: Where it begins, from 0.
-        cells: What stands in each cell; the second cell of a wide character, and a blank one, hold "".
-        blank: Nothing was written here; only the background of `style` shows.
-        link: The address that the text leads to.
+        column: Of the first cell, from 0.
+        cells: The text of each cell; "" for the second cell of a wide character, and for a blank one.
+        blank: Nothing was written here; only the background of `style` is visible.
+        link: The target of a hyperlink (OSC 8).
         protected: Selective erase spares it (DECSCA).
     """
 
@@ -68,14 +68,18 @@ class Run(Struct, frozen=True, kw_only=True):
 
 
 class Row(Struct, frozen=True, kw_only=True):
-    """One row. Plain blank cells at its end are left out; `wraps` says that its line goes on in the next row."""
+    """One row. Blank cells without a background at its end are left out.
+
+    Attributes:
+        wraps: The line continues in the next row.
+    """
 
     runs: tuple[Run, ...] = ()
     wraps: bool = False
 
 
 class Cursor(Struct, frozen=True, kw_only=True):
-    """Where the next character goes, and how it will look.
+    """The position and the attributes of the next character.
 
     Attributes:
         column: From 0.
@@ -83,7 +87,7 @@ class Cursor(Struct, frozen=True, kw_only=True):
         pending_wrap: The last column has been written; the next character wraps first.
         visible: DECTCEM.
         shape: The parameter of DECSCUSR, 0 (the terminal's own) to 6.
-        style: The pen.
+        style: The pen: attributes of the next character.
     """
 
     column: int = 0
@@ -95,7 +99,7 @@ class Cursor(Struct, frozen=True, kw_only=True):
 
 
 class Screen(Struct, frozen=True, kw_only=True):
-    """All that can be seen of a terminal at one moment, comparable with `==`.
+    """Everything that can be seen of a terminal at one moment, comparable with `==`.
 
     Attributes:
         modes: The numbers of the modes that are set, DEC private ones as `?N`.

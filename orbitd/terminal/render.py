@@ -1,4 +1,4 @@
-"""Rows as text and as HTML, for people and scripts rather than for terminals."""
+"""Rows as plain text and as HTML, for `session.screen`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FLAGS = (
 
 
 class Theme:
-    """The colours behind palette indexes and defaults.
+    """The colours that palette indexes and defaults stand for.
 
     Args:
         palette: 256 colours.
@@ -36,19 +36,17 @@ class Theme:
 
 
 def to_text(rows: Iterable[Row]) -> str:
-    """Return one line of text a row, wrapped as on the screen, without blanks at the ends."""
-    lines = [_line(row).rstrip() for row in rows]
+    """Return a line of text for each row, wrapped as on the screen, without trailing blanks and empty lines."""
+    lines = [
+        "".join(" " * len(run.cells) if run.blank else "".join(run.cells) for run in row.runs).rstrip() for row in rows
+    ]
     while lines and not lines[-1]:
         lines.pop()
     return "".join(f"{line}\n" for line in lines)
 
 
-def _line(row: Row) -> str:
-    return "".join(" " * len(run.cells) if run.blank else "".join(run.cells) for run in row.runs)
-
-
 def to_html(rows: Iterable[Row], theme: Theme) -> str:
-    """Return a `<pre>` element that looks like the rows; it needs no style sheet and holds no script."""
+    """Return the rows as a `<pre>` element with inline styles; all text is escaped."""
     body = "\n".join("".join(_span(run, theme) for run in row.runs) for row in rows).rstrip("\n")
     colors = f"color:{theme.css(None, theme.foreground)};background:{theme.css(None, theme.background)}"
     return f'<pre style="font-family:monospace;{colors}">{body}\n</pre>\n'
@@ -58,6 +56,7 @@ def _span(run: Run, theme: Theme) -> str:
     text = " " * len(run.cells) if run.blank else html.escape("".join(run.cells))
     if run.style != PLAIN:
         text = f'<span style="{_css(run.style, theme)}">{text}</span>'
+    # The program chooses the address: others than these, javascript: for one, do not become links.
     if run.link is not None and run.link.startswith(("http://", "https://", "file://", "mailto:")):
         text = f'<a href="{html.escape(run.link)}">{text}</a>'
     return text

@@ -1,8 +1,8 @@
-"""Draws a terminal on any xterm-like one: portable bytes, without I/O and without the emulator.
+"""The bytes that draw a terminal's contents on any xterm-like one: no I/O, no emulator.
 
-`paint` draws on a cleared terminal of the same size whose modes are at their defaults; `RESET` brings a terminal
-there, and `RESTORE` gives it back when the client leaves. Nothing here sets a palette or a colour that the program has
-not set itself. What must not disturb the drawing (origin mode, margins, insert mode) is set after it.
+`paint` draws on a cleared terminal of the same size whose modes are at their defaults (`orbit_protocol.terminal_reset`
+has the sequences that bring a client's terminal there). Nothing here sets a palette or a colour that the program has
+not set itself. What would change how the rest is drawn (origin mode, margins, insert mode) is set last.
 """
 
 from __future__ import annotations
@@ -12,12 +12,18 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from orbitd.terminal.brush import Brush, cup
 from orbitd.terminal.model import PLAIN, Cursor, Rgb, Row, Run
+from orbitd.terminal.vt_writer import VtWriter, cup
 
 
 class Mode(Struct, frozen=True, kw_only=True):
-    """A mode, its default, and whether a repaint may simply set it."""
+    """A terminal mode.
+
+    Attributes:
+        number: Of DECSET, or of SM where `ansi`.
+        default: Its value after a reset.
+        plain: A repaint sets it like any other; otherwise `paint` handles it in a place of its own, or not at all.
+    """
 
     number: int
     ansi: bool = False
@@ -26,7 +32,7 @@ class Mode(Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """The number as sequences write it."""
+        """The number as it is written in sequences."""
         return str(self.number) if self.ansi else f"?{self.number}"
 
     def sequence(self, *, on: bool) -> str:
@@ -34,52 +40,52 @@ class Mode(Struct, frozen=True, kw_only=True):
         return f"\x1b[{self.name}{'h' if on else 'l'}"
 
 
-# 12 goes with the cursor's shape; 6, 69 and the alternate screen have their own places in `paint`; a client must not
-# be left waiting in a synchronized update (2026).
+# 12 is set with the cursor's shape; 6, 69 and the alternate screen have places of their own in `paint`; 2026 is never
+# set: a client's terminal in a synchronized update would show nothing until the program ends it.
 MODES = (
-    Mode(number=4, ansi=True),
-    Mode(number=12, ansi=True, default=True),
-    Mode(number=20, ansi=True),
-    Mode(number=1),
-    Mode(number=5),
-    Mode(number=6, plain=False),
-    Mode(number=7, default=True),
-    Mode(number=9),
-    Mode(number=12, plain=False),
-    Mode(number=25, default=True),
-    Mode(number=45),
-    Mode(number=47, plain=False),
-    Mode(number=66),
-    Mode(number=69, plain=False),
-    Mode(number=1000),
-    Mode(number=1002),
-    Mode(number=1003),
-    Mode(number=1004),
-    Mode(number=1005),
-    Mode(number=1015),
-    Mode(number=1006),
-    Mode(number=1016),
-    Mode(number=1007, default=True),
-    Mode(number=1045),
-    Mode(number=1047, plain=False),
-    Mode(number=1049, plain=False),
-    Mode(number=2004),
-    Mode(number=2026, plain=False),
-    Mode(number=2031),
-    Mode(number=2048),
+    Mode(number=4, ansi=True),  # IRM, insert
+    Mode(number=12, ansi=True, default=True),  # SRM, local echo off
+    Mode(number=20, ansi=True),  # LNM, line feed also returns
+    Mode(number=1),  # DECCKM, cursor keys
+    Mode(number=5),  # DECSCNM, reverse video
+    Mode(number=6, plain=False),  # DECOM, origin
+    Mode(number=7, default=True),  # DECAWM, autowrap
+    Mode(number=9),  # mouse: X10
+    Mode(number=12, plain=False),  # blinking cursor
+    Mode(number=25, default=True),  # DECTCEM, cursor visible
+    Mode(number=45),  # reverse wraparound
+    Mode(number=47, plain=False),  # alternate screen
+    Mode(number=66),  # DECNKM, keypad
+    Mode(number=69, plain=False),  # DECLRMM, left and right margins
+    Mode(number=1000),  # mouse: buttons
+    Mode(number=1002),  # mouse: buttons and drags
+    Mode(number=1003),  # mouse: all motion
+    Mode(number=1004),  # focus reports
+    Mode(number=1005),  # mouse reports in UTF-8
+    Mode(number=1015),  # mouse reports as urxvt's
+    Mode(number=1006),  # mouse reports as SGR
+    Mode(number=1016),  # mouse reports as SGR in pixels
+    Mode(number=1007, default=True),  # wheel sends cursor keys on the alternate screen
+    Mode(number=1045),  # reverse wraparound into the history
+    Mode(number=1047, plain=False),  # alternate screen, cleared on leaving
+    Mode(number=1049, plain=False),  # alternate screen, with the cursor saved
+    Mode(number=2004),  # bracketed paste
+    Mode(number=2026, plain=False),  # synchronized update
+    Mode(number=2031),  # reports of the colour scheme
+    Mode(number=2048),  # reports of the size
 )
 _ALTERNATE = ("?1049", "?1047", "?47")
 
 
 class SavedCursor(Struct, frozen=True, kw_only=True):
-    """What ESC 8 would bring back."""
+    """What ESC 8 (DECRC) would restore."""
 
     cursor: Cursor
     origin: bool = False
 
 
-class Layer(Struct, frozen=True, kw_only=True):
-    """One of the two screens.
+class ScreenBuffer(Struct, frozen=True, kw_only=True):
+    """One of the two screen buffers, primary or alternate.
 
     Attributes:
         keyboard: The stack of kitty keyboard flags, the oldest first.
@@ -91,23 +97,23 @@ class Layer(Struct, frozen=True, kw_only=True):
     keyboard: tuple[int, ...] = ()
 
 
-class Picture(Struct, frozen=True, kw_only=True):
+class TerminalContents(Struct, frozen=True, kw_only=True):
     """Everything that `paint` draws.
 
     Attributes:
         history: Rows that scroll through the screen first.
-        alternate: The alternate screen, if the program uses it; `primary` is then what lies behind.
+        alternate: The alternate screen, if the program uses it; `primary` is then the one that it returns to.
         margins: The sequences that set the scroll region.
-        pen: The same for what the next character gets beside its style: link, protection, charsets.
-        tab_stops: The same for tab stops; "" for one every eight columns.
-        continuation: A sequence or character that is half read.
+        pen: The sequences for the pen's link, protection and charsets.
+        tab_stops: The sequences that set the tab stops; "" for one every eight columns.
+        continuation: The bytes of an unfinished sequence or character.
     """
 
     cols: int
     rows: int
-    primary: Layer
+    primary: ScreenBuffer
     modes: frozenset[str]
-    alternate: Layer | None = None
+    alternate: ScreenBuffer | None = None
     history: Iterable[Row] = ()
     margins: str = ""
     pen: str = ""
@@ -118,65 +124,67 @@ class Picture(Struct, frozen=True, kw_only=True):
     continuation: bytes = b""
 
 
-def paint(picture: Picture) -> bytes:
-    """Return the bytes that draw a picture on a cleared terminal of its size."""
-    brush = Brush(picture.cols)
-    brush.write(_colors(picture.colors), _titles(picture), picture.tab_stops)
-    brush.scroll(picture.history, picture.rows)
-    brush.screen(picture.primary.lines)
-    top = picture.primary
-    if picture.alternate is not None:
-        _leave_behind(brush, picture.primary)
-        mode = next((name for name in _ALTERNATE if name in picture.modes), _ALTERNATE[0])
-        brush.write(f"\x1b[{mode}h")
-        brush.style(PLAIN)
-        brush.write("\x1b[2J")  # 47 and 1047 bring back what was there before, and some terminals have no such screen
-        brush.screen(picture.alternate.lines)
-        top = picture.alternate
-    _finish(brush, picture, top)
-    return brush.take() + picture.continuation
+def paint(contents: TerminalContents) -> bytes:
+    """Return the bytes that draw the contents on a cleared terminal of their size."""
+    writer = VtWriter(contents.cols)
+    writer.write(_colors(contents.colors), _set_titles(contents), contents.tab_stops)
+    writer.write_history(contents.history, contents.rows)
+    writer.write_screen(contents.primary.lines)
+    top = contents.primary
+    if contents.alternate is not None:
+        _draw_behind_alternate(writer, contents.primary)
+        mode = next((name for name in _ALTERNATE if name in contents.modes), _ALTERNATE[0])
+        writer.write(f"\x1b[{mode}h")
+        writer.set_style(PLAIN)
+        # Modes 47 and 1047 show what the alternate screen held before; a terminal without one shows the primary.
+        writer.write("\x1b[2J")
+        writer.write_screen(contents.alternate.lines)
+        top = contents.alternate
+    _set_final_state(writer, contents, top)
+    # The continuation comes last: the program's next output is sent behind this, and finishes it.
+    return writer.getvalue() + contents.continuation
 
 
-def _leave_behind(brush: Brush, layer: Layer) -> None:
-    """Put the primary screen into the state that it is to have when the program comes back to it."""
-    _save(brush, layer.saved, (0, 0))
-    brush.write(_push(layer.keyboard), cup(layer.cursor.row, layer.cursor.column))
-    brush.style(layer.cursor.style)
+def _draw_behind_alternate(writer: VtWriter, buffer: ScreenBuffer) -> None:
+    """Set what the program finds when it returns from the alternate screen: saved and current cursor, keyboard."""
+    _save_cursor(writer, buffer.saved, (0, 0))
+    writer.write(_push_keyboard_flags(buffer.keyboard), cup(buffer.cursor.row, buffer.cursor.column))
+    writer.set_style(buffer.cursor.style)
 
 
-def _finish(brush: Brush, picture: Picture, layer: Layer) -> None:
-    """Set everything that drawing would have suffered from, then the cursor."""
-    if "?69" in picture.modes:
-        brush.write("\x1b[?69h")
-    brush.write(picture.margins)
-    corner = _corner(picture.margins)
-    _save(brush, layer.saved, corner)
-    origin = "?6" in picture.modes
+def _set_final_state(writer: VtWriter, contents: TerminalContents, buffer: ScreenBuffer) -> None:
+    """Set what would have changed the drawing: margins, then the cursors, then modes."""
+    if "?69" in contents.modes:
+        writer.write("\x1b[?69h")
+    writer.write(contents.margins)  # DECSTBM and DECSLRM move the cursor, so it is placed after them
+    corner = _origin_corner(contents.margins)
+    _save_cursor(writer, buffer.saved, corner)
+    origin = "?6" in contents.modes
     if origin:
-        brush.write("\x1b[?6h")
-    _place(brush, layer, corner if origin else (0, 0))
-    brush.style(layer.cursor.style)
-    brush.write(picture.pen)
+        writer.write("\x1b[?6h")
+    _move_cursor(writer, buffer, corner if origin else (0, 0))
+    writer.set_style(buffer.cursor.style)
+    writer.write(contents.pen)
     for mode in MODES:
-        if mode.plain and (mode.name in picture.modes) != mode.default:
-            brush.write(mode.sequence(on=not mode.default))
-    brush.write(_shape(layer.cursor, picture.modes), _push(layer.keyboard))
+        if mode.plain and (mode.name in contents.modes) != mode.default:
+            writer.write(mode.sequence(on=not mode.default))
+    writer.write(_cursor_shape(buffer.cursor, contents.modes), _push_keyboard_flags(buffer.keyboard))
 
 
-def _place(brush: Brush, layer: Layer, corner: tuple[int, int]) -> None:
-    """Move to the cursor's place; a pending wrap comes back by printing the last character once more."""
-    cursor = layer.cursor
+def _move_cursor(writer: VtWriter, buffer: ScreenBuffer, corner: tuple[int, int]) -> None:
+    """Move the cursor. No sequence sets a pending wrap, so the last character is printed last to get one."""
+    cursor = buffer.cursor
     row, column = cursor.row - corner[0], cursor.column - corner[1]
     if not cursor.pending_wrap:
-        brush.write(cup(row, column))
+        writer.write(cup(row, column))
         return
-    again = _run_at(layer.lines[cursor.row], cursor.column)
-    brush.write(cup(row, again.column - corner[1]))
-    brush.print(again)
+    last = _character_at(buffer.lines[cursor.row], cursor.column)
+    writer.write(cup(row, last.column - corner[1]))
+    writer.print_run(last)
 
 
-def _run_at(row: Row, column: int) -> Run:
-    """Return the one character that covers a column as a run of its own; a blank cell becomes a space."""
+def _character_at(row: Row, column: int) -> Run:
+    """Return the character that covers a column, as a run of its own; a blank cell becomes a space."""
     for run in row.runs:
         index = column - run.column
         if not 0 <= index < len(run.cells):
@@ -190,36 +198,36 @@ def _run_at(row: Row, column: int) -> Run:
     return Run(column=column, cells=(" ",))
 
 
-def _save(brush: Brush, saved: SavedCursor | None, corner: tuple[int, int]) -> None:
-    """Fill the slot of ESC 7, unless nothing was ever saved there."""
+def _save_cursor(writer: VtWriter, saved: SavedCursor | None, corner: tuple[int, int]) -> None:
+    """Save a cursor with ESC 7 (DECSC), unless the program has saved none."""
     if saved is None:
         return
     row, column = saved.cursor.row, saved.cursor.column
     if saved.origin:
-        brush.write("\x1b[?6h")
+        writer.write("\x1b[?6h")
         row, column = row - corner[0], column - corner[1]
-    brush.write(cup(row, column))
-    brush.style(saved.cursor.style)
-    brush.write("\x1b7")
+    writer.write(cup(row, column))
+    writer.set_style(saved.cursor.style)
+    writer.write("\x1b7")
     if saved.origin:
-        brush.write("\x1b[?6l")
-    brush.style(PLAIN)
+        writer.write("\x1b[?6l")
+    writer.set_style(PLAIN)
 
 
-def _corner(margins: str) -> tuple[int, int]:
-    """Return the row and column that origin mode counts from."""
+def _origin_corner(margins: str) -> tuple[int, int]:
+    """Return the row and column that positions are counted from in origin mode (DECOM)."""
     top = re.search(r"\x1b\[(\d+);\d+r", margins)
     left = re.search(r"\x1b\[(\d+);\d+s", margins)
     return (int(top[1]) - 1 if top else 0, int(left[1]) - 1 if left else 0)
 
 
-def _shape(cursor: Cursor, modes: frozenset[str]) -> str:
+def _cursor_shape(cursor: Cursor, modes: frozenset[str]) -> str:
     if cursor.shape:
         return f"\x1b[{cursor.shape} q"
     return "\x1b[?12h" if "?12" in modes else ""
 
 
-def _push(keyboard: tuple[int, ...]) -> str:
+def _push_keyboard_flags(keyboard: tuple[int, ...]) -> str:
     return "".join(f"\x1b[>{flags}u" for flags in keyboard)
 
 
@@ -231,7 +239,7 @@ def _colors(colors: dict[str, Rgb]) -> str:
     )
 
 
-def _titles(picture: Picture) -> str:
-    """Return title and folder; a control character in them would end the sequence early."""
-    title, cwd = (re.sub(r"[\x00-\x1f\x7f-\x9f]", "", text) for text in (picture.title, picture.cwd))
+def _set_titles(contents: TerminalContents) -> str:
+    """Return OSC 2 and OSC 7; control characters are removed, since one would end the sequence early."""
+    title, cwd = (re.sub(r"[\x00-\x1f\x7f-\x9f]", "", text) for text in (contents.title, contents.cwd))
     return (f"\x1b]2;{title}\x1b\\" if title else "") + (f"\x1b]7;{cwd}\x1b\\" if cwd else "")

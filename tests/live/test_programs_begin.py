@@ -16,7 +16,7 @@ from live.sessions import Terminal, create, start
 from live_support import Viewer
 from orbit_protocol.errors import SpawnFailed
 from orbit_protocol.types import Session, SessionConfig
-from orbitd.live.launch import launch_of
+from orbitd.live.launch import build_launch
 from support import DaemonProcess, RawClient
 
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -132,7 +132,7 @@ def session_of(**config: Any) -> Session:
 
 
 def argv_of(**config: Any) -> tuple[str, ...]:
-    launch = launch_of(session_of(**config), client_env=None, socket_path="/s", agent_link="/a", daemon_env={})
+    launch = build_launch(session_of(**config), client_env=None, socket_path="/s", agent_link="/a", daemon_env={})
     return launch.argv
 
 

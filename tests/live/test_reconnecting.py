@@ -10,10 +10,10 @@ import pytest
 from orbit_protocol.errors import Busy, NotRunning, OrbitError
 from orbit_protocol.types import Session, SessionConfig
 from orbitd.live.background_tasks import BackgroundTasks
-from orbitd.live.reconnecting import CONNECTION_LOST, Pauses, Reconnector
+from orbitd.live.ssh_reconnect import CONNECTION_LOST, Backoff, Reconnector
 from support import WAIT_SECS
 
-SHORT = Pauses(first=0.001, longest=0.004, held=1_000.0)
+SHORT = Backoff(first_secs=0.001, max_secs=0.004, reset_after_secs=1_000.0)
 
 
 def session(**changes: object) -> Session:
@@ -36,7 +36,7 @@ def session(**changes: object) -> Session:
 class Line:
     """A reconnector, and what it has done."""
 
-    def __init__(self, pauses: Pauses | None = None, *errors: OrbitError) -> None:
+    def __init__(self, pauses: Backoff | None = None, *errors: OrbitError) -> None:
         self.errors = list(errors)
         self.started: asyncio.Queue[str] = asyncio.Queue()
         self.given_up: asyncio.Queue[str] = asyncio.Queue()
@@ -59,7 +59,7 @@ async def test_the_pauses_grow_up_to_a_minute() -> None:
     line = Line()
     pauses = []
     for _ in range(9):
-        pauses.append(line.reconnector.lost(session()))
+        pauses.append(line.reconnector.schedule(session()))
         line.reconnector.started("a")
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
     line.reconnector.close()
@@ -67,18 +67,18 @@ async def test_the_pauses_grow_up_to_a_minute() -> None:
 
 async def test_a_connection_that_held_begins_anew() -> None:
     """After a good connection the first pause is short again."""
-    line = Line(Pauses(held=0.0))
-    line.reconnector.lost(session())
+    line = Line(Backoff(reset_after_secs=0.0))
+    line.reconnector.schedule(session())
     line.reconnector.started("a")
     await asyncio.to_thread(int)  # some time passes
-    assert line.reconnector.lost(session()) == 1
+    assert line.reconnector.schedule(session()) == 1
     line.reconnector.close()
 
 
 async def test_it_is_started_after_the_pause() -> None:
     """A lost session is started once."""
     line = Line(SHORT)
-    line.reconnector.lost(session())
+    line.reconnector.schedule(session())
     assert await soon(line.started) == "a"
     await line.held.finish(WAIT_SECS)
     assert line.started.empty()
@@ -87,7 +87,7 @@ async def test_it_is_started_after_the_pause() -> None:
 async def test_what_may_pass_is_tried_again() -> None:
     """A start that fails for now is tried again; one that fails for good is given up."""
     line = Line(SHORT, Busy("now"), Busy("now"), NotRunning("ever"))
-    line.reconnector.lost(session())
+    line.reconnector.schedule(session())
     assert await soon(line.given_up) == "a"
     assert line.started.qsize() == 3
 
@@ -95,7 +95,7 @@ async def test_what_may_pass_is_tried_again() -> None:
 @pytest.mark.parametrize("changes", [{"reconnect": False}, {"exit_code": 0}, {"exit_code": None}])
 async def test_who_does_not_want_it(changes: dict[str, object]) -> None:
     """Only ssh that has lost its connection, in a session that wants that, is started again."""
-    assert Line().reconnector.lost(session(**changes)) is None
+    assert Line().reconnector.schedule(session(**changes)) is None
 
 
 async def test_a_start_by_somebody_else_comes_first() -> None:
@@ -106,8 +106,8 @@ async def test_a_start_by_somebody_else_comes_first() -> None:
         lambda line: line.reconnector.close(),
     ):
         line, other = Line(SHORT), Line(SHORT)
-        line.reconnector.lost(session())
+        line.reconnector.schedule(session())
         stop(line)
-        other.reconnector.lost(session())
+        other.reconnector.schedule(session())
         await soon(other.started)  # its timer was due later
         assert line.started.empty()

@@ -37,16 +37,16 @@ class FakeSession:
     journal_bytes = 1
 
     def __init__(self) -> None:
-        self.saving = asyncio.Lock()
+        self.save_lock = asyncio.Lock()
         self.screen = self
 
     async def capture(self) -> Capture:
         return Capture(repaint=b"screen", native_state=b"", position=1, cols=80, rows=24, title="")
 
-    def current_folder(self) -> str:
+    def current_cwd(self) -> str:
         return "/"
 
-    def saved(self, _: Capture) -> None:
+    def mark_saved(self, _: Capture) -> None:
         self.is_saved = True
 
 
@@ -55,7 +55,7 @@ async def test_what_could_not_be_saved_is_tried_again(failures: int) -> None:
     """A changed screen is saved by itself, after as many failures as it takes, and nothing warns then any more."""
     store, session = FakeStore(*[StorageFull("no room")] * failures), FakeSession()
     saver = Saver(cast(SessionManager, store), interval_secs=0.001)
-    saver.changed(cast(LiveSession, session))
+    saver.mark_changed(cast(LiveSession, session))
     async with asyncio.timeout(WAIT_SECS):
         assert await store.saved.get() == "one"
     await saver.close()

@@ -29,8 +29,7 @@ from keeper_support import (
     status_of,
 )
 from orbit_protocol.errors import AlreadyRunning, InternalError, NotRunning, RequestTimeout
-from orbitd.keeper.client import KeeperClient
-from orbitd.keeper.structs import KeeperGone, SignalTarget
+from orbitd.keeper.client import KeeperClient, KeeperGone, SignalTarget
 
 ROOT = str(Path(__file__).parents[3])
 ECHO = ("sh", "-c", 'while read -r line; do echo "got $line"; done')
@@ -179,7 +178,7 @@ import asyncio, json, sys
 sys.path[:0] = [sys.argv[2]]
 import orbitd.keeper.client as client_module
 from orbitd.keeper.client import KeeperClient
-from orbitd.keeper.structs import SpawnRequest
+from orbitd.keeper.client import SpawnRequest
 async def main():
     client = await KeeperClient.connect_or_start(sys.argv[1], on_exit=print, on_gone=print)
     spawned = await client.spawn(SpawnRequest(

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-import orbitd.keeper.holder
+import orbitd.keeper.server
 from keeper_support import SECONDS, KeeperProcess, Peer, ProcessWatch, read_until, status_of
 from needs import needs
 from orbit_protocol.errors import SpawnFailed
-from orbitd.keeper.launch import start_keeper
+from orbitd.keeper.client import start_keeper
 
-ROOT = Path(orbitd.keeper.holder.__file__).parents[2]
+ROOT = Path(orbitd.keeper.server.__file__).parents[2]
 FOREIGN_UID = 65534
 SPAWN = (("file", "/bin/cat"), ("argv", "cat"), ("cwd", "/"), ("cols", 80), ("rows", 24), ("umask", 0o22))
 TIME = rb"\d+\.\d+"
@@ -290,9 +290,9 @@ def test_ends_unmet(folder: Path) -> None:
     path = str(folder / "keeper.sock")
     impatient = (
         "import sys; sys.path.append(sys.argv[2])\n"
-        "from orbitd.keeper import holder, process\n"
-        "holder.FIRST_HELLO_MS = 1\n"
-        "process.main(sys.argv[1])"
+        "from orbitd.keeper import daemonize, server\n"
+        "server.HELLO_TIMEOUT_MS = 1\n"
+        "daemonize.main(sys.argv[1])"
     )
     alive, held = os.pipe()  # ends with the last process that has it
 

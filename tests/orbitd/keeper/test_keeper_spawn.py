@@ -127,7 +127,7 @@ async def test_login_shell_name(orbitd: Orbitd) -> None:
 ODD_STARTER = """
 import os, resource, signal, sys
 sys.path[:0] = [sys.argv[2]]
-from orbitd.keeper.launch import start_keeper
+from orbitd.keeper.client import start_keeper
 for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR2, signal.SIGCHLD):
     signal.signal(number, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGCHLD, signal.SIGHUP})

@@ -11,8 +11,7 @@ import socket
 
 import pytest
 
-from orbitd.supervision import HandoverError, adopt
-from orbitd.supervision.launchd import activated_sockets
+from orbitd.supervision import SocketActivationError, Supervision, inherited_sockets
 
 LAUNCHD = {"XPC_SERVICE_NAME": "dev.orbit.orbitd"}
 
@@ -51,10 +50,10 @@ def listener(tmp_path_factory, monkeypatch):
 
 
 def test_launchds_socket_is_adopted_through_the_same_interface(listener):
-    """Under launchd `adopt` gives the socket named orbitd, frees launchd's array and cleans the environment."""
+    """Under launchd the socket named orbitd is passed, launchd's array freed and the environment cleaned."""
     descriptor = listener.detach()
     library, environ = FakeLibrary([descriptor]), dict(LAUNCHD)
-    supervision = adopt(environ, library=library)
+    supervision = Supervision.from_environment(environ, library=library)
     [handed] = supervision.sockets
     with handed:
         assert (supervision.name, handed.fileno(), handed.get_inheritable()) == ("launchd", descriptor, False)
@@ -67,27 +66,27 @@ def test_launchds_socket_is_adopted_through_the_same_interface(listener):
 def test_a_job_without_such_a_socket_binds_its_own(status):
     """Where the plist has no socket, or launchd does not manage us, nothing is handed over."""
     library = FakeLibrary([], status)
-    assert activated_sockets(library) == []
+    assert inherited_sockets(dict(LAUNCHD), library=library) == []
     assert library.freed == []
 
 
 def test_any_other_failure_is_an_error_with_the_systems_words():
     """EALREADY, the socket having been taken before, is not mistaken for none."""
-    with pytest.raises(HandoverError, match=r"launch_activate_socket.*already in progress"):
-        activated_sockets(FakeLibrary([], errno.EALREADY))
+    with pytest.raises(SocketActivationError, match=r"launch_activate_socket.*already in progress"):
+        inherited_sockets(dict(LAUNCHD), library=FakeLibrary([], errno.EALREADY))
 
 
 def test_too_many_sockets_are_refused_and_the_array_is_freed():
     """A count beyond any plist of ours ends the start and leaks nothing."""
     library = FakeLibrary([0] * 17)
-    with pytest.raises(HandoverError, match="17 sockets"):
-        activated_sockets(library)
+    with pytest.raises(SocketActivationError, match="17 sockets"):
+        inherited_sockets(dict(LAUNCHD), library=library)
     assert len(library.freed) == 1
 
 
 def test_a_descriptor_that_is_no_listener_is_refused():
     """Descriptors of launchd pass the same check as systemd's."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wrong:
-        with pytest.raises(HandoverError, match="launchd handed over descriptor"):
-            activated_sockets(FakeLibrary([wrong.fileno()]))
+        with pytest.raises(SocketActivationError, match="launchd handed over descriptor"):
+            inherited_sockets(dict(LAUNCHD), library=FakeLibrary([wrong.fileno()]))
         assert wrong.fileno() > 0

@@ -13,8 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from orbitd.supervision import HandoverError, Notifier, adopt, supervisor_name, watchdog_interval
-from orbitd.supervision.systemd import passed_sockets
+from orbitd.supervision import (
+    Notifier,
+    SocketActivationError,
+    Supervision,
+    inherited_sockets,
+    supervisor_name,
+    watchdog_interval,
+)
 
 PID = str(os.getpid())
 
@@ -31,10 +37,10 @@ os.execv(sys.executable, [sys.executable, "-c", sys.argv[2]])
 
 PROBE = """
 import json, os
-from orbitd.supervision import HandoverError, adopt
+from orbitd.supervision import SocketActivationError, Supervision
 try:
-    supervision = adopt()
-except HandoverError as error:
+    supervision = Supervision.from_environment()
+except SocketActivationError as error:
     print(json.dumps({"error": str(error)}))
 else:
     print(json.dumps({
@@ -134,14 +140,14 @@ def test_a_file_is_refused(folder):
 
 def test_sockets_meant_for_another_process_are_left_alone():
     """LISTEN_PID of a parent means that nothing was passed to us."""
-    assert passed_sockets({"LISTEN_PID": "1", "LISTEN_FDS": "1"}, os.getpid()) == []
+    assert inherited_sockets({"LISTEN_PID": "1", "LISTEN_FDS": "1"}) == []
 
 
 @pytest.mark.parametrize("text", ["-1", "1e3", "17", "99999999999999999999", "", "٣"])
 def test_a_senseless_count_is_refused(text):
     """LISTEN_FDS that is no small number is an error and not a guess."""
-    with pytest.raises(HandoverError, match="LISTEN_FDS"):
-        passed_sockets({"LISTEN_PID": PID, "LISTEN_FDS": text}, os.getpid())
+    with pytest.raises(SocketActivationError, match="LISTEN_FDS"):
+        inherited_sockets({"LISTEN_PID": PID, "LISTEN_FDS": text})
 
 
 @pytest.mark.parametrize(
@@ -180,7 +186,7 @@ def test_the_supervisor_is_who_executed_this_process(environ, expected):
 
 def test_without_a_supervisor_there_is_nothing_to_adopt():
     """Started by hand, the daemon binds its own socket, and every notification does nothing."""
-    supervision = adopt({})
+    supervision = Supervision.from_environment({})
     assert (supervision.name, supervision.sockets, supervision.watchdog_secs) == ("none", (), None)
     assert supervision.program_umask == current_umask()
     assert supervision.notifier.ready() is False

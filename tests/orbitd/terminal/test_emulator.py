@@ -210,7 +210,7 @@ def test_without_the_library_only_live_sessions_are_missing() -> None:
     """Where no build of libghostty exists everything imports, and asking says why it is not available."""
     program = (
         "import sys; sys.modules['pyghostty'] = None; sys.modules['pyghostty._ffi'] = None\n"
-        "from orbitd.terminal import emulator, journal, model, repaint, state\n"
+        "from orbitd.terminal import emulator, journal, model, repaint, saved_state\n"
         "print(emulator.unavailable_reason())\n"
         "try: emulator.Emulator(80, 24)\n"
         "except model.TerminalUnavailable as exc: print('refused:', exc)\n"

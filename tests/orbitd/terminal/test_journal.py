@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from orbitd.terminal.journal import CAPTURE_MAX_BYTES, Journal, delete
-from orbitd.terminal.records import FILE_HEADER_BYTES, RECORD_HEADER_BYTES, Event, Output, Resize
+from orbitd.terminal.journal_file import FILE_HEADER_BYTES, RECORD_HEADER_BYTES, Event, Output, Resize
 
 EVENTS: list[Event] = [Output(data=b"one"), Resize(cols=100, rows=40), Output(data=b"two\0\0"), Output(data=b"\x1b[1m")]
 
@@ -146,7 +146,7 @@ def test_a_save_between_any_two_records_neither_loses_nor_repeats(path: Path) ->
             for event in EVENTS[index:]:
                 journal.append(event)
             assert read_from(path, position, covered=position) == EVENTS[index:]
-            journal.covered(position)
+            journal.discard_before(position)
             assert (journal.base, journal.gap(position)) == (position, 0)
             journal.append(Output(data=b"later"))
             end = journal.position
@@ -159,7 +159,7 @@ def test_an_older_snapshot_than_the_journal_follows_shows_a_gap(path: Path) -> N
     """If the newest snapshot turns out bad, the journal tells how much is missing since the one before."""
     positions = written(path)
     with Journal(path) as journal:
-        journal.covered(positions[3])
+        journal.discard_before(positions[3])
         assert journal.gap(positions[1]) == positions[3] - positions[1]
         assert list(journal.events(positions[1])) == EVENTS[3:]
 
@@ -177,7 +177,7 @@ def test_a_crash_while_the_file_is_shortened(path: Path, kept: str) -> None:
     """Until the new file is in place the old one counts, whatever of the new one was written."""
     positions = written(path)
     with Journal(path) as journal:
-        journal.covered(positions[2])
+        journal.discard_before(positions[2])
         short = path.read_bytes()
     delete(path)
     written(path)
@@ -215,7 +215,7 @@ def test_a_full_disk_stops_the_recording_and_not_the_session(path: Path) -> None
         position = journal.mark()
         assert journal.degraded is None
         journal.append(EVENTS[1])
-        journal.covered(position)
+        journal.discard_before(position)
         assert journal.capture(file.fileno(), 10) == b"0123456789"
     assert read_from(path, position, covered=position) == [EVENTS[1], Output(data=b"0123456789")]
 
@@ -325,7 +325,7 @@ def test_a_journal_has_its_longest(path: Path) -> None:
                 assert journal.capture(reader) == b"four"
             assert journal.degraded is not None
             assert journal.degraded.errno == errno.EFBIG
-            journal.covered(journal.mark())
+            journal.discard_before(journal.mark())
             assert journal.degraded is None
             os.write(writer, b"more")
             assert journal.capture(reader) == b"more"

@@ -8,7 +8,7 @@ import pytest
 
 from orbitd.terminal.emulator import Emulator
 from orbitd.terminal.model import StateBusy, StateCorrupt
-from orbitd.terminal.state import SavedState
+from orbitd.terminal.saved_state import SavedState
 from terminal_support import noise, play, restored
 
 SEEDS = range(0, 120, 10)

@@ -1,8 +1,8 @@
-"""The ssh agent's stable address: a link of the session's own that each attach renews.
+"""A stable path for the ssh agent of a session: a symbolic link that each attach points to the client's agent.
 
 A program keeps the environment that it was started with, but the agent's socket changes
-with every login. So its SSH_AUTH_SOCK names a link, and the link names the agent of
-whoever attached last.
+with every login. So its SSH_AUTH_SOCK names the link, and the link the agent of the client
+that attached last.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ class AgentLinks:
     """The links of all sessions.
 
     Args:
-        folder: Where they lie; made private when the first is needed.
+        folder: Where they are; created, and made private, when the first is needed.
     """
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
 
     def path(self, session_id: str) -> str:
-        """Return a session's link, which need not lead anywhere."""
+        """Return the path of a session's link; it may not exist, or point to nothing."""
         return os.path.join(self._folder, session_id)
 
-    def renew(self, session_id: str, target: str | None) -> None:
-        """Let a session's link lead to an agent; without one it stays as it is. A failure costs the agent only."""
+    def update(self, session_id: str, target: str | None) -> None:
+        """Point a session's link to an agent's socket; without one it stays. An OSError is ignored."""
         path = self.path(session_id)
-        if target and os.path.dirname(target) == self._folder:  # asked from within a session: where its link leads
+        # A client inside a session has the path of that session's link in its own environment. The link must
+        # not point to a link that changes with others' attaches, and never to itself.
+        if target and os.path.dirname(target) == self._folder:
             target = os.path.realpath(target)
         if not target or not target.startswith("/") or os.path.dirname(target) == self._folder:
             return
@@ -39,10 +41,11 @@ class AgentLinks:
             temporary = f"{path}.new"
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+            # symlink(2) does not replace; rename(2) does, and a program never finds no link at all.
             os.symlink(target, temporary)
             os.replace(temporary, path)
 
     def remove(self, session_id: str) -> None:
-        """Take a session's link away."""
+        """Remove a session's link."""
         with contextlib.suppress(OSError):
             os.unlink(self.path(session_id))

@@ -1,8 +1,8 @@
-"""Turns rows into the bytes that print them: the inner loop of a repaint. No I/O, no emulator.
+"""Rows to the VT sequences that print them: the inner loop of a repaint. No I/O, no emulator.
 
-Blank cells are passed over, not filled with spaces, so that they stay blank; a blank background is erased in its
-colour, which every terminal that answers to xterm-256color does (terminfo's `bce`). Wherever the width of a
-character may be disputed, the next one is placed by an absolute column.
+Blank cells are skipped, not filled with spaces, so that they stay blank. A blank cell with a background is erased in
+its colour, which every terminal of type xterm-256color supports (terminfo's `bce`). After a character whose width
+terminals disagree about, the next one is placed by an absolute column.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from orbitd.terminal.model import PLAIN, Color, Row, Run, Style
 
-_MAX_PARAMETERS = 16  # what every terminal takes in one sequence
+_MAX_PARAMETERS = 16  # of one sequence: what the parsers of all terminals take
 _FLAGS = (
     ("bold", "1"),
     ("faint", "2"),
@@ -33,7 +33,7 @@ def cup(row: int, column: int) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def sgr(style: Style) -> str:
-    """Return the sequence that makes the pen look exactly so, whatever it was before."""
+    """Return the SGR sequence that sets the pen to a style, whatever it was before: it begins with a reset."""
     flags = ["0", *(code for name, code in _FLAGS if getattr(style, name))]
     if style.underline:
         flags.append("4" if style.underline == 1 else f"4:{style.underline}")
@@ -60,11 +60,11 @@ def _color(color: Color, dark: int, bright: int, extended: str) -> list[str]:
     return [str(bright + color - 8)] if color < 16 else [f"{extended};5;{color}"]
 
 
-class Brush:
-    """Collects what to print, and knows the pen that this leaves behind.
+class VtWriter:
+    """Collect sequences, and track the pen of the terminal that will execute them: style, link, protection.
 
     Args:
-        cols: Columns of the terminal that is painted on.
+        cols: Columns of that terminal.
     """
 
     def __init__(self, cols: int) -> None:
@@ -75,19 +75,19 @@ class Brush:
         self._protected = False
 
     def write(self, *parts: str) -> None:
-        """Add sequences as they are; they must leave the pen alone."""
+        """Add sequences as they are; they must not change the pen."""
         self._parts += parts
 
-    def take(self) -> bytes:
-        """Return all of it."""
+    def getvalue(self) -> bytes:
+        """Return everything that was written."""
         return "".join(self._parts).encode()
 
-    def style(self, style: Style) -> None:
-        """Change the pen to a style, and to unlinked, unprotected text."""
-        self._pen(style, None, protected=False)
+    def set_style(self, style: Style) -> None:
+        """Set the pen to a style, without link and protection."""
+        self._set_pen(style, None, protected=False)
 
-    def _pen(self, style: Style, link: str | None, *, protected: bool) -> None:
-        if style is not self._style and style != self._style:
+    def _set_pen(self, style: Style, link: str | None, *, protected: bool) -> None:
+        if style is not self._style and style != self._style:  # `is` first: mostly it is the same object
             self._parts.append(sgr(style))
             self._style = style
         if link != self._link:
@@ -97,39 +97,42 @@ class Brush:
             self._parts.append(f'\x1b[{int(protected)}"q')
             self._protected = protected
 
-    def print(self, run: Run) -> None:
-        """Print a run where the cursor is."""
-        self._pen(run.style, run.link, protected=run.protected)
+    def print_run(self, run: Run) -> None:
+        """Print a run at the cursor."""
+        self._set_pen(run.style, run.link, protected=run.protected)
         self._parts.append("".join(run.cells))
 
-    def screen(self, lines: tuple[Row, ...]) -> None:
+    def write_screen(self, lines: tuple[Row, ...]) -> None:
         """Draw rows at their places on a cleared screen."""
         previous: Row | None = None
         for number, row in enumerate(lines):
             if not row.runs:
                 previous = None
                 continue
-            if previous is None or not self._flows(previous, row):
+            # Where a line was wrapped, it is printed on so that it wraps again: the client's terminal then
+            # joins the rows when it is resized, or when the user copies them. Moving the cursor would not.
+            if previous is None or not self._wraps_into(previous, row):
                 self.write(cup(number, 0))
-            self._row(row)
+            self._write_row(row)
             previous = row
-        self.style(PLAIN)
+        self.set_style(PLAIN)
 
-    def scroll(self, history: Iterable[Row], screen_rows: int) -> None:
+    def write_history(self, history: Iterable[Row], screen_rows: int) -> None:
         """Print rows so that they scroll out of the top of a cleared screen, and leave it cleared."""
         previous: Row | None = None
         for row in history:
-            if previous is not None and not self._flows(previous, row):
-                self.style(PLAIN)  # a terminal fills a line that scrolls in with the pen's background
+            if previous is not None and not self._wraps_into(previous, row):
+                self.set_style(PLAIN)  # a terminal fills a line that scrolls in with the pen's background
                 self.write("\r\n")
-            self._row(row)
+            self._write_row(row)
             previous = row
+        # A screenful of line feeds moves the last of them into the history, too.
         if previous is not None:
-            self.style(PLAIN)
+            self.set_style(PLAIN)
             self.write("\r\n" * screen_rows)
 
-    def _flows(self, row: Row, after: Row) -> bool:
-        """Say whether printing on after a row's last character wraps into the next row, as the text once did."""
+    def _wraps_into(self, row: Row, after: Row) -> bool:
+        """Return whether printing on after a row's last character wraps into the next row, as it once did."""
         if not row.wraps or not row.runs or not after.runs:
             return False
         last, first = row.runs[-1], after.runs[0]
@@ -144,27 +147,26 @@ class Brush:
         background = last.style.bg if last.blank else None  # the blank cell gets the pen's
         return is_wide and fits and first.style.bg == background
 
-    def _row(self, row: Row) -> None:
+    def _write_row(self, row: Row) -> None:
         column: int | None = 0
         for run in row.runs:
             if run.blank and run.style == PLAIN:
                 continue
+            # CHA where the column is not known, else CUF, which is shorter.
             if column is None:
                 self.write(f"\x1b[{run.column + 1}G")
             elif column < run.column:
                 self.write(f"\x1b[{run.column - column}C")
-            column = self._erase(run) if run.blank else self._text(run)
-
-    def _erase(self, run: Run) -> int:
-        self.style(run.style)
-        self.write(f"\x1b[{len(run.cells)}X")
-        return run.column
-
-    def _text(self, run: Run) -> int | None:
-        """Print a run and return the column after it, or None where terminals may disagree about it."""
-        text = "".join(run.cells)
-        if len(text) < len(run.cells) and text.isascii():  # a wide cell may hold a narrow character
-            text = "".join(cell or " " for cell in run.cells)
-        self._pen(run.style, run.link, protected=run.protected)
-        self._parts.append(text)
-        return run.column + len(text) if text.isascii() else None
+            if run.blank:
+                self.set_style(run.style)
+                self.write(f"\x1b[{len(run.cells)}X")  # ECH erases with the pen's background, and moves nothing
+                column = run.column
+                continue
+            text = "".join(run.cells)
+            if len(text) < len(run.cells) and text.isascii():  # a wide cell may hold a narrow character
+                text = "".join(cell or " " for cell in run.cells)
+            self._set_pen(run.style, run.link, protected=run.protected)
+            self._parts.append(text)
+            # Terminals disagree about the width of many characters outside of ASCII (East Asian ambiguous ones,
+            # emoji, clusters), so the column after them is not known.
+            column = run.column + len(text) if text.isascii() else None

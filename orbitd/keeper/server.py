@@ -1,0 +1,382 @@
+"""The keeper's poll loop: connections of orbitds, their requests, and programs that end.
+
+The rules in here: one thread; no disk; no wait but the one `poll`; a master is held and
+handed out, never read or written; no request, peer or program may end the keeper. It ends
+by itself once every exit has been acknowledged and no orbitd is connected.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import socket
+import sys
+import time
+
+from orbit_os.sockets import peer_uid
+from orbitd.keeper.messages import VERSION, Framer, encode
+from orbitd.keeper.program import Program, raise_open_files_limit, start_program
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from orbitd.keeper.messages import Fields, Message, Value
+
+MAX_CONNECTIONS = 8
+"""Open at once, the active orbitd's included; beyond, the oldest idle one is closed."""
+
+HELLO_TIMEOUT_MS = 60_000
+"""How long a keeper stays that has never received a hello."""
+
+MAX_PROGRAMS = 4096
+"""Held at once, if there are files for so many; bounds the answer to `list`."""
+
+MAX_ID = 100
+"""Characters of a program's id; bounds the same."""
+
+SPARE_FILES = 32
+"""Descriptors kept free for connections and starting programs, so that accept(2) always has one."""
+
+MAX_UNSENT = 1024 * 1024
+"""Bytes that may wait for a peer; a waiting descriptor counts as `DESCRIPTOR_WEIGHT` of them."""
+
+DESCRIPTOR_WEIGHT = 4096
+
+_READ = 65536
+
+
+class Connection:
+    """A non-blocking connection to one orbitd, with its queue of unsent frames and descriptors.
+
+    The keeper closes the connection on any OSError, BufferError or ValueError from here.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._framer = Framer()
+        self._unsent: list[tuple[bytes, int]] = []
+        self.descriptor = sock.fileno()
+
+    def receive(self) -> Iterator[Message]:
+        """Read once and yield the messages that are complete.
+
+        Raises:
+            OSError: The peer is gone.
+            Malformed: It does not speak this protocol.
+        """
+        try:
+            # recv, not recvmsg: without a control buffer the kernel closes any descriptor that a
+            # peer sends (unix(7)).
+            data = self._sock.recv(_READ)
+        except BlockingIOError:
+            return iter(())
+        if not data:
+            raise ConnectionResetError
+        return self._framer.receive(data)
+
+    def queue(self, data: bytes, descriptor: int = -1) -> None:
+        """Queue a frame, with a descriptor that travels with its first byte.
+
+        The descriptor is duplicated: the program may be forgotten, and its master closed,
+        before the peer has read this frame.
+        """
+        self._unsent.append((data, os.dup(descriptor) if descriptor >= 0 else -1))
+
+    def flush(self) -> bool:
+        """Send what the socket takes now.
+
+        Returns:
+            Whether something is left.
+
+        Raises:
+            OSError: The peer is gone.
+            BufferError: It does not read, and more than `MAX_UNSENT` waits for it.
+        """
+        while self._unsent:
+            data, descriptor = self._unsent[0]
+            rights = []
+            if descriptor >= 0:
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptor.to_bytes(4, sys.byteorder))]
+            try:
+                sent = self._sock.sendmsg([data], rights)
+            except BlockingIOError:
+                break
+            # The descriptor went out with the first byte, however much of the frame was taken: the
+            # kernel holds a reference of its own for the receiver. The rest is sent without it.
+            if descriptor >= 0:
+                os.close(descriptor)
+            self._unsent[:1] = [(data[sent:], -1)] if sent < len(data) else []
+        if sum(len(data) + DESCRIPTOR_WEIGHT * (descriptor >= 0) for data, descriptor in self._unsent) > MAX_UNSENT:
+            raise BufferError
+        return bool(self._unsent)
+
+    def close(self) -> None:
+        """Close the socket and the descriptors that were not sent."""
+        for _, descriptor in self._unsent:
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._unsent.clear()
+        self._sock.close()
+
+
+class RequestError(Exception):
+    """A request cannot be carried out; sent as an `error` answer."""
+
+    def __init__(self, reason: str, words: str, *fields: tuple[str, Value]) -> None:
+        super().__init__(words)
+        self.fields: Fields = (("reason", reason), ("words", words), *fields)
+
+
+class Keeper:
+    """The programs, the connections, and the loop that serves them.
+
+    Args:
+        listener: Bound and listening, non-blocking.
+    """
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.programs: dict[str, Program] = {}
+        self.connections: list[Connection] = []
+        self.active: Connection | None = None
+        self.listener = listener
+        self.started_at = time.time()
+        self.received_hello = False
+        self.max_programs = min(raise_open_files_limit() - SPARE_FILES, MAX_PROGRAMS)
+        self.spawning: dict[str, tuple[Connection, str]] = {}  # who waits for the answer, and its seq
+        self.handlers: dict[int, Callable[[int], None]] = {}
+        self.poll = select.poll()
+        # The self-pipe trick. A signal handler may call little (signal-safety(7)), so the
+        # interpreter's C handler writes one byte here, and the loop does the work. Both ends are
+        # non-blocking; where the pipe is full the loop is about to run anyway.
+        self.wakeup, wakeup_write = os.pipe()
+        os.set_blocking(self.wakeup, False)
+        os.set_blocking(wakeup_write, False)
+        signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
+        self._watch(self.wakeup, self._reap)
+        self._watch(listener.fileno(), self._accept)
+
+    def run(self) -> None:
+        """Serve until there is nothing left to keep."""
+        # poll(2) returns nothing only at its timeout, which there is only before the first hello.
+        while events := self.poll.poll(None if self.received_hello else HELLO_TIMEOUT_MS):
+            for descriptor, event in events:
+                # An earlier event of this round may have closed the descriptor, or closed it and opened
+                # another one of the same number. The handler of that is then called for nothing; all
+                # reads are non-blocking, so it reads nothing.
+                if handler := self.handlers.get(descriptor):
+                    handler(event)
+            unacknowledged = any(not program.acknowledged for program in self.programs.values())
+            if self.received_hello and not self.connections and not unacknowledged:
+                return
+
+    def _watch(self, descriptor: int, handler: Callable[[int], None]) -> None:
+        self.handlers[descriptor] = handler
+        self.poll.register(descriptor, select.POLLIN)
+
+    def _unwatch(self, descriptor: int) -> None:
+        del self.handlers[descriptor]
+        self.poll.unregister(descriptor)
+
+    # Connections
+
+    def _accept(self, event: int) -> None:
+        try:
+            sock, _ = self.listener.accept()
+            uid = peer_uid(sock)
+        except OSError:
+            return  # the peer has closed its end already
+        if uid != os.geteuid():
+            sock.close()
+            return
+        # An orbitd that hangs, or a peer that never says hello, must not keep the next one out.
+        if len(self.connections) >= MAX_CONNECTIONS:
+            self._drop(next(each for each in self.connections if each is not self.active))
+        connection = Connection(sock)
+        self.connections.append(connection)
+        self._watch(connection.descriptor, lambda event: self._serve(connection, event))
+
+    def _serve(self, connection: Connection, event: int) -> None:
+        if event & select.POLLOUT:
+            self._send(connection)
+        # POLLHUP and POLLERR come unasked for (poll(2)); reading then returns the last messages
+        # first, and the end of file or the error after them.
+        if not event & ~select.POLLOUT or connection not in self.connections:
+            return
+        try:
+            for message in connection.receive():
+                if connection in self.connections:  # else dropped while the message before was answered
+                    self._handle(connection, message)
+        except (OSError, ValueError):  # gone, or not speaking this protocol
+            self._drop(connection)
+
+    def _send(self, connection: Connection, data: bytes = b"", master: int = -1) -> None:
+        if connection not in self.connections:
+            return  # gone before its answer; the next orbitd asks for the list
+        if data:
+            connection.queue(data, master)
+        try:
+            unsent = connection.flush()
+        except (OSError, BufferError):
+            self._drop(connection)
+        else:
+            self.poll.modify(connection.descriptor, select.POLLIN | (select.POLLOUT if unsent else 0))
+
+    def _drop(self, connection: Connection) -> None:
+        if connection in self.connections:
+            self.connections.remove(connection)
+            self._unwatch(connection.descriptor)
+            connection.close()
+        if self.active is connection:
+            self.active = None
+
+    # Requests
+
+    def _handle(self, connection: Connection, message: Message) -> None:
+        seq = message.text("seq", "0")
+        try:
+            handler = HANDLERS.get(message.kind)
+            if handler is None:
+                raise RequestError("unknown_request", f"no request {message.kind}")
+            if connection is not self.active and message.kind != "hello":
+                raise RequestError("not_active", "say hello first")
+            handler(self, message, connection, seq)
+        except RequestError as exc:
+            self._send(connection, encode("error", ("seq", seq), *exc.fields))
+        except Exception as exc:  # noqa: BLE001 - a fault in one request must not end the programs
+            error = RequestError("bad_request", repr(exc))
+            self._send(connection, encode("error", ("seq", seq), *error.fields))
+
+    def _send_ok(self, connection: Connection, seq: str, *fields: tuple[str, Value], master: int = -1) -> None:
+        with_descriptor: Fields = (("fds", 1),) if master >= 0 else ()
+        self._send(connection, encode("ok", ("seq", seq), *fields, *with_descriptor), master)
+
+    def _find(self, message: Message) -> Program:
+        program = self.programs.get(message.text("id"))
+        if program is None:
+            raise RequestError("unknown_id", f"no program {message.text('id')}")
+        return program
+
+    def _find_exited(self, message: Message) -> Program:
+        program = self._find(message)
+        if not program.exit_fields:
+            raise RequestError("running", f"program {program.id} is running")
+        return program
+
+    def hello(self, message: Message, connection: Connection, seq: str) -> None:
+        """Make this connection the active one; the orbitd before it is presumably dead."""
+        previous = self.active
+        if previous is not None and previous is not connection:
+            self._send(previous, encode("superseded"))
+            self._drop(previous)
+        self.active = connection
+        self.received_hello = True
+        self._send_ok(connection, seq, ("version", VERSION), ("pid", os.getpid()), ("started_at", self.started_at))
+
+    def spawn(self, message: Message, connection: Connection, seq: str) -> None:
+        """Start a program; the answer is sent when the child's status pipe is at its end."""
+        name = message.text("id")
+        if not 0 < len(name) <= MAX_ID:
+            raise RequestError("bad_request", f"an id has 1 to {MAX_ID} characters")
+        if name in self.programs:
+            raise RequestError("exists", f"program {name} is there already")
+        try:
+            if len(self.programs) >= self.max_programs:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            started = start_program(message)
+        except OSError as exc:
+            raise _spawn_failed(exc.errno or errno.EIO, "a terminal for it") from exc
+        program = self.programs[name] = Program(name, started)
+        self.spawning[name] = (connection, seq)
+        self._watch(program.status_pipe, lambda event: self._finish_spawn(program))
+
+    def _finish_spawn(self, program: Program) -> None:
+        if not program.read_status_pipe():
+            return
+        self._unwatch(program.status_pipe)
+        status = program.close_status_pipe()
+        connection, seq = self.spawning.pop(program.id)
+        if b"errno" not in status:
+            cwd = status.get(b"cwd", b"")
+            self._send_ok(connection, seq, ("pid", program.pid), ("cwd", cwd), master=program.master)
+            return
+        self._remove(program)  # its child has exited or is about to; `_reap` finds no program for that pid
+        error = _spawn_failed(int(status[b"errno"]), os.fsdecode(status.get(b"path", b"")))
+        self._send(connection, encode("error", ("seq", seq), *error.fields))
+
+    def list_programs(self, message: Message, connection: Connection, seq: str) -> None:
+        """Send one `program` for each program that is not forgotten, then ok."""
+        listed = (encode("program", ("seq", seq), *program.fields()) for program in self.programs.values())
+        self._send(connection, b"".join(listed))
+        self._send_ok(connection, seq)
+
+    def take(self, message: Message, connection: Connection, seq: str) -> None:
+        """Send a descriptor of a program's master."""
+        self._send_ok(connection, seq, master=self._find(message).master)
+
+    def signal(self, message: Message, connection: Connection, seq: str) -> None:
+        """Send a signal to a program that has not ended."""
+        program, target = self._find(message), message.text("target")
+        if program.exit_fields:
+            raise RequestError("ended", f"program {program.id} has ended")
+        try:
+            program.send_signal(target, message.number("signal"))
+        except ProcessLookupError as exc:
+            raise RequestError("ended", f"program {program.id} has no {target} to signal") from exc
+        except OSError as exc:
+            raise RequestError("failed", f"program {program.id}: {exc.strerror}") from exc
+        self._send_ok(connection, seq)
+
+    def ack_exit(self, message: Message, connection: Connection, seq: str) -> None:
+        """Record that orbitd has stored how a program ended."""
+        self._find_exited(message).acknowledged = True
+        self._send_ok(connection, seq)
+
+    def forget(self, message: Message, connection: Connection, seq: str) -> None:
+        """Forget a program that has ended, and close its master with what was not read from it."""
+        self._remove(self._find_exited(message))
+        self._send_ok(connection, seq)
+
+    def _remove(self, program: Program) -> None:
+        del self.programs[program.id]
+        os.close(program.master)
+
+    # Exits
+
+    def _reap(self, event: int) -> None:
+        """Collect every child that has ended."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.wakeup, 65536)
+        # Pending signals of one kind are merged (signal(7)): one SIGCHLD may stand for many exits.
+        with contextlib.suppress(ChildProcessError):  # no child is left
+            while (reaped := os.waitpid(-1, os.WNOHANG))[0]:
+                pid, wait_status = reaped
+                # Programs that have ended are passed over: the kernel may have given their pid to this one.
+                for program in [each for each in self.programs.values() if each.pid == pid and not each.exit_fields]:
+                    if program.id in self.spawning:
+                        # The child has ended and the pipe with it, so this finishes the spawn: its answer
+                        # goes out before the exit. If execve failed, it removes the program.
+                        self._finish_spawn(program)
+                    program.set_exited(wait_status)
+                    if self.active is not None and program.id in self.programs:
+                        self._send(self.active, encode("exited", *program.fields()))
+
+
+def _spawn_failed(number: int, path: str) -> RequestError:
+    words = f"{path}: {os.strerror(number)}"
+    return RequestError("spawn_failed", words, ("errno", number), ("path", path))
+
+
+HANDLERS: dict[str, Callable[[Keeper, Message, Connection, str], None]] = {
+    "hello": Keeper.hello,
+    "spawn": Keeper.spawn,
+    "list": Keeper.list_programs,
+    "take": Keeper.take,
+    "signal": Keeper.signal,
+    "ack_exit": Keeper.ack_exit,
+    "forget": Keeper.forget,
+}

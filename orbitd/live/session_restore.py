@@ -1,0 +1,107 @@
+"""What a starting daemon does with the sessions of the one before it.
+
+If the keeper runs, its programs are taken over, with the output that they wrote meanwhile,
+and exits are stored. If it is gone, as after a reboot, no program runs: the sessions become
+detached, and login shells, and sessions that want it, are started again in their working
+directory and below their saved screen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Coroutine
+from typing import Any
+
+from orbit_protocol.errors import OrbitError, SessionNotFound
+from orbit_protocol.types import Session
+from orbitd.keeper.client import KeptProgram
+from orbitd.live.launch import is_login_shell
+from orbitd.live.programs import Programs
+from orbitd.live.saver import Saver
+from orbitd.logs import event
+from orbitd.manager import SessionManager
+from orbitd.terminal.emulator import unavailable_reason
+
+log = logging.getLogger("orbitd.live")
+
+
+async def restore_sessions(manager: SessionManager, programs: Programs, saver: Saver, *, start_again: bool) -> None:
+    """Take over what runs, store exits, and restore the sessions whose programs are gone.
+
+    Args:
+        manager: The store.
+        programs: Takes over and starts programs.
+        saver: Saves what only the journals have.
+        start_again: Whether programs are started without a request of a client.
+    """
+    # From the hello on, the keeper reports exits to this daemon; the list has those before it.
+    kept, interrupted = await programs.keeper.connect_existing(), await manager.list_interrupted()
+    if not kept and not interrupted:
+        return  # before the emulation is loaded, which a daemon without live sessions does not need
+    if await asyncio.to_thread(unavailable_reason) is not None:
+        return
+    # One after the other, before any client is served: each decodes a screen and replays a journal, and all
+    # at once would need the memory for all of that at once.
+    for program in kept:
+        await _log_failure(program.id, _take_over(manager, programs, program))
+    ids = {program.id for program in kept}
+    for session in interrupted:
+        if session.live and session.id not in ids:
+            restored = _restore_without_program(manager, programs, saver, session, start_again=start_again)
+            await _log_failure(session.id, restored)
+        elif start_again and session.status == "detached":
+            programs.reconnector.schedule(session)
+
+
+async def _take_over(manager: SessionManager, programs: Programs, program: KeptProgram) -> None:
+    try:
+        session = await manager.get_session(program.id)
+    except SessionNotFound:
+        await _end_deleted(programs, program)
+        return
+    if session.status in ("terminated", "archived") and program.ended_at is not None:
+        await programs.keeper.release(program.id)  # the daemon before died after it had stored the exit
+        return
+    async with programs.registry.lock(session.id):
+        await programs.take_over(session, program)
+        if session.status == "active":  # its clients were connected to the daemon before
+            await manager.detach_session(session.id)
+    # Without the lock, which it takes itself. Exits that come from now on are reported by the keeper too.
+    if program.ended_at is not None:
+        await programs.exits.handle_exit(program)
+
+
+async def _end_deleted(programs: Programs, program: KeptProgram) -> None:
+    """End a program whose session was deleted; its exit is released when the keeper reports it."""
+    if program.ended_at is None:
+        client = await programs.keeper.client()
+        await client.signal(program.id, signal.SIGKILL)
+    else:
+        await programs.keeper.release(program.id)
+
+
+async def _restore_without_program(
+    manager: SessionManager, programs: Programs, saver: Saver, session: Session, *, start_again: bool
+) -> None:
+    """Save what only the journal has of a session whose program is gone, and start it again if that is wanted."""
+    event(log, logging.INFO, "program is gone", session=session.id)
+    async with programs.registry.lock(session.id):
+        screen = await programs.screens.restore(session)
+        try:
+            await saver.save_stopped(session.id, screen, session.cwd)
+        finally:
+            screen.close()
+        programs.screens.remove_journal(session.id)
+        await manager.end_program(session.id, "detached")
+    if start_again and (is_login_shell(session.config) or session.config.restart):
+        await programs.start(session.id, session.cols or 80, session.rows or 24, None)
+
+
+async def _log_failure(session_id: str, work: Coroutine[Any, Any, None]) -> None:
+    """Await the work for one session; log an error, so that the other sessions are restored all the same."""
+    try:
+        await work
+    except (OrbitError, OSError) as error:
+        event(log, logging.ERROR, "session not restored", session=session_id, error=type(error).__name__, exc=error)
