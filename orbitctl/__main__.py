@@ -1,4 +1,8 @@
-"""The program `orbitctl`."""
+"""The program `orbitctl`.
+
+Until `isolate` has run, only modules of the standard library and `orbit_os` may be imported: `python -m` puts the
+current folder first on sys.path and PYTHONPATH comes next, so a `click.py` of the user's project would be executed.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,12 @@ from orbit_os.python import isolate
 
 def main() -> None:
     """Run the command line, with nothing of the user's project on the import path, and leave with its exit code."""
-    isolate()
+    isolate()  # before any import of ours that leads to click or msgspec
     try:
         from orbitctl.cli import run
 
         code = run(sys.argv[1:])
-    except KeyboardInterrupt:  # pressed while modules were still being imported
+    except KeyboardInterrupt:  # while modules were being imported; later `run` handles it
         code = 130
     sys.exit(code)
 

@@ -14,8 +14,7 @@ from orbit_protocol.params import ById, Params, SessionList, SessionSignal
 from orbit_protocol.results import DaemonInfo
 from orbit_protocol.types import Session
 from orbitctl.app import App
-from orbitctl.client.client import Client
-from orbitctl.client.paging import ask_all
+from orbitctl.client.client import Client, ask_all
 from orbitctl.client.transport import Unreachable
 from orbitctl.commands.group import LazyGroup
 from orbitctl.errors import CommandError, ExitCode

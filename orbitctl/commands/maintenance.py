@@ -210,7 +210,7 @@ def _orbitd(app: App, backup: str, *more: str) -> bytes:
     )
     if run.returncode == 0:
         return run.stdout
-    error, hint = daemon.complaint(run.stderr.decode(errors="replace").splitlines())
+    error, hint = daemon.error_and_hint(run.stderr.decode(errors="replace").splitlines())
     raise CommandError(error or f"orbitd ended with exit code {run.returncode}", hint=hint)
 
 

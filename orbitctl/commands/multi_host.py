@@ -15,7 +15,7 @@ from orbit_protocol.methods import SESSION_LIST
 from orbit_protocol.params import SessionList
 from orbit_protocol.types import Session
 from orbitctl.app import App
-from orbitctl.client.paging import ask_all
+from orbitctl.client.client import ask_all
 from orbitctl.client.ssh import Host
 from orbitctl.commands.session_table import session_columns
 from orbitctl.errors import CommandError, ExitCode

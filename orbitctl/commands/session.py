@@ -11,7 +11,7 @@ from orbit_protocol import params as p
 from orbit_protocol.methods import Method
 from orbit_protocol.types import Session, SessionStatus, SessionType
 from orbitctl.app import App, checked
-from orbitctl.client.paging import ask_all
+from orbitctl.client.client import ask_all
 from orbitctl.commands.arguments import LIMIT, SESSION, WORKSPACE
 from orbitctl.commands.group import LazyGroup
 from orbitctl.commands.session_table import details, draw_sessions, label, show_session

@@ -10,8 +10,7 @@ from orbit_protocol import methods as m
 from orbit_protocol import params as p
 from orbit_protocol.types import Snapshot, SnapshotInfo
 from orbitctl.app import App
-from orbitctl.client.client import Answer
-from orbitctl.client.paging import ask_all
+from orbitctl.client.client import Answer, ask_all
 from orbitctl.commands.arguments import CELLS, LIMIT, SESSION, read_bytes
 from orbitctl.commands.group import LazyGroup
 from orbitctl.errors import CommandError, ExitCode

@@ -13,7 +13,7 @@ import click
 from orbit_protocol.methods import SESSION_LIST
 from orbit_protocol.params import SessionList
 from orbitctl.app import App
-from orbitctl.client.paging import ask_all
+from orbitctl.client.client import ask_all
 from orbitctl.commands.session_table import NO_SESSIONS, names_of_workspaces, session_columns
 from orbitctl.errors import CommandError
 from orbitctl.ui.output import is_smart_terminal

@@ -9,8 +9,7 @@ from orbit_protocol import methods as m
 from orbit_protocol import params as p
 from orbit_protocol.types import Workspace, WorkspaceLayoutInput
 from orbitctl.app import App, checked
-from orbitctl.client.client import Answer
-from orbitctl.client.paging import ask_all
+from orbitctl.client.client import Answer, ask_all
 from orbitctl.commands.arguments import JSON, LIMIT, SESSION, WORKSPACE
 from orbitctl.commands.group import LazyGroup
 from orbitctl.ui.output import Column
