@@ -1,4 +1,4 @@
-"""`orbitctl snapshot`: saved screens, in and out as raw bytes."""
+"""`orbitctl snapshot`: save screens and print them again, as raw bytes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Examples:
 )
 @click.argument("session", type=SESSION)
 @click.argument("file", required=False, type=click.Path(allow_dash=True))
-@click.option("--scrollback", type=click.Path(allow_dash=True), metavar="FILE|-", help="The lines above the screen.")
+@click.option("--scrollback", type=click.Path(allow_dash=True), metavar="FILE|-", help="The scrollback, in a file.")
 @click.option("--cols", type=CELLS, metavar="N", help="The screen's columns.")
 @click.option("--rows", type=CELLS, metavar="N", help="The screen's rows.")
 @click.pass_obj
