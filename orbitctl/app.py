@@ -106,6 +106,7 @@ class App:
 
     def at(self, host: Host) -> App:
         """Return a copy of this app for one of its hosts, with a connection of its own."""
+        # A shallow copy: options, output and paths are shared, the connection is not.
         other = copy.copy(self)
         other.named_hosts, other._client = (host,), None
         return other
@@ -212,6 +213,6 @@ class App:
         except Unreachable as error:
             if not (error.no_daemon and self.autostart):
                 raise
-        from orbitctl.client.daemon import start
+        from orbitctl.client.daemon import start  # here, since most runs find a daemon
 
         return start(self.paths, self.timeout_seconds, self.out)

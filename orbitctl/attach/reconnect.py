@@ -1,6 +1,6 @@
 """Reconnecting after the daemon has gone from under an attached client, with back-off.
 
-A daemon that was stopped in good order has removed its socket: somebody wanted it down, so it is
+A daemon that was stopped in good order has removed its socket: that was wanted, so it is
 only waited for. One that died has left its socket behind: if no supervisor brings it back at once,
 it is started again.
 """
@@ -106,7 +106,7 @@ class Reconnect:
                 raise
         if not self._start_tried and now >= self._started_at + _SUPERVISOR_SECONDS:
             self._start_tried = True
-            # The socket file is what tells a crash from a stop: a daemon that ends in good order unlinks it.
+            # A daemon that exits in good order unlinks its socket; one that was killed cannot.
             if os.path.exists(self._app.paths.socket_path):
                 _start_daemon(self._app)
         return None
@@ -125,7 +125,7 @@ def wait_for_daemon(app: App) -> None:
         # connect(2) on a Unix socket cannot wait for a listener that is not there yet, so this is a back-off.
         time.sleep(max(0.0, reconnect.next_deadline(connected=False) - time.monotonic()))
         reconnect.check_deadline(time.monotonic())
-        reconnect.should_notify(time.monotonic())  # nobody is at a terminal here; it moves the next deadline on
+        reconnect.should_notify(time.monotonic())  # there is no terminal to write to; it moves the next deadline on
     stream.close()
 
 

@@ -148,11 +148,14 @@ class Client:
             return None
 
     def _exchange(self, name: str, params: Any, timeout: float) -> bytes:
+        # One deadline for the whole exchange: each wait gets what is left of it, so that a daemon that sends a byte
+        # now and then cannot stretch the call.
         deadline = time.monotonic() + timeout
         self._last_id += 1
         self._send(encode_request(name, params, self._last_id), deadline, timeout)
         while True:
             response = self._response(self._line(deadline, timeout, name))
+            # An error whose id is null is for a request that the daemon could not parse: ours, since there is only one.
             if response.method is not UNSET or response.id not in (self._last_id, None):
                 continue  # a notification, or the late answer to a call that timed out
             if isinstance(response.error, ErrorObject):

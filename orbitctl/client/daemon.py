@@ -100,8 +100,8 @@ def _start_in_turn(paths: ClientPaths, state: str, timeout: float, out: Output) 
             if not _is_locked(paths) or time.monotonic() > handover:
                 raise error
             # Ours has ended since an orbitd that is not of our making (a supervisor's, say) holds the database's
-            # lock. It is about to serve, and then we connect; or about to exit, and then ours can start. The lock
-            # tells of the one and the socket of the other, and no system call waits for both: so it is a retry.
+            # lock. It is about to serve, and then we connect; or about to exit, and then ours can start. The first
+            # shows at the socket, the second at the lock, and no system call waits for both: hence a retry.
             time.sleep(_RETRY_SECONDS)
 
 

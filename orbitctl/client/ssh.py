@@ -109,9 +109,10 @@ def command_line(host: Host, dial: Dial, environ: Mapping[str, str]) -> list[str
 
 def _remote_command(dial: Dial, environ: Mapping[str, str]) -> str:
     program = dial.remote_command or environ.get(COMMAND_VARIABLE) or "orbitctl"
-    words = [] if dial.socket is None else [f"--socket={dial.socket}"]
-    words += [] if dial.autostart else ["--no-autostart"]
-    return f"{program} {shlex.join(['dial-stdio', *words])}"
+    options = [] if dial.socket is None else [f"--socket={dial.socket}"]
+    options += [] if dial.autostart else ["--no-autostart"]
+    # sshd has the user's login shell run this as one string (ssh(1)), so each word is quoted, and the program is not.
+    return f"{program} {shlex.join(['dial-stdio', *options])}"
 
 
 class _SshError(NamedTuple):

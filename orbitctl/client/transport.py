@@ -159,8 +159,8 @@ def _is_socket(path: str) -> bool:
 
 
 def _check_owner(connection: socket.socket, path: str) -> None:
-    # Whoever can create the socket's path could serve it: nothing is sent before the kernel has named the process
-    # at the other end, by the uid that it had when it called listen(2).
+    # Any process that can create the socket's path could serve it: nothing is sent before the kernel has named the
+    # process at the other end, by the uid that it had when it called listen(2).
     uid = peer_uid(connection)
     if uid != os.getuid():
         raise Unreachable(

@@ -83,8 +83,8 @@ def _app_for_completion(ctx: click.Context) -> App:
 def _items(incomplete: str, found: Iterator[tuple[str | None, str, str]]) -> Iterator[CompletionItem]:
     for name, identity, about in found:
         if name is not None and _PLAIN_WORD.fullmatch(name):
-            value, words = name, about
+            value, description = name, about
         else:
-            value, words = identity, f"{name} {about}" if name else about
+            value, description = identity, f"{name} {about}" if name else about
         if value.startswith(incomplete):
-            yield CompletionItem(value, help=words)
+            yield CompletionItem(value, help=description)

@@ -135,6 +135,7 @@ def create_session(app: App, new: NewSession, folder: str | None = None) -> Answ
         raise click.UsageError("an ssh session needs --host")
     if kind == "local" and (new.host or new.port or new.user):
         raise click.UsageError("--host, --port and --user are for --type ssh")
+    # An ssh session, and one on another machine, has its folder there: none of this machine's is meant.
     cwd = os.path.abspath(new.cwd) if new.cwd else folder if kind == "local" and not app.hosts else None
     with checked():
         config = SessionConfigInput(
@@ -153,8 +154,8 @@ def create_session(app: App, new: NewSession, folder: str | None = None) -> Answ
     return app.ask(m.SESSION_CREATE, params)
 
 
-def _variables(words: tuple[str, ...]) -> dict[str, str]:
-    pairs = [word.partition("=") for word in words]
+def _variables(assignments: tuple[str, ...]) -> dict[str, str]:
+    pairs = [assignment.partition("=") for assignment in assignments]
     if bad := [name for name, equals, _ in pairs if not (name and equals)]:
         raise click.UsageError(f"--env takes NAME=VALUE, not {bad[0]!r}")
     return {name: value for name, _, value in pairs}

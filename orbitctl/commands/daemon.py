@@ -46,8 +46,9 @@ def run(app: App, config: str | None, database: str | None, log_level: str | Non
         "--log-level": log_level,
         "--log-format": log_format,
     }
-    words = [word for flag, value in given.items() if value for word in (flag, value)]
-    command = python_command("orbitd", *words)
+    options = [word for flag, value in given.items() if value for word in (flag, value)]
+    command = python_command("orbitd", *options)
+    # exec, not a child: a supervisor that runs this has orbitd's own pid, and signals reach it directly.
     try:
         os.execv(command[0], command)  # noqa: S606  # our own program, no shell
     except OSError as error:
@@ -97,7 +98,7 @@ def stop(app: App, programs_too: bool) -> None:
 def restart(app: App) -> None:
     """Stop orbitd, if it runs, and start it again."""
     app.stop_daemon()
-    app.autostart = True
+    app.autostart = True  # `stop_daemon` has turned it off; the next connection starts a daemon
     _show(app, app.client, "orbitd restarted")
 
 

@@ -108,6 +108,7 @@ def _examine_daemon(app: App) -> Iterator[Finding]:
     yield _same_protocol(info)
     yield doctor_checks.file("socket", info.socket_path)
     yield doctor_checks.live_sessions(info.features)
+    # Lingering matters only for a daemon of the user manager, which systemd ends with the last login.
     if info.supervisor == "systemd":
         yield doctor_checks.lingering(pwd.getpwuid(os.getuid()).pw_name)
     warnings = warnings_of(info)

@@ -54,6 +54,7 @@ class LazyGroup(click.Group):
 
             near = [f" Did you mean {word!r}?" for word in get_close_matches(name, known, n=1)]
             raise click.UsageError("".join([f"No such command {name!r}.", *near]), ctx)
+        # Also here, since --host may stand before the command; its own callback has only seen the group so far.
         refuse_remote(ctx.find_object(App), f"{ctx.command_path} {name}")
         return super().resolve_command(ctx, args)
 
@@ -89,6 +90,7 @@ def _add_hosts(ctx: click.Context, _: click.Parameter, urls: tuple[str, ...]) ->
     from orbitctl.client.ssh import parse_host
 
     try:
+        # Called once for the options before the command and once for those after it; dict keeps order, drops repeats.
         app.named_hosts = tuple(dict.fromkeys([*app.named_hosts, *map(parse_host, urls)]))
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
@@ -97,7 +99,7 @@ def _add_hosts(ctx: click.Context, _: click.Parameter, urls: tuple[str, ...]) ->
 
 def refuse_remote(app: App | None, command_path: str) -> None:
     """Refuse `--host` for a command of `LOCAL_COMMANDS`. Raises: click.UsageError."""
-    words = command_path.split()[1:3]
+    words = command_path.split()[1:3]  # `orbitctl maintenance backup`: a group or one command of it may be local
     if app is not None and app.hosts and not LOCAL_COMMANDS.isdisjoint((words[:1] or [""]) + [" ".join(words)]):
         raise click.UsageError(f"`{command_path}` is about the machine that it runs on: run it there, without --host")
 

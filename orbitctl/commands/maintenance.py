@@ -180,6 +180,8 @@ def _stop_daemon(app: App) -> bool:
             return False
         raise
     ours = app.paths.resolved.database_path
+    # Flags and variables may name another database than the daemon at this socket has. Stopping that one would not
+    # free the lock, and would end a service that is not meant.
     if os.path.realpath(served) != os.path.realpath(ours):
         raise CommandError(
             f"the running daemon serves {served}, not {ours}",

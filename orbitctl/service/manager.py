@@ -1,4 +1,4 @@
-"""The service managers: systemd's user manager, spoken to by systemctl, and launchd, by launchctl.
+"""The service managers: systemd's user manager, controlled by systemctl, and launchd, by launchctl.
 
 `ServiceManager` is what the commands use; `SystemdUser` and `Launchd` are the two that there are, and
 `manager_for` returns the one of this system. Every program that is run has a timeout; one that is
@@ -212,8 +212,8 @@ class SystemdUser:
         """Return the command that prints the service's log, wherever the journal keeps it."""
         return ["journalctl", "--user-unit=orbitd.service", f"--lines={lines}", *(["--follow"] if follow else [])]
 
-    def _systemctl(self, *words: str, secs: float = COMMAND_SECS) -> str:
-        return run_checked(["systemctl", "--user", *words], self._environ, secs)
+    def _systemctl(self, *arguments: str, secs: float = COMMAND_SECS) -> str:
+        return run_checked(["systemctl", "--user", *arguments], self._environ, secs)
 
 
 class Launchd:
@@ -326,6 +326,7 @@ def run(command: list[str], environ: Mapping[str, str], secs: float = COMMAND_SE
     try:
         return subprocess.run(
             command,
+            # Output that is parsed is neither translated, nor paged, nor coloured.
             env={**environ, "LC_ALL": "C", "SYSTEMD_PAGER": "", "SYSTEMD_COLORS": "0"},
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -117,7 +117,7 @@ class Output:
 
     def note(self, message: str) -> None:
         """Write a message that is not data to stderr."""
-        sys.stdout.flush()
+        sys.stdout.flush()  # before stderr is written: on a terminal, both in order
         sys.stderr.write(text.visible(message) + "\n")
 
     def problem(self, label: str, message: str, colour: str = "31") -> None:
