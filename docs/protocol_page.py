@@ -1,6 +1,6 @@
 """docs/protocol.md, written from the OpenRPC document.
 
-The prose that no table can tell (framing, errors, batches) stands in `PREFACE`.
+The prose that is in no table (framing, errors, batches) is in `PREFACE`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ The answer is one line too:
   section 4, padded), times are RFC 3339 with a time zone; the daemon answers in UTC.
 - Results may gain fields; ignore those that you do not know.
 - A line that is not JSON is answered with -32700, and the connection goes on. A line longer than `max_message_bytes`
-  (`daemon.info` tells it; 16 MiB) is answered with -32600, `data.kind` `message_too_large`, and the connection is closed.
+  (`daemon.info` has it; 16 MiB) is answered with -32600, `data.kind` `message_too_large`, and the connection is closed.
 - A batch holds 1 to 100 requests. They run in order, and each has its answer. A notification has none, errors included.
 - Requests that are not in a batch run concurrently, at most 16 a connection; their answers come in any order, so compare
   the ids. Wait for an answer before you send what depends on it.

@@ -1,7 +1,7 @@
 """The program `orbitctl`.
 
-Until `isolate` has run, only modules of the standard library and `orbit_os` may be imported: `python -m` puts the
-current folder first on sys.path and PYTHONPATH comes next, so a `click.py` of the user's project would be executed.
+Until `isolate` has run, nothing but sys, os and `orbit_os.python` may be imported: `python -m` puts the current folder
+first on sys.path, and PYTHONPATH comes next, before the standard library. A `click.py` in there would be executed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from orbit_os.python import isolate
 
 def main() -> None:
     """Run the command line, with nothing of the user's project on the import path, and leave with its exit code."""
-    isolate()  # before any import of ours that leads to click or msgspec
+    isolate()
     try:
         from orbitctl.cli import run
 

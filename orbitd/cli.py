@@ -73,13 +73,13 @@ def cli(
     level = cast(LogLevel, log_level or resolved.settings.daemon.log_level)
     configure(level, "json" if log_format == "json" else "text")
     if restore is not None:
-        _guarded(lambda: _restore(os.path.abspath(restore), resolved.database_path, dry_run=dry_run))
+        _exit_on_error(lambda: _restore(os.path.abspath(restore), resolved.database_path, dry_run=dry_run))
         return
     run(Daemon(resolved, supervision, _ready_writer(ready_fd)))
 
 
 def load_settings(config: str | None, socket: str | None, database: str | None) -> Resolved:
-    """Read the configuration file and lay environment and flags over it.
+    """Read the configuration file; environment and flags override it.
 
     Raises:
         SettingsError: The file cannot be read or used; a named file that is missing is an error.
@@ -109,19 +109,19 @@ def _absolute(found: Resolved) -> Resolved:
 
 def run(daemon: Daemon) -> None:
     """Run the daemon to its end, and exit with what that means."""
-    gc.disable()  # what a start makes stays; `_settle` goes on from there
+    gc.disable()  # what a start allocates lives as long as the daemon; `_enable_gc` goes on from there
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        _guarded(lambda: runner.run(daemon.run()))
+        _exit_on_error(lambda: runner.run(daemon.run()))
 
 
 def _restore(backup: str, database_path: str, *, dry_run: bool) -> None:
-    """Restore a backup, or look into it, and print what there is to tell as JSON."""
-    told = restore.look_into(backup) if dry_run else restore.restore(backup, database_path)
-    click.echo(msgspec.json.encode(told))
+    """Restore a backup, or only check it, and print the result as JSON."""
+    result = restore.inspect_backup(backup) if dry_run else restore.restore(backup, database_path)
+    click.echo(msgspec.json.encode(result))
 
 
-def _guarded(work: Callable[[], None]) -> None:
-    """Do the work; where it cannot be done, say why and exit with 1."""
+def _exit_on_error(work: Callable[[], None]) -> None:
+    """Call `work`; print an error that it raises on purpose, and exit with 1."""
     try:
         work()
     except (AlreadyLocked, SocketUnusable, UnsafeFolder) as error:
@@ -143,7 +143,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 def _ready_writer(descriptor: int | None) -> Callable[[], None]:
     def write() -> None:
-        _settle()
+        _enable_gc()
         if descriptor is not None:
             os.write(descriptor, b"ready\n")
             os.close(descriptor)
@@ -151,11 +151,11 @@ def _ready_writer(descriptor: int | None) -> Callable[[], None]:
     return write
 
 
-def _settle() -> None:
-    """Look for cyclic garbage again, but not among what a start has made, and less often.
+def _enable_gc() -> None:
+    """Collect cyclic garbage again, but not among what a start has allocated, and less often.
 
-    Requests that succeed make none, and looking for it after every 700 objects took 15 % of
-    the time while sessions were created.
+    Requests that succeed make none. Collecting after every 700 objects, as is the default, took
+    15 % of the time while sessions were created.
     """
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD, 10, 10)

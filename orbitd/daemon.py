@@ -1,9 +1,9 @@
-"""The daemon's life: lock, listen, open the store, serve, stop.
+"""The daemon's life: take the lock, listen, open the store, serve, stop.
 
 The order matters. The lock comes first, so that only one process touches socket and
-database; listening comes before opening, so that early clients wait in the backlog and
-are not turned away; at the end the server stops before the last save, so that nothing
-is answered that the save would miss.
+database. Listening comes before opening, so that early clients wait in the backlog instead of
+being refused. At the end the server stops before the last save, so that nothing is answered
+that the save would miss.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from orbitd.rpc.connection import MAX_IN_FLIGHT, Call
 from orbitd.rpc.dispatch import MAX_BATCH, Dispatcher, Handlers
 from orbitd.rpc.handlers import add_daemon_handlers, add_store_handlers
 from orbitd.rpc.server import Server, affordable_connections
-from orbitd.rpc.sockets import Listener, adopt, listen
+from orbitd.rpc.sockets import Listener, inherited_listener, listen
 from orbitd.store.backup import daily, restore
-from orbitd.store.backup.daily import Backups
+from orbitd.store.backup.daily import DailyBackups
 from orbitd.store.files import size
 from orbitd.supervision import Notifier, Supervision
 from orbitd.terminal.emulator import unavailable_reason
@@ -61,7 +61,7 @@ class Daemon:
 
     Args:
         resolved: Settings and paths.
-        supervision: What the supervisor handed over.
+        supervision: What systemd or launchd passed to this process.
         on_ready: Called once clients are served.
     """
 
@@ -73,7 +73,7 @@ class Daemon:
         self._on_ready = on_ready
         self._started_at = datetime.now(UTC)
         self._stop = asyncio.Event()
-        self._conditions: list[StoreWarning] = []
+        self._warnings: list[StoreWarning] = []
         self._max_connections = affordable_connections(resolved.settings.daemon.max_connections)
 
     async def run(self) -> None:
@@ -101,11 +101,11 @@ class Daemon:
 
     @contextlib.asynccontextmanager
     async def _open_store(self) -> AsyncIterator[SessionManager]:
-        """Open the store; one that is corrupt has been set aside, and a new one is begun, loudly."""
+        """Open the store. A corrupt one has been set aside: log an error and start an empty one."""
         path = self._resolved.database_path
         daily.remove_leftovers(path)
-        if restore.finish(path):
-            event(log, logging.WARNING, "a restore that was cut short has been finished", database=path)
+        if restore.finish_interrupted(path):
+            event(log, logging.WARNING, "interrupted restore finished", database=path)
         is_new = size(path) == 0
         try:
             manager = await SessionManager.open(path)
@@ -114,8 +114,8 @@ class Daemon:
                 raise
             event(log, logging.ERROR, "database set aside", **error.extra)
             manager = await SessionManager.open(path, start_empty=True)
-        self._conditions = await asyncio.to_thread(warnings.look, path, is_new=is_new)
-        self._conditions += warnings.of_limits(self._max_connections, self._resolved.settings.daemon.max_connections)
+        self._warnings = await asyncio.to_thread(warnings.store_warnings, path, is_new=is_new)
+        self._warnings += warnings.limit_warnings(self._max_connections, self._resolved.settings.daemon.max_connections)
         try:
             yield manager
         finally:
@@ -123,13 +123,13 @@ class Daemon:
 
     async def _serve(self, manager: SessionManager, listeners: list[Listener]) -> None:
         settings = self._resolved.settings
-        kept = Backups(manager, settings.session.backup_retention_count)
-        maintenance = Maintenance(self._chores(manager, listeners, kept))
+        backups = DailyBackups(manager, settings.session.backup_retention_count)
+        maintenance = Maintenance(self._maintenance_tasks(manager, listeners, backups))
         saver = Saver(manager, settings.session.auto_save_interval_secs)
         programs = self._programs(manager, saver)
         await restoring.restore(manager, programs, saver, start_again=settings.session.restore_sessions_on_startup)
         handlers: Handlers[Call] = Handlers()
-        add_daemon_handlers(handlers, info=lambda: self._info(maintenance, kept, programs), stop=self.stop)
+        add_daemon_handlers(handlers, info=lambda: self._info(maintenance, backups, programs), stop=self.stop)
         add_store_handlers(handlers, manager, Sessions(manager, programs))
         self._server = Server(
             Dispatcher(handlers),
@@ -139,12 +139,12 @@ class Daemon:
         for listener in listeners:
             self._server.serve(listener)
         async with asyncio.TaskGroup() as group:
-            chores = group.create_task(maintenance.run(), name="maintenance")
+            background = group.create_task(maintenance.run(), name="maintenance")
             self._announce(listeners)
             await self._stop.wait()
             self._supervision.notifier.stopping()
             event(log, logging.INFO, "stopping", connections=self._server.connection_count)
-            chores.cancel()
+            background.cancel()
         programs.begin_to_close()
         await self._server.stop(STOP_GRACE_SECS)
         await programs.close()
@@ -176,13 +176,15 @@ class Daemon:
         self._supervision.notifier.ready()
         self._on_ready()
 
-    def _chores(self, manager: SessionManager, listeners: list[Listener], kept: Backups) -> list[MaintenanceTask]:
+    def _maintenance_tasks(
+        self, manager: SessionManager, listeners: list[Listener], backups: DailyBackups
+    ) -> list[MaintenanceTask]:
         session = self._resolved.settings.session
 
         async def check_socket() -> None:
-            self._rebind_where_lost(listeners)
+            self._rebind_lost_sockets(listeners)
 
-        chores = [
+        tasks = [
             MaintenanceTask("auto-save", session.auto_save_interval_secs, manager.auto_save_sessions),
             MaintenanceTask(
                 "cleanup",
@@ -191,24 +193,24 @@ class Daemon:
                 first_after_secs=STARTUP_QUIET_SECS,
             ),
             MaintenanceTask("vacuum", VACUUM_INTERVAL_SECS, manager.vacuum_step),
-            MaintenanceTask("backup", BACKUP_CHECK_SECS, kept.run, first_after_secs=STARTUP_QUIET_SECS),
+            MaintenanceTask("backup", BACKUP_CHECK_SECS, backups.run, first_after_secs=STARTUP_QUIET_SECS),
             MaintenanceTask("database", DATABASE_CHECK_SECS, manager.watch),
             MaintenanceTask("socket", SOCKET_CHECK_SECS, check_socket),
         ]
         if self._supervision.watchdog_secs is not None:
             feed = functools.partial(_feed_watchdog, manager, self._supervision.notifier)
-            chores.append(MaintenanceTask("watchdog", self._supervision.watchdog_secs, feed, first_after_secs=0))
-        return chores
+            tasks.append(MaintenanceTask("watchdog", self._supervision.watchdog_secs, feed, first_after_secs=0))
+        return tasks
 
-    def _rebind_where_lost(self, listeners: list[Listener]) -> None:
-        """Listen anew where the socket's file or folder was removed under us."""
+    def _rebind_lost_sockets(self, listeners: list[Listener]) -> None:
+        """Listen again on each socket whose file or folder has been removed."""
         for index, listener in enumerate(listeners):
             if not listener.is_reachable():
                 listeners[index] = listen(listener.path)
                 self._server.replace(listener, listeners[index])
-                event(log, logging.WARNING, "socket was removed, listening anew", socket=listener.path)
+                event(log, logging.WARNING, "socket was removed, listening again", socket=listener.path)
 
-    def _info(self, maintenance: Maintenance, kept: Backups, programs: Programs) -> DaemonInfo:
+    def _info(self, maintenance: Maintenance, backups: DailyBackups, programs: Programs) -> DaemonInfo:
         daemon = self._resolved.settings.daemon
         return DaemonInfo(
             version=VERSION,
@@ -227,23 +229,23 @@ class Daemon:
                 max_page_size=MAX_PAGE_SIZE,
             ),
             supervisor=self._supervision.name,
-            chores=maintenance.status(),
-            warnings=[each.sentence for each in self._conditions if each.lasts] + programs.warnings(),
-            last_backup_at=None if kept.last is None else kept.last.moment,
-            last_backup_path=None if kept.last is None else kept.last.path,
+            maintenance=maintenance.status(),
+            warnings=[each.sentence for each in self._warnings if each.lasts] + programs.warnings(),
+            last_backup_at=None if backups.last is None else backups.last.moment,
+            last_backup_path=None if backups.last is None else backups.last.path,
         )
 
 
 async def _feed_watchdog(manager: SessionManager, notifier: Notifier) -> None:
-    """Feed the supervisor's watchdog: the loop runs, and now a read shows that the database answers."""
+    """Feed the supervisor's watchdog: this runs, so the loop does, and the read shows that the database answers."""
     await manager.probe()
     notifier.watchdog()
 
 
 @contextlib.contextmanager
 def _listening(supervision: Supervision, path: str) -> Iterator[list[Listener]]:
-    """Listen on what a supervisor handed in, else at `path`; take it away at the end."""
-    listeners = [adopt(one) for one in supervision.sockets] or [listen(path)]
+    """Listen on the sockets of a supervisor, else at `path`; close them at the end."""
+    listeners = [inherited_listener(one) for one in supervision.sockets] or [listen(path)]
     try:
         yield listeners
     finally:

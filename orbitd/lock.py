@@ -1,7 +1,7 @@
 """One daemon a database: an flock(2) on a file beside it, held as long as the daemon lives.
 
-The kernel drops the lock with the process, so a stale file needs no care. The file is
-never removed: whoever opened it before the removal would hold a lock that nobody sees.
+The kernel releases the lock when the process ends, however it ends, so a lock file that was
+left behind means nothing.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Iterator
 
 from orbit_os.files import PRIVATE_FILE
 
-_LONGEST_NOTE = 8192
+_MAX_HOLDER_BYTES = 8192
 
 
 class AlreadyLocked(Exception):
-    """Another daemon serves this database; the text says which."""
+    """Another process has the lock of this database; the text names it."""
 
 
 @contextlib.contextmanager
@@ -25,29 +25,29 @@ def database_lock(database_path: str, socket_path: str) -> Iterator[None]:
     """Hold the lock of a database.
 
     Args:
-        database_path: The file that the lock is for; the lock lies at this path + `.lock`.
-        socket_path: Written into the lock file, to tell the next one who serves.
+        database_path: The file that the lock is for; the lock file is this path + `.lock`.
+        socket_path: Written into the lock file, so that the next daemon can name the one that serves.
 
     Raises:
         AlreadyLocked: Another process holds it.
         OSError: The lock file cannot be opened.
     """
     path = database_path + ".lock"
+    # O_CLOEXEC: an flock belongs to the open file description, which a child process would share and
+    # keep locked after the daemon has ended. O_NOFOLLOW: never write through a planted link.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE)
     try:
-        _take(descriptor, path)
-        with contextlib.suppress(OSError):  # a full disk must not keep the daemon from serving
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lines = os.pread(descriptor, _MAX_HOLDER_BYTES, 0).decode(errors="replace").split("\n")
+            holder = ", ".join(line for line in lines if line) or "unknown"
+            raise AlreadyLocked(f"another orbitd serves this database ({holder}; lock {path})") from error
+        with contextlib.suppress(OSError):  # on a full disk the daemon serves all the same
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"pid {os.getpid()}\nsocket {socket_path}\n".encode(), 0)
         yield
     finally:
+        # The lock goes with the descriptor; the file stays. If it were unlinked, a process that opened
+        # it before could lock a file without a name, and the next one a new file of the same name.
         os.close(descriptor)
-
-
-def _take(descriptor: int, path: str) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        note = os.pread(descriptor, _LONGEST_NOTE, 0).decode(errors="replace").split("\n")
-        holder = ", ".join(line for line in note if line) or "unknown"
-        raise AlreadyLocked(f"another orbitd serves this database ({holder}; lock {path})") from error

@@ -1,8 +1,8 @@
 """Structured logs on stderr: one line an event, as text or as JSON.
 
-An event has a fixed message and named fields. Terminal contents and params never go into
-a field; exceptions are written as their type and where they were raised, without their
-text, since the text may quote what a client sent.
+An event has a fixed message and named fields. Contents of terminals and params of requests
+never go into a field. Of an exception only the places are logged that it passed, not its
+text, which may quote what a client sent.
 """
 
 from __future__ import annotations
@@ -22,21 +22,17 @@ def event(log: logging.Logger, level: int, message: str, /, *, exc: BaseExceptio
     """Log one event.
 
     Args:
-        log: The logger of the module that saw it.
+        log: The module's logger.
         level: A level of `logging`.
-        message: The same words each time.
+        message: A constant, so that events can be searched for and counted.
         exc: An exception; the places that it passed are logged, its text is not.
-        fields: What differs between two events of the kind; JSON-encodable.
+        fields: Values; JSON-encodable.
     """
     if log.isEnabledFor(level):
         if exc is not None:
-            fields["trace"] = _places(exc)
+            frames = reversed(traceback.extract_tb(exc.__traceback__)[-8:])
+            fields["trace"] = " < ".join(f"{each.filename.rsplit('/', 1)[-1]}:{each.lineno}" for each in frames)
         log.log(level, message, extra={"fields": fields})
-
-
-def _places(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    return " < ".join(f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}" for frame in reversed(frames[-8:]))
 
 
 def _time(record: logging.LogRecord) -> str:
@@ -49,7 +45,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record."""
         fields: dict[str, Any] = getattr(record, "fields", {})
-        words = [_time(record), record.levelname.lower(), _one_line(record.getMessage())]
+        words = [_time(record), record.levelname.lower(), record.getMessage().replace("\n", "\\n")]
         return " ".join(words + [f"{key}={_quoted(value)}" for key, value in fields.items()])
 
 
@@ -63,11 +59,9 @@ class JsonFormatter(logging.Formatter):
         return msgspec.json.encode({**head, **fields}, enc_hook=str).decode()
 
 
-def _one_line(text: str) -> str:
-    return text.replace("\n", "\\n")
-
-
 def _quoted(value: Any) -> str:
+    # As JSON where there is anything to quote: that escapes newlines and control characters, so a
+    # value can neither end the line nor reach a terminal.
     text = str(value)
     plain = text.isprintable() and text != "" and not any(character in text for character in ' "=')
     return text if plain else msgspec.json.encode(text).decode()
@@ -81,6 +75,6 @@ def configure(level: str, log_format: LogFormat, stream: TextIO = sys.stderr) ->
     handler = logging.StreamHandler(stream)
     handler.setFormatter(FORMATTERS[log_format]())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.raiseExceptions = False  # a closed stderr must not disturb the daemon
+    logging.raiseExceptions = False  # else a stderr that is closed has each event print a traceback
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     logging.getLogger("aiosqlite").setLevel(logging.CRITICAL)  # it would log SQL with its values

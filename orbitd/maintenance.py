@@ -1,8 +1,7 @@
-"""What the daemon does by itself, at intervals: save, clean up, vacuum.
+"""What the daemon does by itself at intervals: save, clean up, vacuum, back up, check its files.
 
-Each chore is a task of its own, so that a slow one delays no other. Intervals are counted
-on the monotonic clock: setting the wall clock back or forth changes nothing. A run that
-fails is logged, shown by `daemon.info`, and tried again soon.
+Intervals are counted on the event loop's clock, which is monotonic: setting the wall clock
+changes nothing. A run that fails is logged, shown by `daemon.info`, and tried again soon.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ class MaintenanceTask:
     """One recurring task.
 
     Args:
-        name: What it does, as users know it.
+        name: As users see it.
         interval_secs: From the end of one run to the start of the next.
         run: Does it; raises if it could not.
-        first_after_secs: When to run first; after one interval where this is None.
+        first_after_secs: When to run first; after one interval if this is None.
     """
 
     name: str
@@ -50,61 +49,68 @@ class _Record:
 
 
 class Maintenance:
-    """Runs chores until it is cancelled."""
+    """Runs maintenance tasks until it is cancelled.
 
-    def __init__(self, chores: Sequence[MaintenanceTask]) -> None:
+    Args:
+        tasks: What to run.
+    """
+
+    def __init__(self, tasks: Sequence[MaintenanceTask]) -> None:
         now = asyncio.get_running_loop().time()
-        self._records = {chore: _Record(due=now + _first(chore)) for chore in chores}
+        self._records = {
+            task: _Record(due=now + (task.interval_secs if task.first_after_secs is None else task.first_after_secs))
+            for task in tasks
+        }
 
     async def run(self) -> None:
-        """Run every chore at its interval, for ever."""
+        """Run every task at its interval, forever."""
+        # Each in an asyncio task of its own, so that a slow one delays no other.
         async with asyncio.TaskGroup() as group:
-            for chore, record in self._records.items():
-                group.create_task(self._repeat(chore, record), name=f"chore {chore.name}")
+            for task, record in self._records.items():
+                group.create_task(self._repeat(task, record), name=f"maintenance task {task.name}")
 
     def status(self) -> list[MaintenanceStatus]:
-        """Return how each chore fares now."""
+        """Return the state of each task."""
         now = asyncio.get_running_loop().time()
         return [
             MaintenanceStatus(
-                name=chore.name,
-                interval_secs=chore.interval_secs,
+                name=task.name,
+                interval_secs=task.interval_secs,
                 last_run_at=record.last_run_at,
                 last_success_at=record.last_success_at,
                 last_error=record.last_error,
-                overdue=record.last_error is not None or now > record.due + chore.interval_secs,
+                overdue=record.last_error is not None or now > record.due + task.interval_secs,
             )
-            for chore, record in self._records.items()
+            for task, record in self._records.items()
         ]
 
-    async def _repeat(self, chore: MaintenanceTask, record: _Record) -> None:
+    async def _repeat(self, task: MaintenanceTask, record: _Record) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(max(0.0, record.due - loop.time()))
-            succeeded = await self._run_once(chore, record)
-            pause = chore.interval_secs if succeeded else min(chore.interval_secs, RETRY_SECS)
+            succeeded = await self._run_once(task, record)
+            # From the end of the run: a task that takes longer than its interval still pauses.
+            pause = task.interval_secs if succeeded else min(task.interval_secs, RETRY_SECS)
             record.due = loop.time() + pause
 
-    async def _run_once(self, chore: MaintenanceTask, record: _Record) -> bool:
+    async def _run_once(self, task: MaintenanceTask, record: _Record) -> bool:
         record.last_run_at = datetime.now(UTC)
         try:
-            await chore.run()
-        except Exception as error:  # noqa: BLE001  # whatever went wrong, it is noted and tried again
-            told = f"{error.message}. {error.hint}" if isinstance(error, OrbitError) else _describe(error)
-            level = logging.DEBUG if told == record.last_error else logging.ERROR  # once, not at every try
-            event(log, level, "chore failed", chore=chore.name, error=told, exc=error)
-            record.last_error = told
+            await task.run()
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is recorded and the task tried again
+            message = _message_of(error)
+            level = logging.DEBUG if message == record.last_error else logging.ERROR  # once, not at every try
+            event(log, level, "maintenance task failed", task=task.name, error=message, exc=error)
+            record.last_error = message
             return False
         if record.last_error is not None:
-            event(log, logging.INFO, "chore goes well again", chore=chore.name)
+            event(log, logging.INFO, "maintenance task succeeds again", task=task.name)
         record.last_success_at, record.last_error = datetime.now(UTC), None
         return True
 
 
-def _describe(error: Exception) -> str:
-    """Say what went wrong where the error was not made for people; an OSError of ours names a file, nothing else."""
+def _message_of(error: Exception) -> str:
+    """Return what an error says, if it was written for people and quotes nothing that a client sent; else its type."""
+    if isinstance(error, OrbitError):
+        return f"{error.message}. {error.hint}"
     return str(error) if isinstance(error, OSError | UnsafeFolder | SocketUnusable) else type(error).__name__
-
-
-def _first(chore: MaintenanceTask) -> float:
-    return chore.interval_secs if chore.first_after_secs is None else chore.first_after_secs

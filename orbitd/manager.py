@@ -3,9 +3,10 @@
     async with SessionManager.open(path) as manager:
         session = await manager.create_session(SessionConfig(session_type="local"))
 
-A call that changes something returns when the change is on disk; cancelling the wait does
-not undo it. Reads of sessions that are alive and of workspaces never touch the disk. All
-errors are `orbit_protocol.errors.OrbitError`. A manager belongs to the event loop that opened it.
+A call that changes something returns when the change is on disk; cancelling it does not undo
+the change. Reads of sessions that are not terminated and of workspaces never touch the disk.
+All errors are `orbit_protocol.errors.OrbitError`. A manager belongs to the event loop that
+opened it. Its methods are in `orbitd.store`: sessions, snapshots, workspaces, maintenance.
 """
 
 from __future__ import annotations
@@ -16,22 +17,25 @@ from collections.abc import Generator
 from typing import Any
 
 from orbit_protocol.errors import StorageError
-from orbitd.store.maintenance_api import UpkeepMethods
-from orbitd.store.program_api import ProgramMethods
-from orbitd.store.session_api import SessionMethods
-from orbitd.store.snapshot_api import SnapshotMethods
+from orbitd.store.maintenance import MaintenanceMethods
+from orbitd.store.sessions import SessionMethods
+from orbitd.store.snapshots import SnapshotMethods
 from orbitd.store.store import Store, open_store
-from orbitd.store.workspace_api import WorkspaceMethods
+from orbitd.store.workspaces import WorkspaceMethods
 from orbitd.store.writer import MAX_GROUP, MAX_WAITING
 
 _log = logging.getLogger(__name__)
 
 
-class SessionManager(SessionMethods, ProgramMethods, SnapshotMethods, WorkspaceMethods, UpkeepMethods):
-    """Sessions, snapshots and workspaces of one database; made by `open`."""
+class SessionManager(SessionMethods, SnapshotMethods, WorkspaceMethods, MaintenanceMethods):
+    """Sessions, snapshots and workspaces of one database; made by `open`.
 
-    def __init__(self, core: Store) -> None:
-        self._store = core
+    Args:
+        store: The open store.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
     @classmethod
     def open(
@@ -45,14 +49,14 @@ class SessionManager(SessionMethods, ProgramMethods, SnapshotMethods, WorkspaceM
         """Open the database at `path`: `await` the result and `close` later, or use `async with`.
 
         Args:
-            path: The file; it and its folder are made where there is none.
+            path: The file; it and its folder are made if there is none.
             start_empty: Make a new database although a damaged one was set aside here.
             max_group: The most changes in one commit; 1 commits each by itself.
             max_waiting: The most changes that wait to be written; then callers wait.
 
         Raises:
             StorageCorrupt: The database is damaged and was set aside; `data.set_aside` and
-                `data.backup` (or null) tell where it and the newest good backup are.
+                `data.backup` (or null) are the paths of it and of the newest good backup.
             StorageReadOnly: It is another program's, a newer Orbit's, or cannot be written.
         """
         return Opening(cls, path, start_empty=start_empty, max_group=max_group, max_waiting=max_waiting)
@@ -63,10 +67,10 @@ class SessionManager(SessionMethods, ProgramMethods, SnapshotMethods, WorkspaceM
         return self._store.path
 
     async def close(self) -> None:
-        """Write what is in memory only, finish what runs, and fold the WAL into the database."""
+        """Write what is in memory only, finish the calls that run, and checkpoint the WAL into the database."""
         try:
             await self.auto_save_sessions()
-        except StorageError:
+        except StorageError:  # closing goes on; only the times of last touches are lost
             _log.exception("the last auto-save failed")
         finally:
             await self._store.close()

@@ -1,7 +1,8 @@
-"""What is wrong with the store's files and lasts, in sentences for a person, each with its remedy.
+"""What is wrong with the store's files or with a limit, and lasts: sentences for a person, each with its remedy.
 
-Looked for once, when the store has been opened; a sentence about a file is told as long as
-that file is there.
+`daemon.info` returns them, and `orbitctl status` and `doctor` print them. The store's files
+are inspected once, when the store has been opened; a warning about a file ends when that
+file is gone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from orbitd.store.backup import recovery
 
 
 class StoreWarning(Struct, frozen=True, kw_only=True):
-    """One sentence, and the file that it is about; None where it holds as long as the daemon runs."""
+    """One sentence, and the file that it is about; without a file it lasts as long as the daemon runs."""
 
     sentence: str
     file: str | None = None
@@ -25,43 +26,40 @@ class StoreWarning(Struct, frozen=True, kw_only=True):
         return self.file is None or os.path.exists(self.file)
 
 
-def look(path: str, *, is_new: bool) -> list[StoreWarning]:
-    """Look for what a person should know about the database at `path`.
+def store_warnings(path: str, *, is_new: bool) -> list[StoreWarning]:
+    """Return warnings about the files of a database; slow, as backups are checked.
 
     Args:
         path: The database.
         is_new: Whether there was none before this start.
     """
-    aside = recovery.found_aside(path)
-    conditions = [_set_aside(path, each) for each in aside]
-    if is_new and not aside and (good := recovery.newest_good_backup(path)) is not None:
-        conditions.append(
-            StoreWarning(
-                sentence=f"There was no database at {path}; a new one was begun. The newest backup comes back with "
-                f"`orbitctl maintenance restore {good}`."
-            )
+    damaged = recovery.list_set_aside(path)
+    warnings = []
+    for aside in damaged:
+        # Only backups from before: later ones are of the database that took its place. The time is
+        # ctime, which the rename set; mtime is still that of the last write.
+        good = recovery.newest_good_backup(path, made_before=os.stat(aside).st_ctime)
+        if good is None:
+            remedy = "There is no backup of it"
+        else:
+            remedy = f"`orbitctl maintenance restore {good}` brings a backup back"
+        sentence = f"A damaged database lies in {aside}, unchanged. {remedy}; move it away when you need it no more."
+        warnings.append(StoreWarning(sentence=sentence, file=aside))
+    if is_new and not damaged and (good := recovery.newest_good_backup(path)) is not None:
+        sentence = (
+            f"There was no database at {path}; a new one was begun. The newest backup comes back with "
+            f"`orbitctl maintenance restore {good}`."
         )
-    return conditions
+        warnings.append(StoreWarning(sentence=sentence))
+    return warnings
 
 
-def of_limits(served: int, wanted: int) -> list[StoreWarning]:
-    """Say so where fewer clients can be served at once than were configured."""
+def limit_warnings(served: int, wanted: int) -> list[StoreWarning]:
+    """Return a warning if fewer clients can be served at once than are configured."""
     if served >= wanted:
         return []
-    return [
-        StoreWarning(
-            sentence=f"Only {served} of max_connections = {wanted} clients can be served: raise the limit of "
-            "open files (LimitNOFILE of the service, ulimit -n)."
-        )
-    ]
-
-
-def _set_aside(path: str, aside: str) -> StoreWarning:
-    good = recovery.newest_good_backup(path, made_before=os.stat(aside).st_ctime)
-    remedy = (
-        "There is no backup of it" if good is None else f"`orbitctl maintenance restore {good}` brings a backup back"
+    sentence = (
+        f"Only {served} of max_connections = {wanted} clients can be served: raise the limit of "
+        "open files (LimitNOFILE of the service, ulimit -n)."
     )
-    return StoreWarning(
-        sentence=f"A damaged database lies in {aside}, unchanged. {remedy}; move it away when you need it no more.",
-        file=aside,
-    )
+    return [StoreWarning(sentence=sentence)]

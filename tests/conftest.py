@@ -1,15 +1,29 @@
-"""Fixtures for every test: a short private folder, and the real daemon in it."""
+"""Fixtures for every test: a short private folder, the real daemon in it, and one daemon for many tests."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from support import DaemonProcess, RawClient
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-skips", action="store_true", help="A test that is skipped fails: this machine has it all.")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Make a failure of a skip where `--no-skips` forbids them."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and item.config.getoption("--no-skips"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped under --no-skips: {report.longreprtext}"
+    return report
 
 
 @pytest.fixture
@@ -38,4 +52,34 @@ def daemon(stopped_daemon: DaemonProcess) -> DaemonProcess:
 def client(daemon: DaemonProcess) -> Iterator[RawClient]:
     """A raw connection to a daemon that serves."""
     with daemon.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def worker_daemon() -> Iterator[DaemonProcess]:
+    """The daemon behind `shared_daemon`; it lives as long as the test run, or as long as a worker of pytest-xdist."""
+    home = Path(tempfile.mkdtemp(prefix="orbit-", dir="/tmp"))
+    daemon = DaemonProcess(home)
+    yield daemon
+    daemon.end()
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def shared_daemon(worker_daemon: DaemonProcess) -> Iterator[DaemonProcess]:
+    """A daemon with an empty store, for tests that neither stop it, nor kill its keeper, nor touch its files.
+
+    Starting one takes longer than most tests, so one daemon serves them all in turn, and its store is emptied
+    after each. A test that needs a daemon of its own asks for `daemon`.
+    """
+    if not worker_daemon.is_running:
+        worker_daemon.start()
+    yield worker_daemon
+    worker_daemon.empty()
+
+
+@pytest.fixture
+def shared_client(shared_daemon: DaemonProcess) -> Iterator[RawClient]:
+    """A raw connection to the shared daemon."""
+    with shared_daemon.client() as client:
         yield client

@@ -1,10 +1,12 @@
-"""What tests of the command line share: its runs, in pipes and on a terminal, and scripted peers.
+"""What tests of the command line share: its runs, in this process, in pipes and on a terminal, and scripted peers.
 
 A peer answers on a real socket as a script says, for what a healthy daemon never does.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import pty
@@ -13,11 +15,13 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+from orbitctl.cli import run
 from support import WAIT_SECS, clean_environment
 
 
@@ -57,14 +61,17 @@ class Orbitctl:
 
     def __call__(self, *arguments: str, stdin: bytes | None = None, **environment: str) -> Ended:
         """Run it to its end; `stdin` is what it reads, by default nothing."""
-        return self._run([*self.command, *arguments], b"" if stdin is None else stdin, environment)
+        return self._run_command(arguments, b"" if stdin is None else stdin, environment)
+
+    def _run_command(self, arguments: Sequence[str], stdin: bytes, environment: dict[str, str]) -> Ended:
+        return self._run([*self.command, *arguments], stdin, environment)
 
     def shell(self, script: str) -> Ended:
         """Run a line of bash."""
         return self._run(["bash", "-c", script], b"", {})
 
     def _run(self, command: list[str], stdin: bytes, environment: dict[str, str]) -> Ended:
-        run = subprocess.run(
+        ended = subprocess.run(
             command,
             input=stdin,
             capture_output=True,
@@ -73,7 +80,7 @@ class Orbitctl:
             timeout=WAIT_SECS,
             check=False,
         )
-        return Ended(run.returncode, run.stdout, run.stderr.decode())
+        return Ended(ended.returncode, ended.stdout, ended.stderr.decode())
 
     def ok(self, *arguments: str, stdin: bytes | None = None, **environment: str) -> Ended:
         """Run it; anything but success fails the test."""
@@ -102,6 +109,29 @@ class Orbitctl:
         shown = _talk(master, prompt, typed)
         os.close(master)
         return Ended(process.wait(WAIT_SECS), shown.replace(b"\r\n", b"\n"), "")
+
+
+class InProcess(Orbitctl):
+    """orbitctl run in this process, as if in pipes: for what needs no terminal, no signal and no exit of its own.
+
+    A process of its own costs a tenth of a second, most of it imports. What a process adds (its start, its exit
+    code, broken pipes, terminals) is shown by tests with `Orbitctl`; `on_terminal` and `shell` start one here, too.
+    """
+
+    def _run_command(self, arguments: Sequence[str], stdin: bytes, environment: dict[str, str]) -> Ended:
+        given, out, err = (io.TextIOWrapper(io.BytesIO(data), encoding="utf-8") for data in (stdin, b"", b""))
+        with (
+            mock.patch.dict(os.environ, {**self.environment, **environment}, clear=True),
+            mock.patch.multiple(sys, stdin=given, stdout=out, stderr=err),
+            contextlib.chdir(self.home),
+        ):
+            try:
+                code = run(list(arguments))
+            except SystemExit as ended:  # click's way to end a completion
+                code = int(ended.code or 0)
+            out.flush()
+            err.flush()
+        return Ended(code, out.buffer.getvalue(), err.buffer.getvalue().decode())
 
 
 ON_TERMINAL = (

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import re
-import shutil
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from needs import program
 from support import WAIT_SECS, DaemonProcess
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "replication.md"
-LITESTREAM = shutil.which("litestream", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 
 
 def block(name: str) -> str:
@@ -44,9 +41,8 @@ class Litestream:
 
     def start(self) -> None:
         """Start it, and wait until it has copied something."""
-        assert LITESTREAM is not None
         self._lines = queue.SimpleQueue()
-        command = [LITESTREAM, "replicate", "-config", str(self.config)]
+        command = [program("litestream"), "replicate", "-config", str(self.config)]
         self._process = subprocess.Popen(
             command,
             env=self.daemon.environment,
@@ -82,8 +78,7 @@ class Litestream:
 
     def restore(self, to: Path | None = None) -> None:
         """Restore to the database's own place, as the page says, or to another."""
-        assert LITESTREAM is not None
-        command = block("restore").strip().replace("litestream", LITESTREAM, 1)
+        command = block("restore").strip().replace("litestream", program("litestream"), 1)
         if to is not None:
             command = command.replace(" -config", f" -o '{to}' -config")
         shell = ["sh", "-c", command]

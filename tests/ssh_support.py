@@ -12,10 +12,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ctl_support import Orbitctl
+from ctl_support import InProcess, Orbitctl
+from needs import program
 from support import WAIT_SECS, DaemonProcess, clean_environment
 
-SSHD = next((path for path in ("/usr/sbin/sshd", "/usr/local/sbin/sshd") if Path(path).exists()), "")
 TRIES = 10
 
 SERVER = """
@@ -61,7 +61,7 @@ class Machine:
     def __init__(self, home: Path, authorized: str) -> None:
         self.home = home
         self.daemon = DaemonProcess(home)
-        self.ctl = Orbitctl(home)
+        self.ctl = InProcess(home)
         self.host_key = make_key(home / "host_key")
         (home / "authorized_keys").write_text(authorized)
         self.program = home / "bin" / "orbitctl"
@@ -88,8 +88,7 @@ class Machine:
         return [int(pid) for pid in found.split()]
 
     def close(self) -> None:
-        if self.daemon.process is not None:
-            self.daemon.kill()
+        self.daemon.end()
         self._sshd.terminate()
         assert self._sshd.stderr is not None
         self._sshd.stderr.close()
@@ -104,7 +103,7 @@ class Machine:
                 port = free.getsockname()[1]
             config = self.home / "sshd_config"
             config.write_text(SERVER.format(port=port, home=self.home, environment=given))
-            command = [SSHD, "-D", "-e", "-f", str(config)]
+            command = [program("sshd"), "-D", "-e", "-f", str(config)]
             sshd = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
             assert sshd.stderr is not None
             said = sshd.stderr.readline()

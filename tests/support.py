@@ -7,6 +7,7 @@ on the daemon's ready pipe, an end on the process, an answer on the socket.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -20,6 +21,8 @@ from typing import Any
 from keeper_support import KeeperProcess
 
 WAIT_SECS = 20.0
+MAX_BATCH = 100
+EVERY_STATUS = ["active", "detached", "terminated", "archived"]
 
 
 def clean_environment(home: Path, **extra: str) -> dict[str, str]:
@@ -98,6 +101,15 @@ class RawClient:
         assert "result" in response, response
         return response["result"]
 
+    def batch(self, method: str, calls: list[dict[str, Any]]) -> list[Any]:
+        """Call a method many times at once and return the responses, in order."""
+        body = {"jsonrpc": "2.0", "method": method}
+        responses: list[Any] = []
+        for first in range(0, len(calls), MAX_BATCH):
+            some = enumerate(calls[first : first + MAX_BATCH])
+            responses += self.ask(json.dumps([{**body, "params": params, "id": number} for number, params in some]))
+        return responses
+
     def error(self, method: str, **params: Any) -> Any:
         """Call a method and return its error; success fails the test."""
         response = self.request(method, **params)
@@ -149,21 +161,27 @@ class DaemonProcess:
         assert self.process is not None
         return self.process.pid
 
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
     def client(self) -> RawClient:
         return RawClient(self.socket_path)
 
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
-    def wait_for_log(self, text: str) -> str:
-        """Return the first line of the log that holds `text`, once there is one."""
+    def wait_for_log(self, *texts: str, count: int = 1) -> str:
+        """Return the last of `count` lines of the log that hold one of the texts, once there are as many."""
         command = ["timeout", str(WAIT_SECS), "tail", "-n", "+1", "-F", str(self.log_path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as follow:
             assert follow.stdout is not None
-            found = next((line for line in follow.stdout if text in line), "")
+            found = list(
+                itertools.islice((line for line in follow.stdout if any(text in line for text in texts)), count)
+            )
             follow.terminate()
-        assert found, f"{text!r} is not in the log:\n{self.log()}"
-        return found
+        assert len(found) == count, f"{texts} is {len(found)} times in the log:\n{self.log()}"
+        return found[-1]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and return the exit status."""
@@ -178,6 +196,18 @@ class DaemonProcess:
     def restart(self) -> DaemonProcess:
         self.stop()
         return self.start()
+
+    def empty(self) -> None:
+        """End every program and delete every session and workspace, so that another test finds nothing."""
+        with self.client() as client:
+            while sessions := client.call("session.list", status=EVERY_STATUS)["sessions"]:
+                ids = [{"id": session["id"]} for session in sessions]
+                client.batch("session.signal", [{**one, "signal": "KILL"} for one in ids])  # those that run
+                archived = [one for one, session in zip(ids, sessions, strict=True) if session["status"] == "archived"]
+                client.batch("session.restore_archived", archived)
+                client.batch("session.delete", ids)
+            while workspaces := client.call("workspace.list")["workspaces"]:
+                client.batch("workspace.delete", [{"id": workspace["id"]} for workspace in workspaces])
 
     def end_keeper(self) -> None:
         """Kill the keeper, if there is one, and every program that it has, as a reboot does."""

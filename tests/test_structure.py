@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -86,6 +87,13 @@ def test_every_method_is_documented() -> None:
     """docs/protocol.md has a section for every method of the table."""
     page = (ROOT / "docs" / "protocol.md").read_text()
     assert [name for name in METHODS if f"### `{name}`" not in page] == []
+
+
+def test_every_skip_names_what_is_missing() -> None:
+    """Tests are skipped by `needs` alone, so that the reason is always what the machine lacks."""
+    skips = re.compile(r"\b(skipif|importorskip|skipTest|pytest\.skip|mark\.skip)\b")
+    paths = set((ROOT / "tests").rglob("*.py")) - {ROOT / "tests" / "needs.py", Path(__file__)}
+    assert [str(path.relative_to(ROOT)) for path in sorted(paths) if skips.search(path.read_text())] == []
 
 
 def test_every_test_says_what_it_shows() -> None:

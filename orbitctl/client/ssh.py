@@ -164,7 +164,7 @@ class SshStream(SocketStream):
                 self._ssh = subprocess.Popen(command, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=stderr)
             except OSError as error:
                 ours.close()
-                hint = f"Install OpenSSH's client, or name one in {SSH_VARIABLE}."
+                hint = f"Install OpenSSH's client (Debian: openssh-client), or name one in {SSH_VARIABLE}."
                 raise Unreachable(f"cannot run {command[0]}: {error.strerror}", hint=hint) from error
         super().__init__(ours)
         self._watch = ProcessWatch(self._ssh.pid)

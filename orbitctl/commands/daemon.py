@@ -128,7 +128,10 @@ def logs(app: App, lines: int, follow: bool) -> None:
     try:
         os.execvp(command[0], command)  # noqa: S606  # it follows by inotify, which we have not
     except OSError as error:
-        raise CommandError(f"cannot run {command[0]}: {error.strerror}") from error
+        hint = "Install it (Debian: systemd), or read the journal of the unit orbitd.service with another program."
+        if command[0] == "tail":
+            hint = f"Install it (Debian: coreutils), or read the file with another program: {command[-1]}"
+        raise CommandError(f"cannot run {command[0]}: {error.strerror}", hint=hint) from error
 
 
 def _show(app: App, client: Client, done: str) -> None:

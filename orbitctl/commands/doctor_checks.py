@@ -111,7 +111,7 @@ def live_sessions(features: list[str]) -> Finding:
         check="live sessions",
         state="warn",
         message="orbitd cannot run programs here; sessions that other applications host are not affected",
-        remedy="`pip install pyghostty` in orbitd's environment (Linux x86_64 and aarch64, macOS arm64).",
+        remedy="`pip install 'pyghostty>=0.1.3,<0.2'` in orbitd's environment (Linux with glibc, macOS from 13 on).",
     )
 
 

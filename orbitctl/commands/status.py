@@ -77,7 +77,8 @@ def _sessions(stats: SessionStats) -> str:
 
 def warnings_of(info: DaemonInfo) -> list[str]:
     """Return the warnings of a daemon: its own, failed and overdue maintenance, another version."""
-    found = [*info.warnings, *(_maintenance_warning(task) for task in info.chores if task.last_error or task.overdue)]
+    failed = [task for task in info.maintenance if task.last_error or task.overdue]
+    found = [*info.warnings, *map(_maintenance_warning, failed)]
     if info.version != VERSION:
         found.append(f"the daemon is version {info.version}, this is {VERSION}: `orbitctl daemon restart`")
     return found

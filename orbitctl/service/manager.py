@@ -336,10 +336,14 @@ def run(command: list[str], environ: Mapping[str, str], secs: float = COMMAND_SE
             check=False,
         )
     except FileNotFoundError as error:
+        package = "" if command[0] == "launchctl" else " Debian has it in the package systemd."
         raise CommandError(
             f"{command[0]} is not installed here, so there is no service manager to run orbitd",
-            hint="`orbitctl daemon start` runs it without one, and every command starts it if it does not run.",
+            hint="`orbitctl daemon start` runs it without one, and every command starts it if it does not run."
+            + package,
         ) from error
+    except OSError as error:
+        raise CommandError(f"cannot run {command[0]}: {error.strerror}", hint="Look where PATH finds it.") from error
     except subprocess.TimeoutExpired as error:
         raise CommandError(f"{' '.join(command)} took longer than {secs:g} s", ExitCode.TIMEOUT) from error
 

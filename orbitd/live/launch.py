@@ -24,12 +24,16 @@ NEVER_INHERITED = ("TMUX", "TMUX_PANE", "STY", "WINDOW", "COLUMNS", "LINES", "TE
 
 
 class Launch(Struct, frozen=True, kw_only=True):
-    """A program ready to be executed; `file` is looked up on the PATH of `env`."""
+    """A program ready to be executed; `file` is looked up on the PATH of `env`.
+
+    `hint` is the next step where it cannot be executed, if that is another than to check the command.
+    """
 
     file: str
     argv: tuple[str, ...]
     env: dict[str, str]
     cwd: str
+    hint: str = ""
 
 
 def is_login_shell(config: SessionConfig) -> bool:
@@ -68,7 +72,15 @@ def launch_of(
     account = pwd.getpwuid(os.getuid())
     env.setdefault("HOME", account.pw_dir)
     file, argv = _command(config, env.get("SHELL") or account.pw_shell or "/bin/sh")
-    return Launch(file=file, argv=argv, env=env, cwd=cwd or config.cwd or env["HOME"])
+    return Launch(file=file, argv=argv, env=env, cwd=cwd or config.cwd or env["HOME"], hint=_hint(config))
+
+
+def _hint(config: SessionConfig) -> str:
+    if config.session_type == "ssh":
+        return "Install OpenSSH's client (Debian: openssh-client) where the PATH of orbitd finds it."
+    if not config.command:
+        return "Give the session a command, or set SHELL to a shell that this machine has."
+    return ""
 
 
 def _command(config: SessionConfig, shell: str) -> tuple[str, tuple[str, ...]]:

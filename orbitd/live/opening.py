@@ -11,7 +11,7 @@ import os
 from msgspec import Struct
 
 from orbitd.live.screen import LiveScreen
-from orbitd.store.snapshot_api import SavedScreen
+from orbitd.store.snapshots import SavedScreen
 from orbitd.terminal.emulator import Emulator
 from orbitd.terminal.journal import Journal
 from orbitd.terminal.model import StateCorrupt

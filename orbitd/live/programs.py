@@ -200,7 +200,7 @@ class Programs:
             umask=self._places.program_umask,
         )
         try:
-            spawned = await self._spawned(request)
+            spawned = await self._spawned(request, launch.hint)
         except BaseException:
             self._abandon(live)
             raise
@@ -215,13 +215,21 @@ class Programs:
         if live.attachments:
             self._tasks.start(self.registry.settle_status(live))
 
-    async def _spawned(self, request: SpawnRequest) -> Spawned | None:
-        """Have the keeper start a program; None if it has one of this session that was never taken over."""
+    async def _spawned(self, request: SpawnRequest, hint: str) -> Spawned | None:
+        """Have the keeper start a program; None if it has one of this session that was never taken over.
+
+        Raises:
+            SpawnFailed: It cannot be executed; with `hint` as the next step, unless that is empty.
+        """
         client = await self.keeper.client()
         try:
             return await client.spawn(request)
         except AlreadyRunning:
             return None
+        except SpawnFailed as exc:
+            if not hint:
+                raise
+            raise SpawnFailed(exc.message, hint=hint, data=exc.extra) from exc
         except (RequestTimeout, InternalError):  # it may have been started, with nobody to read what it writes
             with contextlib.suppress(OrbitError):
                 await client.signal(request.id, signal.SIGKILL)

@@ -16,7 +16,7 @@ from orbitd.live.opening import Wanted, look_at, open_screen
 from orbitd.live.screen import LiveScreen
 from orbitd.logs import event
 from orbitd.manager import SessionManager
-from orbitd.store.snapshot_api import SavedScreen
+from orbitd.store.snapshots import SavedScreen
 from orbitd.terminal import journal
 from orbitd.terminal.emulator import Emulator, unavailable_reason
 

@@ -141,7 +141,7 @@ class Sessions:
         except BaseException:
             attachment.end()
             raise
-        call.afterwards(attachment.begin)
+        call.after_answer(attachment.begin)
         return Attached(
             attachment_id=attachment.id,
             session=replace(session, cols=painting.cols, rows=painting.rows),

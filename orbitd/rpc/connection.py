@@ -1,8 +1,9 @@
-"""One client: bytes in, requests started, answers out.
+"""One client of the socket: bytes in, requests started, answers out.
 
 Everything here runs on the event loop. At most `MAX_IN_FLIGHT` requests, and at most one
-message's limit of bytes, are being answered at a time; beyond that, and while the client
-does not read its answers, reading pauses, so that the kernel's buffer holds the client back.
+message's limit of bytes, are being answered at a time. Beyond that, and while the client
+does not read its answers, reading is paused, and the client blocks when the kernel's
+socket buffer is full: back-pressure.
 """
 
 from __future__ import annotations
@@ -25,24 +26,24 @@ DISCARD_SECONDS = 5.0
 
 
 class Call:
-    """One request on its way, as its handler sees it: whose it is, and what is to follow the answer."""
+    """One request, as its handler sees it: whose it is, and what follows its answer."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self._afterwards: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], None]] = []
 
-    def afterwards(self, callback: Callable[[], None]) -> None:
-        """Call `callback` when the answer has been written, so that what it sends comes second."""
-        self._afterwards.append(callback)
+    def after_answer(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once the answer has been written, so that what it sends comes second."""
+        self._callbacks.append(callback)
 
-    def answered(self) -> None:
-        """Run what was to follow the answer."""
-        for callback in self._afterwards:
+    def run_callbacks(self) -> None:
+        """Call what waits for the answer."""
+        for callback in self._callbacks:
             callback()
 
 
 class Host(Protocol):
-    """What a connection needs of the server that it belongs to."""
+    """What a connection needs of its server."""
 
     max_message_bytes: int
     stopping: bool
@@ -50,24 +51,25 @@ class Host(Protocol):
     def dispatch(self, line: bytes, call: Call) -> bytes | Coroutine[Any, Any, bytes | None] | None:
         """Answer one line, at once or by the coroutine that is returned."""
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` as a task that is held."""
+    def start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine as a task, and hold a reference to it until it is done."""
 
-    def forget(self, connection: Connection) -> None:
-        """Take note that a connection has ended."""
+    def connection_closed(self, connection: Connection) -> None:
+        """Remove a connection that has ended."""
 
 
 class Connection(asyncio.Protocol):
     """The server's side of one connection.
 
-    Others add to `on_close` what is to be called when it ends, and to `on_drained` what is
-    to be called when a client that did not read has read everything again.
+    Attributes:
+        on_close: Callbacks for when it ends; each is called once.
+        on_drained: Callbacks for when a client that was behind has read everything.
     """
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self._framer = LineFramer(host.max_message_bytes)
-        self._waiting: deque[Event] = deque()
+        self._queue: deque[Event] = deque()
         self._in_flight = 0
         self._in_flight_bytes = 0
         self._transport: asyncio.Transport | None = None
@@ -78,52 +80,53 @@ class Connection(asyncio.Protocol):
         self.on_close: list[Callable[[], None]] = []
         self.on_drained: list[Callable[[], None]] = []
 
-    # What the transport tells.
+    # Called by the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass of it
+        """Keep the transport."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass of asyncio's
+        # low=0: `resume_writing` then means that everything has been handed to the kernel.
         self._transport.set_write_buffer_limits(high=MAX_UNSENT_BYTES, low=0)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; while discarding, drop them until the over-long line ends."""
+        """Frame bytes and start what they ask for; discard the rest of a line that is too long."""
         if self._discarding is not None:
             if b"\n" in data:
                 self._stop_discarding()
             return
-        self._waiting.extend(self._framer.receive(data))
+        self._queue.extend(self._framer.receive(data))
         self._pump()
 
     def eof_received(self) -> bool:
-        """Answer what is left, then close: a client may send, shut down and then read."""
-        self._waiting.extend(self._framer.end())
+        """Answer what is left, then close: a client may send, shut down its sending side, and then read."""
+        self._queue.extend(self._framer.end())
         self._ended = True
         self._stop_discarding()
         return True
 
     def pause_writing(self) -> None:
-        """Take no more work from a client that does not read."""
+        """Start no more requests of a client that does not read."""
         self._write_paused = True
 
     def resume_writing(self) -> None:
-        """Go on once it has read."""
+        """Go on with a client that has read everything."""
         self._write_paused = False
         self._pump()
         for callback in list(self.on_drained):
             callback()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the client; what is in flight runs to its end unheard."""
+        """Drop what is queued; requests in flight run to their end, and their answers are dropped."""
         self._transport = None
-        self._waiting.clear()
+        self._queue.clear()
         if self._discarding is not None:
             self._discarding.cancel()
         callbacks, self.on_close = self.on_close, []
         for callback in callbacks:
             callback()
-        self._host.forget(self)
+        self._host.connection_closed(self)
 
-    # What the server and the handlers ask.
+    # Called by the server and by handlers.
 
     @property
     def is_open(self) -> bool:
@@ -136,7 +139,7 @@ class Connection(asyncio.Protocol):
         return self._write_paused
 
     def send(self, message: bytes) -> None:
-        """Write one encoded message in one piece; nothing happens if the client is gone."""
+        """Write one encoded message in one piece, unless the client has gone."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame(message))
 
@@ -150,19 +153,21 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    # The pump: decide what can start now, start it, set the tap.
+    # The queue: start what may start now, then decide whether to read on.
 
     def _pump(self) -> None:
+        # A request that never waits is answered inside `_begin`. So the bound here is what keeps
+        # a client that has sent thousands of them from holding up every other client.
         for _ in range(MAX_AT_ONCE):
-            if not self._waiting or not self._has_room(self._waiting[0]):
+            if not self._queue or not self._has_room(self._queue[0]):
                 break
-            self._begin(self._waiting.popleft())
+            self._begin(self._queue.popleft())
         else:
-            if self._waiting:  # reading is paused until then
+            if self._queue:  # reading stays paused until the queue is empty
                 asyncio.get_running_loop().call_soon(self._pump)
-        if self._ended and not self._waiting and self._in_flight == 0 and self._discarding is None:
-            self._hang_up()
-        self._set_tap()
+        if self._ended and not self._queue and self._in_flight == 0 and self._discarding is None:
+            self._close()
+        self._update_reading()
 
     def _has_room(self, item: Event) -> bool:
         if self._write_paused:
@@ -187,12 +192,12 @@ class Connection(asyncio.Protocol):
             else:
                 self._in_flight += 1
                 self._in_flight_bytes += len(item.data)
-                self._host.start(self._answer_later(answer, call, len(item.data)))
+                self._host.start_task(self._answer_later(answer, call, len(item.data)))
 
     def _answer(self, answer: bytes | None, call: Call) -> None:
         if answer is not None:
             self.send(answer)
-        call.answered()
+        call.run_callbacks()
 
     async def _answer_later(self, coroutine: Coroutine[Any, Any, bytes | None], call: Call, size: int) -> None:
         try:
@@ -203,9 +208,13 @@ class Connection(asyncio.Protocol):
             self._pump()
 
     def _refuse_overflow(self, overflow: LineTooLong) -> None:
-        """Answer, then read on for a moment: a client that is still sending could not read the answer."""
+        """Answer, then read on for `DISCARD_SECONDS`.
+
+        Closing a socket with unread data sends a reset, and a client that is still sending would
+        get that (EPIPE, ECONNRESET) in the place of the answer.
+        """
         self.send(encode_error(None, MessageTooLarge(f"The message is longer than {overflow.limit} bytes")))
-        self._waiting.clear()
+        self._queue.clear()
         self._ended = True
         if overflow.complete:
             return
@@ -213,19 +222,19 @@ class Connection(asyncio.Protocol):
         self._discarding = loop.call_later(DISCARD_SECONDS, self._stop_discarding)
 
     def _stop_discarding(self) -> None:
-        """Close, once what came before the over-long line has been answered."""
+        """Close as soon as everything before the over-long line has been answered."""
         if self._discarding is not None:
             self._discarding.cancel()
             self._discarding = None
         self._pump()
 
-    def _hang_up(self) -> None:
+    def _close(self) -> None:
         if self._transport is not None:
             self._transport.close()
 
-    def _set_tap(self) -> None:
-        """Read only while there is nothing waiting and the client reads."""
-        pause = bool(self._waiting) or self._write_paused or self._in_flight >= MAX_IN_FLIGHT
+    def _update_reading(self) -> None:
+        """Read only while nothing is queued and the client reads its answers."""
+        pause = bool(self._queue) or self._write_paused or self._in_flight >= MAX_IN_FLIGHT
         if self._transport is None or self._transport.is_closing() or pause == self._reading_paused:
             return
         self._reading_paused = pause

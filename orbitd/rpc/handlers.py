@@ -1,7 +1,7 @@
-"""Which call of the manager answers which method.
+"""Which call answers which method.
 
-Handlers return or raise; `orbitd.rpc.dispatch` answers. Each is one line where the manager
-has the method already.
+Handlers return a result or raise an `OrbitError`; `orbitd.rpc.dispatch` answers. Those that never
+wait are plain functions and cost no task.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from orbitd.manager import SessionManager
 from orbitd.rpc.connection import Call
 from orbitd.rpc.dispatch import Handlers
 
-Q = TypeVar("Q")
+P = TypeVar("P")
 
 
 def add_daemon_handlers(
@@ -29,8 +29,8 @@ def add_daemon_handlers(
 
     Args:
         handlers: Where they are added.
-        info: Tells about the daemon now.
-        stop: Begins a graceful stop and returns at once.
+        info: Returns the answer of `daemon.info`.
+        stop: Starts a graceful stop and returns at once.
     """
 
     def ping(_: Call, __: p.Params) -> r.Pong:
@@ -50,80 +50,85 @@ def add_daemon_handlers(
 
 
 def add_session_handlers(handlers: Handlers[Call], manager: SessionManager, sessions: Sessions) -> None:
-    """Answer `session.*` of the store; what is known of programs is laid over each Session."""
+    """Answer the `session.*` methods of the store; a running program's fields are added to each Session."""
 
-    def viewed(work: Callable[[Q], Awaitable[t.Session]]) -> Callable[[Call, Q], Coroutine[Any, Any, t.Session]]:
-        async def handler(_: Call, q: Q) -> t.Session:
-            return sessions.view(await work(q))
+    def viewed(work: Callable[[P], Awaitable[t.Session]]) -> Callable[[Call, P], Coroutine[Any, Any, t.Session]]:
+        async def handler(_: Call, params: P) -> t.Session:
+            return sessions.view(await work(params))
 
         return handler
 
-    def get(_: Call, q: p.ById) -> t.Session | Coroutine[Any, Any, t.Session]:
-        cached = manager.cached_session(q.id)
-        return get_stored(q.id) if cached is None else sessions.view(cached)
+    def get(_: Call, params: p.ById) -> t.Session | Coroutine[Any, Any, t.Session]:
+        cached = manager.cached_session(params.id)
+        return get_stored(params.id) if cached is None else sessions.view(cached)
 
-    def list_(_: Call, q: p.SessionList) -> t.SessionPage | Coroutine[Any, Any, t.SessionPage]:
-        if q.status is None and q.session_type is None and q.workspace_id is None and q.cursor is None:
-            return sessions.view_page(manager.first_page(q.limit))
-        return list_some(q)
+    def list_(_: Call, params: p.SessionList) -> t.SessionPage | Coroutine[Any, Any, t.SessionPage]:
+        if (
+            params.status is None
+            and params.session_type is None
+            and params.workspace_id is None
+            and params.cursor is None
+        ):
+            return sessions.view_page(manager.first_page(params.limit))
+        return list_some(params)
 
-    async def list_some(q: p.SessionList) -> t.SessionPage:
+    async def list_some(params: p.SessionList) -> t.SessionPage:
         return sessions.view_page(
             await manager.list_sessions(
-                status=q.status,
-                session_type=q.session_type,
-                workspace_id=q.workspace_id,
-                limit=q.limit,
-                cursor=q.cursor,
+                status=params.status,
+                session_type=params.session_type,
+                workspace_id=params.workspace_id,
+                limit=params.limit,
+                cursor=params.cursor,
             )
         )
 
     async def get_stored(session_id: str) -> t.Session:
         return sessions.view(await manager.get_session(session_id))
 
-    async def delete(_: Call, q: p.ById) -> r.Empty:
-        await sessions.delete(q.id)
+    async def delete(_: Call, params: p.ById) -> r.Empty:
+        await sessions.delete(params.id)
         return r.Empty()
 
-    handlers.add(m.SESSION_CREATE, viewed(lambda q: manager.create_session(q.config, q.name)))
+    handlers.add(m.SESSION_CREATE, viewed(lambda params: manager.create_session(params.config, params.name)))
     handlers.add(m.SESSION_GET, get)
-    handlers.add(m.SESSION_FIND, viewed(lambda q: manager.find_session(q.ref)))
+    handlers.add(m.SESSION_FIND, viewed(lambda params: manager.find_session(params.ref)))
     handlers.add(m.SESSION_LIST, list_)
-    handlers.add(m.SESSION_UPDATE_STATUS, viewed(lambda q: sessions.update_status(q.id, q.status)))
-    handlers.add(m.SESSION_DETACH, viewed(lambda q: sessions.detach(q.id)))
-    handlers.add(m.SESSION_TERMINATE, viewed(lambda q: sessions.terminate(q.id)))
+    handlers.add(m.SESSION_UPDATE_STATUS, viewed(lambda params: sessions.update_status(params.id, params.status)))
+    handlers.add(m.SESSION_DETACH, viewed(lambda params: sessions.detach(params.id)))
+    handlers.add(m.SESSION_TERMINATE, viewed(lambda params: sessions.terminate(params.id)))
     handlers.add(m.SESSION_DELETE, delete)
-    handlers.add(m.SESSION_RENAME, viewed(lambda q: manager.rename_session(q.id, q.name)))
-    handlers.add(m.SESSION_MOVE, viewed(lambda q: manager.move_session(q.id, q.workspace_id)))
-    handlers.add(m.SESSION_TOUCH, viewed(lambda q: manager.touch_session(q.id)))
-    handlers.add(m.SESSION_RESTORE_ARCHIVED, viewed(lambda q: manager.restore_archived_session(q.id)))
+    handlers.add(m.SESSION_RENAME, viewed(lambda params: manager.rename_session(params.id, params.name)))
+    handlers.add(m.SESSION_MOVE, viewed(lambda params: manager.move_session(params.id, params.workspace_id)))
+    handlers.add(m.SESSION_TOUCH, viewed(lambda params: manager.touch_session(params.id)))
+    handlers.add(m.SESSION_RESTORE_ARCHIVED, viewed(lambda params: manager.restore_archived_session(params.id)))
 
 
 def add_live_handlers(handlers: Handlers[Call], sessions: Sessions) -> None:
-    """Answer the methods that only sessions with a program have."""
+    """Answer the methods of live sessions."""
 
-    async def start(_: Call, q: p.SessionStart) -> t.Session:
-        return sessions.view(await sessions.start(q))
+    async def start(_: Call, params: p.SessionStart) -> t.Session:
+        return sessions.view(await sessions.start(params))
 
-    async def leave(call: Call, q: p.ByAttachment) -> r.Empty:
-        await sessions.leave(call.connection, q.attachment_id)
+    async def leave(call: Call, params: p.ByAttachment) -> r.Empty:
+        await sessions.leave(call.connection, params.attachment_id)
         return r.Empty()
 
-    def type_(call: Call, q: p.SessionInput) -> r.Empty:
-        sessions.type(call.connection, q.attachment_id, q.data)
+    def type_(call: Call, params: p.SessionInput) -> r.Empty:
+        sessions.type(call.connection, params.attachment_id, params.data)
         return r.Empty()
 
-    def resize(call: Call, q: p.SessionResize) -> r.Empty:
-        sessions.resize(call.connection, q.attachment_id, q.cols, q.rows)
+    def resize(call: Call, params: p.SessionResize) -> r.Empty:
+        sessions.resize(call.connection, params.attachment_id, params.cols, params.rows)
         return r.Empty()
 
-    async def send(_: Call, q: p.SessionSend) -> r.Empty:
-        await sessions.send(q.id, q.data)
+    async def send(_: Call, params: p.SessionSend) -> r.Empty:
+        await sessions.send(params.id, params.data)
         return r.Empty()
 
-    async def signal(_: Call, q: p.SessionSignal) -> r.Empty:
-        assert q.number is not None  # decoding has seen to it
-        await sessions.signal(q.id, q.number)
+    async def signal(_: Call, params: p.SessionSignal) -> r.Empty:
+        assert params.number is not None  # decoding has seen to it
+        await sessions.signal(params.id, params.number)
         return r.Empty()
 
     handlers.add(m.SESSION_START, start)
@@ -132,42 +137,51 @@ def add_live_handlers(handlers: Handlers[Call], sessions: Sessions) -> None:
     handlers.add(m.SESSION_INPUT, type_)
     handlers.add(m.SESSION_RESIZE, resize)
     handlers.add(m.SESSION_SEND, send)
-    handlers.add(m.SESSION_SCREEN, lambda _, q: sessions.screen(q.id, q.format, scrollback=q.scrollback))
-    handlers.add(m.SESSION_WAIT, lambda _, q: sessions.wait(q.id, q.timeout_secs))
+    handlers.add(
+        m.SESSION_SCREEN, lambda _, params: sessions.screen(params.id, params.format, scrollback=params.scrollback)
+    )
+    handlers.add(m.SESSION_WAIT, lambda _, params: sessions.wait(params.id, params.timeout_secs))
     handlers.add(m.SESSION_SIGNAL, signal)
 
 
 def add_snapshot_handlers(handlers: Handlers[Call], manager: SessionManager) -> None:
     """Answer `snapshot.*`."""
 
-    async def save(_: Call, q: p.SnapshotSave) -> t.SnapshotInfo:
-        return await manager.save_snapshot(q.session_id, q.terminal_buffer, q.scrollback, cols=q.cols, rows=q.rows)
+    async def save(_: Call, params: p.SnapshotSave) -> t.SnapshotInfo:
+        return await manager.save_snapshot(
+            params.session_id, params.terminal_buffer, params.scrollback, cols=params.cols, rows=params.rows
+        )
 
-    async def delete(_: Call, q: p.ById) -> r.Empty:
-        await manager.delete_snapshot(q.id)
+    async def delete(_: Call, params: p.ById) -> r.Empty:
+        await manager.delete_snapshot(params.id)
         return r.Empty()
 
     handlers.add(m.SNAPSHOT_SAVE, save)
-    handlers.add(m.SNAPSHOT_LATEST, lambda _, q: manager.load_latest_snapshot(q.session_id))
-    handlers.add(m.SNAPSHOT_GET, lambda _, q: manager.get_snapshot(q.id))
-    handlers.add(m.SNAPSHOT_LIST, lambda _, q: manager.list_snapshots(q.session_id, limit=q.limit, cursor=q.cursor))
+    handlers.add(m.SNAPSHOT_LATEST, lambda _, params: manager.load_latest_snapshot(params.session_id))
+    handlers.add(m.SNAPSHOT_GET, lambda _, params: manager.get_snapshot(params.id))
+    handlers.add(
+        m.SNAPSHOT_LIST,
+        lambda _, params: manager.list_snapshots(params.session_id, limit=params.limit, cursor=params.cursor),
+    )
     handlers.add(m.SNAPSHOT_DELETE, delete)
 
 
 def add_workspace_handlers(handlers: Handlers[Call], manager: SessionManager, sessions: Sessions) -> None:
     """Answer `workspace.*`."""
 
-    async def delete(_: Call, q: p.WorkspaceDelete) -> r.Empty:
-        await sessions.delete_workspace(q.id, delete_sessions=q.delete_sessions)
+    async def delete(_: Call, params: p.WorkspaceDelete) -> r.Empty:
+        await sessions.delete_workspace(params.id, delete_sessions=params.delete_sessions)
         return r.Empty()
 
-    handlers.add(m.WORKSPACE_CREATE, lambda _, q: manager.create_workspace(q.name, q.layout))
-    handlers.add(m.WORKSPACE_GET, lambda _, q: manager.get_workspace(q.id))
-    handlers.add(m.WORKSPACE_FIND, lambda _, q: manager.find_workspace(q.ref))
-    handlers.add(m.WORKSPACE_LIST, lambda _, q: manager.list_workspaces(limit=q.limit, cursor=q.cursor))
-    handlers.add(m.WORKSPACE_UPDATE_LAYOUT, lambda _, q: manager.update_workspace_layout(q.id, q.layout))
-    handlers.add(m.WORKSPACE_RENAME, lambda _, q: manager.rename_workspace(q.id, q.name))
-    handlers.add(m.WORKSPACE_SET_ACTIVE_SESSION, lambda _, q: manager.set_active_session(q.id, q.session_id))
+    handlers.add(m.WORKSPACE_CREATE, lambda _, params: manager.create_workspace(params.name, params.layout))
+    handlers.add(m.WORKSPACE_GET, lambda _, params: manager.get_workspace(params.id))
+    handlers.add(m.WORKSPACE_FIND, lambda _, params: manager.find_workspace(params.ref))
+    handlers.add(m.WORKSPACE_LIST, lambda _, params: manager.list_workspaces(limit=params.limit, cursor=params.cursor))
+    handlers.add(m.WORKSPACE_UPDATE_LAYOUT, lambda _, params: manager.update_workspace_layout(params.id, params.layout))
+    handlers.add(m.WORKSPACE_RENAME, lambda _, params: manager.rename_workspace(params.id, params.name))
+    handlers.add(
+        m.WORKSPACE_SET_ACTIVE_SESSION, lambda _, params: manager.set_active_session(params.id, params.session_id)
+    )
     handlers.add(m.WORKSPACE_DELETE, delete)
 
 
@@ -177,11 +191,11 @@ def add_maintenance_handlers(handlers: Handlers[Call], manager: SessionManager, 
     async def auto_save(_: Call, __: p.Params) -> r.AutoSaveResult:
         return r.AutoSaveResult(saved=await sessions.auto_save())
 
-    async def cleanup(_: Call, q: p.CleanupSnapshots) -> r.CleanupResult:
-        return r.CleanupResult(deleted=await manager.cleanup_old_snapshots(q.keep_last_n))
+    async def cleanup(_: Call, params: p.CleanupSnapshots) -> r.CleanupResult:
+        return r.CleanupResult(deleted=await manager.cleanup_old_snapshots(params.keep_last_n))
 
-    async def archive(_: Call, q: p.Archive) -> r.ArchiveResult:
-        return r.ArchiveResult(archived=await manager.archive_sessions(q.terminated_before))
+    async def archive(_: Call, params: p.Archive) -> r.ArchiveResult:
+        return r.ArchiveResult(archived=await manager.archive_sessions(params.terminated_before))
 
     async def vacuum(_: Call, __: p.Params) -> r.VacuumResult:
         return r.VacuumResult(bytes_freed=await manager.vacuum())
@@ -191,7 +205,7 @@ def add_maintenance_handlers(handlers: Handlers[Call], manager: SessionManager, 
     handlers.add(m.MAINTENANCE_ARCHIVE, archive)
     handlers.add(m.MAINTENANCE_VACUUM, vacuum)
     handlers.add(m.MAINTENANCE_CHECK, lambda _, __: manager.check())
-    handlers.add(m.MAINTENANCE_BACKUP, lambda _, q: manager.backup(q.path))
+    handlers.add(m.MAINTENANCE_BACKUP, lambda _, params: manager.backup(params.path))
     handlers.add(m.STATS_GET, lambda _, __: sessions.stats())
 
 

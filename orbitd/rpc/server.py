@@ -1,8 +1,8 @@
-"""Accepting connections and holding what they run.
+"""Accepts connections, and holds them and the tasks of their requests.
 
-Everything here runs on the event loop. Accepting is done by hand: asyncio's own server
-would replace a live socket, and would neither check who connects nor keep going quietly
-when file descriptors run out.
+Everything here runs on the event loop. accept(2) is called here and not by asyncio: its
+`start_unix_server` would replace a live socket, check no peer, and log a traceback a second
+while file descriptors are used up.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ from orbitd.rpc.sockets import Listener
 log = logging.getLogger("orbitd.rpc.server")
 
 ACCEPT_AT_ONCE = 16
+"""Connections accepted in one turn of the loop; the rest of the backlog wakes the loop again."""
 RESERVED_DESCRIPTORS = 128
-"""What clients leave of the process's file descriptors: ten connections to the database, backups, logs, terminals."""
+"""File descriptors that clients may not use: ten connections to the database, backups, logs, terminals."""
 RETRY_SECONDS = 0.2
 _OUT_OF_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 def affordable_connections(wanted: int) -> int:
-    """Return how many clients there may be for the store to have descriptors, too (RLIMIT_NOFILE, getrlimit(2))."""
+    """Return how many clients the limit of descriptors allows (RLIMIT_NOFILE, getrlimit(2)); at least one."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return wanted if limit == resource.RLIM_INFINITY else max(1, min(wanted, limit - RESERVED_DESCRIPTORS))
 
@@ -44,9 +45,9 @@ class Server:
     """Serves a dispatcher on listening sockets.
 
     Args:
-        dispatcher: Answers lines; it is told the call that a line makes.
-        max_connections: How many clients at once; one more is told that the daemon is busy.
-        max_message_bytes: The longest line taken.
+        dispatcher: Answers lines.
+        max_connections: The most clients at once; one more gets the error `busy`.
+        max_message_bytes: The longest line accepted.
     """
 
     def __init__(self, dispatcher: Dispatcher[Call], *, max_connections: int, max_message_bytes: int) -> None:
@@ -65,7 +66,7 @@ class Server:
         asyncio.get_running_loop().add_reader(listener.socket, self._accept, listener)
 
     def replace(self, old: Listener, new: Listener) -> None:
-        """Go on with another listener, in place of one that clients cannot find any more."""
+        """Accept from a new listener in the place of one whose path has been removed."""
         self._listeners.remove(old)
         asyncio.get_running_loop().remove_reader(old.socket)
         old.close()
@@ -88,7 +89,7 @@ class Server:
             listener.close()
         for connection in list(self._connections):
             connection.close_when_idle()
-        self._note_idle()
+        self._check_idle()
         try:
             async with asyncio.timeout(grace_secs):
                 await self._idle.wait()
@@ -100,35 +101,39 @@ class Server:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    # What connections ask of their host.
+    # Called by connections.
 
     def dispatch(self, line: bytes, call: Call) -> bytes | Coroutine[Any, Any, bytes | None] | None:
         """Answer one line, at once or by the coroutine that is returned."""
         return self._dispatcher.dispatch(line, call)
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` as a task that is held until it ends."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_ended)
+    def start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine as a task, and hold a reference to it until it is done.
 
-    def forget(self, connection: Connection) -> None:
-        """Take note that a connection has ended."""
+        The loop itself keeps only weak references (asyncio.create_task): a task without
+        another reference may be collected before it has run.
+        """
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def connection_closed(self, connection: Connection) -> None:
+        """Remove a connection that has ended."""
         self._connections.discard(connection)
         event(log, logging.DEBUG, "connection closed", connections=len(self._connections))
-        self._note_idle()
+        self._check_idle()
 
-    def _task_ended(self, task: asyncio.Task[None]) -> None:
+    def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             event(log, logging.ERROR, "answering failed", error=type(error).__name__, exc=error)
-        self._note_idle()
+        self._check_idle()
 
-    def _note_idle(self) -> None:
+    def _check_idle(self) -> None:
         if self.stopping and not self._tasks and not self._connections:
             self._idle.set()
 
-    # Accepting.
+    # Accepting
 
     def _accept(self, listener: Listener) -> None:
         for _ in range(ACCEPT_AT_ONCE):
@@ -139,10 +144,11 @@ class Server:
             except OSError as error:
                 self._pause_accepting(listener, error)
                 return
-            self._admit(accepted)
+            self._add_client(accepted)
 
     def _pause_accepting(self, listener: Listener, error: OSError) -> None:
-        """Let the backlog wait until descriptors or memory are free again."""
+        """Leave clients in the backlog until descriptors or memory are free again."""
+        # The socket stays readable, so the reader has to go meanwhile, or the loop would spin.
         if error.errno not in _OUT_OF_ROOM:
             raise error
         event(log, logging.WARNING, "cannot accept", error=os.strerror(error.errno or 0))
@@ -154,29 +160,29 @@ class Server:
         if listener in self._listeners and not self.stopping:
             asyncio.get_running_loop().add_reader(listener.socket, self._accept, listener)
 
-    def _admit(self, accepted: socket.socket) -> None:
+    def _add_client(self, accepted: socket.socket) -> None:
         accepted.setblocking(False)
         uid = peer_uid(accepted)
         if uid != os.getuid():
             event(log, logging.WARNING, "connection refused", uid=uid)
             accepted.close()
         elif len(self._connections) >= self._max_connections:
-            self._turn_away(accepted)
+            self._reject_busy(accepted)
         else:
             connection = Connection(self)
             self._connections.add(connection)
-            self.start(self._connect(connection, accepted))
+            self.start_task(self._connect(connection, accepted))
 
     async def _connect(self, connection: Connection, accepted: socket.socket) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, accepted)
         except OSError as error:
-            self.forget(connection)
+            self.connection_closed(connection)
             accepted.close()
             event(log, logging.WARNING, "connection failed", error=error.strerror)
 
-    def _turn_away(self, accepted: socket.socket) -> None:
-        """Say why, without waiting: an answer of this size fits an empty socket buffer."""
+    def _reject_busy(self, accepted: socket.socket) -> None:
+        """Send the error and close, without waiting: an answer of this size fits an empty socket buffer."""
         event(log, logging.WARNING, "too many connections", limit=self._max_connections)
         error = Busy(
             f"The daemon serves {self._max_connections} connections already",

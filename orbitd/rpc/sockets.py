@@ -1,7 +1,7 @@
-"""The listening socket: made safely, or handed in by systemd or launchd, and taken away again.
+"""The listening socket: bound in a private folder, or inherited from systemd or launchd, and removed at the end.
 
-Binding happens only under the database's lock, so that a socket file in the way is known
-to be a leftover, unless another database's daemon answers on it.
+A daemon binds only while it holds the database's lock. So a socket file that is there already
+is left over from one that was killed, unless another database's daemon answers on it.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import contextlib
 import os
 import socket
 import stat
-import sys
 from dataclasses import dataclass
 
 from orbit_os.files import PRIVATE_FILE, private_folder
+from orbit_os.sockets import SocketPathTooLong, check_socket_path
 
 BACKLOG = 1024  # a full backlog makes connect(2) fail at once for clients that do not block
-MAX_PATH_BYTES = 103 if sys.platform == "darwin" else 107  # sizeof(sun_path) - 1: unix(7)
 
 
 class SocketUnusable(Exception):
@@ -25,14 +24,14 @@ class SocketUnusable(Exception):
 
 @dataclass(frozen=True)
 class Listener:
-    """A listening socket and what is needed to take its file away; `inode` is None if it was handed in."""
+    """A listening socket, and the inode of its file; None where a supervisor made it, who owns the file too."""
 
     socket: socket.socket
     path: str
     inode: int | None
 
     def close(self) -> None:
-        """Stop listening; remove the file if we made it and nobody replaced it."""
+        """Stop listening; unlink the file if we made it and it has not been replaced."""
         self.socket.close()
         if self.inode is not None:
             with contextlib.suppress(OSError):
@@ -40,7 +39,7 @@ class Listener:
                     os.unlink(self.path)
 
     def is_reachable(self) -> bool:
-        """Tell whether clients still find us at the path."""
+        """Return whether the file at the path is still this socket's."""
         try:
             return self.inode is None or os.lstat(self.path).st_ino == self.inode
         except OSError:
@@ -55,14 +54,16 @@ def listen(path: str) -> Listener:
         UnsafeFolder: The folder cannot be trusted.
         OSError: The file system refuses.
     """
-    length = len(os.fsencode(path))
-    if length > MAX_PATH_BYTES:
-        raise SocketUnusable(f"socket path is too long ({length} bytes, at most {MAX_PATH_BYTES}): {path}")
+    try:
+        check_socket_path(path)
+    except SocketPathTooLong as error:
+        raise SocketUnusable(str(error)) from error
     private_folder(os.path.dirname(path))
-    _clear(path)
+    _remove_stale(path)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listening.bind(path)
+        # The folder is 0700 already; the mode counts where the socket is moved or its folder opened later.
         os.chmod(path, PRIVATE_FILE)
         listening.listen(BACKLOG)
         listening.setblocking(False)
@@ -72,14 +73,14 @@ def listen(path: str) -> Listener:
         raise
 
 
-def adopt(handed_in: socket.socket) -> Listener:
-    """Use a socket that a supervisor listens on for us; its file stays the supervisor's."""
-    handed_in.setblocking(False)
-    return Listener(handed_in, str(handed_in.getsockname()), None)
+def inherited_listener(inherited: socket.socket) -> Listener:
+    """Return the listener of a socket that a supervisor passed to us; its file stays the supervisor's."""
+    inherited.setblocking(False)
+    return Listener(inherited, str(inherited.getsockname()), None)
 
 
-def _clear(path: str) -> None:
-    """Remove a leftover socket; refuse to remove anything else."""
+def _remove_stale(path: str) -> None:
+    """Remove a socket file that no process listens on; refuse to remove anything else. Raises: SocketUnusable."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
@@ -87,7 +88,7 @@ def _clear(path: str) -> None:
     if not stat.S_ISSOCK(found.st_mode):
         raise SocketUnusable(f"{path} is in the way and no socket; move it, or configure another socket_path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
+        probe.settimeout(1)  # a full backlog makes connect(2) wait
         try:
             probe.connect(path)
         except ConnectionRefusedError:

@@ -1,8 +1,17 @@
-"""The durable store: SQLite, a cache of what is alive, snapshots as reverse deltas.
+"""The durable store: SQLite, with what is in use cached in memory. Outside, only SessionManager is used.
 
-Rules of this room. One thread writes (`writer`), a pool reads (`readers`), and the event
-loop touches no disk. What decides (does it exist, is the name free, may the status change)
-decides in the writer's thread, inside the transaction; the cache only answers reads. The
-cache changes on the event loop, after the commit, in commit order. Everything outside this
-package goes through `orbitd.manager.SessionManager`.
+    sessions, snapshots, workspaces, maintenance   the SessionManager's methods, one file an entity
+    validation, pages          checks of arguments; pages of lists and their cursors
+    store                      what the methods share: the writer, the readers, the cache, a pool of threads
+    writer                     the one thread that writes: group commit, a savepoint for each call
+    readers                    the pool of connections that only read
+    cache                      sessions that are not terminated, and workspaces
+    rows, codec, delta_chain   Structs as rows; screens as zstd frames; snapshots as reverse deltas
+    database, migrations       opening the file, its settings and its schema
+    errors, files, file_watch  sqlite3's exceptions as Orbit's; names of files; a database that was moved away
+    backup                     copies, restores, damaged databases
+
+A change runs in the writer's thread, where it also decides (does it exist, is the name free, may the
+status change); after the commit it is applied to the cache on the event loop, in commit order. A read
+is answered from the cache, or by a reader. The event loop itself never touches the disk.
 """

@@ -1,8 +1,8 @@
-"""Screens to zstd frames and back. Pure: bytes in, bytes out, to be called off the event loop.
+"""Screens to zstd frames and back. No I/O; slow for large screens, so called in a thread.
 
-A screen packs by itself, or against a base: then the base's bytes are the compressor's
-raw-content dictionary (RFC 8878, 5; `zstd --patch-from` does the same) and only what is
-new in the screen takes room.
+A screen is compressed by itself or against a base. The base's bytes are then the
+compressor's dictionary, and only what the base does not hold takes room, as with
+`zstd --patch-from`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import zstandard
 from msgspec import Struct
 
 MAX_SCREEN_BYTES = 64 * 1024 * 1024
-"""A screen and its base fit into one window together: 2^27 bytes, the most that decoders take unasked."""
+"""A screen and its base fit into one window of 2^_MAX_WINDOW_LOG bytes."""
 
+# 27 (128 MiB) is the largest window that zstd's decoders accept without being configured to
+# (ZSTD_WINDOWLOG_LIMIT_DEFAULT in zstd.h); 10 is the smallest that the format has (RFC 8878, 3.1.1.1.2).
 _MAX_WINDOW_LOG = 27
 _MIN_WINDOW_LOG = 10
 _MAX_TABLE_LOG = 23
@@ -25,11 +27,11 @@ _CHECKSUM_BYTES = 16
 
 
 class Damaged(Exception):
-    """The frames cannot be read."""
+    """The frames cannot be decompressed."""
 
 
 class Screen(Struct, frozen=True, kw_only=True):
-    """The bytes of a snapshot. None and empty are different things."""
+    """The bytes of a snapshot. A part that is None is absent, which is not the same as empty."""
 
     terminal_buffer: bytes
     scrollback: bytes | None = None
@@ -37,12 +39,12 @@ class Screen(Struct, frozen=True, kw_only=True):
 
     @property
     def size(self) -> int:
-        """All bytes together."""
+        """Bytes of all parts."""
         return sum(len(part) for part in _parts(self) if part is not None)
 
 
 class Packed(Struct, frozen=True, kw_only=True):
-    """A screen as zstd frames, one for each part that there is."""
+    """A screen as zstd frames, one for each part that is not absent."""
 
     terminal_buffer: bytes
     scrollback: bytes | None
@@ -50,12 +52,12 @@ class Packed(Struct, frozen=True, kw_only=True):
 
     @property
     def size(self) -> int:
-        """All bytes together."""
+        """Bytes of all frames."""
         return sum(len(part) for part in _parts(self) if part is not None)
 
 
 class Sizes(Struct, frozen=True, kw_only=True):
-    """How many bytes each part of a screen has; None where it has none."""
+    """Bytes of each part of a screen, uncompressed; None for an absent part."""
 
     terminal_buffer: int
     scrollback: int | None
@@ -63,9 +65,10 @@ class Sizes(Struct, frozen=True, kw_only=True):
 
 
 def checksum(screen: Screen) -> bytes:
-    """Return a digest of the parts and of where one ends and the next begins."""
+    """Return a BLAKE2b digest (16 bytes) of a screen."""
     digest = hashlib.blake2b(digest_size=_CHECKSUM_BYTES)
     for part in _parts(screen):
+        # The length in front: without it, bytes moved from one part to the next would not show.
         digest.update(b"-" if part is None else b"%d:" % len(part))
         digest.update(part or b"")
     return digest.digest()
@@ -73,7 +76,14 @@ def checksum(screen: Screen) -> bytes:
 
 def pack(screen: Screen, base: Screen | None) -> Packed:
     """Compress a screen, by itself or against a base."""
-    compressor = _compressor(max(len(part or b"") for part in _parts(screen)), _dictionary(base))
+    dictionary = _dictionary(base)
+    compressor = zstandard.ZstdCompressor(
+        dict_data=dictionary,
+        compression_params=_parameters(
+            size=max(len(part or b"") for part in _parts(screen)),
+            dict_size=0 if dictionary is None else len(dictionary.as_bytes()),
+        ),
+    )
     return Packed(
         terminal_buffer=compressor.compress(screen.terminal_buffer),
         scrollback=None if screen.scrollback is None else compressor.compress(screen.scrollback),
@@ -85,10 +95,9 @@ def unpack(packed: Packed, sizes: Sizes, base: Screen | None) -> Screen:
     """Decompress what `pack` made with the same base.
 
     Raises:
-        Damaged: A frame cannot be read or has another size than it should; never more memory than `sizes`.
+        Damaged: A frame cannot be decompressed, or its size is not that of `sizes`. No more memory than that is used.
     """
-    dictionary = _dictionary(base)
-    decompressor = zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=1 << _MAX_WINDOW_LOG)
+    decompressor = zstandard.ZstdDecompressor(dict_data=_dictionary(base), max_window_size=1 << _MAX_WINDOW_LOG)
     return Screen(
         terminal_buffer=_unpack_frame(decompressor, packed.terminal_buffer, sizes.terminal_buffer),
         scrollback=_unpack_part(decompressor, packed.scrollback, sizes.scrollback),
@@ -106,6 +115,8 @@ def _unpack_part(decompressor: zstandard.ZstdDecompressor, frame: bytes | None, 
 
 def _unpack_frame(decompressor: zstandard.ZstdDecompressor, frame: bytes, size: int) -> bytes:
     try:
+        # decompress() allocates the size that the frame's header has: compared first, so that a
+        # damaged header cannot ask for gigabytes.
         if zstandard.frame_content_size(frame) != size:
             raise Damaged("a frame has another size than was saved")
         return decompressor.decompress(frame)
@@ -113,34 +124,31 @@ def _unpack_frame(decompressor: zstandard.ZstdDecompressor, frame: bytes, size: 
         raise Damaged(str(error)) from error
 
 
-def _compressor(size: int, dictionary: zstandard.ZstdCompressionDict | None) -> zstandard.ZstdCompressor:
-    base = 0 if dictionary is None else len(dictionary.as_bytes())
-    level = _LEVEL_SMALL if size + base <= _SMALL or dictionary is not None else _LEVEL_LARGE
-    options = {"write_checksum": False, "write_dict_id": False}
-    if base > _SMALL:
-        # The defaults see neither all of a large base nor remember each of its places: measured on
-        # 15 MiB that cannot be compressed alone, 12 MB instead of 1.5 kB.
-        reach = _clamp((size + base).bit_length(), _MIN_WINDOW_LOG, _MAX_WINDOW_LOG)
-        table = min(reach, _MAX_TABLE_LOG)
-        parameters = zstandard.ZstdCompressionParameters.from_level(
-            level, source_size=size, dict_size=base, window_log=reach, hash_log=table, chain_log=table, **options
-        )
-    else:
-        parameters = zstandard.ZstdCompressionParameters.from_level(level, source_size=size, dict_size=base, **options)
-    return zstandard.ZstdCompressor(dict_data=dictionary, compression_params=parameters)
+def _parameters(size: int, dict_size: int) -> zstandard.ZstdCompressionParameters:
+    """Choose level, window and tables for parts of up to `size` bytes."""
+    level = _LEVEL_SMALL if size + dict_size <= _SMALL or dict_size else _LEVEL_LARGE
+    # No checksum of zstd's own: the row has one. No dictionary id: a raw-content dictionary has none.
+    options: dict[str, int] = {"write_checksum": 0, "write_dict_id": 0}
+    if dict_size > _SMALL:
+        # The dictionary stands in front of the content in the window, so both together must fit for
+        # its beginning to be in reach; and the match tables need an entry for each of its places.
+        # The defaults are sized for the content alone: measured on 15 MiB that cannot be compressed
+        # alone, 12 MB instead of 1.5 kB.
+        options["window_log"] = max(_MIN_WINDOW_LOG, min((size + dict_size).bit_length(), _MAX_WINDOW_LOG))
+        options["hash_log"] = options["chain_log"] = min(options["window_log"], _MAX_TABLE_LOG)
+    return zstandard.ZstdCompressionParameters.from_level(level, source_size=size, dict_size=dict_size, **options)
 
 
 def _dictionary(base: Screen | None) -> zstandard.ZstdCompressionDict | None:
-    """Join a base's parts; what is likeliest to be met again stands last, nearest to the screen."""
+    """Join a base's parts to a dictionary; the same bytes must be given to compress and to decompress."""
     if base is None or base.size == 0:
         return None
+    # The part that is likeliest to come again stands last, where its distance is shortest.
+    # Raw content (RFC 8878, 5): any bytes at all, even some that begin with the magic number of
+    # a trained dictionary, which zstd would otherwise parse.
     joined = b"".join((base.native_state or b"", base.scrollback or b"", base.terminal_buffer))
     return zstandard.ZstdCompressionDict(joined, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
 
 
 def _parts(of: Screen | Packed) -> tuple[bytes, bytes | None, bytes | None]:
     return of.terminal_buffer, of.scrollback, of.native_state
-
-
-def _clamp(value: int, low: int, high: int) -> int:
-    return max(low, min(high, value))

@@ -1,12 +1,14 @@
-"""Chains of snapshots as reverse deltas: what to write so that every one stays readable.
+"""Chains of snapshots as reverse deltas: what to write so that every snapshot stays readable.
 
-The newest snapshot of a session is self-contained (a keyframe); each older one is packed
-against the one next newer, up to the next keyframe. So the latest loads at once and the
-oldest goes without touching another. Everything here is a pure function of rows that were
-read: it makes a plan; `snapshots` carries the plan out if the rows are still the same.
+    newest                                                                     oldest
+    keyframe <- delta <- delta ... <- delta    keyframe <- delta <- delta ... <- delta
 
-Nothing good is ever given up: a form is only replaced by one that was unpacked again and
-compared, and bytes that cannot be verified stay as they are.
+A session's newest snapshot is self-contained (a keyframe). Each older one is compressed
+against the one next newer (a delta), up to the next keyframe. So the newest is loaded by
+itself, and nothing depends on the oldest.
+
+No I/O: the functions take rows that were read and return a plan. `snapshots` carries the
+plan out if the rows are still the same then.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ from orbitd.store.codec import Damaged, Packed, Screen, Sizes
 KEYFRAME_EVERY = 32
 
 
-class Entry(Struct, frozen=True, kw_only=True):
-    """A snapshot's row."""
+class SnapshotRow(Struct, frozen=True, kw_only=True):
+    """A row of `session_snapshots` or `archived_snapshots`."""
 
     seq: int
     id: str
@@ -42,21 +44,21 @@ class Entry(Struct, frozen=True, kw_only=True):
     packed: Packed
 
 
-class Opened(Struct, frozen=True, kw_only=True):
-    """A row and its screen; None where it cannot be unpacked at all."""
+class Unpacked(Struct, frozen=True, kw_only=True):
+    """A row and the screen that its frames gave; None if they cannot be decompressed."""
 
-    entry: Entry
+    row: SnapshotRow
     screen: Screen | None
 
-    def good(self) -> Screen | None:
-        """Return the screen if it is the one that was saved."""
-        if self.screen is not None and codec.checksum(self.screen) == self.entry.checksum:
+    def verified(self) -> Screen | None:
+        """Return the screen if its checksum is that of the screen that was saved, else None."""
+        if self.screen is not None and codec.checksum(self.screen) == self.row.checksum:
             return self.screen
         return None
 
 
 class Rewrite(Struct, frozen=True, kw_only=True):
-    """A snapshot's new form."""
+    """The new frames of a snapshot that stays."""
 
     id: str
     keyframe: bool
@@ -64,7 +66,7 @@ class Rewrite(Struct, frozen=True, kw_only=True):
 
 
 class SavePlan(Struct, frozen=True, kw_only=True):
-    """How to add a snapshot; holds while `previous_id` is the session's newest."""
+    """How to add a snapshot; valid while `previous_id` is the session's newest."""
 
     previous_id: str | None
     ordinal: int
@@ -74,31 +76,35 @@ class SavePlan(Struct, frozen=True, kw_only=True):
 
 
 class DeletePlan(Struct, frozen=True, kw_only=True):
-    """How to delete a snapshot; holds while the rows around it are `segment` (id and keyframe, newest first)."""
+    """How to delete a snapshot; valid while the rows around it are `segment` (id and keyframe, newest first)."""
 
     segment: tuple[tuple[str, bool], ...]
     rewrite: Rewrite | None
 
 
-def unroll(entries: Iterable[Entry]) -> Iterator[Opened]:
-    """Unpack rows, newest first; the first must be a keyframe, and none between may be left out.
+def unpack_chain(rows: Iterable[SnapshotRow]) -> Iterator[Unpacked]:
+    """Decompress rows.
 
-    What is not good still serves as the base of the next: the bytes that the next needs of
-    it may be whole, and its own checksum tells.
+    Args:
+        rows: Newest first, without a gap; the first one is a keyframe.
     """
+    # A screen whose checksum does not match is still the base of the next one: the bytes that
+    # the next one refers to may be intact, and its own checksum decides that.
     base: Screen | None = None
-    for entry in entries:
-        base = _open(entry, base)
-        yield Opened(entry=entry, screen=base)
+    for row in rows:
+        base = _unpack(row, base)
+        yield Unpacked(row=row, screen=base)
 
 
-def plan_save(previous: Entry | None, screen: Screen) -> SavePlan:
-    """Plan to add a screen after `previous`, the newest there is."""
+def plan_save(previous: SnapshotRow | None, screen: Screen) -> SavePlan:
+    """Plan to add a screen after `previous`, the session's newest snapshot."""
     packed = codec.pack(screen, None)
     ordinal = 1 if previous is None else previous.ordinal + 1
     rewrite = None
+    # Every 32nd stays a keyframe: that bounds how many frames are read for one old snapshot,
+    # and how many snapshots one damaged frame costs.
     if previous is not None and previous.ordinal % KEYFRAME_EVERY:
-        rewrite = _as_delta(Opened(entry=previous, screen=_open(previous, None)), screen)
+        rewrite = _as_delta(Unpacked(row=previous, screen=_unpack(previous, None)), screen)
     return SavePlan(
         previous_id=None if previous is None else previous.id,
         ordinal=ordinal,
@@ -108,58 +114,58 @@ def plan_save(previous: Entry | None, screen: Screen) -> SavePlan:
     )
 
 
-def plan_delete(entries: Sequence[Entry], snapshot_id: str) -> DeletePlan:
-    """Plan to delete one of `entries`: newest first, from a keyframe to before the next older one.
+def plan_delete(rows: Sequence[SnapshotRow], snapshot_id: str) -> DeletePlan:
+    """Plan to delete one snapshot of a segment.
 
-    Those older than it need it, directly or not. The first good one among them is packed
-    anew: against the next newer one, or self-contained where there is none or it cannot
-    be trusted. If none is good, nothing is lost by the deletion.
+    Args:
+        rows: The segment, newest first: a keyframe and every delta that depends on it.
+        snapshot_id: Of one of them.
     """
-    newer: Opened | None = None
+    place = next(index for index, row in enumerate(rows) if row.id == snapshot_id)
+    newer: Unpacked | None = None
     rewrite: Rewrite | None = None
-    for distance, opened in _after(entries, snapshot_id):
-        if distance < 0:
-            newer = opened
-        elif (screen := opened.good()) is not None:
-            base = newer.good() if newer is not None and distance == 1 else None
-            rewrite = (_as_delta(opened, base) if base is not None else None) or _as_keyframe(opened, screen)
+    for index, unpacked in enumerate(unpack_chain(rows)):
+        if index < place:
+            newer = unpacked  # at the end, the one that is next newer than the deleted one
+        elif index > place and (screen := unpacked.verified()) is not None:
+            # All the older ones depend on the deleted one. The first of them whose checksum matches
+            # is compressed again, and those behind it stay valid, as its bytes are the same. It can
+            # be a delta against `newer` only if it is the deleted one's neighbour: with a damaged
+            # row in between, `unpack_chain` would use that as the base. If none matches, nothing
+            # readable depends on the deleted one.
+            base = newer.verified() if newer is not None and index == place + 1 else None
+            rewrite = _as_delta(unpacked, base) if base is not None else None
+            if rewrite is None:
+                packed = codec.pack(screen, None)
+                rewrite = _checked(
+                    Rewrite(id=unpacked.row.id, keyframe=True, packed=packed), unpacked.row.sizes, None, screen
+                )
             break
-    segment = tuple((entry.id, entry.keyframe) for entry in entries)
+    segment = tuple((row.id, row.keyframe) for row in rows)
     return DeletePlan(segment=segment, rewrite=rewrite)
 
 
-def _after(entries: Sequence[Entry], snapshot_id: str) -> Iterator[tuple[int, Opened]]:
-    """Unpack all but one; with each, how far behind that one it stands."""
-    place = next(index for index, entry in enumerate(entries) if entry.id == snapshot_id)
-    return ((index - place, opened) for index, opened in enumerate(unroll(entries)) if index != place)
-
-
-def _open(entry: Entry, base: Screen | None) -> Screen | None:
-    if base is None and not entry.keyframe:
+def _unpack(row: SnapshotRow, base: Screen | None) -> Screen | None:
+    if base is None and not row.keyframe:
         return None
     try:
-        return codec.unpack(entry.packed, entry.sizes, None if entry.keyframe else base)
+        return codec.unpack(row.packed, row.sizes, None if row.keyframe else base)
     except Damaged:
         return None
 
 
-def _as_delta(opened: Opened, base: Screen) -> Rewrite | None:
-    """Pack against a base; None where the screen is not good, or nothing is gained."""
-    screen = opened.good()
+def _as_delta(unpacked: Unpacked, base: Screen) -> Rewrite | None:
+    """Compress a snapshot against a base; return None if it is damaged, or if a keyframe would not get smaller."""
+    screen = unpacked.verified()
     if screen is None:
-        return None
+        return None  # frames that cannot be verified are kept as they are
     packed = codec.pack(screen, base)
-    if opened.entry.keyframe and packed.size >= opened.entry.stored_bytes:
+    if unpacked.row.keyframe and packed.size >= unpacked.row.stored_bytes:
         return None
-    return _verified(Rewrite(id=opened.entry.id, keyframe=False, packed=packed), opened.entry.sizes, base, screen)
+    return _checked(Rewrite(id=unpacked.row.id, keyframe=False, packed=packed), unpacked.row.sizes, base, screen)
 
 
-def _as_keyframe(opened: Opened, screen: Screen) -> Rewrite | None:
-    packed = codec.pack(screen, None)
-    return _verified(Rewrite(id=opened.entry.id, keyframe=True, packed=packed), opened.entry.sizes, None, screen)
-
-
-def _verified(rewrite: Rewrite, sizes: Sizes, base: Screen | None, screen: Screen) -> Rewrite:
-    """Return the new form if it gives the screen back, before it replaces a form that does."""
+def _checked(rewrite: Rewrite, sizes: Sizes, base: Screen | None, screen: Screen) -> Rewrite:
+    """Return the new frames after decompressing them: they replace the only copy of a screen."""
     assert codec.unpack(rewrite.packed, sizes, base) == screen
     return rewrite

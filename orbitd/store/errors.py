@@ -1,4 +1,4 @@
-"""Where sqlite3's exceptions become Orbit's. Nothing beyond the store sees a sqlite3 error."""
+"""Where sqlite3's exceptions, and those of file operations, become Orbit's."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from orbit_protocol.errors import (
     StorageReadOnly,
 )
 
+# SQLite's codes have a primary code in the low byte, and extended ones refine it
+# (sqlite.org/rescode.html). The second table goes first, where the extended code means something else.
 _PRIMARY = 0xFF
-"""The low byte of an extended result code is the primary one (sqlite.org/rescode.html)."""
 
 _BY_PRIMARY: dict[int, type[OrbitError]] = {
     sqlite3.SQLITE_FULL: StorageFull,
@@ -41,7 +42,7 @@ _BY_EXTENDED: dict[int, type[OrbitError]] = {
     sqlite3.SQLITE_IOERR_READ: StorageCorrupt,
     sqlite3.SQLITE_IOERR_SHORT_READ: StorageCorrupt,
     sqlite3.SQLITE_IOERR_CORRUPTFS: StorageCorrupt,
-    sqlite3.SQLITE_IOERR_SHMSIZE: StorageFull,  # the shared memory cannot grow; elsewhere SQLite sees ENOSPC itself
+    sqlite3.SQLITE_IOERR_SHMSIZE: StorageFull,  # the -shm file cannot grow; elsewhere ENOSPC gives SQLITE_FULL
 }
 
 _HINTS: dict[int, str] = {
@@ -66,25 +67,22 @@ _BY_ERRNO: dict[int, type[OrbitError]] = {
 
 
 def translate(error: sqlite3.Error) -> OrbitError | sqlite3.Error:
-    """Return the Orbit error that a sqlite3 error means, or itself where it can only be a mistake of ours."""
+    """Return the Orbit error that a sqlite3 error means, or the error itself if it is a mistake of the program's."""
     code = getattr(error, "sqlite_errorcode", None)
-    if code is None:
+    if code is None:  # raised by the sqlite3 module itself, not by SQLite
         return error
     found = _BY_EXTENDED.get(code) or _BY_PRIMARY.get(code & _PRIMARY)
     if found is None:
         return error
-    if code & _PRIMARY == sqlite3.SQLITE_CANTOPEN and _out_of_descriptors():
-        return Busy("The daemon has no file descriptor left for this")
+    if code & _PRIMARY == sqlite3.SQLITE_CANTOPEN:
+        # SQLite does not pass on errno, so open(2) is tried once more: without a free descriptor
+        # (EMFILE, ENFILE) the file itself is fine, and the call can be retried.
+        try:
+            os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as failure:
+            if failure.errno in (errno.EMFILE, errno.ENFILE):
+                return Busy("The daemon has no file descriptor left for this")
     return found(f"{_MESSAGES[found]}: {error}", hint=None if found is StorageFull else _HINTS.get(code & _PRIMARY))
-
-
-def _out_of_descriptors() -> bool:
-    """Tell whether that is why a file could not be opened: SQLite does not say."""
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-    except OSError as error:
-        return error.errno in (errno.EMFILE, errno.ENFILE)
-    return False
 
 
 def translate_os(error: OSError, doing: str) -> OrbitError:
@@ -95,7 +93,7 @@ def translate_os(error: OSError, doing: str) -> OrbitError:
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Raise sqlite3's errors from the body as Orbit's."""
+    """Raise the sqlite3 errors of the body as Orbit's."""
     try:
         yield
     except sqlite3.Error as error:

@@ -1,8 +1,9 @@
 """Whether the files that SQLite has open are still those at their paths.
 
-SQLite goes on writing into files that were deleted, moved or replaced: every answer would
-promise what no later start can find. So the writer looks before and after each commit (two
-stat(2) calls beside an fsync), and nobody opens another file under the same name.
+A file that was deleted, moved or replaced stays open and writable: SQLite would go on
+acknowledging writes that no later start can find (sqlite.org/howtocorrupt.html, "Unlinking or
+renaming a database file while in use"). So the writer checks before and after each commit,
+which costs two stat(2) beside an fsync(2), and every new connection checks first.
 """
 
 from __future__ import annotations
@@ -11,48 +12,50 @@ import os
 
 from orbit_protocol.errors import StorageCorrupt, StorageReadOnly
 
-_Mark = tuple[int, int]
+_FileId = tuple[int, int]
 
 
 class FileWatch:
     """The database and its WAL as they were when they were opened; may be used from any thread.
 
     Args:
-        path: The database; it is open, and its WAL is there.
+        path: The database; it is open, and its WAL exists.
+
+    Attributes:
+        rescued: The copy of a database that lost its path, once there is one.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.rescued: str | None = None
-        self._marks = {each: _mark(each) for each in (path, path + "-wal")}
+        self._ids = {each: _file_id(each) for each in (path, path + "-wal")}
 
     @property
     def is_rescued(self) -> bool:
-        """Whether what is still open has been copied to where it can be found."""
+        """Whether what is still open has been copied, and the copy is still there."""
         return self.rescued is not None and os.path.exists(self.rescued)
 
     def check(self) -> None:
-        """Look at the paths again.
+        """Compare the files at the paths with those that were opened.
 
         Raises:
             StorageCorrupt: A file was deleted, moved or replaced.
-            StorageReadOnly: That cannot be found out.
+            StorageReadOnly: The path cannot be reached, so it is unknown.
         """
-        for path, mark in self._marks.items():
-            found = _mark(path)
-            if found != mark:
-                raise self._error(path, found)
-
-    def _error(self, path: str, found: _Mark | None) -> StorageCorrupt:
-        what = "deleted or moved away" if found is None else "replaced by another file"
-        hint = "Put the file back, and all goes on."
-        if self.is_rescued:
-            hint += f" All that was answered is in {self.rescued}: `orbitctl maintenance restore {self.rescued}`."
-        return StorageCorrupt(f"{path} was {what} while it is in use; nothing can be saved", hint=hint)
+        for path, opened in self._ids.items():
+            found = _file_id(path)
+            if found == opened:
+                continue
+            what = "deleted or moved away" if found is None else "replaced by another file"
+            hint = "Put the file back, and all goes on."
+            if self.is_rescued:
+                hint += f" All that was answered is in {self.rescued}: `orbitctl maintenance restore {self.rescued}`."
+            raise StorageCorrupt(f"{path} was {what} while it is in use; nothing can be saved", hint=hint)
 
 
-def _mark(path: str) -> _Mark | None:
-    """Return what tells a file from every other; None where there is none. Raises: StorageReadOnly."""
+def _file_id(path: str) -> _FileId | None:
+    """Return the device and inode of a file, None if there is none. Raises: StorageReadOnly."""
+    # An inode's number is not used again while the file is open, so equal numbers mean the same file.
     try:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,15 +1,17 @@
-"""Small facts about database files: how they are named, made and brought to disk."""
+"""Database files: their names, sizes, and how one is opened without a change to it."""
 
 from __future__ import annotations
 
 import os
+import sqlite3
 import urllib.parse
+from datetime import UTC, datetime
 
 APPLICATION_ID = 0x4F524254
-"""`ORBT`: what file(1) and we know an Orbit database by (sqlite.org/pragma.html#pragma_application_id)."""
+"""`ORBT`: what marks an Orbit database in its header (sqlite.org/pragma.html#pragma_application_id)."""
 
 SIDE_FILES = ("-wal", "-shm")
-"""What SQLite keeps beside a database in WAL mode (sqlite.org/wal.html)."""
+"""Suffixes of the files that SQLite keeps beside a database in WAL mode (sqlite.org/wal.html)."""
 
 
 def file_uri(path: str, mode: str) -> str:
@@ -17,9 +19,28 @@ def file_uri(path: str, mode: str) -> str:
     return f"file:{urllib.parse.quote(path)}?{mode}"
 
 
+def open_untouched(path: str, *, read_wal: bool) -> sqlite3.Connection:
+    """Open a database to read, without making or changing a file where that is possible.
+
+    Args:
+        path: The database.
+        read_wal: Whether what stands in its WAL is read too.
+    """
+    # `immutable` promises SQLite that nobody changes the file: it takes no locks and makes no
+    # shared memory, and it ignores the WAL (sqlite.org/c3ref/open.html, "immutable"). Where the
+    # WAL counts, plain read-only has to do: that makes a -shm file, but never checkpoints.
+    mode = "mode=ro" if read_wal else "mode=ro&immutable=1"
+    return sqlite3.connect(file_uri(path, mode), uri=True, isolation_level=None)
+
+
 def size(path: str) -> int:
-    """Return a file's size in bytes, 0 where there is none."""
+    """Return a file's size in bytes, 0 if there is none."""
     try:
         return os.stat(path).st_size
     except (FileNotFoundError, NotADirectoryError):
         return 0
+
+
+def file_stamp(moment: datetime) -> str:
+    """Return a time for a file name, in UTC to the second."""
+    return moment.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")

@@ -1,7 +1,7 @@
 """Pages of lists, and the cursors between them.
 
-A cursor names the last item of its page by sequence number, so what is added or deleted
-meanwhile neither repeats nor hides an item.
+A cursor is the sequence number of the last item of its page, in hexadecimal: an item that
+is added or deleted between two calls neither repeats another one nor hides it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from orbitd.store.rows import Stored
 T = TypeVar("T")
 
 MAX_PAGE_BYTES = 8 * 1024 * 1024
-"""About how much JSON a page may become; one item is returned whatever its size."""
+"""Limit of a page's JSON, by estimate; a page has at least one item whatever its size."""
 
 _CURSOR = re.compile(r"[0-9a-f]{1,15}")
 _ITEM_BYTES = 512
@@ -34,42 +34,51 @@ def page_size(limit: int | None) -> int:
     return limit
 
 
-def after(cursor: str | None, start: int = 0) -> int:
-    """Return the sequence number that a page begins behind. Raises: InvalidParams."""
+def start_of(cursor: str | None, default: int = 0) -> int:
+    """Return the sequence number that a page starts after. Raises: InvalidParams."""
     if cursor is None:
-        return start
+        return default
     if _CURSOR.fullmatch(cursor) is None:
         raise InvalidParams("`cursor` is not one that a page gave")
     return int(cursor, 16)
 
 
 def cut(items: Iterable[Stored[T]], limit: int | None, size_of: Callable[[T], int]) -> tuple[list[T], str | None]:
-    """Take a page from items in order; return it with the cursor of the next, None where it is the last."""
-    most, room = page_size(limit), MAX_PAGE_BYTES
+    """Take one page of items.
+
+    Args:
+        items: In order, from the first of the page on; only as many are consumed as are looked at.
+        limit: The most items of the page; None for the most that is allowed.
+        size_of: Estimates the bytes of an item's JSON.
+
+    Returns:
+        The page, and the cursor of the next one or None if this is the last.
+    """
+    most, bytes_left = page_size(limit), MAX_PAGE_BYTES
     page: list[T] = []
-    last = 0
+    last_seq = 0
     for stored in items:
         size = size_of(stored.item)
-        if len(page) == most or (page and size > room):
-            return page, f"{last:x}"
+        if len(page) == most or (page and size > bytes_left):
+            return page, f"{last_seq:x}"
         page.append(stored.item)
-        room -= size
-        last = stored.seq
+        bytes_left -= size
+        last_seq = stored.seq
     return page, None
 
 
 def session_bytes(session: Session) -> int:
-    """Estimate a session's JSON, in which a character may take six bytes."""
+    """Estimate the bytes of a session's JSON, in which a character may take six, as a control character does."""
     config = session.config
-    words = len(session.name or "") + len(config.command or "") + len(config.cwd or "") + len(session.title or "")
-    return _ITEM_BYTES + 6 * words + (len(msgspec.json.encode(config.env)) if config.env else 0)
+    characters = len(session.name or "") + len(config.command or "") + len(config.cwd or "") + len(session.title or "")
+    return _ITEM_BYTES + 6 * characters + (len(msgspec.json.encode(config.env)) if config.env else 0)
 
 
 def workspace_bytes(workspace: Workspace) -> int:
-    """Estimate a workspace's JSON."""
+    """Estimate the bytes of a workspace's JSON."""
     return _ITEM_BYTES + len(bytes(workspace.layout.config)) + 2 * len(workspace.name)
 
 
 def fixed_bytes(_: object) -> int:
-    """Estimate the JSON of what is always about the same."""
+    """Estimate the bytes of an item's JSON that is always about the same."""
     return _ITEM_BYTES

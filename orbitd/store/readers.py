@@ -1,7 +1,9 @@
-"""The connections that only read: opened when first needed, at most nine, kept for the next reader.
+"""The connections that only read: at most nine, opened when first needed and then reused.
 
-With the writer's one they are ten in all. Short reads go through aiosqlite; long ones
-(backup, check) get a connection of their own and a thread, and count as one of the nine.
+With the writer's one they are ten in all. Short queries go through aiosqlite, which has a
+thread for each connection. Long work (backup, check) gets a connection of its own in the
+store's thread pool, and counts as one of the nine. WAL readers block neither each other nor
+the writer (sqlite.org/wal.html#concurrency).
 """
 
 from __future__ import annotations
@@ -20,20 +22,20 @@ from orbitd.store.database import BUSY_SECONDS, READER_SETUP, open_reader
 from orbitd.store.errors import translated
 from orbitd.store.file_watch import FileWatch
 from orbitd.store.files import file_uri
+from orbitd.store.rows import Row
 
 MAX_READERS = 9
 
 T = TypeVar("T")
-Row = tuple[Any, ...]
 
 
 class Readers:
-    """The pool of reading connections.
+    """The pool of reading connections; used on one event loop.
 
     Args:
         path: The database, which exists.
-        executor: Where long reads run.
-        file_watch: Tells whether the file at the path is still that database.
+        executor: Runs long work.
+        file_watch: Checks that the file at the path is still that database.
     """
 
     def __init__(self, path: str, executor: Executor, file_watch: FileWatch) -> None:
@@ -42,13 +44,13 @@ class Readers:
         self._file_watch = file_watch
         self._slots = asyncio.Semaphore(MAX_READERS)
         self._idle: list[aiosqlite.Connection] = []
-        self._long: set[sqlite3.Connection] = set()
-        self._busy = 0
-        self._all_back = asyncio.Event()
+        self._long: set[sqlite3.Connection] = set()  # changed in the pool's threads; add and discard are atomic
+        self._busy = 0  # slots that are taken
+        self._slot_released = asyncio.Event()
         self._closed = False
 
     async def fetch_all(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[Row]:
-        """Return the rows of one query, which see one moment."""
+        """Return the rows of one query, all from one snapshot of the database."""
         async with self._connection() as connection:
             return list(await connection.execute_fetchall(sql, parameters))  # type: ignore[arg-type]  # tuples, as no row_factory is set
 
@@ -57,67 +59,78 @@ class Readers:
         rows = await self.fetch_all(sql, parameters)
         return rows[0] if rows else None
 
-    async def in_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run long work with a reading connection of its own; it runs to its end even if nobody waits."""
-        await self._enter()
+    async def run_in_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run long work with a reading connection of its own; it runs to its end even if the caller is cancelled."""
+        await self._acquire_slot()
         if len(self._idle) + self._busy > MAX_READERS:
+            # The thread opens a connection of its own, so an idle one is closed: nine stay the most.
             await self._idle.pop().close()
-        running = asyncio.get_running_loop().run_in_executor(self._executor, self._work, work)
-        running.add_done_callback(self._leave)
+
+        def run() -> T:
+            self._file_watch.check()
+            with translated(), contextlib.closing(open_reader(self._path)) as connection:
+                self._long.add(connection)
+                try:
+                    return work(connection)
+                finally:
+                    self._long.discard(connection)
+
+        # The slot is released when the thread is done. A cancelled await does not stop the thread,
+        # and without the shield it would mark the future as done while the connection is in use.
+        running = asyncio.get_running_loop().run_in_executor(self._executor, run)
+        running.add_done_callback(lambda _: self._release_slot())
         return await asyncio.shield(running)
 
     async def close(self) -> None:
-        """Wait for what is being read, then close every connection."""
+        """Wait for the queries that run, then close every connection. Long work is interrupted."""
         self._closed = True
+        # interrupt() may be called from another thread; the statement that runs fails with
+        # SQLITE_INTERRUPT, which callers get as ShuttingDown. An integrity check of a large store
+        # would outlast the grace period of a stop. Work that is between two statements runs on.
         for connection in list(self._long):
-            connection.interrupt()  # an integrity check of a large store would outlast any patience
+            connection.interrupt()
         while self._busy:
-            self._all_back.clear()
-            await self._all_back.wait()
+            self._slot_released.clear()
+            await self._slot_released.wait()
         while self._idle:
             await self._idle.pop().close()
 
-    def _work(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        self._file_watch.check()
-        with translated(), contextlib.closing(open_reader(self._path)) as connection:
-            self._long.add(connection)
-            try:
-                return work(connection)
-            finally:
-                self._long.discard(connection)
-
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[aiosqlite.Connection]:
-        await self._enter()
+        await self._acquire_slot()
         try:
             with translated():
                 connection = self._idle.pop() if self._idle else await self._open()
                 try:
                     yield connection
                 finally:
+                    # After a cancellation the query may still run in aiosqlite's thread. The
+                    # connection can be reused all the same: its thread runs one call after the other.
                     self._idle.append(connection)
         finally:
-            self._leave()
+            self._release_slot()
 
     async def _open(self) -> aiosqlite.Connection:
+        # A new connection opens by path: after the database was replaced it would read another
+        # one than the writer has open.
         self._file_watch.check()
         uri = file_uri(self._path, "mode=rw")
         connection = await aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS)
         try:
             await connection.executescript(READER_SETUP)
         except BaseException:
-            await asyncio.shield(connection.close())
+            await asyncio.shield(connection.close())  # also when cancelled: only close() ends its thread
             raise
         return connection
 
-    async def _enter(self) -> None:
+    async def _acquire_slot(self) -> None:
         await self._slots.acquire()
-        if self._closed:
+        if self._closed:  # `close` may have run while this waited for the slot
             self._slots.release()
             raise ShuttingDown("The store is closed")
         self._busy += 1
 
-    def _leave(self, _: object = None) -> None:
+    def _release_slot(self) -> None:
         self._busy -= 1
         self._slots.release()
-        self._all_back.set()
+        self._slot_released.set()

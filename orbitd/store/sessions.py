@@ -1,23 +1,39 @@
-"""Sessions in the database: what may be done to them is decided here, inside the transaction.
+"""Sessions: the SessionManager's methods for them and for their programs.
 
-Every function takes the writer's connection and runs in its thread, inside a savepoint.
+A method that changes something passes a function `work` to the writer. `work` runs in the
+writer's thread, in a savepoint, on the writer's connection, perhaps twice (`writer`); it
+reads what it decides on (does the session exist, is the name free, may the status change)
+from there and not from the cache, which may be behind by the transactions that wait.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from datetime import datetime
+import uuid
+from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
-from orbit_protocol.errors import InvalidTransition, NameTaken
-from orbit_protocol.types import Session, SessionStatus, Workspace
-from orbitd.store import lookup
+from orbit_protocol.errors import AmbiguousReference, InvalidParams, InvalidTransition, NameTaken, SessionNotFound
+from orbit_protocol.types import Session, SessionConfig, SessionPage, SessionStatus, SessionType, Workspace
+from orbitd.store import pages, validation
 from orbitd.store.cache import Change
-from orbitd.store.clock import now
-from orbitd.store.rows import SESSION_COLUMNS, WORKSPACE_COLUMNS, Stored, session_of, session_values, workspace_of
+from orbitd.store.rows import (
+    SESSION_COLUMNS,
+    WORKSPACE_COLUMNS,
+    Stored,
+    find_session,
+    find_workspace,
+    now,
+    session_from_row,
+    session_not_found,
+    session_values,
+    workspace_from_row,
+    workspace_not_found,
+)
+from orbitd.store.store import Store
 
-MOVES: frozenset[tuple[str, str]] = frozenset(
+TRANSITIONS: frozenset[tuple[str, str]] = frozenset(
     {
         ("active", "detached"),
         ("detached", "active"),
@@ -26,118 +42,319 @@ MOVES: frozenset[tuple[str, str]] = frozenset(
         ("terminated", "active"),
     }
 )
-"""The changes of status there are; every other pair is refused."""
+"""The changes of status that `session.update_status` makes; every other pair is refused."""
 
-_OF_WORKSPACE = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE workspace_id = ?"  # noqa: S608  # a constant of ours
+_IN_MEMORY = frozenset({"active", "detached"})
+_STATUSES = frozenset({"active", "detached", "terminated", "archived"})
+_MAX_CANDIDATES = 20
+
+_BY_ID = f"""
+    SELECT {SESSION_COLUMNS} FROM sessions WHERE id = :id
+    UNION ALL SELECT {SESSION_COLUMNS} FROM archived_sessions WHERE id = :id
+"""  # noqa: S608  # constants of ours
+
+_PAGE = """
+    SELECT {columns} FROM {table}
+    WHERE seq > :after AND status IN ({statuses})
+      AND (:session_type IS NULL OR session_type = :session_type)
+      AND (:workspace_id IS NULL OR workspace_id = :workspace_id)
+"""
+
+_BY_REFERENCE = [
+    f"SELECT {SESSION_COLUMNS} FROM {table} WHERE {condition} ORDER BY seq LIMIT {_MAX_CANDIDATES}"  # noqa: S608
+    for table in ("sessions", "archived_sessions")
+    for condition in ("id = :ref", "name = :ref AND status != 'terminated'", "id >= :low AND id < :high", "name = :ref")
+]
+"""Queries for a reference, tried in this order until one returns rows."""
+
+_INTERRUPTED = """
+    SELECT id FROM sessions
+    WHERE status != 'terminated'
+      AND (json_extract(program, '$.live') OR json_extract(program, '$.exit_code') IS NOT NULL)
+    ORDER BY seq
+"""
+
 _IN_FRONT = f"SELECT {WORKSPACE_COLUMNS} FROM workspaces WHERE active_session_id = ?"  # noqa: S608  # a constant of ours
 
 
-def create(connection: sqlite3.Connection, session: Session) -> Change[Session]:
-    """Record a new session. Raises: NameTaken, WorkspaceNotFound."""
-    _refuse_taken(connection, session.name, session.id)
-    if session.workspace_id is not None:
-        lookup.workspace(connection, session.workspace_id)
-    cursor = connection.execute(
-        "INSERT INTO sessions (id, name, session_type, created_at, last_active, status, config, workspace_id, program)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        session_values(session),
-    )
-    assert cursor.lastrowid is not None
-    return Change(result=session, sessions=(Stored(cursor.lastrowid, session),))
+class SessionMethods:
+    """Create, find, list, change and delete sessions, and record what their programs do."""
 
+    _store: Store
 
-def set_status(connection: sqlite3.Connection, session_id: str, status: SessionStatus) -> Change[Session]:
-    """Change a status. Raises: SessionNotFound, InvalidTransition, NameTaken."""
-    stored = lookup.session(connection, session_id)
-    before = stored.item
-    if (before.status, status) not in MOVES:
-        raise InvalidTransition(f"Session {session_id} is {before.status} and cannot become {status}")
-    if before.status == "terminated":
-        _refuse_taken(connection, before.name, session_id)
-    return _update(connection, stored, replace(before, status=status, last_active=now()))
+    async def create_session(self, config: SessionConfig, name: str | None = None) -> Session:
+        """Record a new session, which is active.
 
+        Raises:
+            NameTaken: A session that is not terminated has the name.
+            WorkspaceNotFound: `config.workspace_id` is unknown.
+            InvalidParams: Name or configuration cannot be recorded.
+        """
+        moment, config = now(), validation.config(config)
+        session = Session(
+            id=str(uuid.uuid4()),
+            name=None if name is None else validation.name(name),
+            session_type=config.session_type,
+            created_at=moment,
+            last_active=moment,
+            status="active",
+            config=config,
+            workspace_id=config.workspace_id,
+        )
 
-def rename(connection: sqlite3.Connection, session_id: str, name: str | None) -> Change[Session]:
-    """Change a name. Raises: SessionNotFound, NameTaken."""
-    stored = lookup.session(connection, session_id)
-    if stored.item.status != "terminated":
-        _refuse_taken(connection, name, session_id)
-    return _update(connection, stored, replace(stored.item, name=name))
+        def work(connection: sqlite3.Connection) -> Change[Session]:
+            _refuse_taken_name(connection, session.name, session.id)
+            if session.workspace_id is not None:
+                find_workspace(connection, session.workspace_id)
+            cursor = connection.execute(
+                "INSERT INTO sessions"
+                " (id, name, session_type, created_at, last_active, status, config, workspace_id, program)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                session_values(session),
+            )
+            assert cursor.lastrowid is not None
+            return Change(result=session, sessions=(Stored(cursor.lastrowid, session),))
 
+        return await self._store.change_session(work)
 
-def move(connection: sqlite3.Connection, session_id: str, workspace_id: str | None) -> Change[Session]:
-    """Put a session into a workspace, or in none; the one it leaves has it in front no more.
+    async def get_session(self, session_id: str) -> Session:
+        """Return a session, archived ones too. Raises: SessionNotFound."""
+        cached = self.cached_session(session_id)
+        if cached is not None:
+            return cached
+        row = await self._store.readers.fetch_one(_BY_ID, {"id": session_id})
+        if row is None:
+            raise session_not_found(session_id)
+        return session_from_row(row).item
 
-    Raises: SessionNotFound, WorkspaceNotFound.
-    """
-    stored = lookup.session(connection, session_id)
-    if workspace_id is not None:
-        lookup.workspace(connection, workspace_id)
-    left = () if workspace_id == stored.item.workspace_id else leave_front(connection, session_id)
-    change = _update(connection, stored, in_workspace(stored.item, workspace_id))
-    return replace(change, workspaces=left)
+    def cached_session(self, session_id: str) -> Session | None:
+        """Return a session that is active or detached, from memory; None for any other."""
+        return self._store.cache.sessions.get(session_id)
 
+    async def find_session(self, ref: str) -> Session:
+        """Find a session by id, by its name if it is not terminated, by a unique id prefix (4+), or by an old name.
 
-def touch(connection: sqlite3.Connection, session_id: str, moment: datetime) -> Change[Session]:
-    """Set last_active of a session that is not in memory. Raises: SessionNotFound."""
-    stored = lookup.session(connection, session_id)
-    return _update(connection, stored, replace(stored.item, last_active=moment))
+        Raises:
+            SessionNotFound: Nothing fits.
+            AmbiguousReference: More than one fits; `data.candidates` has ids.
+        """
+        cached = self._store.cache.sessions.get(ref) or self._store.cache.sessions.named(ref)
+        if cached is not None:
+            return cached
+        # A range instead of LIKE, which would not use the index on id: ids are lower-case
+        # hexadecimal and "-", and "g" sorts after all of them.
+        prefix = validation.id_prefix(ref)
+        parameters = {"ref": ref, "low": prefix, "high": prefix and prefix + "g"}
+        for query in _BY_REFERENCE:
+            rows = await self._store.readers.fetch_all(query, parameters)
+            if len(rows) == 1:
+                return self._store.cache.as_touched(session_from_row(rows[0]).item)
+            if rows:
+                candidates = [session_from_row(row).item.id for row in rows]
+                raise AmbiguousReference(f"{ref!r} fits {len(rows)} sessions or more", data={"candidates": candidates})
+        raise SessionNotFound(f"No session answers to {ref!r}")
 
+    async def list_sessions(
+        self,
+        *,
+        status: Sequence[SessionStatus] | None = None,
+        session_type: SessionType | None = None,
+        workspace_id: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> SessionPage:
+        """Return a page of sessions, oldest first; without `status`, of those that are active or detached.
 
-def delete(connection: sqlite3.Connection, session_id: str) -> Change[None]:
-    """Delete a session; its snapshots go by the foreign key. Raises: SessionNotFound."""
-    lookup.session(connection, session_id)
-    left = leave_front(connection, session_id)
-    connection.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
-    return Change(result=None, gone_sessions=(session_id,), workspaces=left)
+        Raises:
+            WorkspaceNotFound: `workspace_id` is unknown.
+            InvalidParams: The status, the cursor or the limit is not valid.
+        """
+        wanted = _IN_MEMORY if status is None else frozenset(status)
+        if not wanted <= _STATUSES:
+            raise InvalidParams(f"`status` knows {', '.join(sorted(_STATUSES))}")
+        if workspace_id is not None and self._store.cache.workspaces.get(workspace_id) is None:
+            raise workspace_not_found(workspace_id)
+        if wanted == _IN_MEMORY and session_type is None and workspace_id is None and cursor is None:
+            return self.first_page(limit)
+        start = pages.start_of(cursor)
+        found: Iterable[Stored[Session]]
+        if wanted <= _IN_MEMORY:
+            # Lazy: `pages.cut` stops at the end of the page, and does not await.
+            found = (
+                stored
+                for stored in self._store.cache.sessions.after(start)
+                if stored.item.status in wanted
+                and (session_type is None or stored.item.session_type == session_type)
+                and (workspace_id is None or stored.item.workspace_id == workspace_id)
+            )
+        else:
+            tables = ["sessions", "archived_sessions"] if "archived" in wanted else ["sessions"]
+            statuses = ", ".join(f"'{each}'" for each in sorted(wanted))  # only words of _STATUSES
+            parts = [_PAGE.format(columns=SESSION_COLUMNS, table=table, statuses=statuses) for table in tables]
+            rows = await self._store.readers.fetch_all(
+                f"{' UNION ALL '.join(parts)} ORDER BY seq LIMIT :most",
+                {
+                    "after": start,
+                    "session_type": session_type,
+                    "workspace_id": workspace_id,
+                    "most": pages.page_size(limit) + 1,  # one more shows whether there is a next page
+                },
+            )
+            stored_rows = map(session_from_row, rows)
+            found = [Stored(each.seq, self._store.cache.as_touched(each.item)) for each in stored_rows]
+        page, next_cursor = pages.cut(found, limit, pages.session_bytes)
+        return SessionPage(sessions=page, next_cursor=next_cursor)
 
+    def first_page(self, limit: int | None) -> SessionPage:
+        """Return the first page of active and detached sessions, from memory. Raises: InvalidParams.
 
-def of_workspace(connection: sqlite3.Connection, workspace_id: str) -> list[Stored[Session]]:
-    """Return the sessions that belong to a workspace."""
-    return [session_of(row) for row in connection.execute(_OF_WORKSPACE, (workspace_id,))]
+        Clients ask for it often, so the page is reused until a session changes.
+        """
+        # A copy of the list: the page itself is reused, and callers may change theirs. The sessions
+        # in it are frozen.
+        index, cached = self._store.cache.sessions, self._store.first_page
+        key = (index.changes, limit)
+        if cached is None or cached[0] != key:
+            cached = self._store.first_page = (key, *pages.cut(index.after(0), limit, pages.session_bytes))
+        return SessionPage(sessions=cached[1].copy(), next_cursor=cached[2])
+
+    async def list_active_sessions(self) -> list[Session]:
+        """Return every session that is active or detached, oldest first."""
+        return [stored.item for stored in self._store.cache.sessions.after(0)]
+
+    async def list_interrupted(self) -> list[Session]:
+        """Return the sessions, not terminated, whose program is recorded as running or with an exit code."""
+        rows = await self._store.readers.fetch_all(_INTERRUPTED)
+        # From the cache, as a session may have ended since the query read it; then it is left out.
+        found = (self._store.cache.sessions.get(session_id) for (session_id,) in rows)
+        return [session for session in found if session is not None]
+
+    async def update_session_status(self, session_id: str, status: SessionStatus) -> Session:
+        """Change a session's status. Raises: SessionNotFound, InvalidTransition, NameTaken."""
+
+        def work(connection: sqlite3.Connection) -> Change[Session]:
+            stored = find_session(connection, session_id)
+            before = stored.item
+            if (before.status, status) not in TRANSITIONS:
+                raise InvalidTransition(f"Session {session_id} is {before.status} and cannot become {status}")
+            if before.status == "terminated":  # its name was free for others meanwhile
+                _refuse_taken_name(connection, before.name, session_id)
+            return _update(connection, stored, replace(before, status=status, last_active=now()))
+
+        return await self._store.change_session(work)
+
+    async def detach_session(self, session_id: str) -> Session:
+        """Set a session's status to detached. Raises: SessionNotFound, InvalidTransition."""
+        return await self.update_session_status(session_id, "detached")
+
+    async def terminate_session(self, session_id: str) -> Session:
+        """End a session; its record and snapshots stay. Raises: SessionNotFound, InvalidTransition."""
+        return await self.update_session_status(session_id, "terminated")
+
+    async def delete_session(self, session_id: str) -> None:
+        """Delete a session and its snapshots. Raises: SessionNotFound."""
+
+        def work(connection: sqlite3.Connection) -> Change[None]:
+            find_session(connection, session_id)
+            # The foreign keys would clear active_session_id and delete the snapshots by themselves
+            # (0001_initial.sql); the cache has to be sent the workspace, so it is read and changed here.
+            workspaces = leave_front(connection, session_id)
+            connection.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
+            return Change(result=None, gone_sessions=(session_id,), workspaces=workspaces)
+
+        await self._store.write(work)
+
+    async def rename_session(self, session_id: str, name: str | None) -> Session:
+        """Give a session a name, or remove it. Raises: SessionNotFound, NameTaken, InvalidParams."""
+        checked = None if name is None else validation.name(name)
+
+        def work(connection: sqlite3.Connection) -> Change[Session]:
+            stored = find_session(connection, session_id)
+            if stored.item.status != "terminated":
+                _refuse_taken_name(connection, checked, session_id)
+            return _update(connection, stored, replace(stored.item, name=checked))
+
+        return await self._store.change_session(work)
+
+    async def move_session(self, session_id: str, workspace_id: str | None) -> Session:
+        """Move a session to a workspace, or out of one. Raises: SessionNotFound, WorkspaceNotFound."""
+
+        def work(connection: sqlite3.Connection) -> Change[Session]:
+            stored = find_session(connection, session_id)
+            if workspace_id is not None:
+                find_workspace(connection, workspace_id)
+            workspaces = () if workspace_id == stored.item.workspace_id else leave_front(connection, session_id)
+            change = _update(connection, stored, in_workspace(stored.item, workspace_id))
+            return replace(change, workspaces=workspaces)
+
+        return await self._store.change_session(work)
+
+    async def touch_session(self, session_id: str) -> Session:
+        """Set last_active to now; written at the next auto-save. Raises: SessionNotFound."""
+        moment = now()
+        touched = self._store.cache.touch(session_id, moment)
+        if touched is not None:
+            return touched
+
+        # Not in memory, so there is no auto-save that would write it later.
+        def work(connection: sqlite3.Connection) -> Change[Session]:
+            stored = find_session(connection, session_id)
+            return _update(connection, stored, replace(stored.item, last_active=moment))
+
+        return await self._store.change_session(work)
+
+    async def start_program(self, session_id: str, cols: int, rows: int) -> Session:
+        """Record that a session's program runs; its status becomes detached.
+
+        Args:
+            session_id: Of a session that is not archived.
+            cols: The terminal's width in cells.
+            rows: Its height.
+
+        Raises:
+            SessionNotFound: No session has the id.
+            NameTaken: It was terminated, and another one has its name now.
+        """
+
+        def work(connection: sqlite3.Connection) -> Change[Session]:
+            stored = find_session(connection, session_id)
+            if stored.item.status == "terminated":
+                _refuse_taken_name(connection, stored.item.name, session_id)
+            started = replace(stored.item, status="detached", live=True, cols=cols, rows=rows, last_active=now())
+            return _update(connection, stored, replace(started, exit_code=None, exit_signal=None))
+
+        return await self._store.change_session(work)
+
+    async def end_program(
+        self, session_id: str, status: SessionStatus, exit_code: int | None = None, exit_signal: int | None = None
+    ) -> Session:
+        """Record that a session's program has ended.
+
+        Args:
+            session_id: Of a session that is not archived.
+            status: The session's status from now on.
+            exit_code: The program's exit code, or
+            exit_signal: the signal that ended it; neither if that is unknown.
+
+        Raises:
+            SessionNotFound: No session has the id.
+        """
+
+        def work(connection: sqlite3.Connection) -> Change[Session]:
+            stored = find_session(connection, session_id)
+            ended = replace(stored.item, status=status, live=False, exit_code=exit_code, exit_signal=exit_signal)
+            return _update(connection, stored, replace(ended, last_active=now()))
+
+        return await self._store.change_session(work)
 
 
 def in_workspace(session: Session, workspace_id: str | None) -> Session:
-    """Return the session as one of this workspace, or of none; its config says the same."""
+    """Return the session as a member of this workspace, or of none; its config has the same id."""
     return replace(session, workspace_id=workspace_id, config=replace(session.config, workspace_id=workspace_id))
 
 
-def start_program(connection: sqlite3.Connection, session_id: str, cols: int, rows: int) -> Change[Session]:
-    """Note that a session's program runs, with nobody at it. Raises: SessionNotFound, NameTaken."""
-    stored = lookup.session(connection, session_id)
-    if stored.item.status == "terminated":
-        _refuse_taken(connection, stored.item.name, session_id)
-    started = replace(stored.item, status="detached", live=True, cols=cols, rows=rows, last_active=now())
-    return _update(connection, stored, replace(started, exit_code=None, exit_signal=None))
-
-
-def end_program(
-    connection: sqlite3.Connection,
-    session_id: str,
-    *,
-    status: SessionStatus,
-    exit_code: int | None,
-    exit_signal: int | None,
-) -> Change[Session]:
-    """Note that a session's program runs no more, and how it ended. Raises: SessionNotFound."""
-    stored = lookup.session(connection, session_id)
-    ended = replace(stored.item, status=status, live=False, exit_code=exit_code, exit_signal=exit_signal)
-    return _update(connection, stored, replace(ended, last_active=now()))
-
-
-def mark_saved(
-    connection: sqlite3.Connection, session_id: str, moment: datetime, **seen: int | str | None
-) -> Stored[Session]:
-    """Note that a session's screen was saved, and the size, title and folder that it had. Raises: SessionNotFound."""
-    stored = lookup.session(connection, session_id)
-    known = {field: value for field, value in seen.items() if value is not None}
-    session = replace(stored.item, last_active=moment, last_saved_at=moment, **known)
-    update_row(connection, session)
-    return Stored(stored.seq, session)
-
-
 def update_row(connection: sqlite3.Connection, session: Session) -> None:
-    """Write all of a session that can change."""
+    """Write all columns of a session that can change."""
     _, name, _, _, last_active, status, config, workspace_id, program = session_values(session)
     connection.execute(
         "UPDATE sessions SET name = ?, last_active = ?, status = ?, config = ?, workspace_id = ?, program = ?"
@@ -147,8 +364,8 @@ def update_row(connection: sqlite3.Connection, session: Session) -> None:
 
 
 def leave_front(connection: sqlite3.Connection, session_id: str) -> tuple[Stored[Workspace], ...]:
-    """Take a session from the front of its workspace; return what changed."""
-    found = [workspace_of(row) for row in connection.execute(_IN_FRONT, (session_id,))]
+    """Clear the active session of the workspace where it is this one; return the workspaces that changed."""
+    found = [workspace_from_row(row) for row in connection.execute(_IN_FRONT, (session_id,))]
     if found:
         connection.execute("UPDATE workspaces SET active_session_id = NULL WHERE active_session_id = ?", (session_id,))
     return tuple(Stored(each.seq, replace(each.item, active_session_id=None)) for each in found)
@@ -159,7 +376,7 @@ def _update(connection: sqlite3.Connection, stored: Stored[Session], session: Se
     return Change(result=session, sessions=(Stored(stored.seq, session),))
 
 
-def _refuse_taken(connection: sqlite3.Connection, name: str | None, session_id: str) -> None:
+def _refuse_taken_name(connection: sqlite3.Connection, name: str | None, session_id: str) -> None:
     if name is None:
         return
     row = connection.execute(

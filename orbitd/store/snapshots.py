@@ -1,57 +1,88 @@
-"""Snapshots in the database: reading rows of a chain, and carrying out the plans of `chain`.
+"""Snapshots: the SessionManager's methods for them.
 
-What changes rows takes the writer's connection and runs inside a savepoint; if the rows
-are no longer those that a plan was made for, it raises `Stale` and the plan is made anew.
+A save or a deletion reads the rows that it depends on (`readers`), compresses in the pool of
+threads (`delta_chain`, `codec`), and has the result written in one transaction (`writer`)
+that first compares the rows with what was read. If they have changed, it raises `StalePlan`
+and all three steps are done again.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import uuid
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from orbit_protocol.errors import SnapshotNotFound
-from orbit_protocol.types import SnapshotFormat, SnapshotInfo
-from orbitd.store import sessions
+from orbit_protocol.errors import Busy, InvalidParams, SnapshotCorrupt, SnapshotNotFound
+from orbit_protocol.types import Snapshot, SnapshotFormat, SnapshotInfo, SnapshotPage
+from orbitd.store import pages, sessions
 from orbitd.store.cache import Change
-from orbitd.store.clock import from_text, now, to_text
-from orbitd.store.codec import Packed, Screen, Sizes
-from orbitd.store.delta_chain import DeletePlan, Entry, Rewrite, SavePlan, unroll
+from orbitd.store.codec import MAX_SCREEN_BYTES, Packed, Screen, Sizes
+from orbitd.store.delta_chain import (
+    DeletePlan,
+    Rewrite,
+    SavePlan,
+    SnapshotRow,
+    Unpacked,
+    plan_delete,
+    plan_save,
+    unpack_chain,
+)
+from orbitd.store.rows import (
+    Row,
+    Stored,
+    find_session,
+    now,
+    session_is_archived,
+    session_not_found,
+    time_from_text,
+    time_to_text,
+)
+from orbitd.store.store import Store
 
-Row = tuple[Any, ...]
+R = TypeVar("R")
 
-INFO_COLUMNS = "seq, id, session_id, snapshot_at, format, cols, rows, buffer_bytes, scrollback_bytes, stored_bytes"
-ENTRY_COLUMNS = (
+_MAX_TRIES = 16
+"""`chain_lock` keeps callers apart; only calls that were cancelled while they wrote can make a plan stale."""
+
+_END = (1 << 60) - 1
+"""Larger than every sequence number: where a list that runs backwards starts."""
+
+SNAPSHOT_COLUMNS = (
     "seq, id, session_id, snapshot_at, format, cols, rows, cwd, ordinal, keyframe,"
     " buffer_bytes, scrollback_bytes, native_bytes, stored_bytes, checksum, terminal_buffer, scrollback, native_state"
 )
 
-NEWEST = f"SELECT {ENTRY_COLUMNS} FROM session_snapshots WHERE session_id = ? ORDER BY seq DESC LIMIT 1"  # noqa: S608  # ours
-_UP = """
-    (SELECT min(upper.seq) FROM session_snapshots AS upper
-     WHERE upper.session_id = target.session_id AND upper.seq >= target.seq AND upper.keyframe = 1)
+_NEWEST = f"SELECT {SNAPSHOT_COLUMNS} FROM session_snapshots WHERE session_id = ? ORDER BY seq DESC LIMIT 1"  # noqa: S608  # ours
+_PAGE = """
+    SELECT seq, id, session_id, snapshot_at, format, cols, rows, buffer_bytes, scrollback_bytes, stored_bytes
+    FROM session_snapshots WHERE session_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?
 """
-_DOWN = """
-    coalesce((SELECT max(lower.seq) FROM session_snapshots AS lower
-              WHERE lower.session_id = target.session_id AND lower.seq < target.seq AND lower.keyframe = 1), 0)
-"""
-_AROUND = f"""
+_IS_ARCHIVED = "SELECT 0 FROM sessions WHERE id = :id UNION ALL SELECT 1 FROM archived_sessions WHERE id = :id"
+
+# The queries around one snapshot (`target`). Its keyframe is the nearest one that is not older:
+# itself, or newer. Its segment goes from there to before the next older keyframe.
+_FROM_KEYFRAME = """
     FROM session_snapshots AS target JOIN session_snapshots AS near ON near.session_id = target.session_id
-    WHERE target.id = :id AND near.seq <= {_UP}
+    WHERE target.id = :id AND near.seq <= (
+        SELECT min(upper.seq) FROM session_snapshots AS upper
+        WHERE upper.session_id = target.session_id AND upper.seq >= target.seq AND upper.keyframe = 1
+    )
 """
-_NEAR = ", ".join(f"near.{column.strip()}" for column in ENTRY_COLUMNS.split(","))
-_SEGMENT = f"{_AROUND} AND near.seq > {_DOWN} ORDER BY near.seq DESC"
-
-DOWN_TO = f"SELECT {_NEAR} {_AROUND} AND near.seq >= target.seq ORDER BY near.seq DESC"
-"""From the keyframe that a snapshot depends on to itself, newest first."""
-
-SEGMENT = f"SELECT {_NEAR} {_SEGMENT}"
-"""From the keyframe that a snapshot depends on to the last that depends on the same one, newest first."""
-
-DOWN_FROM = f"SELECT {_NEAR} {_AROUND} ORDER BY near.seq DESC"
-"""From the keyframe that a snapshot depends on to the session's oldest, newest first."""
+_SEGMENT = f"""
+    {_FROM_KEYFRAME} AND near.seq > coalesce((
+        SELECT max(lower.seq) FROM session_snapshots AS lower
+        WHERE lower.session_id = target.session_id AND lower.seq < target.seq AND lower.keyframe = 1
+    ), 0)
+    ORDER BY near.seq DESC
+"""  # noqa: S608  # constants of ours
+_NEAR_COLUMNS = ", ".join(f"near.{column.strip()}" for column in SNAPSHOT_COLUMNS.split(","))
+_SELECT_SEGMENT = f"SELECT {_NEAR_COLUMNS} {_SEGMENT}"
+_FROM_KEYFRAME_TO_TARGET = f"SELECT {_NEAR_COLUMNS} {_FROM_KEYFRAME} AND near.seq >= target.seq ORDER BY near.seq DESC"
+_FROM_KEYFRAME_TO_OLDEST = f"SELECT {_NEAR_COLUMNS} {_FROM_KEYFRAME} ORDER BY near.seq DESC"
 
 _INSERT = """
     INSERT INTO session_snapshots (id, session_id, snapshot_at, format, cols, rows, cwd, ordinal, keyframe,
@@ -64,19 +95,27 @@ _KEPT_COLUMNS = (
     "seq, id, session_id, snapshot_at, format, cols, rows, cwd, ordinal,"
     " buffer_bytes, scrollback_bytes, native_bytes, raw_bytes, checksum"
 )
-_KEPT = f"SELECT {_KEPT_COLUMNS} FROM session_snapshots WHERE id = ?"  # noqa: S608  # constants of ours
+_SELECT_KEPT = f"SELECT {_KEPT_COLUMNS} FROM session_snapshots WHERE id = ?"  # noqa: S608  # constants of ours
 _REINSERT = f"""
     INSERT INTO session_snapshots ({_KEPT_COLUMNS}, keyframe, stored_bytes, terminal_buffer, scrollback, native_state)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """  # noqa: S608  # constants of ours
 
 
-class Stale(Exception):
+class StalePlan(Exception):
     """The rows that a plan was made for have changed."""
 
 
+class SavedScreen(Struct, frozen=True, kw_only=True):
+    """A snapshot with what is not sent to clients: the emulator's own state, and the program's folder."""
+
+    snapshot: Snapshot
+    native_state: bytes | None
+    cwd: str | None
+
+
 class NewSnapshot(Struct, frozen=True, kw_only=True):
-    """What is to be saved."""
+    """The arguments of `save_snapshot`."""
 
     session_id: str
     screen: Screen
@@ -87,62 +126,249 @@ class NewSnapshot(Struct, frozen=True, kw_only=True):
     cwd: str | None
 
 
-def save(connection: sqlite3.Connection, new: NewSnapshot, plan: SavePlan) -> Change[SnapshotInfo]:
-    """Add a snapshot and rewrite the one before it. Raises: SessionNotFound, Stale."""
-    moment = now()
-    session = sessions.mark_saved(
-        connection, new.session_id, moment, cols=new.cols, rows=new.rows, title=new.title, cwd=new.cwd
-    )
-    newest = connection.execute(
-        "SELECT id FROM session_snapshots WHERE session_id = ? ORDER BY seq DESC LIMIT 1", (new.session_id,)
-    ).fetchone()
-    if (newest and newest[0]) != plan.previous_id:
-        raise Stale
-    info = SnapshotInfo(
-        id=str(uuid.uuid4()),
-        session_id=new.session_id,
-        snapshot_at=moment,
-        format=new.format,
-        cols=new.cols,
-        rows=new.rows,
-        buffer_bytes=len(new.screen.terminal_buffer),
-        scrollback_bytes=len(new.screen.scrollback or b""),
-        stored_bytes=plan.packed.size,
-    )
-    if plan.rewrite is not None:
-        _rewrite(connection, plan.rewrite)
-    connection.execute(_INSERT, _values(info, new, plan))
-    return Change(result=info, sessions=(session,))
+class SnapshotMethods:
+    """Save, load, list and delete snapshots."""
+
+    _store: Store
+
+    async def save_snapshot(
+        self,
+        session_id: str,
+        terminal_buffer: bytes,
+        scrollback: bytes | None = None,
+        *,
+        cols: int | None = None,
+        rows: int | None = None,
+        format: SnapshotFormat = "opaque",  # noqa: A002  # the field's own name
+        native_state: bytes | None = None,
+        title: str | None = None,
+        cwd: str | None = None,
+    ) -> SnapshotInfo:
+        """Save a session's screen.
+
+        Args:
+            session_id: Of a session that is not archived.
+            terminal_buffer: Bytes that the store does not look into.
+            scrollback: Likewise.
+            cols: The screen's width in cells.
+            rows: Its height.
+            format: `vt` for what orbitd made itself.
+            native_state: The emulator's own state.
+            title: The terminal's title.
+            cwd: The program's folder.
+
+        Raises:
+            SessionNotFound: No session has the id.
+            InvalidParams: It is larger than can be saved.
+        """
+        screen = Screen(terminal_buffer=terminal_buffer, scrollback=scrollback, native_state=native_state)
+        if screen.size > MAX_SCREEN_BYTES:
+            raise InvalidParams(f"The snapshot has {screen.size} bytes; at most {MAX_SCREEN_BYTES} can be saved")
+        new = NewSnapshot(
+            session_id=session_id, screen=screen, format=format, cols=cols, rows=rows, title=title, cwd=cwd
+        )
+        # Without the lock, two saves at once would both plan to rewrite the same snapshot, and one of
+        # them would have compressed in vain. Saves of different sessions run side by side.
+        async with self._store.chain_lock(session_id):
+            return await _retry_while_stale(lambda: self._try_save(new))
+
+    async def load_latest_snapshot(self, session_id: str) -> Snapshot | None:
+        """Return a session's newest snapshot, or None. Raises: SessionNotFound, SnapshotCorrupt."""
+        saved = await self.load_latest_screen(session_id)
+        return None if saved is None else saved.snapshot
+
+    async def load_latest_screen(self, session_id: str) -> SavedScreen | None:
+        """Return a session's newest snapshot with its native state. Raises: SessionNotFound, SnapshotCorrupt."""
+        rows = await self._store.readers.fetch_all(_NEWEST, (session_id,))
+        if not rows:
+            await self._require_session(session_id)
+            return None
+        return await self._load_last(rows)
+
+    async def get_snapshot(self, snapshot_id: str) -> Snapshot:
+        """Return one snapshot. Raises: SnapshotNotFound, SnapshotCorrupt."""
+        return (await self.get_screen(snapshot_id)).snapshot
+
+    async def get_screen(self, snapshot_id: str) -> SavedScreen:
+        """Return one snapshot with its native state. Raises: SnapshotNotFound, SnapshotCorrupt."""
+        rows = await self._store.readers.fetch_all(_FROM_KEYFRAME_TO_TARGET, {"id": snapshot_id})
+        if not rows:
+            raise _snapshot_not_found(snapshot_id)
+        return await self._load_last(rows)
+
+    async def list_snapshots(
+        self, session_id: str, *, limit: int | None = None, cursor: str | None = None
+    ) -> SnapshotPage:
+        """Return a page of a session's snapshots, newest first. Raises: SessionNotFound, InvalidParams."""
+        start, most = pages.start_of(cursor, _END), pages.page_size(limit)
+        rows = await self._store.readers.fetch_all(_PAGE, (session_id, start, most + 1))
+        if not rows:
+            await self._require_session(session_id)
+        found = [
+            Stored(
+                row[0],
+                SnapshotInfo(
+                    id=row[1],
+                    session_id=row[2],
+                    snapshot_at=time_from_text(row[3]),
+                    format=row[4],
+                    cols=row[5],
+                    rows=row[6],
+                    buffer_bytes=row[7],
+                    scrollback_bytes=row[8] or 0,
+                    stored_bytes=row[9],
+                ),
+            )
+            for row in rows
+        ]
+        page, next_cursor = pages.cut(found, limit, pages.fixed_bytes)
+        return SnapshotPage(snapshots=page, next_cursor=next_cursor)
+
+    async def delete_snapshot(self, snapshot_id: str) -> None:
+        """Delete one snapshot; every other one stays readable. Raises: SnapshotNotFound."""
+        # A snapshot never changes its session, so what was read before the lock still holds under it.
+        row = await self._store.readers.fetch_one(
+            "SELECT session_id FROM session_snapshots WHERE id = ?", (snapshot_id,)
+        )
+        if row is None:
+            raise _snapshot_not_found(snapshot_id)
+        async with self._store.chain_lock(row[0]):
+            await _retry_while_stale(lambda: self._try_delete(snapshot_id))
+
+    async def _try_save(self, new: NewSnapshot) -> SnapshotInfo:
+        """Add a snapshot, and rewrite the one before it as a delta. Raises: SessionNotFound, StalePlan."""
+        rows = await self._store.readers.fetch_all(_NEWEST, (new.session_id,))
+        if not rows:
+            await self._require_session(new.session_id)
+
+        def make_plan() -> SavePlan:  # in the pool
+            return plan_save(snapshot_from_row(rows[0]) if rows else None, new.screen)
+
+        plan = await self._store.in_pool(make_plan)
+
+        def work(connection: sqlite3.Connection) -> Change[SnapshotInfo]:  # in the writer's thread
+            moment = now()
+            stored = find_session(connection, new.session_id)
+            seen = {"cols": new.cols, "rows": new.rows, "title": new.title, "cwd": new.cwd}
+            given = {field: value for field, value in seen.items() if value is not None}
+            session = replace(stored.item, last_active=moment, last_saved_at=moment, **given)
+            sessions.update_row(connection, session)
+            newest = connection.execute(
+                "SELECT id FROM session_snapshots WHERE session_id = ? ORDER BY seq DESC LIMIT 1", (new.session_id,)
+            ).fetchone()
+            if (newest and newest[0]) != plan.previous_id:
+                raise StalePlan  # the savepoint takes back what was written above
+            info = SnapshotInfo(
+                id=str(uuid.uuid4()),
+                session_id=new.session_id,
+                snapshot_at=moment,
+                format=new.format,
+                cols=new.cols,
+                rows=new.rows,
+                buffer_bytes=len(new.screen.terminal_buffer),
+                scrollback_bytes=len(new.screen.scrollback or b""),
+                stored_bytes=plan.packed.size,
+            )
+            if plan.rewrite is not None:
+                _rewrite(connection, plan.rewrite)
+            screen, packed = new.screen, plan.packed
+            connection.execute(
+                _INSERT,
+                (
+                    *(info.id, info.session_id, time_to_text(moment), info.format, info.cols, info.rows, new.cwd),
+                    plan.ordinal,
+                    len(screen.terminal_buffer),
+                    None if screen.scrollback is None else len(screen.scrollback),
+                    None if screen.native_state is None else len(screen.native_state),
+                    *(screen.size, packed.size, plan.checksum),
+                    *(packed.terminal_buffer, packed.scrollback, packed.native_state),
+                ),
+            )
+            return Change(result=info, sessions=(Stored(stored.seq, session),))
+
+        return await self._store.write(work)
+
+    async def _try_delete(self, snapshot_id: str) -> None:
+        """Delete a snapshot, and rewrite the one that depended on it. Raises: SnapshotNotFound, StalePlan."""
+        rows = await self._store.readers.fetch_all(_SELECT_SEGMENT, {"id": snapshot_id})
+        if not rows:
+            raise _snapshot_not_found(snapshot_id)
+
+        def make_plan() -> DeletePlan:  # in the pool
+            return plan_delete([snapshot_from_row(row) for row in rows], snapshot_id)
+
+        plan = await self._store.in_pool(make_plan)
+
+        # The whole segment is compared, with its keyframe flags: if a newer one was deleted or became
+        # a delta meanwhile, the new frames would be compressed against a base that no longer applies.
+        def work(connection: sqlite3.Connection) -> Change[None]:  # in the writer's thread
+            segment = connection.execute(f"SELECT near.id, near.keyframe {_SEGMENT}", {"id": snapshot_id})
+            if tuple((row[0], bool(row[1])) for row in segment) != plan.segment:
+                raise StalePlan
+            connection.execute("DELETE FROM session_snapshots WHERE id = ?", (snapshot_id,))
+            if plan.rewrite is not None:
+                _rewrite(connection, plan.rewrite)
+            return Change(result=None)
+
+        await self._store.write(work)
+
+    async def _load_last(self, rows: list[Row]) -> SavedScreen:
+        """Decompress the last of some rows of SNAPSHOT_COLUMNS, newest first, which begin with a keyframe."""
+
+        def unpack_last() -> Unpacked:  # in the pool
+            *_, last = unpack_chain(map(snapshot_from_row, rows))
+            return last
+
+        unpacked = await self._store.in_pool(unpack_last)
+        row, screen = unpacked.row, unpacked.verified()
+        if screen is None:
+
+            def newest_good(connection: sqlite3.Connection) -> str | None:  # in a reader's thread; slow
+                passed = False
+                chain = map(snapshot_from_row, connection.execute(_FROM_KEYFRAME_TO_OLDEST, {"id": row.id}))
+                for each in unpack_chain(chain):
+                    if passed and each.verified() is not None:
+                        return each.row.id
+                    passed = passed or each.row.id == row.id
+                return None
+
+            good = await self._store.readers.run_in_thread(newest_good)
+            raise SnapshotCorrupt(
+                f"Snapshot {row.id} of session {row.session_id} is damaged", data={"good_snapshot_id": good}
+            )
+        snapshot = Snapshot(
+            id=row.id,
+            session_id=row.session_id,
+            snapshot_at=row.snapshot_at,
+            format=row.format,
+            cols=row.cols,
+            rows=row.rows,
+            buffer_bytes=len(screen.terminal_buffer),
+            scrollback_bytes=len(screen.scrollback or b""),
+            stored_bytes=row.stored_bytes,
+            terminal_buffer=screen.terminal_buffer,
+            scrollback=screen.scrollback,
+        )
+        return SavedScreen(snapshot=snapshot, native_state=screen.native_state, cwd=row.cwd)
+
+    async def _require_session(self, session_id: str) -> None:
+        """Raise SessionNotFound unless the session exists and is not archived."""
+        if self._store.cache.sessions.get(session_id) is not None:
+            return
+        row = await self._store.readers.fetch_one(_IS_ARCHIVED, {"id": session_id})
+        if row is None:
+            raise session_not_found(session_id)
+        if row[0]:
+            raise session_is_archived(session_id)
 
 
-def delete(connection: sqlite3.Connection, snapshot_id: str, plan: DeletePlan) -> Change[None]:
-    """Delete a snapshot and rewrite the one that needed it. Raises: Stale."""
-    rows = connection.execute(f"SELECT near.id, near.keyframe {_SEGMENT}", {"id": snapshot_id})
-    if tuple((row[0], bool(row[1])) for row in rows) != plan.segment:
-        raise Stale
-    connection.execute("DELETE FROM session_snapshots WHERE id = ?", (snapshot_id,))
-    if plan.rewrite is not None:
-        _rewrite(connection, plan.rewrite)
-    return Change(result=None)
-
-
-def newest_good_before(connection: sqlite3.Connection, snapshot_id: str) -> str | None:
-    """Return the newest snapshot of the same session that is older than this one and whole; takes long."""
-    seen = False
-    for opened in unroll(map(entry_of, connection.execute(DOWN_FROM, {"id": snapshot_id}))):
-        if seen and opened.good() is not None:
-            return opened.entry.id
-        seen = seen or opened.entry.id == snapshot_id
-    return None
-
-
-def entry_of(row: Row) -> Entry:
-    """Read a row of ENTRY_COLUMNS."""
-    return Entry(
+def snapshot_from_row(row: Row) -> SnapshotRow:
+    """Decode a row of SNAPSHOT_COLUMNS."""
+    return SnapshotRow(
         seq=row[0],
         id=row[1],
         session_id=row[2],
-        snapshot_at=from_text(row[3]),
+        snapshot_at=time_from_text(row[3]),
         format=row[4],
         cols=row[5],
         rows=row[6],
@@ -156,50 +382,28 @@ def entry_of(row: Row) -> Entry:
     )
 
 
-def info_of(row: Row) -> SnapshotInfo:
-    """Read a row of INFO_COLUMNS."""
-    return SnapshotInfo(
-        id=row[1],
-        session_id=row[2],
-        snapshot_at=from_text(row[3]),
-        format=row[4],
-        cols=row[5],
-        rows=row[6],
-        buffer_bytes=row[7],
-        scrollback_bytes=row[8] or 0,
-        stored_bytes=row[9],
-    )
-
-
-def no_snapshot(snapshot_id: str) -> SnapshotNotFound:
-    """Return the error for an id that no snapshot has."""
-    return SnapshotNotFound(f"No snapshot has the id {snapshot_id}")
-
-
-def _values(info: SnapshotInfo, new: NewSnapshot, plan: SavePlan) -> Row:
-    screen, packed = new.screen, plan.packed
-    return (
-        *(info.id, info.session_id, to_text(info.snapshot_at), info.format, info.cols, info.rows, new.cwd),
-        plan.ordinal,
-        len(screen.terminal_buffer),
-        None if screen.scrollback is None else len(screen.scrollback),
-        None if screen.native_state is None else len(screen.native_state),
-        *(screen.size, packed.size, plan.checksum),
-        *(packed.terminal_buffer, packed.scrollback, packed.native_state),
-    )
+async def _retry_while_stale(attempt: Callable[[], Awaitable[R]]) -> R:
+    for _ in range(_MAX_TRIES):
+        try:
+            return await attempt()
+        except StalePlan:
+            continue
+    raise Busy("The session's snapshots keep changing")
 
 
 def _rewrite(connection: sqlite3.Connection, new: Rewrite) -> None:
-    """Give a snapshot its new form.
-
-    Deleted and inserted, not updated: SQLite joins pages that a deletion leaves nearly empty,
-    but not those that an update does, and every delta would keep the page of the frame
-    that it replaces (measured on a thousand snapshots: 3.6 MB, and 1.3 MB so).
-    """
-    kept = connection.execute(_KEPT, (new.id,)).fetchone()
+    """Replace the frames of a snapshot; its sequence number and all else stay."""
+    # DELETE and INSERT instead of UPDATE: SQLite merges pages that a deletion leaves nearly empty,
+    # but not those that an update does, and every delta would keep the page of the keyframe that
+    # it replaces (measured on a thousand snapshots: 1.3 MB, and 3.6 MB with UPDATE).
+    kept = connection.execute(_SELECT_KEPT, (new.id,)).fetchone()
     connection.execute("DELETE FROM session_snapshots WHERE id = ?", (new.id,))
     packed = new.packed
     connection.execute(
         _REINSERT,
         (*kept, new.keyframe, packed.size, packed.terminal_buffer, packed.scrollback, packed.native_state),
     )
+
+
+def _snapshot_not_found(snapshot_id: str) -> SnapshotNotFound:
+    return SnapshotNotFound(f"No snapshot has the id {snapshot_id}")

@@ -1,6 +1,6 @@
-"""What the parts of the SessionManager share: the writer, the readers, the cache, a pool of threads.
+"""An open store: the writer, the readers, the cache and a pool of threads, shared by the SessionManager's methods.
 
-Everything here is used on the event loop that opened it.
+Used on the event loop that opened it.
 """
 
 from __future__ import annotations
@@ -18,19 +18,18 @@ from typing import TypeVar
 from orbit_protocol.types import Session
 from orbitd.store.backup import recovery
 from orbitd.store.cache import Cache, Change
-from orbitd.store.clock import from_text
 from orbitd.store.database import open_writer
 from orbitd.store.errors import translated
 from orbitd.store.file_watch import FileWatch
 from orbitd.store.readers import Readers
-from orbitd.store.rows import SESSION_COLUMNS, WORKSPACE_COLUMNS
+from orbitd.store.rows import SESSION_COLUMNS, WORKSPACE_COLUMNS, time_from_text
 from orbitd.store.writer import MAX_GROUP, MAX_WAITING, Writer
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _THREADS = min(4, os.cpu_count() or 1)
-_LIVE = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE status != 'terminated' ORDER BY seq"  # noqa: S608  # ours
+_CACHED_SESSIONS = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE status != 'terminated' ORDER BY seq"  # noqa: S608  # ours
 _WORKSPACES = f"SELECT {WORKSPACE_COLUMNS} FROM workspaces ORDER BY seq"  # noqa: S608  # ours
 _LAST_AUTO_SAVE = "SELECT value FROM meta WHERE key = 'last_auto_save_at'"
 
@@ -40,8 +39,8 @@ class Store:
 
     Args:
         path: The database, absolute.
-        writer: The thread that writes, started.
-        cache: What is alive, as loaded.
+        writer: The writing thread, started.
+        cache: As loaded.
         last_auto_save_at: When touches were last written.
     """
 
@@ -55,29 +54,32 @@ class Store:
         assert writer.file_watch is not None
         self.file_watch = writer.file_watch
         self.readers = Readers(path, self._pool, self.file_watch)
-        self._chains: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        # Weak: a lock exists as long as somebody holds it or waits for it.
+        self._chain_locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def write(self, work: Callable[[sqlite3.Connection], Change[R]]) -> R:
-        """Have `work` done in the writer's thread; the cache takes over its change once that is on disk."""
+        """Have `work` done in the writer's thread, and its change applied to the cache once it is on disk."""
         return await self.writer.run(work, self.cache.apply)
 
     async def change_session(self, work: Callable[[sqlite3.Connection], Change[Session]]) -> Session:
-        """Do as `write` does; the session that is returned has its last touch on it."""
+        """Do as `write` does, and return the session with its last touch."""
         return self.cache.as_touched(await self.write(work))
 
-    async def in_pool(self, work: Callable[..., T], *args: object) -> T:
-        """Run what is heavy, and touches no database, off the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+    async def in_pool(self, work: Callable[[], T]) -> T:
+        """Run slow work that does not use the database in a thread of the pool."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def chain_lock(self, session_id: str) -> asyncio.Lock:
-        """Return the lock that keeps a session's saves and deletions of snapshots in order."""
-        lock = self._chains.get(session_id)
+        """Return the lock under which a session's snapshots are saved and deleted, one after the other."""
+        lock = self._chain_locks.get(session_id)
         if lock is None:
-            lock = self._chains[session_id] = asyncio.Lock()
+            lock = self._chain_locks[session_id] = asyncio.Lock()
         return lock
 
     async def close(self) -> None:
-        """Finish what runs, then close; the writer comes last, and by closing last folds the WAL in."""
+        """Finish what runs, then close."""
+        # The writer last: the last connection to close checkpoints the WAL into the database and
+        # deletes it, and that is to happen in the writer's thread.
         await self.readers.close()
         await self.writer.close()
         await asyncio.to_thread(self._pool.shutdown)
@@ -86,7 +88,7 @@ class Store:
 async def open_store(
     path: str, *, start_empty: bool = False, max_group: int = MAX_GROUP, max_waiting: int = MAX_WAITING
 ) -> Store:
-    """Open the database at an absolute path, making or migrating it where needed, and load what is alive.
+    """Open the database at an absolute path, making or migrating it if needed, and load the cache.
 
     Raises:
         StorageCorrupt: It was damaged and has been set aside (`database.open_writer`).
@@ -96,18 +98,17 @@ async def open_store(
     loaded: list[tuple[Cache, datetime | None]] = []
 
     def opener() -> sqlite3.Connection:
-        with translated(), recovery.setting_aside(path), contextlib.ExitStack() as stack:
+        # In the writer's thread, before anything is served. Damage that shows only in the rows that
+        # the cache loads is handled like damage that shows when the file is opened; the connection
+        # is closed before the file is renamed.
+        with translated(), recovery.set_aside_if_damaged(path), contextlib.ExitStack() as stack:
             connection = stack.enter_context(contextlib.closing(open_writer(path, start_empty=start_empty)))
-            loaded.append(_load(connection))
-            writer.file_watch = FileWatch(path)
+            cache = Cache(connection.execute(_CACHED_SESSIONS).fetchall(), connection.execute(_WORKSPACES).fetchall())
+            last_auto_save = connection.execute(_LAST_AUTO_SAVE).fetchone()
+            loaded.append((cache, time_from_text(last_auto_save[0]) if last_auto_save else None))
+            writer.file_watch = FileWatch(path)  # after a statement: the WAL exists from the first one on
             stack.pop_all()
             return connection
 
     await writer.start(opener)
     return Store(path, writer, *loaded[0])
-
-
-def _load(connection: sqlite3.Connection) -> tuple[Cache, datetime | None]:
-    cache = Cache(connection.execute(_LIVE).fetchall(), connection.execute(_WORKSPACES).fetchall())
-    found = connection.execute(_LAST_AUTO_SAVE).fetchone()
-    return cache, from_text(found[0]) if found else None

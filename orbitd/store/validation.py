@@ -1,7 +1,11 @@
-"""What the store refuses to record, whoever calls; values that pass are of the base types."""
+"""Checks of what callers pass to the SessionManager, over the socket or from Python.
+
+The values that are returned are of the base types of `orbit_protocol.types`.
+"""
 
 from __future__ import annotations
 
+import uuid
 from typing import TypeVar
 
 import msgspec
@@ -9,47 +13,51 @@ from msgspec import Struct
 
 from orbit_protocol.errors import InvalidParams
 from orbit_protocol.types import MAX_NAME_LENGTH, SessionConfig, WorkspaceLayout, has_control_characters
-from orbitd.store.codec import MAX_SCREEN_BYTES, Screen
 
 S = TypeVar("S", bound=Struct)
 
+_MIN_PREFIX_LENGTH = 4
+_ID_LENGTH = len(str(uuid.UUID(int=0)))
+
 
 def name(value: str) -> str:
-    """Return a name that may be shown on a terminal. Raises: InvalidParams."""
+    """Return a name that is safe to print on a terminal. Raises: InvalidParams."""
     if not 1 <= len(value) <= MAX_NAME_LENGTH:
         raise InvalidParams(f"`name` must have 1 to {MAX_NAME_LENGTH} characters")
     if has_control_characters(value):
         raise InvalidParams("`name` may not hold control characters")
     try:
         value.encode()
-    except UnicodeEncodeError as error:
+    except UnicodeEncodeError as error:  # a lone surrogate
         raise InvalidParams("`name` is not valid Unicode") from error
     return value
 
 
 def config(value: SessionConfig) -> SessionConfig:
     """Return a session's configuration as the base type. Raises: InvalidParams."""
-    return _as_sent(value, SessionConfig)
+    return _through_json(value, SessionConfig)
 
 
 def layout(value: WorkspaceLayout) -> WorkspaceLayout:
     """Return a layout as the base type, its JSON on one line. Raises: InvalidParams."""
     raw = bytes(value.config)
-    if b"\n" in raw or b"\r" in raw:  # in JSON only between tokens; on the wire they would end the message
+    if b"\n" in raw or b"\r" in raw:
+        # The raw JSON is sent as it is, and a newline ends a message on the wire. In JSON a
+        # literal newline can only stand between tokens, where a blank means the same.
         raw = raw.replace(b"\n", b" ").replace(b"\r", b" ")
         value = WorkspaceLayout(layout_type=value.layout_type, config=msgspec.Raw(raw))
-    return _as_sent(value, WorkspaceLayout)
+    return _through_json(value, WorkspaceLayout)
 
 
-def screen(value: Screen) -> Screen:
-    """Return a screen that the codec takes. Raises: InvalidParams."""
-    if value.size > MAX_SCREEN_BYTES:
-        raise InvalidParams(f"The snapshot has {value.size} bytes; at most {MAX_SCREEN_BYTES} can be saved")
-    return value
+def id_prefix(ref: str) -> str | None:
+    """Return a reference as the first characters (4 or more) of an id, or None if it cannot be that."""
+    lower = ref.lower()
+    fits = _MIN_PREFIX_LENGTH <= len(lower) <= _ID_LENGTH and not set(lower) - set("0123456789abcdef-")
+    return lower if fits else None
 
 
-def _as_sent(value: Struct, base: type[S]) -> S:
-    """Put a value through JSON: whoever calls from Python is held to the types that the wire checks."""
+def _through_json(value: Struct, base: type[S]) -> S:
+    """Encode a value and decode it again: msgspec checks types when it decodes, not when a Struct is made."""
     try:
         return msgspec.json.decode(msgspec.json.encode(value), type=base)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:

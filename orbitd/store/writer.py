@@ -1,15 +1,15 @@
 """The one thread that writes, and group commit.
 
-Callers on the event loop give it work: a function of the connection that decides and
-writes, and returns or raises. The thread takes all the work that waits (at most
-`max_group`) into one transaction, each piece under its own savepoint, commits once, and
-then hands everything back to the loop in one call: for each piece, in commit order,
-`on_commit` runs and the caller's future is answered. So an answered write is on disk, one
-fsync serves many callers, and a piece that fails takes back its own changes only.
+    event loop                                          writer's thread
+    run(work): append to the batch
+    _flush(): the batch of this turn of the loop  --->  BEGIN
+                                                        SAVEPOINT; work(connection); RELEASE    for each job
+                                                        COMMIT: one fsync for all of them
+    _finish(): on_commit, resolve the future      <---  the group, in commit order
 
-Work may run twice (a group that could not be committed is tried again one by one), so it
-may change nothing but the database. A caller that stops waiting changes nothing: its work
-still runs, wholly, and `on_commit` still sees it.
+An answered write is on disk, and a job that fails rolls back its own changes only. `work`
+decides and writes, and returns or raises. It may run twice: the jobs of a group that cannot
+be committed are tried again one by one. So it may change nothing but the database.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ R = TypeVar("R")
 _log = logging.getLogger(__name__)
 
 
-class _TransactionLost(Exception):
-    """SQLite itself rolled the whole transaction back (sqlite.org/lang_transaction.html, "Response To Errors")."""
+class _TransactionAborted(Exception):
+    """SQLite rolled the whole transaction back by itself (sqlite.org/lang_transaction.html, "Response To Errors")."""
 
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """One caller's work and what became of it."""
+    """One caller's work, and its result or error."""
 
     work: Work
     on_commit: Callable[[Any], Any]
@@ -54,8 +54,8 @@ class _Job:
     result: Any = None
     error: BaseException | None = None
 
-    def answer(self) -> None:
-        """Tell the cache, then the caller; on the event loop."""
+    def finish(self) -> None:
+        """Call `on_commit`, then resolve the caller's future; on the event loop."""
         try:
             if self.error is not None:
                 raise self.error
@@ -64,6 +64,8 @@ class _Job:
             if not self.future.done():
                 self.future.set_exception(error)
         else:
+            # It is done already where the caller was cancelled. The change is on disk nevertheless,
+            # and `on_commit` has brought it into the cache.
             if not self.future.done():
                 self.future.set_result(result)
 
@@ -72,37 +74,43 @@ class Writer:
     """The writing thread; made, used and closed on one event loop.
 
     Args:
-        max_group: The most pieces of work in one transaction; 1 commits each by itself.
-        max_waiting: The most pieces of work that wait; then callers wait to hand theirs in.
+        max_group: The most jobs in one transaction; 1 commits each by itself.
+        max_waiting: The most jobs that wait; further callers wait until there is room.
     """
 
     def __init__(self, *, max_group: int = MAX_GROUP, max_waiting: int = MAX_WAITING) -> None:
         self.max_group = max_group
+        # The next two are set in the writer's thread and read on the event loop: whole references,
+        # which the GIL makes atomic.
         self.file_watch: FileWatch | None = None
-        self.trouble: StorageError | None = None
+        self.last_storage_error: StorageError | None = None  # of the last group; None if it was written
         self._loop = asyncio.get_running_loop()
         self._slots = asyncio.Semaphore(max_waiting)
-        self._gathered: list[_Job] = []
+        self._batch: list[_Job] = []
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._closing = False
 
     async def start(self, opener: Opener) -> None:
-        """Start the thread, which opens the connection that only it will use.
+        """Start the thread, which opens its connection.
+
+        Args:
+            opener: Runs in the thread: a sqlite3 connection may only be used where it was made.
 
         Raises:
             Exception: Whatever `opener` raised; the thread has ended then.
         """
         started: asyncio.Future[None] = self._loop.create_future()
-        # A daemon thread: a program that forgets to close can still end, and an unfinished
-        # transaction is rolled back as after a crash.
+        # A daemon thread, so that a program that forgets to close can end. A transaction that is
+        # open then is rolled back at the next start, as after a crash.
         thread = threading.Thread(target=self._main, args=(opener, started), name="orbit-writer", daemon=True)
         thread.start()
         try:
+            # Shielded, as the thread goes on: it resolves `started` whatever becomes of this call.
             await asyncio.shield(started)
         except asyncio.CancelledError:
-            self._jobs.put(None)  # it may open still; then it closes at once
-            started.add_done_callback(asyncio.Future.exception)  # nobody else asks what went wrong
+            self._jobs.put(None)  # the thread may be opening still; it closes as soon as it has
+            started.add_done_callback(asyncio.Future.exception)  # retrieved, so that asyncio does not log it
             raise
 
     async def run(
@@ -110,113 +118,155 @@ class Writer:
     ) -> R:
         """Have `work` done and committed, and return what `on_commit` makes of its result.
 
+        A cancelled call does not undo its work: once it is in the batch, it is done and committed.
+
         Args:
             work: Runs in the writer's thread, inside a savepoint; perhaps twice.
-            on_commit: Runs on the event loop once the work is on disk, even if nobody waits any more.
-            alone: Outside any transaction, by itself (for what SQLite does not do inside one).
+            on_commit: Runs on the event loop once the work is on disk, even if the caller was cancelled.
+            alone: Run it by itself, in no transaction (for statements that fail inside one).
 
         Raises:
             ShuttingDown: The writer is closed.
-            Exception: Whatever `work` raised; its changes are taken back.
+            Exception: Whatever `work` raised; its changes are rolled back.
         """
         await self._slots.acquire()
-        if self._closing:
+        if self._closing:  # `close` may have run while this waited for the slot
             self._slots.release()
             raise ShuttingDown("The store is closed")
         future: asyncio.Future[R] = self._loop.create_future()
-        if not self._gathered:
-            self._loop.call_soon(self._hand_over)
-        self._gathered.append(_Job(work, on_commit, future, alone))
+        if not self._batch:
+            self._loop.call_soon(self._flush)
+        self._batch.append(_Job(work, on_commit, future, alone))
         return await future
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits to be written."""
-        return not self._gathered and self._jobs.empty()
+        """Whether no job waits to be written."""
+        return not self._batch and self._jobs.empty()
 
     async def close(self) -> None:
-        """Finish what waits, close the connection and end the thread."""
+        """Finish the jobs that wait, close the connection and end the thread."""
         if not self._closing:
             self._closing = True
-            self._hand_over()
+            self._flush()
             self._jobs.put(None)
-        await asyncio.shield(self._ended)
+        await asyncio.shield(self._ended)  # one future for every caller of `close`
 
-    def _hand_over(self) -> None:
-        """Give the thread all that was asked for in one turn of the loop.
-
-        Job by job, it would wake for the first, commit that alone, and fight the loop for the
-        interpreter's lock while the others come in: measured, a fifth more time for each.
-        """
-        for job in self._gathered:
+    def _flush(self) -> None:
+        """Put the jobs of one turn of the loop into the thread's queue."""
+        # All at once: the first put wakes the thread. If jobs came one by one, it would commit the
+        # first alone, and meanwhile compete with the loop for the GIL while the others come in:
+        # measured, a fifth more time for each.
+        for job in self._batch:
             self._jobs.put(job)
-        self._gathered.clear()
+        self._batch.clear()
+
+    def _finish(self, jobs: list[_Job]) -> None:
+        for job in jobs:
+            self._slots.release()
+            job.finish()
+
+    # What follows runs in the writer's thread.
 
     def _main(self, opener: Opener, started: asyncio.Future[None]) -> None:
         try:
             connection = opener()
         except BaseException as error:  # noqa: BLE001  # it is start()'s to raise
-            self._tell(_settle, started, error)
+            self._call_on_loop(_resolve, started, error)
             return
-        self._tell(_settle, started, None)
+        self._call_on_loop(_resolve, started, None)
         try:
-            self._serve(connection)
+            while self._run_next_jobs(connection):
+                pass
         finally:
-            connection.close()
-            self._tell(_settle, self._ended, None)
+            connection.close()  # the last connection to close checkpoints the WAL and deletes it
+            self._call_on_loop(_resolve, self._ended, None)
 
-    def _serve(self, connection: sqlite3.Connection) -> None:
-        going_on = True
-        while going_on:
-            jobs, going_on = self._take()
-            for group in _groups(jobs):
-                if group[0].alone:
-                    _run_bare(connection, group[0])
-                else:
-                    _run_group(connection, group, self._check)
-                self.trouble = next((job.error for job in group if isinstance(job.error, StorageError)), None)
-                self._tell(self._answer, group)
-
-    def _check(self) -> None:
-        """Raise StorageCorrupt unless what is written now can be found later."""
-        if self.file_watch is not None:
-            self.file_watch.check()
-
-    def _take(self) -> tuple[list[_Job], bool]:
-        """Wait for work, then take what waits; False once the sentinel of `close` was met."""
+    def _run_next_jobs(self, connection: sqlite3.Connection) -> bool:
+        """Wait for jobs and run all that are queued; return False once `close` has put its sentinel."""
         jobs: list[_Job] = []
+        is_open = True
         job = self._jobs.get()
         while job is not None:
             jobs.append(job)
             if len(jobs) >= self.max_group:
-                return jobs, True
+                break
             try:
                 job = self._jobs.get_nowait()
             except queue.Empty:
-                return jobs, True
-        return jobs, False
+                break
+        else:
+            is_open = False
+        for group in _split(jobs):
+            if group[0].alone:
+                try:
+                    group[0].result = group[0].work(connection)
+                except BaseException as error:  # noqa: BLE001  # it belongs to the caller
+                    group[0].error = _translated(error)
+            else:
+                self._run_group(connection, group)
+            self.last_storage_error = next((job.error for job in group if isinstance(job.error, StorageError)), None)
+            # One call for the whole group: each call_soon_threadsafe wakes the loop with a system call.
+            self._call_on_loop(self._finish, group)
+        return is_open
 
-    def _answer(self, jobs: list[_Job]) -> None:
-        for job in jobs:
-            self._slots.release()
-            job.answer()
+    def _run_group(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
+        """Run jobs in one transaction; if that cannot be committed, run each in its own."""
+        try:
+            # Before and after: a database that was moved away would take every write and lose it at
+            # the next start (`file_watch`). Before, so that nothing is written in vain; after the
+            # commit, so that nothing is acknowledged in vain.
+            self._check_files()
+            # IMMEDIATE takes the write lock at once: a deferred transaction that reads first gets
+            # SQLITE_BUSY_SNAPSHOT without any waiting if another program writes in between.
+            connection.execute("BEGIN IMMEDIATE")
+        except (sqlite3.Error, StorageError) as error:
+            _fail(jobs, error)
+            return
+        try:
+            for job in jobs:
+                _run_in_savepoint(connection, job)
+            connection.execute("COMMIT")
+        except (sqlite3.Error, _TransactionAborted) as error:
+            if connection.in_transaction:  # a failed COMMIT may leave it open (SQLITE_BUSY)
+                try:
+                    connection.execute("ROLLBACK")
+                except sqlite3.Error:
+                    _log.exception("a transaction could not be rolled back")
+            if len(jobs) == 1:
+                _fail(jobs, error.__cause__ or error)
+                return
+            # Nothing of the group is on disk, and one job may be to blame (a blob that fills the
+            # disk, say). Alone, the others succeed.
+            for job in jobs:
+                self._run_group(connection, [job])
+            return
+        try:
+            self._check_files()
+        except StorageError as error:
+            _fail(jobs, error)
 
-    def _tell(self, callback: Callable[..., None], *args: Any) -> None:
+    def _check_files(self) -> None:
+        """Raise StorageCorrupt unless the database is still at its path."""
+        if self.file_watch is not None:
+            self.file_watch.check()
+
+    def _call_on_loop(self, callback: Callable[..., None], *args: Any) -> None:
         try:
             self._loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:
             _log.debug("the event loop was closed before the store")
 
 
-def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
+def _resolve(future: asyncio.Future[None], error: BaseException | None) -> None:
     if error is not None and not future.done():
         future.set_exception(error)
     elif not future.done():
         future.set_result(None)
 
 
-def _groups(jobs: list[_Job]) -> list[list[_Job]]:
-    """Split into transactions, keeping the order: what must be alone stands alone."""
+def _split(jobs: list[_Job]) -> list[list[_Job]]:
+    """Split jobs into transactions in their order; a job that runs alone is a group of its own."""
     groups: list[list[_Job]] = []
     for job in jobs:
         if job.alone or not groups or groups[-1][0].alone:
@@ -226,74 +276,32 @@ def _groups(jobs: list[_Job]) -> list[list[_Job]]:
     return groups
 
 
-def _run_bare(connection: sqlite3.Connection, job: _Job) -> None:
-    try:
-        job.result = job.work(connection)
-    except BaseException as error:  # noqa: BLE001  # it belongs to the caller
-        job.error = _meaning(error)
-
-
-def _run_group(connection: sqlite3.Connection, jobs: list[_Job], check: Callable[[], None]) -> None:
-    """Do the jobs in one transaction; if that cannot be, each in its own.
-
-    `check` raises where the database is no longer the one at its path; asked before, so that
-    nothing is written in vain, and after, so that nothing is answered in vain.
-    """
-    try:
-        check()
-        connection.execute("BEGIN IMMEDIATE")
-    except (sqlite3.Error, StorageError) as error:
-        _fail(jobs, error)
-        return
-    try:
-        for job in jobs:
-            _run_in_savepoint(connection, job)
-        connection.execute("COMMIT")
-    except (sqlite3.Error, _TransactionLost) as error:
-        _roll_back(connection)
-        if len(jobs) == 1:
-            _fail(jobs, error.__cause__ or error)
-            return
-        for job in jobs:
-            _run_group(connection, [job], check)
-        return
-    try:
-        check()
-    except StorageError as error:
-        _fail(jobs, error)
-
-
 def _run_in_savepoint(connection: sqlite3.Connection, job: _Job) -> None:
     connection.execute("SAVEPOINT job")
-    job.error = None
+    job.error = None  # of a first try
     try:
         job.result = job.work(connection)
     except BaseException as error:
+        # SQLITE_FULL, IOERR, NOMEM and a few more can roll back the whole transaction, with every
+        # savepoint and the earlier jobs' changes. Then there is nothing left to roll back to.
         if not connection.in_transaction:
-            raise _TransactionLost from error
+            raise _TransactionAborted from error
         connection.execute("ROLLBACK TO job")
-        job.error = _meaning(error)
+        job.error = _translated(error)
+    # After ROLLBACK TO too: it leaves the savepoint on the stack (sqlite.org/lang_savepoint.html).
     connection.execute("RELEASE job")
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    if not connection.in_transaction:
-        return
-    try:
-        connection.execute("ROLLBACK")
-    except sqlite3.Error:
-        _log.exception("a transaction could not be rolled back")
 
 
 def _fail(jobs: list[_Job], error: BaseException) -> None:
     for job in jobs:
-        job.error = _meaning(error)
+        job.error = _translated(error)
 
 
-def _meaning(error: BaseException) -> BaseException:
+def _translated(error: BaseException) -> BaseException:
+    """Return the Orbit error that an sqlite3 error means, caused by it; any other error as it is."""
     if not isinstance(error, sqlite3.Error):
         return error
-    meaning = translate(error)
-    if meaning is not error:
-        meaning.__cause__ = error
-    return meaning
+    translated = translate(error)
+    if translated is not error:
+        translated.__cause__ = error
+    return translated

@@ -5,6 +5,6 @@
     python    start a Python process of ours, isolated from the user's project
 
 Standard library only, with as few imports as possible: the keeper, which has no
-site-packages, uses it too. Data goes one way: `orbitd` and `orbitctl` call these
+site-packages, uses `sockets` too. Data goes one way: `orbitd` and `orbitctl` call these
 functions, and nothing here knows of either or of the protocol.
 """

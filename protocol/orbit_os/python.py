@@ -8,7 +8,7 @@ sitecustomize module take effect before any code of ours, and are not handled.
 
 from __future__ import annotations
 
-import contextlib
+# Nothing else is imported here: until `isolate` has run, it could come from the user's project.
 import os
 import sys
 
@@ -34,12 +34,13 @@ def isolate() -> None:
     kept = {ours, library, os.path.join(library, "lib-dynload")}
     if os.path.basename(ours) == "protocol":
         kept.add(os.path.dirname(ours))  # a checkout: `orbitd` and `orbitctl` lie beside `protocol`
-    if not sys.flags.safe_path and sys.path and sys.path[0] in {"", _current_folder()} - kept:
+    here = _current_folder()
+    if not sys.flags.safe_path and sys.path and sys.path[0] in {"", here} - kept:
         del sys.path[0]  # put there by `-m` and `-c`; for a script it is the script's own folder
     if not sys.flags.ignore_environment:
         for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep):
             # site.py has made the entries absolute and dropped what stands there twice.
-            absolute = os.path.abspath(entry) if entry else _current_folder()
+            absolute = os.path.normpath(os.path.join(here, entry))
             for form in {entry, absolute} - kept:
                 if form in sys.path:
                     sys.path.remove(form)
@@ -52,8 +53,11 @@ def isolate() -> None:
 
 def name_process(name: str) -> None:
     """Set the name of this process in ps(1) and pgrep(1); on Linux only (/proc/self/comm, proc(5))."""
-    with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as file:
-        file.write(name)
+    try:
+        with open("/proc/self/comm", "w", encoding="ascii") as file:
+            file.write(name)
+    except OSError:
+        return
 
 
 def _current_folder() -> str:

@@ -6,18 +6,16 @@ complete. It holds one unfinished line and never more than `max_line_bytes` of i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(Struct, frozen=True):
     """One message, without its line ending."""
 
     data: bytes
 
 
-@dataclass(frozen=True)
-class LineTooLong:
+class LineTooLong(Struct, frozen=True):
     """A line went over the limit. The framer is closed; nothing after this can be framed.
 
     `complete` says that the line's ending has been seen.
@@ -52,8 +50,9 @@ class LineFramer:
         self._buffer += data
         events: list[Event] = []
         start = 0
+        # The first `_searched` bytes hold no newline: a long line is searched once, not again with each piece of it.
         while (end := self._buffer.find(b"\n", max(start, self._searched))) >= 0:
-            if not self._take(start, end, events):
+            if not self._append_line(start, end, events):
                 return events
             start = end + 1
         del self._buffer[:start]
@@ -66,7 +65,7 @@ class LineFramer:
         """Return what is left at the end of the stream: a last line may lack its ending."""
         events: list[Event] = []
         if not self._closed:
-            self._take(0, len(self._buffer), events)
+            self._append_line(0, len(self._buffer), events)
         self._close()
         return events
 
@@ -78,7 +77,7 @@ class LineFramer:
     def _content_end(self, start: int, end: int) -> int:
         return end - 1 if end > start and self._buffer[end - 1] == 0x0D else end
 
-    def _take(self, start: int, end: int, events: list[Event]) -> bool:
+    def _append_line(self, start: int, end: int, events: list[Event]) -> bool:
         """Append the line between two offsets; return False if it was too long."""
         end = self._content_end(start, end)
         if end - start > self._limit:

@@ -59,11 +59,6 @@ def encode_error(request_id: Any, error: OrbitError) -> bytes:
     return _encoder.encode({"jsonrpc": "2.0", "error": body, "id": request_id})
 
 
-def encode_message(message: dict[str, Any]) -> bytes:
-    """Return a whole message, unframed."""
-    return _encoder.encode(message)
-
-
 def encode_batch(responses: list[bytes]) -> bytes:
     """Return encoded responses as one batch answer, unframed (section 6)."""
     return b"[" + b",".join(responses) + b"]"

@@ -47,9 +47,9 @@ _ONE = (e.SessionNotFound, *WRITES)
 _SPACE = (e.WorkspaceNotFound, *WRITES)
 _RUNNING = (e.SessionNotFound, e.NotRunning)
 
-DAEMON_PING: Method[p.Params, r.Pong] = Method("daemon.ping", p.Params, r.Pong, "Answer, to show that it is there.")
+DAEMON_PING: Method[p.Params, r.Pong] = Method("daemon.ping", p.Params, r.Pong, "Answer at once.")
 DAEMON_INFO: Method[p.Params, r.DaemonInfo] = Method(
-    "daemon.info", p.Params, r.DaemonInfo, "Tell version, process, paths, features and limits."
+    "daemon.info", p.Params, r.DaemonInfo, "Return version, process, paths, features and limits."
 )
 DAEMON_SHUTDOWN: Method[p.Params, r.Empty] = Method(
     "daemon.shutdown", p.Params, r.Empty, "Answer what is in flight, save, and exit 0."
@@ -86,7 +86,7 @@ SESSION_UPDATE_STATUS: Method[p.SessionUpdateStatus, t.Session] = Method(
     (e.InvalidTransition, e.NameTaken, *_ONE),
 )
 SESSION_DETACH: Method[p.ById, t.Session] = Method(
-    "session.detach", p.ById, t.Session, "Keep a session with nobody at it.", (e.InvalidTransition, *_ONE)
+    "session.detach", p.ById, t.Session, "Detach every client of a session, and keep it.", (e.InvalidTransition, *_ONE)
 )
 SESSION_TERMINATE: Method[p.ById, t.Session] = Method(
     "session.terminate",
@@ -139,7 +139,7 @@ SESSION_RESIZE: Method[p.SessionResize, r.Empty] = Method(
     "session.resize",
     p.SessionResize,
     r.Empty,
-    "Tell the window's size; the last to tell leads.",
+    "Set the size of the client's window; the session takes the size that was set last.",
     (e.NotRunning,),
 )
 SESSION_SEND: Method[p.SessionSend, r.Empty] = Method(
@@ -156,7 +156,7 @@ SESSION_WAIT: Method[p.SessionWait, r.Exit] = Method(
     "session.wait",
     p.SessionWait,
     r.Exit,
-    "Wait until a session's program ends, and tell how.",
+    "Wait until a session's program ends, and return how.",
     (*_RUNNING, e.RequestTimeout),
 )
 SESSION_SIGNAL: Method[p.SessionSignal, r.Empty] = Method(
@@ -220,7 +220,7 @@ WORKSPACE_DELETE: Method[p.WorkspaceDelete, r.Empty] = Method(
     "workspace.delete",
     p.WorkspaceDelete,
     r.Empty,
-    "Delete a workspace; its sessions stay unless told otherwise.",
+    "Delete a workspace; its sessions stay unless `delete_sessions` is true.",
     _SPACE,
 )
 

@@ -20,7 +20,7 @@ class OutputNotice(Struct, frozen=True, kw_only=True):
 
 
 class RepaintNotice(Struct, frozen=True, kw_only=True):
-    """The screen anew, after output was left out or the size changed; clear the terminal first."""
+    """The whole screen, after output was left out or the size changed; clear the terminal first."""
 
     attachment_id: str
     data: bytes

@@ -1,8 +1,8 @@
-"""What the daemon tells of itself and of its upkeep. Sizes are in bytes."""
+"""The results of methods that are not a session, snapshot or workspace. Sizes are in bytes."""
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from orbit_protocol.types import Session, Timestamp
 
@@ -36,7 +36,7 @@ class Pong(Struct, frozen=True, kw_only=True):
 
 
 class Empty(Struct, frozen=True, kw_only=True):
-    """An empty object: the call succeeded and has nothing to tell."""
+    """An empty object: the call succeeded and has no result."""
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -51,7 +51,7 @@ class Limits(Struct, frozen=True, kw_only=True):
 
 
 class MaintenanceStatus(Struct, frozen=True, kw_only=True):
-    """How a recurring task of the daemon fares; `last_error` is null after a run that went well."""
+    """The state of one maintenance task; `last_error` is null after a run that succeeded."""
 
     name: str
     interval_secs: float
@@ -65,8 +65,8 @@ class DaemonInfo(Struct, frozen=True, kw_only=True):
     """Who serves here, since when, and what it can do.
 
     `supervisor` is `systemd`, `launchd` or `none`. `warnings` are sentences for a person
-    about what is wrong now and lasts. `last_backup_*` tell of the newest automatic backup
-    that was made and verified.
+    about problems that last. `last_backup_*` describe the newest automatic backup that was
+    made and verified. `chores` is the state of each maintenance task.
     """
 
     version: str
@@ -78,7 +78,7 @@ class DaemonInfo(Struct, frozen=True, kw_only=True):
     features: list[str]
     limits: Limits
     supervisor: str = "none"
-    chores: list[MaintenanceStatus] = []
+    maintenance: list[MaintenanceStatus] = field(name="chores", default_factory=list)
     warnings: list[str] = []
     last_backup_at: Timestamp | None = None
     last_backup_path: str | None = None
@@ -129,7 +129,7 @@ class CheckReport(Struct, frozen=True, kw_only=True):
 
 
 class Contents(Struct, frozen=True, kw_only=True):
-    """What a backup holds, and from when it is, as `orbitd --restore` tells orbitctl."""
+    """What a backup holds and when it was written, as `orbitd --restore --dry-run` prints it."""
 
     path: str
     written_at: Timestamp

@@ -43,7 +43,7 @@ Cursor = Annotated[
 
 
 def has_control_characters(text: str) -> bool:
-    """Tell whether `text` holds a C0 or C1 control character or DEL (ECMA-48, 5.2 and 5.3)."""
+    """Return whether `text` holds a C0 or C1 control character or DEL (ECMA-48, 5.2 and 5.3)."""
     return any(ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0 for character in text)
 
 
@@ -113,7 +113,7 @@ class SessionConfigInput(SessionConfig, frozen=True, kw_only=True, forbid_unknow
 
 
 class Session(Struct, frozen=True, kw_only=True):
-    """One terminal: `active` (somebody is at it), `detached` (kept) or `terminated` (ended).
+    """One terminal: `active` (a client is attached), `detached` (kept without one) or `terminated` (ended).
 
     `archived` is the status of a terminated session that was moved out of the way. `live` says
     that its program runs in a terminal of orbitd's; `pid`, `clients` and the size, title and

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["ping", "reads", "creates", "snapshots", "cli", "startup", "memory"]
 LIVE_NAMES = ["output", "keys", "many", "kills", "programs", "attach"]

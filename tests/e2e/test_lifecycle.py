@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from needs import needs
 from support import WAIT_SECS, DaemonProcess, RawClient, clean_environment
 
 
@@ -109,6 +110,7 @@ def test_another_database_does_not_take_over_a_live_socket(daemon: DaemonProcess
         assert client.call("daemon.ping") == {"pong": True}
 
 
+@pytest.mark.slow
 def test_two_daemons_at_once_leave_one(home: Path) -> None:
     """Of eight that race for one database exactly one serves; the others exit with 1."""
     running = [DaemonProcess(home) for _ in range(8)]
@@ -144,10 +146,11 @@ def test_a_file_in_the_sockets_place_is_left_alone(stopped_daemon: DaemonProcess
     assert stopped_daemon.socket_path.read_text() == "precious"
 
 
+@pytest.mark.slow
 def test_a_socket_folder_that_vanished_is_made_anew(daemon: DaemonProcess) -> None:
     """Clients find the daemon again after something cleaned the runtime folder."""
     shutil.rmtree(daemon.socket_path.parent)
-    daemon.wait_for_log("listening anew")
+    daemon.wait_for_log("listening again")
     with daemon.client() as client:
         assert client.call("daemon.info")["pid"] == daemon.pid
 
@@ -186,7 +189,7 @@ def test_a_folder_that_others_can_reach_is_refused(home: Path, fault: str) -> No
     assert (failed.returncode, str(folder) in failed.stderr) == (1, True), failed.stderr
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+@needs(root=True)
 def test_a_folder_of_somebody_else_is_refused(home: Path) -> None:
     """A runtime folder of another user is not trusted."""
     folder = clean_environment(home) and home / "run" / "orbit"
@@ -196,7 +199,7 @@ def test_a_folder_of_somebody_else_is_refused(home: Path) -> None:
     assert (failed.returncode, "12345" in failed.stderr) == (1, True), failed.stderr
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+@needs(root=True)
 def test_another_user_is_not_served(daemon: DaemonProcess, home: Path) -> None:
     """Even where the modes would let them in, another uid's connection is closed unanswered."""
     for folder in [home, *daemon.socket_path.parents]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -30,64 +31,65 @@ SHELL = "bash --norc --noprofile"
 COUNTER = "sh -c 'i=0; while :; do i=$((i+1)); echo line $i; done'"
 
 
-def test_a_program_runs_and_tells_what_it_wrote(client: RawClient) -> None:
+def test_a_program_runs_and_tells_what_it_wrote(shared_client: RawClient) -> None:
     """A started session is live, detached until somebody attaches, and shows the program's output."""
-    session_id = create(client, "sh -c 'echo hello; read x'")
-    started = client.call("session.start", id=session_id, cols=100, rows=30)
+    session_id = create(shared_client, "sh -c 'echo hello; read x'")
+    started = shared_client.call("session.start", id=session_id, cols=100, rows=30)
     assert (started["live"], started["status"], started["cols"], started["rows"]) == (True, "detached", 100, 30)
     assert Path(f"/proc/{started['pid']}").exists()
-    viewer = Viewer(client, session_id, (100, 30))
+    viewer = Viewer(shared_client, session_id, (100, 30))
     viewer.read_until("hello")
-    assert client.call("session.get", id=session_id)["status"] == "active"
+    assert shared_client.call("session.get", id=session_id)["status"] == "active"
 
 
-def test_what_is_typed_reaches_the_program(client: RawClient) -> None:
+def test_what_is_typed_reaches_the_program(shared_client: RawClient) -> None:
     """Input through an attachment and input by session.send both arrive."""
-    session_id = start(client, "cat")
-    viewer = Viewer(client, session_id)
+    session_id = start(shared_client, "cat")
+    viewer = Viewer(shared_client, session_id)
     viewer.type("by input\n")
     viewer.read_until("by input\r\nby input")
-    client.call("session.send", id=session_id, data=encoded("by send\n"))
+    shared_client.call("session.send", id=session_id, data=encoded("by send\n"))
     viewer.read_until("by send\r\nby send")
     assert viewer.text().splitlines()[:4] == ["by input", "by input", "by send", "by send"]
 
 
-def test_the_exit_is_told_and_kept(daemon: DaemonProcess, client: RawClient) -> None:
+def test_the_exit_is_told_and_kept(shared_daemon: DaemonProcess, shared_client: RawClient) -> None:
     """Everybody hears the exit code after the last output; the session is terminated and its screen is saved."""
-    session_id = start(client, "sh -c 'read x; echo goodbye; exit 7'")
-    with daemon.client() as other:
+    session_id = start(shared_client, "sh -c 'read x; echo goodbye; exit 7'")
+    with shared_daemon.client() as other:
         viewer = Viewer(other, session_id)
         viewer.type("\n")
         assert viewer.read_to_the_end() == {"attachment_id": viewer.id, "exit_code": 7, "exit_signal": None}
         assert b"goodbye" in viewer.output
-    assert client.call("session.wait", id=session_id) == {"exit_code": 7, "exit_signal": None}
-    session = client.call("session.get", id=session_id)
+    assert shared_client.call("session.wait", id=session_id) == {"exit_code": 7, "exit_signal": None}
+    session = shared_client.call("session.get", id=session_id)
     assert (session["status"], session["live"], session["pid"], session["exit_code"]) == ("terminated", False, None, 7)
-    assert "goodbye" in client.call("session.screen", id=session_id)["data"]
-    assert client.call("snapshot.latest", session_id=session_id)["format"] == "vt"
+    assert "goodbye" in shared_client.call("session.screen", id=session_id)["data"]
+    assert shared_client.call("snapshot.latest", session_id=session_id)["format"] == "vt"
 
 
-def test_a_signal_ends_a_program(client: RawClient) -> None:
+def test_a_signal_ends_a_program(shared_client: RawClient) -> None:
     """session.signal reaches the process group, and the signal is told as the end."""
-    session_id = start(client, "sleep 1000")
-    client.call("session.signal", id=session_id, signal="term")
-    assert client.call("session.wait", id=session_id, timeout_secs=10) == {
+    session_id = start(shared_client, "sleep 1000")
+    shared_client.call("session.signal", id=session_id, signal="term")
+    assert shared_client.call("session.wait", id=session_id, timeout_secs=10) == {
         "exit_code": None,
         "exit_signal": signal.SIGTERM,
     }
 
 
-def test_waiting_has_a_limit(client: RawClient) -> None:
+def test_waiting_has_a_limit(shared_client: RawClient) -> None:
     """session.wait answers -32002 when the program still runs."""
-    session_id = start(client, "sleep 1000")
-    assert client.error("session.wait", id=session_id, timeout_secs=0)["code"] == -32002
+    session_id = start(shared_client, "sleep 1000")
+    assert shared_client.error("session.wait", id=session_id, timeout_secs=0)["code"] == -32002
 
 
-def test_a_program_that_ignores_hangups_is_killed(client: RawClient) -> None:
+@pytest.mark.slow
+def test_a_program_that_ignores_hangups_is_killed(shared_client: RawClient) -> None:
     """Terminate hangs up first, and kills what does not heed it."""
-    session_id = start(client, "sh -c 'trap \"\" HUP; echo ready; while :; do sleep 1000; done'")
-    Viewer(client, session_id).read_until("ready")
-    ended = client.call("session.terminate", id=session_id)
+    session_id = start(shared_client, "sh -c 'trap \"\" HUP; echo ready; while :; do sleep 1000; done'")
+    Viewer(shared_client, session_id).read_until("ready")
+    ended = shared_client.call("session.terminate", id=session_id)
     assert (ended["status"], ended["live"], ended["exit_signal"]) == ("terminated", False, signal.SIGKILL)
 
 
@@ -95,31 +97,31 @@ def test_a_program_that_ignores_hangups_is_killed(client: RawClient) -> None:
     ("command", "words"),
     [("/nonexistent/program", "No such file"), ("/etc", "Permission denied"), ("'unclosed", "quotation")],
 )
-def test_what_cannot_be_executed_is_told(client: RawClient, command: str, words: str) -> None:
+def test_what_cannot_be_executed_is_told(shared_client: RawClient, command: str, words: str) -> None:
     """spawn_failed has errno's words and the path; the session stays as it was."""
-    session_id = create(client, command)
-    before = client.call("session.get", id=session_id)
-    error = client.error("session.start", id=session_id)
+    session_id = create(shared_client, command)
+    before = shared_client.call("session.get", id=session_id)
+    error = shared_client.error("session.start", id=session_id)
     assert (error["code"], words in error["message"]) == (1005, True), error
-    after = client.call("session.get", id=session_id)
+    after = shared_client.call("session.get", id=session_id)
     assert {**after, "last_active": before["last_active"], "cols": None, "rows": None} == before
 
 
-def test_a_session_starts_once(client: RawClient) -> None:
+def test_a_session_starts_once(shared_client: RawClient) -> None:
     """A second start is refused with already_running."""
-    session_id = start(client, "cat")
-    assert client.error("session.start", id=session_id)["code"] == 1004
+    session_id = start(shared_client, "cat")
+    assert shared_client.error("session.start", id=session_id)["code"] == 1004
 
 
-def test_what_does_not_run_is_not_running(client: RawClient) -> None:
+def test_what_does_not_run_is_not_running(shared_client: RawClient) -> None:
     """Attach, send, signal and wait of an external session are refused with 1006."""
-    session_id = create(client)
+    session_id = create(shared_client)
     codes = [
-        client.error("session.attach", id=session_id, cols=80, rows=24)["code"],
-        client.error("session.send", id=session_id, data="")["code"],
-        client.error("session.signal", id=session_id, signal="TERM")["code"],
-        client.error("session.wait", id=session_id)["code"],
-        client.error("session.input", attachment_id="none", data="")["code"],
+        shared_client.error("session.attach", id=session_id, cols=80, rows=24)["code"],
+        shared_client.error("session.send", id=session_id, data="")["code"],
+        shared_client.error("session.signal", id=session_id, signal="TERM")["code"],
+        shared_client.error("session.wait", id=session_id)["code"],
+        shared_client.error("session.input", attachment_id="none", data="")["code"],
     ]
     assert codes == [1006] * 5
 
@@ -139,18 +141,18 @@ def test_the_environment_is_layered(stopped_daemon: DaemonProcess) -> None:
     assert not any(line.startswith(("TMUX=", "NOTIFY_SOCKET=")) for line in lines)
 
 
-def test_a_program_starts_in_its_folder(client: RawClient, home: Path) -> None:
+def test_a_program_starts_in_its_folder(shared_client: RawClient, home: Path) -> None:
     """config.cwd is where it starts, and where it is now is told."""
     (home / "place").mkdir()
-    session_id = start(client, SHELL, cwd=str(home / "place"))
-    assert client.call("session.get", id=session_id)["cwd"] == str(home / "place")
+    session_id = start(shared_client, SHELL, cwd=str(home / "place"))
+    assert shared_client.call("session.get", id=session_id)["cwd"] == str(home / "place")
 
 
-def test_the_size_follows_who_leads(daemon: DaemonProcess, client: RawClient) -> None:
+def test_the_size_follows_who_leads(shared_daemon: DaemonProcess, shared_client: RawClient) -> None:
     """The newest writable client leads, the last to resize leads, a reader never does; others are painted anew."""
-    session_id = start(client, "sh -c 'trap \"stty size\" WINCH; echo ready; while :; do read x; done'")
-    with daemon.client() as second, daemon.client() as third:
-        first = Viewer(client, session_id, (100, 40))
+    session_id = start(shared_client, "sh -c 'trap \"stty size\" WINCH; echo ready; while :; do read x; done'")
+    with shared_daemon.client() as second, shared_daemon.client() as third:
+        first = Viewer(shared_client, session_id, (100, 40))
         first.read_until("ready")
         newer = Viewer(second, session_id, (90, 30))
         reader = Viewer(third, session_id, (10, 5), read_only=True)
@@ -158,50 +160,52 @@ def test_the_size_follows_who_leads(daemon: DaemonProcess, client: RawClient) ->
         while not first.repaints:
             first.step()
         assert first.emulator.size == (90, 30)
-        client.call("session.resize", attachment_id=first.id, cols=70, rows=20)
+        shared_client.call("session.resize", attachment_id=first.id, cols=70, rows=20)
         third.call("session.resize", attachment_id=reader.id, cols=5, rows=5)
-        session = client.call("session.get", id=session_id)
+        session = shared_client.call("session.get", id=session_id)
         assert (session["cols"], session["rows"], session["clients"]) == (70, 20, 3)
         assert third.error("session.input", attachment_id=reader.id, data="")["code"] == -32602
         second.call("session.leave", attachment_id=newer.id)
-        assert client.call("session.get", id=session_id)["clients"] == 2
+        assert shared_client.call("session.get", id=session_id)["clients"] == 2
 
 
-def test_the_last_client_to_leave_detaches(daemon: DaemonProcess, client: RawClient) -> None:
+def test_the_last_client_to_leave_detaches(shared_daemon: DaemonProcess, shared_client: RawClient) -> None:
     """The status follows the clients, however they leave."""
-    session_id = start(client, "cat")
-    with daemon.client() as other:
+    session_id = start(shared_client, "cat")
+    with shared_daemon.client() as other:
         viewer = Viewer(other, session_id)
-        assert client.call("session.get", id=session_id)["status"] == "active"
+        assert shared_client.call("session.get", id=session_id)["status"] == "active"
         other.call("session.leave", attachment_id=viewer.id)
-        assert client.call("session.get", id=session_id)["status"] == "detached"
+        assert shared_client.call("session.get", id=session_id)["status"] == "detached"
         Viewer(other, session_id)
-    while client.call("session.get", id=session_id)["clients"]:
-        continue
-    assert client.call("session.attach", id=session_id, cols=80, rows=24)["session"]["clients"] == 1
+        other.socket.shutdown(socket.SHUT_WR)
+        while other.read_line():
+            pass  # at the end the daemon has closed its side, and what was attached there has ended
+    assert shared_client.call("session.attach", id=session_id, cols=80, rows=24)["session"]["clients"] == 1
 
 
-def test_detach_puts_every_client_off(daemon: DaemonProcess, client: RawClient) -> None:
+def test_detach_puts_every_client_off(shared_daemon: DaemonProcess, shared_client: RawClient) -> None:
     """session.detach ends all attachments, tells them, and leaves the program running."""
-    session_id = start(client, "cat")
-    with daemon.client() as one, daemon.client() as two:
+    session_id = start(shared_client, "cat")
+    with shared_daemon.client() as one, shared_daemon.client() as two:
         viewers = [Viewer(one, session_id), Viewer(two, session_id)]
-        detached = client.call("session.detach", id=session_id)
+        detached = shared_client.call("session.detach", id=session_id)
         assert (detached["status"], detached["clients"], detached["live"]) == ("detached", 0, True)
         for viewer in viewers:
             while not viewer.was_put_off:
                 viewer.step()
 
 
-def test_deleting_ends_the_program(client: RawClient, daemon: DaemonProcess) -> None:
+def test_deleting_ends_the_program(shared_client: RawClient, shared_daemon: DaemonProcess) -> None:
     """A deleted session's program, journal and snapshots are gone."""
-    session_id = start(client, "cat")
-    pid = client.call("session.get", id=session_id)["pid"]
-    client.call("session.delete", id=session_id)
+    session_id = start(shared_client, "cat")
+    pid = shared_client.call("session.get", id=session_id)["pid"]
+    shared_client.call("session.delete", id=session_id)
     assert not Path(f"/proc/{pid}").exists()
-    assert list((daemon.home / ".local" / "state" / "orbit" / "journal").iterdir()) == []
+    assert list((shared_daemon.home / ".local" / "state" / "orbit" / "journal").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_killed_daemon_loses_no_program_and_no_line(daemon: DaemonProcess) -> None:
     """A counter runs on through kill -9 of the daemon; every line is there once, in order."""
     with daemon.client() as client:
@@ -225,6 +229,7 @@ def test_a_killed_daemon_loses_no_program_and_no_line(daemon: DaemonProcess) -> 
     assert len(numbers) > 5000
 
 
+@pytest.mark.slow
 def test_an_exit_that_nobody_saw_is_told_later(daemon: DaemonProcess) -> None:
     """A program that ends while the daemon is dead leaves its exit code and its last words."""
     with daemon.client() as client:
@@ -257,6 +262,7 @@ def keeper_pid(daemon: DaemonProcess, program: int) -> int:
     return int(Path(f"/proc/{program}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
+@pytest.mark.slow
 def test_after_a_reboot_shells_come_back_under_their_screen(daemon: DaemonProcess, home: Path) -> None:
     """Keeper and daemon killed: a login shell is started again in its folder, others show their screen and wait."""
     (home / "work").mkdir()
@@ -288,6 +294,7 @@ def test_after_a_reboot_shells_come_back_under_their_screen(daemon: DaemonProces
         assert client.call("session.start", id=other)["live"] is True
 
 
+@pytest.mark.slow
 def test_a_killed_keeper_is_told(daemon: DaemonProcess, client: RawClient) -> None:
     """When the keeper dies its sessions are detached and not live, and a new one is started when needed."""
     session_id = start(client, "cat")
@@ -301,10 +308,11 @@ def test_a_killed_keeper_is_told(daemon: DaemonProcess, client: RawClient) -> No
     assert client.call("session.start", id=session_id)["live"] is True
 
 
-def test_a_frozen_client_holds_nobody_up(daemon: DaemonProcess, client: RawClient) -> None:
+@pytest.mark.slow
+def test_a_frozen_client_holds_nobody_up(shared_daemon: DaemonProcess, shared_client: RawClient) -> None:
     """A client that does not read gets one repaint when it does; the program and the others go on."""
-    session_id = start(client, "sh -c 'read x; seq 1000000; echo finished; read x'")
-    with daemon.client() as frozen, daemon.client() as watching:
+    session_id = start(shared_client, "sh -c 'read x; seq 1000000; echo finished; read x'")
+    with shared_daemon.client() as frozen, shared_daemon.client() as watching:
         still, viewer = Viewer(frozen, session_id), Viewer(watching, session_id)
         viewer.type("\n")
         while "finished" not in viewer.text():
@@ -315,24 +323,25 @@ def test_a_frozen_client_holds_nobody_up(daemon: DaemonProcess, client: RawClien
         viewer.type("\n")
         still.read_to_the_end()
         viewer.read_to_the_end()
-    assert still.text() == viewer.text() == client.call("session.screen", id=session_id)["data"]
+    assert still.text() == viewer.text() == shared_client.call("session.screen", id=session_id)["data"]
 
 
-def test_nobody_attached_means_the_daemon_answers(client: RawClient) -> None:
+def test_nobody_attached_means_the_daemon_answers(shared_client: RawClient) -> None:
     """A program that asks for the cursor's place gets an answer with no client there."""
-    ask = r"printf \"\\033[6n\"; IFS= read -r -d R -t 10 x; echo got ${#x}; read y"
-    session_id = start(client, f'bash -c "stty raw -echo; {ask}"')
-    while "got" not in client.call("session.screen", id=session_id)["data"]:
-        continue
-    assert "got 0" not in client.call("session.screen", id=session_id)["data"]
+    ask = r"printf \"\\033[6n\"; IFS= read -r -d R -t 10 x; echo got ${#x}"
+    session_id = start(shared_client, f'bash -c "stty raw -echo; {ask}"')
+    shared_client.call("session.wait", id=session_id)
+    shown = shared_client.call("session.screen", id=session_id)["data"]
+    assert "got" in shown
+    assert "got 0" not in shown
 
 
-def test_an_attached_client_hears_the_answer_first(daemon: DaemonProcess) -> None:
+def test_an_attached_client_hears_the_answer_first(shared_daemon: DaemonProcess) -> None:
     """However busy the program, the answer to the attach comes before the first output."""
-    with daemon.client() as client:
+    with shared_daemon.client() as client:
         session_id = start(client, COUNTER)
         for number in range(20):
-            with daemon.client() as other:
+            with shared_daemon.client() as other:
                 params = {"id": session_id, "cols": 80, "rows": 24}
                 line = json.dumps({"jsonrpc": "2.0", "method": "session.attach", "params": params, "id": number})
                 assert other.ask(line)["id"] == number

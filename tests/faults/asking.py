@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import itertools
 import random
-import subprocess
 from typing import Any
 
 from ctl_support import Orbitctl
 from faults.shim import Shim
-from support import WAIT_SECS, DaemonProcess, RawClient
+from support import DaemonProcess, RawClient
 
 LOCAL = {"session_type": "local"}
 FULL, CORRUPT, READ_ONLY, BUSY, SNAPSHOT_CORRUPT = 1900, 1901, 1902, -32000, 1101
@@ -44,13 +42,3 @@ def resident(daemon: DaemonProcess, what: str = "VmHWM") -> int:
     with open(f"/proc/{daemon.pid}/status") as status:
         line = next(line for line in status if line.startswith(what))
     return int(line.split()[1]) * 1024
-
-
-def wait_for_lines(daemon: DaemonProcess, text: str, count: int) -> None:
-    """Wait until the daemon's log has `count` lines with `text`."""
-    command = ["timeout", str(WAIT_SECS), "tail", "-n", "+1", "-F", str(daemon.log_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as follow:
-        assert follow.stdout is not None
-        found = list(itertools.islice((line for line in follow.stdout if text in line), count))
-        follow.terminate()
-    assert len(found) == count, f"{text!r} is {len(found)} times in the log:\n{daemon.log()}"

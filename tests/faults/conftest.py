@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from faults.shim import Shim
+from needs import require
 from support import DaemonProcess
 
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else "/tmp"
@@ -22,8 +22,7 @@ MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else "/tmp"
 @pytest.fixture(autouse=True)
 def shim_can_be_built() -> None:
     """The disk that misbehaves is a library that the dynamic linker puts before the C library's own."""
-    if sys.platform != "linux" or shutil.which("cc") is None:
-        pytest.skip("needs Linux and a C compiler (cc)")
+    require("cc", linux=True)
 
 
 @pytest.fixture
@@ -86,8 +85,7 @@ class SmallDisk:
 @pytest.fixture
 def disk(home: Path) -> Iterator[SmallDisk]:
     """A disk of 4 MiB where the database's folder is."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a disk of its own")
+    require(root=True)
     place = home / ".local" / "share" / "orbit"
     for folder in (home / ".local", home / ".local" / "share"):
         folder.mkdir(mode=0o700)

@@ -18,9 +18,9 @@ from faults.shim import Shim
 from orbit_protocol.types import SessionConfig
 from orbitd.manager import SessionManager
 from orbitd.store import codec
-from orbitd.store.clock import to_text
 from orbitd.store.codec import Screen
 from orbitd.store.database import load_migrations, open_writer
+from orbitd.store.rows import time_to_text
 from support import WAIT_SECS, DaemonProcess, RawClient
 
 LATER = "2100-01-01T00:00:00Z"
@@ -47,7 +47,7 @@ def make_store(path: Path) -> None:
 def make_first_schema(path: Path) -> None:
     """Make a database as the first schema was, with sessions that each have one snapshot."""
     connection = open_writer(str(path), migrations=load_migrations()[:1])
-    moment = to_text(datetime.now(UTC))
+    moment = time_to_text(datetime.now(UTC))
     screen = Screen(terminal_buffer=SCREEN)
     packed, checksum = codec.pack(screen, None), codec.checksum(screen)
     with contextlib.closing(connection):

@@ -11,10 +11,12 @@ import pytest
 
 from ctl_support import Orbitctl
 from faults import shim
-from faults.asking import LOCAL, doctor, names, wait_for_lines
+from faults.asking import LOCAL, doctor, names
 from faults.interrupting import is_whole
 from faults.shim import Shim
 from support import DaemonProcess, RawClient
+
+pytestmark = pytest.mark.slow
 
 DAY, YEAR = 86_400, 365 * 86_400
 MADE, NOT_NEEDED = "backup made", "no backup needed"
@@ -25,7 +27,7 @@ class Calendar:
 
     def __init__(self, daemon: DaemonProcess, client: RawClient, hand: Shim) -> None:
         self._daemon, self._client, self._hand = daemon, client, hand
-        self._seen = dict.fromkeys((MADE, NOT_NEEDED, "chore failed"), 0)
+        self._seen = dict.fromkeys((MADE, NOT_NEEDED, "maintenance task failed"), 0)
         self._shift = 0
         self.folder = daemon.database_path.parent / "backups"
 
@@ -36,7 +38,7 @@ class Calendar:
         self._hand.pass_time(3_700)
         self._client.call("daemon.ping")
         self._seen[expected] += 1
-        wait_for_lines(self._daemon, expected, self._seen[expected])
+        self._daemon.wait_for_log(expected, count=self._seen[expected])
 
     def change(self, name: str) -> None:
         self._client.call("session.create", config=LOCAL, name=name)
@@ -115,7 +117,7 @@ def test_a_backup_that_fails(calendar: Calendar, daemon: DaemonProcess, hand: Sh
     before = {path: path.read_bytes() for path in calendar.backups()}
     calendar.change("b")
     hand.fail(shim.WRITE, errno.EIO)
-    calendar.pass_day("chore failed")
+    calendar.pass_day("maintenance task failed")
     assert "backup failed" in doctor(daemon)
     hand.heal()
     assert {path: path.read_bytes() for path in calendar.folder.iterdir()} == before

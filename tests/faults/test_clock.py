@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import pytest
+
 from faults.asking import LOCAL, names, snapshot
 from faults.shim import Shim
 from support import DaemonProcess, RawClient
+
+pytestmark = pytest.mark.slow
 
 YEAR = 365 * 86_400
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import resource
 import socket
 import threading
@@ -15,6 +16,8 @@ import pytest
 
 from faults.asking import BUSY, LOCAL, doctor, names, resident, snapshot
 from support import WAIT_SECS, DaemonProcess, RawClient
+
+pytestmark = pytest.mark.slow
 
 MIB = 1 << 20
 LINE_LIMIT = 16 * MIB
@@ -154,13 +157,16 @@ def test_a_client_that_sends_byte_by_byte(daemon: DaemonProcess, client: RawClie
         assert json.loads(slow.read_line())["result"] == {"pong": True}
 
 
-def flood(daemon: DaemonProcess, line: bytes, times: int, told: list[int]) -> None:
-    """Send the same long line again and again, on a new connection where the daemon ended the last."""
-    for _ in range(times):
-        with daemon.client() as rude, contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            for _ in range(2):
-                rude.socket.sendall(line)
-                told.append(json.loads(rude.read_line())["error"]["code"])
+def flood(daemon: DaemonProcess, line: bytes, times: int, told: queue.Queue[int | None]) -> None:
+    """Send the same long line again and again, on a new connection where the daemon ended the last; None is the end."""
+    try:
+        for _ in range(times):
+            with daemon.client() as rude, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                for _ in range(2):
+                    rude.socket.sendall(line)
+                    told.put(json.loads(rude.read_line())["error"]["code"])
+    finally:
+        told.put(None)
 
 
 @pytest.mark.parametrize(("length", "code"), [(LINE_LIMIT - 2, -32700), (LINE_LIMIT + MIB, -32600)])
@@ -169,13 +175,16 @@ def test_clients_that_send_16_mib_lines_for_ever(
 ) -> None:
     """Each line is answered with its error; three such clients at once cost a bounded amount, and others are served."""
     client.call("session.create", config=LOCAL, name="a")
-    told: list[int] = []
+    answers: queue.Queue[int | None] = queue.Queue()
     line = b"x" * length + b"\n"
-    rude = [threading.Thread(target=flood, args=(daemon, line, 3, told)) for _ in range(3)]
+    rude = [threading.Thread(target=flood, args=(daemon, line, 3, answers)) for _ in range(3)]
     for one in rude:
         one.start()
-    while any(one.is_alive() for one in rude):
-        assert names(client) == ["a"]
+    told = []
+    for _ in rude:
+        while (answer := answers.get(timeout=WAIT_SECS)) is not None:
+            told.append(answer)
+            assert names(client) == ["a"]
     for one in rude:
         one.join()
     assert told

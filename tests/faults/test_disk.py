@@ -14,6 +14,8 @@ from faults.conftest import SmallDisk
 from faults.shim import Shim
 from support import DaemonProcess
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_full_disk(disk: SmallDisk, daemon: DaemonProcess, hand: Shim) -> None:
     """Writes are 1900, retryable, with a hint; reads go on; with room all goes on, and nothing answered is lost."""
@@ -27,12 +29,12 @@ def test_a_full_disk(disk: SmallDisk, daemon: DaemonProcess, hand: Shim) -> None
         assert names(other) == ["kept"]
         assert other.call("snapshot.get", id=first["id"])["buffer_bytes"] == 100_000
         look_again(client, hand)
-        daemon.wait_for_log("chore failed")
+        daemon.wait_for_log("maintenance task failed")
         assert "is full" in doctor(daemon)
         ballast.unlink()
         assert "result" in snapshot(client, kept["id"], 400_000)
         look_again(client, hand)
-        daemon.wait_for_log("chore goes well again")
+        daemon.wait_for_log("maintenance task succeeds again")
         assert "is full" not in doctor(daemon)
         assert client.call("maintenance.check")["ok"]
     daemon.restart()
@@ -113,7 +115,7 @@ def test_a_disk_that_fails_to_write(daemon: DaemonProcess, hand: Shim, calls: in
             assert "disk fails" in error["data"]["hint"], error
         assert names(client) == ["before"]
         look_again(client, hand)
-        daemon.wait_for_log("chore failed")
+        daemon.wait_for_log("maintenance task failed")
         assert "disk fails" in doctor(daemon)
         hand.heal()
         client.call("session.create", config=LOCAL, name="after")

@@ -19,6 +19,8 @@ from faults.ledger import Author
 from faults.shim import Shim
 from support import DaemonProcess, RawClient
 
+pytestmark = pytest.mark.slow
+
 
 def lose(daemon: DaemonProcess, how: str) -> Path:
     """Take the database away from under the daemon; return where its file is now, if anywhere."""
@@ -71,7 +73,7 @@ def test_what_a_lost_database_held_is_rescued(daemon: DaemonProcess, client: Raw
     saved = snapshot(client, session, 100_000)["result"]
     lose(daemon, how)
     look_again(client, hand)
-    daemon.wait_for_log("chore failed")
+    daemon.wait_for_log("maintenance task failed")
     (rescued,) = daemon.database_path.parent.glob("*.rescued-*")
     assert is_whole(rescued)
     assert f"orbitctl maintenance restore {rescued}" in doctor(daemon)
@@ -235,7 +237,7 @@ def test_a_socket_folder_that_vanishes(daemon: DaemonProcess, client: RawClient,
     with pytest.raises(OSError):
         daemon.client()
     look_again(client, hand)
-    daemon.wait_for_log("listening anew")
+    daemon.wait_for_log("listening again")
     with daemon.client() as again:
         assert again.call("daemon.info")["pid"] == daemon.pid
     assert daemon.socket_path.parent.stat().st_mode & 0o777 == 0o700
@@ -248,6 +250,6 @@ def test_a_socket_of_somebody_else_in_its_place(daemon: DaemonProcess, client: R
         other.bind(str(daemon.socket_path))
         other.listen()
         look_again(client, hand)
-        daemon.wait_for_log("chore failed")
+        daemon.wait_for_log("maintenance task failed")
         told = client.call("daemon.info")["chores"]
         assert "somebody serves" in next(one["last_error"] for one in told if one["name"] == "socket")

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from faults.interrupting import (
     LATER,
     SESSIONS,
@@ -18,6 +20,8 @@ from faults.interrupting import (
     make_store,
 )
 from support import RawClient
+
+pytestmark = pytest.mark.slow
 
 TIMES = int(os.environ.get("ORBIT_FAULT_MOMENTS", "3"))
 """Kills in each kind of work; `python -m benchmarks.soak` asks for more."""

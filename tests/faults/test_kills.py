@@ -8,6 +8,8 @@ import pytest
 
 from faults.kills import Siege
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_nothing_acknowledged_is_lost_to_kill_9(home: Path, seed: int) -> None:

@@ -12,6 +12,8 @@ from faults.ledger import Author
 from faults.local import LocalStore
 from support import DaemonProcess
 
+pytestmark = pytest.mark.slow
+
 LOSSES = [
     "DELETE FROM session_snapshots WHERE seq = (SELECT min(seq) FROM session_snapshots)",
     "DELETE FROM sessions WHERE seq = (SELECT max(seq) FROM sessions)",

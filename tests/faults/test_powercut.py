@@ -8,6 +8,8 @@ import pytest
 
 from faults.powercut import Recording
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_nothing_acknowledged_is_lost_to_a_power_cut(home: Path, seed: int) -> None:

@@ -14,6 +14,8 @@ from fuzz.oracle import check_shape, owed, settle, unbatched
 from fuzz.target import Target, bounded
 from orbit_protocol.errors import MessageTooLarge
 
+pytestmark = pytest.mark.slow
+
 
 def _debts(sent: list[bytes]) -> list[Any]:
     return [debt for line in sent for debt in owed(line)[1]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -66,6 +67,9 @@ PROGRAMS = {
     ),
 }
 
+NEEDED = ("vim", "less", "htop", "mc", "nano", "man", "git", "tmux")
+"""Those that a minimal machine lacks."""
+
 MAN_PAGE = """.TH ORBIT 1 2026-01-01
 .SH NAME
 orbit \\- a page of our own
@@ -81,7 +85,7 @@ text.
 
 
 def prepare(place: Path) -> None:
-    """Write the files that the programs look at."""
+    """Write the files that the programs look at, and a repository where there is a git to look at it with."""
     for name in ("code.py", "note.py"):
         text = "".join(f"def number_{n}():\n    return {n}  # a comment\n" for n in range(200))
         (place / name).write_text(text)
@@ -90,6 +94,8 @@ def prepare(place: Path) -> None:
     (place / "tmux.conf").write_text(
         "set -g status-right ''\nset -g default-terminal tmux-256color\nset -g escape-time 0\n"
     )
+    if shutil.which("git") is None:
+        return
     run = {"cwd": place, "check": True, "env": {**os.environ, "HOME": str(place)}}
     subprocess.run(["git", "init", "-q", "-b", "main"], **run)
     subprocess.run(["git", "fast-import", "--quiet"], input="".join(_commits()).encode(), **run)

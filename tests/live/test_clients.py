@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from live.sessions import resident, start
 from live_support import Viewer
 from support import DaemonProcess, RawClient
@@ -13,6 +15,7 @@ ROOM = 32 * 1024 * 1024
 """What the daemon may take for three clients: 1 MiB of unsent output each, history, and what Python leaves unused."""
 
 
+@pytest.mark.slow
 def test_three_clients_at_one_flood(daemon: DaemonProcess, client: RawClient) -> None:
     """One is frozen, one only reads, one resizes: the flood ends, memory is bounded, all screens are right."""
     dice = random.Random(7)
@@ -42,27 +45,27 @@ def test_three_clients_at_one_flood(daemon: DaemonProcess, client: RawClient) ->
     assert most - before < ROOM
 
 
-def test_a_resize_is_painted_for_everybody(daemon: DaemonProcess, client: RawClient) -> None:
+def test_a_resize_is_painted_for_everybody(shared_daemon: DaemonProcess, shared_client: RawClient) -> None:
     """Whoever resizes gets the screen anew as well: the two terminals need not wrap lines alike."""
-    session_id = start(client, 'sh -c \'seq 1 100 | tr "\\n" " "; cat\'')
-    viewer = Viewer(client, session_id)
+    session_id = start(shared_client, 'sh -c \'seq 1 100 | tr "\\n" " "; cat\'')
+    viewer = Viewer(shared_client, session_id)
     while "100" not in viewer.text():
         viewer.step()
-    client.call("session.resize", attachment_id=viewer.id, cols=33, rows=12)
+    shared_client.call("session.resize", attachment_id=viewer.id, cols=33, rows=12)
     while not viewer.repaints:
         viewer.step()
     assert viewer.emulator.size == (33, 12)
-    with daemon.client() as other:
+    with shared_daemon.client() as other:
         assert Viewer(other, session_id, (33, 12)).emulator.dump() == viewer.emulator.dump()
 
 
-def test_history_comes_with_the_attach(daemon: DaemonProcess, client: RawClient) -> None:
+def test_history_comes_with_the_attach(shared_daemon: DaemonProcess, shared_client: RawClient) -> None:
     """As many lines of history as were asked for scroll through the client's screen before it."""
-    session_id = start(client, "sh -c 'seq 1 200; cat'")
-    first = Viewer(client, session_id)
+    session_id = start(shared_client, "sh -c 'seq 1 200; cat'")
+    first = Viewer(shared_client, session_id)
     while "200" not in first.text():
         first.step()
-    with daemon.client() as other:
+    with shared_daemon.client() as other:
         viewer = Viewer(other, session_id, scrollback_lines=50)
         text = viewer.emulator.screen("text", scrollback=True).decode().split()
     assert text == [str(number) for number in range(201 - len(text), 201)]

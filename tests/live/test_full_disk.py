@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import select
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from live.sessions import Terminal, start
-from live_support import Viewer
-from support import DaemonProcess, RawClient
+from needs import needs, require_that
+from support import WAIT_SECS, DaemonProcess, RawClient
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+pytestmark = [pytest.mark.slow, needs(root=True, linux=True)]
 
 CHATTY = "sh -c 'while read n; do seq $n; echo done $n; done'"
 
@@ -26,8 +28,7 @@ def small_disk(place: Path, size: str) -> Iterator[Path]:
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(place)], capture_output=True, check=False
     )
-    if mounted.returncode != 0:
-        pytest.skip(f"cannot mount: {mounted.stderr.decode()}")
+    require_that(mounted.returncode == 0, f"to mount a disk: {mounted.stderr.decode()}")
     try:
         yield place
     finally:
@@ -43,47 +44,61 @@ def fill(disk: Path) -> Path:
     return filler
 
 
-@pytest.fixture
-def quick(stopped_daemon: DaemonProcess, home: Path) -> DaemonProcess:
-    """A daemon, not started, that saves every second."""
+def save_every(seconds: int, home: Path) -> None:
+    """Configure how often screens are saved; what failed is tried again as often."""
     (home / ".config" / "orbit").mkdir(parents=True)
-    (home / ".config" / "orbit" / "config.toml").write_text("[session]\nauto_save_interval_secs = 1\n")
-    return stopped_daemon
+    (home / ".config" / "orbit" / "config.toml").write_text(f"[session]\nauto_save_interval_secs = {seconds}\n")
 
 
 @pytest.fixture
-def journal_disk(quick: DaemonProcess) -> Iterator[Path]:
+def journal_disk(stopped_daemon: DaemonProcess) -> Iterator[Path]:
     """A small disk for journals only."""
-    with small_disk(quick.home / ".local" / "state", "2m") as disk:
+    with small_disk(stopped_daemon.home / ".local" / "state", "2m") as disk:
         yield disk
-        quick.end()
+        stopped_daemon.end()
 
 
 @pytest.fixture
-def store_disk(quick: DaemonProcess) -> Iterator[Path]:
+def store_disk(stopped_daemon: DaemonProcess) -> Iterator[Path]:
     """A small disk for the database only."""
-    with small_disk(quick.home / ".local" / "share", "4m") as disk:
+    with small_disk(stopped_daemon.home / ".local" / "share", "4m") as disk:
         yield disk
-        quick.end()
+        stopped_daemon.end()
 
 
 def warnings(client: RawClient) -> str:
     return "\n".join(client.call("daemon.info")["warnings"])
 
 
-def wait_for_warning(client: RawClient, wanted: str) -> None:
-    while wanted not in warnings(client):
-        continue
+class Watch:
+    """Waits until something is so that shows by a change of what is in a folder (inotify(7))."""
+
+    CHANGES = 0x2 | 0x80 | 0x100 | 0x200  # IN_MODIFY, IN_MOVED_TO, IN_CREATE, IN_DELETE
+
+    def __init__(self, folder: Path) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._descriptor = libc.inotify_init1(os.O_CLOEXEC)
+        if libc.inotify_add_watch(self._descriptor, os.fsencode(folder), self.CHANGES) < 0:
+            raise OSError(ctypes.get_errno(), f"cannot watch {folder}")
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def until(self, is_so: Callable[[], bool]) -> None:
+        """Return once it is so: asked now, and again after each change."""
+        while not is_so():
+            assert select.select([self._descriptor], [], [], WAIT_SECS)[0], "nothing changes any more"
+            os.read(self._descriptor, 1 << 16)
 
 
-def wait_until_fine(client: RawClient) -> None:
-    while warnings(client):
-        continue
-
-
-def test_a_full_journal_stops_no_session(quick: DaemonProcess, journal_disk: Path) -> None:
+def test_a_full_journal_stops_no_session(stopped_daemon: DaemonProcess, journal_disk: Path) -> None:
     """The program and its clients go on, the daemon warns; with room again all is recorded, and survives kill -9."""
-    with quick.start().client() as client, quick.client() as other:
+    daemon = stopped_daemon
+    save_every(3600, daemon.home)
+    with daemon.start().client() as client, daemon.client() as other:
         terminal = Terminal(other, start(client, CHATTY))
         session_id = terminal.session["id"]
         filler = fill(journal_disk)
@@ -93,11 +108,12 @@ def test_a_full_journal_stops_no_session(quick: DaemonProcess, journal_disk: Pat
         filler.unlink()
         terminal.type("7\n")
         terminal.follow_until("done 7")
-        wait_until_fine(client)
+        client.call("maintenance.auto_save")
+        assert warnings(client) == ""
         terminal.type("8\n")
         terminal.follow_until("done 8")
-    quick.kill()
-    with quick.start().client() as client:
+    daemon.kill()
+    with daemon.start().client() as client:
         text = client.call("session.screen", id=session_id, scrollback=True)["data"]
     assert text.endswith("199999\n200000\ndone 200000\n7\n" + _echoed(7) + "8\n" + _echoed(8))
 
@@ -106,47 +122,56 @@ def _echoed(count: int) -> str:
     return "".join(f"{number}\n" for number in range(1, count + 1)) + f"done {count}\n"
 
 
-def test_a_session_starts_on_a_full_disk(quick: DaemonProcess, journal_disk: Path) -> None:
+def test_a_session_starts_on_a_full_disk(stopped_daemon: DaemonProcess, journal_disk: Path) -> None:
     """Where there is no room for a journal a session runs without, and the daemon says so; room heals it."""
-    with quick.start().client() as client:
+    save_every(3600, stopped_daemon.home)
+    with stopped_daemon.start().client() as client:
         Terminal(client, start(client, "sh -c 'echo first; cat'")).follow_until("first")
         client.call("maintenance.auto_save")  # a save that came later would make room
         filler = fill(journal_disk)
-        with quick.client() as other:
+        with stopped_daemon.client() as other:
             terminal = Terminal(other, start(client, CHATTY))
-            wait_for_warning(client, "not recorded")
+            assert "not recorded" in warnings(client)
             filler.unlink()
             terminal.type("3\n")
             terminal.follow_until("done 3")
-            wait_until_fine(client)
+            client.call("maintenance.auto_save")
+            assert warnings(client) == ""
 
 
-def test_a_full_store_keeps_the_journal(quick: DaemonProcess, store_disk: Path) -> None:
+def test_a_full_store_keeps_the_journal(stopped_daemon: DaemonProcess, store_disk: Path) -> None:
     """Screens that cannot be saved stay in their journals and survive kill -9; they are saved once there is room."""
-    with quick.start().client() as client, quick.client() as other:
+    daemon = stopped_daemon
+    save_every(3600, daemon.home)
+    with daemon.start().client() as client, daemon.client() as other:
         terminal = Terminal(other, start(client, CHATTY))
         session_id = terminal.session["id"]
         filler = fill(store_disk)
         terminal.type("4000\n")
         terminal.follow_until("done 4000")
-        wait_for_warning(client, "could not be saved")
-    quick.kill()
-    with quick.start().client() as client:
+        client.request("maintenance.auto_save")
+        assert "could not be saved" in warnings(client)
+    daemon.kill()
+    with daemon.start().client() as client:
         assert "done 4000" in client.call("session.screen", id=session_id)["data"]
-        with quick.client() as late:  # that the status cannot be stored keeps nobody out
-            assert "done 4000" in Viewer(late, session_id).text()
-        client.call("session.send", id=session_id, data="NQo=")
-        wait_for_warning(client, "could not be saved")
-        filler.unlink()
-        wait_until_fine(client)
-        while client.call("snapshot.latest", session_id=session_id) is None:
-            continue
+        with daemon.client() as late:  # that the status cannot be stored keeps nobody out
+            viewer = Terminal(late, session_id)
+            assert "done 4000" in viewer.text()
+            viewer.type("5\n")
+            viewer.follow_until("done 5")
+            client.request("maintenance.auto_save")
+            assert "could not be saved" in warnings(client)
+            filler.unlink()
+            client.call("maintenance.auto_save")
+            assert warnings(client) == ""
+        assert client.call("snapshot.latest", session_id=session_id) is not None
         assert client.call("session.get", id=session_id)["live"] is True
 
 
-def test_an_end_that_cannot_be_stored(quick: DaemonProcess, store_disk: Path) -> None:
+def test_an_end_that_cannot_be_stored(stopped_daemon: DaemonProcess, store_disk: Path) -> None:
     """Clients hear of it, nothing is lost, and it is stored once there is room."""
-    with quick.start().client() as client, quick.client() as other:
+    save_every(1, stopped_daemon.home)
+    with stopped_daemon.start().client() as client, stopped_daemon.client() as other:
         terminal = Terminal(other, start(client, "sh -c 'read x; seq 3000; echo last words; exit 6'"))
         session_id = terminal.session["id"]
         filler = fill(store_disk)
@@ -156,9 +181,9 @@ def test_an_end_that_cannot_be_stored(quick: DaemonProcess, store_disk: Path) ->
         assert client.call("session.get", id=session_id)["status"] != "terminated"
         assert "last words" in client.call("session.screen", id=session_id)["data"]
         assert client.error("session.start", id=session_id)["data"]["kind"] == "storage_full"
-        filler.unlink()
-        while client.call("session.get", id=session_id)["status"] != "terminated":
-            continue
+        with Watch(stopped_daemon.home / ".local" / "state" / "orbit" / "journal") as watch:
+            filler.unlink()  # when the end has been stored, the journal goes
+            watch.until(lambda: client.call("session.get", id=session_id)["status"] == "terminated")
         assert client.call("session.get", id=session_id)["exit_code"] == 6
         assert "last words" in client.call("session.screen", id=session_id)["data"]
         assert client.call("session.start", id=session_id)["live"] is True

@@ -11,6 +11,8 @@ import pytest
 from live.sessions import Terminal, keeper_of, resident, start, stat
 from support import WAIT_SECS, DaemonProcess, RawClient
 
+pytestmark = pytest.mark.slow
+
 SESSIONS = 50
 IDLE_SECS = float(os.environ.get("ORBIT_TEST_IDLE_SECS", "3"))
 WAKEUPS_A_SECOND = 5

@@ -8,11 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from live.sessions import create, drawn, restarted
 from live_support import Viewer
 from orbitd.terminal.model import Screen
 from support import DaemonProcess, RawClient
 from terminal_support import noise, play, restored, shown
+
+pytestmark = pytest.mark.slow
 
 SEEDS = range(int(os.environ.get("ORBIT_TEST_SEEDS", "8")))
 PLAYER = f"{sys.executable} {Path(__file__).with_name('player.py')}"

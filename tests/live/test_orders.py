@@ -43,38 +43,38 @@ def programs_of(daemon: DaemonProcess) -> list[int]:
 
 
 @pytest.mark.parametrize("method", ["session.delete", "session.terminate"])
-def test_an_end_during_the_start(daemon: DaemonProcess, client: RawClient, method: str) -> None:
+def test_an_end_during_the_start(shared_daemon: DaemonProcess, shared_client: RawClient, method: str) -> None:
     """Delete or terminate while a start is under way wins: no program is left behind."""
     for _ in range(5):
-        session_id = create(client, "sleep 1000")
-        ask(client, ("session.start", {"id": session_id}), (method, {"id": session_id}))
-        answer = client.request("session.get", id=session_id)
+        session_id = create(shared_client, "sleep 1000")
+        ask(shared_client, ("session.start", {"id": session_id}), (method, {"id": session_id}))
+        answer = shared_client.request("session.get", id=session_id)
         assert answer.get("result", {}).get("status") in ("terminated", None)
-    assert programs_of(daemon) == []
+    assert programs_of(shared_daemon) == []
 
 
-def test_two_starts_at_once(client: RawClient) -> None:
+def test_two_starts_at_once(shared_client: RawClient) -> None:
     """One of two starts runs the program, the other is told that it runs."""
-    session_id = create(client, "cat")
-    answers = ask(client, *[("session.start", {"id": session_id})] * 2)
+    session_id = create(shared_client, "cat")
+    answers = ask(shared_client, *[("session.start", {"id": session_id})] * 2)
     assert ["result" in answer for answer in answers] == [True, False]
     assert answers[1]["error"]["code"] == 1004
 
 
-def test_a_name_is_free_again_only_for_one(client: RawClient) -> None:
+def test_a_name_is_free_again_only_for_one(shared_client: RawClient) -> None:
     """A terminated session whose name is another's now does not start, and nothing runs for it."""
-    first = client.call("session.create", config={"session_type": "local", "command": "cat"}, name="same")["id"]
-    client.call("session.terminate", id=first)
-    client.call("session.create", config={"session_type": "local"}, name="same")
-    assert client.error("session.start", id=first)["data"]["kind"] == "name_taken"
-    assert client.call("session.get", id=first)["live"] is False
+    first = shared_client.call("session.create", config={"session_type": "local", "command": "cat"}, name="same")["id"]
+    shared_client.call("session.terminate", id=first)
+    shared_client.call("session.create", config={"session_type": "local"}, name="same")
+    assert shared_client.error("session.start", id=first)["data"]["kind"] == "name_taken"
+    assert shared_client.call("session.get", id=first)["live"] is False
 
 
-def test_attaching_while_the_program_ends(daemon: DaemonProcess, client: RawClient) -> None:
+def test_attaching_while_the_program_ends(shared_daemon: DaemonProcess, shared_client: RawClient) -> None:
     """Whoever attaches at that moment is either refused or told of the end; nobody waits for ever."""
     for _ in range(10):
-        session_id = start(client, "sh -c 'read x; exit 3'")
-        with daemon.client() as other:
+        session_id = start(shared_client, "sh -c 'read x; exit 3'")
+        with shared_daemon.client() as other:
             answers = ask(
                 other,
                 ("session.send", {"id": session_id, "data": encoded("\n")}),
@@ -83,24 +83,31 @@ def test_attaching_while_the_program_ends(daemon: DaemonProcess, client: RawClie
             attached = [answer["result"]["attachment_id"] for answer in answers[1:] if "result" in answer]
             codes = {answer["error"]["code"] for answer in answers[1:] if "error" in answer}
             assert codes <= {1006}
-            client.call("session.wait", id=session_id, timeout_secs=WAIT_SECS)
+            shared_client.call("session.wait", id=session_id, timeout_secs=WAIT_SECS)
             other.call("daemon.ping")
             for attachment_id in attached:
                 assert other.error("session.leave", attachment_id=attachment_id)["code"] == 1006
 
 
-def test_a_client_that_goes_while_it_attaches(daemon: DaemonProcess, client: RawClient) -> None:
+def test_a_client_that_goes_while_it_attaches(stopped_daemon: DaemonProcess) -> None:
     """Its attachment goes with it, however early it hangs up."""
-    session_id = start(client, "cat")
-    line = {"jsonrpc": "2.0", "method": "session.attach", "params": {"id": session_id, "cols": 80, "rows": 24}, "id": 1}
-    for _ in range(20):
-        with daemon.client() as other:
-            for _ in range(5):
-                other.send(json.dumps(line).encode())
-    while (session := client.call("session.get", id=session_id))["clients"] or session["status"] != "detached":
-        continue
+    stopped_daemon.arguments = ("--log-level", "debug")
+    with stopped_daemon.start().client() as client:
+        session_id = start(client, "cat")
+        params = {"id": session_id, "cols": 80, "rows": 24}
+        line = json.dumps({"jsonrpc": "2.0", "method": "session.attach", "params": params, "id": 1}).encode()
+        for _ in range(20):
+            with stopped_daemon.client() as other:
+                for _ in range(5):
+                    other.send(line)
+        stopped_daemon.wait_for_log("connection closed", count=20)
+        # A start waits for the session's lock, under which the status follows the last client that has gone.
+        assert client.error("session.start", id=session_id)["code"] == 1004
+        session = client.call("session.get", id=session_id)
+        assert (session["clients"], session["status"]) == (0, "detached")
 
 
+@pytest.mark.slow
 def test_attachments_leave_nothing_behind(daemon: DaemonProcess, client: RawClient) -> None:
     """Hundreds of attachments that have come and gone on one connection, each in its way, cost no memory."""
     session_id = start(client, "cat")
@@ -119,22 +126,22 @@ def test_attachments_leave_nothing_behind(daemon: DaemonProcess, client: RawClie
     assert come_and_go(120) < before + 2 * 1024 * 1024
 
 
-def test_a_session_has_so_many_clients(client: RawClient) -> None:
+def test_a_session_has_so_many_clients(shared_client: RawClient) -> None:
     """One more than 256 attachments at a session are refused as busy, until one leaves."""
-    session_id = start(client, "cat")
+    session_id = start(shared_client, "cat")
     params = {"id": session_id, "cols": 80, "rows": 24, "read_only": True}
-    first = client.call("session.attach", **params)
+    first = shared_client.call("session.attach", **params)
     for _ in range(255):
-        client.call("session.attach", **params)
-    assert client.error("session.attach", **params)["data"]["kind"] == "busy"
-    client.call("session.leave", attachment_id=first["attachment_id"])
-    client.call("session.attach", **params)
+        shared_client.call("session.attach", **params)
+    assert shared_client.error("session.attach", **params)["data"]["kind"] == "busy"
+    shared_client.call("session.leave", attachment_id=first["attachment_id"])
+    shared_client.call("session.attach", **params)
 
 
-def test_an_attachment_belongs_to_its_connection(daemon: DaemonProcess, client: RawClient) -> None:
+def test_an_attachment_belongs_to_its_connection(shared_daemon: DaemonProcess, shared_client: RawClient) -> None:
     """Nobody else can type, resize or leave for it."""
-    viewer = Viewer(client, start(client, "cat"))
-    with daemon.client() as other:
+    viewer = Viewer(shared_client, start(shared_client, "cat"))
+    with shared_daemon.client() as other:
         for method, params in (
             ("session.input", {"data": ""}),
             ("session.resize", {"cols": 1, "rows": 1}),
@@ -143,15 +150,15 @@ def test_an_attachment_belongs_to_its_connection(daemon: DaemonProcess, client: 
             assert other.error(method, attachment_id=viewer.id, **params)["code"] == 1006
 
 
-def test_deleting_a_workspace_ends_its_programs(daemon: DaemonProcess, client: RawClient) -> None:
+def test_deleting_a_workspace_ends_its_programs(shared_daemon: DaemonProcess, shared_client: RawClient) -> None:
     """With delete_sessions the programs of its sessions go too, and those of others stay."""
-    workspace = client.call("workspace.create", name="w", layout={"layout_type": "tabs", "config": {}})["id"]
-    inside = start(client, "cat", workspace_id=workspace)
-    other = start(client, "cat")
-    pid = client.call("session.get", id=other)["pid"]
-    client.call("workspace.delete", id=workspace, delete_sessions=True)
-    assert client.error("session.get", id=inside)["code"] == 1000
-    assert programs_of(daemon) == [pid]
+    workspace = shared_client.call("workspace.create", name="w", layout={"layout_type": "tabs", "config": {}})["id"]
+    inside = start(shared_client, "cat", workspace_id=workspace)
+    other = start(shared_client, "cat")
+    pid = shared_client.call("session.get", id=other)["pid"]
+    shared_client.call("workspace.delete", id=workspace, delete_sessions=True)
+    assert shared_client.error("session.get", id=inside)["code"] == 1000
+    assert programs_of(shared_daemon) == [pid]
 
 
 def test_a_stop_ends_the_wait_and_not_the_program(daemon: DaemonProcess, client: RawClient) -> None:
@@ -169,6 +176,7 @@ def test_a_stop_ends_the_wait_and_not_the_program(daemon: DaemonProcess, client:
     assert Path(f"/proc/{pid}").exists()
 
 
+@pytest.mark.slow
 def test_many_sessions_start_stop_and_come_back(daemon: DaemonProcess) -> None:
     """Sessions by the dozen start at once, and a stopped daemon's successor has every program and screen."""
     with daemon.client() as client:
@@ -191,14 +199,14 @@ def start_all(client: RawClient, ids: list[str]) -> list[dict[str, object]]:
     return ask(client, *[("session.start", {"id": session_id}) for session_id in ids])
 
 
-def test_a_stopped_program_is_ended_too(client: RawClient) -> None:
+def test_a_stopped_program_is_ended_too(shared_client: RawClient) -> None:
     """Terminate ends a program that is stopped by a signal, without the long way to SIGKILL."""
-    session_id = start(client, "cat")
-    client.call("session.signal", id=session_id, signal="STOP")
-    assert client.call("session.terminate", id=session_id)["exit_signal"] == 1
+    session_id = start(shared_client, "cat")
+    shared_client.call("session.signal", id=session_id, signal="STOP")
+    assert shared_client.call("session.terminate", id=session_id)["exit_signal"] == 1
 
 
-def test_a_program_that_lets_go_of_its_terminal_may_come_back(client: RawClient, home: Path) -> None:
+def test_a_program_that_lets_go_of_its_terminal_may_come_back(shared_client: RawClient, home: Path) -> None:
     """What is written to /dev/tty after every descriptor of the terminal was closed is shown."""
     os.mkfifo(home / "told")
     script = home / "program"
@@ -207,26 +215,27 @@ def test_a_program_that_lets_go_of_its_terminal_may_come_back(client: RawClient,
         f"exec < /dev/null > /dev/null 2>&1\necho closed > {home}/told\n"
         "while :; do sleep 1000 & wait; done\n"
     )
-    session_id = start(client, f"sh {script}")
+    session_id = start(shared_client, f"sh {script}")
     assert (home / "told").read_text() == "closed\n"
-    client.call("session.send", id=session_id, data=encoded("unread"))
-    client.call("session.signal", id=session_id, signal="USR1")
-    Terminal(client, session_id).follow_until("back")
+    shared_client.call("session.send", id=session_id, data=encoded("unread"))
+    shared_client.call("session.signal", id=session_id, signal="USR1")
+    Terminal(shared_client, session_id).follow_until("back")
 
 
-def test_a_program_that_does_not_read_is_told_of(client: RawClient) -> None:
+def test_a_program_that_does_not_read_is_told_of(shared_client: RawClient) -> None:
     """Beyond a megabyte of input that nobody reads, more is refused as busy; what the program asks costs nothing."""
-    session_id = start(client, "sh -c 'stty raw -echo; echo ready; exec sleep 1000'")
-    Terminal(client, session_id).follow_until("ready")
+    session_id = start(shared_client, "sh -c 'stty raw -echo; echo ready; exec sleep 1000'")
+    Terminal(shared_client, session_id).follow_until("ready")
     data = encoded(b"x" * 512 * 1024)
     kinds = [
-        client.request("session.send", id=session_id, data=data).get("error", {}).get("data", {}).get("kind")
+        shared_client.request("session.send", id=session_id, data=data).get("error", {}).get("data", {}).get("kind")
         for _ in range(4)
     ]
     assert kinds[0] is None
     assert kinds[-1] == "busy"
 
 
+@pytest.mark.slow
 def test_an_old_screen_needs_no_program(daemon: DaemonProcess, client: RawClient) -> None:
     """The screen of a session whose daemon and keeper were killed at once is its last one, saved or not."""
     session_id = start(client, "sh -c 'echo last words; cat'")
@@ -241,6 +250,7 @@ def test_an_old_screen_needs_no_program(daemon: DaemonProcess, client: RawClient
         assert list((daemon.home / ".local" / "state" / "orbit" / "journal").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_program_that_was_not_taken_over(daemon: DaemonProcess, client: RawClient) -> None:
     """Where a daemon could not read a journal, the program is kept, and start takes it over once that can be read."""
     session_id = start(client, "sh -c 'echo before; cat'")

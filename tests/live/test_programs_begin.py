@@ -33,9 +33,9 @@ def inspected(client: RawClient, home: Path, sent: dict[str, str] | None = None,
     return {**json.loads((home / "told").read_text()), "session": session_id}
 
 
-def test_a_program_begins_clean(daemon: DaemonProcess, client: RawClient, home: Path) -> None:
+def test_a_program_begins_clean(shared_daemon: DaemonProcess, shared_client: RawClient, home: Path) -> None:
     """Three descriptors that are its terminal, its own session, no blocked signal, the size as asked."""
-    told = inspected(client, home, cwd=str(home))
+    told = inspected(shared_client, home, cwd=str(home))
     assert told["descriptors"] == dict.fromkeys("012", told["terminal"])
     assert (told["is_leader"], told["blocked"], told["cwd"], told["size"]) == (True, 0, str(home), [91, 31])
     # Python ignores SIGPIPE and SIGXFSZ for itself, glibc 32 and 33 in what posix_spawn(3) starts; nobody any other.
@@ -47,10 +47,10 @@ def _mask(*numbers: int) -> int:
     return sum(1 << (number - 1) for number in numbers)
 
 
-def test_a_broken_pipe_ends_a_program(client: RawClient) -> None:
+def test_a_broken_pipe_ends_a_program(shared_client: RawClient) -> None:
     """SIGPIPE has its default meaning: `yes | head` ends, and ends quietly."""
-    session_id = start(client, "bash -c 'yes | head -1; echo ${PIPESTATUS[0]}; read x'")
-    Terminal(client, session_id).follow_until(f"\n{128 + signal.SIGPIPE}")
+    session_id = start(shared_client, "bash -c 'yes | head -1; echo ${PIPESTATUS[0]}; read x'")
+    Terminal(shared_client, session_id).follow_until(f"\n{128 + signal.SIGPIPE}")
 
 
 def test_the_umask_is_the_users(home: Path) -> None:
@@ -77,31 +77,31 @@ def test_the_environment(stopped_daemon: DaemonProcess, home: Path) -> None:
     assert not {"TMUX", "STY", "COLUMNS", "WATCHDOG_PID", "NOTIFY_SOCKET", "LISTEN_FDS"} & set(env)
 
 
-def test_the_agents_link(daemon: DaemonProcess, client: RawClient, home: Path) -> None:
+def test_the_agents_link(shared_daemon: DaemonProcess, shared_client: RawClient, home: Path) -> None:
     """SSH_AUTH_SOCK names a link that the start and each writable attach renew; a session's own link is followed."""
-    told = inspected(client, home, {"SSH_AUTH_SOCK": "/agents/first"})
+    told = inspected(shared_client, home, {"SSH_AUTH_SOCK": "/agents/first"})
     session_id, link = told["session"], told["env"]["SSH_AUTH_SOCK"]
     assert os.readlink(link) == "/agents/first"
     attach = {"id": session_id, "cols": 80, "rows": 24}
-    client.call("session.attach", **attach, env={"SSH_AUTH_SOCK": "/agents/second"})
+    shared_client.call("session.attach", **attach, env={"SSH_AUTH_SOCK": "/agents/second"})
     assert os.readlink(link) == "/agents/second"
-    client.call("session.attach", **attach, read_only=True, env={"SSH_AUTH_SOCK": "/agents/third"})
-    client.call("session.attach", **attach, env={"SSH_AUTH_SOCK": link})
-    client.call("session.attach", **attach, env={})
+    shared_client.call("session.attach", **attach, read_only=True, env={"SSH_AUTH_SOCK": "/agents/third"})
+    shared_client.call("session.attach", **attach, env={"SSH_AUTH_SOCK": link})
+    shared_client.call("session.attach", **attach, env={})
     assert os.readlink(link) == "/agents/second"
-    with daemon.client() as other:
+    with shared_daemon.client() as other:
         inner = inspected(other, home, {"SSH_AUTH_SOCK": link})
     assert os.readlink(inner["env"]["SSH_AUTH_SOCK"]) == "/agents/second"
-    client.call("session.terminate", id=session_id)
+    shared_client.call("session.terminate", id=session_id)
     assert not os.path.lexists(link)
 
 
-def test_an_agent_that_comes_later(client: RawClient, home: Path) -> None:
+def test_an_agent_that_comes_later(shared_daemon: DaemonProcess, shared_client: RawClient, home: Path) -> None:
     """A session started without an agent finds that of who attaches, unless its own config names one."""
-    link = inspected(client, home, {})["env"]["SSH_AUTH_SOCK"]
-    assert link.startswith(str(home))
+    link = inspected(shared_client, home, {})["env"]["SSH_AUTH_SOCK"]
+    assert link.startswith(str(shared_daemon.home))
     config = {"SSH_AUTH_SOCK": "/agents/own"}
-    assert inspected(client, home, {"SSH_AUTH_SOCK": "/x"}, env=config)["env"]["SSH_AUTH_SOCK"] == "/agents/own"
+    assert inspected(shared_client, home, {"SSH_AUTH_SOCK": "/x"}, env=config)["env"]["SSH_AUTH_SOCK"] == "/agents/own"
 
 
 def test_the_login_shell(stopped_daemon: DaemonProcess) -> None:
@@ -113,9 +113,9 @@ def test_the_login_shell(stopped_daemon: DaemonProcess) -> None:
         terminal.follow_until("-bash login_shell on")
 
 
-def test_a_folder_that_is_gone(client: RawClient, home: Path) -> None:
+def test_a_folder_that_is_gone(shared_daemon: DaemonProcess, shared_client: RawClient, home: Path) -> None:
     """A program whose folder is no more starts at home instead."""
-    assert inspected(client, home, cwd=str(home / "gone"))["cwd"] == str(home)
+    assert inspected(shared_client, home, cwd=str(home / "gone"))["cwd"] == str(shared_daemon.home)
 
 
 def session_of(**config: Any) -> Session:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import base64
 import os
-import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
-from live.programs import PROGRAMS, Program, prepare, recorded
+from live.programs import NEEDED, PROGRAMS, Program, prepare, recorded
 from live.sessions import Terminal, create, drawn, recorded_screen, restarted, saved_screen
+from needs import require
 from orbitd.terminal.model import Screen
 from support import DaemonProcess, RawClient
 from terminal_support import shown
+
+pytestmark = pytest.mark.slow
 
 
 def differences(found: Screen, wanted: Screen) -> str:
@@ -64,9 +66,7 @@ class Session:
 @pytest.fixture
 def played(home: Path, daemon: DaemonProcess) -> list[Session]:
     """Every program, at the place where its steps have led to."""
-    missing = [program.command for program in PROGRAMS.values() if not shutil.which(program.command.split()[0])]
-    if missing:
-        pytest.skip(f"not installed: {missing}")
+    require(*NEEDED)
     prepare(home)
     with daemon.client() as client:
         sessions = [Session(client, name, program, home) for name, program in PROGRAMS.items()]

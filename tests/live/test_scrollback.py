@@ -9,6 +9,8 @@ import pytest
 from live.sessions import Terminal, start
 from support import DaemonProcess, RawClient
 
+pytestmark = pytest.mark.slow
+
 LINES = 5000
 ROW_BYTES = 8 * 80 + 8
 SLACK = 768 * 1024

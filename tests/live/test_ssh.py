@@ -15,10 +15,11 @@ import pytest
 
 from live.sessions import Terminal, create, kill
 from live_support import Viewer
-from ssh_support import CLIENT, SSHD, Machine, make_key
+from needs import needs, program
+from ssh_support import CLIENT, Machine, make_key
 from support import DaemonProcess, RawClient
 
-pytestmark = pytest.mark.skipif(not SSHD, reason="there is no sshd here")
+pytestmark = [pytest.mark.slow, needs("ssh", "ssh-keygen", "sshd")]
 
 ECHO = "sh -c 'echo connected as $0; exec cat'"
 
@@ -31,7 +32,7 @@ def machine(home: Path) -> Iterator[Machine]:
     (home / "bin").mkdir()
     (home / "ssh_config").write_text(CLIENT.format(home=home).replace("Checking yes", "Checking ask"))
     wrapper = home / "bin" / "ssh"
-    wrapper.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {home}/ssh_config "$@"\n')
+    wrapper.write_text(f'#!/bin/sh\nexec {program("ssh")} -F {home}/ssh_config "$@"\n')
     wrapper.chmod(0o755)
     yield machine
     machine.close()
@@ -193,9 +194,8 @@ def test_the_next_daemon_connects_again(near: DaemonProcess, machine: Machine) -
     near.kill()
     cut(machine)
     with near.start().client() as client:
-        while not client.call("session.get", id=session_id)["live"]:
-            continue
         Terminal(client, session_id).follow_until("started again")
+        assert client.call("session.get", id=session_id)["live"]
 
 
 def test_no_option_gets_through(near: DaemonProcess, machine: Machine) -> None:

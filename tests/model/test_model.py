@@ -19,6 +19,8 @@ from fuzz.target import bounded
 from model.machine import Machine
 from support import DaemonProcess
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES, STEPS = 40, 40
 CONFIG = "[session]\nauto_save_interval_secs = 86400\n"  # what is saved when is the model's to say
 

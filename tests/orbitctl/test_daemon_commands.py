@@ -14,9 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from ctl_support import Orbitctl, Peer, read_line
+from ctl_support import InProcess, Orbitctl, Peer, read_line
 from orbitctl.client.process_watch import ProcessWatch
 from support import WAIT_SECS, DaemonProcess, clean_environment
+
+
+@pytest.fixture
+def stranded(home: Path) -> Orbitctl:
+    """The command line, run in this process, in a home where no daemon runs and none can be started."""
+    return InProcess(home)
 
 
 def socket_of(ctl: Orbitctl) -> Path:
@@ -47,13 +53,13 @@ def test_the_log_of_a_started_daemon_is_private(lonely: Orbitctl) -> None:
 
 
 @pytest.mark.parametrize(("words", "variables"), [(["--no-autostart"], {}), ([], {"ORBITCTL_NO_AUTOSTART": "1"})])
-def test_starting_can_be_turned_off(lonely: Orbitctl, words: list[str], variables: dict[str, str]) -> None:
+def test_starting_can_be_turned_off(stranded: Orbitctl, words: list[str], variables: dict[str, str]) -> None:
     """With --no-autostart or the variable, a missing daemon is exit code 3."""
-    ended = lonely("session", "list", *words, **variables)
+    ended = stranded("session", "list", *words, **variables)
     assert (ended.code, ended.out) == (3, b"")
     assert "no daemon is running" in ended.err
     assert "hint: `orbitctl daemon start` starts it." in ended.err
-    assert not socket_of(lonely).exists()
+    assert not socket_of(stranded).exists()
 
 
 def test_clients_that_start_at_once_share_one_daemon(lonely: Orbitctl) -> None:
@@ -98,47 +104,47 @@ def test_a_left_over_socket_is_replaced(lonely: Orbitctl) -> None:
     assert lonely.ok("session", "list", "-q").text == ""
 
 
-def test_why_it_did_not_start_is_told(lonely: Orbitctl) -> None:
+def test_why_it_did_not_start_is_told(stranded: Orbitctl) -> None:
     """The daemon's own reason and hint are shown, with exit code 3."""
-    folder = lonely.home / ".local" / "share" / "orbit"
+    folder = stranded.home / ".local" / "share" / "orbit"
     folder.mkdir(parents=True, mode=0o755)
     folder.chmod(0o755)
-    ended = lonely("session", "list")
+    ended = stranded("session", "list")
     assert ended.code == 3
     assert f"orbitd did not start: {folder} is open to others (mode 0755)" in ended.err
     assert "Traceback" not in ended.err
 
 
 @pytest.mark.parametrize("obstacle", ["folder", "lock"])
-def test_a_state_folder_that_cannot_be_used_is_told(lonely: Orbitctl, obstacle: str) -> None:
+def test_a_state_folder_that_cannot_be_used_is_told(stranded: Orbitctl, obstacle: str) -> None:
     """A file in the folder's place, or a link in the lock's, is named, with exit code 3."""
-    folder = lonely.home / ".local" / "state"
+    folder = stranded.home / ".local" / "state"
     folder.mkdir(parents=True)
     if obstacle == "folder":
         (folder / "orbit").write_text("")
     else:
         (folder / "orbit").mkdir(mode=0o700)
         (folder / "orbit" / "start.lock").symlink_to("/nowhere")
-    ended = lonely("session", "list")
+    ended = stranded("session", "list")
     assert ended.code == 3
     named = f"{folder / 'orbit'} is not a folder" if obstacle == "folder" else "Too many levels"
     assert f"cannot start orbitd: {named}" in ended.err
 
 
-def test_the_turn_of_another_client_is_waited_for_only_so_long(lonely: Orbitctl) -> None:
+def test_the_turn_of_another_client_is_waited_for_only_so_long(stranded: Orbitctl) -> None:
     """A client that hangs in the middle of starting the daemon holds others up for the timeout at most."""
-    folder = lonely.home / ".local" / "state" / "orbit"
+    folder = stranded.home / ".local" / "state" / "orbit"
     folder.mkdir(parents=True, mode=0o700)
     with (folder / "start.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        ended = lonely("session", "list", "--timeout", "0.1")
+        ended = stranded("session", "list", "--timeout", "0.1")
     assert ended.code == 6
     assert "still starting orbitd after 0.1 s" in ended.err
 
 
-def test_a_database_that_serves_elsewhere_is_told(ctl: Orbitctl) -> None:
+def test_a_database_that_serves_elsewhere_is_told(own_ctl: Orbitctl) -> None:
     """Another socket for a database in use does not start a second daemon; who has it is told."""
-    ended = ctl("session", "list", "--socket", str(ctl.home / "run" / "o" / "s"))
+    ended = own_ctl("session", "list", "--socket", str(own_ctl.home / "run" / "o" / "s"))
     assert ended.code == 3
     assert "another orbitd serves this database" in ended.err
 
@@ -160,13 +166,13 @@ def test_the_socket_of_the_configuration_is_used(lonely: Orbitctl) -> None:
     assert lonely.ok("daemon", "start", "--json").json["socket_path"] == str(lonely.home / "c" / "s")
 
 
-def test_a_configuration_that_cannot_be_used_exits_with_2(lonely: Orbitctl) -> None:
+def test_a_configuration_that_cannot_be_used_exits_with_2(stranded: Orbitctl) -> None:
     """File and key are named."""
-    folder = lonely.home / ".config" / "orbit"
+    folder = stranded.home / ".config" / "orbit"
     folder.mkdir(parents=True)
     (folder / "config.toml").write_text("[daemon]\nsockt = 1\n")
     for words in (["session", "list"], ["config", "check"], ["status"]):
-        ended = lonely(*words)
+        ended = stranded(*words)
         assert ended.code == 2
         assert f"{folder}/config.toml: unknown key `sockt`" in ended.err
 
@@ -191,9 +197,9 @@ def test_restart_runs_another_process(lonely: Orbitctl) -> None:
     assert lonely.ok("session", "list", "-q").lines == [found]
 
 
-def test_start_says_who_runs(ctl: Orbitctl, daemon: DaemonProcess) -> None:
+def test_start_says_who_runs(ctl: Orbitctl, shared_daemon: DaemonProcess) -> None:
     """Starting what runs already succeeds and starts nothing."""
-    assert ctl.ok("daemon", "start", "-q").text == f"{daemon.pid}\n"
+    assert ctl.ok("daemon", "start", "-q").text == f"{shared_daemon.pid}\n"
     assert "orbitd runs already" in ctl.ok("daemon", "start").err
 
 
@@ -209,11 +215,11 @@ def test_run_stays_in_the_foreground(home: Path) -> None:
         assert run.wait(WAIT_SECS) == 0
 
 
-def test_logs_that_are_not_there_are_told(lonely: Orbitctl) -> None:
+def test_logs_that_are_not_there_are_told(stranded: Orbitctl) -> None:
     """Without a log the command says where it would be."""
-    ended = lonely("daemon", "logs")
+    ended = stranded("daemon", "logs")
     assert ended.code == 4
-    assert str(log_of(lonely)) in ended.err
+    assert str(log_of(stranded)) in ended.err
 
 
 def test_the_end_of_a_process_is_seen() -> None:
@@ -251,11 +257,11 @@ def test_ctrl_c_exits_with_130(lonely: Orbitctl) -> None:
     assert (run.returncode, out, err.strip()) == (130, b"", b"")
 
 
-def test_a_stopped_daemon_is_a_timeout(ctl: Orbitctl, daemon: DaemonProcess) -> None:
+def test_a_stopped_daemon_is_a_timeout(own_ctl: Orbitctl, daemon: DaemonProcess) -> None:
     """A daemon that hangs is exit code 6 after --timeout."""
     os.kill(daemon.pid, signal.SIGSTOP)
     try:
-        ended = ctl("session", "list", "--timeout", "0.2")
+        ended = own_ctl("session", "list", "--timeout", "0.2")
     finally:
         os.kill(daemon.pid, signal.SIGCONT)
     assert ended.code == 6

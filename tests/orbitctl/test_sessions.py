@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections import defaultdict
 
 import pytest
 
@@ -59,12 +60,12 @@ def test_common_options_stand_anywhere(ctl: Orbitctl, before: bool) -> None:
     assert ctl.ok(*words).json == {"sessions": [], "next_cursor": None}
 
 
-def test_json_is_the_result_to_the_letter(ctl: Orbitctl, client: RawClient) -> None:
+def test_json_is_the_result_to_the_letter(ctl: Orbitctl, shared_client: RawClient) -> None:
     """--json prints the bytes of the daemon's result and a newline."""
     name = ctl.id("session", "create", "--name", "日本")
     line = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "session.find", "params": {"ref": name}})
-    client.send(line.encode())
-    answer = client.read_line()
+    shared_client.send(line.encode())
+    answer = shared_client.read_line()
     shown = ctl.ok("session", "show", name, "--json").out
     assert shown.endswith(b"}\n")
     assert shown.strip() in answer
@@ -97,18 +98,15 @@ def test_a_taken_name_exits_with_5(ctl: Orbitctl) -> None:
     assert ctl("session", "create", "--name", "web").code == 5
 
 
-def test_an_ambiguous_prefix_exits_with_5(ctl: Orbitctl, client: RawClient) -> None:
+def test_an_ambiguous_prefix_exits_with_5(ctl: Orbitctl, shared_client: RawClient) -> None:
     """A prefix that fits two sessions is refused, and both are named."""
-    by_prefix: dict[str, str] = {}
-    while True:
-        created: str = client.call("session.create", config={"session_type": "local"})["id"]
-        if (other := by_prefix.get(created[:4])) is not None:
-            break
-        by_prefix[created[:4]] = created
-    ended = ctl("session", "show", created[:4])
+    alike: defaultdict[str, list[str]] = defaultdict(list)
+    while not (ambiguous := [ids for ids in alike.values() if len(ids) == 2]):
+        for created in shared_client.batch("session.create", [{"config": {"session_type": "local"}}] * 100):
+            alike[created["result"]["id"][:4]].append(created["result"]["id"])
+    ended = ctl("session", "show", ambiguous[0][0][:4])
     assert ended.code == 5
-    assert created in ended.err
-    assert other in ended.err
+    assert all(one in ended.err for one in ambiguous[0])
 
 
 def test_the_status_moves(ctl: Orbitctl) -> None:
@@ -172,23 +170,22 @@ def test_deleting_needs_yes_where_nobody_can_be_asked(ctl: Orbitctl) -> None:
     assert ctl.ok("session", "list", "-q").lines == []
 
 
-def test_pages_are_followed_to_the_end(ctl: Orbitctl, client: RawClient) -> None:
+def test_pages_are_followed_to_the_end(own_ctl: Orbitctl, client: RawClient) -> None:
     """A list that takes two pages is shown whole, and --limit ends it where it says."""
-    one = {"jsonrpc": "2.0", "method": "session.create", "params": {"config": {"session_type": "local"}}}
-    batches = [json.dumps([{**one, "id": number} for number in range(100)]) for _ in range(11)]
-    ids = [answer["result"]["id"] for batch in batches for answer in client.ask(batch)]
-    assert ctl.ok("session", "list", "-q").lines == ids
-    whole = ctl.ok("session", "list", "--json").json
+    created = client.batch("session.create", [{"config": {"session_type": "local"}}] * 1100)
+    ids = [answer["result"]["id"] for answer in created]
+    assert own_ctl.ok("session", "list", "-q").lines == ids
+    whole = own_ctl.ok("session", "list", "--json").json
     assert ([one["id"] for one in whole["sessions"]], whole["next_cursor"]) == (ids, None)
-    some = ctl.ok("session", "list", "--json", "--limit", "1050").json
+    some = own_ctl.ok("session", "list", "--json", "--limit", "1050").json
     assert [one["id"] for one in some["sessions"]] == ids[:1050]
     assert some["next_cursor"] is not None
 
 
-def test_controls_in_a_command_never_reach_the_output(ctl: Orbitctl, client: RawClient) -> None:
+def test_controls_in_a_command_never_reach_the_output(ctl: Orbitctl, shared_client: RawClient) -> None:
     """What the daemon stores cannot steer a terminal through a table or details."""
     config = {"session_type": "local", "command": "\x1b]0;owned\x07\n\x9b2J"}
-    found = client.call("session.create", config=config)["id"]
+    found = shared_client.call("session.create", config=config)["id"]
     for words in (["session", "list"], ["session", "show", found]):
         shown = ctl.ok(*words).text
         assert "\\x1b]0;owned\\x07\\n\\x9b2J" in shown
@@ -203,25 +200,26 @@ def test_wide_names_keep_columns_aligned(ctl: Orbitctl) -> None:
     assert title.index("STATUS") == plain.index("active") == wide.index("active") + 6
 
 
-def test_a_closed_pipe_is_quiet(ctl: Orbitctl) -> None:
+def test_a_closed_pipe_is_quiet(process_ctl: Orbitctl, ctl: Orbitctl) -> None:
     """A reader that goes away ends the list without a word."""
     for number in range(3):
         ctl.ok("session", "create", "--name", f"s{number}")
-    command = f"{shlex.join([*ctl.command, 'session', 'list'])} | true; exit ${{PIPESTATUS[0]}}"
-    ended = ctl.shell(command)
+    command = f"{shlex.join([*process_ctl.command, 'session', 'list'])} | true; exit ${{PIPESTATUS[0]}}"
+    ended = process_ctl.shell(command)
     assert ended.err == ""
     assert ended.code in (0, 141)
 
 
-def test_a_full_disk_under_stdout_is_an_error(ctl: Orbitctl) -> None:
+def test_a_full_disk_under_stdout_is_an_error(process_ctl: Orbitctl) -> None:
     """What cannot be written is told, with exit code 1."""
-    ended = ctl.shell(f"{shlex.join([*ctl.command, 'session', 'list'])} > /dev/full")
+    ended = process_ctl.shell(f"{shlex.join([*process_ctl.command, 'session', 'list'])} > /dev/full")
     assert ended.code == 1
     assert "No space left on device" in ended.err
 
 
-def test_sessions_of_a_killed_daemon_come_back(daemon: DaemonProcess, ctl: Orbitctl) -> None:
+def test_sessions_of_a_killed_daemon_come_back(daemon: DaemonProcess) -> None:
     """The command line starts a daemon in the place of one that was killed, and everything is there."""
+    ctl = Orbitctl(daemon.home, daemon.environment)
     found = ctl.id("session", "create", "--name", "kept")
     daemon.kill()
     try:

@@ -17,30 +17,30 @@ from orbitctl.commands import doctor_checks
 from support import DaemonProcess
 
 
-def test_status_tells_how_the_daemon_is(ctl: Orbitctl, daemon: DaemonProcess) -> None:
+def test_status_tells_how_the_daemon_is(ctl: Orbitctl, shared_daemon: DaemonProcess) -> None:
     """Version, process, paths and counts are there at a glance."""
     ctl.ok("session", "create")
     shown = dict(line.split(":", 1) for line in ctl.ok("status").lines)
-    assert shown["orbitd"].split() == ["running,", "version", f"{VERSION},", "pid", str(daemon.pid)]
-    assert shown["socket"].strip() == str(daemon.socket_path)
-    assert shown["database"].strip().startswith(str(daemon.database_path))
+    assert shown["orbitd"].split() == ["running,", "version", f"{VERSION},", "pid", str(shared_daemon.pid)]
+    assert shown["socket"].strip() == str(shared_daemon.socket_path)
+    assert shown["database"].strip().startswith(str(shared_daemon.database_path))
     assert shown["sessions"].strip() == "1 active, 0 detached, 0 terminated, 0 archived"
 
 
-def test_status_of_no_daemon_exits_with_3(lonely: Orbitctl) -> None:
+def test_status_of_no_daemon_exits_with_3(offline: Orbitctl) -> None:
     """Status says that none runs, where it would be, and starts none."""
     for _ in range(2):
-        ended = lonely("status")
+        ended = offline("status")
         assert ended.code == 3
         assert ended.lines[0].split() == ["orbitd:", "not", "running"]
-    assert lonely("status", "--json").json["running"] is False
+    assert offline("status", "--json").json["running"] is False
 
 
-def test_status_as_json(ctl: Orbitctl, daemon: DaemonProcess) -> None:
+def test_status_as_json(ctl: Orbitctl, shared_daemon: DaemonProcess) -> None:
     """--json has both results as the daemon gave them."""
     found = ctl.ok("status", "--json").json
     assert found["running"] is True
-    assert found["info"]["pid"] == daemon.pid
+    assert found["info"]["pid"] == shared_daemon.pid
     assert found["stats"]["total_sessions"] == 0
     assert found["warnings"] == []
 
@@ -52,11 +52,11 @@ def test_stats_are_counted(ctl: Orbitctl) -> None:
     assert ctl.ok("stats", "--json").json["total_workspaces"] == 1
 
 
-def test_version_tells_both(ctl: Orbitctl, lonely: Orbitctl) -> None:
+def test_version_tells_both(own_ctl: Orbitctl, lonely: Orbitctl) -> None:
     """The daemon's version is told if one runs; none is started for it."""
     ours = f"orbitctl {VERSION} (protocol {PROTOCOL_VERSION})"
-    assert ctl.ok("version").lines == [ours, f"orbitd {VERSION} (protocol {PROTOCOL_VERSION})"]
-    ctl.ok("daemon", "stop")
+    assert own_ctl.ok("version").lines == [ours, f"orbitd {VERSION} (protocol {PROTOCOL_VERSION})"]
+    own_ctl.ok("daemon", "stop")
     assert lonely.ok("version").lines == [ours, "orbitd is not running"]
     assert lonely.ok("version", "--json").json["orbitd"] is None
 
@@ -73,45 +73,45 @@ def test_doctor_is_content_with_a_healthy_daemon(ctl: Orbitctl) -> None:
     assert ctl.ok("doctor").lines[-1].startswith(f"{len(states)} checks: 0 failed")
 
 
-def test_doctor_warns_where_no_daemon_runs(lonely: Orbitctl) -> None:
+def test_doctor_warns_where_no_daemon_runs(offline: Orbitctl) -> None:
     """A daemon that is not running is a warning with the next step, and none is started."""
-    ended = lonely.ok("doctor")
+    ended = offline.ok("doctor")
     assert "warn  daemon: no daemon is running" in ended.text
     assert "-> `orbitctl daemon start`" in ended.text
 
 
-def test_doctor_finds_an_open_folder(ctl: Orbitctl, daemon: DaemonProcess) -> None:
+def test_doctor_finds_an_open_folder(own_ctl: Orbitctl, daemon: DaemonProcess) -> None:
     """A folder that others can enter fails, with the command that closes it."""
     folder = daemon.database_path.parent
     folder.chmod(0o755)
-    ended = ctl("doctor")
+    ended = own_ctl("doctor")
     assert ended.code == 1
     assert f"fail  database folder: {folder} is open to others (mode 0755)" in ended.text
     assert f"-> chmod 700 '{folder}'" in ended.text
 
 
-def test_doctor_finds_a_damaged_snapshot(ctl: Orbitctl, daemon: DaemonProcess) -> None:
+def test_doctor_finds_a_damaged_snapshot(own_ctl: Orbitctl, daemon: DaemonProcess) -> None:
     """A snapshot whose bytes were changed behind the daemon's back fails the database's check."""
-    ctl.ok("session", "create", "--name", "web")
-    found = ctl.id("snapshot", "save", "web", stdin=b"screen" * 1000)
+    own_ctl.ok("session", "create", "--name", "web")
+    found = own_ctl.id("snapshot", "save", "web", stdin=b"screen" * 1000)
     daemon.stop()
     with sqlite3.connect(daemon.database_path) as database:
         database.execute("UPDATE session_snapshots SET terminal_buffer = zeroblob(length(terminal_buffer))")
     database.close()
     daemon.start()
-    ended = ctl("doctor")
+    ended = own_ctl("doctor")
     assert ended.code == 1
     assert found in ended.text
-    assert ctl("maintenance", "check").code == 1
-    assert ctl("snapshot", "show", found).code == 1
+    assert own_ctl("maintenance", "check").code == 1
+    assert own_ctl("snapshot", "show", found).code == 1
 
 
-def test_doctor_names_a_bad_configuration(lonely: Orbitctl) -> None:
+def test_doctor_names_a_bad_configuration(offline: Orbitctl) -> None:
     """A configuration that cannot be used fails, and what depends on it is not guessed."""
-    folder = lonely.home / ".config" / "orbit"
+    folder = offline.home / ".config" / "orbit"
     folder.mkdir(parents=True)
     (folder / "config.toml").write_text("[nope]\n")
-    ended = lonely("doctor")
+    ended = offline("doctor")
     assert ended.code == 1
     assert "fail  configuration: " in ended.text
 
@@ -125,22 +125,22 @@ def test_a_network_file_system_is_refused(monkeypatch: pytest.MonkeyPatch, home:
     assert doctor_checks.local_disk("/").state == "ok"
 
 
-def test_config_path_show_and_check(lonely: Orbitctl) -> None:
+def test_config_path_show_and_check(offline: Orbitctl) -> None:
     """The file's path, the settings that hold, and whether a file can be used."""
-    path = lonely.home / ".config" / "orbit" / "config.toml"
-    assert lonely.ok("config", "path").text == f"{path}\n"
-    assert lonely.ok("config", "check").text == f"{path}: not there; the defaults hold\n"
+    path = offline.home / ".config" / "orbit" / "config.toml"
+    assert offline.ok("config", "path").text == f"{path}\n"
+    assert offline.ok("config", "check").text == f"{path}: not there; the defaults hold\n"
     path.parent.mkdir(parents=True)
     path.write_text("[session]\nsnapshot_retention_count = 3\n")
-    assert lonely.ok("config", "check").text == f"{path}: ok\n"
-    shown = lonely.ok("config", "show")
+    assert offline.ok("config", "check").text == f"{path}: ok\n"
+    shown = offline.ok("config", "show")
     assert "snapshot_retention_count = 3" in shown.lines
     assert "restore_sessions_on_startup = true" in shown.lines
-    again = lonely.home / "again.toml"
+    again = offline.home / "again.toml"
     again.write_bytes(shown.out)
-    assert lonely.ok("config", "show", ORBITD_CONFIG=str(again)).out == shown.out
-    assert lonely("config", "check", "nowhere.toml").code == 2
-    assert not (lonely.home / "run" / "orbit").exists()
+    assert offline.ok("config", "show", ORBITD_CONFIG=str(again)).out == shown.out
+    assert offline("config", "check", "nowhere.toml").code == 2
+    assert not (offline.home / "run" / "orbit").exists()
 
 
 def test_maintenance_tells_what_it_did(ctl: Orbitctl) -> None:
@@ -165,29 +165,29 @@ def test_archive_takes_times_and_spans(ctl: Orbitctl, before: str, archived: int
     assert len(ctl.ok("session", "list", "-q", "--status", "archived").lines) == archived
 
 
-def test_a_backup_goes_beside_the_database_or_where_it_is_told(ctl: Orbitctl, daemon: DaemonProcess) -> None:
+def test_a_backup_goes_beside_the_database_or_where_it_is_told(own_ctl: Orbitctl, daemon: DaemonProcess) -> None:
     """Without a path the backup has the time in its name; a relative path is the caller's."""
-    ctl.ok("session", "create", "--name", "web")
-    usual = Path(ctl.ok("maintenance", "backup", "-q").text.strip())
+    own_ctl.ok("session", "create", "--name", "web")
+    usual = Path(own_ctl.ok("maintenance", "backup", "-q").text.strip())
     assert usual.parent == daemon.database_path.parent / "backups"
-    told = Path(ctl.ok("maintenance", "backup", "mine.db", "-q").text.strip())
-    assert told == ctl.home / "mine.db"
+    told = Path(own_ctl.ok("maintenance", "backup", "mine.db", "-q").text.strip())
+    assert told == own_ctl.home / "mine.db"
     for path in (usual, told):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         with sqlite3.connect(path) as database:
             assert database.execute("SELECT name FROM sessions").fetchall() == [("web",)]
         database.close()
-    assert f"ok    backup: {usual}" in ctl.ok("doctor").text
+    assert f"ok    backup: {usual}" in own_ctl.ok("doctor").text
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_scripts_are_sound(lonely: Orbitctl, shell: str) -> None:
+def test_completion_scripts_are_sound(offline: Orbitctl, shell: str) -> None:
     """The script is one that its shell reads without complaint."""
-    script = lonely.ok("completion", shell).out
+    script = offline.ok("completion", shell).out
     assert b"_ORBITCTL_COMPLETE" in script
     if program := shutil.which(shell):
-        (lonely.home / "script").write_bytes(script)
-        assert lonely.shell(f"{program} -n {lonely.home}/script").code == 0
+        (offline.home / "script").write_bytes(script)
+        assert offline.shell(f"{program} -n {offline.home}/script").code == 0
 
 
 def complete(ctl: Orbitctl, *words: str) -> list[str]:

@@ -70,10 +70,10 @@ def test_yes_does_not_ask(ctl: Orbitctl) -> None:
     assert (shown.code, "?" in shown.text) == (0, False)
 
 
-def test_stored_controls_do_not_reach_a_terminal(ctl: Orbitctl, client: RawClient) -> None:
+def test_stored_controls_do_not_reach_a_terminal(ctl: Orbitctl, shared_client: RawClient) -> None:
     """Neither a table nor JSON lets a stored command steer the terminal."""
     config = {"session_type": "local", "command": "\x1b]0;owned\x07\x9b2J\x7f"}
-    found = client.call("session.create", config=config)["id"]
+    found = shared_client.call("session.create", config=config)["id"]
     for words in (["session", "list"], ["session", "show", found], ["session", "list", "--json"]):
         shown = ctl.on_terminal(*words, NO_COLOR="1").out
         assert b"owned" in shown

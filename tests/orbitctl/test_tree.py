@@ -95,9 +95,9 @@ def test_help_fits_a_terminal(command: click.Command, context: click.Context) ->
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_usage_errors_exit_with_2(lonely: Orbitctl, arguments: list[str], message: str) -> None:
+def test_usage_errors_exit_with_2(offline: Orbitctl, arguments: list[str], message: str) -> None:
     """What cannot be meant is told on stderr with exit code 2, and no daemon is asked or started."""
-    ended = lonely("--no-autostart", *arguments)
+    ended = offline(*arguments)
     assert (ended.code, ended.out) == (2, b""), ended
     assert ended.err.startswith("error: ")
     assert message in ended.err
@@ -112,18 +112,18 @@ def test_hints_name_commands_that_exist(hint: str) -> None:
     assert not [name for name in METHODS if name in told]
 
 
-def test_a_group_alone_shows_its_help(lonely: Orbitctl) -> None:
+def test_a_group_alone_shows_its_help(offline: Orbitctl) -> None:
     """Without a command the help goes to stderr, with exit code 2."""
     for words in ([], ["session"]):
-        ended = lonely(*words)
+        ended = offline(*words)
         assert (ended.code, ended.out) == (2, b"")
         assert ended.err.startswith("Usage: orbitctl ")
         assert "\nCommands:\n" in ended.err
 
 
-def test_help_of_a_group_cuts_no_sentence(lonely: Orbitctl) -> None:
+def test_help_of_a_group_cuts_no_sentence(offline: Orbitctl) -> None:
     """The first sentence of each command fits beside its name."""
-    pages = [lonely.ok(*words, "--help").text for words in ([], *([group] for group in CONTRACT if group))]
+    pages = [offline.ok(*words, "--help").text for words in ([], *([group] for group in CONTRACT if group))]
     assert [
         line for page in pages for line in page.splitlines() if line.startswith("  ") and line.endswith("...")
     ] == []

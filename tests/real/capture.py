@@ -7,7 +7,6 @@ import fcntl
 import os
 import pty
 import select
-import shutil
 import signal
 import struct
 import subprocess
@@ -16,8 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
+from needs import missing, require
 from support import WAIT_SECS
 
 ROWS, COLS = 40, 120
@@ -37,11 +35,13 @@ class Program:
         command: What is run.
         steps: What is typed, and what must be drawn before the next is typed.
         drawn: What its screen must hold to be worth the test.
+        needs: The programs that a minimal machine lacks.
     """
 
     command: list[str]
     steps: list[tuple[bytes, bytes]]
     drawn: list[bytes]
+    needs: tuple[str, ...] = ()
 
 
 BASH = ["bash", "--norc", "--noprofile", "-i"]
@@ -56,12 +56,16 @@ PROGRAMS = {
     ),
     "ls": Program(BASH, [(b"ls -la --color=always; echo en''d\n", b"\r\nend\r\n")], [b"\x1b[01;34m", b"folder"]),
     "git log": Program(
-        BASH, [(b"git log --color=always --stat; echo en''d\n", b"\r\nend\r\n")], [b"\x1b[33mcommit ", b"first line"]
+        BASH,
+        [(b"git log --color=always --stat; echo en''d\n", b"\r\nend\r\n")],
+        [b"\x1b[33mcommit ", b"first line"],
+        ("git",),
     ),
     "vim": Program(
         ["vim", "-u", "NONE", "-i", "NONE", "-n", "story.txt"],
         [(b":set number\r", b"3 "), (b"ityped\x1b", b"typed")],
         [b"\x1b[?1049h", b"once upon"],
+        ("vim",),
     ),
     "a Python prompt": Program(
         ["python3", "-q", "-S", "-E", "-s"], [(b"print('\\N{snowman}' * 3)\n", "☃☃☃".encode())], [b">>> "]
@@ -87,8 +91,7 @@ PROGRAMS = {
 
 def record(program: Program, folder: Path) -> bytes:
     """Run a program in a folder and return all that it drew."""
-    if shutil.which(program.command[0]) is None or (b"git log" in program.steps[0][0] and not shutil.which("git")):
-        pytest.skip(f"{program.command[0]} is not installed")
+    require(*program.needs)
     with _running(program.command, folder) as master:
         drawn = bytearray(os.read(master, 65536))  # it is there
         for typed, awaited in program.steps:
@@ -121,7 +124,7 @@ def furnish(folder: Path) -> None:
     """Put something to look at into a folder."""
     (folder / "folder").mkdir(parents=True)
     (folder / "story.txt").write_text("once upon\na time\nthe end\n")
-    if shutil.which("git") is None:
+    if missing("git"):
         return
     who = {f"GIT_{role}_{field}": "a@example.org" for role in ("AUTHOR", "COMMITTER") for field in ("NAME", "EMAIL")}
     alone = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "PATH": os.environ["PATH"], **who}

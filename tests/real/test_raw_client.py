@@ -69,8 +69,8 @@ class Orbit:
 
 
 @pytest.fixture
-def orbit(daemon: DaemonProcess) -> Iterator[Orbit]:
-    connection = Orbit(daemon.socket_path)
+def orbit(shared_daemon: DaemonProcess) -> Iterator[Orbit]:
+    connection = Orbit(shared_daemon.socket_path)
     yield connection
     connection.close()
 

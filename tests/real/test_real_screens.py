@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ctl_support import Orbitctl
+from ctl_support import InProcess
 from real.capture import COLS, PROGRAMS, ROWS, furnish, record
 from support import DaemonProcess, RawClient
 
@@ -53,28 +53,29 @@ def test_a_screen_survives_the_socket(daemon: DaemonProcess, folder: Path, name:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_screen_survives_the_command_line(daemon: DaemonProcess, folder: Path, name: str) -> None:
+def test_a_screen_survives_the_command_line(shared_daemon: DaemonProcess, home: Path, folder: Path, name: str) -> None:
     """What goes into `snapshot save` comes out of `snapshot show`."""
     scrollback, screen = split(record(PROGRAMS[name], folder))
-    ctl = Orbitctl(daemon.home, daemon.environment)
-    (daemon.home / "above").write_bytes(scrollback)
+    ctl = InProcess(home, shared_daemon.environment)
+    (home / "above").write_bytes(scrollback)
     ctl.ok("session", "create", "--name", "web")
     ctl.ok("snapshot", "save", "web", "-", "--scrollback", "above", stdin=screen)
     assert ctl.ok("snapshot", "show", "--latest", "web").out == screen
     assert ctl.ok("snapshot", "show", "--latest", "web", "--scrollback").out == scrollback
 
 
-def test_every_moment_of_a_screen_stays_readable(client: RawClient, folder: Path) -> None:
+@pytest.mark.slow
+def test_every_moment_of_a_screen_stays_readable(shared_client: RawClient, folder: Path) -> None:
     """Saved again and again while it grows, each state of ten thousand lines comes back as it was."""
     drawn = record(PROGRAMS["ten thousand lines"], folder)
     moments = [drawn[: len(drawn) * part // 12] for part in range(1, 13)]
-    session = client.call("session.create", config={"session_type": "local"})["id"]
+    session = shared_client.call("session.create", config={"session_type": "local"})["id"]
     saved = []
     for moment in moments:
         scrollback, screen = split(moment)
         params = {"terminal_buffer": encoded(screen), "scrollback": encoded(scrollback)}
-        saved.append(client.call("snapshot.save", session_id=session, **params)["id"])
+        saved.append(shared_client.call("snapshot.save", session_id=session, **params)["id"])
     for snapshot, moment in zip(saved, moments, strict=True):
-        found = client.call("snapshot.get", id=snapshot)
+        found = shared_client.call("snapshot.get", id=snapshot)
         assert base64.b64decode(found["scrollback"]) + base64.b64decode(found["terminal_buffer"]) == moment
-    assert client.call("maintenance.check")["ok"]
+    assert shared_client.call("maintenance.check")["ok"]

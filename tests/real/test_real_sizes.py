@@ -13,6 +13,8 @@ from orbit_protocol.types import SessionConfig
 from orbitd.manager import SessionManager
 from support import DaemonProcess, RawClient
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 DEFAULT_LIMIT = 16 * MIB
 KINDS = ["noise", "screen", "NULs"]

@@ -10,20 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from ssh_support import SSHD, Machine, Near
+from needs import require
+from ssh_support import Machine, Near
 
 
 @pytest.fixture
 def near(home: Path) -> Near:
     """The user's machine, without a daemon."""
+    require("ssh", "ssh-keygen")
     return Near(home)
 
 
 @pytest.fixture
 def new_machine(near: Near) -> Iterator[Callable[[], Machine]]:
     """Return a function that makes one more machine, which is trusted and lets the user in."""
-    if not SSHD:
-        pytest.skip("no sshd here (Debian: openssh-server)")
+    require("sshd")
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     machines: list[Machine] = []

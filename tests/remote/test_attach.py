@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ssh_support import Machine, Near
+
+pytestmark = pytest.mark.slow
 
 ASKING = "echo ready; read word; echo got-$word"
 

@@ -8,6 +8,8 @@ import pytest
 
 from ssh_support import Machine, Near
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def pair(near: Near, new_machine: Callable[[], Machine]) -> tuple[Machine, Machine]:

@@ -16,9 +16,12 @@ from typing import Any
 import pytest
 
 from ctl_support import Ended, Peer, read_line, scripted
+from needs import require_that
 from orbit_protocol import PROTOCOL_VERSION
 from orbitctl.client.ssh import Dial, SshStream, parse_host
 from ssh_support import Machine, Near, make_key
+
+pytestmark = pytest.mark.slow
 
 PING = b'{"jsonrpc":"2.0","method":"daemon.ping","params":{},"id":1}\n'
 NEWER = {"result": {"version": "9.0.0", "protocol_version": PROTOCOL_VERSION + 1}}
@@ -191,8 +194,8 @@ def test_a_far_daemon_of_another_protocol_is_told(near: Near, machine: Machine, 
 
 def test_a_talkative_shell_is_told(near: Near, far: Machine) -> None:
     """A startup file that prints is named as the cause, instead of an answer that cannot be read."""
-    if Path(pwd.getpwuid(os.getuid()).pw_shell).name != "bash":
-        pytest.skip("only bash is known to read a startup file here")
+    shell = Path(pwd.getpwuid(os.getuid()).pw_shell).name
+    require_that(shell == "bash", "bash as the login shell, which reads a startup file here")
     (far.home / ".bashrc").write_text("echo welcome\n")
     ended = near.ctl("--host", far.url, "session", "list")
     assert ended.code == 7

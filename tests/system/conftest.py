@@ -26,9 +26,9 @@ from typing import Any
 
 import pytest
 
+from needs import program, require
 from support import RawClient
 
-SYSTEMD = next((path for path in ("/usr/lib/systemd/systemd", "/lib/systemd/systemd") if Path(path).exists()), "")
 BOOTED = Path("/run/systemd/system").is_dir()
 BIN = Path(sys.executable).parent
 BOOT_SECS = 30
@@ -153,10 +153,8 @@ def user_manager(uid: int | None = None) -> Iterator[UserManager]:
     Args:
         uid: Whose manager; the caller has to be root to choose.
     """
-    if not SYSTEMD or not shutil.which("systemctl"):
-        pytest.skip("no systemd here")
-    if os.geteuid() != 0 and (uid is not None or not BOOTED):
-        pytest.skip("only root can make a namespace that looks booted, or run another user's manager")
+    # Only root can make a namespace that looks booted, and run another user's manager.
+    require("systemd", "systemctl", root=uid is not None or not BOOTED, linux=True)
     folder = Path(tempfile.mkdtemp(prefix="o", dir="/tmp"))
     try:
         with _control_groups(folder.name, uid) as groups:
@@ -208,7 +206,7 @@ def _boot(folder: Path, groups: list[Path], uid: int | None) -> UserManager:
 
 
 def _command(uid: int | None) -> list[str]:
-    command = [SYSTEMD, "--user", "--log-target=null"]
+    command = [program("systemd"), "--user", "--log-target=null"]
     if uid is not None:
         command = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *command]
     return command if BOOTED else ["unshare", "--mount", "--propagation", "private", "sh", "-c", BOOT, "sh", *command]

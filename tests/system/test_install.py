@@ -14,6 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from needs import needs
+
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = ("orbitd.socket", "orbitd.service")
 
@@ -230,6 +234,7 @@ def test_an_installed_wheel_runs_its_own_daemon(manager, tmp_path):
     assert started[0] == os.fsencode(python)
 
 
+@needs("systemctl")
 def test_without_a_user_manager_nothing_is_written(tmp_path):
     """Where no manager answers, install names the cause and the next step, and writes nothing."""
     done = subprocess.run(

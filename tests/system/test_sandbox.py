@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 NOBODY = 65534
 ROOT = Path(__file__).resolve().parents[2]
 

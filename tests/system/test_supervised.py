@@ -9,6 +9,10 @@ import signal
 import socket
 import stat
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 WAIT_SECS = 30
 
 

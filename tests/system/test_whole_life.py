@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
+
+import pytest
 
 from live_support import Viewer
+from needs import needs, program
+
+pytestmark = pytest.mark.slow
 
 
 def group_of(pid: int) -> str:
@@ -15,12 +19,13 @@ def group_of(pid: int) -> str:
     return next(path for _, name, path in found if name in ("", "name=systemd"))
 
 
+@needs("vim")
 def test_the_whole_life_of_a_session(installed) -> None:
     """A program in a terminal outlives a restart, a stop and a crash of the service: same program, same screen."""
     with installed.client() as client:
         config = {
             "session_type": "local",
-            "command": f"{shutil.which('vim')} -u NONE -i NONE -N notes",
+            "command": f"{program('vim')} -u NONE -i NONE -N notes",
             "cwd": str(installed.home),
         }
         session_id = client.call("session.create", config=config, name="editing")["id"]

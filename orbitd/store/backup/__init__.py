@@ -1,10 +1,10 @@
-"""Copies of the database, and what to do with a damaged one.
+"""Copies of the database, and what is done with a damaged one.
 
-    copy       a consistent copy while the database is in use
-    daily      the automatic backup: when, how many
-    copies     automatic backups in their folder: names, whether one is current, whether one is good
+    copy       a consistent copy while the database is in use; checks and compares copies
+    daily      the automatic backup: when one is made, how many are kept
     restore    a backup put in the database's place (`orbitd --restore`)
-    recovery   a database that may be damaged: looked at, set aside; the newest good backup found
+    recovery   a database that may be damaged: inspected, set aside; the newest good backup found
 
-`copy` and `recovery` are used by `store.database` too; `daily` and `restore` by the daemon alone.
+`store.database`, `store.store` and `store.maintenance` use `copy` and `recovery`; the daemon uses
+`daily` and `restore`, which stand above the SessionManager and the database.
 """

@@ -1,32 +1,42 @@
-"""Copying a database while it is in use: consistent, private, and either whole or not there.
+"""Copies of a database: making one while the database is in use, checking one, comparing rows.
 
-Runs in a thread. The copy is made beside its final place and renamed into it only when it
-is complete, checked and on disk.
+The functions run in a thread.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 import sqlite3
 
-from orbit_os.files import sync
+from orbit_os.files import PRIVATE_FILE, sync
 from orbit_protocol.errors import StorageCorrupt
 from orbitd.store.errors import translate_os, translated
+from orbitd.store.files import APPLICATION_ID, open_untouched
 
-TEMPORARY = ".orbit-backup-"
-"""What the name of a backup that is being made begins with."""
+TEMPORARY_PREFIX = ".orbit-backup-"
+"""How the file name of an unfinished copy begins."""
+
+NO_ROWS = b""
+"""The fingerprint of a store without a row."""
 
 _STEP_PAGES = 4_096
-"""Pages copied with the GIL given up in between: 16 MiB."""
+"""Pages (16 MiB) that are copied in one step; sqlite3 releases the GIL during each."""
+
+_ROWS_AT_ONCE = 1_000
+
+_IGNORED_TABLES = frozenset({"meta"})
+"""Tables whose rows do not count for a fingerprint: this one holds times of maintenance."""
 
 
 def write(source: sqlite3.Connection, path: str) -> int:
     """Copy what `source` sees into the file `path`, replacing it.
 
-    The copy is of one moment: a read transaction is held throughout, so that what the
-    writer commits meanwhile neither shows in it nor makes it begin anew.
+    Args:
+        source: A connection without an open transaction.
+        path: The copy, mode 0600. It appears or is replaced when it is complete, checked and on disk.
 
     Returns:
         The size of the copy in bytes.
@@ -34,16 +44,22 @@ def write(source: sqlite3.Connection, path: str) -> int:
     Raises:
         StorageFull: There is no room for it.
         StorageReadOnly: The folder cannot be written.
-        StorageCorrupt: The copy is not sound; nothing was replaced.
+        StorageCorrupt: The copy is damaged; nothing was replaced.
     """
-    temporary = os.path.join(os.path.dirname(path), TEMPORARY + secrets.token_hex(8))
+    temporary = os.path.join(os.path.dirname(path), TEMPORARY_PREFIX + secrets.token_hex(8))
     try:
-        os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        # Made with its mode before SQLite opens it: SQLite would make it with 0644 and the umask.
+        os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE))
         try:
-            os.chmod(temporary, 0o600)
+            os.chmod(temporary, PRIVATE_FILE)
             with translated():
                 _copy(source, temporary)
-            size = _publish(temporary, path)
+            # rename(2) is atomic, but only for names: the contents have to be on disk before, and the
+            # folder has to be synced after, or a power cut could leave the name without the contents.
+            sync(temporary)
+            size = os.stat(temporary).st_size
+            os.replace(temporary, path)
+            sync(os.path.dirname(path))
         except BaseException:
             for suffix in ("", "-journal", "-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
@@ -56,22 +72,61 @@ def write(source: sqlite3.Connection, path: str) -> int:
 
 def _copy(source: sqlite3.Connection, temporary: str) -> None:
     with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as target:
+        # The backup API starts over when another connection commits between two steps
+        # (sqlite.org/backup.html), on a busy store without end. In a read transaction of its own the
+        # source sees one moment throughout, and the writer goes on: WAL readers do not block it, they
+        # only keep a checkpoint from resetting the WAL, which grows meanwhile.
         source.execute("BEGIN")
         try:
-            source.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # only a read begins the transaction
+            # BEGIN is deferred: the transaction starts with the first read (sqlite.org/lang_transaction.html).
+            source.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             source.backup(target, pages=_STEP_PAGES)
         finally:
             source.execute("ROLLBACK")
-        target.execute("PRAGMA journal_mode = DELETE")  # one file that any medium can be read from
+        # The copy took over WAL mode with the header; without it, it is one file, which can be read
+        # where no -shm file can be made beside it.
+        target.execute("PRAGMA journal_mode = DELETE")
         (verdict,) = target.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise StorageCorrupt(f"The backup is not sound: {verdict}")
 
 
-def _publish(temporary: str, path: str) -> int:
-    """Bring the file to disk, then under its name, then the name to disk."""
-    sync(temporary)
-    size = os.stat(temporary).st_size
-    os.replace(temporary, path)
-    sync(os.path.dirname(path))
-    return size
+def verify(path: str) -> None:
+    """Read a backup from its beginning to its end. Raises: StorageCorrupt."""
+    with translated(), contextlib.closing(open_untouched(path, read_wal=False)) as connection:
+        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+        (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+        dangling = connection.execute("PRAGMA foreign_key_check").fetchone()
+    if application_id != APPLICATION_ID or verdict != "ok" or dangling is not None:
+        raise StorageCorrupt(f"The backup {path} is not sound: {verdict if verdict != 'ok' else 'rows are missing'}")
+
+
+def fingerprint(connection: sqlite3.Connection) -> bytes:
+    """Return a digest of every row without its blobs, or NO_ROWS."""
+    # Of the rows and not of the file: SQLite need not increment the header's change counter in WAL
+    # mode (sqlite.org/fileformat.html#file_change_counter), and the file's times move without a change.
+    # Blobs are left out as they are large: a snapshot's bytes never change under its id.
+    digest = hashlib.blake2b()
+    rows = 0
+    tables = connection.execute(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
+    ).fetchall()
+    for (name,) in tables:
+        if name in _IGNORED_TABLES:
+            continue
+        names = connection.execute("SELECT name FROM pragma_table_info(?) WHERE type != 'BLOB'", (name,))
+        columns = ", ".join(f'"{column}"' for (column,) in names)
+        cursor = connection.execute(f'SELECT {columns} FROM "{name}" ORDER BY 1')  # noqa: S608  # names from the schema
+        while chunk := cursor.fetchmany(_ROWS_AT_ONCE):
+            rows += len(chunk)
+            digest.update(repr((f'"{name}"', chunk)).encode())
+    return digest.digest() if rows else NO_ROWS
+
+
+def fingerprint_of(path: str) -> bytes | None:
+    """Return the fingerprint of a backup; None if it cannot be read."""
+    try:
+        with contextlib.closing(open_untouched(path, read_wal=False)) as connection:
+            return fingerprint(connection)
+    except sqlite3.Error:
+        return None

@@ -1,49 +1,64 @@
-"""The automatic backup: one a day at most, none where nothing changed, verified, the newest few kept.
+"""The automatic backup: at most one a day, none if nothing has changed, verified, the newest few kept.
 
-They lie in `backups` beside the database under names of their own; what anybody else put
-there is never touched. While a damaged database lies set aside nothing is deleted either:
-the backup that is wanted then may be the oldest.
+They lie in the folder `backups` beside the database, with names of their own; other files
+there are never touched. While a damaged database lies set aside, no backup is deleted: the
+oldest one may be the last from before the damage.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import glob
 import logging
 import os
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+
+from msgspec import Struct
 
 from orbit_os.files import private_folder
 from orbit_protocol.errors import StorageCorrupt
 from orbitd.logs import event
 from orbitd.manager import SessionManager
-from orbitd.store.backup import copies, recovery
-from orbitd.store.backup.copies import Copy
+from orbitd.store.backup import copy, recovery
+from orbitd.store.files import file_stamp
 
 log = logging.getLogger("orbitd.store.backup.daily")
 
-EVERY = timedelta(days=1)
+INTERVAL = timedelta(days=1)
+
+_NAME = re.compile(r"auto-(\d{8}T\d{6}Z)\.db")
 
 
-class Backups:
+class Backup(Struct, frozen=True, kw_only=True):
+    """An automatic backup: its file and the time it was made."""
+
+    path: str
+    moment: datetime
+
+
+class DailyBackups:
     """The automatic backups of an open store.
 
     Args:
         manager: The store.
-        keep: How many stay.
-        now: Tells the time.
+        keep: How many are kept.
+        now: Returns the current time.
     """
 
     def __init__(
         self, manager: SessionManager, keep: int, now: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
-        self.folder = folder_of(manager.path)
+        self._folder = backup_folder(manager.path)
         self._manager = manager
         self._keep = keep
         self._now = now
-        self.last = next(iter(copies.copies(self.folder, now())), None)
-        self._looked_at = self.last.moment if self.last is not None else None
+        self.last = next(iter(_list_backups(self._folder, now())), None)
+        # Not the time of the last check, which is not stored, but a daemon that starts often makes no
+        # backup more than once a day.
+        self._last_check = self.last.moment if self.last is not None else None
 
     async def run(self) -> None:
         """Make a backup if a day has passed and something has changed.
@@ -53,43 +68,66 @@ class Backups:
             UnsafeFolder, OSError: The folder cannot be used.
         """
         now = self._now()
-        if self._looked_at is not None and self._looked_at <= now < self._looked_at + EVERY:
+        # A last check in the future was made before the clock was set back: check again.
+        if self._last_check is not None and self._last_check <= now < self._last_check + INTERVAL:
             return
         if await self._has_changed():
-            await self._make(copies.new_copy(self.folder, now))
+            await self._make(now)
         else:
             event(log, logging.INFO, "no backup needed, nothing has changed")
-        self._looked_at = now
+        self._last_check = now
 
     async def _has_changed(self) -> bool:
-        """Tell whether the rows differ from the newest backup's; an empty store is never backed up."""
-        present = await self._manager.fingerprint()
-        if present == copies.NOTHING:
+        """Return whether the rows differ from those of the newest backup; an empty store is never backed up."""
+        current = await self._manager.fingerprint()
+        if current == copy.NO_ROWS:
             return False
-        return self.last is None or present != await asyncio.to_thread(copies.fingerprint_of, self.last.path)
+        return self.last is None or current != await asyncio.to_thread(copy.fingerprint_of, self.last.path)
 
-    async def _make(self, copy: Copy) -> None:
-        private_folder(self.folder)
-        made = await self._manager.backup(copy.path)
+    async def _make(self, now: datetime) -> None:
+        # `manager.backup` runs a quick_check; `verify` reads the file that was renamed, all indexes too.
+        private_folder(self._folder)
+        path = os.path.join(self._folder, f"auto-{file_stamp(now)}.db")
+        made = await self._manager.backup(path)
         try:
-            await asyncio.to_thread(copies.verify, copy.path)
+            await asyncio.to_thread(copy.verify, path)
         except StorageCorrupt:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(copy.path)  # it would be taken for the newest good one
+                os.unlink(path)  # else a restore would offer it as the newest good one
             raise
-        self.last = copy
-        if not recovery.found_aside(self._manager.path):
-            await asyncio.to_thread(copies.prune, self.folder, copy, self._now(), self._keep)
-        event(log, logging.INFO, "backup made", path=copy.path, bytes=made.bytes)
+        self.last = Backup(path=path, moment=now.replace(microsecond=0))
+        if not recovery.list_set_aside(self._manager.path):
+            await asyncio.to_thread(self._prune, path)
+        event(log, logging.INFO, "backup made", path=path, bytes=made.bytes)
+
+    def _prune(self, newest: str) -> None:
+        """Delete all but the newest backups; `newest` stays whatever the clock and so its name say."""
+        others = [backup for backup in _list_backups(self._folder, self._now()) if backup.path != newest]
+        for backup in others[self._keep - 1 :]:
+            os.unlink(backup.path)
 
 
-def folder_of(database_path: str) -> str:
-    """Return where a database's automatic backups lie."""
+def backup_folder(database_path: str) -> str:
+    """Return the folder of a database's automatic backups."""
     return os.path.join(os.path.dirname(database_path), "backups")
 
 
 def remove_leftovers(database_path: str) -> None:
-    """Delete what killed backups left half done beside a database; its lock is held, and no backup runs yet."""
-    for folder in (os.path.dirname(database_path), folder_of(database_path)):
-        for path in copies.remove_leftovers(folder):
+    """Delete the unfinished copies of backups that were killed; only while no backup runs, with the lock held."""
+    for folder in (os.path.dirname(database_path), backup_folder(database_path)):
+        for path in glob.glob(os.path.join(glob.escape(folder), copy.TEMPORARY_PREFIX + "*")):
+            os.unlink(path)
             event(log, logging.INFO, "leftover of a backup removed", path=path)
+
+
+def _list_backups(folder: str, now: datetime) -> list[Backup]:
+    """Return the automatic backups in a folder, newest first."""
+    found: list[Backup] = []
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(folder):
+            if match := _NAME.fullmatch(name):
+                with contextlib.suppress(ValueError):  # digits that are no date
+                    moment = datetime.strptime(match[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+                    found.append(Backup(path=os.path.join(folder, name), moment=moment))
+    # One from the future was made before the clock was set back; it counts as the oldest.
+    return sorted(found, key=lambda backup: (backup.moment <= now, backup.moment), reverse=True)

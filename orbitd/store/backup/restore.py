@@ -1,9 +1,9 @@
-"""Putting a backup in the database's place, while no daemon has it: `orbitd --restore`, which orbitctl runs.
+"""Restore a backup in the database's place while no daemon has it: `orbitd --restore`, which orbitctl runs.
 
-The database's lock is held. What is there now is kept under another name, whatever state it
-is in; the backup is copied and checked beside its place before anything is changed. The old
-WAL goes before the new file comes: SQLite would play it into the new one. From the moment
-that the old file is gone, whoever starts next finishes what was begun (`finish`).
+    sessions.db.restoring            the backup, copied, checked and on disk, before anything is changed
+    sessions.db.before-restore-...   the database that was there, whatever its state
+
+The caller of `finish_interrupted`, and `restore` itself, hold the database's lock.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ from orbit_protocol.errors import StorageCorrupt, StorageReadOnly
 from orbit_protocol.results import Contents, Restored
 from orbitd.lock import database_lock
 from orbitd.store.backup import copy, recovery
-from orbitd.store.clock import file_stamp
 from orbitd.store.database import load_migrations
 from orbitd.store.errors import translate_os, translated
-from orbitd.store.files import APPLICATION_ID, SIDE_FILES, file_uri, size
+from orbitd.store.files import APPLICATION_ID, SIDE_FILES, file_stamp, open_untouched, size
+from orbitd.store.rows import now
 
 _STAGED = ".restoring"
-"""A backup that is complete, checked and on disk, but not in its place yet."""
 
 
-def look_into(path: str) -> Contents:
-    """Check a backup and count what is in it; nothing is changed.
+def inspect_backup(path: str) -> Contents:
+    """Check a backup and count its rows, without a change.
 
     Raises:
         StorageCorrupt: It is damaged, or no database.
@@ -38,8 +37,22 @@ def look_into(path: str) -> Contents:
     try:
         found = os.stat(path)
         with translated(), contextlib.closing(_open(path)) as connection:
-            _refuse_unusable(connection, path)
-            counts = [_count(connection, table) for table in ("sessions", "session_snapshots", "workspaces")]
+            (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+            if verdict != "ok":
+                raise StorageCorrupt(f"The backup {path} is damaged: {verdict}", hint="Choose another one.")
+            (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if application_id != APPLICATION_ID:
+                raise StorageReadOnly(f"{path} is no backup of Orbit's", hint="Choose another one.")
+            if version > (known := len(load_migrations())):
+                raise StorageReadOnly(
+                    f"{path} was written by a newer Orbit (schema {version}, this one knows {known})",
+                    hint="Restore it with the newer Orbit.",
+                )
+            counts = [
+                int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608  # names of ours
+                for table in ("sessions", "session_snapshots", "workspaces")
+            ]
     except OSError as error:
         raise translate_os(error, f"The backup {path} cannot be read") from error
     sessions, snapshots, workspaces = counts
@@ -59,13 +72,16 @@ def restore(path: str, database_path: str) -> Restored:
     Raises:
         AlreadyLocked: A daemon has the database.
         UnsafeFolder, OSError: The database's folder cannot be used.
-        OrbitError: As `look_into` does, or there is no room. The database is as it was.
+        OrbitError: As `inspect_backup` raises, or there is no room. The database is as it was.
     """
     private_folder(os.path.dirname(database_path))
     with database_lock(database_path, "none: a backup is being restored"):
-        contents = look_into(path)
+        contents = inspect_backup(path)
         with translated(), contextlib.closing(_open(path)) as connection:
             copy.write(connection, database_path + _STAGED)
+        # Whatever a kill interrupts below, `finish_interrupted` decides by two files: with the
+        # database still there nothing has changed, and without it only the staged backup is missing
+        # its name. The folder is synced in between, so that a power cut keeps this order.
         try:
             kept = _keep_present(database_path)
             with contextlib.suppress(FileNotFoundError):
@@ -77,8 +93,8 @@ def restore(path: str, database_path: str) -> Restored:
     return Restored(database_path=database_path, contents=contents, safety_copy=kept)
 
 
-def finish(database_path: str) -> bool:
-    """Finish a restore that was cut short, or forget one that had not changed anything; the lock is held.
+def finish_interrupted(database_path: str) -> bool:
+    """Finish a restore that was interrupted, or discard it if it had not changed the database yet.
 
     Returns:
         Whether a backup was put in place now.
@@ -94,54 +110,32 @@ def finish(database_path: str) -> bool:
 
 
 def _open(path: str) -> sqlite3.Connection:
-    """Open a backup to read; one that somebody copied with its WAL is read with it."""
-    mode = "mode=ro" if size(path + "-wal") else "mode=ro&immutable=1"
-    return sqlite3.connect(file_uri(path, mode), uri=True, isolation_level=None)
-
-
-def _refuse_unusable(connection: sqlite3.Connection, path: str) -> None:
-    (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-    if verdict != "ok":
-        raise StorageCorrupt(f"The backup {path} is damaged: {verdict}", hint="Choose another one.")
-    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if application_id != APPLICATION_ID:
-        raise StorageReadOnly(f"{path} is no backup of Orbit's", hint="Choose another one.")
-    if version > (known := len(load_migrations())):
-        raise StorageReadOnly(
-            f"{path} was written by a newer Orbit (schema {version}, this one knows {known})",
-            hint="Restore it with the newer Orbit.",
-        )
-
-
-def _count(connection: sqlite3.Connection, table: str) -> int:
-    (number,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608  # names of ours
-    return int(number)
+    """Open a backup to read, with its WAL if it was copied with one."""
+    return open_untouched(path, read_wal=size(path + "-wal") > 0)
 
 
 def _keep_present(path: str) -> str | None:
-    """Give the present database, with its WAL, a second name."""
+    """Give the present database, with its WAL, a second name; return it, or None if there is no database."""
     if recovery.is_absent(path):
         return None
-    kept = f"{path}.before-restore-{file_stamp(datetime.now(UTC))}"
+    kept = f"{path}.before-restore-{file_stamp(now())}"
     while os.path.exists(kept):
         kept += "+"
     for suffix in ("", "-wal"):
-        if os.path.exists(path + suffix):
-            _second_name(path + suffix, kept + suffix)
+        if not os.path.exists(path + suffix):
+            continue
+        try:
+            os.link(path + suffix, kept + suffix)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path + suffix, kept + suffix)
+            sync(kept + suffix)
     sync(os.path.dirname(path))
     return kept
 
 
-def _second_name(path: str, other: str) -> None:
-    try:
-        os.link(path, other)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(path, other)
-        sync(other)
-
-
 def _put_in_place(path: str) -> None:
+    # The old WAL has to be gone, on disk, before the new file has the name: SQLite would replay it
+    # into the new one (sqlite.org/howtocorrupt.html, "Mispairing database files and hot journals").
     for suffix in SIDE_FILES:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path + suffix)

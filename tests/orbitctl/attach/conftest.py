@@ -1,4 +1,4 @@
-"""Fixtures for live sessions on the command line: programs that a test starts end with it."""
+"""Fixtures for live sessions on the command line: a daemon that a client starts again is stopped in the end."""
 
 from __future__ import annotations
 
@@ -6,18 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from ctl_support import Orbitctl
+from ctl_support import InProcess, Orbitctl
 from support import DaemonProcess
 
 
 @pytest.fixture
-def ctl(stopped_daemon: DaemonProcess) -> Iterator[Orbitctl]:
-    """The command line beside a daemon that serves; in the end every program is ended, and so is their keeper."""
-    daemon = stopped_daemon.start()
-    ctl = Orbitctl(daemon.home, daemon.environment)
+def own_ctl(daemon: DaemonProcess) -> Iterator[Orbitctl]:
+    """The command line, run in this process, beside a daemon of its own that may be stopped and started again."""
+    ctl = InProcess(daemon.home, daemon.environment)
     yield ctl
-    for session in ctl.ok("session", "list", "--json").json["sessions"]:
-        if session["live"]:
-            ctl.ok("session", "signal", session["id"], "KILL")
-            ctl.ok("session", "wait", session["id"])
-    ctl.ok("daemon", "stop")
+    ctl("daemon", "stop")

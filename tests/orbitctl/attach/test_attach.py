@@ -97,8 +97,9 @@ WILD = r"printf '\e[?1049h\e[?1000h\e[?1006h\e[?2004h\e[?25l\e[>1u\e[4h\e[2;5r\e
 
 
 @pytest.mark.parametrize("end", ["detach", "TERM", "HUP", "INT", "daemon"])
-def test_the_terminal_is_given_back(ctl: Orbitctl, end: str) -> None:
+def test_the_terminal_is_given_back(request: pytest.FixtureRequest, end: str) -> None:
     """Settings and modes are as before, however the client comes to its end, whatever the program had done."""
+    ctl = request.getfixturevalue("own_ctl" if end == "daemon" else "ctl")
     with Window(ctl, *RUN_SHELL, ORBITCTL_NO_AUTOSTART="1") as window:
         fresh = window.emulator.modes()
         settled(window)
@@ -156,13 +157,14 @@ def test_ctrl_z_and_ctrl_c_are_the_programs(ctl: Orbitctl) -> None:
         window.until("started")
         window.type(b"\x1a")
         window.until("Stopped")
-        window.until("# ")  # the shell reads again
+        window.until(rb"[#$] ")  # the shell reads again; `#` is root's prompt
         window.type("fg\r")
         window.until("exec cat'\r\n")  # what fg has put in front
         window.type("on again\n")
         window.until("on again\r\non again\r\n")
         window.type(b"\x03")
         window.until("^C")
+        window.until(rb"[#$] ")  # what is typed before the shell reads again may be flushed with what ^C interrupts
         settled(window)
 
 

@@ -12,6 +12,8 @@ from attach_support import DETACH, RUN_SHELL, SHELL, Window, settled
 from ctl_support import Orbitctl
 from support import DaemonProcess
 
+pytestmark = pytest.mark.slow
+
 
 def keeper_of(pid: str) -> int:
     """Return the parent of a session's program."""
@@ -26,14 +28,14 @@ def shell_pid(window: Window) -> str:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_daemon_that_restarts_is_found_again(
-    ctl: Orbitctl, stopped_daemon: DaemonProcess, number: signal.Signals
+    own_ctl: Orbitctl, daemon: DaemonProcess, number: signal.Signals
 ) -> None:
     """The same program goes on under the same client, after a restart in good order and after kill -9."""
-    with Window(ctl, *RUN_SHELL, ORBITCTL_NO_AUTOSTART="1") as window:
+    with Window(own_ctl, *RUN_SHELL, ORBITCTL_NO_AUTOSTART="1") as window:
         settled(window)
         pid = shell_pid(window)
-        stopped_daemon.stop(number)
-        stopped_daemon.start()
+        daemon.stop(number)
+        daemon.start()
         window.until("\x1b[2J")
         window.type("echo a''gain\r")
         window.until("again\r\n")
@@ -43,61 +45,62 @@ def test_a_daemon_that_restarts_is_found_again(
         assert window.settings() == window.before
 
 
-def test_a_daemon_that_died_is_started_again(ctl: Orbitctl, stopped_daemon: DaemonProcess) -> None:
+def test_a_daemon_that_died_is_started_again(own_ctl: Orbitctl, daemon: DaemonProcess) -> None:
     """Without a supervisor the client starts a new daemon in the place of one that was killed."""
-    with Window(ctl, *RUN_SHELL) as window:
+    with Window(own_ctl, *RUN_SHELL) as window:
         settled(window)
         pid = shell_pid(window)
-        stopped_daemon.kill()
+        daemon.kill()
         window.until("\x1b[2J")
         assert shell_pid(window) == pid
 
 
-def test_a_daemon_that_was_stopped_is_waited_for(ctl: Orbitctl) -> None:
+def test_a_daemon_that_was_stopped_is_waited_for(own_ctl: Orbitctl) -> None:
     """A daemon that somebody stopped is not started behind his back; the user is told, and can leave."""
-    with Window(ctl, *RUN_SHELL) as window:
+    with Window(own_ctl, *RUN_SHELL) as window:
         settled(window)
-        ctl.ok("daemon", "stop")
+        own_ctl.ok("daemon", "stop")
         window.screen_until("orbitd has gone; waiting for it, and keys are lost. C-\\ detaches.")
-        assert ctl("--no-autostart", "session", "list").code == 3
+        assert own_ctl("--no-autostart", "session", "list").code == 3
         window.type(DETACH)
         assert window.end() == 0
         assert "[detached from web]" in window.screen()
 
 
-def test_the_wait_for_a_daemon_has_an_end(ctl: Orbitctl) -> None:
+def test_the_wait_for_a_daemon_has_an_end(own_ctl: Orbitctl) -> None:
     """A client gives up with exit code 3 when the daemon has not come back in time, and gives the terminal back."""
-    with Window(ctl, "--timeout", "1.5", *RUN_SHELL) as window:
+    own_ctl.ok("session", "run", "-d", "--name", "web", "--", *SHELL)
+    with Window(own_ctl, "--timeout", "3", "session", "attach", "web") as window:
         settled(window)
-        ctl.ok("daemon", "stop")
+        own_ctl.ok("daemon", "stop")
         assert window.end() == 3
-        assert "the daemon has not come back within 1.5 s" in window.screen()
+        assert "the daemon has not come back within 3 s" in window.screen()
         assert window.settings() == window.before
 
 
-def test_a_program_that_ended_meanwhile_is_told(ctl: Orbitctl, stopped_daemon: DaemonProcess) -> None:
+def test_a_program_that_ended_meanwhile_is_told(own_ctl: Orbitctl, daemon: DaemonProcess) -> None:
     """Where the program ended while no daemon was there, the client says how it ended."""
-    with Window(ctl, *RUN_SHELL, ORBITCTL_NO_AUTOSTART="1") as window:
+    with Window(own_ctl, *RUN_SHELL, ORBITCTL_NO_AUTOSTART="1") as window:
         settled(window)
         pid = int(shell_pid(window))
-        stopped_daemon.kill()
+        daemon.kill()
         ending = os.pidfd_open(pid)
         os.kill(pid, signal.SIGKILL)
         os.close(ending)
-        stopped_daemon.start()
+        daemon.start()
         assert window.end() == 128 + signal.SIGKILL
         assert "[web ended: SIGKILL]" in window.screen()
         assert window.settings() == window.before
 
 
-def test_a_program_that_went_with_its_keeper_is_told(ctl: Orbitctl) -> None:
+def test_a_program_that_went_with_its_keeper_is_told(own_ctl: Orbitctl) -> None:
     """Where what kept the program is gone, nothing claims to run, and the next step is named."""
-    with Window(ctl, *RUN_SHELL) as window:
+    with Window(own_ctl, *RUN_SHELL) as window:
         settled(window)
         os.kill(keeper_of(shell_pid(window)), signal.SIGKILL)
         assert window.end() == 1
         assert "web does not run any more" in window.screen()
-    with Window(ctl, "session", "attach", "web") as window:
+    with Window(own_ctl, "session", "attach", "web") as window:
         assert window.end() == 5
         assert "does not run" in window.screen()
         assert "orbitctl session start web" in window.screen().replace("\n", "")

@@ -6,8 +6,12 @@ import hashlib
 import re
 import signal
 
+import pytest
+
 from attach_support import DETACH, RUN_SHELL, Window, settled
 from ctl_support import Orbitctl
+
+pytestmark = pytest.mark.slow
 
 LINES = 100_000
 MANY = 700_000

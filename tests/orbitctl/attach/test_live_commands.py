@@ -14,7 +14,6 @@ from ctl_support import Orbitctl, Peer, read_line
 from orbit_protocol.errors import OrbitError, ShuttingDown
 from orbit_protocol.jsonrpc import encode_error, encode_result
 from orbitctl.commands.doctor_checks import lingering
-from support import DaemonProcess
 
 CAT = ("session", "run", "--detach", "--name", "web", "--")
 
@@ -154,29 +153,30 @@ def test_watch_shows_changes_and_gives_the_terminal_back(ctl: Orbitctl) -> None:
     assert ctl("session", "list", "--watch").code == 2
 
 
-def test_watch_ends_with_ctrl_c_and_outlives_the_daemon(ctl: Orbitctl) -> None:
+@pytest.mark.slow
+def test_watch_ends_with_ctrl_c_and_outlives_the_daemon(own_ctl: Orbitctl) -> None:
     """A daemon that has gone is told in the table's place; Ctrl-C is a way out like q."""
-    with Window(ctl, "session", "list", "--watch", size=(120, 20)) as window:
+    with Window(own_ctl, "session", "list", "--watch", size=(120, 20)) as window:
         window.screen_until("no sessions")
-        ctl.ok("daemon", "stop")
+        own_ctl.ok("daemon", "stop")
         window.screen_until("no daemon is running")
-        ctl.ok("session", "create", "--name", "again")
+        own_ctl.ok("session", "create", "--name", "again")
         window.screen_until("again")
         window.type(b"\x03")
         assert window.end() == 0
         assert window.settings() == window.before
 
 
-def test_stop_all_ends_the_programs_too(ctl: Orbitctl, stopped_daemon: DaemonProcess) -> None:
+def test_stop_all_ends_the_programs_too(own_ctl: Orbitctl) -> None:
     """`daemon stop` leaves programs running, and with --all none is left, also where no daemon runs any more."""
-    pids = [ctl.ok("--json", "session", "run", "-d", "cat").json["pid"] for _ in range(3)]
-    ctl.ok("daemon", "stop")
+    pids = [own_ctl.ok("--json", "session", "run", "-d", "cat").json["pid"] for _ in range(3)]
+    own_ctl.ok("daemon", "stop")
     assert all(Path(f"/proc/{pid}").exists() for pid in pids)
-    stopped = ctl.ok("daemon", "stop", "--all", "--json").json
+    stopped = own_ctl.ok("daemon", "stop", "--all", "--json").json
     assert stopped["ended"] == 3
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
-    assert ctl.ok("daemon", "stop", "--all").err == "orbitd is not running\n"
-    assert {one["status"] for one in ctl.ok("session", "list", "--status", "all", "--json").json["sessions"]} == {
+    assert own_ctl.ok("daemon", "stop", "--all").err == "orbitd is not running\n"
+    assert {one["status"] for one in own_ctl.ok("session", "list", "--status", "all", "--json").json["sessions"]} == {
         "terminated"
     }
 

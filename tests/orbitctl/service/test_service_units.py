@@ -154,6 +154,7 @@ def test_the_plists_names_are_those_that_the_daemon_asks_for():
     assert list(job["Sockets"]) == [launchd.SOCKET_NAME]
 
 
+@pytest.mark.slow
 def test_a_wheel_carries_the_same_units(tmp_path):
     """Built as a wheel and imported from there, orbitctl prints the very units that the checkout prints."""
     built = subprocess.run(

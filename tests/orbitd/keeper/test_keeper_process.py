@@ -18,6 +18,7 @@ import pytest
 
 import orbitd.keeper.holder
 from keeper_support import SECONDS, KeeperProcess, Peer, ProcessWatch, read_until, status_of
+from needs import needs
 from orbit_protocol.errors import SpawnFailed
 from orbitd.keeper.launch import start_keeper
 
@@ -185,7 +186,7 @@ def test_idle_connections(keeper: KeeperProcess) -> None:
     assert active.ask("list").kind == "ok"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@needs(root=True)
 def test_foreign_uid(keeper: KeeperProcess, folder: Path) -> None:
     """Somebody else is put out without a word, even where the file's mode lets them in."""
     active = keeper.peer().hello()

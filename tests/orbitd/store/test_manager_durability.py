@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from needs import needs
 from orbit_protocol.errors import (
     NameTaken,
     ShuttingDown,
@@ -26,10 +27,6 @@ from orbit_protocol.errors import (
 from orbitd.manager import SessionManager
 from orbitd.store.cache import Change
 from store_support import LOCAL, rows
-
-needs_root = pytest.mark.skipif(
-    os.geteuid() != 0 or sys.platform != "linux", reason="mounts a small file system, which needs root on Linux"
-)
 
 WORKLOAD = """
 import asyncio, sys
@@ -54,6 +51,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", [5, 60, 333])
 async def test_kill_dash_nine(path: Path, answers: int) -> None:
     """Killed at any moment, the store opens again with everything that was answered, whole."""
@@ -245,7 +243,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
-@needs_root
+@needs(root=True, linux=True)
 async def test_disk_full(small_disk: Path) -> None:
     """On a full disk a call fails with 1900 and changes nothing; reads go on; with room, service resumes."""
     path = small_disk / "sessions.db"
@@ -268,7 +266,7 @@ async def test_disk_full(small_disk: Path) -> None:
         assert (await manager.check()).ok
 
 
-@needs_root
+@needs(root=True, linux=True)
 async def test_one_call_that_does_not_fit(small_disk: Path) -> None:
     """In a group, only the call that is too big for the disk fails; those around it are committed."""
     path = small_disk / "sessions.db"
@@ -294,7 +292,7 @@ async def test_one_call_that_does_not_fit(small_disk: Path) -> None:
     assert rows(path, "SELECT name FROM sessions ORDER BY seq") == [("after",), ("before",)]
 
 
-@needs_root
+@needs(root=True, linux=True)
 async def test_backup_onto_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
     """A backup for which there is no room is 1900, and leaves nothing half-made."""
     async with SessionManager.open(str(tmp_path / "sessions.db")) as manager:
@@ -305,7 +303,7 @@ async def test_backup_onto_a_full_disk(tmp_path: Path, small_disk: Path) -> None
         assert os.listdir(small_disk) == []
 
 
-@needs_root
+@needs(root=True, linux=True)
 async def test_read_only_disk(small_disk: Path) -> None:
     """On a disk that became read-only, writes are 1902 and reads of what is alive go on."""
     path = small_disk / "sessions.db"

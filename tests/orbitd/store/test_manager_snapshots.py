@@ -392,6 +392,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(script=steps, together=st.integers(1, 6))
 @example(script=[("save", step, True) for step in range(40)] + [("delete", 8, False)] * 30, together=1)
 @settings(deadline=None, max_examples=40, derandomize=True)

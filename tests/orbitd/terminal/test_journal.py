@@ -292,6 +292,7 @@ print(kills)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_kill_at_any_moment_loses_no_byte(path: Path, seed: int) -> None:
     """While a program floods its terminal the reader is killed again and again: the journal has every byte, once."""

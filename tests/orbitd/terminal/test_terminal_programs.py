@@ -6,7 +6,6 @@ import fcntl
 import os
 import pty
 import select
-import shutil
 import struct
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from needs import needs
 from orbit_protocol.terminal_reset import RESET
 from orbitd.terminal.emulator import Emulator
 from terminal_support import shown
@@ -107,8 +107,6 @@ def start(home: Path) -> Iterator[Callable[..., Program]]:
     programs: list[Program] = []
 
     def _start(*arguments: str) -> Program:
-        if shutil.which(arguments[0]) is None:
-            pytest.skip(f"{arguments[0]} is not installed")
         programs.append(Program(list(arguments), home))
         return programs[-1]
 
@@ -143,6 +141,7 @@ def checked(program: Program, *steps: tuple[str, tuple[str, ...]], end: str) -> 
     followers_are_equal(program)
 
 
+@needs("vim")
 def test_vim(start: Callable[..., Program]) -> None:
     """Vim with syntax, numbers and a split window; behind it the shell comes back."""
     program = start("bash", "--norc", "-i")
@@ -153,6 +152,7 @@ def test_vim(start: Callable[..., Program]) -> None:
     checked(program, *steps, end="exit\r")
 
 
+@needs("less")
 def test_less(start: Callable[..., Program]) -> None:
     """Less with 24-bit colours, scrolled."""
     program = start("less", "-R", "colour.txt")
@@ -160,6 +160,7 @@ def test_less(start: Callable[..., Program]) -> None:
     checked(program, (" ", ("line 40",)), ("/line 99\r", ("line 99",)), end="q")
 
 
+@needs("htop")
 def test_htop(start: Callable[..., Program]) -> None:
     """The process list, and its help."""
     program = start("htop")
@@ -167,6 +168,7 @@ def test_htop(start: Callable[..., Program]) -> None:
     checked(program, ("", ("PID",)), ("h", ("htop",)), end="qq")
 
 
+@needs("mc")
 def test_mc(start: Callable[..., Program]) -> None:
     """Midnight Commander with line drawing, its menu and its viewer."""
     program = start("mc", "-u")
@@ -174,6 +176,7 @@ def test_mc(start: Callable[..., Program]) -> None:
     checked(program, ("", ("code.py",)), ("\x1b[20~", ("File", "Command")), ("\x1b\x1b", ("10Quit",)), end="\x1b[21~")
 
 
+@needs("nano")
 def test_nano(start: Callable[..., Program]) -> None:
     """An editor, before and after typing."""
     program = start("nano", "-I", "code.py")
@@ -181,6 +184,7 @@ def test_nano(start: Callable[..., Program]) -> None:
     checked(program, ("", ("def f0",)), ("hello", ("hellodef f0",)), end="\x18n")
 
 
+@needs("man")
 def test_man(start: Callable[..., Program], home: Path) -> None:
     """A manual page with bold and underlined text, in its pager."""
     (home / "page.1").write_text(
@@ -198,10 +202,9 @@ def test_python(start: Callable[..., Program]) -> None:
     checked(program, ("'ab' * 90 # 你好\r", ("abab",)), ("1/0\r", ("ZeroDivisionError",)), end="\x04")
 
 
+@needs("git", "less")
 def test_git_log(start: Callable[..., Program], home: Path) -> None:
     """The history in colour, through its pager."""
-    if shutil.which("git") is None:
-        pytest.skip("git is not installed")
     identity = ["-c", "user.name=T", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main"]
     subprocess.run(["git", *identity, "init", "-q"], cwd=home, check=True)
     for number in range(20):
@@ -224,6 +227,7 @@ def test_bash(start: Callable[..., Program]) -> None:
     checked(program, *steps, end="\x15exit\r")
 
 
+@needs("tmux")
 def test_tmux(start: Callable[..., Program], home: Path) -> None:
     """Another multiplexer inside, with panes, which uses scroll regions and the alternate screen."""
     socket = str(home / "s")
