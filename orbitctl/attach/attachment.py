@@ -123,7 +123,7 @@ class Attachment:
         reading: list[int | DaemonConnection] = [terminal.wake_fd]
         writing: list[int | DaemonConnection] = [terminal.output_fd] if terminal.pending else []
         # Back-pressure in both directions is not to select: what is not read here fills the kernel's buffer, and
-        # then whoever writes into it waits. A paste stops in the terminal's own queue, a flood in the socket.
+        # then its writer waits. A paste stops in the terminal's own queue, a flood in the socket.
         if connection is None or not self._input.is_full:
             reading.append(terminal.input_fd)
         if connection is not None and terminal.pending < MAX_PENDING_BYTES:
