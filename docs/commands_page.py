@@ -1,4 +1,4 @@
-"""The reference of every command, as Markdown, from the command tree itself."""
+"""Generate docs/commands.md, the reference of every command, from the command tree."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def commands_markdown() -> str:
 
 
 def walk(command: click.Command, context: click.Context) -> Iterator[tuple[click.Command, click.Context]]:
-    """Yield every command below `command`, each with a context that knows its full name."""
+    """Yield every command below `command`, each with a context that has its full name."""
     if not isinstance(command, click.Group):
         return
     for name in command.list_commands(context):
@@ -69,7 +69,7 @@ def _section(command: click.Command, context: click.Context) -> str:
     lines += [_prose(command.help or ""), ""]
     own = [
         param for param in command.params if isinstance(param, click.Option) and param.expose_value
-    ]  # not a common one
+    ]  # the common options expose no value, and are listed once, at the top
     if own:
         lines += [*_option_lines(context, own), ""]
     if command.epilog:
@@ -90,7 +90,7 @@ def _prose(text: str) -> str:
 
 
 def _epilog(text: str) -> str:
-    """Return an epilog; one that is marked as laid out by hand becomes a code block."""
+    """Return an epilog; one that click must not rewrap (its mark is there) becomes a code block."""
     if "\b" not in text:
         return _prose(text)
     head, *lines = _prose(text.replace("\b\n", "")).split("\n")

@@ -1,4 +1,8 @@
-"""The program `orbitctl`."""
+"""The program `orbitctl`.
+
+Until `isolate` has run, nothing but sys, os and `orbit_os.python` may be imported: `python -m` puts the current folder
+first on sys.path, and PYTHONPATH comes next, before the standard library. A `click.py` in there would be executed.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ def main() -> None:
         from orbitctl.cli import run
 
         code = run(sys.argv[1:])
-    except KeyboardInterrupt:  # pressed while modules were still being imported
+    except KeyboardInterrupt:  # while modules were being imported; later `run` handles it
         code = 130
     sys.exit(code)
 

@@ -1,6 +1,6 @@
-"""What every command is given: the common options, the output, and a client made on first use.
+"""What every command is given: the common options, the output, and a client that connects on first use.
 
-One `App` a process, made by `orbitctl.cli.run` and handed down as click's context object.
+There is one `App` in a process, made by `orbitctl.cli.run` and passed to commands as click's context object.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import click
 from orbit_protocol.methods import SESSION_FIND, WORKSPACE_FIND, WORKSPACE_LIST, Method
 from orbit_protocol.params import ByRef, WorkspaceList
 from orbit_protocol.types import Session, Workspace
-from orbitctl.client.client import DEFAULT_TIMEOUT, LONG_TIMEOUT, Answer, Client
+from orbitctl.client.client import DEFAULT_TIMEOUT, LONG_TIMEOUT, Answer, Client, ask_all
 from orbitctl.client.paths import ClientPaths
 from orbitctl.client.transport import Stream, UnixStream, Unreachable
-from orbitctl.errors import CommandError
+from orbitctl.errors import CommandError, ExitCode
 from orbitctl.ui.output import Output
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ R = TypeVar("R")
 
 @contextlib.contextmanager
 def checked() -> Iterator[None]:
-    """Build params in the block: what they refuse by themselves was typed wrong. Raises: click.UsageError."""
+    """Turn a ValueError of params that are built in the block into click.UsageError: the user mistyped them."""
     try:
         yield
     except ValueError as error:
@@ -40,10 +40,15 @@ def checked() -> Iterator[None]:
 
 
 class App:
-    """The state of one run.
+    """The state of one run of orbitctl.
 
     Args:
-        environ: The environment, which decides paths where no option does.
+        environ: The environment; variables of it count where no option is given.
+
+    Attributes:
+        named_hosts: Every `--host`, `local` among them.
+        completing: Whether a shell completes a word: then nothing may be asked or printed.
+        autostart: Whether a daemon is started where none runs.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -61,46 +66,47 @@ class App:
 
     @property
     def hosts(self) -> tuple[Host, ...]:
-        """The machines to talk to; none where it is this one alone."""
+        """The machines to connect to; empty for this one alone."""
         return self.named_hosts if any(host.address for host in self.named_hosts) else ()
 
     @cached_property
     def paths(self) -> ClientPaths:
-        """Where this user's daemon and its files are."""
+        """The paths of this user's daemon and its files."""
         return ClientPaths(self.environ, self.socket)
 
     @property
     def client(self) -> Client:
-        """The connected client; a daemon is started where none answers. Raises: CommandError, click.UsageError."""
+        """The connected client; a daemon is started if none runs. Raises: CommandError, click.UsageError."""
         if self._client is None:
-            self._client = Client(self.open_stream(), self.seconds)
+            self._client = Client(self.open_stream(), self.timeout_seconds)
         return self._client
 
     @property
-    def seconds(self) -> float:
-        """How long a call may take."""
+    def timeout_seconds(self) -> float:
+        """The timeout of a call, in seconds."""
         return DEFAULT_TIMEOUT if self.timeout is None else self.timeout
 
     def running_client(self) -> Client:
-        """Return a client of a daemon that runs already. Raises: CommandError."""
+        """Return the connected client, without starting a daemon. Raises: CommandError."""
         self.autostart = False
         return self.client
 
     def stop_daemon(self) -> int | None:
-        """Stop the daemon and wait for its end; return its pid, or None if none ran. Raises: CommandError."""
+        """Stop the daemon and wait until it has exited; return its pid, or None if none ran. Raises: CommandError."""
         from orbitctl.client import daemon
 
         try:
             client = self.running_client()
-        except Unreachable as failure:
-            if failure.no_daemon:
+        except Unreachable as error:
+            if error.no_daemon:
                 return None
             raise
         self._client = None  # `stop` closes it
-        return daemon.stop(client, self.seconds)
+        return daemon.stop(client, self.timeout_seconds)
 
     def at(self, host: Host) -> App:
-        """Return an app like this one for one of its hosts, with a connection of its own."""
+        """Return a copy of this app for one of its hosts, with a connection of its own."""
+        # A shallow copy: options, output and paths are shared, the connection is not.
         other = copy.copy(self)
         other.named_hosts, other._client = (host,), None
         return other
@@ -116,11 +122,11 @@ class App:
         return self.client.call(method, params)
 
     def ask(self, method: Method[P, R], params: P) -> Answer[R]:
-        """Call a method whose result may be shown as it came. Raises: CommandError."""
+        """Call a method and return its result undecoded, for `--json`. Raises: CommandError."""
         return self.client.ask(method, params)
 
     def ask_long(self, method: Method[P, R], params: P, what: str) -> Answer[R]:
-        """Call a method that takes its time, and show that it is at work."""
+        """Call a method that takes long, with a long timeout and a spinner. Raises: CommandError."""
         from orbitctl.ui.spinner import spinner
 
         client = self.client
@@ -128,22 +134,20 @@ class App:
             return client.ask(method, params, LONG_TIMEOUT if self.timeout is None else self.timeout)
 
     def session(self, ref: str) -> Session:
-        """Find a session by id, unique prefix or name."""
+        """Return the session of an id, a unique prefix or a name. Raises: CommandError."""
         return self.call(SESSION_FIND, ByRef(ref=ref))
 
     def workspace(self, ref: str) -> Workspace:
-        """Find a workspace by id, unique prefix or name."""
+        """Return the workspace of an id, a unique prefix or a name. Raises: CommandError."""
         return self.call(WORKSPACE_FIND, ByRef(ref=ref))
 
     def workspace_names(self) -> dict[str, str]:
         """Return every workspace's name by its id."""
-        from orbitctl.client.paging import ask_all
-
         page = ask_all(self.client, WORKSPACE_LIST, WorkspaceList(), "workspaces").value
         return {one.id: one.name for one in page.workspaces}
 
     def show(self, answer: Answer[R], draw: Callable[[R], None], ids: Callable[[R], Iterable[str]]) -> None:
-        """Show a result as the common options ask: as it came, as ids, or drawn."""
+        """Print a result: as JSON with `--json`, as ids with `--quiet`, else by `draw`."""
         if self.json:
             self.out.json(answer.raw)
         elif self.quiet:
@@ -153,7 +157,7 @@ class App:
             draw(answer.value)
 
     def done(self, answer: Answer[Any], message: str, about: str) -> None:
-        """Show that something without a result of its own was done; `about` is the id that it was done to."""
+        """Print that a call without a result succeeded; `about` is the id that it was for."""
         if self.json:
             self.out.json(answer.raw)
         elif self.quiet:
@@ -161,22 +165,31 @@ class App:
         else:
             self.out.note(message)
 
+    def print_error(self, error: CommandError, about: str = "") -> ExitCode:
+        """Print an error with its details and its hint, `about` before the message; return the exit code."""
+        self.out.problem("error", about + error.message)
+        for detail in error.details:
+            self.out.note(f"  {detail}")
+        if error.hint:
+            self.out.problem("hint", error.hint, "36")
+        return error.exit_code
+
     def confirm(self, question: str, yes: bool) -> None:
-        """Ask before something is deleted or replaced.
+        """Ask the user before something is deleted or replaced.
 
         Raises:
-            click.UsageError: Nobody can be asked, and `--yes` was not given.
+            click.UsageError: stdin is not a terminal, and `--yes` was not given.
             CommandError: The answer was no.
         """
         if yes:
             return
         if not sys.stdin.isatty():
-            raise click.UsageError("nobody can be asked here: this needs --yes")
+            raise click.UsageError("stdin is not a terminal, so there is no one to ask: this needs --yes")
         if not click.confirm(question, err=True):
             raise CommandError("nothing was changed")
 
     def open_stream(self) -> Stream:
-        """Return a new connection to the daemon, which is started where none answers.
+        """Return a new connection to the daemon, which is started if none runs.
 
         Raises:
             CommandError: It cannot be reached.
@@ -196,10 +209,10 @@ class App:
             return SshStream(self.hosts[0], dial, self.environ)
         path = self.paths.socket_path
         try:
-            return UnixStream(path, self.seconds)
+            return UnixStream(path, self.timeout_seconds)
         except Unreachable as error:
             if not (error.no_daemon and self.autostart):
                 raise
-        from orbitctl.client.daemon import start
+        from orbitctl.client.daemon import start  # here, since most runs find a daemon
 
-        return start(self.paths, self.seconds, self.out)
+        return start(self.paths, self.timeout_seconds, self.out)

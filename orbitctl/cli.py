@@ -1,4 +1,4 @@
-"""The root of the command tree, and how a run ends: one place for messages and exit codes."""
+"""The root of the command tree, and the one place where errors become messages and exit codes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orbitctl.commands.group import LazyGroup, add_common_options
 from orbitctl.errors import CommandError, ExitCode
 
 _NO_COMMAND: type[click.UsageError] | tuple[()] = getattr(click.exceptions, "NoArgsIsHelpError", ())
-"""A group without a command: its message is the group's help. Older releases of click print that themselves."""
+"""Raised by newer releases of click for a group without a command; the message is its help. Older ones print that."""
 
 COMMANDS = {
     "status": "orbitctl.commands.status:status",
@@ -54,7 +54,7 @@ def cli() -> None:
 
     A session, workspace or snapshot is named by its id; sessions and workspaces also by
     a unique prefix of it (4 characters or more) or by name. The options below may stand
-    before the command or at its end. orbitd is started where none runs.
+    before the command or at its end. orbitd is started if it does not run.
     """
 
 
@@ -62,19 +62,19 @@ add_common_options(cli)
 
 
 def run(args: list[str]) -> int:
-    """Run a command line and return its exit code; nothing is raised."""
+    """Run a command line and return its exit code; every error is printed."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a locale without the letters of a name
+            stream.reconfigure(errors="backslashreplace")  # a name may have letters that the locale cannot encode
     app = App(os.environ)
     try:
         code = _invoke(app, args)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _silence()
+        sys.stdout.flush()  # here, where an error is handled, and not at the interpreter's exit
+    except BrokenPipeError:  # the reader of a pipe has ended, as head(1) does
+        _discard_stdout()
         return ExitCode.BROKEN_PIPE
     except OSError as error:  # a full disk under stdout, above all
-        _silence()
+        _discard_stdout()
         app.out.problem("error", str(error))
         return ExitCode.ERROR
     finally:
@@ -85,15 +85,15 @@ def run(args: list[str]) -> int:
 def _invoke(app: App, args: list[str]) -> int:
     try:
         code = cli.main(args, prog_name="orbitctl", standalone_mode=False, obj=app)
-    except CommandError as failure:
-        return _tell(app, failure)
+    except CommandError as error:
+        return app.print_error(error)
     except _NO_COMMAND as error:
         sys.stderr.write(f"{error.format_message()}\n")
         return ExitCode.USAGE
     except click.UsageError as error:
-        return _tell(app, CommandError(error.format_message(), ExitCode.USAGE, hint=_usage_hint(error)))
+        return app.print_error(CommandError(error.format_message(), ExitCode.USAGE, hint=_usage_hint(error)))
     except click.ClickException as error:
-        return _tell(app, CommandError(error.format_message(), ExitCode(error.exit_code)))
+        return app.print_error(CommandError(error.format_message(), ExitCode(error.exit_code)))
     except (click.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
     return code if isinstance(code, int) else ExitCode.OK
@@ -105,15 +105,6 @@ def _usage_hint(error: click.UsageError) -> str:
     return f"{error.ctx.get_usage().replace('Usage', 'usage', 1)} (-h shows more)"
 
 
-def _tell(app: App, failure: CommandError) -> int:
-    app.out.problem("error", failure.message)
-    for detail in failure.details:
-        app.out.note(f"  {detail}")
-    if failure.hint:
-        app.out.problem("hint", failure.hint, "36")
-    return failure.exit_code
-
-
-def _silence() -> None:
-    """Let the interpreter's last flush go nowhere: nobody reads it any more."""
+def _discard_stdout() -> None:
+    """Point stdout at /dev/null: what its buffer still holds is flushed at exit, and would fail once more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,7 +1,7 @@
-"""How a command fails: the exit code, one message, and the next step.
+"""The errors of commands: an exit code, one message, and the next step.
 
-The daemon's errors become a `CommandError` in one place, by tables. Its hints speak of methods;
-here they are told as the commands that do the same.
+`from_daemon` is the one place where an error of the daemon becomes a `CommandError`, by tables. The
+daemon's hints name methods; here they name the commands that do the same.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ExitCode(IntEnum):
 
 
 class CommandError(Exception):
-    """A command cannot go on.
+    """A command has failed.
 
     Args:
         message: One sentence that names the thing.
@@ -66,7 +66,7 @@ HINT_BY_KIND: dict[str, str] = {
     "shutting_down": "Run the command again when the daemon is back.",
     "snapshot_corrupt": "Show the older good snapshot, and run `orbitctl maintenance check`.",
 }
-"""What to say in the place of a kind's usual hint, where that is for programs."""
+"""Hints in place of the daemon's usual one, where that is for programs."""
 
 _COMMANDS: dict[str, str] = {
     "daemon.info": "status",
@@ -85,27 +85,28 @@ _COMMANDS: dict[str, str] = {
     "maintenance.cleanup_snapshots": "maintenance cleanup",
     "stats.get": "stats",
 }
-"""The command that does what a method does, where it is not called the same."""
+"""The command that does what a method does, where their names differ."""
 
 _METHOD_NAME = re.compile(r"`?\b((?:daemon|rpc|session|snapshot|workspace|maintenance|stats)\.[a-z_]+)\b`?")
 
 
 def in_commands(hint: str) -> str:
-    """Return a hint with commands in the place of methods: "session.list shows" as "`orbitctl session list` shows"."""
+    """Return a hint with methods replaced by commands: "session.list shows" by "`orbitctl session list` shows"."""
     return _METHOD_NAME.sub(lambda found: f"`orbitctl {command_of(found[1])}`", hint)
 
 
 def command_of(method: str) -> str:
-    """Return the words of the command that does what a method does."""
+    """Return the command that does what a method does, without `orbitctl`."""
     return _COMMANDS.get(method) or method.replace(".", " ")
 
 
 def from_daemon(error: OrbitError) -> CommandError:
-    """Return what an error of the daemon means for a command."""
+    """Return the CommandError for an error of the daemon."""
     candidates = error.extra.get("candidates")
     details = [f"could be: {item}" for item in candidates] if isinstance(candidates, list) else []
     if isinstance(good := error.extra.get("good_snapshot_id"), str):
         details.append(f"newest older good snapshot: {good}")
+    # A hint that the daemon has written for this very case is better than the one of the table.
     is_usual = error.hint in ("", type(error).default_hint)
     hint = (HINT_BY_KIND.get(error.kind) if is_usual else None) or in_commands(error.hint)
     return CommandError(error.message, EXIT_BY_KIND.get(error.kind, ExitCode.ERROR), hint=hint, details=tuple(details))

@@ -1,11 +1,12 @@
 """A session on the user's terminal: keys go to the daemon, output comes back.
 
-    run, run_attach   what the commands call: start a program, attach to it, say how it ended
-    attachment        the loop                    options      what an attach is asked for, how it ends
-    terminal          the user's terminal         connection   messages to and from the daemon, non-blocking
-    detach_key, keys  finding the detach key      input_queue  what was typed, until it is sent
-    reconnect         waiting for a daemon that restarts       environment  what goes with a start
+    run_attach   what the commands call: start a program, attach to it, print how it ended
+    attachment   the loop (one thread, one select), its options and its result
+    terminal     raw mode, non-blocking reads and writes, signals
+    detach_key   the detach key among what is typed       keys   names and encodings of keys
+    connection   messages to and from the daemon, without blocking; the queue of input
+    reconnect    reaching the daemon again after it has gone
 
-One thread and one select(2): keys take the way terminal, detach_key, input_queue, connection; output
-comes from connection and goes to terminal. Nothing blocks but that select.
+A key passes terminal, attachment, detach_key, connection; output passes connection, attachment,
+terminal. Nothing blocks but the select in attachment.
 """

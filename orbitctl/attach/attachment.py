@@ -1,9 +1,12 @@
-"""The loop of an attached client.
+"""The event loop of an attached client.
 
-It is in one of three states: away (no connection; `_reconnect` looks for the daemon), attaching
-(asked, not answered yet) and following. Keys go first, then signals, then output, so that a
-flood never keeps anybody from leaving. Output is read only while the terminal takes it: a slow
-terminal makes a slow client, which the daemon knows how to treat.
+It is in one of three states: attached; attaching (`session.attach` was sent, its answer has not
+come); or disconnected, while `Reconnect` tries to reach the daemon again.
+
+One thread, one select(2). In each turn keys are handled first, then signals, then output: however
+much a program prints, the detach key and SIGWINCH are never behind it. Output is read from the
+socket only while the terminal keeps up; the daemon drops output for a client that does not read
+and sends one repaint later.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import select
 import signal
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -21,272 +24,284 @@ from orbit_protocol.methods import SESSION_ATTACH, SESSION_LEAVE, SESSION_RESIZE
 from orbit_protocol.notifications import DETACHED, EXITED, OUTPUT, REPAINT
 from orbit_protocol.params import ByAttachment, SessionAttach, SessionResize
 from orbit_protocol.results import Attached
-from orbitctl.attach.connection import ConnectionLost, DaemonConnection, Message
-from orbitctl.attach.detach_key import HOLD_SECONDS, KeyFilter
-from orbitctl.attach.input_queue import InputQueue
-from orbitctl.attach.options import AttachOptions, AttachResult, notice
+from orbit_protocol.types import Session
+from orbitctl.attach.connection import ConnectionLost, DaemonConnection, InputQueue, Message
+from orbitctl.attach.detach_key import PARTIAL_KEY_SECONDS, DetachKey, KeyFilter
 from orbitctl.attach.reconnect import Reconnect
 from orbitctl.attach.terminal import Terminal
 
 MAX_PENDING_BYTES = 256 * 1024
-MAX_TYPED_WHILE_AWAY = 4 * 1024
+"""Output that waits for the terminal; beyond that, nothing is read from the daemon."""
+MAX_INPUT_WHILE_DISCONNECTED = 4 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttachOptions:
+    """What the user asked for."""
+
+    session: Session
+    read_only: bool
+    detach_key: DetachKey
+    scrollback_lines: int
+    env: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttachResult:
+    """Why an attachment ended.
+
+    Attributes:
+        reason: `detached` by the key, `detached_elsewhere` by `session detach`, `exited` with the program,
+            `hangup` of the terminal.
+        exit_code: Of a program that has exited.
+        exit_signal: Of a program that a signal ended. Both are None where the exit status is lost.
+    """
+
+    reason: Literal["detached", "detached_elsewhere", "exited", "hangup"]
+    exit_code: int | None = None
+    exit_signal: int | None = None
 
 
 class Attachment:
-    """One user at one session.
+    """One terminal attached to one session.
 
     Args:
         options: The session, and how to attach to it.
-        terminal: The user's, raw already.
-        connection: A new connection.
-        away: Begins the wait for a daemon that has gone.
+        terminal: The user's terminal, in raw mode.
+        connection: A new connection to the daemon; the attachment closes it.
+        reconnect: Reaches the daemon again when the connection is lost.
 
     Attributes:
-        was_shown: Whether the session has been seen.
+        was_attached: Whether the session has been shown.
     """
 
     def __init__(
-        self,
-        options: AttachOptions,
-        terminal: Terminal,
-        connection: DaemonConnection,
-        away: Callable[[float], Reconnect],
+        self, options: AttachOptions, terminal: Terminal, connection: DaemonConnection, reconnect: Reconnect
     ) -> None:
         self._options = options
         self._terminal = terminal
-        self._away = away
         self._keys = KeyFilter(options.detach_key)
-        self._flush_at: float | None = None
+        self._flush_keys_at: float | None = None
         self._input = InputQueue()
         self._connection: DaemonConnection | None = connection
-        self._reconnect: Reconnect | None = None
-        self._id = ""
+        self._reconnect = reconnect
+        self._id = ""  # empty unless attached
         self._attach_request = 0
-        self._asked_size = (0, 0)
-        self.was_shown = False
-        self._output: list[bytes] = []
+        self._requested_size = (0, 0)
         self._result: AttachResult | None = None
-        self._notices: dict[str, Callable[[Message], None]] = {
-            OUTPUT.name: lambda message: self._output.append(message.params.data),
-            REPAINT.name: self._repainted,
-            EXITED.name: self._exited,
-            DETACHED.name: lambda _: self._end("put off"),
-        }
+        self.was_attached = False
 
     def run(self) -> AttachResult:
-        """Follow the session to some end.
+        """Run the loop until the user detaches or the program exits.
 
         Raises:
             OrbitError: The daemon refuses the attach, at first or after a restart.
-            CommandError: The daemon has not come back.
-            SignalReceived: A signal asks this process to end.
+            CommandError: The daemon has not come back in time.
+            SignalReceived: A signal is to end this process.
         """
         try:
-            self._guarded(self._attach)
+            try:
+                self._attach()
+            except ConnectionLost:
+                self._disconnect()
             while self._result is None:
-                self._step()
-            while self._result.how == "ended" and self._terminal.pending and self._show_the_rest():
-                pass
+                # The rest of a turn that was cut short is not lost: select reports again what is still ready.
+                try:
+                    self._turn()
+                except ConnectionLost:
+                    self._disconnect()
+            if self._result.reason == "exited":
+                self._drain()
             return self._result
         finally:
             if self._connection is not None:
                 self._connection.close()
 
-    # One turn of the loop
-
-    def _step(self) -> None:
-        terminal, connection = self._terminal, self._connection
-        readable, writable, _ = select.select(*self._wanted(), [], self._patience())
-        if terminal.input_fd in readable:
-            self._guarded(self._type)
-        if terminal.wake_fd in readable:
-            self._guarded(self._obey)
-        if terminal.output_fd in writable:
-            terminal.flush()
-        if connection is not None and connection is self._connection and self._result is None:
-            if connection in writable:
-                self._guarded(connection.flush)
-            if connection in readable:
-                self._guarded(self._listen)
-        self._guarded(self._look_at_the_clock)
-
-    def _wanted(self) -> tuple[list[int | DaemonConnection], list[int | DaemonConnection]]:
-        """Return what is waited for: to be readable, and to be writable."""
+    def _turn(self) -> None:
+        """Wait for a descriptor or for the next deadline, and handle what is ready."""
         terminal, connection = self._terminal, self._connection
         reading: list[int | DaemonConnection] = [terminal.wake_fd]
         writing: list[int | DaemonConnection] = [terminal.output_fd] if terminal.pending else []
+        # Back-pressure in both directions is not to select: what is not read here fills the kernel's buffer, and
+        # then its writer waits. A paste stops in the terminal's own queue, a flood in the socket.
         if connection is None or not self._input.is_full:
             reading.append(terminal.input_fd)
         if connection is not None and terminal.pending < MAX_PENDING_BYTES:
             reading.append(connection)
-        if connection is not None and connection.is_sending:
+        if connection is not None and connection.has_unsent:
             writing.append(connection)
-        return reading, writing
-
-    def _patience(self) -> float | None:
-        """Return how long nothing needs to be looked at, in seconds."""
-        due = [self._flush_at, self._input.retry_at]
-        if self._reconnect is not None:
-            due.append(self._reconnect.due(connected=self._connection is not None))
-        moments = [moment for moment in due if moment is not None]
-        return max(0.0, min(moments) - time.monotonic()) if moments else None
-
-    def _guarded(self, work: Callable[[], None]) -> None:
-        """Do something with the connection, which may be lost over it."""
-        try:
-            work()
-        except ConnectionLost:
-            self._lost()
-
-    def _show_the_rest(self) -> bool:
-        """Wait for a slow terminal; return False where the user does not want to."""
-        terminal = self._terminal
-        readable, writable, _ = select.select([terminal.input_fd], [terminal.output_fd], [])
-        if writable:
+        # A signal does not end this select by itself (PEP 475: it is called again after EINTR): the wakeup
+        # descriptor does, which is why `wake_fd` is always among those that are read.
+        readable, writable, _ = select.select(reading, writing, [], self._timeout())
+        if terminal.input_fd in readable:
+            self._read_keys()
+        if terminal.wake_fd in readable:
+            self._handle_signals()
+        if terminal.output_fd in writable:
             terminal.flush()
-        data = terminal.read() if readable else None
-        return data is None or (bool(data) and not self._keys.feed(data)[1])
+        if connection is not None and self._result is None:
+            if connection in writable:
+                connection.flush()
+            if connection in readable:
+                self._receive(connection)
+        self._run_timers()
 
-    # From the user
+    def _timeout(self) -> float | None:
+        """Return the seconds until the next deadline; None where there is none."""
+        deadlines = [self._flush_keys_at, self._input.retry_at]
+        if self._reconnect.is_active:
+            deadlines.append(self._reconnect.next_deadline(connected=self._connection is not None))
+        found = [deadline for deadline in deadlines if deadline is not None]
+        return max(0.0, min(found) - time.monotonic()) if found else None
 
-    def _type(self) -> None:
+    def _run_timers(self) -> None:
+        now = time.monotonic()
+        if self._flush_keys_at is not None and now >= self._flush_keys_at:
+            self._flush_keys_at = None
+            self._send_input(self._keys.flush())
+        if self._input.retry_at is not None and now >= self._input.retry_at:
+            self._input.retry()
+        if not self._reconnect.is_active or self._result is not None:
+            return
+        self._reconnect.check_deadline(now)
+        if self._reconnect.should_notify(now):
+            hint = self._options.detach_key.hint
+            self._terminal.write(status_line(f"orbitd has gone; waiting for it, and keys are lost. {hint}"))
+        if self._connection is None and (stream := self._reconnect.attempt(now)) is not None:
+            self._connection = DaemonConnection(stream)
+            self._attach()  # the outage is over when this is answered, see `_attached`
+
+    def _drain(self) -> None:
+        """Write what the terminal has not taken yet; the detach key or a hangup ends the wait."""
+        terminal = self._terminal
+        while terminal.pending:
+            readable, writable, _ = select.select([terminal.input_fd], [terminal.output_fd], [])
+            if writable:
+                terminal.flush()
+            data = terminal.read() if readable else None
+            if data is not None and (not data or self._keys.feed(data)[1]):
+                return
+
+    # From the terminal
+
+    def _read_keys(self) -> None:
         data = self._terminal.read()
         if data is None:
             return
         if not data:
-            self._end("hung up")
+            self._result = AttachResult(reason="hangup")
             return
         passed, is_detach = self._keys.feed(data)
-        self._flush_at = time.monotonic() + HOLD_SECONDS if self._keys.is_waiting else None
+        self._flush_keys_at = time.monotonic() + PARTIAL_KEY_SECONDS if self._keys.is_partial else None
         if is_detach:
-            self._end("detached")
+            self._result = AttachResult(reason="detached")
         else:
-            self._pass_on(passed)
+            self._send_input(passed)
 
-    def _pass_on(self, data: bytes) -> None:
-        if data and not self._options.read_only and (self._connection is not None or self._may_wait(data)):
-            self._input.type(data)
+    def _send_input(self, data: bytes) -> None:
+        if not data or self._options.read_only:
+            return
+        if self._connection is None:
+            # A restart takes less than a second: what is typed during it is sent afterwards. Once the user has
+            # been notified that keys are lost they are, or a minute's typing would arrive at once.
+            queued = self._input.queued_bytes + len(data)
+            if self._reconnect.user_notified or queued > MAX_INPUT_WHILE_DISCONNECTED:
+                return
+        self._input.put(data)
 
-    def _may_wait(self, data: bytes) -> bool:
-        """Tell whether keys are kept for a daemon that is away: few, and before the user was told."""
-        is_told = self._reconnect is not None and self._reconnect.is_told
-        return not is_told and self._input.waiting + len(data) <= MAX_TYPED_WHILE_AWAY
-
-    def _obey(self) -> None:
-        """Do what signals ask for."""
+    def _handle_signals(self) -> None:
         found = self._terminal.signals()
         if signal.SIGTSTP in found:
-            self._terminal.suspend()
+            self._terminal.suspend()  # returns after SIGCONT
             found |= self._terminal.signals() | {signal.SIGCONT}
-        if signal.SIGCONT in found:  # a shell may have had the terminal meanwhile
-            self._terminal.go_on()
-            self._attach_again()
+        if signal.SIGCONT in found:
+            # A shell may have used the terminal meanwhile: its modes, its screen and its size are unknown. Only a
+            # new attach brings a repaint, so this one is left. What still comes for it has another attachment_id.
+            self._terminal.resume()
+            if self._connection is not None and self._id:
+                self._input.stop()
+                self._connection.notify(SESSION_LEAVE, ByAttachment(attachment_id=self._id))
+                self._id = ""
+                self._attach()
         elif signal.SIGWINCH in found:
             self._resize()
 
     def _resize(self) -> None:
         size = self._terminal.size
-        if self._connection is not None and self._id and size != self._asked_size:
-            self._asked_size = size
+        if self._connection is not None and self._id and size != self._requested_size:
+            self._requested_size = size
             self._connection.notify(SESSION_RESIZE, SessionResize(attachment_id=self._id, cols=size[0], rows=size[1]))
-
-    def _end(self, how: Literal["detached", "put off", "hung up"]) -> None:
-        self._result = AttachResult(how=how)
 
     # From the daemon
 
     def _attach(self) -> None:
         assert self._connection is not None
-        self._asked_size = cols, rows = self._terminal.size
+        self._requested_size = cols, rows = self._terminal.size
         options = self._options
         params = SessionAttach(
             id=options.session.id,
             cols=cols,
             rows=rows,
             read_only=options.read_only,
-            scrollback_lines=None if self.was_shown else options.scrollback_lines,
+            scrollback_lines=None if self.was_attached else options.scrollback_lines,
             env=options.env,
         )
         self._attach_request = self._connection.request(SESSION_ATTACH, params)
 
-    def _attach_again(self) -> None:
-        if self._connection is not None and self._id:
-            self._input.stop()
-            self._connection.notify(SESSION_LEAVE, ByAttachment(attachment_id=self._id))
-            self._id = ""
-            self._attach()
-
-    def _listen(self) -> None:
-        assert self._connection is not None
-        for message in self._connection.receive():
-            if message.method:
-                if message.params.attachment_id == self._id and message.method in self._notices:
-                    self._notices[message.method](message)
-            elif message.id == self._attach_request:
-                self._attached(message)
-            elif message.id is not None:
-                self._input.answered(message.id, message.error, time.monotonic())
-        self._show_output()
-
-    def _show_output(self) -> None:
-        if self._output:
-            self._terminal.write(b"".join(self._output))
-            self._output.clear()
-
-    def _attached(self, message: Message) -> None:
-        if message.error is not None:
-            error = from_object(message.error)
-            if isinstance(error, Busy | ShuttingDown):
+    def _attached(self, connection: DaemonConnection, answer: Message) -> None:
+        """Handle the answer to `session.attach`."""
+        if answer.error is not None:
+            error = from_object(answer.error)
+            if isinstance(error, Busy | ShuttingDown):  # full, or about to stop: try again later
                 raise ConnectionLost(error.message)
             raise error
-        assert self._connection is not None
-        found = msgspec.json.decode(message.result or b"", type=Attached)
-        self._id = found.attachment_id
-        self._output.clear()
-        self._terminal.paint(found.repaint)
-        self.was_shown = True
-        self._reconnect = None
-        self._input.begin(self._connection, self._id)
-        self._resize()
+        result = msgspec.json.decode(answer.result or b"", type=Attached)
+        self._id = result.attachment_id
+        self._terminal.paint(result.repaint)
+        self.was_attached = True
+        self._reconnect.stop()
+        self._input.start(connection, self._id)
+        self._resize()  # the window may have changed since the request was sent
 
-    def _repainted(self, message: Message) -> None:
-        self._show_output()
-        self._terminal.paint(message.params.data)
+    def _receive(self, connection: DaemonConnection) -> None:
+        """Handle the messages that have come; output is joined, so that a batch is one write."""
+        output: list[bytes] = []
+        for message in connection.receive():
+            if not message.method:
+                if message.id == self._attach_request:
+                    self._attached(connection, message)
+                elif message.id is not None:
+                    self._input.handle_answer(message.id, message.error, time.monotonic())
+                continue
+            params = message.params
+            if params.attachment_id != self._id:
+                continue  # sent before the daemon had read `session.leave`
+            if message.method == OUTPUT.name:
+                output.append(params.data)
+                continue
+            self._terminal.write(b"".join(output))  # what came before stays before
+            output.clear()
+            if message.method == REPAINT.name:
+                self._terminal.paint(params.data)
+            elif message.method == EXITED.name:
+                self._result = AttachResult(reason="exited", exit_code=params.exit_code, exit_signal=params.exit_signal)
+            elif message.method == DETACHED.name:
+                self._result = AttachResult(reason="detached_elsewhere")
+        self._terminal.write(b"".join(output))
 
-    def _exited(self, message: Message) -> None:
-        self._show_output()
-        told = message.params
-        self._result = AttachResult(how="ended", exit_code=told.exit_code, exit_signal=told.exit_signal)
-
-    # While the daemon is away
-
-    def _lost(self) -> None:
-        """Begin, or go on with, the wait for the daemon."""
+    def _disconnect(self) -> None:
+        """Close a lost connection, and begin an outage or go on with it."""
         if self._connection is not None:
             self._connection.close()
         self._connection, self._id = None, ""
         self._input.stop()
-        now = time.monotonic()
-        if self._reconnect is None:
-            self._reconnect = self._away(now)
-        else:
-            self._reconnect.again(now)
+        self._reconnect.start(time.monotonic())
 
-    def _look_at_the_clock(self) -> None:
-        now = time.monotonic()
-        if self._flush_at is not None and now >= self._flush_at:
-            self._flush_at = None
-            self._pass_on(self._keys.flush())
-        if self._input.retry_at is not None and now >= self._input.retry_at:
-            self._input.retry()
-        if self._reconnect is not None and self._result is None:
-            self._look_for_the_daemon(self._reconnect, now)
 
-    def _look_for_the_daemon(self, reconnect: Reconnect, now: float) -> None:
-        reconnect.check(now)
-        if reconnect.is_worth_a_word(now):
-            words = f"orbitd has gone; waiting for it, and keys are lost. {self._options.detach_key.hint}"
-            self._terminal.write(notice(words))
-        if self._connection is None and (stream := reconnect.attempt(now)) is not None:
-            self._connection = DaemonConnection(stream)
-            self._attach()
+def status_line(text: str) -> bytes:
+    """Return bytes that show a line at the bottom of the screen until the next repaint.
+
+    CAN and ST end whatever sequence the program's output was in the middle of. The cursor is saved and
+    restored (DECSC, DECRC); the scrolling margins are reset, and the next repaint sets them.
+    """
+    return f"\x18\x1b\\\x1b7\x1b[r\x1b[999;1H\x1b[0;7m {text.strip()} \x1b[m\x1b[K\x1b8".encode()

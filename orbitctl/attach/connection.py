@@ -1,7 +1,8 @@
-"""A connection to the daemon that never blocks: messages in, messages out, in batches.
+"""The way of messages between an attached client and the daemon; nothing here blocks.
 
-What the socket does not take yet waits here; the loop asks `is_sending`. Output comes in
-large batches, so one decoder reads every kind of message in one pass.
+`DaemonConnection` keeps what the socket does not take yet, and the loop asks `has_unsent`.
+`InputQueue` keeps what was typed and is not sent yet: a few bytes go at once, a paste at the pace
+of the program that reads it.
 """
 
 from __future__ import annotations
@@ -11,16 +12,23 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from orbit_protocol.errors import ErrorObject
+from orbit_protocol.errors import Busy, ErrorObject
 from orbit_protocol.framing import Line, LineFramer
 from orbit_protocol.jsonrpc import encode_request
-from orbit_protocol.methods import Method
+from orbit_protocol.methods import SESSION_INPUT, Method
+from orbit_protocol.params import SessionInput
 from orbitctl.client.transport import Stream
 from orbitctl.errors import CommandError
 
 MAX_MESSAGE_BYTES = 1 << 30
-READS_AT_ONCE = 4
-"""How many reads may follow each other before the loop looks elsewhere."""
+MAX_READS = 4
+"""Reads of the socket in one turn of the loop: then keys and signals are looked at again."""
+
+MAX_NOTIFICATION_BYTES = 4 * 1024
+"""Up to this much input is sent as a notification, which costs no answer."""
+CHUNK_BYTES = 16 * 1024
+MAX_QUEUED_BYTES = 1024 * 1024
+RETRY_SECONDS = 0.05
 
 
 class Notice(Struct, frozen=True, kw_only=True):
@@ -33,7 +41,7 @@ class Notice(Struct, frozen=True, kw_only=True):
 
 
 class Message(Struct, frozen=True, kw_only=True):
-    """A notification, or the answer to a request."""
+    """A notification, which has a method, or the answer to a request."""
 
     id: int | None = None
     method: str = ""
@@ -42,18 +50,19 @@ class Message(Struct, frozen=True, kw_only=True):
     error: ErrorObject | None = None
 
 
+# One type for all messages: a flood of output is decoded in a single pass, without looking at `method` first.
 _decode = msgspec.json.Decoder(Message).decode
 
 
 class ConnectionLost(Exception):
-    """The daemon has closed the connection, or speaks what nobody understands."""
+    """The daemon has closed the connection, or what it sends cannot be read."""
 
 
 class DaemonConnection:
-    """One connection.
+    """A non-blocking connection.
 
     Args:
-        stream: Connected; the connection closes it.
+        stream: A connected stream; the connection closes it.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -67,12 +76,12 @@ class DaemonConnection:
         return self._stream.fileno()
 
     @property
-    def is_sending(self) -> bool:
-        """Whether something waits for the socket to take it."""
+    def has_unsent(self) -> bool:
+        """Whether bytes wait for the socket to become writable."""
         return bool(self._unsent)
 
     def notify(self, method: Method[Any, Any], params: Struct) -> None:
-        """Call a method without wanting an answer. Raises: ConnectionLost."""
+        """Call a method without an answer. Raises: ConnectionLost."""
         self._send(encode_request(method.name, params))
 
     def request(self, method: Method[Any, Any], params: Struct) -> int:
@@ -81,12 +90,17 @@ class DaemonConnection:
         self._send(encode_request(method.name, params, self._last_id))
         return self._last_id
 
+    def _send(self, message: bytes) -> None:
+        self._unsent += message
+        self.flush()
+
     def flush(self) -> None:
         """Send as much as the socket takes. Raises: ConnectionLost."""
         try:
             while self._unsent:
-                with memoryview(self._unsent) as waiting:
-                    sent = self._stream.send(waiting, 0)
+                # A bytearray cannot be resized while a memoryview of it exists, so the view ends before `del`.
+                with memoryview(self._unsent) as unsent:
+                    sent = self._stream.send(unsent, 0)
                 del self._unsent[:sent]
         except BlockingIOError:
             return
@@ -97,7 +111,7 @@ class DaemonConnection:
         """Return the messages that have come. Raises: ConnectionLost."""
         messages: list[Message] = []
         try:
-            for _ in range(READS_AT_ONCE):
+            for _ in range(MAX_READS):
                 data = self._stream.receive(0)
                 if not data:
                     break
@@ -106,6 +120,8 @@ class DaemonConnection:
             return messages
         except (OSError, CommandError, msgspec.DecodeError) as error:
             raise ConnectionLost(str(error)) from error
+        # At the end of the stream the last messages come first, such as "exited"; the end is seen again by the
+        # next call, since recv(2) goes on returning nothing.
         if not data and not messages:
             raise ConnectionLost("the daemon has closed the connection")
         return messages
@@ -114,6 +130,79 @@ class DaemonConnection:
         """Close the connection, which ends the attachment."""
         self._stream.close()
 
-    def _send(self, message: bytes) -> None:
-        self._unsent += message
-        self.flush()
+
+class InputQueue:
+    """What was typed, on its way to the program of one attachment.
+
+    More than a few bytes are sent in chunks, each answered before the next is sent. A program that
+    does not read makes the daemon answer `busy`, and the chunk is sent again: nothing that was typed
+    is lost, and a paste cannot fill the daemon's memory.
+
+    Attributes:
+        retry_at: When `retry` is due, on the monotonic clock; None if it is not.
+    """
+
+    def __init__(self) -> None:
+        self._connection: DaemonConnection | None = None
+        self._attachment_id = ""
+        self._queued = bytearray()
+        self._chunk = b""  # in flight, under the id of the request
+        self._request_id: int | None = None
+        self.retry_at: float | None = None
+
+    @property
+    def queued_bytes(self) -> int:
+        """How many bytes have not been sent."""
+        return len(self._queued)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more should be read from the user now."""
+        return len(self._queued) >= MAX_QUEUED_BYTES
+
+    def start(self, connection: DaemonConnection, attachment_id: str) -> None:
+        """Send to an attachment from now on, what is queued first. Raises: ConnectionLost."""
+        self._connection, self._attachment_id = connection, attachment_id
+        self._send()
+
+    def stop(self) -> None:
+        """Queue what is typed until `start`.
+
+        A chunk without an answer is dropped, not sent again: it may have reached the program already.
+        """
+        self._connection, self._request_id, self._chunk, self.retry_at = None, None, b"", None
+
+    def put(self, data: bytes) -> None:
+        """Add what was typed, and send it if it can be sent now. Raises: ConnectionLost."""
+        self._queued += data
+        self._send()
+
+    def handle_answer(self, request_id: int, error: ErrorObject | None, now: float) -> None:
+        """Send the next chunk, or schedule the same one again if the daemon was busy. Raises: ConnectionLost."""
+        if request_id != self._request_id:
+            return
+        self._request_id = None
+        if error is not None and error.code == Busy.code:
+            self._queued[:0] = self._chunk  # before what was typed meanwhile
+            self.retry_at = now + RETRY_SECONDS
+        else:
+            self._send()
+
+    def retry(self) -> None:
+        """Send again what the program did not take. Raises: ConnectionLost."""
+        self.retry_at = None
+        self._send()
+
+    def _send(self) -> None:
+        # Only one chunk is in flight: with two, the first could be refused and the second accepted.
+        is_waiting = self._request_id is not None or self.retry_at is not None
+        if self._connection is None or is_waiting or not self._queued:
+            return
+        self._chunk = bytes(self._queued[:CHUNK_BYTES])
+        params = SessionInput(attachment_id=self._attachment_id, data=self._chunk)
+        if len(self._queued) <= MAX_NOTIFICATION_BYTES:
+            self._queued.clear()
+            self._connection.notify(SESSION_INPUT, params)
+        else:
+            del self._queued[:CHUNK_BYTES]
+            self._request_id = self._connection.request(SESSION_INPUT, params)

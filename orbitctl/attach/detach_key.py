@@ -1,21 +1,22 @@
-r"""Finds the detach key in what a user types, sans I/O: bytes in, bytes for the program out.
+r"""Find the detach key in what a user types. No I/O: bytes in, bytes for the program out.
 
-A key may be a sequence (`C-a d`). What could become it is held back: the first keys of the
-sequence until the next key tells, the first bytes of one key's sequence until `flush`, which is
-called a moment later. A lone ESC is not held, so that Escape is as quick as ever; where the rest
-of a sequence follows it after all, the sequence is still seen.
+A key may be a sequence (`C-a d`), and a key may be several bytes (`CSI 92;5u`). Two things are held
+back: the keys of a sequence that matched so far, until the next key decides; and the first bytes
+of one key, until the rest comes or `flush` is called, a moment later. A lone ESC is passed on at
+once, so that Escape is not delayed; where the rest of a sequence follows it after all, the sequence
+is still recognized.
 """
 
 from __future__ import annotations
 
 import re
 
-from orbitctl.attach.keys import Key, is_no_press, parse_key
+from orbitctl.attach.keys import Key, is_release_or_modifier, parse_key
 
 DEFAULT_DETACH_KEY = "C-\\"
-LONGEST_KEY = 32
+MAX_KEY_BYTES = 32
 """Bytes of the longest sequence that a key may send."""
-HOLD_SECONDS = 0.05
+PARTIAL_KEY_SECONDS = 0.05
 """How long the bytes of one key may be apart."""
 
 
@@ -23,7 +24,7 @@ class DetachKey:
     r"""The keys that detach, as the user wrote them: `C-\`, `^q`, `C-a d`; `none` for no key.
 
     Raises:
-        ValueError: That is no key, or one that is needed for typing.
+        ValueError: It is not a key, or one that is needed for typing.
     """
 
     def __init__(self, text: str) -> None:
@@ -39,75 +40,82 @@ class DetachKey:
 
     @property
     def hint(self) -> str:
-        """A few words on how to leave."""
+        """A few words on how to detach; empty where no key does."""
         return f"{self.text} detaches." if self.keys else ""
 
 
 class KeyFilter:
-    """Looks for a detach key; made anew for each attach."""
+    """Looks for the detach key in a stream of input; one for each attach."""
 
     def __init__(self, key: DetachKey) -> None:
         self._keys = key.keys
         leads = {key.plain[:1] for key in self._keys}
         others = b"[^" + b"".join(re.escape(lead) for lead in sorted(leads | {b"\x1b"})) + b"]+"
+        # One token is one key. In order: a whole control sequence (parameter bytes, intermediate bytes, a final
+        # byte: ECMA-48, 5.4); the beginning of one at the end of the input; ESC and one byte (Alt); a run of bytes
+        # that begin no detach key; any single byte.
         self._tokens = re.compile(
             rb"\x1b\[[0-9:;<=>?]*[ -/]*[@-~]|\x1b\[[0-9:;]*\Z|\x1b[^\x1b\[]|" + others + rb"|[\x00-\xff]"
         )
         self._triggers = (*leads, b"\x1b[")
-        self._matched = 0
-        self._held = b""
-        self._partial = b""
-        self._is_escape_sent = False  # the last byte that went through is ESC
-        self._is_ahead = False  # the first byte of what is looked at, ESC, has gone through already
+        self._matched = 0  # how many keys of the sequence have been seen
+        self._held = b""  # their bytes
+        self._partial = b""  # the beginning of one key
+        self._is_escape_passed = False  # the last byte that was passed on is ESC
+        self._skip_escape = False  # the ESC that the input was completed with has been passed on before
 
     @property
-    def is_waiting(self) -> bool:
-        """Whether the beginning of one key's bytes is held, so that `flush` is due in `HOLD_SECONDS`."""
+    def is_partial(self) -> bool:
+        """Whether the beginning of one key is held, so that `flush` is due in `PARTIAL_KEY_SECONDS`."""
         return bool(self._partial)
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
-        """Take what was typed; return what goes to the program, and whether the detach key is complete."""
-        if self._is_escape_sent and data.startswith(b"["):
-            data, self._is_ahead, self._is_escape_sent = b"\x1b" + data, True, False
+        """Handle what was typed; return the bytes for the program, and whether the detach key is complete."""
+        # "[" right after an ESC that was not held: the ESC is put before it again, so that a control sequence cut
+        # there is recognized, and `_pass` takes it off.
+        if self._is_escape_passed and data.startswith(b"["):
+            data, self._skip_escape, self._is_escape_passed = b"\x1b" + data, True, False
         data, self._partial = self._partial + data, b""
+        # The usual case: nothing in it can begin the detach key, in any encoding, so that it is not cut into tokens.
         if not self._keys or not (self._held or any(trigger in data for trigger in self._triggers)):
-            return self._through(data), False
+            return self._pass(data), False
         passed = bytearray()
         for token in self._tokens.findall(data):
-            if self._is_partial(token):
-                self._partial = token
-            elif self._take(token, passed):
-                return self._through(bytes(passed)), True
-        return self._through(bytes(passed)), False
+            if self._may_continue(token):
+                self._partial = token  # the last token: only at the end of the input can more follow
+            elif self._match(token, passed):
+                return self._pass(bytes(passed)), True
+        return self._pass(bytes(passed)), False
 
     def flush(self) -> bytes:
-        """Return what was held of one key, whose rest has not come."""
+        """Return what was held, since the rest of a key has not come in time."""
         partial, self._partial = self._partial, b""
         held, self._held, self._matched = self._held, b"", 0
-        return self._through(held + partial)
+        return self._pass(held + partial)
 
-    def _through(self, data: bytes) -> bytes:
-        """Let bytes through, but for an ESC that has gone ahead."""
+    def _pass(self, data: bytes) -> bytes:
+        """Return bytes for the program, without an ESC that it has already."""
         if data:
-            if self._is_ahead:
-                data, self._is_ahead = data[1:], False
-            self._is_escape_sent = data.endswith(b"\x1b")
+            if self._skip_escape:
+                data, self._skip_escape = data[1:], False
+            self._is_escape_passed = data.endswith(b"\x1b")
         return data
 
-    def _is_partial(self, token: bytes) -> bool:
-        """Tell whether more of one key may follow: a final byte ends a control sequence (ECMA-48, 5.4)."""
+    def _may_continue(self, token: bytes) -> bool:
+        """Return whether more bytes of the same key may follow."""
         if token == b"\x1b":
-            return self._matched > 0
-        if not token.startswith(b"\x1b[") or len(token) > LONGEST_KEY:
+            return self._matched > 0  # in the middle of a sequence a moment's delay is not felt
+        if not token.startswith(b"\x1b[") or len(token) > MAX_KEY_BYTES:
             return False
-        return token == b"\x1b[" or not 0x40 <= token[-1] < 0x7F
+        return token == b"\x1b[" or not 0x40 <= token[-1] < 0x7F  # no final byte yet (ECMA-48, 5.4)
 
-    def _take(self, token: bytes, passed: bytearray) -> bool:
-        """Look at one key; return whether it completes the sequence."""
-        if self._matched and is_no_press(token):
-            self._held += token
+    def _match(self, token: bytes, passed: bytearray) -> bool:
+        """Compare one key with the next of the sequence; return whether it completes the sequence."""
+        if self._matched and is_release_or_modifier(token):
+            self._held += token  # between the keys of a sequence the first is released
             return False
         if self._matched and not self._keys[self._matched].is_sent_as(token):
+            # The sequence is broken: its keys go to the program, and this one may begin it once more.
             passed += self._held
             self._held, self._matched = b"", 0
         if not self._keys[self._matched].is_sent_as(token):

@@ -1,9 +1,9 @@
 r"""Keys by name, and what a terminal sends for them.
 
 `C-a`, `^a` and `Ctrl-a` are one key, `M-x` is Alt-x, one character is itself, and the rest have
-names. Terminals write keys in three ways: as ever (one byte, ESC before it for Alt), in the
-kitty keyboard protocol (`CSI code;modifiers u`), and as xterm's modifyOtherKeys
-(`CSI 27;modifiers;code ~`); which one, the program has chosen.
+names. Terminals encode keys in three ways: the traditional one (one byte, ESC before it for Alt),
+the kitty keyboard protocol (`CSI code;modifiers u`), and xterm's modifyOtherKeys
+(`CSI 27;modifiers;code ~`). Which one is used, the program in the session has chosen.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 _SHIFT, _ALT, _CTRL = 1, 2, 4
 _LOCKS = 64 | 128  # caps lock and num lock do not make another key
-_RELEASE = b"3"
+_RELEASE = b"3"  # the kitty protocol's event type; 1 is a press, 2 a repeat
 _MODIFIER_KEYS = range(57_441, 57_455)  # the keys themselves: left shift ... ISO level 5 shift
 
 _PREFIX = re.compile(r"(?:(?P<ctrl>C-|Ctrl-|\^)|(?P<alt>M-|Alt-|A-))(?=.)", re.IGNORECASE)
@@ -21,7 +21,7 @@ _KITTY = re.compile(rb"\x1b\[(\d+)(?::\d*)?(?::(\d*))?(?:;(\d*)(?::(\d+))?)?(?:;
 _OTHER_KEYS = re.compile(rb"\x1b\[27;(\d+);(\d+)~")
 
 CURSOR_KEYS = {"up": "A", "down": "B", "right": "C", "left": "D", "home": "H", "end": "F"}
-"""Written `CSI x`, or `SS3 x` where the program has asked for application keys (DECCKM)."""
+"""Sent as `CSI x`, or as `SS3 x` where the program has set application cursor keys (DECCKM)."""
 NAMED = {
     "enter": "\r", "return": "\r", "tab": "\t", "esc": "\x1b", "escape": "\x1b", "space": " ", "backspace": "\x7f",
     "bspace": "\x7f", "btab": "\x1b[Z", "insert": "\x1b[2~", "delete": "\x1b[3~", "del": "\x1b[3~",
@@ -40,14 +40,14 @@ _CONTROLS = {
 
 
 class Key(NamedTuple):
-    """A character and what is held down with it."""
+    """A character and the modifiers held down with it."""
 
     code: int
     modifiers: int
 
     @property
     def plain(self) -> bytes:
-        """What terminals have always sent for it."""
+        """Its traditional encoding."""
         character = chr(self.code)
         if self.modifiers & _CTRL:
             sent = bytes([_CONTROLS[character]])
@@ -56,7 +56,7 @@ class Key(NamedTuple):
         return b"\x1b" + sent if self.modifiers & _ALT else sent
 
     def is_sent_as(self, token: bytes) -> bool:
-        """Tell whether `token`, one key's bytes, stands for pressing this key."""
+        """Return whether `token`, the bytes of one key, is a press of this key in any encoding."""
         if token == self.plain:
             return True
         if found := _OTHER_KEYS.fullmatch(token):
@@ -68,17 +68,17 @@ class Key(NamedTuple):
 
 
 def _modifiers(field: bytes | None) -> int:
-    return (int(field) - 1) & ~_LOCKS if field else 0
+    return (int(field) - 1) & ~_LOCKS if field else 0  # both protocols send the bits plus 1
 
 
-def is_no_press(token: bytes) -> bool:
-    """Tell whether `token` is a key's release, or a modifier key by itself: such come between two keys."""
+def is_release_or_modifier(token: bytes) -> bool:
+    """Return whether `token` is a key's release, or a modifier key by itself; both come between two keys."""
     found = _KITTY.fullmatch(token)
     return found is not None and (found[4] == _RELEASE or int(found[1]) in _MODIFIER_KEYS)
 
 
 def parse_key(name: str) -> Key:
-    """Read the name of a character's key. Raises: ValueError."""
+    """Return the key of a name such as `C-a`, `M-x` or `d`. Raises: ValueError."""
     modifiers, rest = 0, name
     while found := _PREFIX.match(rest):
         modifiers |= _CTRL if found["ctrl"] else _ALT
@@ -96,11 +96,11 @@ def parse_key(name: str) -> Key:
 
 
 def key_bytes(name: str, *, application: bool) -> bytes:
-    """Return what pressing a key sends to a program.
+    """Return the bytes that pressing a key sends to a program.
 
     Args:
         name: The key's name.
-        application: Whether the program has asked for application cursor keys.
+        application: Whether the program has set application cursor keys (DECCKM).
 
     Raises:
         ValueError: There is no such key.

@@ -1,8 +1,8 @@
-"""The wait for a daemon that went away under an attached client, one look at a time.
+"""Reconnecting after the daemon has gone from under an attached client, with back-off.
 
-A daemon that was stopped in good order has taken its socket away: somebody wanted that, so it is
-only waited for. One that died has left its socket behind: where no supervisor brings it back at
-once, it is started again, by another `orbitctl`, so that the user's keys are heard meanwhile.
+A daemon that was stopped in good order has removed its socket: that was wanted, so it is
+only waited for. One that died has left its socket behind: if no supervisor brings it back at once,
+it is started again.
 """
 
 from __future__ import annotations
@@ -15,107 +15,132 @@ from orbitctl.app import App
 from orbitctl.client.transport import Stream, Unreachable
 from orbitctl.errors import CommandError, ExitCode
 
-PATIENCE_SECONDS = 60.0
-QUIET_SECONDS = 1.0
-"""How long a wait is not worth a word."""
+TIMEOUT_SECONDS = 60.0
+NOTIFY_SECONDS = 1.0
+"""How long an outage lasts before the user is notified; most restarts are quicker."""
 _SUPERVISOR_SECONDS = 0.1
-_FIRST_DELAY, _LONGEST_DELAY = 0.02, 0.5
+"""How long a supervisor has to start the daemon before we do."""
+_FIRST_DELAY, _MAX_DELAY = 0.02, 0.5
 
 
 class Reconnect:
-    """One wait; its owner connects when `attempt` says so, and asks again when that led nowhere.
+    """Attempts to connect again, one outage after the other.
+
+    It keeps no timer: the owner waits until `next_deadline`, then calls `check_deadline`,
+    `should_notify` and `attempt` with the time. All times are seconds on the monotonic clock.
 
     Args:
-        app: Knows the way to the daemon.
-        may_start: Whether a daemon that died is started.
-        now: The monotonic time.
+        app: The app; it starts no daemon in this process from here on.
+
+    Attributes:
+        is_active: Whether there is an outage.
+        user_notified: Whether the user has been notified of it.
     """
 
-    def __init__(self, app: App, *, may_start: bool, now: float) -> None:
+    def __init__(self, app: App) -> None:
         self._app = app
-        self._may_start = may_start
-        self._began = now
-        self._patience = PATIENCE_SECONDS if app.timeout is None else app.timeout
+        # Starting a daemon takes as long as its database needs, and `open_stream` would block for it: the detach
+        # key would do nothing. So another process starts it, see `_start_daemon`.
+        self._may_start = app.autostart and not app.hosts
+        app.autostart = False
+        self._timeout = TIMEOUT_SECONDS if app.timeout is None else app.timeout
+        self._started_at = 0.0
+        self._next_attempt = 0.0
         self._delay = _FIRST_DELAY
-        self._next_at = now
-        self.is_told = False
+        self._start_tried = False
+        self.is_active = False
+        self.user_notified = False
 
-    def due(self, *, connected: bool) -> float:
-        """Return when to look again."""
-        until_told = [] if self.is_told else [self._began + QUIET_SECONDS]
-        return min([self._began + self._patience, *until_told, *([] if connected else [self._next_at])])
+    def start(self, now: float) -> None:
+        """Begin an outage; in one that goes on, schedule the next attempt."""
+        if self.is_active:
+            self._back_off(now)
+            return
+        self.is_active, self.user_notified = True, False
+        self._started_at = self._next_attempt = now
+        self._delay = _FIRST_DELAY
+        self._start_tried = not self._may_start
 
-    def is_worth_a_word(self, now: float) -> bool:
-        """Tell, once, that it takes so long that the user should know."""
-        if self.is_told or now < self._began + QUIET_SECONDS:
+    def stop(self) -> None:
+        """End the outage: the daemon is back."""
+        self.is_active = self.user_notified = False
+
+    def next_deadline(self, *, connected: bool) -> float:
+        """Return when something is due; while `connected`, that is no attempt."""
+        deadlines = [self._started_at + self._timeout]
+        if not self.user_notified:
+            deadlines.append(self._started_at + NOTIFY_SECONDS)
+        if not connected:
+            deadlines.append(self._next_attempt)
+        return min(deadlines)
+
+    def should_notify(self, now: float) -> bool:
+        """Return whether to notify the user now: True once in an outage that has become long."""
+        if self.user_notified or now < self._started_at + NOTIFY_SECONDS:
             return False
-        self.is_told = True
+        self.user_notified = True
         return True
 
-    def check(self, now: float) -> None:
-        """Give up in the end. Raises: CommandError."""
-        if now >= self._began + self._patience:
+    def check_deadline(self, now: float) -> None:
+        """Raise CommandError when the daemon has been away for the timeout."""
+        if now >= self._started_at + self._timeout:
             raise CommandError(
-                f"the daemon has not come back within {self._patience:g} s",
+                f"the daemon has not come back within {self._timeout:g} s",
                 ExitCode.UNREACHABLE,
                 hint="The session's program goes on without it: attach again when the daemon runs.",
             )
 
     def attempt(self, now: float) -> Stream | None:
-        """Try to connect, if it is time. Raises: CommandError where the way to the daemon is barred."""
-        if now < self._next_at:
+        """Connect if an attempt is due; return the stream, or None if there is none yet.
+
+        Raises:
+            CommandError: The socket is there and cannot be used; waiting would not help.
+        """
+        if now < self._next_attempt:
             return None
-        self.again(now)
+        self._back_off(now)
         try:
             return self._app.open_stream()
         except Unreachable as error:
             if not error.no_daemon:
                 raise
-        if self._may_start and now >= self._began + _SUPERVISOR_SECONDS:
-            self._may_start = False
+        if not self._start_tried and now >= self._started_at + _SUPERVISOR_SECONDS:
+            self._start_tried = True
+            # A daemon that exits in good order unlinks its socket; one that was killed cannot.
             if os.path.exists(self._app.paths.socket_path):
-                _start_elsewhere(self._app)
+                _start_daemon(self._app)
         return None
 
-    def again(self, now: float) -> None:
-        """Wait for the next attempt, each time a little longer."""
-        self._next_at = now + self._delay
-        self._delay = min(self._delay * 1.5, _LONGEST_DELAY)
-
-
-class Away:
-    """Begins a wait whenever the daemon has gone. From here on `app` itself starts no daemon."""
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-        self._may_start = app.autostart and not app.hosts
-        app.autostart = False
-
-    def __call__(self, now: float) -> Reconnect:
-        """Begin to wait."""
-        return Reconnect(self._app, may_start=self._may_start, now=now)
+    def _back_off(self, now: float) -> None:
+        self._next_attempt = now + self._delay
+        self._delay = min(self._delay * 1.5, _MAX_DELAY)
 
 
 def wait_for_daemon(app: App) -> None:
-    """Wait, with nothing else to do, until the daemon is back. Raises: CommandError."""
-    reconnect = Away(app)(time.monotonic())
+    """Block until the daemon can be reached again. Raises: CommandError."""
+    reconnect = Reconnect(app)
+    reconnect.start(time.monotonic())
     app.close()
     while (stream := reconnect.attempt(time.monotonic())) is None:
-        time.sleep(max(0.0, reconnect.due(connected=False) - time.monotonic()))
-        reconnect.check(time.monotonic())
-        reconnect.is_worth_a_word(time.monotonic())
+        # connect(2) on a Unix socket cannot wait for a listener that is not there yet, so this is a back-off.
+        time.sleep(max(0.0, reconnect.next_deadline(connected=False) - time.monotonic()))
+        reconnect.check_deadline(time.monotonic())
+        reconnect.should_notify(time.monotonic())  # there is no terminal to write to; it moves the next deadline on
     stream.close()
 
 
-def _start_elsewhere(app: App) -> None:
+def _start_daemon(app: App) -> None:
+    """Run `orbitctl daemon start` in the background, in a session of its own."""
     import subprocess
 
-    where = [] if app.socket is None else ["--socket", app.socket]
+    socket_option = [] if app.socket is None else ["--socket", app.socket]
     starter = subprocess.Popen(
-        python_command("orbitctl", *where, "daemon", "start"),
+        python_command("orbitctl", *socket_option, "daemon", "start"),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    starter.returncode = 0  # whether it went well, the socket tells
+    # It is not waited for: whether it succeeded is seen at the socket. With a return code set, Popen's destructor
+    # does not warn about a child that still runs; the process is reaped by init when we have ended.
+    starter.returncode = 0

@@ -1,115 +1,162 @@
-"""Attaching as the commands do it: what is checked before, what is said after, and the exit code."""
+"""Start a session's program and attach to it, as the commands do.
+
+`run_attach` is the whole of an attach: connect, make the terminal raw, run the loop of
+`Attachment`, restore the terminal, print how it ended. The rest is what stands before it (which
+environment and size go with a start, why an attach is refused) and after it (the exit code).
+"""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from orbit_protocol.errors import NotRunning, OrbitError
-from orbit_protocol.methods import SESSION_GET
-from orbit_protocol.params import ById
+from orbit_protocol.methods import SESSION_DELETE, SESSION_GET, SESSION_SCREEN, SESSION_START
+from orbit_protocol.params import ById, SessionScreen, SessionStart
 from orbit_protocol.types import Session
-from orbitctl.app import App
-from orbitctl.attach.attachment import Attachment
+from orbitctl.app import App, checked
+from orbitctl.attach.attachment import Attachment, AttachOptions, AttachResult
 from orbitctl.attach.connection import DaemonConnection
-from orbitctl.attach.options import AttachOptions, AttachResult
-from orbitctl.attach.reconnect import Away
-from orbitctl.attach.terminal import SignalReceived, Terminal
+from orbitctl.attach.detach_key import DEFAULT_DETACH_KEY, DetachKey
+from orbitctl.attach.reconnect import Reconnect
+from orbitctl.attach.terminal import SignalReceived, Terminal, require_terminal
+from orbitctl.client.client import Answer
 from orbitctl.errors import CommandError, ExitCode, from_daemon
 from orbitctl.ui.text import ago, visible
 
-HUNG_UP = 128 + signal.SIGHUP
+SCROLLBACK_LINES = 1_000
+"""How much history a terminal is sent at an attach, for its own scrollbar."""
+HANGUP_EXIT_CODE = 128 + signal.SIGHUP
+
+NOT_SENT = frozenset((
+    "TERM", "COLORTERM", "TERMINFO", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "TERM_SESSION_ID", "VTE_VERSION",
+    "WINDOWID", "COLUMNS", "LINES", "_", "SHLVL", "PWD", "OLDPWD", "ORBIT_SESSION",
+))  # fmt: skip
+"""Variables that describe the user's own window and shell, which a session does not run in."""
+_OUR_PREFIXES = ("ORBITCTL_", "ORBITD_", "_ORBITCTL_")
 
 
-def name_of(session: Session) -> str:
-    """Return how a session is spoken of in a few letters."""
-    return visible(session.name) if session.name else session.id[:8]
+# Start
 
 
-def refuse_itself(app: App, session: Session, environ: Mapping[str, str]) -> None:
-    """Refuse to show a session inside itself, where its output would feed its output. Raises: CommandError."""
+def start_session(app: App, session_id: str) -> Answer[Session]:
+    """Run a session's program in the background, in the size of this window. Raises: CommandError."""
+    cols, rows = window_size()
+    env = None if app.hosts else start_environment(app.environ)
+    return app.ask(SESSION_START, SessionStart(id=session_id, cols=cols, rows=rows, env=env))
+
+
+def window_size() -> tuple[int, int]:
+    """Return columns and rows of the terminal that this process is on; 80 and 24 if it is on none."""
+    for stream in (sys.stdout, sys.stdin, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            cols, rows = os.get_terminal_size(stream.fileno())
+            if cols and rows:
+                return cols, rows
+    return 80, 24
+
+
+def start_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment that a program starts with; what is not UTF-8 cannot be sent.
+
+    SHLVL is 0, so that a shell in the session counts itself as the outermost.
+    """
+    found = {
+        name: value
+        for name, value in environ.items()
+        if name not in NOT_SENT and not name.startswith(_OUR_PREFIXES) and _is_utf8(name) and _is_utf8(value)
+    }
+    return {**found, "SHLVL": "0"}
+
+
+def attach_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that are sent with each attach: the ssh agent of this login."""
+    agent = environ.get("SSH_AUTH_SOCK", "")
+    return {"SSH_AUTH_SOCK": agent} if agent and _is_utf8(agent) else {}
+
+
+def _is_utf8(value: str) -> bool:
+    """Return whether no byte of an environment string is a surrogate escape (PEP 383)."""
+    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def run_detached(app: App, create: Callable[[], Answer[Session]]) -> Answer[Session]:
+    """Create a session and run its program; delete it again if that cannot be started. Raises: CommandError."""
+    session = create().value
+    try:
+        return start_session(app, session.id)
+    except CommandError:
+        with contextlib.suppress(CommandError):
+            app.call(SESSION_DELETE, ById(id=session.id))
+        raise
+
+
+def run_attached(app: App, create: Callable[[], Answer[Session]], detach_key: str | None) -> int:
+    """Create a session, run its program and attach to it; return the exit code. Raises: CommandError."""
+    require_terminal()
+    key = parse_detach_key(detach_key)
+    session = run_detached(app, create).value
+    try:
+        return exit_code_of(run_attach(app, attach_options(app, session, key)))
+    except NotRunning:  # the program had exited before the attach reached the daemon
+        return exit_code_of(_show_last_screen(app, session))
+    except SignalReceived as received:
+        return received.exit_code
+
+
+def _show_last_screen(app: App, session: Session) -> AttachResult:
+    app.close()
+    result = _exit_status(app, session)
+    screen = app.call(SESSION_SCREEN, SessionScreen(id=session.id, format="vt"))
+    with Terminal() as terminal:
+        terminal.paint(base64.b64decode(screen.data))
+    print_message(f"[{describe_result(short_name(session), result)}]")
+    return result
+
+
+# Attach
+
+
+def parse_detach_key(text: str | None) -> DetachKey:
+    """Return the keys that detach, the default ones for None. Raises: click.UsageError."""
+    with checked():
+        return DetachKey(DEFAULT_DETACH_KEY if text is None else text)
+
+
+def attach_options(
+    app: App, session: Session, key: DetachKey, *, read_only: bool = False, scrollback: int = 0
+) -> AttachOptions:
+    """Return the options of an attach; the ssh agent is sent only to a daemon of this machine."""
+    return AttachOptions(
+        session=session,
+        read_only=read_only,
+        detach_key=key,
+        scrollback_lines=scrollback,
+        env={} if app.hosts else attach_environment(app.environ),
+    )
+
+
+def refuse_self_attach(app: App, session: Session, environ: Mapping[str, str]) -> None:
+    """Refuse to attach a session inside itself, where its output would feed its output. Raises: CommandError."""
     if environ.get("ORBIT_SESSION") != session.id or app.hosts:
         return
     if os.path.realpath(environ.get("ORBITD_SOCKET", "")) == os.path.realpath(app.paths.socket_path):
         raise CommandError(
-            f"this terminal is session {name_of(session)}: it cannot be attached to itself",
+            f"this terminal is session {short_name(session)}: it cannot be attached to itself",
             ExitCode.CONFLICT,
             hint="Attach from another terminal, or to another session.",
         )
 
 
-def run_attach(app: App, options: AttachOptions) -> AttachResult:
-    """Attach until the user leaves or the program ends, and say which.
-
-    Raises:
-        NotRunning: There is no program, at the first attach.
-        CommandError: The daemon refuses, or has not come back.
-        SignalReceived: A signal asks this process to end; it has been said.
-    """
-    name = name_of(options.session)
-    app.close()  # one connection is enough
-    connection = DaemonConnection(app.open_stream())
-    away = Away(app)
-    try:
-        with Terminal() as terminal:
-            attachment = Attachment(options, terminal, connection, away)
-            result = attachment.run()
-    except SignalReceived:
-        say(f"[detached from {name}]")
-        raise
-    except NotRunning as error:
-        if not attachment.was_shown:
-            raise
-        result = _ended_while_away(app, options.session, error)
-    except OrbitError as error:
-        raise from_daemon(error) from error
-    say(f"[{farewell(name, result)}]")
-    return result
-
-
-def farewell(name: str, result: AttachResult) -> str:
-    """Return what is said at the end."""
-    if result.how == "ended":
-        return f"{name} {ended_how(result.exit_code, result.exit_signal)}"
-    return f"{name} was detached from elsewhere" if result.how == "put off" else f"detached from {name}"
-
-
-def ended_how(exit_code: int | None, exit_signal: int | None) -> str:
-    """Return how a program came to its end."""
-    if exit_signal is not None:
-        return f"ended: {signal_name(exit_signal)}"
-    if exit_code is not None:
-        return f"ended: exit {exit_code}"
-    return "does not run any more: what kept it has gone; `orbitctl session start` starts it again"
-
-
-def signal_name(number: int) -> str:
-    """Return a signal's name, or its number where it has none."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def exit_code_of(result: AttachResult) -> int:
-    """Return the exit code of a program as a shell tells it; leaving it is success."""
-    if result.how == "hung up":
-        return HUNG_UP
-    if result.how != "ended":
-        return ExitCode.OK
-    if result.exit_signal is not None:
-        return 128 + result.exit_signal
-    return ExitCode.ERROR if result.exit_code is None else result.exit_code
-
-
-def why_not_running(session: Session) -> CommandError:
-    """Return why nobody can attach to a session whose program does not run, and what would help."""
-    name = name_of(session)
+def not_running_error(session: Session) -> CommandError:
+    """Return why a session without a running program cannot be attached, with the next step."""
+    name = short_name(session)
     if session.exit_code is not None or session.exit_signal is not None:
-        how = ended_how(session.exit_code, session.exit_signal)
+        how = describe_exit(session.exit_code, session.exit_signal)
         return CommandError(
             f"the program of {name} has {how} ({ago(session.last_active)})",
             ExitCode.CONFLICT,
@@ -117,7 +164,7 @@ def why_not_running(session: Session) -> CommandError:
         )
     if session.cols is not None:
         return CommandError(
-            f"the program of {name} does not run: it went with a reboot, or with what kept it",
+            f"the program of {name} does not run: it was lost with a reboot, or with the process that held its PTY",
             ExitCode.CONFLICT,
             hint=f"`orbitctl session start {name}` runs it again under its saved screen; `screen {name}` shows that.",
         )
@@ -128,17 +175,93 @@ def why_not_running(session: Session) -> CommandError:
     )
 
 
-def _ended_while_away(app: App, session: Session, error: NotRunning) -> AttachResult:
-    """Find out what became of a program that a daemon did not find again."""
+def run_attach(app: App, options: AttachOptions) -> AttachResult:
+    """Attach until the user detaches or the program exits, and print which.
+
+    Raises:
+        NotRunning: The program does not run, at the first attach.
+        CommandError: The daemon refuses, or has not come back.
+        SignalReceived: A signal is to end this process; that it detached has been printed.
+    """
+    name = short_name(options.session)
+    app.close()  # the attachment has a connection of its own
+    connection = DaemonConnection(app.open_stream())  # may start a daemon; after `Reconnect` nothing here does
+    reconnect = Reconnect(app)
     try:
-        found = app.call(SESSION_GET, ById(id=session.id))
-    except CommandError:
+        with Terminal() as terminal:
+            attachment = Attachment(options, terminal, connection, reconnect)
+            result = attachment.run()
+    except SignalReceived:
+        print_message(f"[detached from {name}]")
+        raise
+    except NotRunning as error:
+        if not attachment.was_attached:
+            raise
+        # A new daemon does not run the program: it exited while no daemon was there.
+        try:
+            result = _exit_status(app, options.session)
+        except CommandError:
+            raise from_daemon(error) from error
+    except OrbitError as error:
         raise from_daemon(error) from error
-    return AttachResult(how="ended", exit_code=found.exit_code, exit_signal=found.exit_signal)
+    print_message(f"[{describe_result(name, result)}]")
+    return result
 
 
-def say(words: str) -> None:
-    """Say something beside the session's own screen."""
+def _exit_status(app: App, session: Session) -> AttachResult:
+    found = app.call(SESSION_GET, ById(id=session.id))
+    return AttachResult(reason="exited", exit_code=found.exit_code, exit_signal=found.exit_signal)
+
+
+# Report
+
+
+def exit_code_of(result: AttachResult) -> int:
+    """Return the exit code that a shell would give: the program's, 128+N after signal N; 0 after a detach."""
+    if result.reason == "hangup":
+        return HANGUP_EXIT_CODE
+    if result.reason != "exited":
+        return ExitCode.OK
+    if result.exit_signal is not None:
+        return 128 + result.exit_signal
+    return ExitCode.ERROR if result.exit_code is None else result.exit_code
+
+
+def describe_result(name: str, result: AttachResult) -> str:
+    """Return one line about how an attachment ended."""
+    if result.reason == "exited":
+        return f"{name} {describe_exit(result.exit_code, result.exit_signal)}"
+    return f"{name} was detached from elsewhere" if result.reason == "detached_elsewhere" else f"detached from {name}"
+
+
+def describe_exit(exit_code: int | None, exit_signal: int | None) -> str:
+    """Return how a program ended, in a few words."""
+    if exit_signal is not None:
+        return f"ended: {signal_name(exit_signal)}"
+    if exit_code is not None:
+        return f"ended: exit {exit_code}"
+    return "does not run any more, and its exit status is lost; `orbitctl session start` starts it again"
+
+
+def signal_name(number: int) -> str:
+    """Return a signal's name, or its number if it has none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def short_name(session: Session) -> str:
+    """Return a session's name, or the beginning of its id."""
+    return visible(session.name) if session.name else session.id[:8]
+
+
+def print_message(line: str) -> None:
+    """Write a line to stderr, past Python's buffers.
+
+    After a hangup the terminal is gone and the write fails; in sys.stderr's buffer the line would
+    fail once more when the interpreter flushes it at exit.
+    """
     sys.stdout.flush()
-    with contextlib.suppress(OSError):  # nothing is kept in a buffer that a terminal which has gone would not take
-        os.write(sys.stderr.fileno(), words.encode(errors="replace") + b"\n")
+    with contextlib.suppress(OSError):
+        os.write(sys.stderr.fileno(), line.encode(errors="replace") + b"\n")

@@ -1,9 +1,8 @@
-"""The user's terminal: raw while a session is shown on it, and given back whatever happens.
+"""The user's terminal: in raw mode while a session is shown on it, restored whatever happens.
 
-It is opened anew where that is possible, so that our non-blocking mode is not the shell's too
-(it belongs to the open file). Nothing here blocks: what the terminal does not take yet waits in
-`pending`, and the loop asks for more only while that is small. Signals wake the loop through a
-pipe, but for those that end the process: they raise `SignalReceived`, from wherever it is.
+Nothing here blocks the loop: what the terminal does not take yet is `pending`, and the loop reads
+no more output while that is large. Signals that change something (SIGWINCH, SIGTSTP, SIGCONT) wake
+the loop through a pipe; those that end the process raise `SignalReceived` wherever it is.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from orbit_protocol.terminal_reset import ENTER, RESET, RESTORE, RESTORE_COLORS,
 from orbitctl.errors import CommandError, ExitCode
 
 READ_BYTES = 1 << 16
-GIVE_BACK_SECONDS = 2.0
-"""How long a terminal that takes nothing may keep us from leaving."""
+RESTORE_SECONDS = 2.0
+"""How long a terminal that takes no output delays our end, twice at most."""
 _SETS_COLORS = re.compile(rb"\x1b\](?:4;\d+|1[0-2]);[^?]")
 _SETS_ORIGIN = b"?6h"
 _ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
@@ -33,7 +32,7 @@ _WAKING = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
 
 
 class SignalReceived(BaseException):
-    """A signal asks this process to end."""
+    """A signal is to end this process; no `except Exception` keeps it from that."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -41,7 +40,7 @@ class SignalReceived(BaseException):
 
 
 def require_terminal() -> None:
-    """Make sure that there is a terminal to work on. Raises: CommandError."""
+    """Check that stdin and stdout are a terminal. Raises: CommandError."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise CommandError(
             "attaching needs a terminal on stdin and stdout",
@@ -51,53 +50,59 @@ def require_terminal() -> None:
 
 
 class Terminal:
-    """The terminal of stdin and stdout; a context manager that makes it raw and gives it back.
+    """The terminal of stdin and stdout; a context manager that enters raw mode and restores it.
 
     Attributes:
-        input_fd: Where the user types; non-blocking.
-        output_fd: Where the session is shown; non-blocking.
-        wake_fd: Readable when `signals` has something to tell.
+        input_fd: Read what the user types from here.
+        output_fd: What is written here is shown.
+        wake_fd: Readable when a signal has come; `signals` empties it.
+        pending: How many bytes of output the terminal has not taken yet.
     """
 
     def __init__(self) -> None:
-        self.input_fd = _reopened(sys.stdin.fileno(), os.O_RDONLY)
-        self.output_fd = _reopened(sys.stdout.fileno(), os.O_WRONLY)
-        self._saved = termios.tcgetattr(self.input_fd)
-        self._handlers: dict[int, object] = {}
+        self.input_fd = _reopen(sys.stdin.fileno(), os.O_RDONLY)
+        self.output_fd = _reopen(sys.stdout.fileno(), os.O_WRONLY)
+        self._saved_attributes = termios.tcgetattr(self.input_fd)
+        self._old_handlers: dict[int, object] = {}
         self._pending: deque[memoryview] = deque()
-        self._is_shown = False
-        self._has_colors = False
-        self._has_origin = False
-        self._last = b""
         self.pending = 0
-        self.wake_fd, self._wake_end = os.pipe()
+        # What the session has done to the terminal decides what restoring it takes.
+        self._is_entered = False
+        self._has_set_colors = False
+        self._has_set_origin = False
+        self._last_byte = b""
+        self.wake_fd, self._wake_write_fd = os.pipe()
 
     def __enter__(self) -> Terminal:
-        """Make it raw; signals are ours from here on."""
-        for descriptor in (self.wake_fd, self._wake_end):
+        """Install the signal handlers and enter raw mode."""
+        for descriptor in (self.wake_fd, self._wake_write_fd):
             os.set_blocking(descriptor, False)
-        signal.set_wakeup_fd(self._wake_end, warn_on_full_buffer=False)
+        # The handler that the kernel calls is CPython's own, in C: async-signal-safe, all it does is to set a flag
+        # and to write the signal's number into this descriptor. The Python handlers below run later, in the main
+        # thread between two bytecodes. A full pipe loses a number only where thousands are waiting to be read.
+        signal.set_wakeup_fd(self._wake_write_fd, warn_on_full_buffer=False)
         for number in _WAKING:
-            self._handlers[number] = signal.signal(number, _wake)
+            self._old_handlers[number] = signal.signal(number, _do_nothing)
         for number in _ENDING:
-            self._handlers[number] = signal.signal(number, _end)
-        self._make_raw()
+            self._old_handlers[number] = signal.signal(number, _raise_signal_received)
+        self._set_raw()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give it back, though it be gone, and though more signals come."""
-        for one in (*_ENDING, signal.SIGTSTP):
-            signal.signal(one, signal.SIG_IGN)
-        self._give_back()
+        """Restore terminal and signal handlers, also after a hangup."""
+        # First of all: another Ctrl-C or SIGTERM from an impatient user must not interrupt what follows.
+        for ignored in (*_ENDING, signal.SIGTSTP):
+            signal.signal(ignored, signal.SIG_IGN)
+        self._restore()
         signal.set_wakeup_fd(-1)
-        for number, handler in self._handlers.items():
+        for number, handler in self._old_handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # it is what signal.signal returned
-        for descriptor in (self.wake_fd, self._wake_end, self.input_fd, self.output_fd):
+        for descriptor in (self.wake_fd, self._wake_write_fd, self.input_fd, self.output_fd):
             os.close(descriptor)
 
     @property
     def size(self) -> tuple[int, int]:
-        """Columns and rows; a terminal that does not know has the usual ones."""
+        """Columns and rows; 80 and 24 where the terminal does not know (a serial line has 0 and 0)."""
         try:
             cols, rows = os.get_terminal_size(self.output_fd)
         except OSError:
@@ -105,36 +110,38 @@ class Terminal:
         return cols or 80, rows or 24
 
     def signals(self) -> set[int]:
-        """Return the signals that have come since the last call."""
+        """Return the numbers of the signals that have come since the last call."""
         with contextlib.suppress(BlockingIOError):
             return set(os.read(self.wake_fd, 4096))
         return set()
 
     def read(self) -> bytes | None:
-        """Return what was typed; None when nothing is there yet, b"" when the terminal is gone."""
+        """Return what was typed; None if there is nothing yet, b"" after a hangup."""
         try:
             return os.read(self.input_fd, READ_BYTES)
         except BlockingIOError:
             return None
-        except OSError:  # EIO: hung up
+        except OSError:
+            # EIO: the other end is gone, or we are in the background and SIGTTIN is ignored or our process group
+            # orphaned (read(2)). A terminal that was hung up while we had it open reads as an end of file instead.
             return b""
 
     def write(self, data: bytes) -> None:
-        """Show bytes, now or as soon as the terminal takes them."""
+        """Show bytes now, or as soon as the terminal takes them."""
         if not data:
             return
-        if not self._has_colors and b"\x1b]" in data:
-            self._has_colors = _SETS_COLORS.search(data) is not None
-        self._has_origin = self._has_origin or _SETS_ORIGIN in data
-        self._last = data[-1:]
+        if not self._has_set_colors and b"\x1b]" in data:
+            self._has_set_colors = _SETS_COLORS.search(data) is not None
+        self._has_set_origin = self._has_set_origin or _SETS_ORIGIN in data
+        self._last_byte = data[-1:]
         self._pending.append(memoryview(data))
         self.pending += len(data)
         self.flush()
 
     def paint(self, data: bytes) -> None:
-        """Show a screen anew, in the place of what is there."""
-        self.write((b"" if self._is_shown else ENTER) + RESET + data)
-        self._is_shown = True
+        """Clear the terminal and draw a screen on it."""
+        self.write((b"" if self._is_entered else ENTER) + RESET + data)
+        self._is_entered = True
 
     def flush(self) -> None:
         """Write as much as the terminal takes."""
@@ -144,7 +151,7 @@ class Terminal:
                 written = os.write(self.output_fd, rest)
             except BlockingIOError:
                 return
-            except OSError:  # hung up: reading tells
+            except OSError:  # a hangup: `read` returns b"" for it, which ends the loop
                 self._pending.clear()
                 self.pending = 0
                 return
@@ -155,55 +162,68 @@ class Terminal:
             self._pending.popleft()
 
     def suspend(self) -> None:
-        """Stop this process, as its own SIGTSTP would have; return when it goes on."""
-        self._give_back()
+        """Restore the terminal and stop this process; return when it is continued."""
+        self._restore()
+        # What SIGTSTP does by default, had it not been caught. SIGSTOP cannot be caught: this returns after SIGCONT.
         os.kill(os.getpid(), signal.SIGSTOP)
 
-    def go_on(self) -> None:
-        """Make the terminal raw again: a shell has had it while we were stopped."""
-        self._make_raw()
+    def resume(self) -> None:
+        """Enter raw mode again: a shell has had the terminal while we were stopped."""
+        self._set_raw()
         self.signals()
 
-    def _make_raw(self) -> None:
+    def _set_raw(self) -> None:
+        # TCSANOW: the default of tty.setraw, TCSAFLUSH, would discard what was typed ahead and wait until all
+        # output has been sent, which a terminal stopped by Ctrl-S never does (termios(3)).
         tty.setraw(self.input_fd, termios.TCSANOW)
 
-    def _give_back(self) -> None:
-        """Leave the session's screen and modes. Never waits long, never fails."""
-        if self._is_shown:
+    def _restore(self) -> None:
+        """Leave the session's screen and modes within a bounded time; never raise OSError."""
+        if self._is_entered:
             self._pending.clear()
-            new_line = b"" if self._last == b"\n" else b"\r\n"
-            data = RESTORE if self._has_origin else RESTORE_IN_PLACE
-            data += (RESTORE_COLORS if self._has_colors else b"") + new_line + b"\x1b[J"
-            if not self._write_out(data):  # it is frozen: what it has not read yet makes room for this
+            new_line = b"" if self._last_byte == b"\n" else b"\r\n"
+            data = RESTORE if self._has_set_origin else RESTORE_IN_PLACE
+            data += (RESTORE_COLORS if self._has_set_colors else b"") + new_line + b"\x1b[J"
+            if not self._write_within(data, RESTORE_SECONDS):
+                # It is frozen, by Ctrl-S or a stalled emulator. What the kernel still holds for it is dropped: that
+                # makes room for this, which is read when it goes on.
                 with contextlib.suppress(termios.error):
                     termios.tcflush(self.output_fd, termios.TCOFLUSH)
-                self._write_out(data)
-            self._is_shown = False
-        with contextlib.suppress(termios.error):
-            termios.tcsetattr(self.input_fd, termios.TCSANOW, self._saved)
+                self._write_within(data, RESTORE_SECONDS)
+            self._is_entered = False
+        with contextlib.suppress(termios.error):  # a hangup
+            termios.tcsetattr(self.input_fd, termios.TCSANOW, self._saved_attributes)
 
-    def _write_out(self, data: bytes) -> bool:
-        """Write all of `data`; return False where the terminal does not take it in time."""
-        deadline = time.monotonic() + GIVE_BACK_SECONDS
+    def _write_within(self, data: bytes, seconds: float) -> bool:
+        """Write all of `data`; return False if the terminal has not taken it in time, or is gone."""
+        deadline = time.monotonic() + seconds
         with contextlib.suppress(OSError):
             while data and select.select([], [self.output_fd], [], max(0.0, deadline - time.monotonic()))[1]:
                 data = data[os.write(self.output_fd, data) :]
         return not data
 
 
-def _reopened(descriptor: int, flags: int) -> int:
-    """Return a descriptor of our own for a terminal, else of the one that is there."""
+def _reopen(descriptor: int, flags: int) -> int:
+    """Open a terminal once more, without blocking.
+
+    O_NONBLOCK belongs to the open file description, which a duplicate shares (fcntl(2), F_SETFL):
+    set on stdin it would be set for the shell that started us too, also after our end, and its next
+    read would fail with EAGAIN. Opened by name, the description is ours alone. O_NOCTTY: it does
+    not become our controlling terminal.
+    """
     try:
         return os.open(os.ttyname(descriptor), flags | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:  # it has no name here, as in a container that was entered
+    except OSError:
+        # It has no name here, as after entering a container. The duplicate blocks: reads do not, since they follow
+        # a select; a write can, while the terminal takes less than it is given.
         return os.dup(descriptor)
 
 
-def _wake(_number: int, _frame: FrameType | None) -> None:
-    """Do nothing: the wakeup descriptor has told the loop."""
+def _do_nothing(_number: int, _frame: FrameType | None) -> None:
+    """Handle a waking signal: without a handler its default action would be taken and no byte be written."""
 
 
-def _end(number: int, _frame: FrameType | None) -> None:
+def _raise_signal_received(number: int, _frame: FrameType | None) -> None:
     for one in _ENDING:
-        signal.signal(one, signal.SIG_IGN)  # once is enough, and the terminal is still to be given back
+        signal.signal(one, signal.SIG_IGN)  # a second one would interrupt `__exit__`
     raise SignalReceived(number)

@@ -1,10 +1,12 @@
-"""How orbitctl reaches a daemon, and what it asks.
+"""The connection to a daemon: the streams that reach it, and the client that calls its methods.
 
-    client     requests and answers over one stream, typed by the method table    paging   lists in pages
-    transport  the Unix socket, and why it cannot be reached                       ssh      another machine
-    paths      where socket, database, configuration and log are
-    daemon     starting orbitd where none answers, and stopping it    process_watch   the end of a process
+    client         requests and answers over one stream, typed by the method table; lists page by page
+    transport      the stream over the Unix socket, and why it cannot be reached
+    ssh            the stream to the daemon of another machine
+    paths          where socket, database, configuration and log are
+    daemon         starting orbitd where none runs, and stopping it
+    process_watch  waiting for a process to end
 
 A command calls `client`; `client` writes to a stream that `transport` or `ssh` has opened. Nothing
-here prints, and nothing here knows click.
+here knows click, and only `daemon` prints, one note, through the `Output` that it is given.
 """

@@ -1,8 +1,8 @@
 """A blocking client: one request at a time over one stream, typed by the table of methods.
 
-Rules: answers are matched by id, notifications are skipped, and every call has a deadline.
-An answer that cannot be read, or a method that is missing, leads to one more question: which
-protocol the daemon speaks.
+Answers are matched by id, notifications are skipped, and every call has a deadline. After an answer
+that cannot be decoded, or a method that is missing, the daemon is asked for its version: a protocol
+mismatch gets a message and an exit code of its own.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ R = TypeVar("R")
 MAX_ANSWER_BYTES = 1 << 30
 DEFAULT_TIMEOUT = 30.0
 LONG_TIMEOUT = 3600.0
-"""For work whose time grows with the database, in seconds."""
+"""Seconds, for work whose time grows with the database."""
+PAGE_SIZE = 1_000
+"""Entries of a list in one answer."""
 
 
 class Answer(Generic[R]):
-    """A result as it came and, once asked for, as its type."""
+    """A result: the JSON as it came, decoded on demand."""
 
     def __init__(self, client: Client, method: Method[Any, R], raw: bytes) -> None:
         self._client = client
@@ -54,7 +56,7 @@ class Answer(Generic[R]):
 
 
 class _Version(Struct, frozen=True, kw_only=True):
-    """The part of `daemon.info` that every protocol keeps."""
+    """The part of `daemon.info` that is the same in every version of the protocol."""
 
     version: str
     protocol_version: int
@@ -87,7 +89,7 @@ class Client:
         """Call any method and return its result as JSON.
 
         Raises:
-            CommandError: The daemon answered an error, or nothing in time, or went away.
+            CommandError: The daemon answered with an error or not in time, or closed the connection.
         """
         try:
             return self._exchange(name, params, self.timeout if timeout is None else timeout)
@@ -107,27 +109,27 @@ class Client:
             pass
 
     def explain(self, message: str) -> NoReturn:
-        """Raise what an answer that cannot be read means: a protocol mismatch, or a defect."""
-        theirs = self._their_version()
+        """Raise the reason for an answer that cannot be decoded: a protocol mismatch, or a defect."""
+        theirs = self._daemon_version()
         if theirs is None:
             raise CommandError(
                 message,
                 ExitCode.PROTOCOL,
-                hint="Something else seems to serve this socket; `orbitctl doctor` looks closer.",
+                hint="Another program seems to serve this socket; run `orbitctl doctor`.",
             )
-        self._compare(theirs)
+        self._check_protocol(theirs)
         raise CommandError(message, hint=f"The daemon runs {theirs.version}, this is orbitctl {VERSION}.")
 
     def _explain_missing(self, error: MethodNotFound) -> NoReturn:
-        theirs = self._their_version()
+        theirs = self._daemon_version()
         if theirs is not None:
-            self._compare(theirs)
+            self._check_protocol(theirs)
             if theirs.version != VERSION:
                 hint = f"The daemon runs {theirs.version}, this is orbitctl {VERSION}: `orbitctl daemon restart`."
                 raise CommandError(error.message, ExitCode.PROTOCOL, hint=hint) from error
         raise from_daemon(error) from error
 
-    def _compare(self, theirs: _Version) -> None:
+    def _check_protocol(self, theirs: _Version) -> None:
         if theirs.protocol_version == PROTOCOL_VERSION:
             return
         older = theirs.protocol_version < PROTOCOL_VERSION
@@ -138,7 +140,7 @@ class Client:
             hint="Bring the daemon up to date: `orbitctl daemon restart`." if older else "Upgrade orbitctl.",
         )
 
-    def _their_version(self) -> _Version | None:
+    def _daemon_version(self) -> _Version | None:
         try:
             raw = self._exchange(DAEMON_INFO.name, UNSET, self.timeout)
             return msgspec.json.decode(raw, type=_Version)
@@ -146,13 +148,16 @@ class Client:
             return None
 
     def _exchange(self, name: str, params: Any, timeout: float) -> bytes:
+        # One deadline for the whole exchange: each wait gets what is left of it, so that a daemon that sends a byte
+        # now and then cannot stretch the call.
         deadline = time.monotonic() + timeout
         self._last_id += 1
         self._send(encode_request(name, params, self._last_id), deadline, timeout)
         while True:
             response = self._response(self._line(deadline, timeout, name))
+            # An error whose id is null is for a request that the daemon could not parse: ours, since there is only one.
             if response.method is not UNSET or response.id not in (self._last_id, None):
-                continue  # a notification, or the answer to a call that was given up
+                continue  # a notification, or the late answer to a call that timed out
             if isinstance(response.error, ErrorObject):
                 raise from_object(response.error)
             return bytes(response.result) if isinstance(response.result, Raw) else b"null"
@@ -164,18 +169,20 @@ class Client:
             raise CommandError(
                 f"what answered does not speak Orbit's protocol: {error}",
                 ExitCode.PROTOCOL,
-                hint="Something else seems to serve this socket; `orbitctl doctor` looks closer.",
+                hint="Another program seems to serve this socket; run `orbitctl doctor`.",
             ) from error
 
     def _send(self, message: bytes, deadline: float, timeout: float) -> None:
-        """Send a message; a daemon that refuses it and closes has left an answer to be read."""
+        """Send a whole message, or as much of it as the daemon reads."""
         rest = memoryview(message)
         try:
             while rest:
-                rest = rest[self._stream.send(rest, _left(deadline, timeout)) :]
+                rest = rest[self._stream.send(rest, _seconds_left(deadline, timeout)) :]
         except TimeoutError as error:
-            raise _too_late(timeout) from error
+            raise _timed_out(timeout) from error
         except (BrokenPipeError, ConnectionResetError):
+            # The daemon has refused the message, as one that is too long, and closed. Its answer is in our receive
+            # buffer; without one, reading reports the lost connection.
             return
 
     def _line(self, deadline: float, timeout: float, name: str) -> bytes:
@@ -184,16 +191,16 @@ class Client:
                 raise CommandError(
                     f"the daemon closed the connection before it answered {name}",
                     ExitCode.UNREACHABLE,
-                    hint="It may have been stopped or have crashed: `orbitctl daemon logs` tells.",
+                    hint="It may have been stopped, or have crashed: see `orbitctl daemon logs`.",
                 )
         return self._lines.popleft()
 
     def _receive(self, deadline: float, timeout: float) -> bool:
-        """Take what came; return False at the end of the stream."""
+        """Receive some bytes and split them into lines; return False at the end of the stream."""
         try:
-            data = self._stream.receive(_left(deadline, timeout))
+            data = self._stream.receive(_seconds_left(deadline, timeout))
         except TimeoutError as error:
-            raise _too_late(timeout) from error
+            raise _timed_out(timeout) from error
         except (BrokenPipeError, ConnectionResetError):
             return False
         for event in self._framer.receive(data):
@@ -203,16 +210,51 @@ class Client:
         return bool(data)
 
 
-def _left(deadline: float, timeout: float) -> float:
+class _Cursor(Struct, frozen=True):
+    next_cursor: str | None = None
+
+
+def ask_all(client: Client, method: Method[Any, R], params: Struct, field: str, limit: int | None = None) -> Answer[R]:
+    """Call a method that lists, page by page, and return all entries as one answer.
+
+    Args:
+        client: A connected client.
+        method: A method that takes limit and cursor and answers with `field` and next_cursor.
+        params: Its params, without limit and cursor.
+        field: The member that holds the entries.
+        limit: The most entries wanted.
+
+    Returns:
+        The answer as it came if one page holds all, else one like it with the entries of all pages.
+    """
+    entries: list[Raw] = []
+    cursor: str | None = None
+    while True:
+        wanted = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit - len(entries))
+        answer = client.ask(method, msgspec.structs.replace(params, limit=wanted, cursor=cursor))
+        cursor = answer.read(_Cursor).next_cursor
+        if not entries and (cursor is None or limit == wanted):
+            return answer
+        # The entries are joined as raw JSON, so that they reach `--json` as they came. Decoding the page as its type
+        # first raises for an answer of another shape; its value is not used.
+        assert answer.value is not None
+        page = msgspec.json.decode(answer.raw, type=dict[str, Raw])
+        entries += msgspec.json.decode(page[field], type=list[Raw])
+        if cursor is None or len(entries) == limit:
+            raw = msgspec.json.encode({field: entries, "next_cursor": cursor})
+            return Answer(client, method, raw)
+
+
+def _seconds_left(deadline: float, timeout: float) -> float:
     left = deadline - time.monotonic()
     if left <= 0:
-        raise _too_late(timeout)
+        raise _timed_out(timeout)
     return left
 
 
-def _too_late(timeout: float) -> CommandError:
+def _timed_out(timeout: float) -> CommandError:
     return CommandError(
         f"no answer within {timeout:g} s",
         ExitCode.TIMEOUT,
-        hint="Allow more time with --timeout SECS; `orbitctl doctor` tells whether the daemon is well.",
+        hint="Allow more time with --timeout SECS; `orbitctl doctor` checks the daemon.",
     )

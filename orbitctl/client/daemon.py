@@ -1,9 +1,9 @@
-"""Start orbitd where none answers, and stop it.
+"""Start orbitd where none runs, and stop it.
 
-It is started once, however many clients ask at the same moment. Clients take turns by a lock in
-the state folder: the one that gets it looks again, and starts the daemon only if there still is
-none. The daemon writes to a pipe when it serves; the end of the pipe without that means that it
-failed, and its log has the reason.
+It is started once, however many clients find none at the same moment: they take turns by a lock file
+in the state folder, and each connects again before it starts one. orbitd writes to a pipe when it
+serves (`--ready-fd`); the end of the pipe without that means that it has failed, and its log has the
+reason.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from orbitctl.ui.output import Output
 DATABASE_VARIABLE = "ORBITD_DATABASE"
 _RETRY_SECONDS = 0.05
 _HANDOVER_SECONDS = 10.0
-_LONGEST_REASON = 4096
+_MAX_REASON_BYTES = 4096
 
 
 def start(paths: ClientPaths, timeout: float, out: Output) -> UnixStream:
@@ -40,37 +40,37 @@ def start(paths: ClientPaths, timeout: float, out: Output) -> UnixStream:
     Args:
         paths: Where it is to serve.
         timeout: How long that may take, in seconds.
-        out: Gets a note when a service was asked to start and does not answer.
+        out: Where a service that does not start is mentioned.
 
     Raises:
-        CommandError: It did not start; the message has its own reason.
+        CommandError: It did not start; the message has orbitd's own reason.
     """
     state = paths.resolved.state_folder
     try:
-        private_folder(state)  # log and lock lie there
-        return _started(paths, state, timeout, out)
+        private_folder(state)  # for the log and the lock
+        return _start_in_turn(paths, state, timeout, out)
     except UnsafeFolder as error:
         raise CommandError(f"cannot start orbitd: {error}", ExitCode.UNREACHABLE) from error
     except OSError as error:
         raise CommandError(
             f"cannot start orbitd: {error.strerror}: {error.filename}",
             ExitCode.UNREACHABLE,
-            hint="`orbitctl doctor` looks at the folders.",
+            hint="`orbitctl doctor` checks the folders.",
         ) from error
 
 
 def stop(client: Client, timeout: float) -> int:
-    """Stop the daemon that a client is connected to, wait until its process has ended, and return its pid.
+    """Stop the daemon that a client is connected to, wait until its process has exited, and return its pid.
 
     Args:
-        client: It is closed.
-        timeout: How long the daemon may take to end, in seconds.
+        client: The connected client, which is closed.
+        timeout: How long the daemon may take to exit, in seconds.
 
     Raises:
-        CommandError: It has not ended in time.
+        CommandError: It has not exited in time.
     """
     pid = client.call(DAEMON_INFO, Params()).pid
-    # Opened while the daemon is known to run: afterwards another process could have its pid.
+    # Made while the daemon is known to run, since it has just answered: later another process could have its pid.
     with contextlib.closing(ProcessWatch(pid)) as process:
         client.call(DAEMON_SHUTDOWN, Params())
         client.close()
@@ -79,35 +79,34 @@ def stop(client: Client, timeout: float) -> int:
     return pid
 
 
-def _started(paths: ClientPaths, state: str, timeout: float, out: Output) -> UnixStream:
+def _start_in_turn(paths: ClientPaths, state: str, timeout: float, out: Output) -> UnixStream:
     deadline = time.monotonic() + timeout
-    with _turn(os.path.join(state, "start.lock"), timeout):
-        if (stream := _connected(paths, timeout)) is not None:
-            return stream  # another client was first
-        if _is_default(paths) and _started_by_service(paths, out):
-            if (stream := _connected(paths, timeout)) is not None:
+    with _start_lock(os.path.join(state, "start.lock"), timeout):
+        # Of several clients that found no daemon at the same moment the first starts it while the others wait for
+        # the lock; each of them finds it running when its turn comes.
+        if (stream := _connect(paths, timeout)) is not None:
+            return stream
+        if _is_default(paths) and _start_service(paths, out):
+            if (stream := _connect(paths, timeout)) is not None:
                 return stream
             out.note("the service was started, but does not serve this socket; starting orbitd without it")
-        return _spawned(paths, deadline, timeout)
+        handover = min(deadline, time.monotonic() + _HANDOVER_SECONDS)
+        while True:
+            error = _spawn(paths, deadline)
+            if (stream := _connect(paths, timeout)) is not None:
+                return stream
+            if error is None:
+                raise CommandError(f"orbitd started, but does not serve {paths.socket_path}", ExitCode.UNREACHABLE)
+            if not _is_locked(paths) or time.monotonic() > handover:
+                raise error
+            # Ours has ended since an orbitd that is not of our making (a supervisor's, say) holds the database's
+            # lock. It is about to serve, and then we connect; or about to exit, and then ours can start. The first
+            # shows at the socket, the second at the lock, and no system call waits for both: hence a retry.
+            time.sleep(_RETRY_SECONDS)
 
 
-def _spawned(paths: ClientPaths, deadline: float, timeout: float) -> UnixStream:
-    """Spawn orbitd until it serves, or somebody else's does that had the database already."""
-    handover = min(deadline, time.monotonic() + _HANDOVER_SECONDS)
-    while True:
-        failure = _spawn(paths, deadline)
-        if (stream := _connected(paths, timeout)) is not None:
-            return stream
-        if failure is None:
-            raise CommandError(f"orbitd started, but does not serve {paths.socket_path}", ExitCode.UNREACHABLE)
-        if not _is_locked(paths) or time.monotonic() > handover:
-            raise failure
-        # An orbitd that we did not start holds the database: it is about to serve or about to
-        # be gone. No event is common to both, so this one wait looks again.
-        time.sleep(_RETRY_SECONDS)
-
-
-def _connected(paths: ClientPaths, timeout: float) -> UnixStream | None:
+def _connect(paths: ClientPaths, timeout: float) -> UnixStream | None:
+    """Return a connection, or None if no daemon runs. Raises: CommandError."""
     try:
         return UnixStream(paths.socket_path, timeout)
     except Unreachable as error:
@@ -117,33 +116,34 @@ def _connected(paths: ClientPaths, timeout: float) -> UnixStream | None:
 
 
 def _is_default(paths: ClientPaths) -> bool:
-    """Tell whether the service would serve this place: it knows nothing of our flags and variables."""
+    """Return whether the service would serve these paths: our flags and variables do not reach it."""
     named = (paths.environ.get(name) for name in (SOCKET_VARIABLE, CONFIG_VARIABLE, DATABASE_VARIABLE))
     return paths.socket_flag is None and not any(named)
 
 
-def _started_by_service(paths: ClientPaths, out: Output) -> bool:
+def _start_service(paths: ClientPaths, out: Output) -> bool:
     from orbitctl.service.manager import start_if_installed
 
     try:
         return start_if_installed(paths.environ)
-    except CommandError as failure:
-        out.note(f"the installed service did not start: {failure.message}")
+    except CommandError as error:
+        out.note(f"the installed service did not start: {error.message}")
         return False
 
 
 def _spawn(paths: ClientPaths, deadline: float) -> CommandError | None:
-    """Run orbitd by itself; return None once it serves, else why it does not.
+    """Run orbitd without a supervisor; return None once it serves, or why it has ended.
 
     Raises:
-        CommandError: It said nothing until the deadline; it goes on in the background.
+        CommandError: It is not ready at the deadline; it goes on in the background.
     """
     import subprocess
 
     log = paths.log_file
+    # O_NOFOLLOW: a link in the log's place would have orbitd append to whatever it leads to (open(2)).
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    before = os.fstat(descriptor).st_size
-    reader, writer = os.pipe()
+    size_before = os.fstat(descriptor).st_size
+    reader, writer = os.pipe()  # both close-on-exec; `pass_fds` makes the writer inheritable in the child alone
     try:
         process = subprocess.Popen(
             python_command("orbitd", *arguments(paths), "--ready-fd", str(writer)),
@@ -151,44 +151,46 @@ def _spawn(paths: ClientPaths, deadline: float) -> CommandError | None:
             stdout=subprocess.DEVNULL,
             stderr=descriptor,
             pass_fds=(writer,),
-            start_new_session=True,
+            start_new_session=True,  # Ctrl-C and the hangup of this terminal are not for it
             cwd="/",  # ours may have to be unmounted, or deleted, while the daemon runs
         )
     finally:
+        # With our copy closed, only orbitd holds the writing end: if it ends before it is ready, the pipe reports
+        # an end of file, and select returns then as for the byte that it writes when it serves.
         os.close(writer)
         os.close(descriptor)
     with open(reader, "rb", buffering=0) as ready:
         if not select.select([ready], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            process.returncode = 0  # it is left alone: no warning about a process that runs on
+            process.returncode = 0  # else Popen's destructor warns of a child that still runs
             raise CommandError(
                 "orbitd was started but does not serve yet", ExitCode.TIMEOUT, hint=f"Look into {log}, or try again."
             )
         if ready.read(1):
-            process.returncode = 0  # it runs on by itself
+            process.returncode = 0  # as above: it outlives this process
             return None
-    return _reason(log, before, process.wait())
+    return _start_error(log, size_before, process.wait())
 
 
-def _reason(log: str, start: int, code: int) -> CommandError:
-    """Return why orbitd ended, from what it added to its log."""
+def _start_error(log: str, start: int, code: int) -> CommandError:
+    """Return why orbitd has ended, from what it has written to its log after `start` bytes."""
     with open(log, "rb") as file:
         end = file.seek(0, os.SEEK_END)
-        file.seek(max(start, end - _LONGEST_REASON))
-        lines = file.read(_LONGEST_REASON).decode(errors="replace").splitlines()
-    error, hint = complaint(lines)
+        file.seek(max(start, end - _MAX_REASON_BYTES))
+        lines = file.read(_MAX_REASON_BYTES).decode(errors="replace").splitlines()
+    error, hint = error_and_hint(lines)
     reason = error or (lines[-1] if lines else f"it ended with exit code {code}")
     hint = hint or f"Its log is {log}; `orbitctl daemon run` shows what it does."
     return CommandError(f"orbitd did not start: {reason}", ExitCode.UNREACHABLE, hint=hint)
 
 
-def complaint(lines: list[str]) -> tuple[str, str]:
-    """Return the error and the hint that orbitd wrote to stderr before it ended; each may be empty."""
+def error_and_hint(lines: list[str]) -> tuple[str, str]:
+    """Return the error and the hint that orbitd has written to stderr; each may be empty."""
     found = dict(line.removeprefix("orbitd: ").partition(": ")[::2] for line in lines)
     return found.get("error", ""), found.get("hint", "")
 
 
 def arguments(paths: ClientPaths) -> list[str]:
-    """Return the flags that keep our choices: orbitd inherits the variables, but not our folder."""
+    """Return the flags for orbitd: it inherits the variables, but not the folder that their relative paths are for."""
     chosen = {"--socket": paths.socket_flag or paths.environ.get(SOCKET_VARIABLE)}
     chosen["--config"] = paths.environ.get(CONFIG_VARIABLE)
     chosen["--database"] = paths.environ.get(DATABASE_VARIABLE)
@@ -201,29 +203,35 @@ def _absolute(path: str) -> str:
 
 
 def lock_holder(paths: ClientPaths) -> str | None:
-    """Return what the holder of the database's lock wrote into it; None if nobody holds it."""
+    """Return what the holder of the database's lock file has written into it; None if it is not locked."""
     try:
         descriptor = os.open(paths.resolved.database_path + ".lock", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:
+        # A shared lock is refused while orbitd has its exclusive one. If it is granted, close releases it; an
+        # orbitd that asks for its own in just that moment is refused.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return os.pread(descriptor, _LONGEST_REASON, 0).decode(errors="replace")
+        return os.pread(descriptor, _MAX_REASON_BYTES, 0).decode(errors="replace")
     finally:
         os.close(descriptor)
     return None
 
 
 def _is_locked(paths: ClientPaths) -> bool:
-    """Tell whether an orbitd that is to serve this very socket has the database."""
+    """Return whether an orbitd that is to serve this socket has locked the database."""
     holder = lock_holder(paths)
     return holder is not None and (not holder or f"socket {paths.socket_path}\n" in holder)
 
 
 @contextlib.contextmanager
-def _turn(path: str, timeout: float) -> Iterator[None]:
-    """Hold a lock among clients. Raises: CommandError if it is not free in time."""
+def _start_lock(path: str, timeout: float) -> Iterator[None]:
+    """Hold the lock under which clients start orbitd. Raises: CommandError if it is not free in time.
+
+    The kernel releases it when the descriptor is closed, also by the end of a process that was killed.
+    orbitd does not inherit it: the descriptor is close-on-exec.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
@@ -240,7 +248,11 @@ def _turn(path: str, timeout: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _alarm(timeout: float) -> Iterator[None]:
-    """Raise TimeoutError in the block after `timeout` seconds: flock(2) has no limit of its own."""
+    """Raise TimeoutError in the block after `timeout` seconds: flock(2) has no timeout of its own.
+
+    The signal interrupts flock with EINTR. Python then runs the handler, in the main thread, before it would call
+    flock again (PEP 475), and what the handler raises comes out of it.
+    """
 
     def ring(_signal: int, _frame: FrameType | None) -> None:
         raise TimeoutError

@@ -1,6 +1,7 @@
-"""Where a user's daemon and its files are: flag > environment > configuration file > default.
+"""The paths of the daemon and its files: flag > environment > configuration file > default.
 
-The configuration is read only where it can matter: not for a socket that was named.
+The configuration is read only where it can matter: not for a socket that is named by a flag or a variable. So
+a command that only connects imports no TOML parser, and works beside a configuration with a mistake in it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ SOCKET_VARIABLE, CONFIG_VARIABLE = "ORBITD_SOCKET", "ORBITD_CONFIG"
 
 
 class ClientPaths:
-    """The paths that hold for one run; all are absolute.
+    """The paths of one run; all are absolute.
 
     Args:
         environ: The environment.
@@ -63,10 +64,10 @@ class ClientPaths:
         return os.path.join(self.resolved.state_folder, "orbitd.log")
 
     def settings_of(self, path: str) -> Settings:
-        """Read a configuration file; one that is not there is empty.
+        """Return the settings of a configuration file; a missing file counts as an empty one.
 
         Raises:
-            CommandError: It cannot be read, or holds what it may not.
+            CommandError: It cannot be read, or has a key or a value that is not allowed.
         """
         from orbit_protocol.settings import Settings, SettingsError, parse_settings
 
@@ -77,7 +78,7 @@ class ClientPaths:
             return Settings()
         except SettingsError as error:
             raise CommandError(
-                str(error), ExitCode.USAGE, hint="Correct the file; `orbitctl config check` tells."
+                str(error), ExitCode.USAGE, hint="Correct the file; `orbitctl config check` checks it."
             ) from error
         except OSError as error:
             raise CommandError(f"cannot read {path}: {error.strerror}", ExitCode.USAGE) from error

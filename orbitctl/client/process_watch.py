@@ -1,4 +1,9 @@
-"""Waiting for a process that is not our child to end, by event: pidfd_open(2), or kqueue(2) on macOS."""
+"""Wait for the end of a process that is not our child, by event: pidfd_open(2), on macOS kqueue(2).
+
+waitpid(2) is for children only, and looking at the pid again and again would be polling. A pid can
+be given to another process once its owner has ended and been reaped, so a `ProcessWatch` must be
+made while the process is known to run: from then on the descriptor, not the pid, stands for it.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +14,26 @@ import sys
 if sys.platform == "linux":
 
     class ProcessWatch:
-        """The end of a process, to be waited for; opened while it is known to run, so that its pid is its own."""
+        """Waits for a process to end; made while it is known to run."""
 
         def __init__(self, pid: int) -> None:
             try:
-                self._descriptor: int | None = os.pidfd_open(pid)
+                self._descriptor: int | None = os.pidfd_open(pid)  # close-on-exec, always
             except ProcessLookupError:
                 self._descriptor = None  # it has ended already
 
         def wait(self, timeout: float) -> bool:
-            """Return whether it ended within `timeout` seconds."""
+            """Return whether it has ended within `timeout` seconds."""
             if self._descriptor is None:
                 return True
+            # A pidfd becomes readable when the process terminates, before its parent has reaped it. poll and not
+            # select, which takes no descriptor of 1024 or more.
             poller = select.poll()
             poller.register(self._descriptor, select.POLLIN)
             return bool(poller.poll(timeout * 1000))
 
         def close(self) -> None:
-            """Stop looking."""
+            """Close the descriptor."""
             if self._descriptor is not None:
                 os.close(self._descriptor)
                 self._descriptor = None
@@ -34,24 +41,25 @@ if sys.platform == "linux":
 else:
 
     class ProcessWatch:
-        """The end of a process, to be waited for; opened while it is known to run, so that its pid is its own."""
+        """Waits for a process to end; made while it is known to run."""
 
         def __init__(self, pid: int) -> None:
             self._queue = select.kqueue()
-            wanted = select.kevent(
+            exit_event = select.kevent(
                 pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD | select.KQ_EV_ONESHOT, select.KQ_NOTE_EXIT
             )
             try:
-                self._queue.control([wanted], 0)
+                self._queue.control([exit_event], 0)  # registers, and fails with ESRCH if there is no such process
                 self._ended = False
             except ProcessLookupError:
                 self._ended = True
 
         def wait(self, timeout: float) -> bool:
-            """Return whether it ended within `timeout` seconds."""
+            """Return whether it has ended within `timeout` seconds."""
+            # EV_ONESHOT: the event is delivered once, so it is remembered.
             self._ended = self._ended or bool(self._queue.control(None, 1, timeout))
             return self._ended
 
         def close(self) -> None:
-            """Stop looking."""
+            """Close the queue."""
             self._queue.close()

@@ -1,10 +1,10 @@
-"""Daemons of other machines, reached over the user's own ssh.
+"""The stream to a daemon of another machine, over the user's own ssh.
 
-`ssh HOST orbitctl dial-stdio` joins our stream to the far daemon's socket, so that ssh decides who
-may come in, and the far side's own socket stays private. ssh asks for passwords and unknown keys on
-the terminal by itself and says on our stderr what is wrong; so does `dial-stdio`. What is left here
-is to say which host it was, and what ssh's exit code means. Nothing that was typed reaches a shell
-unquoted but `--remote-command`, which is a command of the user's for the user's far shell.
+`ssh HOST orbitctl dial-stdio` connects our stream to the remote daemon's socket: ssh authenticates,
+and the remote socket stays private. ssh asks for passwords and unknown host keys on the terminal by
+itself, and writes its own errors to our stderr; so does `dial-stdio`. What is left here is to name the
+host, and to turn ssh's exit status into a message. Nothing reaches a shell unquoted but
+`--remote-command`, which is meant for the remote shell.
 """
 
 from __future__ import annotations
@@ -25,22 +25,25 @@ from orbitctl.errors import CommandError, ExitCode
 SSH_VARIABLE = "ORBITCTL_SSH"
 COMMAND_VARIABLE = "ORBITCTL_REMOTE_COMMAND"
 LOCAL = "local"
-"""What `--host` calls this machine, so that it can stand among others."""
+"""The `--host` that is this machine, to list it among others."""
 
 _OPTIONS = (
-    *("-T", "-x", "-a", "-e", "none"),  # bytes only: no terminal, no X11, no agent, no escape character
-    *("-o", "ClearAllForwardings=yes", "-o", "RemoteCommand=none"),  # the host's own settings are for shells
+    # No terminal, no X11, no agent; and no escape character, which would end the connection at "~." in the data.
+    *("-T", "-x", "-a", "-e", "none"),
+    # Settings of the user's ssh_config that are for shells: a forwarding fails where another ssh has its port.
+    *("-o", "ClearAllForwardings=yes", "-o", "RemoteCommand=none"),
 )
 _GRACE_SECONDS = 2.0
-"""How long ssh may take to end once its stream has."""
+"""How long ssh may take to exit after the end of its stream; then it is sent SIGTERM, then SIGKILL."""
 _URL = re.compile(r"ssh://(?:(?P<user>[^/]*)@)?(?P<host>\[[^\]/]*\]|[^/:\[\]@]*)(?::(?P<port>[^/]*))?/?")
+# OpenSSH puts host and user into the ProxyCommand, which a shell runs, and refuses shell metacharacters only since
+# 9.6 (CVE-2023-51385). The same names are refused here for any ssh, and a leading "-", which would be an option.
 _HOST = re.compile(r"[\w.:%][\w.:%-]*")
 _USER = re.compile(r"[^\s'\"`;&<>|(){}$\\:/-][^\s'\"`;&<>|(){}$\\:/]*")
-# Names as OpenSSH takes them since 9.6: older ones hand them to the shell of a ProxyCommand as they are.
 
 
 class Host(Struct, frozen=True, kw_only=True):
-    """A machine; `name` is how the user wrote it. Without an `address` it is this one."""
+    """A machine. `name` is as the user wrote it; an empty `address` means this machine."""
 
     name: str
     address: str = ""
@@ -49,12 +52,12 @@ class Host(Struct, frozen=True, kw_only=True):
 
     @property
     def label(self) -> str:
-        """How it stands in a table."""
+        """Its name in a table."""
         return self.name.removeprefix("ssh://").rstrip("/")
 
 
 def parse_host(text: str) -> Host:
-    """Read `ssh://[user@]host[:port]`, or `local`. Raises: ValueError."""
+    """Return the host of `ssh://[user@]host[:port]` or `local`. Raises: ValueError."""
     if text == LOCAL:
         return Host(name=text)
     found = _URL.fullmatch(text)
@@ -77,17 +80,23 @@ def _port(text: str | None) -> int | None:
 
 
 class Dial(Struct, frozen=True, kw_only=True):
-    """How a far daemon is to be reached; what is None or false is left to the far side."""
+    """How to reach the remote daemon; what is None is left to the remote machine.
+
+    Attributes:
+        remote_command: What runs orbitctl there, for the remote shell.
+        socket: The path of its socket there.
+        autostart: Whether it is started if it does not run.
+        quiet: Whether ssh may ask for nothing and print nothing, as while a shell completes a word.
+    """
 
     remote_command: str | None = None
     socket: str | None = None
     autostart: bool = True
     quiet: bool = False
-    """Ask for nothing and say nothing: a shell is completing a word."""
 
 
 def command_line(host: Host, dial: Dial, environ: Mapping[str, str]) -> list[str]:
-    """Return the ssh command that joins its stdin and stdout to a host's daemon. Raises: CommandError."""
+    """Return the ssh command whose stdin and stdout are connected to a host's daemon. Raises: CommandError."""
     try:
         ssh = shlex.split(environ.get(SSH_VARIABLE) or "ssh")
     except ValueError as error:
@@ -95,46 +104,48 @@ def command_line(host: Host, dial: Dial, environ: Mapping[str, str]) -> list[str
     port = ["-p", str(host.port)] if host.port is not None else []
     user = ["-l", host.user] if host.user is not None else []
     batch = ["-o", "BatchMode=yes"] if dial.quiet else []
-    return [*ssh, *_OPTIONS, *batch, *port, *user, "--", host.address, _far_command(dial, environ)]
+    return [*ssh, *_OPTIONS, *batch, *port, *user, "--", host.address, _remote_command(dial, environ)]
 
 
-def _far_command(dial: Dial, environ: Mapping[str, str]) -> str:
+def _remote_command(dial: Dial, environ: Mapping[str, str]) -> str:
     program = dial.remote_command or environ.get(COMMAND_VARIABLE) or "orbitctl"
-    words = [] if dial.socket is None else [f"--socket={dial.socket}"]
-    words += [] if dial.autostart else ["--no-autostart"]
-    return f"{program} {shlex.join(['dial-stdio', *words])}"
+    options = [] if dial.socket is None else [f"--socket={dial.socket}"]
+    options += [] if dial.autostart else ["--no-autostart"]
+    # sshd has the user's login shell run this as one string (ssh(1)), so each word is quoted, and the program is not.
+    return f"{program} {shlex.join(['dial-stdio', *options])}"
 
 
-class _Meaning(NamedTuple):
+class _SshError(NamedTuple):
     message: str
     exit_code: ExitCode
     hint: str = ""
 
 
-_BY_EXIT_STATUS = {
-    2: _Meaning(
+_ERRORS_BY_STATUS = {
+    2: _SshError(
         "orbitctl on {host} does not know `dial-stdio`", ExitCode.PROTOCOL, "Bring orbitctl up to date on that machine."
     ),
-    126: _Meaning("orbitctl on {host} cannot be executed", ExitCode.UNREACHABLE, "Look at it on that machine."),
-    127: _Meaning(
+    126: _SshError("orbitctl on {host} cannot be executed", ExitCode.UNREACHABLE, "Check its mode there."),
+    127: _SshError(
         "there is no orbitctl on {host}, or not on the PATH of a shell without a login",
         ExitCode.UNREACHABLE,
         "Install it there, or say where it is: --remote-command '~/.local/bin/orbitctl'.",
     ),
-    255: _Meaning(
-        "ssh could not reach {host}, or lost it; its own words stand above",
+    255: _SshError(
+        "ssh could not reach {host}, or lost it; its own message is above",
         ExitCode.UNREACHABLE,
-        "`ssh` must get there with the same user, host and port; {variable} can name another ssh or more options.",
+        "`ssh` must work with the same user, host and port; {variable} can name another ssh or more options.",
     ),
 }
-"""ssh(1) ends with the far command's status, and with 255 where it failed itself; 126 and 127 are the far shell's."""
-_OTHER = _Meaning("orbitctl on {host} could not reach its daemon; its own words stand above", ExitCode.UNREACHABLE)
+"""ssh(1) exits with the remote command's status, or with 255 after an error of its own; 126 and 127 are the remote
+shell's."""
+_OTHER = _SshError("orbitctl on {host} could not reach its daemon; its own message is above", ExitCode.UNREACHABLE)
 
 
 class SshStream(SocketStream):
-    """A stream to the daemon of another machine, through an ssh of our own.
+    """A stream to the daemon of another machine, through an ssh process that belongs to it.
 
-    ssh tells of the far side's end when both directions have ended; the daemon never ends one alone.
+    ssh exits when both directions have ended; the daemon never ends one alone.
 
     Args:
         host: The machine.
@@ -144,6 +155,8 @@ class SshStream(SocketStream):
 
     def __init__(self, host: Host, dial: Dial, environ: Mapping[str, str]) -> None:
         command = command_line(host, dial, environ)
+        # A pair of sockets, not two pipes: the client waits on one descriptor in both directions. ssh gets the other
+        # end as stdin and stdout; ours is not inherited, so that ssh sees its end when we close it.
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -154,52 +167,57 @@ class SshStream(SocketStream):
                 hint = f"Install OpenSSH's client (Debian: openssh-client), or name one in {SSH_VARIABLE}."
                 raise Unreachable(f"cannot run {command[0]}: {error.strerror}", hint=hint) from error
         super().__init__(ours)
-        self._ending = ProcessWatch(self._ssh.pid)
+        self._watch = ProcessWatch(self._ssh.pid)
         self._host = host
-        self._has_spoken = False
+        self._has_received = False
 
     def receive(self, timeout: float) -> bytes:
         """Return the bytes that came, none at the end.
 
         Raises:
             TimeoutError, OSError: As `SocketStream.receive` does.
-            CommandError: ssh has ended; the message has its reason.
+            CommandError: ssh has failed; the message says how.
         """
         try:
             data = super().receive(timeout)
-        except ConnectionResetError:  # it ended before it had read all that we sent
+        except ConnectionResetError:  # ssh has ended with bytes of ours unread
             data = b""
         if not data:
-            self._explain_end()
-        elif not self._has_spoken:
-            self._check_first(data)
+            self._raise_exit_error()
+        elif not self._has_received:
+            self._check_first_byte(data)
         return data
 
     def close(self) -> None:
-        """Close it and let ssh end: in good order, since other connections may share it (ControlMaster)."""
-        super().close()
-        for push in (None, self._ssh.terminate, self._ssh.kill):
-            if push is not None:
-                push()
-            if self._ending.wait(_GRACE_SECONDS):
-                break
-        self._ssh.wait()
-        self._ending.close()
+        """Close the stream, and wait for ssh to exit.
 
-    def _explain_end(self) -> None:
-        if not self._ending.wait(_GRACE_SECONDS) or (status := self._ssh.wait()) == 0:
+        It is given the time to do so by itself: other connections may share it (ControlMaster).
+        """
+        super().close()
+        for force in (None, self._ssh.terminate, self._ssh.kill):
+            if force is not None:
+                force()
+            if self._watch.wait(_GRACE_SECONDS):
+                break
+        self._ssh.wait()  # reaps it
+        self._watch.close()
+
+    def _raise_exit_error(self) -> None:
+        # The end of the stream can come before the end of the process, whose status has the reason. The watch has a
+        # timeout without polling, which Popen.wait has not.
+        if not self._watch.wait(_GRACE_SECONDS) or (status := self._ssh.wait()) == 0:
             return
-        message, exit_code, hint = _BY_EXIT_STATUS.get(status if status > 0 else 255, _OTHER)
+        message, exit_code, hint = _ERRORS_BY_STATUS.get(status if status > 0 else 255, _OTHER)
         if exit_code is ExitCode.UNREACHABLE:
             raise Unreachable(message.format(host=self._host.name), hint=hint.format(variable=SSH_VARIABLE))
         raise CommandError(message.format(host=self._host.name), exit_code, hint=hint)
 
-    def _check_first(self, data: bytes) -> None:
-        """Refuse what no daemon says: a far shell's startup files that print something come first."""
-        self._has_spoken = True
+    def _check_first_byte(self, data: bytes) -> None:
+        """Refuse output that is not the daemon's, such as what the remote shell's startup files print."""
+        self._has_received = True
         if not data.startswith(b"{"):
             raise CommandError(
                 f"{self._host.name} printed something before its orbitctl could speak: {data[:60]!r}",
                 ExitCode.PROTOCOL,
-                hint="Let its shell's startup files print nothing where there is no terminal.",
+                hint="The startup files of its shell must print nothing where there is no terminal.",
             )

@@ -1,7 +1,7 @@
-"""How the client reaches a daemon: a connected stream of bytes, and why there is none.
+"""The stream of bytes to a daemon, and why there is none.
 
-The client sees a `Stream` only, so that other ways to a daemon can stand beside the Unix
-socket. Every wait has a limit in seconds. Each way of not reaching the daemon has a message
+`Stream` is all that the client sees: `UnixStream` here and `SshStream` in `ssh` are the two that
+there are. Every wait has a timeout in seconds. Each way of not reaching the daemon has a message
 and a next step of its own.
 """
 
@@ -12,12 +12,11 @@ import os
 import socket
 import stat
 import struct
-import sys
 from typing import Protocol
 
+from orbit_os.sockets import SocketPathTooLong, check_socket_path, peer_uid
 from orbitctl.errors import CommandError, ExitCode
 
-MAX_PATH_BYTES = 103 if sys.platform == "darwin" else 107  # sizeof(sun_path) - 1: unix(7)
 READ_BYTES = 1 << 18
 
 
@@ -43,7 +42,7 @@ class Unreachable(CommandError):
     Args:
         message: Why.
         hint: The next step.
-        nobody: Nobody serves there, so that a daemon may be started.
+        no_daemon: Whether that is because none runs, so that starting one would help.
     """
 
     def __init__(self, message: str, *, hint: str, no_daemon: bool = False) -> None:
@@ -52,7 +51,10 @@ class Unreachable(CommandError):
 
 
 class SocketStream:
-    """A stream over a connected socket; it closes it."""
+    """A stream over a connected socket, which the stream closes.
+
+    A timeout of 0 is a socket that does not block: BlockingIOError where nothing can be sent or received now.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
@@ -92,20 +94,21 @@ class UnixStream(SocketStream):
 
 
 def _check_path(path: str) -> None:
-    length = len(os.fsencode(path))
-    if length > MAX_PATH_BYTES:
-        raise Unreachable(
-            f"socket path is too long ({length} bytes, at most {MAX_PATH_BYTES}): {path}",
-            hint="Choose a shorter one with --socket, ORBITD_SOCKET or socket_path in the configuration.",
-        )
-    if "\0" in path:  # the kernel would use what stands before it
+    try:
+        check_socket_path(path)
+    except SocketPathTooLong as error:
+        hint = "Choose a shorter one with --socket, ORBITD_SOCKET or socket_path in the configuration."
+        raise Unreachable(str(error), hint=hint) from error
+    if "\0" in path:  # the kernel would take what stands before it for the path
         raise Unreachable(f"not a path: {path!r}", hint="Correct socket_path in the configuration.")
 
 
 def _connect(connection: socket.socket, path: str, timeout: float) -> None:
-    # A socket that does not block fails at once where the backlog is full (unix(7)); so it
-    # blocks, with the kernel's own limit.
-    microseconds = max(1, int(timeout * 1_000_000))  # 0 would be no limit
+    # A daemon that is busy accepts late. While its backlog is full, connect(2) waits for room on a blocking socket;
+    # a non-blocking one, which Python's settimeout makes of it, gets EAGAIN at once and nothing to wait for with
+    # poll. So the socket stays blocking, and the kernel limits the wait: SO_SNDTIMEO holds for connect too
+    # (socket(7)), which then fails with EAGAIN. A timeval of 0 would mean no limit.
+    microseconds = max(1, int(timeout * 1_000_000))
     timeval = struct.pack("ll", *divmod(microseconds, 1_000_000))
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
     try:
@@ -119,21 +122,22 @@ def _connect(connection: socket.socket, path: str, timeout: float) -> None:
 
 
 def _unreachable(error: OSError, path: str) -> Unreachable:
+    # Linux answers ECONNREFUSED for a plain file as for a socket without a listener; other systems, ENOTSOCK.
     if error.errno in (errno.ECONNREFUSED, errno.ENOTSOCK, errno.EPROTOTYPE) and not _is_socket(path):
         return Unreachable(
             f"{path} is not a socket", hint="Move it away, or name the daemon's socket with --socket or ORBITD_SOCKET."
         )
     meaning = _REASONS.get(error.errno or 0)
     if meaning is None:
-        return Unreachable(f"cannot connect to {path}: {error.strerror}", hint="`orbitctl doctor` looks closer.")
-    message, hint, nobody = meaning
-    return Unreachable(message.format(path=path), hint=hint, no_daemon=nobody)
+        return Unreachable(f"cannot connect to {path}: {error.strerror}", hint="Run `orbitctl doctor`.")
+    message, hint, no_daemon = meaning
+    return Unreachable(message.format(path=path), hint=hint, no_daemon=no_daemon)
 
 
 _REASONS: dict[int, tuple[str, str, bool]] = {
     errno.ENOENT: ("no daemon is running: there is no socket at {path}", "`orbitctl daemon start` starts it.", True),
     errno.ECONNREFUSED: (
-        "no daemon is running: nobody listens on {path} (left over from one that was killed)",
+        "no daemon is running: nothing listens on {path} (left over from one that was killed)",
         "`orbitctl daemon start` starts one in its place.",
         True,
     ),
@@ -151,20 +155,15 @@ def _is_socket(path: str) -> bool:
     try:
         return stat.S_ISSOCK(os.stat(path).st_mode)
     except OSError:
-        return True  # it is gone by now
+        return True  # removed since the connect: then it was one
 
 
 def _check_owner(connection: socket.socket, path: str) -> None:
+    # Any process that can create the socket's path could serve it: nothing is sent before the kernel has named the
+    # process at the other end, by the uid that it had when it called listen(2).
     uid = peer_uid(connection)
     if uid != os.getuid():
         raise Unreachable(
             f"{path} is served by uid {uid}, not by you (uid {os.getuid()}); nothing was sent",
             hint="Name your own daemon's socket with --socket or ORBITD_SOCKET.",
         )
-
-
-def peer_uid(connection: socket.socket) -> int:
-    """Return the uid of the process at the other end, as it was when it began to listen."""
-    if sys.platform == "darwin":  # LOCAL_PEERCRED, struct xucred: version, uid, groups (sys/ucred.h)
-        return int(struct.unpack_from("II", connection.getsockopt(0, 1, struct.calcsize("IIh16I")))[1])
-    return int(struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1])

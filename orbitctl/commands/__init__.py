@@ -1,11 +1,12 @@
-"""The command tree, a module for each group; `orbitctl.cli` imports one when it is called.
+"""The commands: one module for each group, imported when the group is called.
 
-    session, create, live, watch, multi_host     sessions: records, new ones, running ones, lists
-    snapshot, workspace, maintenance, rpc        the rest of the store
-    daemon, service, config, status, doctor      the daemon and its surroundings
-    completion, complete_names                   scripts for shells, and the names that they offer
-    dial_stdio                                   the far end of `--host`
-    group, arguments, session_table              what commands share: common options, argument types, columns
+    session, create, live, session_list        sessions: records, new ones, live ones, several hosts and --watch
+    snapshot, workspace, maintenance, rpc      the rest of the store
+    daemon, service, config                    the daemon, its service, its settings
+    status, doctor, doctor_checks              the state of the daemon and of its surroundings
+    completion                                 scripts for shells, and the names that they complete
+    dial_stdio                                 the remote end of `--host`
+    group, arguments, session_table            shared: common options, argument types, the table of sessions
 
-A command reads its arguments, asks `app.client`, and shows the answer with `app.show`.
+A command reads its arguments, calls the daemon through its `App`, and prints the answer with `app.show`.
 """

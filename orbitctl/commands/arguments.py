@@ -1,4 +1,4 @@
-"""The kinds of arguments: sessions and workspaces by name, files, JSON, points in time."""
+"""Types of arguments: sessions and workspaces by name, files, JSON, points in time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 MAX_INPUT_BYTES = 1 << 30
-"""The most that is read from a file or from stdin."""
+"""The limit of a file or of stdin."""
 
 CELLS = click.IntRange(1, 65_535)
 LIMIT = click.IntRange(1, 1_000_000_000)
@@ -30,8 +30,8 @@ class SessionRef(click.ParamType):  # type: ignore[type-arg]  # generic only in 
     name = "session"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Offer the sessions that there are."""
-        from orbitctl.commands.complete_names import session_names
+        """Return completions."""
+        from orbitctl.commands.completion import session_names
 
         return session_names(ctx, incomplete)
 
@@ -42,8 +42,8 @@ class WorkspaceRef(click.ParamType):  # type: ignore[type-arg]  # generic only i
     name = "workspace"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Offer the workspaces that there are."""
-        from orbitctl.commands.complete_names import workspace_names
+        """Return completions."""
+        from orbitctl.commands.completion import workspace_names
 
         return workspace_names(ctx, incomplete)
 
@@ -53,7 +53,7 @@ WORKSPACE = WorkspaceRef()
 
 
 def read_bytes(file: str) -> bytes:
-    """Return what is in a file, or in stdin for `-`. Raises: CommandError."""
+    """Return the content of a file, or of stdin for `-`. Raises: CommandError."""
     try:
         if file == "-":
             data = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
@@ -68,12 +68,12 @@ def read_bytes(file: str) -> bytes:
 
 
 class JsonText(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
-    """JSON, kept to the letter: the text itself, `@FILE`, or `-` for stdin."""
+    """JSON, passed on as it was given: the text itself, `@FILE`, or `-` for stdin."""
 
     name = "json"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> msgspec.Raw:
-        """Return checked JSON. Raises: click.BadParameter."""
+        """Return valid JSON. Raises: click.BadParameter."""
         if isinstance(value, msgspec.Raw):
             return value
         text = read_bytes(value.removeprefix("@")) if value == "-" or value.startswith("@") else os.fsencode(value)
@@ -90,12 +90,12 @@ _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 class PointInTime(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
-    """A time (RFC 3339), a date, or how long ago: `30d`, `12h`."""
+    """A time (RFC 3339), a date, or a span back from now: `30d`, `12h`."""
 
     name = "when"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Return a time with a zone; without one written, the local zone is meant. Raises: click.BadParameter."""
+        """Return an aware datetime; without a zone the text is local time. Raises: click.BadParameter."""
         from datetime import UTC, datetime, timedelta
 
         try:
@@ -110,5 +110,5 @@ WHEN = PointInTime()
 
 
 def quoted(text: str) -> str:
-    """Return `text` in double quotes, with what is special in it escaped (JSON and TOML agree)."""
+    """Return `text` as a JSON string, which is a TOML basic string too."""
     return msgspec.json.encode(text).decode()

@@ -1,4 +1,4 @@
-"""`orbitctl config`: where the configuration is, what holds, and whether it can be used."""
+"""`orbitctl config`: the configuration file's path, the settings in effect, and a check of the file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from orbitctl.errors import CommandError, ExitCode
 
 @click.group(cls=LazyGroup)
 def config() -> None:
-    """Look at the configuration; nothing here needs the daemon."""
+    """Show and check the configuration; no daemon is needed."""
 
 
 @config.command()
 @click.pass_obj
 def path(app: App) -> None:
-    """Print the path of the configuration file, which need not exist."""
+    """Print the path of the configuration file, which may be missing."""
     found = app.paths.config_path
     if app.json:
         app.out.json(msgspec.json.encode({"path": found, "exists": os.path.exists(found)}))
@@ -32,7 +32,7 @@ def path(app: App) -> None:
 @config.command()
 @click.pass_obj
 def show(app: App) -> None:
-    """Print the settings that hold now, as TOML.
+    """Print the settings in effect, as TOML.
 
     Flags, variables, file and defaults together.
     """
@@ -49,13 +49,13 @@ def show(app: App) -> None:
             app.out.line(f"{key} = {quoted(value) if isinstance(value, str) else str(value).lower()}")
 
 
-@config.command(epilog="Exits with 2 where the file cannot be used.")
+@config.command(epilog="Exits with 2 if the file cannot be used.")
 @click.argument("file", required=False, type=click.Path())
 @click.pass_obj
 def check(app: App, file: str | None) -> None:
-    """Tell whether a configuration file can be used.
+    """Check whether a configuration file can be used.
 
-    Without FILE, the one that holds.
+    Without FILE, the one in effect.
     """
     target = os.path.abspath(file) if file else app.paths.config_path
     exists = os.path.exists(target)

@@ -1,4 +1,4 @@
-"""`orbitctl session create` and `run`: new sessions, recorded only or started and attached to."""
+"""`orbitctl session create` and `run`: new sessions, only recorded, or started and attached."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from orbitctl.client.client import Answer
 from orbitctl.commands.arguments import WORKSPACE
 from orbitctl.commands.session_table import show_session
 
-_WORDS: dict[str, Any] = {"allow_interspersed_args": False}
-"""What follows the first word of COMMAND is the command's, options too."""
+_CONTEXT: dict[str, Any] = {"allow_interspersed_args": False}
+"""All that follows the first word of COMMAND belongs to COMMAND, options too."""
 
 
-class Wanted(Struct, frozen=True, kw_only=True):
-    """What the options of a new session say."""
+class NewSession(Struct, frozen=True, kw_only=True):
+    """The options of a new session, as they were given."""
 
     name: str | None
     session_type: SessionType | None
@@ -41,7 +41,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
 
 _OPTIONS = (
     click.option("--name", metavar="NAME", help="A name that no other open session has."),
-    click.option("--type", "session_type", type=click.Choice(["local", "ssh"]), help="Where it runs [local]."),
+    click.option("--type", "session_type", type=click.Choice(["local", "ssh"]), help="Here, or over ssh [local]."),
     click.option("--host", metavar="HOST", help="The host of an ssh session; implies --type ssh."),
     click.option("--port", type=click.IntRange(1, 65_535), metavar="PORT", help="Its port."),
     click.option("--user", metavar="USER", help="The user there."),
@@ -49,18 +49,18 @@ _OPTIONS = (
     click.option("--cwd", type=click.Path(file_okay=False), metavar="DIR", help="The folder that it starts in."),
     click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable for the program; stored and shown."),
     click.option("--restart", is_flag=True, help="Start it again after a reboot."),
-    click.option("--reconnect", is_flag=True, help="Start ssh again when it has lost its connection."),
+    click.option("--reconnect", is_flag=True, help="Start ssh again when its connection is lost."),
     click.argument("command", nargs=-1, type=click.UNPROCESSED),
 )
 
 
 def new_session_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of a new session; it is called with a `Wanted` in their place."""
+    """Add the options of a new session to a command, which is called with a `NewSession` in their place."""
 
     @functools.wraps(function)
     def command(*args: Any, **options: Any) -> Any:
-        wanted = Wanted(**{name: options.pop(name) for name in Wanted.__struct_fields__})
-        return function(*args, wanted, **options)
+        new = NewSession(**{name: options.pop(name) for name in NewSession.__struct_fields__})
+        return function(*args, new, **options)
 
     for option in reversed(_OPTIONS):
         command = option(command)
@@ -68,7 +68,7 @@ def new_session_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command(
-    context_settings=_WORDS,
+    context_settings=_CONTEXT,
     epilog="""\b
 Examples:
   orbitctl session create --name web -- npm run dev
@@ -78,17 +78,17 @@ Examples:
 )
 @new_session_options
 @click.pass_obj
-def create(app: App, wanted: Wanted) -> None:
+def create(app: App, new: NewSession) -> None:
     """Record a new session and print it.
 
     COMMAND is what it runs; without one, the login shell. The session is recorded as
-    active; nothing is started by this command (`run` does, and `start`).
+    active; this command starts nothing (`run` and `start` do).
     """
-    show_session(app, created(app, wanted))
+    show_session(app, create_session(app, new))
 
 
 @click.command(
-    context_settings=_WORDS,
+    context_settings=_CONTEXT,
     epilog="""\b
 Examples:
   orbitctl session run
@@ -96,65 +96,66 @@ Examples:
   orbitctl session run --detach --name web -- npm run dev
   orbitctl session run --host db.example --reconnect
 
-C-\\ detaches; the program goes on. The exit code is the program's, 128+N where signal N
-ended it, and 0 after detaching.
+C-\\ detaches; the program goes on. The exit code is the program's, 128+N if signal N
+ended it, and 0 after a detach.
 """,
 )
 @new_session_options
-@click.option("-d", "--detach", is_flag=True, help="Leave it in the background and print it.")
+@click.option("-d", "--detach", is_flag=True, help="Run it in the background and print the session.")
 @click.option("--detach-key", metavar="KEY", envvar="ORBITCTL_DETACH_KEY", help="The keys that detach [C-\\].")
 @click.pass_context
-def run(ctx: click.Context, wanted: Wanted, detach: bool, detach_key: str | None) -> None:
+def run(ctx: click.Context, new: NewSession, detach: bool, detach_key: str | None) -> None:
     """Run a program in a new session, and attach to it.
 
     COMMAND runs in this folder, with this environment; without one, the login shell.
     """
-    from orbitctl.attach.run import run_attached, run_detached
+    from orbitctl.attach.run_attach import run_attached, run_detached
 
     app: App = ctx.obj
     if detach:
-        show_session(app, run_detached(app, lambda: created(app, wanted, os.getcwd())))
+        show_session(app, run_detached(app, lambda: create_session(app, new, os.getcwd())))
     else:
-        ctx.exit(run_attached(app, lambda: created(app, wanted, os.getcwd()), detach_key))
+        ctx.exit(run_attached(app, lambda: create_session(app, new, os.getcwd()), detach_key))
 
 
-def created(app: App, wanted: Wanted, folder: str | None = None) -> Answer[Session]:
-    """Record a session.
+def create_session(app: App, new: NewSession, folder: str | None = None) -> Answer[Session]:
+    """Create a session.
 
     Args:
         app: The app.
-        wanted: What the options say.
-        folder: Where a local program starts if they do not say.
+        new: The options.
+        folder: The folder that a local program starts in if the options name none.
 
     Raises:
         click.UsageError: The options contradict each other.
         CommandError: The daemon refuses.
     """
-    kind: SessionType = wanted.session_type or ("ssh" if wanted.host else "local")
-    if kind == "ssh" and not wanted.host:
+    kind: SessionType = new.session_type or ("ssh" if new.host else "local")
+    if kind == "ssh" and not new.host:
         raise click.UsageError("an ssh session needs --host")
-    if kind == "local" and (wanted.host or wanted.port or wanted.user):
+    if kind == "local" and (new.host or new.port or new.user):
         raise click.UsageError("--host, --port and --user are for --type ssh")
-    cwd = os.path.abspath(wanted.cwd) if wanted.cwd else folder if kind == "local" and not app.hosts else None
+    # An ssh session, and one on another machine, has its folder there: none of this machine's is meant.
+    cwd = os.path.abspath(new.cwd) if new.cwd else folder if kind == "local" and not app.hosts else None
     with checked():
         config = SessionConfigInput(
             session_type=kind,
-            host=wanted.host,
-            port=wanted.port,
-            username=wanted.user,
-            workspace_id=app.workspace(wanted.workspace).id if wanted.workspace else None,
-            command=shlex.join(wanted.command) if wanted.command else None,
+            host=new.host,
+            port=new.port,
+            username=new.user,
+            workspace_id=app.workspace(new.workspace).id if new.workspace else None,
+            command=shlex.join(new.command) if new.command else None,
             cwd=cwd,
-            env=_variables(wanted.env) if wanted.env else None,
-            restart=wanted.restart,
-            reconnect=wanted.reconnect,
+            env=_variables(new.env) if new.env else None,
+            restart=new.restart,
+            reconnect=new.reconnect,
         )
-        params = p.SessionCreate(name=wanted.name, config=config)
+        params = p.SessionCreate(name=new.name, config=config)
     return app.ask(m.SESSION_CREATE, params)
 
 
-def _variables(words: tuple[str, ...]) -> dict[str, str]:
-    pairs = [word.partition("=") for word in words]
+def _variables(assignments: tuple[str, ...]) -> dict[str, str]:
+    pairs = [assignment.partition("=") for assignment in assignments]
     if bad := [name for name, equals, _ in pairs if not (name and equals)]:
         raise click.UsageError(f"--env takes NAME=VALUE, not {bad[0]!r}")
     return {name: value for name, _, value in pairs}

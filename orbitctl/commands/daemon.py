@@ -1,4 +1,4 @@
-"""`orbitctl daemon`: orbitd's own life."""
+"""`orbitctl daemon`: run, start, stop and watch orbitd."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from orbit_protocol.params import ById, Params, SessionList, SessionSignal
 from orbit_protocol.results import DaemonInfo
 from orbit_protocol.types import Session
 from orbitctl.app import App
-from orbitctl.client.client import Client
-from orbitctl.client.paging import ask_all
+from orbitctl.client.client import Client, ask_all
 from orbitctl.client.transport import Unreachable
 from orbitctl.commands.group import LazyGroup
 from orbitctl.errors import CommandError, ExitCode
@@ -27,8 +26,8 @@ from orbitctl.ui.text import plural
 def daemon() -> None:
     """Run, start, stop and watch orbitd.
 
-    Commands that need the daemon start it by themselves; `orbitctl service install` hands it
-    to systemd or launchd.
+    Commands that need the daemon start it by themselves; `orbitctl service install` has
+    systemd or launchd run it.
     """
 
 
@@ -47,8 +46,9 @@ def run(app: App, config: str | None, database: str | None, log_level: str | Non
         "--log-level": log_level,
         "--log-format": log_format,
     }
-    words = [word for flag, value in given.items() if value for word in (flag, value)]
-    command = python_command("orbitd", *words)
+    options = [word for flag, value in given.items() if value for word in (flag, value)]
+    command = python_command("orbitd", *options)
+    # exec, not a child: a supervisor that runs this has orbitd's own pid, and signals reach it directly.
     try:
         os.execv(command[0], command)  # noqa: S606  # our own program, no shell
     except OSError as error:
@@ -60,26 +60,26 @@ def run(app: App, config: str | None, database: str | None, log_level: str | Non
 def start(app: App) -> None:
     """Start orbitd in the background, unless it runs already.
 
-    By its service where one is installed.
+    If its service is installed, the service is started.
     """
     try:
         client = app.running_client()
         _show(app, client, "orbitd runs already")
-    except Unreachable as failure:
-        if not failure.no_daemon:
+    except Unreachable as error:
+        if not error.no_daemon:
             raise
         app.autostart = True
         _show(app, app.client, "orbitd started")
 
 
-@daemon.command(epilog="Exits with 0 where none runs.")
+@daemon.command(epilog="Exits with 0 if none runs.")
 @click.option("--all", "programs_too", is_flag=True, help="End the programs of live sessions first.")
 @click.pass_obj
 def stop(app: App, programs_too: bool) -> None:
-    """Stop orbitd and wait until it has ended.
+    """Stop orbitd and wait until it has exited.
 
-    It answers what is in flight and saves first. Sessions are kept, and their programs go on
-    unless --all is given: they are hung up on, and killed after 5 s.
+    It answers requests in flight and saves first. Programs of live sessions go on, unless
+    --all is given: then each gets SIGHUP, and is killed after 5 s.
     """
     ended = None
     if programs_too:
@@ -98,7 +98,7 @@ def stop(app: App, programs_too: bool) -> None:
 def restart(app: App) -> None:
     """Stop orbitd, if it runs, and start it again."""
     app.stop_daemon()
-    app.autostart = True
+    app.autostart = True  # `stop_daemon` has turned it off; the next connection starts a daemon
     _show(app, app.client, "orbitd restarted")
 
 
@@ -111,7 +111,7 @@ Examples:
 """,
 )
 @click.option("-n", "--lines", type=click.IntRange(0, 1_000_000), metavar="N", default=50, help="The last lines [50].")
-@click.option("-f", "--follow", is_flag=True, help="Go on as the log grows.")
+@click.option("-f", "--follow", is_flag=True, help="Print new lines as they are written.")
 @click.pass_obj
 def logs(app: App, lines: int, follow: bool) -> None:
     """Print the end of the daemon's log.
@@ -126,7 +126,7 @@ def logs(app: App, lines: int, follow: bool) -> None:
         )
     command = command or ["tail", "-n", str(lines), *(["-F"] if follow else []), path]
     try:
-        os.execvp(command[0], command)  # noqa: S606  # follows without polling, and has nothing of ours to keep
+        os.execvp(command[0], command)  # noqa: S606  # it follows by inotify, which we have not
     except OSError as error:
         hint = "Install it (Debian: systemd), or read the journal of the unit orbitd.service with another program."
         if command[0] == "tail":
@@ -134,17 +134,17 @@ def logs(app: App, lines: int, follow: bool) -> None:
         raise CommandError(f"cannot run {command[0]}: {error.strerror}", hint=hint) from error
 
 
-def _show(app: App, client: Client, words: str) -> None:
+def _show(app: App, client: Client, done: str) -> None:
     answer = client.ask(DAEMON_INFO, Params())
 
     def draw(info: DaemonInfo) -> None:
-        app.out.note(f"{words} (version {info.version}, pid {info.pid})")
+        app.out.note(f"{done} (version {info.version}, pid {info.pid})")
 
     app.show(answer, draw, lambda info: [str(info.pid)])
 
 
 def _journal(app: App, lines: int, follow: bool) -> list[str]:
-    """Return the command that prints the service's log; empty where the daemon runs by itself."""
+    """Return the command that prints the service's log; an empty list if the daemon does not run under it."""
     from orbitctl.service.manager import log_source
 
     command = log_source(app.environ, lines=lines, follow=follow)
@@ -155,17 +155,17 @@ def _journal(app: App, lines: int, follow: bool) -> list[str]:
 
 
 def _end_programs(app: App) -> int:
-    """Hang up on every program, kill those that do not heed it, and return how many there were.
+    """Send SIGHUP to every program, terminate those that go on, and return how many there were.
 
-    A daemon is started where none runs but programs may: their keeper's socket is there.
+    If no daemon runs but a keeper's socket is there, programs may run: then a daemon is started to end them.
 
     Raises:
-        CommandError: The daemon cannot be reached, or could not end one.
+        CommandError: The daemon cannot be reached, or could not end one of them.
     """
     try:
         app.running_client()
-    except Unreachable as failure:
-        if not failure.no_daemon:
+    except Unreachable as error:
+        if not error.no_daemon:
             raise
         if not os.path.exists(app.paths.resolved.database_path + ".keeper"):
             return 0
@@ -173,7 +173,7 @@ def _end_programs(app: App) -> int:
     sessions = ask_all(app.client, SESSION_LIST, SessionList(), "sessions").value.sessions
     live = [session for session in sessions if session.live]
     with spinner(f"ending {plural(len(live), 'program')}"):
-        for session in live:  # all at once: each has its time to end while others are waited for
+        for session in live:  # all of them first: each has time to exit while others are waited for
             _end(app, session, hang_up=True)
         for session in live:
             _end(app, session, hang_up=False)
@@ -181,12 +181,12 @@ def _end_programs(app: App) -> int:
 
 
 def _end(app: App, session: Session, *, hang_up: bool) -> None:
-    """Do something to a program, which may end by itself any moment. Raises: CommandError."""
+    """Signal or terminate a program; no error if it has exited meanwhile. Raises: CommandError."""
     try:
         if hang_up:
             app.call(SESSION_SIGNAL, SessionSignal(id=session.id, signal="HUP"))
         else:
             app.call(SESSION_TERMINATE, ById(id=session.id))
-    except CommandError as failure:
-        if failure.exit_code not in (ExitCode.CONFLICT, ExitCode.NOT_FOUND):
+    except CommandError as error:
+        if error.exit_code not in (ExitCode.CONFLICT, ExitCode.NOT_FOUND):
             raise

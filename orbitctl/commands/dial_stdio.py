@@ -1,8 +1,8 @@
-"""`orbitctl dial-stdio`: the far end of `--host`, which ssh runs. Joins stdin and stdout to the daemon's socket.
+"""`orbitctl dial-stdio`: the remote end of `--host`, which ssh runs. Copies between stdio and the daemon's socket.
 
-Rules: bytes pass as they are, at most one piece a direction is on its way, and each direction
-ends by itself (half-close). It is over when both have ended, when the daemon has closed, or
-when nobody is left to read what it says.
+At most one chunk is in flight in each direction, which is the back-pressure. Each direction ends by
+itself (half-close): after the client's last request its answers still come. The relay ends when both
+directions have, when the daemon has closed, or when the client does not read any more.
 """
 
 from __future__ import annotations
@@ -19,104 +19,114 @@ import click
 from orbitctl.app import App
 from orbitctl.errors import CommandError, ExitCode
 
-PIECE_BYTES = 1 << 16
+CHUNK_BYTES = 1 << 16
+# Reported whether they were asked for or not (poll(2)).
 _GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
 @click.command("dial-stdio", hidden=True)
 @click.pass_obj
 def dial_stdio(app: App) -> None:
-    """Join stdin and stdout to the daemon's socket, for `--host` of another machine."""
+    """Copy between stdio and the daemon's socket, for `--host` of another machine."""
     try:
         stream = app.open_stream()
-    except CommandError as failure:  # a usage error, say of the far configuration, would look like an old orbitctl
-        message = f"on {os.uname().nodename}: {failure.message}"
-        raise CommandError(message, ExitCode.UNREACHABLE, hint=failure.hint, details=failure.details) from failure
+    except CommandError as error:
+        # Always exit code 3: the client takes 2, which a bad configuration would give, for an orbitctl so old that
+        # it does not know this command.
+        message = f"on {os.uname().nodename}: {error.message}"
+        raise CommandError(message, ExitCode.UNREACHABLE, hint=error.hint, details=error.details) from error
     with contextlib.closing(stream):
         relay(sys.stdin.fileno(), sys.stdout.fileno(), stream.fileno())
 
 
-class _Way:
-    """One direction: read when there is nothing to write, else write."""
+class _Direction:
+    """Copies from one descriptor to another: writes while it holds a chunk, else reads the next."""
 
     def __init__(self, source: int, sink: int) -> None:
         self.source, self.sink = source, sink
         self.finished = False
-        self._piece = b""
+        self._chunk = b""
 
     @property
-    def wanted(self) -> tuple[int, int]:
-        """The descriptor that is waited for, and the event of poll(2)."""
-        return (self.sink, select.POLLOUT) if self._piece else (self.source, select.POLLIN)
+    def waits_for(self) -> tuple[int, int]:
+        """The descriptor and the event of poll(2) that this direction goes on with."""
+        return (self.sink, select.POLLOUT) if self._chunk else (self.source, select.POLLIN)
 
-    def go_on(self) -> None:
-        """Move some bytes. Raises: OSError where the sink takes no more."""
-        if self._piece:
-            self._piece = self._piece[os.write(self.sink, self._piece) :]
+    def step(self) -> None:
+        """Write or read once. Raises: OSError if the sink is closed."""
+        if self._chunk:
+            self._chunk = self._chunk[os.write(self.sink, self._chunk) :]
             return
         try:
-            self._piece = os.read(self.source, PIECE_BYTES)
-        except ConnectionResetError:  # closed with something of ours unread
-            self._piece = b""
-        if not self._piece:
+            self._chunk = os.read(self.source, CHUNK_BYTES)
+        except ConnectionResetError:  # closed by the peer with bytes of ours unread: nothing more comes either
+            self._chunk = b""
+        if not self._chunk:
             self.end()
 
     def end(self) -> None:
-        """Tell the sink that nothing more comes."""
+        """End this direction: the sink's reader sees an end of file."""
         self.finished = True
-        _end_sending(self.sink)
+        _shut_down_writing(self.sink)
 
 
-def relay(near_in: int, near_out: int, far: int) -> None:
-    """Copy bytes both ways until it is over.
+def relay(client_in: int, client_out: int, daemon: int) -> None:
+    """Copy bytes both ways until both directions have ended or one peer is gone.
 
     Args:
-        near_in: Where the client's bytes come from.
-        near_out: Where the daemon's bytes go.
-        far: The daemon's socket. All three are made non-blocking.
+        client_in: Where the client's bytes come from.
+        client_out: Where the daemon's bytes go.
+        daemon: The daemon's socket. All three are made non-blocking.
     """
-    for descriptor in (near_in, near_out, far):
+    for descriptor in (client_in, client_out, daemon):
         os.set_blocking(descriptor, False)
-    up, down = _Way(near_in, far), _Way(far, near_out)
+    up, down = _Direction(client_in, daemon), _Direction(daemon, client_out)
     while not (up.finished and down.finished):
-        watched = far if down.finished else near_out
+        # A peer that is gone must be noticed also while no direction waits for it. The end of client_in may be a
+        # half-close; only client_out shows that the client is gone. In the same way a half-close by the daemon is no
+        # end: a socket reports POLLHUP when both of its directions are shut down.
+        watched = daemon if down.finished else client_out
         events = _wait(up, down, watched)
         if events.get(watched, 0) & _GONE:
-            return  # the daemon has closed altogether, not only its own direction; or the client has
-        if _is_due(down, events):
+            return
+        if _is_ready(down, events):
             try:
-                down.go_on()
+                down.step()
             except (BrokenPipeError, ConnectionResetError):
                 return
-        if _is_due(up, events):
+        if _is_ready(up, events):
             try:
-                up.go_on()
+                up.step()
             except (BrokenPipeError, ConnectionResetError):
-                up.end()  # it takes no more, but may have left an answer
+                up.end()  # the daemon reads no more, but its last answer may still be in the socket
 
 
-def _wait(up: _Way, down: _Way, watched: int) -> dict[int, int]:
-    """Wait until a direction can go on, or `watched` has lost its other end; return poll's events by descriptor."""
-    wanted = {watched: 0}
-    for way in (up, down):
-        if not way.finished:
-            descriptor, event = way.wanted
-            wanted[descriptor] = wanted.get(descriptor, 0) | event
+def _wait(up: _Direction, down: _Direction, watched: int) -> dict[int, int]:
+    """Wait until a direction can go on, or the peer of `watched` is gone; return poll's events by descriptor."""
+    masks = {watched: 0}  # a mask of 0: errors and hangups only
+    for direction in (up, down):
+        if not direction.finished:
+            descriptor, event = direction.waits_for
+            masks[descriptor] = masks.get(descriptor, 0) | event  # both may wait for the daemon's socket
     poller = select.poll()
-    for descriptor, mask in wanted.items():
+    for descriptor, mask in masks.items():
         poller.register(descriptor, mask)
     return dict(poller.poll())
 
 
-def _is_due(way: _Way, events: dict[int, int]) -> bool:
-    if way.finished:
+def _is_ready(direction: _Direction, events: dict[int, int]) -> bool:
+    if direction.finished:
         return False
-    descriptor, event = way.wanted
+    descriptor, event = direction.waits_for
     return bool(events.get(descriptor, 0) & (event | _GONE))
 
 
-def _end_sending(descriptor: int) -> None:
-    """End one direction of a socket (sshd may give one for both), or close a pipe."""
+def _shut_down_writing(descriptor: int) -> None:
+    """Make the other end see an end of file: shut down one direction of a socket, or close a pipe.
+
+    sshd may give a command one socket as stdin and stdout: closing it would end both directions. And
+    stdout's descriptor cannot just be closed: the next file that is opened would get its number.
+    """
     if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
         with open(os.devnull, "wb") as nothing:
             os.dup2(nothing.fileno(), descriptor)

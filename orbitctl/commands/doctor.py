@@ -1,4 +1,4 @@
-"""`orbitctl doctor`: everything that could be wrong, each with its remedy."""
+"""`orbitctl doctor`: check everything that could be wrong; each finding has a remedy."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from orbitctl.ui.text import ago, plural
 SIGNS = {"ok": ("ok", "32"), "warn": ("warn", "33"), "fail": ("fail", "31")}
 
 
-@click.command(epilog="Exits with 1 where something fails; warnings alone do not.")
+@click.command(epilog="Exits with 1 if a check fails; warnings alone do not count.")
 @click.pass_context
 def doctor(ctx: click.Context) -> None:
-    """Look for what is wrong, and say what to do about it.
+    """Check everything, and print what is wrong and what to do.
 
-    Looks at the configuration, the folders and their owners, the disk, the daemon and its
-    version, overdue saves, and the whole database. Nothing is changed, and no daemon started.
+    Checks the configuration, the folders and their owners, the disk, the daemon and its
+    version, overdue saves, and the whole database. Changes nothing, and starts no daemon.
     """
     app: App = ctx.obj
     findings: list[Finding] = []
     for finding in examine(app):
         findings.append(finding)
         if not app.json and not (app.quiet and finding.state == "ok"):
-            _tell(app, finding)
+            _print_finding(app, finding)
     failed = sum(finding.state == "fail" for finding in findings)
     if app.json:
         app.out.json(msgspec.json.encode({"ok": not failed, "checks": findings}))
@@ -51,30 +51,30 @@ def doctor(ctx: click.Context) -> None:
         ctx.exit(ExitCode.ERROR)
 
 
-def _tell(app: App, finding: Finding) -> None:
+def _print_finding(app: App, finding: Finding) -> None:
     app.out.line(f"{finding.state:<4}  {finding.check}: {finding.message}")
     if finding.remedy:
         app.out.line(f"      -> {finding.remedy}")
 
 
 def examine(app: App) -> Iterator[Finding]:
-    """Yield every finding, the ones that others rest on first."""
+    """Yield every finding; a check comes after those that it depends on."""
     yield _program()
     try:
-        place = app.paths.resolved
-        app.paths.socket_path  # noqa: B018  # it is computed here, where a bad configuration is told
-    except CommandError as failure:
-        yield Finding(check="configuration", state="fail", message=failure.message, remedy=failure.hint)
+        paths = app.paths.resolved
+        app.paths.socket_path  # noqa: B018  # reading it can raise
+    except CommandError as error:
+        yield Finding(check="configuration", state="fail", message=error.message, remedy=error.hint)
         return
-    there = "" if os.path.exists(place.config_path) else " (not there; the defaults hold)"
-    yield Finding(check="configuration", state="ok", message=place.config_path + there)
-    yield doctor_checks.folder("database folder", os.path.dirname(place.database_path))
-    yield doctor_checks.folder("state folder", place.state_folder)
+    there = "" if os.path.exists(paths.config_path) else " (missing; the defaults are used)"
+    yield Finding(check="configuration", state="ok", message=paths.config_path + there)
+    yield doctor_checks.folder("database folder", os.path.dirname(paths.database_path))
+    yield doctor_checks.folder("state folder", paths.state_folder)
     yield doctor_checks.folder("socket folder", os.path.dirname(app.paths.socket_path))
-    yield doctor_checks.file("database file", place.database_path)
-    yield doctor_checks.disk_room(place.database_path)
-    yield doctor_checks.local_disk(place.database_path)
-    yield _newest_backup(place.database_path)
+    yield doctor_checks.file("database file", paths.database_path)
+    yield doctor_checks.disk_room(paths.database_path)
+    yield doctor_checks.local_disk(paths.database_path)
+    yield _newest_backup(paths.database_path)
     yield from _examine_daemon(app)
 
 
@@ -84,7 +84,7 @@ def _program() -> Finding:
 
 
 def _newest_backup(database: str) -> Finding:
-    """Name the newest file in the backups' folder: where one would go back to."""
+    """Return the newest file in the folder of backups, the one to restore."""
     folder = os.path.join(os.path.dirname(database), "backups")
     try:
         with os.scandir(folder) as entries:
@@ -101,13 +101,14 @@ def _examine_daemon(app: App) -> Iterator[Finding]:
     try:
         client = app.running_client()
         info = client.call(DAEMON_INFO, Params())
-    except CommandError as failure:
-        yield _unreached(app, failure)
+    except CommandError as error:
+        yield _unreachable(app, error)
         return
     yield Finding(check="daemon", state="ok", message=f"orbitd {info.version}, pid {info.pid}, {info.socket_path}")
     yield _same_protocol(info)
     yield doctor_checks.file("socket", info.socket_path)
     yield doctor_checks.live_sessions(info.features)
+    # Lingering matters only for a daemon of the user manager, which systemd ends with the last login.
     if info.supervisor == "systemd":
         yield doctor_checks.lingering(pwd.getpwuid(os.getuid()).pw_name)
     warnings = warnings_of(info)
@@ -118,18 +119,18 @@ def _examine_daemon(app: App) -> Iterator[Finding]:
     yield _integrity(app)
 
 
-def _unreached(app: App, failure: CommandError) -> Finding:
-    nobody = isinstance(failure, Unreachable) and failure.no_daemon
-    if not nobody:
-        return Finding(check="daemon", state="fail", message=failure.message, remedy=failure.hint)
+def _unreachable(app: App, error: CommandError) -> Finding:
+    """Return why the daemon does not answer; one that holds the database but serves another socket is a error."""
+    if not (isinstance(error, Unreachable) and error.no_daemon):
+        return Finding(check="daemon", state="fail", message=error.message, remedy=error.hint)
     holder = lock_holder(app.paths)
     if holder is None:
-        return Finding(check="daemon", state="warn", message=failure.message, remedy=failure.hint)
-    words = ", ".join(holder.split("\n")).strip(", ")
+        return Finding(check="daemon", state="warn", message=error.message, remedy=error.hint)
+    lock_text = ", ".join(holder.split("\n")).strip(", ")
     return Finding(
         check="daemon",
         state="fail",
-        message=f"{failure.message}; but an orbitd has the database ({words})",
+        message=f"{error.message}; but an orbitd has locked the database ({lock_text})",
         remedy="Use its socket with --socket, or stop it.",
     )
 
@@ -141,21 +142,21 @@ def _same_protocol(info: DaemonInfo) -> Finding:
         check="protocol",
         state="fail",
         message=f"orbitd speaks {info.protocol_version}, orbitctl {PROTOCOL_VERSION}",
-        remedy="Bring both to one version, then `orbitctl daemon restart`.",
+        remedy="Install one version of both, then `orbitctl daemon restart`.",
     )
 
 
 def _integrity(app: App) -> Finding:
     try:
         report = app.ask_long(MAINTENANCE_CHECK, Params(), "checking the database").value
-    except CommandError as failure:
-        return Finding(check="database", state="fail", message=failure.message, remedy=failure.hint)
+    except CommandError as error:
+        return Finding(check="database", state="fail", message=error.message, remedy=error.hint)
     if report.ok:
-        return Finding(check="database", state="ok", message="sound, every snapshot too")
+        return Finding(check="database", state="ok", message="no damage, in no snapshot either")
     findings = [*report.integrity, *report.foreign_keys, *(f"snapshot {one}" for one in report.snapshots)]
     return Finding(
         check="database",
         state="fail",
         message=f"{plural(len(findings), 'finding')}: {'; '.join(findings[:5])}",
-        remedy="`orbitctl maintenance restore BACKUP` puts a backup back; the line 'backup' above names the newest.",
+        remedy="`orbitctl maintenance restore BACKUP` restores a backup; the line 'backup' above names the newest.",
     )

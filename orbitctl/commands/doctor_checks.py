@@ -1,6 +1,6 @@
-"""What `orbitctl doctor` looks at without the daemon: files, folders, disks.
+"""The checks of `orbitctl doctor` that need no daemon: files, folders, disks.
 
-Each check returns a `Finding`; none raises, none changes anything.
+Each returns a `Finding`; none raises OSError, and none changes anything.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NETWORK_FILE_SYSTEMS = frozenset((
 
 
 class Finding(Struct, frozen=True, kw_only=True):
-    """One line of the doctor's report; `remedy` says what to do unless all is well."""
+    """One line of the report; `remedy` says what to do, and is empty if the state is ok."""
 
     check: str
     state: Literal["ok", "warn", "fail"]
@@ -37,25 +37,25 @@ class Finding(Struct, frozen=True, kw_only=True):
 
 
 def folder(check: str, path: str) -> Finding:
-    """Look whether a folder is ours and closed to others; one that is missing will be made."""
-    found = _look(check, path)
+    """Check that a folder is ours and closed to others; a missing one is ok, since orbitd makes it."""
+    found = _lstat(check, path)
     if isinstance(found, Finding):
         return found
     if not stat.S_ISDIR(found.st_mode):
-        what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no folder"
+        what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "not a folder"
         return Finding(
             check=check, state="fail", message=f"{path} is {what}", remedy="Name or make a folder of its own."
         )
-    return _private(check, path, found, "700")
+    return _check_private(check, path, found, "700")
 
 
 def file(check: str, path: str) -> Finding:
-    """Look whether a file is ours and closed to others; one that is missing will be made."""
-    found = _look(check, path)
-    return found if isinstance(found, Finding) else _private(check, path, found, "600")
+    """Check that a file is ours and closed to others; a missing one is ok, since orbitd makes it."""
+    found = _lstat(check, path)
+    return found if isinstance(found, Finding) else _check_private(check, path, found, "600")
 
 
-def _look(check: str, path: str) -> os.stat_result | Finding:
+def _lstat(check: str, path: str) -> os.stat_result | Finding:
     try:
         return os.lstat(path)
     except FileNotFoundError:
@@ -66,7 +66,7 @@ def _look(check: str, path: str) -> os.stat_result | Finding:
         )
 
 
-def _private(check: str, path: str, found: os.stat_result, mode: str) -> Finding:
+def _check_private(check: str, path: str, found: os.stat_result, mode: str) -> Finding:
     if found.st_uid != os.getuid():
         remedy = f"Name one of your own, or: sudo chown -R {os.getuid()} '{path}'"
         return Finding(check=check, state="fail", message=f"{path} belongs to uid {found.st_uid}", remedy=remedy)
@@ -77,45 +77,46 @@ def _private(check: str, path: str, found: os.stat_result, mode: str) -> Finding
 
 
 def disk_room(path: str) -> Finding:
-    """Look how much room is left on the disk of `path`."""
+    """Check the free space on the disk of `path`."""
     try:
         found = os.statvfs(_existing(path))
     except OSError as error:
-        return Finding(check="disk room", state="warn", message=f"{path}: {error.strerror}", remedy="Look at the disk.")
-    free = found.f_bavail * found.f_frsize
+        return Finding(check="disk room", state="warn", message=f"{path}: {error.strerror}", remedy="Check the disk.")
+    free = found.f_bavail * found.f_frsize  # without the blocks that are reserved for root (statvfs(3))
     state: Literal["ok", "warn", "fail"] = "fail" if free < FAIL_BELOW else "warn" if free < WARN_BELOW else "ok"
-    remedy = "" if state == "ok" else "Free room; where there is none, sessions cannot be saved."
+    remedy = "" if state == "ok" else "Free some space: on a full disk sessions cannot be saved."
     return Finding(check="disk room", state=state, message=f"{size(free)} free for {path}", remedy=remedy)
 
 
 def local_disk(path: str) -> Finding:
-    """Look whether `path` is on a file system that a database can be kept on."""
+    """Check that `path` is on a local file system."""
     where = os.path.realpath(_existing(path))
+    # All processes that use a WAL database must share memory (sqlite.org/wal.html), which machines do not.
     kind = _file_system(where)
     if kind in NETWORK_FILE_SYSTEMS:
         return Finding(
             check="file system",
             state="fail",
-            message=f"{path} is on {kind}, a network file system: SQLite's WAL cannot be kept there",
+            message=f"{path} is on {kind}, a network file system: SQLite's WAL does not work there",
             remedy="Set database_path to a local disk (sqlite.org/wal.html).",
         )
     return Finding(check="file system", state="ok", message=f"{path} is on {kind or 'a local disk'}")
 
 
 def live_sessions(features: list[str]) -> Finding:
-    """Look whether the daemon can run programs, which needs a terminal emulation for this machine."""
+    """Check that the daemon can run programs, which needs a terminal emulator for this platform."""
     if "live" in features:
         return Finding(check="live sessions", state="ok", message="orbitd can run programs")
     return Finding(
         check="live sessions",
         state="warn",
-        message="orbitd cannot run programs here; sessions that applications host are kept as ever",
+        message="orbitd cannot run programs here; sessions that other applications host are not affected",
         remedy="`pip install 'pyghostty>=0.1.3,<0.2'` in orbitd's environment (Linux with glibc, macOS from 13 on).",
     )
 
 
 def lingering(user: str, folder: str = LINGER_FOLDER) -> Finding:
-    """Look whether systemd lets the user's services, and what they started, go on after the last logout."""
+    """Check that systemd keeps the user's services, and what they have started, after the last logout."""
     if os.path.exists(os.path.join(folder, user)):
         return Finding(check="lingering", state="ok", message=f"on for {user}")
     return Finding(
@@ -127,15 +128,16 @@ def lingering(user: str, folder: str = LINGER_FOLDER) -> Finding:
 
 
 def _existing(path: str) -> str:
-    """Return `path`, or the nearest folder above it that is there."""
+    """Return `path`, or the nearest folder above it that exists."""
     while not os.path.exists(path) and path != os.path.dirname(path):
         path = os.path.dirname(path)
     return path
 
 
 def _file_system(path: str) -> str:
-    """Return the type of the file system that `path` is on; empty where that is not known."""
+    """Return the type of the file system of `path`; an empty string if it is unknown."""
     mounts = _linux_mounts() if sys.platform == "linux" else _printed_mounts()
+    # Of the mount points above `path` the longest is the one that it is on.
     best = max((point for point in mounts if _is_under(path, point)), key=len, default=None)
     return mounts[best] if best is not None else ""
 
@@ -145,7 +147,7 @@ def _is_under(path: str, point: str) -> bool:
 
 
 def _linux_mounts() -> dict[str, str]:
-    """Read proc_mounts(5): later mounts cover earlier ones; blanks are octal."""
+    """Read proc_mounts(5): later mounts hide earlier ones on the same point; blanks are octal."""
     try:
         with open("/proc/mounts", encoding="utf-8", errors="surrogateescape") as file:
             fields = [line.split(" ") for line in file]

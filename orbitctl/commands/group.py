@@ -1,7 +1,7 @@
 """Command groups that import a command's module when it is called, and the common options.
 
-The options of every command are added to a command when it is fetched, so that modules
-declare plain click commands and the options stand before the group and after the leaf alike.
+The common options are added to a command when its group looks it up. So modules declare plain click
+commands, and the options are accepted before the group and after the command alike.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from orbitctl.app import App
 LOCAL_COMMANDS = frozenset(
     ("completion", "config", "daemon", "dial-stdio", "doctor", "maintenance backup", "maintenance restore", "service")
 )
-"""What works on the files, processes and settings of the machine that it runs on; `--host` is not for it."""
+"""Commands for files, processes and settings of this machine; they refuse `--host`."""
 
-LONGEST_WAIT = 31_536_000.0
-"""A year, in seconds."""
+MAX_TIMEOUT = 31_536_000.0
+"""Seconds; a year."""
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are named by where they are: `module:attribute`."""
+    """A group whose commands are named as `module:attribute` and imported when they are looked up."""
 
     def __init__(self, *args: Any, lazy: Mapping[str, str] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.lazy = dict(lazy or {})
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names, as declared."""
+        """Return the names in the order of their declaration."""
         return [*(name for name in self.commands if name not in self.lazy), *self.lazy]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, imported now."""
+        """Import and return a command, with the common options."""
         if cmd_name in self.lazy and cmd_name not in self.commands:
             module, _, attribute = self.lazy[cmd_name].partition(":")
             self.add_command(getattr(importlib.import_module(module), attribute), cmd_name)
@@ -47,19 +47,20 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that is called; for a misspelt one, offer those that are near. Raises: click.UsageError."""
+        """Return the command that is called; suggest one for a misspelt name. Raises: click.UsageError."""
         name, known = args[0], self.list_commands(ctx)
         if name not in known and not name.startswith("-") and not ctx.resilient_parsing:
             from difflib import get_close_matches
 
             near = [f" Did you mean {word!r}?" for word in get_close_matches(name, known, n=1)]
             raise click.UsageError("".join([f"No such command {name!r}.", *near]), ctx)
-        refuse_far(ctx.find_object(App), f"{ctx.command_path} {name}")
+        # Also here, since --host may stand before the command; its own callback has only seen the group so far.
+        refuse_remote(ctx.find_object(App), f"{ctx.command_path} {name}")
         return super().resolve_command(ctx, args)
 
 
 def add_common_options(command: click.Command) -> None:
-    """Give a command the options that every command takes, once; a group of another class, to all under it."""
+    """Add the common options to a command, once; in a group that is no `LazyGroup`, to all its commands too."""
     taken = {name for param in command.params for name in param.opts}
     if "--socket" not in taken:
         command.params += [option for option in common_options() if taken.isdisjoint(option.opts)]
@@ -68,13 +69,18 @@ def add_common_options(command: click.Command) -> None:
                 add_common_options(child)
 
 
-def _remember(field: str, value_of: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], None]:
-    def keep(ctx: click.Context, _: click.Parameter, value: Any) -> None:
+def _set_on_app(field: str, value_of: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], None]:
+    """Return a callback that sets an attribute of the `App`, unless the option was not given.
+
+    An option may be given at several levels, and click calls back at each, with None or False where it is missing.
+    """
+
+    def callback(ctx: click.Context, _: click.Parameter, value: Any) -> None:
         app = ctx.find_object(App)
         if value is not None and value is not False and app is not None:
             setattr(app, field, value_of(value))
 
-    return keep
+    return callback
 
 
 def _add_hosts(ctx: click.Context, _: click.Parameter, urls: tuple[str, ...]) -> None:
@@ -84,30 +90,31 @@ def _add_hosts(ctx: click.Context, _: click.Parameter, urls: tuple[str, ...]) ->
     from orbitctl.client.ssh import parse_host
 
     try:
+        # Called once for the options before the command and once for those after it; dict keeps order, drops repeats.
         app.named_hosts = tuple(dict.fromkeys([*app.named_hosts, *map(parse_host, urls)]))
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
-    refuse_far(app, ctx.command_path)
+    refuse_remote(app, ctx.command_path)
 
 
-def refuse_far(app: App | None, command_path: str) -> None:
-    """Refuse `--host` for a command that looks after its own machine. Raises: click.UsageError."""
-    words = command_path.split()[1:3]
+def refuse_remote(app: App | None, command_path: str) -> None:
+    """Refuse `--host` for a command of `LOCAL_COMMANDS`. Raises: click.UsageError."""
+    words = command_path.split()[1:3]  # `orbitctl maintenance backup`: a group or one command of it may be local
     if app is not None and app.hosts and not LOCAL_COMMANDS.isdisjoint((words[:1] or [""]) + [" ".join(words)]):
         raise click.UsageError(f"`{command_path}` is about the machine that it runs on: run it there, without --host")
 
 
 def _seconds(value: float) -> float:
-    if not 0 < value <= LONGEST_WAIT:  # NaN is neither
-        raise click.BadParameter(f"{value:g} is not between 0 and {LONGEST_WAIT:g} seconds")
+    if not 0 < value <= MAX_TIMEOUT:  # NaN fails too
+        raise click.BadParameter(f"{value:g} is not between 0 and {MAX_TIMEOUT:g} seconds")
     return value
 
 
 def common_options() -> list[click.Option]:
-    """Return the options of every command; each keeps its value in the `App`."""
+    """Return the common options; the callback of each sets an attribute of the `App`."""
 
     def option(names: list[str], field: str, value_of: Callable[[Any], Any] = lambda value: value, **more: Any) -> Any:
-        return click.Option(names, expose_value=False, callback=_remember(field, value_of), **more)
+        return click.Option(names, expose_value=False, callback=_set_on_app(field, value_of), **more)
 
     return [
         option(["--json"], "json", is_flag=True, help="Print exactly the JSON result of the call."),
@@ -125,7 +132,7 @@ def common_options() -> list[click.Option]:
             ["--remote-command"],
             "remote_command",
             metavar="CMD",
-            help="What runs orbitctl on that machine (orbitctl).",
+            help="The command that runs orbitctl there (orbitctl).",
         ),
         option(
             ["--timeout"],
@@ -140,6 +147,6 @@ def common_options() -> list[click.Option]:
             "autostart",
             lambda _: False,
             is_flag=True,
-            help="Do not start a daemon where none runs.",
+            help="Do not start a daemon if none runs.",
         ),
     ]

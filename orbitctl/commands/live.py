@@ -1,4 +1,4 @@
-"""`orbitctl session start|attach|send|screen|wait|signal`: sessions whose programs orbitd runs."""
+"""`orbitctl session start|attach|send|screen|wait|signal`: live sessions, whose programs orbitd runs."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ from orbitctl.errors import CommandError, ExitCode, from_daemon
 from orbitctl.ui.text import visible
 
 MAX_WAIT = 2_000_000.0
-"""The longest that poll(2) can wait, in seconds, and no longer than a client lives."""
-_GRACE = 10.0
+"""Seconds. poll(2) takes milliseconds as an int: 2**31 of them are 24.8 days."""
+_GRACE_SECONDS = 10.0
+"""Added to the limit that the daemon is given, so that its answer comes before ours is over."""
 
 
 @click.command(epilog="Example: orbitctl session start web")
 @click.argument("session", type=SESSION)
 @click.pass_obj
 def start(app: App, session: str) -> None:
-    """Run a session's program, in the background.
+    """Start a session's program in the background.
 
-    It gets this environment and the size of this window, and goes on under the screen that
-    was saved, if there is one. `attach` shows it.
+    It gets this environment and the size of this window. If a screen was saved, it is shown
+    above what the program prints. `attach` shows the session.
     """
-    from orbitctl.attach import run
+    from orbitctl.attach.run_attach import start_session
 
-    show_session(app, run.start(app, app.session(session).id))
+    show_session(app, start_session(app, app.session(session).id))
 
 
 @click.command(
@@ -47,39 +48,41 @@ Examples:
   orbitctl session attach web --detach-key 'C-a d'
 
 Keys are written C-a or ^a, M-a (Alt), or by name; several make a sequence; `none` turns it
-off. ORBITCTL_DETACH_KEY changes the default. A daemon that restarts is waited for.
+off. ORBITCTL_DETACH_KEY changes the default. If orbitd restarts, orbitctl connects again.
 """,
 )
 @click.argument("session", type=SESSION)
-@click.option("-r", "--read-only", is_flag=True, help="Only look: type nothing, change no size.")
+@click.option("-r", "--read-only", is_flag=True, help="Show the session only: no input, no change of size.")
 @click.option("--detach-key", metavar="KEY", envvar="ORBITCTL_DETACH_KEY", help="The keys that detach [C-\\].")
 @click.option(
     "--scrollback", type=click.IntRange(0, 1_000_000), metavar="N", help="Lines of history for this terminal [1000]."
 )
 @click.pass_context
 def attach(ctx: click.Context, session: str, read_only: bool, detach_key: str | None, scrollback: int | None) -> None:
-    r"""Show a session on this terminal, and type into it.
+    r"""Attach to a session: show it here, and type into it.
 
-    C-\ detaches, unless told otherwise; the program goes on.
+    C-\ detaches, unless --detach-key names another key; the program goes on.
     """
-    from orbitctl.attach import run, run_attach
+    from orbitctl.attach import run_attach
     from orbitctl.attach.terminal import SignalReceived, require_terminal
 
     app: App = ctx.obj
     require_terminal()
-    key = run.detach_key_of(detach_key)
+    key = run_attach.parse_detach_key(detach_key)
     found = app.session(session)
-    run_attach.refuse_itself(app, found, app.environ)
+    run_attach.refuse_self_attach(app, found, app.environ)
     if not found.live:
-        raise run_attach.why_not_running(found)
-    lines = run.SCROLLBACK_LINES if scrollback is None else scrollback
+        raise run_attach.not_running_error(found)
+    lines = run_attach.SCROLLBACK_LINES if scrollback is None else scrollback
+    options = run_attach.attach_options(app, found, key, read_only=read_only, scrollback=lines)
     try:
-        ending = run_attach.run_attach(app, run.attach_options(app, found, key, read_only=read_only, scrollback=lines))
+        result = run_attach.run_attach(app, options)
     except NotRunning as error:
         raise from_daemon(error) from error
-    except SignalReceived as ended:
-        ctx.exit(ended.exit_code)
-    ctx.exit(run_attach.exit_code_of(ending) if ending.how == "hung up" else 0)
+    except SignalReceived as received:
+        ctx.exit(received.exit_code)
+    # The program's exit code is that of `run`, which started it; an attach succeeds however it ended.
+    ctx.exit(run_attach.HANGUP_EXIT_CODE if result.reason == "hangup" else 0)
 
 
 @click.command(
@@ -94,12 +97,12 @@ Examples:
 @click.argument("session", type=SESSION)
 @click.argument("text", nargs=-1)
 @click.option("--key", "keys", multiple=True, metavar="KEY", help="A key after the text: C-c, Up, F1; may be repeated.")
-@click.option("--enter", is_flag=True, help="Enter after all of it.")
+@click.option("--enter", is_flag=True, help="Press Enter at the end.")
 @click.pass_obj
 def send(app: App, session: str, text: tuple[str, ...], keys: tuple[str, ...], enter: bool) -> None:
-    """Type into a session without attaching.
+    """Send input to a session without attaching.
 
-    TEXT is typed as it is, several words with a blank between them; `-` is what stdin holds.
+    TEXT is sent as it is, several words with a blank between them; `-` reads it from stdin.
     """
     data = read_bytes("-") if text == ("-",) else " ".join(text).encode(errors="surrogateescape")
     if not (data or keys or enter):
@@ -115,7 +118,7 @@ def send(app: App, session: str, text: tuple[str, ...], keys: tuple[str, ...], e
 
 
 def _check_keys(keys: tuple[str, ...]) -> None:
-    """Refuse what is no key, before anything is typed. Raises: click.UsageError."""
+    """Check the names of keys before anything is sent. Raises: click.UsageError."""
     from orbitctl.attach.keys import key_bytes
 
     with checked():
@@ -124,7 +127,7 @@ def _check_keys(keys: tuple[str, ...]) -> None:
 
 
 def _key_bytes(app: App, session_id: str, keys: tuple[str, ...]) -> bytes:
-    """Return what the keys send; cursor keys depend on what the program has asked for (DECCKM)."""
+    """Return the bytes that the keys send; those of cursor keys depend on a mode of the program's (DECCKM)."""
     from orbitctl.attach.keys import CURSOR_KEYS, key_bytes
 
     application = False
@@ -143,13 +146,15 @@ Examples:
 """,
 )
 @click.argument("session", type=SESSION)
-@click.option("--scrollback", is_flag=True, help="The whole history before it.")
-@click.option("--format", "how", type=click.Choice(["text", "vt", "html"]), default="text", help="How [text].")
+@click.option("--scrollback", is_flag=True, help="Print the scrollback before it.")
+@click.option(
+    "--format", "how", type=click.Choice(["text", "vt", "html"]), default="text", help="Output format [text]."
+)
 @click.pass_obj
 def screen(app: App, session: str, scrollback: bool, how: p.ScreenFormat) -> None:
-    """Print a session's screen, as it is or as it was saved.
+    """Print a session's screen, live or as it was saved.
 
-    `vt` is what draws it on a terminal, with colours and styles.
+    `vt` is escape sequences that draw it on a terminal, with colours and styles.
     """
     found = app.session(session)
     answer = app.ask(m.SESSION_SCREEN, p.SessionScreen(id=found.id, format=how, scrollback=scrollback))
@@ -165,13 +170,13 @@ def _print_screen(app: App, shown: r.Screen, how: p.ScreenFormat) -> None:
         sys.stdout.write((visible(line) if app.out.terminal else line) + "\n")
 
 
-@click.command(epilog="Exits with 0 when it has ended, however that was, and with 6 when the time is over.")
+@click.command(epilog="Exits with 0 when it has exited, whatever its status, and with 6 after the timeout.")
 @click.argument("session", type=SESSION)
 @click.pass_obj
 def wait(app: App, session: str) -> None:
-    """Wait until a session's program ends, and print how.
+    """Wait until a session's program exits, and print how.
 
-    --timeout says how long; without it, as long as it takes, also while orbitd is restarted.
+    --timeout limits the wait; without it there is no limit. A restart of orbitd does not end it.
     """
     from orbitctl.attach.run_attach import signal_name
 
@@ -189,17 +194,19 @@ def wait(app: App, session: str) -> None:
 
 
 def _wait(app: App, session_id: str, deadline: float | None) -> Answer[r.Exit]:
-    """Ask one daemon after the other until the program has ended. Raises: CommandError."""
+    """Wait for the program's exit, across restarts of the daemon. Raises: CommandError."""
     from orbitctl.attach.reconnect import wait_for_daemon
 
     while True:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         params = p.SessionWait(id=session_id, timeout_secs=left)
         try:
-            return app.client.ask(m.SESSION_WAIT, params, MAX_WAIT if left is None else min(left + _GRACE, MAX_WAIT))
-        except CommandError as failure:
-            is_lost = failure.exit_code == ExitCode.UNREACHABLE or isinstance(failure.__cause__, ShuttingDown)
-            if not is_lost or isinstance(failure, Unreachable):
+            timeout = MAX_WAIT if left is None else min(left + _GRACE_SECONDS, MAX_WAIT)
+            return app.client.ask(m.SESSION_WAIT, params, timeout)
+        except CommandError as error:
+            # Only a connection that was lost in the middle is made again; `Unreachable` is one that was never made.
+            is_lost = error.exit_code == ExitCode.UNREACHABLE or isinstance(error.__cause__, ShuttingDown)
+            if not is_lost or isinstance(error, Unreachable):
                 raise
         wait_for_daemon(app)
 

@@ -1,4 +1,4 @@
-"""`orbitctl maintenance`: what the daemon does by itself from time to time, done now."""
+"""`orbitctl maintenance`: the daemon's maintenance, run now; backup and restore."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def maintenance() -> None:
 @maintenance.command("auto-save")
 @click.pass_obj
 def auto_save(app: App) -> None:
-    """Write what has changed in memory only."""
+    """Write changes that are only in memory."""
     answer = app.ask(m.MAINTENANCE_AUTO_SAVE, p.Params())
     app.show(answer, lambda done: app.out.line(f"saved {plural(done.saved, 'session')}"), lambda _: ())
 
@@ -57,9 +57,9 @@ Examples:
 @click.option("--before", type=WHEN, required=True, help="A date, a time (RFC 3339), or how long ago: 30d, 12h, 2w.")
 @click.pass_obj
 def archive(app: App, before: datetime) -> None:
-    """Put old terminated sessions away.
+    """Archive old terminated sessions.
 
-    Those that were last active before the time given.
+    Those that were last active before the given time.
     `orbitctl session list --status archived` still shows them.
     """
     answer = app.ask_long(m.MAINTENANCE_ARCHIVE, p.Archive(terminated_before=before), "archiving")
@@ -69,12 +69,12 @@ def archive(app: App, before: datetime) -> None:
 @maintenance.command()
 @click.pass_obj
 def vacuum(app: App) -> None:
-    """Give the database's free room back to the file system."""
+    """Return the database's free pages to the file system."""
     answer = app.ask_long(m.MAINTENANCE_VACUUM, p.Params(), "vacuuming")
     app.show(answer, lambda done: app.out.line(f"freed {size(done.bytes_freed)}"), lambda _: ())
 
 
-@maintenance.command(epilog="Exits with 1 where something is wrong.")
+@maintenance.command(epilog="Exits with 1 if something is damaged.")
 @click.pass_context
 def check(ctx: click.Context) -> None:
     """Check the whole database and every snapshot in it."""
@@ -104,8 +104,8 @@ Examples:
 def backup(app: App, path: str | None) -> None:
     """Copy the database while it is in use.
 
-    Without PATH it goes, under the time's name, into the folder `backups` beside the
-    database. A file that is at PATH already is replaced.
+    Without PATH the copy goes into the folder `backups` beside the database, named by the
+    time. An existing file at PATH is replaced.
     """
     target = os.path.abspath(os.path.expanduser(path)) if path else _default_backup(app)
     answer = app.ask_long(m.MAINTENANCE_BACKUP, p.Backup(path=target), "backing up")
@@ -123,18 +123,32 @@ Examples:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def restore(app: App, backup: str, yes: bool) -> None:
-    """Put a backup in the database's place.
+    """Replace the database by a backup.
 
     The backup is checked first. The present database is kept beside it under another name,
-    also where it is damaged. A daemon that runs is stopped before and started afterwards.
+    even if it is damaged. A running daemon is stopped before and started afterwards.
     """
-    _restore(app, backup, yes)
+    # orbitd does it, run with `--restore`: it takes the lock that a serving daemon holds, so that nothing writes
+    # meanwhile, and it keeps what was there before.
+    path = os.path.abspath(os.path.expanduser(backup))
+    with spinner("checking the backup"):
+        contents = msgspec.json.decode(_orbitd_restore(app, path, "--dry-run"), type=Contents)
+    _confirm_restore(app, contents, yes)
+    was_running = _stop_daemon(app)
+    try:
+        with spinner("restoring the backup"):
+            result = _orbitd_restore(app, path)
+    finally:
+        if was_running:
+            app.autostart = True
+            app.client  # noqa: B018  # reading it starts the daemon
+    _show_restored(app, result)
 
 
 def _default_backup(app: App) -> str:
     database = app.call(m.DAEMON_INFO, p.Params()).database_path
     folder = os.path.join(os.path.dirname(database), "backups")
-    with contextlib.suppress(OSError):  # where it cannot be made, the daemon says what is wrong
+    with contextlib.suppress(OSError):  # the backup will fail then, and the daemon's message has the reason
         make_private_folders(folder)
     name = f"manual-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db"
     return os.path.join(folder, name)
@@ -144,64 +158,40 @@ def _draw_backup(app: App, done: BackupResult) -> None:
     app.out.line(f"{done.path}  {app.out.format.size(done.bytes)}")
 
 
-# What a database is, and who may touch it, only orbitd knows: it is run with `--restore`, takes the
-# lock that a serving daemon holds, and keeps what was there before.
-
-
-def _restore(app: App, backup: str, yes: bool) -> None:
-    """Put a backup in the database's place; a daemon that ran before runs again afterwards.
-
-    Raises:
-        CommandError: The backup is not sound, the answer was no, or the daemon cannot be stopped.
-        click.UsageError: Nobody can be asked, and `--yes` was not given.
-    """
-    path = os.path.abspath(os.path.expanduser(backup))
-    with spinner("looking into the backup"):
-        contents = msgspec.json.decode(_orbitd(app, path, "--dry-run"), type=Contents)
-    _confirm_restore(app, contents, yes)
-    was_running = _stop_daemon(app)
-    try:
-        with spinner("putting the backup back"):
-            told = _orbitd(app, path)
-    finally:
-        if was_running:
-            app.autostart = True
-            app.client  # noqa: B018  # it is started where it is first used
-    _show_restored(app, told)
-
-
 def _confirm_restore(app: App, contents: Contents, yes: bool) -> None:
-    held = ", ".join(
+    counts = ", ".join(
         (
             plural(contents.sessions, "session"),
             plural(contents.snapshots, "snapshot"),
             plural(contents.workspaces, "workspace"),
         )
     )
-    app.out.note(f"{contents.path}: {held}, {size(contents.bytes)}, written {ago(contents.written_at)}")
+    app.out.note(f"{contents.path}: {counts}, {size(contents.bytes)}, written {ago(contents.written_at)}")
     database = app.paths.resolved.database_path
-    app.confirm(f"Put it in the place of {database}, which is kept under another name?", yes)
+    app.confirm(f"Replace {database} by it? The present one is kept under another name.", yes)
 
 
 def _stop_daemon(app: App) -> bool:
-    """Stop the daemon, if one runs; return whether one did."""
+    """Stop the daemon if it runs; return whether it did. Raises: CommandError if it has another database."""
     try:
         served = app.running_client().call(m.DAEMON_INFO, p.Params()).database_path
-    except Unreachable as failure:
-        if failure.no_daemon:
+    except Unreachable as error:
+        if error.no_daemon:
             return False
         raise
     ours = app.paths.resolved.database_path
+    # Flags and variables may name another database than the daemon at this socket has. Stopping that one would not
+    # free the lock, and would end a service that is not meant.
     if os.path.realpath(served) != os.path.realpath(ours):
         raise CommandError(
-            f"the daemon that runs serves {served}, not {ours}",
+            f"the running daemon serves {served}, not {ours}",
             hint="Name its database with ORBITD_DATABASE, or its configuration with ORBITD_CONFIG.",
         )
     return app.stop_daemon() is not None
 
 
-def _orbitd(app: App, backup: str, *more: str) -> bytes:
-    """Run orbitd to put a backup back, and return what it prints. Raises: CommandError."""
+def _orbitd_restore(app: App, backup: str, *more: str) -> bytes:
+    """Run `orbitd --restore` and return the JSON that it prints. Raises: CommandError."""
     run = subprocess.run(
         python_command("orbitd", *daemon.arguments(app.paths), "--restore", backup, *more),
         stdin=subprocess.DEVNULL,
@@ -210,14 +200,14 @@ def _orbitd(app: App, backup: str, *more: str) -> bytes:
     )
     if run.returncode == 0:
         return run.stdout
-    error, hint = daemon.complaint(run.stderr.decode(errors="replace").splitlines())
+    error, hint = daemon.error_and_hint(run.stderr.decode(errors="replace").splitlines())
     raise CommandError(error or f"orbitd ended with exit code {run.returncode}", hint=hint)
 
 
-def _show_restored(app: App, told: bytes) -> None:
-    done = msgspec.json.decode(told, type=Restored)
+def _show_restored(app: App, result: bytes) -> None:
+    done = msgspec.json.decode(result, type=Restored)
     if app.json:
-        app.out.json(told.strip())
+        app.out.json(result.strip())
     elif app.quiet:
         app.out.line(done.database_path)
     else:

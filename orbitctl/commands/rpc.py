@@ -1,4 +1,4 @@
-"""`orbitctl rpc`: any method of the daemon, by its name."""
+"""`orbitctl rpc`: call any method of the daemon by its name."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""`orbitctl service`: hand orbitd to systemd or launchd, and take it back.
+"""`orbitctl service`: install orbitd as a service of systemd or launchd, and remove it.
 
-Install and uninstall look first and touch afterwards: where a file is not ours, or no
-service manager answers, nothing has been changed.
+Install and uninstall check first and write afterwards: if a file is not ours, or no service manager
+answers, nothing has been changed.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from orbit_protocol.methods import DAEMON_INFO
 from orbit_protocol.params import Params
 from orbitctl.app import App
 from orbitctl.client.transport import Unreachable
-from orbitctl.service.base import ServiceManager, UnitStatus
-from orbitctl.service.manager import manager_for
+from orbitctl.service.manager import ServiceManager, UnitStatus, manager_for
 from orbitctl.service.units import (
     TEMPLATES,
     read,
@@ -43,12 +42,12 @@ def service() -> None:
 
 
 @service.command()
-@click.option("--no-start", is_flag=True, help="Have it started at login, but not now.")
+@click.option("--no-start", is_flag=True, help="Start it at the next login, not now.")
 @click.pass_obj
 def install(app: App, no_start: bool) -> None:
     """Write the units of this installation, enable and start them.
 
-    Doing it again changes nothing, or brings the units up to date after an upgrade or a move.
+    Repeated, it changes nothing, or updates the units after an upgrade or a move.
     A running orbitd is replaced by the service; sessions go on. Files that `orbitctl service`
     did not write are never touched.
     """
@@ -60,11 +59,11 @@ def install(app: App, no_start: bool) -> None:
         _stop_unsupervised(app)
     written = [unit for unit in units if write(unit)]
     for unit in written:
-        _say(app, f"wrote {unit.path}")
+        _note(app, f"wrote {unit.path}")
     manager.activate(changed=bool(written), start=not no_start)
     state = "is enabled" if no_start else "is enabled and serves"
-    _say(app, f"orbitd {state} under {manager.name}{'' if written else '; its units were up to date'}")
-    _hint(app, manager)
+    _note(app, f"orbitd {state} under {manager.name}{'' if written else '; its units were up to date'}")
+    _print_hints(app, manager)
 
 
 @service.command()
@@ -72,20 +71,20 @@ def install(app: App, no_start: bool) -> None:
 def uninstall(app: App) -> None:
     """Stop the service and remove its units.
 
-    The store stays as it is, and so do programs that run in sessions. Drop-ins that you made
-    with `systemctl --user edit` are yours and stay too.
+    The database stays, and programs go on in their sessions. Drop-ins that you made with
+    `systemctl --user edit` stay too.
     """
     manager = manager_for(app.environ)
     refuse_foreign(list(manager.paths))
     if not any(read(path) for path in manager.paths):
-        _say(app, "no service is installed")
+        _note(app, "no service is installed")
         return
     manager.check()
     manager.deactivate()
     for path in manager.paths:
         if remove(path):
-            _say(app, f"removed {path}")
-    manager.forget()
+            _note(app, f"removed {path}")
+    manager.clean_up()
 
 
 @service.command()
@@ -102,7 +101,7 @@ def status(app: App) -> None:
             app.out.line(unit.unit)
     else:
         app.out.table(COLUMNS, found)
-        _hint(app, manager)
+        _print_hints(app, manager)
 
 
 @service.command("print")
@@ -116,11 +115,11 @@ def print_units(app: App, units: tuple[str, ...]) -> None:
     app.out.bytes("\n".join(texts).encode())
 
 
-FILE_WORDS = {"ours": "installed", "missing": "not installed", "foreign": "not ours"}
+FILE_STATES = {"ours": "installed", "missing": "not installed", "foreign": "not ours"}
 
 
 def _file(unit: UnitStatus, _: Formatter) -> str:
-    return FILE_WORDS[unit.file]
+    return FILE_STATES[unit.file]
 
 
 COLUMNS: tuple[Column[UnitStatus], ...] = (
@@ -133,7 +132,7 @@ COLUMNS: tuple[Column[UnitStatus], ...] = (
 
 
 def _stop_unsupervised(app: App) -> None:
-    """End an orbitd that runs by itself, so that the service finds socket and database free.
+    """Stop an orbitd that runs without a supervisor, so that the service finds socket and database free.
 
     systemd would bind over its socket, and the service would find the database locked.
     """
@@ -145,14 +144,14 @@ def _stop_unsupervised(app: App) -> None:
         raise
     if supervisor == "none":
         pid = app.stop_daemon()
-        _say(app, f"stopped the orbitd that ran by itself (pid {pid})")
+        _note(app, f"stopped the orbitd that ran by itself (pid {pid})")
 
 
-def _say(app: App, words: str) -> None:
+def _note(app: App, text: str) -> None:
     if not app.quiet:
-        app.out.note(words)
+        app.out.note(text)
 
 
-def _hint(app: App, manager: ServiceManager) -> None:
+def _print_hints(app: App, manager: ServiceManager) -> None:
     for hint in () if app.quiet else manager.hints():
         app.out.problem("hint", hint, "36")

@@ -1,4 +1,4 @@
-"""`orbitctl session`: sessions and what becomes of them."""
+"""`orbitctl session`: list, show and change sessions; its other commands are in the modules of `LAZY`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orbit_protocol import params as p
 from orbit_protocol.methods import Method
 from orbit_protocol.types import Session, SessionStatus, SessionType
 from orbitctl.app import App, checked
-from orbitctl.client.paging import ask_all
+from orbitctl.client.client import ask_all
 from orbitctl.commands.arguments import LIMIT, SESSION, WORKSPACE
 from orbitctl.commands.group import LazyGroup
 from orbitctl.commands.session_table import details, draw_sessions, label, show_session
@@ -24,15 +24,15 @@ LAZY = {
     **{name: f"orbitctl.commands.live:{name}" for name in ("start", "attach", "send", "screen", "wait", "signal")},
     "snapshot": "orbitctl.commands.snapshot:save",
 }
-"""Commands of this group that other modules hold."""
+"""Commands of this group that are in other modules, imported when they are called."""
 
 
 @click.group(cls=LazyGroup, lazy=LAZY)
 def session() -> None:
     """Create, list and change sessions.
 
-    A session is a terminal that is kept: `active` while somebody is at it, `detached`
-    while nobody is, `terminated` once it has ended, `archived` when it was put away.
+    A session is a terminal that is kept: `active` while a client is attached, `detached`
+    while none is, `terminated` once it has ended, `archived` after `maintenance archive`.
     """
 
 
@@ -51,12 +51,12 @@ Examples:
     "statuses",
     multiple=True,
     type=click.Choice([*STATUSES, "all"]),
-    help="Those of this status; may be repeated [active and detached].",
+    help="Sessions of this status; may be repeated [active, detached].",
 )
-@click.option("--type", "session_type", type=click.Choice(["local", "ssh"]), help="Those of this type.")
-@click.option("--workspace", type=WORKSPACE, metavar="WORKSPACE", help="Those of this workspace.")
+@click.option("--type", "session_type", type=click.Choice(["local", "ssh"]), help="Sessions of this type.")
+@click.option("--workspace", type=WORKSPACE, metavar="WORKSPACE", help="Sessions of this workspace.")
 @click.option("--limit", type=LIMIT, metavar="N", help="At most this many.")
-@click.option("--watch", is_flag=True, help="Show them anew every second, until q.")
+@click.option("--watch", is_flag=True, help="Draw the table again every second, until q.")
 @click.pass_obj
 def list_(
     app: App,
@@ -68,7 +68,7 @@ def list_(
 ) -> int:
     """List sessions, oldest first.
 
-    With several --host, those of each machine, under its name.
+    With several --host, the sessions of each machine, with its name.
     """
     wanted = list(STATUSES) if "all" in statuses else cast("list[SessionStatus]", list(dict.fromkeys(statuses)))
 
@@ -77,14 +77,14 @@ def list_(
         return p.SessionList(status=wanted or None, session_type=session_type, workspace_id=workspace_id)
 
     if watch:
-        from orbitctl.commands.watch import watch_sessions
+        from orbitctl.commands.session_list import watch_sessions
 
         watch_sessions(app, params_at(app), limit)
         return ExitCode.OK
     if len(app.hosts) > 1:
-        from orbitctl.commands.multi_host import list_everywhere
+        from orbitctl.commands.session_list import list_of_hosts
 
-        return list_everywhere(app, params_at, limit)
+        return list_of_hosts(app, params_at, limit)
     answer = ask_all(app.client, m.SESSION_LIST, params_at(app), "sessions", limit)
     app.show(
         answer,
@@ -106,7 +106,7 @@ def show(app: App, session: str) -> None:
 @session.command(epilog="Example: orbitctl session rename 3f2a api")
 @click.argument("session", type=SESSION)
 @click.argument("name", required=False)
-@click.option("--none", "unname", is_flag=True, help="Take its name away.")
+@click.option("--none", "unname", is_flag=True, help="Remove its name.")
 @click.pass_obj
 def rename(app: App, session: str, name: str | None, unname: bool) -> None:
     """Give a session another name, or none."""
@@ -148,7 +148,7 @@ def set_status(app: App, session: str, status: str) -> None:
 @click.argument("session", type=SESSION)
 @click.pass_obj
 def detach(app: App, session: str) -> None:
-    """Keep a session with nobody at it."""
+    """Detach every client from a session, which goes on."""
     _change(app, m.SESSION_DETACH, session)
 
 
@@ -180,5 +180,5 @@ def delete(app: App, session: str, yes: bool) -> None:
 
 
 def _change(app: App, method: Method[p.ById, Session], session: str) -> None:
-    """Call a method that takes nothing but the session, and show what became of it."""
+    """Call a method whose only param is the session, and show the session that it returns."""
     show_session(app, app.ask(method, p.ById(id=app.session(session).id)))

@@ -1,4 +1,4 @@
-"""Sessions as tables and in detail."""
+"""Sessions as a table, and one session in detail; shared by the commands."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ NO_SESSIONS = "no sessions; `orbitctl session run` starts one, `orbitctl session
 
 
 def label(found: Session) -> str:
-    """Return how a session is spoken of."""
+    """Return a session's name and short id, for messages."""
     return f"{found.name} ({found.id[:8]})" if found.name else found.id
 
 
 def show_session(app: App, answer: Answer[Session]) -> None:
-    """Show what became of one session."""
+    """Show one session, as a row."""
     app.show(answer, lambda one: draw_sessions(app, [one]), lambda one: [one.id])
 
 
 def draw_sessions(app: App, sessions: list[Session], nothing: str = NO_SESSIONS) -> None:
-    """Draw a table of sessions; `nothing` is told on a terminal where there are none."""
+    """Draw a table of sessions; on a terminal, print `nothing` if there are none."""
     if not sessions and app.out.terminal:
         app.out.note(nothing)
         return
@@ -32,7 +32,7 @@ def draw_sessions(app: App, sessions: list[Session], nothing: str = NO_SESSIONS)
 
 
 def names_of_workspaces(app: App, sessions: list[Session]) -> dict[str, str]:
-    """Return the names of the workspaces that sessions belong to; the daemon is asked only where there are any."""
+    """Return the names of workspaces by id; an empty dict, without a call, if no session is in one."""
     return app.workspace_names() if any(one.workspace_id for one in sessions) else {}
 
 
@@ -55,7 +55,7 @@ def session_columns(names: dict[str, str]) -> list[Column[Session]]:
 
 
 def _host(one: Session) -> str | None:
-    """Return `user@host:port`, as much of it as there is."""
+    """Return `user@host:port`, without the parts that are not set."""
     if one.config.host is None:
         return None
     user = f"{one.config.username}@" if one.config.username else ""
@@ -67,7 +67,7 @@ def _workspace(one: Session, names: dict[str, str]) -> str | None:
 
 
 def _shell(one: Session) -> str | None:
-    """Return what a session without a command runs, if it ever ran here."""
+    """Return what stands in COMMAND for a session without one, if it has ever run here."""
     return "(login shell)" if one.cols is not None and one.session_type == "local" else None
 
 
@@ -82,7 +82,7 @@ def _ended(one: Session) -> str | None:
 
 
 def details(app: App, one: Session) -> None:
-    """Show everything about one session; what only programs have, where there is or was one."""
+    """Show everything about one session; what only a live session has, if it is or was one."""
     to = app.out.format
     names = names_of_workspaces(app, [one])
     pairs = [

@@ -1,4 +1,4 @@
-"""`orbitctl snapshot`: saved screens, in and out as raw bytes."""
+"""`orbitctl snapshot`: save screens and print them again, as raw bytes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from orbit_protocol import methods as m
 from orbit_protocol import params as p
 from orbit_protocol.types import Snapshot, SnapshotInfo
 from orbitctl.app import App
-from orbitctl.client.client import Answer
-from orbitctl.client.paging import ask_all
+from orbitctl.client.client import Answer, ask_all
 from orbitctl.commands.arguments import CELLS, LIMIT, SESSION, read_bytes
 from orbitctl.commands.group import LazyGroup
 from orbitctl.errors import CommandError, ExitCode
@@ -35,7 +34,7 @@ Examples:
 )
 @click.argument("session", type=SESSION)
 @click.argument("file", required=False, type=click.Path(allow_dash=True))
-@click.option("--scrollback", type=click.Path(allow_dash=True), metavar="FILE|-", help="The lines above the screen.")
+@click.option("--scrollback", type=click.Path(allow_dash=True), metavar="FILE|-", help="The scrollback, in a file.")
 @click.option("--cols", type=CELLS, metavar="N", help="The screen's columns.")
 @click.option("--rows", type=CELLS, metavar="N", help="The screen's rows.")
 @click.pass_obj

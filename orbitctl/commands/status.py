@@ -1,4 +1,4 @@
-"""`orbitctl status`, `stats` and `version`: the daemon at a glance."""
+"""`orbitctl status`, `stats` and `version`."""
 
 from __future__ import annotations
 
@@ -16,30 +16,29 @@ from orbitctl.errors import ExitCode
 from orbitctl.ui.text import ago, size
 
 
-@click.command(epilog="Exits with 3 where no daemon runs, and starts none.")
+@click.command(epilog="Exits with 3 if no daemon runs, and starts none.")
 @click.pass_context
 def status(ctx: click.Context) -> None:
-    """Show whether the daemon runs, and how it is."""
+    """Show whether the daemon runs, and its state."""
     app: App = ctx.obj
     try:
         client = app.running_client()
-    except Unreachable as failure:
-        if failure.no_daemon:
-            _tell_down(app)
+    except Unreachable as error:
+        if error.no_daemon:
+            _show_not_running(app)
             ctx.exit(ExitCode.UNREACHABLE)
         raise
     info, stats = client.ask(DAEMON_INFO, Params()), client.ask(STATS_GET, Params())
     if app.json:
-        told = warnings_of(info.value)
-        found = {"running": True, "info": Raw(info.raw), "stats": Raw(stats.raw), "warnings": told}
-        app.out.json(msgspec.json.encode(found))
+        shown = {"running": True, "info": Raw(info.raw), "stats": Raw(stats.raw), "warnings": warnings_of(info.value)}
+        app.out.json(msgspec.json.encode(shown))
     elif app.quiet:
         app.out.line(str(info.value.pid))
     else:
         _draw(app, info.value, stats.value)
 
 
-def _tell_down(app: App) -> None:
+def _show_not_running(app: App) -> None:
     path = app.paths.socket_path
     if app.json:
         app.out.json(msgspec.json.encode({"running": False, "socket_path": path}))
@@ -55,7 +54,7 @@ def _draw(app: App, info: DaemonInfo, stats: SessionStats) -> None:
         [
             ("orbitd", f"running, version {info.version}, pid {info.pid}"),
             ("since", to.full_moment(info.started_at)),
-            ("kept by", info.supervisor if info.supervisor != "none" else "itself (no service)"),
+            ("supervisor", info.supervisor if info.supervisor != "none" else "none (no service)"),
             ("socket", info.socket_path),
             ("database", f"{info.database_path} ({size(stats.database_bytes)})"),
             ("sessions", _sessions(stats)),
@@ -77,26 +76,24 @@ def _sessions(stats: SessionStats) -> str:
 
 
 def warnings_of(info: DaemonInfo) -> list[str]:
-    """Return what is wrong with a daemon, in sentences."""
-    found = [
-        *info.warnings,
-        *(_chore_warning(chore) for chore in info.maintenance if chore.last_error or chore.overdue),
-    ]
+    """Return the warnings of a daemon: its own, failed and overdue maintenance, another version."""
+    failed = [task for task in info.maintenance if task.last_error or task.overdue]
+    found = [*info.warnings, *map(_maintenance_warning, failed)]
     if info.version != VERSION:
         found.append(f"the daemon is version {info.version}, this is {VERSION}: `orbitctl daemon restart`")
     return found
 
 
-def _chore_warning(chore: MaintenanceStatus) -> str:
-    good = f"it last went well {ago(chore.last_success_at)}" if chore.last_success_at else "it never went well"
-    what = f"failed: {chore.last_error}" if chore.last_error else "is overdue"
-    return f"{chore.name} {what}; {good}"
+def _maintenance_warning(task: MaintenanceStatus) -> str:
+    succeeded = f"it last succeeded {ago(task.last_success_at)}" if task.last_success_at else "it has never succeeded"
+    what = f"failed: {task.last_error}" if task.last_error else "is overdue"
+    return f"{task.name} {what}; {succeeded}"
 
 
 @click.command()
 @click.pass_obj
 def stats(app: App) -> None:
-    """Count what is stored, and measure the database."""
+    """Show what is stored, and the size of the database."""
     app.show(app.ask(STATS_GET, Params()), lambda found: _draw_stats(app, found), lambda _: ())
 
 
@@ -122,9 +119,9 @@ def version(app: App) -> None:
     info: DaemonInfo | None = None
     try:
         info = app.running_client().call(DAEMON_INFO, Params())
-    except Unreachable as failure:
-        if not failure.no_daemon:
-            app.out.problem("warning", failure.message, "33")
+    except Unreachable as error:
+        if not error.no_daemon:
+            app.out.problem("warning", error.message, "33")
     if app.json:
         daemon = {"version": info.version, "protocol_version": info.protocol_version} if info else None
         ours = {"version": VERSION, "protocol_version": PROTOCOL_VERSION}

@@ -9,8 +9,7 @@ from orbit_protocol import methods as m
 from orbit_protocol import params as p
 from orbit_protocol.types import Workspace, WorkspaceLayoutInput
 from orbitctl.app import App, checked
-from orbitctl.client.client import Answer
-from orbitctl.client.paging import ask_all
+from orbitctl.client.client import Answer, ask_all
 from orbitctl.commands.arguments import JSON, LIMIT, SESSION, WORKSPACE
 from orbitctl.commands.group import LazyGroup
 from orbitctl.ui.output import Column
@@ -22,7 +21,7 @@ DEFAULT_LAYOUT_TYPE = "tabs"
 def workspace() -> None:
     """Group sessions under a name and a layout.
 
-    A layout is a type, such as `tabs`, and any JSON; orbitd keeps it to the letter for the
+    A layout is a type, such as `tabs`, and any JSON; orbitd returns it byte for byte to the
     program that draws it.
     """
 
@@ -36,11 +35,11 @@ Examples:
 """,
 )
 @click.argument("name")
-@click.option("--layout-type", metavar="TYPE", default=DEFAULT_LAYOUT_TYPE, help="Its kind [tabs].")
+@click.option("--layout-type", metavar="TYPE", default=DEFAULT_LAYOUT_TYPE, help="The type of the layout [tabs].")
 @click.option("--config", type=JSON, metavar="JSON|@FILE|-", help="The layout's own JSON [{}].")
 @click.pass_obj
 def create(app: App, name: str, layout_type: str, config: Raw | None) -> None:
-    """Make a workspace and print it."""
+    """Create a workspace and print it."""
     layout = WorkspaceLayoutInput(layout_type=layout_type, config=Raw(b"{}") if config is None else config)
     with checked():
         params = p.WorkspaceCreate(name=name, layout=layout)
@@ -79,11 +78,11 @@ def rename(app: App, workspace: str, name: str) -> None:
 
 @workspace.command("set-layout", epilog="Example: orbitctl workspace set-layout shop --config - < layout.json")
 @click.argument("workspace", type=WORKSPACE)
-@click.option("--layout-type", metavar="TYPE", help="What kind of layout it is [as before].")
+@click.option("--layout-type", metavar="TYPE", help="The type of the layout [as before].")
 @click.option("--config", type=JSON, metavar="JSON|@FILE|-", help="The layout's own JSON [as before].")
 @click.pass_obj
 def set_layout(app: App, workspace: str, layout_type: str | None, config: Raw | None) -> None:
-    """Replace a workspace's layout, or a part of it."""
+    """Replace the layout of a workspace, or a part of it."""
     if layout_type is None and config is None:
         raise click.UsageError("give --layout-type, --config or both")
     found = app.workspace(workspace)
@@ -97,15 +96,15 @@ def set_layout(app: App, workspace: str, layout_type: str | None, config: Raw | 
 @workspace.command("set-active")
 @click.argument("workspace", type=WORKSPACE)
 @click.argument("session", type=SESSION, required=False)
-@click.option("--none", "nobody", is_flag=True, help="Put none in front.")
+@click.option("--none", "none", is_flag=True, help="Have no active session.")
 @click.pass_obj
-def set_active(app: App, workspace: str, session: str | None, nobody: bool) -> None:
-    """Put one of a workspace's sessions in front."""
-    if (session is None) != nobody:
+def set_active(app: App, workspace: str, session: str | None, none: bool) -> None:
+    """Set the active session of a workspace."""
+    if (session is None) != none:
         raise click.UsageError("give a SESSION or --none")
     found = app.workspace(workspace)
-    front = app.session(session).id if session is not None else None
-    params = p.WorkspaceSetActiveSession(id=found.id, session_id=front)
+    active = app.session(session).id if session is not None else None
+    params = p.WorkspaceSetActiveSession(id=found.id, session_id=active)
     _show(app, app.ask(m.WORKSPACE_SET_ACTIVE_SESSION, params))
 
 
@@ -115,7 +114,7 @@ def set_active(app: App, workspace: str, session: str | None, nobody: bool) -> N
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def delete(app: App, workspace: str, delete_sessions: bool, yes: bool) -> None:
-    """Delete a workspace; its sessions stay, without one."""
+    """Delete a workspace; its sessions stay, without a workspace."""
     found = app.workspace(workspace)
     label = f"{found.name} ({found.id[:8]})"
     app.confirm(f"Delete workspace {label}{' and all its sessions' if delete_sessions else ''}?", yes)

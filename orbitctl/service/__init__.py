@@ -1,9 +1,8 @@
 """orbitd as a service of systemd's user manager or of launchd.
 
-    manager    which of the two this system has; start and log of an installed service
-    systemd, launchd   one class for each, spoken to by systemctl and launchctl
-    base       what both are to the commands, and how their programs are run
-    units      the unit files: filled in from templates, written, recognized as ours, removed
+    manager   SystemdUser and Launchd, controlled by systemctl and launchctl; which of them this system has
+    units     the unit files: rendered from templates, written, recognized as ours, removed
 
-`orbitctl.commands.service` and `orbitctl.client.daemon` call `manager`; `manager` calls the rest.
+`orbitctl.commands.service` installs, removes and shows the service; `orbitctl.client.daemon` starts it
+where it is installed and no daemon runs. Both call `manager`, and `manager` calls `units`.
 """

@@ -1,8 +1,8 @@
-"""The unit files of systemd and launchd: found, filled in for this installation, written safely.
+"""The unit files of systemd and launchd: rendered from templates, written, recognized as ours, removed.
 
-A file is ours if it is a regular file and has `MARKER` near its top. Nothing else is ever
-overwritten or removed: not a link, not a masked unit, not a file of the same name. Writing
-is atomic, so a service manager never reads half a unit.
+A file is ours if it is a regular file and has `MARKER` near its top. No other is ever overwritten or
+removed: not a symbolic link (a masked unit is one, to /dev/null), not another file of the same name.
+Writing is atomic, so a service manager never reads half a unit.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ TEMPLATES = {
 }
 
 CARRIED_VARIABLES = ("ORBITD_CONFIG", "ORBITD_DATABASE", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
-"""What decides where the files are; a service manager does not read the user's shell profile."""
+"""Variables that decide where files are; a service manager does not read the user's shell profile."""
 
 State = Literal["ours", "missing", "foreign"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Installation:
-    """What the templates are filled in with; every path is absolute."""
+    """The values for the templates; every path is absolute."""
 
     program: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
@@ -50,7 +50,7 @@ class Installation:
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """A unit file as it should be on disk."""
+    """A unit file, rendered."""
 
     path: str
     text: str
@@ -62,7 +62,7 @@ class Unit:
 
 
 def this_installation(paths: ClientPaths) -> Installation:
-    """Return the program that runs now, and the places it would use.
+    """Return the values for this installation: its program and its paths.
 
     Raises:
         CommandError: The configuration cannot be read.
@@ -82,7 +82,7 @@ def this_installation(paths: ClientPaths) -> Installation:
 
 
 def template(kind: str) -> str:
-    """Return the text of a template: a wheel carries them, an editable install has them beside orbitctl."""
+    """Return the text of a template; it is inside the package in a wheel, beside it in a checkout."""
     from importlib.resources import files  # costs more than all else here, and only install and print need it
 
     folder, name = TEMPLATES[kind]
@@ -95,6 +95,7 @@ def template(kind: str) -> str:
 
 def render_service(installation: Installation) -> str:
     """Return orbitd.service for this installation. Raises: CommandError where systemd could not execute it."""
+    # In the path of the program systemd accepts no quote and no backslash, escaped or not; in arguments it does.
     if not set("\"'\\").isdisjoint(installation.program[0]):
         raise CommandError(
             f"systemd does not execute a program with a quote or backslash in its path: {installation.program[0]}",
@@ -106,7 +107,7 @@ def render_service(installation: Installation) -> str:
 
 
 def render_socket(installation: Installation) -> str:
-    """Return orbitd.socket for this installation; the usual place is written without the user's id."""
+    """Return orbitd.socket for this installation; the default path is written with the specifier %t."""
     path = "%t/orbit/orbitd.sock" if installation.runtime_socket else _specifiers(installation.socket)
     return template("socket").replace("@SOCKET@", path)
 
@@ -125,26 +126,28 @@ def render_plist(installation: Installation) -> str:
 
 
 def state_of(path: str) -> State:
-    """Tell whether a file is ours, not there, or somebody else's."""
+    """Return whether a file is ours, missing, or foreign."""
+    # The file may be of any type. O_NOFOLLOW: a symbolic link is refused (ELOOP). O_NONBLOCK: opening a FIFO does
+    # not wait for a writer, and reading it does not either (open(2), fifo(7)).
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return "missing"
-    except OSError:  # a link (ELOOP), or not ours to read
+    except OSError:  # a link, or not readable to us
         return "foreign"
     try:
         return "ours" if MARKER.encode() in os.read(descriptor, HEAD_BYTES) else "foreign"
-    except OSError:  # a folder
+    except OSError:  # a folder (EISDIR), a FIFO with a silent writer (EAGAIN)
         return "foreign"
     finally:
         os.close(descriptor)
 
 
 def refuse_foreign(paths: list[str]) -> None:
-    """Make sure that nothing of somebody else's is in the way.
+    """Check that no file at `paths` is foreign.
 
     Raises:
-        CommandError: It names every such file; nothing has been changed.
+        CommandError: The message names every such file; nothing has been changed.
     """
     if foreign := [path for path in paths if state_of(path) == "foreign"]:
         raise CommandError(
@@ -154,17 +157,18 @@ def refuse_foreign(paths: list[str]) -> None:
 
 
 def write(unit: Unit) -> bool:
-    """Put a unit in its paths, whole or not at all; return whether anything changed."""
+    """Write a unit file atomically; return whether its content has changed."""
     if read(unit.path) == unit.text:
         return False
     folder = os.path.dirname(unit.path)
     make_private_folders(folder)
+    # In the same folder, since rename(2) does not cross file systems; its name is not that of a unit.
     descriptor, temporary = tempfile.mkstemp(prefix=f".{unit.name}.", dir=folder)
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(unit.text)
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # before the rename: a crash must not leave the name with an empty file
         os.chmod(temporary, 0o644)
         os.replace(temporary, unit.path)
     except BaseException:
@@ -175,7 +179,7 @@ def write(unit: Unit) -> bool:
 
 
 def read(path: str) -> str:
-    """Return what one of our files says; empty where it is not ours."""
+    """Return the text of a file; an empty one if it is not ours."""
     if state_of(path) != "ours":
         return ""
     with open(path, encoding="utf-8", errors="replace") as file:
@@ -183,7 +187,7 @@ def read(path: str) -> str:
 
 
 def remove(path: str) -> bool:
-    """Remove one of our files; return whether it was there."""
+    """Remove a file if it is ours; return whether it was."""
     if state_of(path) != "ours":
         return False
     os.unlink(path)
@@ -191,7 +195,7 @@ def remove(path: str) -> bool:
 
 
 def _carried(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield the variables that decide where files are; a relative XDG folder counts for nothing."""
+    """Yield the variables that decide where files are; the XDG specification has relative folders ignored."""
     for name in CARRIED_VARIABLES:
         value = expand(environ.get(name, ""), environ)
         if value and (value.startswith("/") or name.startswith("ORBITD_")):
@@ -199,11 +203,12 @@ def _carried(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _quoted(text: str) -> str:
-    """Escape for a double-quoted word of a unit file (systemd.syntax(7), systemd.unit(5) on specifiers)."""
+    """Escape text for a double-quoted word of a unit file: C-style escapes, see systemd.syntax(7)."""
     return _specifiers(text.replace("\\", "\\\\").replace('"', '\\"'))
 
 
 def _specifiers(text: str) -> str:
+    """Escape `%`, which begins a specifier (systemd.unit(5)). Raises: CommandError for control characters."""
     if not text.isprintable():
         raise CommandError(
             f"a unit file cannot hold this path: {text!r}", hint="Use a path without control characters."

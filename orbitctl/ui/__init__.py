@@ -1,7 +1,7 @@
-"""What a person sees of a command: text made safe, tables, a spinner.
+"""What the user of a command sees.
 
-    output     data to stdout, all else to stderr; tables on a terminal and in a pipe
-    text       control characters made visible, widths, times, sizes
+    output     writes data to stdout and all else to stderr; tables for a terminal and for a pipe
+    text       escapes control characters, measures widths, writes times and sizes
     spinner    shows on a terminal that something takes long
 
 Commands pass values in; nothing here knows the daemon, the client or click.

@@ -1,4 +1,4 @@
-"""Where output goes: data to stdout, all else to stderr.
+"""Write output: data to stdout, all else to stderr.
 
 On a terminal tables are drawn by rich, times are friendly and ids short; in a pipe columns
 are aligned with blanks, nothing is cut, and times and ids are whole.
@@ -23,7 +23,7 @@ EMPTY = "-"
 
 @dataclass(frozen=True)
 class Formatter:
-    """Writes values for a terminal or for a pipe."""
+    """Formats values for a terminal or for a pipe."""
 
     terminal: bool
 
@@ -40,11 +40,11 @@ class Formatter:
         return f"{text.ago(value)} ({value.astimezone():%Y-%m-%d %H:%M})"
 
     def id(self, value: str) -> str:
-        """Return an id, or as much of it as a person needs."""
+        """Return an id; on a terminal its first 8 characters."""
         return value[:8] if self.terminal else value
 
     def size(self, count: int) -> str:
-        """Return a number of bytes."""
+        """Return a number of bytes, with a unit on a terminal."""
         return text.size(count) if self.terminal else str(count)
 
 
@@ -56,9 +56,9 @@ class Column(Generic[T]):
         title: What stands above it.
         cell: Its text for a row.
         style: How it looks on a terminal (a rich style).
-        right: Whether it is set flush right there.
-        elastic: Whether it is the first to be cut where a terminal is narrow.
-        optional: Whether a terminal does without it where no row has anything to show.
+        right: Whether it is aligned to the right there.
+        elastic: Whether it is among the first to be cut on a narrow terminal.
+        optional: Whether it is left out on a terminal if no row has a value.
     """
 
     title: str
@@ -79,55 +79,55 @@ class Output:
         self.terminal = sys.stdout.isatty()
         self.format = Formatter(self.terminal)
 
-    def line(self, words: str) -> None:
+    def line(self, line: str) -> None:
         """Write a line of data."""
-        sys.stdout.write(text.visible(words) + "\n")
+        sys.stdout.write(text.visible(line) + "\n")
 
     def json(self, raw: bytes) -> None:
-        """Write a result as it came; on a terminal, DEL and C1 controls are written as JSON escapes."""
+        """Write JSON as it came; on a terminal, with DEL and C1 control characters as JSON escapes."""
         if self.terminal:
             raw = _escape_c1(raw)
         self.bytes(raw + b"\n")
 
     def bytes(self, data: bytes) -> None:
         """Write bytes as they are."""
-        sys.stdout.flush()
+        sys.stdout.flush()  # text that was written before comes before
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
 
     def table(self, columns: Sequence[Column[T]], rows: Iterable[T]) -> None:
-        """Write a table with a line of titles."""
+        """Write a table with a header."""
         if self.terminal and is_smart_terminal():
             _draw(columns, list(rows), self.format)
         else:
             self._plain(columns, rows)
 
     def drawn(self, columns: Sequence[Column[T]], rows: Iterable[T]) -> str:
-        """Return a table as it is drawn on this terminal."""
+        """Return a table as `table` would write it to this terminal."""
         file = StringIO()
         _draw(columns, list(rows), self.format, file)
         return file.getvalue()
 
     def details(self, pairs: Iterable[tuple[str, str | None]]) -> None:
-        """Write one thing, a field a line."""
+        """Write the fields of one thing, one on each line."""
         pairs = list(pairs)
         widest = max((len(name) for name, _ in pairs), default=0)
         for name, value in pairs:
             self.line(f"{name + ':':<{widest + 1}}  {EMPTY if value in (None, '') else value}")
 
-    def note(self, words: str) -> None:
-        """Tell something that is not data."""
-        sys.stdout.flush()
-        sys.stderr.write(text.visible(words) + "\n")
+    def note(self, message: str) -> None:
+        """Write a message that is not data to stderr."""
+        sys.stdout.flush()  # before stderr is written: on a terminal, both in order
+        sys.stderr.write(text.visible(message) + "\n")
 
-    def problem(self, label: str, words: str, colour: str = "31") -> None:
-        """Write `label: words` to stderr, the label in colour where that is wanted."""
+    def problem(self, label: str, message: str, colour: str = "31") -> None:
+        """Write `label: message` to stderr; on a terminal the label is in colour, unless NO_COLOR is set."""
         if sys.stderr.isatty() and is_smart_terminal() and "NO_COLOR" not in os.environ:
             label = f"\x1b[{colour};1m{label}:\x1b[0m"
         else:
             label += ":"
         sys.stdout.flush()
-        sys.stderr.write(f"{label} {text.visible(words)}\n")
+        sys.stderr.write(f"{label} {text.visible(message)}\n")
 
     def _plain(self, columns: Sequence[Column[T]], rows: Iterable[T]) -> None:
         cells = [[_cell(column, row, self.format) for column in columns] for row in rows]
@@ -139,7 +139,7 @@ class Output:
 
 
 def is_smart_terminal() -> bool:
-    """Tell whether the terminal takes more than plain text."""
+    """Return whether the terminal understands escape sequences, by TERM."""
     return os.environ.get("TERM", "") not in ("", "dumb")
 
 
@@ -159,7 +159,8 @@ def _draw(columns: Sequence[Column[T]], rows: list[T], formatter: Formatter, fil
     for row in rows:
         styles = [column.style(row) if column.style else "" for column in columns]
         cells = [_cell(column, row, formatter) for column in columns]
-        # rich cuts columns that may wrap before others, and the text itself says that it is cut
+        # rich shrinks the columns that may wrap before the others. The text itself may not wrap, so that what is
+        # shrunk is cut with an ellipsis.
         row_texts = (
             Text(cell, style, overflow="ellipsis", no_wrap=True) for cell, style in zip(cells, styles, strict=True)
         )
@@ -170,7 +171,7 @@ def _draw(columns: Sequence[Column[T]], rows: list[T], formatter: Formatter, fil
 
 
 def _escape_c1(raw: bytes) -> bytes:
-    """Write what a terminal would obey as JSON escapes; a JSON encoder leaves it as it is."""
+    """Escape DEL and the C1 controls, which JSON allows unescaped and a terminal obeys (ECMA-48)."""
     if raw.isascii() and b"\x7f" not in raw:
         return raw
     escapes = {code: f"\\u{code:04x}" for code in (0x7F, *range(0x80, 0xA0))}

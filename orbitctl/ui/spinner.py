@@ -1,4 +1,4 @@
-"""Shows on a terminal that something long is going on."""
+"""A spinner on stderr while something takes long."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import sys
 import threading
 from collections.abc import Iterator
 
-PATIENCE = 0.5
-"""Seconds before anything is shown."""
-_STEP = 0.1
+DELAY_SECONDS = 0.5
+"""Work that is done by then shows nothing."""
+_STEP_SECONDS = 0.1
 
 
 @contextlib.contextmanager
 def spinner(what: str) -> Iterator[None]:
-    """Turn a spinner on stderr while the block runs, if that is a terminal."""
+    """Show a spinner on stderr while the block runs, if stderr is a terminal."""
     if not sys.stderr.isatty():
         yield
         return
     done = threading.Event()
-    thread = threading.Thread(target=_turn, args=(what, done), daemon=True)
+    # A thread, since the block waits for the daemon in a blocking read. It writes to stderr only, and has ended before
+    # anything that follows the block is written.
+    thread = threading.Thread(target=_spin, args=(what, done), daemon=True)
     thread.start()
     try:
         yield
@@ -29,13 +31,13 @@ def spinner(what: str) -> Iterator[None]:
         thread.join()
 
 
-def _turn(what: str, done: threading.Event) -> None:
-    if done.wait(PATIENCE):
+def _spin(what: str, done: threading.Event) -> None:
+    if done.wait(DELAY_SECONDS):
         return
     for sign in itertools.cycle("|/-\\"):
         sys.stderr.write(f"\r{sign} {what}")
         sys.stderr.flush()
-        if done.wait(_STEP):
+        if done.wait(_STEP_SECONDS):
             break
     sys.stderr.write("\r" + " " * (len(what) + 2) + "\r")
     sys.stderr.flush()

@@ -1,35 +1,37 @@
-"""Text for people and scripts: control characters made visible, widths, times, sizes.
+"""Format text for people and scripts: escape control characters, measure widths, write times and sizes.
 
-Whatever came from the daemon passes `visible` before it reaches a terminal, since a name or
-a command could steer it (ECMA-48).
+All text from the daemon passes `visible` before it reaches a terminal: a name or a command could hold
+control sequences (ECMA-48).
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
-_STEERING = {
+_ESCAPES = {
     **{code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))},
     ord("\n"): "\\n",
     ord("\r"): "\\r",
     ord("\t"): "\\t",
     **{code: f"\\u{code:04x}" for code in (0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF)},
 }
-"""C0, DEL, C1, line separators, and what reorders text (Unicode Standard Annex 9)."""
+"""C0, DEL, C1, line separators, and bidirectional controls (Unicode Standard Annex 9)."""
 
 
 def visible(text: str) -> str:
-    """Return `text` with every character that could steer a terminal written as its escape."""
-    return text if text.isascii() and text.isprintable() else text.translate(_STEERING)
+    """Return `text` with every character that a terminal could obey written as an escape."""
+    return text if text.isascii() and text.isprintable() else text.translate(_ESCAPES)
 
 
 def width(text: str) -> int:
-    """Return how many columns `text` takes on a terminal."""
+    """Return how many columns `text` occupies on a terminal."""
     if text.isascii():
         return len(text)
+    # Not at the top: most text is ASCII, and the tables are a shared library of their own to load.
     from unicodedata import category, east_asian_width
 
     def columns(character: str) -> int:
+        # Nonspacing and enclosing marks and format characters have no width; wide ones have two (Annex 11).
         if category(character) in ("Mn", "Me", "Cf"):
             return 0
         return 2 if east_asian_width(character) in "WF" else 1
@@ -43,7 +45,7 @@ def pad(text: str, columns: int) -> str:
 
 
 def rfc3339(moment: datetime) -> str:
-    """Return a time as it stands on the wire."""
+    """Return a time as in the protocol: UTC, with a Z."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 

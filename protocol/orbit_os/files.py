@@ -1,7 +1,7 @@
 """Folders that only the user can reach, and fsync(2).
 
-The check of a folder and its use are not one step, so a folder passes only if nobody else
-could change it in between: it must be ours, not a symbolic link, and closed to others.
+Time passes between the check of a folder and its use. So a folder passes only if no other user could
+change it in between: it must be ours, not a symbolic link, and closed to others.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ PRIVATE_FILE = 0o600
 
 
 class UnsafeFolder(Exception):
-    """A folder cannot be trusted; the text names it and the next step."""
+    """A folder could be changed by somebody else; the message names it and the next step."""
 
 
 def private_folder(path: str) -> str:
-    """Make a folder if there is none, and check it.
+    """Create a folder if it is missing, and check it.
 
     Args:
-        path: An absolute path; missing parents are made with mode 0700.
+        path: An absolute path; missing parents are created with mode 0700.
 
     Returns:
         The same path.
 
     Raises:
         UnsafeFolder: It is a symbolic link, not a folder, not ours, or open to others.
-        OSError: It cannot be made.
+        OSError: It cannot be created.
     """
     make_private_folders(path)
     check_private(path)
@@ -36,12 +36,12 @@ def private_folder(path: str) -> str:
 
 
 def make_private_folders(path: str) -> None:
-    """Make the folders that are missing, each with mode 0700 whatever the umask.
+    """Create the folders that are missing, each with mode 0700 whatever the umask.
 
     os.makedirs would leave the parents to the umask; the XDG Base Directory Specification asks for 0700.
 
     Raises:
-        OSError: One cannot be made.
+        OSError: One cannot be created.
     """
     if os.path.isdir(path):
         return
@@ -52,20 +52,20 @@ def make_private_folders(path: str) -> None:
         os.mkdir(path, PRIVATE_FOLDER)
     except FileExistsError:
         return  # another process was first, or it is not a folder: `check_private` says so
-    os.chmod(path, PRIVATE_FOLDER)
+    os.chmod(path, PRIVATE_FOLDER)  # mkdir(2) clears the bits of the umask, which may be 0777
     # A folder's entry is data of its parent: without this, what is synced inside it
     # later could be lost together with its name (fsync(2)).
     sync(parent)
 
 
 def check_private(path: str) -> None:
-    """Refuse a folder that somebody else could reach into.
+    """Refuse a folder that another user could change or read.
 
     Raises:
         UnsafeFolder: As `private_folder` does.
-        OSError: It cannot be looked at.
+        OSError: It cannot be examined.
     """
-    found = os.lstat(path)
+    found = os.lstat(path)  # of the link itself: its owner may point it elsewhere at any time
     if stat.S_ISLNK(found.st_mode):
         raise UnsafeFolder(f"{path} is a symbolic link; name the folder itself")
     if not stat.S_ISDIR(found.st_mode):
@@ -80,7 +80,9 @@ def check_private(path: str) -> None:
 
 
 def refuse_link(path: str) -> None:
-    """Refuse a file that is a symbolic link: one lock would lie beside the link and another beside its target.
+    """Refuse a file that is a symbolic link.
+
+    The lock lies beside the file: by two names of one file, two processes would each hold a lock.
 
     Raises:
         UnsafeFolder: It is one.
@@ -91,7 +93,7 @@ def refuse_link(path: str) -> None:
 
 def sync(path: str) -> None:
     """Flush a file, or a folder's entries, to disk (fsync(2)). Raises: OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # fsync needs no write access, and a folder allows none
     try:
         os.fsync(descriptor)
     finally:

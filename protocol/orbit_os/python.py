@@ -1,9 +1,9 @@
-"""How a Python process of ours starts: nothing of the user's project reaches its imports.
+"""Start Python processes of ours so that they import nothing of the user's project.
 
-Two ways lead into an interpreter of ours. A user runs the entry point, with whatever
-PYTHONPATH and current folder there are: `isolate` removes those from sys.path. Or one of our
-programs starts another: `python_command` gives it the options that do the same from the first
-import on. PYTHONHOME and a sitecustomize module take effect before any code of ours.
+There are two ways into an interpreter of ours. A user runs the entry point, with any PYTHONPATH and
+current folder: `isolate` removes those from sys.path. Or one of our programs starts another:
+`python_command` has the options that do the same from the first import on. PYTHONHOME and a
+sitecustomize module take effect before any code of ours, and are not handled.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def python_command(module: str, *arguments: str) -> list[str]:
 def isolate() -> None:
     """Remove PYTHONPATH's entries and the current folder from sys.path, and silence warnings.
 
-    To be called by an entry point before it imports anything that is not in the standard library:
-    a `click.py` in the folder that a user stands in would be executed in the place of click.
+    An entry point calls this before it imports anything that is not in the standard library: a
+    `click.py` in the current folder would be executed instead of click.
 
     A folder that our own packages are imported from stays, so that a checkout can be run by PYTHONPATH.
     """
@@ -45,14 +45,14 @@ def isolate() -> None:
                 if form in sys.path:
                     sys.path.remove(form)
     if sys.warnoptions or os.environ.get("PYTHONWARNINGS"):
-        import warnings  # after sys.path is clean
+        import warnings  # not at the top: a warnings.py of the user's project would be found first
 
         warnings.resetwarnings()
         warnings.simplefilter("ignore")
 
 
 def name_process(name: str) -> None:
-    """Give this process the name that ps(1) and pgrep(1) know it by; Linux alone has a file for it (proc(5))."""
+    """Set the name of this process in ps(1) and pgrep(1); on Linux only (/proc/self/comm, proc(5))."""
     try:
         with open("/proc/self/comm", "w", encoding="ascii") as file:
             file.write(name)

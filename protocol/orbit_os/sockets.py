@@ -1,4 +1,4 @@
-"""Unix sockets: how long their paths may be, and who is at the other end."""
+"""Unix sockets: the longest path, and the uid of the peer."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _LOCAL_PEERCRED = 1
 
 
 class SocketPathTooLong(ValueError):
-    """A path does not fit into sun_path; the text names it and both lengths."""
+    """A path does not fit into sun_path; the message has it and both lengths."""
 
 
 def check_socket_path(path: str) -> None:
-    """Refuse a path that no socket can have.
+    """Refuse a path that is too long for a socket.
 
     Raises:
         SocketPathTooLong: It has more than `MAX_PATH_BYTES` bytes.
@@ -35,8 +35,10 @@ def peer_uid(connection: socket.socket) -> int:
     Seen from a server, that is the uid at the time of connect(2); from a client, at the time of listen(2).
 
     Raises:
-        OSError: The kernel does not say.
+        OSError: The kernel does not know it.
     """
+    # The kernel records the credentials when the connection is made: a process cannot change them afterwards, and a
+    # descriptor that was passed on keeps them.
     if sys.platform == "darwin":
         # struct xucred: version, uid, ngroups, groups[16] (sys/ucred.h)
         credentials = connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, struct.calcsize("IIh16I"))

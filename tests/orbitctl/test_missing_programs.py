@@ -10,8 +10,7 @@ from ctl_support import Ended, Orbitctl
 from needs import needs
 from orbitctl.client.paths import ClientPaths
 from orbitctl.errors import CommandError, ExitCode
-from orbitctl.service.base import run
-from orbitctl.service.manager import SystemdUser
+from orbitctl.service.manager import SystemdUser, run
 from orbitctl.service.units import this_installation, write
 from support import DaemonProcess, clean_environment
 
@@ -49,7 +48,7 @@ def test_another_ssh_that_is_named_is_needed(bare: Orbitctl) -> None:
 def test_a_service_needs_its_manager(bare: Orbitctl, words: str) -> None:
     """Without systemctl there is no service: what runs orbitd without one, and the package, and nothing is written."""
     ended = bare("service", *words.split())
-    error = "systemctl is not installed here, so there is no service manager to hand orbitd to"
+    error = "systemctl is not installed here, so there is no service manager to run orbitd"
     says(ended, ExitCode.ERROR, error, "`orbitctl daemon start` runs it without one")
     assert "the package systemd" in ended.err
     assert not (bare.home / ".config").exists()

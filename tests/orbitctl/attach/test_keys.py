@@ -107,9 +107,9 @@ def test_escape_is_never_held_back() -> None:
     """A lone Escape goes to the program at once; the beginning of a sequence waits for a moment."""
     keys = KeyFilter(DetachKey("C-\\"))
     assert keys.feed(b"\x1b") == (b"\x1b", False)
-    assert not keys.is_waiting
+    assert not keys.is_partial
     assert keys.feed(b"\x1b[92") == (b"", False)
-    assert keys.is_waiting
+    assert keys.is_partial
     assert keys.flush() == b"\x1b[92"
 
 

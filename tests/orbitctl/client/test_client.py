@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from ctl_support import Peer, read_line, scripted
+from orbit_os.sockets import MAX_PATH_BYTES
 from orbit_protocol import PROTOCOL_VERSION, VERSION
 from orbit_protocol.methods import DAEMON_INFO, DAEMON_PING, SESSION_FIND
 from orbit_protocol.params import ByRef, Params
 from orbit_protocol.results import Pong
 from orbitctl.client.client import Client
-from orbitctl.client.transport import MAX_PATH_BYTES, UnixStream, Unreachable
+from orbitctl.client.transport import UnixStream, Unreachable
 from orbitctl.errors import CommandError, ExitCode
 
 Serve = Callable[[Callable[[socket.socket], None]], Client]
@@ -177,7 +178,7 @@ def test_a_left_over_socket_is_told(home: Path) -> None:
     """Where a socket's file is left over, nobody serves either."""
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(home / "s"))
-    with pytest.raises(Unreachable, match="nobody listens on") as raised:
+    with pytest.raises(Unreachable, match="nothing listens on") as raised:
         UnixStream(str(home / "s"), 1)
     assert raised.value.no_daemon
 

@@ -11,8 +11,7 @@ import pytest
 
 from orbitctl.client.paths import ClientPaths
 from orbitctl.errors import CommandError, ExitCode
-from orbitctl.service.base import run
-from orbitctl.service.manager import Launchd, SystemdUser, manager_for
+from orbitctl.service.manager import Launchd, SystemdUser, manager_for, run
 from orbitctl.service.units import this_installation, write
 
 # Remembers each call, and whether the job is loaded.
