@@ -1,4 +1,4 @@
-"""What is wrong with the store's files or with a limit, and lasts: sentences for a person, each with its remedy.
+"""Warnings about problems that last (the store's files, a limit): sentences for a person, each with its remedy.
 
 `daemon.info` returns them, and `orbitctl status` and `doctor` print them. The store's files
 are inspected once, when the store has been opened; a warning about a file ends when that
@@ -22,7 +22,7 @@ class StoreWarning(Struct, frozen=True, kw_only=True):
 
     @property
     def lasts(self) -> bool:
-        """Whether it is still so."""
+        """Whether the problem still exists."""
         return self.file is None or os.path.exists(self.file)
 
 

@@ -19,7 +19,7 @@ from orbit_protocol.results import SessionStats
 from orbit_protocol.types import SessionConfig
 from orbitd.manager import SessionManager
 
-LEVEL = 9  # orbitd.store.codec's for screens of this size
+LEVEL = 9  # orbitd.store.screen_codec's for screens of this size
 
 
 def run(bench: Bench) -> Sequence[Outcome]:

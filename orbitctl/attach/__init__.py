@@ -1,12 +1,13 @@
 """A session on the user's terminal: keys go to the daemon, output comes back.
 
     run_attach   what the commands call: start a program, attach to it, print how it ended
-    attachment   the loop (one thread, one select), its options and its result
+    attachment   the loop (one thread, select(2)), its options and its result
     terminal     raw mode, non-blocking reads and writes, signals
     detach_key   the detach key among what is typed       keys   names and encodings of keys
     connection   messages to and from the daemon, without blocking; the queue of input
     reconnect    reaching the daemon again after it has gone
 
 A key passes terminal, attachment, detach_key, connection; output passes connection, attachment,
-terminal. Nothing blocks but the select in attachment.
+terminal. While attached, nothing blocks but the select in attachment; a terminal that is restored is
+waited for, for two seconds.
 """

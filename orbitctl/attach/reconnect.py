@@ -1,7 +1,7 @@
-"""Reconnecting after the daemon has gone from under an attached client, with back-off.
+"""Reconnect an attached client after the daemon has stopped or crashed, with back-off.
 
-A daemon that was stopped in good order has removed its socket: that was wanted, so it is
-only waited for. One that died has left its socket behind: if no supervisor brings it back at once,
+A daemon that was stopped has removed its socket: somebody wanted that, so the client only waits
+for the next one. One that crashed has left its socket behind: if no supervisor brings it back at once,
 it is started again.
 """
 

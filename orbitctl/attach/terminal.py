@@ -24,7 +24,7 @@ from orbitctl.errors import CommandError, ExitCode
 
 READ_BYTES = 1 << 16
 RESTORE_SECONDS = 2.0
-"""How long a terminal that takes no output delays our end, twice at most."""
+"""Seconds to wait for a terminal that takes no output, before its queue is discarded; and once more after that."""
 _SETS_COLORS = re.compile(rb"\x1b\](?:4;\d+|1[0-2]);[^?]")
 _SETS_ORIGIN = b"?6h"
 _ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)

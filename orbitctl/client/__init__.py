@@ -8,5 +8,5 @@
     process_watch  waiting for a process to end
 
 A command calls `client`; `client` writes to a stream that `transport` or `ssh` has opened. Nothing
-here knows click, and only `daemon` prints, one note, through the `Output` that it is given.
+here knows click, and only `daemon` prints, through the `Output` that it is given.
 """

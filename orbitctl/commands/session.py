@@ -19,9 +19,12 @@ from orbitctl.errors import ExitCode
 
 STATUSES: tuple[SessionStatus, ...] = ("active", "detached", "terminated", "archived")
 LAZY = {
-    "create": "orbitctl.commands.create:create",
-    "run": "orbitctl.commands.create:run",
-    **{name: f"orbitctl.commands.live:{name}" for name in ("start", "attach", "send", "screen", "wait", "signal")},
+    "create": "orbitctl.commands.session_create:create",
+    "run": "orbitctl.commands.session_create:run",
+    **{
+        name: f"orbitctl.commands.session_live:{name}"
+        for name in ("start", "attach", "send", "screen", "wait", "signal")
+    },
     "snapshot": "orbitctl.commands.snapshot:save",
 }
 """Commands of this group that are in other modules, imported when they are called."""
@@ -77,12 +80,12 @@ def list_(
         return p.SessionList(status=wanted or None, session_type=session_type, workspace_id=workspace_id)
 
     if watch:
-        from orbitctl.commands.session_list import watch_sessions
+        from orbitctl.commands.session_list_views import watch_sessions
 
         watch_sessions(app, params_at(app), limit)
         return ExitCode.OK
     if len(app.hosts) > 1:
-        from orbitctl.commands.session_list import list_of_hosts
+        from orbitctl.commands.session_list_views import list_of_hosts
 
         return list_of_hosts(app, params_at, limit)
     answer = ask_all(app.client, m.SESSION_LIST, params_at(app), "sessions", limit)

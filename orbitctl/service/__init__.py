@@ -4,5 +4,6 @@
     units     the unit files: rendered from templates, written, recognized as ours, removed
 
 `orbitctl.commands.service` installs, removes and shows the service; `orbitctl.client.daemon` starts it
-where it is installed and no daemon runs. Both call `manager`, and `manager` calls `units`.
+where it is installed and no daemon runs. Both call `manager`, and `manager` calls `units`;
+the command reads and writes unit files by `units` itself.
 """

@@ -4,5 +4,5 @@
     text       escapes control characters, measures widths, writes times and sizes
     spinner    shows on a terminal that something takes long
 
-Commands pass values in; nothing here knows the daemon, the client or click.
+Commands pass values in; nothing here calls the daemon or knows click.
 """

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 
 DELAY_SECONDS = 0.5
-"""Work that is done by then shows nothing."""
+"""Seconds of work before the spinner is shown."""
 _STEP_SECONDS = 0.1
 
 

@@ -7,6 +7,6 @@
     client, channel       orbitd's side: one method a request; frames and descriptors on the event loop
 
 A request goes client -> channel -> server -> program; a descriptor of the program's master comes back with
-the answer, and orbitd does all reading and writing. What runs inside the keeper imports small parts of the
-standard library only: the process lives for weeks and its memory counts.
+the answer, and orbitd does all reading and writing. Exits come back unasked. What runs inside the keeper imports
+small parts of the standard library and `orbit_os.sockets` only: it lives for weeks and its memory counts.
 """

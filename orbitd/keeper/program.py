@@ -1,4 +1,4 @@
-"""One program on a terminal of its own: how it is started, and what is recorded until it is forgotten.
+"""One program on a terminal of its own: how it is started, and the record of its exit.
 
 Runs inside the keeper, which has one thread, so that the child may run Python after fork(2).
 Every descriptor that Python opens is close-on-exec (PEP 446), so the program inherits its

@@ -33,10 +33,10 @@ HELLO_TIMEOUT_MS = 60_000
 """How long a keeper stays that has never received a hello."""
 
 MAX_PROGRAMS = 4096
-"""Held at once, if there are files for so many; bounds the answer to `list`."""
+"""Programs held at once, if there are descriptors for so many; bounds the answer to `list`."""
 
 MAX_ID = 100
-"""Characters of a program's id; bounds the same."""
+"""Characters of a program's id; bounds the answer to `list` too."""
 
 SPARE_FILES = 32
 """Descriptors kept free for connections and starting programs, so that accept(2) always has one."""
@@ -268,7 +268,7 @@ class Keeper:
         return program
 
     def hello(self, message: Message, connection: Connection, seq: str) -> None:
-        """Make this connection the active one; the orbitd before it is presumably dead."""
+        """Make this connection the active one; another one is superseded: its orbitd has been replaced, or is dead."""
         previous = self.active
         if previous is not None and previous is not connection:
             self._send(previous, encode("superseded"))

@@ -1,7 +1,7 @@
-"""The programs of live sessions: starting them, taking them over from an earlier daemon, stopping to serve them.
+"""The programs of live sessions: start, take over from an earlier daemon, close at the daemon's stop.
 
 One `Programs` a daemon, on the event loop. The keeper knows which programs run, the store
-which sessions they belong to; `exits` handles how they end.
+which sessions they belong to; `termination` handles how they end.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from orbit_protocol.errors import AlreadyRunning, InternalError, NotRunning, Orb
 from orbit_protocol.types import Session
 from orbitd.keeper.client import KeptProgram, Spawned, SpawnRequest
 from orbitd.live.background_tasks import BackgroundTasks
-from orbitd.live.exits import Exits
+from orbitd.live.command_line import build_launch
 from orbitd.live.keeper_connection import KeeperConnection
-from orbitd.live.launch import build_launch
 from orbitd.live.registry import Registry
 from orbitd.live.saver import Saver
 from orbitd.live.screen_restore import SavedScreens
 from orbitd.live.session import LiveSession
 from orbitd.live.ssh_agent import AgentLinks
 from orbitd.live.ssh_reconnect import Reconnector
+from orbitd.live.termination import Exits
 from orbitd.manager import SessionManager
 from orbitd.terminal.emulator import unavailable_reason
 

@@ -96,7 +96,7 @@ class Registry:
         self._budget.remove(live)
 
     async def update_status_from_clients(self, live: LiveSession) -> None:
-        """Store the status that a session's clients mean: active with one, else detached; then it is saved too."""
+        """Store a session's status: active with a client, else detached; a detached one is saved too."""
         async with self.lock(live.id):
             # While this waited for the lock the program may have ended, and clients come or gone: the
             # status is decided here, so that the last of several updates stores the right one.

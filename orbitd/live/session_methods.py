@@ -1,4 +1,4 @@
-"""The methods `session.*`: what the store knows, with what runs laid over it.
+"""The methods of sessions that may have a running program: the stored Session, with the live fields added.
 
 The methods have the manager's names where they do the same; those that concern a program
 act on the program first. An attachment belongs to the connection that made it.

@@ -1,4 +1,4 @@
-"""What a starting daemon does with the sessions of the one before it.
+"""Restore sessions when the daemon starts: take over running programs, restart shells after a reboot.
 
 If the keeper runs, its programs are taken over, with the output that they wrote meanwhile,
 and exits are stored. If it is gone, as after a reboot, no program runs: the sessions become
@@ -17,7 +17,7 @@ from typing import Any
 from orbit_protocol.errors import OrbitError, SessionNotFound
 from orbit_protocol.types import Session
 from orbitd.keeper.client import KeptProgram
-from orbitd.live.launch import is_login_shell
+from orbitd.live.command_line import is_login_shell
 from orbitd.live.programs import Programs
 from orbitd.live.saver import Saver
 from orbitd.logs import event

@@ -45,7 +45,7 @@ Handler = Callable[[C, Any], Any]
 
 
 class Handlers(Generic[C]):
-    """The daemon's answers, by method; `C` is what a handler gets to know its caller by."""
+    """The handlers of a dispatcher, by method; `C` is the type of the caller that each is given."""
 
     def __init__(self) -> None:
         self.by_method: dict[Method[Any, Any], Handler[C]] = {}

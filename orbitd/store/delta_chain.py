@@ -19,8 +19,8 @@ from datetime import datetime
 from msgspec import Struct
 
 from orbit_protocol.types import SnapshotFormat
-from orbitd.store import codec
-from orbitd.store.codec import Damaged, Packed, Screen, Sizes
+from orbitd.store import screen_codec
+from orbitd.store.screen_codec import Damaged, Packed, Screen, Sizes
 
 KEYFRAME_EVERY = 32
 
@@ -52,7 +52,7 @@ class Unpacked(Struct, frozen=True, kw_only=True):
 
     def verified(self) -> Screen | None:
         """Return the screen if its checksum is that of the screen that was saved, else None."""
-        if self.screen is not None and codec.checksum(self.screen) == self.row.checksum:
+        if self.screen is not None and screen_codec.checksum(self.screen) == self.row.checksum:
             return self.screen
         return None
 
@@ -98,7 +98,7 @@ def unpack_chain(rows: Iterable[SnapshotRow]) -> Iterator[Unpacked]:
 
 def plan_save(previous: SnapshotRow | None, screen: Screen) -> SavePlan:
     """Plan to add a screen after `previous`, the session's newest snapshot."""
-    packed = codec.pack(screen, None)
+    packed = screen_codec.pack(screen, None)
     ordinal = 1 if previous is None else previous.ordinal + 1
     rewrite = None
     # Every 32nd stays a keyframe: that bounds how many frames are read for one old snapshot,
@@ -109,7 +109,7 @@ def plan_save(previous: SnapshotRow | None, screen: Screen) -> SavePlan:
         previous_id=None if previous is None else previous.id,
         ordinal=ordinal,
         packed=packed,
-        checksum=codec.checksum(screen),
+        checksum=screen_codec.checksum(screen),
         rewrite=rewrite,
     )
 
@@ -136,7 +136,7 @@ def plan_delete(rows: Sequence[SnapshotRow], snapshot_id: str) -> DeletePlan:
             base = newer.verified() if newer is not None and index == place + 1 else None
             rewrite = _as_delta(unpacked, base) if base is not None else None
             if rewrite is None:
-                packed = codec.pack(screen, None)
+                packed = screen_codec.pack(screen, None)
                 rewrite = _checked(
                     Rewrite(id=unpacked.row.id, keyframe=True, packed=packed), unpacked.row.sizes, None, screen
                 )
@@ -149,7 +149,7 @@ def _unpack(row: SnapshotRow, base: Screen | None) -> Screen | None:
     if base is None and not row.keyframe:
         return None
     try:
-        return codec.unpack(row.packed, row.sizes, None if row.keyframe else base)
+        return screen_codec.unpack(row.packed, row.sizes, None if row.keyframe else base)
     except Damaged:
         return None
 
@@ -159,7 +159,7 @@ def _as_delta(unpacked: Unpacked, base: Screen) -> Rewrite | None:
     screen = unpacked.verified()
     if screen is None:
         return None  # frames that cannot be verified are kept as they are
-    packed = codec.pack(screen, base)
+    packed = screen_codec.pack(screen, base)
     if unpacked.row.keyframe and packed.size >= unpacked.row.stored_bytes:
         return None
     return _checked(Rewrite(id=unpacked.row.id, keyframe=False, packed=packed), unpacked.row.sizes, base, screen)
@@ -167,5 +167,5 @@ def _as_delta(unpacked: Unpacked, base: Screen) -> Rewrite | None:
 
 def _checked(rewrite: Rewrite, sizes: Sizes, base: Screen | None, screen: Screen) -> Rewrite:
     """Return the new frames after decompressing them: they replace the only copy of a screen."""
-    assert codec.unpack(rewrite.packed, sizes, base) == screen
+    assert screen_codec.unpack(rewrite.packed, sizes, base) == screen
     return rewrite

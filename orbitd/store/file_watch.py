@@ -47,7 +47,7 @@ class FileWatch:
             if found == opened:
                 continue
             what = "deleted or moved away" if found is None else "replaced by another file"
-            hint = "Put the file back, and all goes on."
+            hint = "Move the file back: the daemon then goes on by itself."
             if self.is_rescued:
                 hint += f" All that was answered is in {self.rescued}: `orbitctl maintenance restore {self.rescued}`."
             raise StorageCorrupt(f"{path} was {what} while it is in use; nothing can be saved", hint=hint)

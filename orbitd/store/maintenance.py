@@ -39,13 +39,13 @@ from orbitd.store.snapshots import SNAPSHOT_COLUMNS, snapshot_from_row
 from orbitd.store.store import Store
 
 _ARCHIVE_CHUNK = 50
-"""Sessions of one piece of work."""
+"""Sessions archived in one transaction."""
 
 _CLEANUP_CHUNK = 64
-"""Sessions of one piece of work."""
+"""Sessions whose snapshots are deleted in one transaction."""
 
 _VACUUM_CHUNK = 1_024
-"""Pages of one piece of work (4 MiB)."""
+"""Pages freed in one transaction (4 MiB)."""
 
 _SPARE_PAGES = 256
 """Free pages (1 MiB) that `vacuum_step` leaves in the file: the next save uses them, instead of growing it again."""

@@ -20,7 +20,6 @@ from orbit_protocol.errors import Busy, InvalidParams, SnapshotCorrupt, Snapshot
 from orbit_protocol.types import Snapshot, SnapshotFormat, SnapshotInfo, SnapshotPage
 from orbitd.store import pages, sessions
 from orbitd.store.cache import Change
-from orbitd.store.codec import MAX_SCREEN_BYTES, Packed, Screen, Sizes
 from orbitd.store.delta_chain import (
     DeletePlan,
     Rewrite,
@@ -41,6 +40,7 @@ from orbitd.store.rows import (
     time_from_text,
     time_to_text,
 )
+from orbitd.store.screen_codec import MAX_SCREEN_BYTES, Packed, Screen, Sizes
 from orbitd.store.store import Store
 
 R = TypeVar("R")

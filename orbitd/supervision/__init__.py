@@ -8,8 +8,8 @@
     supervision.program_umask        # the umask that the user's programs are to have
 
 socket_activation.py has that interface and turns passed descriptors into sockets; systemd.py and
-launchd.py read what their supervisor left. Only the standard library is used, and nothing here
-needs an event loop.
+launchd.py read what their supervisor passes, and systemd.py notifies it. Only the standard library
+is used, and nothing here needs an event loop.
 """
 
 from orbitd.supervision.socket_activation import (

@@ -33,7 +33,7 @@ class ActivationLibrary(Protocol):
 
 
 def supervises(environ: Mapping[str, str]) -> bool:
-    """Return whether this is the job of our plist; what a terminal starts has the terminal's name here."""
+    """Return whether launchd runs this process as our job: a process started in a terminal has another service name."""
     return environ.get("XPC_SERVICE_NAME") == LABEL
 
 

@@ -9,5 +9,5 @@
     saved_state               the emulator's state as a snapshot stores it
 
 Output goes into the journal, then into the emulator; a snapshot holds a saved_state and a repaint. Importing this
-loads no native library: `emulator.unavailable_reason` does, and returns whether this machine has one.
+loads no native library: `emulator.unavailable_reason` does, and returns why this machine has none, or None.
 """

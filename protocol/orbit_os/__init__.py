@@ -2,7 +2,7 @@
 
     files     folders that only the user can reach; fsync
     sockets   the longest path of a Unix socket; the uid of the peer
-    python    start a Python process of ours, isolated from the user's project
+    python    isolate our interpreters from the user's project; name a process
 
 Standard library only, with as few imports as possible: the keeper, which has no
 site-packages, uses `sockets` too. Data goes one way: `orbitd` and `orbitctl` call these

@@ -1,4 +1,4 @@
-"""Orbit's wire contract as code. Nothing in this package does I/O or keeps state between calls.
+"""What both sides agree on, as code: the wire, the settings, where files are. Nothing in this package does I/O.
 
     types, params, results, notifications   what travels, as frozen Structs
     methods      the one table of methods: name, params, result, errors
@@ -6,7 +6,7 @@
     framing      bytes to lines and back          jsonrpc   JSON-RPC 2.0 messages
     openrpc      the OpenRPC document of the table
     settings, paths    the configuration file, and where files are by default
-    terminal_reset     escape sequences that give a terminal back
+    terminal_reset     escape sequences that reset and restore a user's terminal
 
 Both programs, tests and the generators of documents read it; it knows of none of them.
 It needs msgspec and the standard library.

@@ -154,14 +154,14 @@ class WorkspaceRename(_Named, frozen=True, kw_only=True):
 
 
 class WorkspaceSetActiveSession(Params, frozen=True, kw_only=True):
-    """The session in front: one of the workspace's own, or null."""
+    """The workspace's active session: one of its own, or null."""
 
     id: Id
     session_id: Id | None
 
 
 class WorkspaceDelete(Params, frozen=True, kw_only=True):
-    """A workspace to delete. Its sessions stay, without a workspace, unless they shall go too."""
+    """A workspace to delete. Its sessions stay, without a workspace, unless `delete_sessions` is true."""
 
     id: Id
     delete_sessions: bool = False
@@ -191,13 +191,13 @@ class Backup(Params, frozen=True, kw_only=True):
 
 
 def check_size(cols: int, rows: int) -> None:
-    """Refuse a screen that would take more memory than it could be worth. Raises: ValueError."""
+    """Refuse a screen of more than `MAX_SCREEN_CELLS` cells. Raises: ValueError."""
     if cols * rows > MAX_SCREEN_CELLS:
         raise ValueError(f"`cols` times `rows` is more than {MAX_SCREEN_CELLS}")
 
 
 class SessionStart(ById, frozen=True, kw_only=True):
-    """Run a session's program. `env` lies over the daemon's own environment and is never stored."""
+    """Run a session's program. `env` overrides the daemon's own environment and is never stored."""
 
     cols: Cells = 80
     rows: Cells = 24

@@ -62,7 +62,7 @@ class MaintenanceStatus(Struct, frozen=True, kw_only=True):
 
 
 class DaemonInfo(Struct, frozen=True, kw_only=True):
-    """Who serves here, since when, and what it can do.
+    """The daemon: version, process, paths, features, limits, maintenance and warnings.
 
     `supervisor` is `systemd`, `launchd` or `none`. `warnings` are sentences for a person
     about problems that last. `last_backup_*` describe the newest automatic backup that was

@@ -1,4 +1,4 @@
-"""The configuration file (TOML) and what lies over it: flag > environment > file > default.
+"""The settings: flag > environment variable > configuration file (TOML) > default.
 
 Both sides read it: the daemon for everything, the client to find the socket. Reading the
 file itself is the caller's; here text becomes a checked `Settings`.

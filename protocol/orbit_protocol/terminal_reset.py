@@ -1,4 +1,4 @@
-"""What brings a user's terminal into a known state, and what gives it back.
+"""Escape sequences that reset a user's terminal to a known state, and that restore it at the end.
 
 Constants only: the daemon's repaints start where `RESET` ends, and a client sends both. Nothing
 here sets a palette or a colour. The modes are reset one by one and the terminal as a whole never

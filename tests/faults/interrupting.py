@@ -17,10 +17,10 @@ from typing import Any
 from faults.shim import Shim
 from orbit_protocol.types import SessionConfig
 from orbitd.manager import SessionManager
-from orbitd.store import codec
-from orbitd.store.codec import Screen
+from orbitd.store import screen_codec
 from orbitd.store.database import load_migrations, open_writer
 from orbitd.store.rows import time_to_text
+from orbitd.store.screen_codec import Screen
 from support import WAIT_SECS, DaemonProcess, RawClient
 
 LATER = "2100-01-01T00:00:00Z"
@@ -49,7 +49,7 @@ def make_first_schema(path: Path) -> None:
     connection = open_writer(str(path), migrations=load_migrations()[:1])
     moment = time_to_text(datetime.now(UTC))
     screen = Screen(terminal_buffer=SCREEN)
-    packed, checksum = codec.pack(screen, None), codec.checksum(screen)
+    packed, checksum = screen_codec.pack(screen, None), screen_codec.checksum(screen)
     with contextlib.closing(connection):
         for number in range(SESSIONS):
             connection.execute(

@@ -129,7 +129,7 @@ def list_set_aside(path: str) -> list[str]:
 
 
 def _main_file(name: str) -> str:
-    """Return the file that stands for all files that were set aside together."""
+    """Return the database of a set of files that were set aside together; its WAL, where only that was left."""
     target = name.removesuffix("-wal").removesuffix("-shm")
     return target if os.path.exists(target) else target + "-wal"
 

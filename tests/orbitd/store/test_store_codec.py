@@ -9,8 +9,8 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from orbitd.store import codec
-from orbitd.store.codec import Damaged, Packed, Screen, Sizes
+from orbitd.store import screen_codec
+from orbitd.store.screen_codec import Damaged, Packed, Screen, Sizes
 
 parts = st.none() | st.binary(max_size=300) | st.binary(max_size=20).map(lambda piece: piece * 50)
 screens = st.builds(
@@ -35,22 +35,22 @@ def sizes(screen: Screen) -> Sizes:
 @settings(deadline=None, max_examples=200)
 def test_round_trip(screen: Screen, base: Screen | None) -> None:
     """Any screen comes back equal, alone or against any base; None and empty stay different."""
-    packed = codec.pack(screen, base)
-    assert codec.unpack(packed, sizes(screen), base) == screen
+    packed = screen_codec.pack(screen, base)
+    assert screen_codec.unpack(packed, sizes(screen), base) == screen
 
 
 @given(one=screens, other=screens)
 @settings(deadline=None)
 def test_checksum_tells_screens_apart(one: Screen, other: Screen) -> None:
     """Two screens have the same checksum only if they are equal, wherever a part ends."""
-    assert (codec.checksum(one) == codec.checksum(other)) == (one == other)
+    assert (screen_codec.checksum(one) == screen_codec.checksum(other)) == (one == other)
 
 
 def test_bytes_moved_between_parts_change_the_checksum() -> None:
     """The same bytes, split elsewhere, are another screen."""
     one = Screen(terminal_buffer=b"ab", scrollback=b"c")
     other = Screen(terminal_buffer=b"a", scrollback=b"bc")
-    assert codec.checksum(one) != codec.checksum(other)
+    assert screen_codec.checksum(one) != screen_codec.checksum(other)
 
 
 @pytest.mark.parametrize("size", [200_000, 2 << 20, 15 << 20])
@@ -59,20 +59,20 @@ def test_a_base_of_any_size_is_used_to_its_far_end(size: int) -> None:
     noise = random.Random(size).randbytes(size)
     base = Screen(terminal_buffer=noise[-4_000:], scrollback=noise)
     screen = Screen(terminal_buffer=noise[:4_000], scrollback=noise[: size - 5_000])
-    packed = codec.pack(screen, base)
+    packed = screen_codec.pack(screen, base)
     assert packed.size < 8_000
-    assert codec.unpack(packed, sizes(screen), base) == screen
+    assert screen_codec.unpack(packed, sizes(screen), base) == screen
 
 
 def test_wrong_base_is_noticed() -> None:
     """Against other bytes than it was packed with, a screen is damaged or has another checksum."""
     text = b"".join(b"line %d of a screen\r\n" % number for number in range(500))
     base, screen = Screen(terminal_buffer=text), Screen(terminal_buffer=text[:5_000])
-    packed = codec.pack(screen, base)
+    packed = screen_codec.pack(screen, base)
     with pytest.raises(Damaged):
-        codec.unpack(packed, sizes(screen), None)
-    wrong = codec.unpack(packed, sizes(screen), Screen(terminal_buffer=text.upper()))
-    assert codec.checksum(wrong) != codec.checksum(screen)
+        screen_codec.unpack(packed, sizes(screen), None)
+    wrong = screen_codec.unpack(packed, sizes(screen), Screen(terminal_buffer=text.upper()))
+    assert screen_codec.checksum(wrong) != screen_codec.checksum(screen)
 
 
 @pytest.mark.parametrize(
@@ -90,14 +90,14 @@ def test_damaged_frames(frame: bytes) -> None:
     """What is no frame of the size that was saved is refused, before it takes any memory."""
     packed = Packed(terminal_buffer=frame, scrollback=None, native_state=None)
     with pytest.raises(Damaged):
-        codec.unpack(packed, Sizes(terminal_buffer=10, scrollback=None, native_state=None), None)
+        screen_codec.unpack(packed, Sizes(terminal_buffer=10, scrollback=None, native_state=None), None)
 
 
 def test_missing_part_is_damage() -> None:
     """A part that should be there and is not, or the other way round, is damage."""
-    packed = codec.pack(Screen(terminal_buffer=b"x", scrollback=b"y"), None)
+    packed = screen_codec.pack(Screen(terminal_buffer=b"x", scrollback=b"y"), None)
     with pytest.raises(Damaged):
-        codec.unpack(packed, Sizes(terminal_buffer=1, scrollback=None, native_state=None), None)
-    packed = codec.pack(Screen(terminal_buffer=b"x"), None)
+        screen_codec.unpack(packed, Sizes(terminal_buffer=1, scrollback=None, native_state=None), None)
+    packed = screen_codec.pack(Screen(terminal_buffer=b"x"), None)
     with pytest.raises(Damaged):
-        codec.unpack(packed, Sizes(terminal_buffer=1, scrollback=1, native_state=None), None)
+        screen_codec.unpack(packed, Sizes(terminal_buffer=1, scrollback=1, native_state=None), None)

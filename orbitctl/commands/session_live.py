@@ -23,7 +23,7 @@ from orbitctl.ui.text import visible
 MAX_WAIT = 2_000_000.0
 """Seconds. poll(2) takes milliseconds as an int: 2**31 of them are 24.8 days."""
 _GRACE_SECONDS = 10.0
-"""Added to the limit that the daemon is given, so that its answer comes before ours is over."""
+"""Seconds that the client waits longer than the daemon, so that the daemon's `timeout` error arrives first."""
 
 
 @click.command(epilog="Example: orbitctl session start web")
