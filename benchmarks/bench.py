@@ -77,7 +77,7 @@ def on_one_processor() -> Iterator[None]:
     """Keep this process, and what it starts, on one processor where the system allows it.
 
     Of two that talk by turns, the scheduler leaves some pairs together and parts others, and
-    waking another processor takes longer than an echo: a ratio would tell where they were.
+    waking another processor takes longer than an echo: a ratio would say where they ran.
     """
     if not hasattr(os, "sched_setaffinity"):
         yield

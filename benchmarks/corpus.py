@@ -164,7 +164,7 @@ def _make_repository(folder: Path) -> None:
     for number, source in enumerate(sorted(LIBRARY.glob("[a-f]*.py"))[:GIT_FILES]):
         shutil.copy(source, folder)
         _git(folder, number, "add", source.name)
-        _git(folder, number, "commit", "--quiet", "-m", f"Add {source.stem}\n\nWhat it does is told by its docstring.")
+        _git(folder, number, "commit", "--quiet", "-m", f"Add {source.stem}\n\nIts docstring says what it does.")
 
 
 def _git(folder: Path, number: int, *arguments: str) -> None:

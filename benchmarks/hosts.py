@@ -174,7 +174,7 @@ HOSTS: dict[str, tuple[Host, str]] = {
 
 
 def is_here(name: str) -> bool:
-    """Tell whether what a host needs is installed."""
+    """Return whether what a host needs is installed."""
     needed = HOSTS[name][1]
     return not needed or find(needed) is not None
 

@@ -20,7 +20,7 @@ PROGRAMS: dict[str, Sequence[str]] = {
     "screen": ("screen", "--version"),
     "dtach": ("dtach", "--version"),
 }
-"""Each peer's program, and how it tells its version."""
+"""Each peer's program, and how it prints its version."""
 
 _SUPERVISOR = """
 [unix_http_server]
@@ -89,7 +89,7 @@ def tmux_server(home: Path, sessions: int) -> Iterator[Sequence[str]]:
 
 
 def _wait_until_listening(path: Path, process: subprocess.Popen[bytes]) -> None:
-    """Connect until somebody answers: supervisord tells nobody when it is ready."""
+    """Connect until it answers: supervisord has no event for when it is ready."""
     deadline = time.monotonic() + START_SECS
     while time.monotonic() < deadline and process.poll() is None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):

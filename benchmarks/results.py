@@ -35,7 +35,7 @@ class Bar:
     limit: float
 
     def is_met(self, number: float) -> bool:
-        """Tell whether a number keeps the promise."""
+        """Return whether a number keeps the promise."""
         return {"<=": number <= self.limit, ">=": number >= self.limit, "<": number < self.limit}[self.kind]
 
     def __str__(self) -> str:

@@ -121,8 +121,8 @@ def _fuzz(factor: int) -> str:
         for line in counts:
             what, _, number = line.rpartition(" ")
             total[what] += int(number)
-    told = ", ".join(f"{number} {what}" for what, number in sorted(total.items()))
-    return f"{passed} properties hold: {told}"
+    counts = ", ".join(f"{number} {what}" for what, number in sorted(total.items()))
+    return f"{passed} properties hold: {counts}"
 
 
 def _pytest(arguments: list[str], **environment: str) -> int:

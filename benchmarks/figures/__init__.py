@@ -45,13 +45,13 @@ class Figure:
 
 
 STORE = (
-    Figure("ping", "daemon.ping round trip, one client: <= 3x a bare asyncio Unix-socket echo", ping.run),
+    Figure("ping", "daemon.ping round trip, one client: <= 2.5x a bare uvloop Unix-socket echo", ping.run),
     Figure("reads", "session.get and session.list of 20: <= 1.5x the ping", reads.run),
     Figure("creates", "durable creates, 64 clients at once: >= 4x one commit a call", creates.run),
     Figure("snapshots", "100 sessions x 10 snapshots: <= 5 % of raw, <= 1/4 of separate zstd frames", snapshots.run),
     Figure("cli", "orbitctl session list: <= 1.5x a bare import, faster than supervisorctl status", cli.run),
     Figure("startup", "ready with 10,000 sessions and 100,000 snapshots: <= 1.5x an empty store", startup.run),
-    Figure("memory", "daemon resident memory, idle: <= 45 MB", memory.run),
+    Figure("memory", "the daemon's memory (PSS), idle: <= 45 MB", memory.run),
 )
 LIVE = (
     Figure("output", "100 MB through an attached client: >= tmux's, >= 1/2 of a bare PTY loop in Python", output.run),

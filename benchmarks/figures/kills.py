@@ -56,17 +56,17 @@ def run(bench: Bench) -> Sequence[Outcome]:
 
     count, dice = bench.amount(10, 2), random.Random(2)
     text = coloured_text(bench.folder / "printed", FILE_MEGABYTES * MEGABYTE)
-    pipe = bench.folder / "told"
+    pipe = bench.folder / "reports"
     os.mkfifo(pipe)
-    told = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)  # ours is a writer too, so that it never ends
+    reports = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)  # ours is a writer too, so that it never ends
     daemon = DaemonProcess(bench.new_home()).start()
     try:
         command = shlex.join(["sh", "-c", PRINTER, "printer", str(pipe), str(text)])
         wanted = _unbroken(text)
-        found = [_kill(daemon, command, told, dice.uniform(0, LONGEST_WAIT_SECS), wanted) for _ in range(count)]
+        found = [_kill(daemon, command, reports, dice.uniform(0, LONGEST_WAIT_SECS), wanted) for _ in range(count)]
     finally:
         daemon.end()
-        os.close(told)
+        os.close(reports)
     alive, equal, midway = (100 * sum(column) / count for column in zip(*found, strict=True))
     note = f"{count} kills, {midway:.0f} % of them while the program was printing"
     bar = Bar(kind=">=", limit=100)
@@ -76,30 +76,30 @@ def run(bench: Bench) -> Sequence[Outcome]:
     ]
 
 
-def _kill(daemon: DaemonProcess, command: str, told: int, moment: float, wanted: tuple[Screen, list[str]]) -> Found:
+def _kill(daemon: DaemonProcess, command: str, reports: int, moment: float, wanted: tuple[Screen, list[str]]) -> Found:
     """Let a program print, kill the daemon so many seconds later, start it again and look."""
     from benchmarks.harness import create
 
     with daemon.client() as client:
         session_id = create(client, command)
         pid = client.call("session.start", id=session_id, cols=COLS, rows=ROWS)["pid"]
-        assert _hear(told) == b"ready"
+        assert _read_report(reports) == b"ready"
         client.call("session.send", id=session_id, data="Zw==")
         time.sleep(moment)
     daemon.kill()
-    is_midway = not select.select([told], [], [], 0)[0]
+    is_midway = not select.select([reports], [], [], 0)[0]
     with daemon.start().client() as client:
         session = client.call("session.get", id=session_id)
         is_alive = (session["live"], session["pid"]) == (True, pid)
-        is_equal = is_alive and _hear(told) == b"shown" and _is_equal(client, session_id, wanted)
+        is_equal = is_alive and _read_report(reports) == b"shown" and _is_equal(client, session_id, wanted)
         client.call("session.signal", id=session_id, signal="KILL")
         client.call("session.wait", id=session_id, timeout_secs=START_SECS)
     return Found(is_alive, is_equal, is_midway)
 
 
-def _hear(told: int) -> bytes:
-    """Return what a program tells, b"" if it tells nothing in time."""
-    return os.read(told, 64) if select.select([told], [], [], START_SECS)[0] else b""
+def _read_report(reports: int) -> bytes:
+    """Return what a program writes, b"" if nothing comes in time."""
+    return os.read(reports, 64) if select.select([reports], [], [], START_SECS)[0] else b""
 
 
 def _unbroken(text: Path) -> tuple[Screen, list[str]]:

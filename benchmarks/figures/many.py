@@ -1,7 +1,7 @@
 """50 live sessions of 2,000 lines: memory <= tmux's server with the same + 45 MB; idle, no CPU and no disk write.
 
 Memory is VmRSS of daemon and keeper together, and of tmux's server. Each program prints its
-lines, asks the terminal whether it is there (DSR) and tells once it is answered: then all
+lines, asks the terminal whether it is there (DSR) and writes to a pipe once it is answered: then all
 has been shown. Idle is measured once everything has been saved, with the daemon set to look
 for something to save every second, which is more than it does by itself.
 """
@@ -85,18 +85,18 @@ def shown(bench: Bench, host: Host, count: int, lines: int) -> Iterator[list[Pla
     script = Script(text=TALKER, arguments=(str(pipe), str(lines)))
     try:
         with host(bench, [script] * count) as places:
-            told = b""
-            while told.count(b"\n") < count:
+            reports = b""
+            while reports.count(b"\n") < count:
                 if not select.select([reader], [], [], START_SECS)[0]:
-                    raise TimeoutError(f"{told!r} of {count} sessions")
-                told += os.read(reader, 1 << 16)
+                    raise TimeoutError(f"{reports!r} of {count} sessions")
+                reports += os.read(reader, 1 << 16)
             yield places
     finally:
         os.close(reader)
 
 
 def _wait_until_saved(home: Path) -> None:
-    """Look until every session has been saved and nothing has changed since: no event tells of that."""
+    """Look until every session has been saved and nothing has changed since: there is no event for that."""
     deadline = time.monotonic() + START_SECS
     with LineClient(socket_of(home)) as client:
         while True:

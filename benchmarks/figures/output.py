@@ -1,10 +1,10 @@
 """Output through an attached client, 100 MB of coloured text: >= tmux's, and >= 1/2 of a bare PTY read loop.
 
-A shell in a session prints a prepared file when it is told to; the time runs from the key to
+A shell in a session prints a prepared file when a key asks for it; the time runs from the key to
 the mark behind the file, on a PTY whose other end is read here as fast as Python can. The
 bare loop reads the same shell's own terminal. All but dtach keep a screen and history, and
 Orbit writes a journal; who falls behind may show the newest instead of everything, and how
-much was shown is told in the notes. dtach, which keeps no screen, and screen are there for
+much was shown is in the notes. dtach, which keeps no screen, and screen are there for
 the scale, and get a fifth of the text.
 """
 

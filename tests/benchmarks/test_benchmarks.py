@@ -17,7 +17,7 @@ NAMES = ["ping", "reads", "creates", "snapshots", "cli", "startup", "memory"]
 LIVE_NAMES = ["output", "keys", "many", "kills", "programs", "attach"]
 ATTACH = "orbitctl session attach"
 LINES = {
-    "ping": [("daemon.ping", "echo", "<= 3")],
+    "ping": [("daemon.ping", "echo", "<= 2.5")],
     "reads": [("session.get", "daemon.ping", "<= 1.5"), ("session.list of 20", "daemon.ping", "<= 1.5")],
     "creates": [("session.create, 64 clients", "one commit a call", ">= 4")],
     "snapshots": [
@@ -62,7 +62,7 @@ LINES = {
         ("session.attach, screen and history", None, None),
         (ATTACH, "tmux attach", None),
     ],
-    "memory": [("resident (VmRSS)", None, "<= 45"), ("proportional (PSS)", None, None)],
+    "memory": [("proportional (PSS)", None, "<= 45"), ("resident (VmRSS)", None, None)],
 }
 
 
