@@ -50,7 +50,7 @@ def test_a_database_that_is_lost_is_not_written_to(daemon: DaemonProcess, client
     for _ in range(2):
         error = client.error("session.create", config=LOCAL, name="never")
         assert (error["code"], error["data"]["kind"]) == (CORRUPT, "storage_corrupt")
-        assert "Put the file back" in error["data"]["hint"]
+        assert "Move the file back" in error["data"]["hint"]
     assert names(client) == ["kept"]
 
 
