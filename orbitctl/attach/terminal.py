@@ -181,6 +181,7 @@ class Terminal:
         """Leave the session's screen and modes within a bounded time; never raise OSError."""
         if self._is_entered:
             self._pending.clear()
+            self.pending = 0
             new_line = b"" if self._last_byte == b"\n" else b"\r\n"
             data = RESTORE if self._has_set_origin else RESTORE_IN_PLACE
             data += (RESTORE_COLORS if self._has_set_colors else b"") + new_line + b"\x1b[J"

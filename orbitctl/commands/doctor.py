@@ -14,6 +14,7 @@ from orbit_os.python import python_command
 from orbit_protocol import PROTOCOL_VERSION, VERSION
 from orbit_protocol.methods import DAEMON_INFO, MAINTENANCE_CHECK
 from orbit_protocol.params import Params
+from orbit_protocol.paths import backups_folder
 from orbit_protocol.results import DaemonInfo
 from orbitctl.app import App
 from orbitctl.client.daemon import lock_holder
@@ -85,7 +86,7 @@ def _program() -> Finding:
 
 def _newest_backup(database: str) -> Finding:
     """Return the newest file in the folder of backups, the one to restore."""
-    folder = os.path.join(os.path.dirname(database), "backups")
+    folder = backups_folder(database)
     try:
         with os.scandir(folder) as entries:
             found = [(entry.stat().st_mtime, entry.path) for entry in entries if entry.is_file()]
@@ -120,7 +121,7 @@ def _examine_daemon(app: App) -> Iterator[Finding]:
 
 
 def _unreachable(app: App, error: CommandError) -> Finding:
-    """Return why the daemon does not answer; one that holds the database but serves another socket is a error."""
+    """Return why the daemon does not answer; one that holds the database but serves another socket is an error."""
     if not (isinstance(error, Unreachable) and error.no_daemon):
         return Finding(check="daemon", state="fail", message=error.message, remedy=error.hint)
     holder = lock_holder(app.paths)

@@ -14,6 +14,7 @@ from orbit_os.files import make_private_folders
 from orbit_os.python import python_command
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
+from orbit_protocol.paths import backups_folder
 from orbit_protocol.results import BackupResult, CheckReport, Contents, Restored
 from orbitctl.app import App
 from orbitctl.client import daemon
@@ -147,7 +148,7 @@ def restore(app: App, backup: str, yes: bool) -> None:
 
 def _default_backup(app: App) -> str:
     database = app.call(m.DAEMON_INFO, p.Params()).database_path
-    folder = os.path.join(os.path.dirname(database), "backups")
+    folder = backups_folder(database)
     with contextlib.suppress(OSError):  # the backup will fail then, and the daemon's message has the reason
         make_private_folders(folder)
     name = f"manual-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db"

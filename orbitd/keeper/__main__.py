@@ -9,7 +9,9 @@ import os.path
 import sys
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-sys.path += [_ROOT, os.path.join(_ROOT, "protocol")]  # the second is where a checkout has orbit_os
+sys.path.append(_ROOT)
+if not os.path.isdir(os.path.join(_ROOT, "orbit_os")):  # a checkout has it in the folder `protocol`
+    sys.path.append(os.path.join(_ROOT, "protocol"))
 
 from orbitd.keeper.daemonize import main  # noqa: E402  # sys.path comes first
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import subprocess
@@ -51,6 +52,10 @@ are meant for orbitd alone, and a program gets the environment of its own reques
 
 SignalTarget = Literal["program", "group", "foreground"]
 """The program itself, its process group, or the group at the terminal's foreground (what Ctrl-C reaches)."""
+
+
+class ProgramNotFound(SpawnFailed):
+    """There is no such program: ENOENT of execve(2), or nothing on the PATH."""
 
 
 class KeeperGone(Busy):
@@ -420,4 +425,6 @@ def _time(message: Message, name: str) -> datetime:
 def _parse_error(message: Message) -> OrbitError:
     """Return the exception that an `error` message stands for."""
     words = message.value("words", b"").decode(errors="replace")
+    if message.text("reason", "") == "spawn_failed" and message.text("errno", "") == str(errno.ENOENT):
+        return ProgramNotFound(words)
     return _ERRORS_BY_REASON.get(message.text("reason", ""), InternalError)(words)

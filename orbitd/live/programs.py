@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from orbit_protocol.errors import AlreadyRunning, InternalError, NotRunning, OrbitError, RequestTimeout, SpawnFailed
 from orbit_protocol.types import Session
-from orbitd.keeper.client import KeptProgram, Spawned, SpawnRequest
+from orbitd.keeper.client import KeptProgram, ProgramNotFound, Spawned, SpawnRequest
 from orbitd.live.background_tasks import BackgroundTasks
 from orbitd.live.command_line import build_launch
 from orbitd.live.keeper_connection import KeeperConnection
@@ -232,17 +232,15 @@ class Programs:
         """Have the keeper start a program; None if it has one of this session that was never taken over.
 
         Raises:
-            SpawnFailed: It cannot be executed; with `hint` as the next step, unless that is empty.
+            SpawnFailed: It cannot be executed; if there is no such program, with `hint` unless that is empty.
         """
         client = await self.keeper.client()
         try:
             return await client.spawn(request)
         except AlreadyRunning:
             return None
-        except SpawnFailed as exc:
-            if not hint:
-                raise
-            raise SpawnFailed(exc.message, hint=hint, data=exc.extra) from exc
+        except ProgramNotFound as exc:
+            raise SpawnFailed(exc.message, hint=hint or None, data=exc.extra) from exc
         except (RequestTimeout, InternalError):
             # It may have been started all the same, and then nothing reads its output: it must not stay.
             with contextlib.suppress(OrbitError):

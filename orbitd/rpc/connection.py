@@ -72,6 +72,8 @@ class Connection(asyncio.Protocol):
         self._queue: deque[Event] = deque()
         self._in_flight = 0
         self._in_flight_bytes = 0
+        self._unstarted = 0
+        self._next_pump: asyncio.Handle | None = None
         self._transport: asyncio.Transport | None = None
         self._write_paused = False
         self._reading_paused = False
@@ -111,9 +113,9 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on with a client that has read everything."""
         self._write_paused = False
-        self._pump()
-        for callback in list(self.on_drained):
+        for callback in list(self.on_drained):  # first: answers of queued requests could fill the buffer again
             callback()
+        self._pump()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Drop what is queued; requests in flight run to their end, and their answers are dropped."""
@@ -156,6 +158,8 @@ class Connection(asyncio.Protocol):
     # The queue: start what may start now, then decide whether to read on.
 
     def _pump(self) -> None:
+        if self._next_pump is not None:
+            return
         # A request that never waits is answered inside `_begin`. So the bound here is what keeps
         # a client that has sent thousands of them from holding up every other client.
         for _ in range(MAX_AT_ONCE):
@@ -164,10 +168,14 @@ class Connection(asyncio.Protocol):
             self._begin(self._queue.popleft())
         else:
             if self._queue:  # reading stays paused until the queue is empty
-                asyncio.get_running_loop().call_soon(self._pump)
+                self._next_pump = asyncio.get_running_loop().call_soon(self._pump_again)
         if self._ended and not self._queue and self._in_flight == 0 and self._discarding is None:
             self._close()
         self._update_reading()
+
+    def _pump_again(self) -> None:
+        self._next_pump = None
+        self._pump()
 
     def _has_room(self, item: Event) -> bool:
         if self._write_paused:
@@ -185,14 +193,28 @@ class Connection(asyncio.Protocol):
             if refusal is not None:
                 self.send(refusal)
         else:
-            call = Call(self)
-            answer = self._host.dispatch(item.data, call)
+            self._begin_request(item.data)
+
+    def _begin_request(self, line: bytes) -> None:
+        call = Call(self)
+        if self._unstarted == 0:
+            answer = self._host.dispatch(line, call)
             if answer is None or isinstance(answer, bytes):
                 self._answer(answer, call)
-            else:
-                self._in_flight += 1
-                self._in_flight_bytes += len(item.data)
-                self._host.start_task(self._answer_later(answer, call, len(item.data)))
+                return
+        else:
+            # A task takes its first step in the next turn of the loop, in the order of creation. A request
+            # that never waits would overtake those before it: `session.input` after `session.send` would
+            # type first. So it waits for its turn as a task of its own.
+            answer = self._dispatch_in_turn(line, call)
+        self._in_flight += 1
+        self._in_flight_bytes += len(line)
+        self._unstarted += 1
+        self._host.start_task(self._answer_later(answer, call, len(line)))
+
+    async def _dispatch_in_turn(self, line: bytes, call: Call) -> bytes | None:
+        answer = self._host.dispatch(line, call)
+        return answer if answer is None or isinstance(answer, bytes) else await answer
 
     def _answer(self, answer: bytes | None, call: Call) -> None:
         if answer is not None:
@@ -200,6 +222,7 @@ class Connection(asyncio.Protocol):
         call.run_callbacks()
 
     async def _answer_later(self, coroutine: Coroutine[Any, Any, bytes | None], call: Call, size: int) -> None:
+        self._unstarted -= 1
         try:
             self._answer(await coroutine, call)
         finally:

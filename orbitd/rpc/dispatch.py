@@ -11,6 +11,7 @@ method is known, and are then decoded straight into its Struct.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import uuid
@@ -136,14 +137,10 @@ class Dispatcher(Generic[C]):
         if not isinstance(envelope, _Envelope) or not _is_request(envelope):
             return encode_error(_readable_id(line), e.InvalidRequest("This is not a JSON-RPC 2.0 request object"))
         call = _Call(envelope, caller)
-        dispatch_request(self._routes, call, Request(envelope.method, {"params": envelope.params}, None))
-        if isinstance(call.answer, _Unrouted):
+        if envelope.method not in self._routes:
             return call.error(e.MethodNotFound(f"No such method: {envelope.method[:128]!r}"))
+        dispatch_request(self._routes, call, Request(envelope.method, {"params": envelope.params}, None))
         return call.answer
-
-
-class _Unrouted:
-    """The answer of a call that has not reached its method."""
 
 
 class _Call(Generic[C]):
@@ -155,7 +152,7 @@ class _Call(Generic[C]):
         self.id = envelope.id
         self.method: str = envelope.method
         self.caller = caller
-        self.answer: Answer | Coroutine[Any, Any, Answer] | _Unrouted = _UNROUTED
+        self.answer: Answer | Coroutine[Any, Any, Answer] = None
 
     def result(self, value: Any) -> Answer:
         """Encode a result. One that cannot be encoded is an internal error, so that it is answered too."""
@@ -167,28 +164,41 @@ class _Call(Generic[C]):
             return self.failure(exc)
 
     def error(self, error: e.OrbitError) -> Answer:
-        """Encode an error."""
-        return None if self.id is UNSET else encode_error(self.id, error)
+        """Encode an error. One that cannot be encoded becomes an internal error without details."""
+        if self.id is UNSET:
+            return None
+        try:
+            return encode_error(self.id, error)
+        except Exception as exc:  # noqa: BLE001  # as in `_route`
+            self._log(exc, "")
+            return encode_error(self.id, e.InternalError("Internal error"))
 
     def failure(self, exc: Exception) -> Answer:
         """Encode what an exception of a handler means to the peer."""
         if isinstance(exc, e.OrbitError):
             return self.error(exc)
         reference = uuid.uuid4().hex[:12]
+        self._log(exc, reference)
+        return self.error(e.InternalError(f"Internal error (reference {reference})", data={"reference": reference}))
+
+    def _log(self, exc: BaseException, reference: str) -> None:
         name = type(exc).__name__
         event(log, logging.ERROR, "request failed", method=self.method, reference=reference, error=name, exc=exc)
-        return self.error(e.InternalError(f"Internal error (reference {reference})", data={"reference": reference}))
 
     async def wait(self, outcome: Coroutine[Any, Any, Any]) -> Answer:
         """Return the answer of a handler that waits."""
         try:
             value = await outcome
+        except asyncio.CancelledError as exc:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise  # the server stops
+            return self.failure(RuntimeError(f"the handler was cancelled: {exc}"))
         except Exception as exc:  # noqa: BLE001  # as in `_route`
             return self.failure(exc)
         return self.result(value)
 
 
-_UNROUTED = _Unrouted()
 _DONE = Success()
 """What a routed method returns to jsonrpcserver: the answer itself is in the call."""
 
@@ -198,20 +208,23 @@ def _route(method: Method[Any, Any], handler: Handler[Any]) -> Callable[..., Res
     decoder = msgspec.json.Decoder(method.params)
 
     def route(call: _Call[Any], params: Raw) -> Result:
+        # jsonrpcserver would swallow what this raises, so nothing may be raised: whatever happens here
+        # becomes the answer.
         try:
             decoded = decoder.decode(params)
         except msgspec.ValidationError as exc:
             call.answer = call.error(e.InvalidParams(str(exc)))
-            return _DONE
         except (msgspec.DecodeError, RecursionError) as exc:
             call.answer = call.error(_parse_error(exc))
-            return _DONE
-        try:
-            outcome = handler(call.caller, decoded)
-        except Exception as exc:  # noqa: BLE001  # whatever a handler raises becomes an answer
+        except Exception as exc:  # noqa: BLE001  # a check of the params failed in a way that it should not
             call.answer = call.failure(exc)
         else:
-            call.answer = call.wait(outcome) if isinstance(outcome, CoroutineType) else call.result(outcome)
+            try:
+                outcome = handler(call.caller, decoded)
+            except Exception as exc:  # noqa: BLE001  # whatever a handler raises becomes an answer
+                call.answer = call.failure(exc)
+            else:
+                call.answer = call.wait(outcome) if isinstance(outcome, CoroutineType) else call.result(outcome)
         return _DONE
 
     # inspect.signature looks here first (PEP 362). It would work out the true signature for every request.

@@ -52,7 +52,8 @@ def make_private_folders(path: str) -> None:
         os.mkdir(path, PRIVATE_FOLDER)
     except FileExistsError:
         return  # another process was first, or it is not a folder: `check_private` says so
-    os.chmod(path, PRIVATE_FOLDER)  # mkdir(2) clears the bits of the umask, which may be 0777
+    if stat.S_IMODE(os.stat(path).st_mode) != PRIVATE_FOLDER:  # mkdir(2) clears the bits of the umask
+        os.chmod(path, PRIVATE_FOLDER)
     # A folder's entry is data of its parent: without this, what is synced inside it
     # later could be lost together with its name (fsync(2)).
     sync(parent)

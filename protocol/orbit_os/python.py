@@ -2,8 +2,9 @@
 
 There are two ways into an interpreter of ours. A user runs the entry point, with any PYTHONPATH and
 current folder: `isolate` removes those from sys.path. Or one of our programs starts another:
-`python_command` has the options that do the same from the first import on. PYTHONHOME and a
-sitecustomize module take effect before any code of ours, and are not handled.
+`python_command` has the options that do the same from the first import on. What Python imports by
+itself before the first line of an entry point (PYTHONHOME, a sitecustomize module, and the few
+modules of the standard library that a script or `-m` needs) comes before us.
 """
 
 from __future__ import annotations
@@ -15,10 +16,16 @@ import sys
 ISOLATED = ("-E", "-P")
 """Ignore the PYTHON* variables, and never put the script's or the current folder on sys.path (python(1))."""
 
+_carried: list[str] = []
+"""Entries of sys.path that Orbit is imported from and that `ISOLATED` would leave out; set by `isolate`."""
+
 
 def python_command(module: str, *arguments: str) -> list[str]:
     """Return the command line that runs a module of this installation, isolated from the user's project."""
-    return [sys.executable, *ISOLATED, "-m", module, *arguments]
+    if not _carried:
+        return [sys.executable, *ISOLATED, "-m", module, *arguments]
+    run = f"import runpy, sys; sys.path[:0] = {_carried!r}; runpy.run_module({module!r}, None, '__main__', True)"
+    return [sys.executable, *ISOLATED, "-c", run, *arguments]
 
 
 def isolate() -> None:
@@ -27,28 +34,45 @@ def isolate() -> None:
     An entry point calls this before it imports anything that is not in the standard library: a
     `click.py` in the current folder would be executed instead of click.
 
-    A folder that our own packages are imported from stays, so that a checkout can be run by PYTHONPATH.
+    Where Orbit itself is imported by PYTHONPATH or from the current folder (`pip install --target`, a
+    checkout), those entries stay, since it and its dependencies are found nowhere else.
     """
     ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    library = os.path.dirname(os.path.abspath(os.__file__))
-    kept = {ours, library, os.path.join(library, "lib-dynload")}
+    installation = {ours}
     if os.path.basename(ours) == "protocol":
-        kept.add(os.path.dirname(ours))  # a checkout: `orbitd` and `orbitctl` lie beside `protocol`
+        installation.add(os.path.dirname(ours))  # a checkout: `orbitd` and `orbitctl` lie beside `protocol`
     here = _current_folder()
-    if not sys.flags.safe_path and sys.path and sys.path[0] in {"", here} - kept:
-        del sys.path[0]  # put there by `-m` and `-c`; for a script it is the script's own folder
-    if not sys.flags.ignore_environment:
-        for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep):
-            # site.py has made the entries absolute and dropped what stands there twice.
-            absolute = os.path.normpath(os.path.join(here, entry))
-            for form in {entry, absolute} - kept:
-                if form in sys.path:
-                    sys.path.remove(form)
+    if not sys.flags.safe_path and sys.path:
+        # For `-m` and `-c` the first entry is the current folder, for a script the script's own. site.py ran
+        # before it was inserted: a folder that a .pth file names too is there a second time.
+        first = sys.path[0] or here
+        if first in installation and sys.path.count(first) == 1:
+            _carried.append(first)
+        elif first == here:
+            del sys.path[0]
+    if not sys.flags.ignore_environment and os.environ.get("PYTHONPATH"):
+        _remove_pythonpath(installation, here)
     if sys.warnoptions or os.environ.get("PYTHONWARNINGS"):
         import warnings  # not at the top: a warnings.py of the user's project would be found first
 
         warnings.resetwarnings()
         warnings.simplefilter("ignore")
+
+
+def _remove_pythonpath(installation: set[str], here: str) -> None:
+    import site  # imported at every start without -S, so that this executes nothing
+
+    # site.py has made the entries absolute.
+    entries = [os.path.normpath(os.path.join(here, entry)) for entry in os.environ["PYTHONPATH"].split(os.pathsep)]
+    if not installation.isdisjoint(entries):
+        _carried.extend(entry for entry in entries if entry in sys.path and entry not in _carried)
+        return
+    # site.py adds no folder twice: one that PYTHONPATH names is at that place only, and needed there.
+    library = os.path.dirname(os.path.abspath(os.__file__))
+    needed = {library, os.path.join(library, "lib-dynload"), *site.getsitepackages(), site.getusersitepackages()}
+    for entry in entries:
+        if entry not in needed and entry in sys.path:
+            sys.path.remove(entry)
 
 
 def name_process(name: str) -> None:

@@ -5,16 +5,13 @@ The daemon reads requests in `orbitd.rpc.dispatch`; both sides write with these 
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from orbit_protocol.errors import ErrorObject, OrbitError, from_object
+from orbit_protocol.errors import ErrorObject, OrbitError
 from orbit_protocol.framing import frame
-from orbit_protocol.methods import Method
-
-R = TypeVar("R")
 
 RequestId = int | str | float | None
 
@@ -71,17 +68,3 @@ def decode_response(line: bytes) -> Response:
         msgspec.DecodeError: The line is not one.
     """
     return _responses.decode(line)
-
-
-def result_of(method: Method[Any, R], response: Response) -> R:
-    """Return a response's result as its method's type.
-
-    Raises:
-        OrbitError: The response is an error.
-        msgspec.DecodeError: The result is not what the method promises.
-    """
-    if isinstance(response.error, ErrorObject):
-        raise from_object(response.error)
-    raw = response.result if isinstance(response.result, Raw) else b"null"
-    decoded: R = msgspec.json.decode(raw, type=method.result)
-    return decoded

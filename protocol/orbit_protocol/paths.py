@@ -45,3 +45,8 @@ def expand(path: str, environ: Mapping[str, str]) -> str:
     if path == "~" or path.startswith("~/"):
         return (environ.get("HOME") or os.path.expanduser("~")) + path[1:]
     return path
+
+
+def backups_folder(database: str) -> str:
+    """Return the folder of a database's backups."""
+    return os.path.join(os.path.dirname(database), "backups")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
+import venv
 from pathlib import Path
 
 import pytest
 
+import orbit_os
 from attach_support import RUN_SHELL, Window
 from ctl_support import Orbitctl
 from orbit_os.python import isolate, python_command
@@ -124,8 +129,6 @@ def test_what_isolate_removes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, first: str, given: str, expected: list[str]
 ) -> None:
     """The current folder and PYTHONPATH's entries go, in their absolute form too; our own folder and the rest stay."""
-    import orbit_os
-
     ours = str(Path(orbit_os.__file__).parents[1])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", given.format(ours=ours))
@@ -134,6 +137,54 @@ def test_what_isolate_removes(
     monkeypatch.setattr("sys.path", list(path))
     isolate()
     assert sys.path == [entry.format(ours=ours) for entry in expected]
+
+
+def test_site_packages_on_pythonpath_stay(project: Path) -> None:
+    """site.py adds no folder twice: one that PYTHONPATH names too is needed where it is."""
+    purelib = sysconfig.get_path("purelib")
+    for path in (f"{project}:{purelib}", f"{purelib}:{Path(os.__file__).parent}:{project}"):
+        environment = clean_environment(project.parent, PYTHONPATH=path)
+        run = subprocess.run(
+            STARTS["script"] + ["--version"], env=environment, capture_output=True, text=True, check=False
+        )
+        assert (run.returncode, run.stderr, executed(project)) == (0, "", "")
+
+
+@pytest.mark.parametrize("layout", ["target", "checkout", "folder"])
+def test_an_installation_by_path_starts_its_daemon(home: Path, layout: str) -> None:
+    """Where PYTHONPATH, or the current folder under `-m`, is how Orbit is found, what it starts finds it too."""
+    for package in ("orbit_os", "orbit_protocol", "orbitd", "orbitctl"):
+        source = Path(next(iter(importlib.import_module(package).__path__)))
+        target = home / "t" / ("protocol" if layout == "checkout" and package.startswith("orbit_") else ".") / package
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    bare = home / "venv"  # an environment with the dependencies, and without Orbit
+    venv.create(bare, symlinks=True)
+    [site] = bare.glob("lib/python*/site-packages")
+    (site / "dependencies.pth").write_text(dependencies(home))
+    folder = home / "t"
+    path = {"target": f"{folder}", "checkout": f"{folder}:{folder}/protocol", "folder": None}[layout]
+    environment = clean_environment(home)
+    environment.pop("PYTHONPATH", None)
+    ctl = Orbitctl(home, {**environment, **({} if path is None else {"PYTHONPATH": path})})
+    ctl.home = folder
+    ctl.command = [str(bare / "bin" / "python"), "-m", "orbitctl"]
+    try:
+        pid = ctl.ok("rpc", "call", "daemon.info").json["pid"]
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        assert command[1:3] == [b"-E", b"-P"]
+        assert ctl.ok("daemon", "restart").code == 0
+    finally:
+        ctl.ok("daemon", "stop")
+
+
+def dependencies(home: Path) -> str:
+    """Return a folder with everything of this environment's site-packages but Orbit itself."""
+    folder = home / "dependencies"
+    folder.mkdir()
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if not entry.name.startswith(("orbit", "_orbit", "__editable__")) and entry.suffix != ".pth":
+            (folder / entry.name).symlink_to(entry)
+    return str(folder)
 
 
 def test_a_current_folder_that_was_deleted_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from orbit_os.files import private_folder
 from orbit_protocol.errors import StorageCorrupt
+from orbit_protocol.paths import backups_folder
 from orbitd.logs import event
 from orbitd.manager import SessionManager
 from orbitd.store.backup import copy, recovery
@@ -51,7 +52,7 @@ class DailyBackups:
     def __init__(
         self, manager: SessionManager, keep: int, now: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
-        self._folder = backup_folder(manager.path)
+        self._folder = backups_folder(manager.path)
         self._manager = manager
         self._keep = keep
         self._now = now
@@ -107,14 +108,9 @@ class DailyBackups:
             os.unlink(backup.path)
 
 
-def backup_folder(database_path: str) -> str:
-    """Return the folder of a database's automatic backups."""
-    return os.path.join(os.path.dirname(database_path), "backups")
-
-
 def remove_leftovers(database_path: str) -> None:
     """Delete the unfinished copies of backups that were killed; only while no backup runs, with the lock held."""
-    for folder in (os.path.dirname(database_path), backup_folder(database_path)):
+    for folder in (os.path.dirname(database_path), backups_folder(database_path)):
         for path in glob.glob(os.path.join(glob.escape(folder), copy.TEMPORARY_PREFIX + "*")):
             os.unlink(path)
             event(log, logging.INFO, "leftover of a backup removed", path=path)

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from orbit_os.files import sync
 from orbit_protocol.errors import StorageCorrupt
+from orbit_protocol.paths import backups_folder
 from orbitd.store.files import APPLICATION_ID, SIDE_FILES, file_stamp, open_untouched, size
 from orbitd.store.rows import now
 
@@ -149,7 +150,7 @@ def newest_good_backup(path: str, *, made_before: float = math.inf) -> str | Non
     """
     folder = os.path.dirname(path)
     own = {path, *(path + suffix for suffix in SIDE_FILES)}
-    names = [name for each in (folder, os.path.join(folder, "backups")) for name in glob.glob(f"{glob.escape(each)}/*")]
+    names = [name for each in (folder, backups_folder(path)) for name in glob.glob(f"{glob.escape(each)}/*")]
     candidates = [name for name in names if name not in own and _SET_ASIDE not in name and _has_header(name)]
     candidates = [name for name in candidates if os.path.getmtime(name) <= made_before]
     candidates.sort(key=os.path.getmtime, reverse=True)

@@ -216,6 +216,71 @@ def test_an_unexpected_exception_is_not_told(dispatcher: Dispatcher[None], caplo
     assert [record.fields["reference"] for record in caplog.records] == [reference]  # type: ignore[attr-defined]
 
 
+class _Odd(msgspec.Struct):
+    """Params whose check fails in a way that it should not."""
+
+    def __post_init__(self) -> None:
+        raise KeyError("the secret of the daemon")
+
+
+async def cancel(_: None, __: Any) -> None:
+    raise asyncio.CancelledError
+
+
+def raise_unencodable(_: None, __: Any) -> None:
+    raise SessionNotFound("\ud800", data={"secret": object()})
+
+
+async def raise_unencodable_later(_: None, __: Any) -> None:
+    raise SessionNotFound("\ud800", data={"secret": object()})
+
+
+async def return_later(_: None, __: Any) -> object:
+    return object()
+
+
+@pytest.mark.parametrize(
+    ("params", "handler"),
+    [
+        (_Odd, lambda _, __: None),
+        (Any, lambda _, __: object()),
+        (Any, lambda _, __: "\ud800"),
+        (Any, return_later),
+        (Any, lambda _, __: 1 / 0),
+        (Any, fail),
+        (Any, cancel),
+        (Any, raise_unencodable),
+        (Any, raise_unencodable_later),
+    ],
+)
+def test_whatever_fails_is_answered(params: Any, handler: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A check, a handler or a result that fails in any way is an internal error with the request's id, and logged."""
+    method: Method[Any, Any] = Method("odd", params, Any, "An example.")
+    handlers: Handlers[None] = Handlers()
+    handlers.add(method, handler)
+    dispatcher = Dispatcher(handlers, {"odd": method})
+    answer = ask(dispatcher, '{"jsonrpc": "2.0", "method": "odd", "params": {}, "id": 7}')
+    assert (answer["id"], answer["error"]["code"]) == (7, -32603)
+    assert "secret" not in json.dumps(answer) + caplog.text
+    assert len(caplog.records) == 1
+    assert ask(dispatcher, '{"jsonrpc": "2.0", "method": "odd", "params": {}}') is None
+
+
+def test_a_handler_that_never_waits_needs_no_loop() -> None:
+    """A plain function is answered at once; a coroutine function by a coroutine."""
+    methods = {name: Method(name, Any, Any, "An example.") for name in ("plain", "waits")}
+    handlers: Handlers[None] = Handlers()
+    handlers.add(methods["plain"], lambda _, __: 1)
+    handlers.add(methods["waits"], get_data)
+    dispatcher = Dispatcher(handlers, methods)
+    assert dispatcher.dispatch(b'{"jsonrpc": "2.0", "method": "plain", "id": 1}', None) == (
+        b'{"jsonrpc":"2.0","result":1,"id":1}'
+    )
+    waiting = dispatcher.dispatch(b'{"jsonrpc": "2.0", "method": "waits", "id": 1}', None)
+    assert asyncio.iscoroutine(waiting)
+    assert json.loads(asyncio.run(waiting) or b"") == result(["hello", 5], 1)
+
+
 def test_a_batch_has_a_limit(dispatcher: Dispatcher[None]) -> None:
     """A hundred requests are answered in their order, one more is refused as a whole."""
     one = '{{"jsonrpc": "2.0", "method": "sum", "params": [{0}], "id": {0}}}'

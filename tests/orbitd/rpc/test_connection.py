@@ -1,0 +1,160 @@
+"""A connection with a scripted transport and server: which request starts when, and what is written."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Coroutine
+from typing import Any
+
+from orbitd.rpc.connection import MAX_AT_ONCE, MAX_IN_FLIGHT, Call, Connection
+
+
+class Transport:
+    """Records what is written and whether reading is paused."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.is_reading = True
+        self.is_closed = False
+
+    def set_write_buffer_limits(self, high: int, low: int) -> None:
+        self.limits = (high, low)
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def pause_reading(self) -> None:
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        self.is_reading = True
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class Host:
+    """Answers a line with itself: at once, or, if it begins with `later`, when its event is set."""
+
+    max_message_bytes = 1 << 20
+    stopping = False
+
+    def __init__(self) -> None:
+        self.started: list[bytes] = []
+        self.go_on = asyncio.Event()
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def dispatch(self, line: bytes, call: Call) -> bytes | Coroutine[Any, Any, bytes | None] | None:
+        if line.startswith(b"later"):
+            return self._later(line)
+        self.started.append(line)
+        return line
+
+    async def _later(self, line: bytes) -> bytes:
+        self.started.append(line)
+        await self.go_on.wait()
+        return line
+
+    def start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def connection_closed(self, connection: Connection) -> None:
+        self.closed = connection
+
+
+def connect() -> tuple[Connection, Host, Transport]:
+    host, transport = Host(), Transport()
+    connection = Connection(host)
+    connection.connection_made(transport)  # type: ignore[arg-type]  # as much of one as is used
+    return connection, host, transport
+
+
+async def turn() -> None:
+    """Let everything run that is ready now, once."""
+    done = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(done.set_result, None)
+    await done
+
+
+async def test_a_request_that_never_waits_is_answered_at_once() -> None:
+    """Its answer is written before `data_received` returns, and no task is made."""
+    connection, host, transport = connect()
+    connection.data_received(b"a\nb\n")
+    assert transport.written == [b"a\n", b"b\n"]
+    assert host.tasks == set()
+
+
+async def test_requests_start_in_the_order_of_their_lines() -> None:
+    """One that never waits does not overtake one before it that does: keys that are sent both ways keep their order."""
+    connection, host, transport = connect()
+    connection.data_received(b"later 1\na\nlater 2\nb\n")
+    assert host.started == []
+    await turn()
+    assert host.started == [b"later 1", b"a", b"later 2", b"b"]
+    assert transport.written == [b"a\n", b"b\n"]
+    connection.data_received(b"c\n")  # everything before it has started
+    assert transport.written == [b"a\n", b"b\n", b"c\n"]
+    host.go_on.set()
+    await asyncio.gather(*host.tasks)
+    assert sorted(transport.written[3:]) == [b"later 1\n", b"later 2\n"]
+
+
+async def test_one_turn_of_the_loop_has_a_bound() -> None:
+    """Thousands of requests are answered a bounded number a turn, however many waiting ones end meanwhile."""
+    connection, host, transport = connect()
+    waiting = MAX_IN_FLIGHT - 1
+    connection.data_received(b"".join(b"later %d\n" % number for number in range(waiting)))
+    await turn()
+    connection.data_received(b"a\n" * 10 * MAX_AT_ONCE)
+    assert (len(transport.written), transport.is_reading) == (MAX_AT_ONCE, False)
+    host.go_on.set()  # the ends of all these tasks look for more to start
+    counts = [len(transport.written)]
+    while len(transport.written) < 10 * MAX_AT_ONCE + waiting:
+        await turn()
+        counts.append(len(transport.written))
+    steps = [after - before for before, after in itertools.pairwise(counts)]
+    assert max(steps) <= 2 * MAX_AT_ONCE + waiting  # `turn` takes two: its callback, and the step of this task
+    assert transport.is_reading
+
+
+async def test_at_most_so_many_are_in_flight() -> None:
+    """Beyond the limit reading pauses; each end starts the next one."""
+    connection, host, transport = connect()
+    connection.data_received(b"".join(b"later %d\n" % number for number in range(MAX_IN_FLIGHT + 3)))
+    await turn()
+    assert (len(host.started), transport.is_reading) == (MAX_IN_FLIGHT, False)
+    host.go_on.set()
+    while host.tasks:
+        await asyncio.gather(*host.tasks)
+    assert len(transport.written) == MAX_IN_FLIGHT + 3
+    assert transport.is_reading
+
+
+async def test_a_client_that_was_behind_is_repainted_before_it_is_answered() -> None:
+    """What waits for a drained buffer is sent first, then the queued requests go on."""
+    connection, _, transport = connect()
+    connection.on_drained.append(lambda: connection.send(b"repaint"))
+    connection.pause_writing()
+    connection.data_received(b"a\n")
+    assert transport.written == []
+    connection.resume_writing()
+    assert transport.written == [b"repaint\n", b"a\n"]
+
+
+async def test_the_end_of_the_stream_closes_when_all_is_answered() -> None:
+    """A client may shut down its sending side and still gets its answers."""
+    connection, host, transport = connect()
+    connection.data_received(b"later\nlast")
+    await turn()
+    assert connection.eof_received()
+    await turn()
+    assert (transport.written, transport.is_closed) == ([b"last\n"], False)
+    host.go_on.set()
+    await asyncio.gather(*host.tasks)
+    assert (transport.written, transport.is_closed) == ([b"last\n", b"later\n"], True)
