@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import os
-import socket
 import struct
 import sys
+
+# Constants and a type alone: nothing in the folder `protocol` opens a socket.
+from _socket import SOL_SOCKET
+
+if sys.platform != "darwin":
+    from _socket import SO_PEERCRED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
 
 MAX_PATH_BYTES = 103 if sys.platform == "darwin" else 107
 """sizeof(sun_path) - 1: unix(7). A longer path is refused by bind(2) and connect(2)."""
@@ -29,7 +38,7 @@ def check_socket_path(path: str) -> None:
         raise SocketPathTooLong(f"socket path is too long ({length} bytes, at most {MAX_PATH_BYTES}): {path}")
 
 
-def peer_uid(connection: socket.socket) -> int:
+def peer_uid(connection: socket) -> int:
     """Return the uid of the process at the other end.
 
     Seen from a server, that is the uid at the time of connect(2); from a client, at the time of listen(2).
@@ -44,5 +53,5 @@ def peer_uid(connection: socket.socket) -> int:
         credentials = connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, struct.calcsize("IIh16I"))
         return int(struct.unpack_from("II", credentials)[1])
     # struct ucred: pid, uid, gid (unix(7), SO_PEERCRED)
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII"))
+    credentials = connection.getsockopt(SOL_SOCKET, SO_PEERCRED, struct.calcsize("iII"))
     return int(struct.unpack("iII", credentials)[1])
