@@ -62,8 +62,10 @@ def read(call: Call) -> Found:
     for one in workspaces:
         key = ("workspace", places[one["id"]])
         front = one["active_session_id"]
+        # After a power cut without syncs it can be the id of a session that is not there: another world than any
+        # that a client made.
         layout = json.dumps(one["layout"], sort_keys=True)
-        found.world[key] = (one["name"], layout, None if front is None else tokens[front])
+        found.world[key] = (one["name"], layout, None if front is None else tokens.get(front, front))
         found.facts[key] = (one["id"], one["created_at"])
     return found
 
