@@ -41,6 +41,7 @@ def isolate() -> None:
     installation = {ours}
     if os.path.basename(ours) == "protocol":
         installation.add(os.path.dirname(ours))  # a checkout: `orbitd` and `orbitctl` lie beside `protocol`
+    installation -= _site_folders()  # what is there is found without PYTHONPATH
     here = _current_folder()
     if not sys.flags.safe_path and sys.path:
         # For `-m` and `-c` the first entry is the current folder, for a script the script's own. site.py ran
@@ -60,19 +61,24 @@ def isolate() -> None:
 
 
 def _remove_pythonpath(installation: set[str], here: str) -> None:
-    import site  # imported at every start without -S, so that this executes nothing
-
     # site.py has made the entries absolute.
     entries = [os.path.normpath(os.path.join(here, entry)) for entry in os.environ["PYTHONPATH"].split(os.pathsep)]
     if not installation.isdisjoint(entries):
         _carried.extend(entry for entry in entries if entry in sys.path and entry not in _carried)
         return
-    # site.py adds no folder twice: one that PYTHONPATH names is at that place only, and needed there.
-    library = os.path.dirname(os.path.abspath(os.__file__))
-    needed = {library, os.path.join(library, "lib-dynload"), *site.getsitepackages(), site.getusersitepackages()}
+    # site.py adds no folder twice: one of its own that PYTHONPATH names is at that place only, and needed there.
+    needed = _site_folders()
     for entry in entries:
         if entry not in needed and entry in sys.path:
             sys.path.remove(entry)
+
+
+def _site_folders() -> set[str]:
+    """Return the folders of the standard library and of installed packages."""
+    import site  # imported by every start without -S, so that this executes nothing
+
+    library = os.path.dirname(os.path.abspath(os.__file__))
+    return {library, os.path.join(library, "lib-dynload"), *site.getsitepackages(), site.getusersitepackages()}
 
 
 def name_process(name: str) -> None:

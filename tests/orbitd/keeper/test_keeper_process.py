@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import orbit_os
 import orbitd.keeper.server
 from keeper_support import SECONDS, KeeperProcess, Peer, ProcessWatch, read_until, status_of
 from needs import needs
@@ -355,7 +356,7 @@ def test_upgrade_under_a_running_keeper(folder: Path) -> None:
     """A keeper whose package is removed from the disk still starts, reports, reaps and ends."""
     shutil.copytree(ROOT / "orbitd" / "keeper", folder / "orbitd" / "keeper")
     shutil.copy(ROOT / "orbitd" / "__init__.py", folder / "orbitd" / "__init__.py")
-    shutil.copytree(ROOT / "protocol" / "orbit_os", folder / "orbit_os")
+    shutil.copytree(Path(orbit_os.__file__).parent, folder / "orbit_os")
     process = KeeperProcess(str(folder / "keeper.sock"))
     program = str(folder / "orbitd" / "keeper" / "__main__.py")
     subprocess.run([sys.executable, "-I", "-S", program, process.path], check=True, timeout=SECONDS)
