@@ -62,7 +62,7 @@ PROGRAMS = {
     "a long line": Program(command=f"{SHOW} long-line", steps=(("shown", ""),)),
     "modes": Program(command=f"{SHOW} modes", steps=(("shown", ""),)),
     "tmux": Program(
-        command="tmux -L inner -f tmux.conf new-session 'PS1=\"% \" sh'",
+        command="tmux -S inner.sock -f tmux.conf new-session 'PS1=\"% \" sh'",
         steps=(("%", "\x02%"), ("│", "echo o''ne; printf '\\033[45mtwo\\033[m\\n'\r"), ("two", "")),
     ),
 }
@@ -93,6 +93,7 @@ def prepare(place: Path) -> None:
     (place / "orbit.1").write_text(MAN_PAGE.format(paragraphs=".PP\nA paragraph.\n" * 12))
     (place / "tmux.conf").write_text(
         "set -g status-right ''\nset -g default-terminal tmux-256color\nset -g escape-time 0\n"
+        "set -g exit-unattached on\n"  # its server is no child of the session, and must end with the client
     )
     if shutil.which("git") is None:
         return
