@@ -275,22 +275,25 @@ class _OnlyId(Struct):
     id: Any | UnsetType = UNSET
 
 
-def _readable_id(line: bytes) -> Any:
-    """Return the id of a request that is not valid otherwise, or None (section 5)."""
+def _read_id(line: bytes) -> Any:
+    """Return a request's id: UNSET where it has none, None where it cannot be read or is not valid."""
     try:
         found = msgspec.json.decode(line, type=_OnlyId).id
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return found if found is not UNSET and _is_id(found) else None
+    return found if found is UNSET or _is_id(found) else None
+
+
+def _readable_id(line: bytes) -> Any:
+    """Return the id of a request that is not valid otherwise, or None (section 5)."""
+    found = _read_id(line)
+    return None if found is UNSET else found
 
 
 def _refuse(line: bytes, error: e.OrbitError) -> bytes | None:
     """Answer a request without running it; notifications are not answered."""
-    try:
-        found = msgspec.json.decode(line, type=_OnlyId).id
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        found = None
-    return None if found is UNSET else encode_error(found if _is_id(found) else None, error)
+    found = _read_id(line)
+    return None if found is UNSET else encode_error(found, error)
 
 
 def refuse(line: bytes, error: e.OrbitError) -> bytes | None:
