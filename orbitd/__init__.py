@@ -7,6 +7,7 @@
     keeper/        the small process that holds the terminals     supervision/  systemd and launchd
     maintenance    recurring tasks                warnings  problems that last, as sentences for a person
     lock, logs     one daemon a database; one line an event
+    background_tasks  tasks that nothing awaits, held until they are done
 
 A request goes from `rpc` through a handler to `live` or `manager`, and on to `store`, `terminal` and
 `keeper`. A program's output goes from `live` through the journal and the emulator of `terminal` to the

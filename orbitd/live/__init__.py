@@ -8,7 +8,7 @@
     screen_restore, saver               a screen out of snapshot and journal; when and how it is saved
     command_line, ssh_agent             what a program is started with; the link to the user's ssh agent
     keeper_connection, ssh_reconnect    the keeper's client; back-off after a lost ssh connection
-    scrollback_budget, background_tasks memory of all histories; tasks that are held until they are done
+    scrollback_budget                   memory of all histories
 
 Input goes session_methods -> session -> pty_master. Output goes pty_master -> journal -> emulator -> attachments,
 in this order. Everything runs on the event loop, except what restores,

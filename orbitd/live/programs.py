@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
@@ -16,8 +17,8 @@ from msgspec import Struct
 
 from orbit_protocol.errors import AlreadyRunning, InternalError, NotRunning, OrbitError, RequestTimeout, SpawnFailed
 from orbit_protocol.types import Session
+from orbitd.background_tasks import BackgroundTasks
 from orbitd.keeper.client import KeptProgram, ProgramNotFound, Spawned, SpawnRequest
-from orbitd.live.background_tasks import BackgroundTasks
 from orbitd.live.command_line import build_launch
 from orbitd.live.keeper_connection import KeeperConnection
 from orbitd.live.registry import Registry
@@ -29,6 +30,8 @@ from orbitd.live.ssh_reconnect import Reconnector
 from orbitd.live.termination import Exits
 from orbitd.manager import SessionManager
 from orbitd.terminal.emulator import unavailable_reason
+
+log = logging.getLogger("orbitd.live")
 
 CLOSE_GRACE_SECS = 5.0
 
@@ -67,7 +70,7 @@ class Programs:
         self._manager = manager
         self._saver = saver
         self._settings = settings
-        self._tasks = BackgroundTasks()
+        self._tasks = BackgroundTasks(log, "live session task failed")
         self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.agents = AgentLinks(settings.agent_folder)
         self.screens = SavedScreens(manager, settings.journal_folder, limits.scrollback_max_bytes)

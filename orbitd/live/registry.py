@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from orbit_protocol.errors import NotRunning, StorageError
 from orbit_protocol.types import SessionStatus
-from orbitd.live.background_tasks import BackgroundTasks
+from orbitd.background_tasks import BackgroundTasks
 from orbitd.live.saver import Saver
 from orbitd.live.screen import LiveScreen
 from orbitd.live.scrollback_budget import ScrollbackBudget

@@ -13,7 +13,7 @@ import logging
 import random
 
 from orbit_protocol.errors import OrbitError, SessionNotFound
-from orbitd.live.background_tasks import BackgroundTasks
+from orbitd.background_tasks import BackgroundTasks
 from orbitd.live.screen import Capture, LiveScreen
 from orbitd.live.session import LiveSession
 from orbitd.logs import event
@@ -44,7 +44,7 @@ class Saver:
         self.retry_secs = min(interval_secs, MAX_RETRY_SECS)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._bursting: set[str] = set()
-        self._tasks = BackgroundTasks()
+        self._tasks = BackgroundTasks(log, "live session task failed")
         self.failing: dict[str, str] = {}
 
     def mark_changed(self, session: LiveSession) -> None:

@@ -17,8 +17,8 @@ from msgspec import Struct
 from orbit_protocol.errors import NotRunning, OrbitError, RequestTimeout, SessionNotFound
 from orbit_protocol.results import Exit
 from orbit_protocol.types import Session, SessionStatus
+from orbitd.background_tasks import BackgroundTasks
 from orbitd.keeper.client import KeeperGone, KeptProgram
-from orbitd.live.background_tasks import BackgroundTasks
 from orbitd.live.keeper_connection import KeeperConnection
 from orbitd.live.registry import Registry
 from orbitd.live.saver import Saver

@@ -20,6 +20,7 @@ from orbit_os.sockets import peer_uid
 from orbit_protocol.errors import Busy
 from orbit_protocol.framing import frame
 from orbit_protocol.jsonrpc import encode_error
+from orbitd.background_tasks import BackgroundTasks
 from orbitd.logs import event
 from orbitd.rpc.connection import Call, Connection
 from orbitd.rpc.dispatch import Dispatcher
@@ -57,7 +58,7 @@ class Server:
         self.stopping = False
         self._listeners: list[Listener] = []
         self._connections: set[Connection] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks(log, "answering failed", on_done=self._check_idle)
         self._idle = asyncio.Event()
 
     def serve(self, listener: Listener) -> None:
@@ -97,9 +98,7 @@ class Server:
             event(log, logging.WARNING, "requests dropped at stop", tasks=len(self._tasks))
         for connection in list(self._connections):
             connection.abort()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
 
     # Called by connections.
 
@@ -108,25 +107,13 @@ class Server:
         return self._dispatcher.dispatch(line, call)
 
     def start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine as a task, and hold a reference to it until it is done.
-
-        The loop itself keeps only weak references (asyncio.create_task): a task without
-        another reference may be collected before it has run.
-        """
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
+        """Run a coroutine as a task, and hold a reference to it until it is done."""
+        self._tasks.start(coroutine)
 
     def connection_closed(self, connection: Connection) -> None:
         """Remove a connection that has ended."""
         self._connections.discard(connection)
         event(log, logging.DEBUG, "connection closed", connections=len(self._connections))
-        self._check_idle()
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            event(log, logging.ERROR, "answering failed", error=type(error).__name__, exc=error)
         self._check_idle()
 
     def _check_idle(self) -> None:

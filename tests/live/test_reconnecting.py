@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import UTC, datetime
 
 import pytest
 
 from orbit_protocol.errors import Busy, NotRunning, OrbitError
 from orbit_protocol.types import Session, SessionConfig
-from orbitd.live.background_tasks import BackgroundTasks
+from orbitd.background_tasks import BackgroundTasks
 from orbitd.live.ssh_reconnect import CONNECTION_LOST, Backoff, Reconnector
 from support import WAIT_SECS
 
@@ -40,7 +41,7 @@ class Line:
         self.errors = list(errors)
         self.started: asyncio.Queue[str] = asyncio.Queue()
         self.given_up: asyncio.Queue[str] = asyncio.Queue()
-        self.held = BackgroundTasks()
+        self.held = BackgroundTasks(logging.getLogger(__name__), "trying again failed")
         self.reconnector = Reconnector(self.start, self.given_up.put, self.held.start, pauses)
 
     async def start(self, session_id: str) -> None:

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from orbitd.logs import event
 
-log = logging.getLogger("orbitd.live")
-
 
 class BackgroundTasks:
-    """Tasks of one owner, on the event loop; an exception that one raises is logged."""
+    """Tasks of one owner, on the event loop; its length is how many run.
 
-    def __init__(self) -> None:
+    Args:
+        log: Where an exception that a task raises is logged.
+        failure: The event that is logged then.
+        on_done: Called each time when one is done.
+    """
+
+    def __init__(self, log: logging.Logger, failure: str, on_done: Callable[[], None] = lambda: None) -> None:
+        self._log = log
+        self._failure = failure
+        self._on_done = on_done
         # The event loop has weak references only (asyncio.create_task): a task that is not referenced
         # anywhere else may be collected before it is done.
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
 
     def start(self, coroutine: Coroutine[Any, Any, object]) -> None:
         """Run a coroutine as a task that is held until it is done."""
@@ -40,4 +50,5 @@ class BackgroundTasks:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            event(log, logging.ERROR, "live session task failed", error=type(error).__name__, exc=error)
+            event(self._log, logging.ERROR, self._failure, error=type(error).__name__, exc=error)
+        self._on_done()
