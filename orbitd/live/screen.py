@@ -125,9 +125,10 @@ class LiveScreen:
             # Position and state belong together: no output can come in between, since `feed` waits for the
             # lock. Were the position later than the state, a restore would skip output.
             position = self._journal.mark()
+            state = self._emulator.encode()
             capture = Capture(
-                repaint=self._emulator.repaint(),
-                native_state=SavedState(native=self._emulator.encode(), position=position).to_bytes(),
+                repaint=self._emulator.repaint(state=state),
+                native_state=SavedState(native=state, position=position).to_bytes(),
                 position=position,
                 cols=cols,
                 rows=rows,
