@@ -26,11 +26,15 @@ REPLIES_MAX_BYTES = 64 << 10
 """How much is kept for a program that asks and never reads the answers."""
 
 _STRING_MAX_BYTES = 1 << 20
-_CELL_PIXELS = (8, 16)
+CELL_PIXELS = (8, 16)
+"""Width and height of a cell, as the terminal is told and as it tells programs."""
+
 _DEFAULT_COLORS = {"FOREGROUND": (0xD0, 0xD0, 0xD0), "BACKGROUND": (0, 0, 0), "CURSOR": (0xD0, 0xD0, 0xD0)}
 _VERSION = b"orbit"
 _TERMINFO = b"xterm-256color"
-_SUCCESS, _NO_VALUE = 0, -4
+_SUCCESS = 0
+NO_VALUE = -4
+"""What the library returns where there is nothing to get."""
 
 # cffi cannot pass a struct with a union by value (see pyghostty/_ffi.py). These have the same size and alignment with a
 # struct in the union's place; the functions are cast to types that take them.
@@ -238,7 +242,7 @@ class Library:
         ):
             self.lib.ghostty_terminal_get(terminal, key, value)
             setattr(out, field, value[0])
-        out.cell_width, out.cell_height = _CELL_PIXELS
+        out.cell_width, out.cell_height = CELL_PIXELS
         return True
 
     def _color_scheme(self, _terminal: Any, _userdata: Any, out: Any) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Self
 
-from orbitd.terminal._ghostty import Library, Replies
+from orbitd.terminal._ghostty import CELL_PIXELS, NO_VALUE, Library, Replies
 from orbitd.terminal._ghostty_rows import RowReader, style_of
 from orbitd.terminal.model import Cursor, Rgb, Row, TerminalError
 from orbitd.terminal.repaint import SavedCursor, ScreenBuffer
@@ -14,7 +14,6 @@ from orbitd.terminal.vt_writer import cup
 
 # DECSCUSR's parameter by the library's name for the shape, blinking and steady.
 _SHAPES = {"BLOCK": (1, 2), "UNDERLINE": (3, 4), "BAR": (5, 6), "BLOCK_HOLLOW": (0, 0)}
-_CELL_PIXELS = (8, 16)
 _PALETTE_SIZE = 256
 _ANSI = 1 << 15
 _INSERT = 4 | _ANSI
@@ -128,7 +127,7 @@ class Terminal:
         if not wraps:
             self._set_mode(_WRAPAROUND, on=True)
         try:
-            result = self.library.lib.ghostty_terminal_resize(self.pointer, cols, rows, *_CELL_PIXELS)
+            result = self.library.lib.ghostty_terminal_resize(self.pointer, cols, rows, *CELL_PIXELS)
             self.library.check(result, f"a resize to {cols} columns and {rows} rows")
         finally:
             if not wraps:
@@ -183,7 +182,7 @@ class Terminal:
         out = self.library.new_sized(ctype) if ctype == "GhosttyStyle" else self.library.ffi.new(f"{ctype} *")
         key = getattr(self.library.lib, f"GHOSTTY_TERMINAL_DATA_{name}")
         result = self.library.lib.ghostty_terminal_get(self.pointer, key, out)
-        if result == -4:
+        if result == NO_VALUE:
             return None
         self.library.check(result, f"reading {name}")
         return out
