@@ -81,7 +81,6 @@ class Program:
         A part that is not `name=value` is skipped, so that no child can make this raise.
         """
         os.close(self.status_pipe)
-        self.status_pipe = -1
         return dict(part.split(b"=", 1) for part in self._status.split(b"\0")[:-1] if b"=" in part)
 
     def set_exited(self, wait_status: int) -> None:

@@ -201,16 +201,17 @@ class Exits:
         """
         # The process has ended, but its last output may still be in the terminal's buffer.
         live.drain()
+        retry_secs = None
         try:
             await self._saver.save(live)
             session = await self._store(program_exit)
-            retry_secs = self._reconnector.schedule(session) if program_exit.status == "detached" else None
-        except SessionNotFound:  # deleted while its program ran
-            session, retry_secs = None, None
+            if program_exit.status == "detached":
+                retry_secs = self._reconnector.schedule(session)
+        except SessionNotFound:
+            pass  # deleted while its program ran
         except (OrbitError, OSError) as error:
             event(log, logging.ERROR, "exit not stored", session=live.id, error=type(error).__name__, exc=error)
             self._pending[live.id] = program_exit
-            session, retry_secs = None, None
             self._retry_later(live.id)
         self._terminating.discard(live.id)
         # No await between the registry and the session: another task finds the session either with its
@@ -224,7 +225,7 @@ class Exits:
             live.end(program_exit.exit_code, program_exit.exit_signal)
         if live.id in self._pending:
             return  # journal and keeper still have it
-        if session is None or retry_secs is None:
+        if retry_secs is None:
             self._screens.remove_journal(live.id)
         await self._release(program_exit)
 
