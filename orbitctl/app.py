@@ -91,16 +91,22 @@ class App:
         self.autostart = False
         return self.client
 
-    def stop_daemon(self) -> int | None:
-        """Stop the daemon and wait until it has exited; return its pid, or None if none ran. Raises: CommandError."""
-        from orbitctl.client import daemon
-
+    def find_client(self) -> Client | None:
+        """Return the connected client, or None if no daemon runs; none is started. Raises: CommandError."""
         try:
-            client = self.running_client()
+            return self.running_client()
         except Unreachable as error:
             if error.no_daemon:
                 return None
             raise
+
+    def stop_daemon(self) -> int | None:
+        """Stop the daemon and wait until it has exited; return its pid, or None if none ran. Raises: CommandError."""
+        from orbitctl.client import daemon
+
+        client = self.find_client()
+        if client is None:
+            return None
         self._client = None  # `stop` closes it
         return daemon.stop(client, self.timeout_seconds)
 

@@ -140,11 +140,11 @@ def attach_options(
     )
 
 
-def refuse_self_attach(app: App, session: Session, environ: Mapping[str, str]) -> None:
+def refuse_self_attach(app: App, session: Session) -> None:
     """Refuse to attach a session inside itself, where its output would feed its output. Raises: CommandError."""
-    if environ.get("ORBIT_SESSION") != session.id or app.hosts:
+    if app.environ.get("ORBIT_SESSION") != session.id or app.hosts:
         return
-    if os.path.realpath(environ.get("ORBITD_SOCKET", "")) == os.path.realpath(app.paths.socket_path):
+    if os.path.realpath(app.environ.get("ORBITD_SOCKET", "")) == os.path.realpath(app.paths.socket_path):
         raise CommandError(
             f"this terminal is session {short_name(session)}: it cannot be attached to itself",
             ExitCode.CONFLICT,

@@ -102,12 +102,6 @@ class Client:
         """Close the stream."""
         self._stream.close()
 
-    def wait_for_end(self, timeout: float) -> None:
-        """Read until the daemon closes the stream. Raises: CommandError if it does not in time."""
-        deadline = time.monotonic() + timeout
-        while self._receive(deadline, timeout):
-            pass
-
     def explain(self, message: str) -> NoReturn:
         """Raise the reason for an answer that cannot be decoded: a protocol mismatch, or a defect."""
         theirs = self._daemon_version()

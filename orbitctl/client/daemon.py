@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from orbit_os.files import UnsafeFolder, private_folder
+from orbit_os.files import PRIVATE_FILE, UnsafeFolder, private_folder
 from orbit_os.python import python_command
 from orbit_protocol.methods import DAEMON_INFO, DAEMON_SHUTDOWN
 from orbit_protocol.params import Params
@@ -141,7 +141,7 @@ def _spawn(paths: ClientPaths, deadline: float) -> CommandError | None:
 
     log = paths.log_file
     # O_NOFOLLOW: a link in the log's place would have orbitd append to whatever it leads to (open(2)).
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE)
     size_before = os.fstat(descriptor).st_size
     reader, writer = os.pipe()  # both close-on-exec; `pass_fds` makes the writer inheritable in the child alone
     try:
@@ -232,7 +232,7 @@ def _start_lock(path: str, timeout: float) -> Iterator[None]:
     The kernel releases it when the descriptor is closed, also by the end of a process that was killed.
     orbitd does not inherit it: the descriptor is close-on-exec.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE)
     try:
         try:
             with _alarm(timeout):

@@ -15,7 +15,6 @@ from orbit_protocol.results import DaemonInfo
 from orbit_protocol.types import Session
 from orbitctl.app import App
 from orbitctl.client.client import Client, ask_all
-from orbitctl.client.transport import Unreachable
 from orbitctl.commands.group import LazyGroup
 from orbitctl.errors import CommandError, ExitCode
 from orbitctl.ui.spinner import spinner
@@ -62,12 +61,10 @@ def start(app: App) -> None:
 
     If its service is installed, the service is started.
     """
-    try:
-        client = app.running_client()
+    client = app.find_client()
+    if client is not None:
         _show(app, client, "orbitd runs already")
-    except Unreachable as error:
-        if not error.no_daemon:
-            raise
+    else:
         app.autostart = True
         _show(app, app.client, "orbitd started")
 
@@ -162,11 +159,7 @@ def _end_programs(app: App) -> int:
     Raises:
         CommandError: The daemon cannot be reached, or could not end one of them.
     """
-    try:
-        app.running_client()
-    except Unreachable as error:
-        if not error.no_daemon:
-            raise
+    if app.find_client() is None:
         if not os.path.exists(app.paths.resolved.database_path + ".keeper"):
             return 0
         app.autostart = True

@@ -25,8 +25,6 @@ from orbitctl.commands.status import warnings_of
 from orbitctl.errors import CommandError, ExitCode
 from orbitctl.ui.text import ago, plural
 
-SIGNS = {"ok": ("ok", "32"), "warn": ("warn", "33"), "fail": ("fail", "31")}
-
 
 @click.command(epilog="Exits with 1 if a check fails; warnings alone do not count.")
 @click.pass_context

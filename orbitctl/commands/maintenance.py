@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 from datetime import UTC, datetime
 
 import click
@@ -17,8 +16,6 @@ from orbit_protocol import params as p
 from orbit_protocol.paths import backups_folder
 from orbit_protocol.results import BackupResult, CheckReport, Contents, Restored
 from orbitctl.app import App
-from orbitctl.client import daemon
-from orbitctl.client.transport import Unreachable
 from orbitctl.commands.arguments import WHEN
 from orbitctl.commands.group import LazyGroup
 from orbitctl.errors import CommandError, ExitCode
@@ -174,12 +171,10 @@ def _confirm_restore(app: App, contents: Contents, yes: bool) -> None:
 
 def _stop_daemon(app: App) -> bool:
     """Stop the daemon if it runs; return whether it did. Raises: CommandError if it has another database."""
-    try:
-        served = app.running_client().call(m.DAEMON_INFO, p.Params()).database_path
-    except Unreachable as error:
-        if error.no_daemon:
-            return False
-        raise
+    client = app.find_client()
+    if client is None:
+        return False
+    served = client.call(m.DAEMON_INFO, p.Params()).database_path
     ours = app.paths.resolved.database_path
     # Flags and variables may name another database than the daemon at this socket has. Stopping that one would not
     # free the lock, and would end a service that is not meant.
@@ -193,6 +188,10 @@ def _stop_daemon(app: App) -> bool:
 
 def _orbitd_restore(app: App, backup: str, *more: str) -> bytes:
     """Run `orbitd --restore` and return the JSON that it prints. Raises: CommandError."""
+    import subprocess  # here: no other command of this group needs the two
+
+    from orbitctl.client import daemon
+
     run = subprocess.run(
         python_command("orbitd", *daemon.arguments(app.paths), "--restore", backup, *more),
         stdin=subprocess.DEVNULL,

@@ -14,7 +14,6 @@ import msgspec
 from orbit_protocol.methods import DAEMON_INFO
 from orbit_protocol.params import Params
 from orbitctl.app import App
-from orbitctl.client.transport import Unreachable
 from orbitctl.service.manager import ServiceManager, UnitStatus, manager_for
 from orbitctl.service.units import (
     TEMPLATES,
@@ -136,13 +135,8 @@ def _stop_unsupervised(app: App) -> None:
 
     systemd would bind over its socket, and the service would find the database locked.
     """
-    try:
-        supervisor = app.running_client().call(DAEMON_INFO, Params()).supervisor
-    except Unreachable as error:
-        if error.no_daemon:
-            return
-        raise
-    if supervisor == "none":
+    client = app.find_client()
+    if client is not None and client.call(DAEMON_INFO, Params()).supervisor == "none":
         pid = app.stop_daemon()
         _note(app, f"stopped the orbitd that ran by itself (pid {pid})")
 

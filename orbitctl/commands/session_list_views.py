@@ -64,8 +64,8 @@ def list_of_hosts(app: App, params_at: Callable[[App], SessionList], limit: int 
         at = app.at(host)
         try:
             found = _sessions_of(at, host, params_at(at), limit)
-            if not (app.json or app.quiet) and any(one.session.workspace_id for one in found):
-                names |= at.workspace_names()
+            if not (app.json or app.quiet):
+                names |= names_of_workspaces(at, [one.session for one in found])
             sessions += found
         except CommandError as error:
             errors[host] = error

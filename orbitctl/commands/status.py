@@ -21,13 +21,10 @@ from orbitctl.ui.text import ago, size
 def status(ctx: click.Context) -> None:
     """Show whether the daemon runs, and its state."""
     app: App = ctx.obj
-    try:
-        client = app.running_client()
-    except Unreachable as error:
-        if error.no_daemon:
-            _show_not_running(app)
-            ctx.exit(ExitCode.UNREACHABLE)
-        raise
+    client = app.find_client()
+    if client is None:
+        _show_not_running(app)
+        ctx.exit(ExitCode.UNREACHABLE)
     info, stats = client.ask(DAEMON_INFO, Params()), client.ask(STATS_GET, Params())
     if app.json:
         shown = {"running": True, "info": Raw(info.raw), "stats": Raw(stats.raw), "warnings": warnings_of(info.value)}
