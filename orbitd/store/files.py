@@ -19,13 +19,15 @@ def file_uri(path: str, mode: str) -> str:
     return f"file:{urllib.parse.quote(path)}?{mode}"
 
 
-def open_untouched(path: str, *, read_wal: bool) -> sqlite3.Connection:
+def open_untouched(path: str, *, read_wal: bool | None = None) -> sqlite3.Connection:
     """Open a database to read, without making or changing a file where that is possible.
 
     Args:
         path: The database.
-        read_wal: Whether what stands in its WAL is read too.
+        read_wal: Whether what stands in its WAL is read too; if None, whether there is anything in it.
     """
+    if read_wal is None:
+        read_wal = size(path + "-wal") > 0
     # `immutable` promises SQLite that nobody changes the file: it takes no locks and makes no
     # shared memory, and it ignores the WAL (sqlite.org/c3ref/open.html, "immutable"). Where the
     # WAL counts, plain read-only has to do: that makes a -shm file, but never checkpoints.
@@ -39,6 +41,14 @@ def size(path: str) -> int:
         return os.stat(path).st_size
     except (FileNotFoundError, NotADirectoryError):
         return 0
+
+
+def free_name(prefix: str, moment: datetime) -> str:
+    """Return a file name of `prefix` and a time that no file has yet."""
+    name = prefix + file_stamp(moment)
+    while os.path.exists(name):
+        name += "+"
+    return name
 
 
 def file_stamp(moment: datetime) -> str:

@@ -1,7 +1,7 @@
 """Snapshots: the SessionManager's methods for them.
 
 A save or a deletion reads the rows that it depends on (`readers`), compresses in the pool of
-threads (`delta_chain`, `codec`), and has the result written in one transaction (`writer`)
+threads (`delta_chain`, `screen_codec`), and has the result written in one transaction (`writer`)
 that first compares the rows with what was read. If they have changed, it raises `StalePlan`
 and all three steps are done again.
 """

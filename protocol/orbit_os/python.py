@@ -41,7 +41,8 @@ def isolate() -> None:
     installation = {ours}
     if os.path.basename(ours) == "protocol":
         installation.add(os.path.dirname(ours))  # a checkout: `orbitd` and `orbitctl` lie beside `protocol`
-    installation -= _site_folders()  # what is there is found without PYTHONPATH
+    site_folders = _site_folders()
+    installation -= site_folders  # what is there is found without PYTHONPATH
     here = _current_folder()
     if not sys.flags.safe_path and sys.path:
         # For `-m` and `-c` the first entry is the current folder, for a script the script's own. site.py ran
@@ -52,7 +53,7 @@ def isolate() -> None:
         elif first == here:
             del sys.path[0]
     if not sys.flags.ignore_environment and os.environ.get("PYTHONPATH"):
-        _remove_pythonpath(installation, here)
+        _remove_pythonpath(installation, site_folders, here)
     if sys.warnoptions or os.environ.get("PYTHONWARNINGS"):
         import warnings  # not at the top: a warnings.py of the user's project would be found first
 
@@ -60,16 +61,15 @@ def isolate() -> None:
         warnings.simplefilter("ignore")
 
 
-def _remove_pythonpath(installation: set[str], here: str) -> None:
+def _remove_pythonpath(installation: set[str], site_folders: set[str], here: str) -> None:
     # site.py has made the entries absolute.
     entries = [os.path.normpath(os.path.join(here, entry)) for entry in os.environ["PYTHONPATH"].split(os.pathsep)]
     if not installation.isdisjoint(entries):
         _carried.extend(entry for entry in entries if entry in sys.path and entry not in _carried)
         return
     # site.py adds no folder twice: one of its own that PYTHONPATH names is at that place only, and needed there.
-    needed = _site_folders()
     for entry in entries:
-        if entry not in needed and entry in sys.path:
+        if entry not in site_folders and entry in sys.path:
             sys.path.remove(entry)
 
 

@@ -1,4 +1,4 @@
-"""What the daemon sends without being asked: the Struct of each notification, and the table of them."""
+"""What the daemon sends without being asked: the Struct of each notification."""
 
 from __future__ import annotations
 

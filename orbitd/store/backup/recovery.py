@@ -21,7 +21,7 @@ from msgspec import Struct
 from orbit_os.files import sync
 from orbit_protocol.errors import StorageCorrupt
 from orbit_protocol.paths import backups_folder
-from orbitd.store.files import APPLICATION_ID, SIDE_FILES, file_stamp, open_untouched, size
+from orbitd.store.files import APPLICATION_ID, SIDE_FILES, free_name, open_untouched, size
 from orbitd.store.rows import now
 
 _SET_ASIDE = ".corrupt-"
@@ -57,7 +57,7 @@ def inspect(path: str) -> Inspection:
     with contextlib.closing(open_untouched(path, read_wal=unclean)) as connection:
         if unclean:
             _quick_check(connection)
-        return _read_inspection(connection)
+        return read_inspection(connection)
 
 
 @contextlib.contextmanager
@@ -100,7 +100,7 @@ def _is_sound(path: str) -> bool:
         except OSError as error:
             raise StorageCorrupt(f"{each} cannot be read: {error.strerror}", hint=_DISK_HINT) from error
     try:
-        with contextlib.closing(open_untouched(path, read_wal=size(path + "-wal") > 0)) as connection:
+        with contextlib.closing(open_untouched(path)) as connection:
             (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
             return bool(verdict == "ok")
     except sqlite3.DatabaseError:
@@ -109,9 +109,7 @@ def _is_sound(path: str) -> bool:
 
 def set_aside(path: str, reason: str) -> StorageCorrupt:
     """Rename a damaged database with its WAL, and return the error that names its new path and the next step."""
-    target = f"{path}{_SET_ASIDE}{file_stamp(now())}"
-    while os.path.exists(target):
-        target += "+"
+    target = free_name(path + _SET_ASIDE, now())
     # The database first, then its WAL, as one of the two can be cut off by a kill. A WAL that is
     # left alone is found by the next start (`open_writer`, "its file is gone"). In the other order
     # the next start would find a database without its WAL, which is valid, but without every commit
@@ -160,7 +158,7 @@ def newest_good_backup(path: str, *, made_before: float = math.inf) -> str | Non
             contextlib.closing(open_untouched(candidate, read_wal=False)) as connection,
         ):
             _quick_check(connection)
-            if _read_inspection(connection).application_id == APPLICATION_ID:
+            if read_inspection(connection).application_id == APPLICATION_ID:
                 return candidate
     return None
 
@@ -185,7 +183,8 @@ def _quick_check(connection: sqlite3.Connection) -> None:
         raise error
 
 
-def _read_inspection(connection: sqlite3.Connection) -> Inspection:
+def read_inspection(connection: sqlite3.Connection) -> Inspection:
+    """Read what an open database's header and schema say."""
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (user_version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sqlite3
 from datetime import UTC, datetime
 
 from orbit_os.files import private_folder, sync
@@ -21,7 +20,7 @@ from orbitd.lock import database_lock
 from orbitd.store.backup import copy, recovery
 from orbitd.store.database import load_migrations
 from orbitd.store.errors import translate_os, translated
-from orbitd.store.files import APPLICATION_ID, SIDE_FILES, file_stamp, open_untouched, size
+from orbitd.store.files import APPLICATION_ID, SIDE_FILES, free_name, open_untouched
 from orbitd.store.rows import now
 
 _STAGED = ".restoring"
@@ -36,17 +35,16 @@ def inspect_backup(path: str) -> Contents:
     """
     try:
         found = os.stat(path)
-        with translated(), contextlib.closing(_open(path)) as connection:
+        with translated(), contextlib.closing(open_untouched(path)) as connection:
             (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
             if verdict != "ok":
                 raise StorageCorrupt(f"The backup {path} is damaged: {verdict}", hint="Choose another one.")
-            (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if application_id != APPLICATION_ID:
+            header = recovery.read_inspection(connection)
+            if header.application_id != APPLICATION_ID:
                 raise StorageReadOnly(f"{path} is no backup of Orbit's", hint="Choose another one.")
-            if version > (known := len(load_migrations())):
+            if header.user_version > (known := len(load_migrations())):
                 raise StorageReadOnly(
-                    f"{path} was written by a newer Orbit (schema {version}, this one knows {known})",
+                    f"{path} was written by a newer Orbit (schema {header.user_version}, this one knows {known})",
                     hint="Restore it with the newer Orbit.",
                 )
             counts = [
@@ -77,7 +75,7 @@ def restore(path: str, database_path: str) -> Restored:
     private_folder(os.path.dirname(database_path))
     with database_lock(database_path, "none: a backup is being restored"):
         contents = inspect_backup(path)
-        with translated(), contextlib.closing(_open(path)) as connection:
+        with translated(), contextlib.closing(open_untouched(path)) as connection:
             copy.write(connection, database_path + _STAGED)
         # Whatever a kill interrupts below, `finish_interrupted` decides by two files: with the
         # database still there nothing has changed, and without it only the staged backup is missing
@@ -109,18 +107,11 @@ def finish_interrupted(database_path: str) -> bool:
     return True
 
 
-def _open(path: str) -> sqlite3.Connection:
-    """Open a backup to read, with its WAL if it was copied with one."""
-    return open_untouched(path, read_wal=size(path + "-wal") > 0)
-
-
 def _keep_present(path: str) -> str | None:
     """Give the present database, with its WAL, a second name; return it, or None if there is no database."""
     if recovery.is_absent(path):
         return None
-    kept = f"{path}.before-restore-{file_stamp(now())}"
-    while os.path.exists(kept):
-        kept += "+"
+    kept = free_name(f"{path}.before-restore-", now())
     for suffix in ("", "-wal"):
         if not os.path.exists(path + suffix):
             continue
