@@ -193,6 +193,13 @@ class DaemonProcess:
     def kill(self) -> int:
         return self.stop(signal.SIGKILL)
 
+    def refused(self) -> str:
+        """Start where it must not serve; return what it says."""
+        self.start(check=False)
+        assert self.process is not None
+        assert self.process.wait(WAIT_SECS) == 1
+        return self.log()
+
     def restart(self) -> DaemonProcess:
         self.stop()
         return self.start()

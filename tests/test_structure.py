@@ -18,8 +18,18 @@ from orbit_protocol.methods import METHODS
 
 ROOT = Path(__file__).resolve().parent.parent
 FORBIDDEN = {
-    "protocol/orbit_protocol": {"orbit_os", "orbitd", "orbitctl", "asyncio", "socket", "click", "aiosqlite", "logging"},
-    "protocol/orbit_os": {"socket", "orbit_protocol", "orbitd", "orbitctl", "msgspec", "asyncio", "logging"},
+    "protocol/orbit_protocol": {
+        "orbit_os",
+        "orbitd",
+        "orbitctl",
+        "asyncio",
+        "socket",
+        "click",
+        "aiosqlite",
+        "logging",
+        "rich",
+    },
+    "protocol/orbit_os": {"socket", "orbit_protocol", "orbitd", "orbitctl", "msgspec", "asyncio", "logging", "rich"},
     "orbitd": {"orbitctl", "rich"},
     "orbitctl": {"orbitd", "aiosqlite"},
 }

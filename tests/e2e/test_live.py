@@ -7,25 +7,12 @@ import os
 import signal
 import socket
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from live.sessions import create, keeper_of, start, wait_for_end
 from live_support import Viewer, encoded
 from support import DaemonProcess, RawClient
-
-
-def create(client: RawClient, command: str | None = None, **config: Any) -> str:
-    """Return the id of a new local session."""
-    return str(client.call("session.create", config={"session_type": "local", "command": command, **config})["id"])
-
-
-def start(client: RawClient, command: str | None = None, **config: Any) -> str:
-    """Return the id of a new session whose program runs."""
-    session_id = create(client, command, **config)
-    client.call("session.start", id=session_id)
-    return session_id
-
 
 SHELL = "bash --norc --noprofile"
 COUNTER = "sh -c 'i=0; while :; do i=$((i+1)); echo line $i; done'"
@@ -181,6 +168,7 @@ def test_the_last_client_to_leave_detaches(shared_daemon: DaemonProcess, shared_
         other.socket.shutdown(socket.SHUT_WR)
         while other.read_line():
             pass  # at the end the daemon has closed its side, and what was attached there has ended
+    assert shared_client.call("session.get", id=session_id)["clients"] == 0
     assert shared_client.call("session.attach", id=session_id, cols=80, rows=24)["session"]["clients"] == 1
 
 
@@ -238,28 +226,11 @@ def test_an_exit_that_nobody_saw_is_told_later(daemon: DaemonProcess) -> None:
         pid = client.call("session.get", id=session_id)["pid"]
     daemon.kill()
     if pid is not None:
-        wait_for_exit(pid)
+        wait_for_end(pid)
     daemon.start()
     with daemon.client() as client:
         assert client.call("session.wait", id=session_id) == {"exit_code": 5, "exit_signal": None}
         assert "last words" in client.call("session.screen", id=session_id)["data"]
-
-
-def wait_for_exit(pid: int) -> None:
-    """Wait until a process that is not our child has ended."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    import select
-
-    select.select([descriptor], [], [], 20)
-    os.close(descriptor)
-
-
-def keeper_pid(daemon: DaemonProcess, program: int) -> int:
-    """Return the parent of a program: the keeper."""
-    return int(Path(f"/proc/{program}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
 @pytest.mark.slow
@@ -278,9 +249,9 @@ def test_after_a_reboot_shells_come_back_under_their_screen(daemon: DaemonProces
             Viewer(second, other).read_until("other screen")  # may be in the repaint already
         pid = client.call("session.get", id=shell)["pid"]
     daemon.stop()
-    keeper = keeper_pid(daemon, pid)
+    keeper = keeper_of(pid)
     os.kill(keeper, signal.SIGKILL)
-    wait_for_exit(pid)
+    wait_for_end(pid)
     daemon.start()
     with daemon.client() as client:
         session = client.call("session.get", id=shell)
@@ -301,7 +272,7 @@ def test_a_killed_keeper_is_told(daemon: DaemonProcess, client: RawClient) -> No
     pid = client.call("session.get", id=session_id)["pid"]
     with daemon.client() as other:
         viewer = Viewer(other, session_id)
-        os.kill(keeper_pid(daemon, pid), signal.SIGKILL)
+        os.kill(keeper_of(pid), signal.SIGKILL)
         assert viewer.read_to_the_end() == {"attachment_id": viewer.id, "exit_code": None, "exit_signal": None}
     session = client.call("session.get", id=session_id)
     assert (session["live"], session["status"]) == (False, "detached")

@@ -149,7 +149,7 @@ def test_a_full_store_keeps_the_journal(stopped_daemon: DaemonProcess, store_dis
         filler = fill(store_disk)
         terminal.type("4000\n")
         terminal.follow_until("done 4000")
-        client.request("maintenance.auto_save")
+        assert client.call("maintenance.auto_save") == {"saved": 0}
         assert "could not be saved" in warnings(client)
     daemon.kill()
     with daemon.start().client() as client:
@@ -159,10 +159,10 @@ def test_a_full_store_keeps_the_journal(stopped_daemon: DaemonProcess, store_dis
             assert "done 4000" in viewer.text()
             viewer.type("5\n")
             viewer.follow_until("done 5")
-            client.request("maintenance.auto_save")
+            assert client.call("maintenance.auto_save") == {"saved": 0}
             assert "could not be saved" in warnings(client)
             filler.unlink()
-            client.call("maintenance.auto_save")
+            assert client.call("maintenance.auto_save") == {"saved": 1}
             assert warnings(client) == ""
         assert client.call("snapshot.latest", session_id=session_id) is not None
         assert client.call("session.get", id=session_id)["live"] is True

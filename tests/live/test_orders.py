@@ -13,7 +13,6 @@ from live_support import Viewer, encoded
 from support import WAIT_SECS, DaemonProcess, RawClient
 
 MANY = int(os.environ.get("ORBIT_TEST_SESSIONS", "50"))
-HEEDLESS = "sh -c 'trap \"\" HUP; echo ready; while :; do read x || sleep 1000; done'"
 
 
 def ask(client: RawClient, *calls: tuple[str, dict[str, object]]) -> list[dict[str, object]]:

@@ -102,12 +102,6 @@ def test_a_manager_that_cannot_be_executed_is_an_error(tmp_path: Path) -> None:
         run(["systemctl", "--user", "show"], {"PATH": str(tmp_path)})
 
 
-@pytest.fixture
-def daemon(home: Path, bare: Orbitctl) -> DaemonProcess:
-    """A daemon whose PATH leads to no program either, not started."""
-    return DaemonProcess(home, environment={"PATH": bare.environment["PATH"]})
-
-
 @pytest.mark.parametrize(
     ("words", "program", "hint"),
     [
@@ -117,14 +111,11 @@ def daemon(home: Path, bare: Orbitctl) -> DaemonProcess:
     ],
 )
 def test_a_sessions_program_is_needed(
-    daemon: DaemonProcess, bare: Orbitctl, words: str, program: str, hint: str
+    stopped_daemon: DaemonProcess, bare: Orbitctl, words: str, program: str, hint: str
 ) -> None:
     """A live session whose program is missing on the daemon's machine does not start, with the next step."""
-    daemon.environment["SHELL"] = "/bin/no-such-shell"
-    daemon.start()
-    try:
-        bare.ok("session", "create", "--name", "web", *words.split())
-        ended = bare("session", "start", "web", SHELL="/bin/no-such-shell")
-        says(ended, ExitCode.ERROR, f"{program}: No such file or directory", hint)
-    finally:
-        daemon.end()
+    stopped_daemon.environment |= {"PATH": bare.environment["PATH"], "SHELL": "/bin/no-such-shell"}
+    stopped_daemon.start()
+    bare.ok("session", "create", "--name", "web", *words.split())
+    ended = bare("session", "start", "web", SHELL="/bin/no-such-shell")
+    says(ended, ExitCode.ERROR, f"{program}: No such file or directory", hint)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ctl_support import InProcess
+from live_support import encoded
 from real.capture import COLS, PROGRAMS, ROWS, furnish, record
 from support import DaemonProcess, RawClient
 
@@ -23,10 +24,6 @@ def split(drawn: bytes) -> tuple[bytes, bytes]:
     """Return what a terminal app would save: what came before the last lines, and those."""
     lines = drawn.splitlines(keepends=True)
     return b"".join(lines[:-ROWS]), b"".join(lines[-ROWS:])
-
-
-def encoded(data: bytes) -> str:
-    return base64.b64encode(data).decode()
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

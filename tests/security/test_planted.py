@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ctl_support import InProcess, Orbitctl
-from support import WAIT_SECS, DaemonProcess, RawClient, clean_environment
+from support import DaemonProcess, RawClient, clean_environment
 
 ODD_NAMES = [
     "../../escaped",
@@ -28,14 +28,6 @@ ODD_NAMES = [
     "\u202egnihtemos",
     "con\\..\\x",
 ]
-
-
-def refused(daemon: DaemonProcess) -> str:
-    """Start a daemon that must not serve; return what it says."""
-    daemon.start(check=False)
-    assert daemon.process is not None
-    assert daemon.process.wait(WAIT_SECS) == 1
-    return daemon.log()
 
 
 @pytest.fixture
@@ -59,7 +51,7 @@ def test_a_link_in_a_files_place_is_refused(
     link, target = home / name, home / "nothing" if dangling else victim
     link.parent.mkdir(mode=0o700, parents=True)
     link.symlink_to(target)
-    assert str(link) in refused(stopped_daemon)
+    assert str(link) in stopped_daemon.refused()
     assert (victim.read_text(), stat.S_IMODE(victim.stat().st_mode)) == ("precious", 0o644)
     assert not (home / "nothing").exists()
     assert link.is_symlink()
@@ -72,7 +64,7 @@ def test_a_link_to_a_live_socket_is_refused(daemon: DaemonProcess, home: Path) -
     link = other / "s"
     link.symlink_to(daemon.socket_path)
     second = DaemonProcess(home, "--socket", str(link), "--database", str(other / "x.db"))
-    assert str(link) in refused(second)
+    assert str(link) in second.refused()
     with daemon.client() as client:
         assert client.call("daemon.info")["pid"] == daemon.pid
 

@@ -13,7 +13,7 @@ import pytest
 
 from ctl_support import Ended, Orbitctl
 from orbitd.store.database import load_migrations
-from support import WAIT_SECS, DaemonProcess
+from support import DaemonProcess
 from upgrades.old_stores import SCHEMAS, assert_kept, dump, load, schema_of, user_version
 
 NEWEST = len(load_migrations())
@@ -23,14 +23,6 @@ def files_of(folder: Path) -> dict[str, bytes]:
     """Return every file below a folder with its bytes; the lock is a note about processes, not data."""
     found = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
-
-
-def refused(daemon: DaemonProcess) -> str:
-    """Start a daemon that must not serve; return what it says."""
-    daemon.start(check=False)
-    assert daemon.process is not None
-    assert daemon.process.wait(WAIT_SECS) == 1
-    return daemon.log()
 
 
 @pytest.fixture
@@ -103,7 +95,7 @@ def test_a_newer_database_is_refused_untouched(stopped_daemon: DaemonProcess, ke
     """It exits with 1, names both schemas and the next step, and no byte is changed."""
     set_version(kept, NEWEST + 1)
     before = files_of(kept.parent)
-    said = refused(stopped_daemon)
+    said = stopped_daemon.refused()
     assert f"newer Orbit (schema {NEWEST + 1}, this one knows {NEWEST})" in said
     assert "hint: Start the newer Orbit" in said
     assert files_of(kept.parent) == before
@@ -119,7 +111,7 @@ def test_a_newer_database_after_a_crash_is_refused_untouched(stopped_daemon: Dae
     stopped_daemon.log_path.unlink()
     before = files_of(kept.parent)
     assert before["sessions.db-wal"]
-    assert "newer Orbit" in refused(stopped_daemon)
+    assert "newer Orbit" in stopped_daemon.refused()
     after = files_of(kept.parent)
     assert {name: after[name] for name in ("sessions.db", "sessions.db-wal")} == {
         name: before[name] for name in ("sessions.db", "sessions.db-wal")
@@ -135,7 +127,7 @@ def test_a_foreign_database_is_refused_untouched(stopped_daemon: DaemonProcess, 
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.executescript(f"PRAGMA application_id = {mark}; CREATE TABLE t (x); INSERT INTO t VALUES (1);")
     before = files_of(path.parent)
-    said = refused(stopped_daemon)
+    said = stopped_daemon.refused()
     assert f"{path} is the database of another program" in said
     assert "hint: Set database_path" in said
     assert files_of(path.parent) == before

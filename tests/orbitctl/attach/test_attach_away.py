@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
 from attach_support import DETACH, RUN_SHELL, SHELL, Window, settled
 from ctl_support import Orbitctl
+from live.sessions import keeper_of
 from support import DaemonProcess
 
 pytestmark = pytest.mark.slow
-
-
-def keeper_of(pid: str) -> int:
-    """Return the parent of a session's program."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("PPid:"))
 
 
 def shell_pid(window: Window) -> str:
@@ -97,7 +91,7 @@ def test_a_program_that_went_with_its_keeper_is_told(own_ctl: Orbitctl) -> None:
     """Where what kept the program is gone, nothing claims to run, and the next step is named."""
     with Window(own_ctl, *RUN_SHELL) as window:
         settled(window)
-        os.kill(keeper_of(shell_pid(window)), signal.SIGKILL)
+        os.kill(keeper_of(int(shell_pid(window))), signal.SIGKILL)
         assert window.end() == 1
         assert "web does not run any more" in window.screen()
     with Window(own_ctl, "session", "attach", "web") as window:

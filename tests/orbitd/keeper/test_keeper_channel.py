@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from keeper_support import SECONDS
+from keeper_support import SECONDS, open_files
 from orbit_protocol.errors import Busy
 from orbitd.keeper.channel import MAX_UNSENT, Channel
 from orbitd.keeper.messages import MAX_FRAME, Message, encode
@@ -33,10 +33,6 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         yield ours, theirs
-
-
-def open_files() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
 
 
 async def test_unfinished_message_with_a_descriptor(pair: tuple[socket.socket, socket.socket]) -> None:

@@ -23,6 +23,7 @@ from keeper_support import (
     KeeperProcess,
     Orbitd,
     ProcessWatch,
+    open_files,
     read_to_end,
     read_until,
     request,
@@ -33,10 +34,6 @@ from orbitd.keeper.client import KeeperClient, KeeperGone, SignalTarget
 
 ROOT = str(Path(__file__).parents[3])
 ECHO = ("sh", "-c", 'while read -r line; do echo "got $line"; done')
-
-
-def open_files() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])

@@ -44,8 +44,6 @@ print('<' + json.dumps({
     'files_limit': resource.getrlimit(resource.RLIMIT_NOFILE)[0],
 }) + '>')
 """
-PYTHON_IGNORES = (1 << (signal.SIGPIPE - 1)) | (1 << (signal.SIGXFSZ - 1))
-"""What the probe's own interpreter ignores; a program in C is looked at by `test_signals`."""
 
 
 async def probe(orbitd: Orbitd, **changes: object) -> dict[str, Any]:
