@@ -83,6 +83,7 @@ def test_the_files_of_the_wheel(wheel: Path) -> None:
         "orbitd/py.typed",
         "orbitd/store/migrations/0001_initial.sql",
         "orbitd/store/migrations/0002_programs.sql",
+        "orbitd/store/migrations/0003_checksums.sql",
     ]
     assert [name for name in names if "test" in name or "generate" in name or "build_hooks" in name] == []
 
@@ -121,6 +122,7 @@ def test_the_files_of_the_sdist(unpacked: Path) -> None:
         "orbitd/py.typed",
         "orbitd/store/migrations/0001_initial.sql",
         "orbitd/store/migrations/0002_programs.sql",
+        "orbitd/store/migrations/0003_checksums.sql",
         "protocol/orbit_os/py.typed",
         "protocol/orbit_protocol/py.typed",
         "systemd/orbitd.service",

@@ -68,6 +68,11 @@ _STATS = """
             AS old
 """
 
+_ARCHIVE = f"""
+    INSERT INTO archived_sessions ({SESSION_COLUMNS})
+    SELECT seq, id, name, session_type, created_at, last_active, 'archived', config, workspace_id, program
+    FROM sessions WHERE id = ?
+"""  # noqa: S608  # a constant of ours
 _WITH_MORE_SNAPSHOTS = "SELECT session_id FROM session_snapshots GROUP BY session_id HAVING count(*) > ?"
 _ARCHIVED = f"SELECT {SESSION_COLUMNS} FROM archived_sessions WHERE id = ?"  # noqa: S608  # a constant of ours
 _REINSERT = f"INSERT INTO sessions ({SESSION_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  # likewise
@@ -138,11 +143,7 @@ class MaintenanceMethods:
             workspaces: list[Stored[Workspace]] = []
             for (session_id,) in found:
                 workspaces += sessions.leave_front(connection, session_id)
-                connection.execute(
-                    "INSERT INTO archived_sessions SELECT seq, id, name, session_type, created_at, last_active,"
-                    " 'archived', config, workspace_id, program FROM sessions WHERE id = ?",
-                    (session_id,),
-                )
+                connection.execute(_ARCHIVE, (session_id,))
                 # Copied before the session is deleted: its snapshots go with it by the foreign key.
                 connection.execute(
                     "INSERT INTO archived_snapshots SELECT * FROM session_snapshots WHERE session_id = ?", (session_id,)

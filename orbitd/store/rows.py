@@ -4,12 +4,14 @@ SESSION_COLUMNS, WORKSPACE_COLUMNS      what the SELECTs of this package ask for
 session_from_row, workspace_from_row    a row as a Struct, with its sequence number (`Stored`)
 session_values, workspace_values        a Struct as the values of its row
 find_session, find_workspace            a row by its id, inside the writer's transaction
+row_checksum                            what a row's `checksum` column holds
 time_to_text, time_from_text            times as columns hold them
 """
 
 from __future__ import annotations
 
 import sqlite3
+import zlib
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
@@ -82,6 +84,15 @@ def time_from_text(text: str) -> datetime:
 def to_json(value: Struct) -> str:
     """Encode a Struct for a TEXT column."""
     return msgspec.json.encode(value).decode()
+
+
+def row_checksum(values: Row) -> int:
+    """Return the checksum of a row: the CRC-32 (zlib) of its values, without the checksum, as one MessagePack array.
+
+    Args:
+        values: Of every other column, in the order of SESSION_COLUMNS or WORKSPACE_COLUMNS.
+    """
+    return zlib.crc32(msgspec.msgpack.encode(values))
 
 
 def session_from_row(row: Row) -> Stored[Session]:
