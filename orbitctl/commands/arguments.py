@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 import msgspec
 
+from orbit_protocol.json_text import MAX_LAYOUT_NESTING, MAX_NESTING, one_line
 from orbitctl.errors import CommandError, ExitCode
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_INPUT_BYTES = 1 << 30
 """The limit of a file or of stdin."""
+_PIECE_BYTES = 1 << 20
 
 CELLS = click.IntRange(1, 65_535)
 LIMIT = click.IntRange(1, 1_000_000_000)
@@ -56,10 +58,10 @@ def read_bytes(file: str) -> bytes:
     """Return the content of a file, or of stdin for `-`. Raises: CommandError."""
     try:
         if file == "-":
-            data = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
+            data = _read(sys.stdin.buffer)
         else:
             with open(file, "rb") as opened:
-                data = opened.read(MAX_INPUT_BYTES + 1)
+                data = _read(opened)
     except OSError as error:
         raise CommandError(f"cannot read {file}: {error.strerror}", ExitCode.USAGE) from error
     if len(data) > MAX_INPUT_BYTES:
@@ -67,24 +69,44 @@ def read_bytes(file: str) -> bytes:
     return data
 
 
+def _read(file: BinaryIO) -> bytes:
+    """Read to the end, or to one byte more than the limit.
+
+    In pieces: a file object allocates as much as `read` is asked for before it reads anything.
+    """
+    data = bytearray()
+    while len(data) <= MAX_INPUT_BYTES and (piece := file.read(_PIECE_BYTES)):
+        data += piece
+    return bytes(data)
+
+
 class JsonText(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
-    """JSON, passed on as it was given: the text itself, `@FILE`, or `-` for stdin."""
+    """JSON, passed on as it was given: the text itself, `@FILE`, or `-` for stdin.
+
+    Args:
+        max_nesting: How deep it may be nested.
+    """
 
     name = "json"
 
+    def __init__(self, max_nesting: int) -> None:
+        self._max_nesting = max_nesting
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> msgspec.Raw:
-        """Return valid JSON. Raises: click.BadParameter."""
+        """Return valid JSON on one line. Raises: click.BadParameter, or CommandError for a file that cannot be read."""
         if isinstance(value, msgspec.Raw):
             return value
-        text = read_bytes(value.removeprefix("@")) if value == "-" or value.startswith("@") else os.fsencode(value)
+        file = value.removeprefix("@") if value == "-" or value.startswith("@") else None
+        text = os.fsencode(value) if file is None else read_bytes(file)
         try:
-            msgspec.json.decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self.fail(f"not JSON: {error}", param, ctx)
-        return msgspec.Raw(text)
+            return msgspec.Raw(one_line(text, self._max_nesting))
+        except ValueError as error:
+            source = "the text" if file is None else "what stdin holds" if file == "-" else file
+            self.fail(f"{source} is {error}", param, ctx)
 
 
-JSON = JsonText()
+LAYOUT = JsonText(MAX_LAYOUT_NESTING)
+PARAMS = JsonText(MAX_NESTING - 1)  # a request is one level around them
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 

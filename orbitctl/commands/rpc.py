@@ -7,7 +7,7 @@ from msgspec import UNSET, Raw
 
 from orbit_protocol.methods import RPC_DISCOVER
 from orbitctl.app import App
-from orbitctl.commands.arguments import JSON
+from orbitctl.commands.arguments import PARAMS
 from orbitctl.commands.group import LazyGroup
 
 
@@ -25,7 +25,7 @@ Examples:
 """,
 )
 @click.argument("method")
-@click.argument("params", type=JSON, required=False, metavar="[JSON|-]")
+@click.argument("params", type=PARAMS, required=False, metavar="[JSON|-]")
 @click.pass_obj
 def call(app: App, method: str, params: Raw | None) -> None:
     """Call METHOD and print its result.

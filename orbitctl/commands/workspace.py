@@ -10,7 +10,7 @@ from orbit_protocol import params as p
 from orbit_protocol.types import Workspace, WorkspaceLayoutInput
 from orbitctl.app import App, checked
 from orbitctl.client.client import Answer, ask_all
-from orbitctl.commands.arguments import JSON, LIMIT, SESSION, WORKSPACE
+from orbitctl.commands.arguments import LAYOUT, LIMIT, SESSION, WORKSPACE
 from orbitctl.commands.group import LazyGroup
 from orbitctl.ui.output import Column
 
@@ -36,7 +36,7 @@ Examples:
 )
 @click.argument("name")
 @click.option("--layout-type", metavar="TYPE", default=DEFAULT_LAYOUT_TYPE, help="The type of the layout [tabs].")
-@click.option("--config", type=JSON, metavar="JSON|@FILE|-", help="The layout's own JSON [{}].")
+@click.option("--config", type=LAYOUT, metavar="JSON|@FILE|-", help="The layout's own JSON [{}].")
 @click.pass_obj
 def create(app: App, name: str, layout_type: str, config: Raw | None) -> None:
     """Create a workspace and print it."""
@@ -79,7 +79,7 @@ def rename(app: App, workspace: str, name: str) -> None:
 @workspace.command("set-layout", epilog="Example: orbitctl workspace set-layout shop --config - < layout.json")
 @click.argument("workspace", type=WORKSPACE)
 @click.option("--layout-type", metavar="TYPE", help="The type of the layout [as before].")
-@click.option("--config", type=JSON, metavar="JSON|@FILE|-", help="The layout's own JSON [as before].")
+@click.option("--config", type=LAYOUT, metavar="JSON|@FILE|-", help="The layout's own JSON [as before].")
 @click.pass_obj
 def set_layout(app: App, workspace: str, layout_type: str | None, config: Raw | None) -> None:
     """Replace the layout of a workspace, or a part of it."""

@@ -39,13 +39,7 @@ def config(value: SessionConfig) -> SessionConfig:
 
 
 def layout(value: WorkspaceLayout) -> WorkspaceLayout:
-    """Return a layout as the base type, its JSON on one line. Raises: InvalidParams."""
-    raw = bytes(value.config)
-    if b"\n" in raw or b"\r" in raw:
-        # The raw JSON is sent as it is, and a newline ends a message on the wire. In JSON a
-        # literal newline can only stand between tokens, where a blank means the same.
-        raw = raw.replace(b"\n", b" ").replace(b"\r", b" ")
-        value = WorkspaceLayout(layout_type=value.layout_type, config=msgspec.Raw(raw))
+    """Return a layout as the base type. Raises: InvalidParams."""
     return _through_json(value, WorkspaceLayout)
 
 

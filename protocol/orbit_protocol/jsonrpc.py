@@ -11,7 +11,8 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from orbit_protocol.errors import ErrorObject, OrbitError
-from orbit_protocol.framing import frame
+from orbit_protocol.framing import check_one_line, frame
+from orbit_protocol.json_text import check_nesting, one_line
 
 RequestId = int | str | float | None
 
@@ -41,19 +42,28 @@ _responses = msgspec.json.Decoder(Response)
 
 
 def encode_request(method: str, params: Any, request_id: RequestId | UnsetType = UNSET) -> bytes:
-    """Return a request as one line; without an id it is a notification."""
+    """Return a request as one line; without an id it is a notification.
+
+    Raises:
+        ValueError: Raw JSON among the params is not JSON.
+        TypeError: The params cannot be encoded.
+    """
+    if params is not UNSET and not isinstance(params, Struct):
+        # Raw JSON is copied as it is: one that ends the params early would set members of the request. The Structs of
+        # the method table check theirs when they are made.
+        params = Raw(one_line(_encoder.encode(params)))
     return frame(_encoder.encode(Request(method=method, params=params, id=request_id)))
 
 
 def encode_result(request_id: Any, result: Any) -> bytes:
-    """Return a successful response, unframed."""
-    return _encoder.encode({"jsonrpc": "2.0", "result": result, "id": request_id})
+    """Return a successful response, unframed. Raises: an exception of any kind if it cannot be encoded."""
+    return check_one_line(_encoder.encode({"jsonrpc": "2.0", "result": result, "id": request_id}))
 
 
 def encode_error(request_id: Any, error: OrbitError) -> bytes:
-    """Return a failed response, unframed."""
+    """Return a failed response, unframed. Raises: an exception of any kind if it cannot be encoded."""
     body = {"code": error.code, "message": error.message, "data": error.data()}
-    return _encoder.encode({"jsonrpc": "2.0", "error": body, "id": request_id})
+    return check_one_line(_encoder.encode({"jsonrpc": "2.0", "error": body, "id": request_id}))
 
 
 def encode_batch(responses: list[bytes]) -> bytes:
@@ -67,4 +77,5 @@ def decode_response(line: bytes) -> Response:
     Raises:
         msgspec.DecodeError: The line is not one.
     """
+    check_nesting(line)
     return _responses.decode(line)

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from orbit_protocol.json_text import MAX_LAYOUT_NESTING, one_line
+
 MAX_NAME_LENGTH = 256
 MAX_PAGE_SIZE = 10_000
 
@@ -166,7 +168,7 @@ class Snapshot(SnapshotInfo, frozen=True, kw_only=True):
 
 
 class WorkspaceLayout(Struct, frozen=True, kw_only=True):
-    """How a workspace is laid out. `config` is any JSON, kept to the letter.
+    """How a workspace is laid out. `config` is any JSON, nested 500 deep at most, and kept to the letter.
 
     In Python `config` may be given as plain objects; it is held as encoded JSON.
     """
@@ -175,17 +177,17 @@ class WorkspaceLayout(Struct, frozen=True, kw_only=True):
     config: msgspec.Raw
 
     def __post_init__(self) -> None:
-        """Encode plain objects, and copy what would keep a whole request in memory.
+        """Encode plain objects, and put raw JSON on one line, as every message has to be.
 
-        Raises: ValueError if the JSON cannot be read back.
+        Raises: ValueError if it is not JSON.
         """
         raw: Any = self.config
-        if isinstance(raw, msgspec.Raw):
-            msgspec.json.decode(raw)  # Raw skips over text that a later reader would refuse
-            raw = raw.copy()
-        else:
-            raw = msgspec.Raw(msgspec.json.encode(raw))
-        msgspec.structs.force_setattr(self, "config", raw)
+        encoded = bytes(raw) if isinstance(raw, msgspec.Raw) else msgspec.json.encode(raw)
+        try:
+            line = one_line(encoded, MAX_LAYOUT_NESTING)
+        except ValueError as error:
+            raise ValueError(f"`config` is {error}") from error
+        msgspec.structs.force_setattr(self, "config", msgspec.Raw(line))
 
     def __eq__(self, other: object) -> bool:
         """Layouts are equal when their JSON is, letter by letter."""

@@ -80,3 +80,10 @@ def test_no_more_than_the_limit_is_held() -> None:
 def test_frame_ends_a_message() -> None:
     """A framed message is one line that the framer gives back."""
     assert LineFramer(LIMIT).receive(frame(b"{}")) == [Line(b"{}")]
+
+
+@pytest.mark.parametrize("message", [b"{\n}", b"\n", b"{}\n", b'{"a":\r\n1}'])
+def test_a_message_with_a_newline_is_refused(message: bytes) -> None:
+    """What follows a newline would be a message of its own, so such a message is never framed."""
+    with pytest.raises(ValueError, match="newline"):
+        frame(message)
