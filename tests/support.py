@@ -129,6 +129,8 @@ class DaemonProcess:
     def __init__(self, home: Path, *arguments: str, environment: dict[str, str] | None = None) -> None:
         self.home = home
         self.arguments = arguments
+        self.prefix: tuple[str, ...] = ()
+        """Words before the command, such as a program that sets a limit and becomes orbitd."""
         self.environment = clean_environment(home, **(environment or {}))
         self.socket_path = home / "run" / "orbit" / "orbitd.sock"
         self.database_path = home / ".local" / "share" / "orbit" / "sessions.db"
@@ -139,7 +141,7 @@ class DaemonProcess:
         """Start it and wait until it serves, or until it has ended."""
         read_end, write_end = os.pipe()
         with self.log_path.open("ab") as log, open(read_end, "rb") as ready:
-            command = [sys.executable, "-m", "orbitd", "--ready-fd", str(write_end), *self.arguments]
+            command = [*self.prefix, sys.executable, "-m", "orbitd", "--ready-fd", str(write_end), *self.arguments]
             self.process = subprocess.Popen(
                 command,
                 env=self.environment,

@@ -14,6 +14,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from orbit_protocol.errors import Busy, ErrorObject
 from orbit_protocol.framing import Line, LineFramer
+from orbit_protocol.json_text import check_nesting
 from orbit_protocol.jsonrpc import encode_request
 from orbit_protocol.methods import SESSION_INPUT, Method
 from orbit_protocol.params import SessionInput
@@ -51,7 +52,12 @@ class Message(Struct, frozen=True, kw_only=True):
 
 
 # One type for all messages: a flood of output is decoded in a single pass, without looking at `method` first.
-_decode = msgspec.json.Decoder(Message).decode
+_decoder = msgspec.json.Decoder(Message)
+
+
+def _decode(line: bytes) -> Message:
+    check_nesting(line)
+    return _decoder.decode(line)
 
 
 class ConnectionLost(Exception):
@@ -118,7 +124,7 @@ class DaemonConnection:
                 messages += [_decode(event.data) for event in self._framer.receive(data) if isinstance(event, Line)]
         except BlockingIOError:
             return messages
-        except (OSError, CommandError, msgspec.DecodeError) as error:
+        except (OSError, CommandError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ConnectionLost(str(error)) from error
         # At the end of the stream the last messages come first, such as "exited"; the end is seen again by the
         # next call, since recv(2) goes on returning nothing.

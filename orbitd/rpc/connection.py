@@ -9,14 +9,18 @@ socket buffer is full: back-pressure.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, cast
 
-from orbit_protocol.errors import MessageTooLarge, ShuttingDown
+from orbit_protocol.errors import InternalError, MessageTooLarge, ShuttingDown
 from orbit_protocol.framing import Event, Line, LineFramer, LineTooLong, frame
 from orbit_protocol.jsonrpc import encode_error
+from orbitd.logs import event
 from orbitd.rpc.dispatch import refuse
+
+log = logging.getLogger("orbitd.rpc.connection")
 
 MAX_IN_FLIGHT = 16
 MAX_AT_ONCE = 64
@@ -37,9 +41,12 @@ class Call:
         self._callbacks.append(callback)
 
     def run_callbacks(self) -> None:
-        """Call what waits for the answer."""
+        """Call what waits for the answer; one that fails is logged, and stops neither the others nor the connection."""
         for callback in self._callbacks:
-            callback()
+            try:
+                callback()
+            except Exception as exc:  # noqa: BLE001  # the answer is out: nobody is left to be told
+                event(log, logging.ERROR, "callback failed", error=type(exc).__name__, exc=exc)
 
 
 class Host(Protocol):
@@ -141,7 +148,7 @@ class Connection(asyncio.Protocol):
         return self._write_paused
 
     def send(self, message: bytes) -> None:
-        """Write one encoded message in one piece, unless the client has gone."""
+        """Write one encoded message in one piece, unless the client has gone. Raises: ValueError, as `frame` does."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame(message))
 
@@ -200,7 +207,7 @@ class Connection(asyncio.Protocol):
         if self._unstarted == 0:
             answer = self._host.dispatch(line, call)
             if answer is None or isinstance(answer, bytes):
-                self._answer(answer, call)
+                self._answer(answer, call, line)
                 return
         else:
             # A task takes its first step in the next turn of the loop, in the order of creation. A request
@@ -210,24 +217,30 @@ class Connection(asyncio.Protocol):
         self._in_flight += 1
         self._in_flight_bytes += len(line)
         self._unstarted += 1
-        self._host.start_task(self._answer_later(answer, call, len(line)))
+        self._host.start_task(self._answer_later(answer, call, line))
 
     async def _dispatch_in_turn(self, line: bytes, call: Call) -> bytes | None:
         answer = self._host.dispatch(line, call)
         return answer if answer is None or isinstance(answer, bytes) else await answer
 
-    def _answer(self, answer: bytes | None, call: Call) -> None:
-        if answer is not None:
-            self.send(answer)
+    def _answer(self, answer: bytes | None, call: Call, line: bytes) -> None:
+        try:
+            if answer is not None:
+                self.send(answer)
+        except ValueError as exc:
+            event(log, logging.ERROR, "answer refused", error=str(exc))
+            refusal = refuse(line, InternalError("Internal error"))
+            if refusal is not None:
+                self.send(refusal)
         call.run_callbacks()
 
-    async def _answer_later(self, coroutine: Coroutine[Any, Any, bytes | None], call: Call, size: int) -> None:
+    async def _answer_later(self, coroutine: Coroutine[Any, Any, bytes | None], call: Call, line: bytes) -> None:
         self._unstarted -= 1
         try:
-            self._answer(await coroutine, call)
+            self._answer(await coroutine, call, line)
         finally:
             self._in_flight -= 1
-            self._in_flight_bytes -= size
+            self._in_flight_bytes -= len(line)
             self._pump()
 
     def _refuse_overflow(self, overflow: LineTooLong) -> None:

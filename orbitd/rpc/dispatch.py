@@ -27,6 +27,7 @@ from jsonrpcserver.request import Request
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from orbit_protocol import errors as e
+from orbit_protocol.json_text import MAX_NESTING, is_nested_too_deep
 from orbit_protocol.jsonrpc import encode_batch, encode_error, encode_result
 from orbit_protocol.methods import METHODS, Method
 from orbitd.logs import event
@@ -69,6 +70,7 @@ class _Envelope(Struct, frozen=True):
     id: Any = UNSET
 
 
+_TOO_DEEP = e.ParseError(f"The JSON is nested deeper than {MAX_NESTING}")
 _ID_TYPES = (str, int, float)
 _envelopes = msgspec.json.Decoder(_Envelope | str | float | bool | list[Raw] | None)
 _items = msgspec.json.Decoder(list[Raw])
@@ -98,6 +100,9 @@ class Dispatcher(Generic[C]):
             The answer, or a coroutine that returns it where a handler has to wait. Nothing is raised,
             and the coroutine raises nothing but CancelledError.
         """
+        # Before anything decodes the line, be it only to read its id.
+        if is_nested_too_deep(line):
+            return encode_error(None, _TOO_DEEP)
         # msgspec looks only into what it decodes, not into what it skips.
         if not _is_utf8(line):
             return encode_error(_readable_id(line), e.ParseError("The line is not UTF-8"))
@@ -105,8 +110,10 @@ class Dispatcher(Generic[C]):
             return self._dispatch_one(line, caller)
         try:
             items = _items.decode(line)
-        except (msgspec.DecodeError, RecursionError) as error:
-            return encode_error(None, _parse_error(error))
+        except msgspec.DecodeError as error:
+            return encode_error(None, e.ParseError(str(error)))
+        except Exception as exc:  # noqa: BLE001  # as in `_dispatch_one`
+            return _unexpected(None, exc)
         if not 1 <= len(items) <= MAX_BATCH:
             return encode_error(None, e.InvalidRequest(f"A batch holds 1 to {MAX_BATCH} requests, not {len(items)}"))
         return self._dispatch_batch(items, caller)
@@ -132,8 +139,10 @@ class Dispatcher(Generic[C]):
             envelope = _envelopes.decode(line)
         except msgspec.ValidationError:
             envelope = None  # JSON that no request can hold, such as a number out of range
-        except (msgspec.DecodeError, RecursionError) as error:
-            return encode_error(None, _parse_error(error))
+        except msgspec.DecodeError as error:
+            return encode_error(None, e.ParseError(str(error)))
+        except Exception as exc:  # noqa: BLE001  # MemoryError, above all: this request fails, and no other
+            return _unexpected(_readable_id(line), exc)
         if not isinstance(envelope, _Envelope) or not _is_request(envelope):
             return encode_error(_readable_id(line), e.InvalidRequest("This is not a JSON-RPC 2.0 request object"))
         call = _Call(envelope, caller)
@@ -173,7 +182,7 @@ class _Call(Generic[C]):
             self._log(exc, "")
             return encode_error(self.id, e.InternalError("Internal error"))
 
-    def failure(self, exc: Exception) -> Answer:
+    def failure(self, exc: BaseException) -> Answer:
         """Encode what an exception of a handler means to the peer."""
         if isinstance(exc, e.OrbitError):
             return self.error(exc)
@@ -193,7 +202,7 @@ class _Call(Generic[C]):
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise  # the server stops
-            return self.failure(RuntimeError(f"the handler was cancelled: {exc}"))
+            return self.failure(exc)
         except Exception as exc:  # noqa: BLE001  # as in `_route`
             return self.failure(exc)
         return self.result(value)
@@ -214,14 +223,16 @@ def _route(method: Method[Any, Any], handler: Handler[Any]) -> Callable[..., Res
             decoded = decoder.decode(params)
         except msgspec.ValidationError as exc:
             call.answer = call.error(e.InvalidParams(str(exc)))
-        except (msgspec.DecodeError, RecursionError) as exc:
-            call.answer = call.error(_parse_error(exc))
+        except msgspec.DecodeError as exc:
+            call.answer = call.error(e.ParseError(str(exc)))
         except Exception as exc:  # noqa: BLE001  # a check of the params failed in a way that it should not
             call.answer = call.failure(exc)
         else:
             try:
                 outcome = handler(call.caller, decoded)
-            except Exception as exc:  # noqa: BLE001  # whatever a handler raises becomes an answer
+            # Whatever a handler raises becomes an answer. Nobody cancels a plain function: where one raises
+            # CancelledError, something that it asked has been cancelled.
+            except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001
                 call.answer = call.failure(exc)
             else:
                 call.answer = call.wait(outcome) if isinstance(outcome, CoroutineType) else call.result(outcome)
@@ -244,10 +255,9 @@ _UNBOUND = _Unbound()
 _NO_ARGUMENTS = inspect.BoundArguments(_UNBOUND, OrderedDict())
 
 
-def _parse_error(error: BaseException) -> e.ParseError:
-    if isinstance(error, RecursionError):
-        return e.ParseError("The JSON is nested too deeply")
-    return e.ParseError(str(error))
+def _unexpected(request_id: Any, exc: Exception) -> bytes:
+    event(log, logging.ERROR, "line not read", error=type(exc).__name__, exc=exc)
+    return encode_error(request_id, e.InternalError("Internal error"))
 
 
 def _is_utf8(line: bytes) -> bool:
@@ -279,7 +289,7 @@ def _read_id(line: bytes) -> Any:
     """Return a request's id: UNSET where it has none, None where it cannot be read or is not valid."""
     try:
         found = msgspec.json.decode(line, type=_OnlyId).id
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return found if found is UNSET or _is_id(found) else None
 
@@ -298,4 +308,6 @@ def _refuse(line: bytes, error: e.OrbitError) -> bytes | None:
 
 def refuse(line: bytes, error: e.OrbitError) -> bytes | None:
     """Answer a whole line with one error, without running it."""
+    if is_nested_too_deep(line):
+        return encode_error(None, _TOO_DEEP)
     return encode_error(None, error) if line.lstrip()[:1] == b"[" else _refuse(line, error)

@@ -17,6 +17,9 @@ from support import DaemonProcess, RawClient
 PING = b'{"jsonrpc": "2.0", "method": "daemon.ping", "id": %d}'
 
 
+SMALL_STACK = ("bash", "-c", 'ulimit -s 256; exec "$@"', "bash")
+
+
 def ping(request_id: int) -> bytes:
     return PING % request_id
 
@@ -29,6 +32,39 @@ def is_alive(daemon: DaemonProcess) -> bool:
 def memory_kib(daemon: DaemonProcess) -> int:
     status = Path(f"/proc/{daemon.pid}/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")))
+
+
+def test_nesting_has_a_limit_on_a_small_stack(stopped_daemon: DaemonProcess) -> None:
+    """512 levels are read and 513 refused, with 256 KiB of C stack; the daemon and the connection go on."""
+    stopped_daemon.prefix = SMALL_STACK
+    stopped_daemon.start()
+    inner = [(depth, b"[" * depth + b"]" * depth, b'{"a":' * depth + b"1" + b"}" * depth) for depth in (511, 512, 950)]
+    with stopped_daemon.client() as client:
+        for depth, *values in inner:
+            for value in values:
+                answers = [
+                    client.ask(b'{"jsonrpc":"2.0","method":"daemon.ping","x":%s,"id":1}' % value),
+                    client.ask(b'{"jsonrpc":"2.0","method":"daemon.ping","params":{"x":%s},"id":1}' % value),
+                    client.ask(b'{"jsonrpc":"2.0","method":"daemon.ping","id":%s}' % value),
+                    client.ask(b"[%s]" % value),
+                    client.ask(b'\xff{"id":%s}' % value),
+                ]
+                codes = [one["error"]["code"] if "error" in one else 0 for one in answers if isinstance(one, dict)]
+                # The second value stands one level deeper than the others.
+                assert codes == ([0, -32700, -32600, -32700] if depth == 511 else [-32700] * 5)
+        for kind in ("[", '{"a":'):
+            layout = {"layout_type": "x", "config": None}
+            config = kind * 500 + "1" + {"[": "]"}.get(kind, "}") * 500
+            params = json.dumps({"name": f"w{kind}", "layout": layout}).replace("null", config)
+            request = f'{{"jsonrpc":"2.0","method":"workspace.create","params":{params},"id":1}}'
+            assert "result" in client.ask(request)
+        assert len(client.ask('[{"jsonrpc":"2.0","method":"workspace.list","id":1}]')[0]["result"]["workspaces"]) == 2
+        client.send(b"[" + b"[]," * 5_000_000 + b"[]]")  # flat, and as long as a message may be
+        assert json.loads(client.read_line())["error"]["code"] == -32600
+        assert client.call("daemon.ping") == {"pong": True}
+    stopped_daemon.restart()  # workspaces of such a depth are read again
+    with stopped_daemon.client() as client:
+        assert len(client.call("workspace.list")["workspaces"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Coroutine
+import json
+from collections.abc import Callable, Coroutine
 from typing import Any
+
+import pytest
 
 from orbitd.rpc.connection import MAX_AT_ONCE, MAX_IN_FLIGHT, Call, Connection
 
@@ -38,7 +41,10 @@ class Transport:
 
 
 class Host:
-    """Answers a line with itself: at once, or, if it begins with `later`, when its event is set."""
+    """Answers a line with itself: at once, or, if it begins with `later`, when its event is set.
+
+    What `answers` has for a line is its answer; `callbacks` are called after each answer.
+    """
 
     max_message_bytes = 1 << 20
     stopping = False
@@ -47,17 +53,21 @@ class Host:
         self.started: list[bytes] = []
         self.go_on = asyncio.Event()
         self.tasks: set[asyncio.Task[None]] = set()
+        self.answers: dict[bytes, bytes] = {}
+        self.callbacks: list[Callable[[], None]] = []
 
     def dispatch(self, line: bytes, call: Call) -> bytes | Coroutine[Any, Any, bytes | None] | None:
         if line.startswith(b"later"):
             return self._later(line)
         self.started.append(line)
-        return line
+        for callback in self.callbacks:
+            call.after_answer(callback)
+        return self.answers.get(line, line)
 
     async def _later(self, line: bytes) -> bytes:
         self.started.append(line)
         await self.go_on.wait()
-        return line
+        return self.answers.get(line, line)
 
     def start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -158,3 +168,28 @@ async def test_the_end_of_the_stream_closes_when_all_is_answered() -> None:
     host.go_on.set()
     await asyncio.gather(*host.tasks)
     assert (transport.written, transport.is_closed) == ([b"last\n", b"later\n"], True)
+
+
+@pytest.mark.parametrize("word", [b"", b"later "])
+async def test_an_answer_that_cannot_be_framed_is_an_error_instead(word: bytes) -> None:
+    """A newline in an answer would be two messages: the request is answered with an internal error under its id."""
+    connection, host, transport = connect()
+    line = word + b'{"jsonrpc":"2.0","method":"m","id":7}'
+    host.answers = {line: b'{"result":\n{}}'}
+    host.go_on.set()
+    connection.data_received(line + b"\nb\n")
+    await asyncio.gather(*host.tasks)
+    answers = [json.loads(one) for one in transport.written if one != b"b\n"]
+    expected = None if word else 7  # a line that is not JSON has no id that could be read
+    assert [(one["id"], one["error"]["code"]) for one in answers] == [(expected, -32603)]
+    assert b"b\n" in transport.written
+    assert not transport.is_closed
+
+
+async def test_a_callback_that_fails_stops_nothing() -> None:
+    """What is to follow an answer may fail: the other callbacks and the next request are served."""
+    connection, host, transport = connect()
+    called: list[int] = []
+    host.callbacks = [lambda: called.append(1), lambda: called.append(1 // 0), lambda: called.append(2)]
+    connection.data_received(b"a\nb\n")
+    assert (transport.written, called) == ([b"a\n", b"b\n"], [1, 2, 1, 2])

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from orbit_protocol.errors import SessionNotFound
+from orbit_protocol.errors import SessionNotFound, ShuttingDown
 from orbit_protocol.methods import METHODS, Method
-from orbitd.rpc.dispatch import MAX_BATCH, Dispatcher, Handlers
+from orbitd.rpc.dispatch import MAX_BATCH, Dispatcher, Handlers, refuse
 
 
 class ByName(msgspec.Struct, forbid_unknown_fields=True):
@@ -239,6 +239,38 @@ async def return_later(_: None, __: Any) -> object:
     return object()
 
 
+def cancel_at_once(_: None, __: Any) -> None:
+    raise asyncio.CancelledError
+
+
+def recurse(_: None, __: Any) -> None:
+    recurse(None, None)
+
+
+def run_out_of_memory(_: None, __: Any) -> None:
+    raise MemoryError
+
+
+async def run_out_of_memory_later(_: None, __: Any) -> None:
+    raise MemoryError
+
+
+async def wait_for_what_is_cancelled(_: None, __: Any) -> None:
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.cancel()
+    await future
+
+
+def list_that_holds_itself() -> list[Any]:
+    found: list[Any] = []
+    found.append(found)
+    return found
+
+
+def refuse_smuggling(_: None, __: Any) -> None:
+    raise SessionNotFound("x", data={"layout": msgspec.Raw(b"[\n]")})
+
+
 @pytest.mark.parametrize(
     ("params", "handler"),
     [
@@ -251,6 +283,17 @@ async def return_later(_: None, __: Any) -> object:
         (Any, cancel),
         (Any, raise_unencodable),
         (Any, raise_unencodable_later),
+        (Any, cancel_at_once),
+        (Any, wait_for_what_is_cancelled),
+        (Any, recurse),
+        (Any, run_out_of_memory),
+        (Any, run_out_of_memory_later),
+        (Any, lambda _, __: list_that_holds_itself()),
+        (Any, lambda _, __: msgspec.Raw(b'{\n"jsonrpc":"2.0","id":1,"result":{}}')),
+        (Any, refuse_smuggling),
+        (Any, lambda _, __: {1: 2, "a": {3j: 4}}),
+        (Any, lambda _, __: iter(())),
+        (Any, lambda _, __: Exception()),
     ],
 )
 def test_whatever_fails_is_answered(params: Any, handler: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -264,6 +307,62 @@ def test_whatever_fails_is_answered(params: Any, handler: Any, caplog: pytest.Lo
     assert "secret" not in json.dumps(answer) + caplog.text
     assert len(caplog.records) == 1
     assert ask(dispatcher, '{"jsonrpc": "2.0", "method": "odd", "params": {}}') is None
+    item = '{"jsonrpc": "2.0", "method": "odd", "params": {}, "id": %d}'
+    batch = ask(dispatcher, f'[{item % 1}, 7, {{"jsonrpc": "2.0", "method": "odd"}}, {item % 2}]')
+    assert [(one["id"], one["error"]["code"]) for one in batch] == [(1, -32603), (None, -32600), (2, -32603)]
+
+
+def test_a_line_that_memory_has_no_room_for_is_answered(
+    dispatcher: Dispatcher[None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where even reading a request fails, it is answered under its id, and the items of a batch one by one."""
+    line = '{"jsonrpc": "2.0", "method": "get_data", "id": 5}'
+
+    class Full:
+        def decode(self, _: bytes) -> None:
+            raise MemoryError
+
+    monkeypatch.setattr("orbitd.rpc.dispatch._envelopes", Full())
+    assert without_data(ask(dispatcher, line)) == error(-32603, 5)
+    assert without_data(ask(dispatcher, f"[{line}, {line}]")) == [error(-32603, 5)] * 2
+    monkeypatch.setattr("orbitd.rpc.dispatch._items", Full())
+    assert without_data(ask(dispatcher, f"[{line}, {line}]")) == error(-32603)
+
+
+def nested(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{{"jsonrpc": "2.0", "method": "get_data", "params": {}, "id": 1}}',
+        '{{"jsonrpc": "2.0", "method": "get_data", "id": 1, "trace": {}}}',
+        '{{"trace": {}, "jsonrpc": "2.0", "method": "get_data", "id": 1}}',
+        '{{"jsonrpc": "2.0", "method": "get_data", "params": {{}}, "id": {}}}',
+        '{{"jsonrpc": "2.0", "method": "no.such", "params": {}, "id": 1}}',
+        "[{}]",
+        "[{}",
+        '{{"jsonrpc": "2.0", "method": "\\ud800", "params": {}, "id": 1}}',
+        '\udcff{{"a": {}}}',
+    ],
+)
+def test_nesting_deeper_than_512_is_refused_unread(dispatcher: Dispatcher[None], line: str) -> None:
+    """Whether what is nested is used, skipped, broken or not UTF-8, 513 levels are a parse error, and 512 are read."""
+    over = ask(dispatcher, line.format(nested(512)).encode(errors="surrogateescape"))
+    assert without_data(over) == error(-32700)
+    assert over["error"]["message"] == "The JSON is nested deeper than 512"
+    within = ask(dispatcher, line.format(nested(511)).encode(errors="surrogateescape"))
+    assert "deeper" not in json.dumps(within)
+    line_512 = line.format(nested(512)).encode(errors="surrogateescape")
+    assert json.loads(refuse(line_512, ShuttingDown("Stopping")) or b"")["error"]["code"] == -32700
+
+
+def test_a_line_of_many_brackets_is_no_deep_one(dispatcher: Dispatcher[None]) -> None:
+    """Brackets that stand beside each other or in strings do not count."""
+    params = f'[{"[]," * 5000} "{"[" * 5000}"]'
+    answer = ask(dispatcher, f'{{"jsonrpc": "2.0", "method": "get_data", "params": {params}, "id": 1}}')
+    assert answer == result(["hello", 5], 1)
 
 
 def test_a_handler_that_never_waits_needs_no_loop() -> None:
