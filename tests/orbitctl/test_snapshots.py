@@ -77,3 +77,17 @@ def test_a_snapshot_is_deleted_with_yes(ctl: Orbitctl, web: str) -> None:
     ctl.ok("snapshot", "delete", found, "-y")
     assert ctl("snapshot", "show", found).code == 4
     assert ctl("snapshot", "delete", found, "-y").code == 4
+
+
+def test_memory_is_taken_for_what_is_read(process_ctl: Orbitctl) -> None:
+    """Three bytes of a file or a pipe need no room for the most that may be read."""
+    process_ctl.ok("session", "create", "--name", "web")
+    (process_ctl.home / "three").write_bytes(b"abc")
+    process_ctl.command = ["bash", "-c", 'ulimit -v 800000; exec "$@"', "bash", *process_ctl.command]
+    process_ctl.ok("snapshot", "save", "web", "three", "--scrollback", "three")
+    process_ctl.ok("snapshot", "save", "web", "-", stdin=b"abc")
+    process_ctl.ok("snapshot", "save", "web", "three", "--scrollback", "-", stdin=b"abc")
+    assert process_ctl.ok("snapshot", "show", "--latest", "web", "--scrollback").out == b"abc"
+    process_ctl.ok("rpc", "call", "daemon.ping", "-", stdin=b"{}")
+    process_ctl.ok("workspace", "create", "shop", "--config", "-", stdin=b"{}")
+    assert process_ctl("session", "send", "web", "-", stdin=b"abc").code == 5  # it does not run
