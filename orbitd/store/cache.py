@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Generic, TypeVar
+from unicodedata import is_normalized, normalize
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -59,6 +60,11 @@ class Index(Generic[T]):
         # sessions is ready as soon as one without any.
         self._by_id: dict[str, Stored[T] | Row] = {row[1]: row for row in rows}
         self._by_name: dict[str, str] = {row[2]: row[1] for row in rows if row[2] is not None}
+        # Names that an older version kept in another form than NFC, by their NFC. Only an item whose name is that
+        # very text, and the first of several, is found by it.
+        self._by_nfc: dict[str, str] = {}
+        for name, item_id in self._by_name.items():
+            self._add_nfc(name, item_id)
         self._by_seq: dict[int, str] = {row[0]: row[1] for row in rows}
         self._order: list[int] = list(self._by_seq)
         self.changes = 0
@@ -77,8 +83,8 @@ class Index(Generic[T]):
         return None if found is None else found.item
 
     def named(self, name: str) -> T | None:
-        """Return the item with this name, or None."""
-        item_id = self._by_name.get(name)
+        """Return the item with this name, which is in NFC, or None."""
+        item_id = self._by_name.get(name) or self._by_nfc.get(name)
         return None if item_id is None else self.get(item_id)
 
     def with_prefix(self, prefix: str) -> list[T]:
@@ -107,6 +113,7 @@ class Index(Generic[T]):
         self._by_id[item_id] = stored
         if stored.item.name is not None:
             self._by_name[stored.item.name] = item_id
+            self._add_nfc(stored.item.name, item_id)
 
     def remove(self, item_id: str) -> None:
         """Remove an item if it is there."""
@@ -127,6 +134,12 @@ class Index(Generic[T]):
         # Only where the name is still this item's: another one may have been put with it before.
         if item.name is not None and self._by_name.get(item.name) == item.id:
             del self._by_name[item.name]
+        if item.name is not None and self._by_nfc and self._by_nfc.get(nfc := normalize("NFC", item.name)) == item.id:
+            del self._by_nfc[nfc]
+
+    def _add_nfc(self, name: str, item_id: str) -> None:
+        if not (name.isascii() or is_normalized("NFC", name)):
+            self._by_nfc.setdefault(normalize("NFC", name), item_id)
 
 
 class Cache:

@@ -63,7 +63,12 @@ _PAGE = """
 _BY_REFERENCE = [
     f"SELECT {SESSION_COLUMNS} FROM {table} WHERE {condition} ORDER BY seq LIMIT {_MAX_CANDIDATES}"  # noqa: S608
     for table in ("sessions", "archived_sessions")
-    for condition in ("id = :ref", "name = :ref AND status != 'terminated'", "id >= :low AND id < :high", "name = :ref")
+    for condition in (
+        "id = :nfc",
+        "name IN (:nfc, :nfd) AND status != 'terminated'",
+        "id >= :low AND id < :high",
+        "name IN (:nfc, :nfd)",
+    )
 ]
 """Queries for a reference, tried in this order until one returns rows."""
 
@@ -137,14 +142,17 @@ class SessionMethods:
         Raises:
             SessionNotFound: Nothing fits.
             AmbiguousReference: More than one fits; `data.candidates` has ids.
+            InvalidParams: Nothing can be named so.
         """
+        ref = validation.reference(ref)
         cached = self._store.cache.sessions.get(ref) or self._store.cache.sessions.named(ref)
         if cached is not None:
             return cached
         # A range instead of LIKE, which would not use the index on id: ids are lower-case
         # hexadecimal and "-", and "g" sorts after all of them.
         prefix = validation.id_prefix(ref)
-        parameters = {"ref": ref, "low": prefix, "high": prefix and prefix + "g"}
+        nfc, nfd = validation.spellings(ref)
+        parameters = {"nfc": nfc, "nfd": nfd, "low": prefix, "high": prefix and prefix + "g"}
         for query in _BY_REFERENCE:
             rows = await self._store.readers.fetch_all(query, parameters)
             if len(rows) == 1:
@@ -380,7 +388,8 @@ def _refuse_taken_name(connection: sqlite3.Connection, name: str | None, session
     if name is None:
         return
     row = connection.execute(
-        "SELECT id FROM sessions WHERE name = ? AND status != 'terminated' AND id != ?", (name, session_id)
+        "SELECT id FROM sessions WHERE name IN (?, ?) AND status != 'terminated' AND id != ?",
+        (*validation.spellings(name), session_id),
     ).fetchone()
     if row is not None:
         raise NameTaken(f"Session {row[0]} has the name {name!r}", data={"id": row[0]})

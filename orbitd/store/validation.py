@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import uuid
 from typing import TypeVar
+from unicodedata import normalize
 
 import msgspec
 from msgspec import Struct
 
 from orbit_protocol.errors import InvalidParams
-from orbit_protocol.types import MAX_NAME_LENGTH, SessionConfig, WorkspaceLayout, has_control_characters
+from orbit_protocol.types import SessionConfig, WorkspaceLayout, check_name, normal_name
 
 S = TypeVar("S", bound=Struct)
 
@@ -21,16 +22,24 @@ _ID_LENGTH = len(str(uuid.UUID(int=0)))
 
 
 def name(value: str) -> str:
-    """Return a name that is safe to print on a terminal. Raises: InvalidParams."""
-    if not 1 <= len(value) <= MAX_NAME_LENGTH:
-        raise InvalidParams(f"`name` must have 1 to {MAX_NAME_LENGTH} characters")
-    if has_control_characters(value):
-        raise InvalidParams("`name` may not hold control characters")
+    """Return a name in NFC that is safe to print on a terminal. Raises: InvalidParams."""
     try:
-        value.encode()
-    except UnicodeEncodeError as error:  # a lone surrogate
-        raise InvalidParams("`name` is not valid Unicode") from error
-    return value
+        return check_name(value)
+    except ValueError as error:
+        raise InvalidParams(str(error)) from error
+
+
+def reference(value: str) -> str:
+    """Return a reference in NFC. Raises: InvalidParams."""
+    try:
+        return normal_name(value, "ref")
+    except ValueError as error:
+        raise InvalidParams(str(error)) from error
+
+
+def spellings(value: str) -> tuple[str, str]:
+    """Return a name in NFC, and in NFD: older versions kept that where it was given so, as from macOS's file names."""
+    return normalize("NFC", value), normalize("NFD", value)
 
 
 def config(value: SessionConfig) -> SessionConfig:

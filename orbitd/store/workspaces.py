@@ -71,8 +71,14 @@ class WorkspaceMethods:
         return found
 
     async def find_workspace(self, ref: str) -> Workspace:
-        """Find a workspace by id, name or unique id prefix (4+). Raises: WorkspaceNotFound, AmbiguousReference."""
-        index = self._store.cache.workspaces
+        """Find a workspace by id, name or unique id prefix (4+).
+
+        Raises:
+            WorkspaceNotFound: Nothing fits.
+            AmbiguousReference: More than one fits; `data.candidates` has ids.
+            InvalidParams: Nothing can be named so.
+        """
+        index, ref = self._store.cache.workspaces, validation.reference(ref)
         exact = index.get(ref) or index.named(ref)
         if exact is not None:
             return exact
@@ -165,6 +171,8 @@ def _changed(stored: Stored[Workspace], workspace: Workspace) -> Change[Workspac
 
 
 def _refuse_taken_name(connection: sqlite3.Connection, name: str, workspace_id: str) -> None:
-    row = connection.execute("SELECT id FROM workspaces WHERE name = ? AND id != ?", (name, workspace_id)).fetchone()
+    row = connection.execute(
+        "SELECT id FROM workspaces WHERE name IN (?, ?) AND id != ?", (*validation.spellings(name), workspace_id)
+    ).fetchone()
     if row is not None:
         raise NameTaken(f"Workspace {row[0]} has the name {name!r}", data={"id": row[0]})

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
+from msgspec.structs import force_setattr
 
 from orbit_protocol.types import (
     Cells,
@@ -25,7 +26,8 @@ from orbit_protocol.types import (
     SessionType,
     WorkspaceLayoutInput,
     check_environment,
-    has_control_characters,
+    check_name,
+    normal_name,
 )
 
 MAX_SCREEN_CELLS = 1_000_000
@@ -42,14 +44,14 @@ class Params(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
 
 
 class _Named(Params, frozen=True, kw_only=True):
-    """Params whose `name` is shown on terminals, and so may not steer one."""
+    """Params with a new name."""
 
     name: Name | None = None
 
     def __post_init__(self) -> None:
-        """Refuse control characters. Raises: ValueError."""
-        if self.name is not None and has_control_characters(self.name):
-            raise ValueError("`name` may not hold control characters")
+        """Check the name, and keep it in NFC. Raises: ValueError."""
+        if self.name is not None:
+            force_setattr(self, "name", check_name(self.name))
 
 
 class ById(Params, frozen=True, kw_only=True):
@@ -62,6 +64,10 @@ class ByRef(Params, frozen=True, kw_only=True):
     """One thing, by id, unique id prefix (4+ characters) or name."""
 
     ref: Ref
+
+    def __post_init__(self) -> None:
+        """Keep the reference in NFC, as names are. Raises: ValueError."""
+        force_setattr(self, "ref", normal_name(self.ref, "ref"))
 
 
 class SessionCreate(_Named, frozen=True, kw_only=True):

@@ -24,14 +24,14 @@ SessionStatus = Literal["active", "detached", "terminated", "archived"]
 SnapshotFormat = Literal["opaque", "vt"]
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH, description="A full id (UUID4 text).")]
-Ref = Annotated[
-    str,
-    Meta(min_length=1, max_length=MAX_NAME_LENGTH, description="An id, a unique prefix of one (4+), or a name."),
-]
+# Names count in NFC, so that their length is checked by `normal_name` and only described here.
+_NAME_SCHEMA = {"minLength": 1, "maxLength": MAX_NAME_LENGTH}
+Ref = Annotated[str, Meta(description="An id, a unique prefix of one (4+), or a name.", extra_json_schema=_NAME_SCHEMA)]
 Name = Annotated[
     str,
     Meta(
-        min_length=1, max_length=MAX_NAME_LENGTH, description="1 to 256 characters, none of them a control character."
+        description="1 to 256 characters in NFC (Unicode Standard Annex 15), none of them a control character.",
+        extra_json_schema=_NAME_SCHEMA,
     ),
 ]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
@@ -47,6 +47,33 @@ Cursor = Annotated[
 def has_control_characters(text: str) -> bool:
     """Return whether `text` holds a C0 or C1 control character or DEL (ECMA-48, 5.2 and 5.3)."""
     return any(ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0 for character in text)
+
+
+def normal_name(text: str, field: str = "name") -> str:
+    """Return a name, or a reference that may be one, in NFC: of two spellings of one name only this is kept.
+
+    Raises:
+        ValueError: It is empty, too long, or not valid Unicode. The text names `field`.
+    """
+    # No character of NFC comes from more than four. What is longer is refused unread: normalizing takes time that
+    # grows with the square of a run of combining marks.
+    if not text.isascii() and len(text) <= 4 * MAX_NAME_LENGTH:
+        from unicodedata import normalize  # its tables are a shared library, which ASCII does not need
+
+        text = normalize("NFC", text)
+    if not 1 <= len(text) <= MAX_NAME_LENGTH:
+        raise ValueError(f"`{field}` must have 1 to {MAX_NAME_LENGTH} characters")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError(f"`{field}` is not valid Unicode")
+    return text
+
+
+def check_name(text: str) -> str:
+    """Return a new name in NFC. Raises: ValueError, as `normal_name` does, and for control characters."""
+    name = normal_name(text)
+    if has_control_characters(name):  # it is shown on terminals, and so may not steer one
+        raise ValueError("`name` may not hold control characters")
+    return name
 
 
 def check_environment(environment: dict[str, str] | None) -> None:

@@ -226,3 +226,18 @@ def test_sessions_of_a_killed_daemon_come_back(daemon: DaemonProcess) -> None:
         assert ctl.ok("session", "list", "-q").lines == [found]
     finally:
         ctl.ok("daemon", "stop")
+
+
+def test_either_spelling_of_a_name_is_the_name(ctl: Orbitctl) -> None:
+    """A name that is typed in one Unicode spelling is shown, found, and taken in the other."""
+    nfc, nfd = "caf\u00e9", "cafe\u0301"
+    session = ctl.id("session", "create", "--name", nfd)
+    workspace = ctl.id("workspace", "create", nfd)
+    assert ctl.ok("session", "list", "--json").json["sessions"][0]["name"] == nfc
+    for spelling in (nfc, nfd):
+        assert ctl.ok("session", "show", spelling, "-q").lines == [session]
+        assert ctl.ok("workspace", "show", spelling, "-q").lines == [workspace]
+        assert ctl("session", "create", "--name", spelling).code == 5
+        assert ctl("workspace", "create", spelling).code == 5
+    long = nfd * 64  # 256 characters once they are composed
+    assert ctl.ok("session", "rename", nfd, long, "--json").json["name"] == nfc * 64

@@ -395,3 +395,63 @@ async def test_cache_and_disk_agree(path: Path, manager: SessionManager) -> None
         assert await again.list_sessions(status=everything) == stored
     assert len(live.sessions) == 16
     assert len(stored.sessions) == 24
+
+
+NFC, NFD = "caf\u00e9", "cafe\u0301"
+
+
+async def test_the_spellings_of_a_name_are_one_name(manager: SessionManager) -> None:
+    """A name is kept in NFC, is taken in either spelling, and is found by either, ended and archived too."""
+    session = await manager.create_session(LOCAL, NFD)
+    assert session.name == NFC
+    other = await manager.create_session(LOCAL, "other")
+    for spelling in (NFC, NFD):
+        with pytest.raises(NameTaken):
+            await manager.create_session(LOCAL, spelling)
+        with pytest.raises(NameTaken):
+            await manager.rename_session(other.id, spelling)
+    assert [(await manager.find_session(one)).id for one in (NFC, NFD)] == [session.id] * 2
+    await manager.terminate_session(session.id)
+    assert [(await manager.find_session(one)).id for one in (NFC, NFD)] == [session.id] * 2
+    await manager.archive_sessions(datetime.now(UTC))
+    assert [(await manager.find_session(one)).id for one in (NFC, NFD)] == [session.id] * 2
+
+
+@pytest.mark.parametrize("status", ["detached", "terminated"])
+async def test_an_old_name_in_another_spelling_is_found_and_taken(
+    path: Path, manager: SessionManager, status: SessionStatus
+) -> None:
+    """A name that an older version kept decomposed is found by either spelling, and is not given a second time."""
+    session = await manager.create_session(LOCAL, "old")
+    await manager.update_session_status(session.id, status)
+    await manager.close()
+    rows(path, "UPDATE sessions SET name = ?, checksum = NULL", NFD)
+    async with SessionManager.open(str(path)) as again:
+        assert [(await again.find_session(one)).id for one in (NFC, NFD)] == [session.id] * 2
+        if status == "detached":
+            with pytest.raises(NameTaken):
+                await again.create_session(LOCAL, NFC)
+            await again.rename_session(session.id, "new")
+            with pytest.raises(SessionNotFound):
+                await again.find_session(NFC)
+        newer = await again.create_session(LOCAL, NFC)
+        assert (await again.find_session(NFD)).id == newer.id
+
+
+async def test_of_two_old_names_that_are_one_the_composed_is_found(path: Path, manager: SessionManager) -> None:
+    """Two sessions of an older version that differ in the spelling only: one is found by name, then the other."""
+    first, second = [await manager.create_session(LOCAL, name) for name in ("first", "second")]
+    await manager.close()
+    rows(path, "UPDATE sessions SET name = ?, checksum = NULL WHERE id = ?", NFD, first.id)
+    rows(path, "UPDATE sessions SET name = ?, checksum = NULL WHERE id = ?", NFC, second.id)
+    async with SessionManager.open(str(path)) as again:
+        assert {(await again.find_session(one)).id for one in (NFC, NFD)} == {second.id}
+        await again.delete_session(second.id)
+        assert {(await again.find_session(one)).id for one in (NFC, NFD)} == {first.id}
+
+
+async def test_a_reference_that_no_name_can_be_is_refused(manager: SessionManager) -> None:
+    """Empty, too long and not Unicode are errors of the reference."""
+    for ref in ("", "x" * 257, "\ud800"):
+        with pytest.raises(InvalidParams, match="`ref`"):
+            await manager.find_session(ref)

@@ -187,3 +187,21 @@ async def test_layout_of_wrong_type(manager: SessionManager) -> None:
     """A layout that a wire would have refused is refused from Python too."""
     with pytest.raises(InvalidParams):
         await manager.create_workspace("w", WorkspaceLayout(layout_type="", config=1))
+
+
+async def test_the_spellings_of_a_name_are_one_name(path: Path, manager: SessionManager) -> None:
+    """A name is kept in NFC, found and taken in either spelling; so is one that an older version kept decomposed."""
+    nfc, nfd = "caf\u00e9", "cafe\u0301"
+    workspace = await manager.create_workspace(nfd, GRID)
+    assert workspace.name == nfc
+    other = await manager.create_workspace("other", GRID)
+    await manager.close()
+    for spelling in (nfc, nfd):
+        rows(path, "UPDATE workspaces SET name = ?, checksum = NULL WHERE id = ?", spelling, workspace.id)
+        async with SessionManager.open(str(path)) as again:
+            assert [(await again.find_workspace(one)).id for one in (nfc, nfd)] == [workspace.id] * 2
+            for taken in (nfc, nfd):
+                with pytest.raises(NameTaken):
+                    await again.create_workspace(taken, GRID)
+                with pytest.raises(NameTaken):
+                    await again.rename_workspace(other.id, taken)
