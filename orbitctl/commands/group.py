@@ -93,7 +93,7 @@ def _add_hosts(ctx: click.Context, _: click.Parameter, urls: tuple[str, ...]) ->
         # Called once for the options before the command and once for those after it; dict keeps order, drops repeats.
         app.named_hosts = tuple(dict.fromkeys([*app.named_hosts, *map(parse_host, urls)]))
     except ValueError as error:
-        raise click.BadParameter(str(error)) from error
+        raise click.BadParameter(str(error).replace("`", "'")) from error
     refuse_remote(app, ctx.command_path)
 
 

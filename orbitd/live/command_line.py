@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from orbit_protocol.errors import SpawnFailed
-from orbit_protocol.types import Session, SessionConfig
+from orbit_protocol.types import Session, SessionConfig, check_ssh_words
 
 TERMINAL = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
 NEVER_INHERITED = ("TMUX", "TMUX_PANE", "STY", "WINDOW", "COLUMNS", "LINES", "TERMCAP")
@@ -61,7 +61,7 @@ def build_launch(
         daemon_env: The daemon's own environment.
 
     Raises:
-        SpawnFailed: The command cannot be split, or is empty.
+        SpawnFailed: The command cannot be split, or is empty, or ssh would misread its host or user.
     """
     config = session.config
     # Of two values of a name the later one is used.
@@ -100,6 +100,12 @@ def _command(config: SessionConfig, shell: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _ssh_command(config: SessionConfig) -> tuple[str, ...]:
+    try:
+        check_ssh_words(config.host, config.username)
+    except ValueError as error:  # recorded by an older version
+        raise SpawnFailed(
+            f"ssh may not be given this: {error}", hint="Make a session with another host and user in its place."
+        ) from error
     port = ("-p", str(config.port)) if config.port is not None else ()
     user = f"{config.username}@" if config.username is not None else ""
     blank = " " if (config.command or "").startswith("-") else ""  # the remote shell skips it

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from orbit_protocol.errors import InvalidParams
-from orbit_protocol.types import SessionConfig, WorkspaceLayout, check_name, normal_name
+from orbit_protocol.types import SessionConfig, WorkspaceLayout, check_name, check_ssh_words, normal_name
 
 S = TypeVar("S", bound=Struct)
 
@@ -44,7 +44,12 @@ def spellings(value: str) -> tuple[str, str]:
 
 def config(value: SessionConfig) -> SessionConfig:
     """Return a session's configuration as the base type. Raises: InvalidParams."""
-    return _through_json(value, SessionConfig)
+    checked = _through_json(value, SessionConfig)
+    try:
+        check_ssh_words(checked.host, checked.username)
+    except ValueError as error:
+        raise InvalidParams(str(error)) from error
+    return checked
 
 
 def layout(value: WorkspaceLayout) -> WorkspaceLayout:

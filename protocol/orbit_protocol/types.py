@@ -18,6 +18,9 @@ from orbit_protocol.json_text import MAX_LAYOUT_NESTING, one_line
 
 MAX_NAME_LENGTH = 256
 MAX_PAGE_SIZE = 10_000
+MAX_HOST_LENGTH = 255
+_SSH_REFUSED = frozenset("'\"`$;&<>|(){}/")
+_SSH_REFUSED_IN_HOSTS = _SSH_REFUSED | frozenset("\\@[]")
 
 SessionType = Literal["local", "ssh"]
 SessionStatus = Literal["active", "detached", "terminated", "archived"]
@@ -94,7 +97,7 @@ class SessionConfig(Struct, frozen=True, kw_only=True):
     """
 
     session_type: SessionType
-    host: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    host: Annotated[str, Meta(min_length=1, max_length=MAX_HOST_LENGTH)] | None = None
     port: Port | None = None
     username: Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH)] | None = None
     workspace_id: Id | None = None
@@ -110,8 +113,6 @@ class SessionConfig(Struct, frozen=True, kw_only=True):
             raise ValueError("`host` is required where `session_type` is `ssh`")
         if self.session_type == "local":
             self._refuse_remote_fields()
-        for field in ("host", "username"):
-            _check_ssh_word(field, getattr(self, field))
         for field in ("command", "cwd"):
             if "\0" in (getattr(self, field) or ""):
                 raise ValueError(f"`{field}` may not hold a NUL")
@@ -127,18 +128,48 @@ class SessionConfig(Struct, frozen=True, kw_only=True):
                 raise ValueError(f"`{field}` is for `session_type` `ssh` only")
 
 
-def _check_ssh_word(field: str, word: str | None) -> None:
-    """A word that begins with `-` would be read as an option by ssh(1)."""
-    if word is None:
-        return
-    if word.startswith("-"):
-        raise ValueError(f"`{field}` may not begin with `-`")
-    if has_control_characters(word) or any(character.isspace() for character in word):
-        raise ValueError(f"`{field}` may not hold spaces or control characters")
+def check_ssh_words(host: str | None, username: str | None) -> None:
+    r"""Refuse a host and a user name that ssh(1), or a shell that it runs, would read as something else.
+
+    The one rule for both, wherever they come from. No word is empty or longer than its field, or
+
+    - begins with `-`: it would be an option;
+    - holds a blank, a control character or anything else that is not printable;
+    - holds one of ' " ` $ ; & < > | ( ) { }, nor the host a backslash, nor the user one at the end: ssh puts them into
+      ProxyCommand, which a shell runs, and refuses these by itself only since OpenSSH 9.6 (CVE-2023-51385);
+    - holds a slash: `ssh://` would begin a URI.
+
+    A host holds no `@`, where ssh would end the user, and no brackets, which ssh does not take around an address of
+    IPv6. `%` is a zone's sign there, and ssh expands it in its configuration only. Letters need not be ASCII.
+
+    Raises:
+        ValueError: The text names the field.
+    """
+    for field, word, limit in (("host", host, MAX_HOST_LENGTH), ("username", username, MAX_NAME_LENGTH)):
+        if word is None:
+            continue
+        if not 1 <= len(word) <= limit:
+            raise ValueError(f"`{field}` must have 1 to {limit} characters")
+        if word.startswith("-"):
+            raise ValueError(f"`{field}` may not begin with `-`")
+        if " " in word or not word.isprintable():
+            raise ValueError(f"`{field}` may not hold blanks or control characters")
+        refused = _SSH_REFUSED if field == "username" else _SSH_REFUSED_IN_HOSTS
+        if found := sorted(refused.intersection(word)):
+            raise ValueError(f"`{field}` may not hold {found[0]}")
+    if username is not None and username.endswith("\\"):
+        raise ValueError("`username` may not end in a backslash")
 
 
 class SessionConfigInput(SessionConfig, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A `SessionConfig` as a client sends it."""
+
+    def __post_init__(self) -> None:
+        """Refuse what ssh or execve would misread. Raises: ValueError."""
+        SessionConfig.__post_init__(self)
+        # Here and where ssh is started, not in what has been recorded: an older version recorded more, and such a
+        # session must stay readable.
+        check_ssh_words(self.host, self.username)
 
 
 class Session(Struct, frozen=True, kw_only=True):

@@ -150,6 +150,13 @@ def test_ssh_is_told_where_its_options_end(config: dict[str, Any], argv: tuple[s
     assert argv_of(session_type="ssh", **config) == argv
 
 
+@pytest.mark.parametrize("config", [{"host": "-v"}, {"host": "a;id"}, {"host": "h", "username": "$(id)"}])
+def test_an_old_session_whose_host_ssh_would_misread_is_not_started(config: dict[str, Any]) -> None:
+    """A host or user that only an older version took stays readable, and is refused where ssh would be given it."""
+    with pytest.raises(SpawnFailed, match=r"ssh may not be given this: `(host|username)`"):
+        argv_of(session_type="ssh", **config)
+
+
 def test_a_command_is_split_and_no_shell_reads_it() -> None:
     """Quotes are honoured; what only a shell knows stays as it is."""
     words = ("printf", "%s", "a b", "$HOME", "*", ";", "x")

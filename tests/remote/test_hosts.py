@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+import shlex
+from collections.abc import Callable
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orbit_protocol.types import SessionConfigInput
 from orbitctl.cli import run
 from orbitctl.client.ssh import Dial, Host, command_line, parse_host
 from orbitctl.errors import CommandError
@@ -20,6 +26,7 @@ from ssh_support import Near
         ("ssh://[::1]:22", "::1", None, 22),
         ("ssh://[fe80::1%eth0]", "fe80::1%eth0", None, None),
         ("ssh://10.0.0.7:1", "10.0.0.7", None, 1),
+        ("ssh://CORP\\ada@box", "box", "CORP\\ada", None),
         ("ssh://bücher.example", "bücher.example", None, None),
         ("local", "", None, None),
     ],
@@ -51,6 +58,10 @@ def test_a_host_is_read(text: str, address: str, user: str | None, port: int | N
         "ssh://box;id",
         "ssh://a|b@box",
         "ssh://ada:secret@box",
+        "ssh://ada\\@box",
+        "ssh://[a b]",
+        "ssh://a@[-v]",
+        "ssh://[a]b]",
         "ssh://box:0",
         "ssh://box:65536",
         "ssh://box:+22",
@@ -69,6 +80,97 @@ def test_what_ssh_must_not_be_given_is_refused(text: str, capsys: pytest.Capture
         parse_host(text)
     assert run(["--host", text, "session", "list"]) == 2
     assert "error: Invalid value for '--host': " in capsys.readouterr().err
+
+
+HOSTS = {
+    "box": True,
+    "box.example": True,
+    "b\u00fccher.example": True,
+    "10.0.0.7": True,
+    "::1": True,
+    "fe80::1%eth0": True,
+    "my_alias+1,x=y#~": True,
+    "h" * 255: True,
+    "h" * 256: False,
+    "": False,
+    "-box": False,
+    "-oProxyCommand=id": False,
+    "a b": False,
+    "a\tb": False,
+    "a\u00a0b": False,
+    "a\nb": False,
+    "a\x00b": False,
+    "a\x7fb": False,
+    "a\u202eb": False,
+    "a\u200bb": False,
+    "\udcff": False,
+    "a\\b": False,
+    "a\\": False,
+    "u@box": False,
+    "[::1]": False,
+    "a/b": False,
+    "ssh://box": False,
+    "$(id)": False,
+    **{f"a{sign}b": False for sign in "'\"`$;&<>|(){}"},
+}
+USERS = {
+    "ada": True,
+    "a-d.a_1%": True,
+    "DOMAIN\\ada": True,
+    "ada@corp.example": True,
+    "\u00e4da": True,
+    "u" * 256: True,
+    "u" * 257: False,
+    "": False,
+    "-l": False,
+    "a b": False,
+    "a -l": False,
+    "a\nb": False,
+    "a\x00b": False,
+    "a\x9bb": False,
+    "a\u2028b": False,
+    "ada\\": False,
+    "a/b": False,
+    "ssh:/": False,
+    "$HOME": False,
+    **{f"a{sign}b": False for sign in "'\"`$;&<>|(){}"},
+}
+
+
+def is_taken(work: Callable[[], object]) -> bool:
+    try:
+        work()
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_one_rule_for_hosts(host: str) -> None:
+    """A host that a session may have may stand in --host, and none else may."""
+    assert is_taken(lambda: SessionConfigInput(session_type="ssh", host=host)) == HOSTS[host]
+    url = f"ssh://[{host}]" if ":" in host else f"ssh://{host}"
+    if not {"@", "["} & set(host):  # a URL's own signs
+        assert is_taken(lambda: parse_host(url)) == HOSTS[host]
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_one_rule_for_users(user: str) -> None:
+    """A user that a session may have may stand in --host, and none else may; a password is for neither."""
+    assert is_taken(lambda: SessionConfigInput(session_type="ssh", host="h", username=user)) == USERS[user]
+    assert is_taken(lambda: parse_host(f"ssh://{user}@box")) == USERS[user]
+
+
+@given(st.text(max_size=12) | st.text("a-@%\\'\"`$;&<>|(){}[] \t\n\x00.", max_size=6))
+def test_no_word_that_is_taken_steers_a_shell_or_ssh(word: str) -> None:
+    """Whatever is taken as a host or user is one word for a shell that reads it unquoted, and no option."""
+    user = word.replace("\\", "")  # the one sign of a shell that a user may hold
+    for host, username in ((word, None), ("h", user)):
+        if is_taken(lambda: SessionConfigInput(session_type="ssh", host=host, username=username)):  # noqa: B023  # called at once
+            given = username or host
+            assert shlex.split(given) == [given]
+            assert given.isprintable()
+            assert not given.startswith("-")
 
 
 def test_the_command_line_ends_its_options() -> None:

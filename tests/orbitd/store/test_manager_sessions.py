@@ -455,3 +455,15 @@ async def test_a_reference_that_no_name_can_be_is_refused(manager: SessionManage
     for ref in ("", "x" * 257, "\ud800"):
         with pytest.raises(InvalidParams, match="`ref`"):
             await manager.find_session(ref)
+
+
+async def test_an_old_host_that_would_be_refused_today_stays_readable(path: Path, manager: SessionManager) -> None:
+    """A session that an older version recorded is listed as before; a new one like it is refused."""
+    config = SessionConfig(session_type="ssh", host="a;b", username="c d")
+    with pytest.raises(InvalidParams, match="`host`"):
+        await manager.create_session(config)
+    session = await manager.create_session(SessionConfig(session_type="ssh", host="h", username="u"))
+    await manager.close()
+    old = '{"session_type":"ssh","host":"a;b","username":"c d"}'
+    rows(path, "UPDATE sessions SET config = ?, checksum = NULL", old)
+    assert (await reopened(path, session.id)).config == config
