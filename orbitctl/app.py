@@ -17,10 +17,10 @@ import click
 from orbit_protocol.methods import SESSION_FIND, WORKSPACE_FIND, WORKSPACE_LIST, Method
 from orbit_protocol.params import ByRef, WorkspaceList
 from orbit_protocol.types import Session, Workspace
-from orbitctl.client.client import DEFAULT_TIMEOUT, LONG_TIMEOUT, Answer, Client, ask_all
+from orbitctl.client.client import DEFAULT_TIMEOUT, LONG_TIMEOUT, Answer, Client, ask_all, check_params
 from orbitctl.client.paths import ClientPaths
 from orbitctl.client.transport import Stream, UnixStream, Unreachable
-from orbitctl.errors import CommandError, ExitCode
+from orbitctl.errors import CommandError, ExitCode, usage_message
 from orbitctl.ui.output import Output
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def checked() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise click.UsageError(str(error).replace("`", "'")) from error
+        raise click.UsageError(usage_message(error)) from error
 
 
 class App:
@@ -125,17 +125,19 @@ class App:
 
     def call(self, method: Method[P, R], params: P) -> R:
         """Call a method. Raises: CommandError."""
+        params = check_params(method, params)  # before a daemon is looked for, or started
         return self.client.call(method, params)
 
     def ask(self, method: Method[P, R], params: P) -> Answer[R]:
         """Call a method and return its result undecoded, for `--json`. Raises: CommandError."""
+        params = check_params(method, params)
         return self.client.ask(method, params)
 
     def ask_long(self, method: Method[P, R], params: P, what: str) -> Answer[R]:
         """Call a method that takes long, with a long timeout and a spinner. Raises: CommandError."""
         from orbitctl.ui.spinner import spinner
 
-        client = self.client
+        params, client = check_params(method, params), self.client
         with spinner(what):
             return client.ask(method, params, LONG_TIMEOUT if self.timeout is None else self.timeout)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from enum import IntEnum
 
-from orbit_protocol.errors import OrbitError
+from orbit_protocol.errors import InvalidParams, OrbitError
 
 
 class ExitCode(IntEnum):
@@ -100,6 +100,45 @@ def command_of(method: str) -> str:
     return _COMMANDS.get(method) or method.replace(".", " ")
 
 
+_OPTIONS: dict[str, str] = {
+    "name": "the name",
+    "ref": "a session or workspace",
+    "id": "the id",
+    "session_id": "the id",
+    "workspace_id": "--workspace",
+    "session_type": "--type",
+    "host": "--host",
+    "port": "--port",
+    "username": "--user",
+    "command": "the command",
+    "cwd": "--cwd",
+    "env": "--env",
+    "reconnect": "--reconnect",
+    "layout_type": "--layout-type",
+    "config": "--config",
+    "status": "the status",
+    "path": "the path",
+    "data": "the text",
+    "signal": "the signal",
+    "terminal_buffer": "the screen",
+    "scrollback": "--scrollback",
+    "cols": "--cols",
+    "rows": "--rows",
+    "limit": "--limit",
+    "keep_last_n": "--keep",
+    "terminated_before": "--before",
+    "timeout_secs": "--timeout",
+}
+"""What commands call the fields of params; they have one name in all commands."""
+
+
+def usage_message(error: Exception) -> str:
+    """Return what is wrong with params that were made from a command's arguments and options, in their words."""
+    from orbit_protocol.plain_words import in_plain_words  # here: most runs need no expressions compiled
+
+    return in_plain_words(str(error), lambda path: _OPTIONS.get(path.rpartition(".")[2], f"'{path}'"))
+
+
 def from_daemon(error: OrbitError) -> CommandError:
     """Return the CommandError for an error of the daemon."""
     candidates = error.extra.get("candidates")
@@ -109,4 +148,9 @@ def from_daemon(error: OrbitError) -> CommandError:
     # A hint that the daemon has written for this very case is better than the one of the table.
     is_usual = error.hint in ("", type(error).default_hint)
     hint = (HINT_BY_KIND.get(error.kind) if is_usual else None) or in_commands(error.hint)
-    return CommandError(error.message, EXIT_BY_KIND.get(error.kind, ExitCode.ERROR), hint=hint, details=tuple(details))
+    message = error.message
+    if isinstance(error, InvalidParams):
+        from orbit_protocol.plain_words import in_plain_words
+
+        message = in_plain_words(message)
+    return CommandError(message, EXIT_BY_KIND.get(error.kind, ExitCode.ERROR), hint=hint, details=tuple(details))

@@ -20,7 +20,7 @@ from orbit_protocol.framing import LineFramer, LineTooLong
 from orbit_protocol.jsonrpc import Response, decode_response, encode_request
 from orbit_protocol.methods import DAEMON_INFO, Method
 from orbitctl.client.transport import Stream
-from orbitctl.errors import CommandError, ExitCode, from_daemon
+from orbitctl.errors import HINT_BY_KIND, CommandError, ExitCode, from_daemon, usage_message
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -52,7 +52,20 @@ class Answer(Generic[R]):
         try:
             return msgspec.json.decode(self.raw, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self._client.explain(f"the daemon's answer to {self._method.name} cannot be read: {error}")
+            from orbit_protocol.plain_words import in_plain_words
+
+            reason = in_plain_words(str(error))
+            self._client.explain(f"the daemon's answer to {self._method.name} cannot be read: {reason}")
+
+
+def check_params(method: Method[P, Any], params: P) -> P:
+    """Return params that fit their method, as the daemon would check them. Raises: CommandError with ExitCode.USAGE."""
+    try:
+        # Values are checked when a Struct is decoded, not when it is made.
+        msgspec.json.decode(msgspec.json.encode(params), type=method.params)
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+        raise CommandError(usage_message(error), ExitCode.USAGE, hint=HINT_BY_KIND["invalid_params"]) from error
+    return params
 
 
 class _Version(Struct, frozen=True, kw_only=True):
@@ -160,8 +173,10 @@ class Client:
         try:
             return decode_response(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            from orbit_protocol.plain_words import in_plain_words
+
             raise CommandError(
-                f"what answered does not speak Orbit's protocol: {error}",
+                f"what answered does not speak Orbit's protocol: {in_plain_words(str(error))}",
                 ExitCode.PROTOCOL,
                 hint="Another program seems to serve this socket; run `orbitctl doctor`.",
             ) from error

@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from orbit_protocol.json_text import MAX_LAYOUT_NESTING, MAX_NESTING, one_line
+from orbit_protocol.types import normal_name
 from orbitctl.errors import CommandError, ExitCode
 
 if TYPE_CHECKING:
@@ -26,7 +27,18 @@ CELLS = click.IntRange(1, 65_535)
 LIMIT = click.IntRange(1, 1_000_000_000)
 
 
-class SessionRef(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
+class _Ref(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
+    """What may name a session or a workspace."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the reference in NFC. Raises: click.BadParameter for what nothing can be named."""
+        try:
+            return normal_name(value, "it")
+        except ValueError as error:
+            self.fail(str(error).replace("`", ""), param, ctx)
+
+
+class SessionRef(_Ref):
     """A session's id, unique prefix or name."""
 
     name = "session"
@@ -38,7 +50,7 @@ class SessionRef(click.ParamType):  # type: ignore[type-arg]  # generic only in 
         return session_names(ctx, incomplete)
 
 
-class WorkspaceRef(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
+class WorkspaceRef(_Ref):
     """A workspace's id, unique prefix or name."""
 
     name = "workspace"
@@ -101,8 +113,8 @@ class JsonText(click.ParamType):  # type: ignore[type-arg]  # generic only in ne
         try:
             return msgspec.Raw(one_line(text, self._max_nesting))
         except ValueError as error:
-            source = "the text" if file is None else "what stdin holds" if file == "-" else file
-            self.fail(f"{source} is {error}", param, ctx)
+            source = "" if file is None else "what stdin holds is " if file == "-" else f"{file} is "
+            self.fail(f"{source}{error}", param, ctx)
 
 
 LAYOUT = JsonText(MAX_LAYOUT_NESTING)

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from orbitctl.app import App
+from orbitctl.errors import usage_message
 
 LOCAL_COMMANDS = frozenset(
     ("completion", "config", "daemon", "dial-stdio", "doctor", "maintenance backup", "maintenance restore", "service")
@@ -93,7 +94,7 @@ def _add_hosts(ctx: click.Context, _: click.Parameter, urls: tuple[str, ...]) ->
         # Called once for the options before the command and once for those after it; dict keeps order, drops repeats.
         app.named_hosts = tuple(dict.fromkeys([*app.named_hosts, *map(parse_host, urls)]))
     except ValueError as error:
-        raise click.BadParameter(str(error).replace("`", "'")) from error
+        raise click.BadParameter(usage_message(error)) from error
     refuse_remote(app, ctx.command_path)
 
 

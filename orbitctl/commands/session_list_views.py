@@ -78,8 +78,8 @@ def list_of_hosts(app: App, params_at: Callable[[App], SessionList], limit: int 
 
 def _sessions_of(at: App, host: Host, params: SessionList, limit: int | None) -> list[HostedSession]:
     answer = ask_all(at.client, SESSION_LIST, params, "sessions", limit)
-    page = msgspec.json.decode(answer.raw, type=_Page)
-    pairs = zip(answer.value.sessions, page.sessions, strict=True)
+    raw_sessions: list[Raw] = answer.read(_Page).sessions
+    pairs = zip(answer.value.sessions, raw_sessions, strict=True)
     return [HostedSession(host=host, session=session, raw=raw) for session, raw in pairs]
 
 

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from orbit_protocol.paths import default_paths, expand
+from orbit_protocol.plain_words import in_plain_words
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -72,19 +73,17 @@ def parse_settings(text: bytes, source: str) -> Settings:
     try:
         return msgspec.toml.decode(text, type=Settings)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"{source}: {_key_path(str(error))}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{source}: not valid TOML: {error}") from error
+        words = in_plain_words(str(error), _key).replace("there is no", "unknown key")
+        raise SettingsError(f"{source}: {words}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{source}: not valid TOML: not UTF-8 (byte {error.start})") from error
+    except (msgspec.DecodeError, RecursionError) as error:  # the parser of TOML is written in Python
+        reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise SettingsError(f"{source}: not valid TOML: {reason}") from error
 
 
-def _key_path(message: str) -> str:
-    """Write msgspec's `$.session.x` as the key a person typed."""
-    text = message.replace("`$.", "`").replace(" - at `$`", "")
-    if text.startswith("Object contains unknown field "):
-        field, _, table = text.removeprefix("Object contains unknown field ").partition(" - at ")
-        where = f" in table [{table.strip('`')}]" if table else ""
-        return f"unknown key {field}{where}"
-    return text
+def _key(path: str) -> str:
+    return f"`{path}`"
 
 
 def config_path(flag: str | None, environ: Mapping[str, str]) -> str:

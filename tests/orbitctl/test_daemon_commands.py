@@ -174,7 +174,7 @@ def test_a_configuration_that_cannot_be_used_exits_with_2(stranded: Orbitctl) ->
     for words in (["session", "list"], ["config", "check"], ["status"]):
         ended = stranded(*words)
         assert ended.code == 2
-        assert f"{folder}/config.toml: unknown key `sockt`" in ended.err
+        assert f"{folder}/config.toml: unknown key `sockt` in `daemon`" in ended.err
 
 
 def test_stop_waits_for_the_end(lonely: Orbitctl) -> None:
