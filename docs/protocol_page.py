@@ -122,6 +122,8 @@ def _kind(schema: dict[str, Any]) -> str:
         return f"[{name}](#{name.lower()})"
     if "anyOf" in schema:
         return " or ".join(_kind(one) for one in schema["anyOf"])
+    if "prefixItems" in schema:
+        return f"[{', '.join(_kind(one) for one in schema['prefixItems'])}]"
     if "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema["enum"])
     limits = ", ".join(text.format(schema[key]) for key, text in _LIMITS.items() if key in schema)

@@ -15,7 +15,9 @@ import msgspec
 from orbit_os.files import UnsafeFolder
 from orbit_protocol import VERSION
 from orbit_protocol.errors import OrbitError
+from orbit_protocol.jsonrpc import encode_message
 from orbit_protocol.settings import LogLevel, Resolved, Settings, SettingsError, config_path, parse_settings, resolve
+from orbit_protocol.text import encodable
 from orbitd.daemon import Daemon
 from orbitd.lock import AlreadyLocked
 from orbitd.logs import configure
@@ -117,7 +119,7 @@ def run(daemon: Daemon) -> None:
 def _restore(backup: str, database_path: str, *, dry_run: bool) -> None:
     """Restore a backup, or only check it, and print the result as JSON."""
     result = restore.inspect_backup(backup) if dry_run else restore.restore(backup, database_path)
-    click.echo(msgspec.json.encode(result))
+    click.echo(encode_message(result))
 
 
 def _exit_on_error(work: Callable[[], None]) -> None:
@@ -163,7 +165,7 @@ def _enable_gc() -> None:
 
 
 def _fail(message: str, hint: str | None, code: int) -> None:
-    click.echo(f"orbitd: error: {message}", err=True)
+    click.echo(f"orbitd: error: {encodable(message)}", err=True)
     if hint:
-        click.echo(f"hint: {hint}", err=True)
+        click.echo(f"hint: {encodable(hint)}", err=True)
     sys.exit(code)

@@ -17,11 +17,14 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 
+from msgspec import UNSET
+
 from orbit_os.files import private_folder, refuse_link
 from orbit_protocol import PROTOCOL_VERSION, VERSION
 from orbit_protocol.errors import StorageCorrupt
 from orbit_protocol.results import DaemonInfo, Limits
 from orbit_protocol.settings import Resolved
+from orbit_protocol.text import encodable, path_and_bytes
 from orbit_protocol.types import MAX_NAME_LENGTH, MAX_PAGE_SIZE
 from orbitd import warnings
 from orbitd.live.programs import LiveSettings, Programs, ScrollbackLimits
@@ -212,13 +215,18 @@ class Daemon:
 
     def _info(self, maintenance: Maintenance, backups: DailyBackups, programs: Programs) -> DaemonInfo:
         daemon = self._resolved.settings.daemon
+        socket_path, socket_path_bytes = path_and_bytes(self._resolved.socket_path)
+        database_path, database_path_bytes = path_and_bytes(self._resolved.database_path)
+        backup, backup_bytes = (None, UNSET) if backups.last is None else path_and_bytes(backups.last.path)
         return DaemonInfo(
             version=VERSION,
             protocol_version=PROTOCOL_VERSION,
             pid=os.getpid(),
             started_at=self._started_at,
-            socket_path=self._resolved.socket_path,
-            database_path=self._resolved.database_path,
+            socket_path=socket_path,
+            socket_path_bytes=socket_path_bytes,
+            database_path=database_path,
+            database_path_bytes=database_path_bytes,
             features=[*FEATURES, *(["live"] if unavailable_reason() is None else [])],
             limits=Limits(
                 max_connections=self._max_connections,
@@ -230,9 +238,13 @@ class Daemon:
             ),
             supervisor=self._supervision.name,
             maintenance=maintenance.status(),
-            warnings=[each.sentence for each in self._warnings if each.lasts] + programs.warnings(),
+            warnings=[
+                encodable(sentence)  # it names files
+                for sentence in (*(each.sentence for each in self._warnings if each.lasts), *programs.warnings())
+            ],
             last_backup_at=None if backups.last is None else backups.last.moment,
-            last_backup_path=None if backups.last is None else backups.last.path,
+            last_backup_path=backup,
+            last_backup_path_bytes=backup_bytes,
         )
 
 

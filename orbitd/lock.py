@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 
 from orbit_os.files import PRIVATE_FILE
+from orbit_protocol.text import path_text, to_text
 
 _MAX_HOLDER_BYTES = 8192
 
@@ -40,12 +41,13 @@ def database_lock(database_path: str, socket_path: str) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            lines = os.pread(descriptor, _MAX_HOLDER_BYTES, 0).decode(errors="replace").split("\n")
+            lines = to_text(os.pread(descriptor, _MAX_HOLDER_BYTES, 0)).split("\n")
             holder = ", ".join(line for line in lines if line) or "unknown"
-            raise AlreadyLocked(f"another orbitd serves this database ({holder}; lock {path})") from error
+            raise AlreadyLocked(f"another orbitd serves this database ({holder}; lock {path_text(path)})") from error
         with contextlib.suppress(OSError):  # on a full disk the daemon serves all the same
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"pid {os.getpid()}\nsocket {socket_path}\n".encode(), 0)
+            # The path's own bytes: clients connect to what they read here.
+            os.pwrite(descriptor, b"pid %d\nsocket %s\n" % (os.getpid(), os.fsencode(socket_path)), 0)
         yield
     finally:
         # The lock goes with the descriptor; the file stays. If it were unlinked, a process that opened

@@ -15,6 +15,8 @@ from typing import Any, Literal, TextIO
 
 import msgspec
 
+from orbit_protocol.text import encodable
+
 LogFormat = Literal["text", "json"]
 
 
@@ -56,13 +58,17 @@ class JsonFormatter(logging.Formatter):
         """Return the line of a record."""
         fields: dict[str, Any] = getattr(record, "fields", {})
         head = {"time": _time(record), "level": record.levelname.lower(), "event": record.getMessage()}
-        return msgspec.json.encode({**head, **fields}, enc_hook=str).decode()
+        try:
+            return msgspec.json.encode({**head, **fields}, enc_hook=str).decode()
+        except UnicodeEncodeError:  # a path that is not UTF-8
+            plain = {key: encodable(str(value)) for key, value in fields.items()}
+            return msgspec.json.encode({**head, **plain}).decode()
 
 
 def _quoted(value: Any) -> str:
     # As JSON where there is anything to quote: that escapes newlines and control characters, so a
     # value can neither end the line nor reach a terminal.
-    text = str(value)
+    text = encodable(str(value))
     plain = text.isprintable() and text != "" and not any(character in text for character in ' "=')
     return text if plain else msgspec.json.encode(text).decode()
 

@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram, SpawnRequest, start_keeper
 from orbitd.keeper.messages import Framer, Message, Value, encode
@@ -181,8 +182,8 @@ class ProcessWatch:
 
 
 def request(*command: str, **changes: object) -> SpawnRequest:
-    """Return a request for a command found on the PATH, with some fields changed."""
-    fields: dict[str, object] = {
+    """Return a request for a command found on the PATH, with some fields changed; strings are made bytes."""
+    fields: dict[str, Any] = {
         "id": "one",
         "file": command[0],
         "argv": command,
@@ -191,8 +192,12 @@ def request(*command: str, **changes: object) -> SpawnRequest:
         "cols": 80,
         "rows": 24,
         "umask": 0o022,
+        **changes,
     }
-    return SpawnRequest(**{**fields, **changes})  # type: ignore[arg-type]
+    fields["file"], fields["cwd"] = os.fsencode(fields["file"]), os.fsencode(fields["cwd"])
+    fields["argv"] = tuple(map(os.fsencode, fields["argv"]))
+    fields["env"] = {os.fsencode(name): os.fsencode(value) for name, value in fields["env"].items()}
+    return SpawnRequest(**fields)
 
 
 def read_until(master: int, marker: bytes) -> bytes:

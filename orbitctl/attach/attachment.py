@@ -24,6 +24,7 @@ from orbit_protocol.methods import SESSION_ATTACH, SESSION_LEAVE, SESSION_RESIZE
 from orbit_protocol.notifications import DETACHED, EXITED, OUTPUT, REPAINT
 from orbit_protocol.params import ByAttachment, SessionAttach, SessionResize
 from orbit_protocol.results import Attached
+from orbit_protocol.text import BytePairs
 from orbit_protocol.types import Session
 from orbitctl.attach.connection import ConnectionLost, DaemonConnection, InputQueue, Message
 from orbitctl.attach.detach_key import PARTIAL_KEY_SECONDS, DetachKey, KeyFilter
@@ -43,7 +44,7 @@ class AttachOptions:
     read_only: bool
     detach_key: DetachKey
     scrollback_lines: int
-    env: dict[str, str]
+    env: BytePairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +245,7 @@ class Attachment:
             rows=rows,
             read_only=options.read_only,
             scrollback_lines=None if self.was_attached else options.scrollback_lines,
-            env=options.env,
+            env_bytes=options.env,
         )
         self._attach_request = self._connection.request(SESSION_ATTACH, params)
 

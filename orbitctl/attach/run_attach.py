@@ -14,9 +14,12 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 
+from msgspec import UNSET
+
 from orbit_protocol.errors import NotRunning, OrbitError
 from orbit_protocol.methods import SESSION_DELETE, SESSION_GET, SESSION_SCREEN, SESSION_START
 from orbit_protocol.params import ById, SessionScreen, SessionStart
+from orbit_protocol.text import BytePairs
 from orbit_protocol.types import Session
 from orbitctl.app import App, checked
 from orbitctl.attach.attachment import Attachment, AttachOptions, AttachResult
@@ -46,8 +49,8 @@ _OUR_PREFIXES = ("ORBITCTL_", "ORBITD_", "_ORBITCTL_")
 def start_session(app: App, session_id: str) -> Answer[Session]:
     """Run a session's program in the background, in the size of this window. Raises: CommandError."""
     cols, rows = window_size()
-    env = None if app.hosts else start_environment(app.environ)
-    return app.ask(SESSION_START, SessionStart(id=session_id, cols=cols, rows=rows, env=env))
+    env = UNSET if app.hosts else start_environment(app.environ)
+    return app.ask(SESSION_START, SessionStart(id=session_id, cols=cols, rows=rows, env_bytes=env))
 
 
 def window_size() -> tuple[int, int]:
@@ -60,28 +63,19 @@ def window_size() -> tuple[int, int]:
     return 80, 24
 
 
-def start_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment that a program starts with; what is not UTF-8 cannot be sent.
+def start_environment(environ: Mapping[str, str]) -> BytePairs:
+    """Return the environment that a program starts with, in bytes: a variable may hold any.
 
     SHLVL is 0, so that a shell in the session counts itself as the outermost.
     """
-    found = {
-        name: value
-        for name, value in environ.items()
-        if name not in NOT_SENT and not name.startswith(_OUR_PREFIXES) and _is_utf8(name) and _is_utf8(value)
-    }
-    return {**found, "SHLVL": "0"}
+    found = [each for each in environ.items() if each[0] not in NOT_SENT and not each[0].startswith(_OUR_PREFIXES)]
+    return [(os.fsencode(name), os.fsencode(value)) for name, value in (*found, ("SHLVL", "0"))]
 
 
-def attach_environment(environ: Mapping[str, str]) -> dict[str, str]:
+def attach_environment(environ: Mapping[str, str]) -> BytePairs:
     """Return the variables that are sent with each attach: the ssh agent of this login."""
     agent = environ.get("SSH_AUTH_SOCK", "")
-    return {"SSH_AUTH_SOCK": agent} if agent and _is_utf8(agent) else {}
-
-
-def _is_utf8(value: str) -> bool:
-    """Return whether no byte of an environment string is a surrogate escape (PEP 383)."""
-    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+    return [(b"SSH_AUTH_SOCK", os.fsencode(agent))] if agent else []
 
 
 def run_detached(app: App, create: Callable[[], Answer[Session]]) -> Answer[Session]:
@@ -136,7 +130,7 @@ def attach_options(
         read_only=read_only,
         detach_key=key,
         scrollback_lines=scrollback,
-        env={} if app.hosts else attach_environment(app.environ),
+        env=[] if app.hosts else attach_environment(app.environ),
     )
 
 

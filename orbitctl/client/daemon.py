@@ -213,7 +213,7 @@ def lock_holder(paths: ClientPaths) -> str | None:
         # orbitd that asks for its own in just that moment is refused.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return os.pread(descriptor, _MAX_REASON_BYTES, 0).decode(errors="replace")
+        return os.fsdecode(os.pread(descriptor, _MAX_REASON_BYTES, 0))
     finally:
         os.close(descriptor)
     return None

@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from orbit_protocol.json_text import MAX_LAYOUT_NESTING, MAX_NESTING, one_line
+from orbit_protocol.text import encodable
 from orbit_protocol.types import normal_name
 from orbitctl.errors import CommandError, ExitCode
 
@@ -145,4 +146,4 @@ WHEN = PointInTime()
 
 def quoted(text: str) -> str:
     """Return `text` as a JSON string, which is a TOML basic string too."""
-    return msgspec.json.encode(text).decode()
+    return msgspec.json.encode(encodable(text)).decode()

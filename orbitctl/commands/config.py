@@ -7,6 +7,7 @@ import os
 import click
 import msgspec
 
+from orbit_protocol.jsonrpc import encode_message
 from orbitctl.app import App
 from orbitctl.commands.arguments import quoted
 from orbitctl.commands.group import LazyGroup
@@ -24,7 +25,7 @@ def path(app: App) -> None:
     """Print the path of the configuration file, which may be missing."""
     found = app.paths.config_path
     if app.json:
-        app.out.json(msgspec.json.encode({"path": found, "exists": os.path.exists(found)}))
+        app.out.json(encode_message({"path": found, "exists": os.path.exists(found)}))
     else:
         app.out.line(found)
 
@@ -41,7 +42,7 @@ def show(app: App) -> None:
     found["session"]["database_path"] = resolved.database_path
     found["daemon"]["socket_path"] = resolved.socket_path
     if app.json:
-        app.out.json(msgspec.json.encode(found))
+        app.out.json(encode_message(found))
         return
     for table, settings in found.items():
         app.out.line(f"[{table}]")
@@ -63,6 +64,6 @@ def check(app: App, file: str | None) -> None:
         raise CommandError(f"{target}: no such file", ExitCode.USAGE)
     app.paths.settings_of(target)
     if app.json:
-        app.out.json(msgspec.json.encode({"path": target, "exists": exists, "ok": True}))
+        app.out.json(encode_message({"path": target, "exists": exists, "ok": True}))
     elif not app.quiet:
         app.out.line(f"{target}: ok" if exists else f"{target}: not there; the defaults hold")

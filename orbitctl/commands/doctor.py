@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import click
-import msgspec
 
 from orbit_os.python import python_command
 from orbit_protocol import PROTOCOL_VERSION, VERSION
+from orbit_protocol.jsonrpc import encode_message
 from orbit_protocol.methods import DAEMON_INFO, MAINTENANCE_CHECK
 from orbit_protocol.params import Params
 from orbit_protocol.paths import backups_folder
@@ -42,7 +42,7 @@ def doctor(ctx: click.Context) -> None:
             _print_finding(app, finding)
     failed = sum(finding.state == "fail" for finding in findings)
     if app.json:
-        app.out.json(msgspec.json.encode({"ok": not failed, "checks": findings}))
+        app.out.json(encode_message({"ok": not failed, "checks": findings}))
     elif not app.quiet:
         warned = sum(finding.state == "warn" for finding in findings)
         app.out.line(f"{plural(len(findings), 'check')}: {failed} failed, {plural(warned, 'warning')}")
@@ -105,7 +105,7 @@ def _examine_daemon(app: App) -> Iterator[Finding]:
         return
     yield Finding(check="daemon", state="ok", message=f"orbitd {info.version}, pid {info.pid}, {info.socket_path}")
     yield _same_protocol(info)
-    yield doctor_checks.file("socket", info.socket_path)
+    yield doctor_checks.file("socket", info.socket_file)
     yield doctor_checks.live_sessions(info.features)
     # Lingering matters only for a daemon of the user manager, which systemd ends with the last login.
     if info.supervisor == "systemd":

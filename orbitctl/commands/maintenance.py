@@ -106,7 +106,7 @@ def backup(app: App, path: str | None) -> None:
     time. An existing file at PATH is replaced.
     """
     target = os.path.abspath(os.path.expanduser(path)) if path else _default_backup(app)
-    answer = app.ask_long(m.MAINTENANCE_BACKUP, p.Backup(path=target), "backing up")
+    answer = app.ask_long(m.MAINTENANCE_BACKUP, p.Backup(path="", path_bytes=os.fsencode(target)), "backing up")
     app.show(answer, lambda done: _draw_backup(app, done), lambda done: [done.path])
 
 
@@ -144,7 +144,7 @@ def restore(app: App, backup: str, yes: bool) -> None:
 
 
 def _default_backup(app: App) -> str:
-    database = app.call(m.DAEMON_INFO, p.Params()).database_path
+    database = app.call(m.DAEMON_INFO, p.Params()).database_file
     folder = backups_folder(database)
     with contextlib.suppress(OSError):  # the backup will fail then, and the daemon's message has the reason
         make_private_folders(folder)
@@ -174,7 +174,7 @@ def _stop_daemon(app: App) -> bool:
     client = app.find_client()
     if client is None:
         return False
-    served = client.call(m.DAEMON_INFO, p.Params()).database_path
+    served = client.call(m.DAEMON_INFO, p.Params()).database_file
     ours = app.paths.resolved.database_path
     # Flags and variables may name another database than the daemon at this socket has. Stopping that one would not
     # free the lock, and would end a service that is not meant.

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import click
-import msgspec
 
+from orbit_protocol.jsonrpc import encode_message
 from orbit_protocol.methods import DAEMON_INFO
 from orbit_protocol.params import Params
 from orbitctl.app import App
@@ -94,7 +94,7 @@ def status(app: App) -> None:
     manager.check()
     found = manager.status()
     if app.json:
-        app.out.json(msgspec.json.encode([asdict(unit) for unit in found]))
+        app.out.json(encode_message([asdict(unit) for unit in found]))
     elif app.quiet:
         for unit in found:
             app.out.line(unit.unit)

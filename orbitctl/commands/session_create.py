@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
+from orbit_protocol.text import BytePairs
 from orbit_protocol.types import Session, SessionConfigInput, SessionType
 from orbitctl.app import App, checked
 from orbitctl.client.client import Answer
@@ -144,9 +145,10 @@ def create_session(app: App, new: NewSession, folder: str | None = None) -> Answ
             port=new.port,
             username=new.user,
             workspace_id=app.workspace(new.workspace).id if new.workspace else None,
-            command=shlex.join(new.command) if new.command else None,
-            cwd=cwd,
-            env=_variables(new.env) if new.env else None,
+            # In bytes, of which only what is not UTF-8 is sent as such: words, folders and variables may hold any.
+            command_bytes=os.fsencode(shlex.join(new.command)) if new.command else UNSET,
+            cwd_bytes=UNSET if cwd is None else os.fsencode(cwd),
+            env_bytes=_variables(new.env) if new.env else UNSET,
             restart=new.restart,
             reconnect=new.reconnect,
         )
@@ -154,8 +156,8 @@ def create_session(app: App, new: NewSession, folder: str | None = None) -> Answ
     return app.ask(m.SESSION_CREATE, params)
 
 
-def _variables(assignments: tuple[str, ...]) -> dict[str, str]:
+def _variables(assignments: tuple[str, ...]) -> BytePairs:
     pairs = [assignment.partition("=") for assignment in assignments]
     if bad := [name for name, equals, _ in pairs if not (name and equals)]:
         raise click.UsageError(f"--env takes NAME=VALUE, not {bad[0]!r}")
-    return {name: value for name, _, value in pairs}
+    return [(os.fsencode(name), os.fsencode(value)) for name, _, value in pairs]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import click
-import msgspec
 from msgspec import Raw
 
 from orbit_protocol import PROTOCOL_VERSION, VERSION
+from orbit_protocol.jsonrpc import encode_message
 from orbit_protocol.methods import DAEMON_INFO, STATS_GET
 from orbit_protocol.params import Params
 from orbit_protocol.results import DaemonInfo, MaintenanceStatus, SessionStats
@@ -28,7 +28,7 @@ def status(ctx: click.Context) -> None:
     info, stats = client.ask(DAEMON_INFO, Params()), client.ask(STATS_GET, Params())
     if app.json:
         shown = {"running": True, "info": Raw(info.raw), "stats": Raw(stats.raw), "warnings": warnings_of(info.value)}
-        app.out.json(msgspec.json.encode(shown))
+        app.out.json(encode_message(shown))
     elif app.quiet:
         app.out.line(str(info.value.pid))
     else:
@@ -38,7 +38,7 @@ def status(ctx: click.Context) -> None:
 def _show_not_running(app: App) -> None:
     path = app.paths.socket_path
     if app.json:
-        app.out.json(msgspec.json.encode({"running": False, "socket_path": path}))
+        app.out.json(encode_message({"running": False, "socket_path": path}))
     elif not app.quiet:
         app.out.details([("orbitd", "not running"), ("socket", path), ("database", app.paths.resolved.database_path)])
         app.out.problem("hint", "`orbitctl daemon start` starts it; so does any command that needs it.", "36")
@@ -122,7 +122,7 @@ def version(app: App) -> None:
     if app.json:
         daemon = {"version": info.version, "protocol_version": info.protocol_version} if info else None
         ours = {"version": VERSION, "protocol_version": PROTOCOL_VERSION}
-        app.out.json(msgspec.json.encode({"orbitctl": ours, "orbitd": daemon}))
+        app.out.json(encode_message({"orbitctl": ours, "orbitd": daemon}))
         return
     app.out.line(f"orbitctl {VERSION} (protocol {PROTOCOL_VERSION})")
     if not app.quiet:

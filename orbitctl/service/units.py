@@ -17,6 +17,7 @@ from typing import Literal
 from orbit_os.files import make_private_folders
 from orbit_os.python import python_command
 from orbit_protocol.paths import expand
+from orbit_protocol.text import path_text
 from orbitctl.client.paths import SOCKET_VARIABLE, ClientPaths
 from orbitctl.errors import CommandError
 
@@ -121,6 +122,9 @@ def render_plist(installation: Installation) -> str:
     job["EnvironmentVariables"] = dict(installation.environment)
     job["Sockets"]["orbitd"]["SockPathName"] = installation.socket
     job["StandardErrorPath"] = installation.log
+    variables = (value for _, value in installation.environment)
+    for text in (*installation.program, *variables, installation.socket, installation.log):
+        _refuse_unprintable(text)
     head, _, body = plistlib.dumps(job, sort_keys=False).decode().partition("\n")
     return f"{head}\n<!-- {MARKER}; `orbitctl service uninstall` takes it away. -->\n{body}"
 
@@ -209,8 +213,14 @@ def _quoted(text: str) -> str:
 
 def _specifiers(text: str) -> str:
     """Escape `%`, which begins a specifier (systemd.unit(5)). Raises: CommandError for control characters."""
-    if not text.isprintable():
-        raise CommandError(
-            f"a unit file cannot hold this path: {text!r}", hint="Use a path without control characters."
-        )
+    _refuse_unprintable(text)
     return text.replace("%", "%%")
+
+
+def _refuse_unprintable(text: str) -> None:
+    """Refuse text that no unit file can hold: systemd and launchd read UTF-8. Raises: CommandError."""
+    if not text.isprintable():  # a byte that is not UTF-8 is a surrogate here (PEP 383), which is not printable either
+        raise CommandError(
+            f"a unit file cannot hold this path: {path_text(text)}",
+            hint="Use a path that is UTF-8 and without control characters.",
+        )

@@ -14,8 +14,9 @@ _ESCAPES = {
     ord("\r"): "\\r",
     ord("\t"): "\\t",
     **{code: f"\\u{code:04x}" for code in (0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF)},
+    **{0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)},
 }
-"""C0, DEL, C1, line separators, and bidirectional controls (Unicode Standard Annex 9)."""
+"""C0, DEL, C1, line separators, bidirectional controls (Unicode Standard Annex 9), bytes that are no text (PEP 383)."""
 
 
 def visible(text: str) -> str:

@@ -35,6 +35,7 @@ from orbit_protocol.errors import (
     RequestTimeout,
     SpawnFailed,
 )
+from orbit_protocol.text import to_text
 from orbitd.keeper.channel import Channel
 from orbitd.keeper.messages import VERSION, Message, Value, encode
 
@@ -86,10 +87,10 @@ class SpawnRequest(Struct, frozen=True, kw_only=True):
     """
 
     id: str
-    file: str
-    argv: tuple[str, ...]
-    env: Mapping[str, str]
-    cwd: str
+    file: bytes
+    argv: tuple[bytes, ...]
+    env: Mapping[bytes, bytes]
+    cwd: bytes
     cols: int
     rows: int
     umask: int
@@ -105,7 +106,7 @@ class Spawned(Struct, frozen=True, kw_only=True):
 
     pid: int
     master_fd: int
-    cwd: str
+    cwd: bytes
 
 
 class KeptProgram(Struct, frozen=True, kw_only=True):
@@ -220,7 +221,7 @@ class KeeperClient:
         if answer.descriptor is None:
             raise InternalError("the keeper sent no terminal")
         message = answer.message
-        return Spawned(pid=message.number("pid"), master_fd=answer.descriptor, cwd=message.text("cwd"))
+        return Spawned(pid=message.number("pid"), master_fd=answer.descriptor, cwd=message.value("cwd"))
 
     async def programs(self) -> list[KeptProgram]:
         """Return every program that is not forgotten, the oldest first, those that have ended too."""
@@ -374,7 +375,7 @@ def start_keeper(socket_path: str) -> None:
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise SpawnFailed(f"the keeper could not be started: {exc}") from exc
     if started.returncode != 0:
-        lines = started.stderr.decode(errors="replace").strip().splitlines() or [f"status {started.returncode}"]
+        lines = to_text(started.stderr).strip().splitlines() or [f"status {started.returncode}"]
         raise SpawnFailed(f"the keeper of {socket_path} could not be started: {lines[-1]}")
 
 
@@ -391,7 +392,7 @@ _ERRORS_BY_REASON: dict[str, type[OrbitError]] = {
 def _spawn_fields(request: SpawnRequest) -> list[tuple[str, Value]]:
     """Return the fields of a `spawn` message."""
     # os.execve raises for an empty name or one with `=`; one such variable must not fail the whole session.
-    variables = [f"{name}={value}" for name, value in request.env.items() if name and "=" not in name]
+    variables = [b"%s=%s" % (name, value) for name, value in request.env.items() if name and b"=" not in name]
     return [
         ("id", request.id),
         ("file", request.file),
@@ -424,7 +425,7 @@ def _time(message: Message, name: str) -> datetime:
 
 def _parse_error(message: Message) -> OrbitError:
     """Return the exception that an `error` message stands for."""
-    words = message.value("words", b"").decode(errors="replace")
+    words = to_text(message.value("words", b""))
     if message.text("reason", "") == "spawn_failed" and message.text("errno", "") == str(errno.ENOENT):
         return ProgramNotFound(words)
     return _ERRORS_BY_REASON.get(message.text("reason", ""), InternalError)(words)

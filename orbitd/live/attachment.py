@@ -24,7 +24,7 @@ from orbit_protocol.notifications import (
     OutputNotice,
     RepaintNotice,
 )
-from orbitd.rpc.connection import Connection
+from orbitd.rpc.connection import MAX_UNSENT_BYTES, Connection
 
 
 class State(enum.Enum):
@@ -32,6 +32,7 @@ class State(enum.Enum):
 
     PREPARING = enum.auto()  # dropped: its first repaint is not made yet, and will show what they change
     QUEUEING = enum.auto()  # kept until the answer to its attach has been written
+    OVERFLOWED = enum.auto()  # dropped: too much came before that answer; one repaint will follow it
     STREAMING = enum.auto()  # sent
     BEHIND = enum.auto()  # dropped until it has read everything; then one repaint replaces them
     ENDED = enum.auto()
@@ -75,6 +76,7 @@ class Attachment:
         self._on_end = on_end
         self._state = State.PREPARING
         self._queued: list[bytes] = []
+        self._queued_bytes = 0
         connection.on_close.append(self.end)
         connection.on_drained.append(self._on_drained)
 
@@ -92,6 +94,9 @@ class Attachment:
         """Send what is queued, then every message at once: the answer to the attach has been written."""
         if self._state is State.QUEUEING:
             self._state = State.STREAMING
+        elif self._state is State.OVERFLOWED:
+            self._state = State.STREAMING
+            self.send_repaint()
         # Also where it has ended meanwhile: the client then still gets the notification that says so.
         queued, self._queued = self._queued, []
         for message in queued:
@@ -99,21 +104,21 @@ class Attachment:
 
     def send_output(self, data: bytes) -> None:
         """Send output, unless the client is behind."""
-        if self._state in (State.QUEUEING, State.STREAMING):
+        if self._takes_more():
             self._send(_encode(OUTPUT, OutputNotice(attachment_id=self.id, data=data)))
 
     def send_repaint(self) -> None:
         """Send the whole screen; a client that is behind gets it when it has read everything."""
-        if self._state in (State.QUEUEING, State.STREAMING):
+        if self._takes_more():
             repaint = self._repaint()
             notice = RepaintNotice(attachment_id=self.id, data=repaint.data, cols=repaint.cols, rows=repaint.rows)
             self._send(_encode(REPAINT, notice))
 
     def send_exited(self, exit_code: int | None, exit_signal: int | None) -> None:
         """Send the last screen to a client that is behind, then the exit, and end."""
-        # There will be no `on_drained` for this one: the screen is closed after this.
-        if self._state is State.BEHIND:
-            self._state = State.STREAMING
+        # The screen is closed after this: `on_drained` and `start_streaming` could not draw it any more.
+        if self._state in (State.BEHIND, State.OVERFLOWED):
+            self._state = State.STREAMING if self._state is State.BEHIND else State.QUEUEING
             self.send_repaint()
         self._send(_encode(EXITED, ExitedNotice(attachment_id=self.id, exit_code=exit_code, exit_signal=exit_signal)))
         self.end()
@@ -134,9 +139,18 @@ class Attachment:
             self.connection.on_close.remove(self.end)
         self._on_end(self)
 
+    def _takes_more(self) -> bool:
+        """Return whether output and repaints are sent or queued, and not dropped."""
+        # In a batch the answer waits for the requests after the attach, which may be a `session.wait` of a day.
+        if self._state is State.QUEUEING and self._queued_bytes > MAX_UNSENT_BYTES:
+            self._state = State.OVERFLOWED
+            self._queued, self._queued_bytes = [], 0
+        return self._state in (State.QUEUEING, State.STREAMING)
+
     def _send(self, message: bytes) -> None:
-        if self._state is State.QUEUEING:
+        if self._state in (State.QUEUEING, State.OVERFLOWED):
             self._queued.append(message)
+            self._queued_bytes += len(message)
         elif self._state is not State.PREPARING:
             self.connection.send(message)
             # What has been sent stays in the transport's buffer, in order. Only what comes from now on is

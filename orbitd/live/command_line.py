@@ -1,7 +1,8 @@
 """What a session runs: file, arguments, environment and working directory of its program.
 
-Nothing is started here; the keeper executes the result. No shell reads a command: it is
-split as a shell would split it (shlex). In ssh's own command line `--` ends the options.
+Nothing is started here; the keeper executes the result. All of it is bytes, as execve(2) takes
+it: what a client sent as text is UTF-8. No shell reads a command: it is split as a shell would
+split it (shlex). In ssh's own command line `--` ends the options.
 Old versions of ssh read options behind the host all the same; there a blank before it keeps
 a remote command from being read as one.
 """
@@ -16,10 +17,11 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from orbit_protocol.errors import SpawnFailed
+from orbit_protocol.text import from_text, pairs_from_text
 from orbit_protocol.types import Session, SessionConfig, check_ssh_words
 
-TERMINAL = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
-NEVER_INHERITED = ("TMUX", "TMUX_PANE", "STY", "WINDOW", "COLUMNS", "LINES", "TERMCAP")
+TERMINAL = {b"TERM": b"xterm-256color", b"COLORTERM": b"truecolor"}
+NEVER_INHERITED = (b"TMUX", b"TMUX_PANE", b"STY", b"WINDOW", b"COLUMNS", b"LINES", b"TERMCAP")
 """Variables that describe the terminal that the daemon or the client was started in."""
 
 
@@ -29,10 +31,10 @@ class Launch(Struct, frozen=True, kw_only=True):
     `hint` is the next step where it cannot be executed, if that is another than to check the command.
     """
 
-    file: str
-    argv: tuple[str, ...]
-    env: dict[str, str]
-    cwd: str
+    file: bytes
+    argv: tuple[bytes, ...]
+    env: dict[bytes, bytes]
+    cwd: bytes
     hint: str = ""
 
 
@@ -44,20 +46,18 @@ def is_login_shell(config: SessionConfig) -> bool:
 def build_launch(
     session: Session,
     *,
-    client_env: Mapping[str, str] | None,
+    client_env: Mapping[bytes, bytes] | None,
     socket_path: str,
     agent_link: str,
-    cwd: str | None = None,
-    daemon_env: Mapping[str, str] = os.environ,
+    daemon_env: Mapping[bytes, bytes] = os.environb,
 ) -> Launch:
     """Return what a session runs.
 
     Args:
-        session: The session, with its config.
+        session: The session, with its config, and the folder that its program was in last if it ran before.
         client_env: What the starting client sent; overrides the daemon's own.
         socket_path: This daemon's, for ORBITD_SOCKET.
         agent_link: The session's link to an ssh agent, for SSH_AUTH_SOCK.
-        cwd: The directory that the session's program was in last, if it ran before.
         daemon_env: The daemon's own environment.
 
     Raises:
@@ -65,16 +65,23 @@ def build_launch(
     """
     config = session.config
     # Of two values of a name the later one is used.
-    agent = {"SSH_AUTH_SOCK": agent_link}
-    env = {**daemon_env, **(client_env or {}), **TERMINAL, **agent, **(config.env or {})}
+    agent = {b"SSH_AUTH_SOCK": os.fsencode(agent_link)}
+    own = pairs_from_text(config.env, config.env_bytes) or {}
+    env = {**daemon_env, **(client_env or {}), **TERMINAL, **agent, **own}
     for name in NEVER_INHERITED:
         env.pop(name, None)
     # Last, so that no config overrides them: orbitctl compares ORBIT_SESSION to refuse an attach to itself.
-    env |= {"ORBIT_SESSION": session.id, "ORBITD_SOCKET": socket_path}
+    env |= {b"ORBIT_SESSION": session.id.encode(), b"ORBITD_SOCKET": os.fsencode(socket_path)}
     account = pwd.getpwuid(os.getuid())
-    env.setdefault("HOME", account.pw_dir)
-    file, argv = _command(config, env.get("SHELL") or account.pw_shell or "/bin/sh")
-    return Launch(file=file, argv=argv, env=env, cwd=cwd or config.cwd or env["HOME"], hint=_hint(config))
+    env.setdefault(b"HOME", os.fsencode(account.pw_dir))
+    file, argv = _command(config, env.get(b"SHELL") or os.fsencode(account.pw_shell) or b"/bin/sh")
+    folder = last_folder(session) or from_text(config.cwd or "", config.cwd_bytes) or env[b"HOME"]
+    return Launch(file=file, argv=argv, env=env, cwd=folder, hint=_hint(config))
+
+
+def last_folder(session: Session) -> bytes | None:
+    """Return the folder that a session's program was in last, if it has run."""
+    return None if session.cwd is None else from_text(session.cwd, session.cwd_bytes)
 
 
 def _hint(config: SessionConfig) -> str:
@@ -85,13 +92,14 @@ def _hint(config: SessionConfig) -> str:
     return ""
 
 
-def _command(config: SessionConfig, shell: str) -> tuple[str, tuple[str, ...]]:
+def _command(config: SessionConfig, shell: bytes) -> tuple[bytes, tuple[bytes, ...]]:
     if config.session_type == "ssh":
-        return "ssh", _ssh_command(config)
+        return b"ssh", _ssh_command(config)
     if not config.command:
-        return shell, ("-" + os.path.basename(shell),)  # a login shell's name begins with `-`: login(1)
+        return shell, (b"-" + os.path.basename(shell),)  # a login shell's name begins with `-`: login(1)
+    line = from_text(config.command, config.command_bytes).decode("utf-8", "surrogateescape")
     try:
-        words = shlex.split(config.command)
+        words = [word.encode("utf-8", "surrogateescape") for word in shlex.split(line)]
     except ValueError as error:
         raise SpawnFailed(f"The command cannot be split: {error}", hint="Check its quotes.") from error
     if not words:
@@ -99,15 +107,16 @@ def _command(config: SessionConfig, shell: str) -> tuple[str, tuple[str, ...]]:
     return words[0], tuple(words)
 
 
-def _ssh_command(config: SessionConfig) -> tuple[str, ...]:
+def _ssh_command(config: SessionConfig) -> tuple[bytes, ...]:
     try:
         check_ssh_words(config.host, config.username)
     except ValueError as error:  # recorded by an older version
         raise SpawnFailed(
             f"ssh may not be given this: {error}", hint="Make a session with another host and user in its place."
         ) from error
-    port = ("-p", str(config.port)) if config.port is not None else ()
+    port = (b"-p", b"%d" % config.port) if config.port is not None else ()
     user = f"{config.username}@" if config.username is not None else ""
-    blank = " " if (config.command or "").startswith("-") else ""  # the remote shell skips it
-    command = (blank + config.command,) if config.command else ()
-    return ("ssh", "-tt", *port, "--", f"{user}{config.host}", *command)
+    line = from_text(config.command or "", config.command_bytes)
+    blank = b" " if line.startswith(b"-") else b""  # the remote shell skips it
+    command = (blank + line,) if line else ()
+    return (b"ssh", b"-tt", *port, b"--", f"{user}{config.host}".encode(), *command)

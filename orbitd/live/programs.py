@@ -19,7 +19,7 @@ from orbit_protocol.errors import AlreadyRunning, InternalError, NotRunning, Orb
 from orbit_protocol.types import Session
 from orbitd.background_tasks import BackgroundTasks
 from orbitd.keeper.client import KeptProgram, ProgramNotFound, Spawned, SpawnRequest
-from orbitd.live.command_line import build_launch
+from orbitd.live.command_line import build_launch, last_folder
 from orbitd.live.keeper_connection import KeeperConnection
 from orbitd.live.registry import Registry
 from orbitd.live.saver import Saver
@@ -83,7 +83,7 @@ class Programs:
             manager, saver, self.screens, self.registry, self.keeper, self.agents, self.reconnector, self._tasks
         )
 
-    async def start(self, session_id: str, cols: int, rows: int, env: Mapping[str, str] | None) -> Session:
+    async def start(self, session_id: str, cols: int, rows: int, env: Mapping[bytes, bytes] | None) -> Session:
         """Run a session's program.
 
         Raises:
@@ -100,7 +100,7 @@ class Programs:
                 raise SpawnFailed(f"Live sessions are not available here: {reason}", hint="External sessions are.")
             await self.exits.store_pending_exit(session_id)
             before = await self._manager.get_session(session_id)
-            self.agents.update(session_id, (env or {}).get("SSH_AUTH_SOCK"))
+            self.agents.update(session_id, env)
             self.reconnector.started(session_id)
             # Stored before the program is started: if the daemon is killed in between, the next one finds a
             # live session without a program, and restores it. The other way round it would find a program
@@ -117,7 +117,7 @@ class Programs:
         """Continue with a program that an earlier daemon has started; under the session's lock."""
         client = await self.keeper.client()
         live = self.registry.create(session.id, await self.screens.restore(session))
-        live.run(program.pid, await client.take(program.id), session.cwd)
+        live.run(program.pid, await client.take(program.id), last_folder(session))
         self.registry.add_running(live)
 
     @contextlib.asynccontextmanager
@@ -190,14 +190,13 @@ class Programs:
         async with self.registry.lock(session_id):
             self.exits.stop_reconnecting(session_id)
 
-    async def _spawn(self, session: Session, cols: int, rows: int, env: Mapping[str, str] | None) -> None:
+    async def _spawn(self, session: Session, cols: int, rows: int, env: Mapping[bytes, bytes] | None) -> None:
         """Have the keeper start the program, on the screen that the session has."""
         launch = build_launch(
             session,
             client_env=env,
             socket_path=self._settings.daemon_socket,
             agent_link=self.agents.path(session.id),
-            cwd=session.cwd,
         )
         live = self.registry.reconnecting.get(session.id)
         if live is None:

@@ -81,7 +81,7 @@ class Saver:
             raise
         self.failing.pop(session.id, None)
 
-    async def save_stopped(self, session_id: str, screen: LiveScreen, cwd: str | None) -> None:
+    async def save_stopped(self, session_id: str, screen: LiveScreen, cwd: bytes | None) -> None:
         """Save the screen of a session whose program is gone, if its journal has anything. Raises: OrbitError."""
         if screen.journal_bytes:
             await self._store(session_id, screen, await asyncio.to_thread(screen.capture), cwd)
@@ -103,7 +103,7 @@ class Saver:
         self._timers.clear()
         await self._tasks.finish(grace_secs=CLOSE_SECS)
 
-    async def _store(self, session_id: str, screen: LiveScreen, capture: Capture, cwd: str | None) -> None:
+    async def _store(self, session_id: str, screen: LiveScreen, capture: Capture, cwd: bytes | None) -> None:
         # Commit first, then discard the records: a crash in between leaves both, and the snapshot's
         # position makes the restore skip what it covers.
         await self._manager.save_snapshot(

@@ -14,11 +14,12 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from msgspec import Struct
 
 from orbit_protocol.errors import NotRunning
+from orbit_protocol.types import MAX_PATH_LENGTH
 from orbitd.live.attachment import Repaint
 from orbitd.terminal.emulator import Emulator
 from orbitd.terminal.journal import Journal
@@ -195,10 +196,14 @@ class LiveScreen:
         return self._emulator.title or None
 
     @property
-    def osc7_cwd(self) -> str | None:
+    def osc7_cwd(self) -> bytes | None:
         """The working directory that the program has reported by OSC 7, as a file:// URL, if any."""
-        url = urlsplit(self._emulator.cwd)
-        return unquote(url.path) or None
+        try:
+            path = unquote_to_bytes(urlsplit(self._emulator.cwd).path)
+        except ValueError:  # no URL: a program may report anything, such as a host in brackets that is no address
+            return None
+        # A NUL is in no path, and neither execve nor a column of the store takes what is longer than PATH_MAX.
+        return path if path.startswith(b"/") and b"\0" not in path and len(path) <= MAX_PATH_LENGTH else None
 
     @property
     def answering(self) -> bool:

@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from orbit_protocol.errors import Busy, NotRunning
 from orbit_protocol.results import Exit
+from orbit_protocol.text import text_and_bytes
 from orbit_protocol.types import Session
 from orbitd.live.attachment import Attachment, Repaint
 from orbitd.live.pty_master import PtyMaster
@@ -63,11 +64,11 @@ class LiveSession:
         self._on_clients = on_clients
         self._on_output = on_output
         self._numbers = itertools.count(1)
-        self._cwd: str | None = None
+        self._cwd: bytes | None = None
         self._size_owner: Attachment | None = None
         self._master: PtyMaster | None = None
 
-    def run(self, pid: int, master_fd: int, cwd: str | None) -> None:
+    def run(self, pid: int, master_fd: int, cwd: bytes | None) -> None:
         """Read and write the terminal of a program from now on.
 
         Args:
@@ -131,10 +132,10 @@ class LiveSession:
                 raise NotRunning(f"The program of session {self.id} has ended")
             self._master.write(data)
 
-    def current_cwd(self) -> str | None:
+    def current_cwd(self) -> bytes | None:
         """Return the program's working directory: from proc(5), else as it reported it (OSC 7), else the last known."""
         try:
-            self._cwd = os.readlink(f"/proc/{self.pid}/cwd")
+            self._cwd = os.readlink(b"/proc/%d/cwd" % self.pid)
         except OSError:  # it has ended, runs as another user, or this is not Linux
             self._cwd = self.screen.osc7_cwd or self._cwd
         return self._cwd
@@ -206,13 +207,16 @@ class LiveSession:
     def live_fields(self, session: Session) -> dict[str, object]:
         """Return the fields of a Session that only a running program has."""
         cols, rows = self.screen.size
+        folder = self.current_cwd()
+        cwd, cwd_bytes = (session.cwd, session.cwd_bytes) if folder is None else text_and_bytes(folder)
         return {
             "live": True,
             "pid": self.pid,
             "cols": cols,
             "rows": rows,
             "title": self.screen.title or session.title,
-            "cwd": self.current_cwd() or session.cwd,
+            "cwd": cwd,
+            "cwd_bytes": cwd_bytes,
             "clients": len(self.attachments),
         }
 

@@ -124,7 +124,7 @@ class SessionMethods:
 
     async def start(self, q: SessionStart) -> Session:
         """Run a session's program."""
-        return await self._programs.start(q.id, q.cols, q.rows, q.env)
+        return await self._programs.start(q.id, q.cols, q.rows, q.environment)
 
     async def attach(self, call: Call, q: SessionAttach) -> Attached:
         """Attach the calling client to a session; output is sent after the answer."""
@@ -134,7 +134,7 @@ class SessionMethods:
         if len(live.attachments) >= MAX_ATTACHMENTS:
             raise Busy(f"Session {q.id} has {MAX_ATTACHMENTS} clients already", hint="Detach one of them.")
         if not q.read_only:
-            self._programs.agents.update(q.id, (q.env or {}).get("SSH_AUTH_SOCK"))
+            self._programs.agents.update(q.id, q.environment)
         attachment = live.attach(call.connection, cols=q.cols, rows=q.rows, read_only=q.read_only)
         try:
             # During each await the client may go, another one detach it, or the program end: all of them
@@ -148,7 +148,7 @@ class SessionMethods:
         except BaseException:
             attachment.end()
             raise
-        call.after_answer(attachment.start_streaming)
+        call.after_answer(attachment.start_streaming, attachment.end)
         return Attached(
             attachment_id=attachment.id,
             session=replace(session, cols=repaint.cols, rows=repaint.rows),

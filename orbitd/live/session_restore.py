@@ -17,7 +17,7 @@ from typing import Any
 from orbit_protocol.errors import OrbitError, SessionNotFound
 from orbit_protocol.types import Session
 from orbitd.keeper.client import KeptProgram
-from orbitd.live.command_line import is_login_shell
+from orbitd.live.command_line import is_login_shell, last_folder
 from orbitd.live.programs import Programs
 from orbitd.live.saver import Saver
 from orbitd.logs import event
@@ -90,7 +90,7 @@ async def _restore_without_program(
     async with programs.registry.lock(session.id):
         screen = await programs.screens.restore(session)
         try:
-            await saver.save_stopped(session.id, screen, session.cwd)
+            await saver.save_stopped(session.id, screen, last_folder(session))
         finally:
             screen.close()
         programs.screens.remove_journal(session.id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 
 from orbit_os.files import private_folder
 
@@ -27,9 +28,10 @@ class AgentLinks:
         """Return the path of a session's link; it may not exist, or point to nothing."""
         return os.path.join(self._folder, session_id)
 
-    def update(self, session_id: str, target: str | None) -> None:
-        """Point a session's link to an agent's socket; without one it stays. An OSError is ignored."""
+    def update(self, session_id: str, environment: Mapping[bytes, bytes] | None) -> None:
+        """Point a session's link to the agent of a client's environment; without one it stays. OSErrors are ignored."""
         path = self.path(session_id)
+        target = os.fsdecode((environment or {}).get(b"SSH_AUTH_SOCK", b""))
         # A client inside a session has the path of that session's link in its own environment. The link must
         # not point to a link that changes with others' attaches, and never to itself.
         if target and os.path.dirname(target) == self._folder:

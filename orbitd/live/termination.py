@@ -19,6 +19,7 @@ from orbit_protocol.results import Exit
 from orbit_protocol.types import Session, SessionStatus
 from orbitd.background_tasks import BackgroundTasks
 from orbitd.keeper.client import KeeperGone, KeptProgram
+from orbitd.live.command_line import last_folder
 from orbitd.live.keeper_connection import KeeperConnection
 from orbitd.live.registry import Registry
 from orbitd.live.saver import Saver
@@ -168,7 +169,7 @@ class Exits:
             # The live screen is closed by now. Its last output is in the journal, and is saved from there.
             screen = await self._screens.restore(session)
             try:
-                await self._saver.save_stopped(session_id, screen, session.cwd)
+                await self._saver.save_stopped(session_id, screen, last_folder(session))
             finally:
                 screen.close()
             await self._store(pending)

@@ -34,11 +34,27 @@ class Call:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self._unsettled: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self._callbacks: list[Callable[[], None]] = []
 
-    def after_answer(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once the answer has been written, so that what it sends comes second."""
-        self._callbacks.append(callback)
+    def after_answer(self, callback: Callable[[], None], undo: Callable[[], None]) -> None:
+        """Call `callback` once the result has been written, so that what it sends comes second.
+
+        If the request is answered with an error after all, since its result cannot be encoded, `undo` is called.
+        """
+        self._unsettled.append((callback, undo))
+
+    def settle(self, *, succeeded: bool) -> None:
+        """Keep the callbacks of a request that has succeeded; undo one that has failed.
+
+        The requests of a batch share this object and run one after the other: what is unsettled is the last one's.
+        """
+        unsettled, self._unsettled = self._unsettled, []
+        for callback, undo in unsettled:
+            if succeeded:
+                self._callbacks.append(callback)
+            else:
+                undo()
 
     def run_callbacks(self) -> None:
         """Call what waits for the answer; one that fails is logged, and stops neither the others nor the connection."""

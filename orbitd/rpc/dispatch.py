@@ -18,7 +18,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from types import CoroutineType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 from jsonrpcserver import Result, Success
@@ -38,9 +38,17 @@ MAX_BATCH_ANSWER_BYTES = 32 * 1024 * 1024
 log = logging.getLogger("orbitd.rpc.dispatch")
 logging.getLogger("jsonrpcserver").setLevel(logging.CRITICAL + 1)  # it would log params
 
+
+class Caller(Protocol):
+    """What a handler is given beside the params: whose request it is."""
+
+    def settle(self, *, succeeded: bool) -> None:
+        """Take note of whether the request that was just handled is answered with its result or with an error."""
+
+
 P = TypeVar("P")
 R = TypeVar("R")
-C = TypeVar("C")
+C = TypeVar("C", bound=Caller | None)
 Answer = bytes | None
 """One message, unframed; None where none is due (notifications)."""
 Handler = Callable[[C, Any], Any]
@@ -165,15 +173,18 @@ class _Call(Generic[C]):
 
     def result(self, value: Any) -> Answer:
         """Encode a result. One that cannot be encoded is an internal error, so that it is answered too."""
-        if self.id is UNSET:
-            return None
         try:
-            return encode_result(self.id, value)
+            answer = None if self.id is UNSET else encode_result(self.id, value)
         except Exception as exc:  # noqa: BLE001  # as in `_route`
             return self.failure(exc)
+        if self.caller is not None:
+            self.caller.settle(succeeded=True)
+        return answer
 
     def error(self, error: e.OrbitError) -> Answer:
         """Encode an error. One that cannot be encoded becomes an internal error without details."""
+        if self.caller is not None:
+            self.caller.settle(succeeded=False)
         if self.id is UNSET:
             return None
         try:

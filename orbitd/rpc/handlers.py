@@ -205,7 +205,7 @@ def add_maintenance_handlers(handlers: Handlers[Call], manager: SessionManager, 
     handlers.add(m.MAINTENANCE_ARCHIVE, archive)
     handlers.add(m.MAINTENANCE_VACUUM, vacuum)
     handlers.add(m.MAINTENANCE_CHECK, lambda _, __: manager.check())
-    handlers.add(m.MAINTENANCE_BACKUP, lambda _, params: manager.backup(params.path))
+    handlers.add(m.MAINTENANCE_BACKUP, lambda _, params: manager.backup(params.file))
     handlers.add(m.STATS_GET, lambda _, __: sessions.stats())
 
 

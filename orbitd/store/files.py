@@ -16,7 +16,7 @@ SIDE_FILES = ("-wal", "-shm")
 
 def file_uri(path: str, mode: str) -> str:
     """Return the URI that opens `path` with `mode`, such as `mode=ro` (sqlite.org/uri.html)."""
-    return f"file:{urllib.parse.quote(path)}?{mode}"
+    return f"file:{urllib.parse.quote(os.fsencode(path))}?{mode}"
 
 
 def open_untouched(path: str, *, read_wal: bool | None = None) -> sqlite3.Connection:

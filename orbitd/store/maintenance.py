@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from orbit_os.files import make_private_folders
 from orbit_protocol.errors import InvalidParams, SessionNotFound, StorageCorrupt
 from orbit_protocol.results import BackupResult, CheckReport, SessionStats
+from orbit_protocol.text import path_and_bytes
 from orbit_protocol.types import Session, Workspace
 from orbitd.store import sessions
 from orbitd.store.backup import copy
@@ -240,7 +241,8 @@ class MaintenanceMethods:
             return copy.write(connection, target)
 
         size = await self._store.readers.run_in_thread(work)
-        return BackupResult(path=path, bytes=size)
+        text, path_bytes = path_and_bytes(path)
+        return BackupResult(path=text, path_bytes=path_bytes, bytes=size)
 
     async def fingerprint(self) -> bytes:
         """Return a digest of all rows; a backup with the same one is current."""

@@ -70,8 +70,11 @@ def cut(items: Iterable[Stored[T]], limit: int | None, size_of: Callable[[T], in
 def session_bytes(session: Session) -> int:
     """Estimate the bytes of a session's JSON, in which a character may take six, as a control character does."""
     config = session.config
-    characters = len(session.name or "") + len(config.command or "") + len(config.cwd or "") + len(session.title or "")
-    return _ITEM_BYTES + 6 * characters + (len(msgspec.json.encode(config.env)) if config.env else 0)
+    texts = (session.name, session.title, session.cwd, config.command, config.cwd)
+    # A byte that is not UTF-8 is counted as 24 bytes, and takes 7: `\xNN` in the text, and a third more in base64.
+    characters = sum(len(text) for text in texts if text)
+    variables = [each for each in (config.env, config.env_bytes) if each]
+    return _ITEM_BYTES + 6 * characters + (len(msgspec.json.encode(variables)) if variables else 0)
 
 
 def workspace_bytes(workspace: Workspace) -> int:

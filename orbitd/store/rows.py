@@ -16,10 +16,11 @@ from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import UNSET, Struct, structs
 from msgspec.structs import replace
 
 from orbit_protocol.errors import InvalidParams, SessionNotFound, WorkspaceNotFound
+from orbit_protocol.text import Companion
 from orbit_protocol.types import Session, SessionConfig, Workspace, WorkspaceLayout
 
 T = TypeVar("T")
@@ -52,6 +53,7 @@ class Program(Struct, frozen=True, kw_only=True, omit_defaults=True):
     rows: int | None = None
     title: str | None = None
     cwd: str | None = None
+    cwd_bytes: Companion = UNSET
     last_saved_at: datetime | None = None
 
 

@@ -17,6 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from orbit_protocol.errors import Busy, InvalidParams, SnapshotCorrupt, SnapshotNotFound
+from orbit_protocol.text import text_and_bytes, to_text
 from orbit_protocol.types import Snapshot, SnapshotFormat, SnapshotInfo, SnapshotPage
 from orbitd.store import pages, sessions
 from orbitd.store.cache import Change
@@ -123,7 +124,7 @@ class NewSnapshot(Struct, frozen=True, kw_only=True):
     cols: int | None
     rows: int | None
     title: str | None
-    cwd: str | None
+    cwd: bytes | None
 
 
 class SnapshotMethods:
@@ -142,7 +143,7 @@ class SnapshotMethods:
         format: SnapshotFormat = "opaque",  # noqa: A002  # the field's own name
         native_state: bytes | None = None,
         title: str | None = None,
-        cwd: str | None = None,
+        cwd: bytes | None = None,
     ) -> SnapshotInfo:
         """Save a session's screen.
 
@@ -155,7 +156,7 @@ class SnapshotMethods:
             format: `vt` for what orbitd made itself.
             native_state: The emulator's own state.
             title: The terminal's title.
-            cwd: The program's folder.
+            cwd: The program's folder; bytes, as the operating system has it.
 
         Raises:
             SessionNotFound: No session has the id.
@@ -249,8 +250,10 @@ class SnapshotMethods:
         def work(connection: sqlite3.Connection) -> Change[SnapshotInfo]:  # in the writer's thread
             moment = now()
             stored = find_session(connection, new.session_id)
-            seen = {"cols": new.cols, "rows": new.rows, "title": new.title, "cwd": new.cwd}
-            given = {field: value for field, value in seen.items() if value is not None}
+            seen = {"cols": new.cols, "rows": new.rows, "title": new.title}
+            given: dict[str, object] = {field: value for field, value in seen.items() if value is not None}
+            if new.cwd is not None:
+                given["cwd"], given["cwd_bytes"] = text_and_bytes(new.cwd)
             session = replace(stored.item, last_active=moment, last_saved_at=moment, **given)
             sessions.update_row(connection, session)
             newest = connection.execute(
@@ -275,7 +278,8 @@ class SnapshotMethods:
             connection.execute(
                 _INSERT,
                 (
-                    *(info.id, info.session_id, time_to_text(moment), info.format, info.cols, info.rows, new.cwd),
+                    *(info.id, info.session_id, time_to_text(moment), info.format, info.cols, info.rows),
+                    None if new.cwd is None else to_text(new.cwd),  # to be looked at; the session has the bytes
                     plan.ordinal,
                     len(screen.terminal_buffer),
                     None if screen.scrollback is None else len(screen.scrollback),

@@ -13,6 +13,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from orbit_protocol.errors import ErrorObject, OrbitError
 from orbit_protocol.framing import check_one_line, frame
 from orbit_protocol.json_text import check_nesting, one_line
+from orbit_protocol.text import encodable_message
 
 RequestId = int | str | float | None
 
@@ -57,13 +58,26 @@ def encode_request(method: str, params: Any, request_id: RequestId | UnsetType =
 
 def encode_result(request_id: Any, result: Any) -> bytes:
     """Return a successful response, unframed. Raises: an exception of any kind if it cannot be encoded."""
-    return check_one_line(_encoder.encode({"jsonrpc": "2.0", "result": result, "id": request_id}))
+    return encode_message({"jsonrpc": "2.0", "result": result, "id": request_id})
 
 
 def encode_error(request_id: Any, error: OrbitError) -> bytes:
     """Return a failed response, unframed. Raises: an exception of any kind if it cannot be encoded."""
     body = {"code": error.code, "message": error.message, "data": error.data()}
-    return check_one_line(_encoder.encode({"jsonrpc": "2.0", "error": body, "id": request_id}))
+    return encode_message({"jsonrpc": "2.0", "error": body, "id": request_id})
+
+
+def encode_message(message: Any) -> bytes:
+    """Return a message of the daemon, unframed.
+
+    Whatever in it quotes the operating system can be encoded: a path in an error's message that is not UTF-8
+    must not cost the client its answer.
+    """
+    try:
+        encoded = _encoder.encode(message)
+    except UnicodeEncodeError:
+        encoded = _encoder.encode(encodable_message(message))
+    return check_one_line(encoded)
 
 
 def encode_batch(responses: list[bytes]) -> bytes:

@@ -10,13 +10,17 @@ import signal
 from datetime import datetime
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import force_setattr
 
+from orbit_protocol.text import pairs_from_text, path_from_text, text_and_bytes
 from orbit_protocol.types import (
+    MAX_PATH_LENGTH,
+    AbsolutePath,
     Cells,
     Cursor,
     Environment,
+    EnvironmentBytes,
     Id,
     Name,
     PageSize,
@@ -27,6 +31,7 @@ from orbit_protocol.types import (
     WorkspaceLayoutInput,
     check_environment,
     check_name,
+    environment_from_bytes,
     normal_name,
 )
 
@@ -186,14 +191,29 @@ class Archive(Params, frozen=True, kw_only=True):
 
 
 class Backup(Params, frozen=True, kw_only=True):
-    """The file to write, an absolute path; a file that is there already is replaced."""
+    """The file to write, an absolute path; a file that is there already is replaced.
 
-    path: Annotated[str, Meta(min_length=1, max_length=4_096)]
+    `path_bytes` is for a path that is not UTF-8; where it is given, `path` is ignored.
+    """
+
+    path: AbsolutePath
+    path_bytes: Annotated[bytes, Meta(min_length=1, max_length=MAX_PATH_LENGTH)] | UnsetType | None = UNSET
 
     def __post_init__(self) -> None:
         """Refuse a path that would depend on the daemon's folder. Raises: ValueError."""
+        if isinstance(self.path_bytes, bytes):
+            path, companion = text_and_bytes(self.path_bytes)
+            force_setattr(self, "path", path)
+            force_setattr(self, "path_bytes", companion)
+        elif len(self.path) > MAX_PATH_LENGTH:
+            raise ValueError(f"`path` may have {MAX_PATH_LENGTH} characters at most")
         if not self.path.startswith("/") or "\0" in self.path:
             raise ValueError("`path` must be an absolute path")
+
+    @property
+    def file(self) -> str:
+        """The path, as Python's functions take it."""
+        return path_from_text(self.path, self.path_bytes)
 
 
 def check_size(cols: int, rows: int) -> None:
@@ -202,34 +222,57 @@ def check_size(cols: int, rows: int) -> None:
         raise ValueError(f"`cols` times `rows` is more than {MAX_SCREEN_CELLS}")
 
 
-class SessionStart(ById, frozen=True, kw_only=True):
-    """Run a session's program. `env` overrides the daemon's own environment and is never stored."""
+class _WithEnvironment(ById, frozen=True, kw_only=True):
+    """Params with the client's environment: as text, or in bytes where some of it is not UTF-8."""
+
+    env: Environment | None = None
+    env_bytes: EnvironmentBytes | UnsetType | None = UNSET
+
+    def check(self, cols: int, rows: int) -> None:
+        """Check a size and the environment, and keep the one form of it that counts. Raises: ValueError."""
+        check_size(cols, rows)
+        if isinstance(self.env_bytes, list):
+            env, env_bytes = environment_from_bytes(self.env_bytes)
+            force_setattr(self, "env", env if env_bytes is UNSET else None)  # what is ignored is not sent
+            force_setattr(self, "env_bytes", env_bytes)
+        check_environment(self.env)
+
+    @property
+    def environment(self) -> dict[bytes, bytes] | None:
+        """The client's environment, in bytes; None where it was not sent."""
+        return pairs_from_text(self.env, self.env_bytes)
+
+
+class SessionStart(_WithEnvironment, frozen=True, kw_only=True):
+    """Run a session's program. `env` overrides the daemon's own environment and is never stored.
+
+    `env_bytes`, a list of `[name, value]`, is for an environment that is not all UTF-8; where it is given,
+    `env` is ignored.
+    """
 
     cols: Cells = 80
     rows: Cells = 24
-    env: Environment | None = None
 
     def __post_init__(self) -> None:
         """Check what no single type can. Raises: ValueError."""
-        check_size(self.cols, self.rows)
-        check_environment(self.env)
+        self.check(self.cols, self.rows)
 
 
-class SessionAttach(ById, frozen=True, kw_only=True):
+class SessionAttach(_WithEnvironment, frozen=True, kw_only=True):
     """Be sent a session's output. `scrollback_lines` of history are drawn before the screen.
 
-    Of `env` only SSH_AUTH_SOCK is looked at: the session's programs find the agent there.
+    Of `env`, or of `env_bytes` where that is given, only SSH_AUTH_SOCK is looked at: the session's programs
+    find the agent there.
     """
 
     cols: Cells
     rows: Cells
     read_only: bool = False
     scrollback_lines: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
-    env: Environment | None = None
 
     def __post_init__(self) -> None:
         """Check what no single type can. Raises: ValueError."""
-        check_size(self.cols, self.rows)
+        self.check(self.cols, self.rows)
 
 
 class ByAttachment(Params, frozen=True, kw_only=True):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, field
 
+from orbit_protocol.text import Companion, path_from_text
 from orbit_protocol.types import Session, Timestamp
 
 
@@ -62,11 +63,12 @@ class MaintenanceStatus(Struct, frozen=True, kw_only=True):
 
 
 class DaemonInfo(Struct, frozen=True, kw_only=True):
-    """The daemon: version, process, paths, features, limits, maintenance and warnings.
+    r"""The daemon: version, process, paths, features, limits, maintenance and warnings.
 
     `supervisor` is `systemd`, `launchd` or `none`. `warnings` are sentences for a person
     about problems that last. `last_backup_*` describe the newest automatic backup that was
-    made and verified. `chores` is the state of each maintenance task.
+    made and verified. `chores` is the state of each maintenance task. In a path each byte that is
+    not UTF-8 is `\xNN`; only then its `..._bytes` is there, with the path's own bytes.
     """
 
     version: str
@@ -82,6 +84,19 @@ class DaemonInfo(Struct, frozen=True, kw_only=True):
     warnings: list[str] = []
     last_backup_at: Timestamp | None = None
     last_backup_path: str | None = None
+    socket_path_bytes: Companion = UNSET
+    database_path_bytes: Companion = UNSET
+    last_backup_path_bytes: Companion = UNSET
+
+    @property
+    def socket_file(self) -> str:
+        """The socket's path, as Python's functions take it."""
+        return path_from_text(self.socket_path, self.socket_path_bytes)
+
+    @property
+    def database_file(self) -> str:
+        """The database's path, likewise."""
+        return path_from_text(self.database_path, self.database_path_bytes)
 
 
 class AutoSaveResult(Struct, frozen=True, kw_only=True):
@@ -109,10 +124,11 @@ class VacuumResult(Struct, frozen=True, kw_only=True):
 
 
 class BackupResult(Struct, frozen=True, kw_only=True):
-    """Where the backup lies and its size."""
+    """Where the backup lies and its size; `path_bytes` is there only where the path is not UTF-8."""
 
     path: str
     bytes: int
+    path_bytes: Companion = UNSET
 
 
 class CheckReport(Struct, frozen=True, kw_only=True):

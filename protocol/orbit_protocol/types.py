@@ -12,15 +12,21 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import force_setattr
 
 from orbit_protocol.json_text import MAX_LAYOUT_NESTING, one_line
+from orbit_protocol.text import BytePairs, Companion, pairs_to_text, text_and_bytes
 
 MAX_NAME_LENGTH = 256
 MAX_PAGE_SIZE = 10_000
 MAX_HOST_LENGTH = 255
 _SSH_REFUSED = frozenset("'\"`$;&<>|(){}/")
 _SSH_REFUSED_IN_HOSTS = _SSH_REFUSED | frozenset("\\@[]")
+MAX_COMMAND_LENGTH = 65_536
+MAX_PATH_LENGTH = 4_096
+_LONGEST_ESCAPE = 4
+r"""Characters of the text (`\xNN`) for a byte that is not UTF-8: what is as long as the limit in bytes can be read."""
 
 SessionType = Literal["local", "ssh"]
 SessionStatus = Literal["active", "detached", "terminated", "archived"]
@@ -41,6 +47,22 @@ Port = Annotated[int, Meta(ge=1, le=65_535)]
 Cells = Annotated[int, Meta(ge=1, le=65_535, description="Columns or rows (an unsigned short, as in ioctl_tty(2)).")]
 PageSize = Annotated[int, Meta(ge=1, le=MAX_PAGE_SIZE, description="The most entries to answer with.")]
 Environment = Annotated[dict[str, str], Meta(max_length=10_000)]
+EnvironmentBytes = Annotated[list[tuple[bytes, bytes]], Meta(max_length=10_000)]
+Command = Annotated[
+    str,
+    Meta(
+        max_length=_LONGEST_ESCAPE * MAX_COMMAND_LENGTH,
+        description=f"At most {MAX_COMMAND_LENGTH} characters, unless it stands beside `command_bytes`.",
+    ),
+]
+AbsolutePath = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=_LONGEST_ESCAPE * MAX_PATH_LENGTH,
+        description=f"An absolute path of at most {MAX_PATH_LENGTH} characters, unless its bytes stand beside it.",
+    ),
+]
 Timestamp = Annotated[datetime, Meta(tz=True)]
 Cursor = Annotated[
     str, Meta(min_length=1, max_length=MAX_NAME_LENGTH, description="`next_cursor` of the page before this one.")
@@ -86,14 +108,26 @@ def check_environment(environment: dict[str, str] | None) -> None:
             raise ValueError("`env` may hold no empty name, no `=` in a name and no NUL")
 
 
+def environment_from_bytes(pairs: BytePairs) -> tuple[dict[str, str], BytePairs | UnsetType]:
+    """Return what `env` and `env_bytes` are for an environment in bytes. Raises: ValueError, as `check_environment`."""
+    for name, value in pairs:
+        if not name or b"=" in name or b"\0" in name or b"\0" in value:
+            raise ValueError("`env_bytes` may hold no empty name, no `=` in a name and no NUL")
+    return pairs_to_text(pairs)
+
+
 class SessionConfig(Struct, frozen=True, kw_only=True):
-    """What a session runs and where.
+    r"""What a session runs and where.
 
     `ssh` needs a host; `local` takes none of host, port and username. `command` is split
     as a POSIX shell would, without running one. `workspace_id` is where the session
     belongs now. `cwd` and `env` are for the program; `env` is stored and shown. After a reboot
     a program is started again if `restart` says so; `reconnect` starts ssh again when it has
     lost its connection.
+
+    `command_bytes` (the whole line), `cwd_bytes` and `env_bytes` (the whole environment, as a list of
+    `[name, value]`) are there only where those are not UTF-8; the text then has `\xNN` for each byte
+    that is not. Where one is given it wins, and the text beside it is ignored.
     """
 
     session_type: SessionType
@@ -101,9 +135,12 @@ class SessionConfig(Struct, frozen=True, kw_only=True):
     port: Port | None = None
     username: Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH)] | None = None
     workspace_id: Id | None = None
-    command: Annotated[str, Meta(max_length=65_536)] | None = None
-    cwd: Annotated[str, Meta(min_length=1, max_length=4_096)] | None = None
+    command: Command | None = None
+    command_bytes: Annotated[bytes, Meta(max_length=MAX_COMMAND_LENGTH)] | UnsetType | None = UNSET
+    cwd: AbsolutePath | None = None
+    cwd_bytes: Annotated[bytes, Meta(min_length=1, max_length=MAX_PATH_LENGTH)] | UnsetType | None = UNSET
     env: Environment | None = None
+    env_bytes: EnvironmentBytes | UnsetType | None = UNSET
     restart: bool = False
     reconnect: bool = False
 
@@ -113,6 +150,7 @@ class SessionConfig(Struct, frozen=True, kw_only=True):
             raise ValueError("`host` is required where `session_type` is `ssh`")
         if self.session_type == "local":
             self._refuse_remote_fields()
+        self._set_text_from_bytes()
         for field in ("command", "cwd"):
             if "\0" in (getattr(self, field) or ""):
                 raise ValueError(f"`{field}` may not hold a NUL")
@@ -121,6 +159,21 @@ class SessionConfig(Struct, frozen=True, kw_only=True):
         if self.reconnect and self.session_type != "ssh":
             raise ValueError("`reconnect` is for `session_type` `ssh` only")
         check_environment(self.env)
+
+    def _set_text_from_bytes(self) -> None:
+        """Set each text from the bytes where those are given, and remove bytes that are UTF-8: the text says it all."""
+        for field, longest in (("command", MAX_COMMAND_LENGTH), ("cwd", MAX_PATH_LENGTH)):
+            companion = getattr(self, f"{field}_bytes")
+            if companion is not UNSET:
+                text, companion = (getattr(self, field), UNSET) if companion is None else text_and_bytes(companion)
+                force_setattr(self, field, text)
+                force_setattr(self, f"{field}_bytes", companion)
+            if companion is UNSET and len(getattr(self, field) or "") > longest:
+                raise ValueError(f"`{field}` may have {longest} characters at most")
+        if self.env_bytes is not UNSET:
+            env, env_bytes = (self.env, UNSET) if self.env_bytes is None else environment_from_bytes(self.env_bytes)
+            force_setattr(self, "env", env)
+            force_setattr(self, "env_bytes", env_bytes)
 
     def _refuse_remote_fields(self) -> None:
         for field in ("host", "port", "username"):
@@ -173,11 +226,12 @@ class SessionConfigInput(SessionConfig, frozen=True, kw_only=True, forbid_unknow
 
 
 class Session(Struct, frozen=True, kw_only=True):
-    """One terminal: `active` (a client is attached), `detached` (kept without one) or `terminated` (ended).
+    r"""One terminal: `active` (a client is attached), `detached` (kept without one) or `terminated` (ended).
 
     `archived` is the status of a terminated session that was moved out of the way. `live` says
     that its program runs in a terminal of orbitd's; `pid`, `clients` and the size, title and
-    folder are then those of now, else the last ones. Sizes are in cells.
+    folder are then those of now, else the last ones. Sizes are in cells. `cwd_bytes` is there only
+    where the folder's path is not UTF-8; `cwd` then has `\xNN` for each byte that is not.
     """
 
     id: str
@@ -196,6 +250,7 @@ class Session(Struct, frozen=True, kw_only=True):
     rows: int | None = None
     title: str | None = None
     cwd: str | None = None
+    cwd_bytes: Companion = UNSET
     clients: int = 0
     last_saved_at: Timestamp | None = None
 
@@ -245,7 +300,7 @@ class WorkspaceLayout(Struct, frozen=True, kw_only=True):
             line = one_line(encoded, MAX_LAYOUT_NESTING)
         except ValueError as error:
             raise ValueError(f"`config` is {error}") from error
-        msgspec.structs.force_setattr(self, "config", msgspec.Raw(line))
+        force_setattr(self, "config", msgspec.Raw(line))
 
     def __eq__(self, other: object) -> bool:
         """Layouts are equal when their JSON is, letter by letter."""

@@ -131,7 +131,7 @@ def session_of(**config: Any) -> Session:
     )
 
 
-def argv_of(**config: Any) -> tuple[str, ...]:
+def argv_of(**config: Any) -> tuple[bytes, ...]:
     launch = build_launch(session_of(**config), client_env=None, socket_path="/s", agent_link="/a", daemon_env={})
     return launch.argv
 
@@ -147,7 +147,7 @@ def argv_of(**config: Any) -> tuple[str, ...]:
 )
 def test_ssh_is_told_where_its_options_end(config: dict[str, Any], argv: tuple[str, ...]) -> None:
     """Nothing behind `--` can be an option, neither to an ssh that goes on looking for them behind the host."""
-    assert argv_of(session_type="ssh", **config) == argv
+    assert argv_of(session_type="ssh", **config) == tuple(word.encode() for word in argv)
 
 
 @pytest.mark.parametrize("config", [{"host": "-v"}, {"host": "a;id"}, {"host": "h", "username": "$(id)"}])
@@ -159,7 +159,7 @@ def test_an_old_session_whose_host_ssh_would_misread_is_not_started(config: dict
 
 def test_a_command_is_split_and_no_shell_reads_it() -> None:
     """Quotes are honoured; what only a shell knows stays as it is."""
-    words = ("printf", "%s", "a b", "$HOME", "*", ";", "x")
+    words = (b"printf", b"%s", b"a b", b"$HOME", b"*", b";", b"x")
     assert argv_of(session_type="local", command="printf %s 'a b' $HOME * ; x") == words
 
 

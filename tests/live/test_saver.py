@@ -43,8 +43,8 @@ class FakeSession:
     async def capture(self) -> Capture:
         return Capture(repaint=b"screen", native_state=b"", position=1, cols=80, rows=24, title="")
 
-    def current_cwd(self) -> str:
-        return "/"
+    def current_cwd(self) -> bytes:
+        return b"/"
 
     def mark_saved(self, _: Capture) -> None:
         self.is_saved = True

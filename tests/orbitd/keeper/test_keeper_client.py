@@ -171,7 +171,7 @@ async def test_exits_while_away(stopped: KeeperProcess) -> None:
 
 
 ORBITD = """
-import asyncio, json, sys
+import asyncio, json, os, sys
 sys.path[:0] = [sys.argv[2]]
 import orbitd.keeper.client as client_module
 from orbitd.keeper.client import KeeperClient
@@ -179,7 +179,7 @@ from orbitd.keeper.client import SpawnRequest
 async def main():
     client = await KeeperClient.connect_or_start(sys.argv[1], on_exit=print, on_gone=print)
     spawned = await client.spawn(SpawnRequest(
-        id='one', file='sh', argv=tuple(sys.argv[3:]), env={'PATH': '/usr/bin:/bin'}, cwd='/',
+        id='one', file=b'sh', argv=tuple(map(os.fsencode, sys.argv[3:])), env={b'PATH': b'/usr/bin:/bin'}, cwd=b'/',
         cols=80, rows=24, umask=18))
     print(json.dumps([client.keeper_pid, spawned.pid]), flush=True)
     await asyncio.Event().wait()

@@ -105,7 +105,7 @@ async def test_folder_gone(orbitd: Orbitd, home: str, expected: str) -> None:
     orbitd.masters.append(spawned.master_fd)
 
     assert read_to_end(spawned.master_fd).decode().strip() == expected
-    assert spawned.cwd == expected
+    assert spawned.cwd == expected.encode()
 
 
 async def test_umask(orbitd: Orbitd, stopped: KeeperProcess) -> None:

@@ -93,8 +93,8 @@ async def test_native_state_and_folder(manager: SessionManager) -> None:
     """What orbitd itself keeps with a screen comes back, also from a delta, and never in a Snapshot."""
     session = await manager.create_session(LOCAL)
     native = os.urandom(3000)
-    first = await manager.save_snapshot(session.id, b"vt", format="vt", native_state=native, cwd="/tmp")
-    await manager.save_snapshot(session.id, b"vt2", format="vt", native_state=native + b"more", cwd="/")
+    first = await manager.save_snapshot(session.id, b"vt", format="vt", native_state=native, cwd=b"/tmp")
+    await manager.save_snapshot(session.id, b"vt2", format="vt", native_state=native + b"more", cwd=b"/")
     older, newest = await manager.get_screen(first.id), await manager.load_latest_screen(session.id)
     assert (older.native_state, older.cwd, older.snapshot.format) == (native, "/tmp", "vt")
     assert newest is not None

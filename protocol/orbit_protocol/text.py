@@ -1,0 +1,112 @@
+r"""Where bytes of the operating system meet text: paths, arguments, variables.
+
+A POSIX path is bytes, and so is an argument or an environment string; nothing says that they are UTF-8. Text
+of the protocol is UTF-8. So where such bytes are sent, stored in JSON or printed, each byte that is no UTF-8
+stands as `\xNN` (PEP 383's surrogates cannot be encoded). That cannot be read back, since a file may be called
+`\xe9` to the letter. Where the bytes are needed again, a companion field has them in base64, and only where
+they are not UTF-8: `cwd` and `cwd_bytes`. Where a companion is given it wins, and the text is ignored.
+
+Python's own strings of the operating system (os.fsdecode, sys.argv, os.environ) are text only where the locale
+is UTF-8: `os.fsencode` makes bytes of them first, as `path_text` does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+BytePairs = list[tuple[bytes, bytes]]
+Companion = bytes | UnsetType
+"""A companion field: UNSET, so that it is not sent at all, where the text beside it says everything."""
+
+
+def to_text(raw: bytes) -> str:
+    r"""Return bytes as text: UTF-8 as it is, each other byte as `\xNN`, in lower case."""
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def text_and_bytes(raw: bytes) -> tuple[str, Companion]:
+    """Return bytes as text, and their companion field: the bytes where they are not UTF-8, else UNSET."""
+    try:
+        return raw.decode(), UNSET
+    except UnicodeDecodeError:
+        return to_text(raw), raw
+
+
+def from_text(text: str, companion: Companion | None) -> bytes:
+    """Return the bytes that `text_and_bytes` was given."""
+    return companion if isinstance(companion, bytes) else text.encode()
+
+
+def pairs_to_text(pairs: Iterable[tuple[bytes, bytes]]) -> tuple[dict[str, str], BytePairs | UnsetType]:
+    """Return an environment as text, and its companion field: all of it where some of it is not UTF-8, else UNSET.
+
+    Of two values of a name the later one counts.
+    """
+    raw = dict(pairs)
+    text = {to_text(name): to_text(value) for name, value in raw.items()}
+    try:
+        for string in (*raw, *raw.values()):
+            string.decode()
+    except UnicodeDecodeError:
+        return text, list(raw.items())
+    return text, UNSET
+
+
+def pairs_from_text(
+    text: Mapping[str, str] | None, companion: BytePairs | UnsetType | None
+) -> dict[bytes, bytes] | None:
+    """Return the environment that `pairs_to_text` was given; None where neither is given."""
+    if isinstance(companion, list):
+        return dict(companion)
+    return None if text is None else {name.encode(): value.encode() for name, value in text.items()}
+
+
+def path_text(path: str | bytes) -> str:
+    """Return a path, or another string that the operating system gave to Python, as text."""
+    try:
+        return to_text(os.fsencode(path))
+    except UnicodeEncodeError:  # it came from elsewhere: with letters that the locale has not, or another surrogate
+        return encodable(str(path))
+
+
+def path_and_bytes(path: str) -> tuple[str, Companion]:
+    """Return a path that Python was given by the operating system as text, and its companion field."""
+    return text_and_bytes(os.fsencode(path))
+
+
+def path_from_text(text: str, companion: Companion | None) -> str:
+    """Return a path from its field and companion field, as Python's functions take it."""
+    return os.fsdecode(from_text(text, companion))
+
+
+def encodable(text: str) -> str:
+    r"""Return text that may quote strings of the operating system as text that can be encoded, with `\xNN` for those.
+
+    For messages, which mix such strings with words. A surrogate that stands for no byte is written as `\uNNNN`.
+    """
+    try:
+        return text if text.isascii() else to_text(text.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+
+
+def encodable_message(value: Any) -> Any:
+    """Return a message as plain objects in which every string of the operating system can be encoded.
+
+    Raises:
+        UnicodeEncodeError: There is a surrogate in it that stands for no byte.
+    """
+    return _each_string(msgspec.to_builtins(value, enc_hook=msgspec.json.decode))  # the hook is for Raw
+
+
+def _each_string(value: Any) -> Any:
+    if isinstance(value, str):
+        return to_text(value.encode("utf-8", "surrogateescape"))
+    if isinstance(value, dict):
+        return {_each_string(key): _each_string(each) for key, each in value.items()}
+    return [_each_string(each) for each in value] if isinstance(value, list) else value
