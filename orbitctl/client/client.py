@@ -19,7 +19,7 @@ from orbit_protocol.errors import ErrorObject, MethodNotFound, OrbitError, from_
 from orbit_protocol.framing import LineFramer, LineTooLong
 from orbit_protocol.jsonrpc import Response, decode_response, encode_request
 from orbit_protocol.methods import DAEMON_INFO, Method
-from orbit_protocol.text import path_text
+from orbit_protocol.text import decoded_message, path_text
 from orbitctl.client.transport import Stream
 from orbitctl.errors import HINT_BY_KIND, CommandError, ExitCode, from_daemon, usage_message
 
@@ -160,15 +160,7 @@ class Client:
         # now and then cannot stretch the call.
         deadline = time.monotonic() + timeout
         self._last_id += 1
-        try:
-            request = encode_request(name, params, self._last_id)
-        except UnicodeEncodeError as error:  # bytes of the command line stand in it as surrogates (PEP 383)
-            raise CommandError(
-                f"this is not UTF-8: {path_text(error.object)}",
-                ExitCode.USAGE,
-                hint="Names are text; only commands, folders, variables and files may hold any bytes.",
-            ) from error
-        self._send(request, deadline, timeout)
+        self._send(_encode(name, params, self._last_id), deadline, timeout)
         while True:
             response = self._response(self._line(deadline, timeout, name))
             # An error whose id is null is for a request that the daemon could not parse: ours, since there is only one.
@@ -261,6 +253,21 @@ def ask_all(client: Client, method: Method[Any, R], params: Struct, field: str, 
         if cursor is None or len(entries) == limit:
             raw = msgspec.json.encode({field: entries, "next_cursor": cursor})
             return Answer(client, method, raw)
+
+
+def _encode(name: str, params: Any, request_id: int) -> bytes:
+    """Return a request. Raises: CommandError if something in it, as it was typed, is not UTF-8."""
+    try:
+        return encode_request(name, params, request_id)
+    except UnicodeEncodeError as unencodable:  # bytes of the command line stand in it as surrogates (PEP 383)
+        try:
+            return encode_request(name, decoded_message(params), request_id)
+        except UnicodeError as error:
+            raise CommandError(
+                f"this is not UTF-8: {path_text(unencodable.object)}",
+                ExitCode.USAGE,
+                hint="Names are text; only commands, folders, variables and files may hold any bytes.",
+            ) from error
 
 
 def _seconds_left(deadline: float, timeout: float) -> float:

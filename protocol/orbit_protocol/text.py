@@ -13,12 +13,14 @@ is UTF-8: `os.fsencode` makes bytes of them first, as `path_text` does.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 BytePairs = list[tuple[bytes, bytes]]
 Companion = bytes | UnsetType
 """A companion field: UNSET, so that it is not sent at all, where the text beside it says everything."""
@@ -101,12 +103,28 @@ def encodable_message(value: Any) -> Any:
     Raises:
         UnicodeEncodeError: There is a surrogate in it that stands for no byte.
     """
-    return _each_string(msgspec.to_builtins(value, enc_hook=msgspec.json.decode))  # the hook is for Raw
+    return _convert_strings(value, lambda string: to_text(string.encode("utf-8", "surrogateescape")))
 
 
-def _each_string(value: Any) -> Any:
-    if isinstance(value, str):
-        return to_text(value.encode("utf-8", "surrogateescape"))
-    if isinstance(value, dict):
-        return {_each_string(key): _each_string(each) for key, each in value.items()}
-    return [_each_string(each) for each in value] if isinstance(value, list) else value
+def decoded_message(value: Any) -> Any:
+    """Return a message as plain objects in which every string of the command line is the UTF-8 text that it is.
+
+    In a locale that is not UTF-8 Python has surrogates for bytes that are.
+
+    Raises:
+        UnicodeError: One is not UTF-8.
+    """
+    return _convert_strings(value, lambda string: os.fsencode(string).decode())
+
+
+def _convert_strings(value: Any, convert: Callable[[str], str]) -> Any:
+    """Return a value as plain objects, with `convert` called for each string that cannot be encoded."""
+
+    def visit(part: Any) -> Any:
+        if isinstance(part, str):
+            return part if part.isascii() or not _SURROGATE.search(part) else convert(part)
+        if isinstance(part, dict):
+            return {visit(key): visit(each) for key, each in part.items()}
+        return [visit(each) for each in part] if isinstance(part, list) else part
+
+    return visit(msgspec.to_builtins(value, enc_hook=msgspec.json.decode))  # the hook is for Raw

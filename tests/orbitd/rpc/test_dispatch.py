@@ -365,6 +365,35 @@ def test_a_line_of_many_brackets_is_no_deep_one(dispatcher: Dispatcher[None]) ->
     assert answer == result(["hello", 5], 1)
 
 
+class Recorder:
+    """A caller that records how its requests were answered."""
+
+    def __init__(self) -> None:
+        self.settled: list[bool] = []
+
+    def settle(self, *, succeeded: bool) -> None:
+        self.settled.append(succeeded)
+
+
+@pytest.mark.parametrize("request_id", [', "id": 1', ""])
+def test_the_caller_learns_how_each_request_was_answered(request_id: str) -> None:
+    """A result that cannot be encoded has failed like an error of the handler; in a batch each item counts."""
+    methods = {name: Method(name, Any, Any, "An example.") for name in ("good", "bad", "raises")}
+    handlers: Handlers[Recorder] = Handlers()
+    handlers.add(methods["good"], lambda _, __: "\udce9")
+    handlers.add(methods["bad"], lambda _, __: "\ud800")
+    handlers.add(methods["raises"], lambda _, __: 1 / 0)
+    item = '{{"jsonrpc": "2.0", "method": "{}"' + request_id + "}}"
+    caller = Recorder()
+    waiting = Dispatcher(handlers, methods).dispatch(
+        f"[{','.join(item.format(name) for name in methods)}]".encode(), caller
+    )
+    assert asyncio.iscoroutine(waiting)
+    asyncio.run(waiting)
+    # Nobody waits for the result of a notification, so that it is not encoded.
+    assert caller.settled == ([True, False, False] if request_id else [True, True, False])
+
+
 def test_a_handler_that_never_waits_needs_no_loop() -> None:
     """A plain function is answered at once; a coroutine function by a coroutine."""
     methods = {name: Method(name, Any, Any, "An example.") for name in ("plain", "waits")}
