@@ -261,7 +261,8 @@ def _encode(name: str, params: Any, request_id: int) -> bytes:
         return encode_request(name, params, request_id)
     except UnicodeEncodeError as unencodable:  # bytes of the command line stand in it as surrogates (PEP 383)
         try:
-            return encode_request(name, decoded_message(params), request_id)
+            decoded = UNSET if params is UNSET else decoded_message(params)
+            return encode_request(decoded_message(name), decoded, request_id)
         except UnicodeError as error:
             raise CommandError(
                 f"this is not UTF-8: {path_text(unencodable.object)}",
