@@ -37,6 +37,9 @@ The answer is one line too:
 - A line ends in `\\n`; `\\r\\n` is accepted; blank lines are skipped. A last line may lack its ending.
 - `params` are an object, by name. A field that a method does not know is an error. Bytes are base64 (RFC 4648,
   section 4, padded), times are RFC 3339 with a time zone; the daemon answers in UTC.
+- Text is UTF-8, but a path, a command line and a variable may hold any bytes. In text each byte that is not UTF-8 is
+  `\\xNN`; then, and only then, a field of the same name with `_bytes` has all of the bytes, as `cwd_bytes` beside `cwd`.
+  In params it wins, and the text beside it is ignored.
 - Results may gain fields; ignore those that you do not know.
 - A line that is not JSON is answered with -32700, and the connection goes on. A line longer than `max_message_bytes`
   (`daemon.info` has it; 16 MiB) is answered with -32600, `data.kind` `message_too_large`, and the connection is closed.
@@ -122,8 +125,6 @@ def _kind(schema: dict[str, Any]) -> str:
         return f"[{name}](#{name.lower()})"
     if "anyOf" in schema:
         return " or ".join(_kind(one) for one in schema["anyOf"])
-    if "prefixItems" in schema:
-        return f"[{', '.join(_kind(one) for one in schema['prefixItems'])}]"
     if "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema["enum"])
     limits = ", ".join(text.format(schema[key]) for key, text in _LIMITS.items() if key in schema)

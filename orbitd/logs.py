@@ -47,7 +47,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record."""
         fields: dict[str, Any] = getattr(record, "fields", {})
-        words = [_time(record), record.levelname.lower(), record.getMessage().replace("\n", "\\n")]
+        words = [_time(record), record.levelname.lower(), encodable(record.getMessage()).replace("\n", "\\n")]
         return " ".join(words + [f"{key}={_quoted(value)}" for key, value in fields.items()])
 
 
@@ -57,7 +57,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record."""
         fields: dict[str, Any] = getattr(record, "fields", {})
-        head = {"time": _time(record), "level": record.levelname.lower(), "event": record.getMessage()}
+        head = {"time": _time(record), "level": record.levelname.lower(), "event": encodable(record.getMessage())}
         try:
             return msgspec.json.encode({**head, **fields}, enc_hook=str).decode()
         except UnicodeEncodeError:  # a path that is not UTF-8

@@ -21,7 +21,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-BytePairs = list[tuple[bytes, bytes]]
+BytePairs = list[tuple[bytes, ...]]
+"""An environment in bytes: a name and a value each."""
 Companion = bytes | UnsetType
 """A companion field: UNSET, so that it is not sent at all, where the text beside it says everything."""
 
@@ -44,12 +45,12 @@ def from_text(text: str, companion: Companion | None) -> bytes:
     return companion if isinstance(companion, bytes) else text.encode()
 
 
-def pairs_to_text(pairs: Iterable[tuple[bytes, bytes]]) -> tuple[dict[str, str], BytePairs | UnsetType]:
+def pairs_to_text(pairs: Iterable[tuple[bytes, ...]]) -> tuple[dict[str, str], BytePairs | UnsetType]:
     """Return an environment as text, and its companion field: all of it where some of it is not UTF-8, else UNSET.
 
     Of two values of a name the later one counts.
     """
-    raw = dict(pairs)
+    raw = {name: value for name, value in pairs}  # noqa: C416  # dict() would want pairs by their type
     text = {to_text(name): to_text(value) for name, value in raw.items()}
     try:
         for string in (*raw, *raw.values()):
@@ -64,7 +65,7 @@ def pairs_from_text(
 ) -> dict[bytes, bytes] | None:
     """Return the environment that `pairs_to_text` was given; None where neither is given."""
     if isinstance(companion, list):
-        return dict(companion)
+        return {name: value for name, value in companion}  # noqa: C416  # as above
     return None if text is None else {name.encode(): value.encode() for name, value in text.items()}
 
 

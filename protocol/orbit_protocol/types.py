@@ -47,7 +47,11 @@ Port = Annotated[int, Meta(ge=1, le=65_535)]
 Cells = Annotated[int, Meta(ge=1, le=65_535, description="Columns or rows (an unsigned short, as in ioctl_tty(2)).")]
 PageSize = Annotated[int, Meta(ge=1, le=MAX_PAGE_SIZE, description="The most entries to answer with.")]
 Environment = Annotated[dict[str, str], Meta(max_length=10_000)]
-EnvironmentBytes = Annotated[list[tuple[bytes, bytes]], Meta(max_length=10_000)]
+# Not tuple[bytes, bytes]: its schema has `items: false`, which simple readers of schemas trip over.
+EnvironmentBytes = Annotated[
+    list[Annotated[tuple[bytes, ...], Meta(min_length=2, max_length=2, description="`[name, value]`")]],
+    Meta(max_length=10_000),
+]
 Command = Annotated[
     str,
     Meta(

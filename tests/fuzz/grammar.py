@@ -95,7 +95,8 @@ def fitting(schema: dict[str, Any], world: World) -> st.SearchStrategy[Any]:
         "null": st.none(),
     }
     if one.get("type") == "array":
-        return st.lists(fitting(one["items"], world), max_size=4)
+        low, high = one.get("minItems", 0), one.get("maxItems", 4)
+        return st.lists(fitting(one["items"], world), min_size=low, max_size=min(4, high))
     return kinds.get(one.get("type", ""), JSON)
 
 
@@ -103,6 +104,10 @@ def field_value(name: str, schema: dict[str, Any], world: World) -> st.SearchStr
     """Draw a field's value: for an id often one that exists, for a command nothing that can be run."""
     if name == "command":
         return st.sampled_from(["/nonexistent/program", "/nonexistent/program 'a b'", "'", "", "a\0b"])
+    if name == "command_bytes":
+        return st.sampled_from([b"/nonexistent/caf\xe9", b"/nonexistent/program", b"", b"a\0b"]).map(_base64)
+    if name == "cwd_bytes":
+        return st.sampled_from([b"/", b"/nonexistent/caf\xe9", b"", b"relative"]).map(_base64)
     if name == "signal":
         return st.sampled_from(["TERM", "SIGWINCH", "hup"]) | st.text(max_size=17)
     if name == "cwd":
@@ -111,6 +116,10 @@ def field_value(name: str, schema: dict[str, Any], world: World) -> st.SearchStr
         known = [one for kind in world.ids.values() for one in kind]
         return st.sampled_from([*known, *(one[:6] for one in known)]) | fitting(schema, world)
     return fitting(schema, world)
+
+
+def _base64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
 
 
 def params_of(method: str, world: World) -> st.SearchStrategy[Any]:

@@ -49,7 +49,7 @@ def marked(schema: dict[str, Any]) -> Any:
     if "properties" in one:
         return {name: marked(field) for name, field in one["properties"].items()}
     if one.get("type") == "array":
-        return [marked(one["items"])]
+        return [marked(one["items"])] * one.get("minItems", 1)
     plain = {"string": MARK, "integer": one.get("minimum", 1), "number": 0.01, "boolean": True}
     return plain[one["type"]] if one.get("type") in plain else {MARK: MARK}
 
