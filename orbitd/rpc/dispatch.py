@@ -43,7 +43,7 @@ class Caller(Protocol):
     """What a handler is given beside the params: whose request it is."""
 
     def settle(self, *, succeeded: bool) -> None:
-        """Take note of whether the request that was just handled is answered with its result or with an error."""
+        """Called once the answer is encoded: with the result of the request that was just handled, or an error."""
 
 
 P = TypeVar("P")

@@ -50,7 +50,7 @@ def pairs_to_text(pairs: Iterable[tuple[bytes, ...]]) -> tuple[dict[str, str], B
 
     Of two values of a name the later one counts.
     """
-    raw = {name: value for name, value in pairs}  # noqa: C416  # dict() would want pairs by their type
+    raw = _as_dict(pairs)
     text = {to_text(name): to_text(value) for name, value in raw.items()}
     try:
         for string in (*raw, *raw.values()):
@@ -65,8 +65,12 @@ def pairs_from_text(
 ) -> dict[bytes, bytes] | None:
     """Return the environment that `pairs_to_text` was given; None where neither is given."""
     if isinstance(companion, list):
-        return {name: value for name, value in companion}  # noqa: C416  # as above
+        return _as_dict(companion)
     return None if text is None else {name.encode(): value.encode() for name, value in text.items()}
+
+
+def _as_dict(pairs: Iterable[tuple[bytes, ...]]) -> dict[bytes, bytes]:
+    return {name: value for name, value in pairs}  # noqa: C416  # dict() takes only what is a pair by its type
 
 
 def path_text(path: str | bytes) -> str:

@@ -154,10 +154,14 @@ class SessionConfig(Struct, frozen=True, kw_only=True):
             raise ValueError("`host` is required where `session_type` is `ssh`")
         if self.session_type == "local":
             self._refuse_remote_fields()
-        self._set_text_from_bytes()
-        for field in ("command", "cwd"):
-            if "\0" in (getattr(self, field) or ""):
+        if not self.command_bytes is self.cwd_bytes is self.env_bytes is UNSET:
+            self._set_text_from_bytes()
+        for field, longest in (("command", MAX_COMMAND_LENGTH), ("cwd", MAX_PATH_LENGTH)):
+            text = getattr(self, field) or ""
+            if "\0" in text:
                 raise ValueError(f"`{field}` may not hold a NUL")
+            if len(text) > longest and getattr(self, f"{field}_bytes") is UNSET:
+                raise ValueError(f"`{field}` may have {longest} characters at most")
         if self.cwd is not None and not self.cwd.startswith("/"):
             raise ValueError("`cwd` must be an absolute path")
         if self.reconnect and self.session_type != "ssh":
@@ -166,18 +170,15 @@ class SessionConfig(Struct, frozen=True, kw_only=True):
 
     def _set_text_from_bytes(self) -> None:
         """Set each text from the bytes where those are given, and remove bytes that are UTF-8: the text says it all."""
-        for field, longest in (("command", MAX_COMMAND_LENGTH), ("cwd", MAX_PATH_LENGTH)):
-            companion = getattr(self, f"{field}_bytes")
-            if companion is not UNSET:
-                text, companion = (getattr(self, field), UNSET) if companion is None else text_and_bytes(companion)
-                force_setattr(self, field, text)
-                force_setattr(self, f"{field}_bytes", companion)
-            if companion is UNSET and len(getattr(self, field) or "") > longest:
-                raise ValueError(f"`{field}` may have {longest} characters at most")
-        if self.env_bytes is not UNSET:
-            env, env_bytes = (self.env, UNSET) if self.env_bytes is None else environment_from_bytes(self.env_bytes)
-            force_setattr(self, "env", env)
-            force_setattr(self, "env_bytes", env_bytes)
+        for field in ("command", "cwd"):
+            given = getattr(self, f"{field}_bytes")
+            text, companion = text_and_bytes(given) if isinstance(given, bytes) else (getattr(self, field), UNSET)
+            force_setattr(self, field, text)
+            force_setattr(self, f"{field}_bytes", companion)
+        pairs = self.env_bytes
+        env, env_bytes = environment_from_bytes(pairs) if isinstance(pairs, list) else (self.env, UNSET)
+        force_setattr(self, "env", env)
+        force_setattr(self, "env_bytes", env_bytes)
 
     def _refuse_remote_fields(self) -> None:
         for field in ("host", "port", "username"):

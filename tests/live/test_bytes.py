@@ -9,7 +9,7 @@ import shlex
 import socket
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,7 +20,10 @@ from live.test_programs_begin import argv_of, session_of
 from live_support import Viewer, encoded
 from orbit_protocol.text import to_text
 from orbitd.live.command_line import build_launch
+from orbitd.live.screen import LiveScreen
 from orbitd.live.ssh_agent import AgentLinks
+from orbitd.terminal.emulator import Emulator
+from orbitd.terminal.journal import Journal
 from support import WAIT_SECS, DaemonProcess, RawClient
 
 CAFE = b"caf\xe9"
@@ -120,7 +123,7 @@ def test_such_a_folder_is_there_after_a_restart_and_a_reboot(stopped_daemon: Dae
 
 
 def shown_bytes(client: RawClient, report: Path, words: list[bytes], env: Any = None, **config: Any) -> Any:
-    """Run a program that tells its bytes; return them, and its session."""
+    """Run a program that writes down the bytes that it was given; return them, its session and the command."""
     own = [sys.executable, "-I", "-S", str(SHOW_BYTES), str(report)]
     line = shlex.join([*own, *(word.decode("utf-8", "surrogateescape") for word in words)])
     command = line.encode("utf-8", "surrogateescape")
@@ -221,6 +224,34 @@ def test_an_agent_of_such_a_path_is_linked_to(home: Path) -> None:
     links = AgentLinks(str(home / "agent"))
     links.update("one", {b"SSH_AUTH_SOCK": os.fsencode(home) + b"/" + CAFE})
     assert os.readlink(os.fsencode(links.path("one"))) == os.fsencode(home) + b"/" + CAFE
+
+
+@pytest.mark.parametrize(
+    ("url", "folder"),
+    [
+        ("file://host/caf%e9", b"/" + CAFE),
+        ("file:///caf%C3%A9%20x", "/café x".encode()),
+        ("file:///caf\u00e9", "/café".encode()),
+        ("file:///a%00b", None),
+        ("file:///" + "x" * 4096, None),
+        ("relative", None),
+        ("file://[/x", None),
+        ("", None),
+    ],
+)
+def test_a_folder_that_a_program_reports(url: str, folder: bytes | None) -> None:
+    """OSC 7 has any byte of a path percent-encoded; what cannot be one is none."""
+    with Emulator(80, 24) as emulator:
+        emulator.feed(f"\x1b]7;{url}\x1b\\".encode())
+        assert LiveScreen(emulator, cast(Journal, None)).osc7_cwd == folder
+
+
+def test_a_title_that_is_not_utf8_is_none(shared_client: RawClient) -> None:
+    """Titles are text: one that is not sets no title, and the session is listed as any other."""
+    session_id = start(shared_client, r"""sh -c 'printf "\033]2;a\351z\007hello"; read x'""")
+    Viewer(shared_client, session_id).read_until("hello")
+    (found,) = shared_client.call("session.list")["sessions"]
+    assert (found["id"], found["title"]) == (session_id, None)
 
 
 @pytest.fixture
