@@ -19,6 +19,7 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
+from live_support import encoded
 from orbit_protocol.methods import METHODS
 from orbit_protocol.openrpc import document
 from orbitd.logs import FORMATTERS
@@ -75,7 +76,8 @@ def drive(client: RawClient, known: dict[str, str], home: Path) -> int:
         params = {param["name"]: marked(param["schema"]) for param in described["params"]}
         if "config" in params:
             params["config"] = {"session_type": "local", "command": f"/nonexistent/{MARK}", "env": {MARK: MARK}}
-        own = {"id": known.get(method.split(".")[0], MARK), "path": f"{home}/{MARK}.db"}
+        file = f"{home}/{MARK}.db"
+        own = {"id": known.get(method.split(".")[0], MARK), "path": file, "path_bytes": encoded(file)}
         for each in variants(params, {**known, **own}):
             answer = client.ask(json.dumps({"jsonrpc": "2.0", "method": method, "params": each, "id": MARK}))
             assert answer["id"] == MARK
@@ -183,7 +185,7 @@ def _one_line_a_method() -> list[bytes]:
     for described in SPEC["methods"]:
         params = {param["name"]: marked(param["schema"]) for param in described["params"]}
         params |= {"config": {"session_type": "local"}} if "config" in params else {}
-        params |= {"path": f"/{MARK}"} if "path" in params else {}
+        params |= {"path": f"/{MARK}", "path_bytes": encoded(f"/{MARK}")} if "path" in params else {}
         params |= {"signal": "TERM"} if "signal" in params else {}
         found.append(json.dumps({"jsonrpc": "2.0", "method": described["name"], "params": params, "id": 1}).encode())
     return found
