@@ -107,6 +107,8 @@ class Client:
         """
         try:
             return self._exchange(name, params, self.timeout if timeout is None else timeout)
+        except UnicodeEncodeError as error:
+            raise CommandError(usage_message(error), ExitCode.USAGE) from error
         except MethodNotFound as error:
             self._explain_missing(error)
         except OrbitError as error:

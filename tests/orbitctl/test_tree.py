@@ -98,6 +98,8 @@ def test_help_fits_a_terminal(command: click.Command, context: click.Context) ->
         (["session", "create", "--host", "h" * 256], "--host must have 1 to 255 characters"),
         (["session", "create", "--host", "h", "--user", "a b"], "--user may not hold blanks or control characters"),
         (["session", "create", "--reconnect"], "--reconnect is for --type 'ssh' only"),
+        (["snapshot", "show", "a\udcff"], "'a\\xff' is not UTF-8"),
+        (["workspace", "create", "x", "--layout-type", "\udcff"], "'\\xff' is not UTF-8"),
         (["session", "show", ""], "Invalid value for 'SESSION': it must have 1 to 256 characters"),
         (["session", "attach", "x" * 257], "Invalid value for 'SESSION': it must have 1 to 256 characters"),
         (["session", "list", "--workspace", "\udcff"], "Invalid value for '--workspace': it is not valid Unicode"),
