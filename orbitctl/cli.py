@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 import click
@@ -91,12 +92,17 @@ def _invoke(app: App, args: list[str]) -> int:
         sys.stderr.write(f"{error.format_message()}\n")
         return ExitCode.USAGE
     except click.UsageError as error:
-        return app.print_error(CommandError(error.format_message(), ExitCode.USAGE, hint=_usage_hint(error)))
+        return app.print_error(CommandError(_message(error), ExitCode.USAGE, hint=_usage_hint(error)))
     except click.ClickException as error:
-        return app.print_error(CommandError(error.format_message(), ExitCode(error.exit_code)))
+        return app.print_error(CommandError(_message(error), ExitCode(error.exit_code)))
     except (click.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
     return code if isinstance(code, int) else ExitCode.OK
+
+
+def _message(error: click.ClickException) -> str:
+    r"""Return an error's message; click quotes a byte that is no text as `\udcNN` (repr), where we write `\xNN`."""
+    return re.sub(r"\\udc([89a-f][0-9a-f])", r"\\x\1", error.format_message())
 
 
 def _usage_hint(error: click.UsageError) -> str:

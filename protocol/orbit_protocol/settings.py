@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 
 from orbit_protocol.paths import default_paths, expand
 from orbit_protocol.plain_words import in_plain_words
+from orbit_protocol.text import path_from_text
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -101,8 +102,11 @@ def resolve(
 ) -> Resolved:
     """Decide every path: flag > environment > file > default."""
     paths = default_paths(environ)
-    database_path = database or environ.get(DATABASE_VARIABLE) or settings.session.database_path or paths.database
-    socket_path = socket or environ.get(SOCKET_VARIABLE) or settings.daemon.socket_path or paths.socket
+    # What the file names is UTF-8 (TOML), whatever the locale: Python's functions may want other letters for its bytes.
+    database_in_file = path_from_text(settings.session.database_path or "", None)
+    socket_in_file = path_from_text(settings.daemon.socket_path or "", None)
+    database_path = database or environ.get(DATABASE_VARIABLE) or database_in_file or paths.database
+    socket_path = socket or environ.get(SOCKET_VARIABLE) or socket_in_file or paths.socket
     return Resolved(
         settings=settings,
         config_path=config_file,

@@ -95,6 +95,24 @@ def test_names_are_text(ctl: Orbitctl, process_ctl: Orbitctl, arguments: tuple[s
     assert f"this is not UTF-8: {SHOWN}" in ended.err + ended.text
 
 
+@pytest.mark.parametrize("arguments", [(CAFE,), ("session", CAFE), ("session", "create", "--env", CAFE)])
+def test_usage_errors_show_what_was_typed(offline: Orbitctl, arguments: tuple[str, ...]) -> None:
+    """A command or a value that cannot be is quoted with its bytes as everywhere."""
+    ended = offline(*arguments)
+    assert (ended.code, f"'{SHOWN}'" in ended.err) == (ExitCode.USAGE, True)
+
+
+def test_a_path_of_the_configuration_is_utf8_in_every_locale(lonely: Orbitctl) -> None:
+    """The database that the file names is the same where the locale knows ASCII only."""
+    config = lonely.home / ".config" / "orbit" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f'[session]\ndatabase_path = "{lonely.home}/ü/x.db"\n', encoding="utf-8")
+    lonely.ok("session", "list", **ASCII_LOCALE)
+    assert (lonely.home / "ü" / "x.db").exists()
+    assert r"\xc3\xbc/x.db" in lonely.ok("doctor", **ASCII_LOCALE).text
+    lonely.ok("daemon", "stop", **ASCII_LOCALE)
+
+
 def test_a_name_is_text_in_every_locale(process_ctl: Orbitctl) -> None:
     """UTF-8 is taken where the locale knows ASCII only, and what is not is refused there too."""
     created = process_ctl.ok("session", "create", "--json", "--name", "café", **ASCII_LOCALE)
