@@ -6,7 +6,6 @@ daemon's hints name methods; here they name the commands that do the same.
 
 from __future__ import annotations
 
-import os
 import re
 from enum import IntEnum
 
@@ -135,8 +134,6 @@ _OPTIONS: dict[str, str] = {
 
 def usage_message(error: Exception) -> str:
     """Return what is wrong with params that were made from a command's arguments and options, in their words."""
-    if isinstance(error, UnicodeEncodeError):  # of bytes that are no UTF-8, Python makes lone surrogates
-        return f"{os.fsencode(error.object)[:100]!r} is not UTF-8".removeprefix("b")
     from orbit_protocol.plain_words import in_plain_words  # here: most runs need no expressions compiled
 
     return in_plain_words(str(error), lambda path: _OPTIONS.get(path.rpartition(".")[2], f"'{path}'"))

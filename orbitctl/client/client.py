@@ -63,8 +63,12 @@ def check_params(method: Method[P, Any], params: P) -> P:
     """Return params that fit their method, as the daemon would check them. Raises: CommandError with ExitCode.USAGE."""
     try:
         # Values are checked when a Struct is decoded, not when it is made.
-        msgspec.json.decode(msgspec.json.encode(params), type=method.params)
-    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+        try:
+            msgspec.json.decode(msgspec.json.encode(params), type=method.params)
+        except UnicodeEncodeError as error:
+            decoded: P = msgspec.json.decode(msgspec.json.encode(_decoded(params, error)), type=method.params)
+            return decoded
+    except msgspec.ValidationError as error:
         raise CommandError(usage_message(error), ExitCode.USAGE, hint=HINT_BY_KIND["invalid_params"]) from error
     return params
 
@@ -107,8 +111,6 @@ class Client:
         """
         try:
             return self._exchange(name, params, self.timeout if timeout is None else timeout)
-        except UnicodeEncodeError as error:
-            raise CommandError(usage_message(error), ExitCode.USAGE) from error
         except MethodNotFound as error:
             self._explain_missing(error)
         except OrbitError as error:
@@ -261,16 +263,20 @@ def _encode(name: str, params: Any, request_id: int) -> bytes:
     """Return a request. Raises: CommandError if something in it, as it was typed, is not UTF-8."""
     try:
         return encode_request(name, params, request_id)
-    except UnicodeEncodeError as unencodable:  # bytes of the command line stand in it as surrogates (PEP 383)
-        try:
-            decoded = UNSET if params is UNSET else decoded_message(params)
-            return encode_request(decoded_message(name), decoded, request_id)
-        except UnicodeError as error:
-            raise CommandError(
-                f"this is not UTF-8: {path_text(unencodable.object)}",
-                ExitCode.USAGE,
-                hint="Names are text; only commands, folders, variables and files may hold any bytes.",
-            ) from error
+    except UnicodeEncodeError as error:
+        return encode_request(_decoded(name, error), params, request_id)
+
+
+def _decoded(value: Any, unencodable: UnicodeEncodeError) -> Any:
+    """Return what was typed as text: Python has surrogates for its bytes (PEP 383). Raises: CommandError."""
+    try:
+        return decoded_message(value)
+    except UnicodeError as error:
+        raise CommandError(
+            f"this is not UTF-8: {path_text(unencodable.object)}",
+            ExitCode.USAGE,
+            hint="Names are text; only commands, folders, variables and files may hold any bytes.",
+        ) from error
 
 
 def _seconds_left(deadline: float, timeout: float) -> float:

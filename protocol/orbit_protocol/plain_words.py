@@ -50,7 +50,7 @@ _SENTENCES: tuple[tuple[re.Pattern[str], Callable[[str, re.Match[str]], str]], .
     )
 )
 _WITH_PATH = re.compile(r"(?P<message>.*?)(?: - at `(?P<path>(?:key` in `)?\$[^`]*)`)?", re.DOTALL)
-_OF_FIELD = re.compile(r"Object (?P<what>missing required|contains unknown) field `(?P<name>[^`]*)`", re.DOTALL)
+_OF_FIELD = re.compile(r"Object (?P<what>missing required|contains unknown) field `(?P<name>.*)`", re.DOTALL)
 _MARKED = re.compile(r"`([^`]+)`")
 _OURS = re.compile(r"`(?P<name>\w+)` (?P<rule>.*)", re.DOTALL)
 

@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import force_setattr
 
 from orbit_protocol.json_text import MAX_LAYOUT_NESTING, one_line
-from orbit_protocol.text import BytePairs, Companion, pairs_to_text, text_and_bytes
+from orbit_protocol.text import BytePairs, Companion, encodable, pairs_to_text, text_and_bytes
 
 MAX_NAME_LENGTH = 256
 MAX_PAGE_SIZE = 10_000
@@ -82,18 +82,22 @@ def normal_name(text: str, field: str = "name") -> str:
     """Return a name, or a reference that may be one, in NFC: of two spellings of one name only this is kept.
 
     Raises:
-        ValueError: It is empty, too long, or not valid Unicode. The text names `field`.
+        ValueError: It is empty, too long, or not UTF-8. The text names `field`.
     """
     # No character of NFC comes from more than four. What is longer is refused unread: normalizing takes time that
     # grows with the square of a run of combining marks.
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        # Bytes of a command line (PEP 383), which in a locale that is not UTF-8 may be UTF-8 all the same.
+        try:
+            text = text.encode("utf-8", "surrogateescape").decode()
+        except UnicodeError as error:
+            raise ValueError(f"`{field}` is not UTF-8: {encodable(text)}") from error
     if not text.isascii() and len(text) <= 4 * MAX_NAME_LENGTH:
         from unicodedata import normalize  # its tables are a shared library, which ASCII does not need
 
         text = normalize("NFC", text)
     if not 1 <= len(text) <= MAX_NAME_LENGTH:
         raise ValueError(f"`{field}` must have 1 to {MAX_NAME_LENGTH} characters")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError(f"`{field}` is not valid Unicode")
     return text
 
 
@@ -208,6 +212,8 @@ def check_ssh_words(host: str | None, username: str | None) -> None:
             continue
         if not 1 <= len(word) <= limit:
             raise ValueError(f"`{field}` must have 1 to {limit} characters")
+        if encodable(word) != word:
+            raise ValueError(f"`{field}` is not UTF-8: {encodable(word)}")
         if word.startswith("-"):
             raise ValueError(f"`{field}` may not begin with `-`")
         if " " in word or not word.isprintable():

@@ -92,7 +92,7 @@ def test_names_are_text(ctl: Orbitctl, process_ctl: Orbitctl, arguments: tuple[s
     run = (lambda *words: process_ctl.on_terminal(*words)) if "attach" in arguments else ctl
     ended = run(*arguments)
     assert ended.code == ExitCode.USAGE
-    assert f"this is not UTF-8: {SHOWN}" in ended.err + ended.text
+    assert f"is not UTF-8: {SHOWN}" in ended.err + ended.text
 
 
 @pytest.mark.parametrize("arguments", [(CAFE,), ("session", CAFE), ("session", "create", "--env", CAFE)])

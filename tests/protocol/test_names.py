@@ -59,7 +59,7 @@ def test_256_characters_are_a_name_and_257_are_not(character: str) -> None:
 @pytest.mark.parametrize("text", ["\ud800", "a\udcff", "\udfff\u0301"])
 def test_a_lone_surrogate_is_no_name(text: str) -> None:
     """Bytes that are not UTF-8 come as surrogates from the command line, and are refused by name."""
-    with pytest.raises(ValueError, match="`name` is not valid Unicode"):
+    with pytest.raises(ValueError, match="`name` is not UTF-8"):
         normal_name(text)
 
 
