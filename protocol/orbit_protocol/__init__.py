@@ -3,6 +3,7 @@
     types, params, results, notifications   what travels, as frozen Structs
     methods      the one table of methods: name, params, result, errors
     errors       every error, with code, kind and hint
+    text         bytes of the operating system as text and back
     framing      bytes to lines and back          jsonrpc   JSON-RPC 2.0 messages
     openrpc      the OpenRPC document of the table
     settings, paths    the configuration file, and where files are by default

@@ -20,11 +20,14 @@ from support import clean_environment
 CAFE = os.fsdecode(b"caf\xe9")
 SHOWN = r"caf\xe9"
 ASCII_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-ENDS_BY_ITSELF = {"orbitctl daemon run", "orbitctl daemon logs"}  # they become another program
+LEFT_OUT = {
+    *(f"orbitctl daemon {name}" for name in ("run", "logs", "start", "restart")),  # become or leave another program
+    *(f"orbitctl service {name}" for name in ("install", "uninstall")),  # act on this machine's service manager
+}
 COMMANDS = [
     (command, context.command_path)
     for command, context in walk(cli, click.Context(cli, info_name="orbitctl"))
-    if not isinstance(command, click.Group) and context.command_path not in ENDS_BY_ITSELF
+    if not isinstance(command, click.Group) and context.command_path not in LEFT_OUT
 ]
 
 ASKING = [each for each in COMMANDS if each[1].split()[1] in ("session", "snapshot", "workspace", "rpc", "maintenance")]
