@@ -51,6 +51,7 @@ log = logging.getLogger("orbitd")
 
 STOP_GRACE_SECS = 10.0
 DAY_SECS = 86_400.0
+WEEK_SECS = 7 * DAY_SECS
 VACUUM_INTERVAL_SECS = 600.0
 SOCKET_CHECK_SECS = 5.0
 DATABASE_CHECK_SECS = 5.0
@@ -132,7 +133,7 @@ class Daemon:
         programs = self._programs(manager, saver)
         await restore_sessions(manager, programs, saver, start_again=settings.session.restore_sessions_on_startup)
         handlers: Handlers[Call] = Handlers()
-        add_daemon_handlers(handlers, info=lambda: self._info(maintenance, backups, programs), stop=self.stop)
+        add_daemon_handlers(handlers, info=lambda: self._info(manager, maintenance, backups, programs), stop=self.stop)
         add_store_handlers(handlers, manager, SessionMethods(manager, programs))
         self._server = Server(
             Dispatcher(handlers),
@@ -198,6 +199,9 @@ class Daemon:
             MaintenanceTask("vacuum", VACUUM_INTERVAL_SECS, manager.vacuum_step),
             MaintenanceTask("backup", BACKUP_CHECK_SECS, backups.run, first_after_secs=STARTUP_QUIET_SECS),
             MaintenanceTask("database", DATABASE_CHECK_SECS, manager.watch),
+            MaintenanceTask("rows", DAY_SECS, manager.verify_rows, first_after_secs=0),
+            # What rows cannot show: an index or a tree whose damage hides some of them.
+            MaintenanceTask("check", WEEK_SECS, manager.check, first_after_secs=STARTUP_QUIET_SECS),
             MaintenanceTask("socket", SOCKET_CHECK_SECS, check_socket),
         ]
         if self._supervision.watchdog_secs is not None:
@@ -213,7 +217,9 @@ class Daemon:
                 self._server.replace(listener, listeners[index])
                 event(log, logging.WARNING, "socket was removed, listening again", socket=listener.path)
 
-    def _info(self, maintenance: Maintenance, backups: DailyBackups, programs: Programs) -> DaemonInfo:
+    def _info(
+        self, manager: SessionManager, maintenance: Maintenance, backups: DailyBackups, programs: Programs
+    ) -> DaemonInfo:
         daemon = self._resolved.settings.daemon
         socket_path, socket_path_bytes = path_and_bytes(self._resolved.socket_path)
         database_path, database_path_bytes = path_and_bytes(self._resolved.database_path)
@@ -240,7 +246,11 @@ class Daemon:
             maintenance=maintenance.status(),
             warnings=[
                 encodable(sentence)  # it names files
-                for sentence in (*(each.sentence for each in self._warnings if each.lasts), *programs.warnings())
+                for sentence in (
+                    *(each.sentence for each in self._warnings if each.lasts),
+                    *manager.damage_warnings(),
+                    *programs.warnings(),
+                )
             ],
             last_backup_at=None if backups.last is None else backups.last.moment,
             last_backup_path=backup,

@@ -23,6 +23,7 @@ from benchmarks.results import Bar, Outcome, Result, summary
 from benchmarks.rounds import by_turns
 from orbit_protocol.types import SessionConfig
 from orbitd.manager import SessionManager
+from orbitd.store.rows import SESSION_COLUMNS, row_checksum
 
 SNAPSHOTS_EACH = 10
 NEW_ID = (
@@ -83,7 +84,12 @@ def _multiply(path: Path, sessions: int) -> None:
         counting = f"WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {sessions - 1})"
         _copy(connection, counting, "sessions", {"id": NEW_ID, "name": "'session ' || n"}, "n")
         others = "WITH others AS (SELECT id FROM sessions WHERE seq > 1)"
-        _copy(connection, others, "session_snapshots", {"id": NEW_ID, "session_id": "others.id"}, "others")
+        # The checksum of an earlier Orbit, as the one of now covers the columns that are changed here.
+        changed = {"id": NEW_ID, "session_id": "others.id", "checksum": "substr(checksum, 1, 16)"}
+        _copy(connection, others, "session_snapshots", changed, "others")
+        connection.create_function("row_checksum", -1, lambda *values: row_checksum(values))
+        values = SESSION_COLUMNS.removesuffix(", checksum")
+        connection.execute(f"UPDATE sessions SET checksum = row_checksum({values})")
         connection.execute("COMMIT")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 

@@ -152,7 +152,7 @@ def _integrity(app: App) -> Finding:
         return Finding(check="database", state="fail", message=error.message, remedy=error.hint)
     if report.ok:
         return Finding(check="database", state="ok", message="no damage, in no snapshot either")
-    findings = [*report.integrity, *report.foreign_keys, *(f"snapshot {one}" for one in report.snapshots)]
+    findings = [*report.integrity, *report.foreign_keys, *report.rows, *(f"snapshot {one}" for one in report.snapshots)]
     return Finding(
         check="database",
         state="fail",

@@ -85,7 +85,7 @@ def check(ctx: click.Context) -> None:
 
 def _draw_check(app: App, report: CheckReport) -> None:
     app.out.line("ok" if report.ok else "damaged")
-    for what in ("integrity", "foreign_keys", "snapshots"):
+    for what in ("integrity", "foreign_keys", "rows", "snapshots"):
         for finding in getattr(report, what):
             app.out.line(f"{what.replace('_', ' ')}: {finding}")
 

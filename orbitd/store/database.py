@@ -16,7 +16,7 @@ from orbit_protocol.errors import StorageReadOnly
 from orbitd.store.backup import copy, recovery
 from orbitd.store.errors import translate_os, translated
 from orbitd.store.files import APPLICATION_ID, SIDE_FILES, file_stamp, file_uri, size
-from orbitd.store.rows import now
+from orbitd.store.rows import lenient_text, now
 
 BUSY_SECONDS = 5.0
 """How long to wait for another program's lock on the database (the sqlite3 command, say)."""
@@ -96,6 +96,7 @@ def open_reader(path: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
         file_uri(path, "mode=rw"), uri=True, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False
     )
+    connection.text_factory = lenient_text
     connection.executescript(READER_SETUP)
     return connection
 
@@ -106,6 +107,7 @@ def _connect(path: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
         file_uri(path, "mode=rw"), uri=True, isolation_level=None, timeout=BUSY_SECONDS, cached_statements=256
     )
+    connection.text_factory = lenient_text
     try:
         if connection.execute("PRAGMA page_count").fetchone() == (0,):
             connection.execute(_NEW_FILE_SETUP)

@@ -26,7 +26,11 @@ KEYFRAME_EVERY = 32
 
 
 class SnapshotRow(Struct, frozen=True, kw_only=True):
-    """A row of `session_snapshots` or `archived_snapshots`."""
+    """A row of `session_snapshots` or `archived_snapshots`.
+
+    `checksum` is the digest of its bytes. Of one that is not `intact` all but its number and bytes may be wrong: it is
+    never returned, only the base of the one before it.
+    """
 
     seq: int
     id: str
@@ -42,6 +46,7 @@ class SnapshotRow(Struct, frozen=True, kw_only=True):
     stored_bytes: int
     checksum: bytes
     packed: Packed
+    intact: bool = True
 
 
 class Unpacked(Struct, frozen=True, kw_only=True):
@@ -51,24 +56,22 @@ class Unpacked(Struct, frozen=True, kw_only=True):
     screen: Screen | None
 
     def verified(self) -> Screen | None:
-        """Return the screen if its checksum is that of the screen that was saved, else None."""
-        if self.screen is not None and screen_codec.checksum(self.screen) == self.row.checksum:
-            return self.screen
-        return None
+        """Return the screen if its checksum is that of the screen that was saved, and its row is intact, else None."""
+        return self.screen if self.row.intact and _fits(self.screen, self.row) else None
 
 
 class Rewrite(Struct, frozen=True, kw_only=True):
     """The new frames of a snapshot that stays."""
 
-    id: str
+    seq: int
     keyframe: bool
     packed: Packed
 
 
 class SavePlan(Struct, frozen=True, kw_only=True):
-    """How to add a snapshot; valid while `previous_id` is the session's newest."""
+    """How to add a snapshot; valid while `previous_seq` is the session's newest."""
 
-    previous_id: str | None
+    previous_seq: int | None
     ordinal: int
     packed: Packed
     checksum: bytes
@@ -76,9 +79,9 @@ class SavePlan(Struct, frozen=True, kw_only=True):
 
 
 class DeletePlan(Struct, frozen=True, kw_only=True):
-    """How to delete a snapshot; valid while the rows around it are `segment` (id and keyframe, newest first)."""
+    """How to delete a snapshot; valid while the rows around it are `segment` (seq and keyframe, newest first)."""
 
-    segment: tuple[tuple[str, bool], ...]
+    segment: tuple[tuple[int, bool], ...]
     rewrite: Rewrite | None
 
 
@@ -103,10 +106,10 @@ def plan_save(previous: SnapshotRow | None, screen: Screen) -> SavePlan:
     rewrite = None
     # Every 32nd stays a keyframe: that bounds how many frames are read for one old snapshot,
     # and how many snapshots one damaged frame costs.
-    if previous is not None and previous.ordinal % KEYFRAME_EVERY:
+    if previous is not None and previous.intact and previous.ordinal % KEYFRAME_EVERY:
         rewrite = _as_delta(Unpacked(row=previous, screen=_unpack(previous, None)), screen)
     return SavePlan(
-        previous_id=None if previous is None else previous.id,
+        previous_seq=None if previous is None else previous.seq,
         ordinal=ordinal,
         packed=packed,
         checksum=screen_codec.checksum(screen),
@@ -114,14 +117,14 @@ def plan_save(previous: SnapshotRow | None, screen: Screen) -> SavePlan:
     )
 
 
-def plan_delete(rows: Sequence[SnapshotRow], snapshot_id: str) -> DeletePlan:
+def plan_delete(rows: Sequence[SnapshotRow], seq: int) -> DeletePlan:
     """Plan to delete one snapshot of a segment.
 
     Args:
         rows: The segment, newest first: a keyframe and every delta that depends on it.
-        snapshot_id: Of one of them.
+        seq: The number of one of them.
     """
-    place = next(index for index, row in enumerate(rows) if row.id == snapshot_id)
+    place = next(index for index, row in enumerate(rows) if row.seq == seq)
     newer: Unpacked | None = None
     rewrite: Rewrite | None = None
     for index, unpacked in enumerate(unpack_chain(rows)):
@@ -138,20 +141,37 @@ def plan_delete(rows: Sequence[SnapshotRow], snapshot_id: str) -> DeletePlan:
             if rewrite is None:
                 packed = screen_codec.pack(screen, None)
                 rewrite = _checked(
-                    Rewrite(id=unpacked.row.id, keyframe=True, packed=packed), unpacked.row.sizes, None, screen
+                    Rewrite(seq=unpacked.row.seq, keyframe=True, packed=packed), unpacked.row.sizes, None, screen
                 )
             break
-    segment = tuple((row.id, row.keyframe) for row in rows)
+    segment = tuple((row.seq, row.keyframe) for row in rows)
     return DeletePlan(segment=segment, rewrite=rewrite)
 
 
 def _unpack(row: SnapshotRow, base: Screen | None) -> Screen | None:
-    if base is None and not row.keyframe:
-        return None
+    if row.intact:
+        return _try_unpack(row.packed, row.sizes, row.keyframe, base)
+    # Its sizes and whether it is a keyframe may be what is damaged, so the frames are asked, and both ways tried: the
+    # older snapshots behind it need its bytes, and are good if theirs fit their own checksums.
     try:
-        return screen_codec.unpack(row.packed, row.sizes, None if row.keyframe else base)
+        sizes = screen_codec.sizes_of(row.packed)
     except Damaged:
         return None
+    tried = [_try_unpack(row.packed, sizes, keyframe, base) for keyframe in (row.keyframe, not row.keyframe)]
+    return next((screen for screen in tried if _fits(screen, row)), tried[0])
+
+
+def _try_unpack(packed: Packed, sizes: Sizes, keyframe: bool, base: Screen | None) -> Screen | None:
+    if base is None and not keyframe:
+        return None
+    try:
+        return screen_codec.unpack(packed, sizes, None if keyframe else base)
+    except Damaged:
+        return None
+
+
+def _fits(screen: Screen | None, row: SnapshotRow) -> bool:
+    return screen is not None and screen_codec.checksum(screen) == row.checksum
 
 
 def _as_delta(unpacked: Unpacked, base: Screen) -> Rewrite | None:
@@ -162,7 +182,7 @@ def _as_delta(unpacked: Unpacked, base: Screen) -> Rewrite | None:
     packed = screen_codec.pack(screen, base)
     if unpacked.row.keyframe and packed.size >= unpacked.row.stored_bytes:
         return None
-    return _checked(Rewrite(id=unpacked.row.id, keyframe=False, packed=packed), unpacked.row.sizes, base, screen)
+    return _checked(Rewrite(seq=unpacked.row.seq, keyframe=False, packed=packed), unpacked.row.sizes, base, screen)
 
 
 def _checked(rewrite: Rewrite, sizes: Sizes, base: Screen | None, screen: Screen) -> Rewrite:

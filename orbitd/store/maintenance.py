@@ -8,33 +8,44 @@ thread of its own (`Readers.run_in_thread`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from msgspec.structs import replace
 
 from orbit_os.files import make_private_folders
-from orbit_protocol.errors import InvalidParams, SessionNotFound, StorageCorrupt
+from orbit_protocol.errors import InvalidParams, NameTaken, SessionNotFound, ShuttingDown, StorageCorrupt
 from orbit_protocol.results import BackupResult, CheckReport, SessionStats
 from orbit_protocol.text import path_and_bytes
 from orbit_protocol.types import Session, Workspace
-from orbitd.store import sessions
+from orbitd.logs import event
+from orbitd.store import damage, sessions, validation, workspaces
 from orbitd.store.backup import copy
 from orbitd.store.cache import Change
 from orbitd.store.delta_chain import unpack_chain
 from orbitd.store.files import SIDE_FILES, file_stamp
 from orbitd.store.rows import (
     SESSION_COLUMNS,
+    DamagedRow,
     Stored,
+    delete_row,
+    execute_mending,
     find_session,
+    insert_session,
     now,
+    row_checksum,
     session_from_row,
-    session_values,
+    shown,
     time_to_text,
+    update_session,
+    update_workspace,
 )
 from orbitd.store.snapshots import SNAPSHOT_COLUMNS, snapshot_from_row
 from orbitd.store.store import Store
@@ -51,7 +62,22 @@ _VACUUM_CHUNK = 1_024
 _SPARE_PAGES = 256
 """Free pages (1 MiB) that `vacuum_step` leaves in the file: the next save uses them, instead of growing it again."""
 
+_FILL_CHUNK = 200
+"""Rows that get their checksum in one transaction."""
+
+_BEFORE_ALL = -(1 << 63)
+_MOST = (1 << 63) - 1
+
 _MAX_FINDINGS = 100
+
+_MAX_WARNINGS = 10
+"""Damaged rows that `daemon.info` names; `maintenance.check` names more."""
+
+_ROW_REMEDY = (
+    "It is left out and kept as it is; `orbitctl maintenance restore BACKUP` brings a backup back, and deleting it by "
+    "its id ends this warning."
+)
+_CHECK_REMEDY = "`orbitctl maintenance check` names all; `orbitctl maintenance restore BACKUP` brings a backup back."
 
 _STATS = """
     SELECT
@@ -69,14 +95,15 @@ _STATS = """
             AS old
 """
 
-_ARCHIVE = f"""
-    INSERT INTO archived_sessions ({SESSION_COLUMNS})
-    SELECT seq, id, name, session_type, created_at, last_active, 'archived', config, workspace_id, program
-    FROM sessions WHERE id = ?
+_TO_ARCHIVE = f"""
+    SELECT {SESSION_COLUMNS} FROM sessions WHERE status = 'terminated' AND last_active < ? AND seq > ?
+    ORDER BY seq LIMIT {_ARCHIVE_CHUNK}
 """  # noqa: S608  # a constant of ours
 _WITH_MORE_SNAPSHOTS = "SELECT session_id FROM session_snapshots GROUP BY session_id HAVING count(*) > ?"
 _ARCHIVED = f"SELECT {SESSION_COLUMNS} FROM archived_sessions WHERE id = ?"  # noqa: S608  # a constant of ours
-_REINSERT = f"INSERT INTO sessions ({SESSION_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  # likewise
+
+
+log = logging.getLogger("orbitd.store")
 
 
 class MaintenanceMethods:
@@ -92,11 +119,14 @@ class MaintenanceMethods:
         def work(connection: sqlite3.Connection) -> int:
             saved = 0
             for session_id, touched in touches.items():
-                # max(): another transaction may have written a later time since.
-                saved += connection.execute(
-                    "UPDATE sessions SET last_active = max(last_active, ?) WHERE id = ?",
-                    (time_to_text(touched), session_id),
-                ).rowcount
+                try:
+                    stored = find_session(connection, session_id)
+                except (SessionNotFound, DamagedRow):
+                    continue
+                # Another transaction may have written a later time since.
+                if touched > stored.item.last_active:
+                    update_session(connection, Stored(stored.seq, replace(stored.item, last_active=touched)))
+                saved += 1
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('last_auto_save_at', ?)", (time_to_text(moment),))
             return saved
 
@@ -118,11 +148,13 @@ class MaintenanceMethods:
             deleted = 0
             for session_id in session_ids:
                 # No other row is rewritten: snapshots depend on newer ones only (`delta_chain`).
-                deleted += connection.execute(
+                deleted += execute_mending(
+                    connection,
+                    "session_snapshots",
                     "DELETE FROM session_snapshots WHERE session_id = :id AND seq <= (SELECT seq FROM session_snapshots"
                     " WHERE session_id = :id ORDER BY seq DESC LIMIT 1 OFFSET :keep)",
                     {"id": session_id, "keep": keep_last_n},
-                ).rowcount
+                )
             return Change(result=deleted)
 
         deleted = 0
@@ -136,27 +168,34 @@ class MaintenanceMethods:
         if terminated_before.tzinfo is None:
             raise InvalidParams("`terminated_before` must have a time zone")
 
-        def work(connection: sqlite3.Connection) -> Change[int]:
-            found = connection.execute(
-                "SELECT id FROM sessions WHERE status = 'terminated' AND last_active < ? ORDER BY seq LIMIT ?",
-                (time_to_text(terminated_before), _ARCHIVE_CHUNK),
-            ).fetchall()
-            workspaces: list[Stored[Workspace]] = []
-            for (session_id,) in found:
-                workspaces += sessions.leave_front(connection, session_id)
-                connection.execute(_ARCHIVE, (session_id,))
-                # Copied before the session is deleted: its snapshots go with it by the foreign key.
-                connection.execute(
-                    "INSERT INTO archived_snapshots SELECT * FROM session_snapshots WHERE session_id = ?", (session_id,)
-                )
-                connection.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
-            gone = tuple(session_id for (session_id,) in found)
-            return Change(result=len(found), gone_sessions=gone, workspaces=tuple(workspaces))
+        def work(connection: sqlite3.Connection, after: int) -> Change[tuple[int, int | None]]:
+            rows = connection.execute(_TO_ARCHIVE, (time_to_text(terminated_before), after)).fetchall()
+            gone: list[str] = []
+            changed: list[Stored[Workspace]] = []
+            for row in rows:
+                # One that cannot be moved as it is, as a row of its or of a snapshot's is damaged, stays.
+                connection.execute("SAVEPOINT archive")
+                try:
+                    stored = session_from_row(row)
+                    left = sessions.leave_front(connection, stored.item.id)
+                    _move_to_archive(connection, stored)
+                except (DamagedRow, sqlite3.IntegrityError) as error:
+                    connection.execute("ROLLBACK TO archive")
+                    event(log, logging.WARNING, "session not archived", row=row[0], error=type(error).__name__)
+                else:
+                    gone.append(stored.item.id)
+                    changed += left
+                connection.execute("RELEASE archive")
+            last = (
+                rows[-1][0] if len(rows) == _ARCHIVE_CHUNK and rows[-1][0] > after else None
+            )  # None: no more are left
+            return Change(result=(len(gone), last), gone_sessions=tuple(gone), workspaces=tuple(changed))
 
-        archived, moved = 0, _ARCHIVE_CHUNK
-        while moved == _ARCHIVE_CHUNK:  # fewer: none are left
-            moved = await self._store.write(work)
-            archived += moved
+        archived = 0
+        after: int | None = _BEFORE_ALL
+        while after is not None:
+            done: tuple[int, int | None] = await self._store.write(partial(work, after=after))
+            archived, after = archived + done[0], done[1]
         return archived
 
     async def restore_archived_session(self, session_id: str) -> Session:
@@ -167,17 +206,18 @@ class MaintenanceMethods:
             if row is None:
                 find_session(connection, session_id)
                 raise SessionNotFound(f"Session {session_id} is not archived", hint="It is where it should be.")
-            stored = session_from_row(row)
+            stored = session_from_row(row, "archived_sessions")
             session = replace(stored.item, status="terminated")
             workspace = connection.execute("SELECT 1 FROM workspaces WHERE id = ?", (session.workspace_id,)).fetchone()
             if workspace is None:
                 session = sessions.in_workspace(session, None)
-            connection.execute(_REINSERT, (stored.seq, *session_values(session)))
+            restored = Stored(stored.seq, session)
+            insert_session(connection, restored)
             connection.execute(
                 "INSERT INTO session_snapshots SELECT * FROM archived_snapshots WHERE session_id = ?", (session_id,)
             )
-            connection.execute("DELETE FROM archived_sessions WHERE id = ?", (session_id,))
-            return Change(result=session, sessions=(Stored(stored.seq, session),))
+            delete_row(connection, "archived_sessions", stored.seq)
+            return Change(result=session, sessions=(restored,))
 
         return await self._store.change_session(work)
 
@@ -212,8 +252,63 @@ class MaintenanceMethods:
         return await self._store.write(partial(_vacuum, pages=min(spare, _VACUUM_CHUNK)))
 
     async def check(self) -> CheckReport:
-        """Check the structure of the database, its references, and the bytes of every snapshot."""
-        return await self._store.readers.run_in_thread(_check)
+        """Check the structure of the database, its references, every row, and the bytes of every snapshot."""
+        store = self._store
+        report, verified = await store.readers.run_in_thread(partial(_check, pause=self._pause))
+        await self._take_over(verified)
+        # As they are now: a row that was deleted meanwhile is not named.
+        rows = store.damage.sentences()
+        report = replace(report, rows=rows, ok=report.ok and not rows)
+        store.last_check = report
+        return report
+
+    async def verify_rows(self) -> None:
+        """Look at every row once, and fill in the checksums that rows of an earlier Orbit have not.
+
+        What cannot be read is named by `damage_warnings`. Names become NFC, but for one that is taken then.
+        """
+        work = partial(damage.verify_rows, pause=self._pause)
+        unfilled = await self._take_over(await self._store.readers.run_in_thread(work))
+        unusual: set[str] = set()
+        for start in range(0, len(unfilled), _FILL_CHUNK):
+            taken: set[str] = await self._store.write(partial(_fill, rows=unfilled[start : start + _FILL_CHUNK]))
+            unusual |= taken
+        self._store.unusual = frozenset(unusual)
+
+    def damage_warnings(self) -> list[str]:
+        """Return sentences about damage, as far as it is known, each with its remedy."""
+        store = self._store
+        rows = store.damage.sentences()
+        shown = [f"Damage in the database, {each}. {_ROW_REMEDY}" for each in rows[:_MAX_WARNINGS]]
+        if len(rows) > _MAX_WARNINGS:
+            shown.append(f"{len(rows) - _MAX_WARNINGS} more rows are damaged: `orbitctl maintenance check` names them.")
+        report = store.last_check
+        if report is not None and (other := [*report.integrity, *report.foreign_keys]):
+            shown.append(f"Damage in the database, {len(other)} findings, the first: {other[0]}. {_CHECK_REMEDY}")
+        if report is not None and report.snapshots:
+            shown.append(
+                f"{len(report.snapshots)} snapshots are damaged, the first: {report.snapshots[0]}. {_CHECK_REMEDY}"
+            )
+        return shown + [
+            f"The name {name!r} of {kind} {item_id} is written in another way than usual (not in NFC), and another one "
+            "has it in the usual way: rename one of them."
+            for kind, item_id, name in store.unusual_names()
+        ]
+
+    async def _take_over(self, verified: damage.Verified) -> list[tuple[str, int]]:
+        """Replace what is known of damaged rows by what a pass found; return the rows that want a checksum or name."""
+        known = self._store.damage
+        for error in known:
+            known.forget(error)
+        for error in verified.damaged:
+            known.add(error)
+        await self._store.recheck_damaged()  # some may have been deleted since they were read
+        return verified.unfilled
+
+    def _pause(self, worked_secs: float) -> None:
+        """Pause for as long as was worked: a pass in a thread takes every other turn of the interpreter at most."""
+        if self._store.readers.closing.wait(worked_secs):
+            raise ShuttingDown("The store is being closed")
 
     async def backup(self, path: str) -> BackupResult:
         """Write a consistent copy of the database, mode 0600, while it is in use; a file at `path` is replaced.
@@ -252,7 +347,9 @@ class MaintenanceMethods:
         """Count sessions, workspaces and snapshots, and measure the database."""
         row = await self._store.readers.fetch_one(_STATS)
         assert row is not None
-        active, detached, terminated, archived, workspaces, snapshots, raw, stored, database = map(int, row)
+        # A sum of sizes is infinite where a damaged row has such a size.
+        counts = [int(min(number, _MOST)) for number in row]
+        active, detached, terminated, archived, workspaces, snapshots, raw, stored, database = counts
         return SessionStats(
             total_sessions=active + detached + terminated + archived,
             active_sessions=active,
@@ -290,6 +387,7 @@ class MaintenanceMethods:
                 await asyncio.to_thread(make_private_folders, os.path.dirname(path))
                 await store.writer.run(partial(copy.write, path=path), lambda _: None, alone=True)
                 store.file_watch.rescued = path
+        await store.recheck_damaged()
         store.file_watch.check()  # again, for an error that names the copy
         if store.writer.last_storage_error is not None:
 
@@ -308,8 +406,64 @@ def _vacuum(connection: sqlite3.Connection, pages: int) -> Change[int]:
     return Change(result=int((before - after) * page_size))
 
 
-def _check(connection: sqlite3.Connection) -> CheckReport:
+def _move_to_archive(connection: sqlite3.Connection, stored: Stored[Session]) -> None:
+    insert_session(connection, Stored(stored.seq, replace(stored.item, status="archived")), "archived_sessions")
+    # Copied before the session is deleted: its snapshots go with it by the foreign key.
+    connection.execute(
+        "INSERT INTO archived_snapshots SELECT * FROM session_snapshots WHERE session_id = ?", (stored.item.id,)
+    )
+    delete_row(connection, "sessions", stored.seq)
+
+
+def _fill(connection: sqlite3.Connection, rows: list[tuple[str, int]]) -> Change[set[str]]:
+    """Write the checksums of rows that have none, and names in NFC; return the ids of those whose name is taken then.
+
+    What is damaged or gone meanwhile is left out.
+    """
+    unusual: set[str] = set()
+    changed: dict[str, list[Stored[Any]]] = {"sessions": [], "workspaces": []}
+    for table, seq in rows:
+        columns, decode = damage.TABLES[table]
+        row = connection.execute(f"SELECT {columns} FROM {table} WHERE seq = ?", (seq,)).fetchone()  # noqa: S608  # ours
+        try:
+            stored = None if row is None else decode(row)
+        except DamagedRow:
+            continue
+        if stored is None:
+            continue
+        name = stored.item.name and validation.normalized(stored.item.name)
+        is_taken = name != stored.item.name and _is_taken(connection, table, stored.item, name)
+        if is_taken:
+            unusual.add(stored.item.id)
+        if name != stored.item.name and not is_taken:
+            renamed = Stored(stored.seq, replace(stored.item, name=name))
+            if table == "workspaces":
+                update_workspace(connection, renamed)
+            else:
+                update_session(connection, renamed, table)
+            if table in changed:
+                changed[table].append(renamed)
+        elif row[-1] is None:
+            query = f"UPDATE {table} SET checksum = ? WHERE seq = ?"  # noqa: S608  # a name of ours
+            connection.execute(query, (row_checksum(row[:-1]), seq))
+    return Change(result=unusual, sessions=tuple(changed["sessions"]), workspaces=tuple(changed["workspaces"]))
+
+
+def _is_taken(connection: sqlite3.Connection, table: str, item: Session | Workspace, name: str) -> bool:
+    """Return whether another one has the name that this one would get."""
+    try:
+        if isinstance(item, Workspace):
+            workspaces.refuse_taken_name(connection, name, item.id)
+        elif item.status in ("active", "detached"):
+            sessions.refuse_taken_name(connection, name, item.id)
+    except NameTaken:
+        return True
+    return False
+
+
+def _check(connection: sqlite3.Connection, pause: Callable[[float], None]) -> tuple[CheckReport, damage.Verified]:
     """Check the whole database; slow."""
+    pause(0)
     integrity: list[str] = []
     references: list[str] = []
     snapshots: list[str] = []
@@ -323,16 +477,26 @@ def _check(connection: sqlite3.Connection) -> CheckReport:
         try:
             findings.extend(check(connection))
         except sqlite3.DatabaseError as error:  # too damaged for this check to go on; the others may still work
-            if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:  # `Readers.close` stopped it
+            # An error of the sqlite3 module itself has no code.
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:  # `Readers.close` stopped it
                 raise
             failures.append(f"{name}: {error}")
+        pause(0)
+    try:
+        verified = damage.verify_rows(connection, pause)
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+            raise
+        failures.append(f"rows: {error}")
+        verified = damage.Verified(damaged=[], unfilled=[])
     integrity += failures
-    return CheckReport(
+    report = CheckReport(
         ok=not integrity and not references and not snapshots,
         integrity=integrity,
         foreign_keys=references,
         snapshots=snapshots,
     )
+    return report, verified
 
 
 def _integrity_errors(connection: sqlite3.Connection) -> Iterator[str]:
@@ -347,9 +511,11 @@ def _dangling_references(connection: sqlite3.Connection) -> Iterator[str]:
 
 def _bad_snapshots(connection: sqlite3.Connection) -> Iterator[str]:
     for table in ("session_snapshots", "archived_snapshots"):
-        # Backwards through the index on (session_id, seq): each session's newest first, as a chain
-        # is unpacked, and without a sort, which would load every blob at once.
-        query = f"SELECT {SNAPSHOT_COLUMNS} FROM {table} ORDER BY session_id DESC, seq DESC"  # noqa: S608  # constants
-        rows = map(snapshot_from_row, connection.execute(query))
-        for _, chain in itertools.groupby(rows, key=lambda row: row.session_id):
-            yield from (unpacked.row.id for unpacked in unpack_chain(chain) if unpacked.verified() is None)
+        # Backwards through the index on (session_id, seq): each session's newest first, as a chain is unpacked. By the
+        # index's session, not the row's own, which may be what is damaged.
+        query = f"SELECT {SNAPSHOT_COLUMNS} FROM {table} WHERE session_id = ? ORDER BY seq DESC"  # noqa: S608  # ours
+        found = connection.execute(f"SELECT DISTINCT session_id FROM {table} ORDER BY 1").fetchall()  # noqa: S608  # ours
+        for (session_id,) in found:
+            with contextlib.suppress(UnicodeEncodeError):  # an index entry that is no UTF-8: the other checks name it
+                chain = unpack_chain(map(snapshot_from_row, connection.execute(query, (session_id,))))
+                yield from (shown(unpacked.row.id) for unpacked in chain if unpacked.verified() is None)

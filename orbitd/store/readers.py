@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, TypeVar
@@ -22,7 +23,7 @@ from orbitd.store.database import BUSY_SECONDS, READER_SETUP, open_reader
 from orbitd.store.errors import translated
 from orbitd.store.file_watch import FileWatch
 from orbitd.store.files import file_uri
-from orbitd.store.rows import Row
+from orbitd.store.rows import Row, lenient_text
 
 MAX_READERS = 9
 
@@ -47,7 +48,8 @@ class Readers:
         self._long: set[sqlite3.Connection] = set()  # changed in the pool's threads; add and discard are atomic
         self._busy = 0  # slots that are taken
         self._slot_released = asyncio.Event()
-        self._closed = False
+        self.closing = threading.Event()
+        """Set when the store is being closed: long work looks at it between two statements."""
 
     async def fetch_all(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[Row]:
         """Return the rows of one query, all from one snapshot of the database."""
@@ -83,7 +85,7 @@ class Readers:
 
     async def close(self) -> None:
         """Wait for the queries that run, then close every connection. Long work is interrupted."""
-        self._closed = True
+        self.closing.set()
         # interrupt() may be called from another thread; the statement that runs fails with
         # SQLITE_INTERRUPT, which callers get as ShuttingDown. An integrity check of a large store
         # would outlast the grace period of a stop. Work that is between two statements runs on.
@@ -116,6 +118,7 @@ class Readers:
         self._file_watch.check()
         uri = file_uri(self._path, "mode=rw")
         connection = await aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS)
+        connection.text_factory = lenient_text
         try:
             await connection.executescript(READER_SETUP)
         except BaseException:
@@ -125,7 +128,7 @@ class Readers:
 
     async def _acquire_slot(self) -> None:
         await self._slots.acquire()
-        if self._closed:  # `close` may have run while this waited for the slot
+        if self.closing.is_set():  # `close` may have run while this waited for the slot
             self._slots.release()
             raise ShuttingDown("The store is closed")
         self._busy += 1

@@ -1,39 +1,120 @@
-"""Rows of the tables as Structs and back, and the lookups that every transaction begins with.
+"""Rows of the tables as Structs and back: each has a checksum, and one that cannot be read is one error of ours.
 
 SESSION_COLUMNS, WORKSPACE_COLUMNS      what the SELECTs of this package ask for, in the order that is read here
-session_from_row, workspace_from_row    a row as a Struct, with its sequence number (`Stored`)
-session_values, workspace_values        a Struct as the values of its row
+session_from_row, workspace_from_row    a row as a Struct, with its sequence number (`Stored`), or DamagedRow
+SNAPSHOT_HEAD_COLUMNS, SnapshotHead     a snapshot without its bytes, likewise
+insert_*, update_*                      the only statements that write these tables, as each writes the checksum
+delete_row, execute_mending             statements that work although a row and its index entries disagree
 find_session, find_workspace            a row by its id, inside the writer's transaction
 row_checksum                            what a row's `checksum` column holds
+lenient_text                            how every connection decodes text
 time_to_text, time_from_text            times as columns hold them
 """
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import zlib
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, NoReturn, TypeVar
 
 import msgspec
-from msgspec import UNSET, Struct, structs
+from msgspec import UNSET, Meta, Struct, structs
 from msgspec.structs import replace
 
-from orbit_protocol.errors import InvalidParams, SessionNotFound, WorkspaceNotFound
+from orbit_protocol.errors import InvalidParams, SessionNotFound, StorageCorrupt, WorkspaceNotFound
 from orbit_protocol.text import Companion
-from orbit_protocol.types import Session, SessionConfig, Workspace, WorkspaceLayout
+from orbit_protocol.types import (
+    Session,
+    SessionConfig,
+    SessionStatus,
+    SessionType,
+    SnapshotFormat,
+    Timestamp,
+    Workspace,
+    WorkspaceLayout,
+)
+from orbitd.logs import event
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
 
-SESSION_COLUMNS = "seq, id, name, session_type, created_at, last_active, status, config, workspace_id, program"
-WORKSPACE_COLUMNS = "seq, id, name, created_at, layout, active_session_id"
+SESSION_COLUMNS = (
+    "seq, id, name, session_type, created_at, last_active, status, config, workspace_id, program, checksum"
+)
+WORKSPACE_COLUMNS = "seq, id, name, created_at, layout, active_session_id, checksum"
+SNAPSHOT_HEAD_COLUMNS = (
+    "seq, id, session_id, snapshot_at, format, cols, rows, cwd, ordinal, keyframe,"
+    " buffer_bytes, scrollback_bytes, native_bytes, raw_bytes, stored_bytes, checksum"
+)
+"""All columns of a snapshot but its bytes, which stand behind them."""
 
 _SELECT_SESSION = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE id = ?"  # noqa: S608  # a constant of ours
 _SELECT_WORKSPACE = f"SELECT {WORKSPACE_COLUMNS} FROM workspaces WHERE id = ?"  # noqa: S608  # a constant of ours
+_INSERT_SESSION = f"INSERT INTO {{table}} ({SESSION_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  # ours
+_UPDATE_SESSION = """
+    UPDATE {table} SET name = ?, created_at = ?, last_active = ?, status = ?, config = ?, workspace_id = ?, program = ?,
+        checksum = ? WHERE seq = ?
+"""
+_INSERT_WORKSPACE = f"INSERT INTO workspaces ({WORKSPACE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  # ours
+_UPDATE_WORKSPACE = """
+    UPDATE workspaces SET name = ?, created_at = ?, layout = ?, active_session_id = ?, checksum = ? WHERE seq = ?
+"""
+# Not AUTOINCREMENT's own number, which is known only after the row is written, and the checksum covers it. A number
+# in sqlite_sequence that damage made too large is passed over: AUTOINCREMENT fails at 2^63 - 1 with SQLITE_FULL.
+_NEXT_SEQ = """
+    SELECT 1 + max(
+        coalesce((SELECT max(seq) FROM {table}), 0),
+        coalesce((SELECT seq FROM sqlite_sequence
+            WHERE name = '{table}' AND typeof(seq) = 'integer' AND seq >> 50 = 0), 0)
+    )
+"""
 
 _config_decoder = msgspec.json.Decoder(SessionConfig)
 _layout_decoder = msgspec.json.Decoder(WorkspaceLayout)
+_MAX_SHOWN = 64
+
+DIGEST_BYTES = 16
+"""Of the digest of a snapshot's bytes, with which its checksum begins."""
+
+log = logging.getLogger("orbitd.store")
+
+
+class DamagedRow(StorageCorrupt):
+    """A row that cannot be read, or whose checksum does not fit.
+
+    Lists and whatever else looks at many rows leave it out; a caller that asked for this one is answered with it.
+
+    Args:
+        table: Its table.
+        seq: Its sequence number.
+        row_id: Its `id` column, whatever that holds.
+        reason: What is wrong with it, without its contents.
+        name: Its `name` column.
+    """
+
+    def __init__(self, table: str, seq: int, row_id: object, reason: str, name: object = None) -> None:
+        self.table = table
+        self.seq = seq
+        self.row_id = shown(row_id)
+        self.name = shown(name)
+        self.sentence = f"row {seq} of {table} (id {self.row_id}) cannot be read: {reason}"
+        remove = _REMOVED_BY.get(table)
+        super().__init__(
+            f"{self.sentence[0].upper()}{self.sentence[1:]}. It is left out and kept as it is",
+            hint="`orbitctl maintenance restore BACKUP` brings a backup back (`orbitctl doctor` names the newest)"
+            + (f"; {remove} with this id removes the row." if remove else "."),
+            data={"table": table, "seq": seq, "id": self.row_id},
+        )
+
+
+_REMOVED_BY = {
+    "sessions": "`orbitctl rm` (session.delete)",
+    "workspaces": "`orbitctl workspace delete` (workspace.delete)",
+    "session_snapshots": "`orbitctl snapshot delete` (snapshot.delete)",
+}
 
 
 class Stored(Struct, Generic[T], frozen=True):
@@ -60,6 +141,56 @@ class Program(Struct, frozen=True, kw_only=True, omit_defaults=True):
 _NO_PROGRAM = Program()
 _PROGRAM_FIELDS = Program.__struct_fields__
 _program_decoder = msgspec.json.Decoder(Program)
+
+# Decoding checks the types of a row's values: SQLite does not check those of a STRICT table when it reads, and a
+# flipped bit in the header of a record turns text into a blob, a number or NULL
+# (sqlite.org/fileformat.html#record_format). An id is a part of file names (journals).
+_Id = Annotated[str, Meta(pattern="^[0-9A-Za-z-]{1,64}$")]
+
+
+class _SessionRow(Struct, frozen=True, array_like=True):
+    seq: int
+    id: _Id
+    name: str | None
+    session_type: SessionType
+    created_at: Timestamp
+    last_active: Timestamp
+    status: SessionStatus
+    config: str
+    workspace_id: str | None
+    program: str | None
+    checksum: int | None
+
+
+class SnapshotHead(Struct, frozen=True, array_like=True):
+    """A row of SNAPSHOT_HEAD_COLUMNS."""
+
+    seq: int
+    id: _Id
+    session_id: str
+    snapshot_at: Timestamp
+    format: SnapshotFormat
+    cols: int | None
+    rows: int | None
+    cwd: str | None
+    ordinal: int
+    keyframe: Literal[0, 1]
+    buffer_bytes: int
+    scrollback_bytes: int | None
+    native_bytes: int | None
+    raw_bytes: int
+    stored_bytes: int
+    checksum: bytes
+
+
+class _WorkspaceRow(Struct, frozen=True, array_like=True):
+    seq: int
+    id: _Id
+    name: str
+    created_at: Timestamp
+    layout: str
+    active_session_id: str | None
+    checksum: int | None
 
 
 def now() -> datetime:
@@ -88,35 +219,68 @@ def to_json(value: Struct) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def row_checksum(values: Row) -> int:
+def lenient_text(raw: bytes) -> str:
+    """Decode what SQLite returns as text; bytes that are no UTF-8 become lone surrogates (PEP 383).
+
+    Without it the sqlite3 module raises OperationalError out of the fetch, and a whole list is lost with one row.
+    `row_checksum` refuses such text.
+    """
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def shown(value: object) -> str:
+    """Return a column's value for an error or warning: short, and bytes that are no UTF-8 in hexadecimal."""
+    if not isinstance(value, str):
+        return f"of type {type(value).__name__}"
+    return value[:_MAX_SHOWN].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def row_checksum(values: Iterable[Any]) -> int:
     """Return the checksum of a row: the CRC-32 (zlib) of its values, without the checksum, as one MessagePack array.
 
     Args:
         values: Of every other column, in the order of SESSION_COLUMNS or WORKSPACE_COLUMNS.
+
+    Raises:
+        UnicodeEncodeError: A text is no UTF-8 (`lenient_text`).
     """
     return zlib.crc32(msgspec.msgpack.encode(values))
 
 
-def session_from_row(row: Row) -> Stored[Session]:
-    """Decode a row of SESSION_COLUMNS."""
-    seq, session_id, name, session_type, created_at, last_active, status, config, workspace_id, program = row
-    session = Session(
-        id=session_id,
-        name=name,
-        session_type=session_type,
-        created_at=time_from_text(created_at),
-        last_active=time_from_text(last_active),
-        status=status,
-        config=_config_decoder.decode(config),
-        workspace_id=workspace_id,
-    )
-    if program is not None:  # NULL for a session that never had one (0002_programs.sql)
-        session = replace(session, **structs.asdict(_program_decoder.decode(program)))
-    return Stored(seq, session)
+def verify_row(row: Row, table: str) -> None:
+    """Check a row's text and its checksum, the last column, if it has one already. Raises: DamagedRow."""
+    try:
+        computed = row_checksum(row[:-1])
+    except (UnicodeEncodeError, OverflowError):
+        raise DamagedRow(table, row[0], row[1], "its text is not UTF-8", row[2]) from None
+    if row[-1] is not None and row[-1] != computed:  # None: an earlier Orbit wrote it, and it is not filled in yet
+        raise DamagedRow(table, row[0], row[1], "its checksum does not fit", row[2])
+
+
+def session_from_row(row: Row, table: str = "sessions") -> Stored[Session]:
+    """Decode a row of SESSION_COLUMNS. Raises: DamagedRow."""
+    verify_row(row, table)
+    try:
+        found = msgspec.convert(row, _SessionRow)
+        session = Session(
+            id=found.id,
+            name=found.name,
+            session_type=found.session_type,
+            created_at=found.created_at,
+            last_active=found.last_active,
+            status=found.status,
+            config=_config_decoder.decode(found.config),
+            workspace_id=found.workspace_id,
+        )
+        if found.program is not None:  # NULL for a session that never had one (0002_programs.sql)
+            session = replace(session, **structs.asdict(_program_decoder.decode(found.program)))
+    except Exception as error:  # noqa: BLE001  # whatever a decoder says of planted text, RecursionError too
+        raise_damaged(row, table, error)
+    return Stored(found.seq, session)
 
 
 def session_values(session: Session) -> Row:
-    """Return the values of SESSION_COLUMNS for a session, without seq."""
+    """Return the values of SESSION_COLUMNS for a session, without seq and checksum."""
     program = Program(**{field: getattr(session, field) for field in _PROGRAM_FIELDS})
     created_at = time_to_text(session.created_at)
     return (
@@ -132,21 +296,43 @@ def session_values(session: Session) -> Row:
     )
 
 
-def workspace_from_row(row: Row) -> Stored[Workspace]:
-    """Decode a row of WORKSPACE_COLUMNS."""
-    seq, workspace_id, name, created_at, layout, active_session_id = row
-    workspace = Workspace(
-        id=workspace_id,
-        name=name,
-        created_at=time_from_text(created_at),
-        layout=_layout_decoder.decode(layout),
-        active_session_id=active_session_id,
+def insert_session(connection: sqlite3.Connection, stored: Stored[Session], table: str = "sessions") -> None:
+    """Insert a session, archived ones into `archived_sessions`."""
+    values = (stored.seq, *session_values(stored.item))
+    connection.execute(_INSERT_SESSION.format(table=table), (*values, row_checksum(values)))
+
+
+def update_session(connection: sqlite3.Connection, stored: Stored[Session], table: str = "sessions") -> None:
+    """Write all columns of a session that can change; created_at too, as the checksum is of its text."""
+    values = (stored.seq, *session_values(stored.item))
+    _, _, name, _, created_at, *others = values
+    execute_mending(
+        connection,
+        table,
+        _UPDATE_SESSION.format(table=table),
+        (name, created_at, *others, row_checksum(values), stored.seq),
     )
-    return Stored(seq, workspace)
+
+
+def workspace_from_row(row: Row) -> Stored[Workspace]:
+    """Decode a row of WORKSPACE_COLUMNS. Raises: DamagedRow."""
+    verify_row(row, "workspaces")
+    try:
+        found = msgspec.convert(row, _WorkspaceRow)
+        workspace = Workspace(
+            id=found.id,
+            name=found.name,
+            created_at=found.created_at,
+            layout=_layout_decoder.decode(found.layout),
+            active_session_id=found.active_session_id,
+        )
+    except Exception as error:  # noqa: BLE001  # as above
+        raise_damaged(row, "workspaces", error)
+    return Stored(found.seq, workspace)
 
 
 def workspace_values(workspace: Workspace) -> Row:
-    """Return the values of WORKSPACE_COLUMNS for a workspace, without seq."""
+    """Return the values of WORKSPACE_COLUMNS for a workspace, without seq and checksum."""
     return (
         workspace.id,
         workspace.name,
@@ -156,21 +342,130 @@ def workspace_values(workspace: Workspace) -> Row:
     )
 
 
+def insert_workspace(connection: sqlite3.Connection, stored: Stored[Workspace]) -> None:
+    """Insert a workspace."""
+    values = (stored.seq, *workspace_values(stored.item))
+    connection.execute(_INSERT_WORKSPACE, (*values, row_checksum(values)))
+
+
+def update_workspace(connection: sqlite3.Connection, stored: Stored[Workspace]) -> None:
+    """Write all columns of a workspace that can change; created_at too, as the checksum is of its text."""
+    values = (stored.seq, *workspace_values(stored.item))
+    _, _, *others = values
+    execute_mending(connection, "workspaces", _UPDATE_WORKSPACE, (*others, row_checksum(values), stored.seq))
+
+
+def snapshot_head_from_row(row: Row, table: str = "session_snapshots") -> Stored[SnapshotHead]:
+    """Decode a row of SNAPSHOT_HEAD_COLUMNS. Raises: DamagedRow."""
+    verify_snapshot(row, table)
+    try:
+        head = msgspec.convert(row, SnapshotHead)
+        if min(head.buffer_bytes, head.scrollback_bytes or 0, head.native_bytes or 0, head.stored_bytes) < 0:
+            raise ValueError
+    except Exception as error:  # noqa: BLE001  # as above
+        raise_damaged(row, table, error)
+    return Stored(head.seq, head)
+
+
+def verify_snapshot(row: Row, table: str) -> None:
+    """Check the text and the checksum of a row of SNAPSHOT_HEAD_COLUMNS. Raises: DamagedRow."""
+    checksum = row[-1]
+    if not isinstance(checksum, bytes) or len(checksum) not in (DIGEST_BYTES, DIGEST_BYTES + 4):
+        raise DamagedRow(table, row[0], row[1], "its checksum is none")
+    try:
+        computed = snapshot_checksum(row[:-1], checksum[:DIGEST_BYTES])
+    except (UnicodeEncodeError, OverflowError):
+        raise DamagedRow(table, row[0], row[1], "its text is not UTF-8") from None
+    if checksum not in (computed, computed[:DIGEST_BYTES]):  # the shorter one is of an earlier Orbit
+        raise DamagedRow(table, row[0], row[1], "its checksum does not fit")
+
+
+def snapshot_checksum(values: Row, digest: bytes) -> bytes:
+    """Return what a snapshot's `checksum` column holds: the digest of its bytes, and a CRC-32 of the other columns.
+
+    Args:
+        values: Of SNAPSHOT_HEAD_COLUMNS without the checksum.
+        digest: `screen_codec.checksum` of the screen, 16 bytes.
+    """
+    return digest + row_checksum((*values, digest)).to_bytes(4, "big")
+
+
+def next_seq(connection: sqlite3.Connection, table: str) -> int:
+    """Return the sequence number of the next row of a table, in the transaction that inserts it."""
+    (seq,) = connection.execute(_NEXT_SEQ.format(table=table)).fetchone()
+    assert isinstance(seq, int)
+    return seq
+
+
+def execute_mending(connection: sqlite3.Connection, table: str, sql: str, parameters: Row | dict[str, Any]) -> int:
+    """Change or delete rows, also where an index entry of theirs is not what it should be; return how many.
+
+    A changed byte in a column that has an index, or in the index, makes every UPDATE and DELETE of the row fail
+    (SQLITE_CORRUPT_INDEX), which would keep a session from being saved, cleaned up or deleted for ever.
+    """
+    try:
+        return connection.execute(sql, parameters).rowcount
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_CORRUPT or not connection.in_transaction:
+            raise
+    # With writable_schema SQLite passes over an index entry that is not there (OP_IdxDelete in vdbe.c). The entry
+    # that does not fit stays, so the indexes are made again from the rows.
+    event(log, logging.WARNING, "index entries do not fit a row, indexes are made again", table=table)
+    connection.execute("PRAGMA writable_schema = ON")
+    try:
+        changed = connection.execute(sql, parameters).rowcount
+    finally:
+        connection.execute("PRAGMA writable_schema = OFF")
+    connection.execute(f"REINDEX {table}")
+    return changed
+
+
+def delete_row(connection: sqlite3.Connection, table: str, seq: int) -> None:
+    """Delete a row, one that is damaged too."""
+    execute_mending(connection, table, f"DELETE FROM {table} WHERE seq = ?", (seq,))  # noqa: S608  # a name of ours
+
+
+def readable(rows: Iterable[Row], decode: Callable[[Row], T]) -> Iterator[T]:
+    """Decode rows; leave out those that cannot be read, with a line in the log."""
+    for row in rows:
+        try:
+            yield decode(row)
+        except DamagedRow as error:
+            event(log, logging.WARNING, "damaged row left out", table=error.table, row=error.seq, reason=error.sentence)
+
+
 def find_session(connection: sqlite3.Connection, session_id: str) -> Stored[Session]:
-    """Return a session that is not archived. Raises: SessionNotFound."""
+    """Return a session that is not archived. Raises: SessionNotFound, DamagedRow."""
     row = connection.execute(_SELECT_SESSION, (session_id,)).fetchone()
     if row is not None:
-        return session_from_row(row)
+        return as_asked(session_from_row(row), session_id, "sessions")
     archived = connection.execute("SELECT 1 FROM archived_sessions WHERE id = ?", (session_id,)).fetchone()
     raise session_is_archived(session_id) if archived else session_not_found(session_id)
 
 
 def find_workspace(connection: sqlite3.Connection, workspace_id: str) -> Stored[Workspace]:
-    """Return a workspace. Raises: WorkspaceNotFound."""
+    """Return a workspace. Raises: WorkspaceNotFound, DamagedRow."""
     row = connection.execute(_SELECT_WORKSPACE, (workspace_id,)).fetchone()
     if row is None:
         raise workspace_not_found(workspace_id)
-    return workspace_from_row(row)
+    return as_asked(workspace_from_row(row), workspace_id, "workspaces")
+
+
+I = TypeVar("I", Session, Workspace)  # noqa: E741
+
+
+def as_asked(stored: Stored[I], item_id: str, table: str) -> Stored[I]:
+    """Return a row that was looked up by its id. Raises: DamagedRow if the row has another one than its index entry."""
+    if stored.item.id != item_id:
+        raise DamagedRow(table, stored.seq, item_id, "its index entry has another id", stored.item.name)
+    return stored
+
+
+def raise_damaged(row: Row, table: str, error: Exception) -> NoReturn:
+    """Raise DamagedRow for values that a decoder refused."""
+    if isinstance(error, MemoryError):
+        raise error
+    raise DamagedRow(table, row[0], row[1], "its values are not of the right types", row[2]) from error
 
 
 def session_not_found(session_id: str) -> SessionNotFound:

@@ -113,7 +113,30 @@ def _unpack_part(decompressor: zstandard.ZstdDecompressor, frame: bytes | None, 
     return _unpack_frame(decompressor, frame, size)
 
 
+def sizes_of(packed: Packed) -> Sizes:
+    """Return the sizes that the frames themselves have, for a row whose sizes cannot be trusted. Raises: Damaged."""
+    return Sizes(
+        terminal_buffer=_frame_size(packed.terminal_buffer),
+        scrollback=None if packed.scrollback is None else _frame_size(packed.scrollback),
+        native_state=None if packed.native_state is None else _frame_size(packed.native_state),
+    )
+
+
+def _frame_size(frame: bytes) -> int:
+    if not isinstance(frame, bytes):
+        raise Damaged("a frame is no blob")
+    try:
+        size = int(zstandard.frame_content_size(frame))
+    except zstandard.ZstdError as error:
+        raise Damaged(str(error)) from error
+    if not 0 <= size <= MAX_SCREEN_BYTES:
+        raise Damaged("a frame has a size that is never saved")
+    return size
+
+
 def _unpack_frame(decompressor: zstandard.ZstdDecompressor, frame: bytes, size: int) -> bytes:
+    if not isinstance(frame, bytes):  # a flipped bit in the record's header makes text of a blob
+        raise Damaged("a frame is no blob")
     try:
         # decompress() allocates the size that the frame's header has: compared first, so that a
         # damaged header cannot ask for gigabytes.

@@ -21,15 +21,22 @@ from orbitd.store.cache import Change
 from orbitd.store.rows import (
     SESSION_COLUMNS,
     WORKSPACE_COLUMNS,
+    DamagedRow,
+    Row,
     Stored,
+    as_asked,
+    delete_row,
     find_session,
     find_workspace,
+    insert_session,
+    next_seq,
     now,
+    readable,
     session_from_row,
     session_not_found,
-    session_values,
+    update_session,
+    update_workspace,
     workspace_from_row,
-    workspace_not_found,
 )
 from orbitd.store.store import Store
 
@@ -72,10 +79,10 @@ _BY_REFERENCE = [
 ]
 """Queries for a reference, tried in this order until one returns rows."""
 
+# By the letters that `rows.to_json` writes: SQLite's JSON functions fail the whole query at one text that is no JSON.
 _INTERRUPTED = """
     SELECT id FROM sessions
-    WHERE status != 'terminated'
-      AND (json_extract(program, '$.live') OR json_extract(program, '$.exit_code') IS NOT NULL)
+    WHERE status != 'terminated' AND (instr(program, '"live":true') OR instr(program, '"exit_code":'))
     ORDER BY seq
 """
 
@@ -108,29 +115,25 @@ class SessionMethods:
         )
 
         def work(connection: sqlite3.Connection) -> Change[Session]:
-            _refuse_taken_name(connection, session.name, session.id)
+            refuse_taken_name(connection, session.name, session.id)
             if session.workspace_id is not None:
                 find_workspace(connection, session.workspace_id)
-            cursor = connection.execute(
-                "INSERT INTO sessions"
-                " (id, name, session_type, created_at, last_active, status, config, workspace_id, program)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                session_values(session),
-            )
-            assert cursor.lastrowid is not None
-            return Change(result=session, sessions=(Stored(cursor.lastrowid, session),))
+            stored = Stored(next_seq(connection, "sessions"), session)
+            insert_session(connection, stored)
+            return Change(result=session, sessions=(stored,))
 
         return await self._store.change_session(work)
 
     async def get_session(self, session_id: str) -> Session:
-        """Return a session, archived ones too. Raises: SessionNotFound."""
+        """Return a session, archived ones too. Raises: SessionNotFound, DamagedRow."""
         cached = self.cached_session(session_id)
         if cached is not None:
             return cached
         row = await self._store.readers.fetch_one(_BY_ID, {"id": session_id})
         if row is None:
-            raise session_not_found(session_id)
-        return session_from_row(row).item
+            raise self._store.damage.named("sessions", session_id) or session_not_found(session_id)
+        with self._store.damage.noted():
+            return as_asked(session_from_row(row), session_id, "sessions").item
 
     def cached_session(self, session_id: str) -> Session | None:
         """Return a session that is active or detached, from memory; None for any other."""
@@ -155,12 +158,16 @@ class SessionMethods:
         parameters = {"nfc": nfc, "nfd": nfd, "low": prefix, "high": prefix and prefix + "g"}
         for query in _BY_REFERENCE:
             rows = await self._store.readers.fetch_all(query, parameters)
-            if len(rows) == 1:
-                return self._store.cache.as_touched(session_from_row(rows[0]).item)
-            if rows:
-                candidates = [session_from_row(row).item.id for row in rows]
+            found = list(self._store.damage.readable(rows, session_from_row))
+            if len(found) == 1:
+                return self._store.cache.as_touched(found[0].item)
+            if found:
+                candidates = [each.item.id for each in found]
                 raise AmbiguousReference(f"{ref!r} fits {len(rows)} sessions or more", data={"candidates": candidates})
-        raise SessionNotFound(f"No session answers to {ref!r}")
+            if rows:
+                with self._store.damage.noted():
+                    session_from_row(rows[0])
+        raise self._store.damage.named("sessions", ref) or SessionNotFound(f"No session answers to {ref!r}")
 
     async def list_sessions(
         self,
@@ -181,7 +188,7 @@ class SessionMethods:
         if not wanted <= _STATUSES:
             raise InvalidParams(f"`status` knows {', '.join(sorted(_STATUSES))}")
         if workspace_id is not None and self._store.cache.workspaces.get(workspace_id) is None:
-            raise workspace_not_found(workspace_id)
+            raise self._store.damage.workspace_missing(workspace_id)
         if wanted == _IN_MEMORY and session_type is None and workspace_id is None and cursor is None:
             return self.first_page(limit)
         start = pages.start_of(cursor)
@@ -199,16 +206,13 @@ class SessionMethods:
             tables = ["sessions", "archived_sessions"] if "archived" in wanted else ["sessions"]
             statuses = ", ".join(f"'{each}'" for each in sorted(wanted))  # only words of _STATUSES
             parts = [_PAGE.format(columns=SESSION_COLUMNS, table=table, statuses=statuses) for table in tables]
-            rows = await self._store.readers.fetch_all(
-                f"{' UNION ALL '.join(parts)} ORDER BY seq LIMIT :most",
-                {
-                    "after": start,
-                    "session_type": session_type,
-                    "workspace_id": workspace_id,
-                    "most": pages.page_size(limit) + 1,  # one more shows whether there is a next page
-                },
-            )
-            stored_rows = map(session_from_row, rows)
+            query = f"{' UNION ALL '.join(parts)} ORDER BY seq LIMIT :most"
+            filters = {"session_type": session_type, "workspace_id": workspace_id}
+
+            async def fetch(after: int, most: int) -> list[Row]:
+                return await self._store.readers.fetch_all(query, {**filters, "after": after, "most": most})
+
+            stored_rows = await self._store.damage.fetch_readable(fetch, session_from_row, start, limit)
             found = [Stored(each.seq, self._store.cache.as_touched(each.item)) for each in stored_rows]
         page, next_cursor = pages.cut(found, limit, pages.session_bytes)
         return SessionPage(sessions=page, next_cursor=next_cursor)
@@ -246,7 +250,7 @@ class SessionMethods:
             if (before.status, status) not in TRANSITIONS:
                 raise InvalidTransition(f"Session {session_id} is {before.status} and cannot become {status}")
             if before.status == "terminated":  # its name was free for others meanwhile
-                _refuse_taken_name(connection, before.name, session_id)
+                refuse_taken_name(connection, before.name, session_id)
             return _update(connection, stored, replace(before, status=status, last_active=now()))
 
         return await self._store.change_session(work)
@@ -260,17 +264,22 @@ class SessionMethods:
         return await self.update_session_status(session_id, "terminated")
 
     async def delete_session(self, session_id: str) -> None:
-        """Delete a session and its snapshots. Raises: SessionNotFound."""
+        """Delete a session and its snapshots, also one whose row cannot be read. Raises: SessionNotFound."""
+        damaged = self._store.damage.named("sessions", session_id)
 
         def work(connection: sqlite3.Connection) -> Change[None]:
-            find_session(connection, session_id)
+            seq = find_seq(connection, "sessions", session_id, damaged)
+            if seq is None:
+                find_session(connection, session_id)  # which raises
+                raise session_not_found(session_id)
             # The foreign keys would clear active_session_id and delete the snapshots by themselves
             # (0001_initial.sql); the cache has to be sent the workspace, so it is read and changed here.
             workspaces = leave_front(connection, session_id)
-            connection.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
+            delete_row(connection, "sessions", seq)
             return Change(result=None, gone_sessions=(session_id,), workspaces=workspaces)
 
         await self._store.write(work)
+        await self._store.recheck_damaged()
 
     async def rename_session(self, session_id: str, name: str | None) -> Session:
         """Give a session a name, or remove it. Raises: SessionNotFound, NameTaken, InvalidParams."""
@@ -279,7 +288,7 @@ class SessionMethods:
         def work(connection: sqlite3.Connection) -> Change[Session]:
             stored = find_session(connection, session_id)
             if stored.item.status != "terminated":
-                _refuse_taken_name(connection, checked, session_id)
+                refuse_taken_name(connection, checked, session_id)
             return _update(connection, stored, replace(stored.item, name=checked))
 
         return await self._store.change_session(work)
@@ -327,7 +336,7 @@ class SessionMethods:
         def work(connection: sqlite3.Connection) -> Change[Session]:
             stored = find_session(connection, session_id)
             if stored.item.status == "terminated":
-                _refuse_taken_name(connection, stored.item.name, session_id)
+                refuse_taken_name(connection, stored.item.name, session_id)
             started = replace(stored.item, status="detached", live=True, cols=cols, rows=rows, last_active=now())
             return _update(connection, stored, replace(started, exit_code=None, exit_signal=None))
 
@@ -361,30 +370,32 @@ def in_workspace(session: Session, workspace_id: str | None) -> Session:
     return replace(session, workspace_id=workspace_id, config=replace(session.config, workspace_id=workspace_id))
 
 
-def update_row(connection: sqlite3.Connection, session: Session) -> None:
-    """Write all columns of a session that can change."""
-    _, name, _, _, last_active, status, config, workspace_id, program = session_values(session)
-    connection.execute(
-        "UPDATE sessions SET name = ?, last_active = ?, status = ?, config = ?, workspace_id = ?, program = ?"
-        " WHERE id = ?",
-        (name, last_active, status, config, workspace_id, program, session.id),
-    )
+def find_seq(connection: sqlite3.Connection, table: str, row_id: str, damaged: DamagedRow | None) -> int | None:
+    """Return the number of the row to delete: the one with this id, else the damaged one that is shown with it."""
+    # Of the index alone, which has both: the row's own id may be what is damaged.
+    row = connection.execute(f"SELECT seq FROM {table} WHERE id = ?", (row_id,)).fetchone()  # noqa: S608  # ours
+    if row is None and damaged is not None and damaged.table == table:
+        row = (damaged.seq,)
+    return None if row is None else int(row[0])
 
 
 def leave_front(connection: sqlite3.Connection, session_id: str) -> tuple[Stored[Workspace], ...]:
     """Clear the active session of the workspace where it is this one; return the workspaces that changed."""
-    found = [workspace_from_row(row) for row in connection.execute(_IN_FRONT, (session_id,))]
-    if found:
-        connection.execute("UPDATE workspaces SET active_session_id = NULL WHERE active_session_id = ?", (session_id,))
-    return tuple(Stored(each.seq, replace(each.item, active_session_id=None)) for each in found)
+    found = list(readable(connection.execute(_IN_FRONT, (session_id,)).fetchall(), workspace_from_row))
+    changed = tuple(Stored(each.seq, replace(each.item, active_session_id=None)) for each in found)
+    for each in changed:
+        update_workspace(connection, each)
+    return changed
 
 
 def _update(connection: sqlite3.Connection, stored: Stored[Session], session: Session) -> Change[Session]:
-    update_row(connection, session)
-    return Change(result=session, sessions=(Stored(stored.seq, session),))
+    changed = Stored(stored.seq, session)
+    update_session(connection, changed)
+    return Change(result=session, sessions=(changed,))
 
 
-def _refuse_taken_name(connection: sqlite3.Connection, name: str | None, session_id: str) -> None:
+def refuse_taken_name(connection: sqlite3.Connection, name: str | None, session_id: str) -> None:
+    """Raise NameTaken if another session that is not terminated has the name."""
     if name is None:
         return
     row = connection.execute(

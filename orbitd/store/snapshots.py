@@ -8,9 +8,11 @@ and all three steps are done again.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import uuid
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from msgspec import Struct
@@ -19,7 +21,7 @@ from msgspec.structs import replace
 from orbit_protocol.errors import Busy, InvalidParams, SnapshotCorrupt, SnapshotNotFound
 from orbit_protocol.text import text_and_bytes, to_text
 from orbit_protocol.types import Snapshot, SnapshotFormat, SnapshotInfo, SnapshotPage
-from orbitd.store import pages, sessions
+from orbitd.store import pages
 from orbitd.store.cache import Change
 from orbitd.store.delta_chain import (
     DeletePlan,
@@ -32,14 +34,23 @@ from orbitd.store.delta_chain import (
     unpack_chain,
 )
 from orbitd.store.rows import (
+    DIGEST_BYTES,
+    SNAPSHOT_HEAD_COLUMNS,
+    DamagedRow,
     Row,
     Stored,
+    delete_row,
     find_session,
+    next_seq,
     now,
     session_is_archived,
     session_not_found,
-    time_from_text,
+    shown,
+    snapshot_checksum,
+    snapshot_head_from_row,
     time_to_text,
+    update_session,
+    verify_snapshot,
 )
 from orbitd.store.screen_codec import MAX_SCREEN_BYTES, Packed, Screen, Sizes
 from orbitd.store.store import Store
@@ -52,26 +63,25 @@ _MAX_TRIES = 16
 _END = (1 << 60) - 1
 """Larger than every sequence number: where a list that runs backwards starts."""
 
-SNAPSHOT_COLUMNS = (
-    "seq, id, session_id, snapshot_at, format, cols, rows, cwd, ordinal, keyframe,"
-    " buffer_bytes, scrollback_bytes, native_bytes, stored_bytes, checksum, terminal_buffer, scrollback, native_state"
-)
+SNAPSHOT_COLUMNS = f"{SNAPSHOT_HEAD_COLUMNS}, terminal_buffer, scrollback, native_state"
+_HEAD = len(SNAPSHOT_HEAD_COLUMNS.split(","))
+_NEVER = datetime.fromtimestamp(0, UTC)
 
 _NEWEST = f"SELECT {SNAPSHOT_COLUMNS} FROM session_snapshots WHERE session_id = ? ORDER BY seq DESC LIMIT 1"  # noqa: S608  # ours
-_PAGE = """
-    SELECT seq, id, session_id, snapshot_at, format, cols, rows, buffer_bytes, scrollback_bytes, stored_bytes
-    FROM session_snapshots WHERE session_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?
-"""
+_PAGE = f"""
+    SELECT {SNAPSHOT_HEAD_COLUMNS} FROM session_snapshots WHERE session_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?
+"""  # noqa: S608  # ours
+_OF_ID = "SELECT seq, session_id FROM session_snapshots WHERE id = ?"
 _IS_ARCHIVED = "SELECT 0 FROM sessions WHERE id = :id UNION ALL SELECT 1 FROM archived_sessions WHERE id = :id"
 
 # The queries around one snapshot (`target`). Its keyframe is the nearest one that is not older:
 # itself, or newer. Its segment goes from there to before the next older keyframe.
 _FROM_KEYFRAME = """
     FROM session_snapshots AS target JOIN session_snapshots AS near ON near.session_id = target.session_id
-    WHERE target.id = :id AND near.seq <= (
+    WHERE target.seq = :seq AND near.seq <= coalesce((
         SELECT min(upper.seq) FROM session_snapshots AS upper
         WHERE upper.session_id = target.session_id AND upper.seq >= target.seq AND upper.keyframe = 1
-    )
+    ), near.seq)
 """
 _SEGMENT = f"""
     {_FROM_KEYFRAME} AND near.seq > coalesce((
@@ -83,24 +93,13 @@ _SEGMENT = f"""
 _NEAR_COLUMNS = ", ".join(f"near.{column.strip()}" for column in SNAPSHOT_COLUMNS.split(","))
 _SELECT_SEGMENT = f"SELECT {_NEAR_COLUMNS} {_SEGMENT}"
 _FROM_KEYFRAME_TO_TARGET = f"SELECT {_NEAR_COLUMNS} {_FROM_KEYFRAME} AND near.seq >= target.seq ORDER BY near.seq DESC"
-_FROM_KEYFRAME_TO_OLDEST = f"SELECT {_NEAR_COLUMNS} {_FROM_KEYFRAME} ORDER BY near.seq DESC"
+_ALL = f"SELECT {SNAPSHOT_COLUMNS} FROM session_snapshots WHERE session_id = ? ORDER BY seq DESC"  # noqa: S608  # ours
 
-_INSERT = """
-    INSERT INTO session_snapshots (id, session_id, snapshot_at, format, cols, rows, cwd, ordinal, keyframe,
-        buffer_bytes, scrollback_bytes, native_bytes, raw_bytes, stored_bytes, checksum,
-        terminal_buffer, scrollback, native_state)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-
-_KEPT_COLUMNS = (
-    "seq, id, session_id, snapshot_at, format, cols, rows, cwd, ordinal,"
-    " buffer_bytes, scrollback_bytes, native_bytes, raw_bytes, checksum"
-)
-_SELECT_KEPT = f"SELECT {_KEPT_COLUMNS} FROM session_snapshots WHERE id = ?"  # noqa: S608  # constants of ours
-_REINSERT = f"""
-    INSERT INTO session_snapshots ({_KEPT_COLUMNS}, keyframe, stored_bytes, terminal_buffer, scrollback, native_state)
+_INSERT = f"""
+    INSERT INTO session_snapshots ({SNAPSHOT_COLUMNS})
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """  # noqa: S608  # constants of ours
+_SELECT_HEAD = f"SELECT {SNAPSHOT_HEAD_COLUMNS} FROM session_snapshots WHERE seq = ?"  # noqa: S608  # constants of ours
 
 
 class StalePlan(Exception):
@@ -184,7 +183,7 @@ class SnapshotMethods:
         if not rows:
             await self._require_session(session_id)
             return None
-        return await self._load_last(rows)
+        return await self._load_last(rows, session_id)
 
     async def get_snapshot(self, snapshot_id: str) -> Snapshot:
         """Return one snapshot. Raises: SnapshotNotFound, SnapshotCorrupt."""
@@ -192,35 +191,43 @@ class SnapshotMethods:
 
     async def get_screen(self, snapshot_id: str) -> SavedScreen:
         """Return one snapshot with its native state. Raises: SnapshotNotFound, SnapshotCorrupt."""
-        rows = await self._store.readers.fetch_all(_FROM_KEYFRAME_TO_TARGET, {"id": snapshot_id})
+        seq, session_id = await self._place_of(snapshot_id)
+        rows = await self._store.readers.fetch_all(_FROM_KEYFRAME_TO_TARGET, {"seq": seq})
         if not rows:
-            raise _snapshot_not_found(snapshot_id)
-        return await self._load_last(rows)
+            raise self._store.damage.named("session_snapshots", snapshot_id) or _snapshot_not_found(snapshot_id)
+        saved = await self._load_last(rows, session_id)
+        if saved.snapshot.id != snapshot_id:
+            raise DamagedRow("session_snapshots", seq, snapshot_id, "its index entry has another id")
+        return saved
 
     async def list_snapshots(
         self, session_id: str, *, limit: int | None = None, cursor: str | None = None
     ) -> SnapshotPage:
         """Return a page of a session's snapshots, newest first. Raises: SessionNotFound, InvalidParams."""
-        start, most = pages.start_of(cursor, _END), pages.page_size(limit)
-        rows = await self._store.readers.fetch_all(_PAGE, (session_id, start, most + 1))
-        if not rows:
+
+        async def fetch(before: int, most: int) -> list[Row]:
+            return await self._store.readers.fetch_all(_PAGE, (session_id, before, most))
+
+        start = pages.start_of(cursor, _END)
+        heads = await self._store.damage.fetch_readable(fetch, snapshot_head_from_row, start, limit)
+        if not heads:
             await self._require_session(session_id)
         found = [
             Stored(
-                row[0],
+                seq,
                 SnapshotInfo(
-                    id=row[1],
-                    session_id=row[2],
-                    snapshot_at=time_from_text(row[3]),
-                    format=row[4],
-                    cols=row[5],
-                    rows=row[6],
-                    buffer_bytes=row[7],
-                    scrollback_bytes=row[8] or 0,
-                    stored_bytes=row[9],
+                    id=head.id,
+                    session_id=head.session_id,
+                    snapshot_at=head.snapshot_at,
+                    format=head.format,
+                    cols=head.cols,
+                    rows=head.rows,
+                    buffer_bytes=head.buffer_bytes,
+                    scrollback_bytes=head.scrollback_bytes or 0,
+                    stored_bytes=head.stored_bytes,
                 ),
             )
-            for row in rows
+            for seq, head in ((each.seq, each.item) for each in heads)
         ]
         page, next_cursor = pages.cut(found, limit, pages.fixed_bytes)
         return SnapshotPage(snapshots=page, next_cursor=next_cursor)
@@ -228,13 +235,10 @@ class SnapshotMethods:
     async def delete_snapshot(self, snapshot_id: str) -> None:
         """Delete one snapshot; every other one stays readable. Raises: SnapshotNotFound."""
         # A snapshot never changes its session, so what was read before the lock still holds under it.
-        row = await self._store.readers.fetch_one(
-            "SELECT session_id FROM session_snapshots WHERE id = ?", (snapshot_id,)
-        )
-        if row is None:
-            raise _snapshot_not_found(snapshot_id)
-        async with self._store.chain_lock(row[0]):
-            await _retry_while_stale(lambda: self._try_delete(snapshot_id))
+        seq, session_id = await self._place_of(snapshot_id)
+        async with self._store.chain_lock(session_id):
+            await _retry_while_stale(lambda: self._try_delete(snapshot_id, seq))
+        await self._store.recheck_damaged()
 
     async def _try_save(self, new: NewSnapshot) -> SnapshotInfo:
         """Add a snapshot, and rewrite the one before it as a delta. Raises: SessionNotFound, StalePlan."""
@@ -255,11 +259,11 @@ class SnapshotMethods:
             if new.cwd is not None:
                 given["cwd"], given["cwd_bytes"] = text_and_bytes(new.cwd)
             session = replace(stored.item, last_active=moment, last_saved_at=moment, **given)
-            sessions.update_row(connection, session)
+            update_session(connection, Stored(stored.seq, session))
             newest = connection.execute(
-                "SELECT id FROM session_snapshots WHERE session_id = ? ORDER BY seq DESC LIMIT 1", (new.session_id,)
+                "SELECT seq FROM session_snapshots WHERE session_id = ? ORDER BY seq DESC LIMIT 1", (new.session_id,)
             ).fetchone()
-            if (newest and newest[0]) != plan.previous_id:
+            if (newest and newest[0]) != plan.previous_seq:
                 raise StalePlan  # the savepoint takes back what was written above
             info = SnapshotInfo(
                 id=str(uuid.uuid4()),
@@ -274,49 +278,58 @@ class SnapshotMethods:
             )
             if plan.rewrite is not None:
                 _rewrite(connection, plan.rewrite)
-            screen, packed = new.screen, plan.packed
-            connection.execute(
-                _INSERT,
-                (
-                    *(info.id, info.session_id, time_to_text(moment), info.format, info.cols, info.rows),
-                    None if new.cwd is None else to_text(new.cwd),  # to be looked at; the session has the bytes
-                    plan.ordinal,
-                    len(screen.terminal_buffer),
-                    None if screen.scrollback is None else len(screen.scrollback),
-                    None if screen.native_state is None else len(screen.native_state),
-                    *(screen.size, packed.size, plan.checksum),
-                    *(packed.terminal_buffer, packed.scrollback, packed.native_state),
-                ),
+            screen = new.screen
+            head = (
+                next_seq(connection, "session_snapshots"),
+                *(info.id, info.session_id, time_to_text(moment), info.format, info.cols, info.rows),
+                None if new.cwd is None else to_text(new.cwd),  # to be looked at; the session has the bytes
+                *(plan.ordinal, 1, len(screen.terminal_buffer)),
+                None if screen.scrollback is None else len(screen.scrollback),
+                None if screen.native_state is None else len(screen.native_state),
+                *(screen.size, plan.packed.size),
             )
+            _insert(connection, head, plan.checksum, plan.packed)
             return Change(result=info, sessions=(Stored(stored.seq, session),))
 
         return await self._store.write(work)
 
-    async def _try_delete(self, snapshot_id: str) -> None:
-        """Delete a snapshot, and rewrite the one that depended on it. Raises: SnapshotNotFound, StalePlan."""
-        rows = await self._store.readers.fetch_all(_SELECT_SEGMENT, {"id": snapshot_id})
-        if not rows:
+    async def _place_of(self, snapshot_id: str) -> tuple[int, str]:
+        """Return a snapshot's sequence number and its session, of a damaged one too. Raises: SnapshotNotFound."""
+        row = await self._store.readers.fetch_one(_OF_ID, (snapshot_id,))
+        if row is not None:
+            return int(row[0]), shown(row[1])
+        damaged = self._store.damage.named("session_snapshots", snapshot_id)
+        if damaged is None or damaged.table != "session_snapshots":
             raise _snapshot_not_found(snapshot_id)
+        return damaged.seq, ""  # which session it belongs to may be what is damaged
+
+    async def _try_delete(self, snapshot_id: str, seq: int) -> None:
+        """Delete a snapshot, and rewrite the one that depended on it. Raises: SnapshotNotFound, StalePlan."""
+        rows = await self._store.readers.fetch_all(_SELECT_SEGMENT, {"seq": seq})
 
         def make_plan() -> DeletePlan:  # in the pool
-            return plan_delete([snapshot_from_row(row) for row in rows], snapshot_id)
+            if not any(row[0] == seq for row in rows):  # not even in its own session: nothing can depend on it
+                return DeletePlan(segment=tuple((row[0], bool(row[9])) for row in rows), rewrite=None)
+            return plan_delete([snapshot_from_row(row) for row in rows], seq)
 
         plan = await self._store.in_pool(make_plan)
 
         # The whole segment is compared, with its keyframe flags: if a newer one was deleted or became
         # a delta meanwhile, the new frames would be compressed against a base that no longer applies.
         def work(connection: sqlite3.Connection) -> Change[None]:  # in the writer's thread
-            segment = connection.execute(f"SELECT near.id, near.keyframe {_SEGMENT}", {"id": snapshot_id})
+            if connection.execute("SELECT 1 FROM session_snapshots WHERE seq = ?", (seq,)).fetchone() is None:
+                raise _snapshot_not_found(snapshot_id)
+            segment = connection.execute(f"SELECT near.seq, near.keyframe {_SEGMENT}", {"seq": seq})
             if tuple((row[0], bool(row[1])) for row in segment) != plan.segment:
                 raise StalePlan
-            connection.execute("DELETE FROM session_snapshots WHERE id = ?", (snapshot_id,))
+            delete_row(connection, "session_snapshots", seq)
             if plan.rewrite is not None:
                 _rewrite(connection, plan.rewrite)
             return Change(result=None)
 
         await self._store.write(work)
 
-    async def _load_last(self, rows: list[Row]) -> SavedScreen:
+    async def _load_last(self, rows: list[Row], session_id: str) -> SavedScreen:
         """Decompress the last of some rows of SNAPSHOT_COLUMNS, newest first, which begin with a keyframe."""
 
         def unpack_last() -> Unpacked:  # in the pool
@@ -327,19 +340,24 @@ class SnapshotMethods:
         row, screen = unpacked.row, unpacked.verified()
         if screen is None:
 
-            def newest_good(connection: sqlite3.Connection) -> str | None:  # in a reader's thread; slow
-                passed = False
-                chain = map(snapshot_from_row, connection.execute(_FROM_KEYFRAME_TO_OLDEST, {"id": row.id}))
-                for each in unpack_chain(chain):
-                    if passed and each.verified() is not None:
-                        return each.row.id
-                    passed = passed or each.row.id == row.id
-                return None
+            def look_further(connection: sqlite3.Connection) -> tuple[Screen | None, str | None]:  # slow
+                # From the session's newest on: where a flag says keyframe that is none, the query that led here
+                # began too late.
+                for each in unpack_chain(map(snapshot_from_row, connection.execute(_ALL, (session_id,)))):
+                    if each.row.seq == row.seq and each.verified() is not None:
+                        return each.screen, None
+                    if each.row.seq < row.seq and each.verified() is not None:
+                        return None, each.row.id
+                return None, None
 
-            good = await self._store.readers.run_in_thread(newest_good)
-            raise SnapshotCorrupt(
-                f"Snapshot {row.id} of session {row.session_id} is damaged", data={"good_snapshot_id": good}
-            )
+            screen, good = await self._store.readers.run_in_thread(look_further)
+            if screen is None:
+                with contextlib.suppress(DamagedRow), self._store.damage.noted():
+                    snapshot_head_from_row(rows[-1][:_HEAD])
+                raise SnapshotCorrupt(
+                    f"Snapshot {shown(row.id)} of session {session_id} is damaged",
+                    data={"good_snapshot_id": good},
+                )
         snapshot = Snapshot(
             id=row.id,
             session_id=row.session_id,
@@ -367,22 +385,47 @@ class SnapshotMethods:
 
 
 def snapshot_from_row(row: Row) -> SnapshotRow:
-    """Decode a row of SNAPSHOT_COLUMNS."""
+    """Decode a row of SNAPSHOT_COLUMNS; one that is damaged is not `intact`."""
+    packed = Packed(terminal_buffer=row[_HEAD], scrollback=row[_HEAD + 1], native_state=row[_HEAD + 2])
+    try:
+        head = snapshot_head_from_row(row[:_HEAD]).item
+    except DamagedRow:
+        digest = row[15][:DIGEST_BYTES] if isinstance(row[15], bytes) else b""
+        ordinal = row[8] if isinstance(row[8], int) and 0 <= row[8] < _END else 0
+        return SnapshotRow(
+            seq=row[0],
+            id=row[1],
+            session_id=row[2],
+            snapshot_at=_NEVER,
+            format="opaque",
+            cols=None,
+            rows=None,
+            cwd=None,
+            ordinal=ordinal,
+            keyframe=bool(row[9]),
+            sizes=Sizes(terminal_buffer=0, scrollback=None, native_state=None),
+            stored_bytes=0,
+            checksum=digest,
+            packed=packed,
+            intact=False,
+        )
     return SnapshotRow(
-        seq=row[0],
-        id=row[1],
-        session_id=row[2],
-        snapshot_at=time_from_text(row[3]),
-        format=row[4],
-        cols=row[5],
-        rows=row[6],
-        cwd=row[7],
-        ordinal=row[8],
-        keyframe=bool(row[9]),
-        sizes=Sizes(terminal_buffer=row[10], scrollback=row[11], native_state=row[12]),
-        stored_bytes=row[13],
-        checksum=row[14],
-        packed=Packed(terminal_buffer=row[15], scrollback=row[16], native_state=row[17]),
+        seq=head.seq,
+        id=head.id,
+        session_id=head.session_id,
+        snapshot_at=head.snapshot_at,
+        format=head.format,
+        cols=head.cols,
+        rows=head.rows,
+        cwd=head.cwd,
+        ordinal=head.ordinal,
+        keyframe=bool(head.keyframe),
+        sizes=Sizes(
+            terminal_buffer=head.buffer_bytes, scrollback=head.scrollback_bytes, native_state=head.native_bytes
+        ),
+        stored_bytes=head.stored_bytes,
+        checksum=head.checksum[:DIGEST_BYTES],
+        packed=packed,
     )
 
 
@@ -400,13 +443,28 @@ def _rewrite(connection: sqlite3.Connection, new: Rewrite) -> None:
     # DELETE and INSERT instead of UPDATE: SQLite merges pages that a deletion leaves nearly empty,
     # but not those that an update does, and every delta would keep the page of the keyframe that
     # it replaces (measured on a thousand snapshots: 1.3 MB, and 3.6 MB with UPDATE).
-    kept = connection.execute(_SELECT_KEPT, (new.id,)).fetchone()
-    connection.execute("DELETE FROM session_snapshots WHERE id = ?", (new.id,))
-    packed = new.packed
-    connection.execute(
-        _REINSERT,
-        (*kept, new.keyframe, packed.size, packed.terminal_buffer, packed.scrollback, packed.native_state),
-    )
+    head = connection.execute(_SELECT_HEAD, (new.seq,)).fetchone()
+    try:
+        verify_snapshot(head, "session_snapshots")
+    except DamagedRow as error:  # since the plan was made; a new checksum would make it look sound
+        raise StalePlan from error
+    *kept, _, buffer_bytes, scrollback_bytes, native_bytes, raw_bytes, _, checksum = head
+    delete_row(connection, "session_snapshots", new.seq)
+    head = (*kept, int(new.keyframe), buffer_bytes, scrollback_bytes, native_bytes, raw_bytes, new.packed.size)
+    _insert(connection, head, checksum[:DIGEST_BYTES], new.packed)
+
+
+def _insert(connection: sqlite3.Connection, head: Row, digest: bytes, packed: Packed) -> None:
+    """Insert a snapshot.
+
+    Args:
+        connection: The writer's.
+        head: The values of SNAPSHOT_HEAD_COLUMNS without the checksum.
+        digest: Of the screen.
+        packed: Its frames.
+    """
+    checksum = snapshot_checksum(head, digest)
+    connection.execute(_INSERT, (*head, checksum, packed.terminal_buffer, packed.scrollback, packed.native_state))
 
 
 def _snapshot_not_found(snapshot_id: str) -> SnapshotNotFound:

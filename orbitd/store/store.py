@@ -7,22 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import sqlite3
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
+from orbit_protocol.results import CheckReport
 from orbit_protocol.types import Session
+from orbitd.store import validation
 from orbitd.store.backup import recovery
 from orbitd.store.cache import Cache, Change
+from orbitd.store.damage import TABLES, DamagedRows
 from orbitd.store.database import open_writer
 from orbitd.store.errors import translated
 from orbitd.store.file_watch import FileWatch
 from orbitd.store.readers import Readers
-from orbitd.store.rows import SESSION_COLUMNS, WORKSPACE_COLUMNS, time_from_text
+from orbitd.store.rows import SESSION_COLUMNS, WORKSPACE_COLUMNS, DamagedRow, Stored, time_from_text
 from orbitd.store.writer import MAX_GROUP, MAX_WAITING, Writer
 
 T = TypeVar("T")
@@ -31,6 +36,9 @@ R = TypeVar("R")
 _THREADS = min(4, os.cpu_count() or 1)
 _CACHED_SESSIONS = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE status != 'terminated' ORDER BY seq"  # noqa: S608  # ours
 _WORKSPACES = f"SELECT {WORKSPACE_COLUMNS} FROM workspaces ORDER BY seq"  # noqa: S608  # ours
+_RECHECKED = 500
+"""The most damaged rows that are read once more at a time."""
+
 _LAST_AUTO_SAVE = "SELECT value FROM meta WHERE key = 'last_auto_save_at'"
 
 
@@ -41,13 +49,19 @@ class Store:
         path: The database, absolute.
         writer: The writing thread, started.
         cache: As loaded.
+        damage: The rows that could not be loaded.
         last_auto_save_at: When touches were last written.
     """
 
-    def __init__(self, path: str, writer: Writer, cache: Cache, last_auto_save_at: datetime | None) -> None:
+    def __init__(
+        self, path: str, writer: Writer, cache: Cache, damage: DamagedRows, last_auto_save_at: datetime | None
+    ) -> None:
         self.path = path
         self.writer = writer
         self.cache = cache
+        self.damage = damage
+        self.last_check: CheckReport | None = None
+        self.unusual: frozenset[str] = frozenset()  # ids of what could not get its name in NFC
         self.last_auto_save_at = last_auto_save_at
         self.first_page: tuple[tuple[int, int | None], list[Session], str | None] | None = None
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="orbit-store")
@@ -64,6 +78,29 @@ class Store:
     async def change_session(self, work: Callable[[sqlite3.Connection], Change[Session]]) -> Session:
         """Do as `write` does, and return the session with its last touch."""
         return self.cache.as_touched(await self.write(work))
+
+    async def recheck_damaged(self) -> None:
+        """Read the rows that are known to be damaged once more: one may have been deleted, or repaired from outside."""
+        for error in itertools.islice(self.damage, _RECHECKED):
+            columns, decode = TABLES[error.table]
+            query = f"SELECT {columns} FROM {error.table} WHERE seq = ?"  # noqa: S608  # names of ours
+            row = await self.readers.fetch_one(query, (error.seq,))
+            try:
+                stored = None if row is None else decode(row)
+            except DamagedRow:
+                continue
+            self.damage.forget(error)
+            if stored is not None and error.table in ("sessions", "workspaces"):
+                await self.write(partial(_read_again, table=error.table, seq=error.seq))
+
+    def unusual_names(self) -> Iterator[tuple[str, str, str]]:
+        """Iterate over the kind, id and name of what still has a name that is not in NFC, as it is taken in NFC."""
+        for item_id in self.unusual:
+            session, workspace = self.cache.sessions.get(item_id), self.cache.workspaces.get(item_id)
+            if session is not None and session.name is not None and not validation.is_normalized(session.name):
+                yield "session", item_id, session.name
+            if workspace is not None and not validation.is_normalized(workspace.name):
+                yield "workspace", item_id, workspace.name
 
     async def in_pool(self, work: Callable[[], T]) -> T:
         """Run slow work that does not use the database in a thread of the pool."""
@@ -85,6 +122,14 @@ class Store:
         await asyncio.to_thread(self._pool.shutdown)
 
 
+def _read_again(connection: sqlite3.Connection, table: str, seq: int) -> Change[None]:
+    """Return a repaired row as a change of the cache, in the writer's order of changes."""
+    columns, decode = TABLES[table]
+    row = connection.execute(f"SELECT {columns} FROM {table} WHERE seq = ?", (seq,)).fetchone()  # noqa: S608  # ours
+    found: tuple[Stored[Any], ...] = () if row is None else (decode(row),)
+    return Change(result=None, sessions=found) if table == "sessions" else Change(result=None, workspaces=found)
+
+
 async def open_store(
     path: str, *, start_empty: bool = False, max_group: int = MAX_GROUP, max_waiting: int = MAX_WAITING
 ) -> Store:
@@ -95,6 +140,7 @@ async def open_store(
         StorageReadOnly: It is not ours, too new, or cannot be written.
     """
     writer = Writer(max_group=max_group, max_waiting=max_waiting)
+    damage = DamagedRows()
     loaded: list[tuple[Cache, datetime | None]] = []
 
     def opener() -> sqlite3.Connection:
@@ -103,12 +149,21 @@ async def open_store(
         # is closed before the file is renamed.
         with translated(), recovery.set_aside_if_damaged(path), contextlib.ExitStack() as stack:
             connection = stack.enter_context(contextlib.closing(open_writer(path, start_empty=start_empty)))
-            cache = Cache(connection.execute(_CACHED_SESSIONS).fetchall(), connection.execute(_WORKSPACES).fetchall())
-            last_auto_save = connection.execute(_LAST_AUTO_SAVE).fetchone()
-            loaded.append((cache, time_from_text(last_auto_save[0]) if last_auto_save else None))
+            sessions = connection.execute(_CACHED_SESSIONS).fetchall()
+            cache = Cache(sessions, connection.execute(_WORKSPACES).fetchall(), damage.add)
+            loaded.append((cache, _last_auto_save(connection)))
             writer.file_watch = FileWatch(path)  # after a statement: the WAL exists from the first one on
             stack.pop_all()
             return connection
 
     await writer.start(opener)
-    return Store(path, writer, *loaded[0])
+    cache, last_auto_save_at = loaded[0]
+    return Store(path, writer, cache, damage, last_auto_save_at)
+
+
+def _last_auto_save(connection: sqlite3.Connection) -> datetime | None:
+    row = connection.execute(_LAST_AUTO_SAVE).fetchone()
+    try:
+        return None if row is None else time_from_text(row[0])
+    except (TypeError, ValueError):  # damaged, and written anew by the next auto-save
+        return None

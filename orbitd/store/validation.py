@@ -5,6 +5,7 @@ The values that are returned are of the base types of `orbit_protocol.types`.
 
 from __future__ import annotations
 
+import unicodedata
 import uuid
 from typing import TypeVar
 from unicodedata import normalize
@@ -40,6 +41,16 @@ def reference(value: str) -> str:
 def spellings(value: str) -> tuple[str, str]:
     """Return a name in NFC, and in NFD: older versions kept that where it was given so, as from macOS's file names."""
     return normalize("NFC", value), normalize("NFD", value)
+
+
+def normalized(value: str) -> str:
+    """Return a name in NFC: what looks the same is the same name."""
+    return unicodedata.normalize("NFC", value)
+
+
+def is_normalized(value: str | None) -> bool:
+    """Return whether a name is in NFC."""
+    return value is None or unicodedata.is_normalized("NFC", value)
 
 
 def config(value: SessionConfig) -> SessionConfig:

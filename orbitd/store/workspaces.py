@@ -17,13 +17,17 @@ from orbitd.store.cache import Change
 from orbitd.store.rows import (
     SESSION_COLUMNS,
     Stored,
+    delete_row,
     find_session,
     find_workspace,
+    insert_workspace,
+    next_seq,
     now,
+    readable,
     session_from_row,
-    to_json,
+    update_session,
+    update_workspace,
     workspace_not_found,
-    workspace_values,
 )
 from orbitd.store.store import Store
 
@@ -31,10 +35,7 @@ _MAX_CANDIDATES = 20
 
 _MEMBERS = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE workspace_id = ?"  # noqa: S608  # a constant of ours
 
-_CLEAR_IN_ARCHIVE = """
-    UPDATE archived_sessions SET workspace_id = NULL, config = json_replace(config, '$.workspace_id', NULL)
-    WHERE workspace_id = ?
-"""
+_ARCHIVED_MEMBERS = f"SELECT {SESSION_COLUMNS} FROM archived_sessions WHERE workspace_id = ?"  # noqa: S608  # likewise
 
 
 class WorkspaceMethods:
@@ -53,13 +54,10 @@ class WorkspaceMethods:
         )
 
         def work(connection: sqlite3.Connection) -> Change[Workspace]:
-            _refuse_taken_name(connection, workspace.name, workspace.id)
-            cursor = connection.execute(
-                "INSERT INTO workspaces (id, name, created_at, layout, active_session_id) VALUES (?, ?, ?, ?, ?)",
-                workspace_values(workspace),
-            )
-            assert cursor.lastrowid is not None
-            return Change(result=workspace, workspaces=(Stored(cursor.lastrowid, workspace),))
+            refuse_taken_name(connection, workspace.name, workspace.id)
+            stored = Stored(next_seq(connection, "workspaces"), workspace)
+            insert_workspace(connection, stored)
+            return Change(result=workspace, workspaces=(stored,))
 
         return await self._store.write(work)
 
@@ -67,7 +65,7 @@ class WorkspaceMethods:
         """Return a workspace. Raises: WorkspaceNotFound."""
         found = self._store.cache.workspaces.get(workspace_id)
         if found is None:
-            raise workspace_not_found(workspace_id)
+            raise self._store.damage.workspace_missing(workspace_id)
         return found
 
     async def find_workspace(self, ref: str) -> Workspace:
@@ -85,7 +83,7 @@ class WorkspaceMethods:
         prefix = validation.id_prefix(ref)
         found = [] if prefix is None else index.with_prefix(prefix)
         if not found:
-            raise WorkspaceNotFound(f"No workspace answers to {ref!r}")
+            raise self._store.damage.named("workspaces", ref) or WorkspaceNotFound(f"No workspace answers to {ref!r}")
         if len(found) > 1:
             candidates = [workspace.id for workspace in found[:_MAX_CANDIDATES]]
             raise AmbiguousReference(f"{ref!r} fits {len(found)} workspaces", data={"candidates": candidates})
@@ -103,8 +101,7 @@ class WorkspaceMethods:
 
         def work(connection: sqlite3.Connection) -> Change[Workspace]:
             stored = find_workspace(connection, workspace_id)
-            connection.execute("UPDATE workspaces SET layout = ? WHERE id = ?", (to_json(checked), workspace_id))
-            return _changed(stored, replace(stored.item, layout=checked))
+            return _update(connection, stored, replace(stored.item, layout=checked))
 
         return await self._store.write(work)
 
@@ -114,9 +111,8 @@ class WorkspaceMethods:
 
         def work(connection: sqlite3.Connection) -> Change[Workspace]:
             stored = find_workspace(connection, workspace_id)
-            _refuse_taken_name(connection, checked, workspace_id)
-            connection.execute("UPDATE workspaces SET name = ? WHERE id = ?", (checked, workspace_id))
-            return _changed(stored, replace(stored.item, name=checked))
+            refuse_taken_name(connection, checked, workspace_id)
+            return _update(connection, stored, replace(stored.item, name=checked))
 
         return await self._store.write(work)
 
@@ -131,46 +127,68 @@ class WorkspaceMethods:
                     f"Session {session_id} is not in workspace {workspace_id}",
                     hint="Move it there first (session.move).",
                 )
-            connection.execute("UPDATE workspaces SET active_session_id = ? WHERE id = ?", (session_id, workspace_id))
-            return _changed(stored, replace(stored.item, active_session_id=session_id))
+            return _update(connection, stored, replace(stored.item, active_session_id=session_id))
 
         return await self._store.write(work)
 
     async def delete_workspace(self, workspace_id: str, delete_sessions: bool = False) -> None:
-        """Delete a workspace. Raises: WorkspaceNotFound.
+        """Delete a workspace, also one whose row cannot be read. Raises: WorkspaceNotFound.
 
         Args:
             workspace_id: Of the workspace.
-            delete_sessions: Delete its sessions too; else they stay, in no workspace. Archived ones always stay.
+            delete_sessions: Delete its sessions too; else they stay, in no workspace. Archived ones always stay, and
+                those that cannot be read.
         """
+        damaged = self._store.damage.named("workspaces", workspace_id)
 
         def work(connection: sqlite3.Connection) -> Change[None]:
-            find_workspace(connection, workspace_id)
-            members = [session_from_row(row) for row in connection.execute(_MEMBERS, (workspace_id,))]
+            seq = sessions.find_seq(connection, "workspaces", workspace_id, damaged)
+            if seq is None:
+                raise workspace_not_found(workspace_id)
+            members = _members(connection, _MEMBERS, workspace_id)
             gone: tuple[str, ...] = ()
             kept: tuple[Stored[Session], ...] = ()
+            workspaces: list[Stored[Workspace]] = []
             if delete_sessions:
-                connection.execute("DELETE FROM sessions WHERE workspace_id = ?", (workspace_id,))
+                for each in members:
+                    workspaces += sessions.leave_front(connection, each.item.id)
+                    delete_row(connection, "sessions", each.seq)
                 gone = tuple(each.item.id for each in members)
             else:
                 # Before the workspace goes: ON DELETE SET NULL would clear the column, not the
-                # copy of the id in the JSON of `config`.
+                # copy of the id in the JSON of `config`, and leave the checksum.
                 kept = tuple(Stored(each.seq, sessions.in_workspace(each.item, None)) for each in members)
                 for each in kept:
-                    sessions.update_row(connection, each.item)
+                    update_session(connection, each)
             # The archive has no foreign key to `workspaces` (0001_initial.sql).
-            connection.execute(_CLEAR_IN_ARCHIVE, (workspace_id,))
-            connection.execute("DELETE FROM workspaces WHERE id = ?", (workspace_id,))
-            return Change(result=None, gone_sessions=gone, sessions=kept, gone_workspaces=(workspace_id,))
+            for each in _members(connection, _ARCHIVED_MEMBERS, workspace_id):
+                left = Stored(each.seq, sessions.in_workspace(each.item, None))
+                update_session(connection, left, "archived_sessions")
+            delete_row(connection, "workspaces", seq)
+            return Change(
+                result=None,
+                gone_sessions=gone,
+                sessions=kept,
+                workspaces=tuple(each for each in workspaces if each.seq != seq),
+                gone_workspaces=(workspace_id,),
+            )
 
         await self._store.write(work)
+        await self._store.recheck_damaged()
 
 
-def _changed(stored: Stored[Workspace], workspace: Workspace) -> Change[Workspace]:
-    return Change(result=workspace, workspaces=(Stored(stored.seq, workspace),))
+def _members(connection: sqlite3.Connection, query: str, workspace_id: str) -> list[Stored[Session]]:
+    return list(readable(connection.execute(query, (workspace_id,)).fetchall(), session_from_row))
 
 
-def _refuse_taken_name(connection: sqlite3.Connection, name: str, workspace_id: str) -> None:
+def _update(connection: sqlite3.Connection, stored: Stored[Workspace], workspace: Workspace) -> Change[Workspace]:
+    changed = Stored(stored.seq, workspace)
+    update_workspace(connection, changed)
+    return Change(result=workspace, workspaces=(changed,))
+
+
+def refuse_taken_name(connection: sqlite3.Connection, name: str, workspace_id: str) -> None:
+    """Raise NameTaken if another workspace has the name."""
     row = connection.execute(
         "SELECT id FROM workspaces WHERE name IN (?, ?) AND id != ?", (*validation.spellings(name), workspace_id)
     ).fetchone()

@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 from orbit_protocol.errors import ShuttingDown, StorageError
 from orbitd.store.errors import translate
 from orbitd.store.file_watch import FileWatch
+from orbitd.store.rows import DamagedRow
 
 MAX_GROUP = 256
 MAX_WAITING = 4_096
@@ -205,7 +206,7 @@ class Writer:
                     group[0].error = _translated(error)
             else:
                 self._run_group(connection, group)
-            self.last_storage_error = next((job.error for job in group if isinstance(job.error, StorageError)), None)
+            self.last_storage_error = next(filter(None, map(_storage_error, group)), None)
             # One call for the whole group: each call_soon_threadsafe wakes the loop with a system call.
             self._call_on_loop(self._finish, group)
         return is_open
@@ -290,6 +291,11 @@ def _run_in_savepoint(connection: sqlite3.Connection, job: _Job) -> None:
         job.error = _translated(error)
     # After ROLLBACK TO too: it leaves the savepoint on the stack (sqlite.org/lang_savepoint.html).
     connection.execute("RELEASE job")
+
+
+def _storage_error(job: _Job) -> StorageError | None:
+    """Return the job's error if it is about the database as a whole."""
+    return job.error if isinstance(job.error, StorageError) and not isinstance(job.error, DamagedRow) else None
 
 
 def _fail(jobs: list[_Job], error: BaseException) -> None:

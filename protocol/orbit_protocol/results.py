@@ -135,13 +135,15 @@ class CheckReport(Struct, frozen=True, kw_only=True):
     """What an integrity check found; every list is empty where `ok`.
 
     `integrity` and `foreign_keys` are SQLite's own findings, `snapshots` the ids of
-    snapshots whose bytes do not match their checksum.
+    snapshots whose bytes do not match their checksum. `rows` are sentences about rows that
+    cannot be read and are left out everywhere else.
     """
 
     ok: bool
     integrity: list[str]
     foreign_keys: list[str]
     snapshots: list[str]
+    rows: list[str] = []
 
 
 class Contents(Struct, frozen=True, kw_only=True):

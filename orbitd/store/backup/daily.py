@@ -1,8 +1,8 @@
 """The automatic backup: at most one a day, none if nothing has changed, verified, the newest few kept.
 
 They lie in the folder `backups` beside the database, with names of their own; other files
-there are never touched. While a damaged database lies set aside, no backup is deleted: the
-oldest one may be the last from before the damage.
+there are never touched. While a damaged database lies set aside, or a row is damaged, no backup is
+deleted: the oldest one may be the last from before the damage.
 """
 
 from __future__ import annotations
@@ -91,13 +91,14 @@ class DailyBackups:
         path = os.path.join(self._folder, f"auto-{file_stamp(now)}.db")
         made = await self._manager.backup(path)
         try:
-            await asyncio.to_thread(copy.verify, path)
+            has_damage = bool(self._manager.damage_warnings())
+            await asyncio.to_thread(copy.verify, path, with_damage=has_damage)
         except StorageCorrupt:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)  # else a restore would offer it as the newest good one
             raise
         self.last = Backup(path=path, moment=now.replace(microsecond=0))
-        if not recovery.list_set_aside(self._manager.path):
+        if not has_damage and not recovery.list_set_aside(self._manager.path):
             await asyncio.to_thread(self._prune, path)
         event(log, logging.INFO, "backup made", path=path, bytes=made.bytes)
 

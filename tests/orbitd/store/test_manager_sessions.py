@@ -249,8 +249,8 @@ async def test_ambiguous_prefix(path: Path, manager: SessionManager) -> None:
     first, second = [await manager.create_session(LOCAL) for _ in range(2)]
     await manager.terminate_session(second.id)
     await manager.close()
-    rows(path, "UPDATE sessions SET id = 'abcd1' || substr(id, 6) WHERE id = ?", first.id)
-    rows(path, "UPDATE sessions SET id = 'abcd2' || substr(id, 6) WHERE id = ?", second.id)
+    rows(path, "UPDATE sessions SET id = 'abcd1' || substr(id, 6), checksum = NULL WHERE id = ?", first.id)
+    rows(path, "UPDATE sessions SET id = 'abcd2' || substr(id, 6), checksum = NULL WHERE id = ?", second.id)
     async with SessionManager.open(str(path)) as again:
         with pytest.raises(AmbiguousReference) as caught:
             await again.find_session("abcd")

@@ -153,7 +153,7 @@ async def test_ambiguous_prefix(path: Path, manager: SessionManager) -> None:
     for name in "ab":
         await manager.create_workspace(name, GRID)
     await manager.close()
-    rows(path, "UPDATE workspaces SET id = 'abcd' || substr(id, 5)")
+    rows(path, "UPDATE workspaces SET id = 'abcd' || substr(id, 5), checksum = NULL")
     async with SessionManager.open(str(path)) as again:
         with pytest.raises(AmbiguousReference) as caught:
             await again.find_workspace("abcd")

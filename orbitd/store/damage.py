@@ -1,0 +1,180 @@
+"""Rows that cannot be read: which are known, how a list leaves them out, and the pass that looks at every row.
+
+One damaged row is one row. Whoever decodes rows for a list uses `DamagedRows.readable`, which leaves a damaged one out
+and keeps it here, so that it is named (`daemon.info`, `maintenance.check`) until it is repaired or deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, TypeVar
+
+from msgspec import Struct
+
+from orbit_protocol.errors import OrbitError
+from orbitd.store import pages, validation
+from orbitd.store.rows import (
+    SESSION_COLUMNS,
+    SNAPSHOT_HEAD_COLUMNS,
+    WORKSPACE_COLUMNS,
+    DamagedRow,
+    Row,
+    Stored,
+    session_from_row,
+    snapshot_head_from_row,
+    workspace_from_row,
+    workspace_not_found,
+)
+
+T = TypeVar("T")
+
+TABLES: dict[str, tuple[str, Callable[[Row], Stored[Any]]]] = {
+    "sessions": (SESSION_COLUMNS, session_from_row),
+    "workspaces": (WORKSPACE_COLUMNS, workspace_from_row),
+    "archived_sessions": (SESSION_COLUMNS, partial(session_from_row, table="archived_sessions")),
+    "session_snapshots": (SNAPSHOT_HEAD_COLUMNS, snapshot_head_from_row),
+    "archived_snapshots": (SNAPSHOT_HEAD_COLUMNS, partial(snapshot_head_from_row, table="archived_snapshots")),
+}
+"""What is selected of each table, and how a row of it is decoded."""
+
+WITH_NAMES = ("sessions", "workspaces", "archived_sessions")
+"""The tables whose rows have a name and a `checksum` column that is filled later."""
+
+_CHUNK = 500
+_MAX_NAMED = 1_000
+_FIRST_SEQ = -(1 << 63)
+
+
+class DamagedRows:
+    """The rows of an open store that are known to be damaged; used on the event loop."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, int], DamagedRow] = {}
+
+    def __iter__(self) -> Iterator[DamagedRow]:
+        return iter(list(self._rows.values()))
+
+    def add(self, error: DamagedRow) -> None:
+        """Keep a row that could not be read."""
+        self._rows[error.table, error.seq] = error
+
+    def forget(self, error: DamagedRow) -> None:
+        """Remove a row that was repaired or is gone."""
+        self._rows.pop((error.table, error.seq), None)
+
+    def count(self, table: str) -> int:
+        """Return how many rows of a table are damaged."""
+        return sum(error.table == table for error in self._rows.values())
+
+    def named(self, table: str, ref: str) -> DamagedRow | None:
+        """Return the damaged row of a table, or of its archive, that is shown with this id or name."""
+        tables = (table, f"archived_{table.removeprefix('session_')}")
+        found = (error for error in self._rows.values() if error.table in tables and ref in (error.row_id, error.name))
+        return next(found, None)
+
+    def workspace_missing(self, workspace_id: str) -> OrbitError:
+        """Return the error for a workspace that is not in memory."""
+        return self.named("workspaces", workspace_id) or workspace_not_found(workspace_id)
+
+    def sentences(self) -> list[str]:
+        """Return a sentence for each row, and how many more there are."""
+        return named_rows(self._rows.values())
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Keep the damaged row that the body raises."""
+        try:
+            yield
+        except DamagedRow as error:
+            self.add(error)
+            raise
+
+    def readable(self, rows: Iterable[Row], decode: Callable[[Row], T]) -> Iterator[T]:
+        """Decode rows, and leave out those that cannot be read."""
+        for row in rows:
+            try:
+                yield decode(row)
+            except DamagedRow as error:
+                self.add(error)
+
+    async def fetch_readable(
+        self,
+        fetch: Callable[[int, int], Awaitable[list[Row]]],
+        decode: Callable[[Row], Stored[T]],
+        start: int,
+        limit: int | None,
+    ) -> list[Stored[T]]:
+        """Return one item more than a page may have, if there are as many that can be read.
+
+        Args:
+            fetch: Returns up to so many rows that come after a sequence number.
+            decode: Makes an item of a row.
+            start: The sequence number that the page starts after.
+            limit: The most items of the page.
+        """
+        wanted = pages.page_size(limit) + 1  # one more shows whether there is a next page
+        found: list[Stored[T]] = []
+        starts: set[int] = set()
+        while start not in starts:  # the numbers of a damaged tree need not ascend
+            starts.add(start)
+            rows = await fetch(start, wanted)
+            found += self.readable(rows, decode)
+            # A page that was short by what is damaged would look like the last one.
+            if len(rows) < wanted or len(found) >= wanted:
+                break
+            start = rows[-1][0]
+        return found[:wanted]
+
+
+def named_rows(rows: Iterable[DamagedRow]) -> list[str]:
+    """Return a sentence for each of some rows, and how many more there are."""
+    sentences = [error.sentence for error in rows]
+    more = len(sentences) - _MAX_NAMED
+    return [*sentences[:_MAX_NAMED], f"and {more} more rows"] if more > 0 else sentences
+
+
+class Verified(Struct, frozen=True, kw_only=True):
+    """What a pass over all rows found.
+
+    Args:
+        damaged: Rows that cannot be read.
+        unfilled: Table and sequence number of rows that have no checksum yet, or a name that is not in NFC.
+    """
+
+    damaged: list[DamagedRow]
+    unfilled: list[tuple[str, int]]
+
+
+def verify_rows(connection: sqlite3.Connection, pause: Callable[[float], None]) -> Verified:
+    """Look at every row, but for the bytes of snapshots; in a thread.
+
+    Args:
+        connection: Reads.
+        pause: Called after each chunk with the seconds that it took. What it raises ends the pass.
+    """
+    damaged: list[DamagedRow] = []
+    unfilled: list[tuple[str, int]] = []
+    for table, (columns, decode) in TABLES.items():
+        query = f"SELECT {columns} FROM {table} WHERE seq > ? ORDER BY seq LIMIT {_CHUNK}"  # noqa: S608  # names of ours
+        after = _FIRST_SEQ
+        while True:
+            began = time.monotonic()
+            rows = connection.execute(query, (after,)).fetchall()
+            for row in rows:
+                try:
+                    decode(row)
+                except DamagedRow as error:
+                    damaged.append(error)
+                else:
+                    if table in WITH_NAMES and (row[-1] is None or not validation.is_normalized(row[2])):
+                        unfilled.append((table, row[0]))
+            # Not further: the numbers of a damaged tree need not ascend, and the same rows would come for ever.
+            if len(rows) < _CHUNK or rows[-1][0] <= after:
+                break
+            after = rows[-1][0]
+            pause(time.monotonic() - began)
+    return Verified(damaged=damaged, unfilled=unfilled)
