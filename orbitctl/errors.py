@@ -35,16 +35,24 @@ class CommandError(Exception):
         exit_code: What the process exits with.
         hint: The next step, where there is one.
         details: More lines, such as the candidates of an ambiguous name.
+        damaged_id: Of the row that could not be read, if that is what failed; it can be deleted by it.
     """
 
     def __init__(
-        self, message: str, exit_code: ExitCode = ExitCode.ERROR, *, hint: str = "", details: tuple[str, ...] = ()
+        self,
+        message: str,
+        exit_code: ExitCode = ExitCode.ERROR,
+        *,
+        hint: str = "",
+        details: tuple[str, ...] = (),
+        damaged_id: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.exit_code = exit_code
         self.hint = hint
         self.details = details
+        self.damaged_id = damaged_id
 
 
 EXIT_BY_KIND: dict[str, ExitCode] = {
@@ -153,4 +161,11 @@ def from_daemon(error: OrbitError) -> CommandError:
         from orbit_protocol.plain_words import in_plain_words
 
         message = in_plain_words(message)
-    return CommandError(message, EXIT_BY_KIND.get(error.kind, ExitCode.ERROR), hint=hint, details=tuple(details))
+    is_row = error.kind == "storage_corrupt" and error.extra.get("table") in ("sessions", "workspaces")
+    return CommandError(
+        message,
+        EXIT_BY_KIND.get(error.kind, ExitCode.ERROR),
+        hint=hint,
+        details=tuple(details),
+        damaged_id=str(error.extra["id"]) if is_row and "id" in error.extra else None,
+    )

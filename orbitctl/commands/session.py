@@ -15,7 +15,7 @@ from orbitctl.client.client import ask_all
 from orbitctl.commands.arguments import LIMIT, SESSION, WORKSPACE
 from orbitctl.commands.group import LazyGroup
 from orbitctl.commands.session_table import details, draw_sessions, label, show_session
-from orbitctl.errors import ExitCode
+from orbitctl.errors import CommandError, ExitCode
 
 STATUSES: tuple[SessionStatus, ...] = ("active", "detached", "terminated", "archived")
 LAZY = {
@@ -177,9 +177,15 @@ def restore(app: App, session: str) -> None:
 @click.pass_obj
 def delete(app: App, session: str, yes: bool) -> None:
     """Delete a session and its snapshots for good."""
-    found = app.session(session)
-    app.confirm(f"Delete session {label(found)} and its snapshots?", yes)
-    app.done(app.ask(m.SESSION_DELETE, p.ById(id=found.id)), f"deleted session {label(found)}", found.id)
+    try:
+        found = app.session(session)
+        session_id, shown = found.id, label(found)
+    except CommandError as error:
+        if error.damaged_id is None:
+            raise
+        session_id, shown = error.damaged_id, f"{error.damaged_id} (its row is damaged)"
+    app.confirm(f"Delete session {shown} and its snapshots?", yes)
+    app.done(app.ask(m.SESSION_DELETE, p.ById(id=session_id)), f"deleted session {shown}", session_id)
 
 
 def _change(app: App, method: Method[p.ById, Session], session: str) -> None:

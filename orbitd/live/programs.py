@@ -140,6 +140,8 @@ class Programs:
 
     def remove_files(self, session_id: str) -> None:
         """Remove what a deleted session has outside of the store."""
+        if not session_id.replace("-", "").isalnum():
+            return  # what a damaged row shows as its id: no file was ever named so
         self.agents.remove(session_id)
         self.screens.remove_journal(session_id)
 

@@ -59,7 +59,10 @@ async def _take_over(manager: SessionManager, programs: Programs, program: KeptP
     try:
         session = await manager.get_session(program.id)
     except SessionNotFound:
-        await _end_deleted(programs, program)
+        if manager.has_damaged_sessions():  # this may be the one that lost its id: its program is kept for a repair
+            event(log, logging.WARNING, "program without a session kept, a row is damaged", session=program.id)
+        else:
+            await _end_deleted(programs, program)
         return
     if session.status in ("terminated", "archived") and program.ended_at is not None:
         await programs.keeper.release(program.id)  # the daemon before died after it had stored the exit

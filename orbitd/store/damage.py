@@ -66,9 +66,9 @@ class DamagedRows:
         """Remove a row that was repaired or is gone."""
         self._rows.pop((error.table, error.seq), None)
 
-    def count(self, table: str) -> int:
-        """Return how many rows of a table are damaged."""
-        return sum(error.table == table for error in self._rows.values())
+    def seqs(self, table: str) -> list[int]:
+        """Return the sequence numbers of a table's damaged rows."""
+        return [seq for name, seq in self._rows if name == table]
 
     def named(self, table: str, ref: str) -> DamagedRow | None:
         """Return the damaged row of a table, or of its archive, that is shown with this id or name."""

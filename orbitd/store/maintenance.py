@@ -81,11 +81,11 @@ _CHECK_REMEDY = "`orbitctl maintenance check` names all; `orbitctl maintenance r
 
 _STATS = """
     SELECT
-        (SELECT count(*) FROM sessions WHERE status = 'active'),
-        (SELECT count(*) FROM sessions WHERE status = 'detached'),
-        (SELECT count(*) FROM sessions WHERE status = 'terminated'),
-        (SELECT count(*) FROM archived_sessions),
-        (SELECT count(*) FROM workspaces),
+        (SELECT count(*) FROM sessions WHERE status = 'active' AND seq NOT IN ({sessions})),
+        (SELECT count(*) FROM sessions WHERE status = 'detached' AND seq NOT IN ({sessions})),
+        (SELECT count(*) FROM sessions WHERE status = 'terminated' AND seq NOT IN ({sessions})),
+        (SELECT count(*) FROM archived_sessions WHERE seq NOT IN ({archived_sessions})),
+        (SELECT count(*) FROM workspaces WHERE seq NOT IN ({workspaces})),
         hot.number + old.number, hot.raw + old.raw, hot.stored + old.stored,
         (SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size())
     FROM
@@ -344,8 +344,9 @@ class MaintenanceMethods:
         return await self._store.readers.run_in_thread(copy.fingerprint)
 
     async def get_stats(self) -> SessionStats:
-        """Count sessions, workspaces and snapshots, and measure the database."""
-        row = await self._store.readers.fetch_one(_STATS)
+        """Count sessions, workspaces and snapshots, without what is known to be damaged, and measure the database."""
+        damaged = {table: ", ".join(map(str, self._store.damage.seqs(table))) for table in damage.WITH_NAMES}
+        row = await self._store.readers.fetch_one(_STATS.format(**damaged))
         assert row is not None
         # A sum of sizes is infinite where a damaged row has such a size.
         counts = [int(min(number, _MOST)) for number in row]

@@ -53,11 +53,14 @@ SNAPSHOT_HEAD_COLUMNS = (
 
 _SELECT_SESSION = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE id = ?"  # noqa: S608  # a constant of ours
 _SELECT_WORKSPACE = f"SELECT {WORKSPACE_COLUMNS} FROM workspaces WHERE id = ?"  # noqa: S608  # a constant of ours
-_INSERT_SESSION = f"INSERT INTO {{table}} ({SESSION_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  # ours
-_UPDATE_SESSION = """
-    UPDATE {table} SET name = ?, created_at = ?, last_active = ?, status = ?, config = ?, workspace_id = ?, program = ?,
-        checksum = ? WHERE seq = ?
-"""
+_INSERT_SESSION, _UPDATE_SESSION = (
+    {table: statement.format(table=table) for table in ("sessions", "archived_sessions")}
+    for statement in (
+        f"INSERT INTO {{table}} ({SESSION_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # ours
+        "UPDATE {table} SET name = ?, created_at = ?, last_active = ?, status = ?, config = ?, workspace_id = ?,"
+        " program = ?, checksum = ? WHERE seq = ?",
+    )
+)
 _INSERT_WORKSPACE = f"INSERT INTO workspaces ({WORKSPACE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  # ours
 _UPDATE_WORKSPACE = """
     UPDATE workspaces SET name = ?, created_at = ?, layout = ?, active_session_id = ?, checksum = ? WHERE seq = ?
@@ -111,9 +114,9 @@ class DamagedRow(StorageCorrupt):
 
 
 _REMOVED_BY = {
-    "sessions": "`orbitctl rm` (session.delete)",
-    "workspaces": "`orbitctl workspace delete` (workspace.delete)",
-    "session_snapshots": "`orbitctl snapshot delete` (snapshot.delete)",
+    "sessions": "session.delete",
+    "workspaces": "workspace.delete",
+    "session_snapshots": "snapshot.delete",
 }
 
 
@@ -299,7 +302,7 @@ def session_values(session: Session) -> Row:
 def insert_session(connection: sqlite3.Connection, stored: Stored[Session], table: str = "sessions") -> None:
     """Insert a session, archived ones into `archived_sessions`."""
     values = (stored.seq, *session_values(stored.item))
-    connection.execute(_INSERT_SESSION.format(table=table), (*values, row_checksum(values)))
+    connection.execute(_INSERT_SESSION[table], (*values, row_checksum(values)))
 
 
 def update_session(connection: sqlite3.Connection, stored: Stored[Session], table: str = "sessions") -> None:
@@ -309,7 +312,7 @@ def update_session(connection: sqlite3.Connection, stored: Stored[Session], tabl
     execute_mending(
         connection,
         table,
-        _UPDATE_SESSION.format(table=table),
+        _UPDATE_SESSION[table],
         (name, created_at, *others, row_checksum(values), stored.seq),
     )
 

@@ -135,6 +135,10 @@ class SessionMethods:
         with self._store.damage.noted():
             return as_asked(session_from_row(row), session_id, "sessions").item
 
+    def has_damaged_sessions(self) -> bool:
+        """Return whether a row is known that may be any session's, as it cannot be read."""
+        return bool(self._store.damage.seqs("sessions"))
+
     def cached_session(self, session_id: str) -> Session | None:
         """Return a session that is active or detached, from memory; None for any other."""
         return self._store.cache.sessions.get(session_id)
