@@ -161,7 +161,11 @@ def from_daemon(error: OrbitError) -> CommandError:
         from orbit_protocol.plain_words import in_plain_words
 
         message = in_plain_words(message)
-    is_row = error.kind == "storage_corrupt" and error.extra.get("table") in ("sessions", "workspaces")
+    is_row = error.kind == "storage_corrupt" and error.extra.get("table") in (
+        "sessions",
+        "archived_sessions",
+        "workspaces",
+    )
     return CommandError(
         message,
         EXIT_BY_KIND.get(error.kind, ExitCode.ERROR),

@@ -6,6 +6,7 @@
     writer                     the one thread that writes: group commit, a savepoint for each call
     readers                    the pool of connections that only read
     cache                      sessions that are not terminated, and workspaces
+    damage                     rows that cannot be read: found, left out and named
     rows, screen_codec, delta_chain   Structs as rows; screens as zstd frames; snapshots as reverse deltas
     database, migrations       opening the file, its settings and its schema
     errors, files, file_watch  sqlite3's exceptions as Orbit's; names of files; a database that was moved away

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,10 +20,12 @@ from orbitd.store import pages, validation
 from orbitd.store.rows import (
     SESSION_COLUMNS,
     SNAPSHOT_HEAD_COLUMNS,
+    UNREADABLE,
     WORKSPACE_COLUMNS,
     DamagedRow,
     Row,
     Stored,
+    is_corrupt,
     session_from_row,
     snapshot_head_from_row,
     workspace_from_row,
@@ -43,6 +45,8 @@ TABLES: dict[str, tuple[str, Callable[[Row], Stored[Any]]]] = {
 
 WITH_NAMES = ("sessions", "workspaces", "archived_sessions")
 """The tables whose rows have a name and a `checksum` column that is filled later."""
+
+_IDS = "SELECT id FROM {table} INDEXED BY sqlite_autoindex_{table}_1 WHERE +seq = ?"
 
 _CHUNK = 500
 _MAX_NAMED = 1_000
@@ -79,6 +83,10 @@ class DamagedRows:
     def workspace_missing(self, workspace_id: str) -> OrbitError:
         """Return the error for a workspace that is not in memory."""
         return self.named("workspaces", workspace_id) or workspace_not_found(workspace_id)
+
+    def sound(self, tables: Iterable[str]) -> str:
+        """Return the condition for `{sound}` in a query of these tables (`fetch_rows`)."""
+        return _condition(error for error in self if error.table in tables and error.fails_queries)
 
     def sentences(self) -> list[str]:
         """Return a sentence for each row, and how many more there are."""
@@ -149,6 +157,89 @@ class Verified(Struct, frozen=True, kw_only=True):
     unfilled: list[tuple[str, int]]
 
 
+def fetch_rows(
+    connection: sqlite3.Connection,
+    tables: Sequence[str],
+    query: str,
+    parameters: Sequence[Any] | dict[str, Any] = (),
+    on_damage: Callable[[DamagedRow], None] = lambda _: None,
+) -> list[Row]:
+    """Return the rows of a query, without those whose records SQLite cannot decode.
+
+    A changed byte in the head of a record, or in the chain of its overflow pages, is SQLITE_CORRUPT for the whole query
+    (`OP_Column` in vdbe.c), as damage of a page is. If the tree itself can be walked, it is that one row.
+
+    Args:
+        connection: Reads.
+        tables: All that the query reads.
+        query: Has `{sound}` as the first condition, before a column of the row is read.
+        parameters: Of the query.
+        on_damage: Called with each row that was left out.
+
+    Raises:
+        sqlite3.DatabaseError: More is damaged than rows.
+    """
+    try:
+        return connection.execute(query.replace("{sound}", "TRUE"), parameters).fetchall()
+    except sqlite3.DatabaseError as error:
+        if not is_corrupt(error):
+            raise
+        damaged = undecodable_rows(connection, tables)
+        if not damaged:
+            raise
+    for each in damaged:
+        on_damage(each)
+    return connection.execute(query.replace("{sound}", _condition(damaged)), parameters).fetchall()
+
+
+def undecodable_rows(connection: sqlite3.Connection, tables: Iterable[str]) -> list[DamagedRow]:
+    """Return the rows of some tables whose records SQLite cannot decode; slow. Raises: sqlite3.DatabaseError."""
+    damaged: list[DamagedRow] = []
+    for table in tables:
+        after: int | None = _FIRST_SEQ
+        while after is not None:
+            _, bad, after = _read_chunk(connection, table, after)
+            damaged += bad
+    return damaged
+
+
+def _condition(damaged: Iterable[DamagedRow]) -> str:
+    # `sessions` and its archive, and so the snapshots, share their numbers.
+    return f"seq NOT IN ({', '.join(str(error.seq) for error in damaged)})"
+
+
+def _read_chunk(
+    connection: sqlite3.Connection, table: str, after: int
+) -> tuple[list[Row], list[DamagedRow], int | None]:
+    """Read some rows after a sequence number; return them, those that cannot be decoded, and where to go on, if so."""
+    columns, _ = TABLES[table]
+    damaged: list[DamagedRow] = []
+    query = f"SELECT {columns} FROM {table} WHERE seq > ? ORDER BY seq LIMIT {_CHUNK}"  # noqa: S608  # names of ours
+    try:
+        rows: list[Row] = connection.execute(query, (after,)).fetchall()
+        seqs = [row[0] for row in rows]
+    except sqlite3.DatabaseError as error:
+        if not is_corrupt(error):
+            raise
+        rows = []
+        # Of the table's tree, not of an index: keys only, no record is decoded.
+        query = f"SELECT seq FROM {table} NOT INDEXED WHERE seq > ? ORDER BY seq LIMIT {_CHUNK}"  # noqa: S608  # ours
+        seqs = [seq for (seq,) in connection.execute(query, (after,)).fetchall()]
+        for seq in seqs:
+            query = f"SELECT {columns} FROM {table} WHERE seq = ?"  # noqa: S608  # names of ours
+            try:
+                rows += connection.execute(query, (seq,)).fetchall()
+            except sqlite3.DatabaseError as row_error:
+                if not is_corrupt(row_error):
+                    raise
+                row_id = connection.execute(_IDS.format(table=table), (seq,)).fetchone()
+                shown_id = None if row_id is None else row_id[0]
+                damaged.append(DamagedRow(table, seq, shown_id, UNREADABLE, fails_queries=True))
+    # Not further: the numbers of a damaged tree need not ascend, and the same rows would come for ever.
+    more = len(seqs) == _CHUNK and seqs[-1] > after
+    return rows, damaged, seqs[-1] if more else None
+
+
 def verify_rows(connection: sqlite3.Connection, pause: Callable[[float], None]) -> Verified:
     """Look at every row, but for the bytes of snapshots; in a thread.
 
@@ -158,12 +249,12 @@ def verify_rows(connection: sqlite3.Connection, pause: Callable[[float], None]) 
     """
     damaged: list[DamagedRow] = []
     unfilled: list[tuple[str, int]] = []
-    for table, (columns, decode) in TABLES.items():
-        query = f"SELECT {columns} FROM {table} WHERE seq > ? ORDER BY seq LIMIT {_CHUNK}"  # noqa: S608  # names of ours
-        after = _FIRST_SEQ
-        while True:
+    for table, (_, decode) in TABLES.items():
+        after: int | None = _FIRST_SEQ
+        while after is not None:
             began = time.monotonic()
-            rows = connection.execute(query, (after,)).fetchall()
+            rows, undecodable, after = _read_chunk(connection, table, after)
+            damaged += undecodable
             for row in rows:
                 try:
                     decode(row)
@@ -172,9 +263,5 @@ def verify_rows(connection: sqlite3.Connection, pause: Callable[[float], None]) 
                 else:
                     if table in WITH_NAMES and (row[-1] is None or not validation.is_normalized(row[2])):
                         unfilled.append((table, row[0]))
-            # Not further: the numbers of a damaged tree need not ascend, and the same rows would come for ever.
-            if len(rows) < _CHUNK or rows[-1][0] <= after:
-                break
-            after = rows[-1][0]
             pause(time.monotonic() - began)
     return Verified(damaged=damaged, unfilled=unfilled)

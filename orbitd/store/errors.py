@@ -21,6 +21,7 @@ from orbit_protocol.errors import (
 # SQLite's codes have a primary code in the low byte, and extended ones refine it
 # (sqlite.org/rescode.html). The second table goes first, where the extended code means something else.
 _PRIMARY = 0xFF
+_CONSTRAINT_DATATYPE = sqlite3.SQLITE_CONSTRAINT | 12 << 8  # of STRICT tables; the sqlite3 module has no name for it
 
 _BY_PRIMARY: dict[int, type[OrbitError]] = {
     sqlite3.SQLITE_FULL: StorageFull,
@@ -42,6 +43,11 @@ _BY_EXTENDED: dict[int, type[OrbitError]] = {
     sqlite3.SQLITE_IOERR_READ: StorageCorrupt,
     sqlite3.SQLITE_IOERR_SHORT_READ: StorageCorrupt,
     sqlite3.SQLITE_IOERR_CORRUPTFS: StorageCorrupt,
+    # Rows that were written fit their table's types and rules: one that is only moved, or changed by a foreign key's
+    # action, and does not, is damaged.
+    _CONSTRAINT_DATATYPE: StorageCorrupt,
+    sqlite3.SQLITE_CONSTRAINT_CHECK: StorageCorrupt,
+    sqlite3.SQLITE_CONSTRAINT_NOTNULL: StorageCorrupt,
     sqlite3.SQLITE_IOERR_SHMSIZE: StorageFull,  # the -shm file cannot grow; elsewhere ENOSPC gives SQLITE_FULL
 }
 

@@ -36,6 +36,7 @@ from orbitd.store.rows import (
     DamagedRow,
     Stored,
     delete_row,
+    delete_session_row,
     execute_mending,
     find_session,
     insert_session,
@@ -47,7 +48,7 @@ from orbitd.store.rows import (
     update_session,
     update_workspace,
 )
-from orbitd.store.snapshots import SNAPSHOT_COLUMNS, snapshot_from_row
+from orbitd.store.snapshots import rows_of_session
 from orbitd.store.store import Store
 
 _ARCHIVE_CHUNK = 50
@@ -96,11 +97,13 @@ _STATS = """
 """
 
 _TO_ARCHIVE = f"""
-    SELECT {SESSION_COLUMNS} FROM sessions WHERE status = 'terminated' AND last_active < ? AND seq > ?
+    SELECT {SESSION_COLUMNS} FROM sessions WHERE {{sound}} AND +status = 'terminated' AND last_active < ? AND seq > ?
     ORDER BY seq LIMIT {_ARCHIVE_CHUNK}
 """  # noqa: S608  # a constant of ours
 _WITH_MORE_SNAPSHOTS = "SELECT session_id FROM session_snapshots GROUP BY session_id HAVING count(*) > ?"
-_ARCHIVED = f"SELECT {SESSION_COLUMNS} FROM archived_sessions WHERE id = ?"  # noqa: S608  # a constant of ours
+_ARCHIVED = f"""
+    SELECT {SESSION_COLUMNS} FROM archived_sessions WHERE seq = (SELECT seq FROM archived_sessions WHERE id = ?)
+"""  # noqa: S608  # a constant of ours
 
 
 log = logging.getLogger("orbitd.store")
@@ -169,7 +172,8 @@ class MaintenanceMethods:
             raise InvalidParams("`terminated_before` must have a time zone")
 
         def work(connection: sqlite3.Connection, after: int) -> Change[tuple[int, int | None]]:
-            rows = connection.execute(_TO_ARCHIVE, (time_to_text(terminated_before), after)).fetchall()
+            parameters = (time_to_text(terminated_before), after)
+            rows = damage.fetch_rows(connection, ("sessions",), _TO_ARCHIVE, parameters)
             gone: list[str] = []
             changed: list[Stored[Workspace]] = []
             for row in rows:
@@ -179,7 +183,9 @@ class MaintenanceMethods:
                     stored = session_from_row(row)
                     left = sessions.leave_front(connection, stored.item.id)
                     _move_to_archive(connection, stored)
-                except (DamagedRow, sqlite3.IntegrityError) as error:
+                except (DamagedRow, sqlite3.DatabaseError) as error:
+                    if isinstance(error, sqlite3.OperationalError):
+                        raise  # of the disk, not of a row
                     connection.execute("ROLLBACK TO archive")
                     event(log, logging.WARNING, "session not archived", row=row[0], error=type(error).__name__)
                 else:
@@ -413,7 +419,7 @@ def _move_to_archive(connection: sqlite3.Connection, stored: Stored[Session]) ->
     connection.execute(
         "INSERT INTO archived_snapshots SELECT * FROM session_snapshots WHERE session_id = ?", (stored.item.id,)
     )
-    delete_row(connection, "sessions", stored.seq)
+    delete_session_row(connection, stored.seq, stored.item.id)
 
 
 def _fill(connection: sqlite3.Connection, rows: list[tuple[str, int]]) -> Change[set[str]]:
@@ -512,11 +518,9 @@ def _dangling_references(connection: sqlite3.Connection) -> Iterator[str]:
 
 def _bad_snapshots(connection: sqlite3.Connection) -> Iterator[str]:
     for table in ("session_snapshots", "archived_snapshots"):
-        # Backwards through the index on (session_id, seq): each session's newest first, as a chain is unpacked. By the
-        # index's session, not the row's own, which may be what is damaged.
-        query = f"SELECT {SNAPSHOT_COLUMNS} FROM {table} WHERE session_id = ? ORDER BY seq DESC"  # noqa: S608  # ours
+        # By the index's session, not the row's own, which may be what is damaged.
         found = connection.execute(f"SELECT DISTINCT session_id FROM {table} ORDER BY 1").fetchall()  # noqa: S608  # ours
         for (session_id,) in found:
             with contextlib.suppress(UnicodeEncodeError):  # an index entry that is no UTF-8: the other checks name it
-                chain = unpack_chain(map(snapshot_from_row, connection.execute(query, (session_id,))))
+                chain = unpack_chain(rows_of_session(connection, table, session_id))
                 yield from (shown(unpacked.row.id) for unpacked in chain if unpacked.verified() is None)

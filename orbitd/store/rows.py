@@ -51,8 +51,10 @@ SNAPSHOT_HEAD_COLUMNS = (
 )
 """All columns of a snapshot but its bytes, which stand behind them."""
 
-_SELECT_SESSION = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE id = ?"  # noqa: S608  # a constant of ours
-_SELECT_WORKSPACE = f"SELECT {WORKSPACE_COLUMNS} FROM workspaces WHERE id = ?"  # noqa: S608  # a constant of ours
+# By the number that the index has, here and in other modules: where a query uses an index, SQLite takes the columns
+# that are in it from there (`sqlite3WhereEnd`), and a row whose own column is damaged would look sound.
+_SELECT_SESSION = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE seq = (SELECT seq FROM sessions WHERE id = ?)"  # noqa: S608  # ours
+_SELECT_WORKSPACE = f"SELECT {WORKSPACE_COLUMNS} FROM workspaces WHERE seq = (SELECT seq FROM workspaces WHERE id = ?)"  # noqa: S608  # ours
 _INSERT_SESSION, _UPDATE_SESSION = (
     {table: statement.format(table=table) for table in ("sessions", "archived_sessions")}
     for statement in (
@@ -79,6 +81,8 @@ _config_decoder = msgspec.json.Decoder(SessionConfig)
 _layout_decoder = msgspec.json.Decoder(WorkspaceLayout)
 _MAX_SHOWN = 64
 
+UNREADABLE = "its record cannot be decoded"
+
 DIGEST_BYTES = 16
 """Of the digest of a snapshot's bytes, with which its checksum begins."""
 
@@ -96,9 +100,13 @@ class DamagedRow(StorageCorrupt):
         row_id: Its `id` column, whatever that holds.
         reason: What is wrong with it, without its contents.
         name: Its `name` column.
+        fails_queries: Whether SQLite refuses to decode it, so that a query that reads it fails.
     """
 
-    def __init__(self, table: str, seq: int, row_id: object, reason: str, name: object = None) -> None:
+    def __init__(
+        self, table: str, seq: int, row_id: object, reason: str, name: object = None, *, fails_queries: bool = False
+    ) -> None:
+        self.fails_queries = fails_queries
         self.table = table
         self.seq = seq
         self.row_id = shown(row_id)
@@ -115,6 +123,7 @@ class DamagedRow(StorageCorrupt):
 
 _REMOVED_BY = {
     "sessions": "session.delete",
+    "archived_sessions": "session.delete",
     "workspaces": "workspace.delete",
     "session_snapshots": "snapshot.delete",
 }
@@ -233,6 +242,8 @@ def lenient_text(raw: bytes) -> str:
 
 def shown(value: object) -> str:
     """Return a column's value for an error or warning: short, and bytes that are no UTF-8 in hexadecimal."""
+    if value is None:
+        return "unknown"
     if not isinstance(value, str):
         return f"of type {type(value).__name__}"
     return value[:_MAX_SHOWN].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -409,7 +420,7 @@ def execute_mending(connection: sqlite3.Connection, table: str, sql: str, parame
     try:
         return connection.execute(sql, parameters).rowcount
     except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_CORRUPT or not connection.in_transaction:
+        if not is_corrupt(error) or not connection.in_transaction:
             raise
     # With writable_schema SQLite passes over an index entry that is not there (OP_IdxDelete in vdbe.c). The entry
     # that does not fit stays, so the indexes are made again from the rows.
@@ -428,6 +439,16 @@ def delete_row(connection: sqlite3.Connection, table: str, seq: int) -> None:
     execute_mending(connection, table, f"DELETE FROM {table} WHERE seq = ?", (seq,))  # noqa: S608  # a name of ours
 
 
+def delete_session_row(connection: sqlite3.Connection, seq: int, session_id: str) -> None:
+    """Delete a session and its snapshots, also where the row has another id than its index entry, and they have this.
+
+    The foreign key would find the snapshots by the row's own id (0001_initial.sql).
+    """
+    delete = "DELETE FROM session_snapshots WHERE session_id = ?"
+    execute_mending(connection, "session_snapshots", delete, (session_id,))
+    delete_row(connection, "sessions", seq)
+
+
 def readable(rows: Iterable[Row], decode: Callable[[Row], T]) -> Iterator[T]:
     """Decode rows; leave out those that cannot be read, with a line in the log."""
     for row in rows:
@@ -437,9 +458,26 @@ def readable(rows: Iterable[Row], decode: Callable[[Row], T]) -> Iterator[T]:
             event(log, logging.WARNING, "damaged row left out", table=error.table, row=error.seq, reason=error.sentence)
 
 
+def is_corrupt(error: sqlite3.Error) -> bool:
+    """Return whether SQLite says that what it reads is malformed."""
+    # An error of the sqlite3 module itself has no code.
+    return bool(getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT)
+
+
+def _fetch_exactly(connection: sqlite3.Connection, table: str, query: str, item_id: str) -> Row | None:
+    try:
+        row: Row | None = connection.execute(query, (item_id,)).fetchone()
+    except sqlite3.DatabaseError as error:
+        if not is_corrupt(error):
+            raise
+        found = connection.execute(f"SELECT seq FROM {table} WHERE id = ?", (item_id,)).fetchone()  # noqa: S608  # ours
+        raise DamagedRow(table, found[0] if found else 0, item_id, UNREADABLE) from error
+    return row
+
+
 def find_session(connection: sqlite3.Connection, session_id: str) -> Stored[Session]:
     """Return a session that is not archived. Raises: SessionNotFound, DamagedRow."""
-    row = connection.execute(_SELECT_SESSION, (session_id,)).fetchone()
+    row = _fetch_exactly(connection, "sessions", _SELECT_SESSION, session_id)
     if row is not None:
         return as_asked(session_from_row(row), session_id, "sessions")
     archived = connection.execute("SELECT 1 FROM archived_sessions WHERE id = ?", (session_id,)).fetchone()
@@ -448,7 +486,7 @@ def find_session(connection: sqlite3.Connection, session_id: str) -> Stored[Sess
 
 def find_workspace(connection: sqlite3.Connection, workspace_id: str) -> Stored[Workspace]:
     """Return a workspace. Raises: WorkspaceNotFound, DamagedRow."""
-    row = connection.execute(_SELECT_WORKSPACE, (workspace_id,)).fetchone()
+    row = _fetch_exactly(connection, "workspaces", _SELECT_WORKSPACE, workspace_id)
     if row is None:
         raise workspace_not_found(workspace_id)
     return as_asked(workspace_from_row(row), workspace_id, "workspaces")

@@ -18,6 +18,7 @@ from orbit_protocol.errors import AmbiguousReference, InvalidParams, InvalidTran
 from orbit_protocol.types import Session, SessionConfig, SessionPage, SessionStatus, SessionType, Workspace
 from orbitd.store import pages, validation
 from orbitd.store.cache import Change
+from orbitd.store.damage import fetch_rows
 from orbitd.store.rows import (
     SESSION_COLUMNS,
     WORKSPACE_COLUMNS,
@@ -26,6 +27,8 @@ from orbitd.store.rows import (
     Stored,
     as_asked,
     delete_row,
+    delete_session_row,
+    execute_mending,
     find_session,
     find_workspace,
     insert_session,
@@ -33,6 +36,7 @@ from orbitd.store.rows import (
     now,
     readable,
     session_from_row,
+    session_is_archived,
     session_not_found,
     update_session,
     update_workspace,
@@ -54,21 +58,24 @@ TRANSITIONS: frozenset[tuple[str, str]] = frozenset(
 _IN_MEMORY = frozenset({"active", "detached"})
 _STATUSES = frozenset({"active", "detached", "terminated", "archived"})
 _MAX_CANDIDATES = 20
+_BOTH = ("sessions", "archived_sessions")
 
 _BY_ID = f"""
-    SELECT {SESSION_COLUMNS} FROM sessions WHERE id = :id
-    UNION ALL SELECT {SESSION_COLUMNS} FROM archived_sessions WHERE id = :id
+    SELECT {SESSION_COLUMNS} FROM sessions WHERE {{sound}} AND seq = (SELECT seq FROM sessions WHERE id = :id)
+    UNION ALL SELECT {SESSION_COLUMNS} FROM archived_sessions
+    WHERE {{sound}} AND seq = (SELECT seq FROM archived_sessions WHERE id = :id)
 """  # noqa: S608  # constants of ours
 
 _PAGE = """
     SELECT {columns} FROM {table}
-    WHERE seq > :after AND status IN ({statuses})
+    WHERE {{sound}} AND seq > :after AND +status IN ({statuses})
       AND (:session_type IS NULL OR session_type = :session_type)
       AND (:workspace_id IS NULL OR workspace_id = :workspace_id)
 """
 
 _BY_REFERENCE = [
-    f"SELECT {SESSION_COLUMNS} FROM {table} WHERE {condition} ORDER BY seq LIMIT {_MAX_CANDIDATES}"  # noqa: S608
+    f"SELECT {SESSION_COLUMNS} FROM {table} WHERE {{sound}} AND"  # noqa: S608
+    f" seq IN (SELECT seq FROM {table} WHERE {{sound}} AND {condition}) ORDER BY seq LIMIT {_MAX_CANDIDATES}"
     for table in ("sessions", "archived_sessions")
     for condition in (
         "id = :nfc",
@@ -82,11 +89,16 @@ _BY_REFERENCE = [
 # By the letters that `rows.to_json` writes: SQLite's JSON functions fail the whole query at one text that is no JSON.
 _INTERRUPTED = """
     SELECT id FROM sessions
-    WHERE status != 'terminated' AND (instr(program, '"live":true') OR instr(program, '"exit_code":'))
+    WHERE {sound} AND status != 'terminated' AND (instr(program, '"live":true') OR instr(program, '"exit_code":'))
     ORDER BY seq
 """
 
-_IN_FRONT = f"SELECT {WORKSPACE_COLUMNS} FROM workspaces WHERE active_session_id = ?"  # noqa: S608  # a constant of ours
+_DELETE_ORPHANS = "DELETE FROM session_snapshots WHERE session_id NOT IN (SELECT id FROM sessions)"
+
+_IN_FRONT = f"""
+    SELECT {WORKSPACE_COLUMNS} FROM workspaces
+    WHERE {{sound}} AND seq IN (SELECT seq FROM workspaces WHERE active_session_id = ?)
+"""  # noqa: S608  # a constant of ours
 
 
 class SessionMethods:
@@ -129,11 +141,11 @@ class SessionMethods:
         cached = self.cached_session(session_id)
         if cached is not None:
             return cached
-        row = await self._store.readers.fetch_one(_BY_ID, {"id": session_id})
-        if row is None:
+        rows = await self._store.fetch(_BOTH, _BY_ID, {"id": session_id})
+        if not rows:
             raise self._store.damage.named("sessions", session_id) or session_not_found(session_id)
         with self._store.damage.noted():
-            return as_asked(session_from_row(row), session_id, "sessions").item
+            return as_asked(session_from_row(rows[0]), session_id, "sessions").item
 
     def has_damaged_sessions(self) -> bool:
         """Return whether a row is known that may be any session's, as it cannot be read."""
@@ -161,7 +173,7 @@ class SessionMethods:
         nfc, nfd = validation.spellings(ref)
         parameters = {"nfc": nfc, "nfd": nfd, "low": prefix, "high": prefix and prefix + "g"}
         for query in _BY_REFERENCE:
-            rows = await self._store.readers.fetch_all(query, parameters)
+            rows = await self._store.fetch(_BOTH, query, parameters)
             found = list(self._store.damage.readable(rows, session_from_row))
             if len(found) == 1:
                 return self._store.cache.as_touched(found[0].item)
@@ -214,7 +226,7 @@ class SessionMethods:
             filters = {"session_type": session_type, "workspace_id": workspace_id}
 
             async def fetch(after: int, most: int) -> list[Row]:
-                return await self._store.readers.fetch_all(query, {**filters, "after": after, "most": most})
+                return await self._store.fetch(tables, query, {**filters, "after": after, "most": most})
 
             stored_rows = await self._store.damage.fetch_readable(fetch, session_from_row, start, limit)
             found = [Stored(each.seq, self._store.cache.as_touched(each.item)) for each in stored_rows]
@@ -240,7 +252,7 @@ class SessionMethods:
 
     async def list_interrupted(self) -> list[Session]:
         """Return the sessions, not terminated, whose program is recorded as running or with an exit code."""
-        rows = await self._store.readers.fetch_all(_INTERRUPTED)
+        rows = await self._store.fetch(("sessions",), _INTERRUPTED)
         # From the cache, as a session may have ended since the query read it; then it is left out.
         found = (self._store.cache.sessions.get(session_id) for (session_id,) in rows)
         return [session for session in found if session is not None]
@@ -270,16 +282,19 @@ class SessionMethods:
     async def delete_session(self, session_id: str) -> None:
         """Delete a session and its snapshots, also one whose row cannot be read. Raises: SessionNotFound."""
         damaged = self._store.damage.named("sessions", session_id)
+        is_last_damaged = damaged is not None and self._store.damage.seqs("sessions") == [damaged.seq]
 
         def work(connection: sqlite3.Connection) -> Change[None]:
             seq = find_seq(connection, "sessions", session_id, damaged)
             if seq is None:
-                find_session(connection, session_id)  # which raises
-                raise session_not_found(session_id)
+                _delete_from_archive(connection, session_id, damaged)
+                return Change(result=None)
             # The foreign keys would clear active_session_id and delete the snapshots by themselves
             # (0001_initial.sql); the cache has to be sent the workspace, so it is read and changed here.
             workspaces = leave_front(connection, session_id)
-            delete_row(connection, "sessions", seq)
+            delete_session_row(connection, seq, session_id)
+            if is_last_damaged:  # whatever belongs to no session now was its own, under the id that it had
+                execute_mending(connection, "session_snapshots", _DELETE_ORPHANS, ())
             return Change(result=None, gone_sessions=(session_id,), workspaces=workspaces)
 
         await self._store.write(work)
@@ -383,9 +398,23 @@ def find_seq(connection: sqlite3.Connection, table: str, row_id: str, damaged: D
     return None if row is None else int(row[0])
 
 
+def _delete_from_archive(connection: sqlite3.Connection, session_id: str, damaged: DamagedRow | None) -> None:
+    """Delete an archived session whose row cannot be read; it cannot be restored first, as another one has to be."""
+    seq = find_seq(connection, "archived_sessions", session_id, damaged)
+    if seq is None:
+        raise session_not_found(session_id)
+    query = f"SELECT {SESSION_COLUMNS} FROM archived_sessions WHERE seq = ?"  # noqa: S608  # a constant of ours
+    try:
+        session_from_row(connection.execute(query, (seq,)).fetchone(), "archived_sessions")
+    except DamagedRow:
+        delete_row(connection, "archived_sessions", seq)
+        return
+    raise session_is_archived(session_id)
+
+
 def leave_front(connection: sqlite3.Connection, session_id: str) -> tuple[Stored[Workspace], ...]:
     """Clear the active session of the workspace where it is this one; return the workspaces that changed."""
-    found = list(readable(connection.execute(_IN_FRONT, (session_id,)).fetchall(), workspace_from_row))
+    found = list(readable(fetch_rows(connection, ("workspaces",), _IN_FRONT, (session_id,)), workspace_from_row))
     changed = tuple(Stored(each.seq, replace(each.item, active_session_id=None)) for each in found)
     for each in changed:
         update_workspace(connection, each)

@@ -8,17 +8,18 @@ and all three steps are done again.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import sqlite3
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from typing import TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from orbit_protocol.errors import Busy, InvalidParams, SnapshotCorrupt, SnapshotNotFound
+from orbit_protocol.errors import Busy, InvalidParams, SnapshotCorrupt, SnapshotNotFound, StorageCorrupt
 from orbit_protocol.text import text_and_bytes, to_text
 from orbit_protocol.types import Snapshot, SnapshotFormat, SnapshotInfo, SnapshotPage
 from orbitd.store import pages
@@ -41,6 +42,7 @@ from orbitd.store.rows import (
     Stored,
     delete_row,
     find_session,
+    is_corrupt,
     next_seq,
     now,
     session_is_archived,
@@ -67,11 +69,18 @@ SNAPSHOT_COLUMNS = f"{SNAPSHOT_HEAD_COLUMNS}, terminal_buffer, scrollback, nativ
 _HEAD = len(SNAPSHOT_HEAD_COLUMNS.split(","))
 _NEVER = datetime.fromtimestamp(0, UTC)
 
-_NEWEST = f"SELECT {SNAPSHOT_COLUMNS} FROM session_snapshots WHERE session_id = ? ORDER BY seq DESC LIMIT 1"  # noqa: S608  # ours
+# Rows are found through an index and read by their number: where a query uses an index, SQLite takes the columns that
+# are in it from there (`sqlite3WhereEnd`), and a row whose own column is damaged would look sound.
+_NEWEST_SEQ = "SELECT max(seq) FROM session_snapshots WHERE session_id = ?"
+_BY_SEQ = f"SELECT {SNAPSHOT_COLUMNS} FROM session_snapshots WHERE seq = :seq"  # noqa: S608  # ours
 _PAGE = f"""
-    SELECT {SNAPSHOT_HEAD_COLUMNS} FROM session_snapshots WHERE session_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?
+    SELECT {SNAPSHOT_HEAD_COLUMNS} FROM session_snapshots WHERE {{sound}} AND seq IN (
+        SELECT seq FROM session_snapshots WHERE session_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?
+    ) ORDER BY seq DESC
 """  # noqa: S608  # ours
-_OF_ID = "SELECT seq, session_id FROM session_snapshots WHERE id = ?"
+# Of the indexes alone, as the record is damaged; they are read from end to end.
+_ID_IN_INDEX = "SELECT id FROM session_snapshots INDEXED BY sqlite_autoindex_session_snapshots_1 WHERE +seq = ?"
+_SESSION_IN_INDEX = "SELECT session_id FROM session_snapshots INDEXED BY idx_snapshots_session_id WHERE +seq = ?"
 _IS_ARCHIVED = "SELECT 0 FROM sessions WHERE id = :id UNION ALL SELECT 1 FROM archived_sessions WHERE id = :id"
 
 # The queries around one snapshot (`target`). Its keyframe is the nearest one that is not older:
@@ -88,12 +97,15 @@ _SEGMENT = f"""
         SELECT max(lower.seq) FROM session_snapshots AS lower
         WHERE lower.session_id = target.session_id AND lower.seq < target.seq AND lower.keyframe = 1
     ), 0)
-    ORDER BY near.seq DESC
 """  # noqa: S608  # constants of ours
-_NEAR_COLUMNS = ", ".join(f"near.{column.strip()}" for column in SNAPSHOT_COLUMNS.split(","))
-_SELECT_SEGMENT = f"SELECT {_NEAR_COLUMNS} {_SEGMENT}"
-_FROM_KEYFRAME_TO_TARGET = f"SELECT {_NEAR_COLUMNS} {_FROM_KEYFRAME} AND near.seq >= target.seq ORDER BY near.seq DESC"
-_ALL = f"SELECT {SNAPSHOT_COLUMNS} FROM session_snapshots WHERE session_id = ? ORDER BY seq DESC"  # noqa: S608  # ours
+_SELECT_SEGMENT = f"""
+    SELECT {SNAPSHOT_COLUMNS} FROM session_snapshots WHERE seq IN (SELECT near.seq {_SEGMENT}) ORDER BY seq DESC
+"""  # noqa: S608  # ours
+_SEGMENT_NOW = f"SELECT near.seq, near.keyframe {_SEGMENT} ORDER BY near.seq DESC"
+_FROM_KEYFRAME_TO_TARGET = f"""
+    SELECT {SNAPSHOT_COLUMNS} FROM session_snapshots
+    WHERE seq IN (SELECT near.seq {_FROM_KEYFRAME} AND near.seq >= target.seq) ORDER BY seq DESC
+"""  # noqa: S608  # ours
 
 _INSERT = f"""
     INSERT INTO session_snapshots ({SNAPSHOT_COLUMNS})
@@ -179,11 +191,11 @@ class SnapshotMethods:
 
     async def load_latest_screen(self, session_id: str) -> SavedScreen | None:
         """Return a session's newest snapshot with its native state. Raises: SessionNotFound, SnapshotCorrupt."""
-        rows = await self._store.readers.fetch_all(_NEWEST, (session_id,))
-        if not rows:
+        newest = await self._store.readers.fetch_one(_NEWEST_SEQ, (session_id,))
+        if newest is None or newest[0] is None:
             await self._require_session(session_id)
             return None
-        return await self._load_last(rows, session_id)
+        return await self._load(_BY_SEQ, newest[0])
 
     async def get_snapshot(self, snapshot_id: str) -> Snapshot:
         """Return one snapshot. Raises: SnapshotNotFound, SnapshotCorrupt."""
@@ -191,13 +203,9 @@ class SnapshotMethods:
 
     async def get_screen(self, snapshot_id: str) -> SavedScreen:
         """Return one snapshot with its native state. Raises: SnapshotNotFound, SnapshotCorrupt."""
-        seq, session_id = await self._place_of(snapshot_id)
-        rows = await self._store.readers.fetch_all(_FROM_KEYFRAME_TO_TARGET, {"seq": seq})
-        if not rows:
-            raise self._store.damage.named("session_snapshots", snapshot_id) or _snapshot_not_found(snapshot_id)
-        saved = await self._load_last(rows, session_id)
+        saved = await self._load(_FROM_KEYFRAME_TO_TARGET, await self._seq_of(snapshot_id))
         if saved.snapshot.id != snapshot_id:
-            raise DamagedRow("session_snapshots", seq, snapshot_id, "its index entry has another id")
+            raise SnapshotCorrupt(f"Snapshot {snapshot_id} is damaged: its index entry has another id")
         return saved
 
     async def list_snapshots(
@@ -206,7 +214,7 @@ class SnapshotMethods:
         """Return a page of a session's snapshots, newest first. Raises: SessionNotFound, InvalidParams."""
 
         async def fetch(before: int, most: int) -> list[Row]:
-            return await self._store.readers.fetch_all(_PAGE, (session_id, before, most))
+            return await self._store.fetch(("session_snapshots",), _PAGE, (session_id, before, most))
 
         start = pages.start_of(cursor, _END)
         heads = await self._store.damage.fetch_readable(fetch, snapshot_head_from_row, start, limit)
@@ -235,19 +243,26 @@ class SnapshotMethods:
     async def delete_snapshot(self, snapshot_id: str) -> None:
         """Delete one snapshot; every other one stays readable. Raises: SnapshotNotFound."""
         # A snapshot never changes its session, so what was read before the lock still holds under it.
-        seq, session_id = await self._place_of(snapshot_id)
-        async with self._store.chain_lock(session_id):
+        seq = await self._seq_of(snapshot_id)
+        row = await self._store.readers.fetch_one("SELECT session_id FROM session_snapshots WHERE seq = ?", (seq,))
+        async with self._store.chain_lock("" if row is None else shown(row[0])):
             await _retry_while_stale(lambda: self._try_delete(snapshot_id, seq))
         await self._store.recheck_damaged()
 
     async def _try_save(self, new: NewSnapshot) -> SnapshotInfo:
         """Add a snapshot, and rewrite the one before it as a delta. Raises: SessionNotFound, StalePlan."""
-        rows = await self._store.readers.fetch_all(_NEWEST, (new.session_id,))
-        if not rows:
+        newest = await self._store.readers.fetch_one(_NEWEST_SEQ, (new.session_id,))
+        previous_seq = None if newest is None else newest[0]
+        rows: list[Row] = []
+        if previous_seq is None:
             await self._require_session(new.session_id)
+        else:
+            with contextlib.suppress(StorageCorrupt):  # one whose record cannot be decoded stays as it is
+                rows = await self._store.readers.fetch_all(_BY_SEQ, {"seq": previous_seq})
 
         def make_plan() -> SavePlan:  # in the pool
-            return plan_save(snapshot_from_row(rows[0]) if rows else None, new.screen)
+            plan = plan_save(snapshot_from_row(rows[0]) if rows else None, new.screen)
+            return replace(plan, previous_seq=previous_seq)
 
         plan = await self._store.in_pool(make_plan)
 
@@ -260,10 +275,8 @@ class SnapshotMethods:
                 given["cwd"], given["cwd_bytes"] = text_and_bytes(new.cwd)
             session = replace(stored.item, last_active=moment, last_saved_at=moment, **given)
             update_session(connection, Stored(stored.seq, session))
-            newest = connection.execute(
-                "SELECT seq FROM session_snapshots WHERE session_id = ? ORDER BY seq DESC LIMIT 1", (new.session_id,)
-            ).fetchone()
-            if (newest and newest[0]) != plan.previous_seq:
+            (newest_seq,) = connection.execute(_NEWEST_SEQ, (new.session_id,)).fetchone()
+            if newest_seq != plan.previous_seq:
                 raise StalePlan  # the savepoint takes back what was written above
             info = SnapshotInfo(
                 id=str(uuid.uuid4()),
@@ -293,15 +306,15 @@ class SnapshotMethods:
 
         return await self._store.write(work)
 
-    async def _place_of(self, snapshot_id: str) -> tuple[int, str]:
-        """Return a snapshot's sequence number and its session, of a damaged one too. Raises: SnapshotNotFound."""
-        row = await self._store.readers.fetch_one(_OF_ID, (snapshot_id,))
+    async def _seq_of(self, snapshot_id: str) -> int:
+        """Return a snapshot's sequence number, that of a damaged one too. Raises: SnapshotNotFound."""
+        row = await self._store.readers.fetch_one("SELECT seq FROM session_snapshots WHERE id = ?", (snapshot_id,))
         if row is not None:
-            return int(row[0]), shown(row[1])
+            return int(row[0])
         damaged = self._store.damage.named("session_snapshots", snapshot_id)
         if damaged is None or damaged.table != "session_snapshots":
             raise _snapshot_not_found(snapshot_id)
-        return damaged.seq, ""  # which session it belongs to may be what is damaged
+        return damaged.seq
 
     async def _try_delete(self, snapshot_id: str, seq: int) -> None:
         """Delete a snapshot, and rewrite the one that depended on it. Raises: SnapshotNotFound, StalePlan."""
@@ -319,7 +332,7 @@ class SnapshotMethods:
         def work(connection: sqlite3.Connection) -> Change[None]:  # in the writer's thread
             if connection.execute("SELECT 1 FROM session_snapshots WHERE seq = ?", (seq,)).fetchone() is None:
                 raise _snapshot_not_found(snapshot_id)
-            segment = connection.execute(f"SELECT near.seq, near.keyframe {_SEGMENT}", {"seq": seq})
+            segment = connection.execute(_SEGMENT_NOW, {"seq": seq})
             if tuple((row[0], bool(row[1])) for row in segment) != plan.segment:
                 raise StalePlan
             delete_row(connection, "session_snapshots", seq)
@@ -329,35 +342,30 @@ class SnapshotMethods:
 
         await self._store.write(work)
 
-    async def _load_last(self, rows: list[Row], session_id: str) -> SavedScreen:
-        """Decompress the last of some rows of SNAPSHOT_COLUMNS, newest first, which begin with a keyframe."""
+    async def _load(self, query: str, seq: int) -> SavedScreen:
+        """Decompress a snapshot.
 
-        def unpack_last() -> Unpacked:  # in the pool
-            *_, last = unpack_chain(map(snapshot_from_row, rows))
-            return last
+        Args:
+            query: Returns rows of SNAPSHOT_COLUMNS, from a keyframe on to the snapshot.
+            seq: The snapshot.
+
+        Raises:
+            SnapshotNotFound: It was deleted meanwhile.
+            SnapshotCorrupt: It is damaged.
+        """
+        try:
+            rows = await self._store.readers.fetch_all(query, {"seq": seq})
+        except StorageCorrupt:
+            rows = []
+
+        def unpack_last() -> Unpacked | None:  # in the pool
+            return next(iter(collections.deque(unpack_chain(map(snapshot_from_row, rows)), maxlen=1)), None)
 
         unpacked = await self._store.in_pool(unpack_last)
-        row, screen = unpacked.row, unpacked.verified()
-        if screen is None:
-
-            def look_further(connection: sqlite3.Connection) -> tuple[Screen | None, str | None]:  # slow
-                # From the session's newest on: where a flag says keyframe that is none, the query that led here
-                # began too late.
-                for each in unpack_chain(map(snapshot_from_row, connection.execute(_ALL, (session_id,)))):
-                    if each.row.seq == row.seq and each.verified() is not None:
-                        return each.screen, None
-                    if each.row.seq < row.seq and each.verified() is not None:
-                        return None, each.row.id
-                return None, None
-
-            screen, good = await self._store.readers.run_in_thread(look_further)
-            if screen is None:
-                with contextlib.suppress(DamagedRow), self._store.damage.noted():
-                    snapshot_head_from_row(rows[-1][:_HEAD])
-                raise SnapshotCorrupt(
-                    f"Snapshot {shown(row.id)} of session {session_id} is damaged",
-                    data={"good_snapshot_id": good},
-                )
+        screen = None if unpacked is None else unpacked.verified()
+        if unpacked is None or screen is None:
+            unpacked, screen = await self._load_past_damage(seq)
+        row = unpacked.row
         snapshot = Snapshot(
             id=row.id,
             session_id=row.session_id,
@@ -372,6 +380,40 @@ class SnapshotMethods:
             scrollback=screen.scrollback,
         )
         return SavedScreen(snapshot=snapshot, native_state=screen.native_state, cwd=row.cwd)
+
+    async def _load_past_damage(self, seq: int) -> tuple[Unpacked, Screen]:
+        """Load a snapshot whose chain is damaged.
+
+        Raises:
+            SnapshotNotFound: It was deleted meanwhile.
+            SnapshotCorrupt: Its own bytes or columns are damaged, or those that its bytes need.
+        """
+
+        def look(connection: sqlite3.Connection) -> tuple[Unpacked | None, str | None, str, str]:  # slow
+            snapshot_id = connection.execute(_ID_IN_INDEX, (seq,)).fetchone() or (None,)
+            session_id = connection.execute(_SESSION_IN_INDEX, (seq,)).fetchone() or (None,)
+            names = shown(snapshot_id[0]), shown(session_id[0])
+            # From the session's newest on: where a flag says keyframe that is none, the query began too late.
+            for each in unpack_chain(rows_of_session(connection, "session_snapshots", session_id[0])):
+                if each.row.seq == seq and each.verified() is not None:
+                    return each, None, *names
+                if each.row.seq < seq and each.verified() is not None:
+                    return None, each.row.id, *names
+            return None, None, *names
+
+        found, good, snapshot_id, session_id = await self._store.readers.run_in_thread(look)
+        screen = None if found is None else found.screen
+        if found is not None and screen is not None:
+            return found, screen
+        with contextlib.suppress(StorageCorrupt), self._store.damage.noted():
+            query = f"SELECT {SNAPSHOT_HEAD_COLUMNS} FROM session_snapshots WHERE seq = ?"  # noqa: S608  # ours
+            head = await self._store.readers.fetch_one(query, (seq,))
+            if head is None:
+                raise _snapshot_not_found(snapshot_id)
+            snapshot_head_from_row(head)
+        raise SnapshotCorrupt(
+            f"Snapshot {snapshot_id} of session {session_id} is damaged", data={"good_snapshot_id": good}
+        )
 
     async def _require_session(self, session_id: str) -> None:
         """Raise SessionNotFound unless the session exists and is not archived."""
@@ -427,6 +469,21 @@ def snapshot_from_row(row: Row) -> SnapshotRow:
         checksum=head.checksum[:DIGEST_BYTES],
         packed=packed,
     )
+
+
+def rows_of_session(connection: sqlite3.Connection, table: str, session_id: object) -> Iterator[SnapshotRow]:
+    """Iterate over a session's snapshots, newest first, one at a time, without those that cannot be decoded."""
+    seqs = connection.execute(f"SELECT seq FROM {table} WHERE session_id = ? ORDER BY seq DESC", (session_id,))  # noqa: S608  # ours
+    for (seq,) in seqs.fetchall():
+        try:
+            query = f"SELECT {SNAPSHOT_COLUMNS} FROM {table} WHERE seq = ?"  # noqa: S608  # ours
+            row = connection.execute(query, (seq,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            if not is_corrupt(error):
+                raise
+            continue
+        if row is not None:
+            yield snapshot_from_row(row)
 
 
 async def _retry_while_stale(attempt: Callable[[], Awaitable[R]]) -> R:

@@ -11,31 +11,32 @@ import itertools
 import os
 import sqlite3
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
+from orbit_protocol.errors import StorageCorrupt
 from orbit_protocol.results import CheckReport
 from orbit_protocol.types import Session
 from orbitd.store import validation
 from orbitd.store.backup import recovery
 from orbitd.store.cache import Cache, Change
-from orbitd.store.damage import TABLES, DamagedRows
+from orbitd.store.damage import TABLES, DamagedRows, fetch_rows, undecodable_rows
 from orbitd.store.database import open_writer
 from orbitd.store.errors import translated
 from orbitd.store.file_watch import FileWatch
 from orbitd.store.readers import Readers
-from orbitd.store.rows import SESSION_COLUMNS, WORKSPACE_COLUMNS, DamagedRow, Stored, time_from_text
+from orbitd.store.rows import SESSION_COLUMNS, WORKSPACE_COLUMNS, Row, Stored, time_from_text
 from orbitd.store.writer import MAX_GROUP, MAX_WAITING, Writer
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _THREADS = min(4, os.cpu_count() or 1)
-_CACHED_SESSIONS = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE status != 'terminated' ORDER BY seq"  # noqa: S608  # ours
-_WORKSPACES = f"SELECT {WORKSPACE_COLUMNS} FROM workspaces ORDER BY seq"  # noqa: S608  # ours
+_CACHED_SESSIONS = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE {{sound}} AND status != 'terminated' ORDER BY seq"  # noqa: S608  # ours
+_WORKSPACES = f"SELECT {WORKSPACE_COLUMNS} FROM workspaces WHERE {{sound}} ORDER BY seq"  # noqa: S608  # ours
 _RECHECKED = 500
 """The most damaged rows that are read once more at a time."""
 
@@ -79,15 +80,29 @@ class Store:
         """Do as `write` does, and return the session with its last touch."""
         return self.cache.as_touched(await self.write(work))
 
+    async def fetch(
+        self, tables: Sequence[str], query: str, parameters: Sequence[Any] | dict[str, Any] = ()
+    ) -> list[Row]:
+        """Return the rows of a query, without those whose records SQLite cannot decode (`damage.fetch_rows`)."""
+        try:
+            return await self.readers.fetch_all(query.replace("{sound}", self.damage.sound(tables)), parameters)
+        except StorageCorrupt:
+            found = await self.readers.run_in_thread(partial(undecodable_rows, tables=tables))
+            if not found:
+                raise
+        for error in found:
+            self.damage.add(error)
+        return await self.readers.fetch_all(query.replace("{sound}", self.damage.sound(tables)), parameters)
+
     async def recheck_damaged(self) -> None:
         """Read the rows that are known to be damaged once more: one may have been deleted, or repaired from outside."""
         for error in itertools.islice(self.damage, _RECHECKED):
             columns, decode = TABLES[error.table]
             query = f"SELECT {columns} FROM {error.table} WHERE seq = ?"  # noqa: S608  # names of ours
-            row = await self.readers.fetch_one(query, (error.seq,))
             try:
+                row = await self.readers.fetch_one(query, (error.seq,))
                 stored = None if row is None else decode(row)
-            except DamagedRow:
+            except StorageCorrupt:  # as DamagedRow is
                 continue
             self.damage.forget(error)
             if stored is not None and error.table in ("sessions", "workspaces"):
@@ -149,8 +164,9 @@ async def open_store(
         # is closed before the file is renamed.
         with translated(), recovery.set_aside_if_damaged(path), contextlib.ExitStack() as stack:
             connection = stack.enter_context(contextlib.closing(open_writer(path, start_empty=start_empty)))
-            sessions = connection.execute(_CACHED_SESSIONS).fetchall()
-            cache = Cache(sessions, connection.execute(_WORKSPACES).fetchall(), damage.add)
+            sessions = fetch_rows(connection, ("sessions",), _CACHED_SESSIONS, (), damage.add)
+            workspaces = fetch_rows(connection, ("workspaces",), _WORKSPACES, (), damage.add)
+            cache = Cache(sessions, workspaces, damage.add)
             loaded.append((cache, _last_auto_save(connection)))
             writer.file_watch = FileWatch(path)  # after a statement: the WAL exists from the first one on
             stack.pop_all()

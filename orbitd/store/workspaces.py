@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -14,10 +15,12 @@ from orbit_protocol.errors import AmbiguousReference, NameTaken, SessionNotFound
 from orbit_protocol.types import Session, Workspace, WorkspaceLayout, WorkspacePage
 from orbitd.store import pages, sessions, validation
 from orbitd.store.cache import Change
+from orbitd.store.damage import fetch_rows
 from orbitd.store.rows import (
     SESSION_COLUMNS,
     Stored,
     delete_row,
+    delete_session_row,
     find_session,
     find_workspace,
     insert_workspace,
@@ -33,9 +36,12 @@ from orbitd.store.store import Store
 
 _MAX_CANDIDATES = 20
 
-_MEMBERS = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE workspace_id = ?"  # noqa: S608  # a constant of ours
+_MEMBERS = f"""
+    SELECT {SESSION_COLUMNS} FROM sessions
+    WHERE {{sound}} AND seq IN (SELECT seq FROM sessions WHERE workspace_id = ?)
+"""  # noqa: S608  # a constant of ours
 
-_ARCHIVED_MEMBERS = f"SELECT {SESSION_COLUMNS} FROM archived_sessions WHERE workspace_id = ?"  # noqa: S608  # likewise
+_ARCHIVED_MEMBERS = f"SELECT {SESSION_COLUMNS} FROM archived_sessions WHERE {{sound}} AND workspace_id = ?"  # noqa: S608  # likewise
 
 
 class WorkspaceMethods:
@@ -145,14 +151,14 @@ class WorkspaceMethods:
             seq = sessions.find_seq(connection, "workspaces", workspace_id, damaged)
             if seq is None:
                 raise workspace_not_found(workspace_id)
-            members = _members(connection, _MEMBERS, workspace_id)
+            members = _members(connection, "sessions", _MEMBERS, workspace_id)
             gone: tuple[str, ...] = ()
             kept: tuple[Stored[Session], ...] = ()
             workspaces: list[Stored[Workspace]] = []
             if delete_sessions:
                 for each in members:
                     workspaces += sessions.leave_front(connection, each.item.id)
-                    delete_row(connection, "sessions", each.seq)
+                    delete_session_row(connection, each.seq, each.item.id)
                 gone = tuple(each.item.id for each in members)
             else:
                 # Before the workspace goes: ON DELETE SET NULL would clear the column, not the
@@ -161,7 +167,7 @@ class WorkspaceMethods:
                 for each in kept:
                     update_session(connection, each)
             # The archive has no foreign key to `workspaces` (0001_initial.sql).
-            for each in _members(connection, _ARCHIVED_MEMBERS, workspace_id):
+            for each in _members(connection, "archived_sessions", _ARCHIVED_MEMBERS, workspace_id):
                 left = Stored(each.seq, sessions.in_workspace(each.item, None))
                 update_session(connection, left, "archived_sessions")
             delete_row(connection, "workspaces", seq)
@@ -177,8 +183,9 @@ class WorkspaceMethods:
         await self._store.recheck_damaged()
 
 
-def _members(connection: sqlite3.Connection, query: str, workspace_id: str) -> list[Stored[Session]]:
-    return list(readable(connection.execute(query, (workspace_id,)).fetchall(), session_from_row))
+def _members(connection: sqlite3.Connection, table: str, query: str, workspace_id: str) -> list[Stored[Session]]:
+    found = fetch_rows(connection, (table,), query, (workspace_id,))
+    return list(readable(found, partial(session_from_row, table=table)))
 
 
 def _update(connection: sqlite3.Connection, stored: Stored[Workspace], workspace: Workspace) -> Change[Workspace]:

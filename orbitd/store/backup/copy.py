@@ -16,6 +16,7 @@ from orbit_os.files import PRIVATE_FILE, sync
 from orbit_protocol.errors import StorageCorrupt
 from orbitd.store.errors import translate_os, translated
 from orbitd.store.files import APPLICATION_ID, open_untouched
+from orbitd.store.rows import is_corrupt
 
 TEMPORARY_PREFIX = ".orbit-backup-"
 """How the file name of an unfinished copy begins."""
@@ -34,7 +35,9 @@ _MAX_FINDINGS = 10_000
 # good as the database is, and the only one that there will be until the row is repaired.
 _OF_ONE_ROW = re.compile(
     r"(NULL|NUMERIC|TEXT) value in |non-\w+ value in |constraint failed in |missing from index |"
-    r"wrong # of entries in index |non-unique entry in index |rowid not at end-of-record for row "
+    r"wrong # of entries in index |non-unique entry in index |rowid not at end-of-record for row |"
+    # The trees are looked at first; where this is the first finding, they can be walked, and a record is meant.
+    r"^database disk image is malformed$"
 )
 
 _IGNORED_TABLES = frozenset({"meta"})
@@ -109,7 +112,7 @@ def structural_damage(connection: sqlite3.Connection, pragma: str) -> str | None
         pragma: `quick_check` or `integrity_check`.
     """
     findings = connection.execute(f"PRAGMA {pragma}({_MAX_FINDINGS})").fetchall()
-    return next((text for (text,) in findings if text != "ok" and not _OF_ONE_ROW.search(str(text))), None)
+    return next((str(text) for (text,) in findings if text != "ok" and not _OF_ONE_ROW.search(str(text))), None)
 
 
 def verify(path: str, *, with_damage: bool = False) -> None:
@@ -150,11 +153,26 @@ def fingerprint(connection: sqlite3.Connection) -> bytes:
         queries[name] = f'SELECT {columns} FROM "{name}" ORDER BY 1'  # noqa: S608  # names from the schema
     connection.text_factory = bytes  # nothing in a text has to be UTF-8 for a comparison
     for name, query in queries.items():
-        cursor = connection.execute(query)
-        while chunk := cursor.fetchmany(_ROWS_AT_ONCE):
-            rows += len(chunk)
-            digest.update(repr((f'"{name}"', chunk)).encode())
+        try:
+            rows += _digest_rows(digest, name, connection.execute(query))
+        except sqlite3.DatabaseError as error:
+            if not is_corrupt(error):
+                raise
+            # A record that cannot be decoded fails the whole query; so one row after the other. It is the same in a copy.
+            numbers = f'SELECT rowid FROM "{name}" NOT INDEXED ORDER BY 1'  # noqa: S608  # as above
+            for (rowid,) in connection.execute(numbers).fetchall():
+                with contextlib.suppress(sqlite3.DatabaseError):
+                    one = connection.execute(query.removesuffix(" ORDER BY 1") + " WHERE rowid = ?", (rowid,))
+                    rows += _digest_rows(digest, name, one)
     return digest.digest() if rows else NO_ROWS
+
+
+def _digest_rows(digest: hashlib.blake2b, name: str, cursor: sqlite3.Cursor) -> int:
+    rows = 0
+    while chunk := cursor.fetchmany(_ROWS_AT_ONCE):
+        rows += len(chunk)
+        digest.update(repr((f'"{name}"', chunk)).encode())
+    return rows
 
 
 def fingerprint_of(path: str) -> bytes | None:

@@ -36,8 +36,7 @@ def inspect_backup(path: str) -> Contents:
     try:
         found = os.stat(path)
         with translated(), contextlib.closing(open_untouched(path)) as connection:
-            (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-            if verdict != "ok":
+            if (verdict := copy.structural_damage(connection, "integrity_check")) is not None:
                 raise StorageCorrupt(f"The backup {path} is damaged: {verdict}", hint="Choose another one.")
             header = recovery.read_inspection(connection)
             if header.application_id != APPLICATION_ID:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import zlib
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from orbit_protocol.errors import OrbitError
@@ -110,6 +112,7 @@ async def test_memory_and_disk_tell_the_same(path: Path, seed: int) -> None:
         player = Player(manager, seed)
         for _ in range(60):
             await asyncio.gather(*(player.step() for _ in range(seed % 4 + 1)))
+            assert wrong_checksums(path) == []
         assert player.refused < 50 * (seed % 4 + 1)
         await manager.auto_save_sessions()
         async with SessionManager.open(path) as second:
@@ -120,6 +123,20 @@ async def test_memory_and_disk_tell_the_same(path: Path, seed: int) -> None:
         for session in (await manager.list_sessions(status=EVERYTHING)).sessions:
             assert session.config.workspace_id == session.workspace_id
     assert rows(path, _BROKEN_RULES) == []
+
+
+def wrong_checksums(path: Path) -> list[tuple[str, int]]:
+    """Return the rows whose checksum is not that of their other columns, as it is computed here."""
+    wrong = []
+    for table in ("sessions", "archived_sessions", "workspaces"):
+        for *values, checksum in rows(path, f"SELECT * FROM {table}"):
+            if checksum != zlib.crc32(msgspec.msgpack.encode(values)):
+                wrong.append((table, values[0]))
+    for table in ("session_snapshots", "archived_snapshots"):
+        for *values, checksum, _, _, _ in rows(path, f"SELECT * FROM {table}"):
+            if checksum[16:] != zlib.crc32(msgspec.msgpack.encode([*values, checksum[:16]])).to_bytes(4, "big"):
+                wrong.append((table, values[0]))
+    return wrong
 
 
 _BROKEN_RULES = """
