@@ -260,7 +260,7 @@ class MaintenanceMethods:
     async def check(self) -> CheckReport:
         """Check the structure of the database, its references, every row, and the bytes of every snapshot."""
         store = self._store
-        report, verified = await store.readers.run_in_thread(partial(_check, pause=self._pause))
+        report, verified = await store.readers.run_in_thread(partial(_check, check_closing=self._check_closing))
         await self._take_over(verified)
         # As they are now: a row that was deleted meanwhile is not named.
         rows = store.damage.sentences()
@@ -273,7 +273,7 @@ class MaintenanceMethods:
 
         What cannot be read is named by `damage_warnings`. Names become NFC, but for one that is taken then.
         """
-        work = partial(damage.verify_rows, pause=self._pause)
+        work = partial(damage.verify_rows, check_closing=self._check_closing)
         unfilled = await self._take_over(await self._store.readers.run_in_thread(work))
         unusual: set[str] = set()
         for start in range(0, len(unfilled), _FILL_CHUNK):
@@ -311,9 +311,9 @@ class MaintenanceMethods:
         await self._store.recheck_damaged()  # some may have been deleted since they were read
         return verified.unfilled
 
-    def _pause(self, worked_secs: float) -> None:
-        """Pause for as long as was worked: a pass in a thread takes every other turn of the interpreter at most."""
-        if self._store.readers.closing.wait(worked_secs):
+    def _check_closing(self) -> None:
+        """Raise ShuttingDown once the store is being closed: interrupting a connection ends one statement only."""
+        if self._store.readers.closing.is_set():
             raise ShuttingDown("The store is being closed")
 
     async def backup(self, path: str) -> BackupResult:
@@ -468,9 +468,9 @@ def _is_taken(connection: sqlite3.Connection, table: str, item: Session | Worksp
     return False
 
 
-def _check(connection: sqlite3.Connection, pause: Callable[[float], None]) -> tuple[CheckReport, damage.Verified]:
+def _check(connection: sqlite3.Connection, check_closing: Callable[[], None]) -> tuple[CheckReport, damage.Verified]:
     """Check the whole database; slow."""
-    pause(0)
+    check_closing()
     integrity: list[str] = []
     references: list[str] = []
     snapshots: list[str] = []
@@ -488,9 +488,9 @@ def _check(connection: sqlite3.Connection, pause: Callable[[float], None]) -> tu
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:  # `Readers.close` stopped it
                 raise
             failures.append(f"{name}: {error}")
-        pause(0)
+        check_closing()
     try:
-        verified = damage.verify_rows(connection, pause)
+        verified = damage.verify_rows(connection, check_closing)
     except sqlite3.DatabaseError as error:
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
             raise

@@ -158,7 +158,7 @@ def fingerprint(connection: sqlite3.Connection) -> bytes:
         except sqlite3.DatabaseError as error:
             if not is_corrupt(error):
                 raise
-            # A record that cannot be decoded fails the whole query; so one row after the other. It is the same in a copy.
+            # A record that cannot be decoded fails the whole query; so one row after the other, as in a copy.
             numbers = f'SELECT rowid FROM "{name}" NOT INDEXED ORDER BY 1'  # noqa: S608  # as above
             for (rowid,) in connection.execute(numbers).fetchall():
                 with contextlib.suppress(sqlite3.DatabaseError):
