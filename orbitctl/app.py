@@ -17,6 +17,7 @@ import click
 from orbit_protocol.methods import SESSION_FIND, WORKSPACE_FIND, WORKSPACE_LIST, Method
 from orbit_protocol.params import ByRef, WorkspaceList
 from orbit_protocol.types import Session, Workspace
+from orbit_protocol.visible import visible
 from orbitctl.client.client import DEFAULT_TIMEOUT, LONG_TIMEOUT, Answer, Client, ask_all, check_params
 from orbitctl.client.paths import ClientPaths
 from orbitctl.client.transport import Stream, UnixStream, Unreachable
@@ -193,7 +194,7 @@ class App:
             return
         if not sys.stdin.isatty():
             raise click.UsageError("stdin is not a terminal, so there is no one to ask: this needs --yes")
-        if not click.confirm(question, err=True):
+        if not click.confirm(visible(question), err=True):
             raise CommandError("nothing was changed")
 
     def open_stream(self) -> Stream:

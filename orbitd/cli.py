@@ -17,7 +17,7 @@ from orbit_protocol import VERSION
 from orbit_protocol.errors import OrbitError
 from orbit_protocol.jsonrpc import encode_message
 from orbit_protocol.settings import LogLevel, Resolved, Settings, SettingsError, config_path, parse_settings, resolve
-from orbit_protocol.text import encodable
+from orbit_protocol.visible import visible
 from orbitd.daemon import Daemon
 from orbitd.lock import AlreadyLocked
 from orbitd.logs import configure
@@ -165,7 +165,7 @@ def _enable_gc() -> None:
 
 
 def _fail(message: str, hint: str | None, code: int) -> None:
-    click.echo(f"orbitd: error: {encodable(message)}", err=True)
+    click.echo(f"orbitd: error: {visible(message)}", err=True)
     if hint:
-        click.echo(f"hint: {encodable(hint)}", err=True)
+        click.echo(f"hint: {visible(hint)}", err=True)
     sys.exit(code)

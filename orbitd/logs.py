@@ -7,13 +7,12 @@ text, which may quote what a client sent.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import traceback
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
-
-import msgspec
 
 from orbit_protocol.text import encodable
 
@@ -57,20 +56,17 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record."""
         fields: dict[str, Any] = getattr(record, "fields", {})
-        head = {"time": _time(record), "level": record.levelname.lower(), "event": encodable(record.getMessage())}
-        try:
-            return msgspec.json.encode({**head, **fields}, enc_hook=str).decode()
-        except UnicodeEncodeError:  # a path that is not UTF-8
-            plain = {key: encodable(str(value)) for key, value in fields.items()}
-            return msgspec.json.encode({**head, **plain}).decode()
+        head = {"time": _time(record), "level": record.levelname.lower(), "event": record.getMessage()}
+        line = {key: encodable(value) if isinstance(value, str) else value for key, value in {**head, **fields}.items()}
+        return json.dumps(line, default=lambda value: encodable(str(value)), separators=(",", ":"))
 
 
 def _quoted(value: Any) -> str:
-    # As JSON where there is anything to quote: that escapes newlines and control characters, so a
-    # value can neither end the line nor reach a terminal.
+    # As JSON where there is anything to quote, all but ASCII escaped: a value can neither end the line nor steer the
+    # terminal that the log is shown on.
     text = encodable(str(value))
     plain = text.isprintable() and text != "" and not any(character in text for character in ' "=')
-    return text if plain else msgspec.json.encode(text).decode()
+    return text if plain else json.dumps(text)
 
 
 FORMATTERS: dict[LogFormat, type[logging.Formatter]] = {"text": TextFormatter, "json": JsonFormatter}

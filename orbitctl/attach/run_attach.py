@@ -21,6 +21,7 @@ from orbit_protocol.methods import SESSION_DELETE, SESSION_GET, SESSION_SCREEN, 
 from orbit_protocol.params import ById, SessionScreen, SessionStart
 from orbit_protocol.text import BytePairs
 from orbit_protocol.types import Session
+from orbit_protocol.visible import visible
 from orbitctl.app import App, checked
 from orbitctl.attach.attachment import Attachment, AttachOptions, AttachResult
 from orbitctl.attach.connection import DaemonConnection
@@ -29,7 +30,7 @@ from orbitctl.attach.reconnect import Reconnect
 from orbitctl.attach.terminal import SignalReceived, Terminal, require_terminal
 from orbitctl.client.client import Answer
 from orbitctl.errors import CommandError, ExitCode, from_daemon
-from orbitctl.ui.text import ago, visible
+from orbitctl.ui.text import ago
 
 SCROLLBACK_LINES = 1_000
 """How much history a terminal is sent at an attach, for its own scrollbar."""
@@ -247,7 +248,7 @@ def signal_name(number: int) -> str:
 
 def short_name(session: Session) -> str:
     """Return a session's name, or the beginning of its id."""
-    return visible(session.name) if session.name else session.id[:8]
+    return session.name or session.id[:8]
 
 
 def print_message(line: str) -> None:
@@ -258,4 +259,4 @@ def print_message(line: str) -> None:
     """
     sys.stdout.flush()
     with contextlib.suppress(OSError):
-        os.write(sys.stderr.fileno(), line.encode(errors="replace") + b"\n")
+        os.write(sys.stderr.fileno(), visible(line).encode() + b"\n")

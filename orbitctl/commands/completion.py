@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 
 from orbit_protocol.methods import SESSION_LIST, WORKSPACE_LIST
 from orbit_protocol.params import SessionList, WorkspaceList
+from orbit_protocol.visible import visible
 from orbitctl.app import App
 from orbitctl.errors import CommandError
 
@@ -87,4 +88,4 @@ def _items(incomplete: str, found: Iterator[tuple[str | None, str, str]]) -> Ite
         else:
             value, description = identity, f"{name} {about}" if name else about
         if value.startswith(incomplete):
-            yield CompletionItem(value, help=description)
+            yield CompletionItem(value, help=visible(description))

@@ -21,13 +21,13 @@ from msgspec import Raw, Struct
 from orbit_protocol.methods import SESSION_LIST
 from orbit_protocol.params import SessionList
 from orbit_protocol.types import Session
+from orbit_protocol.visible import visible
 from orbitctl.app import App
 from orbitctl.client.client import ask_all
 from orbitctl.client.ssh import Host
 from orbitctl.commands.session_table import NO_SESSIONS, names_of_workspaces, session_columns
 from orbitctl.errors import CommandError, ExitCode
 from orbitctl.ui.output import Column, is_smart_terminal
-from orbitctl.ui.text import visible
 
 WATCH_SECONDS = 1.0
 _ENTER = "\x1b[?1049h\x1b[?25l"  # alternate screen, cursor hidden

@@ -12,13 +12,13 @@ from orbit_protocol import methods as m
 from orbit_protocol import params as p
 from orbit_protocol import results as r
 from orbit_protocol.errors import NotRunning, ShuttingDown
+from orbit_protocol.visible import visible
 from orbitctl.app import App, checked
 from orbitctl.client.client import Answer
 from orbitctl.client.transport import Unreachable
 from orbitctl.commands.arguments import SESSION, read_bytes
 from orbitctl.commands.session_table import label, show_session
 from orbitctl.errors import CommandError, ExitCode, from_daemon
-from orbitctl.ui.text import visible
 
 MAX_WAIT = 2_000_000.0
 """Seconds. poll(2) takes milliseconds as an int: 2**31 of them are 24.8 days."""

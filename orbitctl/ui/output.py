@@ -1,7 +1,8 @@
 """Write output: data to stdout, all else to stderr.
 
 On a terminal tables are drawn by rich, times are friendly and ids short; in a pipe columns
-are aligned with blanks, nothing is cut, and times and ids are whole.
+are aligned with blanks, nothing is cut, and times and ids are whole. All text passes `visible`
+before it is written.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from datetime import datetime
 from io import StringIO
 from typing import Generic, TextIO, TypeVar
 
+from orbit_protocol.visible import visible, visible_json
 from orbitctl.ui import text
 
 T = TypeVar("T")
@@ -81,13 +83,11 @@ class Output:
 
     def line(self, line: str) -> None:
         """Write a line of data."""
-        sys.stdout.write(text.visible(line) + "\n")
+        sys.stdout.write(visible(line) + "\n")
 
     def json(self, raw: bytes) -> None:
-        """Write JSON as it came; on a terminal, with DEL and C1 control characters as JSON escapes."""
-        if self.terminal:
-            raw = _escape_c1(raw)
-        self.bytes(raw + b"\n")
+        """Write JSON as it came; on a terminal, with what that would obey as JSON's escapes."""
+        self.bytes((visible_json(raw) if self.terminal else raw) + b"\n")
 
     def bytes(self, data: bytes) -> None:
         """Write bytes as they are."""
@@ -118,7 +118,7 @@ class Output:
     def note(self, message: str) -> None:
         """Write a message that is not data to stderr."""
         sys.stdout.flush()  # before stderr is written: on a terminal, both in order
-        sys.stderr.write(text.visible(message) + "\n")
+        sys.stderr.write(visible(message) + "\n")
 
     def problem(self, label: str, message: str, colour: str = "31") -> None:
         """Write `label: message` to stderr; on a terminal the label is in colour, unless NO_COLOR is set."""
@@ -127,7 +127,7 @@ class Output:
         else:
             label += ":"
         sys.stdout.flush()
-        sys.stderr.write(f"{label} {text.visible(message)}\n")
+        sys.stderr.write(f"{label} {visible(message)}\n")
 
     def _plain(self, columns: Sequence[Column[T]], rows: Iterable[T]) -> None:
         cells = [[_cell(column, row, self.format) for column in columns] for row in rows]
@@ -144,7 +144,7 @@ def is_smart_terminal() -> bool:
 
 
 def _cell(column: Column[T], row: T, formatter: Formatter) -> str:
-    return text.visible(column.cell(row, formatter) or EMPTY)
+    return visible(column.cell(row, formatter) or EMPTY)
 
 
 def _draw(columns: Sequence[Column[T]], rows: list[T], formatter: Formatter, file: TextIO | None = None) -> None:
@@ -168,11 +168,3 @@ def _draw(columns: Sequence[Column[T]], rows: list[T], formatter: Formatter, fil
     Console(
         file=file or sys.stdout, force_terminal=True if file else None, emoji=False, markup=False, highlight=False
     ).print(table)
-
-
-def _escape_c1(raw: bytes) -> bytes:
-    """Escape DEL and the C1 controls, which JSON allows unescaped and a terminal obeys (ECMA-48)."""
-    if raw.isascii() and b"\x7f" not in raw:
-        return raw
-    escapes = {code: f"\\u{code:04x}" for code in (0x7F, *range(0x80, 0xA0))}
-    return raw.decode(errors="replace").translate(escapes).encode()

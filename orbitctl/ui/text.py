@@ -1,27 +1,8 @@
-"""Format text for people and scripts: escape control characters, measure widths, write times and sizes.
-
-All text from the daemon passes `visible` before it reaches a terminal: a name or a command could hold
-control sequences (ECMA-48).
-"""
+"""Format text for people and scripts: measure widths, write times and sizes."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-
-_ESCAPES = {
-    **{code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))},
-    ord("\n"): "\\n",
-    ord("\r"): "\\r",
-    ord("\t"): "\\t",
-    **{code: f"\\u{code:04x}" for code in (0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF)},
-    **{0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)},
-}
-"""C0, DEL, C1, line separators, bidirectional controls (Unicode Standard Annex 9), bytes that are no text (PEP 383)."""
-
-
-def visible(text: str) -> str:
-    """Return `text` with every character that a terminal could obey written as an escape."""
-    return text if text.isascii() and text.isprintable() else text.translate(_ESCAPES)
 
 
 def width(text: str) -> int:

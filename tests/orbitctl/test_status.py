@@ -212,6 +212,16 @@ def test_completion_offers_commands_and_names(ctl: Orbitctl) -> None:
     assert complete(ctl, "session", "list", "--workspace", "s") == ["shop"]
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_shows_nothing_that_steers_the_terminal(ctl: Orbitctl, shell: str) -> None:
+    """A name with bidirectional controls or line separators is described by escapes, beside the id that is offered."""
+    found = ctl.id("session", "create", "--name", "gpj\u202e\u2028\u2069x")
+    asked = {"COMP_WORDS": "orbitctl session show ", "COMP_CWORD": "" if shell == "fish" else "3"}
+    shown = ctl.ok(_ORBITCTL_COMPLETE=f"{shell}_complete", **asked).text
+    assert found in shown
+    assert all(line.isprintable() for line in shown.replace("\t", "").splitlines())
+
+
 def test_completion_without_a_daemon_is_silent(lonely: Orbitctl) -> None:
     """No daemon is started for a completion, and nothing is said."""
     assert complete(lonely, "session", "show", "") == []

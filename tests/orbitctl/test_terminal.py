@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -79,6 +80,75 @@ def test_stored_controls_do_not_reach_a_terminal(ctl: Orbitctl, shared_client: R
         assert b"owned" in shown
         for control in (b"\x1b]", b"\x07", "\x9b".encode(), b"\x7f"):
             assert control not in shown
+
+
+BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029\x85\x9b"
+ODD_NAME = "gpj" + BIDI.translate(dict.fromkeys((0x85, 0x9B)))
+"""A name may hold all of them but the control characters."""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["session", "list"],
+        ["session", "list", "--json"],
+        ["session", "show", ODD_NAME],
+        ["session", "show", ODD_NAME, "--json"],
+        ["session", "show", ODD_NAME + "x"],
+        ["session", "create", "--name", ODD_NAME],
+        ["session", "delete", ODD_NAME],
+        ["session", "attach", ODD_NAME],
+        ["session", "signal", ODD_NAME, ODD_NAME],
+        ["workspace", "list", "--json"],
+        ["workspace", "show", ODD_NAME],
+        ["workspace", "show", ODD_NAME, "--json"],
+        ["workspace", "delete", ODD_NAME],
+        ["workspace", "create", "w", "--config", "@" + ODD_NAME],
+        ["rpc", "call", "session.list"],
+        ["rpc", "call", ODD_NAME],
+        ["config", "check", ODD_NAME],
+        [ODD_NAME],
+    ],
+    ids=lambda words: " ".join(words).replace(ODD_NAME, "NAME"),
+)
+def test_nothing_reorders_what_a_person_reads(ctl: Orbitctl, shared_client: RawClient, words: list[str]) -> None:
+    """Neither tables, errors and questions, nor JSON on a terminal, pass bidirectional controls and line separators."""
+    config = {"session_type": "local", "command": "run" + BIDI}
+    shared_client.call("session.create", config=config, name=ODD_NAME)
+    layout = {"layout_type": "x" + BIDI, "config": {"key" + BIDI: BIDI}}
+    shared_client.call("workspace.create", name=ODD_NAME, layout=layout)
+    shown = ctl.on_terminal(*words, prompt=b"[y/N]:", typed=b"n\r" if "delete" in words else b"\x04").text
+    assert not set(shown) & set(BIDI)
+    if words[-1] == "--json" or words == ["rpc", "call", "session.list"]:
+        assert json.loads(shown) == ctl.ok(*words).json
+        assert BIDI in ctl.ok(*words).text  # in a pipe it comes as it is
+
+
+@pytest.mark.parametrize(
+    "locale",
+    [
+        {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+        {"PYTHONIOENCODING": "ascii:strict"},
+        {"LC_ALL": "no_SUCH.locale"},
+    ],
+    ids=lambda locale: " ".join(locale.values()),
+)
+def test_text_that_the_locale_cannot_hold_is_printed(
+    process_ctl: Orbitctl, shared_client: RawClient, locale: dict[str, str]
+) -> None:
+    """Letters without an encoding, and bytes that are no UTF-8, become escapes in tables, errors and completions."""
+    name = "caf\u00e9\u65e5\U0001f600"
+    shared_client.call("session.create", config={"session_type": "local"}, name=name)
+    listed = process_ctl.ok("session", "list", **locale)
+    assert "caf\\xe9\\u65e5\\U0001f600" in listed.text or name in listed.text
+    assert b"Traceback" not in process_ctl.on_terminal("session", "list", **locale).out
+    assert process_ctl("session", "list", "--json", **locale).json["sessions"][0]["name"] == name
+    for words in (["session", "show", "caf\udce9"], ["snapshot", "show", name + "\udcff\x1b"], [name]):
+        ended = process_ctl(*words, **locale)
+        assert (ended.code, "Traceback" in ended.err) == (2, False), ended
+    asked = {"_ORBITCTL_COMPLETE": "zsh_complete", "COMP_WORDS": "orbitctl session show ", "COMP_CWORD": "3"}
+    ended = process_ctl(**asked, **locale)
+    assert (ended.code, ended.err, len(ended.lines)) == (0, "", 3)
 
 
 def test_a_narrow_terminal_cuts_what_is_elastic(ctl: Orbitctl) -> None:

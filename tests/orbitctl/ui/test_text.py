@@ -9,23 +9,6 @@ import pytest
 from orbitctl.ui import text
 
 
-@pytest.mark.parametrize(
-    ("raw", "shown"),
-    [
-        ("plain", "plain"),
-        ("日本 é", "日本 é"),
-        ("\x1b[2J", "\\x1b[2J"),
-        ("a\nb\tc\r", "a\\nb\\tc\\r"),
-        ("\x7f\x9b31m", "\\x7f\\x9b31m"),
-        ("\u202egpj", "\\u202egpj"),
-        ("a\u2028b", "a\\u2028b"),
-    ],
-)
-def test_what_steers_a_terminal_is_made_visible(raw: str, shown: str) -> None:
-    """Controls and reordering marks are written as escapes; other letters stay."""
-    assert text.visible(raw) == shown
-
-
 @pytest.mark.parametrize(("word", "columns"), [("abc", 3), ("日本", 4), ("e\u0301", 1), ("é", 1), ("👍", 2)])
 def test_width_is_counted_in_columns(word: str, columns: int) -> None:
     """Wide characters take two columns, combining ones none."""
