@@ -10,16 +10,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from ctl_support import Peer, read_line, scripted
+from ctl_support import Orbitctl, Peer, read_line, scripted
 from orbit_os.sockets import MAX_PATH_BYTES
 from orbit_protocol import PROTOCOL_VERSION, VERSION
 from orbit_protocol.methods import DAEMON_INFO, DAEMON_PING, SESSION_FIND
 from orbit_protocol.params import ByRef, Params
 from orbit_protocol.results import Pong
+from orbitctl.attach.connection import ConnectionLost, DaemonConnection
 from orbitctl.client.client import Client
-from orbitctl.client.transport import UnixStream, Unreachable
+from orbitctl.client.transport import SocketStream, UnixStream, Unreachable
 from orbitctl.errors import CommandError, ExitCode
 
 Serve = Callable[[Callable[[socket.socket], None]], Client]
@@ -57,6 +59,61 @@ def test_a_result_is_kept_to_the_letter(serve: Serve) -> None:
     """The raw result has the daemon's own bytes."""
     client = serve(scripted({"daemon.ping": b'{"jsonrpc":"2.0","id":1,"result":{ "pong" : true ,"x":1e400}}\n'}))
     assert client.ask(DAEMON_PING, Params()).raw == b'{ "pong" : true ,"x":1e400}'
+
+
+def deep(depth: int) -> bytes:
+    """Return an answer to the first request that is nested so deep as a whole."""
+    inner = b"[" * (depth - 1) + b"]" * (depth - 1)
+    return b'{"jsonrpc":"2.0","id":1,"result":' + inner + b"}\n"
+
+
+def test_an_answer_has_a_limit_of_nesting(serve: Serve) -> None:
+    """512 levels are read, and 513 are refused before they are decoded."""
+    assert serve(scripted({"daemon.ping": deep(512)})).ask_raw("daemon.ping") == deep(512)[33:-2]
+
+
+@pytest.mark.parametrize("depth", [513, 950, 100_000])
+def test_an_answer_that_is_nested_deeper_is_refused(home: Path, depth: int) -> None:
+    """Whatever answers cannot crash the client, with a C stack of 256 KiB neither."""
+    peer = Peer(home / "s", scripted({"daemon.ping": deep(depth), "session.get": deep(depth)}))
+    ctl = Orbitctl(home)
+    ctl.command = ["bash", "-c", 'ulimit -s 256; exec "$@"', "bash", *ctl.command, "--socket", str(home / "s")]
+    ended = ctl("rpc", "call", "daemon.ping")
+    peer.close()
+    assert (ended.code, ended.err.splitlines()[0]) == (
+        ExitCode.PROTOCOL,
+        "error: what answered does not speak Orbit's protocol: JSON is nested deeper than 512",
+    )
+
+
+def test_an_attachment_refuses_what_is_nested_deeper() -> None:
+    """A notification that is nested too deep, or not UTF-8, ends the connection with a reason, and not the client."""
+    ours, theirs = socket.socketpair()
+    connection = DaemonConnection(SocketStream(ours))
+    for line, reason in ((deep(513), "nested deeper than 512"), (b'{"method":"\xff"}\n', "utf-8")):
+        theirs.sendall(line)
+        with pytest.raises(ConnectionLost, match=reason):
+            connection.receive()
+    theirs.sendall(deep(512))
+    assert [one.id for one in connection.receive()] == [1]
+    connection.close()
+    theirs.close()
+
+
+def test_raw_params_cannot_hold_a_second_message(serve: Serve) -> None:
+    """JSON that a caller gives as params is one value on one line, or is refused before anything is sent."""
+    seen: list[bytes] = []
+
+    def record(connection: socket.socket) -> None:
+        while line := read_line(connection):
+            seen.append(line)
+            connection.sendall(b'{"jsonrpc":"2.0","id":%d,"result":1}\n' % len(seen))
+
+    client = serve(record)
+    assert client.ask_raw("m", msgspec.Raw(b'{"a": [\n{"method": "x"}\n]}\n')) == b"1"
+    with pytest.raises(ValueError, match="more follows the first value"):
+        client.ask_raw("m", msgspec.Raw(b'{}, "method": "x"'))
+    assert seen == [b'{"jsonrpc":"2.0","id":1,"method":"m","params":{"a": [ {"method": "x"} ]}}\n']
 
 
 def test_notifications_and_stale_answers_are_skipped(serve: Serve) -> None:
