@@ -25,6 +25,17 @@ MAX_BATCH = 100
 EVERY_STATUS = ["active", "detached", "terminated", "archived"]
 
 
+def build(kind: str, source: Path, folder: Path, **environ: str) -> Path:
+    """Build a "wheel" or an "sdist" of a source tree into a folder, as pip does, and return its path."""
+    program = f"import hatchling.build as b, sys; print(b.build_{kind}(sys.argv[1]))"
+    # What pip sets while it builds: hatchling then leaves the metadata to the wheel.
+    environ = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", "PIP_BUILD_TRACKER": str(folder), **environ}
+    command = [sys.executable, "-c", program, str(folder)]
+    built = subprocess.run(command, cwd=source, env=environ, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    return folder / built.stdout.split()[-1]
+
+
 def clean_environment(home: Path, **extra: str) -> dict[str, str]:
     """Return an environment in which Orbit finds nothing of the user who runs the tests."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH", "VIRTUAL_ENV") if name in os.environ}
@@ -124,6 +135,9 @@ class DaemonProcess:
         home: Everything it writes lies below; short, since socket paths are limited.
         arguments: More flags.
         environment: More variables.
+
+    Attributes:
+        command: What `start` runs, before the flags; another one starts the orbitd of another release.
     """
 
     def __init__(self, home: Path, *arguments: str, environment: dict[str, str] | None = None) -> None:
@@ -131,6 +145,7 @@ class DaemonProcess:
         self.arguments = arguments
         self.prefix: tuple[str, ...] = ()
         """Words before the command, such as a program that sets a limit and becomes orbitd."""
+        self.command = [sys.executable, "-m", "orbitd"]
         self.environment = clean_environment(home, **(environment or {}))
         self.socket_path = home / "run" / "orbit" / "orbitd.sock"
         self.database_path = home / ".local" / "share" / "orbit" / "sessions.db"
@@ -141,7 +156,7 @@ class DaemonProcess:
         """Start it and wait until it serves, or until it has ended."""
         read_end, write_end = os.pipe()
         with self.log_path.open("ab") as log, open(read_end, "rb") as ready:
-            command = [*self.prefix, sys.executable, "-m", "orbitd", "--ready-fd", str(write_end), *self.arguments]
+            command = [*self.prefix, *self.command, "--ready-fd", str(write_end), *self.arguments]
             self.process = subprocess.Popen(
                 command,
                 env=self.environment,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import zipfile
 from email.message import Message
 from email.parser import Parser
@@ -13,21 +11,11 @@ from pathlib import Path
 import pytest
 
 from needs import needs
+from support import build
 
 ROOT = Path(__file__).resolve().parent.parent
 LIVE_PLATFORMS = ("manylinux_2_27_x86_64", "manylinux_2_27_aarch64", "macosx_13_0_arm64", "macosx_13_0_x86_64")
 DIST_INFO = "orbit_sessions-0.1.0.dist-info"
-
-
-def build(kind: str, source: Path, folder: Path, **environ: str) -> Path:
-    """Build a "wheel" or an "sdist" of a source tree into a folder, as pip does, and return its path."""
-    program = f"import hatchling.build as b, sys; print(b.build_{kind}(sys.argv[1]))"
-    # What pip sets while it builds: hatchling then leaves the metadata to the wheel.
-    environ = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", "PIP_BUILD_TRACKER": str(folder), **environ}
-    command = [sys.executable, "-c", program, str(folder)]
-    built = subprocess.run(command, cwd=source, env=environ, capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stderr
-    return folder / built.stdout.split()[-1]
 
 
 def metadata(wheel: Path) -> Message:
