@@ -51,12 +51,15 @@ Steps = tuple[tuple[str, str], ...]
 """What is typed once a text is on the screen."""
 
 TYPED: dict[str, tuple[str, Steps]] = {
-    "vim": ("vim -u NONE -i NONE -N -c 'set number ruler hlsearch' note.txt", (("note.txt", "itext é漢\r\tmore"),)),
+    "vim": (
+        "vim -u NONE -i NONE -N -c 'set number ruler hlsearch' note.txt",
+        (("note.txt", "itext é漢\r\tmore"), ("2,6", "")),
+    ),
     "shell": (
         "bash --norc --noprofile",
         (("$", "seq 300; printf '\\e[1;31mred\\e[m \\e[4:3mcurly\\e[m\\n'; echo h''ere\r"), ("\nhere", "")),
     ),
-    "less": ("less -R lines", (("line 0", "/line 1500\r"), ("line 1500", ""))),
+    "less": ("less -R lines", (("line 28", "/line 1500\r"), ("line 1528 é漢😀\n:", ""))),
     "modes": (f"{SHOW} modes", (("shown", ""),)),
     "characters": (f"{SHOW} characters", (("shown", ""),)),
 }
@@ -80,14 +83,19 @@ class Seen(Struct, frozen=True, kw_only=True):
 
 
 def drawn(screen: dict[str, Any]) -> tuple[Screen, str]:
+    """Return screen, and text with history, of a terminal that was sent a session's screen."""
     with Emulator(screen["cols"], screen["rows"]) as emulator:
         emulator.feed(base64.b64decode(screen["data"]))
         return shown(emulator.dump()), emulator.screen("text", scrollback=True).decode()
 
 
 def snapshots_of(client: RawClient, session_id: str) -> list[dict[str, Any]]:
+    """Return a session's snapshots with their bytes, newest first."""
     infos = client.call("snapshot.list", session_id=session_id)["snapshots"]
-    return [client.call("snapshot.get", id=info["id"]) for info in infos]
+    snapshots = [client.call("snapshot.get", id=info["id"]) for info in infos]
+    for one in snapshots:
+        del one["stored_bytes"]  # once there is a newer one, only the difference is stored
+    return snapshots
 
 
 def look(client: RawClient) -> dict[str, Seen]:
@@ -124,14 +132,16 @@ class Population:
 
     def __init__(self, daemon: DaemonProcess) -> None:
         self.daemon = daemon
+        self.clients: list[RawClient] = []
         with daemon.client() as client:
             self._record(client)
             ids = {name: self.run(client, name, *program) for name, program in TYPED.items()}
             client.call("maintenance.auto_save")
-            # What comes now is in the journals alone: behind a snapshot, and without one.
-            self._type(ids["vim"], (("more", "\rnot saved"), ("not saved", "")))
-            self._type(ids["shell"], (("here", "echo an''other\rhalf a li"), ("half a li", "")))
-            self.run(client, "login shell", None, (("", "echo lo''gin\r"), ("login", "")))
+            self.detach()
+            # A detach saves. What comes now is in the journals alone: behind a snapshot, and without one.
+            self._type(ids["vim"], (("more", "\rnot saved"), ("3,10", "")))
+            self._type(ids["shell"], (("here", "echo an''other\rhalf a li"), ("another\n$ half a li", "")))
+            self.run(client, "login shell", None, (("", "echo lo''gin; exec cat\r"), ("login", "")))
             self.run(client, "wanted again", "cat", (("", "again\r"), ("again\nagain", "")), restart=True)
             for name, end in {"exits": "exit 3", "is killed": "kill -USR1 $$"}.items():
                 client.call("session.wait", id=self.run(client, name, f"bash -c 'echo last words; {end}'"))
@@ -177,12 +187,17 @@ class Population:
         return session_id
 
     def _type(self, session_id: str, steps: Steps) -> None:
-        """Attach, type, and detach once all is there."""
-        with self.daemon.client() as client:
-            terminal = Terminal(client, session_id, SIZE)
-            for wanted, keys in steps:
-                terminal.follow_until(wanted)
-                terminal.type(keys)
+        """Attach, type, and stay until all is there."""
+        self.clients.append(self.daemon.client())
+        terminal = Terminal(self.clients[-1], session_id, SIZE)
+        for wanted, keys in steps:
+            terminal.follow_until(wanted)
+            terminal.type(keys)
+
+    def detach(self) -> None:
+        """End every attachment."""
+        while self.clients:
+            self.clients.pop().close()
 
     def check(self, client: RawClient, *, rebooted: bool = False) -> None:
         """Check that a daemon has all of it, and tells of it what the old one did.
@@ -208,9 +223,10 @@ class Population:
             assert of_old(new.row, row) == row
             assert (new.screen and old.screen and of_old(new.screen, old.screen)) == old.screen, name
             assert new.drawn == old.drawn, name
-            kept = [one["id"] for one in old.snapshots]
-            snapshots = [of_old(one, old.snapshots[0]) for one in new.snapshots if one["id"] in kept]
-            assert snapshots == old.snapshots, name
+            # Newer ones are before them.
+            for snapshot, wanted in zip(reversed(new.snapshots), reversed(old.snapshots), strict=False):
+                assert of_old(snapshot, wanted) == wanted, name
+            assert len(new.snapshots) >= len(old.snapshots), name
         workspaces = client.call("workspace.list")["workspaces"]
         assert [of_old(new, old) for new, old in zip(workspaces, self.workspaces, strict=True)] == self.workspaces
         client.send(b'{"jsonrpc":"2.0","id":1,"method":"workspace.list"}')
@@ -220,11 +236,13 @@ class Population:
 
 
 @pytest.fixture
-def populated(old_release: OldRelease, stopped_daemon: DaemonProcess) -> Population:
-    """An old daemon that runs, and has all that users have there."""
+def populated(old_release: OldRelease, stopped_daemon: DaemonProcess) -> Iterator[Population]:
+    """An old daemon that runs, and has all that users have there; the last programs have clients."""
     require("vim", "less")
     (stopped_daemon.home / "lines").write_text(LINES)
-    return Population(old_release.replace(stopped_daemon).start())
+    populated = Population(old_release.replace(stopped_daemon).start())
+    yield populated
+    populated.detach()
 
 
 def test_the_old_release_is_run(old_release: OldRelease, stopped_daemon: DaemonProcess) -> None:
@@ -257,9 +275,10 @@ def test_programs_screens_and_rows_go_on(populated: Population, number: int) -> 
             "floods": populated.run(client, "floods", recorded(f"{SHOW} storm 7", home / "floods.log")),
         }
         pids = {one: client.call("session.get", id=one)["pid"] for one in (leaves, hit, *late.values())}
-        watching = Terminal(client, late["floods"], SIZE)
-        for _ in range(5):
-            watching.step()
+        with daemon.client() as at:  # an old daemon that stops waits for a client that does not read
+            watching = Terminal(at, late["floods"], SIZE)
+            for _ in range(5):
+                watching.step()
         assert daemon.stop(number) == (0 if number == signal.SIGTERM else -number)
     for gate in ("write", "leave"):
         (home / gate).write_text("\n")
