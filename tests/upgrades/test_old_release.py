@@ -12,6 +12,7 @@ import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
+from unicodedata import normalize
 
 import pytest
 from msgspec import Struct
@@ -380,6 +381,63 @@ def test_the_way_back(populated: Population, old_release: OldRelease) -> None:
         assert {name: client.call("session.get", id=populated.ids[name])["pid"] for name in populated.pids} == (
             populated.pids
         )
+
+
+NAMES = ("e\u0301", "\u00e9", "\u212b", "e\u0301" * 128, "😀" * 256, "\u202ertl", "  ", "x\u200b")
+CONFIGS: tuple[dict[str, Any], ...] = (
+    *(
+        {"session_type": "ssh", "host": host, "username": username}
+        for host, username in (("a;b", "$(x)"), ("[::1]", "{u}"), ("a@b", "b\\"), ("a/b", "`"), ("h" * 255, "u" * 256))
+    ),
+    *(
+        {"session_type": "local", "command": command}
+        for command in ("", " ", "unclosed '", "a\nb\x1b[31m", "x" * 65_536)
+    ),
+    *({"session_type": "local", "cwd": cwd} for cwd in ("/no/such" * 500, "/a\n\x07")),
+    {"session_type": "local", "env": {"A": "\x1b\n", "é b": "", "x" * 3_000: "y"}},
+)
+LAYOUTS = (
+    *('{"a":1,"a":2}', '"\\u0000"', "-0", "1E+2", "12345678901234567890123.50", '""', "null", '"\u2028\u202e"'),
+    *("[" * depth + "]" * depth for depth in (400, 600, 900)),
+)
+
+
+def test_what_an_old_release_took_is_kept(old_release: OldRelease, stopped_daemon: DaemonProcess) -> None:
+    """Names, configs and layouts that no new record may have any more are listed as they are, names in NFC at most."""
+    with old_release.replace(stopped_daemon).start().client() as client:
+        for name in NAMES:
+            client.call("session.create", name=name, config={"session_type": "local"})
+            client.call("workspace.create", name=name, layout={"layout_type": "tabs", "config": None})
+        for config in CONFIGS:
+            client.call("session.create", config=config)
+        for number, layout in enumerate(LAYOUTS):
+            request = '{"jsonrpc":"2.0","id":1,"method":"workspace.create","params":{"name":"NAME","layout":LAYOUT}}'
+            layout = f'{{"layout_type":"grid","config":{layout}}}'
+            assert "result" in client.ask(request.replace("LAYOUT", layout).replace("NAME", f"layout {number}"))
+        before = listed(client)
+    assert len(before[0]) == len(NAMES) + len(CONFIGS)
+    assert len(before[1]) == len(NAMES) + len(LAYOUTS)
+    stopped_daemon.kill()
+    with replace_by_today(stopped_daemon).start().client() as client:
+        after = listed(client)
+        for news, olds in zip(after, before, strict=True):
+            for new, old in zip(news, olds, strict=True):
+                if old["name"] is not None:
+                    assert normalize("NFC", new["name"]) == normalize("NFC", old["name"])
+                assert of_old(new, old) == old | {"name": new["name"]}
+        client.send(b'{"jsonrpc":"2.0","id":1,"method":"workspace.list"}')
+        line = client.read_line().decode()
+        assert [layout for layout in LAYOUTS if f'"config":{layout}}}' not in line] == []
+        assert client.call("maintenance.check")["ok"]
+        for session in after[0]:
+            client.call("session.delete", id=session["id"])
+        for workspace in after[1]:
+            client.call("workspace.delete", id=workspace["id"])
+
+
+def listed(client: RawClient) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return all sessions and all workspaces."""
+    return client.call("session.list")["sessions"], client.call("workspace.list")["workspaces"]
 
 
 def test_two_releases_never_serve_one_database(old_release: OldRelease, stopped_daemon: DaemonProcess) -> None:
