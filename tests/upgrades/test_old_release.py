@@ -318,8 +318,8 @@ def check_programs(populated: Population, client: RawClient) -> None:
         terminal = Terminal(at, ids["shell"], (120, 40))
         terminal.type("\x15stty size\r")
         terminal.follow_until("40 120")
-    client.call("session.terminate", id=ids["shell"])
-    assert client.call("session.get", id=ids["shell"])["exit_signal"] == signal.SIGHUP
+    client.call("session.terminate", id=ids["modes"])
+    assert client.call("session.get", id=ids["modes"])["exit_signal"] == signal.SIGHUP
     client.call("session.signal", id=ids["wanted again"], signal="USR2")
     assert client.call("session.wait", id=ids["wanted again"])["exit_signal"] == signal.SIGUSR2
     client.call("session.restore_archived", id=ids["archived"])
