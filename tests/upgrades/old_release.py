@@ -54,18 +54,19 @@ class OldRelease(Struct, frozen=True, kw_only=True):
     commit: str
     folder: Path
 
-    def command(self, module: str) -> list[str]:
-        """Return the command that runs `orbitd` or `orbitctl`; isolated, so that no PYTHONPATH leads to today's."""
-        return [str(self.folder / "bin" / "python"), "-I", "-m", module]
+    @property
+    def python(self) -> list[str]:
+        """The command that runs its Python; isolated, so that no PYTHONPATH leads to today's."""
+        return [str(self.folder / "bin" / "python"), "-I"]
 
     def replace(self, daemon: DaemonProcess) -> DaemonProcess:
         """Make a daemon's next start one of this release."""
-        daemon.command = self.command("orbitd")
+        daemon.command = [*self.python, "-m", "orbitd"]
         return daemon
 
     def orbitctl(self, home: Path) -> Orbitctl:
         ctl = Orbitctl(home)
-        ctl.command = self.command("orbitctl")
+        ctl.command = [*self.python, "-m", "orbitctl"]
         return ctl
 
 

@@ -6,11 +6,16 @@ All of it is real: the earlier orbitd, its keeper, its programs, its database an
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
+import random
 import shutil
 import signal
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
@@ -386,6 +391,62 @@ def test_the_way_back(populated: Population, old_release: OldRelease) -> None:
         assert {name: client.call("session.get", id=populated.ids[name])["pid"] for name in populated.pids} == (
             populated.pids
         )
+
+
+DEGRADE = """
+import os, sys
+from orbitd.terminal.journal import Journal
+journal = Journal(sys.argv[1])
+event = next(journal.events(0))
+journal.degraded = OSError(28, "as on a full disk")
+journal.mark()
+journal.append(event)
+os._exit(0)
+"""
+"""Leaves a journal as an old daemon does that is killed while it saves after a full disk: a second file beside it."""
+
+
+def test_old_journals_are_read_as_before(old_release: OldRelease, stopped_daemon: DaemonProcess, home: Path) -> None:
+    """Of whatever a kill or a power cut has left of its journals, today's orbitd shows what the old one would."""
+    dice = random.Random(5)
+    (home / "lines").write_text(LINES)
+    with old_release.replace(stopped_daemon).start().client() as client, contextlib.ExitStack() as attached:
+        ids, terminals = [], []
+        for number in range(8):
+            script = f"head -n {100 + number} lines; read x; tail -n {100 + number} lines; echo the end; exec cat"
+            ids.append(start(client, f"sh -c '{script}'", cwd=str(home)))
+            at = attached.enter_context(stopped_daemon.client())  # to the end, since a detach saves
+            terminals.append(Terminal(at, ids[-1], dice.choice(((80, 24), SIZE))))
+            terminals[-1].follow_until(f"line {99 + number}")
+            if number == 3:
+                client.call("maintenance.auto_save")
+        for terminal in terminals:
+            terminal.type("\r")
+            terminal.follow_until("the end")
+        stopped_daemon.kill()
+    stopped_daemon.end_keeper()
+    journals = [home / ".local" / "state" / "orbit" / "journal" / session_id for session_id in ids]
+    for path in journals[:3]:
+        subprocess.run([*old_release.python, "-c", DEGRADE, str(path)], check=True)
+    for path in journals[2:7]:
+        os.truncate(path, dice.randrange(path.stat().st_size))
+    with tempfile.TemporaryDirectory(prefix="orbit-", dir="/tmp") as folder:
+        shutil.copytree(home / ".local", Path(folder) / ".local", ignore=lambda *_: ["sessions.db.keeper"])
+        other = old_release.replace(DaemonProcess(Path(folder)))
+        try:
+            with other.start().client() as client:
+                wanted = [screen_of(client, session_id) for session_id in ids]
+        finally:
+            other.end()
+    with replace_by_today(stopped_daemon).start().client() as client:
+        assert [screen_of(client, session_id) for session_id in ids] == wanted
+    assert len({text for text, _ in wanted}) == len(ids)
+
+
+def screen_of(client: RawClient, session_id: str) -> tuple[str, tuple[Screen, str]]:
+    """Return a session's screen with its history: as text, and as a terminal shows it."""
+    screen = client.call("session.screen", id=session_id, scrollback=True, format="vt")
+    return client.call("session.screen", id=session_id, scrollback=True)["data"], drawn(screen)
 
 
 NAMES = ("e\u0301", "\u00e9", "\u212b", "e\u0301" * 128, "😀" * 256, "\u202ertl", "  ", "x\u200b")
