@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 
 from msgspec import UNSET
 
-from orbit_os.files import private_folder, refuse_link
+from orbit_os.files import check_file, private_folder
 from orbit_protocol import PROTOCOL_VERSION, VERSION
 from orbit_protocol.errors import StorageCorrupt
 from orbit_protocol.results import DaemonInfo, Limits
@@ -42,7 +42,7 @@ from orbitd.rpc.server import Server, affordable_connections
 from orbitd.rpc.sockets import Listener, inherited_listener, listen
 from orbitd.store.backup import daily, restore
 from orbitd.store.backup.daily import DailyBackups
-from orbitd.store.files import size
+from orbitd.store.files import SIDE_FILES, size
 from orbitd.supervision import Notifier, Supervision
 from orbitd.terminal.emulator import unavailable_reason
 from orbitd.warnings import StoreWarning
@@ -85,11 +85,12 @@ class Daemon:
 
         Raises:
             AlreadyLocked: Another daemon serves this database.
-            SocketUnusable, UnsafeFolder, OSError: Socket or folders cannot be used.
+            SocketUnusable, UnsafeFolder, UnsafeFile, OSError: Socket, folders or files cannot be used.
             OrbitError: The store cannot be opened.
         """
         private_folder(os.path.dirname(self._resolved.database_path))
-        refuse_link(self._resolved.database_path)
+        for suffix in ("", "-journal", *SIDE_FILES):  # SQLite opens each of them through a link
+            check_file(self._resolved.database_path + suffix)
         with (
             database_lock(self._resolved.database_path, self._resolved.socket_path),
             _listening(self._supervision, self._resolved.socket_path) as listeners,

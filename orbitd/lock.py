@@ -11,7 +11,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 
-from orbit_os.files import PRIVATE_FILE
+from orbit_os.files import open_private
 from orbit_protocol.text import path_text, to_text
 
 _MAX_HOLDER_BYTES = 8192
@@ -31,12 +31,13 @@ def database_lock(database_path: str, socket_path: str) -> Iterator[None]:
 
     Raises:
         AlreadyLocked: Another process holds it.
+        UnsafeFile: There is a link, or no regular file of ours, in the lock file's place.
         OSError: The lock file cannot be opened.
     """
     path = database_path + ".lock"
-    # O_CLOEXEC: an flock belongs to the open file description, which a child process would share and
-    # keep locked after the daemon has ended. O_NOFOLLOW: never write through a planted link.
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE)
+    # Closed on exec: an flock belongs to the open file description, which a child process would share
+    # and keep locked after the daemon has ended.
+    descriptor = open_private(path, os.O_RDWR | os.O_CREAT)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

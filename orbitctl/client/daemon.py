@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from orbit_os.files import PRIVATE_FILE, UnsafeFolder, private_folder
+from orbit_os.files import UnsafeFile, UnsafeFolder, open_private, private_folder
 from orbit_os.python import python_command
 from orbit_protocol.methods import DAEMON_INFO, DAEMON_SHUTDOWN
 from orbit_protocol.params import Params
@@ -140,8 +140,7 @@ def _spawn(paths: ClientPaths, deadline: float) -> CommandError | None:
     import subprocess
 
     log = paths.log_file
-    # O_NOFOLLOW: a link in the log's place would have orbitd append to whatever it leads to (open(2)).
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE)
+    descriptor = open_private(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     size_before = os.fstat(descriptor).st_size
     reader, writer = os.pipe()  # both close-on-exec; `pass_fds` makes the writer inheritable in the child alone
     try:
@@ -173,7 +172,7 @@ def _spawn(paths: ClientPaths, deadline: float) -> CommandError | None:
 
 def _start_error(log: str, start: int, code: int) -> CommandError:
     """Return why orbitd has ended, from what it has written to its log after `start` bytes."""
-    with open(log, "rb") as file:
+    with open(open_private(log, os.O_RDONLY), "rb") as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(start, end - _MAX_REASON_BYTES))
         lines = file.read(_MAX_REASON_BYTES).decode(errors="replace").splitlines()
@@ -205,8 +204,8 @@ def _absolute(path: str) -> str:
 def lock_holder(paths: ClientPaths) -> str | None:
     """Return what the holder of the database's lock file has written into it; None if it is not locked."""
     try:
-        descriptor = os.open(paths.resolved.database_path + ".lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+        descriptor = open_private(paths.resolved.database_path + ".lock", os.O_RDONLY)
+    except (UnsafeFile, OSError):
         return None
     try:
         # A shared lock is refused while orbitd has its exclusive one. If it is granted, close releases it; an
@@ -232,7 +231,7 @@ def _start_lock(path: str, timeout: float) -> Iterator[None]:
     The kernel releases it when the descriptor is closed, also by the end of a process that was killed.
     orbitd does not inherit it: the descriptor is close-on-exec.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE)
+    descriptor = open_private(path, os.O_RDWR | os.O_CREAT)
     try:
         try:
             with _alarm(timeout):

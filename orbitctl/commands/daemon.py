@@ -8,6 +8,7 @@ import os
 import click
 import msgspec
 
+from orbit_os.files import UnsafeFile, check_file
 from orbit_os.python import python_command
 from orbit_protocol.methods import DAEMON_INFO, SESSION_LIST, SESSION_SIGNAL, SESSION_TERMINATE
 from orbit_protocol.params import ById, Params, SessionList, SessionSignal
@@ -121,6 +122,11 @@ def logs(app: App, lines: int, follow: bool) -> None:
         raise CommandError(
             f"there is no log yet at {path}", ExitCode.NOT_FOUND, hint="A daemon that orbitctl starts writes it."
         )
+    if not command:
+        try:
+            check_file(path)
+        except UnsafeFile as error:
+            raise CommandError(str(error)) from error
     command = command or ["tail", "-n", str(lines), *(["-F"] if follow else []), path]
     try:
         os.execvp(command[0], command)  # noqa: S606  # it follows by inotify, which we have not

@@ -14,6 +14,7 @@ import signal
 import socket
 import stat
 
+from orbit_os.files import open_private
 from orbitd.keeper.server import Keeper
 
 TYPE_CHECKING = False
@@ -60,7 +61,7 @@ def main(path: str) -> None:
 def _locked(path: str) -> Iterator[None]:
     # The lock file is never removed: a process that waits in flock(2) would get a lock on a file
     # that the next one cannot find any more.
-    descriptor = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    descriptor = open_private(path + ".lock", os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

@@ -22,6 +22,8 @@ beside the old one, the side file, if there is room again, and `discard_before` 
 
 Nothing is synced: the journal survives the death of the daemon, whose pages stay in the kernel's cache, and not a power
 cut. One thread uses a journal at a time.
+
+**Damage** is looked for when a journal is opened, and never ends a session: see `journal_repair`.
 """
 
 from __future__ import annotations
@@ -32,22 +34,21 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Self
 
+from orbit_os.files import open_private
 from orbitd.terminal.journal_file import (
+    CAPTURE_MAX_BYTES,
     FILE_HEADER_BYTES,
     RECORD_HEADER_BYTES,
     Event,
     Kind,
     ReservedSpace,
     file_header,
-    read_base,
     read_records,
     record_header,
     records_of,
     write_all,
 )
-
-CAPTURE_MAX_BYTES = 64 << 10
-"""The most that one `capture` reads."""
+from orbitd.terminal.journal_repair import Damage, Opened, base_of, open_journal, remove, remove_damaged
 
 MAX_BYTES = 1 << 30
 """The longest file: a program that goes on writing while nothing can be saved must not fill the disk."""
@@ -59,20 +60,23 @@ class Journal:
     Args:
         path: The file, mode 0600; it is created where there is none. Its folder exists.
         covered: The position that the newest good snapshot covers. A journal that ends before it (after a power cut,
-            or because it is damaged) is emptied, and begins there.
+            or a full disk) has nothing that the snapshot has not: it is emptied, and begins there.
         max_bytes: About how long the file may become; beyond, it is handled as a full disk.
 
     Attributes:
         degraded: Why nothing is recorded any more, or None.
+        damage: What was wrong with the file that was found, if anything; see `journal_repair`.
 
     Raises:
         OSError: The file can neither be opened nor created.
+        UnsafeFile: Something that is no journal of ours is in its place, and cannot be moved away.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, covered: int = 0, max_bytes: int = MAX_BYTES) -> None:
         self._path = os.fspath(path)
         self._side_path = f"{self._path}.new"
         self.degraded: OSError | None = None
+        self.damage: Damage | None = None
         self._using_side_file = False  # the open file still has the side file's name
         self._skipped = 0  # bytes of records that were not written since the journal is degraded
         self._max_bytes = max_bytes
@@ -129,45 +133,33 @@ class Journal:
 
     def _open_newest(self, covered: int) -> None:
         """Open the file, or the side file if a crash left that as the one that follows the snapshot."""
-        self._open(self._path, os.O_CREAT)
-        # A side file is needed only if the daemon died between the snapshot's commit and the rename: then the
-        # old file, degraded at that time, ends before the position that the snapshot covers.
-        if self.position >= covered or not os.path.exists(self._side_path):
-            with suppress(FileNotFoundError):
-                os.unlink(self._side_path)
-        else:
-            self.close()
-            os.replace(self._side_path, self._path)
-            self._open(self._path, 0)
-        if self.position < covered:
+        opened = self._open(self._path, covered)
+        if os.path.lexists(self._side_path):
+            # A side file is needed only if the daemon died between the snapshot's commit and the rename: then the
+            # old file, degraded at that time, ends before the position that the snapshot covers.
+            is_needed = base_of(self._side_path) == covered if opened.end is None else opened.end < covered
+            if is_needed and not os.path.isdir(self._side_path):
+                self.close()
+                os.replace(self._side_path, self._path)
+                opened = self._open(self._path, covered)
+            else:
+                remove(self._side_path)
+        if opened.base is None or self.position < covered:
             self._start(covered)
 
-    def _open(self, path: str, flags: int) -> None:
-        """Open a file, find the end of its last whole record, and complete one whose header was not written."""
-        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
+    def _open(self, path: str, covered: int) -> Opened:
+        """Open a file, and complete a record whose header was not written."""
+        opened = open_journal(path, covered)
+        self.damage = opened.damage or self.damage
+        self._fd, self._base, self._tail = opened.fd, opened.base or 0, opened.tail
         self._reserved = ReservedSpace(self._fd)
-        base = read_base(self._fd)
-        if base is None:
-            self._start(0)
-            return
-        self._base = base
-        self._tail = FILE_HEADER_BYTES + sum(length for length, _ in read_records(self._fd))
-        found = self._output_without_header()
-        if found:
-            write_all(self._fd, record_header(Kind.OUTPUT, found), self._tail)
-            self._tail += RECORD_HEADER_BYTES + len(found)
+        if opened.unfinished:
+            record = record_header(Kind.OUTPUT, opened.unfinished) + opened.unfinished
+            write_all(self._fd, record, self._tail)
+            self._tail += len(record)
         # Also removes a torn record: its bytes must not be taken for the output of an unfinished read later.
         self._reserved.drop(self._tail)
-
-    def _output_without_header(self) -> bytes:
-        """Return output that was read into the file but has no header, b"" if there is none.
-
-        `capture` writes the header's first byte last, so it is 0 here. NULs at the end of the output are lost with the
-        zeros behind it; on a terminal they do nothing.
-        """
-        rest = os.pread(self._fd, RECORD_HEADER_BYTES + CAPTURE_MAX_BYTES + 1, self._tail)
-        data = rest[RECORD_HEADER_BYTES:].rstrip(b"\0")
-        return data if rest[:1] == b"\0" and len(data) <= CAPTURE_MAX_BYTES else b""
+        return opened
 
     def _start(self, base: int) -> None:
         """Make the open file an empty journal that begins at a position; on a full disk it is degraded at once."""
@@ -283,7 +275,8 @@ class Journal:
 
     def _switch_to_side_file(self, base: int, records: bytes) -> None:
         """Continue in a new file, which holds these records and begins at `base`; the old one stays as it is."""
-        fd = os.open(self._side_path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        remove(self._side_path)
+        fd = open_private(self._side_path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             write_all(fd, file_header(base) + records, 0)
         except OSError:
@@ -295,8 +288,17 @@ class Journal:
         self._skipped, self.degraded, self._using_side_file = 0, None, True
 
 
-def delete(path: str | os.PathLike[str]) -> None:
-    """Remove a session's journal and its side file; do nothing where there is none."""
-    for name in (os.fspath(path), f"{os.fspath(path)}.new"):
-        with suppress(FileNotFoundError):
-            os.unlink(name)
+def delete(path: str | os.PathLike[str], *, kept_aside: bool = False) -> None:
+    """Remove a session's journal with its other files; do nothing where there is none.
+
+    Args:
+        path: The journal.
+        kept_aside: Remove damaged ones that were kept aside too.
+
+    Raises:
+        OSError: One cannot be removed.
+    """
+    for suffix in ("", ".new", ".repair"):
+        remove(os.fspath(path) + suffix)
+    if kept_aside:
+        remove_damaged(os.fspath(path))

@@ -2,7 +2,7 @@
 
 The file begins with a header: magic with the version, the position of its first record, a CRC. A record is a header
 (kind, length, CRC of kind and payload) and the payload. Preallocated space is zeros, and so reads as a record of kind
-0, which there is none of. Reading ends at a torn or damaged record.
+0, which there is none of. `read_records` ends at a torn or damaged record; `journal_repair` reads on behind it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ _SIZE = struct.Struct(">HH")
 FILE_HEADER_BYTES = _FILE.size
 RECORD_HEADER_BYTES = _RECORD.size
 PAYLOAD_MAX_BYTES = 1 << 20
+
+CAPTURE_MAX_BYTES = 64 << 10
+"""The most that one `Journal.capture` reads."""
+
 _RESERVE_STEP_BYTES = 320 << 10
 
 
@@ -56,13 +60,18 @@ def file_header(base: int) -> bytes:
     return start + zlib.crc32(start).to_bytes(4, "big")
 
 
-def read_base(fd: int) -> int | None:
-    """Return the position of a file's first record, or None if it is no journal of this version."""
-    header = os.pread(fd, _FILE.size, 0)
-    if len(header) < _FILE.size:
+def parse_base(header: bytes) -> int | None:
+    """Return the position of a file's first record, or None if this is not the header of a journal of this version."""
+    if len(header) != _FILE.size:
         return None
     base: int = _FILE.unpack(header)[1]
     return base if file_header(base) == header else None
+
+
+def is_of_another_version(header: bytes) -> bool:
+    """Return whether this is the whole header of a journal of a version that this program does not know."""
+    start, checksum = header[:-4], header[-4:]
+    return header[:6] == _MAGIC[:6] and header[:8] != _MAGIC and zlib.crc32(start).to_bytes(4, "big") == checksum
 
 
 def record_header(kind: Kind, payload: bytes) -> bytes:
@@ -84,19 +93,38 @@ def records_of(event: Event) -> Iterator[bytes]:
 def read_records(fd: int) -> Iterator[tuple[int, Event]]:
     """Yield each whole record's length in the file, and its event."""
     offset = _FILE.size
-    while header := os.pread(fd, _RECORD.size, offset):
-        if len(header) < _RECORD.size:
-            return
-        kind, length, checksum = _RECORD.unpack(header)
-        if kind not in _DECODERS or length > PAYLOAD_MAX_BYTES:
-            return
-        payload = os.pread(fd, length, offset + _RECORD.size)
-        # The kind is the CRC's start value, so that a changed kind is found as well as a changed payload. A header of
-        # zeros would pass as an empty record of kind 0; `_DECODERS` has none.
-        if len(payload) < length or zlib.crc32(payload, kind) != checksum:
-            return
-        yield _RECORD.size + length, _DECODERS[kind](payload)
-        offset += _RECORD.size + length
+    while (record := read_record(fd, offset)) is not None:
+        yield record
+        offset += record[0]
+
+
+def read_record(fd: int, offset: int) -> tuple[int, Event] | None:
+    """Return the length in the file of the record at an offset, and its event; None where no whole record begins."""
+    header = os.pread(fd, _RECORD.size, offset)
+    length = payload_length(header)
+    if length is None:
+        return None
+    kind, _, checksum = _RECORD.unpack(header)
+    payload = os.pread(fd, length, offset + _RECORD.size)
+    # The kind is the CRC's start value, so that a changed kind is found as well as a changed payload.
+    if len(payload) < length or zlib.crc32(payload, kind) != checksum:
+        return None
+    return _RECORD.size + length, _DECODERS[kind](payload)
+
+
+def payload_length(header: bytes) -> int | None:
+    """Return the length in a record's header; None where no record has such a kind or length."""
+    if len(header) < _RECORD.size:
+        return None
+    kind, length, _ = _RECORD.unpack(header)
+    is_possible = length == _SIZE.size if kind == Kind.RESIZE else kind in _DECODERS and 0 < length <= PAYLOAD_MAX_BYTES
+    return length if is_possible else None
+
+
+def has_checksum_of(header: bytes, payload: bytes) -> bool:
+    """Return whether a record's header has the checksum of output, whatever kind and length stand in it."""
+    checksum: int = _RECORD.unpack(header)[2]
+    return zlib.crc32(payload, Kind.OUTPUT) == checksum
 
 
 def _decode_resize(payload: bytes) -> Resize:

@@ -1,11 +1,13 @@
-"""Folders that only the user can reach, and fsync(2).
+"""Folders and files that only the user can reach, and fsync(2).
 
 Time passes between the check of a folder and its use. So a folder passes only if no other user could
-change it in between: it must be ours, not a symbolic link, and closed to others.
+change it in between: it must be ours, not a symbolic link, and closed to others. A file is checked
+after it was opened, by its descriptor.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -15,6 +17,10 @@ PRIVATE_FILE = 0o600
 
 class UnsafeFolder(Exception):
     """A folder could be changed by somebody else; the message names it and the next step."""
+
+
+class UnsafeFile(UnsafeFolder):
+    """What is in the place of a file of ours is a link, no regular file, or not ours; the message names it."""
 
 
 def private_folder(path: str) -> str:
@@ -80,16 +86,65 @@ def check_private(path: str) -> None:
         raise UnsafeFolder(f"{path} is open to others (mode {mode:04o}); close it: chmod 700 '{path}'")
 
 
-def refuse_link(path: str) -> None:
-    """Refuse a file that is a symbolic link.
+def open_private(path: str, flags: int) -> int:
+    """Open a regular file of ours, never through a link, and close it to others. Nothing waits and nothing is written.
 
-    The lock lies beside the file: by two names of one file, two processes would each hold a lock.
+    Every file of ours that is opened by its name is opened here. The configuration is none: people keep it elsewhere
+    and link to it.
+
+    Args:
+        path: In a private folder.
+        flags: Of open(2); with O_CREAT a missing file is made with mode 0600.
+
+    Returns:
+        A descriptor that is closed on exec, and blocks.
 
     Raises:
-        UnsafeFolder: It is one.
+        UnsafeFile: A link, a folder, a FIFO, a socket or a device is in its place, or the file of somebody else.
+        OSError: It cannot be opened.
     """
-    if os.path.islink(path):
-        raise UnsafeFolder(f"{path} is a symbolic link; name the file itself")
+    # O_NONBLOCK: opening a FIFO would wait for its other end (fifo(7)).
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    try:
+        descriptor = os.open(path, flags, PRIVATE_FILE)
+    except OSError as error:
+        # ELOOP is a link, EISDIR a folder, ENXIO a socket or a FIFO that nobody reads (open(2)). FreeBSD has EMLINK
+        # for a link, and macOS EOPNOTSUPP for a socket.
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO, errno.EOPNOTSUPP):
+            check_file(path)
+        raise
+    try:
+        found = os.fstat(descriptor)
+        _check_regular(path, found)
+        if found.st_mode & 0o077:
+            os.fchmod(descriptor, stat.S_IMODE(found.st_mode) & 0o700)
+        os.set_blocking(descriptor, True)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def check_file(path: str) -> None:
+    """Refuse what is not a regular file of ours; a missing file passes. For what others open, as SQLite does.
+
+    Raises:
+        UnsafeFile: As `open_private` does.
+    """
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    _check_regular(path, found)
+
+
+def _check_regular(path: str, found: os.stat_result) -> None:
+    if stat.S_ISLNK(found.st_mode):
+        raise UnsafeFile(f"{path} is a symbolic link; name the file itself")
+    if not stat.S_ISREG(found.st_mode):
+        raise UnsafeFile(f"{path} is no regular file; move it away")
+    if found.st_uid != os.geteuid():
+        raise UnsafeFile(f"{path} belongs to uid {found.st_uid}, not to {os.geteuid()}; move it away")
 
 
 def sync(path: str) -> None:

@@ -107,24 +107,6 @@ def test_a_torn_tail_is_ignored_and_cut_off(path: Path) -> None:
         assert read_from(path) == [*EVENTS[:kept], Output(data=b"more")]
 
 
-def test_damage_ends_the_replay(path: Path) -> None:
-    """A changed byte is noticed, and nothing from there on is believed."""
-    positions = written(path)
-    whole = path.read_bytes()
-    for index in range(FILE_HEADER_BYTES, len(whole)):
-        path.write_bytes(whole[:index] + bytes([whole[index] ^ 0x55]) + whole[index + 1 :])
-        kept = sum(FILE_HEADER_BYTES + position <= index for position in positions[1:])
-        assert read_from(path) == EVENTS[:kept]
-
-
-def test_a_damaged_header_begins_a_new_journal(path: Path) -> None:
-    """A file that is no journal is replaced by an empty one that begins where the snapshot ends."""
-    written(path)
-    path.write_bytes(b"\xff" + path.read_bytes()[1:])
-    with Journal(path, covered=500) as journal:
-        assert (journal.base, journal.position, list(journal.events(0))) == (500, 500, [])
-
-
 def test_output_whose_header_was_never_written_is_found(path: Path) -> None:
     """A kill between the read and the record's header loses nothing: what was read is in the file already."""
     positions = written(path)
