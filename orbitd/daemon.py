@@ -119,7 +119,10 @@ class Daemon:
                 raise
             event(log, logging.ERROR, "database set aside", **error.extra)
             manager = await SessionManager.open(path, start_empty=True)
-        self._warnings = await asyncio.to_thread(warnings.store_warnings, path, is_new=is_new)
+        try:
+            self._warnings = await asyncio.to_thread(warnings.store_warnings, path, is_new=is_new)
+        except Exception as error:  # noqa: BLE001  # they are about odd files; the store is open
+            event(log, logging.ERROR, "files not examined", error=type(error).__name__, exc=error)
         self._warnings += warnings.limit_warnings(self._max_connections, self._resolved.settings.daemon.max_connections)
         try:
             yield manager

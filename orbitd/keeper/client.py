@@ -326,6 +326,8 @@ def _connect(path: str) -> socket.socket | None:
     try:
         # connect(2) on a Unix socket is done at once, or fails with EAGAIN where the backlog is full:
         # a keeper that is stopped must not block the event loop.
+        if os.path.islink(path):
+            raise OSError(errno.ELOOP, "a symbolic link is in its place")
         sock.setblocking(False)
         sock.connect(path)
         uid = peer_uid(sock)

@@ -43,7 +43,11 @@ class KeeperConnection:
             return self._client
 
     async def connect_existing(self) -> list[KeptProgram]:
-        """Connect to the keeper of an earlier daemon, if there is one; return its programs."""
+        """Connect to the keeper of an earlier daemon, if there is one; return its programs.
+
+        Raises:
+            OrbitError, OSError: There is something that does not serve us; its programs are not known.
+        """
         # Without the lock: this is called once, before any client is served.
         self._client = await KeeperClient.connect(self._path, on_exit=self._on_exit, on_gone=self._handle_gone)
         return await self._client.programs() if self._client is not None else []

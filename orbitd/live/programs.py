@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime
 
 from msgspec import Struct
@@ -28,6 +28,7 @@ from orbitd.live.session import LiveSession
 from orbitd.live.ssh_agent import AgentLinks
 from orbitd.live.ssh_reconnect import Reconnector
 from orbitd.live.termination import Exits
+from orbitd.logs import event
 from orbitd.manager import SessionManager
 from orbitd.terminal.emulator import unavailable_reason
 
@@ -71,6 +72,8 @@ class Programs:
         self._saver = saver
         self._settings = settings
         self._tasks = BackgroundTasks(log, "live session task failed")
+        self._not_restored: dict[str | None, str] = {}
+        self._held_exits: list[KeptProgram] | None = None
         self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.agents = AgentLinks(settings.agent_folder)
         self.screens = SavedScreens(manager, settings.journal_folder, limits.scrollback_max_bytes)
@@ -100,6 +103,7 @@ class Programs:
                 raise SpawnFailed(f"Live sessions are not available here: {reason}", hint="External sessions are.")
             await self.exits.store_pending_exit(session_id)
             before = await self._manager.get_session(session_id)
+            had_link = self.agents.exists(session_id)
             self.agents.update(session_id, env)
             self.reconnector.started(session_id)
             # Stored before the program is started: if the daemon is killed in between, the next one finds a
@@ -109,6 +113,8 @@ class Programs:
             try:
                 await self._spawn(started, cols, rows, env)
             except BaseException:  # a cancelled request too: the session gets the status back that it had
+                if not had_link:
+                    self.agents.remove(session_id)
                 await self._manager.end_program(session_id, before.status, before.exit_code, before.exit_signal)
                 raise
             return started
@@ -117,8 +123,12 @@ class Programs:
         """Continue with a program that an earlier daemon has started; under the session's lock."""
         client = await self.keeper.client()
         live = self.registry.create(session.id, await self.screens.restore(session))
-        live.run(program.pid, await client.take(program.id), last_folder(session))
-        self.registry.add_running(live)
+        try:
+            live.run(program.pid, await client.take(program.id), last_folder(session))
+        except BaseException:
+            live.close()
+            raise
+        self._add_running(live)
 
     @contextlib.asynccontextmanager
     async def without_program(self, session_id: str) -> AsyncIterator[None]:
@@ -140,10 +150,33 @@ class Programs:
 
     def remove_files(self, session_id: str) -> None:
         """Remove what a deleted session has outside of the store."""
+        self._not_restored.pop(session_id, None)
         if not session_id.replace("-", "").isalnum():
             return  # what a damaged row shows as its id: no file was ever named so
         self.agents.remove(session_id)
-        self.screens.remove_journal(session_id)
+        self.screens.remove_journal(session_id, kept_aside=True)
+
+    # Restoring
+
+    @contextlib.contextmanager
+    def exits_held(self) -> Iterator[None]:
+        """Handle exits that the keeper reports meanwhile afterwards: their sessions may not be registered yet."""
+        held: list[KeptProgram] = []
+        self._held_exits = held
+        try:
+            yield
+        finally:
+            self._held_exits = None
+            for program in held:
+                self._handle_exit(program)
+
+    def restore_failed(self, session_id: str | None, error: Exception) -> None:
+        """Record why a session could not be restored; without an id, why none could."""
+        self._not_restored[session_id] = error.message if isinstance(error, OrbitError) else type(error).__name__
+
+    def _add_running(self, live: LiveSession) -> None:
+        self._not_restored.pop(live.id, None)
+        self.registry.add_running(live)
 
     async def save_all(self) -> int:
         """Save every screen that has changed; return how many. Failures are logged, and tried again."""
@@ -161,7 +194,15 @@ class Programs:
         if self._saver.failing:
             reason = next(iter(self._saver.failing.values()))
             warnings.append(f"The screens of {len(self._saver.failing)} sessions could not be saved: {reason}.")
-        return warnings
+        for session_id, reason in self._not_restored.items():
+            if session_id is None:
+                warnings.append(f"No live session was restored: {reason}. `orbitctl daemon restart` tries again.")
+            elif (session := self._manager.cached_session(session_id)) is not None:
+                warnings.append(
+                    f"Session {session.name or session_id} could not be restored: {reason}. Its journal is kept; "
+                    f"`orbitctl session start {session_id}` tries again."
+                )
+        return warnings + self.screens.warnings()
 
     def start_closing(self) -> None:
         """End every call that waits for a program."""
@@ -177,7 +218,10 @@ class Programs:
         await self.save_all()
         await self._saver.close()
         for live in self.registry:
-            live.close()
+            try:
+                live.close()
+            except Exception as error:  # noqa: BLE001  # one of many; its journal is read by the next daemon
+                event(log, logging.ERROR, "session not closed", session=live.id, error=type(error).__name__, exc=error)
         self.keeper.close()
         await self._tasks.cancel()
 
@@ -228,7 +272,7 @@ class Programs:
         live.print_divider(f"started again {datetime.now().astimezone():%Y-%m-%d %H:%M:%S}")
         live.resize_screen(cols, rows)
         live.run(spawned.pid, spawned.master_fd, spawned.cwd)
-        self.registry.add_running(live)
+        self._add_running(live)
         if live.attachments:
             self._tasks.start(self.registry.update_status_from_clients(live))
 
@@ -262,7 +306,13 @@ class Programs:
     def _close_unless_reconnecting(self, live: LiveSession) -> None:
         """Close the screen of a program that was not started, unless clients wait for another try."""
         if self.registry.reconnecting.get(live.id) is not live:
+            is_empty = live.screen.journal_bytes == 0
             live.close()
+            if is_empty:  # made for this start; one with output of an earlier program stays
+                self.screens.remove_journal(live.id)
 
     def _handle_exit(self, program: KeptProgram) -> None:
+        if self._held_exits is not None:
+            self._held_exits.append(program)
+            return
         self._tasks.start(self.exits.handle_exit(program))

@@ -21,9 +21,10 @@ from msgspec import Struct
 from orbit_protocol.errors import NotRunning
 from orbit_protocol.types import MAX_PATH_LENGTH
 from orbitd.live.attachment import Repaint
-from orbitd.terminal.emulator import Emulator
+from orbitd.terminal.emulator import MAX_SCROLLBACK_LINES, Emulator
 from orbitd.terminal.journal import Journal
 from orbitd.terminal.journal_file import Output, Resize
+from orbitd.terminal.model import TerminalError
 from orbitd.terminal.saved_state import SavedState
 
 # CAN and ST end an unfinished sequence, as the last program may have left one.
@@ -126,9 +127,15 @@ class LiveScreen:
             # Position and state belong together: no output can come in between, since `feed` waits for the
             # lock. Were the position later than the state, a restore would skip output.
             position = self._journal.mark()
-            state = self._emulator.encode()
+            try:
+                state = self._emulator.encode()
+                repaint = self._emulator.repaint(state=state)
+            except TerminalError:
+                # The library refuses: an unfinished control string is too long, say. The portable bytes have the
+                # history too then, since nothing else of it is saved.
+                state, repaint = b"", self._emulator.repaint(MAX_SCROLLBACK_LINES)
             capture = Capture(
-                repaint=self._emulator.repaint(state=state),
+                repaint=repaint,
                 native_state=SavedState(native=state, position=position).to_bytes(),
                 position=position,
                 cols=cols,

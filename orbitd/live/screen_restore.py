@@ -23,10 +23,14 @@ from orbitd.terminal import journal
 from orbitd.terminal.emulator import Emulator, unavailable_reason
 from orbitd.terminal.journal import Journal
 from orbitd.terminal.journal_file import Output
-from orbitd.terminal.model import StateCorrupt
+from orbitd.terminal.journal_repair import Damage, damaged_journals, session_of
+from orbitd.terminal.model import StateCorrupt, TerminalError
 from orbitd.terminal.saved_state import SavedState
 
 log = logging.getLogger("orbitd.live")
+
+MAX_WARNINGS = 20
+"""How many damaged journals are named one by one."""
 
 
 class ScreenDefaults(Struct, frozen=True, kw_only=True):
@@ -42,6 +46,14 @@ class RestoredScreen(Struct, frozen=True, kw_only=True):
 
     screen: LiveScreen
     loss: str
+    damage: Damage | None
+
+
+class ReadScreen(Struct, frozen=True, kw_only=True):
+    """A screen to be read only, and what was wrong with its journal, if anything."""
+
+    emulator: Emulator
+    damage: Damage | None
 
 
 class SavedScreens:
@@ -63,7 +75,7 @@ class SavedScreens:
 
         Raises:
             SessionNotFound: There is no such session any more.
-            SpawnFailed: Its journal cannot be opened.
+            SpawnFailed: Its journal cannot be opened, or what is in it not be drawn.
         """
         saved, path = await self._newest_good(session.id), self._journal_path(session.id)
         try:
@@ -73,10 +85,11 @@ class SavedScreens:
             restored = await asyncio.to_thread(restore_screen, path, saved, self._defaults(session))
         except OSError as error:
             raise SpawnFailed(f"The session's journal cannot be opened: {path}: {error.strerror}") from error
-        except UnsafeFolder as error:
-            raise SpawnFailed(str(error)) from error
+        except (UnsafeFolder, TerminalError) as error:
+            raise SpawnFailed(f"The session's screen cannot be restored: {error}") from error
         if restored.loss:
             event(log, logging.WARNING, restored.loss, session=session.id)
+        _log_damage(session.id, restored.damage)
         return restored.screen
 
     async def restore_for_reading(self, session: Session) -> Emulator:
@@ -86,14 +99,44 @@ class SavedScreens:
             raise SnapshotNotFound(f"No screen can be drawn here: {reason}")
         saved = await self._newest_good(session.id)
         path, defaults = self._journal_path(session.id), self._defaults(session)
-        emulator = await asyncio.to_thread(restore_emulator, path, saved, defaults)
-        if emulator is None:
+        try:
+            read = await asyncio.to_thread(restore_emulator, path, saved, defaults)
+        except (OSError, UnsafeFolder, TerminalError) as error:
+            reason = str(error.strerror if isinstance(error, OSError) else error)
+            raise SnapshotNotFound(f"The screen of session {session.id} cannot be restored: {reason}") from error
+        if read is None:
             raise SnapshotNotFound(f"Nothing of the screen of session {session.id} was ever saved")
-        return emulator
+        _log_damage(session.id, read.damage)
+        return read.emulator
 
-    def remove_journal(self, session_id: str) -> None:
-        """Remove the journal of a session whose screen is saved, or which is deleted."""
-        journal.delete(self._journal_path(session_id))
+    def remove_journal(self, session_id: str, *, kept_aside: bool = False) -> None:
+        """Remove the journal of a session whose screen is saved; with `kept_aside` all files of one that is deleted.
+
+        A journal that cannot be removed is logged: its records are skipped, as the snapshot has them.
+        """
+        try:
+            journal.delete(self._journal_path(session_id), kept_aside=kept_aside)
+        except OSError as error:
+            event(log, logging.ERROR, "journal not removed", session=session_id, error=error.strerror)
+
+    def sessions_on_disk(self) -> set[str]:
+        """Return the ids of the sessions that have files here."""
+        try:
+            return {session_of(name) for name in os.listdir(self._folder)}
+        except OSError:
+            return set()
+
+    def warnings(self) -> list[str]:
+        """Return a sentence about each damaged journal that lies here."""
+        found = damaged_journals(self._folder)
+        sentences = [
+            f"The journal of session {session_of(os.path.basename(path))} was damaged: some of its output may be "
+            f"missing from its screen. It lies in {path}, unchanged; move it away when you need it no more."
+            for path in found[:MAX_WARNINGS]
+        ]
+        if len(found) > MAX_WARNINGS:
+            sentences.append(f"{len(found) - MAX_WARNINGS} more damaged journals lie in {self._folder}.")
+        return sentences
 
     async def _newest_good(self, session_id: str) -> SavedScreen | None:
         """Return the newest good snapshot; log where a newer one is damaged. Raises: SessionNotFound."""
@@ -122,31 +165,58 @@ def restore_screen(journal_path: str, saved: SavedScreen | None, defaults: Scree
         defaults: For what is not in it.
 
     Raises:
-        OSError: The journal cannot be opened.
+        OSError, UnsafeFile: The journal cannot be opened.
+        TerminalError: What is in it cannot be drawn.
     """
     emulator, position, loss = _saved_emulator(saved, defaults)
     try:
         opened = Journal(journal_path, covered=position)
-        loss = loss or _replay(opened, position, emulator)
+        try:
+            loss = loss or _replay(opened, position, emulator)
+        except BaseException:
+            opened.close()
+            raise
     except BaseException:
         emulator.close()
         raise
-    return RestoredScreen(screen=LiveScreen(emulator, opened), loss=loss)
+    return RestoredScreen(screen=LiveScreen(emulator, opened), loss=loss, damage=opened.damage)
 
 
-def restore_emulator(journal_path: str, saved: SavedScreen | None, defaults: ScreenDefaults) -> Emulator | None:
-    """Return a session's last screen; the caller closes it. None if it never had one.
+def restore_emulator(journal_path: str, saved: SavedScreen | None, defaults: ScreenDefaults) -> ReadScreen | None:
+    """Return a session's last screen; the caller closes its emulator. None if it never had one.
 
     Raises:
-        OSError: The journal cannot be read.
+        OSError, UnsafeFile: The journal cannot be read.
+        TerminalError: What is in it cannot be drawn.
     """
-    if saved is None and not os.path.exists(journal_path):
+    has_journal = os.path.lexists(journal_path)
+    if saved is None and not has_journal:
         return None
     emulator, position, _ = _saved_emulator(saved, defaults)
-    if os.path.exists(journal_path):
-        with Journal(journal_path, covered=position) as opened:
-            _replay(opened, position, emulator)
-    return emulator
+    damage = None
+    if has_journal:
+        try:
+            with Journal(journal_path, covered=position) as opened:
+                damage = opened.damage
+                _replay(opened, position, emulator)
+        except BaseException:
+            emulator.close()
+            raise
+    return ReadScreen(emulator=emulator, damage=damage)
+
+
+def _log_damage(session_id: str, damage: Damage | None) -> None:
+    if damage is not None:
+        event(
+            log,
+            logging.ERROR,
+            "journal damaged",
+            session=session_id,
+            reason=damage.reason,
+            kept=damage.path,
+            lost_bytes=damage.lost_bytes,
+            oldest_removed=damage.removed,
+        )
 
 
 def _saved_emulator(saved: SavedScreen | None, defaults: ScreenDefaults) -> tuple[Emulator, int, str]:
@@ -158,6 +228,9 @@ def _saved_emulator(saved: SavedScreen | None, defaults: ScreenDefaults) -> tupl
         state = SavedState.from_bytes(saved.native_state or b"")
     except StateCorrupt:
         return _emulator_from_repaint(saved, defaults), 0, "history lost, portable screen used"
+    # Without one, it could not be encoded, and the portable bytes have the history too (`LiveScreen.capture`).
+    if not state.native:
+        return _emulator_from_repaint(saved, defaults), state.position, ""
     try:
         return Emulator.decode(state.native, scrollback_max_bytes=size), state.position, ""
     except StateCorrupt:

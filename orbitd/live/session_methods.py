@@ -106,7 +106,14 @@ class SessionMethods:
             with contextlib.suppress(SessionNotFound):  # deleted by another request meanwhile
                 if (await self._manager.get_session(live.id)).workspace_id == workspace_id:
                     await self.delete(live.id)
+        members = []
+        for session_id in self._programs.screens.sessions_on_disk() if delete_sessions else ():
+            with contextlib.suppress(SessionNotFound):
+                if (await self._manager.get_session(session_id)).workspace_id == workspace_id:
+                    members.append(session_id)
         await self._manager.delete_workspace(workspace_id, delete_sessions)
+        for session_id in members:
+            self._programs.remove_files(session_id)
 
     async def auto_save(self) -> int:
         """Write what is only in memory; return how many sessions had something to write."""

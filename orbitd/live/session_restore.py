@@ -9,6 +9,7 @@ directory and below their saved screen.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 from collections.abc import Coroutine
@@ -36,23 +37,30 @@ async def restore_sessions(manager: SessionManager, programs: Programs, saver: S
         saver: Saves what only the journals have.
         start_again: Whether programs are started without a request of a client.
     """
-    # From the hello on, the keeper reports exits to this daemon; the list has those before it.
-    kept, interrupted = await programs.keeper.connect_existing(), await manager.list_interrupted()
-    if not kept and not interrupted:
-        return  # before the emulation is loaded, which a daemon without live sessions does not need
-    if await asyncio.to_thread(unavailable_reason) is not None:
-        return
-    # One after the other, before any client is served: each decodes a screen and replays a journal, and all
-    # at once would need the memory for all of that at once.
-    for program in kept:
-        await _log_failure(program.id, _take_over(manager, programs, program))
-    ids = {program.id for program in kept}
-    for session in interrupted:
-        if session.live and session.id not in ids:
-            restored = _restore_without_program(manager, programs, saver, session, start_again=start_again)
-            await _log_failure(session.id, restored)
-        elif start_again and session.status == "detached":
-            programs.reconnector.schedule(session)
+    with programs.exits_held():
+        try:
+            # From the hello on, the keeper reports exits to this daemon; the list has those before it.
+            kept, interrupted = await programs.keeper.connect_existing(), await manager.list_interrupted()
+        except Exception as error:  # noqa: BLE001  # whatever answers there, the store is served
+            # What runs is not known: taken for gone, programs would be started a second time.
+            event(log, logging.ERROR, "sessions not restored", error=type(error).__name__, exc=error)
+            programs.restore_failed(None, error)
+            return
+        if not kept and not interrupted:
+            return  # before the emulation is loaded, which a daemon without live sessions does not need
+        if await asyncio.to_thread(unavailable_reason) is not None:
+            return
+        # One after the other, before any client is served: each decodes a screen and replays a journal, and all
+        # at once would need the memory for all of that at once.
+        for program in kept:
+            await _restore_one(manager, programs, program.id, _take_over(manager, programs, program))
+        ids = {program.id for program in kept}
+        for session in interrupted:
+            if session.live and session.id not in ids:
+                restored = _restore_without_program(manager, programs, saver, session, start_again=start_again)
+                await _restore_one(manager, programs, session.id, restored)
+            elif start_again and session.status == "detached":
+                programs.reconnector.schedule(session)
 
 
 async def _take_over(manager: SessionManager, programs: Programs, program: KeptProgram) -> None:
@@ -102,9 +110,17 @@ async def _restore_without_program(
         await programs.start(session.id, session.cols or 80, session.rows or 24, None)
 
 
-async def _log_failure(session_id: str, work: Coroutine[Any, Any, None]) -> None:
-    """Await the work for one session; log an error, so that the other sessions are restored all the same."""
+async def _restore_one(
+    manager: SessionManager, programs: Programs, session_id: str, work: Coroutine[Any, Any, None]
+) -> None:
+    """Await the work for one session. Whatever it raises is recorded, and the others are restored all the same.
+
+    The session is detached then and keeps its journal; starting it, and the next start of the daemon, try again.
+    """
     try:
         await work
-    except (OrbitError, OSError) as error:
+    except Exception as error:  # noqa: BLE001  # one of many: a library's error, no memory, a folder that is open
         event(log, logging.ERROR, "session not restored", session=session_id, error=type(error).__name__, exc=error)
+        programs.restore_failed(session_id, error)
+        with contextlib.suppress(OrbitError):  # deleted, terminated, or the store fails
+            await manager.detach_session(session_id)

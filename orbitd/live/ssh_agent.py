@@ -8,10 +8,14 @@ that attached last.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Mapping
 
-from orbit_os.files import private_folder
+from orbit_os.files import UnsafeFolder, private_folder
+from orbitd.logs import event
+
+log = logging.getLogger("orbitd.live")
 
 
 class AgentLinks:
@@ -29,7 +33,7 @@ class AgentLinks:
         return os.path.join(self._folder, session_id)
 
     def update(self, session_id: str, environment: Mapping[bytes, bytes] | None) -> None:
-        """Point a session's link to the agent of a client's environment; without one it stays. OSErrors are ignored."""
+        """Point a session's link to the agent of a client's environment; without one it stays. A failure is logged."""
         path = self.path(session_id)
         target = os.fsdecode((environment or {}).get(b"SSH_AUTH_SOCK", b""))
         # A client inside a session has the path of that session's link in its own environment. The link must
@@ -38,7 +42,7 @@ class AgentLinks:
             target = os.path.realpath(target)
         if not target or not target.startswith("/") or os.path.dirname(target) == self._folder:
             return
-        with contextlib.suppress(OSError):
+        try:
             private_folder(self._folder)
             temporary = f"{path}.new"
             with contextlib.suppress(FileNotFoundError):
@@ -46,6 +50,14 @@ class AgentLinks:
             # symlink(2) does not replace; rename(2) does, and a program never finds no link at all.
             os.symlink(target, temporary)
             os.replace(temporary, path)
+        except (OSError, UnsafeFolder) as error:
+            # Without OSError's file names: one is of the client's environment.
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            event(log, logging.WARNING, "agent link not updated", session=session_id, error=reason)
+
+    def exists(self, session_id: str) -> bool:
+        """Return whether a session has a link, to whatever it leads."""
+        return os.path.lexists(self.path(session_id))
 
     def remove(self, session_id: str) -> None:
         """Remove a session's link."""

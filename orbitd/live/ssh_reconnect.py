@@ -104,12 +104,13 @@ class Reconnector:
     async def _try(self, session_id: str, retry: _Retry) -> None:
         try:
             await self._start(session_id)
-        except OrbitError as error:
-            event(log, logging.WARNING, "session not started again", session=session_id, error=error.kind)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the session does not wait for ever
+            kind = error.kind if isinstance(error, OrbitError) else type(error).__name__
+            event(log, logging.WARNING, "session not started again", session=session_id, error=kind)
             # While this waited, the session may have been forgotten, and may even have a new _Retry.
             if self._retries.get(session_id) is not retry:
                 return
-            if error.retryable:
+            if isinstance(error, OrbitError) and error.retryable:
                 self._start_timer(session_id, retry)
             else:
                 self.forget(session_id)

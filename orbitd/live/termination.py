@@ -14,7 +14,7 @@ import signal
 
 from msgspec import Struct
 
-from orbit_protocol.errors import NotRunning, OrbitError, RequestTimeout, SessionNotFound
+from orbit_protocol.errors import NotRunning, RequestTimeout, SessionNotFound, StorageError
 from orbit_protocol.results import Exit
 from orbit_protocol.types import Session, SessionStatus
 from orbitd.background_tasks import BackgroundTasks
@@ -92,19 +92,20 @@ class Exits:
         # that ends at once is handled after its start, not before it.
         async with self._registry.lock(program.id):
             live = self._registry.running.get(program.id)
-            if live is None:
-                await self._keeper.release(program.id)
-                return
-            status = await self._status_after(program)
-            await self._end_program(
-                live,
-                ProgramExit(
-                    session_id=live.id,
-                    status=status,
-                    exit_code=program.exit_code,
-                    exit_signal=program.exit_signal,
-                ),
+            program_exit = ProgramExit(
+                session_id=program.id,
+                status=await self._status_after(program),
+                exit_code=program.exit_code,
+                exit_signal=program.exit_signal,
             )
+            if live is not None:
+                await self._end_program(live, program_exit)
+            elif await self._is_recorded_as_running(program.id):
+                # It could not be taken over: its output is in the journal, and what came later is lost.
+                self._pending[program.id] = program_exit
+                await self._try_to_store(program.id)
+            else:
+                await self._keeper.release(program.id)
 
     async def terminate(self, session_id: str) -> None:
         """Send SIGHUP to a program's process group, and SIGKILL if it has not ended after `TERMINATE_GRACE_SECS`.
@@ -166,18 +167,43 @@ class Exits:
             return
         try:
             session = await self._manager.get_session(session_id)
-            # The live screen is closed by now. Its last output is in the journal, and is saved from there.
-            screen = await self._screens.restore(session)
-            try:
-                await self._saver.save_stopped(session_id, screen, last_folder(session))
-            finally:
-                screen.close()
+            is_saved = await self._save_from_journal(session)
             await self._store(pending)
-            self._screens.remove_journal(session_id)
+            if is_saved:
+                self._screens.remove_journal(session_id)
         except SessionNotFound:
-            self._screens.remove_journal(session_id)
+            self._screens.remove_journal(session_id, kept_aside=True)
         self._pending.pop(session_id, None)
         await self._release(pending)
+
+    async def _save_from_journal(self, session: Session) -> bool:
+        """Save the last screen of a session whose live screen is closed; return whether the snapshot has it now.
+
+        A screen that cannot be drawn stays in its journal, and does not keep the exit from being stored.
+
+        Raises:
+            SessionNotFound: It was deleted meanwhile.
+            StorageError: It cannot be stored now.
+        """
+        try:
+            screen = await self._screens.restore(session)
+            try:
+                await self._saver.save_stopped(session.id, screen, last_folder(session))
+            finally:
+                screen.close()
+        except (SessionNotFound, StorageError):
+            raise
+        except Exception as error:  # noqa: BLE001  # see above
+            kind = type(error).__name__
+            event(log, logging.ERROR, "last screen not saved", session=session.id, error=kind, exc=error)
+            return False
+        return True
+
+    async def _is_recorded_as_running(self, session_id: str) -> bool:
+        with contextlib.suppress(SessionNotFound):
+            session = await self._manager.get_session(session_id)
+            return session.live and session.status != "terminated"
+        return False
 
     async def _handle_lost_program(self, live: LiveSession) -> None:
         async with self._registry.lock(live.id):
@@ -202,15 +228,20 @@ class Exits:
         """
         # The process has ended, but its last output may still be in the terminal's buffer.
         live.drain()
-        retry_secs = None
+        retry_secs, is_saved = None, True
         try:
-            await self._saver.save(live)
+            try:
+                await self._saver.save(live)
+            except (SessionNotFound, StorageError):
+                raise
+            except Exception:  # noqa: BLE001  # logged by the saver: the journal keeps the screen, the exit is stored
+                is_saved = False
             session = await self._store(program_exit)
             if program_exit.status == "detached":
                 retry_secs = self._reconnector.schedule(session)
         except SessionNotFound:
             pass  # deleted while its program ran
-        except (OrbitError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, the clients are sent the exit
             event(log, logging.ERROR, "exit not stored", session=live.id, error=type(error).__name__, exc=error)
             self._pending[live.id] = program_exit
             self._retry_later(live.id)
@@ -226,7 +257,7 @@ class Exits:
             live.end(program_exit.exit_code, program_exit.exit_signal)
         if live.id in self._pending:
             return  # journal and keeper still have it
-        if retry_secs is None:
+        if retry_secs is None and is_saved:
             self._screens.remove_journal(live.id)
         await self._release(program_exit)
 
@@ -248,7 +279,13 @@ class Exits:
 
     async def _retry_store(self, session_id: str) -> None:
         async with self._registry.lock(session_id):
-            try:
-                await self.store_pending_exit(session_id)
-            except (OrbitError, OSError):
-                self._retry_later(session_id)
+            await self._try_to_store(session_id)
+
+    async def _try_to_store(self, session_id: str) -> None:
+        """Store a pending exit, or try again later; under the session's lock."""
+        try:
+            await self.store_pending_exit(session_id)
+        except Exception as error:  # noqa: BLE001  # the keeper has the exit too, for the next daemon
+            level = logging.DEBUG if isinstance(error, StorageError) else logging.ERROR
+            event(log, level, "exit not stored yet", session=session_id, error=type(error).__name__, exc=error)
+            self._retry_later(session_id)

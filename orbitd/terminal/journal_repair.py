@@ -169,6 +169,11 @@ def damaged_journals(folder: str) -> list[str]:
     return [os.path.join(folder, name) for name in sorted(names) if DAMAGED in name]
 
 
+def session_of(name: str) -> str:
+    """Return whose a file in a folder of journals is."""
+    return name.partition(DAMAGED)[0].removesuffix(".new").removesuffix(".repair")
+
+
 def base_of(path: str) -> int | None:
     """Return the position at which a journal begins; None if there is no good one."""
     try:

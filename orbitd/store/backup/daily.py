@@ -113,14 +113,18 @@ def remove_leftovers(database_path: str) -> None:
     """Delete the unfinished copies of backups that were killed; only while no backup runs, with the lock held."""
     for folder in (os.path.dirname(database_path), backups_folder(database_path)):
         for path in glob.glob(os.path.join(glob.escape(folder), copy.TEMPORARY_PREFIX + "*")):
-            os.unlink(path)
-            event(log, logging.INFO, "leftover of a backup removed", path=path)
+            try:
+                os.unlink(path)
+            except OSError as error:  # a folder, say
+                event(log, logging.WARNING, "leftover of a backup not removed", path=path, error=error.strerror)
+            else:
+                event(log, logging.INFO, "leftover of a backup removed", path=path)
 
 
 def _list_backups(folder: str, now: datetime) -> list[Backup]:
     """Return the automatic backups in a folder, newest first."""
     found: list[Backup] = []
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):  # none yet, or something else is in its place: making a backup says so
         for name in os.listdir(folder):
             if match := _NAME.fullmatch(name):
                 with contextlib.suppress(ValueError):  # digits that are no date

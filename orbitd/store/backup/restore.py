@@ -11,9 +11,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 from datetime import UTC, datetime
 
-from orbit_os.files import private_folder, sync
+from orbit_os.files import check_file, private_folder, sync
 from orbit_protocol.errors import StorageCorrupt, StorageReadOnly
 from orbit_protocol.results import Contents, Restored
 from orbitd.lock import database_lock
@@ -68,10 +69,12 @@ def restore(path: str, database_path: str) -> Restored:
 
     Raises:
         AlreadyLocked: A daemon has the database.
-        UnsafeFolder, OSError: The database's folder cannot be used.
+        UnsafeFolder, UnsafeFile, OSError: The database's folder or files cannot be used.
         OrbitError: As `inspect_backup` raises, or there is no room. The database is as it was.
     """
     private_folder(os.path.dirname(database_path))
+    for suffix in ("", *SIDE_FILES):
+        check_file(database_path + suffix)
     with database_lock(database_path, "none: a backup is being restored"):
         contents = inspect_backup(path)
         with translated(), contextlib.closing(open_untouched(path)) as connection:
@@ -97,10 +100,13 @@ def finish_interrupted(database_path: str) -> bool:
         Whether a backup was put in place now.
     """
     staged = database_path + _STAGED
-    if not os.path.exists(staged):
+    try:
+        is_staged = stat.S_ISREG(os.lstat(staged).st_mode)
+    except OSError:
         return False
-    if os.path.exists(database_path):
-        os.unlink(staged)
+    if not is_staged or os.path.exists(database_path):
+        with contextlib.suppress(OSError):  # what is no file of ours may be a folder, and stays
+            os.unlink(staged)
         return False
     _put_in_place(database_path)
     return True
