@@ -22,6 +22,7 @@ from msgspec import UNSET
 from orbit_os.files import check_file, private_folder
 from orbit_protocol import PROTOCOL_VERSION, VERSION
 from orbit_protocol.errors import StorageCorrupt
+from orbit_protocol.paths import default_paths
 from orbit_protocol.results import DaemonInfo, Limits
 from orbit_protocol.settings import Resolved
 from orbit_protocol.text import encodable, path_and_bytes
@@ -124,10 +125,20 @@ class Daemon:
         except Exception as error:  # noqa: BLE001  # they are about odd files; the store is open
             event(log, logging.ERROR, "files not examined", error=type(error).__name__, exc=error)
         self._warnings += warnings.limit_warnings(self._max_connections, self._resolved.settings.daemon.max_connections)
+        manager.reserve(self._own_files())
         try:
             yield manager
         finally:
             await manager.close()
+
+    def _own_files(self) -> list[str]:
+        """Return the files and folders, beside the database, that a backup may not be written to."""
+        resolved = self._resolved
+        found = [resolved.config_path, resolved.socket_path, resolved.state_folder]
+        run_folder = os.path.dirname(default_paths(os.environ).socket)
+        if os.path.isfile("/dev/fd/2"):  # the log, where no orbitctl made it
+            found.append(os.path.realpath("/dev/fd/2"))
+        return [*found, run_folder]
 
     async def _serve(self, manager: SessionManager, listeners: list[Listener]) -> None:
         settings = self._resolved.settings

@@ -103,7 +103,7 @@ def backup(app: App, path: str | None) -> None:
     """Copy the database while it is in use.
 
     Without PATH the copy goes into the folder `backups` beside the database, named by the
-    time. An existing file at PATH is replaced.
+    time. An earlier backup at PATH is replaced, any other file is refused.
     """
     target = os.path.abspath(os.path.expanduser(path)) if path else _default_backup(app)
     answer = app.ask_long(m.MAINTENANCE_BACKUP, p.Backup(path="", path_bytes=os.fsencode(target)), "backing up")

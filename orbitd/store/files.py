@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import urllib.parse
 from datetime import UTC, datetime
 
 APPLICATION_ID = 0x4F524254
 """`ORBT`: what marks an Orbit database in its header (sqlite.org/pragma.html#pragma_application_id)."""
+
+AUTOMATIC_BACKUP = re.compile(r"auto-(\d{8}T\d{6}Z)\.db")
+"""The name of an automatic backup, with its time."""
 
 SIDE_FILES = ("-wal", "-shm")
 """Suffixes of the files that SQLite keeps beside a database in WAL mode (sqlite.org/wal.html)."""

@@ -13,7 +13,7 @@ import itertools
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -30,7 +30,7 @@ from orbitd.store import damage, sessions, validation, workspaces
 from orbitd.store.backup import copy
 from orbitd.store.cache import Change
 from orbitd.store.delta_chain import unpack_chain
-from orbitd.store.files import SIDE_FILES, file_stamp
+from orbitd.store.files import file_stamp
 from orbitd.store.rows import (
     SESSION_COLUMNS,
     DamagedRow,
@@ -316,29 +316,26 @@ class MaintenanceMethods:
         if self._store.readers.closing.is_set():
             raise ShuttingDown("The store is being closed")
 
-    async def backup(self, path: str) -> BackupResult:
-        """Write a consistent copy of the database, mode 0600, while it is in use; a file at `path` is replaced.
+    def reserve(self, paths: Sequence[str]) -> None:
+        """Have no backup written to these files, nor into these folders; they need not exist."""
+        self._store.reserved = tuple(paths)
+
+    async def backup(self, path: str, *, automatic: bool = False) -> BackupResult:
+        """Write a consistent copy of the database, mode 0600, while it is in use; an earlier one at `path` is replaced.
+
+        Args:
+            path: The file, absolute.
+            automatic: It is one of the daily backups.
 
         Raises:
-            InvalidParams: `path` is no place for a file, or the database itself.
+            InvalidParams: `path` is no place for a file, or one of Orbit's own, or what is there is no backup.
             StorageFull: There is no room for it.
             StorageReadOnly: The folder cannot be written.
         """
-        database = self._store.path
+        store = self._store
 
         def work(connection: sqlite3.Connection) -> int:
-            # Symbolic links are followed first: the copy is renamed onto the file that they lead to,
-            # which must not be the database.
-            target = os.path.realpath(path)
-            if not os.path.isabs(path) or os.path.isdir(target) or not os.path.isdir(os.path.dirname(target)):
-                raise InvalidParams(
-                    f"`path` must name a file in a folder that exists, from the root on; {path} does not"
-                )
-            files_in_use = {database + suffix for suffix in ("", ".lock", *SIDE_FILES)}
-            if target in files_in_use or (os.path.exists(target) and os.path.samefile(target, database)):
-                raise InvalidParams(f"`path` is the database itself: {path}")
-            if os.path.exists(target) and not os.path.isfile(target):
-                raise InvalidParams(f"`path` is no file, and is not replaced: {path}")
+            target = copy.check_target(path, store.path, store.reserved, automatic=automatic)
             return copy.write(connection, target)
 
         size = await self._store.readers.run_in_thread(work)

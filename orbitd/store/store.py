@@ -58,6 +58,7 @@ class Store:
         self, path: str, writer: Writer, cache: Cache, damage: DamagedRows, last_auto_save_at: datetime | None
     ) -> None:
         self.path = path
+        self.reserved: tuple[str, ...] = ()  # files and folders that no backup is written to
         self.writer = writer
         self.cache = cache
         self.damage = damage

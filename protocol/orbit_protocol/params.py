@@ -191,7 +191,7 @@ class Archive(Params, frozen=True, kw_only=True):
 
 
 class Backup(Params, frozen=True, kw_only=True):
-    """The file to write, an absolute path; a file that is there already is replaced.
+    """The file to write, an absolute path; an earlier backup or an empty file is replaced, any other file refused.
 
     `path_bytes` is for a path that is not UTF-8; where it is given, `path` is ignored.
     """

@@ -39,7 +39,9 @@ def victim(home: Path) -> Path:
     return path
 
 
-PLANTED = [".local/share/orbit/sessions.db", ".local/share/orbit/sessions.db.lock", "run/orbit/orbitd.sock"]
+DATABASE = ".local/share/orbit/sessions.db"
+STATE = ".local/state/orbit"
+PLANTED = [*(DATABASE + suffix for suffix in ("", ".lock", "-wal", "-shm", "-journal")), "run/orbit/orbitd.sock"]
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -47,7 +49,7 @@ PLANTED = [".local/share/orbit/sessions.db", ".local/share/orbit/sessions.db.loc
 def test_a_link_in_a_files_place_is_refused(
     stopped_daemon: DaemonProcess, home: Path, victim: Path, name: str, dangling: bool
 ) -> None:
-    """Database, lock and socket are never reached through a link: it is named, and what it leads to untouched."""
+    """Database, lock and socket are reached through no link: it is named, and what it leads to stays untouched."""
     link, target = home / name, home / "nothing" if dangling else victim
     link.parent.mkdir(mode=0o700, parents=True)
     link.symlink_to(target)
@@ -55,6 +57,86 @@ def test_a_link_in_a_files_place_is_refused(
     assert (victim.read_text(), stat.S_IMODE(victim.stat().st_mode)) == ("precious", 0o644)
     assert not (home / "nothing").exists()
     assert link.is_symlink()
+
+
+@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize("kind", ["fifo", "folder"])
+def test_what_is_no_file_is_refused(stopped_daemon: DaemonProcess, home: Path, name: str, kind: str) -> None:
+    """A FIFO or a folder in a file's place is named at once; nothing waits for its other end."""
+    path = home / name
+    path.parent.mkdir(mode=0o700, parents=True)
+    os.mkfifo(path) if kind == "fifo" else path.mkdir()
+    assert str(path) in stopped_daemon.refused()
+
+
+@pytest.mark.parametrize("name", ["backups", ".orbit-backup-0", "sessions.db.restoring", "sessions.db.keeper"])
+@pytest.mark.parametrize("kind", ["link", "dangling link", "fifo", "folder", "file"])
+def test_odd_things_beside_the_database(
+    stopped_daemon: DaemonProcess, home: Path, victim: Path, name: str, kind: str
+) -> None:
+    """Whatever lies where backups, a restore or the keeper would be, the store is served, and no link is followed."""
+    path = home / DATABASE
+    path.parent.mkdir(mode=0o700, parents=True)
+    put(path.with_name(name), kind, victim)
+    with stopped_daemon.start().client() as client:
+        made = client.call("session.create", config={"session_type": "local"})["id"]
+    stopped_daemon.kill()
+    with stopped_daemon.start().client() as client:
+        assert client.call("session.get", id=made)["id"] == made
+    assert victim.read_text() == "precious"
+    assert not (home / "nothing").exists()
+
+
+def put(path: Path, kind: str, victim: Path) -> None:
+    """Put a link to a file, a link to nothing, a FIFO, a folder that is not empty, or a text in a path's place."""
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir(0o700)
+        (path / "inside").touch()
+    elif kind == "file":
+        path.write_text("text")
+    else:
+        path.symlink_to(victim if kind == "link" else victim.with_name("nothing"))
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "fifo", "folder", "file"])
+def test_something_else_in_a_journals_place(daemon: DaemonProcess, home: Path, victim: Path, kind: str) -> None:
+    """It is moved aside and named for as long as it lies there; the session goes on, and nothing else is touched."""
+    with daemon.client() as client:
+        session = client.call("session.create", config={"session_type": "local", "command": "cat"})["id"]
+        other = client.call("session.create", config={"session_type": "local", "command": "cat"})["id"]
+        for each in (session, other):
+            client.call("session.start", id=each)
+    daemon.kill()
+    journal = home / STATE / "journal" / session
+    journal.unlink()
+    put(journal, kind, victim)
+    for _ in range(2):
+        with daemon.start().client() as client:
+            assert [client.call("session.get", id=each)["live"] for each in (session, other)] == [True, True]
+            [warning] = client.call("daemon.info")["warnings"]
+            assert session in warning
+        daemon.kill()
+    [aside] = journal.parent.glob(f"{session}.damaged-*")
+    assert str(aside) in warning
+    assert journal.is_file()
+    assert not journal.is_symlink()
+    assert victim.read_text() == "precious"
+    assert not (home / "nothing").exists()
+    aside.rename(home / "away")
+    with daemon.start().client() as client:
+        assert client.call("daemon.info")["warnings"] == []
+
+
+@pytest.mark.parametrize("name", ["orbitd.log", "start.lock"])
+def test_orbitctl_waits_for_no_fifo(home: Path, name: str) -> None:
+    """A FIFO where orbitctl opens a file is named, and nothing waits for its other end."""
+    path = home / STATE / name
+    path.parent.mkdir(mode=0o700, parents=True)
+    os.mkfifo(path)
+    ended = Orbitctl(home)("session", "list")
+    assert (ended.code, ended.out, str(path) in ended.err) == (3, b"", True), ended
 
 
 def test_a_link_to_a_live_socket_is_refused(daemon: DaemonProcess, home: Path) -> None:
@@ -113,6 +195,37 @@ def test_a_backup_never_replaces_the_store(daemon: DaemonProcess, client: RawCli
     errors = [client.error("maintenance.backup", path=path) for path in (live, str(home / "link"))]
     assert [error["code"] for error in errors] == [-32602, -32602]
     assert client.call("maintenance.check")["ok"]
+
+
+def test_a_backup_replaces_nothing_of_ours(daemon: DaemonProcess, client: RawClient, home: Path) -> None:
+    """Configuration, logs, locks, sockets, journals and agent links are refused, there or not, by any way to them."""
+    session = client.call("session.create", config={"session_type": "local", "command": "cat"})["id"]
+    client.call("session.start", id=session, env={"SSH_AUTH_SOCK": str(home / "agent")})
+    database, state = home / DATABASE, home / STATE
+    (state / "start.lock").touch(mode=0o600)
+    (home / "state").symlink_to(state)
+    os.link(state / "start.lock", home / "hard")
+    ours = [
+        home / ".config" / "orbit" / "config.toml",
+        daemon.socket_path,
+        daemon.socket_path.with_name("anything"),
+        daemon.log_path,
+        *(Path(f"{database}{suffix}") for suffix in (".keeper", ".keeper.lock", ".lock", "-wal", "-shm", "-journal")),
+        *(state / name for name in ("orbitd.log", "start.lock", f"journal/{session}", f"journal/{session}.new")),
+        *(state / name for name in (f"agent/{session}", "anything")),
+        home / "state" / "start.lock",
+        home / "state" / ".." / "orbit" / "orbitd.log",
+        home / "hard",
+    ]
+    (home / ".config" / "orbit").mkdir(mode=0o700, parents=True)
+    for path in ours:
+        before = path.lstat() if os.path.lexists(path) else None
+        error = client.error("maintenance.backup", path=str(path))
+        assert (error["code"], str(path) in error["message"]) == (-32602, True), error
+        after = path.lstat() if os.path.lexists(path) else None
+        assert (before is None) == (after is None)
+        assert before is None or after is None or before.st_ino == after.st_ino
+    assert client.call("session.get", id=session)["live"]
 
 
 def names_below(home: Path) -> set[str]:

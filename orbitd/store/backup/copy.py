@@ -11,11 +11,13 @@ import os
 import re
 import secrets
 import sqlite3
+from collections.abc import Sequence
 
 from orbit_os.files import PRIVATE_FILE, sync
-from orbit_protocol.errors import StorageCorrupt
+from orbit_protocol.errors import InvalidParams, StorageCorrupt
+from orbit_protocol.paths import backups_folder
 from orbitd.store.errors import translate_os, translated
-from orbitd.store.files import APPLICATION_ID, open_untouched
+from orbitd.store.files import APPLICATION_ID, AUTOMATIC_BACKUP, SIDE_FILES, open_untouched, size
 from orbitd.store.rows import is_corrupt
 
 TEMPORARY_PREFIX = ".orbit-backup-"
@@ -44,6 +46,104 @@ _IGNORED_TABLES = frozenset({"meta"})
 """Tables whose rows do not count for a fingerprint: this one holds times of maintenance."""
 
 
+def check_target(path: str, database: str, reserved: Sequence[str], *, automatic: bool) -> str:
+    """Refuse a path where no backup may be written, whatever way leads there.
+
+    Only an earlier backup, or an empty file, is replaced; and no file of Orbit's own is, nor is its name taken.
+
+    Args:
+        path: As a client sent it.
+        database: The database, without a link in its path.
+        reserved: More files of Orbit's own, and folders that only have such files; they need not exist.
+        automatic: It is the daemon's own backup.
+
+    Returns:
+        The path without links.
+
+    Raises:
+        InvalidParams: It is refused.
+    """
+    # Symbolic links are followed first: the copy is renamed onto the file that they lead to.
+    target = os.path.realpath(path)
+    folder = os.path.dirname(target)
+    if not os.path.isabs(path) or path.endswith("/") or os.path.isdir(target) or not os.path.isdir(folder):
+        raise InvalidParams(f"`path` must name a file in a folder that exists, from the root on; {path} does not")
+    # A link of ours, to an agent, is none to follow.
+    named = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+    if not automatic and any(_is_ours(each, database, reserved) for each in (target, named)):
+        raise InvalidParams(f"`path` is a file of Orbit's own, and is not replaced: {path}", hint=_CHOOSE)
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise InvalidParams(f"`path` is no file, and is not replaced: {path}", hint=_CHOOSE)
+    if size(target) > 0 and not _is_backup(target):
+        raise InvalidParams(f"`path` is a file that is no backup of Orbit's, and is not replaced: {path}", hint=_CHOOSE)
+    return target
+
+
+_CHOOSE = "Choose another name, or move the file away."
+
+_BESIDE = re.compile(
+    r"(-wal|-shm|-journal|\.lock|\.keeper.*|\.restoring|\.(corrupt|before-restore|rescued|backup-v\d+)-.*)?"
+)
+"""What follows the database's name in the names of the files beside it."""
+
+
+def _is_ours(path: str, database: str, reserved: Sequence[str]) -> bool:
+    """Return whether a path, its folder without links, is one of Orbit's own, which need not exist."""
+    folder, name = os.path.split(path)
+    beside = [database + suffix for suffix in ("", ".lock", ".keeper", ".keeper.lock", "-journal", *SIDE_FILES)]
+    return (
+        name.startswith(TEMPORARY_PREFIX)
+        or (_is_same(folder, os.path.dirname(database)) and _is_name_beside(name, os.path.basename(database)))
+        or (_is_same(folder, backups_folder(database)) and AUTOMATIC_BACKUP.fullmatch(name) is not None)
+        or any(_is_at_or_in(path, each) for each in (*beside, *reserved))
+    )
+
+
+def _is_name_beside(name: str, database: str) -> bool:
+    """Return whether a name is of the database or one beside it, on file systems that ignore case too."""
+    name, database = name.casefold(), database.casefold()
+    return name.startswith(database) and _BESIDE.fullmatch(name[len(database) :]) is not None
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Return whether two paths lead to one file or folder, by hard links and mounts too; False if one is missing."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+def _is_at_or_in(target: str, own: str) -> bool:
+    """Return whether a path without links is a file of ours, has its name, or lies in a folder of ours."""
+    folder, name = os.path.split(own)
+    if _is_same(target, own):
+        return True
+    if os.path.basename(target).casefold() == name.casefold() and _is_same(os.path.dirname(target), folder):
+        return True
+    while target != (target := os.path.dirname(target)):
+        if _is_same(target, own):
+            return True
+    return False
+
+
+def _is_backup(path: str) -> bool:
+    """Return whether a file is an Orbit database that no daemon has."""
+    if any(os.path.lexists(path + suffix) for suffix in (".lock", *SIDE_FILES)):
+        return False
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        header = os.read(descriptor, 100)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    # sqlite.org/fileformat.html#the_database_header
+    return header.startswith(b"SQLite format 3\0") and header[68:72] == APPLICATION_ID.to_bytes(4, "big")
+
+
 def write(source: sqlite3.Connection, path: str) -> int:
     """Copy what `source` sees into the file `path`, replacing it.
 
@@ -70,7 +170,7 @@ def write(source: sqlite3.Connection, path: str) -> int:
             # rename(2) is atomic, but only for names: the contents have to be on disk before, and the
             # folder has to be synced after, or a power cut could leave the name without the contents.
             sync(temporary)
-            size = os.stat(temporary).st_size
+            length = os.stat(temporary).st_size
             os.replace(temporary, path)
             sync(os.path.dirname(path))
         except BaseException:
@@ -80,7 +180,7 @@ def write(source: sqlite3.Connection, path: str) -> int:
             raise
     except OSError as error:
         raise translate_os(error, f"The backup {path} cannot be written") from error
-    return size
+    return length
 
 
 def _copy(source: sqlite3.Connection, temporary: str) -> None:

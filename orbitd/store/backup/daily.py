@@ -12,7 +12,6 @@ import contextlib
 import glob
 import logging
 import os
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -24,13 +23,11 @@ from orbit_protocol.paths import backups_folder
 from orbitd.logs import event
 from orbitd.manager import SessionManager
 from orbitd.store.backup import copy, recovery
-from orbitd.store.files import file_stamp
+from orbitd.store.files import AUTOMATIC_BACKUP, file_stamp
 
 log = logging.getLogger("orbitd.store.backup.daily")
 
 INTERVAL = timedelta(days=1)
-
-_NAME = re.compile(r"auto-(\d{8}T\d{6}Z)\.db")
 
 
 class Backup(Struct, frozen=True, kw_only=True):
@@ -89,7 +86,7 @@ class DailyBackups:
         # `manager.backup` runs a quick_check; `verify` reads the file that was renamed, all indexes too.
         private_folder(self._folder)
         path = os.path.join(self._folder, f"auto-{file_stamp(now)}.db")
-        made = await self._manager.backup(path)
+        made = await self._manager.backup(path, automatic=True)
         try:
             has_damage = bool(self._manager.damage_warnings())
             await asyncio.to_thread(copy.verify, path, with_damage=has_damage)
@@ -126,7 +123,7 @@ def _list_backups(folder: str, now: datetime) -> list[Backup]:
     found: list[Backup] = []
     with contextlib.suppress(OSError):  # none yet, or something else is in its place: making a backup says so
         for name in os.listdir(folder):
-            if match := _NAME.fullmatch(name):
+            if match := AUTOMATIC_BACKUP.fullmatch(name):
                 with contextlib.suppress(ValueError):  # digits that are no date
                     moment = datetime.strptime(match[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
                     found.append(Backup(path=os.path.join(folder, name), moment=moment))

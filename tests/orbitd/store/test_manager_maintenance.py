@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import re
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
@@ -300,12 +301,91 @@ async def test_backup(tmp_path: Path, path: Path, manager: SessionManager) -> No
 
 
 async def test_backup_replaces(tmp_path: Path, manager: SessionManager) -> None:
-    """A file that is there already is replaced by the new backup."""
+    """An earlier backup, or an empty file, is replaced by the new one."""
     target = tmp_path / "copy.db"
-    target.write_text("old")
+    target.touch()
+    await manager.backup(str(target))
+    assert rows(target, "SELECT name FROM sessions") == []
     await manager.create_session(LOCAL, name="x")
     await manager.backup(str(target))
     assert rows(target, "SELECT name FROM sessions") == [("x",)]
+
+
+@pytest.mark.parametrize("kind", ["text", "database of another program", "unreadable", "store in use"])
+async def test_backup_replaces_nothing_else(tmp_path: Path, manager: SessionManager, kind: str) -> None:
+    """A file that is no backup of Orbit's is refused by name, and stays as it is."""
+    target = tmp_path / "copy.db"
+    if kind == "store in use":
+        await manager.backup(str(target))
+        (tmp_path / "copy.db.lock").touch()
+    elif kind == "database of another program":
+        rows(target, "CREATE TABLE t (x)")
+    else:
+        target.write_text("text")
+    if kind == "unreadable":
+        target.chmod(0)
+    before = target.stat()
+    with pytest.raises(InvalidParams, match=re.escape(str(target))):
+        await manager.backup(str(target))
+    assert target.stat() == before
+
+
+OWN_NAMES = [
+    "sessions.db",
+    "sessions.db-wal",
+    "sessions.db-shm",
+    "sessions.db-journal",
+    "sessions.db.lock",
+    "sessions.db.keeper",
+    "sessions.db.keeper.lock",
+    "sessions.db.restoring",
+    "sessions.db.corrupt-20260101T000000Z",
+    "sessions.db.before-restore-20260101T000000Z-wal",
+    "sessions.db.rescued-20260101T000000Z",
+    "sessions.db.backup-v1-20260101T000000Z",
+    "SESSIONS.DB-WAL",
+    ".orbit-backup-0011223344556677",
+    "backups/auto-20260101T000000Z.db",
+    "reserved/deeper/any",
+    "config.toml",
+    "CONFIG.toml",
+]
+
+
+@pytest.mark.parametrize("way", ["{}", "{folder}/../{base}/{name}", "{link}/{name}", "/proc/self/cwd/{name}"])
+async def test_backup_takes_no_name_of_ours(tmp_path: Path, path: Path, manager: SessionManager, way: str) -> None:
+    """Names of Orbit's own files are refused, whether they exist or not and whatever way leads there."""
+    folder = path.parent
+    for made in ("backups", "reserved", "reserved/deeper"):
+        (folder / made).mkdir()
+    (tmp_path / "by link").symlink_to(folder)
+    manager.reserve([str(folder / "config.toml"), str(folder / "reserved")])
+    here = os.getcwd()
+    os.chdir(folder)
+    try:
+        for name in OWN_NAMES:
+            full = folder / name
+            target = way.format(full, folder=folder, base=folder.name, link=tmp_path / "by link", name=name)
+            with pytest.raises(InvalidParams, match="and is not replaced"):
+                await manager.backup(target)
+    finally:
+        os.chdir(here)
+    assert (await manager.check()).ok
+    for free in ("sessions.db.mine", "mine.db", "backups/mine.db", "backups/auto-mine.db"):
+        await manager.backup(str(folder / free))
+
+
+async def test_backup_onto_an_empty_file_of_ours(tmp_path: Path, path: Path, manager: SessionManager) -> None:
+    """An empty lock or log is one of Orbit's own by a hard link and a symbolic one too."""
+    own = path.parent / "start.lock"
+    own.touch()
+    manager.reserve([str(own)])
+    os.link(own, tmp_path / "hard")
+    (tmp_path / "soft").symlink_to(own)
+    for target in ("hard", "soft"):
+        with pytest.raises(InvalidParams):
+            await manager.backup(str(tmp_path / target))
+    assert own.stat().st_size == 0
 
 
 async def test_backup_is_of_one_moment(tmp_path: Path, manager: SessionManager) -> None:
@@ -347,6 +427,7 @@ async def test_places_where_no_backup_goes(tmp_path: Path, path: Path, manager: 
         str(tmp_path / "hard link"),
         str(tmp_path / "link"),
         str(tmp_path / "folder"),
+        f"{tmp_path}/copy.db/",
         str(tmp_path / "nowhere" / "copy.db"),
         "relative.db",
     ):
