@@ -134,7 +134,9 @@ class Daemon:
     def _own_files(self) -> list[str]:
         """Return the files and folders, beside the database, that a backup may not be written to."""
         resolved = self._resolved
-        found = [resolved.config_path, resolved.socket_path, resolved.state_folder]
+        state = resolved.state_folder
+        # The last two for their second names by hard links, which lie elsewhere.
+        found = [resolved.config_path, resolved.socket_path, state, f"{state}/start.lock", f"{state}/orbitd.log"]
         run_folder = os.path.dirname(default_paths(os.environ).socket)
         if os.path.isfile("/dev/fd/2"):  # the log, where no orbitctl made it
             found.append(os.path.realpath("/dev/fd/2"))
