@@ -104,6 +104,23 @@ def test_an_agent_that_comes_later(shared_daemon: DaemonProcess, shared_client: 
     assert inspected(shared_client, home, {"SSH_AUTH_SOCK": "/x"}, env=config)["env"]["SSH_AUTH_SOCK"] == "/agents/own"
 
 
+def test_a_folder_of_links_that_is_open_to_others(shared_daemon: DaemonProcess, shared_client: RawClient) -> None:
+    """Only the agent's link fails then: sessions start and are attached to."""
+    agent = {"SSH_AUTH_SOCK": "/agents/first"}
+    first = start(shared_client, "cat")
+    folder = shared_daemon.home / ".local" / "state" / "orbit" / "agent"
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o755)
+    try:
+        shared_client.call("session.attach", id=first, cols=80, rows=24, env=agent)
+        second = create(shared_client, "cat")
+        assert shared_client.call("session.start", id=second, env=agent)["live"]
+        assert list(folder.glob(f"{second}*")) == []
+        shared_daemon.wait_for_log("agent link not updated", count=2)
+    finally:
+        folder.chmod(0o700)
+
+
 def test_the_login_shell(stopped_daemon: DaemonProcess) -> None:
     """Without a command the user's shell runs, as a login shell: its name begins with a dash."""
     stopped_daemon.environment["SHELL"] = "/bin/bash"

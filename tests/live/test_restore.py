@@ -1,0 +1,335 @@
+"""A start with sessions that cannot be restored: they are named, and everybody else's are. A real store and keeper."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from ctl_support import Orbitctl
+from keeper_support import KeeperProcess
+from live.sessions import start
+from live_support import Viewer
+from orbit_os.files import UnsafeFolder
+from orbit_protocol.errors import SpawnFailed, StorageFull
+from orbit_protocol.types import Session, SessionConfig
+from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram
+from orbitd.live.programs import LiveSettings, Programs, ScrollbackLimits
+from orbitd.live.saver import Saver
+from orbitd.live.screen import LiveScreen
+from orbitd.live.screen_restore import SavedScreens
+from orbitd.live.session_restore import restore_sessions
+from orbitd.manager import SessionManager
+from orbitd.terminal.emulator import Emulator
+from orbitd.terminal.journal import Journal
+from orbitd.terminal.journal_file import Output
+from orbitd.terminal.model import StateBusy, TerminalError
+from support import WAIT_SECS, DaemonProcess, RawClient
+
+ERRORS: list[Exception] = [
+    StateBusy("too long"),
+    TerminalError("no"),
+    UnsafeFolder("open to others"),
+    SpawnFailed("the journal cannot be opened"),
+    StorageFull("no room"),
+    OSError(5, "Input/output error"),
+    MemoryError(),
+    RuntimeError("anything"),
+]
+
+
+class Daemons:
+    """Daemons of one database, one after the other, without sockets."""
+
+    def __init__(self, home: Path, manager: SessionManager) -> None:
+        self.home = home
+        self.manager = manager
+        self.keeper = KeeperProcess(f"{manager.path}.keeper")
+        self.programs = self._programs()
+
+    def _programs(self) -> Programs:
+        self.saver = Saver(self.manager, interval_secs=3600)
+        settings = LiveSettings(
+            keeper_socket=self.keeper.path,
+            journal_folder=str(self.home / "state" / "journal"),
+            agent_folder=str(self.home / "state" / "agent"),
+            daemon_socket="/nowhere",
+            program_umask=0o022,
+        )
+        limits = ScrollbackLimits(scrollback_max_bytes=1 << 20, total_scrollback_bytes=1 << 24)
+        return Programs(self.manager, self.saver, settings, limits)
+
+    async def start_session(self, command: str = "cat") -> Session:
+        made = await self.manager.create_session(SessionConfig(session_type="local", command=command))
+        return await self.programs.start(made.id, 80, 24, None)
+
+    async def restart(self) -> Programs:
+        """Close one daemon and start the next one, which restores the sessions."""
+        await self.programs.close()
+        self.programs = self._programs()
+        await restore_sessions(self.manager, self.programs, self.saver, start_again=False)
+        return self.programs
+
+    def journal(self, session: Session) -> Path:
+        return self.home / "state" / "journal" / session.id
+
+
+@pytest.fixture
+async def daemons(home: Path) -> AsyncIterator[Daemons]:
+    (home / "state").mkdir(0o700)
+    async with SessionManager.open(home / "store" / "sessions.db") as manager:
+        daemons = Daemons(home, manager)
+        yield daemons
+        await daemons.programs.close()
+        daemons.keeper.kill()
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Exception]:
+    """Session ids whose screen cannot be restored, and why."""
+    errors: dict[str, Exception] = {}
+    restore = SavedScreens.restore
+
+    async def fail(screens: SavedScreens, session: Session) -> LiveScreen:
+        if session.id in errors:
+            raise errors[session.id]
+        return await restore(screens, session)
+
+    monkeypatch.setattr(SavedScreens, "restore", fail)
+    return errors
+
+
+@pytest.fixture
+def exited(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set when a keeper has reported an exit."""
+    reported = asyncio.Event()
+    handle = Programs._handle_exit
+
+    def handled(programs: Programs, program: KeptProgram) -> None:
+        handle(programs, program)
+        reported.set()
+
+    monkeypatch.setattr(Programs, "_handle_exit", handled)
+    return reported
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("rebooted", [False, True], ids=["taken over", "rebooted"])
+async def test_one_session_that_cannot_be_restored(
+    daemons: Daemons, failing: dict[str, Exception], error: Exception, rebooted: bool
+) -> None:
+    """It is detached, not live, named and keeps its journal; the others are restored; starting it tries again."""
+    sessions = [await daemons.start_session() for _ in range(3)]
+    first, broken, last = sessions
+    await daemons.manager.update_session_status(broken.id, "active")
+    before = daemons.journal(broken).read_bytes()
+    failing[broken.id] = error
+    if rebooted:
+        await daemons.programs.close()
+        daemons.keeper.kill()
+    programs = await daemons.restart()
+    assert set(programs.registry.running) == (set() if rebooted else {first.id, last.id})
+    found = [await daemons.manager.get_session(session.id) for session in sessions]
+    assert [session.status for session in found] == ["detached"] * 3
+    [warning] = programs.warnings()
+    assert broken.id in warning
+    assert daemons.journal(broken).read_bytes()[: len(before)] == before
+    failing.clear()
+    started = await programs.start(broken.id, 80, 24, None)
+    assert started.live
+    assert broken.id in programs.registry.running
+    assert programs.warnings() == []
+
+
+@pytest.mark.parametrize(
+    "error", [KeeperGone("it does not answer"), OSError(13, "Permission denied"), ValueError("garbage")], ids=repr
+)
+async def test_a_keeper_that_does_not_serve(
+    daemons: Daemons, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """What runs is not known then: no session is taken for ended, none is started a second time, and it is named."""
+    session = await daemons.start_session()
+    with monkeypatch.context() as patched:
+
+        async def fail(*_: object, **__: object) -> None:
+            raise error
+
+        patched.setattr(KeeperClient, "connect", fail)
+        programs = await daemons.restart()
+    assert (await daemons.manager.get_session(session.id)).live
+    assert daemons.journal(session).exists()
+    [warning] = programs.warnings()
+    assert "No live session was restored" in warning
+    pid = (await daemons.restart()).registry.running[session.id].pid
+    assert daemons.programs.warnings() == []
+    os.kill(pid, 0)
+
+
+def put(path: Path, kind: str) -> None:
+    """Put something in a path's place, or remove it."""
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "file":
+        path.write_text("x")
+    elif kind == "link":
+        path.symlink_to(path.with_name("nowhere"))
+    elif path.is_dir():
+        path.rmdir()
+    else:
+        path.unlink()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link"])
+async def test_something_else_in_the_keepers_place(daemons: Daemons, kind: str) -> None:
+    """A file, a folder or a link where the keeper's socket would be keeps no daemon from starting."""
+    put(Path(daemons.keeper.path), kind)
+    await daemons.restart()
+    made = await daemons.manager.create_session(SessionConfig(session_type="local", command="cat"))
+    with pytest.raises((SpawnFailed, KeeperGone)):
+        await daemons.programs.start(made.id, 80, 24, None)
+    assert not daemons.journal(made).exists()
+    put(Path(daemons.keeper.path), "nothing")
+    await daemons.programs.start(made.id, 80, 24, None)
+
+
+async def test_an_exit_before_its_session_is_taken_over(
+    daemons: Daemons, monkeypatch: pytest.MonkeyPatch, exited: asyncio.Event
+) -> None:
+    """A program that ends between the keeper's list and its take-over is stored with its exit and last output."""
+    session = await daemons.start_session("sh -c 'read x; echo last words; exit 7'")
+    take = KeeperClient.take
+
+    async def end_first(client: KeeperClient, program_id: str) -> int:
+        master = await take(client, program_id)
+        os.write(master, b"\n")
+        async with asyncio.timeout(WAIT_SECS):
+            await exited.wait()
+        return master
+
+    monkeypatch.setattr(KeeperClient, "take", end_first)
+    programs = await daemons.restart()
+    await programs._tasks.finish(WAIT_SECS)
+    ended = await daemons.manager.get_session(session.id)
+    assert (ended.status, ended.exit_code, ended.live) == ("terminated", 7, False)
+    with await programs.screens.restore_for_reading(ended) as emulator:
+        assert b"last words" in emulator.screen("text")
+    assert not daemons.journal(session).exists()
+
+
+async def test_an_exit_of_a_session_that_was_not_taken_over(
+    daemons: Daemons, failing: dict[str, Exception], exited: asyncio.Event
+) -> None:
+    """Its exit is stored too; what was on its screen stays in its journal where that cannot be drawn."""
+    session = await daemons.start_session("sh -c 'echo words; read x; exit 7'")
+    pid = daemons.programs.registry.running[session.id].pid
+    failing[session.id] = MemoryError()
+    programs = await daemons.restart()
+    os.kill(pid, 9)
+    async with asyncio.timeout(WAIT_SECS):
+        await exited.wait()
+    await programs._tasks.finish(WAIT_SECS)
+    ended = await daemons.manager.get_session(session.id)
+    assert (ended.status, ended.exit_signal, ended.live) == ("terminated", 9, False)
+    assert daemons.journal(session).exists()
+
+
+@pytest.mark.parametrize("command", ["/nonexistent/program", "/", "'unclosed"])
+async def test_a_start_that_fails_leaves_nothing(daemons: Daemons, command: str) -> None:
+    """There is no journal and no link to an agent, and the row is as it was."""
+    made = await daemons.manager.create_session(SessionConfig(session_type="local", command=command))
+    agent = {"SSH_AUTH_SOCK": "/agent"}
+    with pytest.raises(SpawnFailed):
+        await daemons.programs.start(made.id, 80, 24, agent)
+    assert list((daemons.home / "state").rglob(f"{made.id}*")) == []
+    found = await daemons.manager.get_session(made.id)
+    assert (found.live, found.status, found.exit_code) == (False, made.status, None)
+
+
+async def test_a_start_that_fails_keeps_earlier_output(daemons: Daemons) -> None:
+    """A journal with output that is not saved is not removed by a start that fails."""
+    made = await daemons.manager.create_session(SessionConfig(session_type="local", command="/nonexistent"))
+    daemons.journal(made).parent.mkdir(0o700)
+    with Journal(daemons.journal(made)) as journal:
+        journal.append(Output(data=b"unsaved"))
+    daemons.programs.agents.update(made.id, "/agents/old")
+    with pytest.raises(SpawnFailed):
+        await daemons.programs.start(made.id, 80, 24, {"SSH_AUTH_SOCK": "/agents/new"})
+    with await daemons.programs.screens.restore_for_reading(made) as emulator:
+        assert b"unsaved" in emulator.screen("text")
+    assert daemons.programs.agents.exists(made.id)
+
+
+async def test_a_restore_that_fails_leaves_no_descriptor(daemons: Daemons, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal is closed when what is in it cannot be drawn, for a start and for reading."""
+    session = await daemons.start_session("sh -c 'echo words; cat'")
+    await daemons.programs.close()
+    stored = await daemons.manager.get_session(session.id)
+
+    def fail(*_: object) -> None:
+        raise TerminalError("no")
+
+    monkeypatch.setattr(Emulator, "replies", fail)
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(SpawnFailed):
+        await daemons.programs.screens.restore(stored)
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+UNFINISHED = b"\x1b]2;" + b"A" * (17 << 20)
+
+
+@pytest.mark.parametrize("alternate", [False, True])
+async def test_a_screen_that_cannot_be_encoded(daemons: Daemons, alternate: bool) -> None:
+    """It is saved by its portable bytes, with its history, and restored from them; nothing is replayed twice."""
+    lines = b"".join(b"line %d\r\n" % number for number in range(200))
+    fullscreen = b"\x1b[?1049hfull screen" if alternate else b""
+    made = await daemons.manager.create_session(SessionConfig(session_type="local"))
+    with contextlib.closing(await daemons.programs.screens.restore(made)) as screen:
+        for data in (lines + fullscreen, UNFINISHED):
+            screen._journal_and_feed(data)
+        expected = screen.inspect(lambda emulator: emulator.screen("text", scrollback=True))
+        await daemons.saver.save_stopped(made.id, screen, None)
+        assert screen.is_saved
+    with await daemons.programs.screens.restore_for_reading(made) as emulator:
+        found = emulator.screen("text", scrollback=True)
+        assert found.split() == expected.split()
+        if not alternate:
+            assert b"line 0\n" in found
+    with contextlib.closing(await daemons.programs.screens.restore(made)) as again:
+        assert again.journal_bytes == 0
+
+
+def test_a_wrong_bit_in_the_journal_of_a_running_session(daemon: DaemonProcess, client: RawClient) -> None:
+    """The other lines are shown with a note of what is missing; status and doctor name the file until it is gone."""
+    session_id = start(client, "sh -c 'stty -echo; while read line; do echo $line; done'")
+    viewer = Viewer(client, session_id)
+    for number in range(1, 10):
+        viewer.type(f"line{number}-{'x' * 40}\n")
+        viewer.read_until(f"line{number}-")
+    daemon.kill()
+    journal = daemon.home / ".local" / "state" / "orbit" / "journal" / session_id
+    data = bytearray(journal.read_bytes())
+    data[data.index(b"line5-")] ^= 4
+    journal.write_bytes(data)
+    for _ in range(2):
+        with daemon.start().client() as again:
+            assert again.call("session.get", id=session_id)["live"]
+            shown = again.call("session.screen", id=session_id, scrollback=True)["data"]
+            assert [number for number in range(1, 10) if f"line{number}-" in shown] == [1, 2, 3, 4, 6, 7, 8, 9]
+            assert "bytes of output could not be read" in shown
+            [warning] = again.call("daemon.info")["warnings"]
+        daemon.kill()
+    [aside] = journal.parent.glob(f"{session_id}.damaged-*")
+    assert (aside.read_bytes(), aside.stat().st_mode & 0o777) == (data, 0o600)
+    assert str(aside) in warning
+    assert f"kept={aside}" in daemon.wait_for_log("journal damaged")
+    daemon.start()
+    assert str(aside) in Orbitctl(daemon.home)("doctor").out.decode()
+    aside.unlink()
+    with daemon.client() as again:
+        assert again.call("daemon.info")["warnings"] == []
+        again.call("session.delete", id=session_id)
