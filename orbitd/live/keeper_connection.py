@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import Callable
 
 from orbit_os.files import private_folder
-from orbit_protocol.errors import NotRunning
+from orbit_protocol.errors import NotRunning, OrbitError
 from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram
 
 
@@ -61,6 +62,12 @@ class KeeperConnection:
             with contextlib.suppress(NotRunning, KeeperGone):
                 await self._client.acknowledge_exit(program_id)
                 await self._client.forget(program_id)
+
+    async def kill(self, program_id: str) -> None:
+        """Kill a program if the keeper has it. Nothing is raised where it cannot be reached."""
+        if self._client is not None:
+            with contextlib.suppress(OrbitError):
+                await self._client.signal(program_id, signal.SIGKILL)
 
     def close(self) -> None:
         """Disconnect; the keeper and its programs go on."""

@@ -142,6 +142,8 @@ class Programs:
             async with self.registry.lock(session_id):
                 if session_id not in self.registry.running:
                     self.exits.stop_reconnecting(session_id)
+                    if session_id in self._not_restored:  # its program may run, only not for this daemon
+                        await self.keeper.kill(session_id)
                     yield
                     return
             # Without the lock, which `handle_exit` needs. Another task may start the session again before

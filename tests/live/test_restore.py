@@ -22,6 +22,7 @@ from orbitd.live.programs import LiveSettings, Programs, ScrollbackLimits
 from orbitd.live.saver import Saver
 from orbitd.live.screen import LiveScreen
 from orbitd.live.screen_restore import SavedScreens
+from orbitd.live.session_methods import SessionMethods
 from orbitd.live.session_restore import restore_sessions
 from orbitd.manager import SessionManager
 from orbitd.terminal.emulator import Emulator
@@ -235,6 +236,23 @@ async def test_an_exit_of_a_session_that_was_not_taken_over(
     ended = await daemons.manager.get_session(session.id)
     assert (ended.status, ended.exit_signal, ended.live) == ("terminated", 9, False)
     assert daemons.journal(session).exists()
+
+
+@pytest.mark.parametrize("method", ["terminate", "delete"])
+async def test_ending_a_session_that_was_not_taken_over(
+    daemons: Daemons, failing: dict[str, Exception], exited: asyncio.Event, method: str
+) -> None:
+    """Its program is ended with it, and the warning goes."""
+    session = await daemons.start_session()
+    failing[session.id] = StateBusy("too long")
+    programs = await daemons.restart()
+    await getattr(SessionMethods(daemons.manager, programs), method)(session.id)
+    async with asyncio.timeout(WAIT_SECS):
+        await exited.wait()
+    await programs._tasks.finish(WAIT_SECS)
+    assert await (await programs.keeper.client()).programs() == []
+    assert programs.warnings() == []
+    assert daemons.journal(session).exists() == (method == "terminate")
 
 
 @pytest.mark.parametrize("command", ["/nonexistent/program", "/", "'unclosed"])
