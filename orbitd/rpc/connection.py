@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, cast
 
 from orbit_protocol.errors import InternalError, MessageTooLarge, ShuttingDown
-from orbit_protocol.framing import Event, Line, LineFramer, LineTooLong, frame
+from orbit_protocol.framing import Event, Line, LineFramer, LineTooLong, NewlineInMessage, frame
 from orbit_protocol.jsonrpc import encode_error
 from orbitd.logs import event
 from orbitd.rpc.dispatch import refuse
@@ -164,7 +164,7 @@ class Connection(asyncio.Protocol):
         return self._write_paused
 
     def send(self, message: bytes) -> None:
-        """Write one encoded message in one piece, unless the client has gone. Raises: ValueError, as `frame` does."""
+        """Write one encoded message in one piece, unless the client has gone. Raises: NewlineInMessage."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame(message))
 
@@ -243,7 +243,7 @@ class Connection(asyncio.Protocol):
         try:
             if answer is not None:
                 self.send(answer)
-        except ValueError as exc:
+        except NewlineInMessage as exc:
             event(log, logging.ERROR, "answer refused", error=str(exc))
             refusal = refuse(line, InternalError("Internal error"))
             if refusal is not None:

@@ -108,13 +108,13 @@ class Dispatcher(Generic[C]):
             The answer, or a coroutine that returns it where a handler has to wait. Nothing is raised,
             and the coroutine raises nothing but CancelledError.
         """
-        # Before anything decodes the line, be it only to read its id.
-        if is_nested_too_deep(line):
+        # Before anything decodes the line, be it only to read its id. A short line is nested as deep as it has bytes.
+        if len(line) > MAX_NESTING and is_nested_too_deep(line):
             return encode_error(None, _TOO_DEEP)
         # msgspec looks only into what it decodes, not into what it skips.
-        if not _is_utf8(line):
+        if not (line.isascii() or _is_utf8(line)):
             return encode_error(_readable_id(line), e.ParseError("The line is not UTF-8"))
-        if line.lstrip()[:1] != b"[":
+        if line[:1] == b"{" or line.lstrip()[:1] != b"[":
             return self._dispatch_one(line, caller)
         try:
             items = _items.decode(line)
@@ -273,7 +273,7 @@ def _unexpected(request_id: Any, exc: Exception) -> bytes:
 
 def _is_utf8(line: bytes) -> bool:
     try:
-        return line.isascii() or line.decode() is not None
+        return line.decode() is not None
     except UnicodeDecodeError:
         return False
 

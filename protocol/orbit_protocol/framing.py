@@ -98,17 +98,18 @@ class LineFramer:
         self._searched = 0
 
 
-def check_one_line(message: bytes) -> bytes:
-    """Return an encoded message that has no newline in it. Raises: ValueError.
+class NewlineInMessage(ValueError):
+    """A message holds a newline: what follows it would be read as a message of its own.
 
-    JSON needs none, but raw JSON that a message was made of may have one: what follows it would be read as a message
-    of its own.
+    JSON needs none, but raw JSON that a message was made of may have one.
     """
-    if b"\n" in message:
-        raise ValueError("a message may not hold a newline")
-    return message
+
+    def __init__(self) -> None:
+        super().__init__("a message may not hold a newline")
 
 
 def frame(message: bytes) -> bytes:
-    """Return an encoded JSON message as one line. Raises: ValueError if it holds a newline."""
-    return check_one_line(message) + b"\n"
+    """Return an encoded JSON message as one line. Raises: NewlineInMessage."""
+    if b"\n" in message:
+        raise NewlineInMessage
+    return message + b"\n"

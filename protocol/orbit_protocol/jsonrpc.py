@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from orbit_protocol.errors import ErrorObject, OrbitError
-from orbit_protocol.framing import check_one_line, frame
+from orbit_protocol.framing import NewlineInMessage, frame
 from orbit_protocol.json_text import check_nesting, one_line
 from orbit_protocol.text import encodable_message
 
@@ -77,7 +77,9 @@ def encode_message(message: Any) -> bytes:
         encoded = _encoder.encode(message)
     except UnicodeEncodeError:
         encoded = _encoder.encode(encodable_message(message))
-    return check_one_line(encoded)
+    if b"\n" in encoded:
+        raise NewlineInMessage
+    return encoded
 
 
 def encode_batch(responses: list[bytes]) -> bytes:
