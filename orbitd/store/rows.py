@@ -67,15 +67,26 @@ _INSERT_WORKSPACE = f"INSERT INTO workspaces ({WORKSPACE_COLUMNS}) VALUES (?, ?,
 _UPDATE_WORKSPACE = """
     UPDATE workspaces SET name = ?, created_at = ?, layout = ?, active_session_id = ?, checksum = ? WHERE seq = ?
 """
-# Not AUTOINCREMENT's own number, which is known only after the row is written, and the checksum covers it. A number
-# in sqlite_sequence that damage made too large is passed over: AUTOINCREMENT fails at 2^63 - 1 with SQLITE_FULL.
-_NEXT_SEQ = """
-    SELECT 1 + max(
-        coalesce((SELECT max(seq) FROM {table}), 0),
-        coalesce((SELECT seq FROM sqlite_sequence
-            WHERE name = '{table}' AND typeof(seq) = 'integer' AND seq >> 50 = 0), 0)
+# Not AUTOINCREMENT's own number, which is known only after the row is written, and the checksum covers it. One that
+# damage made too large is passed over: AUTOINCREMENT fails at 2^63 - 1 with SQLITE_FULL.
+_NEXT_SEQ = {
+    table: f"""
+        SELECT 1 + max(
+            coalesce((SELECT max(seq) FROM {table}), 0),
+            coalesce(
+                (SELECT seq FROM sqlite_sequence
+                    WHERE name = '{table}' AND typeof(seq) = 'integer' AND seq >> 50 = 0),
+                (SELECT max(seq) FROM {other}),
+                0
+            )
+        )
+    """  # noqa: S608  # names of ours
+    for table, other in (
+        ("sessions", "archived_sessions"),
+        ("session_snapshots", "archived_snapshots"),
+        ("workspaces", "workspaces"),
     )
-"""
+}
 
 _config_decoder = msgspec.json.Decoder(SessionConfig)
 _layout_decoder = msgspec.json.Decoder(WorkspaceLayout)
@@ -406,7 +417,7 @@ def snapshot_checksum(values: Row, digest: bytes) -> bytes:
 
 def next_seq(connection: sqlite3.Connection, table: str) -> int:
     """Return the sequence number of the next row of a table, in the transaction that inserts it."""
-    (seq,) = connection.execute(_NEXT_SEQ.format(table=table)).fetchone()
+    (seq,) = connection.execute(_NEXT_SEQ[table]).fetchone()
     assert isinstance(seq, int)
     return seq
 

@@ -392,6 +392,8 @@ class SnapshotMethods:
         def look(connection: sqlite3.Connection) -> tuple[Unpacked | None, str | None, str, str]:  # slow
             snapshot_id = connection.execute(_ID_IN_INDEX, (seq,)).fetchone() or (None,)
             session_id = connection.execute(_SESSION_IN_INDEX, (seq,)).fetchone() or (None,)
+            if snapshot_id[0] is None and session_id[0] is None:
+                raise _snapshot_not_found(str(seq))
             names = shown(snapshot_id[0]), shown(session_id[0])
             # From the session's newest on: where a flag says keyframe that is none, the query began too late.
             for each in unpack_chain(rows_of_session(connection, "session_snapshots", session_id[0])):
@@ -408,9 +410,8 @@ class SnapshotMethods:
         with contextlib.suppress(StorageCorrupt), self._store.damage.noted():
             query = f"SELECT {SNAPSHOT_HEAD_COLUMNS} FROM session_snapshots WHERE seq = ?"  # noqa: S608  # ours
             head = await self._store.readers.fetch_one(query, (seq,))
-            if head is None:
-                raise _snapshot_not_found(snapshot_id)
-            snapshot_head_from_row(head)
+            if head is not None:
+                snapshot_head_from_row(head)
         raise SnapshotCorrupt(
             f"Snapshot {snapshot_id} of session {session_id} is damaged", data={"good_snapshot_id": good}
         )
