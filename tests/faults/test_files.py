@@ -139,6 +139,36 @@ def test_a_flipped_byte_in_a_snapshot(daemon: DaemonProcess, client: RawClient) 
         assert ids[2] in again.call("maintenance.check")["snapshots"]
 
 
+@pytest.mark.parametrize("byte", [b"y", b"\xe4"], ids=["not JSON", "not UTF-8"])
+def test_a_changed_byte_in_a_session(daemon: DaemonProcess, client: RawClient, byte: bytes) -> None:
+    """The others are listed, it is 1901 with its row and the next step, everything names it, and it can be deleted."""
+    ids = [
+        client.call("session.create", config={**LOCAL, "command": f"cmd{number}"}, name=f"n{number}")["id"]
+        for number in range(5)
+    ]
+    daemon.stop()
+    content = daemon.database_path.read_bytes()
+    place = content.rindex(b'"command":"cmd2"') + (9 if byte == b"y" else 12)
+    daemon.database_path.write_bytes(content[:place] + byte + content[place + 1 :])
+    daemon.start()
+    with daemon.client() as again:
+        assert names(again) == ["n0", "n1", "n3", "n4"]
+        for method, params in (("session.get", {"id": ids[2]}), ("session.find", {"ref": "n2"})):
+            error = again.error(method, **params)
+            assert (error["code"], error["data"]["id"]) == (CORRUPT, ids[2])
+            assert "orbitctl maintenance restore BACKUP" in error["data"]["hint"]
+        (warning,) = again.call("daemon.info")["warnings"]
+        assert ids[2] in warning
+        (sentence,) = again.call("maintenance.check")["rows"]
+        assert ids[2] in sentence
+        assert ids[2] in doctor(daemon)
+        assert again.call("stats.get")["total_sessions"] == 4
+        ctl = Orbitctl(daemon.home)
+        assert ctl("session", "delete", "--yes", "n2").code == 0
+        assert again.call("maintenance.check")["ok"]
+        assert again.call("daemon.info")["warnings"] == []
+
+
 def damage_pages(path: Path) -> bytes:
     """Flip a byte in the head of each page of a table or an index but the first, and return what was there."""
     before = path.read_bytes()

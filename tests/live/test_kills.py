@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from live.programs import SHOW, recorded
-from live.sessions import Terminal, recorded_history, recorded_screen, restarted, start
+from live.sessions import Terminal, recorded_history, recorded_screen, restarted, start, stat
 from support import DaemonProcess
 from terminal_support import shown
 
@@ -79,3 +79,33 @@ def test_storms_come_through_kills(daemon: DaemonProcess, home: Path) -> None:
             assert shown(terminal.emulator.dump()) == recorded_screen(log)
             history = client.call("session.screen", id=session_id, scrollback=True)["data"]
         assert history == recorded_history(log)
+
+
+@pytest.mark.parametrize("column", ["id", "config"])
+def test_a_program_outlives_damage_of_its_row(daemon: DaemonProcess, column: str) -> None:
+    """While the row cannot be read its program runs on; once it is repaired, the program is the session's again."""
+    with daemon.client() as client:
+        session_id = start(client, "cat")
+        pid = client.call("session.get", id=session_id)["pid"]
+        other = start(client, "cat")
+    daemon.stop()
+    content = daemon.database_path.read_bytes()
+    record = content.rindex(session_id.encode() + b"local")
+    place = record + 4 if column == "id" else content.index(b'"command"', record) + 3
+    daemon.database_path.write_bytes(content[:place] + b"\xff" + content[place + 1 :])
+    daemon.start()
+    with daemon.client() as client:
+        assert [one["id"] for one in client.call("session.list")["sessions"]] == [other]
+        assert client.error("session.get", id=session_id)["code"] == 1901
+        assert client.call("daemon.info")["warnings"]
+        assert client.call("session.get", id=other)["live"]
+    daemon.stop()
+    assert stat(pid)
+    repaired = bytearray(daemon.database_path.read_bytes())
+    repaired[place] = content[place]
+    daemon.database_path.write_bytes(repaired)
+    daemon.start()
+    with daemon.client() as client:
+        session = client.call("session.get", id=session_id)
+        assert (session["live"], session["pid"]) == (True, pid)
+        assert client.call("daemon.info")["warnings"] == []
