@@ -14,9 +14,9 @@ A test replaces one release by the other in the same home:
     replace_by_today(daemon)        # and its next start today's
     daemon.start()
 
-A change of schema, of journals or of the keeper is covered by the tests of `test_old_release` as they are. One that
-adds a field to what is compared there need not change them either: all that the old release said is compared, and what
-today's says beyond that is not. A commit that users have run for a while is added to `COMMITS`.
+A change of schema, of journals or of the keeper is covered by the tests of `test_old_release` as they are, and so is
+one that adds fields to what is compared there: every field that the old release has is compared, and no other. A commit
+that users have run for a while is added to `COMMITS`; every test then runs for each of them.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class OldRelease(Struct, frozen=True, kw_only=True):
         return daemon
 
     def orbitctl(self, home: Path) -> Orbitctl:
+        """Return this release's orbitctl in a home."""
         ctl = Orbitctl(home)
         ctl.command = [*self.python, "-m", "orbitctl"]
         return ctl
@@ -114,4 +115,5 @@ def _install(wheel: Path, folder: Path) -> None:
     with zipfile.ZipFile(wheel) as files:
         files.extractall(packages)
     # site(3): a path file's folders come behind the folder that it is in, and path files in them are not read.
-    (packages / "requirements.pth").write_text("".join(f"{path}\n" for path in site.getsitepackages()))
+    lent = [*site.getsitepackages(), site.getusersitepackages()]
+    (packages / "requirements.pth").write_text("".join(f"{path}\n" for path in lent))
