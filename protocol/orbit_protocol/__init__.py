@@ -5,6 +5,8 @@
     errors       every error, with code, kind and hint
     text         bytes of the operating system as text and back
     framing      bytes to lines and back          jsonrpc   JSON-RPC 2.0 messages
+    json_text    JSON before it is decoded: its nesting, and raw JSON on one line
+    plain_words, visible    validation errors as sentences, and text that a terminal only shows
     openrpc      the OpenRPC document of the table
     settings, paths    the configuration file, and where files are by default
     terminal_reset     escape sequences that reset and restore a user's terminal

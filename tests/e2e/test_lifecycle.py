@@ -232,6 +232,8 @@ CONFIG_ERRORS = [
     ("[daemon]\nmax_connections = true\n", "daemon.max_connections"),
     ("[daemon\n", "not valid TOML"),
     ("\ufeff\x00", "not valid TOML"),
+    ("a = " + "[" * 5000, "nested too deep"),
+    ("#" * ((1 << 20) + 1), "more than 1048576 bytes"),
 ]
 
 

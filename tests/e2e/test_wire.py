@@ -34,6 +34,17 @@ def memory_kib(daemon: DaemonProcess) -> int:
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")))
 
 
+def test_an_answer_may_be_longer_than_a_request(home: Path, stopped_daemon: DaemonProcess) -> None:
+    """The limit of a message is for what comes in: an answer over it is sent, alone and in a batch."""
+    config = home / "config.toml"
+    config.write_text("[daemon]\nmax_message_bytes = 1024\n")
+    stopped_daemon.arguments = ("--config", str(config))
+    discover = b'{"jsonrpc":"2.0","method":"rpc.discover","id":1}'
+    with stopped_daemon.start().client() as client:
+        assert "methods" in client.ask(discover)["result"]
+        assert len(client.ask(b"[" + discover + b"," + ping(2) + b"]")) == 2
+
+
 def test_nesting_has_a_limit_on_a_small_stack(stopped_daemon: DaemonProcess) -> None:
     """512 levels are read and 513 refused, with 256 KiB of C stack; the daemon and the connection go on."""
     stopped_daemon.prefix = SMALL_STACK
