@@ -189,7 +189,9 @@ def test_a_thousand_clients_come_and_go(stopped_daemon: DaemonProcess) -> None:
     daemon = stopped_daemon.start()
     descriptors = Path(f"/proc/{daemon.pid}/fd")
     with daemon.client() as client:
-        client.call("daemon.ping")
+        # SQLite keeps the descriptor of a closed connection while another one holds a lock (`setPendingFd` in
+        # os_unix.c), and uses it again: that of the look at the rows after a start is there from now on.
+        client.call("maintenance.check")
         before = len(os.listdir(descriptors))
         for number in range(1000):
             with daemon.client() as other:
