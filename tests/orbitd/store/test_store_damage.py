@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import sqlite3
+import zlib
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from orbit_protocol.errors import OrbitError, SnapshotCorrupt, StorageCorrupt
 from orbit_protocol.types import Session, SessionConfig, SessionStatus, Workspace
 from orbitd.manager import SessionManager
+from orbitd.store.backup.copy import fingerprint_of
 from store_support import GRID, LOCAL, files, read, rows
 
 ALL: list[SessionStatus] = ["active", "detached", "terminated", "archived"]
@@ -435,3 +439,103 @@ def checksums(path: Path) -> dict[tuple[str, int], int | None]:
         for table in ("sessions", "archived_sessions", "workspaces")
         for seq, checksum in rows(path, f"SELECT seq, checksum FROM {table}")
     }
+
+
+def break_record(path: Path, table: str, seq: int) -> None:
+    """Change a bit in the head of a row's record so that SQLite refuses to decode it."""
+    first, _ = record_of(path, table, seq)
+    good = path.read_bytes()
+    for place, bit in itertools.product(range(first, first + 16), range(8)):
+        write_flipped(path, good, place, bit)
+        try:
+            rows(path, f"SELECT * FROM {table} WHERE seq = ?", seq)
+        except sqlite3.DatabaseError:
+            if len(rows(path, f"SELECT seq FROM {table} NOT INDEXED")) > 1:
+                return
+    raise AssertionError("every change can be decoded")
+
+
+@pytest.mark.parametrize(("table", "name"), [("sessions", "n3"), ("sessions", "n5"), ("workspaces", "one")])
+async def test_a_record_that_sqlite_refuses(filled: Path, table: str, name: str) -> None:
+    """It fails no query for the other rows: all is listed, maintained and backed up, and the row is named by its id."""
+    ((seq, row_id),) = rows(filled, f"SELECT seq, id FROM {table} WHERE name = ?", name)
+    async with SessionManager.open(filled) as manager:
+        sessions, workspaces = await contents(manager)
+    break_record(filled, table, seq)
+    async with SessionManager.open(filled) as manager:
+        for known in (sessions, workspaces):
+            known.pop(row_id, None)
+        assert await contents(manager) == (sessions, workspaces)
+        assert {one.id for one in await manager.list_interrupted()} <= set(sessions)
+        with pytest.raises(StorageCorrupt) as caught:
+            await (manager.get_session if table == "sessions" else manager.get_workspace)(row_id)
+        assert caught.value.extra == {"table": table, "seq": seq, "id": row_id}
+        with pytest.raises(StorageCorrupt):
+            await (manager.rename_session if table == "sessions" else manager.rename_workspace)(row_id, "new")
+        await manager.verify_rows()
+        await manager.archive_sessions(datetime.now(UTC))
+        await manager.backup(str(filled.parent / "copy.db"))
+        assert await manager.fingerprint() == fingerprint_of(str(filled.parent / "copy.db"))
+        (sentence,) = (await manager.check()).rows
+        assert row_id in sentence
+        assert [text for text in manager.damage_warnings() if row_id in text]
+
+
+async def test_a_snapshot_whose_record_sqlite_refuses(filled: Path) -> None:
+    """It is 1101 with an older good one; the others are listed, and new ones can be saved."""
+    (session_id,) = rows(filled, "SELECT id FROM sessions WHERE name = 'n2'")[0]
+    async with SessionManager.open(filled) as manager:
+        infos = (await manager.list_snapshots(session_id)).snapshots
+    ((seq,),) = rows(filled, "SELECT seq FROM session_snapshots WHERE id = ?", infos[0].id)
+    good = read(filled)
+    record = good.index(f"{infos[0].id}{session_id}".encode())
+    for place in range(record - 20, record):  # the head of its record
+        write_flipped(filled, good, place, 7)
+        try:
+            rows(filled, "SELECT * FROM session_snapshots WHERE seq = ?", seq)
+        except sqlite3.DatabaseError:
+            break
+    async with SessionManager.open(filled) as manager:
+        for load in (manager.load_latest_snapshot(session_id), manager.get_snapshot(infos[0].id)):
+            with pytest.raises(SnapshotCorrupt) as caught:
+                await load
+            assert infos[0].id in caught.value.message
+        assert (await manager.list_snapshots(session_id)).snapshots == infos[1:]
+        await manager.save_snapshot(session_id, b"newer")
+        latest = await manager.load_latest_snapshot(session_id)
+        assert latest is not None
+        assert latest.terminal_buffer == b"newer"
+        report = await manager.check()
+        assert [text for text in report.rows if infos[0].id in text]
+
+
+async def test_findings_of_a_check_stay_until_the_next(filled: Path) -> None:
+    """An index that hides a row is found by a check, which the warnings show until a check finds it mended."""
+    (row,) = rows(filled, "SELECT * FROM sessions WHERE name = 'n3'")
+    values = [*row[:2], "hidden", *row[3:-1]]
+    plant(filled, "sessions", row[0], "name", "'hidden'")
+    plant(filled, "sessions", row[0], "checksum", str(zlib.crc32(msgspec.msgpack.encode(values))))
+    async with SessionManager.open(filled) as manager:
+        assert manager.damage_warnings() == []
+        report = await manager.check()
+        assert (report.ok, report.rows) == (False, [])
+        (warning,) = manager.damage_warnings()
+        assert "idx_sessions_name" in warning
+        assert "orbitctl maintenance check" in warning
+        rows(filled, "REINDEX sessions")
+        assert (await manager.check()).ok
+        assert manager.damage_warnings() == []
+
+
+async def test_a_session_is_changed_although_an_index_entry_does_not_fit(filled: Path) -> None:
+    """A row that is good is written and deleted whatever its index says, and the index is made again from the rows."""
+    (row,) = rows(filled, "SELECT * FROM sessions WHERE name = 'n3'")
+    values = [*row[:2], "hidden", *row[3:-1]]
+    plant(filled, "sessions", row[0], "name", "'hidden'")
+    plant(filled, "sessions", row[0], "checksum", str(zlib.crc32(msgspec.msgpack.encode(values))))
+    async with SessionManager.open(filled) as manager:
+        assert (await manager.rename_session(row[1], "shown")).name == "shown"
+        assert (await manager.find_session("shown")).id == row[1]
+        assert (await manager.check()).ok
+        await manager.delete_session(row[1])
+        assert (await manager.check()).ok
