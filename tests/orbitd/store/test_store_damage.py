@@ -19,6 +19,8 @@ from orbit_protocol.errors import OrbitError, SnapshotCorrupt, StorageCorrupt
 from orbit_protocol.types import Session, SessionConfig, SessionStatus, Workspace
 from orbitd.manager import SessionManager
 from orbitd.store.backup.copy import fingerprint_of
+from orbitd.store.backup.daily import DailyBackups
+from orbitd.store.backup.restore import inspect_backup
 from store_support import GRID, LOCAL, files, read, rows
 
 ALL: list[SessionStatus] = ["active", "detached", "terminated", "archived"]
@@ -539,3 +541,30 @@ async def test_a_session_is_changed_although_an_index_entry_does_not_fit(filled:
         assert (await manager.check()).ok
         await manager.delete_session(row[1])
         assert (await manager.check()).ok
+
+
+@pytest.mark.parametrize("kind", ["record", "type", "checksum"])
+async def test_backups_go_on_and_none_is_deleted(filled: Path, kind: str) -> None:
+    """Beside a damaged row they are made each day, can be restored, and the one from before the damage is kept."""
+    ((seq,),) = rows(filled, "SELECT seq FROM sessions WHERE name = 'n3'")
+    if kind == "record":
+        break_record(filled, "sessions", seq)
+    else:
+        plant(filled, "sessions", seq, "config" if kind == "type" else "checksum", "x'00'" if kind == "type" else "3")
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    folder = filled.parent / "backups"
+    async with SessionManager.open(filled) as manager:
+        backups = DailyBackups(manager, 1, now=lambda: moment)
+        for day in range(3):
+            moment = datetime(2026, 1, 1 + day, tzinfo=UTC)
+            await manager.create_session(LOCAL)
+            await backups.run()
+        made = sorted(folder.iterdir())
+        assert len(made) == 3
+        assert inspect_backup(str(made[-1])).sessions > 3
+        session_id = rows(filled, "SELECT id FROM sessions WHERE seq = ?", seq) if kind != "record" else []
+        if session_id:
+            await manager.delete_session(session_id[0][0])
+            moment = datetime(2026, 1, 4, tzinfo=UTC)
+            await backups.run()
+            assert len(list(folder.iterdir())) == 1
