@@ -40,6 +40,7 @@ from orbitd.store.rows import (
     execute_mending,
     find_session,
     insert_session,
+    is_corrupt,
     now,
     row_checksum,
     session_from_row,
@@ -70,6 +71,9 @@ _BEFORE_ALL = -(1 << 63)
 _MOST = (1 << 63) - 1
 
 _MAX_FINDINGS = 100
+
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_ERROR})
+"""SQLite's codes for what `check` reports; any other error is raised."""
 
 _MAX_WARNINGS = 10
 """Damaged rows that `daemon.info` names; `maintenance.check` names more."""
@@ -261,7 +265,8 @@ class MaintenanceMethods:
         """Check the structure of the database, its references, every row, and the bytes of every snapshot."""
         store = self._store
         report, verified = await store.readers.run_in_thread(partial(_check, check_closing=self._check_closing))
-        await self._take_over(verified)
+        if verified is not None:
+            await self._take_over(verified)
         # As they are now: a row that was deleted meanwhile is not named.
         rows = store.damage.sentences()
         report = replace(report, rows=rows, ok=report.ok and not rows)
@@ -352,7 +357,7 @@ class MaintenanceMethods:
         row = await self._store.readers.fetch_one(_STATS.format(**damaged))
         assert row is not None
         # A sum of sizes is infinite where a damaged row has such a size.
-        counts = [int(min(number, _MOST)) for number in row]
+        counts = [int(max(0, min(number or 0, _MOST))) for number in row]
         active, detached, terminated, archived, workspaces, snapshots, raw, stored, database = counts
         return SessionStats(
             total_sessions=active + detached + terminated + archived,
@@ -465,8 +470,10 @@ def _is_taken(connection: sqlite3.Connection, table: str, item: Session | Worksp
     return False
 
 
-def _check(connection: sqlite3.Connection, check_closing: Callable[[], None]) -> tuple[CheckReport, damage.Verified]:
-    """Check the whole database; slow."""
+def _check(
+    connection: sqlite3.Connection, check_closing: Callable[[], None]
+) -> tuple[CheckReport, damage.Verified | None]:
+    """Check the whole database; slow. The second result is None if it was too damaged to look at each row."""
     check_closing()
     integrity: list[str] = []
     references: list[str] = []
@@ -481,18 +488,19 @@ def _check(connection: sqlite3.Connection, check_closing: Callable[[], None]) ->
         try:
             findings.extend(check(connection))
         except sqlite3.DatabaseError as error:  # too damaged for this check to go on; the others may still work
-            # An error of the sqlite3 module itself has no code.
-            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:  # `Readers.close` stopped it
+            # An error of the sqlite3 module itself has no code. Others are no damage: `Readers.close` stopped it
+            # (SQLITE_INTERRUPT), or there is no descriptor left (SQLITE_CANTOPEN).
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _DAMAGE:
                 raise
             failures.append(f"{name}: {error}")
         check_closing()
+    verified = None
     try:
         verified = damage.verify_rows(connection, check_closing)
     except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+        if not is_corrupt(error):
             raise
         failures.append(f"rows: {error}")
-        verified = damage.Verified(damaged=[], unfilled=[])
     integrity += failures
     report = CheckReport(
         ok=not integrity and not references and not snapshots,
