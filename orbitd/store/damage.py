@@ -205,7 +205,7 @@ def undecodable_rows(connection: sqlite3.Connection, tables: Iterable[str]) -> l
 
 
 def _condition(damaged: Iterable[DamagedRow]) -> str:
-    # `sessions` and its archive, and so the snapshots, share their numbers.
+    # No number is both in `sessions` and in its archive, so that one condition serves a query of the two.
     return f"seq NOT IN ({', '.join(str(error.seq) for error in damaged)})"
 
 

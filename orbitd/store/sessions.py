@@ -145,7 +145,7 @@ class SessionMethods:
         if not rows:
             raise self._store.damage.named("sessions", session_id) or session_not_found(session_id)
         with self._store.damage.noted():
-            return as_asked(session_from_row(rows[0]), session_id, "sessions").item
+            return as_asked(_from_either(rows[0]), session_id, "sessions").item
 
     def has_damaged_sessions(self) -> bool:
         """Return whether a row is known that may be any session's, as it cannot be read."""
@@ -174,7 +174,7 @@ class SessionMethods:
         parameters = {"nfc": nfc, "nfd": nfd, "low": prefix, "high": prefix and prefix + "g"}
         for query in _BY_REFERENCE:
             rows = await self._store.fetch(_BOTH, query, parameters)
-            found = list(self._store.damage.readable(rows, session_from_row))
+            found = list(self._store.damage.readable(rows, _from_either))
             if len(found) == 1:
                 return self._store.cache.as_touched(found[0].item)
             if found:
@@ -182,7 +182,7 @@ class SessionMethods:
                 raise AmbiguousReference(f"{ref!r} fits {len(rows)} sessions or more", data={"candidates": candidates})
             if rows:
                 with self._store.damage.noted():
-                    session_from_row(rows[0])
+                    _from_either(rows[0])
         raise self._store.damage.named("sessions", ref) or SessionNotFound(f"No session answers to {ref!r}")
 
     async def list_sessions(
@@ -228,7 +228,7 @@ class SessionMethods:
             async def fetch(after: int, most: int) -> list[Row]:
                 return await self._store.fetch(tables, query, {**filters, "after": after, "most": most})
 
-            stored_rows = await self._store.damage.fetch_readable(fetch, session_from_row, start, limit)
+            stored_rows = await self._store.damage.fetch_readable(fetch, _from_either, start, limit)
             found = [Stored(each.seq, self._store.cache.as_touched(each.item)) for each in stored_rows]
         page, next_cursor = pages.cut(found, limit, pages.session_bytes)
         return SessionPage(sessions=page, next_cursor=next_cursor)
@@ -387,6 +387,11 @@ class SessionMethods:
 def in_workspace(session: Session, workspace_id: str | None) -> Session:
     """Return the session as a member of this workspace, or of none; its config has the same id."""
     return replace(session, workspace_id=workspace_id, config=replace(session.config, workspace_id=workspace_id))
+
+
+def _from_either(row: Row) -> Stored[Session]:
+    """Decode a row of `sessions` or of the archive, which the status tells. Raises: DamagedRow."""
+    return session_from_row(row, "archived_sessions" if row[6] == "archived" else "sessions")
 
 
 def find_seq(connection: sqlite3.Connection, table: str, row_id: str, damaged: DamagedRow | None) -> int | None:
