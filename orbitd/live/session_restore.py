@@ -15,7 +15,7 @@ import signal
 from collections.abc import Coroutine
 from typing import Any
 
-from orbit_protocol.errors import OrbitError, SessionNotFound
+from orbit_protocol.errors import OrbitError, SessionNotFound, StorageError
 from orbit_protocol.types import Session
 from orbitd.keeper.client import KeptProgram
 from orbitd.live.command_line import is_login_shell, last_folder
@@ -78,7 +78,10 @@ async def _take_over(manager: SessionManager, programs: Programs, program: KeptP
     async with programs.registry.lock(session.id):
         await programs.take_over(session, program)
         if session.status == "active":  # its clients were connected to the daemon before
-            await manager.detach_session(session.id)
+            try:
+                await manager.detach_session(session.id)
+            except StorageError as error:  # the session goes on all the same
+                event(log, logging.ERROR, "status not stored", session=session.id, error=error.message)
     # Without the lock, which it takes itself. Exits that come from now on are reported by the keeper too.
     if program.ended_at is not None:
         await programs.exits.handle_exit(program)
@@ -121,6 +124,8 @@ async def _restore_one(
         await work
     except Exception as error:  # noqa: BLE001  # one of many: a library's error, no memory, a folder that is open
         event(log, logging.ERROR, "session not restored", session=session_id, error=type(error).__name__, exc=error)
+        if session_id in programs.registry.running:
+            return
         programs.restore_failed(session_id, error)
         with contextlib.suppress(OrbitError):  # deleted, terminated, or the store fails
             await manager.detach_session(session_id)

@@ -256,15 +256,16 @@ def test_a_program_that_was_not_taken_over(daemon: DaemonProcess, client: RawCli
     Terminal(client, session_id).follow_until("before")
     pid = client.call("session.get", id=session_id)["pid"]
     daemon.kill()
-    journal = daemon.home / ".local" / "state" / "orbit" / "journal" / session_id
-    aside = journal.rename(journal.with_suffix(".aside"))
-    journal.mkdir()
+    journals = daemon.home / ".local" / "state" / "orbit" / "journal"
+    journals.chmod(0o755)
     with daemon.start().client() as again:
         assert again.call("session.get", id=session_id)["live"] is False
         error = again.error("session.start", id=session_id)
-        assert (error["code"], str(journal) in error["message"]) == (1005, True)
-        journal.rmdir()
-        aside.rename(journal)
+        assert (error["code"], str(journals) in error["message"]) == (1005, True)
+        [warning] = again.call("daemon.info")["warnings"]
+        assert session_id in warning
+        journals.chmod(0o700)
         again.call("session.start", id=session_id)
         assert again.call("session.get", id=session_id)["pid"] == pid
+        assert again.call("daemon.info")["warnings"] == []
         assert "before" in Terminal(again, session_id).text()
