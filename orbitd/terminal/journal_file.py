@@ -16,6 +16,8 @@ from enum import IntEnum
 
 from msgspec import Struct
 
+from orbit_protocol.params import MAX_SCREEN_CELLS
+
 _MAGIC = b"ORBITJ\x01\n"
 _FILE = struct.Struct(">8sQI")
 _RECORD = struct.Struct(">BII")
@@ -109,7 +111,11 @@ def read_record(fd: int, offset: int) -> tuple[int, Event] | None:
     # The kind is the CRC's start value, so that a changed kind is found as well as a changed payload.
     if len(payload) < length or zlib.crc32(payload, kind) != checksum:
         return None
-    return _RECORD.size + length, _DECODERS[kind](payload)
+    event = _DECODERS[kind](payload)
+    # Nobody can ask for another size. A program could print a record of one, and have it found in a damaged file.
+    if isinstance(event, Resize) and not 0 < event.cols * event.rows <= MAX_SCREEN_CELLS:
+        return None
+    return _RECORD.size + length, event
 
 
 def payload_length(header: bytes) -> int | None:
