@@ -126,7 +126,7 @@ async def fill(path: Path) -> None:
                 await manager.set_active_session(first.id, session.id)
             if number in (2, 3):
                 for text in (b"first", b"second", b"third"):
-                    await manager.save_snapshot(session.id, text * 100, b"above", cols=80, rows=24, cwd="/home")
+                    await manager.save_snapshot(session.id, text * 100, b"above", cols=80, rows=24, cwd=b"/home")
 
 
 async def contents(manager: SessionManager) -> tuple[dict[str, Session], dict[str, Workspace]]:
