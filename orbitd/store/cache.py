@@ -75,7 +75,8 @@ class Index(Generic[T]):
         # very text, and the first of several, is found by it.
         self._by_nfc: dict[str, str] = {}
         for name, item_id in self._by_name.items():
-            self._add_nfc(name, item_id)
+            if isinstance(name, str):  # a row that is not decoded yet may have anything there
+                self._add_nfc(name, item_id)
         self._by_seq: dict[int, str] = {row[0]: row[1] for row in rows}
         self._order: list[int] = list(self._by_seq)
         self.changes = 0
