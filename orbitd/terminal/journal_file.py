@@ -76,7 +76,7 @@ def is_of_another_version(header: bytes) -> bool:
     return header[:6] == _MAGIC[:6] and header[:8] != _MAGIC and zlib.crc32(start).to_bytes(4, "big") == checksum
 
 
-def record_header(kind: Kind, payload: bytes) -> bytes:
+def record_header(kind: Kind, payload: bytes | bytearray) -> bytes:
     """Return the header of a payload."""
     return _RECORD.pack(kind, len(payload), zlib.crc32(payload, kind))
 
@@ -106,8 +106,14 @@ def read_record(fd: int, offset: int) -> tuple[int, Event] | None:
     length = payload_length(header)
     if length is None:
         return None
-    kind, _, checksum = _RECORD.unpack(header)
-    payload = os.pread(fd, length, offset + _RECORD.size)
+    event = parse_record(header + os.pread(fd, length, offset + _RECORD.size))
+    return None if event is None else (_RECORD.size + length, event)
+
+
+def parse_record(data: bytes) -> Event | None:
+    """Return the event of a record, None if it is not whole."""
+    header, payload = data[: _RECORD.size], data[_RECORD.size :]
+    kind, length, checksum = _RECORD.unpack(header)
     # The kind is the CRC's start value, so that a changed kind is found as well as a changed payload.
     if len(payload) < length or zlib.crc32(payload, kind) != checksum:
         return None
@@ -115,10 +121,10 @@ def read_record(fd: int, offset: int) -> tuple[int, Event] | None:
     # Nobody can ask for another size. A program could print a record of one, and have it found in a damaged file.
     if isinstance(event, Resize) and not 0 < event.cols * event.rows <= MAX_SCREEN_CELLS:
         return None
-    return _RECORD.size + length, event
+    return event
 
 
-def payload_length(header: bytes) -> int | None:
+def payload_length(header: bytes | bytearray) -> int | None:
     """Return the length in a record's header; None where no record has such a kind or length."""
     if len(header) < _RECORD.size:
         return None

@@ -5,6 +5,8 @@ is what a failing disk or memory leaves, or a hand: a record with records behind
 header that is none. What is damaged is kept aside, unchanged, as `ID.damaged-TIME`, and a clean file takes its place,
 with every whole record from before and behind the damage, and a line of text where output is missing.
 
+**One wrong bit** of a record that is not long is found by its checksum, and put right: nothing is lost then.
+
 **Finding the next record.** Behind a damaged record the next one is looked for where the record's own length says, then
 byte by byte: the first place at which a whole record with a fitting checksum begins. A program may print bytes that are
 a whole record, and one that is found inside of a damaged one is replayed. It is output of the same session, and a
@@ -23,6 +25,7 @@ import os
 import re
 import shutil
 import stat
+import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Literal
@@ -39,6 +42,7 @@ from orbitd.terminal.journal_file import (
     has_checksum_of,
     is_of_another_version,
     parse_base,
+    parse_record,
     payload_length,
     read_record,
     record_header,
@@ -57,6 +61,14 @@ _BUDGET_BYTES = 256 << 20
 _CANDIDATE_BYTES = 4096
 """What a place where a record may begin costs of the budget, beside its payload."""
 
+_CORRECTABLE_BYTES = 8 << 10
+"""The longest payload in which a wrong bit is looked for. Up to 11,450 bytes, no two records with fitting checksums
+differ in less than four bits, so that two wrong bits are never taken for another one."""
+
+_MAX_CORRECTIONS = 256
+"""How often a wrong bit is looked for in one file; some milliseconds each."""
+
+_POLYNOMIAL = 0xEDB88320
 _SCAN_BYTES = 1 << 20
 _PAGE_BYTES = 4096
 
@@ -111,6 +123,7 @@ class _Found(Struct, kw_only=True):
         first: The offset of the first record, or of what is in its place.
         tail: Where the last whole record ends.
         damaged: The parts behind the header that cannot be read, as offset and length.
+        corrected: Offset -> the record that is there but for one bit.
     """
 
     header: Literal["new", "good", "damaged", "foreign"]
@@ -119,6 +132,7 @@ class _Found(Struct, kw_only=True):
     tail: int = FILE_HEADER_BYTES
     unfinished: bytes = b""
     damaged: list[tuple[int, int]] = []
+    corrected: dict[int, bytes] = {}
 
     @property
     def shift(self) -> int:
@@ -150,7 +164,7 @@ def open_journal(path: str, covered: int) -> Opened:
         fd = _open(path)
     try:
         found = _inspect(fd)
-        if found.header in ("damaged", "foreign") or found.damaged:
+        if found.header in ("damaged", "foreign") or found.damaged or found.corrected:
             return _rewrite(fd, path, found, covered, _reason(found))
         if os.fstat(fd).st_nlink > 1:  # another name of the same file, a copy: it is not written to
             return _rewrite(fd, path, found, covered, None)
@@ -234,10 +248,17 @@ def _inspect(fd: int) -> _Found:
         following = search.next_record(offset)
         if following is None:
             is_torn, found.unfinished = _torn_tail(fd, offset, end, size)
-            if not is_torn:
-                found.damaged.append((offset, end - offset))
+            if is_torn:
+                return found
+        corrected = search.corrected(offset)
+        if corrected is not None:
+            found.corrected[offset] = corrected
+            offset += len(corrected)
+            found.tail = offset
+            continue
+        found.damaged.append((offset, (end if following is None else following) - offset))
+        if following is None:
             return found
-        found.damaged.append((offset, following - offset))
         offset = following
     return found
 
@@ -247,7 +268,7 @@ def _inspect_header(fd: int, size: int, end: int, search: _Search) -> _Found:
     header = os.pread(fd, FILE_HEADER_BYTES, 0)
     if end == 0 or (size < FILE_HEADER_BYTES and file_header(0).startswith(header[:8])):
         return _Found(header="new")  # a kill or a power cut may leave nothing of the header, or its first bytes
-    found = _Found(header="good", base=parse_base(header), damaged=[])
+    found = _Found(header="good", base=parse_base(header), damaged=[], corrected={})
     if found.base is not None:
         return found
     if size < FILE_HEADER_BYTES or is_of_another_version(header):
@@ -296,25 +317,34 @@ class _Search:
         self._size = size
         self._end = end
         self._budget = _BUDGET_BYTES
+        self._corrections = _MAX_CORRECTIONS
 
     def next_record(self, offset: int) -> int | None:
         """Return where the next whole record behind a damaged one at `offset` begins, None if there is none."""
+        aligned, stop = None, self._end
         if offset >= 0:
             length = payload_length(os.pread(self._fd, RECORD_HEADER_BYTES, offset))
             if length is not None and self._is_whole(offset + RECORD_HEADER_BYTES + length):
-                return offset + RECORD_HEADER_BYTES + length
+                aligned = stop = offset + RECORD_HEADER_BYTES + length
         start = offset + 1
-        while start < self._end and self._budget > 0:
+        while start < stop and self._budget > 0:
             chunk = os.pread(self._fd, _SCAN_BYTES + _LOOKAHEAD, start)
-            for match in _CANDIDATE.finditer(chunk, 0, len(chunk)):
-                if match.start() >= _SCAN_BYTES:
+            for match in _CANDIDATE.finditer(chunk):
+                found = start + match.start()
+                if match.start() >= _SCAN_BYTES or found >= stop or self._budget <= 0:
                     break
-                if self._is_whole(start + match.start()):
-                    return start + match.start()
-                if self._budget <= 0:
-                    break
+                # Inside of the record's own length, what a program printed may look like one. Records that lead right
+                # to the next one are there where bytes were removed.
+                if self._is_whole(found) and (aligned is None or self._leads_to(found, aligned)):
+                    return found
             start += _SCAN_BYTES
-        return None
+        return aligned
+
+    def _leads_to(self, offset: int, wanted: int) -> bool:
+        while offset < wanted and self._budget > 0 and (record := read_record(self._fd, offset)) is not None:
+            offset += record[0]
+            self._budget -= _CANDIDATE_BYTES + record[0]
+        return offset == wanted
 
     def _is_whole(self, offset: int) -> bool:
         self._budget -= _CANDIDATE_BYTES
@@ -323,6 +353,48 @@ class _Search:
             return False
         self._budget -= length
         return read_record(self._fd, offset) is not None
+
+    def corrected(self, offset: int) -> bytes | None:
+        """Return the record at an offset with the one bit put right that is wrong in it; None if more is wrong."""
+        record = self._corrected(offset)
+        return None if record is None or parse_record(record) is None else record
+
+    def _corrected(self, offset: int) -> bytes | None:
+        self._corrections -= 1
+        header = os.pread(self._fd, RECORD_HEADER_BYTES, offset)
+        if self._corrections < 0 or len(header) < RECORD_HEADER_BYTES:
+            return None
+        longest = os.pread(self._fd, CAPTURE_MAX_BYTES, offset + RECORD_HEADER_BYTES)
+        length = payload_length(header)
+        if length is not None and length <= min(len(longest), _CORRECTABLE_BYTES):
+            payload = bytearray(longest[:length])
+            difference = zlib.crc32(payload, header[0]) ^ int.from_bytes(header[-4:], "big")
+            bit = _bit_of(difference, 8 * length)
+            if bit is not None:
+                payload[-1 - bit // 8] ^= 0x80 >> bit % 8
+            if bit is not None or difference.bit_count() == 1:  # the latter: it is in the checksum itself
+                return record_header(Kind(header[0]), payload) + payload
+        for bit in range(8 * (RECORD_HEADER_BYTES - 4)):
+            flipped = bytearray(header)
+            flipped[bit // 8] ^= 1 << bit % 8
+            length = payload_length(flipped)
+            if length is not None and length <= len(longest):
+                payload = bytearray(longest[:length])
+                if zlib.crc32(payload, flipped[0]) == int.from_bytes(header[-4:], "big"):
+                    return bytes(flipped + payload)
+        return None
+
+
+def _bit_of(difference: int, count: int) -> int | None:
+    """Return the bit that makes this difference of two CRC-32s, counted from the last of `count`; None if none does."""
+    # A CRC is linear: a flipped bit changes it in one way, whatever the others are. The last bit that goes into it
+    # (the highest of the last byte) changes it by the polynomial, each one before by what one more step makes of that.
+    step = _POLYNOMIAL
+    for bit in range(count):
+        if step == difference:
+            return bit
+        step = step >> 1 ^ (_POLYNOMIAL if step & 1 else 0)
+    return None
 
 
 def _torn_tail(fd: int, offset: int, end: int, size: int) -> tuple[bool, bytes]:
@@ -362,7 +434,19 @@ def _torn_tail(fd: int, offset: int, end: int, size: int) -> tuple[bool, bytes]:
 def _reason(found: _Found) -> str:
     if found.header == "foreign":
         return "it is no journal of this version"
-    return f"{len(found.damaged)} parts of it cannot be read" if found.damaged else "its header cannot be read"
+    if found.damaged:
+        return f"{len(found.damaged)} parts of it cannot be read"
+    if found.corrected:
+        return f"{len(found.corrected)} records have a wrong bit, which was put right"
+    return "its header cannot be read"
+
+
+def _record_at(fd: int, found: _Found, offset: int) -> bytes | None:
+    """Return the bytes of the record at an offset, as they should be."""
+    if offset in found.corrected:
+        return found.corrected[offset]
+    record = read_record(fd, offset)
+    return None if record is None else os.pread(fd, record[0], offset)
 
 
 def _rewrite(fd: int, path: str, found: _Found, covered: int, reason: str | None) -> Opened:
@@ -404,10 +488,10 @@ def _needed(fd: int, found: _Found, covered: int) -> Iterator[tuple[bytes, int]]
         limit = found.damaged[0][0] if found.damaged else found.first
     offset = found.first
     for start, length in [*found.damaged, (found.tail, 0)]:
-        while offset < start and (record := read_record(fd, offset)) is not None:
+        while offset < start and (record := _record_at(fd, found, offset)) is not None:
             if offset >= limit:
-                yield os.pread(fd, record[0], offset), 0
-            offset += record[0]
+                yield record, 0
+            offset += len(record)
         offset = start + length
         if lost := min(length, max(0, offset - limit)):
             yield _marker(lost), lost
@@ -419,10 +503,10 @@ def _borders(fd: int, found: _Found, limit: int) -> Iterator[int]:
     if limit <= offset:
         yield limit
     for start, length in [*found.damaged, (found.tail, 0)]:
-        while offset < start and (record := read_record(fd, offset)) is not None:
+        while offset < start and (record := _record_at(fd, found, offset)) is not None:
             if offset == limit:
                 yield limit
-            offset += record[0]
+            offset += len(record)
         offset = start + length
         if start <= limit <= offset:
             yield limit

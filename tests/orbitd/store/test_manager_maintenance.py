@@ -311,7 +311,7 @@ async def test_backup_replaces(tmp_path: Path, manager: SessionManager) -> None:
     assert rows(target, "SELECT name FROM sessions") == [("x",)]
 
 
-@pytest.mark.parametrize("kind", ["text", "database of another program", "unreadable", "store in use"])
+@pytest.mark.parametrize("kind", ["text", "database of another program", "store in use"])
 async def test_backup_replaces_nothing_else(tmp_path: Path, manager: SessionManager, kind: str) -> None:
     """A file that is no backup of Orbit's is refused by name, and stays as it is."""
     target = tmp_path / "copy.db"
@@ -322,12 +322,10 @@ async def test_backup_replaces_nothing_else(tmp_path: Path, manager: SessionMana
         rows(target, "CREATE TABLE t (x)")
     else:
         target.write_text("text")
-    if kind == "unreadable":
-        target.chmod(0)
-    before = target.stat()
+    before = target.read_bytes(), target.stat().st_ino
     with pytest.raises(InvalidParams, match=re.escape(str(target))):
         await manager.backup(str(target))
-    assert target.stat() == before
+    assert (target.read_bytes(), target.stat().st_ino) == before
 
 
 OWN_NAMES = [

@@ -62,7 +62,7 @@ def noise(dice: random.Random, *, count: int = 12) -> list[Event]:
         if dice.random() < 0.3:
             events.append(Resize(cols=dice.randrange(1, 500), rows=dice.randrange(1, 200)))
         else:
-            size = dice.choice([1, 9, 80, 700, 6000])
+            size = dice.choice([1, 9, 80, 400, 1500])
             events.append(Output(data=dice.randbytes(size) + b"x"))
     return events
 
@@ -110,8 +110,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("reserved", [0, RESERVED], ids=["closed", "killed"])
-def test_one_bit_costs_one_record(path: Path, reserved: int) -> None:
-    """Whichever bit is wrong, all other records are replayed in order, what is missing is named, the file is kept."""
+def test_one_wrong_bit_costs_nothing(path: Path, reserved: int) -> None:
+    """Whichever bit is wrong, it is put right: every record is replayed in order, and the file is kept aside."""
     dice = random.Random(reserved)
     written = write(noise(dice), reserved=reserved)
     used = 8 * (len(written.data) - reserved)
@@ -127,9 +127,24 @@ def test_one_bit_costs_one_record(path: Path, reserved: int) -> None:
             # The kind of the last record became that of a read whose header was not written; its checksum fits.
             assert found == Replayed([event for *_, event in written.events], [], None)
             continue
-        assert found.events == written.untouched(bit // 8, bit // 8 + 1), bit
-        hit = [end - begin for begin, end, _ in written.events if begin <= bit // 8 < end]
-        assert (found.missing, found.aside) == (hit, bytes(data)), bit
+        assert found == Replayed([event for *_, event in written.events], [], bytes(data)), bit
+
+
+@pytest.mark.parametrize("reserved", [0, RESERVED], ids=["closed", "killed"])
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_more_wrong_bits_cost_one_record(path: Path, reserved: int, count: int) -> None:
+    """With more of them, all other records are replayed in order, what is missing is named, and the file is kept."""
+    dice = random.Random(reserved + count)
+    for _ in range(FLIPS // 20):
+        written = write(noise(dice), reserved=reserved)
+        # Not the last one, which with a wrong length looks like a record that was not written to its end.
+        begin, end, _ = dice.choice(written.events[:-1])
+        places = dice.choice([range(8 * begin, 8 * end), range(8 * begin, 8 * (begin + RECORD_HEADER_BYTES))])
+        data = bytearray(written.data)
+        for bit in dice.sample(places, count):
+            data[bit // 8] ^= 1 << bit % 8
+        found = replay(path, bytes(data))
+        assert found == Replayed(written.untouched(begin, end), [end - begin], bytes(data))
 
 
 @pytest.mark.parametrize("kind", ["garbage", "zeros", "removed", "inserted", "cut"])
@@ -173,8 +188,10 @@ def test_damage_inside_is_told_and_a_torn_tail_is_not(path: Path) -> None:
             found = replay(path, whole.data + tail + reserved)
             assert found.aside is None
             assert found.events[-1] == Output(data=output)
-    for tail in (*torn[2:], unfinished, unmarked, bytes(100_000)):
-        found = replay(path, whole.data + tail + next(records_of(Output(data=b"behind"))))
+    behind = next(records_of(Output(data=b"behind")))
+    assert replay(path, whole.data + unmarked + behind).aside is not None
+    for tail in (*torn[2:], unfinished, bytes(100_000)):
+        found = replay(path, whole.data + tail + behind)
         assert found.events == [*whole.untouched(0, 0), Output(data=b"behind")]
         assert (found.missing, found.aside is not None) == ([len(tail)], True)
     too_long = bytes(RECORD_HEADER_BYTES) + b"c" * (CAPTURE_MAX_BYTES + 1)
@@ -234,7 +251,7 @@ def test_what_the_snapshot_has_is_not_replayed(path: Path) -> None:
         covered = 300 + 59 * covered_index
         for damaged_index in range(6):
             data = bytearray(written.data)
-            data[written.events[damaged_index][0] + 30] ^= 1
+            data[written.events[damaged_index][0] + 30] ^= 7
             found = replay(path, bytes(data), covered=covered)
             expected = [event for event in events[covered_index:] if event != events[damaged_index]]
             assert found.events == expected
@@ -267,7 +284,7 @@ def test_output_that_looks_like_records(path: Path) -> None:
     written = write([around, Output(data=b"behind")])
     assert replay(path, written.data).events == [around, Output(data=b"behind")]
     data = bytearray(written.data)
-    data[FILE_HEADER_BYTES + RECORD_HEADER_BYTES] ^= 1
+    data[FILE_HEADER_BYTES + RECORD_HEADER_BYTES] ^= 3
     assert replay(path, bytes(data)).events == [Output(data=b"behind")]
     data[FILE_HEADER_BYTES + 2] ^= 0xFF  # without its length the next record is looked for byte by byte
     assert replay(path, bytes(data)).events == [Resize(cols=7, rows=7), Output(data=b"behind")]
@@ -324,6 +341,21 @@ def test_the_search_is_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert reads < 1_000
 
 
+def test_many_wrong_bits_are_put_right(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in each of many records is found; beyond a number that bounds the work, the records are missing."""
+    dice = random.Random(6)
+    written = write([Output(data=dice.randbytes(200)) for _ in range(400)])
+    data = bytearray(written.data)
+    for begin, end, _ in written.events[::2]:
+        data[dice.randrange(begin, end)] ^= 1 << dice.randrange(8)
+    assert replay(path, bytes(data)) == Replayed([event for *_, event in written.events], [], bytes(data))
+    with monkeypatch.context() as patched:
+        patched.setattr(journal_repair, "_MAX_CORRECTIONS", 10)
+        found = replay(path, bytes(data))
+    assert len(found.missing) == 190
+    assert len(found.events) == 210
+
+
 def test_a_long_journal_with_much_damage(path: Path) -> None:
     """Multi-megabyte output is split into records; each that is whole is replayed, however many are not."""
     dice = random.Random(5)
@@ -331,7 +363,7 @@ def test_a_long_journal_with_much_damage(path: Path) -> None:
     data = bytearray(written.data)
     hit = dice.sample(range(len(written.events)), 60)
     for index in hit:
-        data[dice.randrange(written.events[index][0], written.events[index][1])] ^= 1 << dice.randrange(8)
+        data[dice.randrange(written.events[index][0], written.events[index][1])] ^= dice.choice([3, 7, 129])
     found = replay(path, bytes(data))
     assert found.events == [event for index, (*_, event) in enumerate(written.events) if index not in hit]
 
