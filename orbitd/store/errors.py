@@ -48,7 +48,6 @@ _BY_EXTENDED: dict[int, type[OrbitError]] = {
     _CONSTRAINT_DATATYPE: StorageCorrupt,
     sqlite3.SQLITE_CONSTRAINT_CHECK: StorageCorrupt,
     sqlite3.SQLITE_CONSTRAINT_NOTNULL: StorageCorrupt,
-    sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY: StorageCorrupt,
     sqlite3.SQLITE_IOERR_SHMSIZE: StorageFull,  # the -shm file cannot grow; elsewhere ENOSPC gives SQLITE_FULL
 }
 
