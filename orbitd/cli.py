@@ -12,11 +12,20 @@ from typing import cast
 import click
 import msgspec
 
-from orbit_os.files import UnsafeFolder
+from orbit_os.files import UnsafeFolder, read_regular
 from orbit_protocol import VERSION
 from orbit_protocol.errors import OrbitError
 from orbit_protocol.jsonrpc import encode_message
-from orbit_protocol.settings import LogLevel, Resolved, Settings, SettingsError, config_path, parse_settings, resolve
+from orbit_protocol.settings import (
+    MAX_CONFIG_BYTES,
+    LogLevel,
+    Resolved,
+    Settings,
+    SettingsError,
+    config_path,
+    parse_settings,
+    resolve,
+)
 from orbit_protocol.visible import visible
 from orbitd.daemon import Daemon
 from orbitd.lock import AlreadyLocked
@@ -89,8 +98,7 @@ def load_settings(config: str | None, socket: str | None, database: str | None) 
     path = os.path.abspath(config_path(config, os.environ))
     named = config is not None or "ORBITD_CONFIG" in os.environ
     try:
-        with open(path, "rb") as file:
-            settings = parse_settings(file.read(), path)
+        settings = parse_settings(read_regular(path, MAX_CONFIG_BYTES), path)
     except FileNotFoundError as error:
         if named:
             raise SettingsError(f"{path}: no such file") from error

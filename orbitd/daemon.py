@@ -43,7 +43,7 @@ from orbitd.rpc.server import Server, affordable_connections
 from orbitd.rpc.sockets import Listener, inherited_listener, listen
 from orbitd.store.backup import daily, restore
 from orbitd.store.backup.daily import DailyBackups
-from orbitd.store.files import SIDE_FILES, size
+from orbitd.store.files import size
 from orbitd.supervision import Notifier, Supervision
 from orbitd.terminal.emulator import unavailable_reason
 from orbitd.warnings import StoreWarning
@@ -90,8 +90,7 @@ class Daemon:
             OrbitError: The store cannot be opened.
         """
         private_folder(os.path.dirname(self._resolved.database_path))
-        for suffix in ("", "-journal", *SIDE_FILES):  # SQLite opens each of them through a link
-            check_file(self._resolved.database_path + suffix)
+        check_file(self._resolved.database_path)  # SQLite would open it through a link
         with (
             database_lock(self._resolved.database_path, self._resolved.socket_path),
             _listening(self._supervision, self._resolved.socket_path) as listeners,
@@ -107,7 +106,7 @@ class Daemon:
 
     @contextlib.asynccontextmanager
     async def _open_store(self) -> AsyncIterator[SessionManager]:
-        """Open the store. A corrupt one has been set aside: log an error and start an empty one."""
+        """Open the store. A corrupt one has been set aside: log an error and go on with what is whole in it."""
         path = self._resolved.database_path
         daily.remove_leftovers(path)
         if restore.finish_interrupted(path):
@@ -118,12 +117,13 @@ class Daemon:
         except StorageCorrupt as error:
             if "set_aside" not in error.extra:
                 raise
-            event(log, logging.ERROR, "database set aside", **error.extra)
+            event(log, logging.ERROR, "database set aside", reason=error.message, **error.extra)
             manager = await SessionManager.open(path, start_empty=True)
         try:
             self._warnings = await asyncio.to_thread(warnings.store_warnings, path, is_new=is_new)
         except Exception as error:  # noqa: BLE001  # they are about odd files; the store is open
             event(log, logging.ERROR, "files not examined", error=type(error).__name__, exc=error)
+        self._warnings += warnings.opening_warnings(manager.repairs, manager.read_only)
         self._warnings += warnings.limit_warnings(self._max_connections, self._resolved.settings.daemon.max_connections)
         manager.reserve(self._own_files())
         try:
@@ -206,6 +206,12 @@ class Daemon:
             self._rebind_lost_sockets(listeners)
 
         tasks = [
+            MaintenanceTask("database", DATABASE_CHECK_SECS, manager.watch),
+            # What rows cannot show: an index or a tree whose damage hides some of them.
+            MaintenanceTask("check", WEEK_SECS, manager.check, first_after_secs=STARTUP_QUIET_SECS),
+            MaintenanceTask("socket", SOCKET_CHECK_SECS, check_socket),
+        ]
+        writing = [
             MaintenanceTask("auto-save", session.auto_save_interval_secs, manager.auto_save_sessions),
             MaintenanceTask(
                 "cleanup",
@@ -215,12 +221,10 @@ class Daemon:
             ),
             MaintenanceTask("vacuum", VACUUM_INTERVAL_SECS, manager.vacuum_step),
             MaintenanceTask("backup", BACKUP_CHECK_SECS, backups.run, first_after_secs=STARTUP_QUIET_SECS),
-            MaintenanceTask("database", DATABASE_CHECK_SECS, manager.watch),
             MaintenanceTask("rows", DAY_SECS, manager.verify_rows, first_after_secs=0),
-            # What rows cannot show: an index or a tree whose damage hides some of them.
-            MaintenanceTask("check", WEEK_SECS, manager.check, first_after_secs=STARTUP_QUIET_SECS),
-            MaintenanceTask("socket", SOCKET_CHECK_SECS, check_socket),
         ]
+        if manager.read_only is None:
+            tasks = writing + tasks
         if self._supervision.watchdog_secs is not None:
             feed = functools.partial(_feed_watchdog, manager, self._supervision.notifier)
             tasks.append(MaintenanceTask("watchdog", self._supervision.watchdog_secs, feed, first_after_secs=0))

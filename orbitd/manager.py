@@ -50,7 +50,7 @@ class SessionManager(SessionMethods, SnapshotMethods, WorkspaceMethods, Maintena
 
         Args:
             path: The file; it and its folder are made if there is none.
-            start_empty: Make a new database although a damaged one was set aside here.
+            start_empty: Make a new database although a damaged one was set aside here, with what is whole in that one.
             max_group: The most changes in one commit; 1 commits each by itself.
             max_waiting: The most changes that wait to be written; then callers wait.
 
@@ -65,6 +65,16 @@ class SessionManager(SessionMethods, SnapshotMethods, WorkspaceMethods, Maintena
     def path(self) -> str:
         """The database, absolute."""
         return self._store.path
+
+    @property
+    def repairs(self) -> list[str]:
+        """Sentences about what was damaged in the database and was put right when it was opened."""
+        return self._store.repairs
+
+    @property
+    def read_only(self) -> str | None:
+        """Why nothing can be written, or None: the last resort where the database could not be opened as usual."""
+        return self._store.read_only
 
     async def close(self) -> None:
         """Write what is in memory only, finish the calls that run, and checkpoint the WAL into the database."""

@@ -7,11 +7,17 @@ file is gone.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 
 from msgspec import Struct
 
-from orbitd.store.backup import recovery
+from orbitd.store.backup import recovery, salvage
+from orbitd.store.database import open_reader
+
+_MAX_IDS = 10
+"""How many lost rows are named in a warning; the log names more."""
 
 
 class StoreWarning(Struct, frozen=True, kw_only=True):
@@ -34,6 +40,9 @@ def store_warnings(path: str, *, is_new: bool) -> list[StoreWarning]:
         is_new: Whether there was none before this start.
     """
     damaged = recovery.list_set_aside(path)
+    salvaged = None
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(open_reader(path)) as connection:
+        salvaged = salvage.salvaged_into(connection)
     warnings = []
     for aside in damaged:
         # Only backups from before: later ones are of the database that took its place. The time is
@@ -43,7 +52,12 @@ def store_warnings(path: str, *, is_new: bool) -> list[StoreWarning]:
             remedy = "There is no backup of it"
         else:
             remedy = f"`orbitctl maintenance restore {good}` brings a backup back"
-        sentence = f"A damaged database lies in {aside}, unchanged. {remedy}; move it away when you need it no more."
+        brought = ""
+        if salvaged is not None and aside in (salvaged.source, salvaged.source + "-wal"):
+            brought = f" {_salvage_in_words(salvaged)}"
+        sentence = (
+            f"A damaged database lies in {aside}, unchanged.{brought} {remedy}; move it away when you need it no more."
+        )
         warnings.append(StoreWarning(sentence=sentence, file=aside))
     if is_new and not damaged and (good := recovery.newest_good_backup(path)) is not None:
         sentence = (
@@ -52,6 +66,30 @@ def store_warnings(path: str, *, is_new: bool) -> list[StoreWarning]:
         )
         warnings.append(StoreWarning(sentence=sentence))
     return warnings
+
+
+def opening_warnings(repairs: list[str], read_only: str | None) -> list[StoreWarning]:
+    """Return warnings about how the database was opened."""
+    sentences = list(repairs)
+    if read_only is not None:
+        sentences.append(
+            f"The store is read-only, and live sessions cannot be started: the database could not be opened as usual "
+            f"({read_only}). `orbitctl daemon logs` has the details, and `orbitctl maintenance backup` makes a copy."
+        )
+    return [StoreWarning(sentence=sentence) for sentence in sentences]
+
+
+def _salvage_in_words(found: salvage.Salvaged) -> str:
+    def counted(sessions: int, snapshots: int, workspaces: int) -> str:
+        return f"sessions {sessions}, snapshots {snapshots}, workspaces {workspaces}"
+
+    words = f"What is whole in it was brought over ({counted(found.sessions, found.snapshots, found.workspaces)})"
+    if found.lost_sessions or found.lost_snapshots or found.lost_workspaces:
+        lost = counted(found.lost_sessions, found.lost_snapshots, found.lost_workspaces)
+        words += f"; not brought over are {lost}"
+        if found.lost:
+            words += f": {', '.join(found.lost[:_MAX_IDS])}{' ...' if len(found.lost) > _MAX_IDS else ''}"
+    return words + "."
 
 
 def limit_warnings(served: int, wanted: int) -> list[StoreWarning]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from orbit_os.files import read_regular
 from orbit_protocol.paths import default_paths, expand
 from orbitctl.errors import CommandError, ExitCode
 
@@ -69,11 +70,10 @@ class ClientPaths:
         Raises:
             CommandError: It cannot be read, or has a key or a value that is not allowed.
         """
-        from orbit_protocol.settings import Settings, SettingsError, parse_settings
+        from orbit_protocol.settings import MAX_CONFIG_BYTES, Settings, SettingsError, parse_settings
 
         try:
-            with open(path, "rb") as file:
-                return parse_settings(file.read(), path)
+            return parse_settings(read_regular(path, MAX_CONFIG_BYTES), path)
         except FileNotFoundError:
             return Settings()
         except SettingsError as error:

@@ -6,24 +6,31 @@ that writes; `open_reader` returns one that cannot.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+import secrets
 import sqlite3
 from collections.abc import Sequence
-from importlib import resources
 
-from orbit_os.files import PRIVATE_FILE, make_private_folders
+from msgspec import Struct
+
+from orbit_os.files import PRIVATE_FILE, make_private_folders, sync
 from orbit_protocol.errors import StorageReadOnly
-from orbitd.store.backup import copy, recovery
+from orbitd.logs import event
+from orbitd.store import schema
+from orbitd.store.backup import copy, recovery, salvage
 from orbitd.store.errors import translate_os, translated
-from orbitd.store.files import APPLICATION_ID, SIDE_FILES, file_stamp, file_uri, size
+from orbitd.store.files import APPLICATION_ID, SIDE_FILES, file_stamp, file_uri, free_name, size
 from orbitd.store.rows import lenient_text, now
+from orbitd.store.schema import load_migrations
+
+log = logging.getLogger("orbitd.store.database")
 
 BUSY_SECONDS = 5.0
 """How long to wait for another program's lock on the database (the sqlite3 command, say)."""
 
 # See sqlite.org/pragma.html for each.
-#   auto_vacuum         only has an effect before the first table is made, so for an empty file only; later it
-#                       would write the header at each start
 #   journal_mode        stored in the file; readers and the writer do not block each other
 #   synchronous         FULL syncs the WAL at every commit: an answered write is on disk. NORMAL would
 #                       sync at checkpoints only, and a power cut could lose the last commits.
@@ -32,8 +39,6 @@ BUSY_SECONDS = 5.0
 #   journal_size_limit  64 MiB: truncates a WAL that a long backup let grow
 #   trusted_schema      OFF: views and triggers of a database that somebody planted may only call functions
 #                       that are marked as innocuous
-_NEW_FILE_SETUP = "PRAGMA auto_vacuum = INCREMENTAL"
-
 _WRITER_SETUP = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
@@ -43,6 +48,8 @@ PRAGMA journal_size_limit = 67108864;
 PRAGMA trusted_schema = OFF;
 """
 
+_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+
 READER_SETUP = """
 PRAGMA query_only = ON;
 PRAGMA temp_store = MEMORY;
@@ -50,55 +57,87 @@ PRAGMA trusted_schema = OFF;
 """
 
 
-def load_migrations() -> list[str]:
-    """Return the schema's scripts, in order; script number n raises user_version from n-1 to n."""
-    folder = resources.files("orbitd.store.migrations")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
-    return [(folder / name).read_text(encoding="utf-8") for name in names]
+class Opened(Struct, frozen=True):
+    """A connection that writes, and sentences about what was damaged and has been put right."""
+
+    connection: sqlite3.Connection
+    repairs: list[str]
 
 
-def open_writer(path: str, *, start_empty: bool = False, migrations: Sequence[str] | None = None) -> sqlite3.Connection:
+def open_writer(path: str, *, start_empty: bool = False, migrations: Sequence[str] | None = None) -> Opened:
     """Open the database to write, making or migrating it if needed.
 
     Args:
         path: The database file, 0600; its folder is made (0700) if there is none.
-        start_empty: Make a new database although a damaged one was set aside here.
+        start_empty: Make a new database although a damaged one was set aside here, with what is whole in that one.
         migrations: The schema's scripts, if not the program's own.
 
     Raises:
         StorageCorrupt: It cannot be read. It was set aside; `data` has `set_aside` and the newest good `backup`.
         StorageReadOnly: It is not ours, is of a newer Orbit, or cannot be written. Nothing was changed.
+        recovery.Unexpected: A migration fails, or SQLite refuses something else that it should not.
     """
     scripts = load_migrations() if migrations is None else migrations
     with translated(), recovery.set_aside_if_damaged(path):
+        _move_strange_files(path)
+        checked = _Checked()
         if recovery.is_absent(path):
             if not start_empty:
                 recovery.refuse_after_set_aside(path)
+            elif damaged := recovery.list_set_aside(path):
+                _salvage(path, damaged[-1])
             _make_file(path)
         elif size(path) == 0:
             # A WAL with something in it and no database: `recovery.set_aside` was interrupted between
             # two renames, or somebody deleted the database. SQLite deletes the WAL of an empty database.
             raise recovery.set_aside(path, "its file is gone and its log is there")
         else:
-            _check_existing(path, newest_version=len(scripts))
+            checked = _check_existing(path, scripts)
         connection = _connect(path)
         try:
+            repairs = _repair(connection, path, checked)
             _migrate(connection, path, scripts)
         except BaseException:
             connection.close()
             raise
-        return connection
+        return Opened(connection, repairs)
 
 
-def open_reader(path: str) -> sqlite3.Connection:
-    """Open the database to read, for long work in a thread of its own."""
+def open_reader(path: str, setup: str = READER_SETUP) -> sqlite3.Connection:
+    """Open the database to read, for long work in a thread of its own; `setup` as `reader_setup` returns it."""
     # mode=rw, as a reader of a WAL database marks its place in the -shm file; query_only refuses writes.
     connection = sqlite3.connect(
         file_uri(path, "mode=rw"), uri=True, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False
     )
     connection.text_factory = lenient_text
-    connection.executescript(READER_SETUP)
+    try:
+        connection.executescript(setup)
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def reader_setup(path: str) -> str:
+    """Return the script that has a connection read a database whose schema is not today's.
+
+    A view takes the place of each table that differs, with NULL for what it does not have; where the table cannot be
+    read, the view is empty. Views in `temp` come before tables of the same name (sqlite.org/lang_naming.html).
+    """
+    views = []
+    with contextlib.closing(open_reader(path)) as connection:
+        for table, columns in schema.template(tuple(load_migrations())).columns.items():
+            found: set[str] = set()
+            with contextlib.suppress(sqlite3.Error):
+                found = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))}
+                connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608  # a table of ours
+            if found >= set(columns) or table.startswith("sqlite_"):
+                continue
+            values = ", ".join(name if name in found else f"NULL AS {name}" for name in columns)
+            source = f"FROM main.{table}" if found else "WHERE 0"
+            views.append(f"CREATE TEMP VIEW {table} AS SELECT {values} {source};\n")  # names of ours
+    # query_only comes last, as it refuses CREATE in `temp` too; temp_store first, as a change empties `temp`.
+    return f"PRAGMA temp_store = MEMORY;\n{''.join(views)}{READER_SETUP}"
 
 
 def _connect(path: str) -> sqlite3.Connection:
@@ -110,7 +149,7 @@ def _connect(path: str) -> sqlite3.Connection:
     connection.text_factory = lenient_text
     try:
         if connection.execute("PRAGMA page_count").fetchone() == (0,):
-            connection.execute(_NEW_FILE_SETUP)
+            connection.execute(schema.NEW_FILE_SETUP)
         connection.executescript(_WRITER_SETUP)
     except BaseException:
         connection.close()
@@ -130,30 +169,125 @@ def _make_file(path: str) -> None:
         raise translate_os(error, f"The database {path} cannot be made") from error
 
 
-def _check_existing(path: str, newest_version: int) -> None:
-    """Refuse a database that this program must not write, before SQLite opens it for writing."""
+def _move_strange_files(path: str) -> None:
+    """Rename what stands in the place of SQLite's own files and is none: a folder, a FIFO, a link, no journal.
+
+    Raises:
+        StorageReadOnly: Such a thing stands in the place of the database itself, or cannot be renamed.
+    """
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise StorageReadOnly(
+            f"{path} is no regular file",
+            hint="Move it away, or set database_path in the configuration to another file.",
+        )
+    for suffix in ("-journal", *SIDE_FILES):
+        name = path + suffix
+        if os.path.lexists(name) and not _is_file_of_sqlite(name):
+            target = free_name(name + ".aside-", now())
+            try:
+                os.rename(name, target)
+            except OSError as error:
+                raise translate_os(error, f"{name} is no file of SQLite's and cannot be moved") from error
+            event(log, logging.WARNING, "strange file moved aside", file=name, target=target)
+
+
+def _is_file_of_sqlite(path: str) -> bool:
+    if os.path.islink(path) or not os.path.isfile(path):
+        return False
+    if not path.endswith("-journal") or size(path) == 0:
+        return True
+    # Orbit's own database has none, as it is in WAL mode. SQLite takes one with another beginning for a
+    # hot journal too, and refuses to read the database before it may write (sqlite.org/fileformat.html, 3).
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_JOURNAL_MAGIC)) == _JOURNAL_MAGIC
+    except OSError:
+        return False
+
+
+class _Checked(Struct, frozen=True, kw_only=True):
+    """What the check of a database found that can be put right in place.
+
+    Args:
+        version: The user_version that its schema shows it to have, if its marks are damaged.
+        indexes: Whether its indexes have to be built again.
+    """
+
+    version: int | None = None
+    indexes: bool = False
+
+
+def _repair(connection: sqlite3.Connection, path: str, checked: _Checked) -> list[str]:
+    """Put right what can be put right in place; return a sentence for each.
+
+    Raises:
+        Damage: It cannot be.
+        StorageFull, StorageReadOnly: There is no room for a copy of what was there.
+    """
+    repairs = []
+    if checked.version is not None:
+        connection.executescript(
+            f"BEGIN; PRAGMA application_id = {APPLICATION_ID:d}; PRAGMA user_version = {checked.version:d}; COMMIT;"
+        )
+        event(log, logging.WARNING, "damaged marks of the database put right", database=path, schema=checked.version)
+        repairs.append(f"The header of {path} was damaged and has been put right; check the disk.")
+    if checked.indexes:
+        try:
+            kept = recovery.reindex(connection, path)
+        except OSError as error:
+            raise translate_os(error, f"The database {path} cannot be copied") from error
+        event(log, logging.WARNING, "damaged indexes of the database built again", database=path, copy=kept)
+        repairs.append(
+            f"Indexes of {path} were damaged and have been built again from its tables; check the disk. "
+            f"A copy from before lies in {kept}."
+        )
+    return repairs
+
+
+def _check_existing(path: str, scripts: Sequence[str]) -> _Checked:
+    """Refuse a database that this program must not write, before SQLite opens it for writing, and look for damage."""
     status = os.stat(path)
     if status.st_mode & 0o077 and status.st_uid == os.geteuid():
         os.chmod(path, PRIVATE_FILE)  # it was copied here with a umask that let others read it
-    found = recovery.inspect(path)
-    foreign = found.application_id != APPLICATION_ID and not (found.application_id == 0 and found.is_empty)
-    if foreign:
-        raise StorageReadOnly(
-            f"{path} is the database of another program",
-            hint="Set database_path in the configuration to a file of Orbit's own.",
-        )
-    if found.user_version > newest_version:
-        raise StorageReadOnly(
-            f"{path} was written by a newer Orbit (schema {found.user_version}, this one knows {newest_version})",
-            hint="Start the newer Orbit; nothing in the database was changed.",
-        )
-    # SQLite would open a read-only file read-only, and make a WAL and a -shm file with the same mode,
-    # which would still be read-only after the user has corrected the mode of the database.
-    for each in (path, *(path + suffix for suffix in SIDE_FILES)):
-        if os.path.exists(each) and not os.access(each, os.R_OK | os.W_OK):
-            raise StorageReadOnly(
-                f"{each} cannot be written", hint=f"Make it writable (chmod 600 '{each}'), or the disk that it is on."
-            )
+    with recovery.opened_untouched(path) as connection:
+        found = schema.inspect(connection)
+        version = schema.identify(path, found, scripts)
+        # SQLite would open a read-only file read-only, and make a WAL and a -shm file with the same mode,
+        # which would still be read-only after the user has corrected the mode of the database.
+        for each in (path, *(path + suffix for suffix in SIDE_FILES)):
+            if os.path.exists(each) and not os.access(each, os.R_OK | os.W_OK):
+                raise StorageReadOnly(
+                    f"{each} cannot be written",
+                    hint=f"Make it writable (chmod 600 '{each}'), or the disk that it is on.",
+                )
+        indexes = recovery.has_damaged_indexes(connection, path)
+    is_damaged = version and (found.application_id, found.user_version) != (APPLICATION_ID, version)
+    return _Checked(version=version if is_damaged else None, indexes=indexes)
+
+
+def _salvage(path: str, damaged: str) -> None:
+    """Make the database with what is whole in a damaged one; if that fails, whyever, make none."""
+    # Under another name until it is complete and on disk: where a kill interrupts this, the next start
+    # begins with it again. `daily.remove_leftovers` deletes what is left then.
+    temporary = os.path.join(os.path.dirname(path), copy.TEMPORARY_PREFIX + secrets.token_hex(8))
+    try:
+        _make_file(temporary)
+        with contextlib.closing(_connect(temporary)) as connection:
+            _migrate(connection, temporary, load_migrations())
+            found = salvage.salvage(connection, damaged.removesuffix("-wal"))
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(os.path.dirname(path))
+    except Exception as error:  # noqa: BLE001  # a store that is empty still serves, and the damaged one is kept
+        event(log, logging.ERROR, "nothing could be salvaged", database=damaged, error=type(error).__name__, exc=error)
+        for suffix in ("", *SIDE_FILES):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary + suffix)
+        return
+    counts = {name: getattr(found, name) for name in found.__struct_fields__ if name not in ("source", "lost")}
+    event(log, logging.WARNING, "rows of the damaged database brought over", database=damaged, **counts)
+    for each in found.lost:
+        event(log, logging.WARNING, "row of the damaged database lost", id=each)
 
 
 def _migrate(connection: sqlite3.Connection, path: str, scripts: Sequence[str]) -> None:
@@ -174,6 +308,9 @@ def _migrate(connection: sqlite3.Connection, path: str, scripts: Sequence[str]) 
             if _version(connection) == version:
                 raise
         version = _version(connection)
+    noted = connection.execute("SELECT value FROM meta WHERE key = ?", (schema.VERSION_KEY,)).fetchone()
+    if noted != (str(version),):
+        connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (schema.VERSION_KEY, str(version)))
 
 
 def _version(connection: sqlite3.Connection) -> int:

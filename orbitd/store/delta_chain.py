@@ -14,15 +14,23 @@ plan out if the rows are still the same then.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from msgspec import Struct
 
 from orbit_protocol.types import SnapshotFormat
 from orbitd.store import screen_codec
+from orbitd.store.rows import DIGEST_BYTES, SNAPSHOT_HEAD_COLUMNS, DamagedRow, Row, snapshot_head_from_row
 from orbitd.store.screen_codec import Damaged, Packed, Screen, Sizes
 
 KEYFRAME_EVERY = 32
+
+SNAPSHOT_COLUMNS = f"{SNAPSHOT_HEAD_COLUMNS}, terminal_buffer, scrollback, native_state"
+HEAD_COLUMNS = len(SNAPSHOT_HEAD_COLUMNS.split(","))
+"""How many columns stand before a snapshot's bytes."""
+
+_NEVER = datetime.fromtimestamp(0, UTC)
+_MAX_ORDINAL = (1 << 60) - 1
 
 
 class SnapshotRow(Struct, frozen=True, kw_only=True):
@@ -83,6 +91,53 @@ class DeletePlan(Struct, frozen=True, kw_only=True):
 
     segment: tuple[tuple[int, bool], ...]
     rewrite: Rewrite | None
+
+
+def snapshot_from_row(row: Row) -> SnapshotRow:
+    """Decode a row of SNAPSHOT_COLUMNS; one that is damaged is not `intact`."""
+    packed = Packed(
+        terminal_buffer=row[HEAD_COLUMNS], scrollback=row[HEAD_COLUMNS + 1], native_state=row[HEAD_COLUMNS + 2]
+    )
+    try:
+        head = snapshot_head_from_row(row[:HEAD_COLUMNS]).item
+    except DamagedRow:
+        digest = row[15][:DIGEST_BYTES] if isinstance(row[15], bytes) else b""
+        ordinal = row[8] if isinstance(row[8], int) and 0 <= row[8] < _MAX_ORDINAL else 0
+        return SnapshotRow(
+            seq=row[0],
+            id=row[1],
+            session_id=row[2],
+            snapshot_at=_NEVER,
+            format="opaque",
+            cols=None,
+            rows=None,
+            cwd=None,
+            ordinal=ordinal,
+            keyframe=bool(row[9]),
+            sizes=Sizes(terminal_buffer=0, scrollback=None, native_state=None),
+            stored_bytes=0,
+            checksum=digest,
+            packed=packed,
+            intact=False,
+        )
+    return SnapshotRow(
+        seq=head.seq,
+        id=head.id,
+        session_id=head.session_id,
+        snapshot_at=head.snapshot_at,
+        format=head.format,
+        cols=head.cols,
+        rows=head.rows,
+        cwd=head.cwd,
+        ordinal=head.ordinal,
+        keyframe=bool(head.keyframe),
+        sizes=Sizes(
+            terminal_buffer=head.buffer_bytes, scrollback=head.scrollback_bytes, native_state=head.native_bytes
+        ),
+        stored_bytes=head.stored_bytes,
+        checksum=head.checksum[:DIGEST_BYTES],
+        packed=packed,
+    )
 
 
 def unpack_chain(rows: Iterable[SnapshotRow]) -> Iterator[Unpacked]:

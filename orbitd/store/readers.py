@@ -37,10 +37,12 @@ class Readers:
         path: The database, which exists.
         executor: Runs long work.
         file_watch: Checks that the file at the path is still that database.
+        setup: The script that each connection begins with.
     """
 
-    def __init__(self, path: str, executor: Executor, file_watch: FileWatch) -> None:
+    def __init__(self, path: str, executor: Executor, file_watch: FileWatch, setup: str = READER_SETUP) -> None:
         self._path = path
+        self._setup = setup
         self._executor = executor
         self._file_watch = file_watch
         self._slots = asyncio.Semaphore(MAX_READERS)
@@ -70,7 +72,7 @@ class Readers:
 
         def run() -> T:
             self._file_watch.check()
-            with translated(), contextlib.closing(open_reader(self._path)) as connection:
+            with translated(), contextlib.closing(open_reader(self._path, self._setup)) as connection:
                 self._long.add(connection)
                 try:
                     return work(connection)
@@ -120,7 +122,7 @@ class Readers:
         connection = await aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS)
         connection.text_factory = lenient_text
         try:
-            await connection.executescript(READER_SETUP)
+            await connection.executescript(self._setup)
         except BaseException:
             await asyncio.shield(connection.close())  # also when cancelled: only close() ends its thread
             raise

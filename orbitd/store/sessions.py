@@ -326,7 +326,8 @@ class SessionMethods:
         return await self._store.change_session(work)
 
     async def touch_session(self, session_id: str) -> Session:
-        """Set last_active to now; written at the next auto-save. Raises: SessionNotFound."""
+        """Set last_active to now; written at the next auto-save. Raises: SessionNotFound, StorageReadOnly."""
+        self._store.writer.refuse_if_read_only()
         moment = now()
         touched = self._store.cache.touch(session_id, moment)
         if touched is not None:

@@ -13,7 +13,6 @@ import contextlib
 import sqlite3
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
-from datetime import UTC, datetime
 from typing import TypeVar
 
 from msgspec import Struct
@@ -25,6 +24,7 @@ from orbit_protocol.types import Snapshot, SnapshotFormat, SnapshotInfo, Snapsho
 from orbitd.store import pages
 from orbitd.store.cache import Change
 from orbitd.store.delta_chain import (
+    SNAPSHOT_COLUMNS,
     DeletePlan,
     Rewrite,
     SavePlan,
@@ -32,6 +32,7 @@ from orbitd.store.delta_chain import (
     Unpacked,
     plan_delete,
     plan_save,
+    snapshot_from_row,
     unpack_chain,
 )
 from orbitd.store.rows import (
@@ -54,7 +55,7 @@ from orbitd.store.rows import (
     update_session,
     verify_snapshot,
 )
-from orbitd.store.screen_codec import MAX_SCREEN_BYTES, Packed, Screen, Sizes
+from orbitd.store.screen_codec import MAX_SCREEN_BYTES, Packed, Screen
 from orbitd.store.store import Store
 
 R = TypeVar("R")
@@ -64,10 +65,6 @@ _MAX_TRIES = 16
 
 _END = (1 << 60) - 1
 """Larger than every sequence number: where a list that runs backwards starts."""
-
-SNAPSHOT_COLUMNS = f"{SNAPSHOT_HEAD_COLUMNS}, terminal_buffer, scrollback, native_state"
-_HEAD = len(SNAPSHOT_HEAD_COLUMNS.split(","))
-_NEVER = datetime.fromtimestamp(0, UTC)
 
 # Rows are found through an index and read by their number: where a query uses an index, SQLite takes the columns that
 # are in it from there (`sqlite3WhereEnd`), and a row whose own column is damaged would look sound.
@@ -425,51 +422,6 @@ class SnapshotMethods:
             raise session_not_found(session_id)
         if row[0]:
             raise session_is_archived(session_id)
-
-
-def snapshot_from_row(row: Row) -> SnapshotRow:
-    """Decode a row of SNAPSHOT_COLUMNS; one that is damaged is not `intact`."""
-    packed = Packed(terminal_buffer=row[_HEAD], scrollback=row[_HEAD + 1], native_state=row[_HEAD + 2])
-    try:
-        head = snapshot_head_from_row(row[:_HEAD]).item
-    except DamagedRow:
-        digest = row[15][:DIGEST_BYTES] if isinstance(row[15], bytes) else b""
-        ordinal = row[8] if isinstance(row[8], int) and 0 <= row[8] < _END else 0
-        return SnapshotRow(
-            seq=row[0],
-            id=row[1],
-            session_id=row[2],
-            snapshot_at=_NEVER,
-            format="opaque",
-            cols=None,
-            rows=None,
-            cwd=None,
-            ordinal=ordinal,
-            keyframe=bool(row[9]),
-            sizes=Sizes(terminal_buffer=0, scrollback=None, native_state=None),
-            stored_bytes=0,
-            checksum=digest,
-            packed=packed,
-            intact=False,
-        )
-    return SnapshotRow(
-        seq=head.seq,
-        id=head.id,
-        session_id=head.session_id,
-        snapshot_at=head.snapshot_at,
-        format=head.format,
-        cols=head.cols,
-        rows=head.rows,
-        cwd=head.cwd,
-        ordinal=head.ordinal,
-        keyframe=bool(head.keyframe),
-        sizes=Sizes(
-            terminal_buffer=head.buffer_bytes, scrollback=head.scrollback_bytes, native_state=head.native_bytes
-        ),
-        stored_bytes=head.stored_bytes,
-        checksum=head.checksum[:DIGEST_BYTES],
-        packed=packed,
-    )
 
 
 def rows_of_session(connection: sqlite3.Connection, table: str, session_id: object) -> Iterator[SnapshotRow]:

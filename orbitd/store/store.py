@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import os
 import sqlite3
 import weakref
@@ -17,14 +18,17 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from orbit_protocol.errors import StorageCorrupt
+from msgspec import Struct
+
+from orbit_protocol.errors import Busy, StorageCorrupt, StorageError, StorageReadOnly
 from orbit_protocol.results import CheckReport
 from orbit_protocol.types import Session
+from orbitd.logs import event
 from orbitd.store import validation
 from orbitd.store.backup import recovery
 from orbitd.store.cache import Cache, Change
 from orbitd.store.damage import TABLES, DamagedRows, fetch_rows, undecodable_rows
-from orbitd.store.database import open_writer
+from orbitd.store.database import READER_SETUP, open_reader, open_writer, reader_setup
 from orbitd.store.errors import translated
 from orbitd.store.file_watch import FileWatch
 from orbitd.store.readers import Readers
@@ -33,6 +37,8 @@ from orbitd.store.writer import MAX_GROUP, MAX_WAITING, Writer
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+log = logging.getLogger("orbitd.store")
 
 _THREADS = min(4, os.cpu_count() or 1)
 _CACHED_SESSIONS = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE {{sound}} AND status != 'terminated' ORDER BY seq"  # noqa: S608  # ours
@@ -43,33 +49,51 @@ _RECHECKED = 500
 _LAST_AUTO_SAVE = "SELECT value FROM meta WHERE key = 'last_auto_save_at'"
 
 
+class Loaded(Struct, frozen=True, kw_only=True):
+    """What a start has read from the database.
+
+    Args:
+        cache: Of the rows that are kept in memory.
+        damage: The rows that could not be loaded.
+        last_auto_save_at: When touches were last written.
+        repairs: Sentences about what was damaged and has been put right.
+        read_only: Why nothing can be written; None for a store as it should be.
+        reader_setup: The script that each reading connection begins with.
+    """
+
+    cache: Cache
+    damage: DamagedRows
+    last_auto_save_at: datetime | None = None
+    repairs: list[str] = []
+    read_only: str | None = None
+    reader_setup: str = READER_SETUP
+
+
 class Store:
     """An open store.
 
     Args:
         path: The database, absolute.
         writer: The writing thread, started.
-        cache: As loaded.
-        damage: The rows that could not be loaded.
-        last_auto_save_at: When touches were last written.
+        loaded: What was read at the start.
     """
 
-    def __init__(
-        self, path: str, writer: Writer, cache: Cache, damage: DamagedRows, last_auto_save_at: datetime | None
-    ) -> None:
+    def __init__(self, path: str, writer: Writer, loaded: Loaded) -> None:
         self.path = path
         self.reserved: tuple[str, ...] = ()  # files and folders that no backup is written to
         self.writer = writer
-        self.cache = cache
-        self.damage = damage
+        self.cache = loaded.cache
+        self.last_auto_save_at = loaded.last_auto_save_at
+        self.repairs = loaded.repairs
+        self.read_only = loaded.read_only
+        self.damage = loaded.damage
         self.last_check: CheckReport | None = None
         self.unusual: frozenset[str] = frozenset()  # ids of what could not get its name in NFC
-        self.last_auto_save_at = last_auto_save_at
         self.first_page: tuple[tuple[int, int | None], list[Session], str | None] | None = None
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="orbit-store")
         assert writer.file_watch is not None
         self.file_watch = writer.file_watch
-        self.readers = Readers(path, self._pool, self.file_watch)
+        self.readers = Readers(path, self._pool, self.file_watch, loaded.reader_setup)
         # Weak: a lock exists as long as somebody holds it or waits for it.
         self._chain_locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -147,35 +171,60 @@ def _read_again(connection: sqlite3.Connection, table: str, seq: int) -> Change[
 
 
 async def open_store(
-    path: str, *, start_empty: bool = False, max_group: int = MAX_GROUP, max_waiting: int = MAX_WAITING
+    path: str,
+    *,
+    start_empty: bool = False,
+    max_group: int = MAX_GROUP,
+    max_waiting: int = MAX_WAITING,
+    migrations: Sequence[str] | None = None,
 ) -> Store:
     """Open the database at an absolute path, making or migrating it if needed, and load the cache.
 
+    Whatever fails beyond what is refused on purpose, what can be read is served, and nothing is written.
+
     Raises:
-        StorageCorrupt: It was damaged and has been set aside (`database.open_writer`).
+        StorageCorrupt: It was damaged and has been set aside (`database.open_writer`), or the disk cannot be read.
         StorageReadOnly: It is not ours, too new, or cannot be written.
+        StorageFull, Busy: There is no room, or another program holds it.
     """
     writer = Writer(max_group=max_group, max_waiting=max_waiting)
-    damage = DamagedRows()
-    loaded: list[tuple[Cache, datetime | None]] = []
+    loaded: list[Loaded] = []
 
     def opener() -> sqlite3.Connection:
         # In the writer's thread, before anything is served. Damage that shows only in the rows that
         # the cache loads is handled like damage that shows when the file is opened; the connection
         # is closed before the file is renamed.
-        with translated(), recovery.set_aside_if_damaged(path), contextlib.ExitStack() as stack:
-            connection = stack.enter_context(contextlib.closing(open_writer(path, start_empty=start_empty)))
-            sessions = fetch_rows(connection, ("sessions",), _CACHED_SESSIONS, (), damage.add)
-            workspaces = fetch_rows(connection, ("workspaces",), _WORKSPACES, (), damage.add)
-            cache = Cache(sessions, workspaces, damage.add)
-            loaded.append((cache, _last_auto_save(connection)))
-            writer.file_watch = FileWatch(path)  # after a statement: the WAL exists from the first one on
-            stack.pop_all()
+        try:
+            with translated(), recovery.set_aside_if_damaged(path), contextlib.ExitStack() as stack:
+                opened = open_writer(path, start_empty=start_empty, migrations=migrations)
+                connection = stack.enter_context(contextlib.closing(opened.connection))
+                loaded.append(_load(connection, opened.repairs))
+                writer.file_watch = FileWatch(path)  # after a statement: the WAL exists from the first one on
+                stack.pop_all()
+                return connection
+        except (StorageError, Busy, OSError):
+            raise
+        except Exception as error:  # noqa: BLE001  # the last resort, whatever it is
+            reason = str(error) if isinstance(error, recovery.Unexpected) else type(error).__name__
+            event(log, logging.ERROR, "store is served read-only", database=path, error=reason, exc=error)
+            try:
+                connection, found = _open_read_only(path, reason)
+                writer.file_watch = FileWatch(path)
+            except Exception as worse:  # noqa: BLE001  # as above
+                raise recovery.set_aside(path, f"{reason}, {type(worse).__name__}") from error
+            loaded.append(found)
+            writer.refusal = _refusal(reason)
             return connection
 
     await writer.start(opener)
-    cache, last_auto_save_at = loaded[0]
-    return Store(path, writer, cache, damage, last_auto_save_at)
+    return Store(path, writer, loaded[0])
+
+
+def _load(connection: sqlite3.Connection, repairs: list[str]) -> Loaded:
+    damage = DamagedRows()
+    sessions = fetch_rows(connection, ("sessions",), _CACHED_SESSIONS, (), damage.add)
+    cache = Cache(sessions, fetch_rows(connection, ("workspaces",), _WORKSPACES, (), damage.add), damage.add)
+    return Loaded(cache=cache, damage=damage, last_auto_save_at=_last_auto_save(connection), repairs=repairs)
 
 
 def _last_auto_save(connection: sqlite3.Connection) -> datetime | None:
@@ -184,3 +233,26 @@ def _last_auto_save(connection: sqlite3.Connection) -> datetime | None:
         return None if row is None else time_from_text(row[0])
     except (TypeError, ValueError):  # damaged, and written anew by the next auto-save
         return None
+
+
+def _open_read_only(path: str, reason: str) -> tuple[sqlite3.Connection, Loaded]:
+    """Open the database to read what can be read: a table that cannot be counts as empty."""
+    setup = reader_setup(path)
+    connection = open_reader(path, setup)
+
+    damage = DamagedRows()
+
+    def rows(table: str, query: str) -> list[Row]:
+        with contextlib.suppress(sqlite3.Error):
+            return fetch_rows(connection, (table,), query, (), damage.add)
+        return []
+
+    cache = Cache(rows("sessions", _CACHED_SESSIONS), rows("workspaces", _WORKSPACES), damage.add)
+    return connection, Loaded(cache=cache, damage=damage, read_only=reason, reader_setup=setup)
+
+
+def _refusal(reason: str) -> StorageReadOnly:
+    return StorageReadOnly(
+        f"The store is read-only, as the database could not be opened as usual: {reason}",
+        hint="`orbitctl daemon logs` has the details; what can be read is served, and nothing is changed.",
+    )

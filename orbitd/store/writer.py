@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from orbit_protocol.errors import ShuttingDown, StorageError
+from orbit_protocol.errors import ShuttingDown, StorageError, StorageReadOnly
 from orbitd.store.errors import translate
 from orbitd.store.file_watch import FileWatch
 from orbitd.store.rows import DamagedRow
@@ -85,6 +85,7 @@ class Writer:
         # which the GIL makes atomic.
         self.file_watch: FileWatch | None = None
         self.last_storage_error: StorageError | None = None  # of the last group; None if it was written
+        self.refusal: StorageReadOnly | None = None  # of every job, where the database is served read-only
         self._loop = asyncio.get_running_loop()
         self._slots = asyncio.Semaphore(max_waiting)
         self._batch: list[_Job] = []
@@ -128,8 +129,10 @@ class Writer:
 
         Raises:
             ShuttingDown: The writer is closed.
+            StorageReadOnly: The database is served read-only.
             Exception: Whatever `work` raised; its changes are rolled back.
         """
+        self.refuse_if_read_only()
         await self._slots.acquire()
         if self._closing:  # `close` may have run while this waited for the slot
             self._slots.release()
@@ -139,6 +142,11 @@ class Writer:
             self._loop.call_soon(self._flush)
         self._batch.append(_Job(work, on_commit, future, alone))
         return await future
+
+    def refuse_if_read_only(self) -> None:
+        """Raise StorageReadOnly if the database is served read-only."""
+        if self.refusal is not None:
+            raise StorageReadOnly(self.refusal.message, hint=self.refusal.hint)
 
     @property
     def is_idle(self) -> bool:

@@ -22,6 +22,9 @@ CONFIG_VARIABLE = "ORBITD_CONFIG"
 SOCKET_VARIABLE = "ORBITD_SOCKET"
 DATABASE_VARIABLE = "ORBITD_DATABASE"
 
+MAX_CONFIG_BYTES = 1024 * 1024
+"""Limit of a configuration file."""
+
 
 class SettingsError(Exception):
     """The configuration cannot be used; the text names file and key."""

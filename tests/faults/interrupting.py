@@ -46,7 +46,7 @@ def make_store(path: Path) -> None:
 
 def make_first_schema(path: Path) -> None:
     """Make a database as the first schema was, with sessions that each have one snapshot."""
-    connection = open_writer(str(path), migrations=load_migrations()[:1])
+    connection = open_writer(str(path), migrations=load_migrations()[:1]).connection
     moment = time_to_text(datetime.now(UTC))
     screen = Screen(terminal_buffer=SCREEN)
     packed, checksum = screen_codec.pack(screen, None), screen_codec.checksum(screen)

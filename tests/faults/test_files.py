@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from faults.interrupting import is_whole
 from faults.ledger import Author
 from faults.shim import Shim
 from support import DaemonProcess, RawClient
+from upgrades.old_stores import load
 
 pytestmark = pytest.mark.slow
 
@@ -167,6 +169,182 @@ def test_a_changed_byte_in_a_session(daemon: DaemonProcess, client: RawClient, b
         assert ctl("session", "delete", "--yes", "n2").code == 0
         assert again.call("maintenance.check")["ok"]
         assert again.call("daemon.info")["warnings"] == []
+
+
+def change(daemon: DaemonProcess, offset: int, value: bytes) -> bytes:
+    """Put bytes into the database of a daemon that has stopped, and return the file as it is then."""
+    with daemon.database_path.open("r+b") as file:
+        file.seek(offset)
+        file.write(value)
+    return daemon.database_path.read_bytes()
+
+
+def set_aside(daemon: DaemonProcess) -> list[Path]:
+    found = daemon.database_path.parent.glob("*.corrupt-*")
+    return [path for path in found if not path.name.endswith(("-wal", "-shm"))]
+
+
+@pytest.fixture
+def kept(daemon: DaemonProcess, client: RawClient) -> DaemonProcess:
+    """A daemon that has stopped, with two sessions and a snapshot in its store."""
+    first = client.call("session.create", config={**LOCAL, "command": "cmd0"}, name="first")["id"]
+    client.call("session.create", config={**LOCAL, "command": "cmd1"}, name="second")
+    snapshot(client, first, 30_000)
+    client.close()
+    assert daemon.stop() == 0
+    return daemon
+
+
+def assert_whole(client: RawClient) -> None:
+    """Check that everything is there, and that writing goes on."""
+    assert names(client) == ["first", "second"]
+    first = client.call("session.find", ref="first")["id"]
+    assert client.call("snapshot.latest", session_id=first)["buffer_bytes"] == 30_000
+    assert client.call("maintenance.check")["ok"]
+    client.call("session.create", config=LOCAL, name="third")
+
+
+def test_text_that_is_not_utf8(kept: DaemonProcess) -> None:
+    """A byte of a session's row that makes its text no UTF-8 costs that session its place in lists, and is named."""
+    change(kept, kept.database_path.read_bytes().rindex(b"cmd1") + 2, b"\xe4")
+    with kept.start().client() as client:
+        assert names(client) == ["first"]
+        assert any("UTF-8" in each for each in client.call("daemon.info")["warnings"])
+    assert "UTF-8" in doctor(kept)
+
+
+@pytest.mark.parametrize("offset", [63, 71])
+def test_a_flipped_mark(kept: DaemonProcess, offset: int) -> None:
+    """A bit of user_version or application_id is put right by the schema, everything is there, and doctor names it."""
+    before = kept.database_path.read_bytes()
+    change(kept, offset, bytes([before[offset] ^ 0x10]))
+    with kept.start().client() as client:
+        assert_whole(client)
+    assert "header" in doctor(kept)
+    assert set_aside(kept) == []
+    kept.stop()
+    assert kept.database_path.read_bytes()[60:72] == before[60:72]
+
+
+@pytest.mark.parametrize("text", [b"CREATE TABLE sessions", b"last_active TEXT", b"idx_sessions_status"])
+@pytest.mark.parametrize("byte", [b"\xe4", b"z"])
+def test_a_damaged_schema(kept: DaemonProcess, text: bytes, byte: bytes) -> None:
+    """A schema that cannot be read, or is another one, costs nothing: the file is kept, all rows are brought over."""
+    damaged = change(kept, kept.database_path.read_bytes().index(text) + 3, byte)
+    with kept.start().client() as client:
+        assert_whole(client)
+    (aside,) = set_aside(kept)
+    assert aside.read_bytes() == damaged
+    report = doctor(kept)
+    assert str(aside) in report
+    assert "sessions 2, snapshots 1" in report
+    kept.wait_for_log("rows of the damaged database brought over")
+
+
+def test_one_damaged_page(kept: DaemonProcess) -> None:
+    """A page that is torn costs what is in it, told by number and id; everything else is brought over."""
+    with contextlib.closing(sqlite3.connect(kept.database_path)) as database:
+        ((root,),) = database.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'session_snapshots'")
+        ((lost,),) = database.execute("SELECT id FROM session_snapshots")
+    change(kept, (root - 1) * 4096, b"\xff" * 200)
+    with kept.start().client() as client:
+        assert names(client) == ["first", "second"]
+    report = doctor(kept)
+    assert "snapshots 1" in report.partition("not brought over")[2]
+    assert lost in report
+
+
+def test_a_log_with_a_flipped_bit(daemon: DaemonProcess, client: RawClient) -> None:
+    """A bit of the WAL that changes after a kill costs no commit behind it: the frame is corrected, and it is told."""
+    for number in range(8):
+        client.call("session.create", config=LOCAL, name=f"s{number}")
+    daemon.kill()
+    log = Path(f"{daemon.database_path}-wal")
+    content = bytearray(log.read_bytes())
+    content[32 + 3 * (24 + 4096) + 24 + 2000] ^= 0x01
+    log.write_bytes(content)
+    with daemon.start().client() as again:
+        assert names(again) == [f"s{number}" for number in range(8)]
+    (aside,) = set_aside(daemon)
+    assert Path(f"{aside}-wal").read_bytes() == content
+    assert "log is damaged" in daemon.log()
+
+
+def test_the_last_resort_is_to_read(stopped_daemon: DaemonProcess) -> None:
+    """A database that cannot be opened as usual is read and not written: 1902 with the reason, also in doctor."""
+    path = stopped_daemon.database_path
+    load(2, path)
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TRIGGER no BEFORE INSERT ON meta BEGIN SELECT RAISE(ABORT, 'not on my watch'); END")
+    with stopped_daemon.start().client() as client:
+        found = names(client)
+        assert "web" in found
+        web = client.call("session.find", ref="web")["id"]
+        assert client.call("snapshot.latest", session_id=web)["buffer_bytes"] > 0
+        for method, params in [
+            ("session.create", {"config": LOCAL}),
+            ("session.touch", {"id": web}),
+            ("session.start", {"id": web, "cols": 80, "rows": 24}),
+            ("session.delete", {"id": web}),
+        ]:
+            error = client.error(method, **params)
+            assert (error["code"], error["data"]["kind"]) == (READ_ONLY, "storage_read_only")
+            assert "not on my watch" in error["message"]
+        (warning,) = (each for each in client.call("daemon.info")["warnings"] if "read-only" in each)
+        assert "not on my watch" in warning
+        assert names(client) == found
+    assert "read-only" in doctor(stopped_daemon)
+    assert stopped_daemon.stop() == 0
+    assert "store is served read-only" in stopped_daemon.log()
+
+
+GARBAGE = [
+    ("a folder", lambda path: path.mkdir()),
+    ("a FIFO", os.mkfifo),
+    ("bytes", lambda path: path.write_bytes(b"\xff\x00" * 40_000)),
+    ("a link to nothing", lambda path: path.symlink_to("/nowhere")),
+]
+
+
+@pytest.mark.parametrize("make", [make for _, make in GARBAGE], ids=[name for name, _ in GARBAGE])
+def test_garbage_among_its_files(kept: DaemonProcess, make: Callable[[Path], object]) -> None:
+    """Whatever stands where files of Orbit's have been, the start goes on with what is stored."""
+    folder = kept.database_path.parent
+    (folder / "backups").mkdir(mode=0o700)
+    for name in ("-wal", "-shm", "-journal", ".corrupt-20200101T000000Z", ".before-restore-20200101T000000Z"):
+        make(Path(f"{kept.database_path}{name}"))
+    for name in ("auto-20200101T000000Z.db", "auto-99999999T999999Z.db", "other"):
+        make(folder / "backups" / name)
+    with kept.start().client() as client:
+        assert_whole(client)
+
+
+CONFIGURATIONS = [
+    ("not UTF-8", lambda path: path.write_bytes(b"# caf\xe9\n")),
+    ("a NUL", lambda path: path.write_bytes(b"[session]\0\n")),
+    ("a folder", lambda path: path.mkdir()),
+    ("a FIFO", os.mkfifo),
+    ("a device", lambda path: path.symlink_to("/dev/zero")),
+    ("a gigabyte", lambda path: (path.touch(), os.truncate(path, 1 << 30))),
+    ("nested", lambda path: path.write_bytes(b"a = " + b"[" * 100_000)),
+]
+
+
+@pytest.mark.parametrize("make", [make for _, make in CONFIGURATIONS], ids=[name for name, _ in CONFIGURATIONS])
+def test_a_configuration_that_is_none(stopped_daemon: DaemonProcess, make: Callable[[Path], object]) -> None:
+    """What cannot be a configuration is refused by both programs with exit 2 and its path, at once."""
+    path = stopped_daemon.home / ".config" / "orbit" / "config.toml"
+    path.parent.mkdir(parents=True)
+    make(path)
+    stopped_daemon.start(check=False)
+    assert stopped_daemon.process is not None
+    assert stopped_daemon.process.wait(20) == 2
+    said = stopped_daemon.log()
+    assert str(path) in said
+    assert "Traceback" not in said
+    checked = Orbitctl(stopped_daemon.home)("config", "check")
+    assert (checked.code, str(path) in checked.err) == (2, True), checked
+    assert "Traceback" not in checked.err
 
 
 def damage_pages(path: Path) -> bytes:

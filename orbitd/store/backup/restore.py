@@ -18,11 +18,12 @@ from orbit_os.files import check_file, private_folder, sync
 from orbit_protocol.errors import StorageCorrupt, StorageReadOnly
 from orbit_protocol.results import Contents, Restored
 from orbitd.lock import database_lock
+from orbitd.store import schema
 from orbitd.store.backup import copy, recovery
-from orbitd.store.database import load_migrations
 from orbitd.store.errors import translate_os, translated
 from orbitd.store.files import APPLICATION_ID, SIDE_FILES, free_name, open_untouched
 from orbitd.store.rows import now
+from orbitd.store.schema import load_migrations
 
 _STAGED = ".restoring"
 
@@ -39,7 +40,7 @@ def inspect_backup(path: str) -> Contents:
         with translated(), contextlib.closing(open_untouched(path)) as connection:
             if (verdict := copy.structural_damage(connection, "integrity_check")) is not None:
                 raise StorageCorrupt(f"The backup {path} is damaged: {verdict}", hint="Choose another one.")
-            header = recovery.read_inspection(connection)
+            header = schema.inspect(connection)
             if header.application_id != APPLICATION_ID:
                 raise StorageReadOnly(f"{path} is no backup of Orbit's", hint="Choose another one.")
             if header.user_version > (known := len(load_migrations())):

@@ -209,11 +209,11 @@ async def test_corrupt_page_under_a_running_store(path: Path, manager: SessionMa
     session = await manager.create_session(LOCAL, name="x")
     info = await manager.save_snapshot(session.id, random.Random(5).randbytes(200_000))
     await manager.close()
-    data = bytearray(path.read_bytes())  # noqa: ASYNC240
-    for page in range(40, len(data) // 4096):
-        data[page * 4096 : page * 4096 + 8] = b"\xff" * 8
-    path.write_bytes(data)  # noqa: ASYNC240
     async with SessionManager.open(str(path)) as again:
+        data = bytearray(path.read_bytes())  # noqa: ASYNC240
+        for page in range(40, len(data) // 4096):
+            data[page * 4096 : page * 4096 + 8] = b"\xff" * 8
+        path.write_bytes(data)  # noqa: ASYNC240
         with pytest.raises((StorageCorrupt, SnapshotCorrupt)):
             await again.get_snapshot(info.id)
         assert not (await again.check()).ok

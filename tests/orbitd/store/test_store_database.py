@@ -15,7 +15,11 @@ import pytest
 from orbit_protocol.errors import StorageCorrupt, StorageReadOnly
 from orbitd.manager import SessionManager
 from orbitd.store import database
+from orbitd.store.backup.recovery import Unexpected
+from orbitd.store.backup.salvage import salvaged_into
 from orbitd.store.files import APPLICATION_ID
+from orbitd.store.schema import template
+from orbitd.store.store import open_store
 from store_support import LOCAL, exists, files, mode, names, read, rows, size
 
 
@@ -115,7 +119,7 @@ async def test_contract_of_the_schema(path: Path, manager: SessionManager) -> No
 def test_writer_is_durable(path: Path) -> None:
     """The writing connection syncs at every commit and keeps foreign keys; a reading one cannot write."""
     with (
-        contextlib.closing(database.open_writer(str(path))) as writer,
+        contextlib.closing(database.open_writer(str(path)).connection) as writer,
         contextlib.closing(database.open_reader(str(path))) as reader,
     ):
         assert writer.execute("PRAGMA synchronous").fetchone() == (2,)
@@ -204,7 +208,7 @@ async def test_newer_schema_is_left_alone(path: Path) -> None:
 def test_migration_keeps_a_backup(path: Path) -> None:
     """A database of schema 1 is copied, then brought to the newest schema with all that it held."""
     scripts = database.load_migrations()
-    with contextlib.closing(database.open_writer(str(path), migrations=scripts[:1])) as connection:
+    with contextlib.closing(database.open_writer(str(path), migrations=scripts[:1]).connection) as connection:
         connection.execute(
             "INSERT INTO sessions (id, name, session_type, created_at, last_active, status, config) VALUES ('i', 'old',"
             " 'local', '2026-01-01T00:00:00.000000Z', '2026-01-01T00:00:00.000000Z', 'active',"
@@ -223,13 +227,163 @@ def test_migration_keeps_a_backup(path: Path) -> None:
 def test_failing_migration_changes_nothing(path: Path) -> None:
     """A migration that breaks off half-way leaves the schema and the rows as they were."""
     good = database.load_migrations()
-    database.open_writer(str(path), migrations=good).close()
+    database.open_writer(str(path), migrations=good).connection.close()
     version = len(good)
     bad = "BEGIN; CREATE TABLE half (x); INSERT INTO nowhere VALUES (1); PRAGMA user_version = 99; COMMIT;"
-    with pytest.raises(sqlite3.OperationalError, match="nowhere"):
+    with pytest.raises(Unexpected, match="nowhere"):
         database.open_writer(str(path), migrations=[*good, bad])
     assert rows(path, "PRAGMA user_version") == [(version,)]
     assert rows(path, "SELECT count(*) FROM sqlite_schema WHERE name = 'half'") == [(0,)]
+
+
+async def test_failing_migration_is_served_read_only(path: Path) -> None:
+    """Where a database cannot be brought to the newest schema, all that it has is read and nothing is written: 1902."""
+    scripts = database.load_migrations()
+    with contextlib.closing(database.open_writer(str(path), migrations=scripts[:1]).connection) as connection:
+        connection.execute(
+            "INSERT INTO sessions (id, name, session_type, created_at, last_active, status, config) VALUES ('i', 'old',"
+            " 'local', '2026-01-01T00:00:00.000000Z', '2026-01-01T00:00:00.000000Z', 'active',"
+            ' \'{"session_type":"local"}\')'
+        )
+    bad = "BEGIN IMMEDIATE; INSERT INTO nowhere VALUES (1); PRAGMA user_version = 2; COMMIT;"
+    manager = SessionManager(await open_store(str(path), migrations=[scripts[0], bad]))
+    try:
+        assert "nowhere" in (manager.read_only or "")
+        (session,) = await manager.list_active_sessions()
+        assert (session.name, session.live) == ("old", False)
+        assert (await manager.get_stats()).active_sessions == 1
+        assert await manager.load_latest_snapshot("i") is None
+        for refused_call in (manager.create_session(LOCAL), manager.touch_session("i"), manager.delete_session("i")):
+            with pytest.raises(StorageReadOnly, match="read-only"):
+                await refused_call
+    finally:
+        await manager.close()
+    assert rows(path, "PRAGMA user_version") == [(1,)]
+
+
+def marks(path: Path) -> list[tuple[object, ...]]:
+    return [*rows(path, "PRAGMA application_id"), *rows(path, "PRAGMA user_version")]
+
+
+@pytest.mark.parametrize("bit", range(64))
+async def test_flipped_bit_of_the_marks(path: Path, bit: int) -> None:
+    """With a bit of application_id or user_version flipped, the schema tells what it was: it is put right and named."""
+    await fill(path)
+    before = marks(path)
+    offset = 68 + bit // 8 if bit < 32 else 60 + (bit - 32) // 8
+    write_at(path, offset, bytes([read(path)[offset] ^ 1 << bit % 8]))
+    async with SessionManager.open(str(path)) as manager:
+        assert [session.name for session in await manager.list_active_sessions()] == ["s0", "s1", "s2"]
+        (repair,) = manager.repairs
+        assert "header" in repair
+    assert marks(path) == before
+
+
+@pytest.mark.parametrize(("offset", "bit"), [(18, 1), (19, 4), (21, 64), (47, 64), (59, 2)])
+async def test_header_that_sqlite_refuses(path: Path, offset: int, bit: int) -> None:
+    """Where SQLite cannot open a database for its header, it is set aside, and everything in it is brought over."""
+    await fill(path)
+    write_at(path, offset, bytes([read(path)[offset] ^ bit]))
+    before = read(path)
+    error = await refused(path)
+    assert read(error.extra["set_aside"]) == before
+    async with SessionManager.open(str(path), start_empty=True) as manager:
+        sessions = await manager.list_active_sessions()
+        assert [session.name for session in sessions] == ["s0", "s1", "s2"]
+        for session in sessions:
+            assert await manager.load_latest_snapshot(session.id) is not None
+        assert (await manager.check()).ok
+
+
+@pytest.mark.parametrize("old", [b"last_active TEXT", b"'detached'", b"idx_sessions_status", b"CREATE TABLE meta"])
+async def test_flipped_bit_of_the_schema(path: Path, old: bytes) -> None:
+    """A letter of the schema that is another one is damage: the file is set aside, and everything is brought over."""
+    await fill(path)
+    place = read(path).index(old) + 3
+    write_at(path, place, bytes([read(path)[place] ^ 0x02]))
+    await refused(path)
+    async with SessionManager.open(str(path), start_empty=True) as manager:
+        assert [session.name for session in await manager.list_active_sessions()] == ["s0", "s1", "s2"]
+        assert (await manager.check()).ok
+
+
+@pytest.mark.parametrize("schema", [1, 2, 3])
+async def test_older_schemas_are_salvaged_too(path: Path, schema: int) -> None:
+    """A damaged database of an earlier Orbit is brought over as one of today's is."""
+    scripts = database.load_migrations()
+    with contextlib.closing(database.open_writer(str(path), migrations=scripts[:schema]).connection) as connection:
+        connection.execute(
+            "INSERT INTO sessions (id, name, session_type, created_at, last_active, status, config) VALUES ('i', 'old',"
+            " 'local', '2026-01-01T00:00:00.000000Z', '2026-01-01T00:00:00.000000Z', 'active',"
+            ' \'{"session_type":"local"}\')'
+        )
+    write_at(path, 0, b"\0" * 100)
+    await refused(path)
+    async with SessionManager.open(str(path), start_empty=True) as manager:
+        assert [session.id for session in await manager.list_active_sessions()] == ["i"]
+
+
+def test_migrations_only_add_columns_at_the_end() -> None:
+    """What is salvaged from any schema is read by the places of today's columns (`salvage`)."""
+    scripts = tuple(database.load_migrations())
+    newest = template(scripts).columns
+    for version in range(1, len(scripts)):
+        for table, columns in template(scripts[:version]).columns.items():
+            assert newest[table][: len(columns)] == columns
+
+
+async def test_damaged_page_of_sessions_costs_its_rows_only(path: Path) -> None:
+    """Where one page of a table is torn, what stands in the others is brought over, and the lost rows are counted."""
+    await fill(path, 60)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        ((root,),) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'sessions'").fetchall()
+    data = read(path)
+    child = int.from_bytes(data[(root - 1) * 4096 + 8 :][:4], "big")  # the last page of the table
+    write_at(path, (child - 1) * 4096, b"\xa5" * 4096)
+    error = await refused(path)
+    async with SessionManager.open(str(path), start_empty=True) as manager:
+        found = [session.name for session in await manager.list_active_sessions()]
+    with contextlib.closing(database.open_reader(str(path))) as connection:
+        salvaged = salvaged_into(connection)
+    assert salvaged is not None
+    assert 0 < len(found) < 60
+    assert found == [f"s{number}" for number in range(len(found))]
+    assert (salvaged.sessions, salvaged.lost_sessions) == (len(found), 60 - len(found))
+    assert salvaged.source == error.extra["set_aside"]
+
+
+async def test_damaged_index_is_built_again(path: Path) -> None:
+    """An index that does not fit its table is built again from it, after a copy was made; nothing is set aside."""
+    await fill(path)
+    ((root,),) = rows(path, "SELECT rootpage FROM sqlite_schema WHERE name = 'idx_sessions_status'")
+    place = (root - 1) * 4096 + read(path)[(root - 1) * 4096 : root * 4096].index(b"active")
+    write_at(path, place, b"a\x00tive")
+    before = read(path)
+    async with SessionManager.open(str(path)) as manager:
+        (repair,) = manager.repairs
+        assert len(await manager.list_active_sessions()) == 3
+        assert (await manager.check()).ok
+    (kept,) = path.parent.glob("*.before-reindex-*")
+    assert str(kept) in repair
+    assert read(kept) == before
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
+@pytest.mark.parametrize("kind", ["folder", "fifo", "link"])
+async def test_strange_things_in_the_place_of_sqlites_files(path: Path, suffix: str, kind: str) -> None:
+    """A folder, a FIFO or a link where SQLite would have a file of its own is moved aside, and never followed."""
+    await fill(path)
+    place, other = Path(f"{path}{suffix}"), path.parent / "other"
+    other.write_text("mine")
+    if kind == "folder":
+        os.mkdir(place)
+    elif kind == "fifo":
+        os.mkfifo(place)
+    else:
+        os.symlink(other, place)
+    assert await session_names(path) == ["s0", "s1", "s2"]
+    assert [name for name in names(path.parent) if ".aside-" in name]
+    assert other.read_text() == "mine"
 
 
 async def test_after_a_crash_all_is_there(path: Path) -> None:
@@ -291,7 +445,7 @@ async def test_log_without_its_database_is_kept(path: Path) -> None:
 
 
 async def test_no_empty_store_in_its_place(path: Path) -> None:
-    """While a damaged database lies aside, every start says so, until told to begin empty or it is moved away."""
+    """While a damaged database lies aside, every start says so, until told to go on with what is whole in it."""
     await fill(path)
     write_at(path, 0, b"\0" * 100)
     first = await refused(path)
@@ -299,7 +453,7 @@ async def test_no_empty_store_in_its_place(path: Path) -> None:
     assert not exists(path)
     async with SessionManager.open(str(path), start_empty=True) as manager:
         await manager.create_session(LOCAL, name="new")
-    assert await session_names(path) == ["new"]
+    assert await session_names(path) == ["s0", "s1", "s2", "new"]
     assert exists(first.extra["set_aside"])
 
 

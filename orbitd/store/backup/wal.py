@@ -1,0 +1,201 @@
+"""A write-ahead log that may be damaged: its frames, corrected where possible, and whether commits would be lost.
+
+SQLite reads a WAL up to the first frame that does not fit, and takes what follows for the rest
+of an interrupted transaction, as it is after a kill. A flipped bit looks the same to it, and
+all commits behind it would be gone without a word. Each frame has the running checksum of all
+frames up to it, so it can also be checked by itself, with the sums of the frame before
+(sqlite.org/fileformat.html#the_write_ahead_log).
+"""
+
+from __future__ import annotations
+
+import array
+import struct
+import sys
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+_HEADER = struct.Struct(">8I")  # magic, version, page size, checkpoint, salt 1, salt 2, sum 1, sum 2
+_FRAME = struct.Struct(">6I")  # page, database size after a commit or 0, salt 1, salt 2, sum 1, sum 2
+_MAGIC = 0x377F0682  # + 1 where checksums are made of big-endian words
+_DEFAULT_PAGE_BYTES = 4096
+_MODULUS = 1 << 32
+_MASK = _MODULUS - 1
+
+Sums = tuple[int, int]
+
+
+class Frame(Struct, frozen=True, kw_only=True):
+    """One frame: a page as it is, or as it can be corrected.
+
+    Args:
+        number: Of the page.
+        commits: Whether it ends a transaction.
+        page: None if it is damaged and cannot be corrected.
+        damaged: Whether bits of it changed after it was written, certainly.
+    """
+
+    number: int
+    commits: bool
+    page: bytes | None
+    damaged: bool
+
+
+class Log(Struct, frozen=True, kw_only=True):
+    """What a WAL holds: the frames of its present run, not those of an earlier one that it overwrites."""
+
+    page_bytes: int
+    header_damaged: bool
+    frames: list[Frame]
+
+    def damage(self) -> str | None:
+        """Return what is damaged if SQLite would drop commits for it; None for a log that is whole or was interrupted.
+
+        A kill leaves a last transaction without its commit, and a power cut leaves one of which any frame
+        may be torn. Frames that do not fit are damage where a later transaction follows, as each is on
+        disk before the next one begins; or where changing one word makes them fit.
+        """
+        if self.header_damaged:
+            return "the head of its log is damaged"
+        if any(frame.damaged for frame in self.frames):
+            return "its log is damaged"
+        lost = next((at for at, frame in enumerate(self.frames) if frame.page is None), len(self.frames))
+        if any(frame.commits for frame in self.frames[lost:-1]):
+            return "its log is damaged"
+        return None
+
+    def pages(self) -> dict[int, bytes]:
+        """Return the newest content of each page that was committed; of a damaged frame, what was there before it."""
+        last = max((at for at, frame in enumerate(self.frames) if frame.commits), default=-1)
+        return {frame.number: frame.page for frame in self.frames[: last + 1] if frame.page is not None}
+
+
+def frames_in_use(path: str) -> int:
+    """Return how many frames of a database's WAL SQLite reads, while a connection has it open; 0 if that is unknown.
+
+    It stands in the shared memory (sqlite.org/walformat.html#the_wal_index_file_format), in the machine's byte order.
+    """
+    try:
+        with open(path + "-shm", "rb") as file:
+            head = file.read(20)
+    except OSError:
+        return 0
+    (frames,) = struct.unpack_from("=I", head.ljust(20, b"\0"), 16)
+    return int(frames)
+
+
+def read_log(path: str, trusted: int = 0) -> Log | None:
+    """Read a WAL; None if there is none, or no frame in it.
+
+    Args:
+        path: The WAL.
+        trusted: How many frames SQLite has checked; they are not checked again (measured: 0.1 ms a frame).
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        return None
+    if len(data) < _HEADER.size + _FRAME.size:
+        return None
+    head, stored = data[:24], struct.unpack_from(">2I", data, 24)
+    big_endian = head[3] == (_MAGIC + 1) & 0xFF if head[:3] == b"\x37\x7f\x06" else sys.byteorder == "big"
+    computed = _checksum(head, (0, 0), big_endian)
+    damaged = computed != stored
+    bases = {computed, stored}
+    if damaged and (corrected := _correct(head, (0, 0), stored, big_endian)[0]) is not None:
+        head = corrected
+    _, _, page_bytes, _, salt1, salt2 = struct.unpack(">6I", head)
+    if not (512 <= page_bytes <= 65536 and page_bytes & (page_bytes - 1) == 0):
+        page_bytes = _DEFAULT_PAGE_BYTES
+    size = _FRAME.size + page_bytes
+    heads = [_FRAME.unpack_from(data, start) for start in range(_HEADER.size, len(data) - size + 1, size)]
+    if damaged and heads and salt1 != heads[0][2] and salt2 != heads[0][3]:
+        salt1, salt2 = heads[0][2:4]
+    # A frame of the run before has neither of the two salts: one is counted up and the other one is random.
+    # One of this run of which a salt is damaged still has the other.
+    ours = [index for index, each in enumerate(heads) if each[2] == salt1 or each[3] == salt2]
+    if not ours:
+        return None
+    run = [data[start : start + size] for start in range(_HEADER.size, _HEADER.size + (ours[-1] + 1) * size, size)]
+    trusted = 0 if damaged else min(trusted, len(run))
+    frames = [
+        Frame(number=head[0], commits=head[1] != 0, page=frame[_FRAME.size :], damaged=False)
+        for head, frame in zip(heads, run[:trusted], strict=False)
+    ]
+    if trusted:
+        bases = {heads[trusted - 1][4:6]}
+    frames += _check_frames(run[trusted:], (salt1, salt2), bases, big_endian)
+    return Log(page_bytes=page_bytes, header_damaged=damaged, frames=frames)
+
+
+def _check_frames(run: list[bytes], salts: Sums, bases: set[Sums], big_endian: bool) -> Iterator[Frame]:
+    """Check each frame from the sums before it: those that were computed, and those that stand in the frame before."""
+    for frame in run:
+        number, commits, salt1, salt2, sum1, sum2 = _FRAME.unpack_from(frame)
+        body, stored = frame[:8] + frame[_FRAME.size :], (sum1, sum2)
+        computed = {_checksum(body, base, big_endian) for base in bases}
+        damaged = (salt1, salt2) != salts
+        page: bytes | None = body[8:]
+        if stored not in computed:
+            corrections = [_correct(body, base, stored, big_endian) for base in bases]
+            fixed = next((body for body, _ in corrections if body is not None), None)
+            if fixed is not None:
+                number, commits = struct.unpack_from(">2I", fixed)
+                page, damaged = fixed[8:], True
+            elif any(sum1 == each[0] or sum2 == each[1] for each in computed):
+                damaged = True  # one of its sums
+            else:
+                page, damaged = None, damaged or any(possible for _, possible in corrections)
+        yield Frame(number=number, commits=commits != 0, page=page, damaged=damaged)
+        bases = {stored} if stored in computed else {stored, *computed}
+
+
+def _checksum(data: bytes, sums: Sums, big_endian: bool) -> Sums:
+    words = _words(data, big_endian)
+    first, second = sums
+    for even, odd in zip(words[::2], words[1::2], strict=True):
+        first = (first + even + second) & _MASK
+        second = (second + odd + first) & _MASK
+    return first, second
+
+
+def _correct(data: bytes, sums: Sums, wanted: Sums, big_endian: bool) -> tuple[bytes | None, bool]:
+    """Change one word so that the checksum fits.
+
+    Returns:
+        The data, or None if there is no such word or more than one; and whether there is one.
+    """
+    found = _checksum(data, sums, big_endian)
+    miss1, miss2 = (wanted[0] - found[0]) & _MASK, (wanted[1] - found[1]) & _MASK
+    words = _words(data, big_endian)
+    candidates: list[tuple[int, int]] = []
+    # Adding x to a word adds a * x and b * x to the two sums. For the last pair of words (a, b) is (1, 1)
+    # and (0, 1), and each pair before it maps both by (a + b, a + 2b), as the checksum does. One of the
+    # two is always odd, so it has an inverse, and the other one decides.
+    even, odd = (1, 1), (0, 1)
+    for at in range(len(words) - 2, -1, -2):
+        for place, (a, b) in ((at, even), (at + 1, odd)):
+            change = (miss1 * pow(a, -1, _MODULUS) if a & 1 else miss2 * pow(b, -1, _MODULUS)) & _MASK
+            if (a * change) & _MASK == miss1 and (b * change) & _MASK == miss2:
+                candidates.append((place, (words[place] + change) & _MASK))
+        even, odd = (((a + b) & _MASK, (a + 2 * b) & _MASK) for a, b in (even, odd))
+    flips = [(place, word) for place, word in candidates if (word ^ words[place]).bit_count() == 1]
+    chosen = flips if len(flips) == 1 else candidates
+    if len(chosen) != 1:
+        return None, bool(candidates)
+    words[chosen[0][0]] = chosen[0][1]
+    if big_endian != (sys.byteorder == "big"):
+        words.byteswap()
+    return words.tobytes(), True
+
+
+def _words(data: bytes, big_endian: bool) -> array.array[int]:
+    words = array.array("I", data)
+    if big_endian != (sys.byteorder == "big"):
+        words.byteswap()
+    return words
