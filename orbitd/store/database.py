@@ -92,7 +92,16 @@ def open_writer(path: str, *, start_empty: bool = False, migrations: Sequence[st
             # two renames, or somebody deleted the database. SQLite deletes the WAL of an empty database.
             raise recovery.set_aside(path, "its file is gone and its log is there")
         else:
-            checked = _check_existing(path, scripts)
+            try:
+                checked = _check_existing(path, scripts)
+            except sqlite3.OperationalError as error:
+                # A journal that nobody writes any more, and that would have to be rolled back first. Orbit has none.
+                if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_READONLY_ROLLBACK:
+                    raise
+                if not _is_no_journal(path + "-journal"):
+                    raise
+                _move_aside(path + "-journal")
+                checked = _check_existing(path, scripts)
         connection = _connect(path)
         try:
             repairs = _repair(connection, path, checked)
@@ -170,7 +179,7 @@ def _make_file(path: str) -> None:
 
 
 def _move_strange_files(path: str) -> None:
-    """Rename what stands in the place of SQLite's own files and is none: a folder, a FIFO, a link, no journal.
+    """Rename what stands in the place of SQLite's own files and is none: a folder, a FIFO, a link.
 
     Raises:
         StorageReadOnly: Such a thing stands in the place of the database itself, or cannot be renamed.
@@ -182,25 +191,24 @@ def _move_strange_files(path: str) -> None:
         )
     for suffix in ("-journal", *SIDE_FILES):
         name = path + suffix
-        if os.path.lexists(name) and not _is_file_of_sqlite(name):
-            target = free_name(name + ".aside-", now())
-            try:
-                os.rename(name, target)
-            except OSError as error:
-                raise translate_os(error, f"{name} is no file of SQLite's and cannot be moved") from error
-            event(log, logging.WARNING, "strange file moved aside", file=name, target=target)
+        if os.path.lexists(name) and (os.path.islink(name) or not os.path.isfile(name)):
+            _move_aside(name)
 
 
-def _is_file_of_sqlite(path: str) -> bool:
-    if os.path.islink(path) or not os.path.isfile(path):
-        return False
-    if not path.endswith("-journal") or size(path) == 0:
-        return True
-    # Orbit's own database has none, as it is in WAL mode. SQLite takes one with another beginning for a
-    # hot journal too, and refuses to read the database before it may write (sqlite.org/fileformat.html, 3).
+def _move_aside(name: str) -> None:
+    target = free_name(name + ".aside-", now())
+    try:
+        os.rename(name, target)
+    except OSError as error:
+        raise translate_os(error, f"{name} is no file of SQLite's and cannot be moved") from error
+    event(log, logging.WARNING, "strange file moved aside", file=name, target=target)
+
+
+def _is_no_journal(path: str) -> bool:
+    """Return whether a file in a journal's place does not begin as one (sqlite.org/fileformat.html, 3)."""
     try:
         with open(path, "rb") as file:
-            return file.read(len(_JOURNAL_MAGIC)) == _JOURNAL_MAGIC
+            return file.read(len(_JOURNAL_MAGIC)) != _JOURNAL_MAGIC
     except OSError:
         return False
 

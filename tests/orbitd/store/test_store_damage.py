@@ -515,9 +515,9 @@ async def test_findings_of_a_check_stay_until_the_next(filled: Path) -> None:
     """An index that hides a row is found by a check, which the warnings show until a check finds it mended."""
     (row,) = rows(filled, "SELECT * FROM sessions WHERE name = 'n3'")
     values = [*row[:2], "hidden", *row[3:-1]]
-    plant(filled, "sessions", row[0], "name", "'hidden'")
-    plant(filled, "sessions", row[0], "checksum", str(zlib.crc32(msgspec.msgpack.encode(values))))
-    async with SessionManager.open(filled) as manager:
+    async with SessionManager.open(filled) as manager:  # before it: a start builds such an index again
+        plant(filled, "sessions", row[0], "name", "'hidden'")
+        plant(filled, "sessions", row[0], "checksum", str(zlib.crc32(msgspec.msgpack.encode(values))))
         assert manager.damage_warnings() == []
         report = await manager.check()
         assert (report.ok, report.rows) == (False, [])
@@ -533,9 +533,9 @@ async def test_a_session_is_changed_although_an_index_entry_does_not_fit(filled:
     """A row that is good is written and deleted whatever its index says, and the index is made again from the rows."""
     (row,) = rows(filled, "SELECT * FROM sessions WHERE name = 'n3'")
     values = [*row[:2], "hidden", *row[3:-1]]
-    plant(filled, "sessions", row[0], "name", "'hidden'")
-    plant(filled, "sessions", row[0], "checksum", str(zlib.crc32(msgspec.msgpack.encode(values))))
-    async with SessionManager.open(filled) as manager:
+    async with SessionManager.open(filled) as manager:  # before it: a start builds such an index again
+        plant(filled, "sessions", row[0], "name", "'hidden'")
+        plant(filled, "sessions", row[0], "checksum", str(zlib.crc32(msgspec.msgpack.encode(values))))
         assert (await manager.rename_session(row[1], "shown")).name == "shown"
         assert (await manager.find_session("shown")).id == row[1]
         assert (await manager.check()).ok
