@@ -89,6 +89,10 @@ def _salvage_in_words(found: salvage.Salvaged) -> str:
         words += f"; not brought over are {lost}"
         if found.lost:
             words += f": {', '.join(found.lost[:_MAX_IDS])}{' ...' if len(found.lost) > _MAX_IDS else ''}"
+    if found.lost_pages:
+        words += (
+            f"; pages of its log are lost ({found.lost_pages}), so some of it may be as it was before its last change"
+        )
     return words + "."
 
 

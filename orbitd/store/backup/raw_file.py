@@ -37,6 +37,9 @@ class RawFile:
         path: The file; an empty or missing one has the pages of its WAL only.
         default_roots: The root page of each table and index, used where the schema's own entry is damaged.
 
+    Attributes:
+        lost_pages: How many pages of the log are lost: what is read may be older.
+
     Raises:
         OSError: A file cannot be read.
     """
@@ -48,6 +51,7 @@ class RawFile:
         try:
             log = wal.read_log(path + "-wal")
             self._newer = {} if log is None else log.pages()
+            self.lost_pages = 0 if log is None else log.lost_pages()
             header = self._newer.get(1) or self._read(0, _HEADER_BYTES)
             self._page_bytes = _page_size(header) if log is None else log.page_bytes
             length = 0 if self._descriptor is None else os.fstat(self._descriptor).st_size

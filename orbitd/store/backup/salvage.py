@@ -51,6 +51,7 @@ class Salvaged(Struct, frozen=True, kw_only=True):
         lost_sessions: How many are known to be lost.
         lost_snapshots: Likewise.
         lost_workspaces: Likewise.
+        lost_pages: How many pages of its log are lost; rows in them may be as they were before their last change.
         lost: Ids of what is lost, as far as they can be read; the first hundred.
     """
 
@@ -61,6 +62,7 @@ class Salvaged(Struct, frozen=True, kw_only=True):
     lost_sessions: int = 0
     lost_snapshots: int = 0
     lost_workspaces: int = 0
+    lost_pages: int = 0
     lost: tuple[str, ...] = ()
 
 
@@ -128,6 +130,7 @@ def _copy(connection: sqlite3.Connection, raw: RawFile, source: str, columns: di
         lost_sessions=sessions.lost + archived.lost,
         lost_snapshots=snapshots.lost + old.lost,
         lost_workspaces=workspaces.lost,
+        lost_pages=raw.lost_pages,
         lost=tuple(itertools.islice(lost, _MAX_NAMED)),
     )
 

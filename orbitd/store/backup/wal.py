@@ -65,6 +65,11 @@ class Log(Struct, frozen=True, kw_only=True):
             return "its log is damaged"
         return None
 
+    def lost_pages(self) -> int:
+        """Return how many frames that were committed are damaged and cannot be corrected."""
+        last = max((at for at, frame in enumerate(self.frames) if frame.commits), default=-1)
+        return sum(frame.page is None for frame in self.frames[: last + 1])
+
     def pages(self) -> dict[int, bytes]:
         """Return the newest content of each page that was committed; of a damaged frame, what was there before it."""
         last = max((at for at, frame in enumerate(self.frames) if frame.commits), default=-1)

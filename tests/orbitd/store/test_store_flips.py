@@ -179,7 +179,7 @@ async def judge(path: Path, before: World, *, may_be_older: bool = False) -> Non
             wrong = [
                 each for item, each in new.items() if each not in (old.get(item), without_lost(old.get(item), found))
             ]
-            assert not wrong or (may_be_older and named), f"wrong {kind}: {wrong}"
+            assert not wrong or (may_be_older and lost.lost_pages), f"wrong {kind}: {wrong}"
             missing = [item for item in old if item not in new]
             assert not missing or named, f"{kind} missing without a word: {missing}"
             assert not missing or aside is None or known >= len(missing), f"{kind}: {len(missing)} lost, {known} named"
