@@ -79,7 +79,7 @@ def open_writer(path: str, *, start_empty: bool = False, migrations: Sequence[st
     """
     scripts = load_migrations() if migrations is None else migrations
     with translated(), recovery.set_aside_if_damaged(path):
-        _move_strange_files(path)
+        repairs = _move_strange_files(path)
         checked = _Checked()
         if recovery.is_absent(path):
             if not start_empty:
@@ -100,11 +100,11 @@ def open_writer(path: str, *, start_empty: bool = False, migrations: Sequence[st
                     raise
                 if not _is_no_journal(path + "-journal"):
                     raise
-                _move_aside(path + "-journal")
+                repairs.append(_move_aside(path + "-journal"))
                 checked = _check_existing(path, scripts)
         connection = _connect(path)
         try:
-            repairs = _repair(connection, path, checked)
+            repairs += _repair(connection, path, checked)
             _migrate(connection, path, scripts)
         except BaseException:
             connection.close()
@@ -178,8 +178,11 @@ def _make_file(path: str) -> None:
         raise translate_os(error, f"The database {path} cannot be made") from error
 
 
-def _move_strange_files(path: str) -> None:
+def _move_strange_files(path: str) -> list[str]:
     """Rename what stands in the place of SQLite's own files and is none: a folder, a FIFO, a link.
+
+    Returns:
+        A sentence for each.
 
     Raises:
         StorageReadOnly: Such a thing stands in the place of the database itself, or cannot be renamed.
@@ -189,19 +192,19 @@ def _move_strange_files(path: str) -> None:
             f"{path} is no regular file",
             hint="Move it away, or set database_path in the configuration to another file.",
         )
-    for suffix in ("-journal", *SIDE_FILES):
-        name = path + suffix
-        if os.path.lexists(name) and (os.path.islink(name) or not os.path.isfile(name)):
-            _move_aside(name)
+    names = [path + suffix for suffix in ("-journal", *SIDE_FILES)]
+    strange = [name for name in names if os.path.lexists(name) and (os.path.islink(name) or not os.path.isfile(name))]
+    return [_move_aside(name) for name in strange]
 
 
-def _move_aside(name: str) -> None:
+def _move_aside(name: str) -> str:
     target = free_name(name + ".aside-", now())
     try:
         os.rename(name, target)
     except OSError as error:
         raise translate_os(error, f"{name} is no file of SQLite's and cannot be moved") from error
     event(log, logging.WARNING, "strange file moved aside", file=name, target=target)
+    return f"{name} was no file of SQLite's. It lies in {target} now, unchanged; what it held is not in the database."
 
 
 def _is_no_journal(path: str) -> bool:

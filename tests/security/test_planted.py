@@ -41,7 +41,7 @@ def victim(home: Path) -> Path:
 
 DATABASE = ".local/share/orbit/sessions.db"
 STATE = ".local/state/orbit"
-PLANTED = [*(DATABASE + suffix for suffix in ("", ".lock", "-wal", "-shm", "-journal")), "run/orbit/orbitd.sock"]
+PLANTED = [DATABASE, f"{DATABASE}.lock", "run/orbit/orbitd.sock"]
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -67,6 +67,27 @@ def test_what_is_no_file_is_refused(stopped_daemon: DaemonProcess, home: Path, n
     path.parent.mkdir(mode=0o700, parents=True)
     os.mkfifo(path) if kind == "fifo" else path.mkdir()
     assert str(path) in stopped_daemon.refused()
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
+@pytest.mark.parametrize("kind", ["link", "dangling link", "fifo", "folder"])
+def test_what_stands_in_the_place_of_sqlites_files(
+    stopped_daemon: DaemonProcess, home: Path, victim: Path, suffix: str, kind: str
+) -> None:
+    """It is moved aside and named, a link is not followed, and the store is served."""
+    with stopped_daemon.start().client() as client:
+        made = client.call("session.create", config={"session_type": "local"})["id"]
+    assert stopped_daemon.stop() == 0
+    path = home / (DATABASE + suffix)
+    put(path, kind, victim)
+    with stopped_daemon.start().client() as client:
+        assert client.call("session.get", id=made)["id"] == made
+        (warning,) = client.call("daemon.info")["warnings"]
+    (aside,) = path.parent.glob(f"{path.name}.aside-*")
+    assert str(path) in warning
+    assert str(aside) in warning
+    assert victim.read_text() == "precious"
+    assert not (home / "nothing").exists()
 
 
 @pytest.mark.parametrize("name", ["backups", ".orbit-backup-0", "sessions.db.restoring", "sessions.db.keeper"])
