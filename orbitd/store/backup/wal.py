@@ -33,13 +33,15 @@ class Frame(Struct, frozen=True, kw_only=True):
         number: Of the page.
         commits: Whether it ends a transaction.
         page: None if it is damaged and cannot be corrected.
-        damaged: Whether bits of it changed after it was written, certainly.
+        fits: Whether SQLite takes it.
+        changed: Whether it would fit with one word changed.
     """
 
     number: int
     commits: bool
     page: bytes | None
-    damaged: bool
+    fits: bool
+    changed: bool = False
 
 
 class Log(Struct, frozen=True, kw_only=True):
@@ -52,16 +54,19 @@ class Log(Struct, frozen=True, kw_only=True):
     def damage(self) -> str | None:
         """Return what is damaged if SQLite would drop commits for it; None for a log that is whole or was interrupted.
 
-        A kill leaves a last transaction without its commit, and a power cut leaves one of which any frame
-        may be torn. Frames that do not fit are damage where a later transaction follows, as each is on
-        disk before the next one begins; or where changing one word makes them fit.
+        A kill leaves a last transaction without its commit, and a power cut leaves one of which any sector may be
+        as it was before. Frames that do not fit are damage where a later transaction follows, as each is on disk before
+        the next one begins; or where one changed word would make the only one fit.
         """
         if self.header_damaged:
             return "the head of its log is damaged"
-        if any(frame.damaged for frame in self.frames):
-            return "its log is damaged"
-        lost = next((at for at, frame in enumerate(self.frames) if frame.page is None), len(self.frames))
-        if any(frame.commits for frame in self.frames[lost:-1]):
+        misfits = [at for at, frame in enumerate(self.frames) if not frame.fits]
+        if not misfits:
+            return None
+        is_followed = any(frame.commits for frame in self.frames[misfits[0] : -1])
+        # A sector of older content may differ in one word too, but hardly where all else of the transaction is there.
+        is_changed = len(misfits) == 1 and self.frames[misfits[0]].changed and self.frames[-1].commits
+        if is_followed or is_changed:
             return "its log is damaged"
         return None
 
@@ -129,7 +134,7 @@ def read_log(path: str, trusted: int = 0) -> Log | None:
     run = [data[start : start + size] for start in range(_HEADER.size, _HEADER.size + (ours[-1] + 1) * size, size)]
     trusted = 0 if damaged else min(trusted, len(run))
     frames = [
-        Frame(number=head[0], commits=head[1] != 0, page=frame[_FRAME.size :], damaged=False)
+        Frame(number=head[0], commits=head[1] != 0, page=frame[_FRAME.size :], fits=True)
         for head, frame in zip(heads, run[:trusted], strict=False)
     ]
     if trusted:
@@ -144,19 +149,21 @@ def _check_frames(run: list[bytes], salts: Sums, bases: set[Sums], big_endian: b
         number, commits, salt1, salt2, sum1, sum2 = _FRAME.unpack_from(frame)
         body, stored = frame[:8] + frame[_FRAME.size :], (sum1, sum2)
         computed = {_checksum(body, base, big_endian) for base in bases}
-        damaged = (salt1, salt2) != salts
         page: bytes | None = body[8:]
+        fits = stored in computed and (salt1, salt2) == salts
+        changed = not fits
         if stored not in computed:
             corrections = [_correct(body, base, stored, big_endian) for base in bases]
             fixed = next((body for body, _ in corrections if body is not None), None)
+            changed = fixed is not None or any(one_bit for _, one_bit in corrections)
             if fixed is not None:
                 number, commits = struct.unpack_from(">2I", fixed)
-                page, damaged = fixed[8:], True
+                page = fixed[8:]
             elif any(sum1 == each[0] or sum2 == each[1] for each in computed):
-                damaged = True  # one of its sums
+                changed = True  # one of its sums; the page is as it was written
             else:
-                page, damaged = None, damaged or any(possible for _, possible in corrections)
-        yield Frame(number=number, commits=commits != 0, page=page, damaged=damaged)
+                page = None
+        yield Frame(number=number, commits=commits != 0, page=page, fits=fits, changed=changed)
         bases = {stored} if stored in computed else {stored, *computed}
 
 
@@ -173,7 +180,7 @@ def _correct(data: bytes, sums: Sums, wanted: Sums, big_endian: bool) -> tuple[b
     """Change one word so that the checksum fits.
 
     Returns:
-        The data, or None if there is no such word or more than one; and whether there is one.
+        The data, or None if there is no such word or more than one; and whether it is one bit of one.
     """
     found = _checksum(data, sums, big_endian)
     miss1, miss2 = (wanted[0] - found[0]) & _MASK, (wanted[1] - found[1]) & _MASK
@@ -192,11 +199,11 @@ def _correct(data: bytes, sums: Sums, wanted: Sums, big_endian: bool) -> tuple[b
     flips = [(place, word) for place, word in candidates if (word ^ words[place]).bit_count() == 1]
     chosen = flips if len(flips) == 1 else candidates
     if len(chosen) != 1:
-        return None, bool(candidates)
+        return None, bool(flips)
     words[chosen[0][0]] = chosen[0][1]
     if big_endian != (sys.byteorder == "big"):
         words.byteswap()
-    return words.tobytes(), True
+    return words.tobytes(), bool(flips)
 
 
 def _words(data: bytes, big_endian: bool) -> array.array[int]:
