@@ -48,8 +48,6 @@ PRAGMA journal_size_limit = 67108864;
 PRAGMA trusted_schema = OFF;
 """
 
-_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
-
 READER_SETUP = """
 PRAGMA query_only = ON;
 PRAGMA temp_store = MEMORY;
@@ -92,13 +90,14 @@ def open_writer(path: str, *, start_empty: bool = False, migrations: Sequence[st
             # two renames, or somebody deleted the database. SQLite deletes the WAL of an empty database.
             raise recovery.set_aside(path, "its file is gone and its log is there")
         else:
+            recovery.roll_back(path)
             try:
                 checked = _check_existing(path, scripts)
             except sqlite3.OperationalError as error:
                 # A journal that nobody writes any more, and that would have to be rolled back first. Orbit has none.
                 if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_READONLY_ROLLBACK:
                     raise
-                if not _is_no_journal(path + "-journal"):
+                if recovery.has_journal(path):
                     raise
                 repairs.append(_move_aside(path + "-journal"))
                 checked = _check_existing(path, scripts)
@@ -192,7 +191,7 @@ def _move_strange_files(path: str) -> list[str]:
             f"{path} is no regular file",
             hint="Move it away, or set database_path in the configuration to another file.",
         )
-    names = [path + suffix for suffix in ("-journal", *SIDE_FILES)]
+    names = [path + suffix for suffix in SIDE_FILES]
     strange = [name for name in names if os.path.lexists(name) and (os.path.islink(name) or not os.path.isfile(name))]
     return [_move_aside(name) for name in strange]
 
@@ -205,15 +204,6 @@ def _move_aside(name: str) -> str:
         raise translate_os(error, f"{name} is no file of SQLite's and cannot be moved") from error
     event(log, logging.WARNING, "strange file moved aside", file=name, target=target)
     return f"{name} was no file of SQLite's. It lies in {target} now, unchanged; what it held is not in the database."
-
-
-def _is_no_journal(path: str) -> bool:
-    """Return whether a file in a journal's place does not begin as one (sqlite.org/fileformat.html, 3)."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(_JOURNAL_MAGIC)) != _JOURNAL_MAGIC
-    except OSError:
-        return False
 
 
 class _Checked(Struct, frozen=True, kw_only=True):
@@ -287,6 +277,8 @@ def _salvage(path: str, damaged: str) -> None:
             _migrate(connection, temporary, load_migrations())
             found = salvage.salvage(connection, damaged.removesuffix("-wal"))
         sync(temporary)
+        with contextlib.suppress(FileNotFoundError):  # left by a kill in `recovery.set_aside`
+            os.rename(path + "-journal", damaged.removesuffix("-wal") + "-journal")
         os.replace(temporary, path)
         sync(os.path.dirname(path))
     except Exception as error:  # noqa: BLE001  # a store that is empty still serves, and the damaged one is kept

@@ -14,8 +14,8 @@ APPLICATION_ID = 0x4F524254
 AUTOMATIC_BACKUP = re.compile(r"auto-(\d{8}T\d{6}Z)\.db")
 """The name of an automatic backup, with its time."""
 
-SIDE_FILES = ("-wal", "-shm")
-"""Suffixes of the files that SQLite keeps beside a database in WAL mode (sqlite.org/wal.html)."""
+SIDE_FILES = ("-wal", "-shm", "-journal")
+"""Suffixes of the files that SQLite keeps beside a database (sqlite.org/tempfiles.html)."""
 
 
 def file_uri(path: str, mode: str) -> str:

@@ -25,7 +25,7 @@ from orbit_protocol.paths import backups_folder
 from orbitd.store import schema
 from orbitd.store.backup import wal
 from orbitd.store.damage import verify_rows
-from orbitd.store.files import APPLICATION_ID, SIDE_FILES, free_name, open_untouched, size
+from orbitd.store.files import APPLICATION_ID, SIDE_FILES, file_uri, free_name, open_untouched, size
 from orbitd.store.rows import lenient_text, now
 from orbitd.store.schema import Damage
 
@@ -63,6 +63,7 @@ _VERSION_BYTES = frozenset({1, 2})
 
 _HEADER_BYTES = 100
 _MAGIC = b"SQLite format 3\x00"
+_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _MAX_CANDIDATES = 32
 """How many files are checked as backups, newest first."""
 
@@ -86,7 +87,9 @@ def opened_untouched(path: str) -> Iterator[sqlite3.Connection]:
     unclean = size(path + "-wal") > 0
     if not unclean:
         _check_header(path)
-    with contextlib.closing(open_untouched(path, read_wal=unclean)) as connection:
+    # Not `immutable` beside a journal: another program may be writing, and is waited for.
+    in_use = unclean or has_journal(path)
+    with contextlib.closing(open_untouched(path, read_wal=in_use)) as connection:
         try:
             yield connection
         except sqlite3.Error as error:
@@ -95,6 +98,27 @@ def opened_untouched(path: str) -> Iterator[sqlite3.Connection]:
             raise Damage(str(error)) from error
         except UnicodeDecodeError as error:  # of an error's text, which quotes the schema
             raise Damage("its schema is not UTF-8") from error
+
+
+def roll_back(path: str) -> None:
+    """Have SQLite roll back what another program, killed without WAL mode, has left half written.
+
+    Until then the database looks damaged to whoever does not look at its journal
+    (sqlite.org/lockingv3.html#dealing_with_hot_journals).
+    """
+    if has_journal(path):
+        uri = file_uri(path, "mode=rw")
+        with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+
+
+def has_journal(path: str) -> bool:
+    """Return whether a rollback journal lies beside a database (sqlite.org/fileformat.html#the_rollback_journal)."""
+    try:
+        with open(path + "-journal", "rb") as file:
+            return file.read(len(_JOURNAL_MAGIC)) == _JOURNAL_MAGIC
+    except OSError:
+        return False
 
 
 def has_damaged_indexes(connection: sqlite3.Connection, path: str) -> bool:
@@ -206,7 +230,7 @@ def _is_sound(path: str) -> bool:
 
 def set_aside(path: str, reason: str) -> StorageCorrupt:
     """Rename a damaged database with its WAL, and return the error that names its new path and the next step."""
-    target = free_name(path + _SET_ASIDE, now())
+    target = _set_aside_without_wal(path) or free_name(path + _SET_ASIDE, now())
     # The database first, then its WAL, as one of the two can be cut off by a kill. A WAL that is
     # left alone is found by the next start (`open_writer`, "its file is gone"). In the other order
     # the next start would find a database without its WAL, which is valid, but without every commit
@@ -225,9 +249,22 @@ def list_set_aside(path: str) -> list[str]:
     return sorted((name for name in found if name == _main_file(name)), key=os.path.getctime)
 
 
+def _set_aside_without_wal(path: str) -> str | None:
+    """Return the database that the WAL at this path belongs to, if a kill came between the two renames, else None."""
+    if os.path.lexists(path) or not (found := list_set_aside(path)):
+        return None
+    newest = found[-1]
+    if newest.endswith("-wal") or os.path.lexists(newest + "-wal"):
+        return None
+    # A WAL that was written after the rename is of a later database, which somebody deleted.
+    return newest if os.stat(path + "-wal").st_mtime <= os.stat(newest).st_ctime else None
+
+
 def _main_file(name: str) -> str:
     """Return the database of a set of files that were set aside together; its WAL, where only that was left."""
-    target = name.removesuffix("-wal").removesuffix("-shm")
+    target = name
+    for suffix in SIDE_FILES:
+        target = target.removesuffix(suffix)
     return target if os.path.exists(target) else target + "-wal"
 
 

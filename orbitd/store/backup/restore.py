@@ -118,7 +118,7 @@ def _keep_present(path: str) -> str | None:
     if recovery.is_absent(path):
         return None
     kept = free_name(f"{path}.before-restore-", now())
-    for suffix in ("", "-wal"):
+    for suffix in ("", "-wal", "-journal"):
         if not os.path.exists(path + suffix):
             continue
         try:
@@ -131,7 +131,7 @@ def _keep_present(path: str) -> str | None:
 
 
 def _put_in_place(path: str) -> None:
-    # The old WAL has to be gone, on disk, before the new file has the name: SQLite would replay it
+    # The old WAL and journal have to be gone, on disk, before the new file has the name: SQLite would replay them
     # into the new one (sqlite.org/howtocorrupt.html, "Mispairing database files and hot journals").
     for suffix in SIDE_FILES:
         with contextlib.suppress(FileNotFoundError):

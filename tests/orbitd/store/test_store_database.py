@@ -393,6 +393,60 @@ async def test_after_a_crash_all_is_there(path: Path) -> None:
     assert await session_names(path) == ["s0", "s1", "s2"]
 
 
+async def leave_half_written(path: Path) -> None:
+    """Fill a store, and leave it as a program that is killed while it changes it without WAL mode does."""
+    await fill(path, 30)
+    running = path.parent.with_name("running")
+    os.rename(path.parent, running)
+    with contextlib.closing(sqlite3.connect(running / path.name, isolation_level=None)) as dying:
+        for statement in ("PRAGMA journal_mode = DELETE", "PRAGMA cache_size = 1", "BEGIN", "DELETE FROM sessions"):
+            dying.execute(statement)
+        for _ in range(100):  # more than the cache holds, so that pages are written before the commit
+            dying.execute("INSERT INTO meta VALUES (hex(randomblob(20)), hex(randomblob(1500)))")
+        shutil.copytree(running, path.parent)
+
+
+async def test_half_written_transaction_of_another_program_is_rolled_back(path: Path) -> None:
+    """A database beside a journal that has to be rolled back is not taken for a damaged one."""
+    await leave_half_written(path)
+    assert size(path.with_name("sessions.db-journal")) > 0
+    assert len(await session_names(path)) == 30
+    assert names(path.parent) == ["sessions.db"]
+
+
+async def test_kill_before_the_log_is_set_aside(path: Path) -> None:
+    """The log of a database that was set aside, which a kill has left behind, is put beside it and salvaged."""
+    await crash(path)
+    aside = path.with_name("sessions.db.corrupt-20260101T000000Z")
+    os.rename(path, aside)
+    assert (await refused(path)).extra["set_aside"] == str(aside)
+    assert exists(f"{aside}-wal")
+    async with SessionManager.open(str(path), start_empty=True):
+        pass
+    assert await session_names(path) == ["s0", "s1", "s2"]
+
+
+async def test_log_of_a_later_database_is_set_aside_by_itself(path: Path) -> None:
+    """A log that was written after a database was set aside is none of its."""
+    aside = path.with_name("sessions.db.corrupt-20260101T000000Z")
+    await crash(path)
+    aside.write_bytes(b"damaged")
+    os.utime(f"{path}-wal", ns=(1 << 62, 1 << 62))
+    os.unlink(path)
+    assert (await refused(path)).extra["set_aside"].endswith("-wal")
+    assert not exists(f"{aside}-wal")
+
+
+async def test_kill_before_the_journal_is_set_aside(path: Path) -> None:
+    """The journal of a database that was set aside is not rolled back into the one that takes its place."""
+    await leave_half_written(path)
+    aside, journal = path.with_name("sessions.db.corrupt-20260101T000000Z"), read(f"{path}-journal")
+    os.rename(path, aside)
+    async with SessionManager.open(str(path), start_empty=True) as manager:
+        assert (await manager.check()).ok
+    assert read(f"{aside}-journal") == journal
+
+
 async def test_torn_header_is_set_aside(path: Path) -> None:
     """A file that is no database any more is renamed with its WAL, unchanged, and the error tells where."""
     await fill(path)
