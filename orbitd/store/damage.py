@@ -65,7 +65,7 @@ class DamagedRows:
 
     def add(self, error: DamagedRow) -> None:
         """Keep a row that could not be read."""
-        self._rows[error.table, error.seq] = error
+        self._rows[error.table, error.seq] = error.fresh()
 
     def forget(self, error: DamagedRow) -> None:
         """Remove a row that was repaired or is gone."""
@@ -79,7 +79,7 @@ class DamagedRows:
         """Return the damaged row of a table, or of its archive, that is shown with this id or name."""
         tables = (table, f"archived_{table.removeprefix('session_')}")
         found = (error for error in self._rows.values() if error.table in tables and ref in (error.row_id, error.name))
-        return next(found, None)
+        return next((error.fresh() for error in found), None)
 
     def workspace_missing(self, workspace_id: str) -> OrbitError:
         """Return the error for a workspace that is not in memory."""

@@ -386,6 +386,19 @@ async def test_times_and_numbers_of_the_store_itself(filled: Path) -> None:
 UNFILL = "UPDATE {table} SET checksum = NULL"
 
 
+async def test_errors_of_damaged_rows_do_not_grow(filled: Path) -> None:
+    """A damaged row is answered with a new error each time: one raised again keeps all frames of before."""
+    ((seq, row_id),) = rows(filled, "SELECT seq, id FROM workspaces LIMIT 1")
+    plant(filled, "workspaces", seq, "created_at", "'yesterday'")
+    lengths = set()
+    async with SessionManager.open(filled) as manager:
+        for _ in range(3):
+            with pytest.raises(StorageCorrupt, match=row_id) as caught:
+                await manager.get_workspace(row_id)
+            lengths.add(len(caught.traceback))
+    assert len(lengths) == 1
+
+
 async def test_old_rows_get_their_checksums(filled: Path) -> None:
     """Rows without a checksum get it in the background, but for damaged ones; after that nothing is written."""
     expected = checksums(filled)
@@ -428,6 +441,7 @@ async def test_old_names_become_nfc(filled: Path) -> None:
         assert (await manager.get_session(taken.id)).name == decomposed
         (warning,) = manager.damage_warnings()
         assert taken.id in warning
+        assert not manager.has_damage()  # which would keep every backup
         await manager.rename_session(taken.id, "other")
         assert manager.damage_warnings() == []
         assert None not in checksums(filled).values()
