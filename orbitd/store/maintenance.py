@@ -286,6 +286,12 @@ class MaintenanceMethods:
             unusual |= taken
         self._store.unusual = frozenset(unusual)
 
+    def has_damage(self) -> bool:
+        """Return whether anything is known to be damaged."""
+        report = self._store.last_check
+        found = report is not None and (report.integrity or report.foreign_keys or report.snapshots)
+        return bool(found or self._store.damage.sentences())
+
     def damage_warnings(self) -> list[str]:
         """Return sentences about damage, as far as it is known, each with its remedy."""
         store = self._store

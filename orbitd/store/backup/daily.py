@@ -88,7 +88,7 @@ class DailyBackups:
         path = os.path.join(self._folder, f"auto-{file_stamp(now)}.db")
         made = await self._manager.backup(path, automatic=True)
         try:
-            has_damage = bool(self._manager.damage_warnings())
+            has_damage = self._manager.has_damage()
             await asyncio.to_thread(copy.verify, path, with_damage=has_damage)
         except StorageCorrupt:
             with contextlib.suppress(FileNotFoundError):
