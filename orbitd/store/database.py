@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from orbit_os.files import PRIVATE_FILE, make_private_folders, sync
-from orbit_protocol.errors import StorageReadOnly
+from orbit_protocol.errors import Busy, StorageFull, StorageReadOnly
 from orbitd.logs import event
 from orbitd.store import schema
 from orbitd.store.backup import copy, recovery, salvage
-from orbitd.store.errors import translate_os, translated
+from orbitd.store.errors import translate, translate_os, translated
 from orbitd.store.files import APPLICATION_ID, SIDE_FILES, file_stamp, file_uri, free_name, size
 from orbitd.store.rows import lenient_text, now
 from orbitd.store.schema import load_migrations
@@ -267,7 +267,11 @@ def _check_existing(path: str, scripts: Sequence[str]) -> _Checked:
 
 
 def _salvage(path: str, damaged: str) -> None:
-    """Make the database with what is whole in a damaged one; if that fails, whyever, make none."""
+    """Make the database with what is whole in a damaged one; if the damage prevents that, make none.
+
+    Raises:
+        StorageFull, Busy: There is no room for it, or no descriptor; the next start tries again.
+    """
     # Under another name until it is complete and on disk: where a kill interrupts this, the next start
     # begins with it again. `daily.remove_leftovers` deletes what is left then.
     temporary = os.path.join(os.path.dirname(path), copy.TEMPORARY_PREFIX + secrets.token_hex(8))
@@ -276,16 +280,26 @@ def _salvage(path: str, damaged: str) -> None:
         with contextlib.closing(_connect(temporary)) as connection:
             _migrate(connection, temporary, load_migrations())
             found = salvage.salvage(connection, damaged.removesuffix("-wal"))
+            # Out of the WAL into the file, which alone is renamed. A close that cannot do that, as the disk is
+            # full, fails without a word.
+            connection.execute("PRAGMA journal_mode = DELETE").fetchall()
         sync(temporary)
         with contextlib.suppress(FileNotFoundError):  # left by a kill in `recovery.set_aside`
             os.rename(path + "-journal", damaged.removesuffix("-wal") + "-journal")
         os.replace(temporary, path)
         sync(os.path.dirname(path))
-    except Exception as error:  # noqa: BLE001  # a store that is empty still serves, and the damaged one is kept
-        event(log, logging.ERROR, "nothing could be salvaged", database=damaged, error=type(error).__name__, exc=error)
+    except Exception as error:  # a store that is empty still serves, and the damaged one is kept
         for suffix in ("", *SIDE_FILES):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary + suffix)
+        meaning: Exception = error
+        if isinstance(error, sqlite3.Error):
+            meaning = translate(error)
+        elif isinstance(error, OSError):
+            meaning = translate_os(error, f"What is whole in {damaged} cannot be brought over")
+        if isinstance(meaning, StorageFull | Busy):
+            raise meaning from error
+        event(log, logging.ERROR, "nothing could be salvaged", database=damaged, error=type(error).__name__, exc=error)
         return
     counts = {name: getattr(found, name) for name in found.__struct_fields__ if name not in ("source", "lost")}
     event(log, logging.WARNING, "rows of the damaged database brought over", database=damaged, **counts)

@@ -29,7 +29,7 @@ from orbitd.store.backup import recovery
 from orbitd.store.cache import Cache, Change
 from orbitd.store.damage import TABLES, DamagedRows, fetch_rows, undecodable_rows
 from orbitd.store.database import READER_SETUP, open_reader, open_writer, reader_setup
-from orbitd.store.errors import translated
+from orbitd.store.errors import translate, translated
 from orbitd.store.file_watch import FileWatch
 from orbitd.store.readers import Readers
 from orbitd.store.rows import SESSION_COLUMNS, WORKSPACE_COLUMNS, Row, Stored, time_from_text
@@ -210,7 +210,11 @@ async def open_store(
             try:
                 connection, found = _open_read_only(path, reason)
                 writer.file_watch = FileWatch(path)
-            except Exception as worse:  # noqa: BLE001  # as above
+            except (StorageError, OSError, MemoryError):
+                raise
+            except Exception as worse:  # as above
+                if isinstance(worse, sqlite3.Error) and recovery.is_environment(worse):
+                    raise translate(worse) from worse  # the database may be sound
                 raise recovery.set_aside(path, f"{reason}, {type(worse).__name__}") from error
             loaded.append(found)
             writer.refusal = _refusal(reason)

@@ -97,7 +97,8 @@ def salvage(connection: sqlite3.Connection, source: str) -> Salvaged:
             )
             connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:  # SQLITE_FULL ends it by itself (sqlite.org/lang_transaction.html)
+                connection.execute("ROLLBACK")
             raise
     return salvaged
 

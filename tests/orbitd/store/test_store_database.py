@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from orbit_protocol.errors import StorageCorrupt, StorageReadOnly
+from orbit_protocol.errors import Busy, StorageCorrupt, StorageFull, StorageReadOnly
 from orbitd.manager import SessionManager
-from orbitd.store import database
+from orbitd.store import database, store
 from orbitd.store.backup.recovery import Unexpected
-from orbitd.store.backup.salvage import salvaged_into
+from orbitd.store.backup.salvage import Salvaged, salvage, salvaged_into
 from orbitd.store.files import APPLICATION_ID
 from orbitd.store.schema import template
 from orbitd.store.store import open_store
@@ -509,6 +509,52 @@ async def test_no_empty_store_in_its_place(path: Path) -> None:
         await manager.create_session(LOCAL, name="new")
     assert await session_names(path) == ["s0", "s1", "s2", "new"]
     assert exists(first.extra["set_aside"])
+
+
+@pytest.mark.parametrize("kind", ["full", "not in the file"])
+async def test_salvage_that_cannot_be_finished_is_tried_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Where there is no room for what is whole, or it stays in a log, no empty store takes the place."""
+    await fill(path)
+    write_at(path, 0, b"\0" * 100)
+    await refused(path)
+    with contextlib.ExitStack() as readers:
+
+        def fail(connection: sqlite3.Connection, source: str) -> Salvaged:
+            if kind == "full":
+                connection.execute("PRAGMA max_page_count = 1").fetchall()
+            ((_, _, temporary),) = connection.execute("PRAGMA database_list").fetchall()
+            # Its snapshot has the log stay, as a full disk does.
+            reader = readers.enter_context(contextlib.closing(database.open_reader(temporary)))
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM sessions").fetchone()
+            connection.execute("PRAGMA busy_timeout = 0").fetchall()
+            return salvage(connection, source)
+
+        monkeypatch.setattr(database.salvage, "salvage", fail)
+        with pytest.raises(StorageFull if kind == "full" else Busy):
+            await SessionManager.open(str(path), start_empty=True)
+    assert not exists(path)
+    monkeypatch.undo()
+    async with SessionManager.open(str(path), start_empty=True):
+        pass
+    assert await session_names(path) == ["s0", "s1", "s2"]
+
+
+async def test_sound_database_is_not_set_aside_as_the_last_resort(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a database can be opened neither as usual nor to read, as others hold it, it stays where it is."""
+    await fill(path)
+
+    def fail(*_: object) -> None:
+        error = sqlite3.OperationalError("database is locked")
+        error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+        raise error
+
+    monkeypatch.setattr(store, "_open_read_only", fail)
+    with pytest.raises(Busy):
+        await open_store(str(path), migrations=[*database.load_migrations(), "BEGIN IMMEDIATE; SELECT no_such();"])
+    assert [name for name in names(path.parent) if "corrupt" in name] == []
 
 
 async def test_newest_good_backup_is_offered(path: Path) -> None:
