@@ -203,12 +203,15 @@ class RawFile:
         return None
 
     def _pointer_map(self) -> dict[int, tuple[int, int]]:
-        """Return the kind and the parent of each page (1.8)."""
+        """Return the kind and the parent of each page (1.8); none where VACUUM left out the map."""
         found: dict[int, tuple[int, int]] = {}
         each = self._page_bytes // 5
         for first in range(2, self.count + 1, each + 1):
             page = self._page(first)
-            for index in range(min(each, self.count - first)):
+            present = min(each, self.count - first)
+            if 2 * sum(_ROOT <= kind <= _BTREE for kind in page[: 5 * present : 5]) < present:
+                continue  # a page of something else, or one of which most is damaged
+            for index in range(present):
                 entry = page[5 * index : 5 * index + 5]
                 found[first + 1 + index] = entry[0], int.from_bytes(entry[1:], "big")
         return found
@@ -220,7 +223,9 @@ class RawFile:
             with contextlib.suppress(Unreadable, ValueError):  # ValueError: it has not five values
                 # sqlite_schema (2.6): type, name, tbl_name, rootpage, sql. Its rowid replaces the first.
                 _, name, _, root, _ = self.row(number, offset)
-                if sure and name in default_roots and isinstance(root, int) and self._map.get(root, (0, 0))[0] == _ROOT:
+                if not (sure and name in default_roots and isinstance(root, int) and 1 < root <= self.count):
+                    continue
+                if self._map.get(root, (_ROOT, 0))[0] == _ROOT:
                     found[name] = root
         taken = list(found.values())
         found = {name: root for name, root in found.items() if taken.count(root) == 1 or default_roots[name] == root}

@@ -323,6 +323,21 @@ async def test_older_schemas_are_salvaged_too(path: Path, schema: int) -> None:
         assert [session.id for session in await manager.list_active_sessions()] == ["i"]
 
 
+async def test_vacuumed_databases_are_salvaged_too(path: Path) -> None:
+    """Rows are found in a database that somebody vacuumed without a pointer map and with larger pages."""
+    await fill(path, 200)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        for statement in ("journal_mode = DELETE", "auto_vacuum = NONE", "page_size = 8192"):
+            other.execute(f"PRAGMA {statement}").fetchall()
+        other.execute("VACUUM")
+        ((root,),) = other.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'idx_sessions_status'").fetchall()
+    write_at(path, (root - 1) * 8192, b"\xa5" * 8)
+    await refused(path)
+    async with SessionManager.open(str(path), start_empty=True) as manager:
+        stats = await manager.get_stats()
+    assert (stats.total_sessions, stats.total_snapshots) == (200, 200)
+
+
 def test_migrations_only_add_columns_at_the_end() -> None:
     """What is salvaged from any schema is read by the places of today's columns (`salvage`)."""
     scripts = tuple(database.load_migrations())
