@@ -60,6 +60,9 @@ class RawFile:
             most = present + len(self._newer)
             self._newer = {number: page for number, page in self._newer.items() if 1 <= number <= most}
             self.count = max(present, max(self._newer, default=0))
+            # Pages that a vacuum has cut off may still be in the log and the file, with rows deleted since.
+            if log is not None and 0 < log.database_pages() < self.count:
+                self.count = log.database_pages()
             self._page = functools.lru_cache(maxsize=64)(self._read_page)
             self._map = self._pointer_map()
             self.roots = self._find_roots(default_roots)

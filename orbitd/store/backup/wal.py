@@ -10,9 +10,10 @@ frames up to it, so it can also be checked by itself, with the sums of the frame
 from __future__ import annotations
 
 import array
+import os
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
@@ -31,14 +32,14 @@ class Frame(Struct, frozen=True, kw_only=True):
 
     Args:
         number: Of the page.
-        commits: Whether it ends a transaction.
+        commits: The size of the database in pages after the transaction that it ends; 0 if it ends none.
         page: None if it is damaged and cannot be corrected.
         fits: Whether SQLite takes it.
         changed: Whether it would fit with one word changed.
     """
 
     number: int
-    commits: bool
+    commits: int
     page: bytes | None
     fits: bool
     changed: bool = False
@@ -75,6 +76,10 @@ class Log(Struct, frozen=True, kw_only=True):
         last = max((at for at, frame in enumerate(self.frames) if frame.commits), default=-1)
         return sum(frame.page is None for frame in self.frames[: last + 1])
 
+    def database_pages(self) -> int:
+        """Return the size of the database in pages after the last transaction; 0 if that is unknown."""
+        return next((frame.commits for frame in reversed(self.frames) if frame.commits and frame.page is not None), 0)
+
     def pages(self) -> dict[int, bytes]:
         """Return the newest content of each page that was committed; of a damaged frame, what was there before it."""
         last = max((at for at, frame in enumerate(self.frames) if frame.commits), default=-1)
@@ -100,19 +105,24 @@ def read_log(path: str, trusted: int = 0) -> Log | None:
 
     Args:
         path: The WAL.
-        trusted: How many frames SQLite has checked; they are not checked again (measured: 0.1 ms a frame).
+        trusted: How many frames SQLite has checked; they are left out (measured: 0.1 ms a frame, and its memory).
 
     Raises:
         OSError: It cannot be read.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        with open(path, "rb", buffering=0) as file:
+            return _read_log(file.fileno(), trusted)
     except FileNotFoundError:
         return None
-    if len(data) < _HEADER.size + _FRAME.size:
+
+
+def _read_log(descriptor: int, trusted: int) -> Log | None:
+    length = os.fstat(descriptor).st_size
+    header = os.pread(descriptor, _HEADER.size, 0)
+    if length < _HEADER.size + _FRAME.size or len(header) < _HEADER.size:
         return None
-    head, stored = data[:24], struct.unpack_from(">2I", data, 24)
+    head, stored = header[:24], struct.unpack_from(">2I", header, 24)
     big_endian = head[3] == (_MAGIC + 1) & 0xFF if head[:3] == b"\x37\x7f\x06" else sys.byteorder == "big"
     computed = _checksum(head, (0, 0), big_endian)
     damaged = computed != stored
@@ -123,7 +133,11 @@ def read_log(path: str, trusted: int = 0) -> Log | None:
     if not (512 <= page_bytes <= 65536 and page_bytes & (page_bytes - 1) == 0):
         page_bytes = _DEFAULT_PAGE_BYTES
     size = _FRAME.size + page_bytes
-    heads = [_FRAME.unpack_from(data, start) for start in range(_HEADER.size, len(data) - size + 1, size)]
+    starts = range(_HEADER.size, length - size + 1, size)
+    first = 0 if damaged else min(trusted, len(starts))
+    heads = [_FRAME.unpack(os.pread(descriptor, _FRAME.size, start)) for start in starts[max(0, first - 1) :]]
+    if first:
+        bases = {heads.pop(0)[4:6]}
     if damaged and heads and salt1 != heads[0][2] and salt2 != heads[0][3]:
         salt1, salt2 = heads[0][2:4]
     # A frame of the run before has neither of the two salts: one is counted up and the other one is random.
@@ -131,19 +145,12 @@ def read_log(path: str, trusted: int = 0) -> Log | None:
     ours = [index for index, each in enumerate(heads) if each[2] == salt1 or each[3] == salt2]
     if not ours:
         return None
-    run = [data[start : start + size] for start in range(_HEADER.size, _HEADER.size + (ours[-1] + 1) * size, size)]
-    trusted = 0 if damaged else min(trusted, len(run))
-    frames = [
-        Frame(number=head[0], commits=head[1] != 0, page=frame[_FRAME.size :], fits=True)
-        for head, frame in zip(heads, run[:trusted], strict=False)
-    ]
-    if trusted:
-        bases = {heads[trusted - 1][4:6]}
-    frames += _check_frames(run[trusted:], (salt1, salt2), bases, big_endian)
+    run = (os.pread(descriptor, size, start) for start in starts[first : first + ours[-1] + 1])
+    frames = list(_check_frames(run, (salt1, salt2), bases, big_endian))
     return Log(page_bytes=page_bytes, header_damaged=damaged, frames=frames)
 
 
-def _check_frames(run: list[bytes], salts: Sums, bases: set[Sums], big_endian: bool) -> Iterator[Frame]:
+def _check_frames(run: Iterable[bytes], salts: Sums, bases: set[Sums], big_endian: bool) -> Iterator[Frame]:
     """Check each frame from the sums before it: those that were computed, and those that stand in the frame before."""
     for frame in run:
         number, commits, salt1, salt2, sum1, sum2 = _FRAME.unpack_from(frame)
@@ -163,7 +170,7 @@ def _check_frames(run: list[bytes], salts: Sums, bases: set[Sums], big_endian: b
                 changed = True  # one of its sums; the page is as it was written
             else:
                 page = None
-        yield Frame(number=number, commits=commits != 0, page=page, fits=fits, changed=changed)
+        yield Frame(number=number, commits=commits, page=page, fits=fits, changed=changed)
         bases = {stored} if stored in computed else {stored, *computed}
 
 

@@ -7,14 +7,17 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from orbit_protocol.errors import Busy, StorageCorrupt, StorageFull, StorageReadOnly
 from orbitd.manager import SessionManager
 from orbitd.store import database, store
+from orbitd.store.backup import wal
 from orbitd.store.backup.recovery import Unexpected
 from orbitd.store.backup.salvage import Salvaged, salvage, salvaged_into
 from orbitd.store.files import APPLICATION_ID
@@ -336,6 +339,44 @@ async def test_vacuumed_databases_are_salvaged_too(path: Path) -> None:
     async with SessionManager.open(str(path), start_empty=True) as manager:
         stats = await manager.get_stats()
     assert (stats.total_sessions, stats.total_snapshots) == (200, 200)
+
+
+async def test_deleted_rows_are_not_salvaged(path: Path) -> None:
+    """Pages that a vacuum has cut off, and that are in the log still, bring no row back that was deleted since."""
+    large = replace(LOCAL, command="x" * 900)
+    async with SessionManager.open(str(path)) as manager:
+        ids = [(await manager.create_session(large)).id for _ in range(120)]
+        for session_id in ids[:60]:
+            await manager.save_snapshot(session_id, os.urandom(12_000))
+        ids += [(await manager.create_session(large)).id for _ in range(200)]
+    damaged = path.parent.with_name("damaged") / path.name
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        for statement in ("PRAGMA wal_autocheckpoint = 0", "PRAGMA foreign_keys = ON"):
+            other.execute(statement).fetchall()
+        other.execute("DELETE FROM sessions WHERE seq <= 60")
+        other.execute("PRAGMA incremental_vacuum").fetchall()
+        other.execute("DELETE FROM sessions WHERE seq > 150")
+        shutil.copytree(path.parent, damaged.parent)
+    write_at(Path(f"{damaged}-wal"), 9, b"\xff")
+    await refused(damaged)
+    async with SessionManager.open(str(damaged), start_empty=True) as manager:
+        assert (await manager.get_stats()).total_sessions == 90
+
+
+def test_long_log_is_read_from_where_sqlite_stopped(path: Path) -> None:
+    """Frames that SQLite has checked are neither checked once more nor kept in memory."""
+    path.parent.mkdir()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as running:
+        running.execute("PRAGMA journal_mode = WAL").fetchall()
+        running.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
+        running.execute("CREATE TABLE big (bytes BLOB)")
+        running.execute("INSERT INTO big VALUES (zeroblob(20000000))")
+        tracemalloc.start()
+        try:
+            assert wal.read_log(f"{path}-wal", trusted=wal.frames_in_use(str(path))) is None
+            assert tracemalloc.get_traced_memory()[1] < 1_000_000
+        finally:
+            tracemalloc.stop()
 
 
 def test_migrations_only_add_columns_at_the_end() -> None:
