@@ -48,6 +48,9 @@ PRAGMA journal_size_limit = 67108864;
 PRAGMA trusted_schema = OFF;
 """
 
+_CHECKS = 20
+"""How often a database is checked while another program changes it."""
+
 READER_SETUP = """
 PRAGMA query_only = ON;
 PRAGMA temp_store = MEMORY;
@@ -92,7 +95,7 @@ def open_writer(path: str, *, start_empty: bool = False, migrations: Sequence[st
         else:
             recovery.roll_back(path)
             try:
-                checked = _check_existing(path, scripts)
+                checked = _check_settled(path, scripts)
             except sqlite3.OperationalError as error:
                 # A journal that nobody writes any more, and that would have to be rolled back first. Orbit has none.
                 if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_READONLY_ROLLBACK:
@@ -100,7 +103,7 @@ def open_writer(path: str, *, start_empty: bool = False, migrations: Sequence[st
                 if recovery.has_journal(path):
                     raise
                 repairs.append(_move_aside(path + "-journal"))
-                checked = _check_existing(path, scripts)
+                checked = _check_settled(path, scripts)
         connection = _connect(path)
         try:
             repairs += _repair(connection, path, checked)
@@ -243,6 +246,39 @@ def _repair(connection: sqlite3.Connection, path: str, checked: _Checked) -> lis
             f"A copy from before lies in {kept}."
         )
     return repairs
+
+
+def _check_settled(path: str, scripts: Sequence[str]) -> _Checked:
+    """Check a database as `_check_existing` does, and again if another program has changed it meanwhile.
+
+    What is read while another process checkpoints, or while it writes to the log, can look like damage. It is damage if
+    it is found twice and no file was written in between.
+    """
+    seen: list[tuple[int, int, int] | None] = []
+    for _ in range(_CHECKS):
+        before = _stamps(path)
+        try:
+            return _check_existing(path, scripts)
+        except (schema.Damage, sqlite3.DatabaseError) as error:
+            if isinstance(error, sqlite3.Error) and recovery.is_environment(error):
+                raise
+            if before == seen == _stamps(path):
+                raise
+            seen = before
+    raise Busy(f"Another program keeps changing the database {path}")
+
+
+def _stamps(path: str) -> list[tuple[int, int, int] | None]:
+    """Return what changes when the database, its WAL or its journal is written: inode, size and time."""
+    stamps: list[tuple[int, int, int] | None] = []
+    for each in (path, path + "-wal", path + "-journal"):
+        try:
+            found = os.stat(each)
+        except FileNotFoundError:
+            stamps.append(None)
+        else:
+            stamps.append((found.st_ino, found.st_size, found.st_mtime_ns))
+    return stamps
 
 
 def _check_existing(path: str, scripts: Sequence[str]) -> _Checked:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import shutil
 import sqlite3
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -21,7 +23,7 @@ from orbitd.store.backup import wal
 from orbitd.store.backup.recovery import Unexpected
 from orbitd.store.backup.salvage import Salvaged, salvage, salvaged_into
 from orbitd.store.files import APPLICATION_ID
-from orbitd.store.schema import template
+from orbitd.store.schema import Damage, template
 from orbitd.store.store import open_store
 from store_support import LOCAL, exists, files, mode, names, read, rows, size
 
@@ -611,6 +613,29 @@ async def test_sound_database_is_not_set_aside_as_the_last_resort(path: Path, mo
     with pytest.raises(Busy):
         await open_store(str(path), migrations=[*database.load_migrations(), "BEGIN IMMEDIATE; SELECT no_such();"])
     assert [name for name in names(path.parent) if "corrupt" in name] == []
+
+
+@pytest.mark.parametrize("torn", [3, 1_000])
+async def test_database_that_another_program_writes_is_not_set_aside(
+    path: Path, monkeypatch: pytest.MonkeyPatch, torn: int
+) -> None:
+    """What looks like damage while another program writes is looked at again; one that never rests is busy."""
+    await fill(path)
+    check, tries = database._check_existing, itertools.count(1)
+
+    def check_while_written(*arguments: Any) -> Any:
+        if (number := next(tries)) > torn:
+            return check(*arguments)
+        os.utime(path, ns=(number, number))
+        raise Damage("read half old and half new")
+
+    monkeypatch.setattr(database, "_check_existing", check_while_written)
+    if torn == 3:
+        assert await session_names(path) == ["s0", "s1", "s2"]
+    else:
+        with pytest.raises(Busy):
+            await SessionManager.open(str(path))
+    assert names(path.parent) == ["sessions.db"]
 
 
 async def test_newest_good_backup_is_offered(path: Path) -> None:
