@@ -187,11 +187,16 @@ class SessionMethods:
     async def screen(self, session_id: str, screen_format: ScreenFormat, *, scrollback: bool) -> Screen:
         """Return a session's screen as it is now, or as it was last."""
         live = self._registry.get(session_id)
+        if live is None:
+            async with self._registry.lock(session_id):
+                # A start may have had the lock. Its journal is open then, and opening that a second time would
+                # truncate the file below the mapping of the first: SIGBUS at the next output.
+                live = self._registry.get(session_id)
+                if live is None:
+                    session = await self._manager.get_session(session_id)
+                    emulator = await self._programs.screens.restore_for_reading(session)
         if live is not None:
             return await live.inspect(lambda emulator: _read_screen(emulator, screen_format, scrollback=scrollback))
-        async with self._registry.lock(session_id):
-            session = await self._manager.get_session(session_id)
-            emulator = await self._programs.screens.restore_for_reading(session)
         with emulator:
             return await asyncio.to_thread(_read_screen, emulator, screen_format, scrollback=scrollback)
 

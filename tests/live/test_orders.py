@@ -60,6 +60,16 @@ def test_two_starts_at_once(shared_client: RawClient) -> None:
     assert answers[1]["error"]["code"] == 1004
 
 
+def test_a_screen_is_read_while_the_program_starts(daemon: DaemonProcess, client: RawClient) -> None:
+    """A screen that is asked for during a start is the live one: a second use of its journal would kill the daemon."""
+    for _ in range(5):
+        session_id = create(client, "sh -c 'while echo noise; do :; done'")
+        calls = ("session.start", {"id": session_id}), ("session.screen", {"id": session_id, "format": "text"})
+        assert ["result" in answer for answer in ask(client, *calls)] == [True, True]
+        client.call("session.terminate", id=session_id)
+    assert daemon.process.poll() is None
+
+
 def test_a_name_is_free_again_only_for_one(shared_client: RawClient) -> None:
     """A terminated session whose name is another's now does not start, and nothing runs for it."""
     first = shared_client.call("session.create", config={"session_type": "local", "command": "cat"}, name="same")["id"]
