@@ -21,8 +21,8 @@ from orbit_protocol.text import BytePairs, Companion, encodable, pairs_to_text, 
 MAX_NAME_LENGTH = 256
 MAX_PAGE_SIZE = 10_000
 MAX_HOST_LENGTH = 255
-_SSH_REFUSED = frozenset("'\"`$;&<>|(){}/")
-_SSH_REFUSED_IN_HOSTS = _SSH_REFUSED | frozenset("\\@[]")
+_SSH_REFUSED = frozenset("'\"`$;&<>|(){}")
+_SSH_REFUSED_IN_HOSTS = _SSH_REFUSED | frozenset("\\[]")
 MAX_COMMAND_LENGTH = 65_536
 MAX_PATH_LENGTH = 4_096
 _LONGEST_ESCAPE = 4
@@ -195,18 +195,22 @@ def check_ssh_words(host: str | None, username: str | None) -> None:
 
     The one rule for both, wherever they come from. No word is empty or longer than its field, or
 
-    - begins with `-`: it would be an option;
+    - begins with `-` (it would be an option) or `ssh://` (a URI);
     - holds a blank, a control character or anything else that is not printable;
     - holds one of ' " ` $ ; & < > | ( ) { }, nor the host a backslash, nor the user one at the end: ssh puts them into
-      ProxyCommand, which a shell runs, and refuses these by itself only since OpenSSH 9.6 (CVE-2023-51385);
-    - holds a slash: `ssh://` would begin a URI.
+      ProxyCommand, which a shell runs, and refuses most of these by itself only since OpenSSH 9.6 (CVE-2023-51385).
+      At the end of a user `$` expands to nothing there, and accounts of machines have it (Samba).
 
-    A host holds no `@`, where ssh would end the user, and no brackets, which ssh does not take around an address of
-    IPv6. `%` is a zone's sign there, and ssh expands it in its configuration only. Letters need not be ASCII.
+    A host may have a user in front of an `@`, as on ssh's own command line, which ends the user at the last one. It
+    holds no brackets, which ssh does not take around an address of IPv6. `%` is a zone's sign there, and ssh expands
+    it in its configuration only. Letters need not be ASCII.
 
     Raises:
         ValueError: The text names the field.
     """
+    if host is not None and "@" in host:
+        user, _, host = host.rpartition("@")
+        username = user if username is None else f"{username}@{user}"
     for field, word, limit in (("host", host, MAX_HOST_LENGTH), ("username", username, MAX_NAME_LENGTH)):
         if word is None:
             continue
@@ -214,12 +218,13 @@ def check_ssh_words(host: str | None, username: str | None) -> None:
             raise ValueError(f"`{field}` must have 1 to {limit} characters")
         if encodable(word) != word:
             raise ValueError(f"`{field}` is not UTF-8: {encodable(word)}")
-        if word.startswith("-"):
-            raise ValueError(f"`{field}` may not begin with `-`")
+        for start in ("-", "ssh://"):
+            if word.startswith(start):
+                raise ValueError(f"`{field}` may not begin with `{start}`")
         if " " in word or not word.isprintable():
             raise ValueError(f"`{field}` may not hold blanks or control characters")
         refused = _SSH_REFUSED if field == "username" else _SSH_REFUSED_IN_HOSTS
-        if found := sorted(refused.intersection(word)):
+        if found := sorted(refused.intersection(word.removesuffix("$") if field == "username" else word)):
             raise ValueError(f"`{field}` may not hold {found[0]}")
     if username is not None and username.endswith("\\"):
         raise ValueError("`username` may not end in a backslash")
