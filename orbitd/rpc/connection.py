@@ -49,20 +49,27 @@ class Call:
 
         The requests of a batch share this object and run one after the other: what is unsettled is the last one's.
         """
+        if not self._unsettled:
+            return
         unsettled, self._unsettled = self._unsettled, []
         for callback, undo in unsettled:
             if succeeded:
                 self._callbacks.append(callback)
             else:
-                undo()
+                _call(undo)
 
     def run_callbacks(self) -> None:
-        """Call what waits for the answer; one that fails is logged, and stops neither the others nor the connection."""
+        """Call what waits for the answer."""
         for callback in self._callbacks:
-            try:
-                callback()
-            except Exception as exc:  # noqa: BLE001  # the answer is out: nobody is left to be told
-                event(log, logging.ERROR, "callback failed", error=type(exc).__name__, exc=exc)
+            _call(callback)
+
+
+def _call(callback: Callable[[], None]) -> None:
+    """Call a callback; one that fails is logged, and stops neither the others, nor the answer, nor the connection."""
+    try:
+        callback()
+    except Exception as exc:  # noqa: BLE001  # the handler has returned: nobody is left to raise it to
+        event(log, logging.ERROR, "callback failed", error=type(exc).__name__, exc=exc)
 
 
 class Host(Protocol):

@@ -8,6 +8,7 @@ and not ignored. Bytes are base64 in JSON, times are RFC 3339 in UTC.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -84,18 +85,19 @@ def normal_name(text: str, field: str = "name") -> str:
     Raises:
         ValueError: It is empty, too long, or not UTF-8. The text names `field`.
     """
-    # No character of NFC comes from more than four. What is longer is refused unread: normalizing takes time that
-    # grows with the square of a run of combining marks.
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        # Bytes of a command line (PEP 383), which in a locale that is not UTF-8 may be UTF-8 all the same.
-        try:
-            text = text.encode("utf-8", "surrogateescape").decode()
-        except UnicodeError as error:
-            raise ValueError(f"`{field}` is not UTF-8: {encodable(text)}") from error
-    if not text.isascii() and len(text) <= 4 * MAX_NAME_LENGTH:
-        from unicodedata import normalize  # its tables are a shared library, which ASCII does not need
+    if not text.isascii():
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            # Bytes of a command line (PEP 383), which in a locale that is not UTF-8 may be UTF-8 all the same.
+            try:
+                text = text.encode("utf-8", "surrogateescape").decode()
+            except UnicodeError as error:
+                raise ValueError(f"`{field}` is not UTF-8: {encodable(text)}") from error
+        # No character of NFC comes from more than four. What is longer is refused unread: normalizing takes time that
+        # grows with the square of a run of combining marks.
+        if len(text) <= 4 * MAX_NAME_LENGTH:
+            from unicodedata import normalize  # its tables are a shared library, which ASCII does not need
 
-        text = normalize("NFC", text)
+            text = normalize("NFC", text)
     if not 1 <= len(text) <= MAX_NAME_LENGTH:
         raise ValueError(f"`{field}` must have 1 to {MAX_NAME_LENGTH} characters")
     return text
@@ -211,23 +213,27 @@ def check_ssh_words(host: str | None, username: str | None) -> None:
     if host is not None and "@" in host:
         user, _, host = host.rpartition("@")
         username = user if username is None else f"{username}@{user}"
-    for field, word, limit in (("host", host, MAX_HOST_LENGTH), ("username", username, MAX_NAME_LENGTH)):
-        if word is None:
-            continue
-        if not 1 <= len(word) <= limit:
-            raise ValueError(f"`{field}` must have 1 to {limit} characters")
-        if encodable(word) != word:
-            raise ValueError(f"`{field}` is not UTF-8: {encodable(word)}")
-        for start in ("-", "ssh://"):
-            if word.startswith(start):
-                raise ValueError(f"`{field}` may not begin with `{start}`")
-        if " " in word or not word.isprintable():
-            raise ValueError(f"`{field}` may not hold blanks or control characters")
-        refused = _SSH_REFUSED if field == "username" else _SSH_REFUSED_IN_HOSTS
-        if found := sorted(refused.intersection(word.removesuffix("$") if field == "username" else word)):
-            raise ValueError(f"`{field}` may not hold {found[0]}")
-    if username is not None and username.endswith("\\"):
-        raise ValueError("`username` may not end in a backslash")
+    if host is not None:
+        _check_ssh_word("host", host, MAX_HOST_LENGTH, _SSH_REFUSED_IN_HOSTS.intersection(host))
+    if username is not None:
+        refused = _SSH_REFUSED.intersection(username.removesuffix("$"))
+        _check_ssh_word("username", username, MAX_NAME_LENGTH, refused)
+        if username.endswith("\\"):
+            raise ValueError("`username` may not end in a backslash")
+
+
+def _check_ssh_word(field: str, word: str, limit: int, refused: Set[str]) -> None:
+    if not 1 <= len(word) <= limit:
+        raise ValueError(f"`{field}` must have 1 to {limit} characters")
+    if encodable(word) != word:
+        raise ValueError(f"`{field}` is not UTF-8: {encodable(word)}")
+    for start in ("-", "ssh://"):
+        if word.startswith(start):
+            raise ValueError(f"`{field}` may not begin with `{start}`")
+    if " " in word or not word.isprintable():
+        raise ValueError(f"`{field}` may not hold blanks or control characters")
+    if refused:
+        raise ValueError(f"`{field}` may not hold {min(refused)}")
 
 
 class SessionConfigInput(SessionConfig, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -61,7 +61,8 @@ class Host:
             return self._later(line)
         self.started.append(line)
         for callback in self.callbacks:
-            call.after_answer(callback)
+            call.after_answer(callback, undo=callback)
+        call.settle(succeeded=b"error" not in line)
         return self.answers.get(line, line)
 
     async def _later(self, line: bytes) -> bytes:
@@ -187,9 +188,9 @@ async def test_an_answer_that_cannot_be_framed_is_an_error_instead(word: bytes) 
 
 
 async def test_a_callback_that_fails_stops_nothing() -> None:
-    """What is to follow an answer may fail: the other callbacks and the next request are served."""
+    """What follows an answer, or undoes a request, may fail: the other callbacks and the next request are served."""
     connection, host, transport = connect()
     called: list[int] = []
     host.callbacks = [lambda: called.append(1), lambda: called.append(1 // 0), lambda: called.append(2)]
-    connection.data_received(b"a\nb\n")
-    assert (transport.written, called) == ([b"a\n", b"b\n"], [1, 2, 1, 2])
+    connection.data_received(b"a\nerror\n")
+    assert (transport.written, called) == ([b"a\n", b"error\n"], [1, 2, 1, 2])
