@@ -20,6 +20,7 @@ from orbit_protocol.errors import (
     RequestTimeout,
     SessionNotFound,
     ShuttingDown,
+    StorageCorrupt,
 )
 from orbit_protocol.params import ScreenFormat, SessionAttach, SessionStart
 from orbit_protocol.results import Attached, CursorPosition, Exit, Screen, SessionStats
@@ -108,7 +109,7 @@ class SessionMethods:
                     await self.delete(live.id)
         members = []
         for session_id in self._programs.screens.sessions_on_disk() if delete_sessions else ():
-            with contextlib.suppress(SessionNotFound):
+            with contextlib.suppress(SessionNotFound, StorageCorrupt):  # what cannot be read is kept
                 if (await self._manager.get_session(session_id)).workspace_id == workspace_id:
                     members.append(session_id)
         await self._manager.delete_workspace(workspace_id, delete_sessions)

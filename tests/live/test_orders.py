@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -168,6 +170,24 @@ def test_deleting_a_workspace_ends_its_programs(shared_daemon: DaemonProcess, sh
     shared_client.call("workspace.delete", id=workspace, delete_sessions=True)
     assert shared_client.error("session.get", id=inside)["code"] == 1000
     assert programs_of(shared_daemon) == [pid]
+
+
+def test_a_damaged_row_is_no_other_workspaces_matter(daemon: DaemonProcess, client: RawClient) -> None:
+    """A workspace is deleted with its sessions while a session elsewhere, which has a journal, cannot be read."""
+    damaged = create(client)
+    workspace_id = client.call("workspace.create", name="w", layout={"layout_type": "tabs", "config": {}})["id"]
+    member = create(client, workspace_id=workspace_id)
+    daemon.stop()
+    with contextlib.closing(sqlite3.connect(daemon.database_path, isolation_level=None)) as database:
+        database.execute("UPDATE sessions SET config = '{' WHERE id = ?", (damaged,))
+    journals = daemon.home / ".local" / "state" / "orbit" / "journal"
+    journals.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for session_id in (damaged, member):
+        (journals / session_id).touch(0o600)
+    with daemon.start().client() as again:
+        again.call("workspace.delete", id=workspace_id, delete_sessions=True)
+        assert again.error("session.get", id=member)["code"] == 1000
+    assert [path.name for path in journals.iterdir()] == [damaged]
 
 
 def test_a_stop_ends_the_wait_and_not_the_program(daemon: DaemonProcess, client: RawClient) -> None:
