@@ -115,7 +115,10 @@ class Programs:
             except BaseException:  # a cancelled request too: the session gets the status back that it had
                 if not had_link:
                     self.agents.remove(session_id)
-                await self._manager.end_program(session_id, before.status, before.exit_code, before.exit_signal)
+                # One that was recorded as running could not be taken over: its program may run, and its exit is
+                # stored only for a session that is still recorded so.
+                if not before.live:
+                    await self._manager.end_program(session_id, before.status, before.exit_code, before.exit_signal)
                 raise
             return started
 

@@ -238,6 +238,25 @@ async def test_an_exit_of_a_session_that_was_not_taken_over(
     assert daemons.journal(session).exists()
 
 
+async def test_a_second_try_that_fails_too(
+    daemons: Daemons, failing: dict[str, Exception], exited: asyncio.Event
+) -> None:
+    """A start that cannot take the program over leaves it recorded as running, so that its exit is stored."""
+    session = await daemons.start_session("sh -c 'read x; exit 7'")
+    pid = daemons.programs.registry.running[session.id].pid
+    failing[session.id] = StateBusy("too long")
+    programs = await daemons.restart()
+    with pytest.raises(StateBusy):
+        await programs.start(session.id, 80, 24, None)
+    assert programs.warnings() != []
+    os.kill(pid, 9)
+    async with asyncio.timeout(WAIT_SECS):
+        await exited.wait()
+    await programs._tasks.finish(WAIT_SECS)
+    ended = await daemons.manager.get_session(session.id)
+    assert (ended.status, ended.exit_signal, ended.live) == ("terminated", 9, False)
+
+
 @pytest.mark.parametrize("method", ["terminate", "delete"])
 async def test_ending_a_session_that_was_not_taken_over(
     daemons: Daemons, failing: dict[str, Exception], exited: asyncio.Event, method: str
@@ -259,7 +278,7 @@ async def test_ending_a_session_that_was_not_taken_over(
 async def test_a_start_that_fails_leaves_nothing(daemons: Daemons, command: str) -> None:
     """There is no journal and no link to an agent, and the row is as it was."""
     made = await daemons.manager.create_session(SessionConfig(session_type="local", command=command))
-    agent = {"SSH_AUTH_SOCK": "/agent"}
+    agent = {b"SSH_AUTH_SOCK": b"/agent"}
     with pytest.raises(SpawnFailed):
         await daemons.programs.start(made.id, 80, 24, agent)
     assert list((daemons.home / "state").rglob(f"{made.id}*")) == []
@@ -273,9 +292,9 @@ async def test_a_start_that_fails_keeps_earlier_output(daemons: Daemons) -> None
     daemons.journal(made).parent.mkdir(0o700)
     with Journal(daemons.journal(made)) as journal:
         journal.append(Output(data=b"unsaved"))
-    daemons.programs.agents.update(made.id, "/agents/old")
+    daemons.programs.agents.update(made.id, {b"SSH_AUTH_SOCK": b"/agents/old"})
     with pytest.raises(SpawnFailed):
-        await daemons.programs.start(made.id, 80, 24, {"SSH_AUTH_SOCK": "/agents/new"})
+        await daemons.programs.start(made.id, 80, 24, {b"SSH_AUTH_SOCK": b"/agents/new"})
     with await daemons.programs.screens.restore_for_reading(made) as emulator:
         assert b"unsaved" in emulator.screen("text")
     assert daemons.programs.agents.exists(made.id)
