@@ -157,19 +157,21 @@ def sync(path: str) -> None:
 
 
 def read_regular(path: str, limit: int) -> bytes:
-    """Read a file that people name and may link to; one that would block or never end is refused.
+    """Read a file that people name and may link to, or /dev/null; one that would block or never end is refused.
 
     Args:
         path: The file.
         limit: The most bytes that it may have.
 
     Raises:
-        OSError: It cannot be read, is no regular file (EINVAL), or is longer (EFBIG).
+        OSError: It cannot be read, is neither (EINVAL), or is longer (EFBIG).
     """
     # O_NONBLOCK: opening a FIFO would wait for its other end (fifo(7)); for a regular file it means nothing.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        found = os.fstat(descriptor)
+        # /dev/null ends at once; people name it for "none".
+        if not stat.S_ISREG(found.st_mode) and found.st_rdev != os.stat(os.devnull).st_rdev:
             raise OSError(errno.EINVAL, "it is no regular file", path)
         data = file.read(limit + 1)
     if len(data) > limit:

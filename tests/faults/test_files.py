@@ -461,3 +461,13 @@ def test_a_socket_of_somebody_else_in_its_place(daemon: DaemonProcess, client: R
         daemon.wait_for_log("maintenance task failed")
         told = client.call("daemon.info")["chores"]
         assert "somebody serves" in next(one["last_error"] for one in told if one["name"] == "socket")
+
+
+def test_no_configuration_by_its_usual_name(stopped_daemon: DaemonProcess) -> None:
+    """/dev/null is a configuration without keys, behind a link and by its name."""
+    path = stopped_daemon.home / ".config" / "orbit" / "config.toml"
+    path.parent.mkdir(parents=True)
+    path.symlink_to(os.devnull)
+    with stopped_daemon.start().client() as client:
+        assert client.call("daemon.ping") == {"pong": True}
+    Orbitctl(stopped_daemon.home).ok("config", "check", os.devnull)
