@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime
@@ -272,10 +273,16 @@ class Programs:
             self._close_unless_reconnecting(live)
             await self._take_over_unknown(session)
             return
-        # No await from here on: output is read only after the divider, and the session is registered
-        # before any other task can look for it.
-        live.print_divider(f"started again {datetime.now().astimezone():%Y-%m-%d %H:%M:%S}")
-        live.resize_screen(cols, rows)
+        # No await until the session is registered: output is read only after the divider, and no other task looks for
+        # the session in between.
+        try:
+            live.print_divider(f"started again {datetime.now().astimezone():%Y-%m-%d %H:%M:%S}")
+            live.resize_screen(cols, rows)
+        except BaseException:  # no memory, or whatever the library refuses
+            os.close(spawned.master_fd)
+            self._close_unless_reconnecting(live)
+            await self.keeper.kill(session.id)
+            raise
         live.run(spawned.pid, spawned.master_fd, spawned.cwd)
         self._add_running(live)
         if live.attachments:

@@ -22,6 +22,7 @@ from orbitd.live.programs import LiveSettings, Programs, ScrollbackLimits
 from orbitd.live.saver import Saver
 from orbitd.live.screen import LiveScreen
 from orbitd.live.screen_restore import SavedScreens
+from orbitd.live.session import LiveSession
 from orbitd.live.session_methods import SessionMethods
 from orbitd.live.session_restore import restore_sessions
 from orbitd.manager import SessionManager
@@ -314,6 +315,29 @@ async def test_a_restore_that_fails_leaves_no_descriptor(daemons: Daemons, monke
     with pytest.raises(SpawnFailed):
         await daemons.programs.screens.restore(stored)
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_start_whose_screen_fails_leaves_no_program(
+    daemons: Daemons, monkeypatch: pytest.MonkeyPatch, exited: asyncio.Event
+) -> None:
+    """Where the screen cannot take the terminal's size, terminal and journal are closed and the program is ended."""
+    made = await daemons.manager.create_session(SessionConfig(session_type="local", command="cat"))
+    await daemons.start_session()
+    programs = await daemons.restart()
+
+    def fail(*_: object) -> None:
+        raise TerminalError("no")
+
+    before = set(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch, pytest.raises(TerminalError):
+        patch.setattr(LiveSession, "resize_screen", fail)
+        await programs.start(made.id, 100, 30, None)
+    async with asyncio.timeout(WAIT_SECS):
+        await exited.wait()
+    await programs._tasks.finish(WAIT_SECS)
+    assert set(os.listdir("/proc/self/fd")) == before
+    assert made.id not in [program.id for program in await (await programs.keeper.client()).programs()]
+    assert (await programs.start(made.id, 100, 30, None)).status == "detached"
 
 
 UNFINISHED = b"\x1b]2;" + b"A" * (17 << 20)
