@@ -329,9 +329,10 @@ async def test_a_start_whose_screen_fails_leaves_no_program(
         raise TerminalError("no")
 
     before = set(os.listdir("/proc/self/fd"))
-    with monkeypatch.context() as patch, pytest.raises(TerminalError):
+    with monkeypatch.context() as patch:
         patch.setattr(LiveSession, "resize_screen", fail)
-        await programs.start(made.id, 100, 30, None)
+        with pytest.raises(TerminalError):
+            await programs.start(made.id, 100, 30, None)
     async with asyncio.timeout(WAIT_SECS):
         await exited.wait()
     await programs._tasks.finish(WAIT_SECS)

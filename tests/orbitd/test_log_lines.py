@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orbit_protocol.text import encodable
 from orbitd.logs import FORMATTERS, LogFormat
 
 ODD = st.text(st.characters() | st.sampled_from("\n\x1b\x7f\x9b\x85\u202e\u2028\u2069\ud800\udcff\"=' "), max_size=20)
@@ -18,7 +19,7 @@ FORMATS: list[LogFormat] = ["text", "json"]
 @pytest.mark.parametrize("log_format", FORMATS)
 @given(path=ODD)
 def test_a_value_neither_ends_a_line_nor_steers_a_terminal(log_format: LogFormat, path: str) -> None:
-    """Control characters, bidirectional controls and bytes that are no UTF-8 are escaped, and come back."""
+    r"""Control characters and bidirectional controls are escaped and come back; what is no text stands as `\xNN`."""
     record = logging.LogRecord("orbitd", logging.INFO, "", 0, "file refused", (), None)
     record.fields = {"path": path, "number": 7}
     line = FORMATTERS[log_format]().format(record)
@@ -26,4 +27,4 @@ def test_a_value_neither_ends_a_line_nor_steers_a_terminal(log_format: LogFormat
     assert line.isprintable()
     if log_format == "json":
         found = json.loads(line)
-        assert (found["event"], found["path"], found["number"]) == ("file refused", path, 7)
+        assert (found["event"], found["path"], found["number"]) == ("file refused", encodable(path), 7)
