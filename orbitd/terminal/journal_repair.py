@@ -406,8 +406,11 @@ def _torn_tail(fd: int, offset: int, end: int, size: int) -> tuple[bool, bytes]:
     header = os.pread(fd, RECORD_HEADER_BYTES, offset).ljust(RECORD_HEADER_BYTES, b"\0")
     begin = offset + RECORD_HEADER_BYTES
     if not any(header):
-        # NULs at the end of the output are lost with the zeros behind it; on a terminal they do nothing.
-        return (True, os.pread(fd, end - begin, begin)) if end - begin <= CAPTURE_MAX_BYTES else (False, b"")
+        # NULs at the end of the output are lost with the zeros behind it; on a terminal they do nothing. Where most
+        # are NULs, it was not captured: a bit or more of the preallocated zeros is wrong.
+        data = os.pread(fd, min(end - begin, CAPTURE_MAX_BYTES + 1), begin)
+        is_captured = len(data) <= CAPTURE_MAX_BYTES and 2 * data.count(0) < len(data)
+        return (True, data) if is_captured else (False, b"")
     if header[0] == 0:
         # `Journal.capture` writes the first byte last: the other ones are right.
         length = payload_length(bytes([Kind.OUTPUT]) + header[1:]) or 0

@@ -194,6 +194,10 @@ def test_damage_inside_is_told_and_a_torn_tail_is_not(path: Path) -> None:
         found = replay(path, whole.data + tail + behind)
         assert found.events == [*whole.untouched(0, 0), Output(data=b"behind")]
         assert (found.missing, found.aside is not None) == ([len(tail)], True)
+    for stray in (b"@", os.urandom(512)):  # bits of the preallocated zeros that are wrong, and no output
+        found = replay(path, whole.data + bytes(3000) + stray + bytes(9000))
+        assert found.events == whole.untouched(0, 0)
+        assert found.aside is not None
     too_long = bytes(RECORD_HEADER_BYTES) + b"c" * (CAPTURE_MAX_BYTES + 1)
     assert replay(path, whole.data + too_long).aside is not None
 
