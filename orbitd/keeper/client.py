@@ -378,7 +378,10 @@ def start_keeper(socket_path: str) -> None:
         raise SpawnFailed(f"the keeper could not be started: {exc}") from exc
     if started.returncode != 0:
         lines = to_text(started.stderr).strip().splitlines() or [f"status {started.returncode}"]
-        raise SpawnFailed(f"the keeper of {socket_path} could not be started: {lines[-1]}")
+        raise SpawnFailed(
+            f"the keeper of {socket_path} could not be started: {lines[-1]}",
+            hint="Put that right, then start the session again.",
+        )
 
 
 _ERRORS_BY_REASON: dict[str, type[OrbitError]] = {

@@ -14,7 +14,7 @@ import signal
 import socket
 import stat
 
-from orbit_os.files import open_private
+from orbit_os.files import UnsafeFile, open_private
 from orbitd.keeper.server import Keeper
 
 TYPE_CHECKING = False
@@ -34,8 +34,13 @@ def main(path: str) -> None:
     os.umask(0o077)
     # The lock is released before the fork: a flock(2) lock belongs to the open file description,
     # which the child would share and hold for as long as it lives.
-    with _locked(path):
-        listener = None if _is_served(path) else _listen(path)
+    try:
+        with _locked(path):
+            listener = None if _is_served(path) else _listen(path)
+    except (UnsafeFile, OSError) as error:
+        words = f"{path}: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+        os.write(2, os.fsencode(words))
+        os._exit(1)
     if listener is None or os.fork() > 0:
         os._exit(0)
     os.setsid()
@@ -83,10 +88,16 @@ def _is_served(path: str) -> bool:
 
 
 def _listen(path: str) -> socket.socket:
-    """Bind the path, which no process serves; replace the socket that a crash left, and nothing else."""
+    """Bind the path, which no process serves; replace the socket that a crash left, and nothing else.
+
+    Raises:
+        UnsafeFile: Something else is in its place.
+        OSError: It cannot be bound.
+    """
     with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(os.lstat(path).st_mode):
-            os.unlink(path)
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise UnsafeFile(f"{path} is no socket; move it away")
+        os.unlink(path)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     os.chmod(path, 0o600)

@@ -262,7 +262,7 @@ def test_something_else_in_place(stopped: KeeperProcess) -> None:
     """A file that is no socket is left alone, and the start says what is wrong."""
     Path(stopped.path).write_text("precious")
 
-    with pytest.raises(SpawnFailed, match="in use"):
+    with pytest.raises(SpawnFailed, match=r"could not be started: [^:]* is no socket; move it away$"):
         stopped.start()
 
     assert Path(stopped.path).read_text() == "precious"
