@@ -75,7 +75,7 @@ def parse_settings(text: bytes, source: str) -> Settings:
         SettingsError: Not TOML, an unknown key or a wrong type; `source` stands in the text.
     """
     try:
-        return msgspec.toml.decode(text, type=Settings)
+        settings = msgspec.toml.decode(text, type=Settings)
     except msgspec.ValidationError as error:
         words = in_plain_words(str(error), _key).replace("there is no", "unknown key")
         raise SettingsError(f"{source}: {words}") from error
@@ -84,6 +84,11 @@ def parse_settings(text: bytes, source: str) -> Settings:
     except (msgspec.DecodeError, RecursionError) as error:  # the parser of TOML is written in Python
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
         raise SettingsError(f"{source}: not valid TOML: {reason}") from error
+    paths = {"session.database_path": settings.session.database_path, "daemon.socket_path": settings.daemon.socket_path}
+    for key, path in paths.items():
+        if path is not None and "\0" in path:  # no system call takes one
+            raise SettingsError(f"{source}: {_key(key)} must not contain NUL")
+    return settings
 
 
 def _key(path: str) -> str:

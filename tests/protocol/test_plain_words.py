@@ -100,6 +100,8 @@ def test_no_word_of_msgspec_is_left(data: st.DataObject) -> None:
         ("[daemon]\nsocket_path = ''\n", "`daemon.socket_path` may not be empty"),
         ("daemon = 1\n", "`daemon` must be an object, not a whole number"),
         ("[sesion]\n", "unknown key `sesion`"),
+        ('[session]\ndatabase_path = "/a\\u0000b"\n', "`session.database_path` must not contain NUL"),
+        ('[daemon]\nsocket_path = "\\u0000"\n', "`daemon.socket_path` must not contain NUL"),
         ("[daemon]\nsockt = 1\n", "unknown key `sockt` in `daemon`"),
         ("a = " + "[" * 5000, "not valid TOML: nested too deep"),
         ("a = '\xff'", "not valid TOML: not UTF-8 (byte 5)"),
