@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import secrets
+import shutil
 import sqlite3
 from collections.abc import Sequence
 
@@ -19,9 +20,9 @@ from orbit_os.files import PRIVATE_FILE, make_private_folders, sync
 from orbit_protocol.errors import Busy, StorageFull, StorageReadOnly
 from orbitd.logs import event
 from orbitd.store import schema
-from orbitd.store.backup import copy, recovery, salvage
+from orbitd.store.backup import copy, recovery, salvage, wal
 from orbitd.store.errors import translate, translate_os, translated
-from orbitd.store.files import APPLICATION_ID, SIDE_FILES, file_stamp, file_uri, free_name, size
+from orbitd.store.files import APPLICATION_ID, SIDE_FILES, file_stamp, file_uri, free_name, open_untouched, size
 from orbitd.store.rows import lenient_text, now
 from orbitd.store.schema import load_migrations
 
@@ -83,27 +84,14 @@ def open_writer(path: str, *, start_empty: bool = False, migrations: Sequence[st
         repairs = _move_strange_files(path)
         checked = _Checked()
         if recovery.is_absent(path):
-            if not start_empty:
-                recovery.refuse_after_set_aside(path)
-            elif damaged := recovery.list_set_aside(path):
-                _salvage(path, damaged[-1])
-            _make_file(path)
+            repairs += _begin(path, start_empty=start_empty)
         elif size(path) == 0:
             # A WAL with something in it and no database: `recovery.set_aside` was interrupted between
             # two renames, or somebody deleted the database. SQLite deletes the WAL of an empty database.
             raise recovery.set_aside(path, "its file is gone and its log is there")
         else:
             recovery.roll_back(path)
-            try:
-                checked = _check_settled(path, scripts)
-            except sqlite3.OperationalError as error:
-                # A journal that nobody writes any more, and that would have to be rolled back first. Orbit has none.
-                if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_READONLY_ROLLBACK:
-                    raise
-                if recovery.has_journal(path):
-                    raise
-                repairs.append(_move_aside(path + "-journal"))
-                checked = _check_settled(path, scripts)
+            checked = _check_without_strange_logs(path, scripts, repairs)
         connection = _connect(path)
         try:
             repairs += _repair(connection, path, checked)
@@ -168,6 +156,17 @@ def _connect(path: str) -> sqlite3.Connection:
     return connection
 
 
+def _begin(path: str, *, start_empty: bool) -> list[str]:
+    """Make the file of a new database; return a sentence where there was an empty one, which SQLite leaves nowhere."""
+    was_emptied = os.path.exists(path)
+    if not start_empty:
+        recovery.refuse_after_set_aside(path)
+    elif damaged := recovery.list_set_aside(path):
+        _salvage(path, damaged[-1])
+    _make_file(path)
+    return [f"The database {path} was empty; a new one was begun."] if was_emptied else []
+
+
 def _make_file(path: str) -> None:
     """Make an empty file that only its owner may read."""
     try:
@@ -204,9 +203,22 @@ def _move_aside(name: str) -> str:
     try:
         os.rename(name, target)
     except OSError as error:
-        raise translate_os(error, f"{name} is no file of SQLite's and cannot be moved") from error
+        raise translate_os(error, f"{name} is no file of this database and cannot be moved") from error
     event(log, logging.WARNING, "strange file moved aside", file=name, target=target)
-    return f"{name} was no file of SQLite's. It lies in {target} now, unchanged; what it held is not in the database."
+    return (
+        f"{name} was no file of this database. It lies in {target} now, unchanged; what it held is not in the database."
+    )
+
+
+def _has_foreign_log(path: str, scripts: Sequence[str]) -> bool:
+    """Return whether a database is another program's for what stands in its log alone."""
+    if size(path + "-wal") == 0:
+        return False
+    try:
+        with contextlib.closing(open_untouched(path, read_wal=False)) as connection:
+            return schema.identify(path, schema.inspect(connection), scripts) > 0
+    except (StorageReadOnly, schema.Damage, sqlite3.Error):
+        return False
 
 
 class _Checked(Struct, frozen=True, kw_only=True):
@@ -215,10 +227,12 @@ class _Checked(Struct, frozen=True, kw_only=True):
     Args:
         version: The user_version that its schema shows it to have, if its marks are damaged.
         indexes: Whether its indexes have to be built again.
+        log_cut_off: Whether the end of its log is gone, and with it the last commits.
     """
 
     version: int | None = None
     indexes: bool = False
+    log_cut_off: bool = False
 
 
 def _repair(connection: sqlite3.Connection, path: str, checked: _Checked) -> list[str]:
@@ -229,6 +243,8 @@ def _repair(connection: sqlite3.Connection, path: str, checked: _Checked) -> lis
         StorageFull, StorageReadOnly: There is no room for a copy of what was there.
     """
     repairs = []
+    if checked.log_cut_off:
+        repairs.append(_keep_log(path))
     if checked.version is not None:
         connection.executescript(
             f"BEGIN; PRAGMA application_id = {APPLICATION_ID:d}; PRAGMA user_version = {checked.version:d}; COMMIT;"
@@ -281,11 +297,48 @@ def _stamps(path: str) -> list[tuple[int, int, int] | None]:
     return stamps
 
 
+def _keep_log(path: str) -> str:
+    """Copy a log that was cut off, as SQLite goes on at its end; return a sentence about it."""
+    log_file = path + "-wal"
+    event(log, logging.ERROR, "the end of the database's log is gone", database=path)
+    words = f"The log of {path} ends too early or is gone: the last changes may be lost."
+    if size(log_file) == 0:
+        return words
+    kept = free_name(log_file + ".aside-", now())
+    try:
+        shutil.copyfile(log_file, kept)
+        sync(kept)
+    except OSError as error:
+        raise translate_os(error, f"The log {log_file} cannot be copied") from error
+    return f"{words} A copy of it lies in {kept}."
+
+
+def _check_without_strange_logs(path: str, scripts: Sequence[str], repairs: list[str]) -> _Checked:
+    """Check a database; first rename a log or a journal beside it that is not its own. Raises: as `_check_settled`."""
+    try:
+        return _check_settled(path, scripts)
+    except schema.ForeignDatabase:
+        if not _has_foreign_log(path, scripts):
+            raise
+        repairs.append(_move_aside(path + "-wal"))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + "-shm")  # SQLite makes it of the log
+    except sqlite3.OperationalError as error:
+        # A journal that nobody writes any more, and that would have to be rolled back first. Orbit has none.
+        if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_READONLY_ROLLBACK:
+            raise
+        if recovery.has_journal(path):
+            raise
+        repairs.append(_move_aside(path + "-journal"))
+    return _check_settled(path, scripts)
+
+
 def _check_existing(path: str, scripts: Sequence[str]) -> _Checked:
     """Refuse a database that this program must not write, before SQLite opens it for writing, and look for damage."""
     status = os.stat(path)
     if status.st_mode & 0o077 and status.st_uid == os.geteuid():
         os.chmod(path, PRIVATE_FILE)  # it was copied here with a umask that let others read it
+    log_cut_off = wal.is_cut_off(path)
     with recovery.opened_untouched(path) as connection:
         found = schema.inspect(connection)
         version = schema.identify(path, found, scripts)
@@ -299,7 +352,7 @@ def _check_existing(path: str, scripts: Sequence[str]) -> _Checked:
                 )
         indexes = recovery.has_damaged_indexes(connection, path)
     is_damaged = version and (found.application_id, found.user_version) != (APPLICATION_ID, version)
-    return _Checked(version=version if is_damaged else None, indexes=indexes)
+    return _Checked(version=version if is_damaged else None, indexes=indexes, log_cut_off=log_cut_off)
 
 
 def _salvage(path: str, damaged: str) -> None:

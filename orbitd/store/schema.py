@@ -32,6 +32,10 @@ class Damage(Exception):
     """The database is damaged, though SQLite can read it; the text says how."""
 
 
+class ForeignDatabase(StorageReadOnly):
+    """The database is another program's."""
+
+
 class Inspection(Struct, frozen=True, kw_only=True):
     """What a database says of itself.
 
@@ -153,8 +157,8 @@ def _is_damaged_mark(found: Inspection, version: int | None) -> bool:
     )
 
 
-def _foreign(path: str) -> StorageReadOnly:
-    return StorageReadOnly(
+def _foreign(path: str) -> ForeignDatabase:
+    return ForeignDatabase(
         f"{path} is the database of another program",
         hint="Set database_path in the configuration to a file of Orbit's own.",
     )

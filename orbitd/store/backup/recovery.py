@@ -73,8 +73,8 @@ class Unexpected(Exception):
 
 
 def is_absent(path: str) -> bool:
-    """Return whether there is no database: no file, or an empty one without a WAL."""
-    return size(path) == 0 and size(path + "-wal") == 0
+    """Return whether there is no database: no file, or an empty one (of one byte, to SQLite) without a WAL."""
+    return size(path) <= 1 and size(path + "-wal") == 0
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import array
 import os
 import struct
 import sys
+import time
 from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
@@ -21,6 +22,12 @@ _HEADER = struct.Struct(">8I")  # magic, version, page size, checkpoint, salt 1,
 _FRAME = struct.Struct(">6I")  # page, database size after a commit or 0, salt 1, salt 2, sum 1, sum 2
 _MAGIC = 0x377F0682  # + 1 where checksums are made of big-endian words
 _DEFAULT_PAGE_BYTES = 4096
+_CORRECTIONS = 8
+"""How many frames of one log are tried to be corrected; each takes some milliseconds, and a torn log has many."""
+_INDEX = struct.Struct("=3I2BH4I8s2I")
+"""The head of the shared memory, 48 bytes, in the machine's byte order: version, unused, changes, whether it is made,
+byte order of checksums, page size, frames, pages, the last frame's two sums, the log's salts, and its own two sums."""
+_INDEX_SUMMED = 40
 _MODULUS = 1 << 32
 _MASK = _MODULUS - 1
 
@@ -35,7 +42,7 @@ class Frame(Struct, frozen=True, kw_only=True):
         commits: The size of the database in pages after the transaction that it ends; 0 if it ends none.
         page: None if it is damaged and cannot be corrected.
         fits: Whether SQLite takes it.
-        changed: Whether it would fit with one word changed.
+        changed: Whether it would fit with one bit, or one byte of its checksum, changed.
     """
 
     number: int
@@ -57,7 +64,7 @@ class Log(Struct, frozen=True, kw_only=True):
 
         A kill leaves a last transaction without its commit, and a power cut leaves one of which any sector may be
         as it was before. Frames that do not fit are damage where a later transaction follows, as each is on disk before
-        the next one begins; or where one changed word would make the only one fit.
+        the next one begins; or where one changed bit would make the only one fit.
         """
         if self.header_damaged:
             return "the head of its log is damaged"
@@ -65,7 +72,7 @@ class Log(Struct, frozen=True, kw_only=True):
         if not misfits:
             return None
         is_followed = any(frame.commits for frame in self.frames[misfits[0] : -1])
-        # A sector of older content may differ in one word too, but hardly where all else of the transaction is there.
+        # A sector of older content may differ in one bit too, but hardly where all else of the transaction is there.
         is_changed = len(misfits) == 1 and self.frames[misfits[0]].changed and self.frames[-1].commits
         if is_followed or is_changed:
             return "its log is damaged"
@@ -98,6 +105,39 @@ def frames_in_use(path: str) -> int:
         return 0
     (frames,) = struct.unpack_from("=I", head.ljust(20, b"\0"), 16)
     return int(frames)
+
+
+def is_cut_off(path: str) -> bool:
+    """Return whether a database's log ends before the last commit, or is gone; to be called before SQLite opens it.
+
+    A log that was cut off looks as after a kill in the middle of a transaction. The shared memory tells: a kill leaves
+    it, and it has the number of frames and the sums of the last one, written after they were on disk. A power cut may
+    leave an older state of it. So it counts where it is of the same run of the log, or was written since the last boot.
+    """
+    try:
+        with open(path + "-shm", "rb") as file:
+            head, copy = file.read(_INDEX.size), file.read(_INDEX.size)
+            (checkpointed,) = struct.unpack("=I", file.read(4))
+            written_at = os.fstat(file.fileno()).st_mtime
+    except (OSError, struct.error):
+        return False
+    if head != copy or _checksum(head[:_INDEX_SUMMED], (0, 0), sys.byteorder == "big") != _INDEX.unpack(head)[-2:]:
+        return False
+    page_bytes, frames, _, sum1, sum2, salts = _INDEX.unpack(head)[5:11]
+    if frames <= checkpointed:
+        return False
+    size = _FRAME.size + (65536 if page_bytes == 1 else page_bytes)
+    try:
+        with open(path + "-wal", "rb") as file:
+            log = file.read(_HEADER.size)
+            file.seek(_HEADER.size + (frames - 1) * size)
+            last = file.read(size)
+    except OSError:
+        log = last = b""
+    if log[16:24] != salts:
+        clock = time.CLOCK_BOOTTIME if hasattr(time, "CLOCK_BOOTTIME") else time.CLOCK_MONOTONIC
+        return written_at > time.time() - time.clock_gettime(clock)
+    return len(last) < size or last[8:16] != salts or struct.unpack_from(">2I", last, 16) != (sum1, sum2)
 
 
 def read_log(path: str, trusted: int = 0) -> Log | None:
@@ -152,26 +192,31 @@ def _read_log(descriptor: int, trusted: int) -> Log | None:
 
 def _check_frames(run: Iterable[bytes], salts: Sums, bases: set[Sums], big_endian: bool) -> Iterator[Frame]:
     """Check each frame from the sums before it: those that were computed, and those that stand in the frame before."""
+    tries = _CORRECTIONS
     for frame in run:
         number, commits, salt1, salt2, sum1, sum2 = _FRAME.unpack_from(frame)
         body, stored = frame[:8] + frame[_FRAME.size :], (sum1, sum2)
         computed = {_checksum(body, base, big_endian) for base in bases}
         page: bytes | None = body[8:]
         fits = stored in computed and (salt1, salt2) == salts
-        changed = not fits
+        changed, next_bases = not fits, {stored}
         if stored not in computed:
-            corrections = [_correct(body, base, stored, big_endian) for base in bases]
+            one_sum = {each for each in computed if sum1 == each[0] or sum2 == each[1]}
+            corrections = [_correct(body, base, stored, big_endian) for base in bases] if tries > 0 else []
+            tries -= 1
             fixed = next((body for body, _ in corrections if body is not None), None)
-            changed = fixed is not None or any(one_bit for _, one_bit in corrections)
+            changed = any(one_bit for _, one_bit in corrections)
             if fixed is not None:
                 number, commits = struct.unpack_from(">2I", fixed)
                 page = fixed[8:]
-            elif any(sum1 == each[0] or sum2 == each[1] for each in computed):
-                changed = True  # one of its sums; the page is as it was written
+            elif one_sum:
+                # The other sum was changed, and the page is as it was written.
+                changed = any(_in_one_byte(stored, each) for each in one_sum)
+                next_bases = {stored, *one_sum}
             else:
                 page = None
         yield Frame(number=number, commits=commits, page=page, fits=fits, changed=changed)
-        bases = {stored} if stored in computed else {stored, *computed}
+        bases = next_bases
 
 
 def _checksum(data: bytes, sums: Sums, big_endian: bool) -> Sums:
@@ -211,6 +256,12 @@ def _correct(data: bytes, sums: Sums, wanted: Sums, big_endian: bool) -> tuple[b
     if big_endian != (sys.byteorder == "big"):
         words.byteswap()
     return words.tobytes(), bool(flips)
+
+
+def _in_one_byte(found: Sums, wanted: Sums) -> bool:
+    """Return whether two pairs of words differ in one byte."""
+    pairs = zip(struct.pack("2I", *found), struct.pack("2I", *wanted), strict=True)
+    return sum(one != other for one, other in pairs) == 1
 
 
 def _words(data: bytes, big_endian: bool) -> array.array[int]:

@@ -505,6 +505,66 @@ async def test_kill_before_the_journal_is_set_aside(path: Path) -> None:
     assert read(f"{aside}-journal") == journal
 
 
+@pytest.mark.parametrize("damage", ["gone", "empty", "zeros", "frames"])
+async def test_a_log_that_lost_its_end_is_named(path: Path, damage: str) -> None:
+    """Commits that the shared memory counts, and the log has no more, are told; the log is kept as it was."""
+    await crash(path)
+    log = path.with_name("sessions.db-wal")
+    data = read(log)
+    kept = {"gone": b"", "empty": b"", "zeros": bytes(len(data)), "frames": data[: -(24 + 4096)]}[damage]
+    log.write_bytes(kept)
+    if damage == "gone":
+        log.unlink()
+    async with SessionManager.open(str(path)) as manager:
+        (repair,) = manager.repairs
+    assert "ends too early or is gone" in repair
+    aside = list(path.parent.glob("*-wal.aside-*"))
+    assert [read(each) for each in aside] == ([kept] if kept else [])
+    assert all(str(each) in repair for each in aside)
+
+
+async def test_an_older_shared_memory_is_no_damage(path: Path) -> None:
+    """A power cut may leave shared memory of another run of the log, from before the boot."""
+    await crash(path)
+    log, shared = path.with_name("sessions.db-wal"), path.with_name("sessions.db-shm")
+    await crash(path.parent / "other" / path.name)
+    shutil.copyfile(path.parent / "other" / shared.name, shared)
+    os.utime(shared, (1, 1))
+    assert size(log) > 0
+    async with SessionManager.open(str(path)) as manager:
+        assert manager.repairs == []
+        assert len(await manager.list_active_sessions()) == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"x"])
+async def test_an_emptied_database_is_named(path: Path, content: bytes) -> None:
+    """An empty file where the database was becomes a new one, and that is told."""
+    await fill(path)
+    os.truncate(path, 0)
+    write_at(path, 0, content)
+    async with SessionManager.open(str(path)) as manager:
+        (repair,) = manager.repairs
+    assert "was empty" in repair
+
+
+async def test_the_log_of_another_database_is_moved_aside(path: Path, tmp_path: Path) -> None:
+    """A log of another program's beside a whole database keeps nothing from being served."""
+    await fill(path)
+    with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        other.execute("PRAGMA journal_mode = WAL")
+        other.execute("CREATE TABLE t (a)")
+        other.execute("INSERT INTO t VALUES (zeroblob(20000))")
+        other.commit()
+        shutil.copyfile(tmp_path / "other.db-wal", f"{path}-wal")
+        foreign = read(tmp_path / "other.db-wal")
+    async with SessionManager.open(str(path)) as manager:
+        (repair,) = manager.repairs
+        assert len(await manager.list_active_sessions()) == 3
+    (aside,) = path.parent.glob("*-wal.aside-*")
+    assert str(aside) in repair
+    assert read(aside) == foreign
+
+
 async def test_torn_header_is_set_aside(path: Path) -> None:
     """A file that is no database any more is renamed with its WAL, unchanged, and the error tells where."""
     await fill(path)

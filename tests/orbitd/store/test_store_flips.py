@@ -118,16 +118,19 @@ def flip(data: bytearray, dice: random.Random) -> str:
 
 
 def flip_log(data: bytearray, dice: random.Random) -> str:
-    """Likewise, in a WAL: in its head, in the head of a frame, or in a page."""
+    """Flip a bit of a WAL: in its head, in the head of a frame, or in a page.
+
+    One bit only: more of the last transaction looks as if a power cut had torn it.
+    """
     frame = dice.randrange((len(data) - 32) // (24 + PAGE))
     start = 32 + frame * (24 + PAGE)
     place = dice.choice([dice.randrange(32), start + dice.randrange(24), start + dice.randrange(24 + PAGE)])
-    return f"frame {frame} + {place - start}: {change(data, place, dice)}"
+    return f"frame {frame} + {place - start}: {change(data, place, dice, flips=1.0)}"
 
 
-def change(data: bytearray, place: int, dice: random.Random) -> str:
+def change(data: bytearray, place: int, dice: random.Random, *, flips: float = 0.7) -> str:
     before = data[place]
-    data[place] = before ^ 1 << dice.randrange(8) if dice.random() < 0.7 else dice.randrange(256)
+    data[place] = before ^ 1 << dice.randrange(8) if dice.random() < flips else dice.randrange(256)
     return f"page {place // PAGE + 1} offset {place % PAGE}: {before:02x} -> {data[place]:02x}"
 
 
