@@ -146,7 +146,7 @@ class Programs:
             async with self.registry.lock(session_id):
                 if session_id not in self.registry.running:
                     self.exits.stop_reconnecting(session_id)
-                    if session_id in self._not_restored:  # its program may run, only not for this daemon
+                    if self._not_restored.keys() & {session_id, None}:  # its program may run, only not for this daemon
                         await self.keeper.kill(session_id)
                     yield
                     return

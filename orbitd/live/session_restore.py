@@ -70,10 +70,11 @@ async def _take_over(manager: SessionManager, programs: Programs, program: KeptP
         if manager.has_damaged_sessions():  # this may be the one that lost its id: its program is kept for a repair
             event(log, logging.WARNING, "program without a session kept, a row is damaged", session=program.id)
         else:
-            await _end_deleted(programs, program)
+            await _end_unwanted(programs, program)
         return
-    if session.status in ("terminated", "archived") and program.ended_at is not None:
-        await programs.keeper.release(program.id)  # the daemon before died after it had stored the exit
+    if session.status in ("terminated", "archived"):
+        # The daemon before died after it had stored the exit, or did not reach the keeper when a client ended it.
+        await _end_unwanted(programs, program)
         return
     async with programs.registry.lock(session.id):
         await programs.take_over(session, program)
@@ -87,8 +88,8 @@ async def _take_over(manager: SessionManager, programs: Programs, program: KeptP
         await programs.exits.handle_exit(program)
 
 
-async def _end_deleted(programs: Programs, program: KeptProgram) -> None:
-    """End a program whose session was deleted; its exit is released when the keeper reports it."""
+async def _end_unwanted(programs: Programs, program: KeptProgram) -> None:
+    """End a program whose session was deleted or terminated; its exit is released when the keeper reports it."""
     if program.ended_at is None:
         client = await programs.keeper.client()
         await client.signal(program.id, signal.SIGKILL)

@@ -15,7 +15,7 @@ from keeper_support import KeeperProcess
 from live.sessions import start
 from live_support import Viewer
 from orbit_os.files import UnsafeFolder
-from orbit_protocol.errors import SpawnFailed, StorageFull
+from orbit_protocol.errors import RequestTimeout, SpawnFailed, StorageFull
 from orbit_protocol.types import Session, SessionConfig
 from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram
 from orbitd.live.programs import LiveSettings, Programs, ScrollbackLimits
@@ -169,6 +169,30 @@ async def test_a_keeper_that_does_not_serve(
     pid = (await daemons.restart()).registry.running[session.id].pid
     assert daemons.programs.warnings() == []
     os.kill(pid, 0)
+
+
+@pytest.mark.parametrize("call", ["connect", "programs"])
+async def test_ending_a_session_whose_keeper_did_not_serve(
+    daemons: Daemons, monkeypatch: pytest.MonkeyPatch, exited: asyncio.Event, call: str
+) -> None:
+    """Its program is ended too: at once where the keeper is connected, else when the next daemon finds it."""
+    session = await daemons.start_session()
+    with monkeypatch.context() as patched:
+
+        async def fail(*_: object, **__: object) -> None:
+            raise RequestTimeout("it does not answer")
+
+        patched.setattr(KeeperClient, call, fail)
+        programs = await daemons.restart()
+    await SessionMethods(daemons.manager, programs).terminate(session.id)
+    if call == "connect":
+        programs = await daemons.restart()
+        assert session.id not in programs.registry.running
+    async with asyncio.timeout(WAIT_SECS):
+        await exited.wait()
+    await programs._tasks.finish(WAIT_SECS)
+    assert await (await programs.keeper.client()).programs() == []
+    assert (await daemons.manager.get_session(session.id)).status == "terminated"
 
 
 def put(path: Path, kind: str) -> None:
