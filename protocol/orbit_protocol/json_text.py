@@ -34,7 +34,11 @@ def is_nested_too_deep(data: bytes, limit: int = MAX_NESTING) -> bool:
     Text that is not JSON is measured up to where a decoder stops, or further. 16 MiB take at most about half a second,
     and most messages nothing that can be measured: they are short, or have few brackets.
     """
-    if len(data) <= limit or data.count(b"[") + data.count(b"{") <= limit:
+    # Without a bracket behind the first `limit` bytes there are no more of them than that. So it is with base64, of
+    # which 64 KiB take 1.5 us to search, 60 to count, and 30 to decode.
+    if data.find(b"[", limit) < 0 and data.find(b"{", limit) < 0:
+        return False
+    if data.count(b"[") + data.count(b"{") <= limit:
         return False
     steps = _STRING.sub(b"", data).translate(_STEPS, _NO_BRACKETS)
     depth = 0
