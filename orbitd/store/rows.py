@@ -25,7 +25,7 @@ from msgspec import UNSET, Meta, Struct, structs
 from msgspec.structs import replace
 
 from orbit_protocol.errors import InvalidParams, SessionNotFound, StorageCorrupt, WorkspaceNotFound
-from orbit_protocol.text import Companion
+from orbit_protocol.text import Companion, encodable
 from orbit_protocol.types import (
     Session,
     SessionConfig,
@@ -258,12 +258,12 @@ def lenient_text(raw: bytes) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a column's value for an error or warning: short, and bytes that are no UTF-8 in hexadecimal."""
+    """Return a column's value for an error or warning, short."""
     if value is None:
         return "unknown"
     if not isinstance(value, str):
         return f"of type {type(value).__name__}"
-    return value[:_MAX_SHOWN].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return encodable(value[:_MAX_SHOWN])
 
 
 def row_checksum(values: Iterable[Any]) -> int:
