@@ -146,7 +146,7 @@ class Programs:
             async with self.registry.lock(session_id):
                 if session_id not in self.registry.running:
                     self.exits.stop_reconnecting(session_id)
-                    if self._not_restored.keys() & {session_id, None}:  # its program may run, only not for this daemon
+                    if self._may_run_unseen(session_id):
                         await self.keeper.kill(session_id)
                     yield
                     return
@@ -179,6 +179,12 @@ class Programs:
     def restore_failed(self, session_id: str | None, error: Exception) -> None:
         """Record why a session could not be restored; without an id, why none could."""
         self._not_restored[session_id] = error.message if isinstance(error, OrbitError) else type(error).__name__
+
+    def _may_run_unseen(self, session_id: str) -> bool:
+        """Return whether the keeper may have a program of a session that was not taken over."""
+        session = self._manager.cached_session(session_id)
+        all_unknown = None in self._not_restored and session is not None and session.live
+        return all_unknown or session_id in self._not_restored
 
     def _add_running(self, live: LiveSession) -> None:
         self._not_restored.pop(live.id, None)
