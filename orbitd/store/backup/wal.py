@@ -205,16 +205,14 @@ def _check_frames(run: Iterable[bytes], salts: Sums, bases: set[Sums], big_endia
             corrections = [_correct(body, base, stored, big_endian) for base in bases] if tries > 0 else []
             tries -= 1
             fixed = next((body for body, _ in corrections if body is not None), None)
-            changed = any(one_bit for _, one_bit in corrections)
-            if fixed is not None:
-                number, commits = struct.unpack_from(">2I", fixed)
-                page = fixed[8:]
-            elif one_sum:
+            if any(_in_one_byte(stored, each) for each in one_sum) or (one_sum and fixed is None):
                 # The other sum was changed, and the page is as it was written.
-                changed = any(_in_one_byte(stored, each) for each in one_sum)
-                next_bases = {stored, *one_sum}
+                changed, next_bases = any(_in_one_byte(stored, each) for each in one_sum), {stored, *one_sum}
+            elif fixed is not None:
+                number, commits = struct.unpack_from(">2I", fixed)
+                page, changed = fixed[8:], any(one_bit for _, one_bit in corrections)
             else:
-                page = None
+                page, changed = None, any(one_bit for _, one_bit in corrections)
         yield Frame(number=number, commits=commits, page=page, fits=fits, changed=changed)
         bases = next_bases
 
