@@ -37,6 +37,9 @@ BUSY_SECONDS = 5.0
 #                       sync at checkpoints only, and a power cut could lose the last commits.
 #   foreign_keys        off by default, and set for each connection; not inside a transaction
 #   temp_store          keeps the journals of savepoints and sorts out of /tmp: they hold what terminals showed
+#   cache_spill         OFF: nothing goes into the WAL before the commit. A transaction that spills, rolls back to a
+#                       savepoint and commits may leave frames without a checksum, where recovery ends, and the commit
+#                       is lost by a kill (wal.c of 3.40.1: sqlite3WalSavepointUndo keeps iReCksum)
 #   journal_size_limit  64 MiB: truncates a WAL that a long backup let grow
 #   trusted_schema      OFF: views and triggers of a database that somebody planted may only call functions
 #                       that are marked as innocuous
@@ -45,6 +48,7 @@ PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
 PRAGMA foreign_keys = ON;
 PRAGMA temp_store = MEMORY;
+PRAGMA cache_spill = OFF;
 PRAGMA journal_size_limit = 67108864;
 PRAGMA trusted_schema = OFF;
 """

@@ -133,6 +133,25 @@ def test_writer_is_durable(path: Path) -> None:
             reader.execute("DELETE FROM meta")
 
 
+def test_commit_after_a_large_change_was_rolled_back_is_durable(path: Path) -> None:
+    """One job of a group that fails after it wrote more than the cache holds does not cost the group its commit."""
+    with contextlib.closing(database.open_writer(str(path)).connection) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("SAVEPOINT job")
+        for number in range(400):
+            writer.execute("INSERT INTO meta VALUES (?, ?)", (f"k{number:03}", os.urandom(4_500).hex()))
+        for number in range(100, 400):  # the pages of these are in the log already, and are overwritten there
+            writer.execute("UPDATE meta SET value = ? WHERE key = ?", (os.urandom(4_500).hex(), f"k{number:03}"))
+        writer.execute("ROLLBACK TO job")
+        writer.execute("RELEASE job")
+        for number in range(50):
+            writer.execute("INSERT INTO meta VALUES (?, ?)", (f"kept {number}", os.urandom(1_500).hex()))
+        writer.execute("COMMIT")
+        after_kill = path.parent.with_name("killed")
+        shutil.copytree(path.parent, after_kill)
+    assert rows(after_kill / path.name, "SELECT count(*) FROM meta WHERE key LIKE 'kept%'") == [(50,)]
+
+
 async def test_opened_again(path: Path) -> None:
     """A store has what it had, also under another way to its path, which need not be text."""
     await fill(path)
