@@ -59,6 +59,11 @@ class Log(Struct, frozen=True, kw_only=True):
     header_damaged: bool
     frames: list[Frame]
 
+    def _committed(self) -> list[Frame]:
+        """Return the frames up to the last that ends a transaction."""
+        last = max((at for at, frame in enumerate(self.frames) if frame.commits), default=-1)
+        return self.frames[: last + 1]
+
     def damage(self) -> str | None:
         """Return what is damaged if SQLite would drop commits for it; None for a log that is whole or was interrupted.
 
@@ -68,20 +73,21 @@ class Log(Struct, frozen=True, kw_only=True):
         """
         if self.header_damaged:
             return "the head of its log is damaged"
-        misfits = [at for at, frame in enumerate(self.frames) if not frame.fits]
+        # Behind the last commit a frame may have a newer page than its checksum: SQLite overwrites a page that
+        # the same transaction has written, and makes the checksums at its commit (walRewriteChecksums in wal.c).
+        committed = self._committed()
+        misfits = [at for at, frame in enumerate(committed) if not frame.fits]
         if not misfits:
             return None
         is_followed = any(frame.commits for frame in self.frames[misfits[0] : -1])
         # A sector of older content may differ in one bit too, but hardly where all else of the transaction is there.
-        is_changed = len(misfits) == 1 and self.frames[misfits[0]].changed and self.frames[-1].commits
-        if is_followed or is_changed:
+        if is_followed or (len(misfits) == 1 and committed[misfits[0]].changed):
             return "its log is damaged"
         return None
 
     def lost_pages(self) -> int:
         """Return how many frames that were committed are damaged and cannot be corrected."""
-        last = max((at for at, frame in enumerate(self.frames) if frame.commits), default=-1)
-        return sum(frame.page is None for frame in self.frames[: last + 1])
+        return sum(frame.page is None for frame in self._committed())
 
     def database_pages(self) -> int:
         """Return the size of the database in pages after the last transaction; 0 if that is unknown."""
@@ -89,8 +95,7 @@ class Log(Struct, frozen=True, kw_only=True):
 
     def pages(self) -> dict[int, bytes]:
         """Return the newest content of each page that was committed; of a damaged frame, what was there before it."""
-        last = max((at for at, frame in enumerate(self.frames) if frame.commits), default=-1)
-        return {frame.number: frame.page for frame in self.frames[: last + 1] if frame.page is not None}
+        return {frame.number: frame.page for frame in self._committed() if frame.page is not None}
 
 
 def frames_in_use(path: str) -> int:

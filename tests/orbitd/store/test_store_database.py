@@ -133,6 +133,22 @@ def test_writer_is_durable(path: Path) -> None:
             reader.execute("DELETE FROM meta")
 
 
+async def test_kill_of_a_program_with_a_small_cache_is_no_damage(path: Path) -> None:
+    """A frame that SQLite overwrote with a page, and not its checksum, before a commit that never came is no damage."""
+    await fill(path)
+    killed = path.parent.with_name("killed")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        for statement in ("PRAGMA cache_size = 10", "PRAGMA cache_spill = 10", "BEGIN"):
+            other.execute(statement).fetchall()
+        for number in range(200):
+            other.execute("INSERT INTO meta VALUES (?, ?)", (f"k{number:03}", os.urandom(1_500).hex()))
+        shutil.copytree(path.parent, killed)
+    log = killed / "sessions.db-wal"
+    assert size(log) > 50 * 4096
+    write_at(log, 2_000, bytes([read(log)[2_000] ^ 1]))  # of the first frame: one word is other, as it may be
+    assert await session_names(killed / path.name) == ["s0", "s1", "s2"]
+
+
 def test_commit_after_a_large_change_was_rolled_back_is_durable(path: Path) -> None:
     """One job of a group that fails after it wrote more than the cache holds does not cost the group its commit."""
     with contextlib.closing(database.open_writer(str(path)).connection) as writer:
