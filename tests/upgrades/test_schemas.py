@@ -15,6 +15,7 @@ import pytest
 from ctl_support import Ended, Orbitctl
 from orbitd.manager import SessionManager
 from orbitd.store.database import load_migrations
+from orbitd.store.schema import VERSION_KEY
 from support import DaemonProcess
 from upgrades.old_stores import SCHEMAS, assert_kept, dump, load, schema_of, user_version
 
@@ -102,6 +103,7 @@ def contents(path: Path) -> dict[str, list[dict[str, Any]]]:
         connection.row_factory = sqlite3.Row
         tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
         found = {table: [dict(row) for row in connection.execute(f"SELECT * FROM {table}")] for table in tables}
+    found["meta"] = [row for row in found["meta"] if row["key"] != VERSION_KEY]  # each start may add it
     for row in (row for table in CHECKED for row in found[table]):
         row.pop("checksum", None)
     return found
