@@ -21,6 +21,7 @@ from orbitd.manager import SessionManager
 from orbitd.store import database, store
 from orbitd.store.backup import wal
 from orbitd.store.backup.recovery import Unexpected
+from orbitd.store.backup.restore import restore
 from orbitd.store.backup.salvage import Salvaged, salvage, salvaged_into
 from orbitd.store.files import APPLICATION_ID
 from orbitd.store.schema import Damage, template
@@ -505,6 +506,20 @@ async def test_half_written_transaction_of_another_program_is_rolled_back(path: 
     assert size(path.with_name("sessions.db-journal")) > 0
     assert len(await session_names(path)) == 30
     assert names(path.parent) == ["sessions.db"]
+
+
+async def test_restore_beside_a_half_written_transaction(path: Path, tmp_path: Path) -> None:
+    """The journal of the database that a backup replaces is kept with it, and not rolled back into the backup."""
+    backup = tmp_path / "backup.db"
+    await fill(path, 2)
+    shutil.copyfile(path, backup)
+    os.unlink(path)
+    await leave_half_written(path)
+    journal = read(f"{path}-journal")
+    kept = restore(str(backup), str(path)).safety_copy
+    assert rows(path, "SELECT name FROM sessions ORDER BY seq") == [("s0",), ("s1",)]
+    assert not exists(f"{path}-journal")
+    assert read(f"{kept}-journal") == journal
 
 
 async def test_kill_before_the_log_is_set_aside(path: Path) -> None:
