@@ -74,6 +74,7 @@ class Programs:
         self._settings = settings
         self._tasks = BackgroundTasks(log, "live session task failed")
         self._not_restored: dict[str | None, str] = {}
+        self._recorded_again: set[str] = set()
         self._held_exits: list[KeptProgram] | None = None
         self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.agents = AgentLinks(settings.agent_folder)
@@ -186,6 +187,10 @@ class Programs:
         all_unknown = None in self._not_restored and session is not None and session.live
         return all_unknown or session_id in self._not_restored
 
+    def record_was_lost(self, session_id: str) -> None:
+        """Remember that a session's row was gone, and that it was recorded again for its program."""
+        self._recorded_again.add(session_id)
+
     def _add_running(self, live: LiveSession) -> None:
         self._not_restored.pop(live.id, None)
         self.registry.add_running(live)
@@ -213,6 +218,13 @@ class Programs:
                 warnings.append(
                     f"Session {session.name or session_id} could not be restored: {reason}. Its journal is kept; "
                     f"`orbitctl session start {session_id}` tries again."
+                )
+        for session_id in sorted(self._recorded_again):
+            session = self._manager.cached_session(session_id)
+            if session is not None and session.name is None:
+                warnings.append(
+                    f"The record of session {session_id} is gone from the database and its program runs: it is listed "
+                    f"again, without name and configuration; `orbitctl session rename {session_id} NAME` names it."
                 )
         return warnings + self.screens.warnings()
 

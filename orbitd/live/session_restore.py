@@ -67,13 +67,22 @@ async def _take_over(manager: SessionManager, programs: Programs, program: KeptP
     try:
         session = await manager.get_session(program.id)
     except SessionNotFound:
+        if program.ended_at is not None:
+            await programs.keeper.release(program.id)
+            return
         if manager.has_damaged_sessions():  # this may be the one that lost its id: its program is kept for a repair
             event(log, logging.WARNING, "program without a session kept, a row is damaged", session=program.id)
-        else:
-            await _end_unwanted(programs, program)
-        return
-    if session.status in ("terminated", "archived"):
+            return
+        # A session is deleted after its program has ended. So the row was lost with a part of the database, or an
+        # older backup was restored.
+        event(log, logging.WARNING, "program without a session, recorded again", session=program.id, pid=program.pid)
+        session = await manager.record_lost_session(program.id, program.started_at)
+        programs.record_was_lost(session.id)
+    if session.status in ("terminated", "archived") and (
+        program.ended_at is not None or session.last_active > program.started_at
+    ):
         # The daemon before died after it had stored the exit, or did not reach the keeper when a client ended it.
+        # A program that was started since is one of a newer database than this, which was restored from a backup.
         await _end_unwanted(programs, program)
         return
     async with programs.registry.lock(session.id):
@@ -89,7 +98,7 @@ async def _take_over(manager: SessionManager, programs: Programs, program: KeptP
 
 
 async def _end_unwanted(programs: Programs, program: KeptProgram) -> None:
-    """End a program whose session was deleted or terminated; its exit is released when the keeper reports it."""
+    """End a program whose session was terminated; its exit is released when the keeper reports it."""
     if program.ended_at is None:
         client = await programs.keeper.client()
         await client.signal(program.id, signal.SIGKILL)

@@ -132,7 +132,7 @@ class DamagedRow(StorageCorrupt):
         )
 
     def fresh(self) -> DamagedRow:
-        """Return the same error, never raised: whoever raises one again makes its traceback longer."""
+        """Return the same error, never raised: raising one twice makes its traceback longer."""
         found = DamagedRow.__new__(DamagedRow, *self.args)
         found.__dict__.update(self.__dict__)
         return found

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 import uuid
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from msgspec.structs import replace
 
@@ -93,7 +94,7 @@ _INTERRUPTED = """
     ORDER BY seq
 """
 
-_DELETE_ORPHANS = "DELETE FROM session_snapshots WHERE session_id NOT IN (SELECT id FROM sessions)"
+_DELETE_ORPHANS = "DELETE FROM session_snapshots WHERE session_id NOT IN (SELECT id FROM sessions NOT INDEXED)"
 
 _IN_FRONT = f"""
     SELECT {WORKSPACE_COLUMNS} FROM workspaces
@@ -130,6 +131,27 @@ class SessionMethods:
             refuse_taken_name(connection, session.name, session.id)
             if session.workspace_id is not None:
                 find_workspace(connection, session.workspace_id)
+            stored = Stored(next_seq(connection, "sessions"), session)
+            insert_session(connection, stored)
+            return Change(result=session, sessions=(stored,))
+
+        return await self._store.change_session(work)
+
+    async def record_lost_session(self, session_id: str, created_at: datetime) -> Session:
+        """Record a session whose program runs and whose row is gone. Raises: StorageError."""
+        session = Session(
+            id=session_id,
+            name=None,
+            session_type="local",
+            created_at=created_at,
+            last_active=now(),
+            status="detached",
+            config=SessionConfig(session_type="local"),
+            workspace_id=None,
+            live=True,
+        )
+
+        def work(connection: sqlite3.Connection) -> Change[Session]:
             stored = Stored(next_seq(connection, "sessions"), session)
             insert_session(connection, stored)
             return Change(result=session, sessions=(stored,))
@@ -391,7 +413,7 @@ def in_workspace(session: Session, workspace_id: str | None) -> Session:
 
 
 def _from_either(row: Row) -> Stored[Session]:
-    """Decode a row of `sessions` or of the archive, which the status tells. Raises: DamagedRow."""
+    """Decode a row of `sessions` or of the archive, by its status. Raises: DamagedRow."""
     return session_from_row(row, "archived_sessions" if row[6] == "archived" else "sessions")
 
 

@@ -235,7 +235,7 @@ def _last_auto_save(connection: sqlite3.Connection) -> datetime | None:
     row = connection.execute(_LAST_AUTO_SAVE).fetchone()
     try:
         return None if row is None else time_from_text(row[0])
-    except (TypeError, ValueError):  # damaged, and written anew by the next auto-save
+    except (TypeError, ValueError):  # damaged, and written again by the next auto-save
         return None
 
 

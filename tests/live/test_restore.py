@@ -422,3 +422,27 @@ def test_wrong_bits_in_the_journal_of_a_running_session(
     with daemon.client() as again:
         assert again.call("daemon.info")["warnings"] == []
         again.call("session.delete", id=session_id)
+
+
+def test_a_running_program_whose_row_is_gone(daemon: DaemonProcess, client: RawClient) -> None:
+    """It runs on as a session without a name, with its screen, and the first daemon that finds it so tells of it."""
+    session_id = start(client, "cat")
+    viewer = Viewer(client, session_id)
+    viewer.type("before\n")
+    viewer.read_until("before\r\nbefore")
+    daemon.kill()
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{daemon.database_path}{suffix}").unlink(missing_ok=True)
+    for lost in (True, False):
+        with daemon.start().client() as again:
+            found = again.call("session.get", id=session_id)
+            assert (found["live"], found["status"], found["name"]) == (True, "detached", None)
+            assert "before" in again.call("session.screen", id=session_id, scrollback=True)["data"]
+            warnings = again.call("daemon.info")["warnings"]
+            assert [session_id in warning for warning in warnings] == [True] * lost
+        daemon.kill()
+    with daemon.start().client() as again:
+        viewer = Viewer(again, session_id)
+        viewer.type("after\n")
+        viewer.read_until("after\r\nafter")
+        again.call("session.delete", id=session_id)

@@ -103,7 +103,7 @@ def opened_untouched(path: str) -> Iterator[sqlite3.Connection]:
 def roll_back(path: str) -> None:
     """Have SQLite roll back what another program, killed without WAL mode, has left half written.
 
-    Until then the database looks damaged to whoever does not look at its journal
+    Until then the database looks damaged to a reader that ignores its journal
     (sqlite.org/lockingv3.html#dealing_with_hot_journals).
     """
     if has_journal(path):
