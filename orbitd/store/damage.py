@@ -1,7 +1,7 @@
 """Rows that cannot be read: which are known, how a list leaves them out, and the pass that looks at every row.
 
-One damaged row is one row. Code that decodes rows for a list uses `DamagedRows.readable`, which leaves a damaged one out
-and keeps it here, so that it is named (`daemon.info`, `maintenance.check`) until it is repaired or deleted.
+One damaged row is one row. Code that decodes rows for a list uses `DamagedRows.readable`, which leaves a damaged one
+out and keeps it here, so that it is named (`daemon.info`, `maintenance.check`) until it is repaired or deleted.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orbit_protocol import params as p
@@ -75,6 +75,7 @@ def strange_params(kind: Any) -> st.SearchStrategy[dict[str, Any]]:
     return st.dictionaries(st.sampled_from([*kind.__struct_fields__, "other"]), JSON, max_size=4)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # it measures time, which a busy machine has less of
 @given(st.data())
 def test_no_word_of_msgspec_is_left(data: st.DataObject) -> None:
     """Whatever stands in the params of any method, the sentence has neither msgspec's phrases nor its paths."""

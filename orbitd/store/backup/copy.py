@@ -82,7 +82,8 @@ def check_target(path: str, database: str, reserved: Sequence[str], *, automatic
 _CHOOSE = "Choose another name, or move the file away."
 
 _BESIDE = re.compile(
-    r"(-wal|-shm|-journal|\.lock|\.keeper.*|\.restoring|\.(corrupt|before-restore|rescued|backup-v\d+)-.*)?"
+    r"((-wal|-shm|-journal)(\.aside-.*)?|\.lock|\.keeper.*|\.restoring"
+    r"|\.(corrupt|before-restore|before-reindex|rescued|backup-v\d+)-.*)?"
 )
 """What follows the database's name in the names of the files beside it."""
 

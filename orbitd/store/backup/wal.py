@@ -115,9 +115,10 @@ def frames_in_use(path: str) -> int:
 def is_cut_off(path: str) -> bool:
     """Return whether a database's log ends before the last commit, or is gone; to be called before SQLite opens it.
 
-    A log that was cut off looks as after a kill in the middle of a transaction. The shared memory shows it: a kill leaves
-    it, and it has the number of frames and the sums of the last one, written after they were on disk. A power cut may
-    leave an older state of it. So it counts where it is of the same run of the log, or was written since the last boot.
+    A log that was cut off looks as after a kill in the middle of a transaction. The shared memory shows it: a kill
+    leaves it, and it has the number of frames and the sums of the last one, written after they were on disk. A power
+    cut may leave an older state of it. So it counts where it is of the same run of the log, or was written since the
+    last boot.
     """
     try:
         with open(path + "-shm", "rb") as file:
