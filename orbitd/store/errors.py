@@ -23,6 +23,9 @@ from orbit_protocol.errors import (
 _PRIMARY = 0xFF
 _CONSTRAINT_DATATYPE = sqlite3.SQLITE_CONSTRAINT | 12 << 8  # of STRICT tables; the sqlite3 module has no name for it
 
+_DESCRIPTORS = 3
+"""What SQLite opens for one connection: the database, its WAL and the shared memory."""
+
 _BY_PRIMARY: dict[int, type[OrbitError]] = {
     sqlite3.SQLITE_FULL: StorageFull,
     sqlite3.SQLITE_CORRUPT: StorageCorrupt,
@@ -81,13 +84,15 @@ def translate(error: sqlite3.Error) -> OrbitError | sqlite3.Error:
     if found is None:
         return error
     if code & _PRIMARY == sqlite3.SQLITE_CANTOPEN:
-        # SQLite does not pass on errno, so open(2) is tried once more: without a free descriptor
-        # (EMFILE, ENFILE) the file itself is fine, and the call can be retried.
-        try:
-            os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-        except OSError as failure:
-            if failure.errno in (errno.EMFILE, errno.ENFILE):
-                return Busy("The daemon has no file descriptor left for this")
+        # SQLite does not pass on errno, so open(2) is tried once more, as often as SQLite needs it: without
+        # a free descriptor (EMFILE, ENFILE) the file itself is fine, and the call can be retried.
+        with contextlib.ExitStack() as opened:
+            try:
+                for _ in range(_DESCRIPTORS):
+                    opened.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            except OSError as failure:
+                if failure.errno in (errno.EMFILE, errno.ENFILE):
+                    return Busy("The daemon has no file descriptor left for this")
     return found(f"{_MESSAGES[found]}: {error}", hint=None if found is StorageFull else _HINTS.get(code & _PRIMARY))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import resource
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ from orbit_protocol.errors import (
     StorageFull,
     StorageReadOnly,
 )
+from orbitd.store.database import open_reader
 from orbitd.store.errors import translated
 
 
@@ -91,3 +94,21 @@ def test_mistakes_of_ours_stay_what_they_are(tmp_path: Path) -> None:
             connection.execute("SELEKT 1")
         with pytest.raises(sqlite3.ProgrammingError), translated():
             connection.execute("SELECT ?", ())
+
+
+@pytest.mark.parametrize("spare", [0, 1])
+def test_too_few_descriptors(tmp_path: Path, spare: int) -> None:
+    """A database that SQLite cannot open for want of descriptors is busy, also where one is left."""
+    path = tmp_path / "sessions.db"
+    with contextlib.closing(sqlite3.connect(path)) as running:
+        running.execute("PRAGMA journal_mode = WAL").fetchall()
+        running.execute("CREATE TABLE t (a)")
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + spare, limits[1]))
+        try:
+            with pytest.raises(Busy), translated(), contextlib.closing(open_reader(str(path))) as reader:
+                reader.execute("SELECT a FROM t").fetchall()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
