@@ -39,6 +39,7 @@ from orbitd.store.rows import (
     delete_session_row,
     execute_mending,
     find_session,
+    in_workspace,
     insert_session,
     is_corrupt,
     now,
@@ -220,7 +221,7 @@ class MaintenanceMethods:
             session = replace(stored.item, status="terminated")
             workspace = connection.execute("SELECT 1 FROM workspaces WHERE id = ?", (session.workspace_id,)).fetchone()
             if workspace is None:
-                session = sessions.in_workspace(session, None)
+                session = in_workspace(session, None)
             restored = Stored(stored.seq, session)
             insert_session(connection, restored)
             connection.execute(

@@ -3,6 +3,7 @@
 SESSION_COLUMNS, WORKSPACE_COLUMNS      what the SELECTs of this package ask for, in the order that is read here
 session_from_row, workspace_from_row    a row as a Struct, with its sequence number (`Stored`), or DamagedRow
 SNAPSHOT_HEAD_COLUMNS, SnapshotHead     a snapshot without its bytes, likewise
+session_row, workspace_row              a Struct as the values of its row, the checksum too
 insert_*, update_*                      the only statements that write these tables, as each writes the checksum
 delete_row, execute_mending             statements that work although a row and its index entries disagree
 find_session, find_workspace            a row by its id, inside the writer's transaction
@@ -310,11 +311,13 @@ def session_from_row(row: Row, table: str = "sessions") -> Stored[Session]:
     return Stored(found.seq, session)
 
 
-def session_values(session: Session) -> Row:
-    """Return the values of SESSION_COLUMNS for a session, without seq and checksum."""
+def session_row(stored: Stored[Session]) -> Row:
+    """Return the row of a session: the values of SESSION_COLUMNS."""
+    session = stored.item
     program = Program(**{field: getattr(session, field) for field in _PROGRAM_FIELDS})
     created_at = time_to_text(session.created_at)
-    return (
+    values = (
+        stored.seq,
         session.id,
         session.name,
         session.session_type,
@@ -325,24 +328,23 @@ def session_values(session: Session) -> Row:
         session.workspace_id,
         None if program == _NO_PROGRAM else to_json(program),
     )
+    return (*values, row_checksum(values))
 
 
 def insert_session(connection: sqlite3.Connection, stored: Stored[Session], table: str = "sessions") -> None:
     """Insert a session, archived ones into `archived_sessions`."""
-    values = (stored.seq, *session_values(stored.item))
-    connection.execute(_INSERT_SESSION[table], (*values, row_checksum(values)))
+    connection.execute(_INSERT_SESSION[table], session_row(stored))
 
 
 def update_session(connection: sqlite3.Connection, stored: Stored[Session], table: str = "sessions") -> None:
     """Write all columns of a session that can change; created_at too, as the checksum is of its text."""
-    values = (stored.seq, *session_values(stored.item))
-    _, _, name, _, created_at, *others = values
-    execute_mending(
-        connection,
-        table,
-        _UPDATE_SESSION[table],
-        (name, created_at, *others, row_checksum(values), stored.seq),
-    )
+    seq, _, name, _, *others = session_row(stored)
+    execute_mending(connection, table, _UPDATE_SESSION[table], (name, *others, seq))
+
+
+def in_workspace(session: Session, workspace_id: str | None) -> Session:
+    """Return the session as a member of this workspace, or of none; its config has the same id."""
+    return replace(session, workspace_id=workspace_id, config=replace(session.config, workspace_id=workspace_id))
 
 
 def workspace_from_row(row: Row) -> Stored[Workspace]:
@@ -362,28 +364,29 @@ def workspace_from_row(row: Row) -> Stored[Workspace]:
     return Stored(found.seq, workspace)
 
 
-def workspace_values(workspace: Workspace) -> Row:
-    """Return the values of WORKSPACE_COLUMNS for a workspace, without seq and checksum."""
-    return (
+def workspace_row(stored: Stored[Workspace]) -> Row:
+    """Return the row of a workspace: the values of WORKSPACE_COLUMNS."""
+    workspace = stored.item
+    values = (
+        stored.seq,
         workspace.id,
         workspace.name,
         time_to_text(workspace.created_at),
         to_json(workspace.layout),
         workspace.active_session_id,
     )
+    return (*values, row_checksum(values))
 
 
 def insert_workspace(connection: sqlite3.Connection, stored: Stored[Workspace]) -> None:
     """Insert a workspace."""
-    values = (stored.seq, *workspace_values(stored.item))
-    connection.execute(_INSERT_WORKSPACE, (*values, row_checksum(values)))
+    connection.execute(_INSERT_WORKSPACE, workspace_row(stored))
 
 
 def update_workspace(connection: sqlite3.Connection, stored: Stored[Workspace]) -> None:
     """Write all columns of a workspace that can change; created_at too, as the checksum is of its text."""
-    values = (stored.seq, *workspace_values(stored.item))
-    _, _, *others = values
-    execute_mending(connection, "workspaces", _UPDATE_WORKSPACE, (*others, row_checksum(values), stored.seq))
+    seq, _, *others = workspace_row(stored)
+    execute_mending(connection, "workspaces", _UPDATE_WORKSPACE, (*others, seq))
 
 
 def snapshot_head_from_row(row: Row, table: str = "session_snapshots") -> Stored[SnapshotHead]:

@@ -32,6 +32,7 @@ from orbitd.store.rows import (
     execute_mending,
     find_session,
     find_workspace,
+    in_workspace,
     insert_session,
     next_seq,
     now,
@@ -131,9 +132,7 @@ class SessionMethods:
             refuse_taken_name(connection, session.name, session.id)
             if session.workspace_id is not None:
                 find_workspace(connection, session.workspace_id)
-            stored = Stored(next_seq(connection, "sessions"), session)
-            insert_session(connection, stored)
-            return Change(result=session, sessions=(stored,))
+            return _insert(connection, session)
 
         return await self._store.change_session(work)
 
@@ -150,13 +149,7 @@ class SessionMethods:
             workspace_id=None,
             live=True,
         )
-
-        def work(connection: sqlite3.Connection) -> Change[Session]:
-            stored = Stored(next_seq(connection, "sessions"), session)
-            insert_session(connection, stored)
-            return Change(result=session, sessions=(stored,))
-
-        return await self._store.change_session(work)
+        return await self._store.change_session(lambda connection: _insert(connection, session))
 
     async def get_session(self, session_id: str) -> Session:
         """Return a session, archived ones too. Raises: SessionNotFound, DamagedRow."""
@@ -407,11 +400,6 @@ class SessionMethods:
         return await self._store.change_session(work)
 
 
-def in_workspace(session: Session, workspace_id: str | None) -> Session:
-    """Return the session as a member of this workspace, or of none; its config has the same id."""
-    return replace(session, workspace_id=workspace_id, config=replace(session.config, workspace_id=workspace_id))
-
-
 def _from_either(row: Row) -> Stored[Session]:
     """Decode a row of `sessions` or of the archive, by its status. Raises: DamagedRow."""
     return session_from_row(row, "archived_sessions" if row[6] == "archived" else "sessions")
@@ -447,6 +435,12 @@ def leave_front(connection: sqlite3.Connection, session_id: str) -> tuple[Stored
     for each in changed:
         update_workspace(connection, each)
     return changed
+
+
+def _insert(connection: sqlite3.Connection, session: Session) -> Change[Session]:
+    stored = Stored(next_seq(connection, "sessions"), session)
+    insert_session(connection, stored)
+    return Change(result=session, sessions=(stored,))
 
 
 def _update(connection: sqlite3.Connection, stored: Stored[Session], session: Session) -> Change[Session]:

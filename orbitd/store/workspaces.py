@@ -23,6 +23,7 @@ from orbitd.store.rows import (
     delete_session_row,
     find_session,
     find_workspace,
+    in_workspace,
     insert_workspace,
     next_seq,
     now,
@@ -163,12 +164,12 @@ class WorkspaceMethods:
             else:
                 # Before the workspace goes: ON DELETE SET NULL would clear the column, not the
                 # copy of the id in the JSON of `config`, and leave the checksum.
-                kept = tuple(Stored(each.seq, sessions.in_workspace(each.item, None)) for each in members)
+                kept = tuple(Stored(each.seq, in_workspace(each.item, None)) for each in members)
                 for each in kept:
                     update_session(connection, each)
             # The archive has no foreign key to `workspaces` (0001_initial.sql).
             for each in _members(connection, "archived_sessions", _ARCHIVED_MEMBERS, workspace_id):
-                left = Stored(each.seq, sessions.in_workspace(each.item, None))
+                left = Stored(each.seq, in_workspace(each.item, None))
                 update_session(connection, left, "archived_sessions")
             delete_row(connection, "workspaces", seq)
             return Change(

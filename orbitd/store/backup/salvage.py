@@ -23,12 +23,13 @@ from orbitd.store.delta_chain import HEAD_COLUMNS, SnapshotRow, snapshot_from_ro
 from orbitd.store.rows import (
     DIGEST_BYTES,
     SNAPSHOT_HEAD_COLUMNS,
-    row_checksum,
+    Stored,
+    in_workspace,
     session_from_row,
-    session_values,
+    session_row,
     snapshot_checksum,
     workspace_from_row,
-    workspace_values,
+    workspace_row,
 )
 
 _KEY = "salvaged"
@@ -170,11 +171,7 @@ def _index_entries(raw: RawFile, root: int) -> Iterator[Values]:
 def _check_snapshot(row: Values) -> None:
     # No more than what is needed to unpack it: one whose other columns are damaged is not brought over, but
     # may be the base of others.
-    _require(isinstance(row[1], str) and isinstance(row[2], str))
-
-
-def _require(fits: bool) -> None:
-    if not fits:
+    if not (isinstance(row[1], str) and isinstance(row[2], str)):
         raise Unreadable
 
 
@@ -183,9 +180,7 @@ def _leave_lost_workspace(row: Values, workspace_ids: set[str]) -> Values:
     stored = session_from_row(row)
     if stored.item.workspace_id is None or stored.item.workspace_id in workspace_ids:
         return row
-    session = replace(stored.item, workspace_id=None, config=replace(stored.item.config, workspace_id=None))
-    values = (stored.seq, *session_values(session))
-    return (*values, row_checksum(values))
+    return session_row(Stored(stored.seq, in_workspace(stored.item, None)))
 
 
 def _leave_lost_session(row: Values, session_ids: set[str]) -> Values:
@@ -193,8 +188,7 @@ def _leave_lost_session(row: Values, session_ids: set[str]) -> Values:
     stored = workspace_from_row(row)
     if stored.item.active_session_id is None or stored.item.active_session_id in session_ids:
         return row
-    values = (stored.seq, *workspace_values(replace(stored.item, active_session_id=None)))
-    return (*values, row_checksum(values))
+    return workspace_row(Stored(stored.seq, replace(stored.item, active_session_id=None)))
 
 
 def _insert(connection: sqlite3.Connection, name: str, table: _Table, changed: Callable[[Values], Values]) -> None:
