@@ -18,9 +18,8 @@ from datetime import UTC, datetime
 
 from msgspec import Struct
 
-from orbit_protocol.types import SnapshotFormat
 from orbitd.store import screen_codec
-from orbitd.store.rows import DIGEST_BYTES, SNAPSHOT_HEAD_COLUMNS, DamagedRow, Row, snapshot_head_from_row
+from orbitd.store.rows import DIGEST_BYTES, SNAPSHOT_HEAD_COLUMNS, DamagedRow, Row, SnapshotHead, snapshot_head_from_row
 from orbitd.store.screen_codec import Damaged, Packed, Screen, Sizes
 
 KEYFRAME_EVERY = 32
@@ -36,25 +35,21 @@ _MAX_ORDINAL = (1 << 60) - 1
 class SnapshotRow(Struct, frozen=True, kw_only=True):
     """A row of `session_snapshots` or `archived_snapshots`.
 
-    `checksum` is the digest of its bytes. Of one that is not `intact` all but its number and bytes may be wrong: it is
-    never returned, only the base of the one before it.
+    Of the head of one that is not `intact` all but the number may be wrong: it is never returned, only the base of the
+    one before it.
     """
 
-    seq: int
-    id: str
-    session_id: str
-    snapshot_at: datetime
-    format: SnapshotFormat
-    cols: int | None
-    rows: int | None
-    cwd: str | None
-    ordinal: int
-    keyframe: bool
-    sizes: Sizes
-    stored_bytes: int
-    checksum: bytes
+    head: SnapshotHead
     packed: Packed
     intact: bool = True
+
+    @property
+    def sizes(self) -> Sizes:
+        """The sizes of its parts before they were compressed."""
+        head = self.head
+        return Sizes(
+            terminal_buffer=head.buffer_bytes, scrollback=head.scrollback_bytes, native_state=head.native_bytes
+        )
 
 
 class Unpacked(Struct, frozen=True, kw_only=True):
@@ -99,11 +94,9 @@ def snapshot_from_row(row: Row) -> SnapshotRow:
         terminal_buffer=row[HEAD_COLUMNS], scrollback=row[HEAD_COLUMNS + 1], native_state=row[HEAD_COLUMNS + 2]
     )
     try:
-        head = snapshot_head_from_row(row[:HEAD_COLUMNS]).item
+        return SnapshotRow(head=snapshot_head_from_row(row[:HEAD_COLUMNS]).item, packed=packed)
     except DamagedRow:
-        digest = row[15][:DIGEST_BYTES] if isinstance(row[15], bytes) else b""
-        ordinal = row[8] if isinstance(row[8], int) and 0 <= row[8] < _MAX_ORDINAL else 0
-        return SnapshotRow(
+        head = SnapshotHead(
             seq=row[0],
             id=row[1],
             session_id=row[2],
@@ -112,32 +105,16 @@ def snapshot_from_row(row: Row) -> SnapshotRow:
             cols=None,
             rows=None,
             cwd=None,
-            ordinal=ordinal,
-            keyframe=bool(row[9]),
-            sizes=Sizes(terminal_buffer=0, scrollback=None, native_state=None),
+            ordinal=row[8] if isinstance(row[8], int) and 0 <= row[8] < _MAX_ORDINAL else 0,
+            keyframe=1 if row[9] else 0,
+            buffer_bytes=0,
+            scrollback_bytes=None,
+            native_bytes=None,
+            raw_bytes=0,
             stored_bytes=0,
-            checksum=digest,
-            packed=packed,
-            intact=False,
+            checksum=row[15] if isinstance(row[15], bytes) else b"",
         )
-    return SnapshotRow(
-        seq=head.seq,
-        id=head.id,
-        session_id=head.session_id,
-        snapshot_at=head.snapshot_at,
-        format=head.format,
-        cols=head.cols,
-        rows=head.rows,
-        cwd=head.cwd,
-        ordinal=head.ordinal,
-        keyframe=bool(head.keyframe),
-        sizes=Sizes(
-            terminal_buffer=head.buffer_bytes, scrollback=head.scrollback_bytes, native_state=head.native_bytes
-        ),
-        stored_bytes=head.stored_bytes,
-        checksum=head.checksum[:DIGEST_BYTES],
-        packed=packed,
-    )
+        return SnapshotRow(head=head, packed=packed, intact=False)
 
 
 def unpack_chain(rows: Iterable[SnapshotRow]) -> Iterator[Unpacked]:
@@ -157,14 +134,14 @@ def unpack_chain(rows: Iterable[SnapshotRow]) -> Iterator[Unpacked]:
 def plan_save(previous: SnapshotRow | None, screen: Screen) -> SavePlan:
     """Plan to add a screen after `previous`, the session's newest snapshot."""
     packed = screen_codec.pack(screen, None)
-    ordinal = 1 if previous is None else previous.ordinal + 1
+    ordinal = 1 if previous is None else previous.head.ordinal + 1
     rewrite = None
     # Every 32nd stays a keyframe: that bounds how many frames are read for one old snapshot,
     # and how many snapshots one damaged frame costs.
-    if previous is not None and previous.intact and previous.ordinal % KEYFRAME_EVERY:
+    if previous is not None and previous.intact and previous.head.ordinal % KEYFRAME_EVERY:
         rewrite = _as_delta(Unpacked(row=previous, screen=_unpack(previous, None)), screen)
     return SavePlan(
-        previous_seq=None if previous is None else previous.seq,
+        previous_seq=None if previous is None else previous.head.seq,
         ordinal=ordinal,
         packed=packed,
         checksum=screen_codec.checksum(screen),
@@ -179,7 +156,7 @@ def plan_delete(rows: Sequence[SnapshotRow], seq: int) -> DeletePlan:
         rows: The segment, newest first: a keyframe and every delta that depends on it.
         seq: The number of one of them.
     """
-    place = next(index for index, row in enumerate(rows) if row.seq == seq)
+    place = next(index for index, row in enumerate(rows) if row.head.seq == seq)
     newer: Unpacked | None = None
     rewrite: Rewrite | None = None
     for index, unpacked in enumerate(unpack_chain(rows)):
@@ -196,23 +173,24 @@ def plan_delete(rows: Sequence[SnapshotRow], seq: int) -> DeletePlan:
             if rewrite is None:
                 packed = screen_codec.pack(screen, None)
                 rewrite = _checked(
-                    Rewrite(seq=unpacked.row.seq, keyframe=True, packed=packed), unpacked.row.sizes, None, screen
+                    Rewrite(seq=unpacked.row.head.seq, keyframe=True, packed=packed), unpacked.row.sizes, None, screen
                 )
             break
-    segment = tuple((row.seq, row.keyframe) for row in rows)
+    segment = tuple((row.head.seq, bool(row.head.keyframe)) for row in rows)
     return DeletePlan(segment=segment, rewrite=rewrite)
 
 
 def _unpack(row: SnapshotRow, base: Screen | None) -> Screen | None:
     if row.intact:
-        return _try_unpack(row.packed, row.sizes, row.keyframe, base)
+        return _try_unpack(row.packed, row.sizes, bool(row.head.keyframe), base)
     # Its sizes and whether it is a keyframe may be what is damaged, so the frames are asked, and both ways tried: the
     # older snapshots behind it need its bytes, and are good if theirs fit their own checksums.
     try:
         sizes = screen_codec.sizes_of(row.packed)
     except Damaged:
         return None
-    tried = [_try_unpack(row.packed, sizes, keyframe, base) for keyframe in (row.keyframe, not row.keyframe)]
+    is_keyframe = bool(row.head.keyframe)
+    tried = [_try_unpack(row.packed, sizes, keyframe, base) for keyframe in (is_keyframe, not is_keyframe)]
     return next((screen for screen in tried if _fits(screen, row)), tried[0])
 
 
@@ -226,7 +204,7 @@ def _try_unpack(packed: Packed, sizes: Sizes, keyframe: bool, base: Screen | Non
 
 
 def _fits(screen: Screen | None, row: SnapshotRow) -> bool:
-    return screen is not None and screen_codec.checksum(screen) == row.checksum
+    return screen is not None and screen_codec.checksum(screen) == row.head.checksum[:DIGEST_BYTES]
 
 
 def _as_delta(unpacked: Unpacked, base: Screen) -> Rewrite | None:
@@ -235,9 +213,9 @@ def _as_delta(unpacked: Unpacked, base: Screen) -> Rewrite | None:
     if screen is None:
         return None  # frames that cannot be verified are kept as they are
     packed = screen_codec.pack(screen, base)
-    if unpacked.row.keyframe and packed.size >= unpacked.row.stored_bytes:
+    if unpacked.row.head.keyframe and packed.size >= unpacked.row.head.stored_bytes:
         return None
-    return _checked(Rewrite(seq=unpacked.row.seq, keyframe=False, packed=packed), unpacked.row.sizes, base, screen)
+    return _checked(Rewrite(seq=unpacked.row.head.seq, keyframe=False, packed=packed), unpacked.row.sizes, base, screen)
 
 
 def _checked(rewrite: Rewrite, sizes: Sizes, base: Screen | None, screen: Screen) -> Rewrite:

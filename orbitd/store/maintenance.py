@@ -535,4 +535,4 @@ def _bad_snapshots(connection: sqlite3.Connection) -> Iterator[str]:
         for (session_id,) in found:
             with contextlib.suppress(UnicodeEncodeError):  # an index entry that is no UTF-8: the other checks name it
                 chain = unpack_chain(rows_of_session(connection, table, session_id))
-                yield from (shown(unpacked.row.id) for unpacked in chain if unpacked.verified() is None)
+                yield from (shown(unpacked.row.head.id) for unpacked in chain if unpacked.verified() is None)

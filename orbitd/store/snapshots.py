@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from orbit_protocol.errors import Busy, InvalidParams, SnapshotCorrupt, SnapshotNotFound, StorageCorrupt
 from orbit_protocol.text import text_and_bytes, to_text
@@ -40,6 +40,7 @@ from orbitd.store.rows import (
     SNAPSHOT_HEAD_COLUMNS,
     DamagedRow,
     Row,
+    SnapshotHead,
     Stored,
     delete_row,
     find_session,
@@ -217,23 +218,7 @@ class SnapshotMethods:
         heads = await self._store.damage.fetch_readable(fetch, snapshot_head_from_row, start, limit)
         if not heads:
             await self._require_session(session_id)
-        found = [
-            Stored(
-                seq,
-                SnapshotInfo(
-                    id=head.id,
-                    session_id=head.session_id,
-                    snapshot_at=head.snapshot_at,
-                    format=head.format,
-                    cols=head.cols,
-                    rows=head.rows,
-                    buffer_bytes=head.buffer_bytes,
-                    scrollback_bytes=head.scrollback_bytes or 0,
-                    stored_bytes=head.stored_bytes,
-                ),
-            )
-            for seq, head in ((each.seq, each.item) for each in heads)
-        ]
+        found = [Stored(each.seq, _info(each.item)) for each in heads]
         page, next_cursor = pages.cut(found, limit, pages.fixed_bytes)
         return SnapshotPage(snapshots=page, next_cursor=next_cursor)
 
@@ -362,21 +347,9 @@ class SnapshotMethods:
         screen = None if unpacked is None else unpacked.verified()
         if unpacked is None or screen is None:
             unpacked, screen = await self._load_past_damage(seq)
-        row = unpacked.row
-        snapshot = Snapshot(
-            id=row.id,
-            session_id=row.session_id,
-            snapshot_at=row.snapshot_at,
-            format=row.format,
-            cols=row.cols,
-            rows=row.rows,
-            buffer_bytes=len(screen.terminal_buffer),
-            scrollback_bytes=len(screen.scrollback or b""),
-            stored_bytes=row.stored_bytes,
-            terminal_buffer=screen.terminal_buffer,
-            scrollback=screen.scrollback,
-        )
-        return SavedScreen(snapshot=snapshot, native_state=screen.native_state, cwd=row.cwd)
+        head = unpacked.row.head
+        snapshot = Snapshot(**asdict(_info(head)), terminal_buffer=screen.terminal_buffer, scrollback=screen.scrollback)
+        return SavedScreen(snapshot=snapshot, native_state=screen.native_state, cwd=head.cwd)
 
     async def _load_past_damage(self, seq: int) -> tuple[Unpacked, Screen]:
         """Load a snapshot whose chain is damaged.
@@ -394,10 +367,10 @@ class SnapshotMethods:
             names = shown(snapshot_id[0]), shown(session_id[0])
             # From the session's newest on: where a flag says keyframe that is none, the query began too late.
             for each in unpack_chain(rows_of_session(connection, "session_snapshots", session_id[0])):
-                if each.row.seq == seq and each.verified() is not None:
+                if each.row.head.seq == seq and each.verified() is not None:
                     return each, None, *names
-                if each.row.seq < seq and each.verified() is not None:
-                    return None, each.row.id, *names
+                if each.row.head.seq < seq and each.verified() is not None:
+                    return None, each.row.head.id, *names
             return None, None, *names
 
         found, good, snapshot_id, session_id = await self._store.readers.run_in_thread(look)
@@ -422,6 +395,20 @@ class SnapshotMethods:
             raise session_not_found(session_id)
         if row[0]:
             raise session_is_archived(session_id)
+
+
+def _info(head: SnapshotHead) -> SnapshotInfo:
+    return SnapshotInfo(
+        id=head.id,
+        session_id=head.session_id,
+        snapshot_at=head.snapshot_at,
+        format=head.format,
+        cols=head.cols,
+        rows=head.rows,
+        buffer_bytes=head.buffer_bytes,
+        scrollback_bytes=head.scrollback_bytes or 0,
+        stored_bytes=head.stored_bytes,
+    )
 
 
 def rows_of_session(connection: sqlite3.Connection, table: str, session_id: object) -> Iterator[SnapshotRow]:

@@ -234,8 +234,8 @@ def _whole_snapshots(raw: RawFile, items: dict[int, tuple[Values, Place]]) -> It
 
     has_base = False  # whether the one before was kept
     for unpacked in unpack_chain(rows()):
-        values, screen = full.pop(unpacked.row.seq), unpacked.verified()
-        if screen is not None and not unpacked.row.keyframe and not has_base:
+        values, screen = full.pop(unpacked.row.head.seq), unpacked.verified()
+        if screen is not None and not unpacked.row.head.keyframe and not has_base:
             packed = screen_codec.pack(screen, None)
             head = (*values[:_KEYFRAME], 1, *values[_KEYFRAME + 1 : HEAD_COLUMNS - 2], packed.size)
             checksum = snapshot_checksum(head, values[HEAD_COLUMNS - 1][:DIGEST_BYTES])
