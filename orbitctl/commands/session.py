@@ -14,8 +14,8 @@ from orbitctl.app import App, checked
 from orbitctl.client.client import ask_all
 from orbitctl.commands.arguments import LIMIT, SESSION, WORKSPACE
 from orbitctl.commands.group import LazyGroup
-from orbitctl.commands.session_table import details, draw_sessions, label, show_session
-from orbitctl.errors import CommandError, ExitCode
+from orbitctl.commands.session_table import details, draw_sessions, show_session, to_delete
+from orbitctl.errors import ExitCode
 
 STATUSES: tuple[SessionStatus, ...] = ("active", "detached", "terminated", "archived")
 LAZY = {
@@ -177,13 +177,7 @@ def restore(app: App, session: str) -> None:
 @click.pass_obj
 def delete(app: App, session: str, yes: bool) -> None:
     """Delete a session and its snapshots for good."""
-    try:
-        found = app.session(session)
-        session_id, shown = found.id, label(found)
-    except CommandError as error:
-        if error.damaged_id is None:
-            raise
-        session_id, shown = error.damaged_id, f"{error.damaged_id} (its row is damaged)"
+    session_id, shown = to_delete(app.session, session)
     app.confirm(f"Delete session {shown} and its snapshots?", yes)
     app.done(app.ask(m.SESSION_DELETE, p.ById(id=session_id)), f"deleted session {shown}", session_id)
 

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
-from orbit_protocol.types import Session
+from orbit_protocol.types import Session, Workspace
 from orbitctl.app import App
 from orbitctl.client.client import Answer
+from orbitctl.errors import CommandError
 from orbitctl.ui.output import STATUS_STYLES, Column
 from orbitctl.ui.text import duration
 
 NO_SESSIONS = "no sessions; `orbitctl session run` starts one, `orbitctl session create` records one"
 
 
-def label(found: Session) -> str:
-    """Return a session's name and short id, for messages."""
+def label(found: Session | Workspace) -> str:
+    """Return a name and a short id, for messages."""
     return f"{found.name} ({found.id[:8]})" if found.name else found.id
+
+
+def to_delete(find: Callable[[str], Session | Workspace], ref: str) -> tuple[str, str]:
+    """Return the id of a session or workspace, and its label; one whose row cannot be read can be deleted too.
+
+    Args:
+        find: `App.session` or `App.workspace`.
+        ref: What the user typed.
+
+    Raises:
+        CommandError: Nothing fits.
+    """
+    try:
+        found = find(ref)
+    except CommandError as error:
+        if error.damaged_id is None:
+            raise
+        return error.damaged_id, f"{error.damaged_id} (its row is damaged)"
+    return found.id, label(found)
 
 
 def show_session(app: App, answer: Answer[Session]) -> None:

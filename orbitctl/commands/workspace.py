@@ -12,7 +12,7 @@ from orbitctl.app import App, checked
 from orbitctl.client.client import Answer, ask_all
 from orbitctl.commands.arguments import LAYOUT, LIMIT, SESSION, WORKSPACE
 from orbitctl.commands.group import LazyGroup
-from orbitctl.errors import CommandError
+from orbitctl.commands.session_table import to_delete
 from orbitctl.ui.output import Column
 
 DEFAULT_LAYOUT_TYPE = "tabs"
@@ -116,13 +116,7 @@ def set_active(app: App, workspace: str, session: str | None, none: bool) -> Non
 @click.pass_obj
 def delete(app: App, workspace: str, delete_sessions: bool, yes: bool) -> None:
     """Delete a workspace; its sessions stay, without a workspace."""
-    try:
-        found = app.workspace(workspace)
-        workspace_id, label = found.id, f"{found.name} ({found.id[:8]})"
-    except CommandError as error:
-        if error.damaged_id is None:
-            raise
-        workspace_id, label = error.damaged_id, f"{error.damaged_id} (its row is damaged)"
+    workspace_id, label = to_delete(app.workspace, workspace)
     app.confirm(f"Delete workspace {label}{' and all its sessions' if delete_sessions else ''}?", yes)
     params = p.WorkspaceDelete(id=workspace_id, delete_sessions=delete_sessions)
     app.done(app.ask(m.WORKSPACE_DELETE, params), f"deleted workspace {label}", workspace_id)
