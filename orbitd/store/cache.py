@@ -13,13 +13,13 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Generic, TypeVar
-from unicodedata import is_normalized, normalize
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from orbit_protocol.types import Session, Workspace
 from orbitd.store.rows import DamagedRow, Row, Stored, session_from_row, verify_row, workspace_from_row
+from orbitd.store.validation import is_normalized, normalized
 
 T = TypeVar("T", Session, Workspace)
 R = TypeVar("R")
@@ -181,12 +181,12 @@ class Index(Generic[T]):
         # Only where the name is still this item's: another one may have been put with it before.
         if item.name is not None and self._by_name.get(item.name) == item.id:
             del self._by_name[item.name]
-        if item.name is not None and self._by_nfc and self._by_nfc.get(nfc := normalize("NFC", item.name)) == item.id:
+        if item.name is not None and self._by_nfc and self._by_nfc.get(nfc := normalized(item.name)) == item.id:
             del self._by_nfc[nfc]
 
     def _add_nfc(self, name: str, item_id: str) -> None:
-        if not (name.isascii() or is_normalized("NFC", name)):
-            self._by_nfc.setdefault(normalize("NFC", name), item_id)
+        if not is_normalized(name):
+            self._by_nfc.setdefault(normalized(name), item_id)
 
 
 class Cache:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import unicodedata
 import uuid
 from typing import TypeVar
-from unicodedata import normalize
 
 import msgspec
 from msgspec import Struct
@@ -40,7 +39,7 @@ def reference(value: str) -> str:
 
 def spellings(value: str) -> tuple[str, str]:
     """Return a name in NFC, and in NFD: older versions kept that where it was given so, as from macOS's file names."""
-    return normalize("NFC", value), normalize("NFD", value)
+    return normalized(value), unicodedata.normalize("NFD", value)
 
 
 def normalized(value: str) -> str:
