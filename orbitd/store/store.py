@@ -129,9 +129,9 @@ class Store:
                 stored = None if row is None else decode(row)
             except StorageCorrupt:  # as DamagedRow is
                 continue
-            self.damage.forget(error)
             if stored is not None and error.table in ("sessions", "workspaces"):
                 await self.write(partial(_read_again, table=error.table, seq=error.seq))
+            self.damage.forget(error)  # last: if the cache does not get the row, it is tried again
 
     def unusual_names(self) -> Iterator[tuple[str, str, str]]:
         """Iterate over the kind, id and name of what still has a name that is not in NFC, as it is taken in NFC."""
