@@ -481,38 +481,41 @@ def _rewrite(fd: int, path: str, found: _Found, covered: int, reason: str | None
     return Opened(fd=clean, base=base, tail=tail, end=found.end, unfinished=unfinished, damage=damage)
 
 
+def _parts(fd: int, found: _Found) -> Iterator[tuple[int, int, bytes | None]]:
+    """Yield offset, length and bytes of each record in order; for a part that cannot be read None in their place."""
+    offset = found.first
+    for start, length in [*found.damaged, (found.tail, 0)]:
+        while offset < start and (record := _record_at(fd, found, offset)) is not None:
+            yield offset, len(record), record
+            offset += len(record)
+        yield start, length, None
+        offset = start + length
+
+
 def _needed(fd: int, found: _Found, covered: int) -> Iterator[tuple[bytes, int]]:
     """Yield each record that is not in the snapshot; for what is lost a line that says so, with the number of bytes."""
     limit = covered - found.shift  # the offset at which the snapshot ends
     if found.base is None:
         limit = 0
-    elif limit < found.tail and limit not in _borders(fd, found, limit):
+    elif limit < found.tail and not _is_border(fd, found, limit):
         # Bytes were removed or inserted in front of it.
         limit = found.damaged[0][0] if found.damaged else found.first
-    offset = found.first
-    for start, length in [*found.damaged, (found.tail, 0)]:
-        while offset < start and (record := _record_at(fd, found, offset)) is not None:
+    for offset, length, record in _parts(fd, found):
+        if record is not None:
             if offset >= limit:
                 yield record, 0
-            offset += len(record)
-        offset = start + length
-        if lost := min(length, max(0, offset - limit)):
+        elif lost := min(length, max(0, offset + length - limit)):
             yield _marker(lost), lost
 
 
-def _borders(fd: int, found: _Found, limit: int) -> Iterator[int]:
-    """Yield `limit` if it is where a record begins, or in no record at all."""
-    offset = found.first
-    if limit <= offset:
-        yield limit
-    for start, length in [*found.damaged, (found.tail, 0)]:
-        while offset < start and (record := _record_at(fd, found, offset)) is not None:
-            if offset == limit:
-                yield limit
-            offset += len(record)
-        offset = start + length
-        if start <= limit <= offset:
-            yield limit
+def _is_border(fd: int, found: _Found, limit: int) -> bool:
+    """Return whether a record begins at an offset, or no record has it."""
+    if limit <= found.first:
+        return True
+    return any(
+        offset == limit or (record is None and offset <= limit <= offset + length)
+        for offset, length, record in _parts(fd, found)
+    )
 
 
 def _marker(lost: int) -> bytes:
