@@ -98,18 +98,43 @@ class Log(Struct, frozen=True, kw_only=True):
         return {frame.number: frame.page for frame in self._committed() if frame.page is not None}
 
 
-def frames_in_use(path: str) -> int:
-    """Return how many frames of a database's WAL SQLite reads, while a connection has it open; 0 if that is unknown.
+class _Index(Struct, frozen=True, kw_only=True):
+    """The head of a database's shared memory (sqlite.org/walformat.html#the_wal_index_file_format)."""
 
-    It stands in the shared memory (sqlite.org/walformat.html#the_wal_index_file_format), in the machine's byte order.
-    """
+    page_bytes: int
+    frames: int
+    checkpointed: int
+    sums: Sums
+    salts: bytes
+    written_at: float
+
+
+def _read_index(path: str) -> _Index | None:
+    """Read the shared memory; None if there is none, or what it has is not whole."""
     try:
         with open(path + "-shm", "rb") as file:
-            head = file.read(20)
-    except OSError:
-        return 0
-    (frames,) = struct.unpack_from("=I", head.ljust(20, b"\0"), 16)
-    return int(frames)
+            head, copy = file.read(_INDEX.size), file.read(_INDEX.size)
+            (checkpointed,) = struct.unpack("=I", file.read(4))
+            written_at = os.fstat(file.fileno()).st_mtime
+    except (OSError, struct.error):
+        return None
+    *_, page_bytes, frames, _, sum1, sum2, salts, own1, own2 = _INDEX.unpack(head)
+    if head != copy or _checksum(head[:_INDEX_SUMMED], (0, 0), sys.byteorder == "big") != (own1, own2):
+        return None
+    return _Index(
+        page_bytes=65536 if page_bytes == 1 else page_bytes,
+        frames=frames,
+        checkpointed=checkpointed,
+        sums=(sum1, sum2),
+        salts=salts,
+        written_at=written_at,
+    )
+
+
+def frames_in_use(path: str) -> int:
+    """Return how many frames of a database's WAL SQLite reads, while a connection has it open; 0 if that is unknown."""
+    index = _read_index(path)
+    return 0 if index is None else index.frames
 
 
 def is_cut_off(path: str) -> bool:
@@ -120,30 +145,21 @@ def is_cut_off(path: str) -> bool:
     cut may leave an older state of it. So it counts where it is of the same run of the log, or was written since the
     last boot.
     """
-    try:
-        with open(path + "-shm", "rb") as file:
-            head, copy = file.read(_INDEX.size), file.read(_INDEX.size)
-            (checkpointed,) = struct.unpack("=I", file.read(4))
-            written_at = os.fstat(file.fileno()).st_mtime
-    except (OSError, struct.error):
+    index = _read_index(path)
+    if index is None or index.frames <= index.checkpointed:
         return False
-    if head != copy or _checksum(head[:_INDEX_SUMMED], (0, 0), sys.byteorder == "big") != _INDEX.unpack(head)[-2:]:
-        return False
-    page_bytes, frames, _, sum1, sum2, salts = _INDEX.unpack(head)[5:11]
-    if frames <= checkpointed:
-        return False
-    size = _FRAME.size + (65536 if page_bytes == 1 else page_bytes)
+    size = _FRAME.size + index.page_bytes
     try:
         with open(path + "-wal", "rb") as file:
             log = file.read(_HEADER.size)
-            file.seek(_HEADER.size + (frames - 1) * size)
+            file.seek(_HEADER.size + (index.frames - 1) * size)
             last = file.read(size)
     except OSError:
         log = last = b""
-    if log[16:24] != salts:
+    if log[16:24] != index.salts:
         clock = time.CLOCK_BOOTTIME if hasattr(time, "CLOCK_BOOTTIME") else time.CLOCK_MONOTONIC
-        return written_at > time.time() - time.clock_gettime(clock)
-    return len(last) < size or last[8:16] != salts or struct.unpack_from(">2I", last, 16) != (sum1, sum2)
+        return index.written_at > time.time() - time.clock_gettime(clock)
+    return len(last) < size or last[8:16] != index.salts or struct.unpack_from(">2I", last, 16) != index.sums
 
 
 def read_log(path: str, trusted: int = 0) -> Log | None:
