@@ -20,7 +20,7 @@ Values = tuple[Any, ...]
 _HEADER_BYTES = 100
 _DEFAULT_PAGE_BYTES = 4096
 _MAX_DEPTH = 40
-_INTERIOR_INDEX, _INTERIOR_TABLE = 2, 5
+_INTERIOR_INDEX, _INTERIOR_TABLE, _LEAF_INDEX, _LEAF_TABLE = 2, 5, 10, 13
 
 # The kinds of entries of a pointer map (1.8). Every page but the first has one.
 _ROOT, _FREE, _BTREE = 1, 2, 5
@@ -98,13 +98,15 @@ class RawFile:
         """Yield the place of each cell of a table or index: its page, its offset, and whether it counts.
 
         One that may not count stands behind the number of cells that the page has, or the page says that it is an
-        interior one of a table: both may be damaged.
+        interior one of a table, or its head is none: all of that may be damage.
         """
         for number in self.tree(root):
             page = self._page(number)
             start = _HEADER_BYTES if number == 1 else 0
             first = start + (12 if page[start] == _INTERIOR_INDEX else 8)
-            count = 0 if page[start] == _INTERIOR_TABLE else int.from_bytes(page[start + 3 : start + 5], "big")
+            count = int.from_bytes(page[start + 3 : start + 5], "big")
+            if page[start] not in (_INTERIOR_INDEX, _LEAF_INDEX, _LEAF_TABLE) or first + 2 * count > len(page):
+                count = 0  # a head that is none: what looks like places may be anything
             lowest = len(page)
             for place in range(first, len(page) - 2, 2):
                 if place >= lowest:  # the cells begin here (1.6)

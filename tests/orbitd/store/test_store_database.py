@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import random
 import shutil
 import sqlite3
 import tracemalloc
@@ -362,6 +363,23 @@ async def test_older_schemas_are_salvaged_too(path: Path, schema: int) -> None:
     await refused(path)
     async with SessionManager.open(str(path), start_empty=True) as manager:
         assert [session.id for session in await manager.list_active_sessions()] == ["i"]
+
+
+async def test_a_torn_page_counts_what_was_in_it(path: Path) -> None:
+    """Where the head of a page is gone, what is left of it is not counted as rows: one snapshot was there."""
+    async with SessionManager.open(str(path)) as manager:
+        for _ in range(2):
+            session = await manager.create_session(LOCAL)
+        saved = await manager.save_snapshot(session.id, random.Random(1).randbytes(3000))
+    ((root,),) = rows(path, "SELECT rootpage FROM sqlite_schema WHERE name = 'session_snapshots'")
+    write_at(path, (root - 1) * 4096, b"\xff" * 200)
+    await refused(path)
+    async with SessionManager.open(str(path), start_empty=True) as manager:
+        assert len(await manager.list_active_sessions()) == 2
+    with contextlib.closing(database.open_reader(str(path))) as connection:
+        salvaged = salvaged_into(connection)
+    assert salvaged is not None
+    assert (salvaged.lost_sessions, salvaged.lost_snapshots, salvaged.lost) == (0, 1, (saved.id,))
 
 
 async def test_vacuumed_databases_are_salvaged_too(path: Path) -> None:
