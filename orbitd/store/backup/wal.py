@@ -186,10 +186,15 @@ def _read_log(descriptor: int, trusted: int) -> Log | None:
         return None
     head, stored = header[:24], struct.unpack_from(">2I", header, 24)
     big_endian = head[3] == (_MAGIC + 1) & 0xFF if head[:3] == b"\x37\x7f\x06" else sys.byteorder == "big"
+    # All of the magic is known but for its last bit, which is the order of the words in every checksum.
+    for order, magic in ((False, _MAGIC), (True, _MAGIC + 1)):
+        whole = magic.to_bytes(4, "big") + head[4:]
+        if _checksum(whole, (0, 0), order) == stored:
+            head, big_endian = whole, order
     computed = _checksum(head, (0, 0), big_endian)
-    damaged = computed != stored
+    damaged = computed != stored or head != header[:24]
     bases = {computed, stored}
-    if damaged and (corrected := _correct(head, (0, 0), stored, big_endian)[0]) is not None:
+    if computed != stored and (corrected := _correct(head, (0, 0), stored, big_endian)[0]) is not None:
         head = corrected
     _, _, page_bytes, _, salt1, salt2 = struct.unpack(">6I", head)
     if not (512 <= page_bytes <= 65536 and page_bytes & (page_bytes - 1) == 0):

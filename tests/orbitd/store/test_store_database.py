@@ -573,6 +573,17 @@ async def test_kill_before_the_journal_is_set_aside(path: Path) -> None:
     assert read(f"{aside}-journal") == journal
 
 
+@pytest.mark.parametrize("bit", range(32))
+async def test_a_wrong_bit_in_the_magic_of_a_log_loses_nothing(path: Path, bit: int) -> None:
+    """Also the bit that says how checksums are made: every row of the log is brought over."""
+    await crash(path)
+    log = path.with_name("sessions.db-wal")
+    write_at(log, bit // 8, bytes([read(log)[bit // 8] ^ 1 << bit % 8]))
+    await refused(path)
+    async with SessionManager.open(str(path), start_empty=True) as manager:
+        assert [each.name for each in await manager.list_active_sessions()] == ["s0", "s1", "s2"]
+
+
 @pytest.mark.parametrize("damage", ["gone", "empty", "zeros", "frames"])
 async def test_a_log_that_lost_its_end_is_named(path: Path, damage: str) -> None:
     """Commits that the shared memory counts, and the log has no more, are told; the log is kept as it was."""
