@@ -41,8 +41,9 @@ def store_warnings(path: str, *, is_new: bool) -> list[StoreWarning]:
     """
     damaged = recovery.list_set_aside(path)
     salvaged = None
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(open_reader(path)) as connection:
-        salvaged = salvage.salvaged_into(connection)
+    if damaged:  # every other start is spared the connection
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(open_reader(path)) as connection:
+            salvaged = salvage.salvaged_into(connection)
     warnings = []
     for aside in damaged:
         # Only backups from before: later ones are of the database that took its place. The time is
