@@ -25,7 +25,7 @@ from orbit_protocol.errors import StorageCorrupt
 from orbit_protocol.paths import default_paths
 from orbit_protocol.results import DaemonInfo, Limits
 from orbit_protocol.settings import Resolved
-from orbit_protocol.text import encodable, path_and_bytes
+from orbit_protocol.text import path_and_bytes
 from orbit_protocol.types import MAX_NAME_LENGTH, MAX_PAGE_SIZE
 from orbitd import warnings
 from orbitd.live.programs import LiveSettings, Programs, ScrollbackLimits
@@ -266,12 +266,9 @@ class Daemon:
             supervisor=self._supervision.name,
             maintenance=maintenance.status(),
             warnings=[
-                encodable(sentence)  # it names files
-                for sentence in (
-                    *(each.sentence for each in self._warnings if each.lasts),
-                    *manager.damage_warnings(),
-                    *programs.warnings(),
-                )
+                *(each.sentence for each in self._warnings if each.lasts),
+                *manager.damage_warnings(),
+                *programs.warnings(),
             ],
             last_backup_at=None if backups.last is None else backups.last.moment,
             last_backup_path=backup,
