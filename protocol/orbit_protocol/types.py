@@ -160,7 +160,7 @@ class SessionConfig(Struct, frozen=True, kw_only=True):
             raise ValueError("`host` is required where `session_type` is `ssh`")
         if self.session_type == "local":
             self._refuse_remote_fields()
-        if not self.command_bytes is self.cwd_bytes is self.env_bytes is UNSET:
+        if self.command_bytes is not UNSET or self.cwd_bytes is not UNSET or self.env_bytes is not UNSET:
             self._set_text_from_bytes()
         for field, longest in (("command", MAX_COMMAND_LENGTH), ("cwd", MAX_PATH_LENGTH)):
             text = getattr(self, field) or ""
