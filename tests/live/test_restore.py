@@ -246,6 +246,16 @@ async def test_an_exit_before_its_session_is_taken_over(
     assert not daemons.journal(session).exists()
 
 
+async def assert_exit_is_stored(daemons: Daemons, session: Session, pid: int, exited: asyncio.Event) -> None:
+    """Kill a program that was not taken over, and check that its session ends."""
+    os.kill(pid, 9)
+    async with asyncio.timeout(WAIT_SECS):
+        await exited.wait()
+    await daemons.programs._tasks.finish(WAIT_SECS)
+    ended = await daemons.manager.get_session(session.id)
+    assert (ended.status, ended.exit_signal, ended.live) == ("terminated", 9, False)
+
+
 async def test_an_exit_of_a_session_that_was_not_taken_over(
     daemons: Daemons, failing: dict[str, Exception], exited: asyncio.Event
 ) -> None:
@@ -253,13 +263,8 @@ async def test_an_exit_of_a_session_that_was_not_taken_over(
     session = await daemons.start_session("sh -c 'echo words; read x; exit 7'")
     pid = daemons.programs.registry.running[session.id].pid
     failing[session.id] = MemoryError()
-    programs = await daemons.restart()
-    os.kill(pid, 9)
-    async with asyncio.timeout(WAIT_SECS):
-        await exited.wait()
-    await programs._tasks.finish(WAIT_SECS)
-    ended = await daemons.manager.get_session(session.id)
-    assert (ended.status, ended.exit_signal, ended.live) == ("terminated", 9, False)
+    await daemons.restart()
+    await assert_exit_is_stored(daemons, session, pid, exited)
     assert daemons.journal(session).exists()
 
 
@@ -274,12 +279,7 @@ async def test_a_second_try_that_fails_too(
     with pytest.raises(StateBusy):
         await programs.start(session.id, 80, 24, None)
     assert programs.warnings() != []
-    os.kill(pid, 9)
-    async with asyncio.timeout(WAIT_SECS):
-        await exited.wait()
-    await programs._tasks.finish(WAIT_SECS)
-    ended = await daemons.manager.get_session(session.id)
-    assert (ended.status, ended.exit_signal, ended.live) == ("terminated", 9, False)
+    await assert_exit_is_stored(daemons, session, pid, exited)
 
 
 @pytest.mark.parametrize("method", ["terminate", "delete"])

@@ -247,8 +247,8 @@ async def test_newer_schema_is_left_alone(path: Path) -> None:
     assert files(path.parent) == before
 
 
-def test_migration_keeps_a_backup(path: Path) -> None:
-    """A database of schema 1 is copied, then brought to the newest schema with all that it held."""
+def make_first_schema(path: Path) -> None:
+    """Make a database of schema 1 with a session `old` in it."""
     scripts = database.load_migrations()
     with contextlib.closing(database.open_writer(str(path), migrations=scripts[:1]).connection) as connection:
         connection.execute(
@@ -256,6 +256,12 @@ def test_migration_keeps_a_backup(path: Path) -> None:
             " 'local', '2026-01-01T00:00:00.000000Z', '2026-01-01T00:00:00.000000Z', 'active',"
             ' \'{"session_type":"local"}\')'
         )
+
+
+def test_migration_keeps_a_backup(path: Path) -> None:
+    """A database of schema 1 is copied, then brought to the newest schema with all that it held."""
+    scripts = database.load_migrations()
+    make_first_schema(path)
     assert asyncio.run(session_names(path)) == ["old"]
     (kept,) = (name for name in names(path.parent) if ".backup-v1-" in name)
     assert rows(path.with_name(kept), "PRAGMA user_version") == [(1,)]
@@ -281,12 +287,7 @@ def test_failing_migration_changes_nothing(path: Path) -> None:
 async def test_failing_migration_is_served_read_only(path: Path) -> None:
     """Where a database cannot be brought to the newest schema, all that it has is read and nothing is written: 1902."""
     scripts = database.load_migrations()
-    with contextlib.closing(database.open_writer(str(path), migrations=scripts[:1]).connection) as connection:
-        connection.execute(
-            "INSERT INTO sessions (id, name, session_type, created_at, last_active, status, config) VALUES ('i', 'old',"
-            " 'local', '2026-01-01T00:00:00.000000Z', '2026-01-01T00:00:00.000000Z', 'active',"
-            ' \'{"session_type":"local"}\')'
-        )
+    make_first_schema(path)
     bad = "BEGIN IMMEDIATE; INSERT INTO nowhere VALUES (1); PRAGMA user_version = 2; COMMIT;"
     manager = SessionManager(await open_store(str(path), migrations=[scripts[0], bad]))
     try:
