@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import stat
 import urllib.parse
 from datetime import UTC, datetime
 
@@ -13,6 +14,11 @@ APPLICATION_ID = 0x4F524254
 
 AUTOMATIC_BACKUP = re.compile(r"auto-(\d{8}T\d{6}Z)\.db")
 """The name of an automatic backup, with its time."""
+
+HEADER_MAGIC = b"SQLite format 3\0"
+"""How the header of a database begins (sqlite.org/fileformat.html#the_database_header)."""
+
+_HEADER_BYTES = 100
 
 SIDE_FILES = ("-wal", "-shm", "-journal")
 """Suffixes of the files that SQLite keeps beside a database (sqlite.org/tempfiles.html)."""
@@ -37,6 +43,21 @@ def open_untouched(path: str, *, read_wal: bool | None = None) -> sqlite3.Connec
     # WAL counts, plain read-only has to do: that makes a -shm file, but never checkpoints.
     mode = "mode=ro" if read_wal else "mode=ro&immutable=1"
     return sqlite3.connect(file_uri(path, mode), uri=True, isolation_level=None)
+
+
+def read_header(path: str) -> bytes:
+    """Return the header of a database file; b"" for what is no regular file, or cannot be read."""
+    try:
+        # O_NONBLOCK: opening a FIFO would wait for its other end (fifo(7)).
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(descriptor, _HEADER_BYTES) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
 
 
 def size(path: str) -> int:

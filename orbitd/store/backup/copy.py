@@ -13,12 +13,22 @@ import secrets
 import sqlite3
 from collections.abc import Sequence
 
+from msgspec import Struct
+
 from orbit_os.files import PRIVATE_FILE, sync
 from orbit_protocol.errors import InvalidParams, StorageCorrupt
 from orbit_protocol.paths import backups_folder
 from orbitd.store.errors import translate_os, translated
-from orbitd.store.files import APPLICATION_ID, AUTOMATIC_BACKUP, SIDE_FILES, open_untouched, size
-from orbitd.store.rows import is_corrupt
+from orbitd.store.files import (
+    APPLICATION_ID,
+    AUTOMATIC_BACKUP,
+    HEADER_MAGIC,
+    SIDE_FILES,
+    open_untouched,
+    read_header,
+    size,
+)
+from orbitd.store.rows import is_corrupt, lenient_text
 
 TEMPORARY_PREFIX = ".orbit-backup-"
 """How the file name of an unfinished copy begins."""
@@ -33,14 +43,16 @@ _ROWS_AT_ONCE = 1_000
 
 _MAX_FINDINGS = 10_000
 
-# What sqlite3's checks say of one row or one index entry (pragma.c, "integrity_check"). A copy with such a row is as
+# What SQLite's checks say of one row and of one index entry (pragma.c, "integrity_check"); all else concerns the
+# structure. A row whose values do not fit the schema is left out when rows are read, and a copy with such a row is as
 # good as the database is, and the only one that there will be until the row is repaired.
-_OF_ONE_ROW = re.compile(
-    r"(NULL|NUMERIC|TEXT) value in |non-\w+ value in |constraint failed in |missing from index |"
-    r"wrong # of entries in index |non-unique entry in index |rowid not at end-of-record for row |"
-    # The trees are looked at first; where this is the first finding, they can be walked, and a record is meant.
-    r"^database disk image is malformed$"
+_ROW_FINDING = re.compile(r"CHECK constraint failed in |\S+ value in ")
+_INDEX_FINDING = re.compile(
+    r"row \d+ missing from index |wrong # of entries in index |non-unique entry in index |"
+    r"rowid not at end-of-record for row \d+ of index |row \d+ values differ from index "
 )
+CANNOT_DECODE = "database disk image is malformed"
+"""Where this is the only finding, the trees can be walked, as they are checked first, and a record is meant."""
 
 _IGNORED_TABLES = frozenset({"meta"})
 """Tables whose rows do not count for a fingerprint: this one holds times of maintenance."""
@@ -131,18 +143,8 @@ def _is_backup(path: str) -> bool:
     """Return whether a file is an Orbit database that no daemon has."""
     if any(os.path.lexists(path + suffix) for suffix in (".lock", *SIDE_FILES)):
         return False
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        header = os.read(descriptor, 100)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    # sqlite.org/fileformat.html#the_database_header
-    return header.startswith(b"SQLite format 3\0") and header[68:72] == APPLICATION_ID.to_bytes(4, "big")
+    header = read_header(path)
+    return header.startswith(HEADER_MAGIC) and header[68:72] == APPLICATION_ID.to_bytes(4, "big")
 
 
 def write(source: sqlite3.Connection, path: str) -> int:
@@ -205,15 +207,27 @@ def _copy(source: sqlite3.Connection, temporary: str) -> None:
         raise StorageCorrupt(f"The backup is not sound: {verdict}")
 
 
-def structural_damage(connection: sqlite3.Connection, pragma: str) -> str | None:
-    """Return the first finding of a check that is more than one bad row or index entry; None if there is none.
+class Findings(Struct, frozen=True, kw_only=True):
+    """What SQLite's check says of a database beside single rows: of its indexes, and of its structure."""
 
-    Args:
-        connection: Of the database to check.
-        pragma: `quick_check` or `integrity_check`.
-    """
-    findings = connection.execute(f"PRAGMA {pragma}({_MAX_FINDINGS})").fetchall()
-    return next((str(text) for (text,) in findings if text != "ok" and not _OF_ONE_ROW.search(str(text))), None)
+    indexes: list[str]
+    structure: list[str]
+
+
+def check(connection: sqlite3.Connection, pragma: str) -> Findings:
+    """Check a database with `quick_check` or `integrity_check`."""
+    connection.text_factory = lenient_text
+    rows = connection.execute(f"PRAGMA {pragma}({_MAX_FINDINGS})").fetchall()
+    # The findings of one database follow a heading, in one text with it.
+    lines = [line for (text,) in rows for line in str(text).split("\n") if line != "ok" and not line.startswith("***")]
+    indexes = [line for line in lines if _INDEX_FINDING.match(line)]
+    structure = [line for line in lines if not _ROW_FINDING.match(line) and not _INDEX_FINDING.match(line)]
+    return Findings(indexes=indexes, structure=structure)
+
+
+def structural_damage(connection: sqlite3.Connection, pragma: str) -> str | None:
+    """Return the first finding of `check` that is more than one bad row or index entry; None if there is none."""
+    return next((line for line in check(connection, pragma).structure if line != CANNOT_DECODE), None)
 
 
 def verify(path: str, *, with_damage: bool = False) -> None:

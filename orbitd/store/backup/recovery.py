@@ -13,7 +13,6 @@ import contextlib
 import glob
 import math
 import os
-import re
 import shutil
 import sqlite3
 import stat
@@ -23,10 +22,19 @@ from orbit_os.files import sync
 from orbit_protocol.errors import StorageCorrupt
 from orbit_protocol.paths import backups_folder
 from orbitd.store import schema
-from orbitd.store.backup import wal
+from orbitd.store.backup import copy, wal
 from orbitd.store.damage import verify_rows
-from orbitd.store.files import APPLICATION_ID, SIDE_FILES, file_uri, free_name, open_untouched, size
-from orbitd.store.rows import lenient_text, now
+from orbitd.store.files import (
+    APPLICATION_ID,
+    HEADER_MAGIC,
+    SIDE_FILES,
+    file_uri,
+    free_name,
+    open_untouched,
+    read_header,
+    size,
+)
+from orbitd.store.rows import now
 from orbitd.store.schema import Damage
 
 FULL_CHECK_BYTES = 8 * 1024 * 1024
@@ -46,23 +54,9 @@ _ENVIRONMENT = frozenset(
 )
 """Primary codes of errors that no content of a database causes."""
 
-_MAX_FINDINGS = 1_000
-
-# What integrity_check says of rows and of indexes (sqlite.org/pragma.html#pragma_integrity_check, and the
-# texts in pragma.c); all else concerns the structure. A row whose values do not fit the schema is left out by
-# itself when rows are read, so it is no reason to do anything here.
-_ROW_FINDING = re.compile(r"CHECK constraint failed in |\S+ value in ")
-_INDEX_FINDING = re.compile(
-    r"row \d+ missing from index |wrong # of entries in index |non-unique entry in index |"
-    r"rowid not at end-of-record for row \d+ of index |row \d+ values differ from index "
-)
-_CANNOT_DECODE = "database disk image is malformed"
-
 _VERSION_BYTES = frozenset({1, 2})
 """Of the header, 18 and 19: a rollback journal or a WAL (sqlite.org/fileformat.html, 1.3.3)."""
 
-_HEADER_BYTES = 100
-_MAGIC = b"SQLite format 3\x00"
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _MAX_CANDIDATES = 32
 """How many files are checked as backups, newest first."""
@@ -136,7 +130,7 @@ def has_damaged_indexes(connection: sqlite3.Connection, path: str) -> bool:
     log = wal.read_log(path + "-wal", trusted=wal.frames_in_use(path)) if unclean else None
     if log is not None and (reason := log.damage()) is not None:
         raise Damage(reason)
-    if not any(_INDEX_FINDING.match(finding) for finding in findings):
+    if not findings.indexes:
         return False
     # An index that does not fit a damaged row is the better one of the two: it has the value that the row had.
     return not verify_rows(connection, lambda: None).damaged
@@ -158,7 +152,7 @@ def reindex(connection: sqlite3.Connection, path: str) -> str:
         connection.execute("REINDEX")
     except sqlite3.IntegrityError as error:
         raise Damage(f"its indexes cannot be built again: {error}") from error
-    if any(_INDEX_FINDING.match(finding) for finding in _check(connection, "integrity_check")):
+    if _check(connection, "integrity_check").indexes:
         raise Damage("its indexes are damaged still after they were built again")
     return kept
 
@@ -285,9 +279,8 @@ def newest_good_backup(path: str, *, made_before: float = math.inf) -> str | Non
     own = {path, *(path + suffix for suffix in SIDE_FILES)}
     names = [name for each in (folder, backups_folder(path)) for name in glob.glob(f"{glob.escape(each)}/*")]
     ours = (_SET_ASIDE, _BEFORE_REINDEX)
-    candidates = [
-        name for name in names if name not in own and not any(one in name for one in ours) and _has_header(name)
-    ]
+    candidates = [name for name in names if name not in own and not any(one in name for one in ours)]
+    candidates = [name for name in candidates if read_header(name).startswith(HEADER_MAGIC)]
     candidates = [name for name in candidates if os.path.getmtime(name) <= made_before]
     candidates.sort(key=os.path.getmtime, reverse=True)
     for candidate in candidates[:_MAX_CANDIDATES]:
@@ -313,19 +306,14 @@ def _damaged(path: str, aside: str, reason: str) -> StorageCorrupt:
     return StorageCorrupt(message, hint=hint, data={"set_aside": aside, "backup": good})
 
 
-def _check(connection: sqlite3.Connection, pragma: str) -> list[str]:
-    """Check a database; return what is found of its rows and indexes. Raises: sqlite3.DatabaseError, for all else."""
-    connection.text_factory = lenient_text
-    rows = connection.execute(f"PRAGMA {pragma}({_MAX_FINDINGS})").fetchall()
-    findings = [line for (text,) in rows for line in str(text).split("\n") if not line.startswith("***")]  # a heading
-    others = [
-        each for each in findings if each != "ok" and not _ROW_FINDING.match(each) and not _INDEX_FINDING.match(each)
-    ]
-    # Trees and free pages are checked first. If the only thing is that a record cannot be decoded, where the
-    # check ends, it is that row's, and the row is left out when rows are read.
-    if others and not (others == [_CANNOT_DECODE] and verify_rows(connection, lambda: None).damaged):
+def _check(connection: sqlite3.Connection, pragma: str) -> copy.Findings:
+    """Check a database. Raises: sqlite3.DatabaseError if more is damaged than rows and indexes."""
+    findings = copy.check(connection, pragma)
+    structure = findings.structure
+    # A record that cannot be decoded is left out by itself when rows are read.
+    if structure and not (structure == [copy.CANNOT_DECODE] and verify_rows(connection, lambda: None).damaged):
         # The PRAGMA returns what it finds as rows; raised, it is handled as damage that a query meets.
-        error = sqlite3.DatabaseError(others[0])
+        error = sqlite3.DatabaseError(structure[0])
         error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
         raise error
     return findings
@@ -333,17 +321,6 @@ def _check(connection: sqlite3.Connection, pragma: str) -> list[str]:
 
 def _check_header(path: str) -> None:
     """Raise Damage if the header of a database without a WAL would have SQLite open it read-only."""
-    with open(path, "rb") as file:
-        header = file.read(_HEADER_BYTES)
-    if header.startswith(_MAGIC) and not _VERSION_BYTES.issuperset(header[18:20]):
+    header = read_header(path)
+    if header.startswith(HEADER_MAGIC) and not _VERSION_BYTES.issuperset(header[18:20]):
         raise Damage("its header is damaged")
-
-
-def _has_header(path: str) -> bool:
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would block
-            return False
-        with open(path, "rb") as file:
-            return file.read(_HEADER_BYTES).startswith(_MAGIC)
-    except OSError:
-        return False
