@@ -28,10 +28,6 @@ from orbit_protocol.settings import Resolved
 from orbit_protocol.text import path_and_bytes
 from orbit_protocol.types import MAX_NAME_LENGTH, MAX_PAGE_SIZE
 from orbitd import warnings
-from orbitd.live.programs import LiveSettings, Programs, ScrollbackLimits
-from orbitd.live.saver import Saver
-from orbitd.live.session_methods import SessionMethods
-from orbitd.live.session_restore import restore_sessions
 from orbitd.lock import database_lock
 from orbitd.logs import event
 from orbitd.maintenance import Maintenance, MaintenanceTask
@@ -41,11 +37,15 @@ from orbitd.rpc.dispatch import MAX_BATCH, Dispatcher, Handlers
 from orbitd.rpc.handlers import add_daemon_handlers, add_store_handlers
 from orbitd.rpc.server import Server, affordable_connections
 from orbitd.rpc.sockets import Listener, inherited_listener, listen
+from orbitd.screens.emulator import unavailable_reason
+from orbitd.sessions.programs import LiveSettings, Programs, ScrollbackLimits
+from orbitd.sessions.saver import Saver
+from orbitd.sessions.session_methods import SessionMethods
+from orbitd.sessions.session_restore import restore_sessions
 from orbitd.store.backup import daily, restore
 from orbitd.store.backup.daily import DailyBackups
 from orbitd.store.files import size
 from orbitd.supervision import Notifier, Supervision
-from orbitd.terminal.emulator import unavailable_reason
 from orbitd.warnings import StoreWarning
 
 log = logging.getLogger("orbitd")

@@ -20,7 +20,7 @@ import time
 from typing import Any
 
 from ctl_support import ON_TERMINAL, Orbitctl
-from orbitd.terminal.emulator import Emulator
+from orbitd.screens.emulator import Emulator
 from support import WAIT_SECS
 
 SHELL = ("bash", "--norc", "--noprofile")

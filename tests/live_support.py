@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from orbitd.terminal.emulator import Emulator
+from orbitd.screens.emulator import Emulator
 from support import RawClient
 
 

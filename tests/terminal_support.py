@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 
 from msgspec.structs import replace
 
-from orbitd.terminal.emulator import Emulator
-from orbitd.terminal.model import Screen
+from orbitd.screens.emulator import Emulator
+from orbitd.screens.model import Screen
 
 Operation = bytes | tuple[int, int]
 

@@ -21,8 +21,8 @@ from benchmarks.bench import START_SECS, Bench
 from benchmarks.figures.output import MEGABYTE, coloured_text
 from benchmarks.results import Bar, Outcome, Result, exactly
 from benchmarks.windows import COLS, ROWS
-from orbitd.terminal.emulator import Emulator
-from orbitd.terminal.model import Screen
+from orbitd.screens.emulator import Emulator
+from orbitd.screens.model import Screen
 
 if TYPE_CHECKING:  # the tests' own harness; nobody needs it who runs other figures
     from benchmarks.harness import DaemonProcess, RawClient

@@ -7,5 +7,5 @@
 
 Bytes go connection, dispatch, handler; the answer goes back the same way. `dispatch` answers every
 request that has an id; `server` and `connection` send only the errors of clients and lines that never
-reach it. Notifications are written to a connection by `orbitd.live`.
+reach it. Notifications are written to a connection by `orbitd.sessions`.
 """

@@ -14,10 +14,10 @@ from orbit_protocol import params as p
 from orbit_protocol import results as r
 from orbit_protocol import types as t
 from orbit_protocol.openrpc import document
-from orbitd.live.session_methods import SessionMethods
 from orbitd.manager import SessionManager
 from orbitd.rpc.connection import Call
 from orbitd.rpc.dispatch import Handlers
+from orbitd.sessions.session_methods import SessionMethods
 
 P = TypeVar("P")
 

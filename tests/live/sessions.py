@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from live_support import Viewer
-from orbitd.terminal.emulator import Emulator
-from orbitd.terminal.model import Screen
+from orbitd.screens.emulator import Emulator
+from orbitd.screens.model import Screen
 from support import WAIT_SECS, DaemonProcess, RawClient
 from terminal_support import shown
 

@@ -9,8 +9,8 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from orbitd.live.attachment import Attachment, Repaint
 from orbitd.rpc.connection import MAX_UNSENT_BYTES, Call, Connection
+from orbitd.sessions.attachment import Attachment, Repaint
 
 
 class FakeConnection:

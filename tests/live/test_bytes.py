@@ -19,11 +19,11 @@ from live.sessions import keeper_of, start, wait_for_end
 from live.test_programs_begin import argv_of, session_of
 from live_support import Viewer, encoded
 from orbit_protocol.text import to_text
-from orbitd.live.command_line import build_launch
-from orbitd.live.screen import LiveScreen
-from orbitd.live.ssh_agent import AgentLinks
-from orbitd.terminal.emulator import Emulator
-from orbitd.terminal.journal import Journal
+from orbitd.screens.emulator import Emulator
+from orbitd.sessions.command_line import build_launch
+from orbitd.sessions.journal import Journal
+from orbitd.sessions.screen import LiveScreen
+from orbitd.sessions.ssh_agent import AgentLinks
 from support import WAIT_SECS, DaemonProcess, RawClient
 
 CAFE = b"caf\xe9"

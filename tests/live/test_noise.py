@@ -12,7 +12,7 @@ import pytest
 
 from live.sessions import create, drawn, restarted
 from live_support import Viewer
-from orbitd.terminal.model import Screen
+from orbitd.screens.model import Screen
 from support import DaemonProcess, RawClient
 from terminal_support import noise, play, restored, shown
 

@@ -16,7 +16,7 @@ from live.sessions import Terminal, create, start
 from live_support import Viewer
 from orbit_protocol.errors import SpawnFailed
 from orbit_protocol.types import Session, SessionConfig
-from orbitd.live.command_line import build_launch
+from orbitd.sessions.command_line import build_launch
 from support import DaemonProcess, RawClient
 
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -12,7 +12,7 @@ import pytest
 from live.programs import NEEDED, PROGRAMS, Program, prepare, recorded
 from live.sessions import Terminal, create, drawn, recorded_screen, restarted, saved_screen
 from needs import require
-from orbitd.terminal.model import Screen
+from orbitd.screens.model import Screen
 from support import DaemonProcess, RawClient
 from terminal_support import shown
 

@@ -11,7 +11,7 @@ import pytest
 from orbit_protocol.errors import Busy, NotRunning, OrbitError
 from orbit_protocol.types import Session, SessionConfig
 from orbitd.background_tasks import BackgroundTasks
-from orbitd.live.ssh_reconnect import CONNECTION_LOST, Backoff, Reconnector
+from orbitd.sessions.ssh_reconnect import CONNECTION_LOST, Backoff, Reconnector
 from support import WAIT_SECS
 
 SHORT = Backoff(first_secs=0.001, max_secs=0.004, reset_after_secs=1_000.0)

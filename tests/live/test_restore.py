@@ -18,18 +18,18 @@ from orbit_os.files import UnsafeFolder
 from orbit_protocol.errors import RequestTimeout, SpawnFailed, StorageFull
 from orbit_protocol.types import Session, SessionConfig
 from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram
-from orbitd.live.programs import LiveSettings, Programs, ScrollbackLimits
-from orbitd.live.saver import Saver
-from orbitd.live.screen import LiveScreen
-from orbitd.live.screen_restore import SavedScreens
-from orbitd.live.session import LiveSession
-from orbitd.live.session_methods import SessionMethods
-from orbitd.live.session_restore import restore_sessions
 from orbitd.manager import SessionManager
-from orbitd.terminal.emulator import Emulator
-from orbitd.terminal.journal import Journal
-from orbitd.terminal.journal_file import Output
-from orbitd.terminal.model import StateBusy, TerminalError
+from orbitd.screens.emulator import Emulator
+from orbitd.screens.model import StateBusy, TerminalError
+from orbitd.sessions.journal import Journal
+from orbitd.sessions.journal_file import Output
+from orbitd.sessions.programs import LiveSettings, Programs, ScrollbackLimits
+from orbitd.sessions.saver import Saver
+from orbitd.sessions.screen import LiveScreen
+from orbitd.sessions.screen_restore import SavedScreens
+from orbitd.sessions.session import LiveSession
+from orbitd.sessions.session_methods import SessionMethods
+from orbitd.sessions.session_restore import restore_sessions
 from support import WAIT_SECS, DaemonProcess, RawClient
 
 ERRORS: list[Exception] = [

@@ -8,10 +8,10 @@ from typing import Any, cast
 import pytest
 
 from orbit_protocol.errors import OrbitError, StorageFull
-from orbitd.live.saver import Saver
-from orbitd.live.screen import Capture
-from orbitd.live.session import LiveSession
 from orbitd.manager import SessionManager
+from orbitd.sessions.saver import Saver
+from orbitd.sessions.screen import Capture
+from orbitd.sessions.session import LiveSession
 from support import WAIT_SECS
 
 

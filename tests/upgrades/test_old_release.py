@@ -38,9 +38,9 @@ from live.sessions import (
 )
 from live_support import encoded
 from needs import require
+from orbitd.screens.emulator import Emulator
+from orbitd.screens.model import Screen
 from orbitd.store.database import load_migrations
-from orbitd.terminal.emulator import Emulator
-from orbitd.terminal.model import Screen
 from support import EVERY_STATUS, DaemonProcess, RawClient
 from terminal_support import shown
 from upgrades.old_release import OldRelease, replace_by_today
@@ -395,7 +395,7 @@ def test_the_way_back(populated: Population, old_release: OldRelease) -> None:
 
 DEGRADE = """
 import os, sys
-from orbitd.terminal.journal import Journal
+from orbitd.sessions.journal import Journal
 journal = Journal(sys.argv[1])
 event = next(journal.events(0))
 journal.degraded = OSError(28, "as on a full disk")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from orbit_protocol.terminal_reset import ENTER, RESET, RESTORE, RESTORE_IN_PLACE
-from orbitd.terminal.emulator import Emulator
-from orbitd.terminal.repaint import MODES
+from orbitd.screens.emulator import Emulator
+from orbitd.screens.repaint import MODES
 
 WILD = (
     b"\x1b[?1049h\x1b[>1u\x1b[>4;2m\x1b[?1000h\x1b[?1006h\x1b[?2004h\x1b[?25l\x1b[4h\x1b[?7l\x1b[?1h\x1b=\x1b[3;9r"

@@ -1,0 +1,374 @@
+"""Reads rows of cells out of a terminal, fast enough for ten thousand lines in Python.
+
+A row comes as one array of cells, 64 bits each, whose layout the library describes (`ghostty_type_json`). Two
+dictionaries that fill themselves turn a cell into its text and into a key of its attributes, so that the loop over a
+row's cells runs in C. Only a new style, a hyperlink or a cluster of several code points asks the library.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any, Self
+
+from orbitd.screens._ghostty import Library
+from orbitd.screens.model import PLAIN, Color, Row, Run, Style
+
+_CHUNK_ROWS = 128  # the library copies what it is asked for; small chunks stay in the processor's cache
+_CELL_BYTES = 8
+_FLAGS = ("bold", "faint", "italic", "blink", "inverse", "invisible", "strikethrough", "overline")
+
+BLANK = 1 << 63
+"""Bit of an attribute key: nothing was written to the cell."""
+
+TAIL = 1 << 62
+"""The attribute key of the second cell of a wide character."""
+
+_MAX_CACHED_CELLS = 8192
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+def character(code: int) -> str:
+    """Return the character of a code point; DEL and C1, which a client's terminal would execute, are replaced."""
+    return _REPLACEMENT if 0x7F <= code < 0xA0 else chr(code)
+
+
+@functools.cache
+def shared_caches(library: Library) -> tuple[Layout, CellTexts, AttributeKeys]:
+    """Return the layout and the caches that all readers of a library share.
+
+    Readers of several terminals may fill the caches in several threads at once. Two threads may then compute the
+    same entry; it is the same value, and each dictionary operation by itself is atomic.
+    """
+    layout = Layout(library)
+    return layout, CellTexts(layout), AttributeKeys(layout)
+
+
+class Layout:
+    """Masks and shifts of a cell's fields, from the library's own description."""
+
+    def __init__(self, library: Library) -> None:
+        bits = library.cell_bits
+        self.tag = self._mask(bits["content_tag"])
+        self.content_shift = bits["content"]["lsb"]
+        self.codepoint = (1 << bits["content"]["arms"]["CODEPOINT"]["bits"]["codepoint"]["width"]) - 1
+        self.content = self._mask(bits["content"])
+        self.style = self._mask(bits["style_id"])
+        self.style_shift = bits["style_id"]["lsb"]
+        self.wide = self._mask(bits["wide"])
+        self.wide_shift = bits["wide"]["lsb"]
+        self.protected = self._mask(bits["protected"])
+        self.hyperlink = self._mask(bits["hyperlink"])
+        self.attributes = self.tag | self.style | self.protected | self.hyperlink
+        lib = library.lib
+        self.cluster = lib.GHOSTTY_CELL_CONTENT_CODEPOINT_GRAPHEME
+        self.palette, self.rgb = lib.GHOSTTY_CELL_CONTENT_BG_COLOR_PALETTE, lib.GHOSTTY_CELL_CONTENT_BG_COLOR_RGB
+        self.tail = lib.GHOSTTY_CELL_WIDE_SPACER_TAIL
+
+    @staticmethod
+    def _mask(field: dict[str, Any]) -> int:
+        return ((1 << int(field["width"])) - 1) << int(field["lsb"])
+
+
+class CellTexts(dict[int, str]):
+    """Cell -> the text that it shows, "" for none; emptied when it is full."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def __missing__(self, cell: int) -> str:
+        layout, text = self._layout, ""
+        if cell & layout.tag < layout.palette:
+            code = (cell >> layout.content_shift) & layout.codepoint
+            text = character(code) if code else ""
+        if len(self) >= _MAX_CACHED_CELLS:
+            self.clear()
+        self[cell] = text
+        return text
+
+
+class AttributeKeys(dict[int, int]):
+    """Cell -> a key of its attributes; neighbours with equal keys make one run. Emptied when it is full."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def __missing__(self, cell: int) -> int:
+        layout = self._layout
+        if cell & layout.tag >= layout.palette:
+            key = BLANK | (cell & (layout.tag | layout.content))
+        else:
+            key = cell & layout.attributes
+            if (cell & layout.wide) >> layout.wide_shift == layout.tail:
+                key = TAIL
+            elif not (cell >> layout.content_shift) & layout.codepoint:
+                key |= BLANK
+        if len(self) >= _MAX_CACHED_CELLS:
+            self.clear()
+        self[cell] = key
+        return key
+
+
+class RowReader:
+    """Read rows of the terminal's active screen, inside one `with`.
+
+    What `ffi.new` returns is freed by cffi when the Python object is collected, so every pointer that is handed to the
+    library is kept in an attribute. The native render state, row iterator and row cells are ours to free: `__exit__`.
+    """
+
+    def __init__(self, library: Library, terminal: Any) -> None:
+        self._library, self._terminal = library, terminal
+        ffi = library.ffi
+        self._state = ffi.new("GhosttyRenderState *")
+        self._iterator = ffi.new("GhosttyRenderStateRowIterator *")
+        self._cells = ffi.new("GhosttyRenderStateRowCells *")
+        self._view = ffi.new("GhosttyCellsView *")
+        self._row_id = ffi.new("GhosttyRenderStateRowId *")
+        self._raw_row = ffi.new("GhosttyRow *")
+        self._wraps = ffi.new("bool *")
+        self._layout, self._texts, self._keys = shared_caches(library)
+        self._raw_style = library.new_sized("GhosttyStyle")
+        self._page: int | None = None
+        lib = library.lib
+        values = (
+            (lib.GHOSTTY_RENDER_STATE_ROW_DATA_RAW, self._raw_row),
+            (lib.GHOSTTY_RENDER_STATE_ROW_DATA_CELLS_RAW, self._view),
+            (lib.GHOSTTY_RENDER_STATE_ROW_DATA_ID, self._row_id),
+        )
+        self._row_data = (
+            len(values),
+            ffi.new("GhosttyRenderStateRowData[]", [key for key, _ in values]),
+            ffi.new("void *[]", [pointer for _, pointer in values]),
+        )
+        self._styles: dict[tuple[int, int], Style] = {}
+
+    def __enter__(self) -> Self:
+        lib, null, check = self._library.lib, self._library.ffi.NULL, self._library.check
+        check(lib.ghostty_render_state_new(null, self._state), "a render state")
+        check(lib.ghostty_render_state_row_iterator_new(null, self._iterator), "a row iterator")
+        check(lib.ghostty_render_state_row_cells_new(null, self._cells), "row cells")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        lib = self._library.lib
+        lib.ghostty_render_state_row_cells_free(self._cells[0])
+        lib.ghostty_render_state_row_iterator_free(self._iterator[0])
+        lib.ghostty_render_state_free(self._state[0])
+
+    def cursor_shape(self) -> tuple[int, bool, bool]:
+        """Return the cursor's shape as the library numbers it, whether it blinks, and whether it is visible."""
+        lib, check = self._library.lib, self._library.check
+        self._update_render_state()
+        cursor = self._library.new_sized("GhosttyRenderStateCursor")
+        check(lib.ghostty_render_state_get(self._state[0], lib.GHOSTTY_RENDER_STATE_DATA_CURSOR, cursor), "cursor")
+        return int(cursor.visual_style), bool(cursor.blinking), bool(cursor.visible)
+
+    def rows(self, first: int, last: int, screen_rows: int) -> Iterator[Row]:
+        """Yield the rows from `first` until before `last`, counted from the oldest in the history.
+
+        Reading moves the terminal's viewport, and moves it back at the end, also where the caller stops early. The
+        terminal must not change meanwhile. `last` is at most the number of rows that there are.
+        """
+        below = max(0, _CHUNK_ROWS - screen_rows)
+        try:
+            while first < last:
+                for row in self._chunk(first, last, screen_rows, below):
+                    yield row
+                    first += 1
+        finally:
+            self._scroll(self._library.lib.GHOSTTY_SCROLL_VIEWPORT_BOTTOM, 0)
+
+    def _update_render_state(self) -> None:
+        """Copy the terminal's visible rows into the render state, and go before the first of them.
+
+        Pointers into an earlier copy, as `_view` holds one, are invalid from here on.
+        """
+        lib, state = self._library.lib, self._state[0]
+        self._library.check(lib.ghostty_render_state_update(state, self._terminal), "reading the screen")
+        iterator = lib.GHOSTTY_RENDER_STATE_DATA_ROW_ITERATOR
+        self._library.check(lib.ghostty_render_state_get(state, iterator, self._iterator), "reading rows")
+
+    def split_wide_cells(self, rows: int) -> Iterator[tuple[int, int]]:
+        """Yield row and column of every cell on the screen that is one half of a wide character without the other."""
+        lib, layout = self._library.lib, self._layout
+        wide, tail = lib.GHOSTTY_CELL_WIDE_WIDE << layout.wide_shift, layout.tail << layout.wide_shift
+        self._update_render_state()
+        for row in range(rows):
+            lib.ghostty_render_state_row_iterator_next(self._iterator[0])
+            self._get(lib.GHOSTTY_RENDER_STATE_ROW_DATA_CELLS_RAW, self._view)
+            widths = [cell & layout.wide for cell in self._library.ffi.unpack(self._view[0].ptr, self._view[0].len)]
+            for column, (left, here, right) in enumerate(zip([0, *widths], widths, [*widths[1:], 0], strict=False)):
+                if (here == wide and right != tail) or (here == tail and left != wide):
+                    yield row, column
+
+    def _scroll(self, tag: int, row: int) -> None:
+        where = self._library.ffi.new("OrbitScroll *")
+        where.tag, where.value.row = tag, row
+        self._library.scroll_viewport(self._terminal, where[0])
+
+    def _chunk(self, first: int, last: int, screen_rows: int, below: int) -> Iterator[Row]:
+        """Yield rows from `first` on, as many as one update of the render state copies."""
+        lib, ffi, check = self._library.lib, self._library.ffi, self._library.check
+        overscan = ffi.new("GhosttyRenderStateOverscan *", {"above": 0, "below": below})
+        state = self._state[0]
+        check(lib.ghostty_render_state_set(state, lib.GHOSTTY_RENDER_STATE_OPTION_OVERSCAN, overscan), "overscan")
+        self._scroll(lib.GHOSTTY_SCROLL_VIEWPORT_ROW, first)
+        self._update_render_state()
+        # The viewport cannot be scrolled below the active screen: near the end of the rows it shows rows before
+        # `first`, which are read and passed over.
+        history = ffi.new("size_t *")
+        lib.ghostty_terminal_get(self._terminal, lib.GHOSTTY_TERMINAL_DATA_SCROLLBACK_ROWS, history)
+        top = min(first, int(history[0]))
+        end = min(last, top + screen_rows + below)
+        for row in range(top, end):
+            if not lib.ghostty_render_state_row_iterator_next(self._iterator[0]):
+                return
+            if row >= first:
+                yield self._row(row)
+
+    def _get(self, key: int, out: Any) -> None:
+        self._library.check(self._library.lib.ghostty_render_state_row_get(self._iterator[0], key, out), "a row")
+
+    def _row(self, number: int) -> Row:
+        lib = self._library.lib
+        read = lib.ghostty_render_state_row_get_multi
+        self._library.check(read(self._iterator[0], *self._row_data, self._library.ffi.NULL), "a row")
+        lib.ghostty_row_get(self._raw_row[0], lib.GHOSTTY_ROW_DATA_WRAP, self._wraps)
+        view = self._view[0]
+        raw: bytes = self._library.ffi.buffer(view.ptr, view.len * _CELL_BYTES)[:]
+        # `[:]` copied the cells: the library reuses its memory for the next row. A cell of zeros is blank,
+        # and most rows end with many, so they are cut off before the Python loop.
+        used = -(-len(raw.rstrip(b"\0")) // _CELL_BYTES)
+        cells = memoryview(raw)[: used * _CELL_BYTES].cast("Q").tolist()
+        return Row(runs=tuple(self._runs(cells, number)) if cells else (), wraps=self._wraps[0])
+
+    def _runs(self, cells: list[int], number: int) -> list[Run]:
+        layout, texts, runs = self._layout, self._texts, list[Run]()
+        # Keys without any of these bits are text of one style, and most are: they take the short way below.
+        details = layout.hyperlink | layout.tag | BLANK
+        keys = list(map(self._keys.__getitem__, cells))
+        if TAIL in keys:
+            _copy_keys_to_tails(keys)
+        column, self._page = 0, None
+        for key, group in groupby(keys):
+            end = column + len(list(group))
+            if key == BLANK:
+                runs.append(Run(column=column, cells=("",) * (end - column), blank=True))
+            else:
+                shown = tuple(map(texts.__getitem__, cells[column:end]))
+                if key & details:
+                    runs += self._special_runs(key, column, shown, number)
+                else:
+                    style = self._style(key, column) if key & layout.style else PLAIN
+                    protected = bool(key & layout.protected)
+                    runs.append(Run(column=column, cells=shown, style=style, protected=protected))
+            column = end
+        return _merge_blank_runs(runs)
+
+    def _special_runs(self, key: int, column: int, shown: tuple[str, ...], number: int) -> Iterator[Run]:
+        """Yield the run of a key that is more than text and style; one for each address where it has hyperlinks."""
+        layout = self._layout
+        tag = key & layout.tag
+        if key & BLANK:
+            background = self._background(key) if tag >= layout.palette else self._style(key, column).bg
+            yield Run(column=column, cells=shown, blank=True, style=Style(bg=background))
+            return
+        style, protected = self._style(key, column), bool(key & layout.protected)
+        if tag == layout.cluster:
+            shown = tuple(self._cluster(column + index) if text else "" for index, text in enumerate(shown))
+        links: list[str | None] = [None] * len(shown)
+        if key & layout.hyperlink:
+            links = [self._link(column + index, number) for index in range(len(shown))]
+        for link, group in groupby(range(len(shown)), links.__getitem__):
+            first, *rest = group
+            part = shown[first : (rest[-1] if rest else first) + 1]
+            yield Run(column=column + first, cells=part, style=style, link=link, protected=protected)
+
+    def _background(self, key: int) -> Color:
+        layout = self._layout
+        content: int = (key & layout.content) >> layout.content_shift
+        if key & layout.tag == layout.palette:
+            return content & 0xFF
+        return (content & 0xFF, (content >> 8) & 0xFF, (content >> 16) & 0xFF)
+
+    def _style(self, key: int, column: int) -> Style:
+        number = (key & self._layout.style) >> self._layout.style_shift
+        if not number:
+            return PLAIN
+        # The library numbers styles for each page of its memory, and a page holds many rows.
+        if self._page is None:
+            self._page = self._row_id[0].bits[0]
+        style_id = (self._page, number)
+        style = self._styles.get(style_id)
+        if style is None:
+            self._cell_get(column, self._library.lib.GHOSTTY_RENDER_STATE_ROW_CELLS_DATA_STYLE, self._raw_style)
+            style = self._styles[style_id] = style_of(self._library, self._raw_style)
+        return style
+
+    def _cell_get(self, column: int, key: int, out: Any) -> None:
+        lib, check = self._library.lib, self._library.check
+        self._get(lib.GHOSTTY_RENDER_STATE_ROW_DATA_CELLS, self._cells)
+        check(lib.ghostty_render_state_row_cells_select(self._cells[0], column), "a cell")
+        check(lib.ghostty_render_state_row_cells_get(self._cells[0], key, out), "a cell")
+
+    def _cluster(self, column: int) -> str:
+        ffi, lib = self._library.ffi, self._library.lib
+        size = ffi.new("uint32_t *")
+        self._cell_get(column, lib.GHOSTTY_RENDER_STATE_ROW_CELLS_DATA_GRAPHEMES_LEN, size)
+        codes = ffi.new("uint32_t[]", max(1, size[0]))
+        self._cell_get(column, lib.GHOSTTY_RENDER_STATE_ROW_CELLS_DATA_GRAPHEMES_BUF, codes)
+        # The library attaches zero-width controls to a character too; they are dropped.
+        return "".join(chr(code) for code in codes[0 : size[0]] if not 0x7F <= code < 0xA0)
+
+    def _link(self, column: int, number: int) -> str | None:
+        ffi, lib = self._library.ffi, self._library.lib
+        ref = self._library.new_sized("GhosttyGridRef")
+        point = ffi.new("OrbitPoint *")
+        point.tag, point.value.x, point.value.y = lib.GHOSTTY_POINT_TAG_SCREEN, column, number
+        self._library.check(self._library.grid_ref(self._terminal, point[0], ref), "a cell")
+        size = ffi.new("size_t *")
+        lib.ghostty_grid_ref_hyperlink_uri(ref, ffi.NULL, 0, size)
+        if not size[0]:
+            return None
+        data = ffi.new("uint8_t[]", size[0])
+        self._library.check(lib.ghostty_grid_ref_hyperlink_uri(ref, data, size[0], size), "a link")
+        return bytes(ffi.buffer(data, size[0])).decode("utf-8", "replace")
+
+
+def _copy_keys_to_tails(keys: list[int]) -> None:
+    """Give the second cell of a wide character the key of its first, so that both are in one run."""
+    for index, key in enumerate(keys):
+        if key == TAIL:
+            keys[index] = keys[index - 1] if index else BLANK
+
+
+def _merge_blank_runs(runs: list[Run]) -> list[Run]:
+    """Join blank runs of equal style, whose keys may differ, and drop plain ones at the end."""
+    while runs and runs[-1].blank and runs[-1].style == PLAIN:
+        runs.pop()
+    for index in range(len(runs) - 1, 0, -1):
+        before, run = runs[index - 1], runs[index]
+        if run.blank and before.blank and before.style == run.style:
+            joined = Run(column=before.column, cells=before.cells + run.cells, blank=True, style=run.style)
+            runs[index - 1 : index + 1] = [joined]
+    return runs
+
+
+def style_of(library: Library, raw: Any) -> Style:
+    """Translate the library's style."""
+    return Style(
+        underline=int(raw.underline),
+        fg=_color(library, raw.fg_color),
+        bg=_color(library, raw.bg_color),
+        underline_color=_color(library, raw.underline_color),
+        **{name: bool(getattr(raw, name)) for name in _FLAGS},
+    )
+
+
+def _color(library: Library, raw: Any) -> Color:
+    if raw.tag == library.lib.GHOSTTY_STYLE_COLOR_PALETTE:
+        return int(raw.value.palette)
+    if raw.tag == library.lib.GHOSTTY_STYLE_COLOR_RGB:
+        return (raw.value.rgb.r, raw.value.rgb.g, raw.value.rgb.b)
+    return None

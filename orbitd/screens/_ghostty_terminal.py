@@ -1,0 +1,352 @@
+"""One terminal of libghostty-vt as an object that returns the values of `model`, and throw-away copies of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Self
+
+from orbitd.screens._ghostty import CELL_PIXELS, NO_VALUE, Library, Replies
+from orbitd.screens._ghostty_rows import RowReader, style_of
+from orbitd.screens.model import Cursor, Rgb, Row, TerminalError
+from orbitd.screens.repaint import SavedCursor, ScreenBuffer
+from orbitd.screens.vt_writer import cup
+
+# DECSCUSR's parameter by the library's name for the shape, blinking and steady.
+_SHAPES = {"BLOCK": (1, 2), "UNDERLINE": (3, 4), "BAR": (5, 6), "BLOCK_HOLLOW": (0, 0)}
+_PALETTE_SIZE = 256
+_ANSI = 1 << 15
+_INSERT = 4 | _ANSI
+_ORIGIN, _WRAPAROUND, _MARGINS, _GRAPHEME_CLUSTERS = 6, 7, 69, 2027
+_CLUSTERS = b"2027"
+_CLUSTERS_SET = re.compile(rb"2027[^@-~]*h")
+_CANCEL = b"\x18\x1b\\"  # CAN ends an unfinished sequence; ST a string, where CAN does not
+_KEYBOARD_STACK = 8
+
+
+class Terminal:
+    """Own one native terminal until `close`. One thread at a time.
+
+    Args:
+        library: The loaded library.
+        pointer: A native terminal; it is freed by `close`.
+    """
+
+    def __init__(self, library: Library, pointer: Any) -> None:
+        self.library = library
+        self._pointer = pointer
+        self.replies = Replies()
+        # The library keeps the handle and passes it to callbacks; from_handle on a collected one crashes.
+        self._userdata = library.ffi.new_handle(self.replies)
+        library.configure(pointer, self._userdata)
+        # A resize in the middle of a sequence is repaired once the parser is at ground: `_repair_after_resize`.
+        self._repair_pending = self._was_narrowed = False
+        self._mid_sequence = not self.flag("VT_GROUND")
+
+    @classmethod
+    def new(cls, library: Library, cols: int, rows: int) -> Terminal:
+        pointer = library.ffi.new("GhosttyTerminal *")
+        library.check(library.lib.ghostty_terminal_new(library.ffi.NULL, pointer, cols, rows), "a terminal")
+        terminal = cls(library, pointer[0])
+        library.set_defaults(pointer[0])
+        return terminal
+
+    @property
+    def pointer(self) -> Any:
+        """The native terminal; after `close` there is none."""
+        if self._pointer is None:
+            raise TerminalError("this terminal is closed")
+        return self._pointer
+
+    def close(self) -> None:
+        """Free the native memory now; closing again does nothing."""
+        if self._pointer is not None:
+            self.library.lib.ghostty_terminal_free(self._pointer)
+            self._pointer = None
+
+    def __del__(self) -> None:
+        # For a terminal that was not closed: Python does not know the size of native memory, and would not
+        # hurry to collect it.
+        self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Interpret output of the program, split anywhere.
+
+        libghostty 0.1.3 crashes when, in mode 2027, a cluster grows wide in the last column below the scroll region. So
+        that mode is switched off again right behind every sequence that could have set it, and a sequence that was
+        split between two calls is finished by itself first.
+        """
+        data = bytes(data)  # the GIL is released below: nobody may change the buffer meanwhile
+        rest = memoryview(data)
+        if self._mid_sequence:
+            rest = rest[self._write_until_ground(rest) :]
+            self._at_sequence_end()
+        # The pattern finds more than such sequences, and that costs little: where the mode is off nothing happens.
+        if _CLUSTERS in data:
+            for end in [match.end() for match in _CLUSTERS_SET.finditer(data)]:
+                done = len(data) - len(rest)
+                if end > done:
+                    self._write(rest[: end - done])
+                    rest = rest[end - done :]
+                    self._at_sequence_end()
+        self._write(rest)
+        self._mid_sequence = not self.flag("VT_GROUND")
+
+    def _write(self, data: memoryview) -> None:
+        source = self.library.ffi.from_buffer("uint8_t[]", data)
+        self.library.lib.ghostty_terminal_vt_write(self.pointer, source, len(source))
+
+    def _write_until_ground(self, data: memoryview) -> int:
+        """Write the rest of an unfinished sequence; return how many bytes that was, all of them if it does not end."""
+        used = self.library.ffi.new("size_t *")
+        source = self.library.ffi.from_buffer("uint8_t[]", data)
+        write = self.library.lib.ghostty_terminal_vt_write_until_ground
+        return int(used[0]) if write(self.pointer, source, len(source), used) == 0 else len(data)
+
+    def _at_sequence_end(self) -> None:
+        if self.mode(_GRAPHEME_CLUSTERS):
+            self._set_mode(_GRAPHEME_CLUSTERS, on=False)
+        if self._repair_pending and self.flag("VT_GROUND"):
+            self._repair_after_resize()
+
+    def resize(self, cols: int, rows: int) -> None:
+        """Change the size; lines of the primary screen are rewrapped, whatever its mode 7 says.
+
+        Where libghostty does not rewrap lines it cuts them off, wide characters in the middle; it cannot encode those,
+        and 0.1.3 crashes when such a line is rewrapped at a later resize. So mode 7 is on meanwhile, and the halves of
+        wide characters are erased.
+        """
+        narrower = cols < self.number("COLS")
+        wraps = self.mode(_WRAPAROUND)
+        if not wraps:
+            self._set_mode(_WRAPAROUND, on=True)
+        try:
+            result = self.library.lib.ghostty_terminal_resize(self.pointer, cols, rows, *CELL_PIXELS)
+            self.library.check(result, f"a resize to {cols} columns and {rows} rows")
+        finally:
+            if not wraps:
+                self._set_mode(_WRAPAROUND, on=False)
+        self._repair_pending = True
+        self._was_narrowed |= narrower
+        if self.flag("VT_GROUND"):
+            self._repair_after_resize()
+
+    def _repair_after_resize(self) -> None:
+        """Correct what a resize leaves wrong. The parser must be at ground: sequences are written for it."""
+        narrowed, self._repair_pending, self._was_narrowed = self._was_narrowed, False, False
+        column, row, last = self.number("CURSOR_X"), self.number("CURSOR_Y"), self.number("COLS") - 1
+        sequences = []
+        if not self.alternate:
+            if narrowed:  # the alternate screen is not visible, and entering it clears it anyway
+                sequences.append("\x1b[?1047h\x1b[?1047l")
+        elif narrowed:
+            with RowReader(self.library, self.pointer) as reader:
+                halves = list(reader.split_wide_cells(self.number("ROWS")))
+                # ECH alone spares a protected cell (DECSCA); a space overwrites it, and is then erased.
+                sequences += [f"{cup(*cell)} {cup(*cell)}\x1b[X" for cell in halves]
+        if (sequences and self.alternate) or (self.flag("CURSOR_PENDING_WRAP") and column < last):
+            sequences.append(cup(row, column))  # this also ends a pending wrap, which only the last column may have
+        if sequences:
+            # These two change what the sequences above do.
+            interfering = [mode for mode in (_ORIGIN, _INSERT) if self.mode(mode)]
+            for mode in interfering:
+                self._set_mode(mode, on=False)
+            self._write(memoryview("".join(sequences).encode()))
+            for mode in interfering:
+                self._set_mode(mode, on=True)
+
+    def _set_mode(self, number: int, *, on: bool) -> None:
+        self.library.set_option(
+            self.pointer, "MODE", self.library.ffi.new("GhosttyTerminalModeConfig *", {"mode": number, "value": on})
+        )
+
+    def limit_scrollback(self, lines: int, size: int) -> None:
+        """Set how much history is kept, in lines and bytes; more is dropped at once, the oldest first."""
+        for name, value in (("LINES", lines), ("BYTES", size)):
+            self.library.set_option(self.pointer, f"SCROLLBACK_MAX_{name}", self.library.ffi.new("size_t *", value))
+
+    def compress(self) -> None:
+        lib, result = self.library.lib, self.library.ffi.new("GhosttyTerminalCompressionResult *")
+        self.library.check(
+            lib.ghostty_terminal_compress(self.pointer, lib.GHOSTTY_TERMINAL_COMPRESSION_MODE_FULL, result), "packing"
+        )
+
+    def _get(self, name: str, ctype: str) -> Any:
+        """Return a pointer to one value, or None where the library says that there is none."""
+        out = self.library.new_sized(ctype) if ctype == "GhosttyStyle" else self.library.ffi.new(f"{ctype} *")
+        key = getattr(self.library.lib, f"GHOSTTY_TERMINAL_DATA_{name}")
+        result = self.library.lib.ghostty_terminal_get(self.pointer, key, out)
+        if result == NO_VALUE:
+            return None
+        self.library.check(result, f"reading {name}")
+        return out
+
+    def number(self, name: str, ctype: str = "uint16_t") -> int:
+        return int(self._get(name, ctype)[0])
+
+    def flag(self, name: str) -> bool:
+        return bool(self._get(name, "bool")[0])
+
+    def text(self, name: str) -> str:
+        string = self._get(name, "GhosttyString")[0]
+        return bytes(self.library.ffi.buffer(string.ptr, string.len)).decode("utf-8", "replace") if string.len else ""
+
+    def mode(self, number: int, *, ansi: bool = False) -> bool:
+        config = self.library.ffi.new("GhosttyTerminalModeConfig *", {"mode": number | ansi * _ANSI, "value": False})
+        key = self.library.lib.GHOSTTY_TERMINAL_DATA_MODE
+        self.library.check(self.library.lib.ghostty_terminal_get(self.pointer, key, config), f"mode {number}")
+        return bool(config.value)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.number("COLS"), self.number("ROWS")
+
+    @property
+    def scrollback_rows(self) -> int:
+        return self.number("SCROLLBACK_ROWS", "size_t")
+
+    @property
+    def alternate(self) -> bool:
+        active = self.number("ACTIVE_SCREEN", "GhosttyTerminalScreen")
+        return active == int(self.library.lib.GHOSTTY_TERMINAL_SCREEN_ALTERNATE)
+
+    @property
+    def keyboard(self) -> int:
+        return self.number("KITTY_KEYBOARD_FLAGS", "uint8_t")
+
+    def cursor(self) -> Cursor:
+        with RowReader(self.library, self.pointer) as reader:
+            look, blinking, visible = reader.cursor_shape()
+        names = {
+            getattr(self.library.lib, f"GHOSTTY_RENDER_STATE_CURSOR_VISUAL_STYLE_{name}"): name for name in _SHAPES
+        }
+        column = self.number("CURSOR_X")
+        # A pending wrap elsewhere than at an edge is left from a resize, and not part of a saved state.
+        at_edge = column == self.number("COLS") - 1 or self.mode(_MARGINS)
+        return Cursor(
+            column=column,
+            row=self.number("CURSOR_Y"),
+            pending_wrap=at_edge and self.flag("CURSOR_PENDING_WRAP"),
+            visible=visible,
+            shape=_SHAPES[names[look]][0 if blinking else 1],
+            style=style_of(self.library, self._get("CURSOR_STYLE", "GhosttyStyle")),
+        )
+
+    def rows(self, first: int, last: int) -> Iterator[Row]:
+        """Yield rows from `first` until before `last`, 0 being the oldest. Do not change the terminal meanwhile."""
+        with RowReader(self.library, self.pointer) as reader:
+            yield from reader.rows(first, last, self.number("ROWS"))
+
+    def screen_rows(self) -> tuple[Row, ...]:
+        top = self.scrollback_rows
+        return tuple(self.rows(top, top + self.number("ROWS")))
+
+    def palette(self) -> list[Rgb]:
+        return self._colors("COLOR_PALETTE")
+
+    def changed_colors(self) -> dict[str, Rgb]:
+        """Return the colours that the program has set: palette indexes, "foreground", "background", "cursor"."""
+        changed: dict[str, Rgb] = {}
+        pairs = zip(self._colors("COLOR_PALETTE"), self._colors("COLOR_PALETTE_DEFAULT"), strict=True)
+        for index, (now, default) in enumerate(pairs):
+            if now != default:
+                changed[str(index)] = now
+        for name in ("foreground", "background", "cursor"):
+            effective, default_color = self.color(name), self.color(f"{name}_default")
+            if effective is not None and effective != default_color:
+                changed[name] = effective
+        return changed
+
+    def color(self, name: str) -> Rgb | None:
+        out = self._get(f"COLOR_{name.upper()}", "GhosttyColorRgb")
+        return None if out is None else (out.r, out.g, out.b)
+
+    def _colors(self, name: str) -> list[Rgb]:
+        out = self.library.ffi.new(f"GhosttyColorRgb[{_PALETTE_SIZE}]")
+        key = getattr(self.library.lib, f"GHOSTTY_TERMINAL_DATA_{name}")
+        self.library.check(self.library.lib.ghostty_terminal_get(self.pointer, key, out), f"reading {name}")
+        raw = bytes(self.library.ffi.buffer(out))
+        return list(zip(raw[0::3], raw[1::3], raw[2::3], strict=True))
+
+    def extras(self, *names: str, before: bool = False) -> bytes:
+        """Return the sequences that set the formatter's extras of these names.
+
+        The formatter always formats a selection too, so one cell is selected and its bytes are removed again.
+
+        Args:
+            names: Fields of GhosttyFormatterTerminalExtra or GhosttyFormatterScreenExtra.
+            before: The formatter writes these before the text, not after it.
+        """
+        library = self.library
+        selection, point = library.new_sized("GhosttySelection"), library.ffi.new("OrbitPoint *")
+        point.tag = library.lib.GHOSTTY_POINT_TAG_ACTIVE  # column and row are 0: `new` clears
+        ref = library.new_sized("GhosttyGridRef")
+        library.check(library.grid_ref(self.pointer, point[0], ref), "the first cell")
+        selection.start = selection.end = ref[0]
+        text = library.format(self.pointer, selection, ())
+        both = library.format(self.pointer, selection, names)
+        return both[: len(both) - len(text)] if before else both[len(text) :]
+
+
+class Probe:
+    """A throw-away copy of a terminal, for what the library has no query for; freed at the end of the `with`.
+
+    What ESC 8 would restore, which keyboard flags lie under the current ones, and what is on the primary screen while
+    the alternate one is used: the copy is fed the sequence, and then read.
+
+    Args:
+        library: The loaded library.
+        state: The encoded terminal.
+        history: Copy the history as well; that costs the most.
+    """
+
+    def __init__(self, library: Library, state: bytes, *, history: bool) -> None:
+        self.terminal = Terminal(library, library.decode(state, history=history))
+        library.set_replies_enabled(self.terminal.pointer, on=False)
+        self.terminal.feed(_CANCEL)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.terminal.close()
+
+    def leave_alternate(self) -> ScreenBuffer:
+        """Switch to the primary screen as the program would, and return it."""
+        restores = self.terminal.mode(1049)
+        self.terminal.feed(b"\x1b[?1049l" if restores else b"\x1b[?47l")
+        lines, cursor = self.terminal.screen_rows(), self.terminal.cursor()
+        # Entering 1049 again saves this cursor, so there is nothing else to keep.
+        return ScreenBuffer(
+            lines=lines, cursor=cursor, saved=None if restores else self.saved_cursor(), keyboard=self.keyboard_stack()
+        )
+
+    def enter_alternate(self) -> None:
+        """Switch back to the alternate screen: saved cursor and keyboard flags are kept for each screen.
+
+        Mode 47 does not clear it, as 1049 would; its text is not read from here anyway.
+        """
+        self.terminal.feed(b"\x1b[?47h")
+
+    def saved_cursor(self) -> SavedCursor | None:
+        """Return what ESC 8 brings back, or None if that is the upper left corner and a plain pen."""
+        self.terminal.feed(b"\x1b8")
+        cursor, origin = self.terminal.cursor(), self.terminal.mode(6)
+        plain = Cursor(visible=cursor.visible, shape=cursor.shape)
+        return None if (cursor, origin) == (plain, False) else SavedCursor(cursor=cursor, origin=origin)
+
+    def keyboard_stack(self) -> tuple[int, ...]:
+        """Return the stack of kitty keyboard flags, the oldest first, by popping them one by one."""
+        flags = []
+        for _ in range(_KEYBOARD_STACK):
+            flags.append(self.terminal.keyboard)
+            self.terminal.feed(b"\x1b[<u")
+        while flags and not flags[-1]:
+            flags.pop()
+        return tuple(reversed(flags))

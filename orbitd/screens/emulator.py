@@ -1,0 +1,302 @@
+"""The emulated terminal of one session, on libghostty-vt. Only this module and `_ghostty*` know that library.
+
+An Emulator is used by one thread at a time; the GIL is released while it is fed. Its memory is native: close it.
+That memory is bounded: history in lines and in bytes, 16 MiB for an unfinished control string, 64 KiB of replies that
+were not read.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Self
+
+from orbitd.screens import _ghostty
+from orbitd.screens._ghostty_terminal import Probe, Terminal
+from orbitd.screens.model import Cursor, Row, Screen, StateBusy, TerminalUnavailable
+from orbitd.screens.render import Theme, to_html, to_text
+from orbitd.screens.repaint import MODES, ScreenBuffer, TerminalContents, paint
+
+MAX_SCROLLBACK_LINES = 10_000
+SCROLLBACK_MAX_BYTES = 16 << 20
+
+_CELL_BYTES, _ROW_BYTES = 8, 8
+
+
+def unavailable_reason() -> str | None:
+    """Return why this machine has no terminal emulation, or None where it has. The first call loads the library."""
+    try:
+        _ghostty.load()
+    except TerminalUnavailable as exc:
+        return str(exc)
+    return None
+
+
+class Emulator:
+    """A terminal emulator without a window.
+
+    Args:
+        cols: Columns, 1 to 65535.
+        rows: Rows, 1 to 65535.
+        max_scrollback_lines: History that is kept at most, give or take a few hundred lines.
+        scrollback_max_bytes: The same in bytes, give or take some 400 kB.
+
+    Raises:
+        TerminalUnavailable: There is no emulation on this machine.
+    """
+
+    def __init__(
+        self,
+        cols: int,
+        rows: int,
+        *,
+        max_scrollback_lines: int = MAX_SCROLLBACK_LINES,
+        scrollback_max_bytes: int = SCROLLBACK_MAX_BYTES,
+    ) -> None:
+        self._init_terminal(Terminal.new(_ghostty.load(), cols, rows), max_scrollback_lines, scrollback_max_bytes)
+
+    @classmethod
+    def decode(
+        cls,
+        state: bytes,
+        *,
+        max_scrollback_lines: int = MAX_SCROLLBACK_LINES,
+        scrollback_max_bytes: int = SCROLLBACK_MAX_BYTES,
+    ) -> Emulator:
+        """Return the terminal that `encode` saved, in the middle of a sequence if it was saved there.
+
+        Raises:
+            StateCorrupt: The state is damaged, or of a version that this library does not read.
+        """
+        library = _ghostty.load()
+        emulator = cls.__new__(cls)
+        terminal = Terminal(library, library.decode(state, history=True))
+        emulator._init_terminal(terminal, max_scrollback_lines, scrollback_max_bytes)
+        return emulator
+
+    def _init_terminal(self, terminal: Terminal, lines: int, size: int) -> None:
+        self._terminal = terminal
+        self._limits = (lines, size)
+        terminal.limit_scrollback(lines, size)
+        self._answering = True
+
+    def close(self) -> None:
+        """Free the terminal; afterwards only `close` may be called."""
+        self._terminal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Input
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Interpret output of the program, split anywhere."""
+        self._terminal.feed(data)
+
+    def resize(self, cols: int, rows: int) -> None:
+        """Change the size; lines of the primary screen are rewrapped."""
+        self._terminal.resize(cols, rows)
+
+    @property
+    def answering(self) -> bool:
+        """Whether the program's queries are answered here; off while a writable client's terminal answers them."""
+        return self._answering
+
+    @answering.setter
+    def answering(self, on: bool) -> None:
+        if on != self._answering:
+            self._terminal.library.set_replies_enabled(self._terminal.pointer, on=on)
+            self._answering = on
+
+    def replies(self) -> bytes:
+        """Return and remove the answers since the last call; write them to the program's input."""
+        return self._terminal.replies.drain()
+
+    # State
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Columns and rows."""
+        return self._terminal.size
+
+    @property
+    def title(self) -> str:
+        """The title that the program set last, or ""."""
+        return self._terminal.text("TITLE")
+
+    @property
+    def cwd(self) -> str:
+        """The working directory as the program reported it (OSC 7): mostly a file:// URL, or ""."""
+        return self._terminal.text("PWD")
+
+    @property
+    def cursor(self) -> Cursor:
+        """The cursor's position, shape and pen."""
+        return self._terminal.cursor()
+
+    @property
+    def alternate(self) -> bool:
+        """Whether the program uses the alternate screen."""
+        return self._terminal.alternate
+
+    @property
+    def at_ground(self) -> bool:
+        """Whether the parser is in its ground state: no sequence and no character is unfinished."""
+        return self._terminal.flag("VT_GROUND")
+
+    def modes(self) -> frozenset[str]:
+        """Return the modes that are set, DEC private ones as `?N`."""
+        return frozenset(mode.name for mode in MODES if self._terminal.mode(mode.number, ansi=mode.ansi))
+
+    def dump(self) -> Screen:
+        """Return everything that can be seen, for comparisons."""
+        cols, rows = self.size
+        return Screen(
+            cols=cols,
+            rows=rows,
+            alternate=self.alternate,
+            lines=self._terminal.screen_rows(),
+            cursor=self.cursor,
+            modes=self.modes(),
+            keyboard=self._terminal.keyboard,
+            extras=self._terminal.extras("scrolling_region", "keyboard", "protection", "hyperlink", "charsets")
+            + self._terminal.extras("tabstops", before=True),
+            title=self.title,
+            cwd=self.cwd,
+        )
+
+    # History
+
+    @property
+    def scrollback_rows(self) -> int:
+        """Lines of history of the screen in use; the alternate screen has none."""
+        return self._terminal.scrollback_rows
+
+    @property
+    def scrollback_bytes(self) -> int:
+        """The history's approximate size in memory."""
+        return self.scrollback_rows * (self.size[0] * _CELL_BYTES + _ROW_BYTES)
+
+    def trim_scrollback(self, *, max_lines: int | None = None, max_bytes: int | None = None) -> None:
+        """Drop the oldest history down to a size, once; the limits for what comes later stay."""
+        # The library drops what is over a limit when the limit is set.
+        lines, size = self._limits
+        self._terminal.limit_scrollback(
+            lines if max_lines is None else min(lines, max_lines), size if max_bytes is None else min(size, max_bytes)
+        )
+        self._terminal.limit_scrollback(lines, size)
+
+    def compress(self) -> None:
+        """Compress the history to about a third of its memory, in about a millisecond; reading decompresses it.
+
+        Worth it once a terminal has been quiet for a while; `encode` does not decompress anything.
+        """
+        self._terminal.compress()
+
+    def history(self, lines: int | None = None) -> tuple[Row, ...]:
+        """Return the newest `lines` rows of history, the oldest first; all of them by default."""
+        end = self.scrollback_rows
+        first = 0 if lines is None else max(0, end - lines)
+        return tuple(self._terminal.rows(first, end))
+
+    # Output
+
+    def encode(self) -> bytes:
+        """Return the whole state: both screens, history, modes, and an unfinished sequence.
+
+        Raises:
+            StateBusy: An unfinished control string is longer than 16 MiB.
+        """
+        return self._terminal.library.encode(self._terminal.pointer)
+
+    def repaint(self, scrollback_lines: int = 0, *, state: bytes | None = None) -> bytes:
+        """Return VT bytes that draw this terminal on a cleared one of the same size.
+
+        The module `repaint` says what they set. They end with an unfinished sequence, if there is one, so that the
+        program's next output can follow them.
+
+        Args:
+            scrollback_lines: How many lines of history scroll through the client's screen first.
+            state: What `encode` has just returned, if the caller has it; saves encoding again.
+        """
+        try:
+            state = self.encode() if state is None else state
+        except StateBusy:
+            return paint(self._contents(None, scrollback_lines))
+        # The history belongs to the primary screen: it is read from the copy only while that is hidden here.
+        with_history = scrollback_lines > 0 and self.alternate
+        with Probe(self._terminal.library, state, history=with_history) as probe:
+            return paint(self._contents(probe, scrollback_lines))
+
+    def screen(self, format: str = "text", *, scrollback: bool = False) -> bytes:  # noqa: A002 - the method's own word
+        """Return what is on the screen, text and HTML in UTF-8.
+
+        Args:
+            format: `text`, `vt` or `html`.
+            scrollback: Put the whole history before it.
+
+        Raises:
+            KeyError: There is no such format.
+        """
+        return {"text": self._text, "vt": self._vt, "html": self._html}[format](scrollback)
+
+    def _screen_rows(self, scrollback: bool) -> Iterator[Row]:
+        top = self.scrollback_rows
+        return self._terminal.rows(0 if scrollback else top, top + self.size[1])
+
+    def _text(self, scrollback: bool) -> bytes:
+        return to_text(self._screen_rows(scrollback)).encode()
+
+    def _vt(self, scrollback: bool) -> bytes:
+        return self.repaint(sys.maxsize if scrollback else 0)
+
+    def _html(self, scrollback: bool) -> bytes:
+        terminal = self._terminal
+        foreground, background = terminal.color("foreground") or (0, 0, 0), terminal.color("background") or (0, 0, 0)
+        return to_html(self._screen_rows(scrollback), Theme(terminal.palette(), foreground, background)).encode()
+
+    def _contents(self, probe: Probe | None, scrollback_lines: int) -> TerminalContents:
+        """Collect what a repaint draws; without a probe, saved cursors and what it alone can read are left out.
+
+        The order matters: the probe's queries change it. It leaves the alternate screen first, and returns there
+        before the saved cursor and the keyboard flags are read, which each screen has of its own.
+        """
+        terminal = self._terminal
+        behind, source = None, terminal
+        if self.alternate and probe is not None:
+            behind, source = probe.leave_alternate(), probe.terminal
+        end = source.scrollback_rows if behind or not self.alternate else 0
+        history = tuple(source.rows(max(0, end - scrollback_lines), end)) if scrollback_lines > 0 else ()
+        if behind and probe is not None:
+            probe.enter_alternate()
+        here = ScreenBuffer(
+            lines=terminal.screen_rows(),
+            cursor=terminal.cursor(),
+            saved=probe.saved_cursor() if probe is not None else None,
+            keyboard=probe.keyboard_stack() if probe is not None else (),
+        )
+        cols, rows = self.size
+        return TerminalContents(
+            cols=cols,
+            rows=rows,
+            history=history,
+            primary=(behind or ScreenBuffer(lines=(), cursor=Cursor())) if self.alternate else here,
+            alternate=here if self.alternate else None,
+            modes=self.modes(),
+            margins=terminal.extras("scrolling_region").decode(),
+            pen=terminal.extras("hyperlink", "protection", "charsets", "keyboard").decode("utf-8", "replace"),
+            tab_stops=self._tab_stops(),
+            colors=terminal.changed_colors(),
+            title=self.title,
+            cwd=self.cwd,
+            continuation=terminal.library.continuation(terminal.pointer),
+        )
+
+    def _tab_stops(self) -> str:
+        """Return the sequences that set the tab stops, or "" where there is one every eight columns."""
+        stops = self._terminal.extras("tabstops", before=True).decode()
+        usual = "".join(f"\x1b[{column + 1}G\x1bH" for column in range(8, self.size[0] - 1, 8))
+        return "" if stops == f"\x1b[3g{usual}\x1b[H" else stops

@@ -1,0 +1,250 @@
+"""The methods of sessions that may have a running program: the stored Session, with the live fields added.
+
+The methods have the manager's names where they do the same; those that concern a program
+act on the program first. An attachment belongs to the connection that made it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+
+from msgspec.structs import replace
+
+from orbit_protocol.errors import (
+    Busy,
+    InvalidParams,
+    InvalidTransition,
+    NotRunning,
+    RequestTimeout,
+    SessionNotFound,
+    ShuttingDown,
+    StorageCorrupt,
+)
+from orbit_protocol.params import ScreenFormat, SessionAttach, SessionStart
+from orbit_protocol.results import Attached, CursorPosition, Exit, Screen, SessionStats
+from orbit_protocol.types import Session, SessionPage, SessionStatus
+from orbitd.manager import SessionManager
+from orbitd.rpc.connection import Call, Connection
+from orbitd.screens.emulator import Emulator
+from orbitd.sessions.attachment import Attachment
+from orbitd.sessions.programs import Programs
+from orbitd.sessions.session import LiveSession
+
+MAX_ATTACHMENTS = 256
+"""Of one session."""
+
+
+class SessionMethods:
+    """Every method of `session.*`.
+
+    Args:
+        manager: The store.
+        programs: What runs.
+    """
+
+    def __init__(self, manager: SessionManager, programs: Programs) -> None:
+        self._manager = manager
+        self._programs = programs
+        self._registry = programs.registry
+
+    def with_live_fields(self, session: Session) -> Session:
+        """Return a session with the fields of its running program."""
+        live = self._registry.running.get(session.id)
+        if live is None:
+            return replace(session, live=False) if session.live else session
+        return replace(session, **live.live_fields(session))
+
+    def page_with_live_fields(self, page: SessionPage) -> SessionPage:
+        """Return a page of sessions with the fields of their running programs."""
+        running = self._registry.running
+        sessions = [self.with_live_fields(each) if each.live or each.id in running else each for each in page.sessions]
+        return SessionPage(sessions=sessions, next_cursor=page.next_cursor)
+
+    # Methods of the store, for sessions that may have a program
+
+    async def update_status(self, session_id: str, status: SessionStatus) -> Session:
+        """Change a status; of a live session, by what that means for its program and clients."""
+        if status == "terminated":
+            return await self.terminate(session_id)
+        if self._registry.get(session_id) is None:
+            return await self._manager.update_session_status(session_id, status)
+        if status == "detached":
+            return await self.detach(session_id)
+        raise InvalidTransition(f"Session {session_id} becomes active by attaching", hint="Attach to it.")
+
+    async def detach(self, session_id: str) -> Session:
+        """Detach every client of a session; the program goes on."""
+        live = self._registry.get(session_id)
+        if live is None or not live.attachments:
+            return await self._manager.detach_session(session_id)
+        live.detach_all()
+        # Waited for, so that the answer has the new status; `detach_all` has started it in the background too.
+        await self._registry.update_status_from_clients(live)
+        return await self._manager.get_session(session_id)
+
+    async def terminate(self, session_id: str) -> Session:
+        """End a session, and its program first."""
+        # The exit of a program that is ended here is stored with the status "terminated": nothing is left to do.
+        had_program = session_id in self._registry.running
+        async with self._programs.without_program(session_id):
+            session = await self._manager.get_session(session_id)
+            if had_program and session.status == "terminated":
+                return session
+            return await self._manager.terminate_session(session_id)
+
+    async def delete(self, session_id: str) -> None:
+        """Delete a session; its program is ended first."""
+        async with self._programs.without_program(session_id):
+            await self._manager.delete_session(session_id)
+            # Still under the lock: a start that waits for it finds no session, and opens no journal.
+            self._programs.remove_files(session_id)
+
+    async def delete_workspace(self, workspace_id: str, *, delete_sessions: bool) -> None:
+        """Delete a workspace; with its sessions, the live ones are deleted by `delete` first."""
+        for live in self._registry if delete_sessions else ():
+            with contextlib.suppress(SessionNotFound):  # deleted by another request meanwhile
+                if (await self._manager.get_session(live.id)).workspace_id == workspace_id:
+                    await self.delete(live.id)
+        members = []
+        for session_id in self._programs.screens.sessions_on_disk() if delete_sessions else ():
+            with contextlib.suppress(SessionNotFound, StorageCorrupt):  # what cannot be read is kept
+                if (await self._manager.get_session(session_id)).workspace_id == workspace_id:
+                    members.append(session_id)
+        await self._manager.delete_workspace(workspace_id, delete_sessions)
+        for session_id in members:
+            self._programs.remove_files(session_id)
+
+    async def auto_save(self) -> int:
+        """Write what is only in memory; return how many sessions had something to write."""
+        return await self._programs.save_all() + await self._manager.auto_save_sessions()
+
+    async def stats(self) -> SessionStats:
+        """Return the store's counts, with those of live sessions."""
+        return replace(
+            await self._manager.get_stats(),
+            live_sessions=len(self._registry.running),
+            scrollback_bytes=self._registry.scrollback_bytes(),
+        )
+
+    # Methods of live sessions
+
+    async def start(self, q: SessionStart) -> Session:
+        """Run a session's program."""
+        return await self._programs.start(q.id, q.cols, q.rows, q.environment)
+
+    async def attach(self, call: Call, q: SessionAttach) -> Attached:
+        """Attach the calling client to a session; output is sent after the answer."""
+        live = self._registry.get(q.id) or await self._registry.require_running(q.id)
+        if not call.connection.is_open:
+            raise NotRunning("The client has gone")
+        if len(live.attachments) >= MAX_ATTACHMENTS:
+            raise Busy(f"Session {q.id} has {MAX_ATTACHMENTS} clients already", hint="Detach one of them.")
+        if not q.read_only:
+            self._programs.agents.update(q.id, q.environment)
+        attachment = live.attach(call.connection, cols=q.cols, rows=q.rows, read_only=q.read_only)
+        try:
+            # During each await the client may go, another one detach it, or the program end: all of them
+            # end the attachment, and `start_queueing` raises.
+            await self._registry.update_status_from_clients(live)
+            session = self.with_live_fields(await self._manager.get_session(q.id))
+            # Queueing starts before the repaint is made, and no output is read while it is made. So each
+            # byte of output is either in the repaint or in the queue.
+            attachment.start_queueing()
+            repaint = await live.repaint(q.scrollback_lines or 0)
+        except BaseException:
+            attachment.end()
+            raise
+        call.after_answer(attachment.start_streaming, attachment.end)
+        return Attached(
+            attachment_id=attachment.id,
+            session=replace(session, cols=repaint.cols, rows=repaint.rows),
+            repaint=repaint.data,
+        )
+
+    async def end_attachment(self, connection: Connection, attachment_id: str) -> None:
+        """End one of the caller's attachments."""
+        live, attachment = self._require_attachment(connection, attachment_id)
+        attachment.end()
+        await self._registry.update_status_from_clients(live)
+
+    def write_input(self, connection: Connection, attachment_id: str, data: bytes) -> None:
+        """Write to the input of an attached session."""
+        live, attachment = self._require_attachment(connection, attachment_id)
+        if attachment.read_only:
+            raise InvalidParams("`attachment_id` is of a read-only attachment", hint="Attach without read_only.")
+        live.write_input(data)
+
+    def resize(self, connection: Connection, attachment_id: str, cols: int, rows: int) -> None:
+        """Set the size of an attached client's window."""
+        live, attachment = self._require_attachment(connection, attachment_id)
+        live.resize(attachment, cols, rows)
+
+    async def send_input(self, session_id: str, data: bytes) -> None:
+        """Write to a session's input without attaching."""
+        (await self._registry.require_running(session_id)).write_input(data)
+
+    async def screen(self, session_id: str, screen_format: ScreenFormat, *, scrollback: bool) -> Screen:
+        """Return a session's screen as it is now, or as it was last."""
+        live = self._registry.get(session_id)
+        if live is None:
+            async with self._registry.lock(session_id):
+                # A start may have had the lock. Its journal is open then, and opening that a second time would
+                # truncate the file below the mapping of the first: SIGBUS at the next output.
+                live = self._registry.get(session_id)
+                if live is None:
+                    session = await self._manager.get_session(session_id)
+                    emulator = await self._programs.screens.restore_for_reading(session)
+        if live is not None:
+            return await live.inspect(lambda emulator: _read_screen(emulator, screen_format, scrollback=scrollback))
+        with emulator:
+            return await asyncio.to_thread(_read_screen, emulator, screen_format, scrollback=scrollback)
+
+    async def wait(self, session_id: str, timeout_secs: float | None) -> Exit:
+        """Wait until a session's program ends."""
+        live = self._registry.running.get(session_id)
+        if live is None:
+            return await self._last_exit(session_id)
+        # Kept here: the session gets a new future when it is started again.
+        exited, closing = live.exited, self._programs.closing
+        await asyncio.wait((exited, closing), timeout=timeout_secs, return_when=asyncio.FIRST_COMPLETED)
+        if exited.done():
+            return exited.result()
+        if closing.done():
+            raise ShuttingDown("The daemon is shutting down; the program goes on", hint="Ask the next daemon.")
+        raise RequestTimeout(f"The program of session {session_id} still runs after {timeout_secs} s")
+
+    async def _last_exit(self, session_id: str) -> Exit:
+        """Return how the last program of a session has ended. Raises: SessionNotFound, NotRunning."""
+        pending = self._programs.exits.pending_exit(session_id)
+        if pending is not None:
+            return pending
+        session = await self._manager.get_session(session_id)
+        if session.exit_code is None and session.exit_signal is None:
+            raise NotRunning(f"Session {session_id} has no program that runs here")
+        return Exit(exit_code=session.exit_code, exit_signal=session.exit_signal)
+
+    async def signal(self, session_id: str, number: int) -> None:
+        """Send a signal to a session's process group."""
+        await self._programs.exits.signal(session_id, number)
+
+    def _require_attachment(self, connection: Connection, attachment_id: str) -> tuple[LiveSession, Attachment]:
+        live = self._registry.get(attachment_id.partition("/")[0])
+        attachment = None if live is None else live.attachments.get(attachment_id)
+        if live is None or attachment is None or attachment.connection is not connection:
+            raise NotRunning("No attachment of this connection has this id, or it has ended", hint="Attach again.")
+        return live, attachment
+
+
+def _read_screen(emulator: Emulator, screen_format: ScreenFormat, *, scrollback: bool) -> Screen:
+    data = emulator.screen(screen_format, scrollback=scrollback)
+    cols, rows = emulator.size
+    cursor = emulator.cursor
+    return Screen(
+        data=base64.b64encode(data).decode() if screen_format == "vt" else data.decode(errors="replace"),
+        cols=cols,
+        rows=rows,
+        cursor=CursorPosition(col=cursor.column, row=cursor.row, visible=cursor.visible),
+        title=emulator.title,
+    )

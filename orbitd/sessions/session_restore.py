@@ -1,0 +1,141 @@
+"""Restore sessions when the daemon starts: take over running programs, restart shells after a reboot.
+
+If the keeper runs, its programs are taken over, with the output that they wrote meanwhile,
+and exits are stored. If it is gone, as after a reboot, no program runs: the sessions become
+detached, and login shells, and sessions that want it, are started again in their working
+directory and below their saved screen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Coroutine
+from typing import Any
+
+from orbit_protocol.errors import OrbitError, SessionNotFound, StorageError
+from orbit_protocol.types import Session
+from orbitd.keeper.client import KeptProgram
+from orbitd.logs import event
+from orbitd.manager import SessionManager
+from orbitd.screens.emulator import unavailable_reason
+from orbitd.sessions.command_line import is_login_shell, last_folder
+from orbitd.sessions.programs import Programs
+from orbitd.sessions.saver import Saver
+
+log = logging.getLogger("orbitd.sessions")
+
+
+async def restore_sessions(manager: SessionManager, programs: Programs, saver: Saver, *, start_again: bool) -> None:
+    """Take over what runs, store exits, and restore the sessions whose programs are gone.
+
+    Args:
+        manager: The store.
+        programs: Takes over and starts programs.
+        saver: Saves what only the journals have.
+        start_again: Whether programs are started without a request of a client.
+    """
+    with programs.exits_held():
+        try:
+            # From the hello on, the keeper reports exits to this daemon; the list has those before it.
+            kept, interrupted = await programs.keeper.connect_existing(), await manager.list_interrupted()
+        except Exception as error:  # noqa: BLE001  # whatever answers there, the store is served
+            # What runs is not known: taken for gone, programs would be started a second time.
+            event(log, logging.ERROR, "sessions not restored", error=type(error).__name__, exc=error)
+            programs.restore_failed(None, error)
+            return
+        if not kept and not interrupted:
+            return  # before the emulation is loaded, which a daemon without live sessions does not need
+        if await asyncio.to_thread(unavailable_reason) is not None:
+            return
+        # One after the other, before any client is served: each decodes a screen and replays a journal, and all
+        # at once would need the memory for all of that at once.
+        for program in kept:
+            await _restore_one(manager, programs, program.id, _take_over(manager, programs, program))
+        ids = {program.id for program in kept}
+        for session in interrupted:
+            if session.live and session.id not in ids:
+                restored = _restore_without_program(manager, programs, saver, session, start_again=start_again)
+                await _restore_one(manager, programs, session.id, restored)
+            elif start_again and session.status == "detached":
+                programs.reconnector.schedule(session)
+
+
+async def _take_over(manager: SessionManager, programs: Programs, program: KeptProgram) -> None:
+    try:
+        session = await manager.get_session(program.id)
+    except SessionNotFound:
+        if program.ended_at is not None:
+            await programs.keeper.release(program.id)
+            return
+        if manager.has_damaged_sessions():  # this may be the one that lost its id: its program is kept for a repair
+            event(log, logging.WARNING, "program without a session kept, a row is damaged", session=program.id)
+            return
+        # A session is deleted after its program has ended. So the row was lost with a part of the database, or an
+        # older backup was restored.
+        event(log, logging.WARNING, "program without a session, recorded again", session=program.id, pid=program.pid)
+        session = await manager.record_lost_session(program.id, program.started_at)
+        programs.record_was_lost(session.id)
+    if session.status in ("terminated", "archived") and (
+        program.ended_at is not None or session.last_active > program.started_at
+    ):
+        # The daemon before died after it had stored the exit, or did not reach the keeper when a client ended it.
+        # A program that was started since is one of a newer database than this, which was restored from a backup.
+        await _end_unwanted(programs, program)
+        return
+    async with programs.registry.lock(session.id):
+        await programs.take_over(session, program)
+        if session.status == "active":  # its clients were connected to the daemon before
+            try:
+                await manager.detach_session(session.id)
+            except StorageError as error:  # the session goes on all the same
+                event(log, logging.ERROR, "status not stored", session=session.id, error=error.message)
+    # Without the lock, which it takes itself. Exits that come from now on are reported by the keeper too.
+    if program.ended_at is not None:
+        await programs.exits.handle_exit(program)
+
+
+async def _end_unwanted(programs: Programs, program: KeptProgram) -> None:
+    """End a program whose session was terminated; its exit is released when the keeper reports it."""
+    if program.ended_at is None:
+        client = await programs.keeper.client()
+        await client.signal(program.id, signal.SIGKILL)
+    else:
+        await programs.keeper.release(program.id)
+
+
+async def _restore_without_program(
+    manager: SessionManager, programs: Programs, saver: Saver, session: Session, *, start_again: bool
+) -> None:
+    """Save what only the journal has of a session whose program is gone, and start it again if that is wanted."""
+    event(log, logging.INFO, "program is gone", session=session.id)
+    async with programs.registry.lock(session.id):
+        screen = await programs.screens.restore(session)
+        try:
+            await saver.save_stopped(session.id, screen, last_folder(session))
+        finally:
+            screen.close()
+        programs.screens.remove_journal(session.id)
+        await manager.end_program(session.id, "detached")
+    if start_again and (is_login_shell(session.config) or session.config.restart):
+        await programs.start(session.id, session.cols or 80, session.rows or 24, None)
+
+
+async def _restore_one(
+    manager: SessionManager, programs: Programs, session_id: str, work: Coroutine[Any, Any, None]
+) -> None:
+    """Await the work for one session. Whatever it raises is recorded, and the others are restored all the same.
+
+    The session is detached then and keeps its journal; starting it, and the next start of the daemon, try again.
+    """
+    try:
+        await work
+    except Exception as error:  # noqa: BLE001  # one of many: a library's error, no memory, a folder that is open
+        event(log, logging.ERROR, "session not restored", session=session_id, error=type(error).__name__, exc=error)
+        if session_id in programs.registry.running:
+            return
+        programs.restore_failed(session_id, error)
+        with contextlib.suppress(OrbitError):  # deleted, terminated, or the store fails
+            await manager.detach_session(session_id)

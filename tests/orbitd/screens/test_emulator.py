@@ -1,0 +1,229 @@
+"""The emulated screen: what it takes, what it tells, what it answers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from pyghostty import Terminal as Reference
+
+from orbitd.screens.emulator import Emulator, unavailable_reason
+from orbitd.screens.model import PLAIN, Cursor, Row, Run, Style, TerminalError
+from terminal_support import noise, play
+
+QUERIES = {
+    "primary attributes": (b"\x1b[c", b"\x1b[?62;22c"),
+    "secondary attributes": (b"\x1b[>c", b"\x1b[>1;10;0c"),
+    "status": (b"\x1b[5n", b"\x1b[0n"),
+    "cursor position": (b"\x1b[3;4H\x1b[6n", b"\x1b[3;4R"),
+    "mode": (b"\x1b[?2004h\x1b[?2004$p", b"\x1b[?2004;1$y"),
+    "kitty keyboard": (b"\x1b[>5u\x1b[?u", b"\x1b[?5u"),
+    "version": (b"\x1b[>q", b"\x1bP>|orbit\x1b\\"),
+    "foreground": (b"\x1b]10;?\x1b\\", b"\x1b]10;rgb:d0d0/d0d0/d0d0\x1b\\"),
+    "background": (b"\x1b]11;?\x07", b"\x1b]11;rgb:0000/0000/0000\x07"),
+    "palette": (b"\x1b]4;1;#102030\x07\x1b]4;1;?\x07", b"\x1b]4;1;rgb:1010/2020/3030\x07"),
+    "size in characters": (b"\x1b[18t", b"\x1b[8;24;80t"),
+    "setting": (b"\x1bP$qm\x1b\\", b"\x1bP1$r0m\x1b\\"),
+    "terminal name": (b"\x1bP+q544e\x1b\\", b"\x1bP1+r544E=787465726D2D323536636F6C6F72\x1b\\"),
+}
+
+
+def test_text_styles_and_links_are_told_as_runs() -> None:
+    """A row is told as runs of cells that look alike, blank ones apart, with wide characters in two cells."""
+    with Emulator(20, 2) as emulator:
+        emulator.feed("ab\x1b[1;31mcd\x1b[m\x1b[7G\x1b]8;;http://x\x07你e\u0301\x1b]8;;\x07".encode())
+        emulator.feed(b"\r\n\x1b[48;2;1;2;3m\x1b[3X")
+        screen = emulator.dump()
+    assert screen.lines == (
+        Row(
+            runs=(
+                Run(column=0, cells=("a", "b")),
+                Run(column=2, cells=("c", "d"), style=Style(bold=True, fg=1)),
+                Run(column=4, cells=("", ""), blank=True),
+                Run(column=6, cells=("你", ""), link="http://x"),
+                Run(column=8, cells=("e\u0301",), link="http://x"),
+            )
+        ),
+        Row(runs=(Run(column=0, cells=("", "", ""), blank=True, style=Style(bg=(1, 2, 3))),)),
+    )
+    assert screen.cursor == Cursor(column=0, row=1, style=Style(bg=(1, 2, 3)))
+
+
+def test_styles_agree_with_the_librarys_own_reading() -> None:
+    """Every cell's style, read in bulk, is what libghostty says about that cell when it is asked alone."""
+    names = ("bold", "faint", "italic", "blink", "inverse", "invisible", "strikethrough", "overline")
+    reference = Reference(40, 10)
+    with Emulator(40, 10) as emulator:
+        for seed in range(60):
+            for operation in list(noise(seed, resizes=False))[1:]:
+                if isinstance(operation, bytes) and b"2027" not in operation:
+                    emulator.feed(operation)
+                    reference.feed(operation)
+        for y, line in enumerate(emulator.dump().lines):
+            for run in (run for run in line.runs if not run.blank):
+                for x, text in enumerate(run.cells, run.column):
+                    told = reference.style(x, y)
+                    assert {name: getattr(run.style, name) for name in names} == {name: told[name] for name in names}
+                    colors = (run.style.fg, run.style.bg, run.style.underline_color)
+                    kinds = [told[name] and told[name][1] for name in ("fg", "bg", "underline_color")]
+                    assert colors == tuple(kinds), (x, y, text)
+    reference.close()
+
+
+def test_a_long_line_wraps_and_is_wrapped_anew_by_a_resize() -> None:
+    """A line of 500 columns takes as many rows as it needs, and follows the width."""
+    with Emulator(80, 24) as emulator:
+        emulator.feed(b"0123456789" * 50)
+        assert [row.wraps for row in emulator.dump().lines[:8]] == [True] * 6 + [False] * 2
+        emulator.resize(500, 24)
+        assert emulator.size == (500, 24)
+        assert emulator.screen() == b"0123456789" * 50 + b"\n"
+
+
+def test_title_folder_modes_and_cursor() -> None:
+    """What the program has told the terminal can be asked for."""
+    with Emulator(80, 24) as emulator:
+        assert (emulator.title, emulator.cwd, emulator.alternate, emulator.at_ground) == ("", "", False, True)
+        emulator.feed("\x1b]2;täst\x07\x1b]7;file://host/home/ä\x07".encode())
+        emulator.feed(b"\x1b[?2004h\x1b[4h\x1b[3 q\x1b[?25l\x1b[5;6H\x1b[?1049h\x1b")
+        assert (emulator.title, emulator.cwd) == ("täst", "file://host/home/ä")
+        assert emulator.modes() == {"4", "12", "?7", "?12", "?1007", "?1049", "?2004"}
+        assert emulator.cursor == Cursor(column=5, row=4, visible=False, shape=3, style=PLAIN)
+        assert (emulator.alternate, emulator.at_ground) == (True, False)
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_a_query_is_answered(name: str) -> None:
+    """What programs ask of a terminal is answered as a real one would, once."""
+    query, answer = QUERIES[name]
+    with Emulator(80, 24) as emulator:
+        emulator.feed(query)
+        assert emulator.replies() == answer
+        assert emulator.replies() == b""
+
+
+def test_queries_are_left_to_an_attached_client() -> None:
+    """While a writable client answers, nothing is answered here; afterwards it is again."""
+    with Emulator(80, 24) as emulator:
+        emulator.answering = False
+        emulator.feed(b"\x1b[6n\x1b[c")
+        assert emulator.replies() == b""
+        emulator.answering = True
+        emulator.feed(b"\x1b[6n")
+        assert emulator.replies() == b"\x1b[1;1R"
+
+
+def test_replies_that_nobody_takes_are_bounded() -> None:
+    """A program that asks without end and never reads cannot fill the memory."""
+    with Emulator(80, 24) as emulator:
+        emulator.feed(b"\x1b[6n" * 100_000)
+        assert 60_000 < len(emulator.replies()) <= 64 << 10
+
+
+def test_history_is_kept_limited_and_trimmed() -> None:
+    """The newest lines that scrolled away are kept up to the limit; trimming drops the oldest, once."""
+    with Emulator(80, 24, max_scrollback_lines=2000) as emulator:
+        emulator.feed(b"".join(b"line %d\r\n" % number for number in range(1000)))
+        assert emulator.scrollback_rows == 977
+        assert emulator.scrollback_bytes == 977 * 648
+        assert emulator.history(2)[1] == Row(runs=(Run(column=0, cells=tuple("line 976")),))
+        emulator.feed(b"".join(b"line %d\r\n" % number for number in range(1000, 9000)))
+        assert 1000 < emulator.scrollback_rows < 3000
+        emulator.trim_scrollback(max_lines=0)
+        assert emulator.scrollback_rows < 500
+        emulator.feed(b"".join(b"line %d\r\n" % number for number in range(9000, 10_000)))
+        assert emulator.scrollback_rows > 1000
+        emulator.trim_scrollback(max_bytes=0)
+        assert emulator.scrollback_rows < 500
+        assert emulator.screen().startswith(b"line 9977\n")
+
+
+def test_packed_history_is_the_same_history() -> None:
+    """Packing changes nothing that can be seen, read, saved or restored."""
+    with Emulator(80, 24) as emulator:
+        emulator.feed(b"".join(b"\x1b[3%dmline %d\x1b[m\r\n" % (number % 8, number) for number in range(3000)))
+        history, state = emulator.history(), emulator.encode()
+        emulator.compress()
+        assert emulator.encode() == state
+        assert emulator.repaint(state=state) == emulator.repaint()
+        assert emulator.history() == history
+        emulator.compress()
+        emulator.feed(b"more\r\n")
+        emulator.resize(60, 24)
+        emulator.resize(80, 24)
+        assert emulator.history()[:-2] == history[: len(emulator.history()) - 2]
+
+
+def test_screen_as_text_html_and_vt() -> None:
+    """The screen is told as plain text, as HTML, or as bytes that draw it; with the history if asked."""
+    with Emulator(10, 2) as emulator:
+        emulator.feed(b"one\r\n\r\n  <two>  \r\n\x1b[1;32mthree\x1b[m\x1b[44m \x1b[m")
+        assert emulator.screen() == b"  <two>\nthree\n"
+        assert emulator.screen("text", scrollback=True) == b"one\n\n  <two>\nthree\n"
+        page = emulator.screen("html").decode()
+        assert "  &lt;two&gt;" in page
+        assert '<span style="font-weight:bold;color:#b5bd68">three</span>' in page
+        with Emulator(10, 2) as copy:
+            copy.feed(emulator.screen("vt", scrollback=True))
+            assert copy.screen(scrollback=True) == b"one\n\n  <two>\nthree\n"
+        with pytest.raises(KeyError):
+            emulator.screen("pdf")
+
+
+def test_html_holds_no_script() -> None:
+    """A hyperlink's address reaches the HTML only if a browser would just go there, and always escaped."""
+    with Emulator(40, 2) as emulator:
+        emulator.feed(b'\x1b]8;;javascript:alert(1)\x07bad\x1b]8;;http://x/"><script>\x07good\x1b]8;;\x07')
+        page = emulator.screen("html").decode()
+    assert "javascript" not in page
+    assert '<a href="http://x/&quot;&gt;&lt;script&gt;">good</a>' in page
+
+
+def test_a_closed_terminal_says_so() -> None:
+    """Closing frees the memory at once, twice is fine, and use afterwards is an error instead of a crash."""
+    emulator = Emulator(80, 24)
+    emulator.close()
+    emulator.close()
+    for use in (lambda: emulator.feed(b"x"), lambda: emulator.size, emulator.encode, emulator.repaint):
+        with pytest.raises(TerminalError):
+            use()
+
+
+def test_input_that_crashes_the_library_does_not_reach_it() -> None:
+    """Clusters that grow wide below a scroll region, and cut wide characters that are wrapped anew, are survived."""
+    with Emulator(13, 6) as emulator:
+        emulator.feed("\x1b[?2027h\x1b[;4r\x1b[6;7H\u2603\xe9Z\U0001f600~\u2603\u200d\U0001f600".encode())
+        emulator.feed(b"\x1b[?20")
+        emulator.feed("27h\x1b[;4r\x1b[6;7H\u2603\xe9Z\U0001f600~\u2603\u200d\U0001f600".encode())
+        assert "?2027" not in emulator.modes()
+        assert not emulator._terminal.mode(2027)
+    for seed in range(1000, 1100):
+        with play(noise(seed)) as emulator:
+            for cols, rows in ((7, 5), (60, 20), (3, 3), (41, 2)):
+                emulator.feed("\x1b[?7l你好😀ᄀ\x1b[?7h你好😀ᄀ\x1b[?47h你好😀ᄀ".encode() * 3)
+                emulator.resize(cols, rows)
+            assert emulator.size == (41, 2)
+
+
+def test_without_the_library_only_live_sessions_are_missing() -> None:
+    """Where no build of libghostty exists everything imports, and asking says why it is not available."""
+    program = (
+        "import sys; sys.modules['pyghostty'] = None; sys.modules['pyghostty._ffi'] = None\n"
+        "from orbitd.screens import emulator, journal, model, repaint, saved_state\n"
+        "print(emulator.unavailable_reason())\n"
+        "try: emulator.Emulator(80, 24)\n"
+        "except model.TerminalUnavailable as exc: print('refused:', exc)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    reason, refusal = result.stdout.splitlines()
+    assert reason.startswith("pyghostty is not installed")
+    assert refusal == f"refused: {reason}"
+    assert unavailable_reason() is None
+
+
+def test_importing_loads_nothing() -> None:
+    """The native library and its binding cost nothing until a terminal is made."""
+    program = "import sys, orbitd.screens.emulator; print('pyghostty' in sys.modules, 'cffi' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout == "False False\n"

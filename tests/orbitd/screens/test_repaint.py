@@ -1,0 +1,170 @@
+"""A repaint draws the same terminal anywhere, in the state that the program believes it to be in."""
+
+from __future__ import annotations
+
+import pytest
+
+from orbit_protocol.terminal_reset import ENTER, RESET, RESTORE, RESTORE_COLORS
+from orbitd.screens.emulator import Emulator
+from terminal_support import noise, play, shown
+
+SEEDS = range(0, 120, 10)
+
+SCREENS = {
+    "empty": b"",
+    "text": b"one\r\ntwo\r\n\r\nfour",
+    "palette colours": b"".join(b"\x1b[38;5;%dm%d\x1b[48;5;%dm " % (n, n, 255 - n) for n in range(0, 256, 3)),
+    "24-bit colours": b"".join(b"\x1b[38;2;%d;0;9m\x1b[48;2;1;%d;0mx" % (n, n) for n in range(0, 256, 3)),
+    "styles": b"".join(b"\x1b[%dmx\x1b[0m" % n for n in (1, 2, 3, 4, 5, 7, 8, 9, 21, 53)),
+    "underlines": b"".join(b"\x1b[4:%d;58:2::9:8:%dmx\x1b[0m" % (n, n) for n in range(6)) + b"\x1b[4;58:5:7my",
+    "every style at once": b"\x1b[1;2;3;5;7;8;9;53;4:3m\x1b[38;2;1;2;3m\x1b[48;2;4;5;6m\x1b[58:2::7:8:9mx",
+    "hyperlinks": b"\x1b]8;;http://a\x07a\x1b]8;;http://b\x07b\x1b[5Cb\x1b]8;;\x07c\r\n\x1b]8;id=1;http://c;d?e\x1b\\f",
+    "combining": "e\u0301o\u0302\u0323 a\u200db x\ufe0f".encode(),
+    "wide": "你好, 世界 한국어 \uff46\uff55".encode(),
+    "wide at the edge": ("x" * 39 + "你" + "y" * 39 + "好").encode(),
+    "emoji": "😀 👍🏽 🇩🇪 ☃️ 👩‍👩‍👧 1️⃣".encode(),
+    "right to left": "שלום עולם مرحبا".encode(),
+    "a line of 500 columns": b"0123456789" * 50,
+    "coloured line of 500 columns": b"\x1b[44m" + b"0123456789" * 50 + b"\x1b[m",
+    "coloured blanks": b"\x1b[44m\x1b[2J\x1b[3;3Hx\x1b[41m\x1b[K\x1b[5;9H\x1b[42m\x1b[7X\x1b[0m\x1b[6;1Hy",
+    "blanks and spaces": b"a\x1b[5Cb     c\x1b[1;30H   ",
+    "cursor and pen": b"text\x1b[4;7H\x1b[1;35m",
+    "pending wrap": b"\x1b[3;1H\x1b[32m" + b"z" * 40,
+    "pending wrap on a wide character": b"\x1b[3;39H" + "你".encode() + b"\x1b[7m",
+    "cursor shapes": b"\x1b[5 q\x1b[?25l",
+    "blinking default cursor": b"\x1b[?12h",
+    "scroll region and origin": b"abc\x1b[3;6r\x1b[?6h\x1b[2;4H",
+    "left and right margins": b"abc\x1b[?69h\x1b[5;30s\x1b[2;7r\x1b[?6h\x1b[2;4H",
+    "pending wrap in margins": b"\x1b[?69h\x1b[5;30s\x1b[4;5H" + b"m" * 26,
+    "tab stops": b"\x1b[3g\x1b[5G\x1bH\x1b[12G\x1bH\x1b[H\ta\tb",
+    "charsets": b"\x1b(0lqqk\x1b(B\x1b)0\x0eaaa",
+    "modes": b"\x1b[?1h\x1b=\x1b[?2004h\x1b[?1003h\x1b[?1006h\x1b[?1004h\x1b[4h\x1b[20h\x1b[?7l\x1b[?5h\x1b[?1007l",
+    "keyboard": b"\x1b[>1u\x1b[>5u\x1b[>4;2m",
+    "saved cursor": b"\x1b[4;9H\x1b[36m\x1b7\x1b[m\x1b[H",
+    "saved cursor in origin mode": b"\x1b[3;6r\x1b[?6h\x1b[2;4H\x1b7\x1b[?6l\x1b[H",
+    "title and folder": "\x1b]2;ein Tïtel; mit Strich\x07\x1b]7;file://h/t%20mp\x07".encode(),
+    "colours of its own": b"\x1b]4;5;#112233\x07\x1b]10;#010203\x07\x1b]11;#040506\x07\x1b]12;#070809\x07",
+    "protected": b'a\x1b[1"qbc\x1b[0"qd\x1b[1"q',
+    "alternate": b"shell$ vim\r\n\x1b[31m\x1b[?1049h\x1b[2J\x1b[3;3Hfull screen\x1b[2;8r\x1b[?1h\x1b[>1u",
+    "alternate the old way": b"shell$ vi\r\n\x1b7\x1b[?47h\x1b[2J\x1b[3;3Hfull screen",
+    "alternate, 1047": b"shell$ vi\r\n\x1b[?1048h\x1b[?1047h\x1b[3;3Hfull screen\x1b7",
+}
+UNFINISHED = {
+    "half a title": b"\x1b]2;half",
+    "half a sequence": b"\x1b[3",
+    "half an image": b"\x1bPq#0",
+    "half a character": "€".encode()[:2],
+}
+LEAVING = b"\x1b8-\x1b[<u\x1b[?1049l+\x1b[?47l\x1b8!\t?\x1b[<u\r\nx"
+
+
+def copy_of(emulator: Emulator, before: bytes = b"", *, lines: int = 0) -> Emulator:
+    """Return a fresh terminal of the same size that has been drawn on."""
+    copy = Emulator(*emulator.size)
+    copy.feed(before)
+    copy.feed(emulator.repaint(lines))
+    return copy
+
+
+@pytest.mark.parametrize("name", SCREENS)
+def test_a_repaint_draws_the_same_screen(name: str) -> None:
+    """Every cell, style, link, mode and the cursor are equal, wraps of lines included, and so they stay later."""
+    with Emulator(40, 10) as original:
+        original.feed(SCREENS[name])
+        with copy_of(original) as copy:
+            assert copy.dump() == original.dump()
+            assert copy.repaint() == original.repaint()
+            for emulator in (original, copy):
+                emulator.feed(LEAVING)
+            assert copy.dump() == original.dump()
+
+
+@pytest.mark.parametrize("name", [*SCREENS, *UNFINISHED])
+def test_reset_makes_any_terminal_ready_for_a_repaint(name: str) -> None:
+    """After RESET no trace is left of what the client's terminal showed, was set to, or was in the middle of."""
+    dirt = ENTER + {**SCREENS, **UNFINISHED}[name] + RESTORE_COLORS + RESET + b"\x1b]2;\x07\x1b]7;\x07"
+    for wanted in ("text", "modes", "alternate", "wide at the edge", "left and right margins"):
+        with Emulator(40, 10) as original:
+            original.feed(SCREENS[wanted])
+            with copy_of(original, dirt) as copy:
+                assert shown(copy.dump()) == shown(original.dump()), wanted
+
+
+@pytest.mark.parametrize("first", SEEDS)
+def test_a_repaint_of_anything_draws_the_same_screen(first: int) -> None:
+    """After any output and any resizes, a repaint on a fresh terminal shows the same."""
+    for seed in range(first, first + 10):
+        with play(noise(seed)) as original, copy_of(original) as copy:
+            assert shown(copy.dump()) == shown(original.dump()), seed
+
+
+def test_a_repaint_in_the_middle_of_a_sequence_lets_the_program_finish_it() -> None:
+    """What is half read comes last, so that a client which then gets the program's next output understands it."""
+    for head, tail in ((b"\x1b[3", b"1mred"), (b"\x1b]2;ti", b"tle\x07x"), ("€".encode()[:2], "€".encode()[2:] + b"1")):
+        with Emulator(40, 10) as original:
+            original.feed(b"text " + head)
+            with copy_of(original) as copy:
+                for emulator in (original, copy):
+                    emulator.feed(tail)
+                assert copy.dump() == original.dump()
+
+
+def test_history_scrolls_into_the_clients_own() -> None:
+    """Lines of history pass through the screen first, newest last, long ones whole, and the screen is the same."""
+    with Emulator(20, 5) as original:
+        for number in range(300):
+            original.feed(b"\x1b[3%dmline %d\x1b[m" % (number % 8, number) + b" long" * (number % 7) + b"\r\n")
+        for lines in (1, 3, 50, 10_000):
+            with copy_of(original, lines=lines) as copy:
+                assert copy.dump().lines == original.dump().lines
+                assert copy.scrollback_rows == min(lines, original.scrollback_rows)
+                expected = original.history(lines)
+                assert [row.runs for row in copy.history()] == [row.runs for row in expected]
+                assert [row.wraps for row in copy.history()][:-1] == [row.wraps for row in expected][:-1]
+
+
+def test_history_behind_the_alternate_screen() -> None:
+    """With a full-screen program in front, it is the shell's history that scrolls by, and the shell is still behind."""
+    with Emulator(20, 5) as original:
+        original.feed(b"".join(b"line %d\r\n" % number for number in range(50)) + b"$ vim\x1b[?1049h\x1b[Hvim")
+        with copy_of(original, lines=10) as copy:
+            assert copy.dump() == original.dump()
+            for emulator in (original, copy):
+                emulator.feed(b"\x1b[?1049l\r\n$ ")
+            assert copy.dump() == original.dump()
+            assert copy.scrollback_rows == 11
+
+
+def test_no_palette_unless_the_program_set_one() -> None:
+    """A client's own colours are left alone; only what the program changed is set, and can be taken back."""
+    with Emulator(40, 10) as emulator:
+        emulator.feed(b"\x1b[31mred\x1b[38;5;99m99")
+        assert b"\x1b]" not in emulator.repaint()
+        emulator.feed(b"\x1b]4;7;#102030\x07")
+        assert emulator.repaint().count(b"\x1b]4;") == 1
+        emulator.feed(RESTORE_COLORS)
+        assert b"\x1b]" not in emulator.repaint()
+
+
+def test_only_sequences_that_others_know() -> None:
+    """A repaint is UTF-8 of printable text, CR, LF and escape sequences: no other control reaches the client."""
+    for seed in range(100):
+        with play(noise(seed)) as emulator:
+            emulator.feed(b"\x18\x1b\\")
+            text = emulator.repaint(50).decode()
+        assert not set(text) & {chr(code) for code in (*range(32), *range(0x7F, 0xA0))} - set("\x1b\r\n\x0e")
+
+
+@pytest.mark.parametrize("name", SCREENS)
+def test_restore_gives_the_clients_terminal_back(name: str) -> None:
+    """After a client has left, its terminal is on the main screen with every mode as before, and its text stays."""
+    with Emulator(40, 10) as client:
+        client.feed(b"$ orbitctl attach")
+        before = client.dump()
+        client.feed(ENTER + RESET + SCREENS[name] + RESTORE)
+        after = client.dump()
+        assert after.modes == before.modes
+        assert (after.keyboard, after.alternate, after.cursor.visible, after.cursor.shape) == (0, False, True, 0)
+        assert after.cursor.style == before.cursor.style
+        extras = after.extras.replace(b"\x1b(B", b"").replace(b"\x1b)B", b"")
+        assert extras == before.extras
