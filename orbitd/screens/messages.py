@@ -1,0 +1,317 @@
+"""What orbitd and its screens processes say to each other: msgspec Structs in frames over a socketpair.
+
+A frame is the payload's length (4 bytes, big-endian) and the payload, one Struct as MessagePack, tagged with its
+class. A descriptor (SCM_RIGHTS) travels with the first byte of its frame; only orbitd and the template's owner send
+some. No I/O here. Both sides are of one installation and one release: `Hello` says which, and another one is refused.
+
+**Positions** are those of the session's journal (`orbitd.sessions.journal`): bytes of its records since the session
+began. A picture is always at the end of a record.
+
+    orbitd -> template          Fork (two descriptors: the socket of the new process, the shared note)
+    template -> orbitd          Hello, Forked, Exited
+    orbitd -> screens process   Open, Follow, Grown, Data, Paint, Save, Render, Trim, Close
+    screens process -> orbitd   Hello, Opened, Fed, Painted, Saved, Rendered, Failed
+
+Messages of one session are handled in order. A request (it has a `request`) is answered once: by its result or by
+`Failed`; requests of sessions that are closed meanwhile too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+VERSION = 1
+"""Of these messages."""
+
+MAX_FRAME = 256 << 20
+"""Bytes of one payload: a state with all of its history is far below."""
+
+_HEADER = 4
+
+
+class Hello(Struct, frozen=True, kw_only=True, tag=True):
+    """The first message of a template and of a screens process.
+
+    Attributes:
+        unavailable: Why this machine has no terminal emulation, "" where it has. Of the template only.
+    """
+
+    version: int = VERSION
+    pid: int
+    unavailable: str = ""
+
+
+class Fork(Struct, frozen=True, kw_only=True, tag=True):
+    """Fork a screens process; the frame carries its socket and its note, in this order."""
+
+    number: int
+
+
+class Forked(Struct, frozen=True, kw_only=True, tag=True):
+    """A screens process runs. `pid` is 0 where it could not be forked; `reason` then says why."""
+
+    number: int
+    pid: int
+    reason: str = ""
+
+
+class Exited(Struct, frozen=True, kw_only=True, tag=True):
+    """A screens process has ended; `status` is as `os.waitstatus_to_exitcode` has it, negative for a signal."""
+
+    number: int
+    status: int
+
+
+class Base(Struct, frozen=True, kw_only=True):
+    """What a picture is built on: a saved snapshot, in whichever forms it has.
+
+    Attributes:
+        native: The emulator's own state; b"" where there is none.
+        portable: VT bytes that draw the screen, with the history before them; b"" for a blank one.
+        cols: Of the portable bytes, or of a blank screen.
+        rows: As `cols`.
+    """
+
+    cols: int
+    rows: int
+    native: bytes = b""
+    portable: bytes = b""
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """How much history a picture keeps."""
+
+    lines: int
+    size: int
+
+
+class Open(Struct, frozen=True, kw_only=True, tag=True):
+    """Build a picture, and feed it the journal from `position` on; answered by `Opened`.
+
+    Attributes:
+        position: What `base` covers.
+        answer_from: Questions before this position have been answered already: no replies to them.
+        divider: Drawn on the base first, if not "": what was lost before it.
+    """
+
+    request: int
+    session: str
+    base: Base
+    position: int
+    answer_from: int
+    limits: Limits
+    divider: str = ""
+
+
+class Follow(Struct, frozen=True, kw_only=True, tag=True):
+    """A journal's file, whose descriptor comes with the frame, read-only: the first record in it is at `base`.
+
+    The file before it, if there is one, is read on until the picture has reached `base`.
+    """
+
+    session: str
+    base: int
+
+
+class Grown(Struct, frozen=True, kw_only=True, tag=True):
+    """The journal's records before `position` are in its file: feed them."""
+
+    session: str
+    position: int
+
+
+class Data(Struct, frozen=True, kw_only=True, tag=True):
+    """A record that is in no file, since the disk is full: `record`, header included, ends at `position`."""
+
+    session: str
+    position: int
+    record: bytes
+
+
+class Paint(Struct, frozen=True, kw_only=True, tag=True):
+    """Draw the picture once it has reached `at_least`; answered by `Painted`.
+
+    Attributes:
+        scrollback_lines: How many lines of history come before the screen.
+    """
+
+    request: int
+    session: str
+    at_least: int
+    scrollback_lines: int = 0
+
+
+class Save(Struct, frozen=True, kw_only=True, tag=True):
+    """Encode the picture once it has reached `at_least`; answered by `Saved`."""
+
+    request: int
+    session: str
+    at_least: int
+
+
+class Render(Struct, frozen=True, kw_only=True, tag=True):
+    """Return the screen in a format once it has reached `at_least`; answered by `Rendered`."""
+
+    request: int
+    session: str
+    at_least: int
+    format: Literal["text", "vt", "html"]
+    scrollback: bool
+
+
+class Trim(Struct, frozen=True, kw_only=True, tag=True):
+    """Drop the oldest history, so that the picture holds about `size` bytes at most."""
+
+    session: str
+    size: int
+
+
+class Close(Struct, frozen=True, kw_only=True, tag=True):
+    """Free a picture. Nothing more is sent about it but `Failed` for what it was asked."""
+
+    session: str
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """What a program has told of itself.
+
+    Attributes:
+        title: OSC 0 and 2.
+        cwd: The working directory as it was reported (OSC 7): mostly a file:// URL.
+        bells: How often it rang, since the picture was opened.
+        alternate: It uses the alternate screen.
+    """
+
+    title: str = ""
+    cwd: str = ""
+    bells: int = 0
+    alternate: bool = False
+
+
+class Opened(Struct, frozen=True, kw_only=True, tag=True):
+    """A picture is there, at the position of `Open`.
+
+    Attributes:
+        loss: What of the snapshot could not be used, as a message for the log, or "".
+    """
+
+    request: int
+    session: str
+    loss: str = ""
+
+
+class Fed(Struct, frozen=True, kw_only=True, tag=True):
+    """A picture has reached a position.
+
+    Attributes:
+        replies: Answers to the program's questions since the last `Fed`.
+        facts: Where they have changed.
+        held: About how much memory the picture takes, in bytes.
+    """
+
+    session: str
+    position: int
+    replies: bytes = b""
+    facts: Facts | None = None
+    held: int = 0
+
+
+class Painted(Struct, frozen=True, kw_only=True, tag=True):
+    """Bytes that draw a screen on a cleared terminal of this size, as it is at `position`."""
+
+    request: int
+    position: int
+    data: bytes
+    cols: int
+    rows: int
+
+
+class Saved(Struct, frozen=True, kw_only=True, tag=True):
+    """A screen to store.
+
+    Attributes:
+        native: b"" where the library refused to encode it; `portable` has the history then.
+    """
+
+    request: int
+    position: int
+    native: bytes
+    portable: bytes
+    cols: int
+    rows: int
+    title: str
+
+
+class Rendered(Struct, frozen=True, kw_only=True, tag=True):
+    """A screen in a format. `column` and `row` are the cursor's, from 0."""
+
+    request: int
+    position: int
+    data: bytes
+    cols: int
+    rows: int
+    column: int
+    row: int
+    visible: bool
+    title: str
+
+
+class Failed(Struct, frozen=True, kw_only=True, tag=True):
+    """The library refuses, or the session is not open.
+
+    Attributes:
+        request: What this answers; None where the picture broke by itself.
+        broken: The picture is gone: the record that ends at `end` broke it, or drawing at `start`, where both are equal.
+    """
+
+    request: int | None
+    session: str
+    reason: str
+    broken: bool = False
+    start: int = 0
+    end: int = 0
+
+
+ToTemplate = Fork
+FromTemplate = Hello | Forked | Exited
+ToScreens = Open | Follow | Grown | Data | Paint | Save | Render | Trim | Close
+FromScreens = Hello | Opened | Fed | Painted | Saved | Rendered | Failed
+
+
+class Malformed(ValueError):
+    """The bytes are not these messages; the connection cannot go on."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(message: Struct) -> bytes:
+    """Return one frame. Raises: ValueError, if it would be longer than the reader takes."""
+    payload = _encoder.encode(message)
+    if len(payload) > MAX_FRAME:
+        raise ValueError(f"message of {len(payload)} bytes; at most {MAX_FRAME}")
+    return len(payload).to_bytes(_HEADER, "big") + payload
+
+
+class Framer:
+    """Split received bytes into payloads; at most one unfinished frame is buffered."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def receive(self, data: bytes) -> Iterator[bytes]:
+        """Add received bytes and yield the payloads that are complete now. Raises: Malformed."""
+        self._buffer += data
+        while len(self._buffer) >= _HEADER:
+            end = _HEADER + int.from_bytes(self._buffer[:_HEADER], "big")
+            if end > _HEADER + MAX_FRAME:
+                raise Malformed(f"frame of {end} bytes")
+            if len(self._buffer) < end:
+                return
+            payload = bytes(memoryview(self._buffer)[_HEADER:end])
+            del self._buffer[:end]  # before the yield: the caller may stop iterating
+            yield payload
