@@ -140,7 +140,12 @@ def start_program(request: Message) -> tuple[int, int, int]:
     """
     rows, cols = request.number("rows"), request.number("cols")
     master, slave = os.openpty()
-    status_read, status_write = os.pipe()
+    try:
+        status_read, status_write = os.pipe()
+    except OSError:
+        os.close(master)
+        os.close(slave)
+        raise
     try:
         # Set before the fork, so that the program never sees a terminal of 0 by 0. IUTF8 makes the
         # kernel's line editing erase whole UTF-8 characters.
