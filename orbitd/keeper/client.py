@@ -74,6 +74,10 @@ class KeeperGone(Busy):
         self.superseded = superseded
 
 
+class UnsupportedRequest(InternalError):
+    """The keeper does not know a request, being older, or its system cannot do it."""
+
+
 class SpawnRequest(Struct, frozen=True, kw_only=True):
     """A program to start on a new terminal.
 
@@ -258,6 +262,13 @@ class KeeperClient:
         """
         await self._call("forget", ("id", program_id))
 
+    async def landing(self) -> int | None:
+        """Return a descriptor of the landing buffer, which the caller closes; None where this keeper has none."""
+        try:
+            return (await self._call("landing")).descriptor
+        except UnsupportedRequest:
+            return None
+
     async def _call(self, kind: str, *fields: tuple[str, Value]) -> _Answer:
         # Calls may overlap. Each has a number of its own, and `_receive` finds by it whom an answer is for.
         if self._gone_reason:
@@ -391,6 +402,8 @@ _ERRORS_BY_REASON: dict[str, type[OrbitError]] = {
     "unknown_id": NotRunning,
     "ended": NotRunning,
     "not_active": KeeperGone,
+    "unknown_request": UnsupportedRequest,
+    "unsupported": UnsupportedRequest,
 }
 
 

@@ -18,7 +18,12 @@ Requests carry `seq`; the last answer to each is `ok` or `error` with the same `
     signal      id signal target=program|group|foreground     ok
     ack_exit    id                                            ok
     forget      id                                            ok; the keeper closes the master
+    landing                                                   ok: fds=1 and the landing buffer
     (none)                                                    `exited`, pushed to the active orbitd
+
+The landing buffer is a memfd of `LANDING_BYTES` zeros, sealed against another size: always the same one, made by the
+first request. orbitd alone reads and writes it. Where the system has no memfds: error reason=unsupported. A keeper that
+is older than a request answers error reason=unknown_request.
 
 `superseded` is pushed to an orbitd before its connection is closed because another one said
 hello. `program` and `exited`: id, pid, started_at, and once it has ended ended_at, exit_code or
@@ -40,6 +45,9 @@ keeper may be months older than the orbitd that connects to it."""
 
 MAX_FRAME = 8 * 1024 * 1024
 """Bytes of one payload: over what Linux takes as arguments and environment together (6 MiB)."""
+
+LANDING_BYTES = 68 * 1024
+"""Of the landing buffer: 4 KiB for a header, and 64 KiB of output."""
 
 _HEADER = 4
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import select
 import signal
@@ -17,7 +18,7 @@ import sys
 import time
 
 from orbit_os.sockets import peer_uid
-from orbitd.keeper.messages import VERSION, Framer, encode
+from orbitd.keeper.messages import LANDING_BYTES, VERSION, Framer, encode
 from orbitd.keeper.program import Program, raise_open_files_limit, start_program
 
 TYPE_CHECKING = False
@@ -147,6 +148,7 @@ class Keeper:
         self.started_at = time.time()
         self.received_hello = False
         self.max_programs = min(raise_open_files_limit() - SPARE_FILES, MAX_PROGRAMS)
+        self.landing_buffer = -1
         self.spawning: dict[str, tuple[Connection, str]] = {}  # who waits for the answer, and its seq
         self.handlers: dict[int, Callable[[int], None]] = {}
         self.poll = select.poll()
@@ -214,11 +216,11 @@ class Keeper:
         except (OSError, ValueError):  # gone, or not speaking this protocol
             self._drop(connection)
 
-    def _send(self, connection: Connection, data: bytes = b"", master: int = -1) -> None:
+    def _send(self, connection: Connection, data: bytes = b"", descriptor: int = -1) -> None:
         if connection not in self.connections:
             return  # gone before its answer; the next orbitd asks for the list
         if data:
-            connection.queue(data, master)
+            connection.queue(data, descriptor)
         try:
             unsent = connection.flush()
         except (OSError, BufferError):
@@ -251,9 +253,9 @@ class Keeper:
             error = RequestError("bad_request", repr(exc))
             self._send(connection, encode("error", ("seq", seq), *error.fields))
 
-    def _send_ok(self, connection: Connection, seq: str, *fields: tuple[str, Value], master: int = -1) -> None:
-        with_descriptor: Fields = (("fds", 1),) if master >= 0 else ()
-        self._send(connection, encode("ok", ("seq", seq), *fields, *with_descriptor), master)
+    def _send_ok(self, connection: Connection, seq: str, *fields: tuple[str, Value], descriptor: int = -1) -> None:
+        with_descriptor: Fields = (("fds", 1),) if descriptor >= 0 else ()
+        self._send(connection, encode("ok", ("seq", seq), *fields, *with_descriptor), descriptor)
 
     def _find(self, message: Message) -> Program:
         program = self.programs.get(message.text("id"))
@@ -302,7 +304,7 @@ class Keeper:
         connection, seq = self.spawning.pop(program.id)
         if b"errno" not in status:
             cwd = status.get(b"cwd", b"")
-            self._send_ok(connection, seq, ("pid", program.pid), ("cwd", cwd), master=program.master)
+            self._send_ok(connection, seq, ("pid", program.pid), ("cwd", cwd), descriptor=program.master)
             return
         self._remove(program)  # its child has exited or is about to; `_reap` finds no program for that pid
         error = _spawn_failed(int(status[b"errno"]), os.fsdecode(status.get(b"path", b"")))
@@ -316,7 +318,7 @@ class Keeper:
 
     def take(self, message: Message, connection: Connection, seq: str) -> None:
         """Send a descriptor of a program's master."""
-        self._send_ok(connection, seq, master=self._find(message).master)
+        self._send_ok(connection, seq, descriptor=self._find(message).master)
 
     def signal(self, message: Message, connection: Connection, seq: str) -> None:
         """Send a signal to a program that has not ended."""
@@ -340,6 +342,15 @@ class Keeper:
         """Forget a program that has ended, and close its master with what was not read from it."""
         self._remove(self._find_exited(message))
         self._send_ok(connection, seq)
+
+    def landing(self, message: Message, connection: Connection, seq: str) -> None:
+        """Send a descriptor of the landing buffer, which is made when it is first asked for."""
+        if self.landing_buffer < 0:
+            try:
+                self.landing_buffer = _create_landing_buffer()
+            except (OSError, AttributeError) as exc:  # AttributeError: macOS has no memfd_create
+                raise RequestError("unsupported", f"a landing buffer: {exc}") from exc
+        self._send_ok(connection, seq, descriptor=self.landing_buffer)
 
     def _remove(self, program: Program) -> None:
         del self.programs[program.id]
@@ -366,6 +377,18 @@ class Keeper:
                         self._send(self.active, encode("exited", *program.fields()))
 
 
+def _create_landing_buffer() -> int:
+    """Return a memfd whose size nobody can change: a mapping of it can be touched without SIGBUS, always."""
+    descriptor = os.memfd_create("orbit-landing", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.posix_fallocate(descriptor, 0, LANDING_BYTES)  # with its pages, so that no room for them is an error here
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def _spawn_failed(number: int, path: str) -> RequestError:
     words = f"{path}: {os.strerror(number)}"
     return RequestError("spawn_failed", words, ("errno", number), ("path", path))
@@ -379,4 +402,5 @@ HANDLERS: dict[str, Callable[[Keeper, Message, Connection, str], None]] = {
     "signal": Keeper.signal,
     "ack_exit": Keeper.ack_exit,
     "forget": Keeper.forget,
+    "landing": Keeper.landing,
 }

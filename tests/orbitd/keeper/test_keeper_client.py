@@ -133,6 +133,37 @@ async def test_masters_are_ours_to_close(orbitd: Orbitd) -> None:
     assert read_until(master, b"got once more")
 
 
+async def test_landing_buffer(orbitd: Orbitd) -> None:
+    """The buffer is ours to close, is closed on exec, and can be asked for again."""
+    first, second = await orbitd.client.landing(), await orbitd.client.landing()
+    assert first is not None
+    assert second is not None
+    assert os.fstat(first).st_ino == os.fstat(second).st_ino
+    assert not os.get_inheritable(first)
+    os.close(first)
+    os.close(second)
+
+
+@pytest.mark.parametrize(
+    "change", ["del server.HANDLERS['landing']", "del os.memfd_create", "server.LANDING_BYTES = -1"]
+)
+async def test_a_keeper_without_a_landing_buffer(folder: Path, stopped: KeeperProcess, change: str) -> None:
+    """A keeper that is older than the request, or whose system cannot do it, says so and serves on."""
+    program = (
+        "import os, sys; sys.path[:0] = sys.argv[2:]\n"
+        "from orbitd.keeper import daemonize, server\n"
+        f"{change}\n"
+        "daemonize.main(sys.argv[1])"
+    )
+    arguments = [sys.executable, "-c", program, stopped.path, ROOT, os.path.join(ROOT, "protocol")]
+    await asyncio.to_thread(subprocess.run, arguments, check=True, timeout=SECONDS)
+    orbitd = await stopped.orbitd()
+
+    assert await orbitd.client.landing() is None
+    assert await orbitd.client.landing() is None
+    assert await orbitd.client.programs() == []
+
+
 async def test_size_follows_the_master(orbitd: Orbitd) -> None:
     """A size set on a master that was handed out reaches the program with SIGWINCH."""
     _, master = await orbitd.spawn("bash", "-c", "trap 'stty size' WINCH; echo ready; while :; do read -r -t 1; done")

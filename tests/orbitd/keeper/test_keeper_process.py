@@ -22,6 +22,7 @@ from keeper_support import SECONDS, KeeperProcess, Peer, ProcessWatch, read_unti
 from needs import needs
 from orbit_protocol.errors import SpawnFailed
 from orbitd.keeper.client import start_keeper
+from orbitd.keeper.messages import LANDING_BYTES
 
 ROOT = Path(orbitd.keeper.server.__file__).parents[2]
 FOREIGN_UID = 65534
@@ -352,6 +353,32 @@ def test_leaves_another_keepers_socket(keeper: KeeperProcess) -> None:
     assert keeper.greet() == second != first
 
 
+def test_landing_buffer(keeper: KeeperProcess) -> None:
+    """Every orbitd gets the same buffer, zeros at first, whose size nobody can change."""
+    peer = keeper.peer()
+    pid = peer.ask("hello").number("pid")
+    assert peer.ask("spawn", ("id", "A"), *SPAWN).kind == "ok"
+    os.close(peer.descriptors.pop())
+    files = len(os.listdir(f"/proc/{pid}/fd"))
+
+    assert peer.ask("landing", ("seq", 3)).fields == [("seq", b"3"), ("fds", b"1")]
+    first = peer.descriptors[0]
+    assert os.pread(first, LANDING_BYTES + 1, 0) == bytes(LANDING_BYTES)
+    os.pwrite(first, b"output", 4096)
+    for size in (0, LANDING_BYTES + 1):
+        with pytest.raises(PermissionError):
+            os.truncate(first, size)
+    assert peer.ask("landing").kind == "ok"
+    assert os.path.sameopenfile(*peer.descriptors)
+    peer.close()
+
+    after = keeper.peer().hello()
+    assert after.ask("landing").kind == "ok"
+    assert os.pread(after.descriptors[0], 6, 4096) == b"output"
+    assert len(os.listdir(f"/proc/{pid}/fd")) == files + 1
+    assert int(status_of(pid)["VmRSS"].split()[0]) < 12 * 1024
+
+
 def test_upgrade_under_a_running_keeper(folder: Path) -> None:
     """A keeper whose package is removed from the disk still starts, reports, reaps and ends."""
     shutil.copytree(ROOT / "orbitd" / "keeper", folder / "orbitd" / "keeper")
@@ -369,6 +396,7 @@ def test_upgrade_under_a_running_keeper(folder: Path) -> None:
     os.write(peer.descriptors[0], b"still here\n")
     assert read_until(peer.descriptors[0], b"still here\r\nstill here")
     assert peer.ask("spawn", ("id", "B"), *SPAWN, ("env", "no equals sign")).text("reason") == "spawn_failed"
+    assert peer.ask("landing").kind == "ok"
     assert peer.ask("signal", ("id", "A"), ("signal", 9), ("target", "group")).kind == "ok"
     assert peer.receive().number("exit_signal") == 9
     assert peer.ask("ack_exit", ("id", "A")).kind == "ok"
