@@ -12,46 +12,76 @@ A crash before 3 leaves the older, longer file, whose covered records are skippe
 snapshot and all that it needs. So nothing is replayed twice and nothing is lost. Where an older snapshot must be used
 than the one that the file follows, `gap` returns how many bytes of the stream are missing between them.
 
-**Reading into the file.** Output that is read, and then written to a file, is lost if the daemon is killed in between.
-So `capture` reads it straight into a shared mapping of the file, and the record's header follows, its first byte at
-the very end. After a kill, the output of a read whose header is missing may stand behind the last record. Opening the
-journal finds it and completes the record: the file is preallocated with zeros, and a NUL does nothing on a terminal.
+**Reading.** Output is in the landing buffer (`landing`) before it is here, and is there until it is here:
+`landing.read`, `append_output`, `landing.clear`. After a kill in between, `complete_landing` records what the buffer
+has and the file has not.
 
-**A full disk** stops the recording, not the session; `degraded` has the error. The next `mark` starts a file of its own
+**A full disk** stops the recording, not the session; `degraded` has the error, and what cannot be recorded is returned
+to the caller. The next `mark` starts a file of its own
 beside the old one, the side file, if there is room again, and `discard_before` renames it into place.
 
 Nothing is synced: the journal survives the death of the daemon, whose pages stay in the kernel's cache, and not a power
 cut. One thread uses a journal at a time.
 
-**Damage** is looked for when a journal is opened, and never ends a session: see `journal_repair`.
+**Damage** is looked for when a journal is opened, and never ends a session: see `journal_repair`. A file that somebody
+cuts short while it is open is filled up to its old length, before anything is appended: those who follow it by its
+offsets go on, and find a line that says how much is missing.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache
+from itertools import islice
 from typing import Self
 
-from orbit_os.files import open_private
+from orbit_os.files import UnsafeFile, open_private
 from orbitd.sessions.journal_file import (
-    CAPTURE_MAX_BYTES,
     FILE_HEADER_BYTES,
+    PAYLOAD_MAX_BYTES,
     RECORD_HEADER_BYTES,
+    Cwd,
     Event,
     Kind,
-    ReservedSpace,
+    Output,
+    Resize,
+    Time,
     file_header,
+    output_record,
     read_records,
     record_header,
     records_of,
     write_all,
 )
-from orbitd.sessions.journal_repair import Damage, Opened, base_of, open_journal, remove, remove_damaged
+from orbitd.sessions.journal_repair import (
+    Damage,
+    Opened,
+    base_of,
+    lost_marker,
+    open_journal,
+    remove,
+    remove_damaged,
+)
+from orbitd.sessions.landing import Pending
+
+NotWritten = list[tuple[int, bytes]]
+"""Records that are in no file, each with the position at which it ends."""
 
 MAX_BYTES = 1 << 30
 """The longest file: a program that goes on writing while nothing can be saved must not fill the disk."""
+
+TIME_INTERVAL_MS = 100
+"""Output that comes later than this after the last `Time` has another one before it."""
+
+COPY_MAX_BYTES = 16 << 20
+"""The most that a save copies into a new file, on the event loop; some milliseconds. With more, the old file stays."""
+
+KEPT_RECORDS = 10_000
+"""How many records are looked at in a file that was cut short while it was open; some tens of milliseconds."""
 
 
 class Journal:
@@ -62,17 +92,27 @@ class Journal:
         covered: The position that the newest good snapshot covers. A journal that ends before it (after a power cut,
             or a full disk) has nothing that the snapshot has not: it is emptied, and begins there.
         max_bytes: About how long the file may become; beyond, it is handled as a full disk.
+        clock: The time in seconds since the epoch.
 
     Attributes:
         degraded: Why nothing is recorded any more, or None.
-        damage: What was wrong with the file that was found, if anything; see `journal_repair`.
+        damage: What was last found to be wrong with the file, if anything; see `journal_repair`. It may also be set
+            while the journal is open: by an append, where somebody has cut the file short.
+        file_number: Raised whenever the journal goes on in another file: readers need a new `reader`.
 
     Raises:
         OSError: The file can neither be opened nor created.
         UnsafeFile: Something that is no journal of ours is in its place, and cannot be moved away.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, covered: int = 0, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        covered: int = 0,
+        max_bytes: int = MAX_BYTES,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._path = os.fspath(path)
         self._side_path = f"{self._path}.new"
         self.degraded: OSError | None = None
@@ -80,6 +120,10 @@ class Journal:
         self._using_side_file = False  # the open file still has the side file's name
         self._skipped = 0  # bytes of records that were not written since the journal is degraded
         self._max_bytes = max_bytes
+        self._clock = clock
+        self._last_time = 0  # of the last `Time`, in milliseconds
+        self._latest: dict[type[Event], Event] = {}  # the last folder and size, by their classes
+        self.file_number = 0
         self._fd, self._base, self._tail = -1, 0, 0
         try:
             self._open_newest(covered)
@@ -88,13 +132,10 @@ class Journal:
             raise
 
     def close(self) -> None:
-        """Close the file, without the space reserved in it. Closing again does nothing."""
-        if self._fd < 0:
-            return
-        with suppress(OSError):  # on a failing disk the zeros stay, and the next `_open` removes them
-            self._reserved.drop(self._tail)
-        os.close(self._fd)
-        self._fd = -1
+        """Close the file. Closing again does nothing."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def __enter__(self) -> Self:
         return self
@@ -129,6 +170,30 @@ class Journal:
                 yield event
             position += length
 
+    def last_cwd(self) -> bytes | None:
+        """Return the newest folder that was recorded, also if a save has discarded its record since; None if none was.
+
+        It is not copied into the file that a save begins: the save stores the folder itself.
+        """
+        cwd = self._latest.get(Cwd)
+        return cwd.path if isinstance(cwd, Cwd) else None
+
+    def reader(self) -> int:
+        """Return a new descriptor of the file, for reading only, which the caller closes.
+
+        Raises:
+            OSError: It cannot be opened: somebody has moved it away, on a system without /proc.
+        """
+        own = os.fstat(self._fd)
+        with suppress(OSError, UnsafeFile):
+            fd = open_private(self._side_path if self._using_side_file else self._path, os.O_RDONLY)
+            if os.path.samestat(own, os.fstat(fd)):
+                return fd
+            os.close(fd)
+        # Linux opens the file itself here, whatever has become of its name (proc(5)). Elsewhere /dev/fd would give a
+        # duplicate, which can write.
+        return os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
+
     # Opening
 
     def _open_newest(self, covered: int) -> None:
@@ -152,19 +217,20 @@ class Journal:
         opened = open_journal(path, covered)
         self.damage = opened.damage or self.damage
         self._fd, self._base, self._tail = opened.fd, opened.base or 0, opened.tail
-        self._reserved = ReservedSpace(self._fd)
+        self._latest = dict(opened.latest)
+        self.file_number += 1
         if opened.unfinished:
-            record = record_header(Kind.OUTPUT, opened.unfinished) + opened.unfinished
+            record = output_record(opened.unfinished)
             write_all(self._fd, record, self._tail)
             self._tail += len(record)
-        # Also removes a torn record: its bytes must not be taken for the output of an unfinished read later.
-        self._reserved.drop(self._tail)
+        os.ftruncate(self._fd, self._tail)  # without a torn record
         return opened
 
     def _start(self, base: int) -> None:
         """Make the open file an empty journal that begins at a position; on a full disk it is degraded at once."""
         self._base, self._tail = base, FILE_HEADER_BYTES
-        self._reserved.drop(0)
+        self._latest.clear()  # older than the snapshot
+        os.ftruncate(self._fd, 0)
         try:
             write_all(self._fd, file_header(base), 0)
         except OSError as exc:
@@ -172,62 +238,92 @@ class Journal:
 
     # Appending
 
-    def append(self, event: Event) -> None:
-        """Record an event. A full disk does not raise, but sets `degraded`."""
-        for record in records_of(event):
-            if self.degraded is None:
-                try:
-                    write_all(self._fd, record, self._tail)
-                except OSError as exc:
-                    self._degrade(exc)
-                else:
-                    self._tail += len(record)
-                    continue
-            # Counted all the same: positions are of the stream, and must agree with later snapshots.
-            self._skipped += len(record)
-
-    def capture(self, fd: int, limit: int = CAPTURE_MAX_BYTES) -> bytes:
-        """Read from a terminal into the journal, and return what was read. A kill at any moment loses none of it.
-
-        Args:
-            fd: The terminal's master, non-blocking.
-            limit: Read at most this many bytes, and at most CAPTURE_MAX_BYTES.
+    def append(self, event: Event) -> NotWritten:
+        """Record an event. A full disk does not raise, but sets `degraded`.
 
         Returns:
-            The bytes; b"" at the end of the file.
+            Its records where they are not in the file; empty where they are.
 
         Raises:
-            OSError: As `os.read` does: BlockingIOError where there is nothing, EIO where the program hung up.
+            ValueError: There is no record of such an event; see `records_of`.
         """
-        limit = min(limit, CAPTURE_MAX_BYTES)
-        space = self._reserved_space(RECORD_HEADER_BYTES + limit)
-        if space is None:
-            data = os.read(fd, limit)
-            self._skipped += RECORD_HEADER_BYTES + len(data) if data else 0
-            return data
-        with space, space[RECORD_HEADER_BYTES:] as target:
-            # The kernel copies from the terminal into the page cache of the file: once the bytes have left the
-            # terminal they are in the file, whatever happens to this process.
-            data = bytes(target[: os.readv(fd, [target])])
-            if data:
-                header = record_header(Kind.OUTPUT, data)
-                space[1:RECORD_HEADER_BYTES] = header[1:]
-                # The kind comes last: while it is 0, the record counts as one without a header. A kill stops this
-                # process between two stores, and the earlier ones are in the file: no barrier is needed.
-                space[0] = header[0]
-                self._tail += len(header) + len(data)
-        return data
+        not_written = self._write(list(records_of(event)))
+        if isinstance(event, Cwd | Resize):
+            self._latest[type(event)] = event
+        return not_written
 
-    def _reserved_space(self, length: int) -> memoryview | None:
-        """Return space behind the last record, or None if there is none on the disk."""
+    def append_output(self, data: bytes) -> NotWritten:
+        """Record what was read from the program, and the time before it if the last one is too old; as `append`."""
+        if not 0 < len(data) <= PAYLOAD_MAX_BYTES:
+            return self.append(Output(data=data))
+        record = output_record(data)
+        now = int(self._clock() * 1000)
+        if 0 <= now - self._last_time < TIME_INTERVAL_MS:
+            return self._write([record])
+        self._last_time = now
+        return self._write([*records_of(Time(milliseconds=now)), record])
+
+    def complete_landing(self, pending: Pending) -> NotWritten:
+        """Record output that was read before a kill, unless it is recorded already; as `append`.
+
+        Call it before anything is appended. Where positions do not fit, since the file was damaged, it is recorded: a
+        line twice is better than a line lost.
+        """
+        if pending.position < self._base:
+            return []  # saved
+        # A kill in the middle of a write leaves any number of its whole records: the time, and not the output.
+        first = next((event for event in self.events(pending.position) if isinstance(event, Output)), None)
+        if first is not None and first.data.rstrip(b"\0") == pending.data:
+            return []
+        return self._write(list(records_of(Output(data=pending.data))))
+
+    def _write(self, records: list[bytes]) -> NotWritten:
         if self.degraded is None:
             try:
+                # Not os.fstat, which takes four times as long. No other call depends on the offset that this moves.
+                size = os.lseek(self._fd, 0, os.SEEK_END)
+                if size != self._tail:
+                    self._restore_size(size)
                 if self._tail > self._max_bytes:
                     raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), self._path)
-                return self._reserved.at(self._tail, length)
+                data = b"".join(records)
+                write_all(self._fd, data, self._tail)
             except OSError as exc:
                 self._degrade(exc)
-        return None
+            else:
+                self._tail += len(data)
+                return []
+        # Counted all the same: positions are of the stream, and must agree with later snapshots.
+        not_written = []
+        for record in records:
+            self._skipped += len(record)
+            not_written.append((self.position, record))
+        return not_written
+
+    def _restore_size(self, size: int) -> None:
+        """Make the file as long as it was: somebody has cut it short, or written behind its end."""
+        if size > self._tail:
+            os.ftruncate(self._fd, self._tail)
+            return
+        start = FILE_HEADER_BYTES + sum(length for length, _ in islice(read_records(self._fd), KEPT_RECORDS))
+        lost = self._tail - start
+        self.damage = Damage(path=self._path, reason="it was cut short while it was in use", lost_bytes=lost)
+        os.ftruncate(self._fd, start)
+        os.ftruncate(self._fd, self._tail)  # a hole of zeros: NULs, which do nothing on a terminal
+        write_all(self._fd, file_header(self._base), 0)
+        text = lost_marker(lost)
+        # At least one record was lost, and none is shorter than RECORD_HEADER_BYTES + 1.
+        while (room := self._tail - start) > 0:
+            length = min(room, RECORD_HEADER_BYTES + PAYLOAD_MAX_BYTES)
+            if 0 < room - length <= RECORD_HEADER_BYTES:
+                length -= RECORD_HEADER_BYTES + 1
+            shown = text if len(text) <= length - RECORD_HEADER_BYTES else b""
+            write_all(self._fd, _padded_header(shown, length - RECORD_HEADER_BYTES) + shown, start)
+            start, text = start + length, b""
+        for event in self._latest.values():  # which may have been lost
+            for record in records_of(event):
+                write_all(self._fd, record, self._tail)
+                self._tail += len(record)
 
     def _degrade(self, error: OSError) -> None:
         """Stop recording; what is in the file stays readable.
@@ -237,7 +333,7 @@ class Journal:
         """
         self.degraded = error
         with suppress(OSError):
-            self._reserved.drop(self._tail)
+            os.ftruncate(self._fd, self._tail)
 
     # Saving
 
@@ -269,6 +365,8 @@ class Journal:
         if position <= self._base or self.degraded is not None:
             return
         start = FILE_HEADER_BYTES + position - self._base
+        if self._tail - start > COPY_MAX_BYTES:
+            return  # the next save discards it: until then a replay skips it
         self._switch_to_side_file(position, os.pread(self._fd, self._tail - start, start))
         os.replace(self._side_path, self._path)
         self._using_side_file = False
@@ -284,8 +382,15 @@ class Journal:
             os.unlink(self._side_path)
             raise
         self.close()
-        self._fd, self._reserved, self._base, self._tail = fd, ReservedSpace(fd), base, FILE_HEADER_BYTES + len(records)
+        self._fd, self._base, self._tail = fd, base, FILE_HEADER_BYTES + len(records)
         self._skipped, self.degraded, self._using_side_file = 0, None, True
+        self.file_number += 1
+
+
+@cache
+def _padded_header(text: bytes, length: int) -> bytes:
+    """Return the header of a record of text that NULs make `length` bytes long. Most of a long hole's are equal."""
+    return record_header(Kind.OUTPUT, text.ljust(length, b"\0"))
 
 
 def delete(path: str | os.PathLike[str], *, kept_aside: bool = False) -> None:

@@ -1,13 +1,12 @@
-"""The file of a journal: its records, and the preallocated, mapped space behind them. `journal` has their meaning.
+"""The file of a journal: its records and how they are encoded. `journal` has their meaning.
 
 The file begins with a header: magic with the version, the position of its first record, a CRC. A record is a header
-(kind, length, CRC of kind and payload) and the payload. Preallocated space is zeros, and so reads as a record of kind
-0, which there is none of. `read_records` ends at a torn or damaged record; `journal_repair` reads on behind it.
+(kind, length, CRC of kind and payload) and the payload. No kind is 0: the zeros of a hole, or of space that an older
+release preallocated, are no record. `read_records` ends at a torn or damaged record; `journal_repair` reads on.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 import zlib
@@ -22,15 +21,17 @@ _MAGIC = b"ORBITJ\x01\n"
 _FILE = struct.Struct(">8sQI")
 _RECORD = struct.Struct(">BII")
 _SIZE = struct.Struct(">HH")
+_TIME = struct.Struct(">Q")
 
 FILE_HEADER_BYTES = _FILE.size
 RECORD_HEADER_BYTES = _RECORD.size
 PAYLOAD_MAX_BYTES = 1 << 20
 
-CAPTURE_MAX_BYTES = 64 << 10
-"""The most that one `Journal.capture` reads."""
+DIVIDER_MAX_BYTES = 1000
+CWD_MAX_BYTES = 4096
 
-_RESERVE_STEP_BYTES = 320 << 10
+CAPTURE_MAX_BYTES = 64 << 10
+"""The most that an older release read into the file before it wrote the record's header."""
 
 
 class Kind(IntEnum):
@@ -38,6 +39,9 @@ class Kind(IntEnum):
 
     OUTPUT = 1
     RESIZE = 2
+    DIVIDER = 3
+    CWD = 4
+    TIME = 5
 
 
 class Output(Struct, frozen=True, kw_only=True):
@@ -53,7 +57,44 @@ class Resize(Struct, frozen=True, kw_only=True):
     rows: int
 
 
-Event = Output | Resize
+class Divider(Struct, frozen=True, kw_only=True):
+    """A line that Orbit itself draws, between two programs on one screen, say; 1 to DIVIDER_MAX_BYTES of UTF-8."""
+
+    text: str
+
+
+class Cwd(Struct, frozen=True, kw_only=True):
+    """A new working directory of the program; 1 to CWD_MAX_BYTES without a NUL."""
+
+    path: bytes
+
+
+class Time(Struct, frozen=True, kw_only=True):
+    """When the output behind it came, in milliseconds since the epoch."""
+
+    milliseconds: int
+
+
+Event = Output | Resize | Divider | Cwd | Time
+
+# A wrong bit in zlib.crc32's start value changes the CRC as the same bit of the payload's first byte does. Kinds 1 and
+# 2 start with their own number and differ in two bits. The newer ones are one bit from others, and start with numbers
+# for which a wrong bit in the kind changes the CRC as no single bit of the payload does: each can be put right.
+_CRC_START: dict[int, int] = {
+    Kind.OUTPUT: 1,
+    Kind.RESIZE: 2,
+    Kind.DIVIDER: 0x5A1F_93C7,
+    Kind.CWD: 0xB46D_0E39,
+    Kind.TIME: 0x2CD8_71A5,
+}
+
+_LENGTHS: dict[int, range] = {
+    Kind.OUTPUT: range(1, PAYLOAD_MAX_BYTES + 1),
+    Kind.RESIZE: range(_SIZE.size, _SIZE.size + 1),
+    Kind.DIVIDER: range(1, DIVIDER_MAX_BYTES + 1),
+    Kind.CWD: range(1, CWD_MAX_BYTES + 1),
+    Kind.TIME: range(_TIME.size, _TIME.size + 1),
+}
 
 
 def file_header(base: int) -> bytes:
@@ -76,20 +117,46 @@ def is_of_another_version(header: bytes) -> bool:
     return header[:6] == _MAGIC[:6] and header[:8] != _MAGIC and zlib.crc32(start).to_bytes(4, "big") == checksum
 
 
-def record_header(kind: Kind, payload: bytes | bytearray) -> bytes:
+def record_header(kind: int, payload: bytes | bytearray) -> bytes:
     """Return the header of a payload."""
-    return _RECORD.pack(kind, len(payload), zlib.crc32(payload, kind))
+    return _RECORD.pack(kind, len(payload), checksum(kind, payload))
+
+
+def checksum(kind: int, payload: bytes | bytearray) -> int:
+    """Return the CRC of a record of one of the kinds."""
+    return zlib.crc32(payload, _CRC_START[kind])
+
+
+def output_record(data: bytes) -> bytes:
+    """Return a record of output that is not longer than PAYLOAD_MAX_BYTES."""
+    return _RECORD.pack(1, len(data), zlib.crc32(data, 1)) + data
 
 
 def records_of(event: Event) -> Iterator[bytes]:
-    """Yield the records of an event: several where its data is long."""
-    if isinstance(event, Resize):
-        payloads, kind = [_SIZE.pack(event.cols, event.rows)], Kind.RESIZE
-    else:
-        starts = range(0, len(event.data), PAYLOAD_MAX_BYTES)
-        payloads, kind = [event.data[start : start + PAYLOAD_MAX_BYTES] for start in starts], Kind.OUTPUT
-    for payload in payloads:
-        yield record_header(kind, payload) + payload
+    """Yield the records of an event: several where it is long output.
+
+    Raises:
+        ValueError: It has no record: a folder with a NUL, a size that there is not, a text that is too long.
+    """
+    if isinstance(event, Output):
+        for start in range(0, len(event.data), PAYLOAD_MAX_BYTES):
+            yield output_record(event.data[start : start + PAYLOAD_MAX_BYTES])
+        return
+    try:
+        match event:
+            case Resize(cols=cols, rows=rows):
+                kind, payload = Kind.RESIZE, _SIZE.pack(cols, rows)
+            case Divider(text=text):
+                kind, payload = Kind.DIVIDER, text.encode()
+            case Cwd(path=path):
+                kind, payload = Kind.CWD, path
+            case Time(milliseconds=milliseconds):
+                kind, payload = Kind.TIME, _TIME.pack(milliseconds)
+    except struct.error as exc:
+        raise ValueError(f"no record has {event}") from exc
+    if len(payload) not in _LENGTHS[kind] or _DECODERS[kind](payload) is None:
+        raise ValueError(f"no record has {event}")
+    yield record_header(kind, payload) + payload
 
 
 def read_records(fd: int) -> Iterator[tuple[int, Event]]:
@@ -113,15 +180,11 @@ def read_record(fd: int, offset: int) -> tuple[int, Event] | None:
 def parse_record(data: bytes) -> Event | None:
     """Return the event of a record, None if it is not whole."""
     header, payload = data[: _RECORD.size], data[_RECORD.size :]
-    kind, length, checksum = _RECORD.unpack(header)
-    # The kind is the CRC's start value, so that a changed kind is found as well as a changed payload.
-    if len(payload) < length or zlib.crc32(payload, kind) != checksum:
+    kind, length, expected = _RECORD.unpack(header)
+    # The kind is part of the CRC, so that a changed kind is found as well as a changed payload.
+    if len(payload) < length or checksum(kind, payload) != expected:
         return None
-    event = _DECODERS[kind](payload)
-    # Nobody can ask for another size. A program could print a record of one, and have it found in a damaged file.
-    if isinstance(event, Resize) and not 0 < event.cols * event.rows <= MAX_SCREEN_CELLS:
-        return None
-    return event
+    return _DECODERS[kind](payload)
 
 
 def payload_length(header: bytes | bytearray) -> int | None:
@@ -129,24 +192,37 @@ def payload_length(header: bytes | bytearray) -> int | None:
     if len(header) < _RECORD.size:
         return None
     kind, length, _ = _RECORD.unpack(header)
-    is_possible = length == _SIZE.size if kind == Kind.RESIZE else kind in _DECODERS and 0 < length <= PAYLOAD_MAX_BYTES
-    return length if is_possible else None
+    return length if length in _LENGTHS.get(kind, ()) else None
 
 
 def has_checksum_of(header: bytes, payload: bytes) -> bool:
-    """Return whether a record's header has the checksum of output, whatever kind and length stand in it."""
-    checksum: int = _RECORD.unpack(header)[2]
-    return zlib.crc32(payload, Kind.OUTPUT) == checksum
+    """Return whether a payload has the checksum in a record's header, whatever length stands there.
+
+    Output that an older release has read and not recorded has the kind 0.
+    """
+    kind, _, expected = _RECORD.unpack(header)
+    return checksum(kind or Kind.OUTPUT, payload) == expected
 
 
-def _decode_resize(payload: bytes) -> Resize:
+def _decode_resize(payload: bytes) -> Resize | None:
     cols, rows = _SIZE.unpack(payload)
-    return Resize(cols=cols, rows=rows)
+    # Nobody can ask for another size. A program could print a record of one, and have it found in a damaged file.
+    return Resize(cols=cols, rows=rows) if 0 < cols * rows <= MAX_SCREEN_CELLS else None
 
 
-_DECODERS: dict[int, Callable[[bytes], Event]] = {
+def _decode_divider(payload: bytes) -> Divider | None:
+    try:
+        return Divider(text=payload.decode())
+    except UnicodeDecodeError:
+        return None
+
+
+_DECODERS: dict[int, Callable[[bytes], Event | None]] = {
     Kind.OUTPUT: lambda payload: Output(data=payload),
     Kind.RESIZE: _decode_resize,
+    Kind.DIVIDER: _decode_divider,
+    Kind.CWD: lambda payload: None if b"\0" in payload else Cwd(path=payload),
+    Kind.TIME: lambda payload: Time(milliseconds=_TIME.unpack(payload)[0]),
 }
 
 
@@ -160,73 +236,3 @@ def write_all(fd: int, data: bytes, offset: int) -> None:
     while rest:
         count = os.pwrite(fd, rest, offset)
         rest, offset = rest[count:], offset + count
-
-
-class ReservedSpace:
-    """Preallocated space behind the end of a file, mapped into memory: a read puts its bytes into the file directly.
-
-    The space reads as zeros and has disk blocks. Touching a shared mapping without blocks on a full disk would kill the
-    process (SIGBUS, mmap(2)); so a full disk shows in posix_fallocate(3), as an OSError, and nowhere else.
-
-    Args:
-        fd: The file, open for reading and writing; the caller closes it.
-    """
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._map: mmap.mmap | None = None
-        self._start = 0
-
-    def at(self, offset: int, length: int) -> memoryview:
-        """Return `length` writable bytes, all zero, at an offset behind everything that was written.
-
-        Release the view before the next call: a mapping cannot be closed while a view of it exists (BufferError).
-
-        Raises:
-            OSError: There is no room on the disk.
-        """
-        if self._map is None or offset + length > self._start + len(self._map):
-            self._map_range(offset - offset % mmap.ALLOCATIONGRANULARITY, offset + length)
-        assert self._map is not None
-        begin = offset - self._start
-        view = memoryview(self._map)[begin : begin + length]
-        # Touch every page now. If read(2) into the mapping had to fault a page in while a SIGKILL is pending,
-        # it would fail after it has taken the bytes from the terminal, and they would be lost.
-        view[:: mmap.PAGESIZE] = bytes(-(-length // mmap.PAGESIZE))
-        view[-1] = 0
-        return view
-
-    def _map_range(self, start: int, end: int) -> None:
-        self._unmap()
-        length = max(_RESERVE_STEP_BYTES, end - start)
-        size = os.fstat(self._fd).st_size
-        if size < start + length:
-            _allocate(self._fd, size, start + length - size)
-        self._map = mmap.mmap(self._fd, length, offset=start)
-        self._start = start
-
-    def drop(self, tail: int) -> None:
-        """Truncate the file to its real end.
-
-        The mapping goes first: a page of it behind the end of the file must not be touched again (SIGBUS).
-
-        Raises:
-            OSError: The file cannot be shortened.
-        """
-        self._unmap()
-        os.ftruncate(self._fd, tail)
-
-    def _unmap(self) -> None:
-        if self._map is not None:
-            self._map.close()
-            self._map = None
-
-
-def _allocate(fd: int, offset: int, length: int) -> None:
-    # macOS has no posix_fallocate: writing zeros allocates blocks as well.
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(fd, offset, length)
-        return
-    zeros, end = memoryview(bytes(length)), offset + length
-    while offset < end:
-        offset += os.pwrite(fd, zeros[: end - offset], offset)

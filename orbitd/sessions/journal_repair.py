@@ -10,7 +10,8 @@ with every whole record from before and behind the damage, and a line of text wh
 **Finding the next record.** Behind a damaged record the next one is looked for where the record's own length says, then
 byte by byte: the first place at which a whole record with a fitting checksum begins. A program may print bytes that are
 a whole record, and one that is found inside of a damaged one is replayed. It is output of the same session, and a
-record can hold nothing that output could not do by itself. The work is bounded: see `_BUDGET_BYTES`.
+record can do nothing that output could not do by itself: OSC 7 sets a folder too. The work is bounded: see
+`_BUDGET_BYTES`.
 
 **Positions** behind damage are right as long as no byte was removed or inserted. That is assumed where the snapshot's
 position falls on the border of two records. Where it does not, everything behind the damage is replayed: a line twice
@@ -25,8 +26,7 @@ import os
 import re
 import shutil
 import stat
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -37,10 +37,15 @@ from orbitd.sessions.journal_file import (
     CAPTURE_MAX_BYTES,
     FILE_HEADER_BYTES,
     RECORD_HEADER_BYTES,
+    Cwd,
+    Event,
     Kind,
+    Resize,
+    checksum,
     file_header,
     has_checksum_of,
     is_of_another_version,
+    output_record,
     parse_base,
     parse_record,
     payload_length,
@@ -68,13 +73,17 @@ differ in less than four bits, so that two wrong bits are never taken for anothe
 _MAX_CORRECTIONS = 256
 """How often a wrong bit is looked for in one file; some milliseconds each."""
 
+_KINDS = frozenset(Kind)
 _POLYNOMIAL = 0xEDB88320
 _SCAN_BYTES = 1 << 20
 _PAGE_BYTES = 4096
 
 # The first bytes of a record that can be: kind and upper half of the length. Text has none of them, and of random bytes
 # one in a million begins so. The lookahead consumes nothing, so that no place is passed over.
-_CANDIDATE = re.compile(rb"\x01(?=\x00[\x00-\x10])|\x02(?=\x00\x00\x00\x04)")
+_CANDIDATE = re.compile(
+    rb"\x01(?=\x00[\x00-\x10])|\x02(?=\x00\x00\x00\x04)|\x03(?=\x00\x00[\x00-\x03])"
+    rb"|\x04(?=\x00\x00[\x00-\x10])|\x05(?=\x00\x00\x00\x08)"
+)
 _LOOKAHEAD = 4
 
 
@@ -102,8 +111,9 @@ class Opened(Struct, frozen=True, kw_only=True):
         base: The position of the first record; None where the file is new.
         tail: The offset at which the last whole record ends.
         end: Its position, in the file that was there; None if that is not known.
-        unfinished: Output behind the last record whose header was not written.
+        unfinished: Output behind the last record whose header was not written, by an older release.
         damage: What was wrong with the file that was there, if anything.
+        latest: The last folder and the last size in the file that was there, by their classes.
     """
 
     fd: int
@@ -112,6 +122,7 @@ class Opened(Struct, frozen=True, kw_only=True):
     end: int | None
     unfinished: bytes
     damage: Damage | None
+    latest: Mapping[type[Event], Event] = {}
 
 
 class _Found(Struct, kw_only=True):
@@ -124,6 +135,7 @@ class _Found(Struct, kw_only=True):
         tail: Where the last whole record ends.
         damaged: The parts behind the header that cannot be read, as offset and length.
         corrected: Offset -> the record that is there but for one bit.
+        latest: As in `Opened`.
     """
 
     header: Literal["new", "good", "damaged", "foreign"]
@@ -133,6 +145,11 @@ class _Found(Struct, kw_only=True):
     unfinished: bytes = b""
     damaged: list[tuple[int, int]] = []
     corrected: dict[int, bytes] = {}
+    latest: dict[type[Event], Event] = {}
+
+    def keep_latest(self, event: Event | None) -> None:
+        if isinstance(event, Cwd | Resize):
+            self.latest[type(event)] = event
 
     @property
     def shift(self) -> int:
@@ -171,7 +188,15 @@ def open_journal(path: str, covered: int) -> Opened:
     except BaseException:
         os.close(fd)
         raise
-    return Opened(fd=fd, base=found.base, tail=found.tail, end=found.end, unfinished=found.unfinished, damage=damage)
+    return Opened(
+        fd=fd,
+        base=found.base,
+        tail=found.tail,
+        end=found.end,
+        unfinished=found.unfinished,
+        damage=damage,
+        latest=found.latest,
+    )
 
 
 def damaged_journals(folder: str) -> list[str]:
@@ -242,6 +267,7 @@ def _inspect(fd: int) -> _Found:
     while offset < end:
         record = read_record(fd, offset)
         if record is not None:
+            found.keep_latest(record[1])
             offset += record[0]
             found.tail = offset
             continue
@@ -252,6 +278,7 @@ def _inspect(fd: int) -> _Found:
                 return found
         corrected = search.corrected(offset)
         if corrected is not None:
+            found.keep_latest(parse_record(corrected))
             found.corrected[offset] = corrected
             offset += len(corrected)
             found.tail = offset
@@ -268,7 +295,7 @@ def _inspect_header(fd: int, size: int, end: int, search: _Search) -> _Found:
     header = os.pread(fd, FILE_HEADER_BYTES, 0)
     if end == 0 or (size < FILE_HEADER_BYTES and file_header(0).startswith(header[:8])):
         return _Found(header="new")  # a kill or a power cut may leave nothing of the header, or its first bytes
-    found = _Found(header="good", base=parse_base(header), damaged=[], corrected={})
+    found = _Found(header="good", base=parse_base(header), damaged=[], corrected={}, latest={})
     if found.base is not None:
         return found
     if size < FILE_HEADER_BYTES or is_of_another_version(header):
@@ -368,19 +395,19 @@ class _Search:
         length = payload_length(header)
         if length is not None and length <= min(len(longest), _CORRECTABLE_BYTES):
             payload = bytearray(longest[:length])
-            difference = zlib.crc32(payload, header[0]) ^ int.from_bytes(header[-4:], "big")
+            difference = checksum(header[0], payload) ^ int.from_bytes(header[-4:], "big")
             bit = _bit_of(difference, 8 * length)
             if bit is not None:
                 payload[-1 - bit // 8] ^= 0x80 >> bit % 8
             if bit is not None or difference.bit_count() == 1:  # the latter: it is in the checksum itself
-                return record_header(Kind(header[0]), payload) + payload
+                return record_header(header[0], payload) + payload
         for bit in range(8 * (RECORD_HEADER_BYTES - 4)):
             flipped = bytearray(header)
             flipped[bit // 8] ^= 1 << bit % 8
             length = payload_length(flipped)
             if length is not None and length <= len(longest):
                 payload = bytearray(longest[:length])
-                if zlib.crc32(payload, flipped[0]) == int.from_bytes(header[-4:], "big"):
+                if checksum(flipped[0], payload) == int.from_bytes(header[-4:], "big"):
                     return bytes(flipped + payload)
         return None
 
@@ -412,13 +439,13 @@ def _torn_tail(fd: int, offset: int, end: int, size: int) -> tuple[bool, bytes]:
         is_captured = len(data) <= CAPTURE_MAX_BYTES and 2 * data.count(0) < len(data)
         return (True, data) if is_captured else (False, b"")
     if header[0] == 0:
-        # `Journal.capture` writes the first byte last: the other ones are right.
+        # An older release wrote the first byte last: the other ones are right.
         length = payload_length(bytes([Kind.OUTPUT]) + header[1:]) or 0
         data = os.pread(fd, length, begin)
         is_last = length > 0 and end <= begin + length and has_checksum_of(header, data)
         return is_last, data if is_last else b""
     if size < begin:
-        return header[0] in (Kind.OUTPUT, Kind.RESIZE), b""
+        return header[0] in _KINDS, b""
     length = payload_length(header) or 0
     if length > 0 and begin + length > size:
         # The file ends within the record. If what is there has the record's checksum, its length is what is wrong.
@@ -478,7 +505,15 @@ def _rewrite(fd: int, path: str, found: _Found, covered: int, reason: str | None
         raise
     os.close(fd)
     unfinished = found.unfinished if found.base is None or found.shift + found.tail >= covered else b""
-    return Opened(fd=clean, base=base, tail=tail, end=found.end, unfinished=unfinished, damage=damage)
+    return Opened(
+        fd=clean,
+        base=base,
+        tail=tail,
+        end=found.end,
+        unfinished=unfinished,
+        damage=damage,
+        latest=found.latest,
+    )
 
 
 def _parts(fd: int, found: _Found) -> Iterator[tuple[int, int, bytes | None]]:
@@ -505,7 +540,7 @@ def _needed(fd: int, found: _Found, covered: int) -> Iterator[tuple[bytes, int]]
             if offset >= limit:
                 yield record, 0
         elif lost := min(length, max(0, offset + length - limit)):
-            yield _marker(lost), lost
+            yield output_record(lost_marker(lost)), lost
 
 
 def _is_border(fd: int, found: _Found, limit: int) -> bool:
@@ -518,10 +553,9 @@ def _is_border(fd: int, found: _Found, limit: int) -> bool:
     )
 
 
-def _marker(lost: int) -> bytes:
-    """Return a record that prints a line. CAN and ST end what may be unfinished in front of the damage."""
-    text = f"\x18\x1b\\\r\n[{lost} bytes of output could not be read]\r\n".encode()
-    return record_header(Kind.OUTPUT, text) + text
+def lost_marker(lost: int) -> bytes:
+    """Return output that shows how much is missing. CAN and ST end what may be unfinished in front of the damage."""
+    return f"\x18\x1b\\\r\n[{lost} bytes of output could not be read]\r\n".encode()
 
 
 def _keep_aside(fd: int, path: str, reason: str, lost: int) -> Damage:

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import errno
 import os
-import pty
 import random
+import re
 import resource
-import select
 import signal
-import subprocess
-import sys
-import tty
 from pathlib import Path
 
 import pytest
 
-from orbitd.sessions.journal import CAPTURE_MAX_BYTES, Journal, delete
-from orbitd.sessions.journal_file import FILE_HEADER_BYTES, RECORD_HEADER_BYTES, Event, Output, Resize
+from orbitd.sessions import journal as journal_module
+from orbitd.sessions.journal import Journal, delete
+from orbitd.sessions.journal_file import (
+    FILE_HEADER_BYTES,
+    PAYLOAD_MAX_BYTES,
+    RECORD_HEADER_BYTES,
+    Cwd,
+    Divider,
+    Event,
+    Output,
+    Resize,
+    Time,
+    records_of,
+)
 
-EVENTS: list[Event] = [Output(data=b"one"), Resize(cols=100, rows=40), Output(data=b"two\0\0"), Output(data=b"\x1b[1m")]
+EVENTS: list[Event] = [
+    Output(data=b"one"),
+    Resize(cols=100, rows=40),
+    Divider(text="two programs \u2500\u2500"),
+    Cwd(path=b"/caf\xe9"),
+    Time(milliseconds=1_800_000_000_123),
+    Output(data=b"two\0\0"),
+    Output(data=b"\x1b[1m"),
+]
 
 
 @pytest.fixture
@@ -54,44 +70,107 @@ def test_events_come_back_in_order(path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_capture_reads_into_the_journal(path: Path) -> None:
-    """What is read from a terminal is returned and recorded; nothing to read and hang-up raise as os.read does."""
-    master, slave = pty.openpty()
-    tty.setraw(slave)
-    os.set_blocking(master, False)
-    with Journal(path) as journal:
-        with pytest.raises(BlockingIOError):
-            journal.capture(master)
-        os.write(slave, b"hello")
-        select.select([master], [], [], 10)
-        assert journal.capture(master, 3) == b"hel"
-        assert journal.capture(master) == b"lo"
-        os.close(slave)
-        with pytest.raises(OSError, match="rror") as caught:
-            journal.capture(master)
-        assert caught.value.errno == errno.EIO
-        assert journal.size == 2 * RECORD_HEADER_BYTES + 5
-    os.close(master)
-    assert read_from(path) == [Output(data=b"hel"), Output(data=b"lo")]
+def test_output_is_recorded_with_its_time(path: Path) -> None:
+    """Output has the time in front of it, at most every tenth of a second, and whenever the clock went back."""
+    seconds = iter([1000.0, 1000.05, 1000.0999, 1000.1, 5.0])
+    with Journal(path, clock=lambda: next(seconds)) as journal:
+        for letter in b"abcde":
+            assert journal.append_output(bytes([letter])) == []
+        expected = [
+            Time(milliseconds=1_000_000),
+            *(Output(data=letter) for letter in (b"a", b"b", b"c")),
+            Time(milliseconds=1_000_100),
+            Output(data=b"d"),
+            Time(milliseconds=5_000),
+            Output(data=b"e"),
+        ]
+        assert list(journal.events(0)) == expected
+        assert journal.position == 3 * 17 + 5 * 10
+    assert read_from(path) == expected
 
 
-def test_capture_across_many_windows(path: Path) -> None:
-    """Megabytes captured in pieces of all sizes come back whole, and the closed file holds nothing but them."""
-    data = random.Random(1).randbytes(3 << 20)
+def test_output_of_all_lengths(path: Path) -> None:
+    """Megabytes of output in pieces of all lengths come back whole, and the file holds nothing but them."""
     rng, pieces = random.Random(2), []
-    with Journal(path) as journal, open(path.with_name("source"), "wb+") as source:
-        source.write(data)
-        source.seek(0)
-        while piece := journal.capture(source.fileno(), rng.randrange(1, CAPTURE_MAX_BYTES * 2)):
-            assert len(piece) <= CAPTURE_MAX_BYTES
-            pieces.append(piece)
-            if rng.random() < 0.1:
-                journal.append(Resize(cols=80, rows=24))
-        assert b"".join(pieces) == data
-        assert path.stat().st_size > journal.size
-        size = journal.size
-    assert path.stat().st_size == FILE_HEADER_BYTES + size
-    assert joined(read_from(path)) == data
+    with Journal(path) as journal:
+        for _ in range(100):
+            pieces.append(rng.randbytes(rng.choice([0, 1, 5000, PAYLOAD_MAX_BYTES, PAYLOAD_MAX_BYTES + 1])))
+            journal.append_output(pieces[-1])
+        assert path.stat().st_size == FILE_HEADER_BYTES + journal.size
+    assert joined(read_from(path)) == b"".join(pieces)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Resize(cols=0, rows=1),
+        Resize(cols=1 << 16, rows=1),
+        Divider(text=""),
+        Divider(text="\u00e9" * 501),
+        Divider(text="\udcff"),
+        Cwd(path=b""),
+        Cwd(path=b"a\0b"),
+        Cwd(path=b"a" * 4097),
+        Time(milliseconds=-1),
+        Time(milliseconds=1 << 64),
+    ],
+)
+def test_an_event_that_has_no_record(path: Path, event: Event) -> None:
+    """What could not be read back is refused, and the journal goes on."""
+    with Journal(path) as journal:
+        with pytest.raises(ValueError):
+            journal.append(event)
+        journal.append(EVENTS[0])
+        assert (journal.last_cwd(), list(journal.events(0))) == (None, EVENTS[:1])
+
+
+def test_the_longest_events(path: Path) -> None:
+    """Events at their bounds come back."""
+    events: list[Event] = [Divider(text="\u00e9" * 500), Cwd(path=b"\xff" * 4096), Time(milliseconds=(1 << 64) - 1)]
+    written(path, events)
+    assert read_from(path) == events
+
+
+def test_the_last_folder(path: Path) -> None:
+    """The newest folder is there after it was discarded, recorded or not, and when the journal is opened again."""
+    with Journal(path) as journal:
+        assert journal.last_cwd() is None
+        for folder in (b"/a", b"/b"):
+            journal.append(Cwd(path=folder))
+            journal.append_output(b"text")
+        assert journal.last_cwd() == b"/b"
+    with Journal(path, covered=5) as journal:
+        assert journal.last_cwd() == b"/b"
+        journal.discard_before(journal.mark())
+        assert journal.last_cwd() == b"/b"
+        journal.degraded = OSError(errno.ENOSPC, "full")
+        journal.append(Cwd(path=b"/c"))
+        assert journal.last_cwd() == b"/c"
+
+
+def test_a_reader_follows_the_file(path: Path) -> None:
+    """A reader sees what is appended, cannot write, and is of the open file whatever has become of its name."""
+    with Journal(path) as journal:
+        for place in ("own", "moved", "replaced"):
+            if place == "moved":
+                path.rename(path.with_name("elsewhere"))
+            elif place == "replaced":
+                path.write_bytes(b"another file")
+            descriptor = journal.reader()
+            before = journal.position
+            journal.append(EVENTS[0])
+            record = os.pread(descriptor, 100, FILE_HEADER_BYTES + before)
+            assert record == next(records_of(EVENTS[0]))
+            assert not os.get_inheritable(descriptor)
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.write(descriptor, b"x")
+            os.close(descriptor)
+        number = journal.file_number
+        journal.discard_before(journal.mark())
+        assert journal.file_number == number + 1
+        descriptor = journal.reader()
+        assert os.pread(descriptor, 100, 0) == path.read_bytes()
+        os.close(descriptor)
 
 
 def test_a_torn_tail_is_ignored_and_cut_off(path: Path) -> None:
@@ -179,27 +258,28 @@ def _limit_file_size(size: int) -> tuple[int, int]:
 
 def test_a_full_disk_stops_the_recording_and_not_the_session(path: Path) -> None:
     """Without room output still flows; what was recorded stays; a save with room again makes it whole."""
-    source = path.with_name("source")
-    source.write_bytes(b"0123456789" * 10)
-    with Journal(path) as journal, open(source, "rb") as file:
+    fifty = next(records_of(Output(data=b"x" * 50)))
+    with Journal(path, clock=lambda: 0.05) as journal:
         journal.append(EVENTS[0])
         before = _limit_file_size(FILE_HEADER_BYTES + RECORD_HEADER_BYTES + 5)
         try:
-            journal.append(Output(data=b"does not fit"))
+            start = journal.position
+            assert journal.append_output(b"x" * 50) == [(start + 59, fifty)]
             assert journal.degraded is not None
             assert journal.degraded.errno == errno.EFBIG
-            assert journal.capture(file.fileno(), 10) == b"0123456789"
+            assert path.stat().st_size == FILE_HEADER_BYTES + start
             lost = journal.mark()
-            journal.append(Resize(cols=1, rows=1))
-            assert lost < journal.position
+            assert journal.append(Output(data=b"x" * 50)) == [(lost + 59, fifty)]
+            assert journal.append(Output(data=b"")) == []
+            assert journal.position == lost + 59
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         position = journal.mark()
         assert journal.degraded is None
-        journal.append(EVENTS[1])
+        assert journal.append(EVENTS[1]) == []
         journal.discard_before(position)
-        assert journal.capture(file.fileno(), 10) == b"0123456789"
-    assert read_from(path, position, covered=position) == [EVENTS[1], Output(data=b"0123456789")]
+        journal.append_output(b"more")
+    assert read_from(path, position, covered=position) == [EVENTS[1], Output(data=b"more")]
 
 
 def test_a_crash_after_a_full_disk_was_healed(path: Path) -> None:
@@ -220,18 +300,6 @@ def test_a_crash_after_a_full_disk_was_healed(path: Path) -> None:
     assert read_from(path, 0, covered=0) == [EVENTS[0]]
 
 
-def test_a_full_disk_is_met_while_capturing(path: Path) -> None:
-    """If no room can be set aside for a capture, the output is read all the same."""
-    with Journal(path) as journal, open("/dev/zero", "rb") as zeros:
-        before = _limit_file_size(10_000)
-        try:
-            assert journal.capture(zeros.fileno(), 100) == bytes(100)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        assert journal.degraded is not None
-        assert path.stat().st_size == FILE_HEADER_BYTES
-
-
 def test_delete_removes_all_files_of_a_journal(path: Path) -> None:
     """A deleted session leaves nothing, and there need be nothing."""
     written(path)
@@ -241,77 +309,68 @@ def test_delete_removes_all_files_of_a_journal(path: Path) -> None:
     assert list(path.parent.iterdir()) == []
 
 
-KILLER = """
-import os, random, select, signal, sys, time
-from orbitd.sessions.journal import Journal
-
-path, master, rng = sys.argv[1], int(sys.argv[2]), random.Random(int(sys.argv[3]))
-kills = 0
-while True:
-    ready, started = os.pipe()
-    reader = os.fork()
-    if not reader:
-        with Journal(path) as journal:
-            os.write(started, b"+")
-            try:
-                while True:
-                    journal.capture(master)
-            except OSError:
-                os._exit(7)
-    os.read(ready, 1)
-    moment = time.perf_counter() + rng.random() * 0.004
-    while time.perf_counter() < moment:
-        pass
-    os.kill(reader, signal.SIGKILL)
-    _, status = os.waitpid(reader, 0)
-    os.close(ready)
-    os.close(started)
-    if os.WIFEXITED(status):
-        assert os.WEXITSTATUS(status) == 7
-        break
-    kills += 1
-print(kills)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_a_kill_at_any_moment_loses_no_byte(path: Path, seed: int) -> None:
-    """While a program floods its terminal the reader is killed again and again: the journal has every byte, once."""
-    numbers = range(400_000)
-    master, slave = pty.openpty()
-    tty.setraw(slave)
-    flood = (
-        f"import os\ndata = b''.join(b'%09d ' % n for n in {numbers})\n"
-        "for start in range(0, len(data), 4000): os.write(1, data[start : start + 4000])"
-    )
-    with subprocess.Popen([sys.executable, "-c", flood], stdout=slave) as program:
-        os.close(slave)
-        try:
-            arguments = [sys.executable, "-c", KILLER, os.fspath(path), str(master), str(seed)]
-            killer = subprocess.run(arguments, pass_fds=[master], capture_output=True, text=True, check=True)
-        finally:
-            os.close(master)
-            program.kill()
-    assert int(killer.stdout) >= 3
-    assert joined(read_from(path)) == b"".join(b"%09d " % number for number in numbers)
-
-
 def test_a_journal_has_its_longest(path: Path) -> None:
     """Beyond max_bytes nothing is recorded any more, until a snapshot has what there is."""
-    reader, writer = os.pipe()
-    try:
-        with Journal(path, max_bytes=FILE_HEADER_BYTES) as journal:
-            for _ in range(2):
-                os.write(writer, b"four")
-                assert journal.capture(reader) == b"four"
-            assert journal.degraded is not None
-            assert journal.degraded.errno == errno.EFBIG
-            journal.discard_before(journal.mark())
-            assert journal.degraded is None
-            os.write(writer, b"more")
-            assert journal.capture(reader) == b"more"
-            assert list(journal.events(0)) == [Output(data=b"more")]
-    finally:
-        os.close(reader)
-        os.close(writer)
+    with Journal(path, max_bytes=FILE_HEADER_BYTES, clock=lambda: 0.05) as journal:
+        assert journal.append_output(b"fits") == []
+        assert journal.append_output(b"does not") != []
+        assert journal.degraded is not None
+        assert journal.degraded.errno == errno.EFBIG
+        journal.discard_before(journal.mark())
+        assert journal.degraded is None
+        journal.append_output(b"more")
+        assert list(journal.events(0)) == [Output(data=b"more")]
+
+
+def test_a_save_copies_little(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where much came since a save began, the file stays as it is, correct, until the next save."""
+    monkeypatch.setattr(journal_module, "COPY_MAX_BYTES", 100)
+    with Journal(path) as journal:
+        journal.append(EVENTS[0])
+        position = journal.mark()
+        journal.append(Output(data=b"x" * 100))
+        journal.discard_before(position)
+        assert journal.base == 0
+        assert list(journal.events(position)) == [Output(data=b"x" * 100)]
+        journal.discard_before(journal.mark())
+        assert (journal.base, journal.size) == (journal.position, 0)
+
+
+LOST = re.compile(rb"\x18\x1b\\\r\n\[(\d+) bytes of output could not be read\]\r\n\0*")
+
+
+@pytest.mark.parametrize("event", [Output(data=b"x"), Output(data=b"x" * 200), Output(data=b"x" * (3 << 20))])
+def test_a_file_that_is_cut_short_while_it_is_in_use(path: Path, event: Output) -> None:
+    """What is whole stays, the rest is a line that tells how much, positions stay, and nothing that follows is lost."""
+    events: list[Event] = [Cwd(path=b"/a"), Resize(cols=90, rows=30), event]
+    sizes = [0, 5, FILE_HEADER_BYTES, FILE_HEADER_BYTES + 11, FILE_HEADER_BYTES + 12, FILE_HEADER_BYTES + 26]
+    for size in sizes:
+        delete(path)
+        with Journal(path) as journal:
+            for each in events:
+                journal.append(each)
+            before = journal.position
+            os.truncate(path, size)
+            journal.append_output(b"later")
+            assert journal.damage is not None
+            assert [type(each) for each in journal.events(before)] == [Cwd, Resize, Time, Output]
+            kept = events[: 0 if size < sizes[4] else 1 if size < sizes[5] else 2]
+            end, damage = journal.position, journal.damage
+        with Journal(path) as journal:
+            assert (journal.damage, journal.position, journal.last_cwd()) == (None, end, b"/a")
+            after = list(journal.events(0))
+            assert after[: len(kept)] == kept
+            assert after[-1] == Output(data=b"later")
+            filler = joined(after[len(kept) : -4])
+            assert not filler.strip(b"\0") or int(LOST.fullmatch(filler)[1]) == damage.lost_bytes  # type: ignore[index]
+
+
+def test_bytes_behind_the_end_of_a_file_in_use(path: Path) -> None:
+    """What somebody else appends is cut off before the next record."""
+    with Journal(path) as journal:
+        journal.append(EVENTS[0])
+        with open(path, "ab") as file:
+            file.write(b"x" * 1000)
+        journal.append(EVENTS[1])
+        assert journal.damage is None
+    assert read_from(path) == EVENTS[:2]
