@@ -1,0 +1,632 @@
+"""A screens process: it follows sessions' journals, and feeds them to libghostty, which nothing else does.
+
+It is a fork of the template. Nothing in it is worth keeping: whatever the library does with it, orbitd forks another
+one, and has the pictures built there out of snapshots and journals. So it opens nothing, writes nothing but answers,
+lets the kernel end it (CPU time, memory), and notes in shared memory what it works on.
+
+**A turn** is one request, or up to 256 KiB or 20 ms of one session's records; then the socket is looked at again.
+Sessions take turns, those first that somebody waits for. What orbitd does not read is queued, up to a limit; then
+nothing more is read or fed.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+from collections import deque
+
+import msgspec
+from msgspec import Struct
+
+from orbitd.screens.emulator import MAX_SCROLLBACK_LINES, Emulator
+from orbitd.screens.follower import Damaged, Follower, Record
+from orbitd.screens.messages import (
+    Close,
+    Data,
+    Facts,
+    Failed,
+    Fed,
+    Follow,
+    Framer,
+    Grown,
+    Hello,
+    Limits,
+    Malformed,
+    Open,
+    Opened,
+    Paint,
+    Painted,
+    Render,
+    Rendered,
+    Save,
+    Saved,
+    ToScreens,
+    Trim,
+    encode,
+)
+from orbitd.screens.model import TerminalError
+from orbitd.screens.note import Kind, Note
+from orbitd.sessions.journal_file import Divider, Output, Resize
+
+CPU_SECONDS = 5.0
+"""CPU time of this process that one piece may take."""
+
+PIECE_BYTES = 64 << 10
+"""The most that is fed in one call."""
+
+TURN_BYTES = 256 << 10
+TURN_SECONDS = 0.02
+
+HELD_EXTRA = 64 << 20
+"""What a picture may hold beyond the history's limit: its screens, styles, links, an unfinished string."""
+
+MEMORY_BASE = 1 << 30
+"""What one turn may add to the process's memory, at least.
+
+A turn adds some megabytes: two screens of 1,000,000 cells, 16 MiB of an unfinished string, a history that is
+decompressed. Only encoding and painting a history takes more, a few times its size (`MEMORY_FACTOR`). So what exceeds
+this is a fault of the library, and one gibibyte beyond what was there is what a machine of today survives.
+
+The limit moves with what the process has, since the total is no fault: orbitd's budget bounds that, by `Trim`.
+"""
+
+MEMORY_FACTOR = 4
+
+MAX_UNSENT = 4 << 20
+"""Bytes of answers that wait for orbitd before nothing more is worked on; one answer may be longer."""
+
+MAX_UNFILED = 32 << 20
+"""Bytes of one session's records from `Data` that wait here; orbitd stops reading a program that is 8 MiB ahead."""
+
+MAX_REQUESTS = 256
+"""Of one session that wait here."""
+
+MAX_REPLIES = 64 << 10
+"""Bytes of replies after which a turn ends."""
+
+MAX_FACT = 4096
+"""Characters of a title and of a folder."""
+
+_READ = 64 << 10
+_READS_A_TURN = 16
+_URGENT_TURNS = 4
+_ANCILLARY = socket.CMSG_SPACE(4 * 4)
+_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
+
+# CAN and ST end an unfinished sequence, as the last program may have left one.
+_LEAVE_ALTERNATE = b"\x18\x1b\\\x1b[?1049l\x1b[?1047l\x1b[?47l"
+_PRIVATE_OFF = "".join(f"\x1b[?{number}l" for number in (9, 1000, 1002, 1003, 1004, 1005, 1006, 1015, 1016, 2004, 2026))
+_RESET_MODES = f"\x18\x1b\\{_PRIVATE_OFF}\x1b[!p\x1b[<8u\x1b[?25h\x1b[r\x1b[m".encode()
+
+_decoder = msgspec.msgpack.Decoder(ToScreens)
+
+Request = Open | Paint | Save | Render
+Queued = Request | Trim
+
+
+class Refused(Exception):
+    """The picture breaks; the message says why."""
+
+
+class Memory:
+    """What this process holds, and how much more it may take.
+
+    On Linux only: macOS has no cheap figure of a process's own memory, and does not enforce RLIMIT_DATA.
+
+    Args:
+        is_known: Measure and limit; else nothing is known, and nothing limited.
+    """
+
+    def __init__(self, *, is_known: bool = sys.platform == "linux") -> None:
+        self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC) if is_known else -1
+
+    def _pages(self) -> list[int]:
+        return [int(pages) for pages in os.pread(self._statm, 256, 0).split()]
+
+    def held(self) -> int | None:
+        """Return the bytes of private memory that are resident, or None where the system does not tell."""
+        if self._statm < 0:
+            return None
+        # Without the pages of files: the library's own are loaded as they are used, by whichever session is first.
+        _, resident, shared, *_ = self._pages()
+        return (resident - shared) * resource.getpagesize()
+
+    def allow(self, extra: int) -> None:
+        """Let the process take this much more than it has now, and no more than that."""
+        if self._statm < 0:
+            return
+        data = self._pages()[5] * resource.getpagesize()  # with the stack, which RLIMIT_DATA does not count
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = data + extra
+        if hard != resource.RLIM_INFINITY:
+            limit = min(limit, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+class Picture(Struct, kw_only=True, eq=False):
+    """One session here.
+
+    Attributes:
+        emulator: None before `Open` has been worked on, and when the picture is broken.
+        is_open: `Open` has come, and the picture has not broken since.
+        requests: What waits, in order; the first one waits for the records before its position.
+        facts: What was last sent.
+        held: Bytes by which this process grew while it worked on this picture.
+    """
+
+    session: str
+    follower: Follower
+    requests: deque[Queued]
+    limits: Limits = Limits(lines=0, size=0)
+    answer_from: int = 0
+    emulator: Emulator | None = None
+    is_open: bool = False
+    is_broken: bool = False
+    facts: Facts = Facts()
+    held: int = 0
+
+    @property
+    def position(self) -> int:
+        """Where the picture is."""
+        return self.follower.position
+
+    def wanted(self) -> int:
+        """Return the position that the first request waits for."""
+        first = self.requests[0]
+        return self.position if isinstance(first, Open | Trim) else first.at_least
+
+    def has_due_request(self) -> bool:
+        """Return whether the first request can be answered now."""
+        return bool(self.requests) and (not self.is_open or self.wanted() <= self.position)
+
+    def has_records(self) -> bool:
+        """Return whether there is something to feed."""
+        return self.emulator is not None and self.position < self.follower.end
+
+
+class ScreensProcess:
+    """The loop of a screens process.
+
+    Args:
+        sock: To orbitd.
+        note: Where it is noted what is worked on.
+        memory: Measures and limits this process.
+        cpu_seconds: CPU time after which the kernel ends this process in the middle of a piece.
+    """
+
+    def __init__(self, sock: socket.socket, note: Note, memory: Memory, cpu_seconds: float = CPU_SECONDS) -> None:
+        sock.setblocking(False)
+        self._sock, self._note, self._memory, self._cpu_seconds = sock, note, memory, cpu_seconds
+        self._framer = Framer()
+        self._descriptors: deque[int] = deque()
+        self._unsent: deque[memoryview] = deque()
+        self._unsent_bytes = 0
+        self._pictures: dict[str, Picture] = {}
+        # Pictures with work, the first in turn first: those that a request waits for, and the others.
+        self._urgent: dict[str, Picture] = {}
+        self._busy: dict[str, Picture] = {}
+        self._urgent_turns = 0
+
+    def run(self) -> None:
+        """Serve until orbitd has closed the socket. Raises: Malformed."""
+        self._send(Hello(pid=os.getpid()))
+        poll = select.poll()
+        poll.register(self._sock)
+        while True:
+            is_congested = self._unsent_bytes > MAX_UNSENT
+            poll.modify(self._sock, (0 if is_congested else select.POLLIN) | (select.POLLOUT if self._unsent else 0))
+            ready = poll.poll(0 if (self._urgent or self._busy) and not is_congested else None)
+            found = ready[0][1] if ready else 0
+            if found & select.POLLOUT and not self._flush():
+                return
+            # POLLHUP comes unasked. What the peer sent before is not worth anything then: nobody reads the answers.
+            if found & (select.POLLHUP | select.POLLERR) or (found & select.POLLIN and not self._receive()):
+                return
+            if (self._urgent or self._busy) and self._unsent_bytes <= MAX_UNSENT:
+                self._turn()
+
+    # The socket
+
+    def _send(self, message: Struct) -> None:
+        try:
+            frame = encode(message)
+        except ValueError as exc:
+            request = getattr(message, "request", None)
+            frame = encode(Failed(request=request, session=getattr(message, "session", ""), reason=str(exc)))
+        self._unsent.append(memoryview(frame))
+        self._unsent_bytes += len(frame)
+        if len(self._unsent) == 1:
+            self._flush()
+
+    def _flush(self) -> bool:
+        """Send what the socket takes. Return False when orbitd is gone."""
+        try:
+            while self._unsent:
+                first = self._unsent[0]
+                count = self._sock.send(first)
+                self._unsent_bytes -= count
+                if count == len(first):
+                    self._unsent.popleft()
+                else:
+                    self._unsent[0] = first[count:]
+        except BlockingIOError:
+            return True
+        except OSError:  # EPIPE: `run` finds the end of the socket too
+            return False
+        return True
+
+    def _receive(self) -> bool:
+        """Handle what has come. Return False at the end of the socket. Raises: Malformed."""
+        for _ in range(_READS_A_TURN):
+            try:
+                data, ancillary, flags, _ = self._sock.recvmsg(_READ, _ANCILLARY, _CLOSE_ON_EXEC)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+            self._descriptors += received_descriptors(ancillary)
+            if not data:
+                return False
+            if flags & socket.MSG_CTRUNC:
+                raise Malformed("descriptors were lost")
+            for payload in self._framer.receive(data):
+                try:
+                    message = _decoder.decode(payload)
+                except msgspec.DecodeError as exc:
+                    raise Malformed(str(exc)) from exc
+                self._handle(message)
+        return True
+
+    def _handle(self, message: ToScreens) -> None:
+        """Note what orbitd says; the work is done in turns."""
+        picture = self._pictures.get(message.session)
+        if isinstance(message, Close):
+            if picture is not None:
+                self._remove(picture, "the session was closed")
+            return
+        if isinstance(message, Follow):
+            picture = self._follow(picture, message)
+        elif isinstance(message, Open):
+            picture = self._expect(picture, message)
+        elif picture is None or picture.is_broken:
+            self._refuse(message, "the session is not open")
+            return
+        elif isinstance(message, Grown):
+            picture.follower.end = max(picture.follower.end, message.position)
+        elif isinstance(message, Data):
+            picture.follower.add(message.position, message.record)
+            if picture.follower.queued > MAX_UNFILED:
+                self._break(picture, "too much output waits", picture.position, picture.follower.end)
+        elif len(picture.requests) < MAX_REQUESTS:
+            picture.requests.append(message)
+        else:
+            self._refuse(message, "too many requests wait")
+        self._schedule(picture)
+
+    def _follow(self, picture: Picture | None, message: Follow) -> Picture:
+        # The descriptor came with the first byte of this frame, and so before it (unix(7)).
+        if not self._descriptors:
+            raise Malformed("a journal without its descriptor")
+        fd = self._descriptors.popleft()
+        picture = picture or self._new_picture(message.session)
+        if picture.is_broken:
+            os.close(fd)
+        else:
+            picture.follower.follow(fd, message.base)
+        return picture
+
+    def _expect(self, picture: Picture | None, message: Open) -> Picture:
+        """Return the picture that a message asks for, to be built in its turn."""
+        if picture is not None and (picture.is_open or picture.is_broken):
+            self._remove(picture, "the session was opened again")
+            picture = None
+        picture = picture or self._new_picture(message.session)
+        picture.is_open = True
+        picture.limits, picture.answer_from = message.limits, message.answer_from
+        picture.follower.position = message.position
+        picture.requests.append(message)
+        return picture
+
+    def _refuse(self, message: Grown | Data | Queued, reason: str) -> None:
+        if isinstance(message, Request):
+            self._send(Failed(request=message.request, session=message.session, reason=reason))
+
+    def _new_picture(self, session: str) -> Picture:
+        picture = self._pictures[session] = Picture(session=session, follower=Follower(), requests=deque())
+        return picture
+
+    def _remove(self, picture: Picture, reason: str) -> None:
+        """Forget all of a session; answer what it was asked."""
+        del self._pictures[picture.session]
+        self._empty(picture, reason)
+
+    def _empty(self, picture: Picture, reason: str) -> None:
+        picture.is_open = False
+        if picture.emulator is not None:
+            picture.emulator.close()
+            picture.emulator = None
+        picture.follower.close()
+        for message in picture.requests:
+            self._refuse(message, reason)
+        picture.requests.clear()
+        self._urgent.pop(picture.session, None)
+        self._busy.pop(picture.session, None)
+
+    # Turns
+
+    def _schedule(self, picture: Picture, *, had_turn: bool = False) -> None:
+        """Put a picture into the queue that it belongs to, at its end."""
+        has_work = picture.has_due_request() or picture.has_records()
+        for queue, belongs in (
+            (self._urgent, has_work and bool(picture.requests)),
+            (self._busy, has_work and not picture.requests),
+        ):
+            if had_turn or not belongs:
+                queue.pop(picture.session, None)
+            if belongs:
+                queue.setdefault(picture.session, picture)
+
+    def _turn(self) -> None:
+        """Work on one picture."""
+        # Pictures that are painted all the time do not keep the others waiting.
+        self._urgent_turns = self._urgent_turns + 1 if self._urgent else 0
+        is_urgent = bool(self._urgent) and not (self._busy and self._urgent_turns > _URGENT_TURNS)
+        if not is_urgent:
+            self._urgent_turns = 0
+        picture = next(iter((self._urgent if is_urgent else self._busy).values()))
+        self._memory.allow(MEMORY_BASE + MEMORY_FACTOR * picture.limits.size)
+        if picture.has_due_request():
+            self._answer(picture, picture.requests.popleft())
+        else:
+            self._feed(picture)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        if picture.session in self._pictures:
+            self._schedule(picture, had_turn=True)
+
+    def _begin(self, picture: Picture, kind: Kind, start: int, end: int) -> None:
+        """Note what begins, and give it CPU time.
+
+        ITIMER_PROF counts the CPU time of this process, in user mode and in the kernel. Its signal's default action
+        ends the process: a handler in Python would not run before the library returns.
+        """
+        self._note.write(picture.session, kind, start, end)
+        signal.setitimer(signal.ITIMER_PROF, self._cpu_seconds)
+
+    def _feed(self, picture: Picture) -> None:
+        """Feed a picture some of its records."""
+        emulator, follower = picture.emulator, picture.follower
+        assert emulator is not None
+        replies, fed = bytearray(), 0
+        until = min(picture.wanted(), follower.end) if picture.requests else follower.end
+        deadline = time.monotonic() + TURN_SECONDS
+        start = end = follower.position
+        reason = ""
+        try:
+            while follower.position < until and fed < TURN_BYTES and len(replies) < MAX_REPLIES:
+                record = follower.next()
+                if record is None:
+                    break
+                start, end = record.start, record.end
+                self._feed_record(picture, emulator, record)
+                answers = emulator.replies()
+                if start >= picture.answer_from:
+                    replies += answers
+                fed += end - start
+                follower.position = end
+                if time.monotonic() > deadline:
+                    break
+        except Damaged as exc:
+            start, end, reason = follower.position, follower.end, str(exc)
+        except (Refused, TerminalError) as exc:
+            reason = str(exc)
+        except MemoryError:
+            reason = "memory"
+        except Exception as exc:  # noqa: BLE001 - whatever one picture does, the others go on
+            reason = repr(exc)
+        self._note.clear()
+        follower.release()
+        if reason:
+            self._send(Fed(session=picture.session, position=start, replies=bytes(replies), held=picture.held))
+            self._break(picture, reason, start, end)
+        else:
+            self._report(picture, emulator, bytes(replies))
+
+    def _feed_record(self, picture: Picture, emulator: Emulator, record: Record) -> None:
+        """Feed one record. Raises: Refused, TerminalError, MemoryError."""
+        event, before = record.event, self._memory.held()
+        if isinstance(event, Output):
+            rest = memoryview(event.data)
+            while rest:
+                self._begin(picture, Kind.FEED, record.start, record.end)
+                emulator.feed(rest[:PIECE_BYTES])
+                rest = rest[PIECE_BYTES:]
+        elif isinstance(event, Resize):
+            self._begin(picture, Kind.FEED, record.start, record.end)
+            emulator.resize(event.cols, event.rows)
+        elif isinstance(event, Divider):
+            self._begin(picture, Kind.FEED, record.start, record.end)
+            print_divider(emulator, event.text)
+        else:
+            return
+        self._measure(picture, emulator, before)
+        most = picture.limits.size + HELD_EXTRA
+        for keep in (picture.limits.size // 2, 0):
+            if picture.held <= most:
+                break
+            before = self._memory.held()
+            emulator.trim_scrollback(max_bytes=keep)
+            self._measure(picture, emulator, before)
+        if picture.held > most:
+            raise Refused("memory")
+        self._note.clear()
+
+    def _measure(self, picture: Picture, emulator: Emulator, before: int | None) -> None:
+        """Count what the process has grown by as the picture's, but no less than the picture's history takes."""
+        after = self._memory.held()
+        if before is not None and after is not None:
+            picture.held += after - before
+        picture.held = max(picture.held, emulator.scrollback_bytes)
+
+    def _report(self, picture: Picture, emulator: Emulator, replies: bytes = b"") -> None:
+        facts = Facts(
+            title=emulator.title[:MAX_FACT],
+            cwd=emulator.cwd[:MAX_FACT],
+            bells=getattr(emulator, "bells", 0),
+            alternate=emulator.alternate,
+        )
+        changed, picture.facts = (facts if facts != picture.facts else None), facts
+        position, held = picture.position, picture.held
+        self._send(Fed(session=picture.session, position=position, replies=replies, facts=changed, held=held))
+
+    def _break(self, picture: Picture, reason: str, start: int, end: int, request: int | None = None) -> None:
+        """Say that a picture is gone, and free it; the session stays broken until orbitd closes or opens it."""
+        failed = Failed(request=request, session=picture.session, reason=reason, broken=True, start=start, end=end)
+        self._send(failed)
+        picture.is_broken = True
+        self._empty(picture, "the picture is broken")
+
+    # Requests
+
+    def _answer(self, picture: Picture, request: Queued) -> None:
+        """Answer a request; whatever is raised on the way is the answer."""
+        reason = ""
+        try:
+            self._begin(
+                picture, Kind.OPEN if isinstance(request, Open) else Kind.DRAW, picture.position, picture.position
+            )
+            if isinstance(request, Open):
+                self._open(picture, request)
+            elif picture.emulator is None:
+                reason = "the session is not open"
+            elif isinstance(request, Trim):
+                before = self._memory.held()
+                picture.emulator.trim_scrollback(max_bytes=request.size)
+                self._measure(picture, picture.emulator, before)
+                self._report(picture, picture.emulator)
+            else:
+                self._draw(picture, picture.emulator, request)
+        except TerminalError as exc:
+            reason = str(exc)
+        except MemoryError:
+            reason = "memory"
+        except Exception as exc:  # noqa: BLE001 - whatever one picture does, the others go on
+            reason = repr(exc)
+        self._note.clear()
+        if reason and isinstance(request, Open):
+            self._break(picture, reason, picture.position, picture.position, request.request)
+        elif reason:
+            self._refuse(request, reason)
+
+    def _open(self, picture: Picture, request: Open) -> None:
+        before = self._memory.held()
+        emulator, loss = _base_emulator(request)
+        picture.emulator = emulator
+        if request.divider:
+            print_divider(emulator, request.divider)
+        emulator.replies()  # dropped: the program has not asked these questions now
+        self._measure(picture, emulator, before)
+        self._send(Opened(request=request.request, session=picture.session, loss=loss))
+        self._report(picture, emulator)
+
+    def _draw(self, picture: Picture, emulator: Emulator, request: Paint | Save | Render) -> None:
+        (cols, rows), position = emulator.size, picture.position
+        if isinstance(request, Paint):
+            data = emulator.repaint(request.scrollback_lines)
+            self._send(Painted(request=request.request, position=position, data=data, cols=cols, rows=rows))
+        elif isinstance(request, Render):
+            data, cursor = emulator.screen(request.format, scrollback=request.scrollback), emulator.cursor
+            self._send(
+                Rendered(
+                    request=request.request,
+                    position=position,
+                    data=data,
+                    cols=cols,
+                    rows=rows,
+                    column=cursor.column,
+                    row=cursor.row,
+                    visible=cursor.visible,
+                    title=emulator.title[:MAX_FACT],
+                )
+            )
+        else:
+            try:
+                native = emulator.encode()
+                portable = emulator.repaint(state=native)
+            except TerminalError:
+                # The library refuses: an unfinished control string is too long, say. The portable bytes have the
+                # history too then, since nothing else of it is saved.
+                native, portable = b"", emulator.repaint(MAX_SCROLLBACK_LINES)
+            self._send(
+                Saved(
+                    request=request.request,
+                    position=position,
+                    native=native,
+                    portable=portable,
+                    cols=cols,
+                    rows=rows,
+                    title=emulator.title[:MAX_FACT],
+                )
+            )
+            before = self._memory.held()
+            emulator.compress()  # history that has been saved is seldom read again
+            self._measure(picture, emulator, before)
+
+
+def _base_emulator(request: Open) -> tuple[Emulator, str]:
+    """Return the emulator of what `Open` builds on, and what of it is lost. Raises: TerminalError."""
+    base, limits, loss = request.base, request.limits, ""
+    if base.native:
+        try:
+            emulator = Emulator.decode(base.native, max_scrollback_lines=limits.lines, scrollback_max_bytes=limits.size)
+        except TerminalError:
+            # Written by another version of the library, or damaged.
+            loss = "history lost, portable screen used"
+        else:
+            return emulator, ""
+    emulator = Emulator(base.cols, base.rows, max_scrollback_lines=limits.lines, scrollback_max_bytes=limits.size)
+    for start in range(0, len(base.portable), PIECE_BYTES):
+        emulator.feed(base.portable[start : start + PIECE_BYTES])
+    return emulator, loss
+
+
+def print_divider(emulator: Emulator, text: str) -> None:
+    """Print a line across the screen, between the last program's output and the next one's."""
+    if emulator.alternate:
+        emulator.feed(_LEAVE_ALTERNATE)
+    columns, _ = emulator.size
+    row = emulator.cursor.row + 1  # read before the reset: DECSTBM moves the cursor
+    line = f"{f'-- {text} ':-<{columns}}"
+    emulator.feed(_RESET_MODES + f"\x1b[{row}H\r\n\x1b[2m{line}\x1b[m\r\n".encode())
+
+
+def received_descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """Return the descriptors in ancillary data, set close-on-exec (macOS has no MSG_CMSG_CLOEXEC)."""
+    found: list[int] = []
+    for level, kind, data in ancillary:
+        # The kernel may have cut the array off in the middle of an int, where there was no room (cmsg(3)).
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found += memoryview(data)[: len(data) - len(data) % 4].cast("i").tolist()
+    for descriptor in found:
+        os.set_inheritable(descriptor, False)
+    return found
+
+
+def serve(sock_fd: int, note_fd: int) -> None:
+    """Be a screens process until orbitd closes the socket; for a process that has nothing else to do.
+
+    Raises:
+        Malformed: What came is not the protocol.
+    """
+    for number in _IGNORED:  # orbitd ends this process; a ^C in the terminal that it was started in does not
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    note = Note(note_fd)
+    os.close(note_fd)  # mmap has a descriptor of its own
+    ScreensProcess(socket.socket(fileno=sock_fd), note, Memory()).run()

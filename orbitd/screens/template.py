@@ -1,0 +1,190 @@
+"""The template: a process that has loaded libghostty, and is forked for each screens process.
+
+Loading the library takes a third of a second and 15 MB; a fork takes milliseconds, and shares that memory. The template
+itself draws nothing that a program has printed, so that it cannot be harmed; it has no threads, so that
+it may be forked. It ends with orbitd, and ends its forks first: one that hangs in the library does not see that its
+own socket has been closed.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+from contextlib import suppress
+from typing import NoReturn
+
+import msgspec
+
+from orbit_os.python import name_process
+from orbitd.screens import process
+from orbitd.screens.emulator import Emulator, unavailable_reason
+from orbitd.screens.messages import Exited, Fork, Forked, Framer, Hello, Malformed, encode
+from orbitd.screens.model import TerminalError
+
+_READ = 64 << 10
+_ANCILLARY = socket.CMSG_SPACE(4 * 4)
+_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
+_SOFTWARE_ERROR = 70  # EX_SOFTWARE of sysexits(3)
+
+_decoder = msgspec.msgpack.Decoder(Fork)
+
+
+class Template:
+    """The loop of the template.
+
+    Args:
+        sock: To orbitd, blocking: messages to it are a few bytes, and without orbitd there is nothing to do.
+        unavailable: Why there is no terminal emulation, or "".
+    """
+
+    def __init__(self, sock: socket.socket, unavailable: str) -> None:
+        self._sock, self._unavailable = sock, unavailable
+        self._framer = Framer()
+        self._descriptors: list[int] = []
+        self._numbers: dict[int, int] = {}  # of orbitd's, by the pid
+        self._woken, self._wake = os.pipe()
+        for fd in (self._woken, self._wake):
+            os.set_blocking(fd, False)
+
+    def run(self) -> None:
+        """Fork until orbitd closes the socket, then end all forks. Raises: Malformed, OSError."""
+        # Python writes a byte into this pipe for each signal that has a handler; the handler itself does nothing.
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        try:
+            self._sock.sendall(encode(Hello(pid=os.getpid(), unavailable=self._unavailable)))
+            poll = select.poll()
+            poll.register(self._sock, select.POLLIN)
+            poll.register(self._woken, select.POLLIN)
+            while True:
+                ready = {fd for fd, _ in poll.poll()}
+                if self._woken in ready:
+                    self._reap()
+                if self._sock.fileno() in ready and not self._receive():
+                    return
+        finally:
+            for pid in self._numbers:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _receive(self) -> bool:
+        """Handle what has come. Return False at the end of the socket. Raises: Malformed, OSError."""
+        data, ancillary, flags, _ = self._sock.recvmsg(_READ, _ANCILLARY, _CLOSE_ON_EXEC)
+        self._descriptors += process.received_descriptors(ancillary)
+        if flags & socket.MSG_CTRUNC:
+            raise Malformed("descriptors were lost")
+        for payload in self._framer.receive(data):
+            try:
+                message = _decoder.decode(payload)
+            except msgspec.DecodeError as exc:
+                raise Malformed(str(exc)) from exc
+            if len(self._descriptors) < 2:
+                raise Malformed("a fork without its descriptors")
+            sock_fd, note_fd = self._descriptors[:2]
+            del self._descriptors[:2]
+            self._fork(message.number, sock_fd, note_fd)
+        return bool(data)
+
+    def _fork(self, number: int, sock_fd: int, note_fd: int) -> None:
+        pid, reason = 0, self._unavailable
+        if not reason:
+            try:
+                pid = os.fork()
+            except OSError as exc:
+                reason = exc.strerror or str(exc)
+            else:
+                if pid == 0:
+                    _become_screens_process(sock_fd, note_fd)
+                self._numbers[pid] = number
+        os.close(sock_fd)
+        os.close(note_fd)
+        self._sock.sendall(encode(Forked(number=number, pid=pid, reason=reason)))
+
+    def _reap(self) -> None:
+        """Report the forks that have ended."""
+        with suppress(BlockingIOError):
+            while os.read(self._woken, 512):
+                pass
+        while self._numbers:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            number = self._numbers.pop(pid)
+            self._sock.sendall(encode(Exited(number=number, status=os.waitstatus_to_exitcode(status))))
+
+
+def _become_screens_process(sock_fd: int, note_fd: int) -> NoReturn:
+    """Run the screens process in this fork, and end it. Nothing of the template's stack is returned to."""
+    code = _SOFTWARE_ERROR
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # The template's end of its socket too: orbitd must see when the template is gone.
+        _close_all_but({0, 1, 2, sock_fd, note_fd})
+        process.serve(sock_fd, note_fd)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _close_all_but(kept: set[int]) -> None:
+    try:
+        found = {int(name) for name in os.listdir("/dev/fd")}
+    except OSError:  # a chroot without /proc
+        found = set(range(os.sysconf("SC_OPEN_MAX")))
+    for fd in found - kept:
+        with suppress(OSError):  # the listing's own is closed already
+            os.close(fd)
+
+
+def _leave_parent(sock_fd: int) -> None:
+    """Depend on nothing of orbitd's but the socket."""
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    with suppress(PermissionError):  # it leads a session already
+        os.setsid()
+    os.chdir("/")
+    os.umask(0o077)
+    # What a program has printed does not belong into a core dump.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):  # stderr too: a panic of the library could block on it, or fill the log
+        os.dup2(null, fd)
+    _close_all_but({0, 1, 2, sock_fd})
+    os.set_inheritable(sock_fd, False)
+    name_process("orbit-screens")
+
+
+def _warm_up() -> None:
+    """Use what every picture uses: cffi parses each C type at its first use, 0.2 s for all of them."""
+    with Emulator(2, 2) as emulator:
+        state = emulator.encode()
+        emulator.repaint(1, state=state)
+        emulator.screen("text")
+        emulator.screen("html")
+        Emulator.decode(state).close()
+
+
+def main() -> None:
+    """Be the template; the argument is the descriptor of its socket."""
+    sock_fd = int(sys.argv[1])
+    _leave_parent(sock_fd)
+    unavailable = unavailable_reason() or ""
+    if not unavailable:
+        try:
+            _warm_up()
+        except TerminalError as exc:
+            unavailable = str(exc)
+    gc.collect()
+    gc.freeze()  # a collection in a fork would write to the shared pages of all objects
+    Template(socket.socket(fileno=sock_fd), unavailable).run()
+
+
+if __name__ == "__main__":
+    main()
