@@ -17,11 +17,39 @@ _SHAPES = {"BLOCK": (1, 2), "UNDERLINE": (3, 4), "BAR": (5, 6), "BLOCK_HOLLOW": 
 _PALETTE_SIZE = 256
 _ANSI = 1 << 15
 _INSERT = 4 | _ANSI
-_ORIGIN, _WRAPAROUND, _MARGINS, _GRAPHEME_CLUSTERS = 6, 7, 69, 2027
-_CLUSTERS = b"2027"
-_CLUSTERS_SET = re.compile(rb"2027[^@-~]*h")
+_ORIGIN, _WRAPAROUND, _MARGINS = 6, 7, 69
+_GRAPHEME_CLUSTERS, _ALLOW_COLUMNS, _COLUMNS = 2027, 40, 3
+_KEPT_OFF = (_GRAPHEME_CLUSTERS, _ALLOW_COLUMNS)
+# The parameters of DECSET and XTRESTORE, `CSI ? 2027 ; 40 h`. Everything outside of @ to ~ may stand between them: a
+# parser executes or ignores control characters there. Only one question mark may, so each search ends at the next one,
+# and all of them together pass the data once; the possessive `*+` never goes back.
+_MODES_SET = re.compile(rb"\?([^?@-~]*+)[hr]")
+_NUMBERS_KEPT_OFF = re.compile(b"|".join(b"%d" % number for number in _KEPT_OFF))
+_NOT_IN_NUMBERS = bytes(byte for byte in range(256) if byte not in b"0123456789:;")
 _CANCEL = b"\x18\x1b\\"  # CAN ends an unfinished sequence; ST a string, where CAN does not
 _KEYBOARD_STACK = 8
+
+MAX_COLUMNS_OR_ROWS = 4096
+MAX_CELLS = 1_000_000
+"""Of the screen. ED, DECALN or RIS of so many take libghostty some milliseconds; 65535 columns or rows crash it."""
+
+
+def check_size(cols: int, rows: int) -> None:
+    """Raise ValueError unless an emulator may have this size."""
+    if not (1 <= cols <= MAX_COLUMNS_OR_ROWS and 1 <= rows <= MAX_COLUMNS_OR_ROWS and cols * rows <= MAX_CELLS):
+        raise ValueError(f"a terminal of {cols} columns and {rows} rows is not possible")
+
+
+def _ends_of_mode_changes(data: bytes) -> list[int]:
+    """Return the position behind each sequence in `data` that may set a mode of `_KEPT_OFF`, and behind some others.
+
+    Strings and plain text may look like such a sequence; where the modes are off nothing happens behind it.
+    """
+    return [
+        match.end()
+        for match in _MODES_SET.finditer(data)
+        if _NUMBERS_KEPT_OFF.search(match[1].translate(None, _NOT_IN_NUMBERS))
+    ]
 
 
 class Terminal:
@@ -42,9 +70,13 @@ class Terminal:
         # A resize in the middle of a sequence is repaired once the parser is at ground: `_repair_after_resize`.
         self._repair_pending = self._was_narrowed = False
         self._mid_sequence = not self.flag("VT_GROUND")
+        self._size = self.size
+        for mode in _KEPT_OFF:
+            self._set_mode(mode, on=False)  # a state that another version saved may have them set
 
     @classmethod
     def new(cls, library: Library, cols: int, rows: int) -> Terminal:
+        check_size(cols, rows)
         pointer = library.ffi.new("GhosttyTerminal *")
         library.check(library.lib.ghostty_terminal_new(library.ffi.NULL, pointer, cols, rows), "a terminal")
         terminal = cls(library, pointer[0])
@@ -78,25 +110,25 @@ class Terminal:
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Interpret output of the program, split anywhere.
 
-        libghostty 0.1.3 crashes when, in mode 2027, a cluster grows wide in the last column below the scroll region. So
-        that mode is switched off again right behind every sequence that could have set it, and a sequence that was
-        split between two calls is finished by itself first.
+        Two modes are switched off again right behind every sequence that could have set them, and a sequence that was
+        split between two calls is finished by itself first. In mode 2027, libghostty 0.1.3 crashes when a cluster grows
+        wide in the last column below the scroll region. In mode 40, DECCOLM (mode 3) sets the emulator's columns to 80
+        or 132; but the size is the window's, and the program's terminal keeps it.
         """
         data = bytes(data)  # the GIL is released below: nobody may change the buffer meanwhile
         rest = memoryview(data)
         if self._mid_sequence:
             rest = rest[self._write_until_ground(rest) :]
             self._at_sequence_end()
-        # The pattern finds more than such sequences, and that costs little: where the mode is off nothing happens.
-        if _CLUSTERS in data:
-            for end in [match.end() for match in _CLUSTERS_SET.finditer(data)]:
-                done = len(data) - len(rest)
-                if end > done:
-                    self._write(rest[: end - done])
-                    rest = rest[end - done :]
-                    self._at_sequence_end()
+        for end in _ends_of_mode_changes(data):
+            done = len(data) - len(rest)
+            if end > done:
+                self._write(rest[: end - done])
+                rest = rest[end - done :]
+                self._at_sequence_end()
         self._write(rest)
         self._mid_sequence = not self.flag("VT_GROUND")
+        self._restore_size()
 
     def _write(self, data: memoryview) -> None:
         source = self.library.ffi.from_buffer("uint8_t[]", data)
@@ -112,11 +144,34 @@ class Terminal:
     def _at_sequence_end(self) -> None:
         if self.mode(_GRAPHEME_CLUSTERS):
             self._set_mode(_GRAPHEME_CLUSTERS, on=False)
+        if self.mode(_ALLOW_COLUMNS):
+            self._set_mode(_ALLOW_COLUMNS, on=False)
+            self._restore_size()
         if self._repair_pending and self.flag("VT_GROUND"):
             self._repair_after_resize()
 
+    def _restore_size(self) -> None:
+        """Undo a change of the size by one sequence that sets the modes 40 and 3 both.
+
+        The screen is empty then: DECCOLM has erased it.
+        """
+        if self.size != self._size:
+            if self.mode(_COLUMNS):
+                self._set_mode(_COLUMNS, on=False)
+            self._resize(*self._size)
+
     def resize(self, cols: int, rows: int) -> None:
         """Change the size; lines of the primary screen are rewrapped, whatever its mode 7 says.
+
+        Raises:
+            ValueError: The size is out of bounds.
+        """
+        check_size(cols, rows)
+        self._size = cols, rows
+        self._resize(cols, rows)
+
+    def _resize(self, cols: int, rows: int) -> None:
+        """Resize the native terminal.
 
         Where libghostty does not rewrap lines it cuts them off, wide characters in the middle; it cannot encode those,
         and 0.1.3 crashes when such a line is rewrapped at a later resize. So mode 7 is on meanwhile, and the halves of

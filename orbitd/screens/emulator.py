@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import Self
 
 from orbitd.screens import _ghostty
-from orbitd.screens._ghostty_terminal import Probe, Terminal
-from orbitd.screens.model import Cursor, Row, Screen, StateBusy, TerminalUnavailable
+from orbitd.screens._ghostty_terminal import Probe, Terminal, check_size
+from orbitd.screens.model import Cursor, Row, Screen, StateBusy, StateCorrupt, TerminalUnavailable
 from orbitd.screens.render import Theme, to_html, to_text
 from orbitd.screens.repaint import MODES, ScreenBuffer, TerminalContents, paint
 
@@ -36,13 +36,14 @@ class Emulator:
     """A terminal emulator without a window.
 
     Args:
-        cols: Columns, 1 to 65535.
-        rows: Rows, 1 to 65535.
+        cols: Columns, 1 to 4096.
+        rows: Rows, 1 to 4096; 1,000,000 cells at most.
         max_scrollback_lines: History that is kept at most, give or take a few hundred lines.
         scrollback_max_bytes: The same in bytes, give or take some 400 kB.
 
     Raises:
         TerminalUnavailable: There is no emulation on this machine.
+        ValueError: The size is out of bounds.
     """
 
     def __init__(
@@ -71,6 +72,11 @@ class Emulator:
         library = _ghostty.load()
         emulator = cls.__new__(cls)
         terminal = Terminal(library, library.decode(state, history=True))
+        try:
+            check_size(*terminal.size)
+        except ValueError as exc:
+            terminal.close()
+            raise StateCorrupt(f"the saved terminal is too large: {exc}") from exc
         emulator._init_terminal(terminal, max_scrollback_lines, scrollback_max_bytes)
         return emulator
 
@@ -97,7 +103,11 @@ class Emulator:
         self._terminal.feed(data)
 
     def resize(self, cols: int, rows: int) -> None:
-        """Change the size; lines of the primary screen are rewrapped."""
+        """Change the size; lines of the primary screen are rewrapped. Nothing else changes it.
+
+        Raises:
+            ValueError: The size is out of bounds.
+        """
         self._terminal.resize(cols, rows)
 
     @property

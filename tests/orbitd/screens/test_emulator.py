@@ -8,6 +8,7 @@ import sys
 import pytest
 from pyghostty import Terminal as Reference
 
+from orbitd.screens._ghostty_terminal import Terminal
 from orbitd.screens.emulator import Emulator, unavailable_reason
 from orbitd.screens.model import PLAIN, Cursor, Row, Run, Style, TerminalError
 from terminal_support import noise, play
@@ -206,11 +207,87 @@ def test_input_that_crashes_the_library_does_not_reach_it() -> None:
             assert emulator.size == (41, 2)
 
 
+@pytest.mark.parametrize(
+    "sequences",
+    [
+        (b"\x1b[?40h\x1b[?3h",),
+        (b"\x1b[?40;3h",),
+        (b"\x1b[?40;3", b"h"),
+        (b"\x1b[?4\x000h\x1b[?3h",),
+        (b"\x1b[?3h\x1b[?40h\x1b[?3l",),
+        (b"\x1b[?40h\x1b[?40s\x1bc\x1b[?40r\x1b[?3h",),
+        (b"\x1b[?40h\x1b[?3h\x1bc\x1b[?40;3h\x1b[?3l",),
+    ],
+)
+def test_a_program_cannot_change_the_columns(sequences: tuple[bytes, ...]) -> None:
+    """DECCOLM, however it is allowed and asked for, leaves the size to `resize`."""
+    with Emulator(100, 30) as emulator:
+        for sequence in sequences:
+            emulator.feed(sequence)
+            assert emulator.size == (100, 30)
+            assert not emulator._terminal.mode(40)
+        emulator.resize(90, 20)
+        emulator.feed(b"\x1b[?3hx")
+        assert emulator.size == (90, 20)
+        assert not emulator._terminal.mode(3)
+
+
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What is written to native terminals during the test."""
+    written, write = list[bytes](), Terminal._write
+
+    def record(terminal: Terminal, data: memoryview) -> None:
+        written.append(bytes(data))
+        write(terminal, data)
+
+    monkeypatch.setattr(Terminal, "_write", record)
+    return written
+
+
+@pytest.mark.parametrize("text", [b"2027;", b"?2027;", b"\x1b[?2027;", b"?", b"?40", b"\x1b[?2026h", b"2027h"])
+def test_text_that_looks_like_modes_is_fed_in_one_go(text: bytes, writes: list[bytes]) -> None:
+    """A mebibyte of almost-sequences is searched once and written once; a search from each of them would take hours."""
+    flood = text * ((1 << 20) // len(text))
+    with Emulator(80, 24) as emulator:
+        emulator.feed(flood)
+    assert writes == [flood]
+
+
+def test_each_sequence_that_sets_a_mode_is_one_write(writes: list[bytes]) -> None:
+    """Behind each sequence that may set mode 2027 or 40 the emulator looks once, and nowhere else."""
+    with Emulator(80, 24) as emulator:
+        emulator.feed(b"a\x1b[?2027hb\x1b[?7;0040hc\x1b[?20\x0727rd\x1b[?25he\x1b[2027hf")
+    assert writes == [b"a\x1b[?2027h", b"b\x1b[?7;0040h", b"c\x1b[?20\x0727r", b"d\x1b[?25he\x1b[2027hf"]
+
+
+@pytest.mark.parametrize("size", [(0, 24), (80, 0), (4097, 1), (1, 4097), (1001, 1000), (-1, 24)])
+def test_a_size_out_of_bounds_is_refused(size: tuple[int, int]) -> None:
+    """An emulator has 1 to 4096 columns and rows, and a million cells at most."""
+    with pytest.raises(ValueError, match="not possible"):
+        Emulator(*size)
+    with Emulator(80, 24) as emulator:
+        with pytest.raises(ValueError, match="not possible"):
+            emulator.resize(*size)
+        assert emulator.size == (80, 24)
+
+
+@pytest.mark.parametrize("size", [(4096, 1), (1, 4096), (1000, 1000), (4096, 244)])
+def test_a_size_at_the_bounds_is_served(size: tuple[int, int]) -> None:
+    """The largest sizes can be filled, resized and saved."""
+    with Emulator(*size) as emulator:
+        emulator.feed(b"\x1b#8\x1bc\x1b#8")
+        emulator.resize(80, 24)
+        emulator.resize(*size)
+        with Emulator.decode(emulator.encode()) as copy:
+            assert copy.size == size
+
+
 def test_without_the_library_only_live_sessions_are_missing() -> None:
     """Where no build of libghostty exists everything imports, and asking says why it is not available."""
     program = (
         "import sys; sys.modules['pyghostty'] = None; sys.modules['pyghostty._ffi'] = None\n"
-        "from orbitd.screens import emulator, journal, model, repaint, saved_state\n"
+        "from orbitd.screens import emulator, model, repaint\n"
         "print(emulator.unavailable_reason())\n"
         "try: emulator.Emulator(80, 24)\n"
         "except model.TerminalUnavailable as exc: print('refused:', exc)\n"
