@@ -12,15 +12,13 @@ from collections.abc import Iterator
 from typing import Self
 
 from orbitd.screens import _ghostty
-from orbitd.screens._ghostty_terminal import Probe, Terminal, check_size
+from orbitd.screens._ghostty_terminal import CELL_BYTES, ROW_BYTES, Probe, Terminal, check_size
 from orbitd.screens.model import Cursor, Row, Screen, StateBusy, StateCorrupt, TerminalUnavailable
 from orbitd.screens.render import Theme, to_html, to_text
 from orbitd.screens.repaint import MODES, ScreenBuffer, TerminalContents, paint
 
 MAX_SCROLLBACK_LINES = 10_000
 SCROLLBACK_MAX_BYTES = 16 << 20
-
-_CELL_BYTES, _ROW_BYTES = 8, 8
 
 
 def unavailable_reason() -> str | None:
@@ -38,8 +36,8 @@ class Emulator:
     Args:
         cols: Columns, 1 to 4096.
         rows: Rows, 1 to 4096; 1,000,000 cells at most.
-        max_scrollback_lines: History that is kept at most, give or take a few hundred lines.
-        scrollback_max_bytes: The same in bytes, give or take some 400 kB.
+        max_scrollback_lines: History that is kept at least, where the bytes hold it; up to twice as much is kept.
+        scrollback_max_bytes: History that is kept at most, give or take some 400 kB.
 
     Raises:
         TerminalUnavailable: There is no emulation on this machine.
@@ -188,16 +186,14 @@ class Emulator:
     @property
     def scrollback_bytes(self) -> int:
         """The history's approximate size in memory."""
-        return self.scrollback_rows * (self.size[0] * _CELL_BYTES + _ROW_BYTES)
+        return self.scrollback_rows * (self.size[0] * CELL_BYTES + ROW_BYTES)
 
     def trim_scrollback(self, *, max_lines: int | None = None, max_bytes: int | None = None) -> None:
         """Drop the oldest history down to a size, once; the limits for what comes later stay."""
-        # The library drops what is over a limit when the limit is set.
         lines, size = self._limits
-        self._terminal.limit_scrollback(
+        self._terminal.trim_scrollback(
             lines if max_lines is None else min(lines, max_lines), size if max_bytes is None else min(size, max_bytes)
         )
-        self._terminal.limit_scrollback(lines, size)
 
     def compress(self) -> None:
         """Compress the history to about a third of its memory, in about a millisecond; reading decompresses it.

@@ -130,14 +130,51 @@ def test_history_is_kept_limited_and_trimmed() -> None:
         assert emulator.scrollback_bytes == 977 * 648
         assert emulator.history(2)[1] == Row(runs=(Run(column=0, cells=tuple("line 976")),))
         emulator.feed(b"".join(b"line %d\r\n" % number for number in range(1000, 9000)))
-        assert 1000 < emulator.scrollback_rows < 3000
+        assert 2000 <= emulator.scrollback_rows < 4000
         emulator.trim_scrollback(max_lines=0)
         assert emulator.scrollback_rows < 500
         emulator.feed(b"".join(b"line %d\r\n" % number for number in range(9000, 10_000)))
-        assert emulator.scrollback_rows > 1000
+        assert emulator.scrollback_rows >= 1000
         emulator.trim_scrollback(max_bytes=0)
         assert emulator.scrollback_rows < 500
         assert emulator.screen().startswith(b"line 9977\n")
+
+
+KINDS_OF_LINES = {
+    "coloured": lambda number: b"\x1b[3%dmline %d\x1b[m\r\n" % (number % 8, number),
+    "many styles": lambda number: b"".join(b"\x1b[38;5;%d;48;5;%dm." % (number % 256, n) for n in range(60)) + b"\r\n",
+    "links": lambda number: b"\x1b]8;;http://host/%d\x1b\\link\x1b]8;;\x1b\\\r\n" % number,
+    "clusters": lambda number: "e\u0301o\u0302".encode() * 20 + b"\r\n",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_LINES)
+@pytest.mark.parametrize("cols", [20, 80, 160])
+def test_lines_are_kept_whatever_their_pages_need(kind: str, cols: int) -> None:
+    """While the bytes allow, never fewer lines are kept than promised, once there have been a few times as many."""
+    line, lines = KINDS_OF_LINES[kind], 1500
+    with Emulator(cols, 10, max_scrollback_lines=lines) as emulator:
+        for first in range(0, 9000, 250):
+            emulator.feed(b"".join(map(line, range(first, first + 250))))
+            # Pages that turn out larger than usual push out lines once, before more bytes are allowed.
+            assert emulator.scrollback_rows >= lines or first < 7000
+        assert emulator.scrollback_rows <= 2 * lines + 250_000 // cols
+
+
+def test_limits_of_history_follow_a_resize() -> None:
+    """Wider rows need more bytes: as many lines are kept after a resize as before."""
+    with Emulator(20, 10, max_scrollback_lines=2000) as emulator:
+        for cols in (20, 200, 60):
+            emulator.resize(cols, 10)
+            emulator.feed(b"".join(b"line %d\r\n" % number for number in range(12_000)))
+            assert 2000 <= emulator.scrollback_rows < 2000 + 200_000 // cols
+
+
+def test_bytes_of_history_are_limited_first() -> None:
+    """The limit of bytes holds whatever number of lines is asked for."""
+    with Emulator(80, 24, scrollback_max_bytes=1 << 20) as emulator:
+        emulator.feed(b"".join(b"line %d\r\n" % number for number in range(20_000)))
+        assert emulator.scrollback_bytes < 1 << 20
 
 
 def test_packed_history_is_the_same_history() -> None:
