@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import hashlib
 import logging
 import os
 import signal
@@ -37,11 +38,9 @@ from orbitd.rpc.dispatch import MAX_BATCH, Dispatcher, Handlers
 from orbitd.rpc.handlers import add_daemon_handlers, add_store_handlers
 from orbitd.rpc.server import Server, affordable_connections
 from orbitd.rpc.sockets import Listener, inherited_listener, listen
-from orbitd.screens.emulator import unavailable_reason
-from orbitd.sessions.programs import LiveSettings, Programs, ScrollbackLimits
-from orbitd.sessions.saver import Saver
-from orbitd.sessions.session_methods import SessionMethods
-from orbitd.sessions.session_restore import restore_sessions
+from orbitd.sessions.methods import SessionMethods
+from orbitd.sessions.programs import LiveSettings, Programs
+from orbitd.sessions.restore import finish_restoring, restore_sessions
 from orbitd.store.backup import daily, restore
 from orbitd.store.backup.daily import DailyBackups
 from orbitd.store.files import size
@@ -146,9 +145,8 @@ class Daemon:
         settings = self._resolved.settings
         backups = DailyBackups(manager, settings.session.backup_retention_count)
         maintenance = Maintenance(self._maintenance_tasks(manager, listeners, backups))
-        saver = Saver(manager, settings.session.auto_save_interval_secs)
-        programs = self._programs(manager, saver)
-        await restore_sessions(manager, programs, saver, start_again=settings.session.restore_sessions_on_startup)
+        programs = self._programs(manager)
+        await restore_sessions(manager, programs, start_again=settings.session.restore_sessions_on_startup)
         handlers: Handlers[Call] = Handlers()
         add_daemon_handlers(handlers, info=lambda: self._info(manager, maintenance, backups, programs), stop=self.stop)
         add_store_handlers(handlers, manager, SessionMethods(manager, programs))
@@ -162,27 +160,31 @@ class Daemon:
         async with asyncio.TaskGroup() as group:
             background = group.create_task(maintenance.run(), name="maintenance")
             self._announce(listeners)
+            # Nothing waits for these two: the first picture, and what is left of the restore.
+            programs.screens.start()
+            restoring = group.create_task(finish_restoring(programs), name="restoring")
             await self._stop.wait()
             self._supervision.notifier.stopping()
             event(log, logging.INFO, "stopping", connections=self._server.connection_count)
             background.cancel()
+            restoring.cancel()
         programs.start_closing()
         await self._server.stop(STOP_GRACE_SECS)
         await programs.close()
 
-    def _programs(self, manager: SessionManager, saver: Saver) -> Programs:
+    def _programs(self, manager: SessionManager) -> Programs:
         resolved, session = self._resolved, self._resolved.settings.session
         live = LiveSettings(
             keeper_socket=resolved.database_path + ".keeper",
             journal_folder=os.path.join(resolved.state_folder, "journal"),
+            landing_file=_landing_file(resolved.database_path),
             agent_folder=os.path.join(resolved.state_folder, "agent"),
             daemon_socket=resolved.socket_path,
             program_umask=self._supervision.program_umask,
+            scrollback_max_bytes=session.scrollback_max_bytes,
+            total_scrollback_bytes=session.total_scrollback_bytes,
         )
-        limits = ScrollbackLimits(
-            scrollback_max_bytes=session.scrollback_max_bytes, total_scrollback_bytes=session.total_scrollback_bytes
-        )
-        return Programs(manager, saver, live, limits)
+        return Programs(manager, live, session.auto_save_interval_secs)
 
     def _announce(self, listeners: list[Listener]) -> None:
         event(
@@ -254,7 +256,7 @@ class Daemon:
             socket_path_bytes=socket_path_bytes,
             database_path=database_path,
             database_path_bytes=database_path_bytes,
-            features=[*FEATURES, *(["live"] if unavailable_reason() is None else [])],
+            features=[*FEATURES, *(["live"] if programs.screens.unavailable_reason is None else [])],
             limits=Limits(
                 max_connections=self._max_connections,
                 max_message_bytes=daemon.max_message_bytes,
@@ -280,6 +282,12 @@ async def _feed_watchdog(manager: SessionManager, notifier: Notifier) -> None:
     """Feed the supervisor's watchdog: this runs, so the loop does, and the read shows that the database answers."""
     await manager.probe()
     notifier.watchdog()
+
+
+def _landing_file(database_path: str) -> str:
+    """Return the path of a database's landing buffer, where the system has no memory that the keeper can hold."""
+    name = hashlib.sha256(os.fsencode(database_path)).hexdigest()[:16]
+    return os.path.join(os.path.dirname(default_paths(os.environ).socket), f"landing-{name}")
 
 
 @contextlib.contextmanager

@@ -125,6 +125,7 @@ def details(app: App, one: Session) -> None:
             ("clients", str(one.clients)),
             ("title", one.title),
             ("folder", one.cwd),
+            ("screen", None if one.screen == "ok" else one.screen),
             ("last saved", to.full_moment(one.last_saved_at)),
         ]
     app.out.details(pairs)

@@ -17,7 +17,7 @@ from orbit_protocol.openrpc import document
 from orbitd.manager import SessionManager
 from orbitd.rpc.connection import Call
 from orbitd.rpc.dispatch import Handlers
-from orbitd.sessions.session_methods import SessionMethods
+from orbitd.sessions.methods import SessionMethods
 
 P = TypeVar("P")
 

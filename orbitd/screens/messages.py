@@ -265,7 +265,7 @@ class Failed(Struct, frozen=True, kw_only=True, tag=True):
 
     Attributes:
         request: What this answers; None where the picture broke by itself.
-        broken: The picture is gone: the record that ends at `end` broke it, or drawing at `start`, where both are equal.
+        broken: The picture is gone: the records from `start` to `end` broke it, or drawing there, if both are equal.
     """
 
     request: int | None

@@ -1,12 +1,14 @@
 """One client attached to one session: what it is sent, and what happens when it does not read.
 
-An attachment goes through the states of `State`, and ends once, whatever the reason. At its
-end it removes its callbacks from the connection.
+A picture is drawn by another process, and output goes on meanwhile. So output is held back from the
+moment a repaint is wanted until it is there, and what the repaint shows already is dropped then:
+each byte of output is either in the repaint or behind it, by its position in the journal.
 """
 
 from __future__ import annotations
 
 import enum
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -30,20 +32,19 @@ from orbitd.rpc.connection import MAX_UNSENT_BYTES, Connection
 class State(enum.Enum):
     """What is done with messages for the client."""
 
-    PREPARING = enum.auto()  # dropped: its first repaint is not made yet, and will show what they change
-    QUEUEING = enum.auto()  # kept until the answer to its attach has been written
-    OVERFLOWED = enum.auto()  # dropped: too much came before that answer; one repaint will follow it
-    STREAMING = enum.auto()  # sent
+    OPENING = enum.auto()  # held until the answer to its attach has been written
+    STREAMING = enum.auto()  # sent, or held while it waits for a repaint
     BEHIND = enum.auto()  # dropped until it has read everything; then one repaint replaces them
     ENDED = enum.auto()
 
 
 class Repaint(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes that draw a screen, and the size that they are for."""
+    """Bytes that draw a screen, the size that they are for, and the journal's position that they show."""
 
     data: bytes
     cols: int
     rows: int
+    position: int
 
 
 class Attachment:
@@ -54,8 +55,12 @@ class Attachment:
         connection: The client's.
         read_only: It may neither type nor own the size.
         size: Columns and rows of its window.
-        repaint: Draws the session's screen as it is now.
+        on_repaint_wanted: Called when it needs a repaint.
         on_end: Called once when it has ended.
+
+    Attributes:
+        wants_repaint: What is on its screen is out of date: output is held until `send_repaint`.
+        least_position: A repaint that shows less than this is of no use: output before it was dropped.
     """
 
     def __init__(
@@ -65,71 +70,115 @@ class Attachment:
         *,
         read_only: bool,
         size: tuple[int, int],
-        repaint: Callable[[], Repaint],
+        on_repaint_wanted: Callable[[], None],
         on_end: Callable[[Attachment], None],
     ) -> None:
         self.id = attachment_id
         self.connection = connection
         self.read_only = read_only
         self.size = size
-        self._repaint = repaint
+        self.wants_repaint = False
+        self.least_position = 0
+        self._on_repaint_wanted = on_repaint_wanted
         self._on_end = on_end
-        self._state = State.PREPARING
-        self._queued: list[bytes] = []
-        self._queued_bytes = 0
+        self._state = State.OPENING
+        self._held: list[tuple[int, bytes]] = []
+        self._held_bytes = 0
         connection.on_close.append(self.end)
         connection.on_drained.append(self._on_drained)
 
-    def start_queueing(self) -> None:
-        """Queue messages from now on until `start_streaming`: the first repaint is about to be made.
+    @property
+    def is_ended(self) -> bool:
+        """Whether nothing is sent any more."""
+        return self._state is State.ENDED
 
-        Raises:
-            NotRunning: The attachment has ended: the client left, the program ended, or it was detached.
-        """
+    @property
+    def is_behind(self) -> bool:
+        """Whether output was dropped, since it does not read."""
+        return self._state is State.BEHIND
+
+    @property
+    def takes_repaint(self) -> bool:
+        """Whether a repaint would be sent now: its attach has been answered, and it reads."""
+        return self._state is State.STREAMING and self.wants_repaint
+
+    def require_open(self) -> None:
+        """Raise NotRunning where it has ended: the client left, the program ended, or it was detached."""
         if self._state is State.ENDED:
             raise NotRunning("The attachment was ended before it began", hint="Look at the session, then attach again.")
-        self._state = State.QUEUEING
+
+    def begin(self, repaint: Repaint, *, is_complete: bool) -> None:
+        """Drop the output that the first repaint shows, which is about to be answered.
+
+        Args:
+            repaint: That repaint.
+            is_complete: It is the picture, and not only what stands in for one that is not there yet.
+        """
+        self.wants_repaint = not is_complete or repaint.position < self.least_position
+        if is_complete:
+            self._drop_shown(repaint.position)
 
     def start_streaming(self) -> None:
-        """Send what is queued, then every message at once: the answer to the attach has been written."""
-        if self._state is State.QUEUEING:
+        """Send what is held, then every message at once: the answer to the attach has been written."""
+        if self._state is State.OPENING:
             self._state = State.STREAMING
-        elif self._state is State.OVERFLOWED:
-            self._state = State.STREAMING
-            self.send_repaint()
+        if self.wants_repaint and self._state is State.STREAMING:
+            self._on_repaint_wanted()
+            return
         # Also where it has ended meanwhile: the client then still gets the notification that says so.
-        queued, self._queued = self._queued, []
-        for message in queued:
+        held, self._held, self._held_bytes = self._held, [], 0
+        for _, message in held:
             self.connection.send(message)
 
-    def send_output(self, data: bytes) -> None:
-        """Send output, unless the client is behind."""
-        if self._takes_more():
-            self._send(_encode(OUTPUT, OutputNotice(attachment_id=self.id, data=data)))
+    def send_output(self, data: bytes, position: int) -> None:
+        """Send output that ends at a position of the journal, unless the client is behind."""
+        if self._state is State.BEHIND:
+            self.least_position = position
+        elif self._state is not State.ENDED:
+            self._send(_encode(OUTPUT, OutputNotice(attachment_id=self.id, data=data)), position)
 
-    def send_repaint(self) -> None:
-        """Send the whole screen; a client that is behind gets it when it has read everything."""
-        if self._takes_more():
-            repaint = self._repaint()
-            notice = RepaintNotice(attachment_id=self.id, data=repaint.data, cols=repaint.cols, rows=repaint.rows)
-            self._send(_encode(REPAINT, notice))
+    def expect_repaint(self, position: int) -> None:
+        """Hold output back until `send_repaint`: the picture at this position differs from the client's."""
+        if self._state is not State.ENDED:
+            self.wants_repaint = True
+            self.least_position = max(self.least_position, position)
 
-    def send_exited(self, exit_code: int | None, exit_signal: int | None) -> None:
-        """Send the last screen to a client that is behind, then the exit, and end."""
-        # The screen is closed after this: `on_drained` and `start_streaming` could not draw it any more.
-        if self._state in (State.BEHIND, State.OVERFLOWED):
-            self._state = State.STREAMING if self._state is State.BEHIND else State.QUEUEING
-            self.send_repaint()
+    def send_repaint(self, repaint: Repaint) -> None:
+        """Send a picture, and the output behind it; nothing happens where it shows too little."""
+        if not self.takes_repaint or repaint.position < self.least_position:
+            return
+        self.wants_repaint = False
+        self._drop_shown(repaint.position)
+        notice = RepaintNotice(attachment_id=self.id, data=repaint.data, cols=repaint.cols, rows=repaint.rows)
+        held, self._held, self._held_bytes = self._held, [], 0
+        self._send(_encode(REPAINT, notice), repaint.position)
+        for position, message in held:
+            self._send(message, position)
+
+    def send_exited(self, exit_code: int | None, exit_signal: int | None, last: Repaint | None) -> None:
+        """Send the last screen to a client that has not all of it, then the exit, and end."""
+        if self._state is State.BEHIND:
+            self._state, self.wants_repaint = State.STREAMING, True
+        if last is not None and self.wants_repaint:
+            self.least_position = 0  # nothing newer will come
+            if self._state is State.OPENING:
+                self._drop_shown(last.position)
+                notice = RepaintNotice(attachment_id=self.id, data=last.data, cols=last.cols, rows=last.rows)
+                self._held.insert(0, (last.position, _encode(REPAINT, notice)))
+            else:
+                self.send_repaint(last)
+        self._release_held()
         self._send(_encode(EXITED, ExitedNotice(attachment_id=self.id, exit_code=exit_code, exit_signal=exit_signal)))
         self.end()
 
     def detach(self) -> None:
         """Notify the client that its attachment was ended by a request of another one, and end."""
+        self._release_held()
         self._send(_encode(DETACHED, DetachedNotice(attachment_id=self.id)))
         self.end()
 
     def end(self) -> None:
-        """Send nothing more, but what is queued for after the attach's answer. Again does nothing."""
+        """Send nothing more, but what is held for after the attach's answer. Again does nothing."""
         if self._state is State.ENDED:
             return
         self._state = State.ENDED
@@ -139,30 +188,42 @@ class Attachment:
             self.connection.on_close.remove(self.end)
         self._on_end(self)
 
-    def _takes_more(self) -> bool:
-        """Return whether output and repaints are sent or queued, and not dropped."""
-        # In a batch the answer waits for the requests after the attach, which may be a `session.wait` of a day.
-        if self._state is State.QUEUEING and self._queued_bytes > MAX_UNSENT_BYTES:
-            self._state = State.OVERFLOWED
-            self._queued, self._queued_bytes = [], 0
-        return self._state in (State.QUEUEING, State.STREAMING)
+    def _release_held(self) -> None:
+        """Send what waits for a repaint that will not come any more."""
+        self.wants_repaint = False
+        if self._state is State.STREAMING:
+            held, self._held, self._held_bytes = self._held, [], 0
+            for _, message in held:
+                self.connection.send(message)
 
-    def _send(self, message: bytes) -> None:
-        if self._state in (State.QUEUEING, State.OVERFLOWED):
-            self._queued.append(message)
-            self._queued_bytes += len(message)
-        elif self._state is not State.PREPARING:
+    def _drop_shown(self, position: int) -> None:
+        self._held = [each for each in self._held if each[0] > position]
+        self._held_bytes = sum(len(message) for _, message in self._held)
+
+    def _send(self, message: bytes, position: int = sys.maxsize) -> None:
+        if self._state is State.OPENING or (self.wants_repaint and position < sys.maxsize):
+            self._hold(message, position)
+        elif self._state is not State.ENDED:  # whoever is behind is sent the end all the same
             self.connection.send(message)
             # What has been sent stays in the transport's buffer, in order. Only what comes from now on is
             # dropped, so the buffer is bounded, and the client never misses a part in the middle unnoticed:
             # the repaint replaces all of it.
-            if self.connection.is_congested:
+            if self.connection.is_congested and self._state is State.STREAMING:
                 self._state = State.BEHIND
+
+    def _hold(self, message: bytes, position: int) -> None:
+        # In a batch the answer waits for the requests after the attach, which may be a `session.wait` of a day.
+        if self._held_bytes > MAX_UNSENT_BYTES and position < sys.maxsize:
+            self.wants_repaint, self.least_position = True, position
+            self._held, self._held_bytes = [], 0
+            return
+        self._held.append((position, message))
+        self._held_bytes += len(message)
 
     def _on_drained(self) -> None:
         if self._state is State.BEHIND:
-            self._state = State.STREAMING
-            self.send_repaint()
+            self._state, self.wants_repaint = State.STREAMING, True
+            self._on_repaint_wanted()
 
 
 N = TypeVar("N", bound=msgspec.Struct)

@@ -194,6 +194,11 @@ class Journal:
         # duplicate, which can write.
         return os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
 
+    def read_raw(self, start: int, end: int) -> bytes:
+        """Return the bytes between two positions, as far as the file has them."""
+        first = max(start, self._base)
+        return os.pread(self._fd, max(0, end - first), FILE_HEADER_BYTES + first - self._base)
+
     # Opening
 
     def _open_newest(self, covered: int) -> None:
@@ -407,3 +412,21 @@ def delete(path: str | os.PathLike[str], *, kept_aside: bool = False) -> None:
         remove(os.fspath(path) + suffix)
     if kept_aside:
         remove_damaged(os.fspath(path))
+
+
+def copy_records(opened: Journal, start: int, end: int, path: str) -> int:
+    """Copy the records between two positions into a new file, a journal that begins at the first.
+
+    Returns:
+        How many bytes of records were copied; fewer where the file has not all of them.
+
+    Raises:
+        OSError, UnsafeFile: The file cannot be written.
+    """
+    fd = open_private(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    try:
+        records = opened.read_raw(start, end)
+        write_all(fd, file_header(start) + records, 0)
+    finally:
+        os.close(fd)
+    return len(records)

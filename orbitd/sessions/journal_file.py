@@ -201,7 +201,7 @@ def has_checksum_of(header: bytes, payload: bytes) -> bool:
     Output that an older release has read and not recorded has the kind 0.
     """
     kind, _, expected = _RECORD.unpack(header)
-    return checksum(kind or Kind.OUTPUT, payload) == expected
+    return bool(checksum(kind or Kind.OUTPUT, payload) == expected)
 
 
 def _decode_resize(payload: bytes) -> Resize | None:

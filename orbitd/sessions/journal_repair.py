@@ -57,6 +57,12 @@ from orbitd.sessions.journal_file import (
 DAMAGED = ".damaged-"
 """What stands between a session's id and the time in the name of a damaged journal."""
 
+UNREADABLE = ".unreadable-"
+"""The same in the name of a file with records that could not be drawn."""
+
+KEPT_UNREADABLE = 8
+"""How many files with records that could not be drawn are kept of one session, the newest ones."""
+
 KEPT = 3
 """How many damaged journals of one session are kept, the newest ones."""
 
@@ -208,9 +214,18 @@ def damaged_journals(folder: str) -> list[str]:
     return [os.path.join(folder, name) for name in sorted(names) if DAMAGED in name]
 
 
+def unreadable_journals(folder: str) -> list[str]:
+    """Return the files with records that could not be drawn, the oldest of each session first."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    return [os.path.join(folder, name) for name in sorted(names) if UNREADABLE in name]
+
+
 def session_of(name: str) -> str:
     """Return whose a file in a folder of journals is."""
-    return name.partition(DAMAGED)[0].removesuffix(".new").removesuffix(".repair")
+    return name.partition(DAMAGED)[0].partition(UNREADABLE)[0].removesuffix(".new").removesuffix(".repair")
 
 
 def base_of(path: str) -> int | None:
@@ -605,6 +620,13 @@ def _remove_oldest(path: str) -> int:
 
 def remove_damaged(path: str) -> None:
     """Remove what was kept aside of a session that is deleted."""
-    for name in _damaged_of(path):
+    for name in _damaged_of(path) + sorted(glob.glob(glob.escape(path) + UNREADABLE + "*")):
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+
+
+def remove_oldest_unreadable(path: str) -> None:
+    """Keep the newest files with records of a session that could not be drawn."""
+    for name in sorted(glob.glob(glob.escape(path) + UNREADABLE + "*"))[:-KEPT_UNREADABLE]:
         with contextlib.suppress(OSError):
             os.unlink(name)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from orbit_os.files import private_folder
 from orbit_protocol.errors import NotRunning, OrbitError
 from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram
+from orbitd.sessions.session import LiveSession
 
 
 class KeeperConnection:
@@ -52,6 +53,16 @@ class KeeperConnection:
         # Without the lock: this is called once, before any client is served.
         self._client = await KeeperClient.connect(self._path, on_exit=self._on_exit, on_gone=self._handle_gone)
         return await self._client.programs() if self._client is not None else []
+
+    async def fetch_terminal(self, live: LiveSession) -> None:
+        """Have a session read and write its program's terminal, unless it does. Raises: NotRunning, KeeperGone."""
+        if live.has_terminal:
+            return
+        master_fd = await (await self.client()).take(live.id)
+        if live.has_terminal or not live.has_program:  # meanwhile
+            os.close(master_fd)
+        else:
+            live.use_terminal(master_fd)
 
     async def release(self, program_id: str) -> None:
         """Acknowledge an exit that is stored, and have the program forgotten.

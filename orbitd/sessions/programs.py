@@ -1,7 +1,7 @@
-"""The programs of live sessions: start, take over from an earlier daemon, close at the daemon's stop.
+"""The programs of sessions: start, take over from an earlier daemon, start again, close at the daemon's stop.
 
 One `Programs` a daemon, on the event loop. The keeper knows which programs run, the store
-which sessions they belong to; `termination` handles how they end.
+which sessions they belong to; `endings` handles how they end.
 """
 
 from __future__ import annotations
@@ -16,41 +16,49 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from orbit_protocol.errors import AlreadyRunning, InternalError, NotRunning, OrbitError, RequestTimeout, SpawnFailed
-from orbit_protocol.types import Session
+from orbit_os.files import private_folder
+from orbit_protocol.errors import (
+    AlreadyRunning,
+    InternalError,
+    NotRunning,
+    OrbitError,
+    RequestTimeout,
+    SpawnFailed,
+    StorageError,
+)
+from orbit_protocol.types import Session, SessionStatus
 from orbitd.background_tasks import BackgroundTasks
-from orbitd.keeper.client import KeptProgram, ProgramNotFound, Spawned, SpawnRequest
+from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram, ProgramNotFound, Spawned, SpawnRequest
 from orbitd.logs import event
 from orbitd.manager import SessionManager
-from orbitd.screens.emulator import unavailable_reason
+from orbitd.screens.client import Screens
+from orbitd.screens.messages import Limits
 from orbitd.sessions.command_line import build_launch, last_folder
+from orbitd.sessions.endings import Endings
+from orbitd.sessions.files import SessionFiles
 from orbitd.sessions.keeper_connection import KeeperConnection
+from orbitd.sessions.landing import Landing
+from orbitd.sessions.reconnecting import Reconnector
 from orbitd.sessions.registry import Registry
 from orbitd.sessions.saver import Saver
-from orbitd.sessions.screen_restore import SavedScreens
-from orbitd.sessions.session import LiveSession
+from orbitd.sessions.session import LiveSession, Shared, State, Typing
 from orbitd.sessions.ssh_agent import AgentLinks
-from orbitd.sessions.ssh_reconnect import Reconnector
-from orbitd.sessions.termination import Exits
 
 log = logging.getLogger("orbitd.sessions")
 
 CLOSE_GRACE_SECS = 5.0
+MAX_SCROLLBACK_LINES = 10_000
 
 
 class LiveSettings(Struct, frozen=True, kw_only=True):
-    """Paths of live sessions, and what every program is started with."""
+    """Paths of live sessions, what every program is started with, and how much history pictures keep, in bytes."""
 
     keeper_socket: str
     journal_folder: str
+    landing_file: str
     agent_folder: str
     daemon_socket: str
     program_umask: int
-
-
-class ScrollbackLimits(Struct, frozen=True, kw_only=True):
-    """How much history is kept in memory, of one session and of all together, in bytes."""
-
     scrollback_max_bytes: int
     total_scrollback_bytes: int
 
@@ -60,33 +68,46 @@ class Programs:
 
     Args:
         manager: The store.
-        saver: Saves screens.
-        settings: Paths and umask.
-        limits: Of the history.
+        settings: Paths, umask, limits.
+        auto_save_interval_secs: The longest that output is in the journal only.
 
     Attributes:
         closing: Set when the daemon begins to stop; calls that wait for a program end with it.
+        registry: The sessions.
     """
 
-    def __init__(self, manager: SessionManager, saver: Saver, settings: LiveSettings, limits: ScrollbackLimits) -> None:
+    def __init__(self, manager: SessionManager, settings: LiveSettings, auto_save_interval_secs: float) -> None:
         self._manager = manager
-        self._saver = saver
         self._settings = settings
         self._tasks = BackgroundTasks(log, "live session task failed")
-        self._not_restored: dict[str | None, str] = {}
-        self._recorded_again: set[str] = set()
+        self._none_restored = ""
         self._held_exits: list[KeptProgram] | None = None
+        self._unsaved_at_start: set[str] = set()
+        self._landing_keeper: KeeperClient | None = None
         self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.agents = AgentLinks(settings.agent_folder)
-        self.screens = SavedScreens(manager, settings.journal_folder, limits.scrollback_max_bytes)
-        self.registry = Registry(manager, saver, self._tasks, limits.total_scrollback_bytes)
-        self.keeper = KeeperConnection(
-            settings.keeper_socket, self._handle_exit, lambda error: self.exits.handle_keeper_gone(error)
+        self.files = SessionFiles(manager, settings.journal_folder)
+        self.screens = Screens(Limits(lines=MAX_SCROLLBACK_LINES, size=settings.scrollback_max_bytes))
+        self.saver = Saver(manager, auto_save_interval_secs)
+        self.registry = Registry(manager, self._new_session, settings.total_scrollback_bytes)
+        self._shared = Shared(
+            files=self.files,
+            screens=self.screens,
+            landing=None,
+            typing=Typing(),
+            start_task=self._tasks.start,
+            on_output=self.saver.mark_changed,
+            on_clients=self._on_clients,
+            on_held=self.registry.handle_held,
         )
+        self.keeper = KeeperConnection(settings.keeper_socket, self._handle_exit, self._handle_keeper_gone)
         self.reconnector = Reconnector(self._reconnect, self._stop_reconnecting, self._tasks.start)
-        self.exits = Exits(
-            manager, saver, self.screens, self.registry, self.keeper, self.agents, self.reconnector, self._tasks
+        self.endings = Endings(
+            manager, self.saver, self.files, self.registry, self.keeper, self.agents, self.reconnector, self._tasks
         )
+
+    def _new_session(self, session_id: str) -> LiveSession:
+        return LiveSession(session_id, self._shared)
 
     async def start(self, session_id: str, cols: int, rows: int, env: Mapping[bytes, bytes] | None) -> Session:
         """Run a session's program.
@@ -97,24 +118,27 @@ class Programs:
             SpawnFailed: It cannot be executed, or there is no terminal emulation here.
             StorageError: This, or how its last program ended, cannot be stored.
         """
-        async with self.registry.lock(session_id):
-            if session_id in self.registry.running:
+        async with self.registry.locked(session_id) as live:
+            if live.has_program:
                 raise AlreadyRunning(f"The program of session {session_id} runs already")
-            reason = unavailable_reason()
+            reason = self.screens.unavailable_reason
             if reason is not None:
                 raise SpawnFailed(f"Live sessions are not available here: {reason}", hint="External sessions are.")
-            await self.exits.store_pending_exit(session_id)
+            await self.endings.store_pending_exit(live)
             before = await self._manager.get_session(session_id)
             had_link = self.agents.exists(session_id)
             self.agents.update(session_id, env)
-            self.reconnector.started(session_id)
+            live.retry_started()
             # Stored before the program is started: if the daemon is killed in between, the next one finds a
             # live session without a program, and restores it. The other way round it would find a program
             # that the store says is not there.
             started = await self._manager.start_program(session_id, cols, rows)
+            was = live.state
+            live.move(State.STARTING)
             try:
-                await self._spawn(started, cols, rows, env)
+                await self._spawn(live, started, cols, rows, env)
             except BaseException:  # a cancelled request too: the session gets the status back that it had
+                live.move(State.RECONNECTING if was is State.RECONNECTING else State.RECORDED)
                 if not had_link:
                     self.agents.remove(session_id)
                 # One that was recorded as running could not be taken over: its program may run, and its exit is
@@ -124,19 +148,27 @@ class Programs:
                 raise
             return started
 
-    async def take_over(self, session: Session, program: KeptProgram) -> None:
-        """Continue with a program that an earlier daemon has started; under the session's lock."""
-        client = await self.keeper.client()
-        live = self.registry.create(session.id, await self.screens.restore(session))
-        try:
-            live.run(program.pid, await client.take(program.id), last_folder(session))
-        except BaseException:
-            live.close()
-            raise
-        self._add_running(live)
+    def take_over(self, live: LiveSession, session: Session, program: KeptProgram) -> None:
+        """Continue with a program that an earlier daemon has started; its terminal is fetched later."""
+        live.size = (session.cols or 80, session.rows or 24)
+        live.move(State.RUNNING)
+        live.run(program.pid, last_folder(session))
+
+    async def fetch_terminals(self) -> None:
+        """Read every terminal that was taken over, and save what an earlier daemon has not."""
+        unsaved = self.files.unsaved()
+        for live in self.registry:
+            if live.state is not State.RUNNING:
+                continue
+            try:
+                await self.keeper.fetch_terminal(live)
+            except OrbitError as error:  # the keeper is gone: so is the program
+                event(log, logging.WARNING, "terminal not fetched", session=live.id, error=error.message)
+            if live.id in unsaved:
+                self.saver.mark_changed(live)
 
     @contextlib.asynccontextmanager
-    async def without_program(self, session_id: str) -> AsyncIterator[None]:
+    async def without_program(self, session_id: str) -> AsyncIterator[LiveSession]:
         """Hold a session's lock while it has no program and no start is scheduled; end one that runs.
 
         Raises:
@@ -144,26 +176,65 @@ class Programs:
             StorageError: Its exit could not be stored yet.
         """
         while True:
-            async with self.registry.lock(session_id):
-                if session_id not in self.registry.running:
-                    self.exits.stop_reconnecting(session_id)
-                    if self._may_run_unseen(session_id):
+            async with self.registry.locked(session_id) as live:
+                if not live.has_program:
+                    self.endings.stop_reconnecting(live)
+                    if self._may_run_unseen(live):
                         await self.keeper.kill(session_id)
-                    yield
+                    yield live
                     return
             # Without the lock, which `handle_exit` needs. Another task may start the session again before
             # this one gets the lock back: hence the loop.
-            await self.exits.terminate(session_id)
+            await self.endings.terminate(session_id)
 
-    def remove_files(self, session_id: str) -> None:
+    def remove_files(self, live: LiveSession) -> None:
         """Remove what a deleted session has outside of the store."""
-        self._not_restored.pop(session_id, None)
-        if not session_id.replace("-", "").isalnum():
+        live.not_restored = ""
+        if live.state is State.UNSTORED:
+            live.exit = None
+            live.move(State.ENDED)
+        live.close()
+        if not live.id.replace("-", "").isalnum():
             return  # what a damaged row shows as its id: no file was ever named so
-        self.agents.remove(session_id)
-        self.screens.remove_journal(session_id, kept_aside=True)
+        self.agents.remove(live.id)
+        self.files.remove_journal(live.id, kept_aside=True)
 
     # Restoring
+
+    async def connect_keeper(self) -> list[KeptProgram]:
+        """Connect to the keeper of an earlier daemon, if there is one; return its programs. Raises: OrbitError."""
+        programs = await self.keeper.connect_existing()
+        if programs:
+            await self._use_landing()
+        self._unsaved_at_start = self.files.unsaved()
+        return programs
+
+    async def complete_landing(self) -> None:
+        """Put output into its journal that an earlier daemon had read from a terminal, and not yet recorded."""
+        landing = self._shared.landing
+        if landing is None:
+            return
+        pending = landing.pending()
+        if pending is not None:
+            try:
+                async with self.registry.locked(pending.session) as live:
+                    await live.open_files()
+                    live.complete_landing(pending)
+            except Exception as error:  # noqa: BLE001  # one session's; the others are restored all the same
+                event(log, logging.ERROR, "output not recorded", session=pending.session, exc=error)
+        landing.clear()
+
+    async def recorded_cwd(self, session_id: str) -> bytes | None:
+        """Return the newest folder in the journal of a session whose program is gone."""
+        if session_id not in self._unsaved_at_start:
+            return None
+        async with self.registry.locked(session_id) as live:
+            await live.open_files()
+            return live.recorded_cwd
+
+    def report_exit(self, program: KeptProgram) -> None:
+        """Handle the exit of a program that has ended while no daemon was there."""
+        self._handle_exit(program)
 
     @contextlib.contextmanager
     def exits_held(self) -> Iterator[None]:
@@ -177,56 +248,70 @@ class Programs:
             for program in held:
                 self._handle_exit(program)
 
-    def restore_failed(self, session_id: str | None, error: Exception) -> None:
-        """Record why a session could not be restored; without an id, why none could."""
-        self._not_restored[session_id] = error.message if isinstance(error, OrbitError) else type(error).__name__
+    def none_restored(self, error: Exception) -> None:
+        """Record why no session could be restored."""
+        self._none_restored = _reason(error)
 
-    def _may_run_unseen(self, session_id: str) -> bool:
+    def restore_failed(self, live: LiveSession, error: Exception) -> None:
+        """Record why a session could not be restored."""
+        live.not_restored = _reason(error)
+
+    def _may_run_unseen(self, live: LiveSession) -> bool:
         """Return whether the keeper may have a program of a session that was not taken over."""
-        session = self._manager.cached_session(session_id)
-        all_unknown = None in self._not_restored and session is not None and session.live
-        return all_unknown or session_id in self._not_restored
-
-    def record_was_lost(self, session_id: str) -> None:
-        """Remember that a session's row was gone, and that it was recorded again for its program."""
-        self._recorded_again.add(session_id)
-
-    def _add_running(self, live: LiveSession) -> None:
-        self._not_restored.pop(live.id, None)
-        self.registry.add_running(live)
+        session = self._manager.cached_session(live.id)
+        all_unknown = bool(self._none_restored) and session is not None and session.live
+        return all_unknown or bool(live.not_restored)
 
     async def save_all(self) -> int:
         """Save every screen that has changed; return how many. Failures are logged, and tried again."""
-        return await self._saver.save_all_changed(list(self.registry))
+        return await self.saver.save_all_changed(list(self.registry))
 
     def warnings(self) -> list[str]:
         """Return the problems that last, as sentences for `status` and `doctor`."""
         warnings = []
-        degraded = [live.screen.degraded for live in self.registry if live.screen.degraded is not None]
+        degraded = [live.degraded for live in self.registry if live.degraded is not None]
         if degraded:
             warnings.append(
                 f"The output of {len(degraded)} sessions is not recorded: {degraded[0].strerror or degraded[0]} "
                 f"({self._settings.journal_folder}). They go on; what they show is lost if the daemon is killed."
             )
-        if self._saver.failing:
-            reason = next(iter(self._saver.failing.values()))
-            warnings.append(f"The screens of {len(self._saver.failing)} sessions could not be saved: {reason}.")
-        for session_id, reason in self._not_restored.items():
-            if session_id is None:
-                warnings.append(f"No live session was restored: {reason}. `orbitctl daemon restart` tries again.")
-            elif (session := self._manager.cached_session(session_id)) is not None:
-                warnings.append(
-                    f"Session {session.name or session_id} could not be restored: {reason}. Its journal is kept; "
-                    f"`orbitctl session start {session_id}` tries again."
-                )
-        for session_id in sorted(self._recorded_again):
-            session = self._manager.cached_session(session_id)
-            if session is not None and session.name is None:
-                warnings.append(
-                    f"The record of session {session_id} is gone from the database and its program runs: it is listed "
-                    f"again, without name and configuration; `orbitctl session rename {session_id} NAME` names it."
-                )
-        return warnings + self.screens.warnings()
+        failing = [live.save.failure for live in self.registry if live.save.failure]
+        if failing:
+            warnings.append(f"The screens of {len(failing)} sessions could not be saved: {failing[0]}.")
+        if self._none_restored:
+            warnings.append(
+                f"No live session was restored: {self._none_restored}. `orbitctl daemon restart` tries again."
+            )
+        for live in self.registry:
+            warnings += self._warnings_of(live)
+        return warnings + self.files.warnings()
+
+    def _warnings_of(self, live: LiveSession) -> list[str]:
+        session = self._manager.cached_session(live.id)
+        if session is None:
+            return []
+        warnings = []
+        if live.not_restored:
+            warnings.append(
+                f"Session {session.name or live.id} could not be restored: {live.not_restored}. Its journal is kept; "
+                f"`orbitctl session start {live.id}` tries again."
+            )
+        elif live.not_opened and live.has_program:
+            warnings.append(
+                f"The output of session {session.name or live.id} is not read: {live.not_opened}. Its program waits; "
+                "it goes on once that is put right."
+            )
+        if live.was_recorded_again and session.name is None:
+            warnings.append(
+                f"The record of session {live.id} is gone from the database and its program runs: it is listed "
+                f"again, without name and configuration; `orbitctl session rename {live.id} NAME` names it."
+            )
+        if live.picture.status == "damaged":
+            warnings.append(
+                f"The screen of session {session.name or live.id} is damaged: its program goes on, and its screen "
+                "begins anew once it has been quiet for a second."
+            )
+        return warnings
 
     def start_closing(self) -> None:
         """End every call that waits for a program."""
@@ -235,19 +320,46 @@ class Programs:
 
     async def close(self) -> None:
         """Save every screen, close the terminals and disconnect from the keeper; the programs go on."""
-        self.reconnector.close()
+        for live in self.registry:
+            self.reconnector.cancel(live)
         # Exits that are being handled are stored first; what is not done in time is handled by the next
         # daemon, from the keeper.
         await self._tasks.finish(CLOSE_GRACE_SECS)
-        await self.save_all()
-        await self._saver.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_GRACE_SECS):
+                await self.save_all()
+        await self.saver.close()
         for live in self.registry:
             try:
                 live.close()
             except Exception as error:  # noqa: BLE001  # one of many; its journal is read by the next daemon
                 event(log, logging.ERROR, "session not closed", session=live.id, error=type(error).__name__, exc=error)
         self.keeper.close()
+        await self.screens.close()
+        self._close_landing()
         await self._tasks.cancel()
+
+    async def update_status_from_clients(self, live: LiveSession) -> None:
+        """Store a session's status: active with a client, else detached; a detached one is saved too."""
+        async with self.registry.locked(live.id):
+            # While this waited for the lock the program may have ended, and clients come or gone: the
+            # status is decided here, so that the last of several updates stores the right one.
+            if live.state is not State.RUNNING:
+                return
+            wanted: SessionStatus = "active" if live.attachments else "detached"
+            session = await self._manager.get_session(live.id)
+            if session.status != wanted:
+                try:
+                    await self._manager.update_session_status(live.id, wanted)
+                except StorageError as error:  # the clients can work all the same
+                    event(log, logging.ERROR, "status not stored", session=live.id, status=wanted, error=error.message)
+        if wanted == "detached":
+            await self.saver.save_all_changed([live])
+
+    def _on_clients(self, live: LiveSession) -> None:
+        self._tasks.start(self.update_status_from_clients(live))
+
+    # Starting
 
     async def _reconnect(self, session_id: str) -> None:
         """Start a session that has lost its connection, unless its status has been changed meanwhile."""
@@ -256,11 +368,13 @@ class Programs:
             raise NotRunning(f"Session {session_id} is {session.status}")
         await self.start(session_id, session.cols or 80, session.rows or 24, None)
 
-    async def _stop_reconnecting(self, session_id: str) -> None:
-        async with self.registry.lock(session_id):
-            self.exits.stop_reconnecting(session_id)
+    async def _stop_reconnecting(self, live: LiveSession) -> None:
+        async with self.registry.locked(live.id):
+            self.endings.stop_reconnecting(live)
 
-    async def _spawn(self, session: Session, cols: int, rows: int, env: Mapping[bytes, bytes] | None) -> None:
+    async def _spawn(
+        self, live: LiveSession, session: Session, cols: int, rows: int, env: Mapping[bytes, bytes] | None
+    ) -> None:
         """Have the keeper start the program, on the screen that the session has."""
         launch = build_launch(
             session,
@@ -268,43 +382,41 @@ class Programs:
             socket_path=self._settings.daemon_socket,
             agent_link=self.agents.path(session.id),
         )
-        live = self.registry.reconnecting.get(session.id)
-        if live is None:
-            live = self.registry.create(session.id, await self.screens.restore(session))
-        cols, rows = live.owner_size or (cols, rows)
-        request = SpawnRequest(
-            id=session.id,
-            file=launch.file,
-            argv=launch.argv,
-            env=launch.env,
-            cwd=launch.cwd,
-            cols=cols,
-            rows=rows,
-            umask=self._settings.program_umask,
-        )
         try:
+            await live.open_files()
+            cols, rows = live.owner_size or (cols, rows)
+            request = SpawnRequest(
+                id=session.id,
+                file=launch.file,
+                argv=launch.argv,
+                env=launch.env,
+                cwd=launch.cwd,
+                cols=cols,
+                rows=rows,
+                umask=self._settings.program_umask,
+            )
             spawned = await self._request_spawn(request, launch.hint)
+            if spawned is None:
+                await self._take_over_unknown(live, session)
+                return
         except BaseException:
-            self._close_unless_reconnecting(live)
+            self._undo_start(live)
             raise
-        if spawned is None:
-            self._close_unless_reconnecting(live)
-            await self._take_over_unknown(session)
-            return
-        # No await until the session is registered: output is read only after the divider, and no other task looks for
+        # No await until the session runs: output is read only after the divider, and no other task looks for
         # the session in between.
         try:
             live.print_divider(f"started again {datetime.now().astimezone():%Y-%m-%d %H:%M:%S}")
             live.resize_screen(cols, rows)
-        except BaseException:  # no memory, or whatever the library refuses
+        except BaseException:  # no memory, say
             os.close(spawned.master_fd)
-            self._close_unless_reconnecting(live)
+            self._undo_start(live)
             await self.keeper.kill(session.id)
             raise
-        live.run(spawned.pid, spawned.master_fd, spawned.cwd)
-        self._add_running(live)
+        live.move(State.RUNNING)
+        live.run(spawned.pid, spawned.cwd)
+        live.use_terminal(spawned.master_fd)
         if live.attachments:
-            self._tasks.start(self.registry.update_status_from_clients(live))
+            self._tasks.start(self.update_status_from_clients(live))
 
     async def _request_spawn(self, request: SpawnRequest, hint: str) -> Spawned | None:
         """Have the keeper start a program; None if it has one of this session that was never taken over.
@@ -313,6 +425,7 @@ class Programs:
             SpawnFailed: It cannot be executed; if there is no such program, with `hint` unless that is empty.
         """
         client = await self.keeper.client()
+        await self._use_landing()
         try:
             return await client.spawn(request)
         except AlreadyRunning:
@@ -325,24 +438,58 @@ class Programs:
                 await client.signal(request.id, signal.SIGKILL)
             raise
 
-    async def _take_over_unknown(self, session: Session) -> None:
+    async def _use_landing(self) -> None:
+        """Read output into the buffer that the keeper holds, else into a file."""
+        client = await self.keeper.client()
+        if self._landing_keeper is client:
+            return
+        descriptor = await client.landing()
+        if self._landing_keeper is client:  # by another start meanwhile
+            if descriptor is not None:
+                os.close(descriptor)
+            return
+        # Nothing is in the one before, of a keeper that is gone: it is cleared in the turn in which it is read into.
+        self._close_landing()
+        self._landing_keeper = client
+        if descriptor is None:
+            private_folder(os.path.dirname(self._settings.landing_file))
+            descriptor = Landing.create_file(self._settings.landing_file)
+        self._shared.landing = Landing(descriptor)
+
+    def _close_landing(self) -> None:
+        if self._shared.landing is not None:
+            self._shared.landing.close()
+            self._shared.landing = None
+
+    async def _take_over_unknown(self, live: LiveSession, session: Session) -> None:
         """Take over a program that the keeper has and this daemon has not, as after a take-over that failed."""
         client = await self.keeper.client()
         program = next(each for each in await client.programs() if each.id == session.id)
-        await self.take_over(session, program)
+        self.take_over(live, session, program)
+        await self.keeper.fetch_terminal(live)
         if program.ended_at is not None:
             self._handle_exit(program)
 
-    def _close_unless_reconnecting(self, live: LiveSession) -> None:
-        """Close the screen of a program that was not started, unless clients wait for another try."""
-        if self.registry.reconnecting.get(live.id) is not live:
-            is_empty = live.screen.journal_bytes == 0
-            live.close()
+    def _undo_start(self, live: LiveSession) -> None:
+        """Close the files of a program that was not started, unless clients wait for another try."""
+        if not live.reconnects:
+            is_empty = live.journal_bytes == 0
+            live.close_files()
             if is_empty:  # made for this start; one with output of an earlier program stays
-                self.screens.remove_journal(live.id)
+                self.files.remove_journal(live.id)
 
     def _handle_exit(self, program: KeptProgram) -> None:
         if self._held_exits is not None:
             self._held_exits.append(program)
             return
-        self._tasks.start(self.exits.handle_exit(program))
+        self._tasks.start(self.endings.handle_exit(program))
+
+    def _handle_keeper_gone(self, error: KeeperGone) -> None:
+        event(log, logging.ERROR, "keeper gone", sessions=self.registry.running_count, superseded=error.superseded)
+        if error.superseded:
+            return  # the programs go on under another daemon, which has taken the database too
+        self.endings.handle_keeper_gone()
+
+
+def _reason(error: Exception) -> str:
+    return error.message if isinstance(error, OrbitError) else type(error).__name__

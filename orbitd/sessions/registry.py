@@ -1,4 +1,4 @@
-"""The live sessions, running or reconnecting, and the lock of each session.
+"""The sessions that are more than rows of the store: one dictionary, and the memory that their pictures share.
 
 What is done to one session is done under its lock, so that a start, an exit and a deletion
 never overlap; different sessions do not wait for each other.
@@ -6,122 +6,111 @@ never overlap; different sessions do not wait for each other.
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import weakref
-from collections.abc import Iterator
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
 
-from orbit_protocol.errors import NotRunning, StorageError
-from orbit_protocol.types import SessionStatus
-from orbitd.background_tasks import BackgroundTasks
-from orbitd.logs import event
+from orbit_protocol.errors import NotRunning
 from orbitd.manager import SessionManager
-from orbitd.sessions.saver import Saver
-from orbitd.sessions.screen import LiveScreen
-from orbitd.sessions.scrollback_budget import ScrollbackBudget
 from orbitd.sessions.session import LiveSession
-
-log = logging.getLogger("orbitd.sessions")
 
 
 class Registry:
-    """The live sessions of a daemon.
+    """The sessions of a daemon.
 
     Args:
         manager: The store.
-        saver: Saves sessions that change.
-        tasks: Runs status updates in the background.
-        total_scrollback_bytes: What the history of all may take in memory.
-
-    Attributes:
-        running: Sessions whose program runs.
-        reconnecting: Sessions whose program has ended and will be started again.
+        new: Returns a new session for an id.
+        total_scrollback_bytes: What the pictures of all may take in memory.
     """
 
-    def __init__(
-        self, manager: SessionManager, saver: Saver, tasks: BackgroundTasks, total_scrollback_bytes: int
-    ) -> None:
+    def __init__(self, manager: SessionManager, new: Callable[[str], LiveSession], total_scrollback_bytes: int) -> None:
         self._manager = manager
-        self._saver = saver
-        self._tasks = tasks
-        self.running: dict[str, LiveSession] = {}
-        self.reconnecting: dict[str, LiveSession] = {}
-        self._budget = ScrollbackBudget(total_scrollback_bytes, self)
-        # A lock exists as long as somebody holds it or waits for it.
-        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._new = new
+        self._sessions: dict[str, LiveSession] = {}
+        self._total_bytes = total_scrollback_bytes
+        self._held: dict[str, int] = {}
+        self.held_bytes = 0
 
     def __iter__(self) -> Iterator[LiveSession]:
-        """Iterate over all live sessions; they may change meanwhile."""
-        return iter([*self.running.values(), *self.reconnecting.values()])
-
-    def lock(self, session_id: str) -> asyncio.Lock:
-        """Return the lock under which a session is started, ended and deleted."""
-        lock = self._locks.get(session_id)
-        if lock is None:
-            lock = self._locks[session_id] = asyncio.Lock()
-        return lock
-
-    async def require_running(self, session_id: str) -> LiveSession:
-        """Return a session whose program runs. Raises: SessionNotFound, NotRunning."""
-        live = self.running.get(session_id)
-        if live is None:
-            await self._manager.get_session(session_id)
-            raise NotRunning(f"Session {session_id} has no program that runs here")
-        return live
+        """Iterate over the sessions of this moment."""
+        return iter(list(self._sessions.values()))
 
     def get(self, session_id: str) -> LiveSession | None:
-        """Return a live session, running or reconnecting: one that clients can be attached to."""
-        return self.running.get(session_id) or self.reconnecting.get(session_id)
+        """Return what is known of a session, None where it is a row of the store only."""
+        return self._sessions.get(session_id)
 
-    def create(self, session_id: str, screen: LiveScreen) -> LiveSession:
-        """Return a new live session; `add_running` registers it."""
-        return LiveSession(session_id, screen, on_clients=self._on_clients, on_output=self._on_output)
+    def running(self, session_id: str) -> LiveSession | None:
+        """Return a session that has a program."""
+        session = self._sessions.get(session_id)
+        return session if session is not None and session.has_program else None
 
-    def add_running(self, live: LiveSession) -> None:
-        """Register a session whose program runs."""
-        self.reconnecting.pop(live.id, None)
-        self.running[live.id] = live
-        self._budget.measure(live)
+    def attachable(self, session_id: str) -> LiveSession | None:
+        """Return a session that clients can be attached to: its program runs, or will be started again."""
+        session = self._sessions.get(session_id)
+        return session if session is not None and session.is_attachable else None
 
-    def set_reconnecting(self, live: LiveSession) -> None:
-        """Register a session whose program has ended and will be started again."""
-        del self.running[live.id]
-        self.reconnecting[live.id] = live
+    @property
+    def running_count(self) -> int:
+        """How many sessions have a program."""
+        return sum(session.has_program for session in self._sessions.values())
 
-    def remove(self, live: LiveSession) -> None:
-        """Remove a session that has ended."""
-        self.running.pop(live.id, None)
-        self.reconnecting.pop(live.id, None)
-        self._saver.forget(live)
-        self._budget.remove(live)
+    async def require_running(self, session_id: str) -> LiveSession:
+        """Return a session that has a program. Raises: SessionNotFound, NotRunning."""
+        session = self.running(session_id)
+        if session is None:
+            await self._manager.get_session(session_id)
+            raise NotRunning(f"Session {session_id} has no program that runs here")
+        return session
 
-    async def update_status_from_clients(self, live: LiveSession) -> None:
-        """Store a session's status: active with a client, else detached; a detached one is saved too."""
-        async with self.lock(live.id):
-            # While this waited for the lock the program may have ended, and clients come or gone: the
-            # status is decided here, so that the last of several updates stores the right one.
-            if self.running.get(live.id) is not live:
+    @contextlib.contextmanager
+    def using(self, session_id: str) -> Iterator[LiveSession]:
+        """Keep a session registered, without its lock; one that nobody needs any more is closed at the end."""
+        session = self._sessions.get(session_id)
+        if session is None:
+            session = self._sessions[session_id] = self._new(session_id)
+        session.users += 1
+        try:
+            yield session
+        finally:
+            session.users -= 1
+            self.forget_if_idle(session)
+
+    @contextlib.asynccontextmanager
+    async def locked(self, session_id: str) -> AsyncIterator[LiveSession]:
+        """Hold a session's lock: it is started, ended and deleted under it."""
+        with self.using(session_id) as session:
+            async with session.lock:
+                yield session
+
+    def forget_if_idle(self, session: LiveSession) -> None:
+        """Forget a session that is a row of the store only, and that nobody uses."""
+        if session.is_idle and not session.users and self._sessions.get(session.id) is session:
+            del self._sessions[session.id]
+            session.close()
+            self.handle_held(session)
+
+    def handle_held(self, session: LiveSession) -> None:
+        """A picture takes another amount of memory: over the budget, drop the oldest history.
+
+        First of the session that has been without a client for the longest, then of the next; those with clients come
+        last. A sixteenth more than necessary is dropped, so that a program that goes on printing does not cause the
+        next round with its next line.
+        """
+        self._set_held(session, session.picture.held)
+        if self.held_bytes <= self._total_bytes:
+            return
+        goal = self._total_bytes - self._total_bytes // 16
+        for one in sorted(self._sessions.values(), key=lambda each: (bool(each.attachments), each.detached_since)):
+            if self.held_bytes <= goal:
                 return
-            wanted: SessionStatus = "active" if live.attachments else "detached"
-            session = await self._manager.get_session(live.id)
-            if session.status != wanted:
-                try:
-                    await self._manager.update_session_status(live.id, wanted)
-                except StorageError as error:  # the clients can work all the same
-                    event(log, logging.ERROR, "status not stored", session=live.id, status=wanted, error=error.message)
-        if wanted == "detached":
-            await self._saver.save_all_changed([live])
+            held = self._held.get(one.id, 0)
+            size = max(0, held - (self.held_bytes - goal))
+            if held > size:
+                one.picture.trim(size)
+                # What it holds then, it reports with its next output; it is not asked again before.
+                self._set_held(one, size)
 
-    def scrollback_bytes(self) -> int:
-        """Measure all sessions; return about what their history takes in memory."""
-        for live in self:
-            self._budget.measure(live)
-        return self._budget.used_bytes
-
-    def _on_output(self, live: LiveSession) -> None:
-        self._saver.mark_changed(live)
-        self._budget.on_output(live)
-
-    def _on_clients(self, live: LiveSession) -> None:
-        self._budget.measure(live)
-        self._tasks.start(self.update_status_from_clients(live))
+    def _set_held(self, session: LiveSession, held: int) -> None:
+        self.held_bytes += held - self._held.pop(session.id, 0)
+        if held:
+            self._held[session.id] = held

@@ -1,9 +1,9 @@
 """When live screens are saved, and how.
 
-A session's first output after a save starts a timer; when it fires, the screen is saved and
-the journal's records are discarded. So a silent session costs nothing, and the saves of many
-are spread over the interval by when each began to change. A burst of output is saved earlier.
-What cannot be saved stays in the journal, and is tried again until it can.
+A session's first output after a save starts a timer; when it fires, the picture is asked for its state, the state is
+committed, and the journal's records that it covers are discarded. Output goes on meanwhile. So a silent session costs
+nothing, and the saves of many are spread over the interval by when each began to change. A burst of output is saved
+earlier. What cannot be saved stays in the journal, and is tried again until it can.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from orbit_protocol.errors import OrbitError, SessionNotFound
 from orbitd.background_tasks import BackgroundTasks
 from orbitd.logs import event
 from orbitd.manager import SessionManager
-from orbitd.sessions.screen import Capture, LiveScreen
+from orbitd.sessions.saved_state import SavedState
 from orbitd.sessions.session import LiveSession
 
 log = logging.getLogger("orbitd.sessions")
@@ -25,6 +25,8 @@ BURST_BYTES = 4 * 1024 * 1024
 BURST_SECS = 2.0
 MAX_RETRY_SECS = 10.0
 CLOSE_SECS = 10.0
+SAVE_SECS = 60.0
+"""How long a save may take: a picture that broke is rebuilt within it."""
 
 
 class Saver:
@@ -33,101 +35,87 @@ class Saver:
     Args:
         manager: The store.
         interval_secs: The longest that output is in the journal only.
-
-    Attributes:
-        failing: Session id -> why its last save failed.
     """
 
     def __init__(self, manager: SessionManager, interval_secs: float) -> None:
         self._manager = manager
         self._interval = interval_secs
         self.retry_secs = min(interval_secs, MAX_RETRY_SECS)
-        self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._bursting: set[str] = set()
         self._tasks = BackgroundTasks(log, "live session task failed")
-        self.failing: dict[str, str] = {}
+        self._is_closed = False
 
     def mark_changed(self, session: LiveSession) -> None:
         """Start the timer of a session that has changed, or shorten it for a burst."""
         # Spread at random, so that sessions that began to write together are not saved together for ever.
-        if session.id not in self._timers:
+        plan = session.save
+        if plan.timer is None:
             self._start_timer(session, self._interval * random.uniform(0.5, 1.0))  # noqa: S311  # spreads, hides nothing
-        elif session.id not in self._bursting and session.screen.journal_bytes > BURST_BYTES:
-            self._bursting.add(session.id)
-            self._timers[session.id].cancel()
-            self._start_timer(session, BURST_SECS)
+        elif not plan.is_soon and session.journal_bytes > BURST_BYTES:
+            plan.is_soon = True
+            plan.timer.cancel()
+            self._start_timer(session, min(BURST_SECS, self._interval))
 
-    async def save(self, session: LiveSession) -> None:
+    async def save(self, session: LiveSession, *, limit_secs: float = SAVE_SECS) -> None:
         """Save a session now, unless it is saved.
 
         Raises:
             OrbitError, OSError: It could not be saved; the journal stays, and it is tried again.
         """
-        # Cancelled before the capture: output that comes while this waits starts a new timer, for it is
-        # not in the capture.
+        # Cancelled before the picture is asked: output that comes while this waits starts a new timer, for it is
+        # not in what is saved.
         self._cancel_timer(session)
         try:
             # One save of a session at a time: a second one would commit its snapshot first, and then this one
             # would be the newest with an older screen. After the wait the first may have saved everything.
-            async with session.save_lock:
-                if session.screen.is_closed or session.screen.is_saved:
-                    return
-                capture = await session.capture()
-                await self._store(session.id, session.screen, capture, session.current_cwd())
+            async with asyncio.timeout(limit_secs), session.save_lock:
+                await session.open_files()
+                if not session.is_saved:
+                    await self._store(session)
         except SessionNotFound:
             raise  # deleted meanwhile
         except Exception as error:
             self._handle_failure(session, error)
             raise
-        self.failing.pop(session.id, None)
+        session.save.failure = ""
 
-    async def save_stopped(self, session_id: str, screen: LiveScreen, cwd: bytes | None) -> None:
-        """Save the screen of a session whose program is gone, if its journal has anything. Raises: OrbitError."""
-        if screen.journal_bytes:
-            await self._store(session_id, screen, await asyncio.to_thread(screen.capture), cwd)
-
-    async def save_all_changed(self, sessions: list[LiveSession]) -> int:
-        """Save those that have changed, and return how many. Failures are logged, and tried again."""
-        changed = [session for session in sessions if session.id in self._timers]
-        return sum(await asyncio.gather(*(self._try_save(session) for session in changed)))
-
-    def forget(self, session: LiveSession) -> None:
-        """Cancel the timer of a session that has ended."""
-        self._cancel_timer(session)
-        self.failing.pop(session.id, None)
-
-    async def close(self) -> None:
-        """Cancel all timers and wait for the saves that run."""
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-        await self._tasks.finish(grace_secs=CLOSE_SECS)
-
-    async def _store(self, session_id: str, screen: LiveScreen, capture: Capture, cwd: bytes | None) -> None:
+    async def _store(self, session: LiveSession) -> None:
+        saved = await session.picture.save(session.mark())
         # Commit first, then discard the records: a crash in between leaves both, and the snapshot's
         # position makes the restore skip what it covers.
         await self._manager.save_snapshot(
-            session_id,
-            capture.repaint,
-            cols=capture.cols,
-            rows=capture.rows,
+            session.id,
+            saved.portable,
+            cols=saved.cols,
+            rows=saved.rows,
             format="vt",
-            native_state=capture.native_state,
-            title=capture.title or None,
-            cwd=cwd,
+            native_state=SavedState(native=saved.native, position=saved.position).to_bytes(),
+            title=saved.title or None,
+            cwd=session.current_cwd() if session.has_program else session.recorded_cwd,
         )
-        if not screen.is_closed:
-            screen.mark_saved(capture)
+        session.handle_saved(saved.position)
+
+    async def save_all_changed(self, sessions: list[LiveSession]) -> int:
+        """Save those that have changed, and return how many. Failures are logged, and tried again."""
+        changed = [session for session in sessions if session.save.timer is not None]
+        return sum(await asyncio.gather(*(self._try_save(session) for session in changed)))
+
+    async def close(self) -> None:
+        """Start no more saves, and wait for those that run."""
+        self._is_closed = True
+        await self._tasks.finish(grace_secs=CLOSE_SECS)
+        await self._tasks.cancel()
 
     def _cancel_timer(self, session: LiveSession) -> None:
-        self._bursting.discard(session.id)
-        timer = self._timers.pop(session.id, None)
-        if timer is not None:
-            timer.cancel()
+        plan = session.save
+        plan.is_soon = False
+        if plan.timer is not None:
+            plan.timer.cancel()
+            plan.timer = None
 
     def _start_timer(self, session: LiveSession, delay: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._timers[session.id] = loop.call_later(delay, lambda: self._tasks.start(self._try_save(session)))
+        if not self._is_closed:
+            loop = asyncio.get_running_loop()
+            session.save.timer = loop.call_later(delay, lambda: self._tasks.start(self._try_save(session)))
 
     async def _try_save(self, session: LiveSession) -> bool:
         try:
@@ -139,8 +127,8 @@ class Saver:
     def _handle_failure(self, session: LiveSession, error: Exception) -> None:
         """Record a failure, log it if it is a new one, and schedule the next try."""
         reason = error.message if isinstance(error, OrbitError) else type(error).__name__
-        level = logging.DEBUG if self.failing.get(session.id) == reason else logging.ERROR
+        level = logging.DEBUG if session.save.failure == reason else logging.ERROR
         event(log, level, "screen not saved", session=session.id, error=reason, exc=error)
-        self.failing[session.id] = reason
-        if session.id not in self._timers and not session.screen.is_closed:
+        session.save.failure = reason
+        if session.save.timer is None and not session.is_idle:
             self._start_timer(session, self.retry_secs)

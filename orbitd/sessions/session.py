@@ -1,98 +1,569 @@
-"""One live session: its program's terminal, its screen, and the clients attached to it.
+"""One session: everything that is known of it while it is more than a row of the store.
 
-Everything here runs on the event loop, except what reads a whole screen: that runs in a
-thread while reading is paused. Output goes to the journal, the emulator and the clients, in
-this order, so that whatever a client has seen is there after a restart.
+Output goes from the terminal through the landing buffer into the journal, and then to the clients;
+the picture follows the journal in another process (`orbitd.screens`). Everything here runs on
+the event loop; nothing in here parses output, paints, or waits for a picture.
 
-A session is reconnecting while its program has ended and another one is about to be started
-in its place, as after ssh has lost its connection: screen and clients stay, and input is
-dropped.
+**States.** `MOVES` has every state and what may follow it; `move` is the only place that changes one.
+
+    RECORDED      a row of the store; nothing of it is here but what a reader needs for a moment
+    STARTING      its program is being started
+    RUNNING       its program runs, here or not yet taken over
+    ENDING        its program has ended; its last output is being saved, and how it ended stored
+    RECONNECTING  its ssh has lost the connection and will be started again; screen and clients stay
+    UNSTORED      its program has ended, and that could not be stored yet
+    ENDED         it is a row of the store again
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import itertools
+import logging
 import os
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any
+from urllib.parse import unquote_to_bytes, urlsplit
 
-from orbit_protocol.errors import Busy, NotRunning
+from msgspec import Struct
+
+from orbit_protocol.errors import Busy, InternalError, NotRunning, OrbitError
 from orbit_protocol.results import Exit
 from orbit_protocol.text import text_and_bytes
-from orbit_protocol.types import Session
+from orbit_protocol.types import MAX_PATH_LENGTH, Session, SessionStatus
+from orbitd.logs import event
 from orbitd.rpc.connection import Connection
-from orbitd.screens.emulator import Emulator
+from orbitd.screens.client import Loaded, Picture, Screens
 from orbitd.sessions.attachment import Attachment, Repaint
+from orbitd.sessions.files import OpenFiles, SessionFiles
+from orbitd.sessions.journal import Journal
+from orbitd.sessions.journal_file import Cwd, Divider, Event, Resize
+from orbitd.sessions.landing import Landing, Pending
 from orbitd.sessions.pty_master import PtyMaster
-from orbitd.sessions.screen import Capture, LiveScreen
 
-R = TypeVar("R")
+log = logging.getLogger("orbitd.sessions")
+
+READ_BUDGET = 16 * 1024
+"""How much is read of one terminal in a turn of the loop: a key beside a flood waits for some of these."""
+
+MAX_LAG_BYTES = 8 << 20
+"""Reading pauses while the picture is further behind: the program is slowed down to what can be drawn."""
+
+MAX_UNREADABLE_BYTES = 64 << 20
+"""How much output is kept of a program that goes on printing while its picture is damaged."""
+
+FLOOD_BYTES, FLOOD_SECS = 64 * 1024, 0.05
+GIVE_WAY_SECS = 0.002
+TYPING_SECS = 1.0
+"""A session that printed `FLOOD_BYTES` within about `FLOOD_SECS` pauses for `GIVE_WAY_SECS` after each read, while
+somebody types into another session and for `TYPING_SECS` after."""
+
+REPAINT_SECS = 2.0
+"""How long an attach waits for the picture before it is answered with a blank one, and the picture sent later."""
+
+LAST_REPAINT_SECS = 5.0
+CWD_SECS = 1.0
+RETRY_SECS = 1.0
+IDLE_SECS = 10.0
+"""A picture that is saved, has no client and is fed nothing for so long is freed, and its journal closed."""
+
+
+class State(enum.Enum):
+    """Where a session is in its life; see the module's docstring."""
+
+    RECORDED = "recorded"
+    STARTING = "starting"
+    RUNNING = "running"
+    ENDING = "ending"
+    RECONNECTING = "reconnecting"
+    UNSTORED = "ended, not stored"
+    ENDED = "ended"
+
+
+MOVES: dict[State, frozenset[State]] = {
+    # RUNNING where it is taken over from an earlier daemon; UNSTORED where that failed and its program has ended.
+    State.RECORDED: frozenset({State.STARTING, State.RUNNING, State.UNSTORED}),
+    State.STARTING: frozenset({State.RUNNING, State.RECORDED, State.RECONNECTING}),
+    State.RUNNING: frozenset({State.ENDING}),
+    State.ENDING: frozenset({State.ENDED, State.RECONNECTING, State.UNSTORED}),
+    State.RECONNECTING: frozenset({State.STARTING, State.ENDED}),
+    State.UNSTORED: frozenset({State.ENDED}),
+    State.ENDED: frozenset({State.STARTING, State.RUNNING}),
+}
+
+
+class ProgramExit(Struct, frozen=True, kw_only=True):
+    """What is to be stored about a program that has ended.
+
+    Attributes:
+        status: The session's status from now on.
+        in_keeper: The keeper has the exit too, and waits for its acknowledgement.
+    """
+
+    status: SessionStatus
+    exit_code: int | None = None
+    exit_signal: int | None = None
+    in_keeper: bool = True
+
+
+class Retry(Struct):
+    """The next start of a session that has lost its connection: its delay, the last start, and the timer."""
+
+    delay_secs: float
+    started_at: float | None = None
+    timer: asyncio.TimerHandle | None = None
+
+
+class SavePlan(Struct):
+    """When a session is saved next, what was saved last, and why that failed.
+
+    Attributes:
+        position: The journal's position that the newest snapshot covers; -1 where that is not known.
+        is_soon: The timer was shortened for a burst of output.
+    """
+
+    position: int = -1
+    timer: asyncio.TimerHandle | None = None
+    is_soon: bool = False
+    failure: str = ""
+
+
+class Typing:
+    """Which session somebody typed into last, and when; one for all sessions."""
+
+    def __init__(self) -> None:
+        self._session: LiveSession | None = None
+        self._at = float("-inf")
+
+    def note(self, session: LiveSession, now: float) -> None:
+        """Record a key."""
+        self._session, self._at = session, now
+
+    def is_elsewhere(self, session: LiveSession, now: float) -> bool:
+        """Return whether somebody types into another session just now."""
+        return self._session is not session and now - self._at < TYPING_SECS
+
+
+class Shared(Struct, kw_only=True):
+    """What all sessions of a daemon share.
+
+    Attributes:
+        files: Snapshots and journals.
+        screens: Where pictures are drawn.
+        landing: Where output is read into; None before the first program.
+        typing: Where somebody types.
+        start_task: Runs a coroutine as a task, and holds it.
+        on_output: Called when there is something to save.
+        on_clients: Called when a client has been attached or detached.
+        on_held: Called when a picture takes another amount of memory.
+    """
+
+    files: SessionFiles
+    screens: Screens
+    landing: Landing | None
+    typing: Typing
+    start_task: Callable[[Coroutine[Any, Any, object]], None]
+    on_output: Callable[[LiveSession], None]
+    on_clients: Callable[[LiveSession], None]
+    on_held: Callable[[LiveSession], None]
 
 
 class LiveSession:
-    """A session whose program runs, or is about to be started again.
+    """One session.
 
     Args:
-        session_id: The session's id.
-        screen: Its screen so far.
-        on_clients: Called when a client has been attached or detached.
-        on_output: Called when there is something to save.
+        session_id: Its id.
+        shared: What it shares with the others.
 
     Attributes:
+        state: Where it is in its life.
+        lock: Held by whatever starts, ends or deletes it: these never overlap.
+        users: How many hold it, so that it stays registered.
+        pid: Of its program.
+        size: Columns and rows of its terminal.
         exited: Set when the program ends; a new future for each program.
+        exit: How its program has ended, while that is not stored.
+        is_terminating: Its program is being ended by a request.
+        not_restored: Why it could not be taken over, or "".
+        not_opened: Why its journal could not be opened, or "": its output is not read.
+        was_recorded_again: Its row was gone, and was written again for its program.
+        reconnects: It has lost its connection, and keeps screen and clients for its next start.
+        retry: When that is.
+        save: When it is saved.
         save_lock: Held by a save: one at a time.
         detached_since: The loop's time at which the last client left.
     """
 
-    def __init__(
-        self,
-        session_id: str,
-        screen: LiveScreen,
-        *,
-        on_clients: Callable[[LiveSession], None],
-        on_output: Callable[[LiveSession], None],
-    ) -> None:
+    def __init__(self, session_id: str, shared: Shared) -> None:
         self.id = session_id
-        self.screen = screen
+        self._shared = shared
+        self._loop = asyncio.get_running_loop()
+        self.state = State.RECORDED
+        self.lock = asyncio.Lock()
+        self.users = 0
         self.pid = 0
-        self.attachments: dict[str, Attachment] = {}
-        self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self.size = (80, 24)
+        self.exited: asyncio.Future[Exit] = self._loop.create_future()
+        self.exit: ProgramExit | None = None
+        self.is_terminating = False
+        self.not_restored = ""
+        self.not_opened = ""
+        self.was_recorded_again = False
+        self.reconnects = False
+        self.retry: Retry | None = None
+        self.save = SavePlan()
         self.save_lock = asyncio.Lock()
         self.detached_since = 0.0
-        self._on_clients = on_clients
-        self._on_output = on_output
+        self.attachments: dict[str, Attachment] = {}
+        self.picture = Picture(self, shared.screens)
         self._numbers = itertools.count(1)
-        self._cwd: bytes | None = None
         self._size_owner: Attachment | None = None
         self._master: PtyMaster | None = None
+        self._journal: Journal | None = None
+        self._loaded: Loaded | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._position = 0
+        self._cwd: bytes | None = None
+        self._cwd_at = 0.0
+        self._flood = self._flood_at = 0.0
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._repainting = False
 
-    def run(self, pid: int, master_fd: int, cwd: bytes | None) -> None:
-        """Read and write the terminal of a program from now on.
+    def move(self, state: State) -> None:
+        """Change the state. Raises: InternalError, if `MOVES` has no such move."""
+        if state not in MOVES[self.state]:
+            raise InternalError(f"session {self.id} cannot go from {self.state.value} to {state.value}")
+        self.state = state
+
+    @property
+    def has_program(self) -> bool:
+        """Whether its program runs, or has ended and is still being handled."""
+        return self.state in (State.RUNNING, State.ENDING)
+
+    @property
+    def is_attachable(self) -> bool:
+        """Whether clients can be attached to it."""
+        return self.has_program or self.reconnects
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is nothing but a row of the store."""
+        return self.state in (State.RECORDED, State.ENDED) and not self.not_restored and self.retry is None
+
+    # Snapshot and journal
+
+    @property
+    def position(self) -> int:
+        """The journal's position: how much was recorded of it so far, in bytes of records."""
+        return self._position if self._journal is None else self._journal.position
+
+    @property
+    def filed_position(self) -> int:
+        """Where the records end that are in the journal's file; less than `position` on a full disk."""
+        return self._position if self._journal is None else self._journal.base + self._journal.size
+
+    @property
+    def journal_bytes(self) -> int:
+        """Bytes of records that no snapshot covers; 0 while the journal is closed."""
+        return 0 if self._journal is None else self._journal.size
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether nothing was recorded since the last save."""
+        return self.save.position == self.position
+
+    @property
+    def degraded(self) -> OSError | None:
+        """Why output is not recorded, or None."""
+        return None if self._journal is None else self._journal.degraded
+
+    async def open_files(self, *, create: bool = True) -> None:
+        """Read the newest snapshot and open the journal, unless it is open.
+
+        Args:
+            create: Create a journal where there is none; else the session is only read.
+
+        Raises:
+            SessionNotFound: It was deleted.
+            SpawnFailed: The journal cannot be opened.
+        """
+        while self._journal is None:
+            if self._opening is None:
+                # A task of its own: one caller's cancellation must not leave the others without a journal.
+                self._opening = self._loop.create_task(self._open_files(create))
+                self._opening.add_done_callback(self._opened)
+            opening = self._opening
+            await asyncio.shield(opening)
+            if not create:
+                return
+
+    async def _open_files(self, create: bool) -> None:
+        files = await self._shared.files.open(self.id, create=create)
+        self._use_files(files)
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._opening = None
+        # Each caller gets the exception from its own wait.
+        error = None if task.cancelled() else task.exception()
+        self.not_opened = "" if error is None else error.message if isinstance(error, OrbitError) else repr(error)
+
+    def _use_files(self, files: OpenFiles) -> None:
+        journal = self._journal = files.journal
+        self._loaded = files.loaded
+        self.save.position = files.loaded.position
+        if journal is None:
+            self._position = files.loaded.position
+        else:
+            # Questions in it were answered when they came, or their programs have waited for a daemon that is gone.
+            self.picture.starts_at(files.loaded.position, journal.position)
+            self.picture.follow()
+        if self.state in (State.RECORDED, State.ENDED) or not self.size[0]:
+            self.size = files.size
+
+    def close_files(self) -> None:
+        """Free the picture and close the journal; the file stays. Both are opened again when they are needed."""
+        self.picture.close()
+        self._shared.on_held(self)
+        self._loaded = None
+        self.close_journal()
+
+    def close_journal(self) -> None:
+        """Close the journal; the picture stays for those who look at it."""
+        if self._journal is not None:
+            self._position = self._journal.position
+            self._journal.close()
+            self._journal = None
+
+    async def load_picture(self) -> Loaded:
+        """Return the snapshot that the picture is built on."""
+        loaded, self._loaded = self._loaded, None
+        if loaded is None:
+            loaded = await self._shared.files.load(self.id)
+        return loaded
+
+    def journal_reader(self) -> tuple[int, int] | None:
+        """Return a new read-only descriptor of the journal, and the position at which the file begins."""
+        return None if self._journal is None else (self._journal.reader(), self._journal.base)
+
+    def mark(self) -> int:
+        """Return the position that a save must cover; a journal that a full disk has stopped begins again here."""
+        assert self._journal is not None
+        file_number = self._journal.file_number
+        position = self._journal.mark()
+        if self._journal.file_number != file_number:
+            self.picture.follow()
+        return position
+
+    def handle_saved(self, position: int) -> None:
+        """A snapshot up to a position is committed: discard what it covers."""
+        self.save.position = position
+        self.picture.saved(position)
+        if self._journal is not None:
+            file_number = self._journal.file_number
+            self._journal.discard_before(position)
+            if self._journal.file_number != file_number:
+                self.picture.follow()
+        self._start_idle_timer()
+
+    def complete_landing(self, pending: Pending) -> None:
+        """Record output that an earlier daemon had read, and not yet recorded; the journal is open."""
+        assert self._journal is not None
+        self._journal.complete_landing(pending)
+        self._shared.on_output(self)
+
+    def _record(self, record: Event) -> None:
+        assert self._journal is not None
+        missing = self._journal.append(record)
+        if missing:
+            self.picture.data(missing)
+        self.picture.grown()
+
+    # The program
+
+    def run(self, pid: int, cwd: bytes | None) -> None:
+        """Its program runs.
 
         Args:
             pid: The program's.
-            master_fd: The terminal's; closed with the session.
-            cwd: The program's last known working directory.
+            cwd: Its last known working directory.
         """
         # Tasks that waited for the program before have its future, and its result.
         if self.exited.done():
-            self.exited = asyncio.get_running_loop().create_future()
+            self.exited = self._loop.create_future()
         self.pid, self._cwd = pid, cwd
-        self._master = PtyMaster(master_fd, read=self.screen.read, on_output=self._handle_output)
-        self._master.resume()
+        self.not_restored, self.reconnects = "", False
+        self.retry_started()
+
+    def use_terminal(self, master_fd: int) -> None:
+        """Read and write a terminal from now on; it is closed with the session."""
+        self._master = PtyMaster(master_fd, on_readable=self._read_terminal)
+        self._master.resume("start")
+
+    @property
+    def has_terminal(self) -> bool:
+        """Whether its program's terminal is here: one that was taken over may be fetched later."""
+        return self._master is not None
+
+    def write_input(self, data: bytes) -> None:
+        """Write to the program's input; dropped while the session is reconnecting.
+
+        Raises:
+            NotRunning: The program has ended.
+            Busy: It does not read.
+        """
+        if self._master is not None:
+            if self.exited.done():
+                raise NotRunning(f"The program of session {self.id} has ended")
+            self._shared.typing.note(self, self._loop.time())
+            self._master.write(data)
+
+    def _read_terminal(self, descriptor: int) -> bool:
+        """Read output once, record it, and send it on; return whether the terminal is hung up."""
+        journal = self._journal
+        if journal is None:
+            self._open_for_output()
+            return False
+        # Between `read` and `clear` the bytes are in the landing buffer, which outlives this process: the next
+        # daemon finds them there, and knows by the position whether the journal has them already.
+        landing = self._shared.landing
+        assert landing is not None  # there is one before there is a program
+        data, hung_up = landing.read(descriptor, self.id, journal.position, READ_BUDGET)
+        if data:
+            missing = journal.append_output(data)
+            landing.clear()
+            if missing:
+                self.picture.data(missing)
+            self._handle_output(data, journal.position)
+        return hung_up
+
+    def _handle_output(self, data: bytes, position: int) -> None:
+        # A copy: sending may find out that a client has gone, and remove its attachment.
+        for attachment in list(self.attachments.values()):
+            attachment.send_output(data, position)
+        self.picture.grown()
+        now = self._loop.time()
+        if now - self._cwd_at > CWD_SECS:
+            self._cwd_at = now
+            self._record_cwd()
+        self._shared.on_output(self)
+        self._give_way(len(data), now)
+        if self.picture.lag > MAX_LAG_BYTES and self._master is not None:
+            self._master.pause("lag")
+
+    def _give_way(self, size: int, now: float) -> None:
+        """Let a flood pause while somebody types into another session: keys wait for whatever is done for it."""
+        self._flood = self._flood * 0.5 ** ((now - self._flood_at) / FLOOD_SECS) + size
+        self._flood_at = now
+        if self._flood > FLOOD_BYTES and self._master is not None and self._shared.typing.is_elsewhere(self, now):
+            self._master.pause("give way")
+            self._loop.call_later(GIVE_WAY_SECS, self._master.resume, "give way")
+
+    def _open_for_output(self) -> None:
+        """Open the journal for output that waits in the terminal; read it then."""
+        master = self._master
+        assert master is not None
+        master.pause("journal")
+
+        async def open_then_read() -> None:
+            try:
+                await self.open_files()
+            except OrbitError as error:
+                event(log, logging.ERROR, "output not read", session=self.id, error=error.message)
+                self._loop.call_later(RETRY_SECS, master.resume, "journal")
+            else:
+                master.resume("journal")
+
+        self._shared.start_task(open_then_read())
+
+    def _record_cwd(self) -> None:
+        before, now = self._cwd, self.current_cwd()
+        if now != before and now is not None and self._journal is not None and len(now) <= MAX_PATH_LENGTH:
+            self._record(Cwd(path=now))
+
+    def current_cwd(self) -> bytes | None:
+        """Return the program's working directory: from proc(5), else as it reported it (OSC 7), else the last known."""
+        try:
+            self._cwd = os.readlink(b"/proc/%d/cwd" % self.pid)
+        except OSError:  # it has ended, runs as another user, or this is not Linux
+            self._cwd = _path_of_url(self.picture.facts.cwd) or self._cwd
+        return self._cwd
+
+    @property
+    def recorded_cwd(self) -> bytes | None:
+        """The newest folder in the journal: as new as the screen, where the snapshot's is older."""
+        return None if self._journal is None else self._journal.last_cwd()
+
+    def print_divider(self, text: str) -> None:
+        """Print a line between the output so far and the next program's, if there is any."""
+        if self.position > 0:
+            self._record(Divider(text=text))
+            self._repaint_all()
+
+    def resize_screen(self, cols: int, rows: int) -> None:
+        """Give the screen the size of the terminal that a program is started on."""
+        if (cols, rows) != self.size or self.position == 0:
+            self.size = (cols, rows)
+            self._record(Resize(cols=cols, rows=rows))
+            self._repaint_all()
+
+    def drain(self) -> None:
+        """Read the last output of a program that has ended, and close its terminal; the journal is open."""
+        master, self._master = self._master, None
+        if master is not None:
+            before = -1
+            while self.position != before and not master.is_closed:
+                before = self.position
+                self._read_terminal(master.descriptor)
+            master.close()
+
+    def set_reconnecting(self, exit_code: int | None, exit_signal: int | None) -> None:
+        """Keep screen and clients for the next program."""
+        self._master, self.reconnects = None, True
+        self._set_exited(exit_code, exit_signal)
+
+    def end(self, exit_code: int | None, exit_signal: int | None, last: Repaint | None) -> None:
+        """Notify the clients that the program has ended, end their attachments, and close the files."""
+        for attachment in self._clear_attachments():
+            attachment.send_exited(exit_code, exit_signal, last)
+        self._master, self.reconnects = None, False
+        self.close_journal()
+        self.cancel_timers()
+        self._set_exited(exit_code, exit_signal)
+
+    def close(self) -> None:
+        """Close terminal and files; the program goes on."""
+        if self._master is not None:
+            self._master.close()
+        self.cancel_timers()
+        self.close_files()
+
+    def cancel_timers(self) -> None:
+        """Cancel what is scheduled."""
+        for timer in (self._idle_timer, self.save.timer, None if self.retry is None else self.retry.timer):
+            if timer is not None:
+                timer.cancel()
+        self._idle_timer = self.save.timer = self.retry = None
+
+    def retry_started(self) -> None:
+        """It runs: no next start is scheduled, and the back-off counts from now."""
+        if self.retry is not None:
+            if self.retry.timer is not None:
+                self.retry.timer.cancel()
+                self.retry.timer = None
+            self.retry.started_at = self._loop.time()
 
     # Clients
 
     def attach(self, connection: Connection, *, cols: int, rows: int, read_only: bool) -> Attachment:
-        """Attach a client; a writable one becomes the size owner. It is sent nothing before `start_queueing`."""
+        """Attach a client; a writable one becomes the size owner. The files are open."""
         attachment = Attachment(
             f"{self.id}/{next(self._numbers)}",
             connection,
             read_only=read_only,
             size=(cols, rows),
-            repaint=lambda: self.screen.repaint(),
+            on_repaint_wanted=self._repaint_soon,
             on_end=self._remove_attachment,
         )
         self.attachments[attachment.id] = attachment
@@ -106,11 +577,29 @@ class LiveSession:
         """The window size of the client that owns the size, if there is one."""
         return None if self._size_owner is None else self._size_owner.size
 
-    def detach_all(self) -> None:
-        """End every attachment, and notify the clients."""
-        for attachment in self._clear_attachments():
-            attachment.detach()
-        self._clients_changed()
+    async def first_repaint(self, attachment: Attachment, scrollback_lines: int) -> Repaint:
+        """Return what a client is shown first: the picture, or a blank one where that is not there in time."""
+        try:
+            async with asyncio.timeout(REPAINT_SECS):
+                repaint = await self._paint(scrollback_lines)
+        except (TimeoutError, OrbitError):
+            if attachment.is_ended:
+                attachment.require_open()
+            cols, rows = self.size
+            repaint = Repaint(data=b"", cols=cols, rows=rows, position=0)
+            attachment.begin(repaint, is_complete=False)
+            return repaint
+        attachment.require_open()
+        attachment.begin(repaint, is_complete=True)
+        return repaint
+
+    async def last_repaint(self) -> Repaint | None:
+        """Return the screen at the program's end, if a client needs it and it can be drawn in time."""
+        if any(each.wants_repaint or each.is_behind for each in self.attachments.values()):
+            with contextlib.suppress(TimeoutError, OrbitError):
+                async with asyncio.timeout(LAST_REPAINT_SECS):
+                    return await self._paint(0)
+        return None
 
     def resize(self, attachment: Attachment, cols: int, rows: int) -> None:
         """Set the window size of a client; a writable one becomes the size owner (tmux: window-size latest)."""
@@ -118,95 +607,15 @@ class LiveSession:
         if not attachment.read_only:
             self._set_size_owner(attachment)
 
-    # The program
-
-    def write_input(self, data: bytes) -> None:
-        """Write to the program's input; dropped while the session is reconnecting.
-
-        Raises:
-            NotRunning: The program has ended.
-            Busy: It does not read.
-        """
-        if self._master is not None:
-            if self.exited.done():
-                raise NotRunning(f"The program of session {self.id} has ended")
-            self._master.write(data)
-
-    def current_cwd(self) -> bytes | None:
-        """Return the program's working directory: from proc(5), else as it reported it (OSC 7), else the last known."""
-        try:
-            self._cwd = os.readlink(b"/proc/%d/cwd" % self.pid)
-        except OSError:  # it has ended, runs as another user, or this is not Linux
-            self._cwd = self.screen.osc7_cwd or self._cwd
-        return self._cwd
-
-    def print_divider(self, text: str) -> None:
-        """Print a line between the output so far and the next program's, if there is any."""
-        if self.screen.has_content:
-            self.screen.print_divider(text)
-            self._repaint_all()
-
-    def resize_screen(self, cols: int, rows: int) -> None:
-        """Give the screen the size of the terminal that a program is started on."""
-        if (cols, rows) != self.screen.size:
-            self.screen.resize(cols, rows)
-            self._repaint_all()
-
-    def drain(self) -> None:
-        """Read the last output of a program that has ended, and close its terminal."""
-        if self._master is not None:
-            self._master.drain()
-            self._master.close()
-
-    def set_reconnecting(self, exit_code: int | None, exit_signal: int | None) -> None:
-        """Keep screen and clients for the next program."""
-        self._master = None
-        self._set_exited(exit_code, exit_signal)
-
-    def end(self, exit_code: int | None, exit_signal: int | None) -> None:
-        """Notify the clients that the program has ended, end their attachments, and close the screen."""
-        # Before the screen is closed: a client that is behind is sent a last repaint.
+    def detach_all(self) -> None:
+        """End every attachment, and notify the clients."""
         for attachment in self._clear_attachments():
-            attachment.send_exited(exit_code, exit_signal)
-        self.screen.close()
-        self._set_exited(exit_code, exit_signal)
-
-    def close(self) -> None:
-        """Close terminal and screen; the program goes on."""
-        if self._master is not None:
-            self._master.close()
-        self.screen.close()
-
-    async def capture(self) -> Capture:
-        """Return the screen to save."""
-        return await self._in_thread(self.screen.capture)
-
-    async def repaint(self, scrollback_lines: int) -> Repaint:
-        """Return bytes that draw the screen, after `scrollback_lines` lines of history. Raises: NotRunning."""
-        return await self._in_thread(lambda: self.screen.repaint(scrollback_lines))
-
-    async def inspect(self, read: Callable[[Emulator], R]) -> R:
-        """Call `read` with the emulator in a thread; return its result. Raises: NotRunning."""
-        return await self._in_thread(lambda: self.screen.inspect(read))
-
-    async def _in_thread(self, work: Callable[[], R]) -> R:
-        """Read the screen in a thread, without output meanwhile."""
-        # Other tasks run while this waits: clients may attach, resize and type, and the session may end and
-        # close its screen. The screen's own lock is for those; the pause keeps `_handle_output`, which is
-        # called all the time, from waiting for that lock on the event loop.
-        master = self._master
-        if master is not None:
-            master.pause()
-        try:
-            return await asyncio.to_thread(work)
-        finally:
-            # A cancelled wait gets here while the thread still works; output then waits for the lock.
-            if master is not None:
-                master.resume()
+            attachment.detach()
+        self._clients_changed()
 
     def live_fields(self, session: Session) -> dict[str, object]:
         """Return the fields of a Session that only a running program has."""
-        cols, rows = self.screen.size
+        cols, rows = self.size
         folder = self.current_cwd()
         cwd, cwd_bytes = (session.cwd, session.cwd_bytes) if folder is None else text_and_bytes(folder)
         return {
@@ -214,26 +623,87 @@ class LiveSession:
             "pid": self.pid,
             "cols": cols,
             "rows": rows,
-            "title": self.screen.title or session.title,
+            "title": self.picture.facts.title or session.title,
             "cwd": cwd,
             "cwd_bytes": cwd_bytes,
             "clients": len(self.attachments),
+            "screen": self.picture.status,
         }
 
-    def _handle_output(self, data: bytes) -> None:
-        replies = self.screen.feed(data)
-        # A copy: sending may find out that a client has gone, and remove its attachment.
-        for attachment in list(self.attachments.values()):
-            attachment.send_output(data)
-        self._on_output(self)
-        if replies and self._master is not None:
+    # The picture
+
+    def handle_fed(self, replies: bytes) -> None:
+        """The picture has moved on: read on where it was too far behind, and type its answers to questions."""
+        master = self._master
+        self._shared.on_held(self)
+        if master is None:
+            return
+        if self.picture.lag < MAX_LAG_BYTES // 2:
+            master.resume("lag")
+        # A program's question must be answered once: by the terminal of a writable client, else by the emulator.
+        if replies and all(each.read_only for each in self.attachments.values()):
             with contextlib.suppress(Busy):  # a program that asks and never reads gets no more answers
-                self._master.write(replies)
+                master.write(replies)
+
+    def handle_skipped(self, start: int, end: int) -> None:
+        """Keep aside what could not be drawn, and save the picture that goes on behind it."""
+        if self._journal is not None and end > start:
+            self._shared.files.keep_unreadable(self.id, self._journal, start, end)
+        self._shared.on_output(self)
+        self._repaint_all()
+
+    def limit_unreadable(self) -> None:
+        """Discard the oldest output of a program that goes on printing while its picture is damaged."""
+        if self.picture.status == "damaged" and self.journal_bytes > MAX_UNREADABLE_BYTES:
+            position = self.position
+            self.handle_skipped(self.picture.fed, position)
+
+    async def _paint(self, scrollback_lines: int) -> Repaint:
+        painted = await self.picture.paint(self.position, scrollback_lines)
+        return Repaint(data=painted.data, cols=painted.cols, rows=painted.rows, position=painted.position)
 
     def _repaint_all(self) -> None:
-        for attachment in list(self.attachments.values()):
-            attachment.send_repaint()
-        self._on_output(self)
+        for attachment in self.attachments.values():
+            attachment.expect_repaint(self.position)
+        self._repaint_soon()
+
+    def _repaint_soon(self) -> None:
+        """Draw the picture once for all clients that need it."""
+        if not self._repainting and any(each.takes_repaint for each in self.attachments.values()):
+            self._repainting = True
+            self._shared.start_task(self._repaint_until_done())
+
+    async def _repaint_until_done(self) -> None:
+        # While one picture is drawn, sizes may change and clients fall behind and catch up: one more is drawn for
+        # all of them then. So resizes that come together cost two pictures, not one each.
+        try:
+            while any(each.takes_repaint for each in self.attachments.values()):
+                try:
+                    repaint = await self._paint(0)
+                except OrbitError:  # ended, damaged, or refused
+                    if self.picture.status != "damaged":
+                        return
+                    await asyncio.sleep(REPAINT_SECS)
+                    continue
+                for attachment in list(self.attachments.values()):
+                    attachment.send_repaint(repaint)
+        finally:
+            self._repainting = False
+
+    # Inside
+
+    def _start_idle_timer(self) -> None:
+        if self._idle_timer is None:
+            self._idle_timer = self._loop.call_later(IDLE_SECS, self._free_if_idle)
+
+    def _free_if_idle(self) -> None:
+        self._idle_timer = None
+        if self.attachments or not self.is_saved or self.degraded is not None:
+            return  # the next save, or the last client's end, starts it again
+        if self.users or self.picture.is_wanted or self.save_lock.locked():
+            self._start_idle_timer()
+        else:
+            self.close_files()
 
     def _set_exited(self, exit_code: int | None, exit_signal: int | None) -> None:
         if not self.exited.done():
@@ -241,13 +711,15 @@ class LiveSession:
 
     def _set_size_owner(self, attachment: Attachment) -> None:
         self._size_owner = attachment
-        if attachment.size == self.screen.size:
+        if attachment.size == self.size:
             return
-        # Screen before terminal: what the program prints on SIGWINCH is for the new size.
-        self.screen.resize(*attachment.size)
+        self.size = attachment.size
+        # Recorded before the terminal is resized: what the program prints on SIGWINCH is for the new size.
+        self._record(Resize(cols=self.size[0], rows=self.size[1]))
         if self._master is not None:
-            self._master.resize(*attachment.size)
+            self._master.resize(*self.size)
         self._repaint_all()  # the owner too: its own terminal may have rewrapped lines in another way
+        self._shared.on_output(self)
 
     def _remove_attachment(self, attachment: Attachment) -> None:
         if self.attachments.pop(attachment.id, None) is None:
@@ -267,8 +739,17 @@ class LiveSession:
         return removed
 
     def _clients_changed(self) -> None:
-        # A program's query must be answered once: by the terminal of a writable client, else by the emulator.
-        self.screen.answering = not any(not each.read_only for each in self.attachments.values())
         if not self.attachments:
-            self.detached_since = asyncio.get_running_loop().time()
-        self._on_clients(self)
+            self.detached_since = self._loop.time()
+            self._start_idle_timer()
+        self._shared.on_clients(self)
+
+
+def _path_of_url(url: str) -> bytes | None:
+    """Return the path of a file:// URL that a program has reported by OSC 7, if it is one."""
+    try:
+        path = unquote_to_bytes(urlsplit(url).path)
+    except ValueError:  # no URL: a program may report anything, such as a host in brackets that is no address
+        return None
+    # A NUL is in no path, and neither execve nor a column of the store takes what is longer than PATH_MAX.
+    return path if path.startswith(b"/") and b"\0" not in path and len(path) <= MAX_PATH_LENGTH else None

@@ -16,6 +16,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from orbit_protocol.errors import AmbiguousReference, InvalidParams, InvalidTransition, NameTaken, SessionNotFound
+from orbit_protocol.text import text_and_bytes
 from orbit_protocol.types import Session, SessionConfig, SessionPage, SessionStatus, SessionType, Workspace
 from orbitd.store import pages, validation
 from orbitd.store.cache import Change
@@ -378,7 +379,13 @@ class SessionMethods:
         return await self._store.change_session(work)
 
     async def end_program(
-        self, session_id: str, status: SessionStatus, exit_code: int | None = None, exit_signal: int | None = None
+        self,
+        session_id: str,
+        status: SessionStatus,
+        exit_code: int | None = None,
+        exit_signal: int | None = None,
+        *,
+        cwd: bytes | None = None,
     ) -> Session:
         """Record that a session's program has ended.
 
@@ -387,6 +394,7 @@ class SessionMethods:
             status: The session's status from now on.
             exit_code: The program's exit code, or
             exit_signal: the signal that ended it; neither if that is unknown.
+            cwd: The folder that it was in last, if that is newer than the last snapshot's.
 
         Raises:
             SessionNotFound: No session has the id.
@@ -395,6 +403,9 @@ class SessionMethods:
         def work(connection: sqlite3.Connection) -> Change[Session]:
             stored = find_session(connection, session_id)
             ended = replace(stored.item, status=status, live=False, exit_code=exit_code, exit_signal=exit_signal)
+            if cwd is not None:
+                text, companion = text_and_bytes(cwd)
+                ended = replace(ended, cwd=text, cwd_bytes=companion)
             return _update(connection, stored, replace(ended, last_active=now()))
 
         return await self._store.change_session(work)

@@ -32,6 +32,7 @@ r"""Characters of the text (`\xNN`) for a byte that is not UTF-8: what is as lon
 SessionType = Literal["local", "ssh"]
 SessionStatus = Literal["active", "detached", "terminated", "archived"]
 SnapshotFormat = Literal["opaque", "vt"]
+ScreenStatus = Literal["ok", "rebuilding", "damaged"]
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH, description="A full id (UUID4 text).")]
 # Names count in NFC, so that their length is checked by `normal_name` and only described here.
@@ -252,8 +253,10 @@ class Session(Struct, frozen=True, kw_only=True):
 
     `archived` is the status of a terminated session that was moved out of the way. `live` says
     that its program runs in a terminal of orbitd's; `pid`, `clients` and the size, title and
-    folder are then those of now, else the last ones. Sizes are in cells. `cwd_bytes` is there only
-    where the folder's path is not UTF-8; `cwd` then has `\xNN` for each byte that is not.
+    folder are then those of now, else the last ones. Sizes are in cells. `screen` is `rebuilding`
+    or `damaged` while its picture cannot be shown, since the terminal emulation has failed.
+    `cwd_bytes` is there only where the folder's path is not UTF-8; `cwd` then has `\xNN` for
+    each byte that is not.
     """
 
     id: str
@@ -275,6 +278,7 @@ class Session(Struct, frozen=True, kw_only=True):
     cwd_bytes: Companion = UNSET
     clients: int = 0
     last_saved_at: Timestamp | None = None
+    screen: ScreenStatus = "ok"
 
 
 class SnapshotInfo(Struct, frozen=True, kw_only=True):

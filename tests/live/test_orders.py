@@ -280,8 +280,8 @@ def test_an_old_screen_needs_no_program(daemon: DaemonProcess, client: RawClient
 
 
 @pytest.mark.slow
-def test_a_program_that_was_not_taken_over(daemon: DaemonProcess, client: RawClient) -> None:
-    """Where a daemon could not read a journal, the program is kept, and start takes it over once that can be read."""
+def test_a_journal_that_cannot_be_opened(daemon: DaemonProcess, client: RawClient) -> None:
+    """Where a journal cannot be opened, its program goes on, a warning says so, and it is read once it can be."""
     session_id = start(client, "sh -c 'echo before; cat'")
     Terminal(client, session_id).follow_until("before")
     pid = client.call("session.get", id=session_id)["pid"]
@@ -289,13 +289,12 @@ def test_a_program_that_was_not_taken_over(daemon: DaemonProcess, client: RawCli
     journals = daemon.home / ".local" / "state" / "orbit" / "journal"
     journals.chmod(0o755)
     with daemon.start().client() as again:
-        assert again.call("session.get", id=session_id)["live"] is False
-        error = again.error("session.start", id=session_id)
+        assert again.call("session.get", id=session_id)["live"] is True
+        error = again.error("session.attach", id=session_id, cols=80, rows=24)
         assert (error["code"], str(journals) in error["message"]) == (1005, True)
         [warning] = again.call("daemon.info")["warnings"]
         assert session_id in warning
         journals.chmod(0o700)
-        again.call("session.start", id=session_id)
+        assert "before" in Terminal(again, session_id).text()
         assert again.call("session.get", id=session_id)["pid"] == pid
         assert again.call("daemon.info")["warnings"] == []
-        assert "before" in Terminal(again, session_id).text()

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from msgspec import Struct
 
 from orbit_protocol.errors import OrbitError
 from orbit_protocol.types import Session
 from orbitd.logs import event
+from orbitd.sessions.session import LiveSession, Retry
 
 log = logging.getLogger("orbitd.sessions")
 
@@ -29,20 +31,12 @@ class Backoff(Struct, frozen=True, kw_only=True):
     reset_after_secs: float = 30.0
 
 
-class _Retry(Struct):
-    """The next delay of one session, when it was started last, and the timer of the next try."""
-
-    delay_secs: float
-    started_at: float | None = None
-    timer: asyncio.TimerHandle | None = None
-
-
 class Reconnector:
     """Starts sessions again that have lost their connection.
 
     Args:
         start: Starts a session by its id; raises OrbitError where that fails, or is not to be.
-        on_failed: Called with the id of a session that will not be tried again.
+        on_failed: Called with a session that will not be tried again.
         start_task: Runs a coroutine as a task and holds it.
         backoff: The delays.
     """
@@ -50,17 +44,16 @@ class Reconnector:
     def __init__(
         self,
         start: Callable[[str], Awaitable[object]],
-        on_failed: Callable[[str], Awaitable[None]],
-        start_task: Callable[..., None],
+        on_failed: Callable[[LiveSession], Awaitable[None]],
+        start_task: Callable[[Coroutine[Any, Any, object]], None],
         backoff: Backoff | None = None,
     ) -> None:
         self._start = start
         self._on_failed = on_failed
         self._start_task = start_task
         self._backoff = backoff or Backoff()
-        self._retries: dict[str, _Retry] = {}
 
-    def schedule(self, session: Session) -> float | None:
+    def schedule(self, live: LiveSession, session: Session) -> float | None:
         """Schedule a start of a session that has lost its connection; return the delay in seconds.
 
         Returns:
@@ -69,55 +62,40 @@ class Reconnector:
         if not session.config.reconnect or session.exit_code != CONNECTION_LOST:
             return None
         now = asyncio.get_running_loop().time()
-        retry = self._retries.setdefault(session.id, _Retry(delay_secs=self._backoff.first_secs))
+        retry = live.retry
+        if retry is None:
+            retry = live.retry = Retry(delay_secs=self._backoff.first_secs)
         if retry.started_at is not None and now - retry.started_at > self._backoff.reset_after_secs:
             retry.delay_secs = self._backoff.first_secs
-        return self._start_timer(session.id, retry)
+        return self._start_timer(live, retry)
 
-    def started(self, session_id: str) -> None:
-        """Cancel the next try of a session that is being started, here or by a client."""
-        retry = self._retries.get(session_id)
-        if retry is not None:
-            _cancel(retry)
-            retry.started_at = asyncio.get_running_loop().time()
-
-    def forget(self, session_id: str) -> None:
+    def cancel(self, live: LiveSession) -> None:
         """Cancel the next try of a session and reset its delay."""
-        retry = self._retries.pop(session_id, None)
-        if retry is not None:
-            _cancel(retry)
+        if live.retry is not None and live.retry.timer is not None:
+            live.retry.timer.cancel()
+        live.retry = None
 
-    def close(self) -> None:
-        """Cancel everything that is scheduled."""
-        for session_id in list(self._retries):
-            self.forget(session_id)
-
-    def _start_timer(self, session_id: str, retry: _Retry) -> float:
+    def _start_timer(self, live: LiveSession, retry: Retry) -> float:
         # The delay grows when a try is scheduled. If the connection lasts, `schedule` resets it.
         delay, retry.delay_secs = retry.delay_secs, min(retry.delay_secs * 2, self._backoff.max_secs)
-        event(log, logging.INFO, "connection lost", session=session_id, retry_secs=delay)
-        _cancel(retry)
+        event(log, logging.INFO, "connection lost", session=live.id, retry_secs=delay)
+        if retry.timer is not None:
+            retry.timer.cancel()
         loop = asyncio.get_running_loop()
-        retry.timer = loop.call_later(delay, lambda: self._start_task(self._try(session_id, retry)))
+        retry.timer = loop.call_later(delay, lambda: self._start_task(self._try(live, retry)))
         return delay
 
-    async def _try(self, session_id: str, retry: _Retry) -> None:
+    async def _try(self, live: LiveSession, retry: Retry) -> None:
         try:
-            await self._start(session_id)
+            await self._start(live.id)
         except Exception as error:  # noqa: BLE001  # whatever it is, the session does not wait for ever
             kind = error.kind if isinstance(error, OrbitError) else type(error).__name__
-            event(log, logging.WARNING, "session not started again", session=session_id, error=kind)
-            # While this waited, the session may have been forgotten, and may even have a new _Retry.
-            if self._retries.get(session_id) is not retry:
+            event(log, logging.WARNING, "session not started again", session=live.id, error=kind)
+            # While this waited, the session may have been ended, and may even have a new Retry.
+            if live.retry is not retry:
                 return
             if isinstance(error, OrbitError) and error.retryable:
-                self._start_timer(session_id, retry)
+                self._start_timer(live, retry)
             else:
-                self.forget(session_id)
-                await self._on_failed(session_id)
-
-
-def _cancel(retry: _Retry) -> None:
-    if retry.timer is not None:
-        retry.timer.cancel()
-        retry.timer = None
+                self.cancel(live)
+                await self._on_failed(live)

@@ -20,6 +20,8 @@ from orbit_protocol.errors import (
     RequestTimeout,
     SessionNotFound,
     ShuttingDown,
+    SnapshotNotFound,
+    SpawnFailed,
     StorageCorrupt,
 )
 from orbit_protocol.params import ScreenFormat, SessionAttach, SessionStart
@@ -27,13 +29,15 @@ from orbit_protocol.results import Attached, CursorPosition, Exit, Screen, Sessi
 from orbit_protocol.types import Session, SessionPage, SessionStatus
 from orbitd.manager import SessionManager
 from orbitd.rpc.connection import Call, Connection
-from orbitd.screens.emulator import Emulator
 from orbitd.sessions.attachment import Attachment
 from orbitd.sessions.programs import Programs
-from orbitd.sessions.session import LiveSession
+from orbitd.sessions.session import LiveSession, State
 
 MAX_ATTACHMENTS = 256
 """Of one session."""
+
+SCREEN_SECS = 20.0
+"""How long `session.screen` waits for a picture: one that broke is rebuilt within it."""
 
 
 class SessionMethods:
@@ -51,7 +55,7 @@ class SessionMethods:
 
     def with_live_fields(self, session: Session) -> Session:
         """Return a session with the fields of its running program."""
-        live = self._registry.running.get(session.id)
+        live = self._registry.running(session.id)
         if live is None:
             return replace(session, live=False) if session.live else session
         return replace(session, **live.live_fields(session))
@@ -59,7 +63,7 @@ class SessionMethods:
     def page_with_live_fields(self, page: SessionPage) -> SessionPage:
         """Return a page of sessions with the fields of their running programs."""
         running = self._registry.running
-        sessions = [self.with_live_fields(each) if each.live or each.id in running else each for each in page.sessions]
+        sessions = [self.with_live_fields(each) if each.live or running(each.id) else each for each in page.sessions]
         return SessionPage(sessions=sessions, next_cursor=page.next_cursor)
 
     # Methods of the store, for sessions that may have a program
@@ -68,7 +72,7 @@ class SessionMethods:
         """Change a status; of a live session, by what that means for its program and clients."""
         if status == "terminated":
             return await self.terminate(session_id)
-        if self._registry.get(session_id) is None:
+        if self._registry.attachable(session_id) is None:
             return await self._manager.update_session_status(session_id, status)
         if status == "detached":
             return await self.detach(session_id)
@@ -76,18 +80,18 @@ class SessionMethods:
 
     async def detach(self, session_id: str) -> Session:
         """Detach every client of a session; the program goes on."""
-        live = self._registry.get(session_id)
+        live = self._registry.attachable(session_id)
         if live is None or not live.attachments:
             return await self._manager.detach_session(session_id)
         live.detach_all()
         # Waited for, so that the answer has the new status; `detach_all` has started it in the background too.
-        await self._registry.update_status_from_clients(live)
+        await self._programs.update_status_from_clients(live)
         return await self._manager.get_session(session_id)
 
     async def terminate(self, session_id: str) -> Session:
         """End a session, and its program first."""
         # The exit of a program that is ended here is stored with the status "terminated": nothing is left to do.
-        had_program = session_id in self._registry.running
+        had_program = self._registry.running(session_id) is not None
         async with self._programs.without_program(session_id):
             session = await self._manager.get_session(session_id)
             if had_program and session.status == "terminated":
@@ -96,10 +100,10 @@ class SessionMethods:
 
     async def delete(self, session_id: str) -> None:
         """Delete a session; its program is ended first."""
-        async with self._programs.without_program(session_id):
+        async with self._programs.without_program(session_id) as live:
             await self._manager.delete_session(session_id)
             # Still under the lock: a start that waits for it finds no session, and opens no journal.
-            self._programs.remove_files(session_id)
+            self._programs.remove_files(live)
 
     async def delete_workspace(self, workspace_id: str, *, delete_sessions: bool) -> None:
         """Delete a workspace; with its sessions, the live ones are deleted by `delete` first."""
@@ -108,13 +112,14 @@ class SessionMethods:
                 if (await self._manager.get_session(live.id)).workspace_id == workspace_id:
                     await self.delete(live.id)
         members = []
-        for session_id in self._programs.screens.sessions_on_disk() if delete_sessions else ():
+        for session_id in self._programs.files.sessions_on_disk() if delete_sessions else ():
             with contextlib.suppress(SessionNotFound, StorageCorrupt):  # what cannot be read is kept
                 if (await self._manager.get_session(session_id)).workspace_id == workspace_id:
                     members.append(session_id)
         await self._manager.delete_workspace(workspace_id, delete_sessions)
         for session_id in members:
-            self._programs.remove_files(session_id)
+            async with self._registry.locked(session_id) as live:
+                self._programs.remove_files(live)
 
     async def auto_save(self) -> int:
         """Write what is only in memory; return how many sessions had something to write."""
@@ -124,8 +129,8 @@ class SessionMethods:
         """Return the store's counts, with those of live sessions."""
         return replace(
             await self._manager.get_stats(),
-            live_sessions=len(self._registry.running),
-            scrollback_bytes=self._registry.scrollback_bytes(),
+            live_sessions=self._registry.running_count,
+            scrollback_bytes=self._registry.held_bytes,
         )
 
     # Methods of live sessions
@@ -136,26 +141,26 @@ class SessionMethods:
 
     async def attach(self, call: Call, q: SessionAttach) -> Attached:
         """Attach the calling client to a session; output is sent after the answer."""
-        live = self._registry.get(q.id) or await self._registry.require_running(q.id)
+        live = self._registry.attachable(q.id) or await self._registry.require_running(q.id)
         if not call.connection.is_open:
             raise NotRunning("The client has gone")
         if len(live.attachments) >= MAX_ATTACHMENTS:
             raise Busy(f"Session {q.id} has {MAX_ATTACHMENTS} clients already", hint="Detach one of them.")
-        if not q.read_only:
-            self._programs.agents.update(q.id, q.environment)
-        attachment = live.attach(call.connection, cols=q.cols, rows=q.rows, read_only=q.read_only)
-        try:
-            # During each await the client may go, another one detach it, or the program end: all of them
-            # end the attachment, and `start_queueing` raises.
-            await self._registry.update_status_from_clients(live)
-            session = self.with_live_fields(await self._manager.get_session(q.id))
-            # Queueing starts before the repaint is made, and no output is read while it is made. So each
-            # byte of output is either in the repaint or in the queue.
-            attachment.start_queueing()
-            repaint = await live.repaint(q.scrollback_lines or 0)
-        except BaseException:
-            attachment.end()
-            raise
+        with self._registry.using(q.id):
+            await self._open(live)
+            if not q.read_only:
+                self._programs.agents.update(q.id, q.environment)
+            attachment = live.attach(call.connection, cols=q.cols, rows=q.rows, read_only=q.read_only)
+            try:
+                # During each await the client may go, another one detach it, or the program end: all of them
+                # end the attachment, and `first_repaint` raises.
+                await self._programs.update_status_from_clients(live)
+                session = self.with_live_fields(await self._manager.get_session(q.id))
+                # Output that comes meanwhile is held, and dropped where the repaint shows it.
+                repaint = await live.first_repaint(attachment, q.scrollback_lines or 0)
+            except BaseException:
+                attachment.end()
+                raise
         call.after_answer(attachment.start_streaming, attachment.end)
         return Attached(
             attachment_id=attachment.id,
@@ -163,11 +168,19 @@ class SessionMethods:
             repaint=repaint.data,
         )
 
+    async def _open(self, live: LiveSession) -> None:
+        """Open a session's files and get its terminal, for a client to come. Raises: NotRunning, SpawnFailed."""
+        if live.state is State.RUNNING:
+            await self._programs.keeper.fetch_terminal(live)
+        await live.open_files()
+        if not live.is_attachable:
+            raise NotRunning(f"The program of session {live.id} has just ended", hint="Look at the session.")
+
     async def end_attachment(self, connection: Connection, attachment_id: str) -> None:
         """End one of the caller's attachments."""
         live, attachment = self._require_attachment(connection, attachment_id)
         attachment.end()
-        await self._registry.update_status_from_clients(live)
+        await self._programs.update_status_from_clients(live)
 
     def write_input(self, connection: Connection, attachment_id: str, data: bytes) -> None:
         """Write to the input of an attached session."""
@@ -183,27 +196,41 @@ class SessionMethods:
 
     async def send_input(self, session_id: str, data: bytes) -> None:
         """Write to a session's input without attaching."""
-        (await self._registry.require_running(session_id)).write_input(data)
+        live = await self._registry.require_running(session_id)
+        await self._programs.keeper.fetch_terminal(live)
+        live.write_input(data)
 
     async def screen(self, session_id: str, screen_format: ScreenFormat, *, scrollback: bool) -> Screen:
         """Return a session's screen as it is now, or as it was last."""
-        live = self._registry.get(session_id)
-        if live is None:
-            async with self._registry.lock(session_id):
-                # A start may have had the lock. Its journal is open then, and opening that a second time would
-                # truncate the file below the mapping of the first: SIGBUS at the next output.
-                live = self._registry.get(session_id)
-                if live is None:
-                    session = await self._manager.get_session(session_id)
-                    emulator = await self._programs.screens.restore_for_reading(session)
-        if live is not None:
-            return await live.inspect(lambda emulator: _read_screen(emulator, screen_format, scrollback=scrollback))
-        with emulator:
-            return await asyncio.to_thread(_read_screen, emulator, screen_format, scrollback=scrollback)
+        session = await self._manager.get_session(session_id)
+        with self._registry.using(session_id) as live:
+            if live.lock.locked() and not live.is_attachable:
+                async with live.lock:  # it is being started: its screen is the one to be shown
+                    pass
+            is_running = live.is_attachable
+            try:
+                await live.open_files(create=is_running)
+                if not is_running and live.position == 0 and session.last_saved_at is None:
+                    raise SnapshotNotFound(f"Nothing of the screen of session {session_id} was ever saved")
+                async with asyncio.timeout(SCREEN_SECS):
+                    drawn = await live.picture.render(live.position, screen_format, scrollback=scrollback)
+            except SpawnFailed as error:
+                raise SnapshotNotFound(f"The screen of session {session_id} cannot be restored: {error}") from error
+            except TimeoutError as error:
+                raise Busy("The screen cannot be drawn now: it is being rebuilt", hint="Ask again.") from error
+        return Screen(
+            data=base64.b64encode(drawn.data).decode()
+            if screen_format == "vt"
+            else drawn.data.decode(errors="replace"),
+            cols=drawn.cols,
+            rows=drawn.rows,
+            cursor=CursorPosition(col=drawn.column, row=drawn.row, visible=drawn.visible),
+            title=drawn.title,
+        )
 
     async def wait(self, session_id: str, timeout_secs: float | None) -> Exit:
         """Wait until a session's program ends."""
-        live = self._registry.running.get(session_id)
+        live = self._registry.running(session_id)
         if live is None:
             return await self._last_exit(session_id)
         # Kept here: the session gets a new future when it is started again.
@@ -217,9 +244,9 @@ class SessionMethods:
 
     async def _last_exit(self, session_id: str) -> Exit:
         """Return how the last program of a session has ended. Raises: SessionNotFound, NotRunning."""
-        pending = self._programs.exits.pending_exit(session_id)
-        if pending is not None:
-            return pending
+        live = self._registry.get(session_id)
+        if live is not None and live.exit is not None:
+            return Exit(exit_code=live.exit.exit_code, exit_signal=live.exit.exit_signal)
         session = await self._manager.get_session(session_id)
         if session.exit_code is None and session.exit_signal is None:
             raise NotRunning(f"Session {session_id} has no program that runs here")
@@ -227,7 +254,7 @@ class SessionMethods:
 
     async def signal(self, session_id: str, number: int) -> None:
         """Send a signal to a session's process group."""
-        await self._programs.exits.signal(session_id, number)
+        await self._programs.endings.signal(session_id, number)
 
     def _require_attachment(self, connection: Connection, attachment_id: str) -> tuple[LiveSession, Attachment]:
         live = self._registry.get(attachment_id.partition("/")[0])
@@ -235,16 +262,3 @@ class SessionMethods:
         if live is None or attachment is None or attachment.connection is not connection:
             raise NotRunning("No attachment of this connection has this id, or it has ended", hint="Attach again.")
         return live, attachment
-
-
-def _read_screen(emulator: Emulator, screen_format: ScreenFormat, *, scrollback: bool) -> Screen:
-    data = emulator.screen(screen_format, scrollback=scrollback)
-    cols, rows = emulator.size
-    cursor = emulator.cursor
-    return Screen(
-        data=base64.b64encode(data).decode() if screen_format == "vt" else data.decode(errors="replace"),
-        cols=cols,
-        rows=rows,
-        cursor=CursorPosition(col=cursor.column, row=cursor.row, visible=cursor.visible),
-        title=emulator.title,
-    )

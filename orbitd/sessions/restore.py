@@ -4,11 +4,13 @@ If the keeper runs, its programs are taken over, with the output that they wrote
 and exits are stored. If it is gone, as after a reboot, no program runs: the sessions become
 detached, and login shells, and sessions that want it, are started again in their working
 directory and below their saved screen.
+
+No screen is rebuilt here, and no journal of a program that runs is opened: that happens when somebody looks
+at the session, or its program prints. What only the journals of gone programs have is saved once clients are served.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import signal
@@ -20,50 +22,61 @@ from orbit_protocol.types import Session
 from orbitd.keeper.client import KeptProgram
 from orbitd.logs import event
 from orbitd.manager import SessionManager
-from orbitd.screens.emulator import unavailable_reason
-from orbitd.sessions.command_line import is_login_shell, last_folder
+from orbitd.sessions.command_line import is_login_shell
 from orbitd.sessions.programs import Programs
-from orbitd.sessions.saver import Saver
+from orbitd.sessions.session import State
 
 log = logging.getLogger("orbitd.sessions")
 
 
-async def restore_sessions(manager: SessionManager, programs: Programs, saver: Saver, *, start_again: bool) -> None:
+async def restore_sessions(manager: SessionManager, programs: Programs, *, start_again: bool) -> None:
     """Take over what runs, store exits, and restore the sessions whose programs are gone.
 
     Args:
         manager: The store.
         programs: Takes over and starts programs.
-        saver: Saves what only the journals have.
         start_again: Whether programs are started without a request of a client.
     """
     with programs.exits_held():
         try:
             # From the hello on, the keeper reports exits to this daemon; the list has those before it.
-            kept, interrupted = await programs.keeper.connect_existing(), await manager.list_interrupted()
+            kept, interrupted = await programs.connect_keeper(), await manager.list_interrupted()
         except Exception as error:  # noqa: BLE001  # whatever answers there, the store is served
             # What runs is not known: taken for gone, programs would be started a second time.
             event(log, logging.ERROR, "sessions not restored", error=type(error).__name__, exc=error)
-            programs.restore_failed(None, error)
+            programs.none_restored(error)
             return
-        if not kept and not interrupted:
-            return  # before the emulation is loaded, which a daemon without live sessions does not need
-        if await asyncio.to_thread(unavailable_reason) is not None:
-            return
-        # One after the other, before any client is served: each decodes a screen and replays a journal, and all
-        # at once would need the memory for all of that at once.
         for program in kept:
             await _restore_one(manager, programs, program.id, _take_over(manager, programs, program))
+        await programs.complete_landing()
         ids = {program.id for program in kept}
         for session in interrupted:
             if session.live and session.id not in ids:
-                restored = _restore_without_program(manager, programs, saver, session, start_again=start_again)
+                restored = _restore_without_program(manager, programs, session, start_again=start_again)
                 await _restore_one(manager, programs, session.id, restored)
             elif start_again and session.status == "detached":
-                programs.reconnector.schedule(session)
+                with programs.registry.using(session.id) as live:
+                    programs.reconnector.schedule(live, session)
+
+
+async def finish_restoring(programs: Programs) -> None:
+    """Read the terminals that were taken over, and save what only journals have; clients are served meanwhile."""
+    await programs.fetch_terminals()
+    for session_id in sorted(programs.files.unsaved()):
+        live = programs.registry.get(session_id)
+        if live is not None and live.state is not State.RECORDED:
+            continue
+        try:
+            async with programs.registry.locked(session_id) as stopped:
+                if stopped.state is State.RECORDED and not stopped.not_restored:
+                    await programs.endings.save_stopped(stopped)
+        except Exception as error:  # noqa: BLE001  # one of many; the journal stays
+            kind = type(error).__name__
+            event(log, logging.ERROR, "last screen not saved", session=session_id, error=kind, exc=error)
 
 
 async def _take_over(manager: SessionManager, programs: Programs, program: KeptProgram) -> None:
+    was_lost = False
     try:
         session = await manager.get_session(program.id)
     except SessionNotFound:
@@ -77,7 +90,7 @@ async def _take_over(manager: SessionManager, programs: Programs, program: KeptP
         # older backup was restored.
         event(log, logging.WARNING, "program without a session, recorded again", session=program.id, pid=program.pid)
         session = await manager.record_lost_session(program.id, program.started_at)
-        programs.record_was_lost(session.id)
+        was_lost = True
     if session.status in ("terminated", "archived") and (
         program.ended_at is not None or session.last_active > program.started_at
     ):
@@ -85,20 +98,20 @@ async def _take_over(manager: SessionManager, programs: Programs, program: KeptP
         # A program that was started since is one of a newer database than this, which was restored from a backup.
         await _end_unwanted(programs, program)
         return
-    async with programs.registry.lock(session.id):
-        await programs.take_over(session, program)
+    async with programs.registry.locked(session.id) as live:
+        live.was_recorded_again = was_lost
+        programs.take_over(live, session, program)
         if session.status == "active":  # its clients were connected to the daemon before
             try:
                 await manager.detach_session(session.id)
             except StorageError as error:  # the session goes on all the same
                 event(log, logging.ERROR, "status not stored", session=session.id, error=error.message)
-    # Without the lock, which it takes itself. Exits that come from now on are reported by the keeper too.
     if program.ended_at is not None:
-        await programs.exits.handle_exit(program)
+        programs.report_exit(program)
 
 
 async def _end_unwanted(programs: Programs, program: KeptProgram) -> None:
-    """End a program whose session was terminated; its exit is released when the keeper reports it."""
+    """End a program whose session has ended; the keeper forgets it when it reports it."""
     if program.ended_at is None:
         client = await programs.keeper.client()
         await client.signal(program.id, signal.SIGKILL)
@@ -107,18 +120,13 @@ async def _end_unwanted(programs: Programs, program: KeptProgram) -> None:
 
 
 async def _restore_without_program(
-    manager: SessionManager, programs: Programs, saver: Saver, session: Session, *, start_again: bool
+    manager: SessionManager, programs: Programs, session: Session, *, start_again: bool
 ) -> None:
-    """Save what only the journal has of a session whose program is gone, and start it again if that is wanted."""
+    """Record that a session's program is gone, and start it again if that is wanted; its journal is kept."""
     event(log, logging.INFO, "program is gone", session=session.id)
-    async with programs.registry.lock(session.id):
-        screen = await programs.screens.restore(session)
-        try:
-            await saver.save_stopped(session.id, screen, last_folder(session))
-        finally:
-            screen.close()
-        programs.screens.remove_journal(session.id)
-        await manager.end_program(session.id, "detached")
+    cwd = await programs.recorded_cwd(session.id)
+    async with programs.registry.locked(session.id):
+        await manager.end_program(session.id, "detached", cwd=cwd)
     if start_again and (is_login_shell(session.config) or session.config.restart):
         await programs.start(session.id, session.cols or 80, session.rows or 24, None)
 
@@ -134,8 +142,9 @@ async def _restore_one(
         await work
     except Exception as error:  # noqa: BLE001  # one of many: a library's error, no memory, a folder that is open
         event(log, logging.ERROR, "session not restored", session=session_id, error=type(error).__name__, exc=error)
-        if session_id in programs.registry.running:
-            return
-        programs.restore_failed(session_id, error)
+        with programs.registry.using(session_id) as live:
+            if live.has_program:
+                return
+            programs.restore_failed(live, error)
         with contextlib.suppress(OrbitError):  # deleted, terminated, or the store fails
             await manager.detach_session(session_id)

@@ -1,0 +1,894 @@
+"""orbitd's side of the screens processes: which picture is where, and what becomes of it when its process fails.
+
+    Screens     the template, the processes, which of them is shared; one a daemon
+    Process     one screens process: its socket, its note, its pictures
+    Picture     the picture of one session: built on demand, rebuilt after a failure, asked for repaints and states
+
+All of it runs on the event loop and waits for nobody: a process that hangs keeps its own pictures waiting and nothing
+else. A picture whose session nobody looks at has no emulator at all (`PictureState.ABSENT`).
+
+**Whose fault it was.** A process notes in shared memory what it feeds before it feeds it (`note`). When it ends, or
+spends too long on one piece, the session in the note is the offender: it is rebuilt in a process of its own, the others
+in a shared one. If it fails again at the same place, that place is skipped: the records are kept aside, and a blank
+screen goes on behind them under a divider. After `MAX_SKIPPED` such places the picture is damaged: it is fed nothing
+more until its program has been quiet for `QUIET_SECS`.
+
+**Slow pieces.** While anything is unanswered a timer looks at the note. Where a piece takes longer than `SLOW_SECS` the
+other pictures that somebody waits for are rebuilt in another process at once, from snapshot and journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import importlib.util
+import logging
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from orbit_os.python import python_command
+from orbit_protocol.errors import Busy, NotRunning, OrbitError, SnapshotNotFound
+from orbit_protocol.types import ScreenStatus
+from orbitd.background_tasks import BackgroundTasks
+from orbitd.logs import event
+from orbitd.screens import messages as m
+from orbitd.screens import note as notes
+from orbitd.screens.note import Kind, Note, Work
+
+log = logging.getLogger("orbitd.screens")
+
+GROWN_DELAY_SECS = 0.004
+"""How long output may wait until the screens process is told of it: a flood is fed in few and large steps, and a key's
+echo reaches its client before the other process competes for the processor."""
+
+SLOW_SECS = 0.1
+SILENT_SECS = 2.0
+"""A process that answers nothing for so long, and notes no work either, is stopped or starved."""
+
+MAX_PIECE_SECS = 30.0
+MAX_UNFILED_BYTES = 16 << 20
+"""How much output of one session is kept in memory while the disk is full; older output is missing then."""
+
+MAX_SKIPPED = 3
+QUIET_SECS = 1.0
+MAX_KILLED = 5
+"""How often a process may be killed from outside at one place before that place is skipped all the same."""
+
+TEMPLATE_RETRY_SECS = 1.0
+STATUS_SECS = 0.2
+_READ = 1 << 18
+
+
+class Restart(Struct, frozen=True, kw_only=True):
+    """Where a picture begins anew, blank, under a divider: what is before `position` could not be drawn."""
+
+    position: int
+    divider: str
+
+
+class Loaded(Struct, frozen=True, kw_only=True):
+    """What a picture is built from: a snapshot, and the journal position that it covers."""
+
+    base: m.Base
+    position: int
+
+
+class Source(Protocol):
+    """The session that a picture belongs to."""
+
+    @property
+    def id(self) -> str:
+        """The session's id."""
+
+    @property
+    def position(self) -> int:
+        """The journal's position: where its next record begins."""
+
+    @property
+    def filed_position(self) -> int:
+        """Where the records end that are in the journal's file; less than `position` on a full disk."""
+
+    async def load_picture(self) -> Loaded:
+        """Return the newest snapshot that can be used. Raises: OrbitError."""
+
+    def journal_reader(self) -> tuple[int, int] | None:
+        """Return a new read-only descriptor of the journal, and its base; None where there is no journal."""
+
+    def handle_fed(self, replies: bytes) -> None:
+        """The picture has moved on: facts, `held` and `fed` are new."""
+
+    def handle_skipped(self, start: int, end: int) -> None:
+        """Records could not be drawn: keep them aside. The picture goes on behind them, and should be saved."""
+
+
+class PictureState(enum.Enum):
+    """Where a picture is."""
+
+    ABSENT = "absent"  # nowhere: nobody needs it
+    LOADING = "loading"  # its snapshot is being read
+    OPENING = "opening"  # a process has been asked to build it
+    OPEN = "open"
+    DAMAGED = "damaged"  # it is fed nothing until its program is quiet
+
+
+class _Request(Struct):
+    """A request that is not answered yet; it is sent again when its picture had to be rebuilt."""
+
+    message: m.Paint | m.Save | m.Render
+    answer: asyncio.Future[Any]
+
+
+class Picture:
+    """The picture of one session.
+
+    Args:
+        source: The session.
+        screens: Where pictures are built.
+
+    Attributes:
+        state: See `PictureState`.
+        is_failed: It was lost by a failure and is not back yet.
+        fed: The position that it has reached.
+        facts: What the program has told of itself; they stay when the picture is closed.
+        held: About how much memory it takes, in bytes.
+    """
+
+    def __init__(self, source: Source, screens: Screens) -> None:
+        self._source = source
+        self._screens = screens
+        self.state = PictureState.ABSENT
+        self.is_failed = False
+        self.fed = 0
+        self.facts = m.Facts()
+        self.held = 0
+        self.process: Process | None = None
+        self.restart: Restart | None = None
+        self._requests: dict[int, _Request] = {}
+        self._opening = 0
+        self._grown_sent = 0
+        self._answered = 0  # questions before this position have had their answers
+        self._is_own = False
+        self._strike: tuple[Kind, int, int] | None = None
+        self._killed = 0
+        self._skipped = 0
+        self._base_level = 0  # 0: the native state; 1: the portable bytes alone; 2: a blank screen
+        self._quiet_timer: asyncio.TimerHandle | None = None
+        self._unfiled: deque[tuple[int, bytes]] = deque()
+        self._unfiled_bytes = 0
+
+    @property
+    def session_id(self) -> str:
+        """Whose it is."""
+        return self._source.id
+
+    @property
+    def status(self) -> ScreenStatus:
+        """`ok`, `rebuilding` or `damaged`: what clients are shown as `Session.screen`."""
+        if self.state is PictureState.DAMAGED:
+            return "damaged"
+        return "rebuilding" if self.is_failed else "ok"
+
+    @property
+    def lag(self) -> int:
+        """How many bytes of the journal it has not been fed; 0 while that must not hold the program back."""
+        if self.is_failed or self.state in (PictureState.ABSENT, PictureState.DAMAGED):
+            return 0
+        return self._source.position - self.fed
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody waits for it now: for an answer, or for output to be fed."""
+        return bool(self._requests) or self._source.position > self.fed
+
+    # What the session does
+
+    def grown(self) -> None:
+        """Feed what the journal has now, soon."""
+        if self.state is PictureState.OPEN and self.process is not None:
+            self.process.feed_soon(self)
+        elif self.state is PictureState.DAMAGED:
+            self._wait_for_quiet()
+        else:
+            self.wake()
+
+    def data(self, records: list[tuple[int, bytes]]) -> None:
+        """Feed records that are in no file, since the disk is full; they are kept here until they are saved."""
+        for position, record in records:
+            self._unfiled.append((position, record))
+            self._unfiled_bytes += len(record)
+            if self.state is PictureState.OPEN and self.process is not None:
+                self._send_data(self.process, position, record)
+        while self._unfiled_bytes > MAX_UNFILED_BYTES:
+            self._unfiled_bytes -= len(self._unfiled.popleft()[1])
+
+    def _send_data(self, process: Process, position: int, record: bytes) -> None:
+        process.send(m.Data(session=self._source.id, position=position, record=record))
+        self._grown_sent = position
+
+    def follow(self) -> None:
+        """Read the journal's new file from now on."""
+        if self.process is not None and self.state in (PictureState.OPENING, PictureState.OPEN):
+            self._send_follow(self.process)
+
+    def trim(self, size: int) -> None:
+        """Drop the oldest history down to about `size` bytes."""
+        if self.state is PictureState.OPEN and self.process is not None:
+            self.process.send(m.Trim(session=self._source.id, size=size))
+
+    async def paint(self, at_least: int, scrollback_lines: int = 0) -> m.Painted:
+        """Return the bytes that draw it, once it has reached a position. Raises: OrbitError."""
+        message = m.Paint(
+            request=self._screens.next_request(),
+            session=self._source.id,
+            at_least=at_least,
+            scrollback_lines=scrollback_lines,
+        )
+        return await self._ask(message)  # type: ignore[no-any-return]
+
+    async def save(self, at_least: int) -> m.Saved:
+        """Return what a snapshot holds, once it has reached a position. Raises: OrbitError."""
+        message = m.Save(request=self._screens.next_request(), session=self._source.id, at_least=at_least)
+        return await self._ask(message)  # type: ignore[no-any-return]
+
+    async def render(self, at_least: int, format: str, *, scrollback: bool) -> m.Rendered:  # noqa: A002
+        """Return it as text, VT or HTML, once it has reached a position. Raises: OrbitError."""
+        message = m.Render(
+            request=self._screens.next_request(),
+            session=self._source.id,
+            at_least=at_least,
+            format=format,  # type: ignore[arg-type]  # checked by the method's params
+            scrollback=scrollback,
+        )
+        return await self._ask(message)  # type: ignore[no-any-return]
+
+    def starts_at(self, fed: int, answered: int) -> None:
+        """Set the position of the snapshot that it would be built on, and from which on questions are answered."""
+        self.fed = self._grown_sent = fed
+        self._answered = max(self._answered, answered)
+
+    def wake(self) -> None:
+        """Have it built, unless it is there or on its way."""
+        if self.state is not PictureState.ABSENT:
+            return
+        reason = self._screens.unavailable_reason
+        if reason is not None:
+            self._fail_requests(SnapshotNotFound(f"No screen can be drawn here: {reason}"))
+            return
+        self.state = PictureState.LOADING
+        self._screens.tasks.start(self._load())
+
+    def close(self) -> None:
+        """Free it. What is asked meanwhile fails; asking again builds it again."""
+        self._leave()
+        self.state = PictureState.ABSENT
+        self.is_failed = False
+        self.held = 0
+        if self._quiet_timer is not None:
+            self._quiet_timer.cancel()
+            self._quiet_timer = None
+        self._fail_requests(NotRunning("The session has just ended", hint="Ask again."))
+
+    def saved(self, position: int) -> None:
+        """A snapshot up to a position is committed: what was skipped before it is no longer replayed."""
+        if self.restart is not None and self.restart.position <= position:
+            self.restart = None
+        while self._unfiled and self._unfiled[0][0] <= position:
+            self._unfiled_bytes -= len(self._unfiled.popleft()[1])
+        self._skipped = self._killed = self._base_level = 0
+        self._strike = None
+
+    async def _ask(self, message: m.Paint | m.Save | m.Render) -> Any:
+        request = _Request(message, asyncio.get_running_loop().create_future())
+        self._requests[message.request] = request
+        self._screens.asked[message.request] = self
+        try:
+            self.wake()
+            if self.state is PictureState.OPEN and self.process is not None:
+                self._send_grown()
+                self.process.send(message)
+            return await request.answer
+        finally:
+            self._requests.pop(message.request, None)
+            self._screens.asked.pop(message.request, None)
+
+    # Building
+
+    async def _load(self) -> None:
+        try:
+            loaded = await self._source.load_picture()
+        except Exception as error:  # noqa: BLE001  # whatever it is, nobody waits for ever
+            event(
+                log, logging.ERROR, "screen not loaded", session=self._source.id, error=type(error).__name__, exc=error
+            )
+            if self.state is PictureState.LOADING:
+                self.state = PictureState.ABSENT
+                self._fail_requests(error if isinstance(error, OrbitError) else Busy("The screen cannot be read now"))
+            return
+        if self.state is not PictureState.LOADING:
+            return  # closed meanwhile
+        self._open(loaded)
+
+    def _open(self, loaded: Loaded) -> None:
+        restart = self.restart
+        base, position, divider = loaded.base, loaded.position, ""
+        if self._base_level == 1:
+            base = replace(base, native=b"")
+        elif self._base_level > 1:
+            base, divider = m.Base(cols=base.cols, rows=base.rows), "the saved screen could not be drawn"
+        if restart is not None and restart.position >= position:
+            base, position, divider = m.Base(cols=base.cols, rows=base.rows), restart.position, restart.divider
+        process = self._screens.process_for(own=self._is_own)
+        self.state, self.process = PictureState.OPENING, process
+        self._screens.asked.pop(self._opening, None)
+        self._opening = self._screens.next_request()
+        self._screens.asked[self._opening] = self
+        self.fed = self._grown_sent = position
+        process.pictures[self._source.id] = self
+        process.send(
+            m.Open(
+                request=self._opening,
+                session=self._source.id,
+                base=base,
+                position=position,
+                answer_from=max(position, self._answered),
+                limits=self._screens.limits,
+                divider=divider,
+            )
+        )
+        self._send_follow(process)
+        self._send_grown()
+        for end, record in self._unfiled:
+            if end > position:
+                self._send_data(process, end, record)
+
+    def _send_follow(self, process: Process) -> None:
+        reader = self._source.journal_reader()
+        if reader is not None:
+            descriptor, base = reader
+            process.send(m.Follow(session=self._source.id, base=base), (descriptor,))
+
+    def _send_grown(self) -> None:
+        position = self._source.filed_position
+        if self.process is not None and position > self._grown_sent:
+            self._grown_sent = position
+            self.process.send(m.Grown(session=self._source.id, position=position))
+
+    def feed(self) -> None:
+        """Tell the process what the journal has now; called by it."""
+        if self.state is PictureState.OPEN:
+            self._send_grown()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the process owes it something."""
+        return self.state is PictureState.OPENING or bool(self._requests) or self._grown_sent > self.fed
+
+    # What the process answers
+
+    def handle(self, message: m.Opened | m.Fed | m.Painted | m.Saved | m.Rendered | m.Failed) -> None:
+        """Handle an answer of its process."""
+        if isinstance(message, m.Fed):
+            self._handle_fed(message)
+        elif isinstance(message, m.Opened):
+            self._handle_opened(message)
+        elif isinstance(message, m.Failed):
+            self._handle_failed(message)
+        elif (request := self._requests.get(message.request)) is not None and not request.answer.done():
+            request.answer.set_result(message)
+
+    def _handle_opened(self, message: m.Opened) -> None:
+        self._screens.asked.pop(message.request, None)
+        if message.request != self._opening or self.state is not PictureState.OPENING or self.process is None:
+            return  # closed and opened again meanwhile
+        if message.loss:
+            event(log, logging.WARNING, message.loss, session=self._source.id)
+        self.state = PictureState.OPEN
+        self._send_grown()
+        for request in list(self._requests.values()):
+            self.process.send(request.message)
+        if self.fed >= self._source.position:
+            self._recovered()
+
+    def _handle_fed(self, message: m.Fed) -> None:
+        self.fed, self.held = message.position, message.held
+        self._answered = max(self._answered, message.position)
+        if message.facts is not None:
+            self.facts = message.facts
+        if self.is_failed and self.fed >= self._grown_sent:
+            self._recovered()
+        self._source.handle_fed(message.replies)
+
+    def _recovered(self) -> None:
+        if self.is_failed:
+            self.is_failed = False
+            event(log, logging.INFO, "screen rebuilt", session=self._source.id)
+            self._source.handle_fed(b"")
+
+    def _handle_failed(self, message: m.Failed) -> None:
+        if message.broken:
+            event(log, logging.ERROR, "screen broke", session=self._source.id, reason=message.reason)
+            kind = Kind.FEED if message.end > message.start else Kind.DRAW
+            if self._opening == message.request:
+                kind = Kind.OPEN
+            self._leave()
+            self.strike(kind, message.start, message.end)
+            return
+        request = self._requests.get(message.request or 0)
+        if request is not None and not request.answer.done():
+            request.answer.set_exception(Busy(f"The screen cannot be drawn now: {message.reason}"))
+
+    # Failures
+
+    def lost(self) -> None:
+        """Its process is gone, through no fault of its own: build it again if somebody needs it."""
+        self.process = None
+        if self.state in (PictureState.OPENING, PictureState.OPEN):
+            self.state = PictureState.ABSENT
+            self._rebuild()
+
+    def move(self) -> None:
+        """Leave a process that is busy with another picture, and be built again elsewhere."""
+        self._leave()
+        if self.state in (PictureState.OPENING, PictureState.OPEN):
+            self.state = PictureState.ABSENT
+            self._rebuild()
+
+    def strike(self, kind: Kind, start: int, end: int, *, by_others: bool = False) -> None:
+        """Its process ended, or refused, while it worked on this picture: at records from `start` to `end`.
+
+        Args:
+            kind: What was done.
+            start: Position of the first byte.
+            end: Position behind the last; `start` where it was drawn.
+            by_others: Somebody else killed the process: the records are innocent, unless that happens again and again.
+        """
+        self.process = None
+        self._is_own = self._is_own or not by_others
+        place = (kind, start, end)
+        self._killed = self._killed + 1 if place == self._strike else 1
+        is_repeated = place == self._strike and (not by_others or self._killed >= MAX_KILLED)
+        self._strike = place
+        self.state = PictureState.ABSENT
+        if is_repeated:
+            self._strike, self._killed = None, 0
+            if kind is Kind.OPEN and self.restart is None and self._base_level < 2:
+                self._base_level += 1
+            else:
+                self._skip(start, end)
+        if self.state is PictureState.ABSENT:
+            self._rebuild()
+
+    def _skip(self, start: int, end: int) -> None:
+        """Go on with a blank screen behind records that cannot be drawn."""
+        self._skipped += 1
+        self._source.handle_skipped(start, end)
+        lost = f"{end - start:,} bytes of output" if end > start else "the screen"
+        self.restart = Restart(position=end, divider=f"{lost} could not be drawn")
+        event(log, logging.ERROR, "output not drawn", session=self._source.id, start=start, bytes=end - start)
+        if self._skipped >= MAX_SKIPPED:
+            self.state, self.is_failed = PictureState.DAMAGED, True
+            self._fail_requests(Busy("The session's screen is damaged", hint="It goes on when its program is quiet."))
+            self._wait_for_quiet()
+
+    def _wait_for_quiet(self) -> None:
+        if self._quiet_timer is not None:
+            self._quiet_timer.cancel()
+        self._quiet_timer = asyncio.get_running_loop().call_later(QUIET_SECS, self._handle_quiet)
+
+    def _handle_quiet(self) -> None:
+        self._quiet_timer = None
+        if self.state is not PictureState.DAMAGED or self.restart is None:
+            return
+        start, end = self.restart.position, self._source.position
+        if end > start:
+            self._source.handle_skipped(start, end)
+            self.restart = Restart(position=end, divider=f"{end - start:,} bytes of output were not drawn")
+        self._skipped = MAX_SKIPPED - 1  # the next failure damages it again
+        self.state = PictureState.ABSENT
+        self._rebuild()
+
+    def _rebuild(self) -> None:
+        if self.is_wanted or self.restart is not None:
+            self.is_failed = True
+            self.wake()
+
+    def _leave(self) -> None:
+        """Have its process free it."""
+        process, self.process = self.process, None
+        if process is not None and process.pictures.pop(self._source.id, None) is not None:
+            process.send(m.Close(session=self._source.id))
+            self._screens.retire_if_unused(process)
+
+    def _fail_requests(self, error: OrbitError) -> None:
+        for request in self._requests.values():
+            if not request.answer.done():
+                request.answer.set_exception(error)
+
+
+class Channel:
+    """Frames, and descriptors with them, over a non-blocking socket; the queue holds what the peer does not take yet.
+
+    Args:
+        sock: Connected; owned by the channel from here on.
+        on_frame: Called with each payload.
+        on_lost: Called once when the connection is lost; not after `close`.
+    """
+
+    def __init__(self, sock: socket.socket, on_frame: Callable[[bytes], None], on_lost: Callable[[], None]) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._on_frame = on_frame
+        self._on_lost = on_lost
+        self._framer = m.Framer()
+        self._unsent: deque[tuple[memoryview, tuple[int, ...]]] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._is_open = True
+        self._loop.add_reader(sock, self._read)
+
+    def send(self, frame: bytes, descriptors: tuple[int, ...] = ()) -> None:
+        """Send a frame, with descriptors that are closed here afterwards."""
+        if not self._is_open:
+            _close_all(descriptors)
+            return
+        self._unsent.append((memoryview(frame), descriptors))
+        if len(self._unsent) == 1:
+            self._write()
+            if self._unsent and self._is_open:
+                self._loop.add_writer(self._sock, self._write)
+
+    def close(self) -> None:
+        """Close the socket and the descriptors that were not sent."""
+        if self._is_open:
+            self._is_open = False
+            self._loop.remove_reader(self._sock)
+            self._loop.remove_writer(self._sock)
+            self._sock.close()
+            while self._unsent:
+                _close_all(self._unsent.popleft()[1])
+
+    def _write(self) -> None:
+        while self._unsent:
+            data, descriptors = self._unsent[0]
+            try:
+                sent = socket.send_fds(self._sock, [data], list(descriptors)) if descriptors else self._sock.send(data)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                # The peer is gone; what it sent before may still wait in the socket, and the reader finds its end.
+                while self._unsent:
+                    _close_all(self._unsent.popleft()[1])
+                break
+            # They went out with the first byte; the kernel holds references of its own (unix(7)).
+            _close_all(descriptors)
+            self._unsent[0] = (data[sent:], ())
+            if sent == len(data):
+                self._unsent.popleft()
+        self._loop.remove_writer(self._sock)
+
+    def _read(self) -> None:
+        try:
+            data = self._sock.recv(_READ)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        try:
+            if data:
+                for payload in self._framer.receive(data):
+                    if not self._is_open:
+                        return
+                    self._on_frame(payload)
+                return
+        except (m.Malformed, msgspec.DecodeError) as error:
+            event(log, logging.ERROR, "screens process not understood", error=str(error))
+        if self._is_open:
+            self.close()
+            self._on_lost()
+
+
+class Process:
+    """One screens process.
+
+    Args:
+        number: Of the fork.
+        sock: Its socket, our end.
+        note: What it works on.
+        screens: Its owner.
+
+    Attributes:
+        pid: 0 until the template has reported it.
+        pictures: Session id -> picture.
+        was_killed: We ended it ourselves: it took too long.
+    """
+
+    def __init__(self, number: int, sock: socket.socket, note: Note, screens: Screens) -> None:
+        self.number = number
+        self.note = note
+        self.pid = 0
+        self.status: int | None = None
+        self.pictures: dict[str, Picture] = {}
+        self.was_killed = False
+        self.is_retired = False
+        self._screens = screens
+        self._loop = asyncio.get_running_loop()
+        self._channel = Channel(sock, self._handle_frame, lambda: screens.process_lost(self))
+        self._grown: set[Picture] = set()
+        self._feed_timer: asyncio.TimerHandle | None = None
+        self._watch_timer: asyncio.TimerHandle | None = None
+        self._heard_at = self._loop.time()
+
+    def send(self, message: Struct, descriptors: tuple[int, ...] = ()) -> None:
+        """Send a message, and watch until it is answered."""
+        if self._watch_timer is None:
+            self._heard_at = self._loop.time()
+            self._watch_timer = self._loop.call_later(SLOW_SECS, self._watch)
+        try:
+            frame = m.encode(message)
+        except ValueError as error:  # a snapshot that is too large to be sent: the picture cannot be built from it
+            event(log, logging.ERROR, "message to a screens process not sent", error=str(error))
+            _close_all(descriptors)
+            return
+        self._channel.send(frame, descriptors)
+
+    def feed_soon(self, picture: Picture) -> None:
+        """Have a picture fed within `GROWN_DELAY_SECS`."""
+        self._grown.add(picture)
+        if self._feed_timer is None:
+            self._feed_timer = self._loop.call_later(GROWN_DELAY_SECS, self._feed)
+
+    def close(self) -> None:
+        """Close the connection: the process ends."""
+        for timer in (self._feed_timer, self._watch_timer):
+            if timer is not None:
+                timer.cancel()
+        self._feed_timer = self._watch_timer = None
+        self._channel.close()
+        self.note.close()
+
+    def kill(self) -> None:
+        """End it; its end is then reported as any other."""
+        self.was_killed = True
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def _feed(self) -> None:
+        self._feed_timer = None
+        grown, self._grown = self._grown, set()
+        for picture in grown:
+            if picture.process is self:
+                picture.feed()
+
+    def _handle_frame(self, payload: bytes) -> None:
+        message = _from_screens.decode(payload)
+        self._heard_at = self._loop.time()
+        if isinstance(message, m.Hello):
+            return
+        if isinstance(message, (m.Fed, m.Failed)):
+            picture = self.pictures.get(message.session)
+        else:
+            picture = self._screens.asked.get(message.request)
+        if picture is not None and picture.process is self:
+            picture.handle(message)
+
+    def _watch(self) -> None:
+        """Look whether it makes progress, as long as anything is unanswered."""
+        self._watch_timer = None
+        if not any(picture.is_behind for picture in self.pictures.values()):
+            return
+        self._watch_timer = self._loop.call_later(SLOW_SECS, self._watch)
+        now, work = self._loop.time(), self.note.read()
+        if work is not None:
+            age = time.monotonic() - work.started_ns / 1e9
+            if age > MAX_PIECE_SECS:
+                self.kill()
+            elif age > SLOW_SECS:
+                self._screens.make_way(self, work)
+        elif now - self._heard_at > MAX_PIECE_SECS:
+            self.kill()
+        elif now - self._heard_at > SILENT_SECS:
+            self._screens.make_way(self, None)
+
+
+class Screens:
+    """The template, and the screens processes of a daemon.
+
+    Args:
+        limits: How much history a picture keeps.
+
+    Attributes:
+        asked: Number of an unanswered request -> whose it is.
+    """
+
+    def __init__(self, limits: m.Limits) -> None:
+        self.limits = limits
+        self.tasks = BackgroundTasks(log, "screens task failed")
+        self.asked: dict[int, Picture] = {}
+        self._processes: dict[int, Process] = {}
+        self._shared: Process | None = None
+        self._template: Channel | None = None
+        self._template_process: subprocess.Popen[bytes] | None = None
+        self._unavailable = "" if importlib.util.find_spec("pyghostty") else "pyghostty is not installed"
+        self._last_request = self._last_number = 0
+        self._is_closed = False
+
+    @property
+    def unavailable_reason(self) -> str | None:
+        """Why no picture can be drawn on this machine; None where it can, or where that is not known yet."""
+        return self._unavailable or None
+
+    def next_request(self) -> int:
+        """Return a number for a request."""
+        self._last_request += 1
+        return self._last_request
+
+    def start(self) -> None:
+        """Start the template. It is not waited for: what is sent to a process is read once there is one."""
+        if self._template is not None or self._is_closed or self._unavailable:
+            return
+        ours, theirs = socket.socketpair()
+        command = python_command("orbitd.screens.template", str(theirs.fileno()))
+        try:
+            self._template_process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as error:
+            event(log, logging.ERROR, "screens template not started", error=error.strerror)
+            ours.close()
+            asyncio.get_running_loop().call_later(TEMPLATE_RETRY_SECS, self._restart_template)
+            return
+        finally:
+            theirs.close()
+        self._template = Channel(ours, self._handle_template, self._template_lost)
+
+    def process_for(self, *, own: bool) -> Process:
+        """Return the process for a picture: the shared one, or one of its own."""
+        if own:
+            return self._fork()
+        if self._shared is None:
+            self._shared = self._fork()
+        return self._shared
+
+    def make_way(self, process: Process, work: Work | None) -> None:
+        """Have the pictures that somebody waits for built elsewhere, while a process is busy or silent.
+
+        The one that it is busy with stays, and keeps the process; without `work` none stays.
+        """
+        if process is self._shared:
+            self._shared = None
+        for picture in list(process.pictures.values()):
+            if (work is None or picture.session_id != work.session) and picture.is_behind:
+                picture.move()
+
+    def retire_if_unused(self, process: Process) -> None:
+        """End a process that has no picture any more, unless it is the shared one."""
+        if not process.pictures and process is not self._shared and not process.is_retired:
+            process.is_retired = True
+            process.close()
+            self._processes.pop(process.number, None)
+
+    def process_lost(self, process: Process) -> None:
+        """A process has ended. How is known once the template has reaped it, in a moment."""
+        loop = asyncio.get_running_loop()
+        if process.status is not None:
+            self._settle(process)
+        else:  # without a template it was never forked, and the next one needs a template first
+            loop.call_later(STATUS_SECS if self._template is not None else TEMPLATE_RETRY_SECS, self._settle, process)
+
+    async def close(self) -> None:
+        """End all processes."""
+        self._is_closed = True
+        for process in list(self._processes.values()):
+            process.close()
+        self._processes.clear()
+        if self._template is not None:
+            self._template.close()
+            self._template = None
+        await self.tasks.cancel()
+        # Nobody waits for it: at the end of its socket it ends its forks and itself, and it holds nothing of ours.
+        if self._template_process is not None:
+            self._template_process.returncode = 0  # else subprocess warns that it is not waited for
+
+    def _fork(self) -> Process:
+        self.start()
+        self._last_number += 1
+        ours, theirs = socket.socketpair()
+        note_fd = notes.create()
+        process = Process(self._last_number, ours, Note(note_fd), self)
+        self._processes[process.number] = process
+        if self._template is not None:
+            self._template.send(m.encode(m.Fork(number=process.number)), (theirs.detach(), note_fd))
+        else:
+            theirs.close()
+            os.close(note_fd)
+        return process
+
+    def _handle_template(self, payload: bytes) -> None:
+        message = _from_template.decode(payload)
+        if isinstance(message, m.Hello):
+            self._unavailable = message.unavailable
+            return
+        process = self._processes.get(message.number)
+        if process is None:
+            return
+        if isinstance(message, m.Forked):
+            process.pid = message.pid
+            if not message.pid:
+                event(log, logging.ERROR, "screens process not forked", reason=message.reason)
+        else:
+            process.status = message.status
+            self._settle(process)
+
+    def _settle(self, process: Process) -> None:
+        """Build the pictures of a process that has ended elsewhere, and find out whose fault it was."""
+        if self._processes.pop(process.number, None) is None:
+            return
+        if process is self._shared:
+            self._shared = None
+        work, status = process.note.read(), process.status
+        process.close()
+        pictures, process.pictures = process.pictures, {}
+        offender = pictures.pop(work.session, None) if work is not None else None
+        event(
+            log,
+            logging.WARNING,
+            "screens process ended",
+            status=status,
+            session=work.session if work is not None else None,
+            pictures=len(pictures) + (offender is not None),
+        )
+        if offender is not None and work is not None:
+            by_others = status in (None, -signal.SIGKILL, -signal.SIGTERM) and not process.was_killed
+            offender.strike(work.kind, work.start, work.end, by_others=by_others)
+        for picture in pictures.values():
+            try:
+                picture.lost()
+            except Exception as error:  # noqa: BLE001  # one of many
+                event(log, logging.ERROR, "screen not rebuilt", error=type(error).__name__, exc=error)
+
+    def _template_lost(self) -> None:
+        self._template = None
+        template, self._template_process = self._template_process, None
+        if template is not None:
+            self.tasks.start(asyncio.to_thread(_wait_for, template))
+        if not self._is_closed:
+            event(log, logging.ERROR, "screens template ended")
+            asyncio.get_running_loop().call_later(TEMPLATE_RETRY_SECS, self._restart_template)
+
+    def _restart_template(self) -> None:
+        self.start()
+
+
+_from_screens = msgspec.msgpack.Decoder(m.FromScreens)
+_from_template = msgspec.msgpack.Decoder(m.FromTemplate)
+
+
+def _wait_for(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of the template, which its socket's end brings about; end it if it does not."""
+    try:
+        process.wait(5.0)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _close_all(descriptors: tuple[int, ...]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

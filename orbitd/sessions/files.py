@@ -1,0 +1,209 @@
+"""What of a session is on disk: its newest good snapshot, and its journal, with what was kept aside of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from datetime import UTC, datetime
+
+from msgspec import Struct
+
+from orbit_os.files import UnsafeFile, UnsafeFolder, private_folder
+from orbit_protocol.errors import SnapshotCorrupt, SpawnFailed
+from orbit_protocol.types import Session
+from orbitd.logs import event
+from orbitd.manager import SessionManager
+from orbitd.screens.client import Loaded
+from orbitd.screens.messages import Base
+from orbitd.screens.model import StateCorrupt
+from orbitd.sessions import journal
+from orbitd.sessions.journal import Journal
+from orbitd.sessions.journal_file import FILE_HEADER_BYTES
+from orbitd.sessions.journal_repair import (
+    UNREADABLE,
+    Damage,
+    damaged_journals,
+    remove_oldest_unreadable,
+    session_of,
+    unreadable_journals,
+)
+from orbitd.sessions.saved_state import SavedState
+from orbitd.store.snapshots import SavedScreen
+
+log = logging.getLogger("orbitd.sessions")
+
+MAX_WARNINGS = 20
+"""How many files that were kept aside are named one by one."""
+
+
+class OpenFiles(Struct, frozen=True, kw_only=True):
+    """A session's files, ready to go on.
+
+    Attributes:
+        journal: Open; None where there is none and none was to be created.
+        loaded: What a picture is built on.
+        size: Columns and rows of the screen, as far as the store knows.
+    """
+
+    journal: Journal | None
+    loaded: Loaded
+    size: tuple[int, int]
+
+
+class SessionFiles:
+    """The files of all sessions.
+
+    Args:
+        manager: Has the snapshots.
+        folder: Has the journals; created, and made private, when the first is needed.
+    """
+
+    def __init__(self, manager: SessionManager, folder: str) -> None:
+        self._manager = manager
+        self._folder = folder
+
+    async def open(self, session_id: str, *, create: bool) -> OpenFiles:
+        """Read a session's newest good snapshot, and open its journal. One journal is open once at a time.
+
+        Args:
+            session_id: The session.
+            create: Create a journal where there is none.
+
+        Raises:
+            SessionNotFound: There is no such session any more.
+            SpawnFailed: The journal cannot be opened.
+        """
+        session = await self._manager.get_session(session_id)
+        loaded = await self.load(session_id)
+        path = self._journal_path(session_id)
+        size = session.cols or loaded.base.cols, session.rows or loaded.base.rows
+        if not create and not self.has_journal(session_id):
+            return OpenFiles(journal=None, loaded=loaded, size=size)
+        try:
+            # The parent too: a user who can write to it can replace the folder.
+            private_folder(os.path.dirname(self._folder))
+            private_folder(self._folder)
+            # In a thread: a journal that was not closed is read from its beginning to its end.
+            opened = await asyncio.to_thread(Journal, path, covered=loaded.position)
+        except OSError as error:
+            raise SpawnFailed(f"The session's journal cannot be opened: {path}: {error.strerror}") from error
+        except (UnsafeFolder, UnsafeFile) as error:
+            raise SpawnFailed(f"The session's screen cannot be restored: {error}") from error
+        if opened.gap(loaded.position):
+            event(log, logging.WARNING, "output is missing between snapshot and journal", session=session_id)
+        _log_damage(session_id, opened.damage)
+        return OpenFiles(journal=opened, loaded=loaded, size=size)
+
+    async def load(self, session_id: str) -> Loaded:
+        """Return what a session's picture is built on. Raises: SessionNotFound."""
+        session = await self._manager.get_session(session_id)
+        return _loaded(await self._newest_good(session_id), session)
+
+    def has_journal(self, session_id: str) -> bool:
+        """Return whether a session has a journal."""
+        return os.path.lexists(self._journal_path(session_id))
+
+    def unsaved(self) -> set[str]:
+        """Return the sessions whose journals hold anything."""
+        found = set()
+        with contextlib.suppress(OSError), os.scandir(self._folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if entry.name == session_of(entry.name) and entry.stat().st_size > FILE_HEADER_BYTES:
+                        found.add(entry.name)
+        return found
+
+    def sessions_on_disk(self) -> set[str]:
+        """Return the ids of the sessions that have files here."""
+        try:
+            return {session_of(name) for name in os.listdir(self._folder)}
+        except OSError:
+            return set()
+
+    def remove_journal(self, session_id: str, *, kept_aside: bool = False) -> None:
+        """Remove the journal of a session whose screen is saved; with `kept_aside` all files of one that is deleted.
+
+        A journal that cannot be removed is logged: its records are skipped, as the snapshot has them.
+        """
+        try:
+            journal.delete(self._journal_path(session_id), kept_aside=kept_aside)
+        except OSError as error:
+            event(log, logging.ERROR, "journal not removed", session=session_id, error=error.strerror)
+
+    def keep_unreadable(self, session_id: str, opened: Journal, start: int, end: int) -> None:
+        """Keep records that could not be drawn in a file of their own, a journal like any other."""
+        path = f"{self._journal_path(session_id)}{UNREADABLE}{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+        try:
+            kept = journal.copy_records(opened, start, end, path)
+        except (OSError, UnsafeFile) as error:
+            event(log, logging.ERROR, "output that was not drawn is not kept", session=session_id, exc=error)
+        else:
+            remove_oldest_unreadable(self._journal_path(session_id))
+            event(log, logging.ERROR, "output that was not drawn is kept", session=session_id, kept=path, bytes=kept)
+
+    def unreadable(self, session_id: str) -> list[str]:
+        """Return the files with output of a session that could not be drawn."""
+        return [path for path in unreadable_journals(self._folder) if session_of(os.path.basename(path)) == session_id]
+
+    def warnings(self) -> list[str]:
+        """Return a sentence about each file that was kept aside."""
+        sentences = [
+            f"The journal of session {session_of(os.path.basename(path))} was damaged: some of its output may be "
+            f"missing from its screen. It lies in {path}, unchanged; move it away when you need it no more."
+            for path in damaged_journals(self._folder)
+        ]
+        sentences += [
+            f"Some output of session {session_of(os.path.basename(path))} could not be drawn: its screen goes on blank "
+            f"behind it. The output lies in {path}; move it away when you need it no more."
+            for path in unreadable_journals(self._folder)
+        ]
+        if len(sentences) > MAX_WARNINGS:
+            more = len(sentences) - MAX_WARNINGS
+            sentences[MAX_WARNINGS:] = [f"{more} more journals that were kept aside lie in {self._folder}."]
+        return sentences
+
+    async def _newest_good(self, session_id: str) -> SavedScreen | None:
+        """Return the newest good snapshot; log where a newer one is damaged. Raises: SessionNotFound."""
+        try:
+            return await self._manager.load_latest_screen(session_id)
+        except SnapshotCorrupt as error:
+            good = error.extra.get("good_snapshot_id")
+            event(log, logging.ERROR, "newest snapshot is damaged", session=session_id, used=good)
+            return await self._manager.get_screen(good) if good else None
+
+    def _journal_path(self, session_id: str) -> str:
+        return os.path.join(self._folder, session_id)
+
+
+def _loaded(saved: SavedScreen | None, session: Session) -> Loaded:
+    cols, rows = session.cols or 80, session.rows or 24
+    if saved is None:
+        return Loaded(base=Base(cols=cols, rows=rows), position=0)
+    native, position = b"", 0
+    with contextlib.suppress(StateCorrupt):
+        state = SavedState.from_bytes(saved.native_state or b"")
+        native, position = state.native, state.position
+    snapshot = saved.snapshot
+    base = Base(
+        cols=snapshot.cols or cols,
+        rows=snapshot.rows or rows,
+        native=native,
+        portable=(snapshot.scrollback or b"") + snapshot.terminal_buffer,
+    )
+    return Loaded(base=base, position=position)
+
+
+def _log_damage(session_id: str, damage: Damage | None) -> None:
+    if damage is not None:
+        event(
+            log,
+            logging.ERROR,
+            "journal damaged",
+            session=session_id,
+            reason=damage.reason,
+            kept=damage.path,
+            lost_bytes=damage.lost_bytes,
+            oldest_removed=damage.removed,
+        )
