@@ -10,6 +10,7 @@ or before the picture's position is the one to read, and those before it are clo
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
 
@@ -76,13 +77,15 @@ class Follower:
         Raises:
             Damaged: What is there is no record, or ends behind `end`.
         """
-        while self.position < self.end:
+        while True:
             self._drop_what_is_behind()
+            if self.position >= self.end:
+                return None
             if self._unfiled and self._unfiled[0][0] == self.position:
                 return self._parse(self._unfiled[0][1])
             # What comes later bounds what this file can have.
-            later = [base for _, base in self._files if base > self.position] + [start for start, _ in self._unfiled]
-            limit = min([self.end, *later])
+            bases = [base for _, base in itertools.islice(self._files, 2) if base > self.position]
+            limit = min([self.end, *bases, *(start for start, _ in itertools.islice(self._unfiled, 1))])
             record = self._read(limit)
             if record:
                 return self._parse(record)
@@ -91,7 +94,6 @@ class Follower:
             # Lost: this process was started after a full disk, say, and got what follows on it. The snapshot from
             # which the file goes on is not known here.
             self.position = limit
-        return None
 
     def _drop_what_is_behind(self) -> None:
         while self._unfiled and self._unfiled[0][0] < self.position:

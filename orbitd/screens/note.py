@@ -81,7 +81,7 @@ class Note:
         """Note what begins now."""
         # The flag is cleared first and set last, so that a process that dies in between leaves no mixture of two.
         self._map[_ACTIVE] = 0
-        name = session.encode()[:_SESSION_MAX_BYTES]
+        name = session.encode("utf-8", "replace")[:_SESSION_MAX_BYTES]
         _FIELDS.pack_into(self._map, 0, start, end, time.monotonic_ns(), kind, len(name))
         self._map[_FIELDS.size : _FIELDS.size + len(name)] = name
         self._map[_ACTIVE] = 1

@@ -349,8 +349,10 @@ class ScreensProcess:
     def _empty(self, picture: Picture, reason: str) -> None:
         picture.is_open = False
         if picture.emulator is not None:
+            self._note.write(picture.session, Kind.DRAW, picture.position, picture.position)
             picture.emulator.close()
             picture.emulator = None
+            self._note.clear()
         picture.follower.close()
         for message in picture.requests:
             self._refuse(message, reason)
@@ -617,8 +619,13 @@ def received_descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     return found
 
 
-def serve(sock_fd: int, note_fd: int) -> None:
+def serve(sock_fd: int, note_fd: int, cpu_seconds: float = CPU_SECONDS) -> None:
     """Be a screens process until orbitd closes the socket; for a process that has nothing else to do.
+
+    Args:
+        sock_fd: To orbitd.
+        note_fd: The shared memory of its note.
+        cpu_seconds: As in `ScreensProcess`.
 
     Raises:
         Malformed: What came is not the protocol.
@@ -629,4 +636,4 @@ def serve(sock_fd: int, note_fd: int) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     note = Note(note_fd)
     os.close(note_fd)  # mmap has a descriptor of its own
-    ScreensProcess(socket.socket(fileno=sock_fd), note, Memory()).run()
+    ScreensProcess(socket.socket(fileno=sock_fd), note, Memory(), cpu_seconds).run()

@@ -161,7 +161,7 @@ def _leave_parent(sock_fd: int) -> None:
     name_process("orbit-screens")
 
 
-def _warm_up() -> None:
+def warm_up() -> None:
     """Use what every picture uses: cffi parses each C type at its first use, 0.2 s for all of them."""
     with Emulator(2, 2) as emulator:
         state = emulator.encode()
@@ -178,7 +178,7 @@ def main() -> None:
     unavailable = unavailable_reason() or ""
     if not unavailable:
         try:
-            _warm_up()
+            warm_up()
         except TerminalError as exc:
             unavailable = str(exc)
     gc.collect()
