@@ -23,6 +23,7 @@ from collections import deque
 import msgspec
 from msgspec import Struct
 
+from orbitd.screens.divider import print_divider
 from orbitd.screens.emulator import MAX_SCROLLBACK_LINES, Emulator
 from orbitd.screens.follower import Damaged, Follower, Record
 from orbitd.screens.messages import (
@@ -98,11 +99,6 @@ _URGENT_TURNS = 4
 _ANCILLARY = socket.CMSG_SPACE(4 * 4)
 _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
-
-# CAN and ST end an unfinished sequence, as the last program may have left one.
-_LEAVE_ALTERNATE = b"\x18\x1b\\\x1b[?1049l\x1b[?1047l\x1b[?47l"
-_PRIVATE_OFF = "".join(f"\x1b[?{number}l" for number in (9, 1000, 1002, 1003, 1004, 1005, 1006, 1015, 1016, 2004, 2026))
-_RESET_MODES = f"\x18\x1b\\{_PRIVATE_OFF}\x1b[!p\x1b[<8u\x1b[?25h\x1b[r\x1b[m".encode()
 
 _decoder = msgspec.msgpack.Decoder(ToScreens)
 
@@ -595,16 +591,6 @@ def _base_emulator(request: Open) -> tuple[Emulator, str]:
     for start in range(0, len(base.portable), PIECE_BYTES):
         emulator.feed(base.portable[start : start + PIECE_BYTES])
     return emulator, loss
-
-
-def print_divider(emulator: Emulator, text: str) -> None:
-    """Print a line across the screen, between the last program's output and the next one's."""
-    if emulator.alternate:
-        emulator.feed(_LEAVE_ALTERNATE)
-    columns, _ = emulator.size
-    row = emulator.cursor.row + 1  # read before the reset: DECSTBM moves the cursor
-    line = f"{f'-- {text} ':-<{columns}}"
-    emulator.feed(_RESET_MODES + f"\x1b[{row}H\r\n\x1b[2m{line}\x1b[m\r\n".encode())
 
 
 def received_descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

@@ -35,7 +35,7 @@ from orbitd.screens.messages import (
 )
 from orbitd.screens.model import StateBusy, TerminalError
 from orbitd.screens.note import Note
-from orbitd.screens.process import Memory, ScreensProcess, print_divider
+from orbitd.screens.process import Memory, ScreensProcess
 from orbitd.sessions.journal_file import Cwd, Divider, Resize, Time
 from screens_support import LIMITS, SESSION, JournalFile, Peer, feed, open_blank, record_of
 
@@ -339,17 +339,6 @@ def test_a_size_that_cannot_be_is_refused(peer: Peer) -> None:
     failed = peer.expect(Failed)
     assert (failed.request, failed.session, failed.broken, failed.start, failed.end) == (1, SESSION, True, 0, 0)
     assert peer.expect(Opened).request == 2
-
-
-def test_a_divider_resets_what_the_last_program_left() -> None:
-    """Alternate screen, modes, margins and an unfinished sequence end before the line is drawn."""
-    with Emulator(10, 4) as emulator:
-        emulator.feed(b"shell\x1b[?1049h\x1b[2;3r\x1b[?2004h\x1b[?1000h\x1b[4mediting\x1b[1")
-        print_divider(emulator, "x")
-        assert emulator.screen().decode().splitlines() == ["shell", "-- x -----"]
-        assert not emulator.alternate
-        assert emulator.at_ground
-        assert not {"?2004", "?1000"} & emulator.modes()
 
 
 # Files
