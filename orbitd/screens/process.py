@@ -19,6 +19,7 @@ import socket
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 
 import msgspec
 from msgspec import Struct
@@ -120,7 +121,10 @@ class Memory:
     """
 
     def __init__(self, *, is_known: bool = sys.platform == "linux") -> None:
-        self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC) if is_known else -1
+        self._statm = -1
+        if is_known:
+            with suppress(OSError):  # a chroot without /proc
+                self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
 
     def _pages(self) -> list[int]:
         return [int(pages) for pages in os.pread(self._statm, 256, 0).split()]
@@ -419,6 +423,7 @@ class ScreensProcess:
                 follower.position = end
                 if time.monotonic() > deadline:
                     break
+            self._report(picture, emulator, bytes(replies))
         except Damaged as exc:
             start, end, reason = follower.position, follower.end, str(exc)
         except (Refused, TerminalError) as exc:
@@ -432,8 +437,6 @@ class ScreensProcess:
         if reason:
             self._send(Fed(session=picture.session, position=start, replies=bytes(replies), held=picture.held))
             self._break(picture, reason, start, end)
-        else:
-            self._report(picture, emulator, bytes(replies))
 
     def _feed_record(self, picture: Picture, emulator: Emulator, record: Record) -> None:
         """Feed one record. Raises: Refused, TerminalError, MemoryError."""

@@ -38,6 +38,7 @@ from orbitd.screens.note import Note
 from orbitd.screens.process import Memory, ScreensProcess
 from orbitd.sessions.journal_file import Cwd, Divider, Resize, Time
 from screens_support import LIMITS, SESSION, JournalFile, Peer, feed, open_blank, record_of
+from terminal_support import noise, play
 
 OTHER = "0b1f7a6e-0000-4000-8000-000000000002"
 
@@ -231,6 +232,32 @@ def test_drawing_and_opening_are_noted_too(
     assert {(work.kind, work.start, work.end) if work else None for work in notes} == {(note.Kind.DRAW, end, end)}
 
 
+@pytest.mark.parametrize("seed", range(15))
+def test_a_followed_picture_is_that_of_an_unbroken_run(peer: Peer, journal: JournalFile, seed: int) -> None:
+    """Random output and resizes, saved and opened again midway, end as in one terminal that saw it all."""
+    first, *operations = noise(seed)
+    assert isinstance(first, tuple)
+    middle = 0
+    for number, operation in enumerate(operations):
+        if operation:
+            journal.append(operation if isinstance(operation, bytes) else Resize(cols=operation[0], rows=operation[1]))
+        if number == len(operations) // 2:
+            middle = journal.position
+    peer.send(open_blank(base=Base(cols=first[0], rows=first[1])))
+    peer.send(Follow(session=SESSION, base=0), fds=(journal.descriptor(),))
+    peer.send(Grown(session=SESSION, position=middle), Save(request=2, session=SESSION, at_least=middle))
+    saved = peer.expect(Saved)
+    assert saved.position == middle
+    base = Base(cols=saved.cols, rows=saved.rows, native=saved.native, portable=saved.portable)
+    peer.send(Close(session=SESSION), open_blank(base=base, position=middle))
+    peer.send(Follow(session=SESSION, base=0), fds=(journal.descriptor(),))
+    peer.send(Grown(session=SESSION, position=journal.position))
+    peer.send(Save(request=3, session=SESSION, at_least=journal.position))
+    with play([first, *operations]) as unbroken, Emulator.decode(peer.expect(Saved).native) as followed:
+        assert followed.dump() == unbroken.dump()
+        assert followed.history() == unbroken.history()
+
+
 # Replies and facts
 
 
@@ -411,6 +438,19 @@ def test_a_record_that_cannot_be_drawn_breaks_its_picture(
     assert (failed.request, failed.broken, failed.start, failed.end) == (None, True, middle, end)
     failed = peer.expect(Failed)
     assert (failed.request, failed.broken) == (2, False)
+
+
+def test_facts_that_cannot_be_read_break_the_picture(
+    peer: Peer, journal: JournalFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error behind the last record of a turn is that record's, and ends nothing else."""
+    feed(peer, journal)
+    feed_until(peer, 0)
+    monkeypatch.setattr(Emulator, "alternate", property(lambda _: 1 // 0))
+    end = journal.append(b"x")
+    peer.send(Grown(session=SESSION, position=end))
+    failed = peer.expect(Failed)
+    assert (failed.broken, failed.start, failed.end) == (True, 0, end)
 
 
 def test_a_broken_picture_refuses_until_it_is_opened_again(peer: Peer, journal: JournalFile) -> None:
