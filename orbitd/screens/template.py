@@ -24,7 +24,6 @@ from orbit_os.python import name_process
 from orbitd.screens import process
 from orbitd.screens.emulator import Emulator, unavailable_reason
 from orbitd.screens.messages import Exited, Fork, Forked, Framer, Hello, Malformed, encode
-from orbitd.screens.model import TerminalError
 
 _READ = 64 << 10
 _ANCILLARY = socket.CMSG_SPACE(4 * 4)
@@ -171,16 +170,22 @@ def warm_up() -> None:
         Emulator.decode(state).close()
 
 
+def load() -> str:
+    """Load the library and use it once; return why that is not possible, or ""."""
+    try:
+        if reason := unavailable_reason():
+            return reason
+        warm_up()
+    except Exception as exc:  # noqa: BLE001 - of a version with another interface, say: orbitd must hear why
+        return f"libghostty-vt does not work here ({exc!r})"
+    return ""
+
+
 def main() -> None:
     """Be the template; the argument is the descriptor of its socket."""
     sock_fd = int(sys.argv[1])
     _leave_parent(sock_fd)
-    unavailable = unavailable_reason() or ""
-    if not unavailable:
-        try:
-            warm_up()
-        except TerminalError as exc:
-            unavailable = str(exc)
+    unavailable = load()
     gc.collect()
     gc.freeze()  # a collection in a fork would write to the shared pages of all objects
     Template(socket.socket(fileno=sock_fd), unavailable).run()

@@ -16,6 +16,7 @@ import pytest
 
 from needs import needs
 from orbitd.screens import note, process
+from orbitd.screens import template as template_module
 from orbitd.screens.messages import (
     Base,
     Exited,
@@ -287,6 +288,12 @@ def test_a_machine_without_the_library_is_told(answers: Callable[[str], list[obj
     """The template says so at once, and refuses each fork with the reason."""
     reason = "pyghostty is not installed"
     assert answers(reason) == [Hello(pid=os.getpid(), unavailable=reason), Forked(number=3, pid=0, reason=reason)]
+
+
+def test_a_library_with_another_interface_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is raised when the library is used for the first time is a reason, not the end of the template."""
+    monkeypatch.setattr(template_module, "Emulator", lambda *_: 1 // 0)
+    assert "ZeroDivisionError" in template_module.load()
 
 
 def test_a_fork_that_fails_is_told(answers: Callable[[str], list[object]], monkeypatch: pytest.MonkeyPatch) -> None:
