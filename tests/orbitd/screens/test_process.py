@@ -553,6 +553,7 @@ def test_requests_of_a_session_that_is_closed_are_answered(peer: Peer, journal: 
 def test_too_many_waiting_requests_are_refused(peer: Peer, journal: JournalFile) -> None:
     """What waits for a position that never comes does not pile up without a bound."""
     feed(peer, journal)
+    feed_until(peer, 0)
     count = process.MAX_REQUESTS
     peer.send(*[Paint(request=10 + number, session=SESSION, at_least=1000) for number in range(count + 1)])
     failed = peer.expect(Failed)
@@ -561,8 +562,9 @@ def test_too_many_waiting_requests_are_refused(peer: Peer, journal: JournalFile)
 
 def test_an_opened_session_may_be_opened_again(peer: Peer, journal: JournalFile) -> None:
     """The second `Open` replaces the picture; what waited for the first one fails."""
-    journal.append(b"first")
+    end = journal.append(b"first")
     feed(peer, journal)
+    feed_until(peer, end)
     peer.send(Paint(request=2, session=SESSION, at_least=10_000))
     peer.send(open_blank(3, base=saved(b"second")))
     assert peer.expect(Failed).request == 2
