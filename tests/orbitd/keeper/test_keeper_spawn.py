@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
-from keeper_support import SECONDS, KeeperProcess, Orbitd, proc_file, read_to_end, request, status_of
+from keeper_support import SECONDS, KeeperProcess, Orbitd, open_files, proc_file, read_to_end, request, status_of
 from orbit_protocol.errors import AlreadyRunning, OrbitError, SpawnFailed
+from orbitd.keeper.messages import Framer, encode
+from orbitd.keeper.program import start_program
 
 PROBE = """
 import fcntl, json, os, resource, stat, sys, termios
@@ -269,3 +271,18 @@ async def test_id_in_use(orbitd: Orbitd) -> None:
 
     await orbitd.client.forget("one")
     assert (await orbitd.spawn("true"))[0] != pid
+
+
+def test_no_descriptor_for_the_status_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that cannot be started leaves no terminal open."""
+
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    [message] = Framer().receive(encode("spawn", ("cols", 80), ("rows", 24)))
+    before = open_files()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pipe", refuse)
+        with pytest.raises(OSError, match="too many"):
+            start_program(message)
+    assert open_files() == before

@@ -17,12 +17,17 @@ from orbitd.sessions import journal_repair
 from orbitd.sessions.journal import Journal, delete
 from orbitd.sessions.journal_file import (
     CAPTURE_MAX_BYTES,
+    CWD_MAX_BYTES,
+    DIVIDER_MAX_BYTES,
     FILE_HEADER_BYTES,
     RECORD_HEADER_BYTES,
+    Cwd,
+    Divider,
     Event,
     Kind,
     Output,
     Resize,
+    Time,
     file_header,
     record_header,
     records_of,
@@ -55,12 +60,21 @@ def write(events: list[Event], *, base: int = 0, reserved: int = 0) -> Written:
     return Written(data + bytes(reserved), found)
 
 
-def noise(dice: random.Random, *, count: int = 12) -> list[Event]:
+def noise(dice: random.Random, *, count: int = 16) -> list[Event]:
     """Return random events; no output ends with a NUL, which a tail of zeros would take."""
     events: list[Event] = []
     for _ in range(count):
-        if dice.random() < 0.3:
+        kind = dice.random()
+        if kind < 0.2:
             events.append(Resize(cols=dice.randrange(1, 500), rows=dice.randrange(1, 200)))
+        elif kind < 0.3:
+            events.append(Divider(text=f"{dice.random()} " + "\u2500" * dice.choice([1, 20, 300])))
+        elif kind < 0.4:
+            events.append(
+                Cwd(path=b"/%d/" % dice.randrange(1 << 40) + dice.choice([b"a", b"\xe9" * 100, b"long/" * 800]))
+            )
+        elif kind < 0.5:
+            events.append(Time(milliseconds=dice.randrange(1 << 41) | 1))
         else:
             size = dice.choice([1, 9, 80, 400, 1500])
             events.append(Output(data=dice.randbytes(size) + b"x"))
@@ -128,6 +142,85 @@ def test_one_wrong_bit_costs_nothing(path: Path, reserved: int) -> None:
             assert found == Replayed([event for *_, event in written.events], [], None)
             continue
         assert found == Replayed([event for *_, event in written.events], [], bytes(data)), bit
+
+
+SHORT: list[Event] = [
+    Output(data=b"a"),
+    Resize(cols=80, rows=24),
+    Divider(text="\u2500"),
+    Cwd(path=b"12345678"),
+    Time(milliseconds=0x0102_0304_0506_0708),
+]
+
+
+@pytest.mark.parametrize("event", SHORT, ids=repr)
+def test_every_bit_of_a_record(path: Path, event: Event) -> None:
+    """Whichever bit of any kind of record is wrong, alone, in the middle or last: the same event comes back."""
+    places = [write([event]), write([event, Output(data=b"x")]), write([Output(data=b"x"), event])]
+    for bit in range(8 * (places[0].events[0][1] - FILE_HEADER_BYTES)):
+        written = places[(bit // 8 + bit) % 3]
+        events = [each for *_, each in written.events]
+        begin, *_ = written.events[events.index(event)]
+        data = bytearray(written.data)
+        data[begin + bit // 8] ^= 1 << bit % 8
+        found = replay(path, bytes(data))
+        assert (found.events, found.missing) == (events, []), bit
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 7, 8, 9, 100, 999, 1000, 1001, 4095, 4096, 4097, 8191, 8192])
+def test_a_wrong_bit_in_the_kind(path: Path, length: int) -> None:
+    """A kind that became another possible one is told from a wrong bit of the payload, at every length."""
+    events: list[Event] = [Output(data=b"o" * length)]
+    if length <= DIVIDER_MAX_BYTES:
+        events.append(Divider(text="d" * length))
+    if length <= CWD_MAX_BYTES:
+        events.append(Cwd(path=b"c" * length))
+    written = write([*events, Output(data=b"end")])
+    for begin, *_ in written.events[:-1]:
+        for bit in range(8):
+            data = bytearray(written.data)
+            data[begin] ^= 1 << bit
+            assert replay(path, bytes(data)) == Replayed([*events, Output(data=b"end")], [], bytes(data))
+
+
+def test_a_payload_that_its_kind_cannot_have(path: Path) -> None:
+    """Text that is no UTF-8, and a folder with a NUL, are damage, however well the checksum fits."""
+    written = write([Output(data=b"before"), Output(data=b"behind")])
+    middle = written.events[0][1]
+    for kind, payload in (
+        (Kind.DIVIDER, b"\xff"),
+        (Kind.CWD, b"a\0b"),
+        (Kind.CWD, b"a" * 4097),
+        (Kind.TIME, b"1234567"),
+    ):
+        data = written.data[:middle] + record_header(kind, payload) + payload + written.data[middle:]
+        found = replay(path, data)
+        assert (found.events, found.missing) == ([Output(data=b"before"), Output(data=b"behind")], [9 + len(payload)])
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_a_torn_record_of_each_kind(path: Path, kind: Kind) -> None:
+    """A record of which a kill has left the beginning is no damage, wherever it was cut."""
+    payload = {Kind.RESIZE: bytes([0, 80, 0, 24]), Kind.TIME: bytes(range(8))}.get(kind, b"/twelve bytes")
+    record = record_header(kind, payload) + payload
+    whole = write([Output(data=b"one")])
+    for size in range(1, len(record)):
+        found = replay(path, whole.data + record[:size])
+        assert found == Replayed([Output(data=b"one")], [], None)
+
+
+@pytest.mark.parametrize("size", [0, 10, FILE_HEADER_BYTES, FILE_HEADER_BYTES + 30, FILE_HEADER_BYTES + 59])
+def test_a_file_that_was_cut_short_and_appended_to(path: Path, size: int) -> None:
+    """With a hole in front of them, records are all there: also where nobody saw that the file was cut short."""
+    events: list[Event] = [*(Output(data=bytes([65 + number]) * 50) for number in range(6)), Cwd(path=b"/new")]
+    written = write(events)
+    hole = written.events[4][0]
+    data = written.data[:size] + bytes(hole - size) + written.data[hole:]
+    found = replay(path, data)
+    first = [events[0]] if size == FILE_HEADER_BYTES + 59 else []
+    assert (found.events, found.aside) == ([*first, *events[4:]], data)
+    with Journal(path) as journal:
+        assert journal.last_cwd() == b"/new"
 
 
 @pytest.mark.parametrize("reserved", [0, RESERVED], ids=["closed", "killed"])
