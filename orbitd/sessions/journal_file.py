@@ -30,6 +30,8 @@ PAYLOAD_MAX_BYTES = 1 << 20
 DIVIDER_MAX_BYTES = 1000
 CWD_MAX_BYTES = 4096
 
+_READ_BYTES = 128 << 10
+
 CAPTURE_MAX_BYTES = 64 << 10
 """The most that an older release read into the file before it wrote the record's header."""
 
@@ -159,12 +161,31 @@ def records_of(event: Event) -> Iterator[bytes]:
     yield record_header(kind, payload) + payload
 
 
-def read_records(fd: int) -> Iterator[tuple[int, Event]]:
-    """Yield each whole record's length in the file, and its event."""
-    offset = _FILE.size
-    while (record := read_record(fd, offset)) is not None:
-        yield record
-        offset += record[0]
+def read_records(fd: int, offset: int = _FILE.size) -> Iterator[tuple[int, Event]]:
+    """Yield each whole record's length in the file, and its event, from an offset on."""
+    while True:
+        data, start = os.pread(fd, _READ_BYTES, offset), 0
+        # As `payload_length` and `parse_record`, in one: a session's start waits for a hundred thousand records.
+        while start + _RECORD.size <= len(data):
+            kind, length, expected = _RECORD.unpack_from(data, start)
+            end = start + _RECORD.size + length
+            if length not in _LENGTHS.get(kind, ()):
+                return
+            if end > len(data):
+                break  # read on from this record
+            payload = data[start + _RECORD.size : end]
+            event = _DECODERS[kind](payload) if checksum(kind, payload) == expected else None
+            if event is None:
+                return
+            yield end - start, event
+            start = end
+        if start == 0:
+            record = read_record(fd, offset)  # it is longer than what was read at once
+            if record is None:
+                return
+            yield record
+            start = record[0]
+        offset += start
 
 
 def read_record(fd: int, offset: int) -> tuple[int, Event] | None:

@@ -50,6 +50,7 @@ from orbitd.sessions.journal_file import (
     parse_record,
     payload_length,
     read_record,
+    read_records,
     record_header,
     write_all,
 )
@@ -279,13 +280,15 @@ def _inspect(fd: int) -> _Found:
     if found.header in ("new", "foreign"):
         return found
     offset = found.tail
-    while offset < end:
-        record = read_record(fd, offset)
-        if record is not None:
-            found.keep_latest(record[1])
-            offset += record[0]
+    while True:
+        for length, event in read_records(fd, offset):
+            if offset >= end:
+                break
+            found.keep_latest(event)
+            offset += length
             found.tail = offset
-            continue
+        if offset >= end:
+            return found
         following = search.next_record(offset)
         if following is None:
             is_torn, found.unfinished = _torn_tail(fd, offset, end, size)
@@ -302,7 +305,6 @@ def _inspect(fd: int) -> _Found:
         if following is None:
             return found
         offset = following
-    return found
 
 
 def _inspect_header(fd: int, size: int, end: int, search: _Search) -> _Found:

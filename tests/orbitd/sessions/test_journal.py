@@ -374,3 +374,35 @@ def test_bytes_behind_the_end_of_a_file_in_use(path: Path) -> None:
         journal.append(EVENTS[1])
         assert journal.damage is None
     assert read_from(path) == EVENTS[:2]
+
+
+GOLDEN = [
+    b"ORBITJ\x01\n\x00\x00\x00\x00\x00\x00\x03\xe8\x04u\xdf\x18",
+    b"\x01\x00\x00\x00\x03{\xae\xec\xc6one",
+    b"\x02\x00\x00\x00\x04\xf4\x9d\xa1q\x00P\x00\x18",
+    b"\x03\x00\x00\x00\x08\x02\xcb\xcf\x06\xe2\x94\x80 back",
+    b"\x04\x00\x00\x00\x05\x83\x0c\xbe\xc4/caf\xe9",
+    b"\x05\x00\x00\x00\x08Fp\xda\xfe\x00\x00\x01\xa3\x18\\P{",
+]
+
+
+@pytest.mark.parametrize("reserved", [0, 100_000])
+def test_a_file_to_the_letter(path: Path, reserved: int) -> None:
+    """Version 1 has these bytes for ever; the zeros that an older release preallocated are cut off."""
+    path.write_bytes(b"".join(GOLDEN) + bytes(reserved))
+    expected = [
+        Output(data=b"one"),
+        Resize(cols=80, rows=24),
+        Divider(text="\u2500 back"),
+        Cwd(path=b"/caf\xe9"),
+        Time(milliseconds=1_800_000_000_123),
+    ]
+    with Journal(path) as journal:
+        assert (journal.base, journal.damage, list(journal.events(0))) == (1000, None, expected)
+        assert journal.last_cwd() == b"/caf\xe9"
+    assert path.read_bytes() == b"".join(GOLDEN)
+    delete(path)
+    with Journal(path, covered=1000) as journal:
+        for event in expected:
+            journal.append(event)
+    assert path.read_bytes() == b"".join(GOLDEN)
