@@ -1,5 +1,7 @@
 """The keeper: a tiny process that holds the PTY masters of live sessions while daemons stop and start.
 
+It also holds the landing buffer: what a daemon has read from a master and not yet recorded when it was killed.
+
     __main__, daemonize   the keeper process: lock file, socket, fork and setsid, signals, its end
     server                its poll loop: connections, requests, SIGCHLD
     program               one program: openpty, fork, execve, and what is recorded until it is forgotten

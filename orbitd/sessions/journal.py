@@ -35,7 +35,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cache
+from functools import lru_cache
 from itertools import islice
 from typing import Self
 
@@ -410,7 +410,7 @@ class Journal:
         self.file_number += 1
 
 
-@cache
+@lru_cache(maxsize=8)
 def _padded_header(text: bytes, length: int) -> bytes:
     """Return the header of a record of text that NULs make `length` bytes long. Most of a long hole's are equal."""
     return record_header(Kind.OUTPUT, text.ljust(length, b"\0"))

@@ -214,8 +214,13 @@ def _set_size(fd: int, size: int) -> None:
     found = os.fstat(fd).st_size
     if found > size:
         os.ftruncate(fd, size)
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(fd, 0, size)
-    else:  # macOS
-        while found < size:
-            found += os.pwrite(fd, _ZEROS[: size - found], found)
+    if hasattr(os, "posix_fallocate"):  # macOS has none
+        try:
+            os.posix_fallocate(fd, 0, size)
+        except OSError as error:
+            # Not every file system can, and not every C library writes zeros then (posix_fallocate(3)).
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+    found = os.fstat(fd).st_size
+    while found < size:
+        found += os.pwrite(fd, _ZEROS[: size - found], found)

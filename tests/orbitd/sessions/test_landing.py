@@ -363,3 +363,32 @@ def test_a_memfd_cannot_be_cut_short(tmp_path: Path) -> None:
     assert opened.pending() == Pending(session="A", position=0, data=b"abc")
     opened.close()
     os.close(data)
+
+
+@pytest.mark.parametrize("how", ["missing", "refused"])
+def test_a_system_without_fallocate(path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is filled with zeros then; what an earlier process has left in it stays."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    if how == "missing":
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    else:
+        monkeypatch.setattr(os, "posix_fallocate", refuse)
+    path.write_bytes(in_use(length=2)[:20_000])
+    assert reopened(path) == Pending(session="\u00e9", position=3, data=b"data")
+    assert path.read_bytes() == in_use(length=2)
+
+
+def test_no_room_for_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk is an error when the file is made, and not a signal when it is touched."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    before = set(os.listdir("/dev/fd"))
+    with pytest.raises(OSError, match="No space"):
+        Landing.create_file(str(path))
+    assert set(os.listdir("/dev/fd")) == before
