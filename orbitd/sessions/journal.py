@@ -1,11 +1,11 @@
-"""The append-only journal of one session: all output and resizes since the last saved snapshot.
+"""The append-only journal of one session: output, resizes, dividers, folders and times since the last saved snapshot.
 
 **Positions.** A session's records form one stream for as long as the session lives, and a position counts its bytes
 from the very first. The file holds the newest part of the stream; its header has the position at which it begins. A
 snapshot is stored together with the position that it covers, and a restore replays only what comes after that:
 
-1. `mark` returns the position, with no output between that and the encoding of the screen;
-2. the snapshot is committed with it;
+1. the screen is encoded when it has been fed everything up to a position: that which `mark` returned, or a later one;
+2. the snapshot is committed with that position;
 3. `discard_before(position)` renames a file into place that begins there and holds only what came since.
 
 A crash before 3 leaves the older, longer file, whose covered records are skipped; a crash before 2 leaves the older
@@ -17,8 +17,8 @@ than the one that the file follows, `gap` returns how many bytes of the stream a
 has and the file has not.
 
 **A full disk** stops the recording, not the session; `degraded` has the error, and what cannot be recorded is returned
-to the caller. The next `mark` starts a file of its own
-beside the old one, the side file, if there is room again, and `discard_before` renames it into place.
+to the caller. The next `mark` starts a file of its own beside the old one, the side file, if there is room again, and
+`discard_before` renames it into place.
 
 Nothing is synced: the journal survives the death of the daemon, whose pages stay in the kernel's cache, and not a power
 cut. One thread uses a journal at a time.
@@ -99,7 +99,7 @@ class Journal:
     Attributes:
         degraded: Why nothing is recorded any more, or None.
         damage: What was last found to be wrong with the file, if anything; see `journal_repair`. It may also be set
-            while the journal is open: by an append, where somebody has cut the file short.
+            while the journal is open, where somebody has cut the file short.
         file_number: Raised whenever the journal goes on in another file: readers need a new `reader`.
 
     Raises:
@@ -183,9 +183,16 @@ class Journal:
     def reader(self) -> int:
         """Return a new descriptor of the file, for reading only, which the caller closes.
 
+        A file that was cut short is filled up first, as by an append.
+
         Raises:
             OSError: It cannot be opened: somebody has moved it away, on a system without /proc.
         """
+        if self.degraded is None:
+            try:
+                self._check_size()
+            except OSError as exc:
+                self._degrade(exc)
         own = os.fstat(self._fd)
         with suppress(OSError, UnsafeFile):
             fd = open_private(self._side_path if self._using_side_file else self._path, os.O_RDONLY)
@@ -348,7 +355,7 @@ class Journal:
     # Saving
 
     def mark(self) -> int:
-        """Return the position for a snapshot whose screen is encoded now.
+        """Return the position of the end of the stream, for a snapshot of a screen that has been fed everything.
 
         A degraded journal starts a side file here, if it can: what is missing before this position is in the snapshot.
         """

@@ -24,6 +24,7 @@ from orbitd.sessions.journal_file import (
     Output,
     Resize,
     Time,
+    read_records,
     records_of,
 )
 
@@ -363,6 +364,19 @@ def test_a_file_that_is_cut_short_while_it_is_in_use(path: Path, event: Output) 
             assert after[-1] == Output(data=b"later")
             filler = joined(after[len(kept) : -4])
             assert not filler.strip(b"\0") or int(LOST.fullmatch(filler)[1]) == damage.lost_bytes  # type: ignore[index]
+
+
+def test_a_reader_of_a_file_that_was_cut_short(path: Path) -> None:
+    """A new reader finds whole records up to the journal's position, whether anything was appended since or not."""
+    with Journal(path) as journal:
+        journal.append(Output(data=b"x" * 200))
+        os.truncate(path, 0)
+        descriptor = journal.reader()
+        lengths = [length for length, _ in read_records(descriptor)]
+        assert sum(lengths) == journal.position == 209
+        assert journal.damage is not None
+        assert journal.damage.lost_bytes == 209
+        os.close(descriptor)
 
 
 def test_bytes_behind_the_end_of_a_file_in_use(path: Path) -> None:
