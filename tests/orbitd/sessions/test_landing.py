@@ -9,16 +9,14 @@ import pty
 import random
 import select
 import struct
-import sys
 import tty
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 
+from killed_anywhere import KilledAnywhere
 from orbit_os.files import UnsafeFile
 from orbitd.keeper.messages import LANDING_BYTES
 from orbitd.sessions import journal as journal_module
@@ -228,37 +226,9 @@ def test_a_file_that_is_cut_short_in_use(landing: Landing, path: Path, tmp_path:
     os.close(descriptor)
 
 
-class KilledAnywhere:
-    """Runs steps, and after each line of the landing buffer's and the journal's code keeps what a kill would leave."""
-
-    def __init__(self, files: list[Path], consumed: Callable[[], int]) -> None:
-        self._files = files
-        self._consumed = consumed
-        self.states: list[tuple[list[bytes], int]] = []
-
-    def run(self, steps: Callable[[], None]) -> None:
-        code = {landing_module.__file__, journal_module.__file__}
-
-        def trace(frame: FrameType, event: str, argument: Any) -> Any:
-            if frame.f_code.co_filename not in code:
-                return None
-            state = [file.read_bytes() for file in self._files], self._consumed()
-            if not self.states or self.states[-1] != state:
-                self.states.append(state)
-            return trace
-
-        sys.settrace(trace)
-        try:
-            steps()
-        finally:
-            sys.settrace(None)
-
-
-def completed(folder: Path, state: list[bytes]) -> bytes:
+def output_after_restart(folder: Path) -> bytes:
     """Return the output of a session after a start on what a kill has left, and after another one on that."""
     results = []
-    for name, content in zip(("landing", "journal"), state, strict=True):
-        (folder / name).write_bytes(content)
     for clears in (False, True):
         opened = Landing(Landing.create_file(str(folder / "landing")))
         with Journal(folder / "journal") as journal:
@@ -290,7 +260,11 @@ def test_a_kill_between_any_two_lines(path: Path, tmp_path: Path) -> None:
                 opened.clear()
                 journal.append(Resize(cols=budget, rows=1))
 
-        killed = KilledAnywhere([path, tmp_path / "journal"], lambda: os.lseek(descriptor, 0, os.SEEK_CUR))
+        killed = KilledAnywhere(
+            [path, tmp_path / "journal"],
+            [landing_module, journal_module],
+            lambda: os.lseek(descriptor, 0, os.SEEK_CUR),
+        )
         killed.run(steps)
     opened.close()
     os.close(descriptor)
@@ -298,7 +272,8 @@ def test_a_kill_between_any_two_lines(path: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     again.mkdir()
     for state, consumed in killed.states:
-        assert completed(again, state) == data[:consumed]
+        killed.restore(state, again)
+        assert output_after_restart(again) == data[:consumed]
 
 
 def test_a_kill_within_a_write(path: Path, tmp_path: Path) -> None:
@@ -315,10 +290,10 @@ def test_a_kill_within_a_write(path: Path, tmp_path: Path) -> None:
     opened.close()
     os.close(descriptor)
     landing, whole = path.read_bytes(), (tmp_path / "journal").read_bytes()
-    again = tmp_path / "again"
-    again.mkdir()
     for size in range(before, len(whole) + 1):
-        found = completed(again, [landing, whole[:size]])
+        path.write_bytes(landing)
+        (tmp_path / "journal").write_bytes(whole[:size])
+        found = output_after_restart(tmp_path)
         assert found.rstrip(b"\0") == b"abc" + b"output\0" * 4 + b"output"
 
 
