@@ -190,11 +190,22 @@ class Library:
         result, data = self._call_allocating(lambda pointer, size: call(terminal, self.ffi.NULL, pointer, size))
         return data if result == _SUCCESS else b""
 
-    def format(self, terminal: Any, selection: Any, extras: tuple[str, ...]) -> bytes:
-        """Return VT bytes of a selection, with the formatter's extras of these names."""
+    def format(
+        self, terminal: Any, selection: Any, extras: tuple[str, ...] = (), *, emit: str = "VT", unwrap: bool = False
+    ) -> bytes:
+        """Return a selection as VT bytes with the formatter's extras of these names, or as `PLAIN` text.
+
+        Args:
+            terminal: A native terminal.
+            selection: A pointer to a GhosttySelection.
+            extras: Fields of GhosttyFormatterTerminalExtra or GhosttyFormatterScreenExtra.
+            emit: The format.
+            unwrap: Write no line end between the rows of one wrapped line.
+        """
         ffi, lib = self.ffi, self.lib
         options = self.new_sized("GhosttyFormatterTerminalOptions")
-        options.emit, options.selection = lib.GHOSTTY_FORMATTER_FORMAT_VT, selection
+        options.emit, options.selection = getattr(lib, f"GHOSTTY_FORMATTER_FORMAT_{emit}"), selection
+        options.unwrap = unwrap
         for name in extras:
             group = options.extra if hasattr(options.extra, name) else options.extra.screen
             setattr(group, name, True)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 from orbitd.screens._ghostty import CELL_PIXELS, NO_VALUE, Library, Replies
-from orbitd.screens._ghostty_rows import RowReader, style_of
-from orbitd.screens.model import Cursor, Rgb, Row, TerminalError
+from orbitd.screens._ghostty_rows import EMPTY, GROUPS, OTHER, WRAPPING, RowReader, style_of
+from orbitd.screens.model import Cursor, DrawnRows, Rgb, Row, TerminalError
 from orbitd.screens.repaint import SavedCursor, ScreenBuffer
 from orbitd.screens.vt_writer import cup
 
@@ -26,6 +26,9 @@ _KEPT_OFF = (_GRAPHEME_CLUSTERS, _ALLOW_COLUMNS)
 _MODES_SET = re.compile(rb"\?([^?@-~]*+)[hr]")
 _NUMBERS_KEPT_OFF = re.compile(b"|".join(b"%d" % number for number in _KEPT_OFF))
 _NOT_IN_NUMBERS = bytes(byte for byte in range(256) if byte not in b"0123456789:;")
+_UNDERLINE_COLOR = re.compile(r"\x1b\[58;(?:2;(\d+);(\d+);(\d+)|5;(\d+))m")
+_CONTROLS = bytes(code for code in (*range(0x20), 0x7F) if code != 0x0A)
+_C1 = re.compile(rb"\xc2[\x80-\x9f]")
 _CANCEL = b"\x18\x1b\\"  # CAN ends an unfinished sequence; ST a string, where CAN does not
 _KEYBOARD_STACK = 8
 CELL_BYTES = ROW_BYTES = 8
@@ -353,6 +356,62 @@ class Terminal:
         top = self.scrollback_rows
         return tuple(self.rows(top, top + self.number("ROWS")))
 
+    def history(self, first: int, last: int) -> Iterator[Row | DrawnRows]:
+        """Yield rows from `first` until before `last`, 0 being the oldest: as many as possible drawn by the library.
+
+        Do not change the terminal meanwhile.
+        """
+        if self.number("COLS") == 1:  # a wide character does not fit, and is another one when it is printed again
+            yield from self.rows(first, last)
+            return
+        with RowReader(self.library, self.pointer) as reader:
+            letters = reader.sort(first, last, self.number("ROWS"))
+        for group in GROUPS.finditer(letters):
+            start, end = group.span()
+            if letters[start] in EMPTY:
+                yield from (Row(),) * (end - start)
+            elif letters[start] in OTHER:
+                yield from self.rows(first + start, first + end)
+            else:
+                wrapped_into, wraps = start > 0 and letters[start - 1] in WRAPPING, letters[end - 1] in WRAPPING
+                yield DrawnRows(
+                    text=self._drawn(first + start, first + end),
+                    first=self._row(first + start) if wrapped_into else Row(),
+                    last=self._row(first + end - 1) if wraps else Row(),
+                )
+
+    def _row(self, number: int) -> Row:
+        return next(self.rows(number, number + 1))
+
+    def _drawn(self, first: int, last: int) -> str:
+        """Return the VT sequences of simple and empty rows between simple ones."""
+        drawn = self.library.format(self.pointer, self._selected_rows(first, last), unwrap=True).decode()
+        # The colour of an underline with colons: terminals that do not know it take semicolons for other attributes.
+        return _UNDERLINE_COLOR.sub(_with_colons, drawn) if "\x1b[58;" in drawn else drawn
+
+    def plain_text(self, first: int, last: int) -> str | None:
+        """Return the text of rows from `first` until before `last`, a line for each, as the library writes it.
+
+        Returns:
+            None where a cell has a control character, which the library writes as it is.
+        """
+        text = self.library.format(self.pointer, self._selected_rows(first, last), emit="PLAIN")
+        if len(text.translate(None, _CONTROLS)) < len(text) or (not text.isascii() and _C1.search(text)):
+            return None
+        return text.decode("utf-8", "replace")
+
+    def _selected_rows(self, first: int, last: int) -> Any:
+        """Return a selection of the rows from `first` until before `last`, 0 being the oldest of the history."""
+        library = self.library
+        selection, point = library.new_sized("GhosttySelection"), library.ffi.new("OrbitPoint *")
+        point.tag = library.lib.GHOSTTY_POINT_TAG_SCREEN
+        for end, column, row in (("start", 0, first), ("end", self.number("COLS") - 1, last - 1)):
+            point.value.x, point.value.y = column, row
+            ref = library.new_sized("GhosttyGridRef")
+            library.check(library.grid_ref(self.pointer, point[0], ref), "a row")
+            setattr(selection, end, ref[0])
+        return selection
+
     def palette(self) -> list[Rgb]:
         return self._colors("COLOR_PALETTE")
 
@@ -398,6 +457,11 @@ class Terminal:
         text = library.format(self.pointer, selection, ())
         both = library.format(self.pointer, selection, names)
         return both[: len(both) - len(text)] if before else both[len(text) :]
+
+
+def _with_colons(match: re.Match[str]) -> str:
+    red, green, blue, index = match.groups()
+    return f"\x1b[58:5:{index}m" if index else f"\x1b[58:2::{red}:{green}:{blue}m"
 
 
 class Probe:

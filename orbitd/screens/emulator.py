@@ -14,7 +14,7 @@ from typing import Self
 from orbitd.screens import _ghostty
 from orbitd.screens._ghostty_terminal import CELL_BYTES, ROW_BYTES, Probe, Terminal, check_size
 from orbitd.screens.model import Cursor, Row, Screen, StateBusy, StateCorrupt, TerminalUnavailable
-from orbitd.screens.render import Theme, to_html, to_text
+from orbitd.screens.render import Theme, to_html, to_text, without_blanks_at_the_end
 from orbitd.screens.repaint import MODES, ScreenBuffer, TerminalContents, paint
 
 MAX_SCROLLBACK_LINES = 10_000
@@ -254,7 +254,11 @@ class Emulator:
         return self._terminal.rows(0 if scrollback else top, top + self.size[1])
 
     def _text(self, scrollback: bool) -> bytes:
-        return to_text(self._screen_rows(scrollback)).encode()
+        top = self.scrollback_rows
+        text = self._terminal.plain_text(0 if scrollback else top, top + self.size[1])
+        if text is None:
+            return to_text(self._screen_rows(scrollback)).encode()
+        return without_blanks_at_the_end(text.split("\n")).encode()
 
     def _vt(self, scrollback: bool) -> bytes:
         return self.repaint(sys.maxsize if scrollback else 0)
@@ -275,7 +279,7 @@ class Emulator:
         if self.alternate and probe is not None:
             behind, source = probe.leave_alternate(), probe.terminal
         end = source.scrollback_rows if behind or not self.alternate else 0
-        history = tuple(source.rows(max(0, end - scrollback_lines), end)) if scrollback_lines > 0 else ()
+        history = tuple(source.history(max(0, end - scrollback_lines), end)) if scrollback_lines > 0 else ()
         if behind and probe is not None:
             probe.enter_alternate()
         here = ScreenBuffer(

@@ -78,6 +78,20 @@ class Row(Struct, frozen=True, kw_only=True):
     wraps: bool = False
 
 
+class DrawnRows(Struct, frozen=True, kw_only=True):
+    """Rows that the library has drawn: their VT sequences, from a plain pen to a plain pen.
+
+    Attributes:
+        text: The rows, with a line end behind each that does not wrap into the next; none behind the last.
+        first: The first row, or an empty one if the row before does not wrap.
+        last: The last row, or an empty one if it does not wrap.
+    """
+
+    text: str
+    first: Row
+    last: Row
+
+
 class Cursor(Struct, frozen=True, kw_only=True):
     """The position and the attributes of the next character.
 

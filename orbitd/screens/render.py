@@ -37,12 +37,17 @@ class Theme:
 
 def to_text(rows: Iterable[Row]) -> str:
     """Return a line of text for each row, wrapped as on the screen, without trailing blanks and empty lines."""
-    lines = [
-        "".join(" " * len(run.cells) if run.blank else "".join(run.cells) for run in row.runs).rstrip() for row in rows
-    ]
-    while lines and not lines[-1]:
-        lines.pop()
-    return "".join(f"{line}\n" for line in lines)
+    return without_blanks_at_the_end(
+        "".join(" " * len(run.cells) if run.blank else "".join(run.cells) for run in row.runs) for row in rows
+    )
+
+
+def without_blanks_at_the_end(lines: Iterable[str]) -> str:
+    """Return lines as text, without trailing blanks and empty lines."""
+    stripped = [line.rstrip() for line in lines]
+    while stripped and not stripped[-1]:
+        stripped.pop()
+    return "".join(f"{line}\n" for line in stripped)
 
 
 def to_html(rows: Iterable[Row], theme: Theme) -> str:

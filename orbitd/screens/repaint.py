@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from orbitd.screens.model import PLAIN, Cursor, Rgb, Row, Run
+from orbitd.screens.model import PLAIN, Cursor, DrawnRows, Rgb, Row, Run
 from orbitd.screens.vt_writer import VtWriter, cup
 
 
@@ -114,7 +114,7 @@ class TerminalContents(Struct, frozen=True, kw_only=True):
     primary: ScreenBuffer
     modes: frozenset[str]
     alternate: ScreenBuffer | None = None
-    history: Iterable[Row] = ()
+    history: Iterable[Row | DrawnRows] = ()
     margins: str = ""
     pen: str = ""
     tab_stops: str = ""
@@ -128,8 +128,9 @@ def paint(contents: TerminalContents) -> bytes:
     """Return the bytes that draw the contents on a cleared terminal of their size."""
     writer = VtWriter(contents.cols)
     writer.write(_colors(contents.colors), _set_titles(contents), contents.tab_stops)
-    writer.write_history(contents.history, contents.rows)
-    writer.write_screen(contents.primary.lines)
+    lines = contents.primary.lines
+    writer.write_history(contents.history, lines[0] if lines else Row(), contents.rows)
+    writer.write_screen(lines)
     top = contents.primary
     if contents.alternate is not None:
         _draw_behind_alternate(writer, contents.primary)

@@ -11,7 +11,7 @@ import functools
 import re
 from collections.abc import Iterable
 
-from orbitd.screens.model import PLAIN, Color, Row, Run, Style
+from orbitd.screens.model import PLAIN, Color, DrawnRows, Row, Run, Style
 
 _MAX_PARAMETERS = 16  # of one sequence: what the parsers of all terminals take
 _FLAGS = (
@@ -117,19 +117,35 @@ class VtWriter:
             previous = row
         self.set_style(PLAIN)
 
-    def write_history(self, history: Iterable[Row], screen_rows: int) -> None:
-        """Print rows so that they scroll out of the top of a cleared screen, and leave it cleared."""
+    def write_history(self, history: Iterable[Row | DrawnRows], below: Row, screen_rows: int) -> None:
+        """Print rows so that they scroll out of the top of a cleared screen.
+
+        Args:
+            history: The rows, the oldest first.
+            below: The first row of the screen. If the last row wraps into it, it is printed on the screen's first row,
+                for the terminal to join both; else the screen is left cleared.
+            screen_rows: The screen's height.
+        """
         previous: Row | None = None
-        for row in history:
-            if previous is not None and not self._wraps_into(previous, row):
+        for item in history:
+            first, last = (item.first, item.last) if isinstance(item, DrawnRows) else (item, item)
+            if previous is not None and not self._wraps_into(previous, first):
                 self.set_style(PLAIN)  # a terminal fills a line that scrolls in with the pen's background
                 self.write("\r\n")
-            self._write_row(row)
-            previous = row
-        # A screenful of line feeds moves the last of them into the history, too.
-        if previous is not None:
-            self.set_style(PLAIN)
-            self.write("\r\n" * screen_rows)
+            if isinstance(item, DrawnRows):
+                self.set_style(PLAIN)
+                self.write(item.text)
+            else:
+                self._write_row(item)
+            previous = last
+        if previous is None:
+            return
+        if self._wraps_into(previous, below):
+            self._write_row(below)
+            screen_rows -= 1
+        # A screenful of line feeds moves the last row into the history, too.
+        self.set_style(PLAIN)
+        self.write("\r\n" * screen_rows)
 
     def _wraps_into(self, row: Row, after: Row) -> bool:
         """Return whether printing on after a row's last character wraps into the next row, as it once did."""

@@ -1,0 +1,186 @@
+"""History is drawn and written by the library where that gives the same as reading it row by row, and only there."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from orbitd.screens._ghostty_rows import GROUPS
+from orbitd.screens._ghostty_terminal import Terminal
+from orbitd.screens.emulator import Emulator
+from orbitd.screens.model import DrawnRows, Row
+from orbitd.screens.render import to_text
+from terminal_support import Operation, noise, play
+
+_STYLES = [
+    "",
+    "1",
+    "4",
+    "4:3",
+    "31",
+    "41",
+    "97",
+    "48;5;99",
+    "38;2;1;200;3",
+    "7",
+    "9",
+    "53",
+    "58:2::1:2:3",
+    "58:5:9",
+    "2;3",
+]
+_ERASES = ["K", "1K", "2K", "3X", "J", "3P", "2@", "L", "M", "2S", "2T", "4b"]
+PIECES: dict[str, Callable[[random.Random, int], str]] = {
+    "ASCII": lambda rng, cols: "".join(rng.choices("abc XYZ  .~?@", k=rng.randrange(2 * cols + 9))),
+    "wide": lambda rng, cols: "".join(rng.choices("aé─│»…あ你한 ω ж\uff46", k=rng.randrange(2 * cols + 9))),
+    "clusters": lambda rng, cols: "".join(
+        rng.choices("a 😀☃\u0301\u200d\ufe0f🇩🇪\u0085é👍🏽", k=rng.randrange(cols + 9))
+    ),
+    "style": lambda rng, _: f"\x1b[{rng.choice(_STYLES)}m",
+    "lines": lambda rng, _: "\r\n" * rng.randrange(1, 4),
+    "tabs": lambda rng, _: "a\tb\t",
+    "erase": lambda rng, _: f"\x1b[{rng.choice(_ERASES)}",
+    "move": lambda rng, cols: f"\x1b[{rng.randrange(1, 9)};{rng.randrange(1, cols + 2)}H",
+    "protect": lambda rng, _: f'\x1b[{rng.randrange(2)}"q',
+    "link": lambda rng, _: rng.choice(["\x1b]8;;http://x/1\x1b\\", "\x1b]8;id=a;http://y/\x07", "\x1b]8;;\x07"]),
+    "prompt": lambda rng, _: f"\x1b]133;{rng.choice('ABC')}\x07",
+    "back": lambda rng, _: rng.choice(["\b", "\r", "\x1b[7D"]),
+    "alternate": lambda rng, _: f"\x1b[?1049{rng.choice('hl')}",
+}
+
+
+def output(seed: int) -> Iterator[Operation]:
+    """Yield a first size, and then output of some kinds, with resizes, so that much of it scrolls away."""
+    rng = random.Random(seed)
+    cols, rows = rng.choice([(20, 5), (7, 3), (40, 10), (80, 24), (2, 3), (1, 1)])
+    yield cols, rows
+    kinds = [*rng.sample(list(PIECES), rng.randrange(1, 7)), "lines", "ASCII"]
+    for _ in range(rng.randrange(20, 200)):
+        if rng.random() < 0.01:
+            cols, rows = 1 + rng.randrange(60), 1 + rng.randrange(20)
+            yield cols, rows
+        else:
+            yield PIECES[rng.choice(kinds)](rng, cols).encode()
+
+
+def row_by_row(terminal: Terminal, first: int, last: int) -> Iterator[Row]:
+    """Read history as it was read before the library drew any of it."""
+    return terminal.rows(first, last)
+
+
+def drawn(emulator: Emulator, data: bytes) -> Emulator:
+    """Return a fresh terminal of the same size that was fed with a repaint."""
+    copy = Emulator(*emulator.size)
+    copy.feed(data)
+    return copy
+
+
+def are_equal(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Return whether both ways to draw the history give the same terminal."""
+    fast = emulator.repaint(100_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(Terminal, "history", row_by_row)
+        slow = emulator.repaint(100_000)
+    with drawn(emulator, fast) as one, drawn(emulator, slow) as other:
+        for copy in (one, other):
+            copy.feed(b"\x18\x1b\\\x1b[?1049l")
+        return one.history() == other.history() and one.dump() == other.dump()
+
+
+@pytest.mark.parametrize("first", range(0, 160, 20))
+def test_history_drawn_by_the_library_is_the_same(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells, styles, links, blanks and wraps are those of the row-by-row way, and text is the same text."""
+    for seed in range(first, first + 20):
+        with play(output(seed)) as emulator:
+            assert are_equal(emulator, monkeypatch), seed
+            rows = emulator._terminal.rows(0, emulator.scrollback_rows + emulator.size[1])
+            assert emulator.screen(scrollback=True).decode() == to_text(rows), seed
+
+
+def test_history_of_noise_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it is for random sequences."""
+    for seed in range(2000, 2060):
+        with play(noise(seed)) as emulator:
+            assert are_equal(emulator, monkeypatch), seed
+            rows = emulator._terminal.rows(0, emulator.scrollback_rows + emulator.size[1])
+            assert emulator.screen(scrollback=True).decode() == to_text(rows), seed
+
+
+SIMPLE_LINES = {
+    "plain": b"plain text",
+    "coloured": b"\x1b[1;31merror\x1b[m: \x1b[38;5;99mx\x1b[48;2;1;2;3my\x1b[m",
+    "underlines": b"\x1b[4:3;58:2::1:2:3mcurly\x1b[4;58:5:7msingle\x1b[m",
+    "empty": b"",
+    "wrapped": b"0123456789" * 9,
+    "wrapped and coloured": b"\x1b[44m" + b"0123456789" * 8 + b"\x1b[m",
+    "accents and boxes": "é ─│┌ → ж ω".encode(),
+    "wide": "你好 한국어".encode(),
+    "prompt": b"\x1b]133;A\x07$ \x1b]133;B\x07ls\x1b]133;C\x07",
+}
+
+
+@pytest.mark.parametrize("name", SIMPLE_LINES)
+def test_the_library_draws_what_is_usual(name: str) -> None:
+    """Lines of usual output are all drawn at once, and restored as they were, wraps included."""
+    with Emulator(40, 5) as emulator:
+        emulator.feed(b"begin\r\n" + (SIMPLE_LINES[name] + b"\r\nend\r\n") * 100 + b"end\r\n" * 5)
+        (history,) = emulator._terminal.history(0, emulator.scrollback_rows)
+        assert isinstance(history, DrawnRows)
+        assert "\x1b[58;" not in history.text  # with semicolons, others take the colour of an underline for attributes
+        with drawn(emulator, emulator.repaint(1000)) as copy:
+            assert copy.history() == emulator.history()
+            assert copy.dump() == emulator.dump()
+
+
+OTHER_LINES = {
+    "tabs": b"a\tb",
+    "gap": b"\x1b[41mred\x1b[m\x1b[5Cx",
+    "background": b"\x1b[42mx\x1b[K\x1b[m",
+    "link": b"\x1b]8;id=1;http://a\x07a\x1b]8;;\x07",
+    "cluster": "e\u0301".encode(),
+    "emoji": "😀".encode(),
+    "protected": b'\x1b[1"qx\x1b[0"q',
+}
+
+
+@pytest.mark.parametrize("name", OTHER_LINES)
+def test_the_rest_is_read_row_by_row(name: str) -> None:
+    """The formatter fills gaps with the pen's style, leaves out links and protection, and draws no background alone."""
+    with Emulator(40, 5) as emulator:
+        emulator.feed(b"before\r\n" * 3 + OTHER_LINES[name] + b"\r\nafter" * 9)
+        parts = list(emulator._terminal.history(0, emulator.scrollback_rows))
+        assert [type(part) for part in parts] == [DrawnRows, Row, DrawnRows]
+        with drawn(emulator, emulator.repaint(1000)) as copy:
+            assert copy.history() == emulator.history()
+
+
+def test_a_line_that_wraps_into_the_screen_stays_one_line() -> None:
+    """A line whose first rows are history is joined again where a repaint has been resized."""
+    with Emulator(20, 5) as emulator:
+        emulator.feed(b"y" * 50 + b"\r\nm\r\nn\r\no")
+        assert emulator.scrollback_rows == 1
+        with drawn(emulator, emulator.repaint(1000)) as copy:
+            assert (copy.history(), copy.dump()) == (emulator.history(), emulator.dump())
+            for terminal in (emulator, copy):
+                terminal.resize(60, 5)
+            assert copy.screen(scrollback=True) == emulator.screen(scrollback=True) == b"y" * 50 + b"\nm\nn\no\n"
+
+
+@pytest.mark.parametrize(
+    ("letters", "groups"),
+    [
+        (b"LLELEE", [b"LLEL", b"EE"]),
+        (b"BMMFLBF", [b"BMMFLBF"]),
+        (b"OOLoF", [b"OO", b"L", b"o", b"F"]),
+        (b"BELF", [b"B", b"E", b"L", b"F"]),
+        (b"LeFRL", [b"L", b"e", b"FR", b"L"]),
+        (b"LRLBRL", [b"LR", b"LBR", b"L"]),
+        (b"BOBMrL", [b"B", b"O", b"BMr", b"L"]),
+    ],
+)
+def test_groups_end_where_the_formatter_differs(letters: bytes, groups: list[bytes]) -> None:
+    """A wrapped line is in one group, and none begins or ends in one that the formatter would join otherwise."""
+    assert GROUPS.findall(letters) == groups
+    assert b"".join(groups) == letters
