@@ -175,12 +175,14 @@ class Library:
         """Return the terminal's snapshot.
 
         Raises:
-            StateBusy: An unfinished control string is longer than CONTINUATION_MAX_BYTES.
+            StateBusy: An unfinished control string is longer than CONTINUATION_MAX_BYTES, or the library refuses what
+                its own parser and resizes have made.
+            TerminalError: It fails otherwise.
         """
         call = self.lib.ghostty_snapshot_encode_alloc
         result, data = self._call_allocating(lambda pointer, size: call(terminal, self.ffi.NULL, pointer, size))
         if result == -2:
-            raise StateBusy("the terminal cannot be saved now: an unfinished control string is too long")
+            raise StateBusy("libghostty cannot save the terminal as it is now: a control string is too long, say")
         self.check(result, "encoding a snapshot")
         return data
 

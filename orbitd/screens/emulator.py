@@ -13,7 +13,7 @@ from typing import Self
 
 from orbitd.screens import _ghostty
 from orbitd.screens._ghostty_terminal import CELL_BYTES, ROW_BYTES, Probe, Terminal, check_size
-from orbitd.screens.model import Cursor, Row, Screen, StateBusy, StateCorrupt, TerminalUnavailable
+from orbitd.screens.model import Cursor, Row, Screen, StateCorrupt, TerminalError, TerminalUnavailable
 from orbitd.screens.render import Theme, to_html, to_text, without_blanks_at_the_end
 from orbitd.screens.repaint import MODES, ScreenBuffer, TerminalContents, paint
 
@@ -214,15 +214,28 @@ class Emulator:
         """Return the whole state: both screens, history, modes, and an unfinished sequence.
 
         Raises:
-            StateBusy: An unfinished control string is longer than 16 MiB.
+            TerminalError: The library refuses, for now or until the screen has changed: StateBusy where an unfinished
+                control string is longer than 16 MiB, others after some resizes of clusters and wide characters.
         """
         return self._terminal.library.encode(self._terminal.pointer)
+
+    def save(self) -> tuple[bytes, bytes]:
+        """Return what `encode` and `repaint` do, encoding once.
+
+        Where the library refuses to encode, the state is b"", and the repaint has the whole history.
+        """
+        try:
+            state = self.encode()
+        except TerminalError:
+            return b"", paint(self._contents(None, sys.maxsize))
+        return state, self.repaint(state=state)
 
     def repaint(self, scrollback_lines: int = 0, *, state: bytes | None = None) -> bytes:
         """Return VT bytes that draw this terminal on a cleared one of the same size.
 
         The module `repaint` says what they set. They end with an unfinished sequence, if there is one, so that the
-        program's next output can follow them.
+        program's next output can follow them. Where the library refuses to copy the terminal, what only a copy can tell
+        is left out: saved cursors, and the primary screen with its history while the alternate one is in use.
 
         Args:
             scrollback_lines: How many lines of history scroll through the client's screen first.
@@ -230,12 +243,12 @@ class Emulator:
         """
         try:
             state = self.encode() if state is None else state
-        except StateBusy:
+            # The history belongs to the primary screen: it is read from the copy only while that is hidden here.
+            with_history = scrollback_lines > 0 and self.alternate
+            with Probe(self._terminal.library, state, history=with_history) as probe:
+                return paint(self._contents(probe, scrollback_lines))
+        except TerminalError:
             return paint(self._contents(None, scrollback_lines))
-        # The history belongs to the primary screen: it is read from the copy only while that is hidden here.
-        with_history = scrollback_lines > 0 and self.alternate
-        with Probe(self._terminal.library, state, history=with_history) as probe:
-            return paint(self._contents(probe, scrollback_lines))
 
     def screen(self, format: str = "text", *, scrollback: bool = False) -> bytes:  # noqa: A002 - the method's own word
         """Return what is on the screen, text and HTML in UTF-8.

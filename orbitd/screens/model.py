@@ -25,7 +25,7 @@ class StateCorrupt(TerminalError):
 
 
 class StateBusy(TerminalError):
-    """The state cannot be saved now: an unfinished control string is longer than the limit. Try again later."""
+    """The state cannot be saved now: an unfinished control string is longer than the limit, say. Try again later."""
 
 
 class Style(Struct, frozen=True, kw_only=True, cache_hash=True):

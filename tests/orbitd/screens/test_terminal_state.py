@@ -6,8 +6,9 @@ import random
 
 import pytest
 
+from orbitd.screens._ghostty import Library
 from orbitd.screens.emulator import Emulator
-from orbitd.screens.model import StateBusy, StateCorrupt
+from orbitd.screens.model import StateBusy, StateCorrupt, TerminalError
 from orbitd.sessions.saved_state import SavedState
 from terminal_support import noise, play, restored
 
@@ -149,6 +150,59 @@ def test_an_endless_control_string_cannot_be_saved_but_does_no_harm() -> None:
         emulator.feed(b"\x07done")
         with Emulator.decode(emulator.encode()) as copy:
             assert copy.screen() == b"done\n"
+
+
+def test_a_save_encodes_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state that is saved is the one that the portable bytes are drawn from."""
+    calls, encode = list[None](), Library.encode
+
+    def counted(library: Library, terminal: object) -> bytes:
+        calls.append(None)
+        return encode(library, terminal)
+
+    monkeypatch.setattr(Library, "encode", counted)
+    with Emulator(40, 5) as emulator:
+        emulator.feed(b"shell\r\n" * 20 + b"\x1b7\x1b[?1049hfull screen")
+        state, portable = emulator.save()
+        assert len(calls) == 1
+        assert portable == emulator.repaint()
+        with Emulator.decode(state) as copy:
+            assert copy.dump() == emulator.dump()
+
+
+@pytest.mark.parametrize("error", [StateBusy("too long"), TerminalError("libghostty: encoding a snapshot failed")])
+def test_a_terminal_that_is_not_encoded_is_saved_as_portable_bytes(
+    error: TerminalError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the library's reason to refuse, the portable bytes hold the screen and the whole history."""
+
+    def refuse(*_: object) -> bytes:
+        raise error
+
+    with Emulator(40, 5) as emulator, Emulator(40, 5) as copy:
+        emulator.feed(b"".join(b"\x1b[31mline %d\x1b[m\r\n" % number for number in range(300)) + b"\x1b[?2004h")
+        monkeypatch.setattr(Library, "encode", refuse)
+        state, portable = emulator.save()
+        assert state == b""
+        assert portable == emulator.repaint(1000)
+        copy.feed(portable)
+        assert (copy.history(), copy.dump()) == (emulator.history(), emulator.dump())
+        emulator.feed(b"\x1b[?1049hfull screen")
+        copy.feed(b"\x18\x1bc" + emulator.save()[1])
+        assert copy.screen() == emulator.screen() == b"\n\n\n\nfull screen\n"
+
+
+def test_a_repaint_does_without_a_copy_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state that the library encodes, but does not decode, keeps no repaint from being drawn."""
+
+    def refuse(*_: object, **__: object) -> object:
+        raise StateCorrupt("libghostty cannot read the saved terminal (-2)")
+
+    with Emulator(40, 5) as emulator:
+        emulator.feed(b"text\x1b[3;3H")
+        expected = emulator.repaint()
+        monkeypatch.setattr(Library, "decode", refuse)
+        assert emulator.repaint() == expected
 
 
 def test_the_envelope_keeps_the_journal_position() -> None:
