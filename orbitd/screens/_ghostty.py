@@ -44,19 +44,22 @@ typedef struct { GhosttyTerminalScrollViewportTag tag; struct { uint64_t row; ui
 """
 
 
-class Replies:
-    """The terminal's answers to the program's queries, up to a limit; more are dropped."""
+class Effects:
+    """What a program's output has asked for beside a picture: answers to its queries, up to a limit, and the bell."""
 
     def __init__(self) -> None:
-        self.data = bytearray()
+        self.bells = 0
+        self._replies = bytearray()
 
-    def add(self, data: bytes) -> None:
-        if len(self.data) + len(data) <= REPLIES_MAX_BYTES:
-            self.data += data
+    def add_reply(self, data: bytes) -> None:
+        """Keep an answer; it is dropped beyond the limit."""
+        if len(self._replies) + len(data) <= REPLIES_MAX_BYTES:
+            self._replies += data
 
-    def drain(self) -> bytes:
-        data = bytes(self.data)
-        self.data.clear()
+    def drain_replies(self) -> bytes:
+        """Return and remove the answers."""
+        data = bytes(self._replies)
+        self._replies.clear()
         return data
 
 
@@ -82,6 +85,7 @@ class Library:
         # Kept for the life of the process: terminals call them through bare function pointers.
         self._callbacks = {
             "WRITE_PTY": ffi.callback("GhosttyTerminalWritePtyFn", self._write_pty),
+            "BELL": ffi.callback("GhosttyTerminalBellFn", self._bell),
             "DEVICE_ATTRIBUTES": ffi.callback("GhosttyTerminalDeviceAttributesFn", self._device_attributes),
             "SIZE": ffi.callback("GhosttyTerminalSizeFn", self._size),
             "COLOR_SCHEME": ffi.callback("GhosttyTerminalColorSchemeFn", self._color_scheme),
@@ -113,12 +117,12 @@ class Library:
         option = getattr(self.lib, f"GHOSTTY_TERMINAL_OPT_{name}")
         self.check(self.lib.ghostty_terminal_set(terminal, option, value), f"set {name}")
 
-    def configure(self, terminal: Any, replies: Any) -> None:
+    def configure(self, terminal: Any, effects: Any) -> None:
         """Set everything that is not part of a terminal's saved state, for a new or a decoded one.
 
         Args:
             terminal: A native terminal.
-            replies: A handle of its Replies, which must live as long as the terminal does.
+            effects: A handle of its Effects, which must live as long as the terminal does.
         """
         new = self.ffi.new
         set_option = functools.partial(self.set_option, terminal)
@@ -129,7 +133,7 @@ class Library:
         set_option("GLYPH_PROTOCOL", new("bool *", False))
         terminfo = self.ffi.from_buffer("uint8_t[]", _TERMINFO)
         set_option("TERMINFO_NAME", new("GhosttyString *", {"ptr": terminfo, "len": len(_TERMINFO)}))
-        set_option("USERDATA", replies)
+        set_option("USERDATA", effects)
         for name, callback in self._callbacks.items():
             set_option(name, callback)
 
@@ -236,7 +240,10 @@ class Library:
     # cannot pass through C: cffi prints it on stderr and returns 0, so nothing in them may raise.
 
     def _write_pty(self, _terminal: Any, userdata: Any, data: Any, size: int) -> None:
-        self.ffi.from_handle(userdata).add(self.ffi.buffer(data, size)[:])
+        self.ffi.from_handle(userdata).add_reply(self.ffi.buffer(data, size)[:])
+
+    def _bell(self, _terminal: Any, userdata: Any) -> None:
+        self.ffi.from_handle(userdata).bells += 1  # a third of a microsecond
 
     def _device_attributes(self, _terminal: Any, _userdata: Any, out: Any) -> bool:
         """Answer as a VT220 with colour, version 10, which fits TERM=xterm-256color."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Self
 
-from orbitd.screens._ghostty import CELL_PIXELS, NO_VALUE, Library, Replies
+from orbitd.screens._ghostty import CELL_PIXELS, NO_VALUE, Effects, Library
 from orbitd.screens._ghostty_rows import EMPTY, GROUPS, OTHER, WRAPPING, RowReader, style_of
 from orbitd.screens.model import Cursor, DrawnRows, Rgb, Row, TerminalError
 from orbitd.screens.repaint import SavedCursor, ScreenBuffer
@@ -71,9 +71,9 @@ class Terminal:
     def __init__(self, library: Library, pointer: Any) -> None:
         self.library = library
         self._pointer = pointer
-        self.replies = Replies()
+        self.effects = Effects()
         # The library keeps the handle and passes it to callbacks; from_handle on a collected one crashes.
-        self._userdata = library.ffi.new_handle(self.replies)
+        self._userdata = library.ffi.new_handle(self.effects)
         library.configure(pointer, self._userdata)
         # A resize in the middle of a sequence is repaired once the parser is at ground: `_repair_after_resize`.
         self._repair_pending = self._was_narrowed = False

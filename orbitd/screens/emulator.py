@@ -121,7 +121,12 @@ class Emulator:
 
     def replies(self) -> bytes:
         """Return and remove the answers since the last call; write them to the program's input."""
-        return self._terminal.replies.drain()
+        return self._terminal.effects.drain_replies()
+
+    @property
+    def bells(self) -> int:
+        """How often the program has rung the bell (BEL) since this object was made; a saved state has no count."""
+        return self._terminal.effects.bells
 
     # State
 

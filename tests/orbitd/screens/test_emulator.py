@@ -115,6 +115,21 @@ def test_queries_are_left_to_an_attached_client() -> None:
         assert emulator.replies() == b"\x1b[1;1R"
 
 
+def test_bells_are_counted() -> None:
+    """BEL rings except where it ends a string; neither a repaint nor a saved state rings again."""
+    with Emulator(80, 24) as emulator:
+        emulator.feed(b"a\x07\x07\x1b]2;title\x07\x1b]52;c;")
+        assert emulator.bells == 2
+        emulator.feed(b"\x07\x07")
+        assert emulator.bells == 3
+        state, portable = emulator.save()
+        assert b"\x07" not in portable
+        with Emulator.decode(state) as copy:
+            assert (copy.bells, emulator.bells) == (0, 3)
+            copy.feed(b"\x07")
+            assert copy.bells == 1
+
+
 def test_replies_that_nobody_takes_are_bounded() -> None:
     """A program that asks without end and never reads cannot fill the memory."""
     with Emulator(80, 24) as emulator:
