@@ -88,6 +88,11 @@ class Landing:
         if self.pending() is None:
             self.clear()
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a file, and no memory that the keeper holds."""
+        return self._can_shrink
+
     def close(self) -> None:
         """Unmap the buffer; what is in it stays. Closing again does nothing."""
         if self._fd >= 0:

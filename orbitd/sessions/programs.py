@@ -16,7 +16,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from orbit_os.files import private_folder
+from orbit_os.files import UnsafeFile, private_folder
 from orbit_protocol.errors import (
     AlreadyRunning,
     InternalError,
@@ -214,6 +214,19 @@ class Programs:
         landing = self._shared.landing
         if landing is None:
             return
+        await self._complete(landing)
+        # A daemon before may have used the file, beside a keeper that held no buffer.
+        path = self._settings.landing_file
+        if not landing.is_file and os.path.lexists(path):
+            try:
+                file = Landing(Landing.create_file(path))
+                await self._complete(file)
+                file.close()
+                os.unlink(path)
+            except (OSError, UnsafeFile, ValueError) as error:
+                event(log, logging.ERROR, "landing buffer not read", path=path, error=type(error).__name__, exc=error)
+
+    async def _complete(self, landing: Landing) -> None:
         pending = landing.pending()
         if pending is not None:
             try:

@@ -431,8 +431,10 @@ class LiveSession:
         assert landing is not None  # there is one before there is a program
         data, hung_up = landing.read(descriptor, self.id, journal.position, READ_BUDGET)
         if data:
-            missing = journal.append_output(data)
-            landing.clear()
+            try:
+                missing = journal.append_output(data)
+            finally:
+                landing.clear()
             if missing:
                 self.picture.data(missing)
             self._handle_output(data, journal.position)
