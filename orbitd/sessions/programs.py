@@ -217,7 +217,7 @@ class Programs:
         await self._complete(landing)
         # A daemon before may have used the file, beside a keeper that held no buffer.
         path = self._settings.landing_file
-        if not landing.is_file and os.path.lexists(path):
+        if not landing.is_file and os.path.lexists(path):  # noqa: ASYNC240  # at the start, in a local folder
             try:
                 file = Landing(Landing.create_file(path))
                 await self._complete(file)

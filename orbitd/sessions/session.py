@@ -226,7 +226,8 @@ class LiveSession:
         self._opening: asyncio.Task[None] | None = None
         self._position = 0
         self._cwd: bytes | None = None
-        self._cwd_at = 0.0
+        self._recorded_cwd: bytes | None = None
+        self._cwd_timer: asyncio.TimerHandle | None = None
         self._flood = self._flood_at = 0.0
         self._idle_timer: asyncio.TimerHandle | None = None
         self._repainting = False
@@ -392,7 +393,7 @@ class LiveSession:
         # Tasks that waited for the program before have its future, and its result.
         if self.exited.done():
             self.exited = self._loop.create_future()
-        self.pid, self._cwd = pid, cwd
+        self.pid, self._cwd, self._recorded_cwd = pid, cwd, cwd
         self.not_restored, self.reconnects = "", False
         self.retry_started()
 
@@ -445,12 +446,10 @@ class LiveSession:
         for attachment in list(self.attachments.values()):
             attachment.send_output(data, position)
         self.picture.grown()
-        now = self._loop.time()
-        if now - self._cwd_at > CWD_SECS:
-            self._cwd_at = now
-            self._record_cwd()
+        if self._cwd_timer is None:
+            self._cwd_timer = self._loop.call_later(CWD_SECS, self._record_cwd)
         self._shared.on_output(self)
-        self._give_way(len(data), now)
+        self._give_way(len(data), self._loop.time())
         if self.picture.lag > MAX_LAG_BYTES and self._master is not None:
             self._master.pause("lag")
 
@@ -480,9 +479,14 @@ class LiveSession:
         self._shared.start_task(open_then_read())
 
     def _record_cwd(self) -> None:
-        before, now = self._cwd, self.current_cwd()
-        if now != before and now is not None and self._journal is not None and len(now) <= MAX_PATH_LENGTH:
-            self._record(Cwd(path=now))
+        """Record the folder if it is another one: a shell that changes it prints its prompt, so that this is called."""
+        self._cwd_timer = None
+        now = self.current_cwd()
+        if now is None or now == self._recorded_cwd or self._journal is None or len(now) > MAX_PATH_LENGTH:
+            return
+        self._recorded_cwd = now
+        self._record(Cwd(path=now))
+        self._shared.on_output(self)
 
     def current_cwd(self) -> bytes | None:
         """Return the program's working directory: from proc(5), else as it reported it (OSC 7), else the last known."""
@@ -543,10 +547,15 @@ class LiveSession:
 
     def cancel_timers(self) -> None:
         """Cancel what is scheduled."""
-        for timer in (self._idle_timer, self.save.timer, None if self.retry is None else self.retry.timer):
+        for timer in (
+            self._idle_timer,
+            self._cwd_timer,
+            self.save.timer,
+            None if self.retry is None else self.retry.timer,
+        ):
             if timer is not None:
                 timer.cancel()
-        self._idle_timer = self.save.timer = self.retry = None
+        self._idle_timer = self._cwd_timer = self.save.timer = self.retry = None
 
     def retry_started(self) -> None:
         """It runs: no next start is scheduled, and the back-off counts from now."""
