@@ -66,6 +66,8 @@ MAX_KILLED = 5
 """How often a process may be killed from outside at one place before that place is skipped all the same."""
 
 TEMPLATE_RETRY_SECS = 1.0
+MAX_TEMPLATE_RETRY_SECS = 60.0
+MAX_FAILED_STARTS = 3
 STATUS_SECS = 0.2
 _READ = 1 << 18
 
@@ -720,12 +722,16 @@ class Screens:
         self._template: Channel | None = None
         self._template_process: subprocess.Popen[bytes] | None = None
         self._unavailable = "" if importlib.util.find_spec("pyghostty") else "pyghostty is not installed"
+        self._failed_starts = 0
+        self._retry_timer: asyncio.TimerHandle | None = None
         self._last_request = self._last_number = 0
         self._is_closed = False
 
     @property
     def unavailable_reason(self) -> str | None:
         """Why no picture can be drawn on this machine; None where it can, or where that is not known yet."""
+        if self._failed_starts >= MAX_FAILED_STARTS:
+            return "the terminal emulation cannot be started"
         return self._unavailable or None
 
     def next_request(self) -> int:
@@ -735,7 +741,7 @@ class Screens:
 
     def start(self) -> None:
         """Start the template. It is not waited for: what is sent to a process is read once there is one."""
-        if self._template is not None or self._is_closed or self._unavailable:
+        if self._template is not None or self._retry_timer is not None or self._is_closed or self._unavailable:
             return
         ours, theirs = socket.socketpair()
         command = python_command("orbitd.screens.template", str(theirs.fileno()))
@@ -750,9 +756,8 @@ class Screens:
                 start_new_session=True,
             )
         except OSError as error:
-            event(log, logging.ERROR, "screens template not started", error=error.strerror)
             ours.close()
-            asyncio.get_running_loop().call_later(TEMPLATE_RETRY_SECS, self._restart_template)
+            self._start_later(error.strerror or str(error))
             return
         finally:
             theirs.close()
@@ -795,6 +800,8 @@ class Screens:
     async def close(self) -> None:
         """End all processes."""
         self._is_closed = True
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
         for process in list(self._processes.values()):
             process.close()
         self._processes.clear()
@@ -823,7 +830,7 @@ class Screens:
     def _handle_template(self, payload: bytes) -> None:
         message = _from_template.decode(payload)
         if isinstance(message, m.Hello):
-            self._unavailable = message.unavailable
+            self._unavailable, self._failed_starts = message.unavailable, 0
             return
         process = self._processes.get(message.number)
         if process is None:
@@ -869,10 +876,18 @@ class Screens:
         if template is not None:
             self.tasks.start(asyncio.to_thread(_wait_for, template))
         if not self._is_closed:
-            event(log, logging.ERROR, "screens template ended")
-            asyncio.get_running_loop().call_later(TEMPLATE_RETRY_SECS, self._restart_template)
+            self._start_later("it ended")
 
-    def _restart_template(self) -> None:
+    def _start_later(self, reason: str) -> None:
+        """Start the template again, with exponential back-off where it never came up."""
+        delay = min(TEMPLATE_RETRY_SECS * 2**self._failed_starts, MAX_TEMPLATE_RETRY_SECS)
+        self._failed_starts += 1
+        level = logging.ERROR if self._failed_starts <= MAX_FAILED_STARTS else logging.DEBUG
+        event(log, level, "screens template ended", reason=reason, retry_secs=delay)
+        self._retry_timer = asyncio.get_running_loop().call_later(delay, self._start_again)
+
+    def _start_again(self) -> None:
+        self._retry_timer = None
         self.start()
 
 
