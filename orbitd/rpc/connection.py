@@ -72,13 +72,28 @@ def _call(callback: Callable[[], None]) -> None:
         event(log, logging.ERROR, "callback failed", error=type(exc).__name__, exc=exc)
 
 
+class Attached(Protocol):
+    """What a connection needs of an attachment to a session."""
+
+    def handle_drained(self) -> None:
+        """Go on: the client has read everything."""
+
+    def end(self) -> None:
+        """End: the client has gone. It removes itself from the connection's attachments."""
+
+
 class Host(Protocol):
-    """What a connection needs of its server."""
+    """What a connection needs of its server.
+
+    Attributes:
+        dispatch: Answers one line, at once or by the coroutine that is returned.
+    """
 
     max_message_bytes: int
     stopping: bool
 
-    def dispatch(self, line: bytes, call: Call) -> bytes | Coroutine[Any, Any, bytes | None] | None:
+    @property
+    def dispatch(self) -> Callable[[bytes, Call], bytes | Coroutine[Any, Any, bytes | None] | None]:
         """Answer one line, at once or by the coroutine that is returned."""
 
     def start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -92,8 +107,7 @@ class Connection(asyncio.Protocol):
     """The server's side of one connection.
 
     Attributes:
-        on_close: Callbacks for when it ends; each is called once.
-        on_drained: Callbacks for when a client that was behind has read everything.
+        attachments: What the client is attached to, by id.
     """
 
     def __init__(self, host: Host) -> None:
@@ -109,8 +123,7 @@ class Connection(asyncio.Protocol):
         self._reading_paused = False
         self._ended = False
         self._discarding: asyncio.TimerHandle | None = None
-        self.on_close: list[Callable[[], None]] = []
-        self.on_drained: list[Callable[[], None]] = []
+        self.attachments: dict[str, Attached] = {}
 
     # Called by the transport.
 
@@ -143,8 +156,9 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on with a client that has read everything."""
         self._write_paused = False
-        for callback in list(self.on_drained):  # first: answers of queued requests could fill the buffer again
-            callback()
+        # First: answers of queued requests could fill the buffer again.
+        for attachment in list(self.attachments.values()):
+            attachment.handle_drained()
         self._pump()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -153,9 +167,8 @@ class Connection(asyncio.Protocol):
         self._queue.clear()
         if self._discarding is not None:
             self._discarding.cancel()
-        callbacks, self.on_close = self.on_close, []
-        for callback in callbacks:
-            callback()
+        for attachment in list(self.attachments.values()):
+            attachment.end()
         self._host.connection_closed(self)
 
     # Called by the server and by handlers.

@@ -12,6 +12,7 @@ method is known, and are then decoded straight into its Struct.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import uuid
@@ -174,7 +175,7 @@ class _Call(Generic[C]):
     def result(self, value: Any) -> Answer:
         """Encode a result. One that cannot be encoded is an internal error, so that it is answered too."""
         try:
-            answer = None if self.id is UNSET else encode_result(self.id, value)
+            answer = None if self.id is UNSET else _encode_result(self.id, value)
         except Exception as exc:  # noqa: BLE001  # as in `_route`
             return self.failure(exc)
         if self.caller is not None:
@@ -217,6 +218,18 @@ class _Call(Generic[C]):
         except Exception as exc:  # noqa: BLE001  # as in `_route`
             return self.failure(exc)
         return self.result(value)
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _encode_result(request_id: Any, value: Any) -> bytes:
+    with contextlib.suppress(UnicodeEncodeError):
+        answer = _encode({"jsonrpc": "2.0", "result": value, "id": request_id})
+        if b"\n" not in answer:
+            return answer
+    # Text of the operating system that has to be escaped, or raw JSON on several lines, which is refused.
+    return encode_result(request_id, value)
 
 
 _DONE = Success()

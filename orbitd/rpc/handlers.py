@@ -17,6 +17,7 @@ from orbit_protocol.openrpc import document
 from orbitd.manager import SessionManager
 from orbitd.rpc.connection import Call
 from orbitd.rpc.dispatch import Handlers
+from orbitd.sessions import attachment
 from orbitd.sessions.methods import SessionMethods
 
 P = TypeVar("P")
@@ -114,14 +115,6 @@ def add_live_handlers(handlers: Handlers[Call], sessions: SessionMethods) -> Non
         await sessions.end_attachment(call.connection, params.attachment_id)
         return r.Empty()
 
-    def type_(call: Call, params: p.SessionInput) -> r.Empty:
-        sessions.write_input(call.connection, params.attachment_id, params.data)
-        return r.Empty()
-
-    def resize(call: Call, params: p.SessionResize) -> r.Empty:
-        sessions.resize(call.connection, params.attachment_id, params.cols, params.rows)
-        return r.Empty()
-
     async def send(_: Call, params: p.SessionSend) -> r.Empty:
         await sessions.send_input(params.id, params.data)
         return r.Empty()
@@ -134,8 +127,8 @@ def add_live_handlers(handlers: Handlers[Call], sessions: SessionMethods) -> Non
     handlers.add(m.SESSION_START, start)
     handlers.add(m.SESSION_ATTACH, sessions.attach)
     handlers.add(m.SESSION_LEAVE, leave)
-    handlers.add(m.SESSION_INPUT, type_)
-    handlers.add(m.SESSION_RESIZE, resize)
+    handlers.add(m.SESSION_INPUT, attachment.write_input)
+    handlers.add(m.SESSION_RESIZE, attachment.resize)
     handlers.add(m.SESSION_SEND, send)
     handlers.add(
         m.SESSION_SCREEN, lambda _, params: sessions.screen(params.id, params.format, scrollback=params.scrollback)

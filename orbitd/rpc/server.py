@@ -52,7 +52,7 @@ class Server:
     """
 
     def __init__(self, dispatcher: Dispatcher[Call], *, max_connections: int, max_message_bytes: int) -> None:
-        self._dispatcher = dispatcher
+        self.dispatch = dispatcher.dispatch
         self._max_connections = max_connections
         self.max_message_bytes = max_message_bytes
         self.stopping = False
@@ -101,10 +101,6 @@ class Server:
         await self._tasks.cancel()
 
     # Called by connections.
-
-    def dispatch(self, line: bytes, call: Call) -> bytes | Coroutine[Any, Any, bytes | None] | None:
-        """Answer one line, at once or by the coroutine that is returned."""
-        return self._dispatcher.dispatch(line, call)
 
     def start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine as a task, and hold a reference to it until it is done."""

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import enum
 import sys
-from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
-from orbit_protocol.errors import NotRunning
+from orbit_protocol.errors import InvalidParams, NotRunning
 from orbit_protocol.notifications import (
     DETACHED,
     EXITED,
@@ -26,7 +25,9 @@ from orbit_protocol.notifications import (
     OutputNotice,
     RepaintNotice,
 )
-from orbitd.rpc.connection import MAX_UNSENT_BYTES, Connection
+from orbit_protocol.params import SessionInput, SessionResize
+from orbit_protocol.results import Empty
+from orbitd.rpc.connection import MAX_UNSENT_BYTES, Call, Connection
 
 
 class State(enum.Enum):
@@ -47,6 +48,25 @@ class Repaint(msgspec.Struct, frozen=True, kw_only=True):
     position: int
 
 
+class AttachedTo(Protocol):
+    """What an attachment needs of its session."""
+
+    def write_input(self, data: bytes) -> None:
+        """Write to the program's input. Raises: NotRunning, Busy."""
+
+    def resize(self, attachment: Attachment, cols: int, rows: int) -> None:
+        """Set the window size of the client."""
+
+    def repaint_soon(self) -> None:
+        """Send the picture to every client that waits for it."""
+
+    def remove_attachment(self, attachment: Attachment) -> None:
+        """Forget a client that has left."""
+
+
+EMPTY = Empty()
+
+
 class Attachment:
     """A client's attachment to a session.
 
@@ -55,8 +75,7 @@ class Attachment:
         connection: The client's.
         read_only: It may neither type nor own the size.
         size: Columns and rows of its window.
-        on_repaint_wanted: Called when it needs a repaint.
-        on_end: Called once when it has ended.
+        session: What it is attached to.
 
     Attributes:
         wants_repaint: What is on its screen is out of date: output is held until `send_repaint`.
@@ -70,8 +89,7 @@ class Attachment:
         *,
         read_only: bool,
         size: tuple[int, int],
-        on_repaint_wanted: Callable[[], None],
-        on_end: Callable[[Attachment], None],
+        session: AttachedTo,
     ) -> None:
         self.id = attachment_id
         self.connection = connection
@@ -79,13 +97,11 @@ class Attachment:
         self.size = size
         self.wants_repaint = False
         self.least_position = 0
-        self._on_repaint_wanted = on_repaint_wanted
-        self._on_end = on_end
+        self.session = session
         self._state = State.OPENING
         self._held: list[tuple[int, bytes]] = []
         self._held_bytes = 0
-        connection.on_close.append(self.end)
-        connection.on_drained.append(self._on_drained)
+        connection.attachments[attachment_id] = self
 
     @property
     def is_ended(self) -> bool:
@@ -123,7 +139,7 @@ class Attachment:
         if self._state is State.OPENING:
             self._state = State.STREAMING
         if self.wants_repaint and self._state is State.STREAMING:
-            self._on_repaint_wanted()
+            self.session.repaint_soon()
             return
         # Also where it has ended meanwhile: the client then still gets the notification that says so.
         held, self._held, self._held_bytes = self._held, [], 0
@@ -182,11 +198,8 @@ class Attachment:
         if self._state is State.ENDED:
             return
         self._state = State.ENDED
-        self.connection.on_drained.remove(self._on_drained)
-        # A connection that is being lost has replaced its list, and is calling this from the old one.
-        if self.end in self.connection.on_close:
-            self.connection.on_close.remove(self.end)
-        self._on_end(self)
+        self.connection.attachments.pop(self.id, None)
+        self.session.remove_attachment(self)
 
     def _release_held(self) -> None:
         """Send what waits for a repaint that will not come any more."""
@@ -220,10 +233,38 @@ class Attachment:
         self._held.append((position, message))
         self._held_bytes += len(message)
 
-    def _on_drained(self) -> None:
+    def handle_drained(self) -> None:
+        """Go on: a client that was behind has read everything, and is sent the picture."""
         if self._state is State.BEHIND:
             self._state, self.wants_repaint = State.STREAMING, True
-            self._on_repaint_wanted()
+            self.session.repaint_soon()
+
+
+# The methods that concern an attachment. It belongs to the connection that made it: no other one finds it.
+
+
+def write_input(call: Call, q: SessionInput) -> Empty:
+    """Answer `session.input`: write to the input of an attached session."""
+    attachment = require(call.connection, q.attachment_id)
+    if attachment.read_only:
+        raise InvalidParams("`attachment_id` is of a read-only attachment", hint="Attach without read_only.")
+    attachment.session.write_input(q.data)
+    return EMPTY
+
+
+def resize(call: Call, q: SessionResize) -> Empty:
+    """Answer `session.resize`: set the size of an attached client's window."""
+    attachment = require(call.connection, q.attachment_id)
+    attachment.session.resize(attachment, q.cols, q.rows)
+    return EMPTY
+
+
+def require(connection: Connection, attachment_id: str) -> Attachment:
+    """Return an attachment of a connection. Raises: NotRunning."""
+    attachment = connection.attachments.get(attachment_id)
+    if not isinstance(attachment, Attachment):
+        raise NotRunning("No attachment of this connection has this id, or it has ended", hint="Attach again.")
+    return attachment
 
 
 N = TypeVar("N", bound=msgspec.Struct)

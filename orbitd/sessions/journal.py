@@ -33,6 +33,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache
@@ -41,17 +42,18 @@ from typing import Self
 
 from orbit_os.files import UnsafeFile, open_private
 from orbitd.sessions.journal_file import (
+    CRC_START,
     FILE_HEADER_BYTES,
     PAYLOAD_MAX_BYTES,
+    RECORD,
     RECORD_HEADER_BYTES,
+    TIME,
     Cwd,
     Event,
     Kind,
     Output,
     Resize,
-    Time,
     file_header,
-    output_record,
     read_records,
     record_header,
     records_of,
@@ -66,7 +68,7 @@ from orbitd.sessions.journal_repair import (
     remove,
     remove_damaged,
 )
-from orbitd.sessions.landing import Pending
+from orbitd.sessions.terminal import Pending
 
 NotWritten = list[tuple[int, bytes]]
 """Records that are in no file, each with the position at which it ends."""
@@ -81,6 +83,9 @@ COPY_MAX_BYTES = 16 << 20
 """The most that a save copies into a new file, on the event loop; 0.2 ms a MiB. With more, the old file stays."""
 
 _COPY_STEP_BYTES = 256 << 10
+
+_OUTPUT, _TIME = int(Kind.OUTPUT), int(Kind.TIME)
+_OUTPUT_START, _TIME_START = CRC_START[Kind.OUTPUT], CRC_START[Kind.TIME]
 
 KEPT_RECORDS = 10_000
 """How many records are looked at in a file that was cut short while it was open; some tens of milliseconds."""
@@ -234,7 +239,7 @@ class Journal:
         self._latest = dict(opened.latest)
         self.file_number += 1
         if opened.unfinished:
-            record = output_record(opened.unfinished)
+            record = b"".join(records_of(Output(data=opened.unfinished)))
             write_all(self._fd, record, self._tail)
             self._tail += len(record)
         os.ftruncate(self._fd, self._tail)  # without a torn record
@@ -270,12 +275,14 @@ class Journal:
         """Record what was read from the program, and the time before it if the last one is too old; as `append`."""
         if not 0 < len(data) <= PAYLOAD_MAX_BYTES:
             return self.append(Output(data=data))
-        record = output_record(data)
+        # Each key's echo and each read of a flood come by here: what `records_of` does is written out.
+        record = RECORD.pack(_OUTPUT, len(data), zlib.crc32(data, _OUTPUT_START)) + data
         now = int(self._clock() * 1000)
         if 0 <= now - self._last_time < TIME_INTERVAL_MS:
             return self._write([record])
         self._last_time = now
-        return self._write([*records_of(Time(milliseconds=now)), record])
+        moment = TIME.pack(now)
+        return self._write([RECORD.pack(_TIME, len(moment), zlib.crc32(moment, _TIME_START)) + moment, record])
 
     def complete_landing(self, pending: Pending) -> NotWritten:
         """Record output that was read before a kill, unless it is recorded already; as `append`.
@@ -298,7 +305,9 @@ class Journal:
                 if self._tail > self._max_bytes:
                     raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), self._path)
                 data = b"".join(records)
-                write_all(self._fd, data, self._tail)
+                written = os.pwrite(self._fd, data, self._tail)
+                if written < len(data):  # the disk is nearly full
+                    write_all(self._fd, data[written:], self._tail + written)
             except OSError as exc:
                 self._degrade(exc)
             else:

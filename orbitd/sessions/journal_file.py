@@ -19,12 +19,12 @@ from orbit_protocol.params import MAX_SCREEN_CELLS
 
 _MAGIC = b"ORBITJ\x01\n"
 _FILE = struct.Struct(">8sQI")
-_RECORD = struct.Struct(">BII")
+RECORD = struct.Struct(">BII")
 _SIZE = struct.Struct(">HH")
-_TIME = struct.Struct(">Q")
+TIME = struct.Struct(">Q")
 
 FILE_HEADER_BYTES = _FILE.size
-RECORD_HEADER_BYTES = _RECORD.size
+RECORD_HEADER_BYTES = RECORD.size
 PAYLOAD_MAX_BYTES = 1 << 20
 
 DIVIDER_MAX_BYTES = 1000
@@ -82,7 +82,7 @@ Event = Output | Resize | Divider | Cwd | Time
 # A wrong bit in zlib.crc32's start value changes the CRC as the same bit of the payload's first byte does. Kinds 1 and
 # 2 start with their own number and differ in two bits. The newer ones are one bit from others, and start with numbers
 # for which a wrong bit in the kind changes the CRC as no single bit of the payload does: each can be put right.
-_CRC_START: dict[int, int] = {
+CRC_START: dict[int, int] = {
     Kind.OUTPUT: 1,
     Kind.RESIZE: 2,
     Kind.DIVIDER: 0x5A1F_93C7,
@@ -95,7 +95,7 @@ _LENGTHS: dict[int, range] = {
     Kind.RESIZE: range(_SIZE.size, _SIZE.size + 1),
     Kind.DIVIDER: range(1, DIVIDER_MAX_BYTES + 1),
     Kind.CWD: range(1, CWD_MAX_BYTES + 1),
-    Kind.TIME: range(_TIME.size, _TIME.size + 1),
+    Kind.TIME: range(TIME.size, TIME.size + 1),
 }
 
 
@@ -121,17 +121,12 @@ def is_of_another_version(header: bytes) -> bool:
 
 def record_header(kind: int, payload: bytes | bytearray) -> bytes:
     """Return the header of a payload."""
-    return _RECORD.pack(kind, len(payload), checksum(kind, payload))
+    return RECORD.pack(kind, len(payload), checksum(kind, payload))
 
 
 def checksum(kind: int, payload: bytes | bytearray) -> int:
     """Return the CRC of a record of one of the kinds."""
-    return zlib.crc32(payload, _CRC_START[kind])
-
-
-def output_record(data: bytes) -> bytes:
-    """Return a record of output that is not longer than PAYLOAD_MAX_BYTES."""
-    return _RECORD.pack(1, len(data), zlib.crc32(data, 1)) + data
+    return zlib.crc32(payload, CRC_START[kind])
 
 
 def records_of(event: Event) -> Iterator[bytes]:
@@ -142,7 +137,8 @@ def records_of(event: Event) -> Iterator[bytes]:
     """
     if isinstance(event, Output):
         for start in range(0, len(event.data), PAYLOAD_MAX_BYTES):
-            yield output_record(event.data[start : start + PAYLOAD_MAX_BYTES])
+            payload = event.data[start : start + PAYLOAD_MAX_BYTES]
+            yield record_header(Kind.OUTPUT, payload) + payload
         return
     try:
         match event:
@@ -153,7 +149,7 @@ def records_of(event: Event) -> Iterator[bytes]:
             case Cwd(path=path):
                 kind, payload = Kind.CWD, path
             case Time(milliseconds=milliseconds):
-                kind, payload = Kind.TIME, _TIME.pack(milliseconds)
+                kind, payload = Kind.TIME, TIME.pack(milliseconds)
     except struct.error as exc:
         raise ValueError(f"no record has {event}") from exc
     if len(payload) not in _LENGTHS[kind] or _DECODERS[kind](payload) is None:
@@ -166,14 +162,14 @@ def read_records(fd: int, offset: int = _FILE.size) -> Iterator[tuple[int, Event
     while True:
         data, start = os.pread(fd, _READ_BYTES, offset), 0
         # As `payload_length` and `parse_record`, in one: a session's start waits for a hundred thousand records.
-        while start + _RECORD.size <= len(data):
-            kind, length, expected = _RECORD.unpack_from(data, start)
-            end = start + _RECORD.size + length
+        while start + RECORD.size <= len(data):
+            kind, length, expected = RECORD.unpack_from(data, start)
+            end = start + RECORD.size + length
             if length not in _LENGTHS.get(kind, ()):
                 return
             if end > len(data):
                 break  # read on from this record
-            payload = data[start + _RECORD.size : end]
+            payload = data[start + RECORD.size : end]
             event = _DECODERS[kind](payload) if checksum(kind, payload) == expected else None
             if event is None:
                 return
@@ -190,18 +186,18 @@ def read_records(fd: int, offset: int = _FILE.size) -> Iterator[tuple[int, Event
 
 def read_record(fd: int, offset: int) -> tuple[int, Event] | None:
     """Return the length in the file of the record at an offset, and its event; None where no whole record begins."""
-    header = os.pread(fd, _RECORD.size, offset)
+    header = os.pread(fd, RECORD.size, offset)
     length = payload_length(header)
     if length is None:
         return None
-    event = parse_record(header + os.pread(fd, length, offset + _RECORD.size))
-    return None if event is None else (_RECORD.size + length, event)
+    event = parse_record(header + os.pread(fd, length, offset + RECORD.size))
+    return None if event is None else (RECORD.size + length, event)
 
 
 def parse_record(data: bytes) -> Event | None:
     """Return the event of a record, None if it is not whole."""
-    header, payload = data[: _RECORD.size], data[_RECORD.size :]
-    kind, length, expected = _RECORD.unpack(header)
+    header, payload = data[: RECORD.size], data[RECORD.size :]
+    kind, length, expected = RECORD.unpack(header)
     # The kind is part of the CRC, so that a changed kind is found as well as a changed payload.
     if len(payload) < length or checksum(kind, payload) != expected:
         return None
@@ -210,9 +206,9 @@ def parse_record(data: bytes) -> Event | None:
 
 def payload_length(header: bytes | bytearray) -> int | None:
     """Return the length in a record's header; None where no record has such a kind or length."""
-    if len(header) < _RECORD.size:
+    if len(header) < RECORD.size:
         return None
-    kind, length, _ = _RECORD.unpack(header)
+    kind, length, _ = RECORD.unpack(header)
     return length if length in _LENGTHS.get(kind, ()) else None
 
 
@@ -221,7 +217,7 @@ def has_checksum_of(header: bytes, payload: bytes) -> bool:
 
     Output that an older release has read and not recorded has the kind 0.
     """
-    kind, _, expected = _RECORD.unpack(header)
+    kind, _, expected = RECORD.unpack(header)
     return bool(checksum(kind or Kind.OUTPUT, payload) == expected)
 
 
@@ -243,7 +239,7 @@ _DECODERS: dict[int, Callable[[bytes], Event | None]] = {
     Kind.RESIZE: _decode_resize,
     Kind.DIVIDER: _decode_divider,
     Kind.CWD: lambda payload: None if b"\0" in payload else Cwd(path=payload),
-    Kind.TIME: lambda payload: Time(milliseconds=_TIME.unpack(payload)[0]),
+    Kind.TIME: lambda payload: Time(milliseconds=TIME.unpack(payload)[0]),
 }
 
 

@@ -40,18 +40,19 @@ from orbitd.sessions.journal_file import (
     Cwd,
     Event,
     Kind,
+    Output,
     Resize,
     checksum,
     file_header,
     has_checksum_of,
     is_of_another_version,
-    output_record,
     parse_base,
     parse_record,
     payload_length,
     read_record,
     read_records,
     record_header,
+    records_of,
     write_all,
 )
 
@@ -557,7 +558,7 @@ def _needed(fd: int, found: _Found, covered: int) -> Iterator[tuple[bytes, int]]
             if offset >= limit:
                 yield record, 0
         elif lost := min(length, max(0, offset + length - limit)):
-            yield output_record(lost_marker(lost)), lost
+            yield b"".join(records_of(Output(data=lost_marker(lost)))), lost
 
 
 def _is_border(fd: int, found: _Found, limit: int) -> bool:

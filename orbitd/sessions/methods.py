@@ -14,7 +14,6 @@ from msgspec.structs import replace
 
 from orbit_protocol.errors import (
     Busy,
-    InvalidParams,
     InvalidTransition,
     NotRunning,
     RequestTimeout,
@@ -29,7 +28,7 @@ from orbit_protocol.results import Attached, CursorPosition, Exit, Screen, Sessi
 from orbit_protocol.types import Session, SessionPage, SessionStatus
 from orbitd.manager import SessionManager
 from orbitd.rpc.connection import Call, Connection
-from orbitd.sessions.attachment import Attachment
+from orbitd.sessions.attachment import require
 from orbitd.sessions.programs import Programs
 from orbitd.sessions.session import LiveSession, State
 
@@ -178,21 +177,11 @@ class SessionMethods:
 
     async def end_attachment(self, connection: Connection, attachment_id: str) -> None:
         """End one of the caller's attachments."""
-        live, attachment = self._require_attachment(connection, attachment_id)
+        attachment = require(connection, attachment_id)
         attachment.end()
-        await self._programs.update_status_from_clients(live)
-
-    def write_input(self, connection: Connection, attachment_id: str, data: bytes) -> None:
-        """Write to the input of an attached session."""
-        live, attachment = self._require_attachment(connection, attachment_id)
-        if attachment.read_only:
-            raise InvalidParams("`attachment_id` is of a read-only attachment", hint="Attach without read_only.")
-        live.write_input(data)
-
-    def resize(self, connection: Connection, attachment_id: str, cols: int, rows: int) -> None:
-        """Set the size of an attached client's window."""
-        live, attachment = self._require_attachment(connection, attachment_id)
-        live.resize(attachment, cols, rows)
+        live = self._registry.get(attachment_id.partition("/")[0])
+        if live is not None:
+            await self._programs.update_status_from_clients(live)
 
     async def send_input(self, session_id: str, data: bytes) -> None:
         """Write to a session's input without attaching."""
@@ -255,10 +244,3 @@ class SessionMethods:
     async def signal(self, session_id: str, number: int) -> None:
         """Send a signal to a session's process group."""
         await self._programs.endings.signal(session_id, number)
-
-    def _require_attachment(self, connection: Connection, attachment_id: str) -> tuple[LiveSession, Attachment]:
-        live = self._registry.get(attachment_id.partition("/")[0])
-        attachment = None if live is None else live.attachments.get(attachment_id)
-        if live is None or attachment is None or attachment.connection is not connection:
-            raise NotRunning("No attachment of this connection has this id, or it has ended", hint="Attach again.")
-        return live, attachment

@@ -37,12 +37,12 @@ from orbitd.sessions.command_line import build_launch, last_folder
 from orbitd.sessions.endings import Endings
 from orbitd.sessions.files import SessionFiles
 from orbitd.sessions.keeper_connection import KeeperConnection
-from orbitd.sessions.landing import Landing
 from orbitd.sessions.reconnecting import Reconnector
 from orbitd.sessions.registry import Registry
 from orbitd.sessions.saver import Saver
 from orbitd.sessions.session import LiveSession, Shared, State, Typing
 from orbitd.sessions.ssh_agent import AgentLinks
+from orbitd.sessions.terminal import Landing
 
 log = logging.getLogger("orbitd.sessions")
 

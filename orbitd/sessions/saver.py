@@ -17,11 +17,10 @@ from orbitd.background_tasks import BackgroundTasks
 from orbitd.logs import event
 from orbitd.manager import SessionManager
 from orbitd.sessions.saved_state import SavedState
-from orbitd.sessions.session import LiveSession
+from orbitd.sessions.session import SAVE_SOON_BYTES, LiveSession
 
 log = logging.getLogger("orbitd.sessions")
 
-BURST_BYTES = 4 * 1024 * 1024
 BURST_SECS = 2.0
 MAX_RETRY_SECS = 10.0
 CLOSE_SECS = 10.0
@@ -50,7 +49,7 @@ class Saver:
         plan = session.save
         if plan.timer is None:
             self._start_timer(session, self._interval * random.uniform(0.5, 1.0))  # noqa: S311  # spreads, hides nothing
-        elif not plan.is_soon and session.journal_bytes > BURST_BYTES:
+        elif not plan.is_soon and session.journal_bytes > SAVE_SOON_BYTES:
             plan.is_soon = True
             plan.timer.cancel()
             self._start_timer(session, min(BURST_SECS, self._interval))

@@ -40,13 +40,15 @@ from orbitd.sessions.attachment import Attachment, Repaint
 from orbitd.sessions.files import OpenFiles, SessionFiles
 from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import Cwd, Divider, Event, Resize
-from orbitd.sessions.landing import Landing, Pending
-from orbitd.sessions.pty_master import PtyMaster
+from orbitd.sessions.terminal import Landing, Pending, PtyMaster
 
 log = logging.getLogger("orbitd.sessions")
 
 READ_BUDGET = 16 * 1024
 """How much is read of one terminal in a turn of the loop: a key beside a flood waits for some of these."""
+
+SAVE_SOON_BYTES = 4 << 20
+"""A burst of output is saved before its time."""
 
 MAX_LAG_BYTES = 8 << 20
 """Reading pauses while the picture is further behind: the program is slowed down to what can be drawn."""
@@ -448,7 +450,8 @@ class LiveSession:
         self.picture.grown()
         if self._cwd_timer is None:
             self._cwd_timer = self._loop.call_later(CWD_SECS, self._record_cwd)
-        self._shared.on_output(self)
+        if self.save.timer is None or (self.journal_bytes > SAVE_SOON_BYTES and not self.save.is_soon):
+            self._shared.on_output(self)
         self._give_way(len(data), self._loop.time())
         if self.picture.lag > MAX_LAG_BYTES and self._master is not None:
             self._master.pause("lag")
@@ -574,8 +577,7 @@ class LiveSession:
             connection,
             read_only=read_only,
             size=(cols, rows),
-            on_repaint_wanted=self._repaint_soon,
-            on_end=self._remove_attachment,
+            session=self,
         )
         self.attachments[attachment.id] = attachment
         if not read_only:
@@ -676,9 +678,9 @@ class LiveSession:
     def _repaint_all(self) -> None:
         for attachment in self.attachments.values():
             attachment.expect_repaint(self.position)
-        self._repaint_soon()
+        self.repaint_soon()
 
-    def _repaint_soon(self) -> None:
+    def repaint_soon(self) -> None:
         """Draw the picture once for all clients that need it."""
         if not self._repainting and any(each.takes_repaint for each in self.attachments.values()):
             self._repainting = True
@@ -732,7 +734,8 @@ class LiveSession:
         self._repaint_all()  # the owner too: its own terminal may have rewrapped lines in another way
         self._shared.on_output(self)
 
-    def _remove_attachment(self, attachment: Attachment) -> None:
+    def remove_attachment(self, attachment: Attachment) -> None:
+        """Forget a client that has left; called by its attachment when it ends."""
         if self.attachments.pop(attachment.id, None) is None:
             return  # `_clear_attachments` has removed it
         if self._size_owner is attachment:

@@ -24,7 +24,7 @@ for start in range(0, len(data), 4000):
 READ_AND_KILL = """
 import os, random, select, signal, sys, time
 from orbitd.sessions.journal import Journal
-from orbitd.sessions.landing import Landing
+from orbitd.sessions.terminal import Landing
 
 path, dice = sys.argv[1], random.Random(int(sys.argv[2]))
 masters = {"one": int(sys.argv[3]), "two": int(sys.argv[4])}

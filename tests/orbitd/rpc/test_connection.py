@@ -40,6 +40,19 @@ class Transport:
         self.is_closed = True
 
 
+class Repainted:
+    """An attachment that is sent a repaint when its client has read everything."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def handle_drained(self) -> None:
+        self.connection.send(b"repaint")
+
+    def end(self) -> None:
+        del self.connection.attachments["one"]
+
+
 class Host:
     """Answers a line with itself: at once, or, if it begins with `later`, when its event is set.
 
@@ -150,7 +163,7 @@ async def test_at_most_so_many_are_in_flight() -> None:
 async def test_a_client_that_was_behind_is_repainted_before_it_is_answered() -> None:
     """What waits for a drained buffer is sent first, then the queued requests go on."""
     connection, _, transport = connect()
-    connection.on_drained.append(lambda: connection.send(b"repaint"))
+    connection.attachments["one"] = Repainted(connection)
     connection.pause_writing()
     connection.data_received(b"a\n")
     assert transport.written == []

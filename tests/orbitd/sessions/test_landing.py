@@ -20,10 +20,10 @@ from killed_anywhere import KilledAnywhere
 from orbit_os.files import UnsafeFile
 from orbitd.keeper.messages import LANDING_BYTES
 from orbitd.sessions import journal as journal_module
-from orbitd.sessions import landing as landing_module
+from orbitd.sessions import terminal as landing_module
 from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import Output, Resize, Time
-from orbitd.sessions.landing import Landing, Pending
+from orbitd.sessions.terminal import Landing, Pending
 
 ROOM = LANDING_BYTES - 4096
 
