@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,21 +73,33 @@ def _disk_folder() -> str:
 
 
 @contextlib.contextmanager
-def on_one_processor() -> Iterator[None]:
-    """Keep this process, and what it starts, on one processor where the system allows it.
+def on_one_processor(pids: Iterable[int] = ()) -> Iterator[None]:
+    """Keep this process, what it starts and other processes on one processor where the system allows it.
 
     Of two that talk by turns, the scheduler leaves some pairs together and parts others, and
     waking another processor takes longer than an echo: a ratio would say where they ran.
+
+    Args:
+        pids: The others, all of whose threads are moved, and moved back at the end.
     """
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(before)})
+    before, others = os.sched_getaffinity(0), tuple(pids)
+    _move(others, {max(before)})
     try:
         yield
     finally:
-        os.sched_setaffinity(0, before)
+        _move(others, before)
+
+
+def _move(pids: Iterable[int], processors: set[int]) -> None:
+    """Move this process and all threads of others."""
+    os.sched_setaffinity(0, processors)
+    for pid in pids:
+        for task in Path(f"/proc/{pid}/task").glob("*"):
+            with contextlib.suppress(OSError):  # it has ended
+                os.sched_setaffinity(int(task.name), processors)
 
 
 def environment(home: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 TIMEOUT_SECS = 60.0
+PATIENCE_SECS = 120.0
 CHUNK = 1 << 16
 
 
@@ -26,6 +27,7 @@ class LineClient:
         self._socket.settimeout(TIMEOUT_SECS)
         self._socket.connect(str(path))
         self._socket.setblocking(True)
+        self._rest = b""
 
     def __enter__(self) -> LineClient:
         return self
@@ -42,15 +44,35 @@ class LineClient:
         return answer
 
     def call(self, method: str, **params: Any) -> Any:
-        """Call a method and return its result.
+        """Call a method and return its result; notifications that come before it are dropped.
 
         Raises:
-            RuntimeError: The answer is an error.
+            RuntimeError: The answer is an error, or the connection ends.
         """
-        answer = msgspec.json.decode(self.ask(request(method, **params)))
+        self.send(method, **params)
+        while "id" not in (answer := msgspec.json.decode(self.read_line())):
+            pass
         if "result" not in answer:
             raise RuntimeError(f"{method}: {answer}")
         return answer["result"]
+
+    def send(self, method: str, **params: Any) -> None:
+        """Send a call; `read_line` returns its answer sooner or later."""
+        self._socket.sendall(request(method, **params))
+
+    def read_line(self, secs: float = PATIENCE_SECS) -> bytes:
+        """Return the next line, an answer or a notification. Raises: RuntimeError, TimeoutError."""
+        parts = [self._rest]
+        self._socket.settimeout(secs)
+        try:
+            while b"\n" not in parts[-1]:
+                if not (data := self._socket.recv(CHUNK)):
+                    raise RuntimeError("the connection has ended")
+                parts.append(data)
+            line, _, self._rest = b"".join(parts).partition(b"\n")
+        finally:
+            self._socket.settimeout(None)  # with one, `ask` would poll before every recv
+        return line
 
     def round_trip(self, line: bytes, count: int) -> float:
         """Return the median time of `count` round trips, in microseconds."""

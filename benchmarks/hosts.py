@@ -1,33 +1,39 @@
-"""What keeps programs on terminals: Orbit, tmux, dtach and screen, each with the same programs.
+"""What keeps programs on terminals: Orbit, tmux, cmux, dtach and screen, each with the same programs.
 
 A program that is hosted is a shell script. It writes its process id to the file that is its
-first argument, so that it can be held and ended from here; nothing is ended by its name.
+first argument, so that it can be ended from here and what hosts it be found; nothing is found by its name.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import peers
 from benchmarks.bench import ORBITD, START_SECS, Bench, environment, served, socket_of
 from benchmarks.client import LineClient
 from benchmarks.peers import find
+from benchmarks.processes import parent_of, tree
+from benchmarks.results import Bar, Number, Outcome, Result, Skipped
 from benchmarks.windows import COLS, ROWS, Window
 
 ORBIT = "orbitctl session attach"
-TMUX, DTACH, SCREEN = "tmux attach", "dtach -a", "screen -r"
+TMUX, CMUX, DTACH, SCREEN = "tmux attach", "cmux attach", "dtach -a", "screen -r"
 BARE = "bare PTY read loop"
+RIVALS = (TMUX, CMUX, DTACH, SCREEN)
 KEEP_LINES = 10_000
+NOT_INSTALLED = "not installed"
 _WRITES_PID = 'echo $$ > "$0.part" && mv "$0.part" "$0"\n'
 _TMUX_CONF = f"set -g status off\nset -g history-limit {KEEP_LINES}\nset -sg escape-time 0\n"
 
@@ -71,30 +77,52 @@ class Place:
         """Open a window and attach to the session in it."""
         return Window(self.attach, _variables(self.home), self.home)
 
-    def hold(self) -> None:
-        """Stop the program until `go_on`."""
-        os.killpg(self.pid, signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        """Let the program go on."""
-        os.killpg(self.pid, signal.SIGCONT)
-
 
 Host = Callable[[Bench, Sequence[Script]], AbstractContextManager[list[Place]]]
 
 
 @contextlib.contextmanager
-def orbit(bench: Bench, scripts: Sequence[Script], *, settings: str = "") -> Iterator[list[Place]]:
-    """Run one daemon, with settings of its own if need be, with a live session for each script."""
+def orbit(
+    bench: Bench, scripts: Sequence[Script], *, settings: str = "", ends_programs: bool = True
+) -> Iterator[list[Place]]:
+    """Run one daemon with a live session for each script.
+
+    Args:
+        bench: The run.
+        scripts: The programs.
+        settings: What its configuration has.
+        ends_programs: Whether they are ended at the end; else they go on and whoever asks so has to end them.
+    """
     home = bench.new_home()
     folder = home / ".config" / "orbit"
     folder.mkdir(parents=True, mode=0o700)
     (folder / "config.toml").write_text(settings)
     with served(home, ORBITD) as daemon, LineClient(socket_of(home)) as client:
+        ends = ends_programs
         try:
             yield [_orbit_place(client, home, daemon.pid, script) for script in scripts]
+        except BaseException:
+            ends = True
+            raise
         finally:
-            end_programs(home)
+            if ends:
+                end_programs(home)
+
+
+def hosting(places: Sequence[Place]) -> set[int]:
+    """Return the processes that host these sessions, without their programs.
+
+    They are the servers and what descends from them, and the parents of the programs: orbitd, its template and its
+    screens processes, and the keeper; one server of tmux; one process a session of dtach, screen and cmux.
+    """
+    programs = tree(place.pid for place in places)
+    above = {parent_of(place.pid) for place in places if place.pid}
+    return (tree(place.server for place in places) | above) - programs
+
+
+def everything(places: Sequence[Place], *windows: Window) -> set[int]:
+    """Return the processes that host these sessions, their programs, and the clients in windows."""
+    return hosting(places) | tree([*(place.pid for place in places), *(window.pid for window in windows)])
 
 
 def _orbit_place(client: LineClient, home: Path, server: int, script: Script) -> Place:
@@ -121,6 +149,31 @@ def tmux(bench: Bench, scripts: Sequence[Script]) -> Iterator[list[Place]]:
         yield places
     finally:
         subprocess.run([*control, "kill-server"], env=_variables(home), check=False, capture_output=True)
+
+
+@contextlib.contextmanager
+def cmux(bench: Bench, scripts: Sequence[Script]) -> Iterator[list[Place]]:
+    """Run one cmux server, which keeps its state on disk as it does by itself, with a workspace for each script."""
+    home = bench.new_home()
+    program = peers.cmux(bench)
+    assert program is not None
+    control = [program, "--socket", str(home / "c")]
+    with contextlib.ExitStack() as stack:
+        started = _run([program, "server", "ensure", "--session", "bench", *control[1:], "--json"], home)
+        server = int(json.loads(started)["pid"])
+        stack.callback(_end, server)
+        places = []
+        for number, script in enumerate(scripts):
+            pid_file = _pid_file(home)
+            made = _run([*control, "--json", "workspace", "create", "--name", f"w{number}", "--empty"], home)
+            workspace = json.loads(made)["value"]["workspace_id"]
+            run = ["--json", "workspace", workspace, "run", "--", *script.command(pid_file)]
+            terminal = json.loads(_run([*control, *run], home))["value"]["terminal_id"]
+            pid = _written(pid_file)
+            stack.callback(_end_group, pid)
+            attach = [program, "attach", *control[1:], "--terminal", terminal]
+            places.append(Place(attach=attach, home=home, pid=pid, server=server))
+        yield places
 
 
 @contextlib.contextmanager
@@ -166,6 +219,7 @@ def bare(bench: Bench, scripts: Sequence[Script]) -> Iterator[list[Place]]:
 HOSTS: dict[str, tuple[Host, str]] = {
     ORBIT: (orbit, ""),
     TMUX: (tmux, "tmux"),
+    CMUX: (cmux, "cmux"),
     DTACH: (dtach, "dtach"),
     SCREEN: (screen, "screen"),
     BARE: (bare, "sh"),
@@ -173,10 +227,38 @@ HOSTS: dict[str, tuple[Host, str]] = {
 """Each one's way of hosting, and the program that it needs."""
 
 
-def is_here(name: str) -> bool:
-    """Return whether what a host needs is installed."""
+def is_here(bench: Bench, name: str) -> bool:
+    """Return whether what a host needs is installed, or can be."""
     needed = HOSTS[name][1]
-    return not needed or find(needed) is not None
+    return peers.cmux(bench) is not None if name == CMUX else not needed or find(needed) is not None
+
+
+def here(bench: Bench, names: Sequence[str] = (ORBIT, *RIVALS)) -> list[str]:
+    """Return those hosts that can be measured."""
+    return [name for name in names if is_here(bench, name)]
+
+
+def beside(
+    figure: str, number: Number, baselines: Mapping[str, Number], bars: Mapping[str, Bar], *, unable: Sequence[str] = ()
+) -> list[Outcome]:
+    """Return a number beside each rival's, in the order of `RIVALS`.
+
+    Args:
+        figure: Its name.
+        number: Orbit's.
+        baselines: The rivals' by their name; one that is in none of the arguments is not installed.
+        bars: The promises beside them.
+        unable: Rivals that cannot do this.
+    """
+    outcomes: list[Outcome] = []
+    for name in RIVALS:
+        if name in unable:
+            outcomes.append(Result(figure=figure, number=number, unable=name))
+        elif name in baselines:
+            outcomes.append(Result(figure=figure, number=number, baseline=baselines[name], bar=bars.get(name)))
+        else:
+            outcomes.append(Skipped(figure=figure, what=f"{number.name} / {name}", reason=NOT_INSTALLED))
+    return outcomes
 
 
 def orbitctl() -> list[str]:
@@ -192,10 +274,20 @@ def start_session(client: LineClient, command: Sequence[str], **config: Any) -> 
     return session_id, client.call("session.start", id=session_id, cols=COLS, rows=ROWS)["pid"]
 
 
+def all_sessions(client: LineClient) -> list[dict[str, Any]]:
+    """Return all open sessions, page after page."""
+    page = client.call("session.list")
+    found: list[dict[str, Any]] = page["sessions"]
+    while page.get("next_cursor"):
+        page = client.call("session.list", cursor=page["next_cursor"])
+        found += page["sessions"]
+    return found
+
+
 def end_programs(home: Path) -> None:
     """Kill every program of a daemon; the keeper ends with the daemon then."""
     with LineClient(socket_of(home)) as client:
-        live = [one["id"] for one in client.call("session.list")["sessions"] if one.get("live")]
+        live = [one["id"] for one in all_sessions(client) if one.get("live")]
         for session_id in live:
             client.call("session.signal", id=session_id, signal="KILL")
         for session_id in live:
@@ -219,7 +311,9 @@ def _pid_file(home: Path) -> Path:
 
 
 def _run(command: Sequence[str], home: Path) -> str:
-    ran = subprocess.run(command, env=_variables(home), cwd=home, check=True, capture_output=True, text=True)
+    ran = subprocess.run(
+        command, env=_variables(home), cwd=home, check=True, capture_output=True, text=True, timeout=START_SECS
+    )
     return ran.stdout
 
 
@@ -231,6 +325,11 @@ def _written(path: Path) -> int:
             raise RuntimeError(f"{path} is not written")
         time.sleep(0.01)
     return int(path.read_text())
+
+
+def _end(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _end_group(pid: int) -> None:

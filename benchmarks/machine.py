@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from benchmarks.bench import Bench, file_system
-from benchmarks.peers import PROGRAMS, find
+from benchmarks.peers import CMUX_RELEASE, PROGRAMS, find
 
 LIBRARIES = ("jsonrpcserver", "msgspec", "click", "aiosqlite", "uvloop", "zstandard", "rich", "pyghostty")
 
@@ -27,7 +27,8 @@ def facts(bench: Bench) -> dict[str, str]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "sqlite": sqlite3.sqlite_version,
         "libraries": ", ".join(f"{name} {_version(name)}" for name in LIBRARIES),
-        "peers": ", ".join(f"{name} {_peer_version(command)}" for name, command in PROGRAMS.items()),
+        "peers": ", ".join(f"{name} {_peer_version(command)}" for name, command in PROGRAMS.items())
+        + f", cmux {_cmux_version()}",
         "file system": f"{file_system(str(bench.folder))} ({bench.folder.parent})",
         "fdatasync of 4 KiB": _sync_latency(bench.folder, bench.amount(300, 5)),
     }
@@ -57,6 +58,11 @@ def _peer_version(command: Sequence[str]) -> str:
     words = (ran.stdout + ran.stderr).split()
     numbers = [word for word in words if any(character.isdigit() for character in word)]
     return numbers[0].strip(",") if numbers else "?"
+
+
+def _cmux_version() -> str:
+    """Return the release of cmux that is here, else the one that a figure installs for itself."""
+    return f"{CMUX_RELEASE} where a figure needs it" if find("cmux") is None else _peer_version(("cmux", "--version"))
 
 
 def _sync_latency(folder: Path, count: int) -> str:

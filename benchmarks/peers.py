@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import socket
@@ -12,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.bench import START_SECS, environment, stop
+from benchmarks.bench import START_SECS, Bench, environment, stop
 
 PROGRAMS: dict[str, Sequence[str]] = {
     "supervisor": ("supervisord", "--version"),
@@ -21,6 +22,9 @@ PROGRAMS: dict[str, Sequence[str]] = {
     "dtach": ("dtach", "--version"),
 }
 """Each peer's program, and how it prints its version."""
+
+CMUX_RELEASE = "0.13.4"
+INSTALL_SECS = 300.0
 
 _SUPERVISOR = """
 [unix_http_server]
@@ -41,6 +45,32 @@ def find(program: str) -> str | None:
     """Return a program's path: the one beside this interpreter, else the one on PATH."""
     beside = Path(sys.executable).with_name(program)
     return str(beside) if beside.exists() else shutil.which(program)
+
+
+@functools.cache
+def cmux(bench: Bench) -> str | None:
+    """Return the program of cmux, a rival on the same terminal library, or None where it cannot be had.
+
+    The one that is there is taken; else its release on PyPI is installed into an environment of its own in the
+    benchmarks' folder, once a run, but not in a quick one.
+    """
+    found = find("cmux")
+    if found is not None or bench.quick:
+        return found
+    folder = bench.folder / "cmux"
+    try:
+        _install(folder, f"cmux=={CMUX_RELEASE}")
+    except (OSError, subprocess.SubprocessError) as error:
+        print(f"cmux cannot be installed: {error}", file=sys.stderr)
+        return None
+    return str(folder / "bin" / "cmux")
+
+
+def _install(folder: Path, requirement: str) -> None:
+    """Install a program from PyPI into a new virtual environment. Raises: OSError, SubprocessError."""
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    for command in ([sys.executable, "-m", "venv", str(folder)], [*pip, "--only-binary", ":all:", requirement]):
+        subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=INSTALL_SECS)
 
 
 @contextlib.contextmanager

@@ -29,10 +29,15 @@ class Number:
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """What is promised: at most or at least `limit`, of the ratio where there is a baseline, else of the value."""
+    """What is promised: at most or at least `limit`, of the ratio where there is a baseline, else of the value.
+
+    Args:
+        of_value: It is of the value, also where a baseline stands beside it.
+    """
 
     kind: Literal["<=", ">=", "<"]
     limit: float
+    of_value: bool = False
 
     def is_met(self, number: float) -> bool:
         """Return whether a number keeps the promise."""
@@ -52,6 +57,7 @@ class Result:
         baseline: What it is held against; None where the bar is a plain number.
         bar: The promise; None where the line is there for information.
         note: What a reader has to know besides, in a few words.
+        unable: Who stands in the baseline's place and cannot do this at all.
     """
 
     figure: str
@@ -59,16 +65,21 @@ class Result:
     baseline: Number | None = None
     bar: Bar | None = None
     note: str = ""
+    unable: str = ""
 
     @property
     def ratio(self) -> float | None:
         """The number as a multiple of the baseline."""
-        return None if self.baseline is None else self.number.value / self.baseline.value
+        if self.baseline is None or not self.baseline.value:
+            return None
+        return self.number.value / self.baseline.value
 
     @property
     def met(self) -> bool | None:
         """Whether the bar is met; None where there is none."""
-        return None if self.bar is None else self.bar.is_met(self.number.value if self.ratio is None else self.ratio)
+        if self.bar is None:
+            return None
+        return self.bar.is_met(self.number.value if self.ratio is None or self.bar.of_value else self.ratio)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +97,11 @@ Outcome = Result | Skipped
 def summary(name: str, unit: str, rounds: Sequence[float]) -> Number:
     """Return the median of rounds and their range."""
     return Number(name=name, value=statistics.median(rounds), unit=unit, low=min(rounds), high=max(rounds))
+
+
+def worst(name: str, unit: str, rounds: Sequence[float]) -> Number:
+    """Return the greatest of rounds and their range."""
+    return Number(name=name, value=max(rounds), unit=unit, low=min(rounds), high=max(rounds))
 
 
 def exactly(name: str, unit: str, value: float) -> Number:

@@ -48,9 +48,10 @@ def _plain(outcome: Outcome) -> dict[str, Any]:
 
 
 def _row(result: Result) -> tuple[str, ...]:
-    baseline = ("", "", "") if result.baseline is None else _cells(result.baseline)
+    unable = (result.unable, "-" if result.unable else "", "")
+    baseline = unable if result.baseline is None else _cells(result.baseline)
     ratio = "" if result.ratio is None else f"{result.ratio:.3f}" if result.ratio < 0.1 else f"{result.ratio:.2f}"
-    bar = "" if result.bar is None else str(result.bar)
+    bar = "" if result.bar is None else f"{result.bar}{f' {result.number.unit}' if result.bar.of_value else ''}"
     return (result.figure, *_cells(result.number), *baseline, ratio, bar, VERDICTS[result.met])
 
 
@@ -60,4 +61,4 @@ def _cells(number: Number) -> tuple[str, str, str]:
 
 
 def _digits(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1_000 else f"{value:.1f}"
+    return f"{value:,.0f}" if value >= 1_000 else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"

@@ -1,16 +1,16 @@
-"""50 live sessions of 2,000 lines: memory <= tmux's server with the same + 45 MB; idle, no CPU and no disk write.
+"""50 and 1,000 idle live sessions of 2,000 lines: memory <= tmux's + 60 MB; no CPU and no disk write.
 
-Memory is VmRSS of daemon and keeper together, and of tmux's server. Each program prints its
-lines, asks the terminal whether it is there (DSR) and writes to a pipe once it is answered: then all
-has been shown. Idle is measured once everything has been saved, with the daemon set to look
-for something to save every second, which is more than it does by itself.
+Memory is the PSS of all processes that host the sessions: of Orbit's they are orbitd, its template, its screens
+processes and the keeper. Each program prints its lines, asks the terminal whether it is there (DSR) and writes to a
+pipe once it is answered: then all has been shown. It is measured once everything has been saved, with the daemon set
+to look for something to save every second, which is more than it does by itself. cmux and screen, which run
+a process a session, are measured with 50; dtach keeps no lines.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import select
 import time
 from collections.abc import Iterator, Sequence
@@ -19,13 +19,28 @@ from pathlib import Path
 
 from benchmarks.bench import START_SECS, Bench, socket_of
 from benchmarks.client import LineClient
-from benchmarks.figures.memory import MEGABYTE, resident_bytes
-from benchmarks.figures.output import SKIPPED
-from benchmarks.hosts import TMUX, Host, Place, Script, is_here, orbit, tmux
-from benchmarks.results import Bar, Outcome, Result, Skipped, exactly
+from benchmarks.hosts import (
+    CMUX,
+    DTACH,
+    HOSTS,
+    ORBIT,
+    SCREEN,
+    TMUX,
+    Host,
+    Place,
+    Script,
+    all_sessions,
+    beside,
+    here,
+    hosting,
+    orbit,
+)
+from benchmarks.processes import HAS_PROC, MEGABYTE, NO_PROC, Cpu, proportional_bytes, written_bytes
+from benchmarks.results import Bar, Number, Outcome, Result, Skipped, exactly
 
 LINES = 2_000
-PYTHON_FLOOR = 45
+ABOVE_TMUX = 60
+SAVE_SECS = 120.0
 EAGER = "[session]\nauto_save_interval_secs = 1\n"
 TALKER = """
 seq -f "$(printf '\\033[32mline\\033[0m %%g: \\033[1mas long as the lines of most programs are, or so\\033[0m')" "$2"
@@ -39,42 +54,50 @@ exec cat
 
 def run(bench: Bench) -> Sequence[Outcome]:
     """Measure the figures."""
-    if not Path("/proc/self/io").exists():
-        return [Skipped(figure="many", what="memory, CPU and writes", reason="this kernel has no /proc/PID/io")]
-    count = bench.amount(50, 3)
-    with shown(bench, partial(orbit, settings=EAGER), count, LINES) as places:
-        _wait_until_saved(places[0].home)
-        pids = [places[0].server, _parent(places[0].pid)]
-        memory = [resident_bytes(pid) / MEGABYTE for pid in pids]
-        cpu, written = _idle(pids, bench.amount(5, 1))
-    ours = exactly(f"daemon + keeper, {count} live sessions", "MB", sum(memory))
+    if not HAS_PROC:
+        return [Skipped(figure="many", what="memory, CPU and writes", reason=NO_PROC)]
+    few, many = bench.amount(50, 3), bench.amount(1_000, 6)
+    names = here(bench, (ORBIT, TMUX, CMUX, SCREEN))
     return [
-        *_beside_tmux(bench, count, memory),
-        Result(figure="many", number=exactly("idle: CPU time a second", "ms", cpu), bar=Bar(kind="<=", limit=1)),
-        Result(figure="many", number=exactly("idle: written to disk", "bytes", written), bar=Bar(kind="<=", limit=0)),
-        Result(figure="many", number=ours, note=f"daemon {memory[0]:.1f} MB, keeper {memory[1]:.1f} MB"),
+        *_hosted(bench, few, names),
+        *_hosted(bench, many, [name for name in names if name in (ORBIT, TMUX)]),
     ]
 
 
-def _beside_tmux(bench: Bench, count: int, memory: list[float]) -> list[Outcome]:
-    """Measure tmux with the same sessions; return how much more Orbit takes."""
-    if not is_here(TMUX):
-        return [Skipped(figure="many", what="memory beside tmux", reason=SKIPPED)]
-    with shown(bench, tmux, count, LINES) as places:
-        theirs = resident_bytes(places[0].server) / MEGABYTE
-    return [
-        Result(
-            figure="many",
-            number=exactly("memory above tmux's", "MB", sum(memory) - theirs),
-            bar=Bar(kind="<=", limit=PYTHON_FLOOR),
-            note=f"{sum(memory):.1f} MB, tmux {theirs:.1f} MB, {count} sessions of {LINES} lines each",
-        )
+def _hosted(bench: Bench, count: int, names: Sequence[str]) -> list[Outcome]:
+    """Measure so many sessions of each."""
+    memory: dict[str, Number] = {}
+    cpu: dict[str, Number] = {}
+    written: dict[str, Number] = {}
+    for name in names:
+        host = partial(orbit, settings=EAGER) if name == ORBIT else HOSTS[name][0]
+        with shown(bench, host, count, LINES) as places:
+            if name == ORBIT:
+                wait_until_saved(places[0].home)
+            pids = hosting(places)
+            before, used = written_bytes(pids), Cpu(partial(hosting, places))
+            secs = bench.amount(5, 1)
+            time.sleep(secs)
+            what = f"{name}, {count:,} sessions"
+            cpu[name] = exactly(f"{what}, CPU a second", "ms", used.spent_ms() / secs)
+            written[name] = exactly(f"{what}, written", "bytes", written_bytes(pids) - before)
+            memory[name] = exactly(f"{what}", "MB", proportional_bytes(pids) / MEGABYTE)
+    ours = memory[ORBIT]
+    outcomes: list[Outcome] = [
+        Result(figure="many", number=cpu[ORBIT], baseline=cpu.get(TMUX), bar=Bar(kind="<=", limit=1, of_value=True)),
+        Result(figure="many", number=written[ORBIT], bar=Bar(kind="<=", limit=0)),
     ]
+    if TMUX in memory:
+        above = exactly(f"above tmux's, {count:,} sessions", "MB", ours.value - memory[TMUX].value)
+        outcomes.insert(0, Result(figure="many", number=above, bar=Bar(kind="<=", limit=ABOVE_TMUX)))
+    if len(names) > 2:
+        return [*outcomes, *beside("many", ours, memory, {}, unable=[DTACH])]
+    return [*outcomes, Result(figure="many", number=ours, baseline=memory.get(TMUX))]
 
 
 @contextlib.contextmanager
-def shown(bench: Bench, host: Host, count: int, lines: int) -> Iterator[list[Place]]:
-    """Run so many sessions of so many lines; yield their places once everything is on their screens.
+def shown(bench: Bench, host: Host, count: int, lines: int, others: Sequence[Script] = ()) -> Iterator[list[Place]]:
+    """Run so many sessions of so many lines, and others after them; yield the places once all lines are on screens.
 
     Raises:
         TimeoutError: That takes too long.
@@ -84,7 +107,7 @@ def shown(bench: Bench, host: Host, count: int, lines: int) -> Iterator[list[Pla
     reader = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)  # ours is a writer too, so that it never ends
     script = Script(text=TALKER, arguments=(str(pipe), str(lines)))
     try:
-        with host(bench, [script] * count) as places:
+        with host(bench, [*[script] * count, *others]) as places:
             reports = b""
             while reports.count(b"\n") < count:
                 if not select.select([reader], [], [], START_SECS)[0]:
@@ -95,39 +118,18 @@ def shown(bench: Bench, host: Host, count: int, lines: int) -> Iterator[list[Pla
         os.close(reader)
 
 
-def _wait_until_saved(home: Path) -> None:
+def wait_until_saved(home: Path) -> None:
     """Look until every session has been saved and nothing has changed since: there is no event for that."""
-    deadline = time.monotonic() + START_SECS
+    deadline = time.monotonic() + SAVE_SECS
     with LineClient(socket_of(home)) as client:
         while True:
-            before = [one.get("last_saved_at") for one in client.call("session.list")["sessions"]]
+            before = _saved(client)
             time.sleep(2.5)
-            after = [one.get("last_saved_at") for one in client.call("session.list")["sessions"]]
-            if all(before) and before == after:
+            if all(before) and before == _saved(client):
                 return
             if time.monotonic() > deadline:
                 raise TimeoutError("sessions are not saved")
 
 
-def _idle(pids: Sequence[int], secs: float) -> tuple[float, int]:
-    """Return the CPU time in milliseconds a second, and the bytes written to disk, of doing nothing for some time."""
-    before = [(_cpu_ns(pid), _written(pid)) for pid in pids]
-    time.sleep(secs)
-    after = [(_cpu_ns(pid), _written(pid)) for pid in pids]
-    cpu = sum(now[0] - then[0] for now, then in zip(after, before, strict=True))
-    return cpu / 1_000_000 / secs, sum(now[1] - then[1] for now, then in zip(after, before, strict=True))
-
-
-def _cpu_ns(pid: int) -> int:
-    """Return what all threads have run: /proc/PID/task/TID/schedstat, in nanoseconds."""
-    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat"))
-
-
-def _written(pid: int) -> int:
-    found = re.search(r"^write_bytes: (\d+)", Path(f"/proc/{pid}/io").read_text(), re.MULTILINE)
-    assert found is not None
-    return int(found[1])
-
-
-def _parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+def _saved(client: LineClient) -> list[str | None]:
+    return [one.get("last_saved_at") for one in all_sessions(client)]

@@ -6,28 +6,26 @@ shares with other processes counts in part, and VmRSS beside it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from benchmarks.bench import ORBITD, Bench, served, socket_of
 from benchmarks.client import LineClient
 from benchmarks.population import populate
+from benchmarks.processes import HAS_PROC, MEGABYTE, NO_PROC, proportional_bytes, resident_bytes
 from benchmarks.results import Bar, Outcome, Result, Skipped, exactly
 
 SESSIONS = 20
-MEGABYTE = 1_000_000
 
 
 def run(bench: Bench) -> Sequence[Outcome]:
     """Measure the figure."""
-    if not Path("/proc/self/smaps_rollup").exists():
-        return [Skipped(figure="memory", what="resident memory", reason="this kernel has no /proc/PID/smaps_rollup")]
+    if not HAS_PROC:
+        return [Skipped(figure="memory", what="resident memory", reason=NO_PROC)]
     home = bench.new_home()
     with served(home, ORBITD) as daemon:
         with LineClient(socket_of(home)) as client:
             _use(client)
-        resident, shared = resident_bytes(daemon.pid), proportional_bytes(daemon.pid)
+        resident, shared = resident_bytes([daemon.pid]), proportional_bytes([daemon.pid])
     return [
         Result(
             figure="memory",
@@ -47,19 +45,3 @@ def _use(client: LineClient) -> None:
         client.call("snapshot.latest", session_id=session_id)
     for method in ("session.list", "workspace.list", "stats.get", "daemon.info", "daemon.ping"):
         client.call(method)
-
-
-def resident_bytes(pid: int) -> int:
-    """Return VmRSS of a process."""
-    return _field(Path(f"/proc/{pid}/status"), "VmRSS")
-
-
-def proportional_bytes(pid: int) -> int:
-    """Return the PSS of a process."""
-    return _field(Path(f"/proc/{pid}/smaps_rollup"), "Pss")
-
-
-def _field(path: Path, name: str) -> int:
-    found = re.search(rf"^{name}:\s+(\d+) kB", path.read_text(), re.MULTILINE)
-    assert found is not None
-    return int(found[1]) * 1024

@@ -1,35 +1,35 @@
-"""Output through an attached client, 100 MB of coloured text: >= tmux's, and >= 1/2 of a bare PTY read loop.
+"""100 MB of coloured text: attached >= 1.5x tmux's and >= 1/2 of a bare PTY read loop; detached >= 2x tmux's.
 
-A shell in a session prints a prepared file when a key asks for it; the time runs from the key to
-the mark behind the file, on a PTY whose other end is read here as fast as Python can. The
-bare loop reads the same shell's own terminal. All but dtach keep a screen and history, and
+Attached: a shell in a session prints a prepared file when a key asks for it; the time runs from the
+key to the mark behind the file, on a PTY whose other end is read here as fast as Python can. The
+bare loop reads the same shell's own terminal. Detached: the same with nobody attached, asked for
+and reported through pipes. All but dtach keep a screen and history, and
 Orbit writes a journal; who falls behind may show the newest instead of everything, and how
-much was shown is in the notes. dtach, which keeps no screen, and screen are there for
-the scale, and get a fifth of the text.
+much was shown is in the notes. cmux, dtach, which keeps no screen, and screen are there for
+the scale, and get a fifth of the text. CPU is that of all processes that host, and of the client.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import random
+import os
+import select
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.bench import Bench
-from benchmarks.hosts import BARE, DTACH, HOSTS, ORBIT, SCREEN, TMUX, Place, Script, is_here
-from benchmarks.results import Bar, Number, Outcome, Result, Skipped, summary
+from benchmarks.floods import coloured_text
+from benchmarks.hosts import BARE, HOSTS, ORBIT, RIVALS, TMUX, Place, Script, beside, here, hosting
+from benchmarks.processes import HAS_PROC, MEGABYTE, Cpu, tree
+from benchmarks.results import Bar, Outcome, Result, summary
 from benchmarks.rounds import by_turns
 from benchmarks.windows import Window
 
-MEGABYTE = 1_000_000
-BARS: dict[str, Bar | None] = {
-    TMUX: Bar(kind=">=", limit=1),
-    BARE: Bar(kind=">=", limit=0.5),
-    DTACH: None,
-    SCREEN: None,
-}
+PATIENCE_SECS = 120.0
+SETTLE_SECS = 0.3
+"""After the last byte: what is drawn behind the reading counts too."""
 PRINTER = """
 stty -echo
 while read -r number; do
@@ -37,26 +37,63 @@ while read -r number; do
     echo "run-$number-is-over"
 done
 """
-SKIPPED = "not installed"
+PIPED_PRINTER = """
+stty -echo
+while read -r number < "$2"; do
+    cat "$1"
+    echo "$number" > "$3"
+done
+"""
 
 
 def run(bench: Bench) -> Sequence[Outcome]:
-    """Measure the figure."""
+    """Measure all figures."""
+    texts = _texts(bench)
+    return [*_attached(bench, texts), *_detached(bench, texts)]
+
+
+def _texts(bench: Bench) -> dict[str, Path]:
+    """Return what each prints."""
     long = coloured_text(bench.folder / "long", bench.amount(100, 5) * MEGABYTE)
     short = coloured_text(bench.folder / "short", bench.amount(20, 1) * MEGABYTE)
-    names = [name for name in HOSTS if is_here(name)]
+    return {name: long if name in (ORBIT, TMUX, BARE) else short for name in HOSTS}
+
+
+def _attached(bench: Bench, texts: Mapping[str, Path]) -> list[Outcome]:
     with contextlib.ExitStack() as stack:
-        measures, runs = {}, {}
-        for name in names:
-            text = short if BARS.get(name, True) is None else long
-            script = Script(text=PRINTER, arguments=(str(text),))
-            (place,) = stack.enter_context(HOSTS[name][0](bench, [script]))
-            runs[name] = _Run(stack, place, text.stat().st_size)
-            measures[name] = runs[name].measure
-        found = by_turns(measures, bench.amount(3, 1), warm_up=0)
-    numbers = {name: summary(name, "MB/s", series) for name, series in found.items()}
-    shown = {name: runs[name].shown for name in names}
-    return [_outcome(name, bar, numbers, shown) for name, bar in BARS.items()]
+        runs: dict[str, _Run] = {}
+        for name in here(bench, (ORBIT, *RIVALS, BARE)):
+            script = Script(text=PRINTER, arguments=(str(texts[name]),))
+            places = stack.enter_context(HOSTS[name][0](bench, [script]))
+            runs[name] = _Run(stack, places, texts[name].stat().st_size)
+        found = by_turns({name: one.measure for name, one in runs.items()}, bench.amount(3, 1), warm_up=0)
+    numbers = {name: summary(f"{name}, attached", "MB/s", series) for name, series in found.items()}
+    rivals = beside("output", numbers[ORBIT], numbers, {TMUX: Bar(kind=">=", limit=1.5)})
+    note = "bytes shown for each printed: " + ", ".join(f"{name} {one.shown:.2f}" for name, one in runs.items())
+    bar = Bar(kind=">=", limit=0.5)
+    return [
+        Result(figure="output", number=numbers[ORBIT], baseline=numbers[BARE], bar=bar, note=note),
+        *rivals,
+        *_cpu_rows({name: one.cpu for name, one in runs.items() if name != BARE}, "attached"),
+    ]
+
+
+def _detached(bench: Bench, texts: Mapping[str, Path]) -> list[Outcome]:
+    with contextlib.ExitStack() as stack:
+        runs = {name: _DetachedRun(stack, bench, name, texts[name]) for name in here(bench)}
+        found = by_turns({name: one.measure for name, one in runs.items()}, bench.amount(3, 1), warm_up=0)
+    numbers = {name: summary(f"{name}, detached", "MB/s", series) for name, series in found.items()}
+    return [
+        *beside("output", numbers[ORBIT], numbers, {TMUX: Bar(kind=">=", limit=2)}),
+        *_cpu_rows({name: one.cpu for name, one in runs.items()}, "detached"),
+    ]
+
+
+def _cpu_rows(spent: Mapping[str, Sequence[float]], what: str) -> list[Outcome]:
+    if not HAS_PROC:
+        return []
+    numbers = {name: summary(f"{name}, {what}, CPU a MB", "ms", series) for name, series in spent.items()}
+    return beside("output", numbers[ORBIT], numbers, {})
 
 
 class _Run:
@@ -64,46 +101,74 @@ class _Run:
 
     Args:
         stack: Closes the window.
-        place: Where the shell runs.
+        places: Where the shell runs; one.
         size: How much it prints, in bytes.
+
+    Attributes:
+        shown: Bytes shown in the window for each printed.
+        cpu: Milliseconds a MB that what hosts and its client ran, of each round.
     """
 
-    def __init__(self, stack: contextlib.ExitStack, place: Place, size: int) -> None:
-        self._size = size
+    def __init__(self, stack: contextlib.ExitStack, places: Sequence[Place], size: int) -> None:
+        self._size, self._places = size, places
         self._numbers = itertools.count(1)
-        self._window: Window = stack.enter_context(place.window())
+        self._window: Window = stack.enter_context(places[0].window())
         self._window.greet(b"0\n", b"run-0-is-over")
         self.shown = 0.0
+        self.cpu: list[float] = []
 
     def measure(self) -> float:
         """Print once; return the speed in MB/s."""
-        number, before = next(self._numbers), self._window.read_bytes
+        number, before, used = next(self._numbers), self._window.read_bytes, Cpu(self._pids)
         begun = time.perf_counter()
         self._window.type(b"%d\n" % number)
         self._window.read_until(b"run-%d-is-over" % number)
         taken = time.perf_counter() - begun
         self.shown = (self._window.read_bytes - before) / self._size
+        time.sleep(SETTLE_SECS)
+        self.cpu.append(used.spent_ms() / self._size * MEGABYTE)
         return self._size / MEGABYTE / taken
 
-
-def _outcome(name: str, bar: Bar | None, numbers: dict[str, Number], shown: dict[str, float]) -> Outcome:
-    if name not in numbers:
-        return Skipped(figure="output", what=f"{ORBIT} / {name}", reason=SKIPPED)
-    note = f"bytes shown for each printed: {shown[ORBIT]:.2f}, {name} {shown[name]:.2f}"
-    return Result(figure="output", number=numbers[ORBIT], baseline=numbers[name], bar=bar, note=note)
+    def _pids(self) -> Iterable[int]:
+        return hosting(self._places) | tree([self._window.pid])
 
 
-def coloured_text(path: Path, size: int) -> Path:
-    """Write a file of about so many bytes of lines as compilers and tests print them; return its path."""
-    dice = random.Random(1)
-    words: Sequence[str] = ("compiling", "linking", "passed", "FAILED", "warning:", "src/main.c:42", "in 0.31 s", "->")
-    looks = [f"\x1b[{weight};3{colour}m" for weight in (0, 1, 4) for colour in range(8)]
-    lines = (
-        " ".join(f"{dice.choice(looks)}{dice.choice(words)}\x1b[0m" for _ in range(dice.randrange(1, 8)))
-        for _ in range(10_000)
-    )
-    block = "".join(f"{line}\n" for line in lines).encode()
-    with path.open("wb") as file:
-        for _ in range(max(1, round(size / len(block)))):
-            file.write(block)
-    return path
+class _DetachedRun:
+    """A printing shell that nobody is attached to, asked through pipes.
+
+    Args:
+        stack: Ends it.
+        bench: The run.
+        name: What hosts it.
+        text: What it prints.
+
+    Attributes:
+        cpu: Milliseconds a MB that what hosts ran, of each round.
+    """
+
+    def __init__(self, stack: contextlib.ExitStack, bench: Bench, name: str, text: Path) -> None:
+        self._size = text.stat().st_size
+        home = bench.new_home()
+        asked, done = home / "asked", home / "done"
+        for pipe in (asked, done):
+            os.mkfifo(pipe)
+        self._done = os.open(done, os.O_RDWR | os.O_NONBLOCK)  # ours is a writer too, so that it never ends
+        self._asked = os.open(asked, os.O_RDWR)
+        for descriptor in (self._done, self._asked):
+            stack.callback(os.close, descriptor)
+        script = Script(text=PIPED_PRINTER, arguments=(str(text), str(asked), str(done)))
+        self._places = stack.enter_context(HOSTS[name][0](bench, [script]))
+        self.cpu: list[float] = []
+
+    def measure(self) -> float:
+        """Print once; return the speed in MB/s."""
+        used = Cpu(lambda: hosting(self._places))
+        begun = time.perf_counter()
+        os.write(self._asked, b"1\n")
+        if not select.select([self._done], [], [], PATIENCE_SECS)[0]:
+            raise TimeoutError("nothing is printed")
+        os.read(self._done, 64)
+        taken = time.perf_counter() - begun
+        time.sleep(SETTLE_SECS)
+        self.cpu.append(used.spent_ms() / self._size * MEGABYTE)
+        return self._size / MEGABYTE / taken
