@@ -1,31 +1,32 @@
-"""orbitd killed with -9 in the middle of heavy output, then restarted: 100 % alive, 100 % of screens equal.
+"""-9 in the middle of heavy output, to orbitd and to its screens processes: 100 % alive, 100 % of screens equal.
 
-Each time a program begins to print a file, the daemon is killed at a random moment of it and
-started again. Alive is a program that is the same process, live in the new daemon. Equal is
-a screen that has, once everything is printed, every cell, style, mode and cursor, and every
-line of its history, of an emulator that was fed the whole file without a break.
+Each time a program begins to print a file, orbitd is killed at a random moment of it and started again; then the
+same is done to the screens processes, which orbitd replaces by itself. Alive is a program that is the same process,
+live in the daemon that serves. Equal is a screen that has, once everything is printed, every cell, style, mode and
+cursor, and every line of its history, of the same program's unbroken run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import select
 import shlex
+import signal
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks.bench import START_SECS, Bench
-from benchmarks.figures.output import MEGABYTE, coloured_text
-from benchmarks.results import Bar, Outcome, Result, exactly
+from benchmarks.floods import coloured_text
+from benchmarks.processes import HAS_PROC, MEGABYTE, parents
+from benchmarks.results import Bar, Outcome, Result, Skipped, exactly
 from benchmarks.windows import COLS, ROWS
-from orbitd.screens.emulator import Emulator
-from orbitd.screens.model import Screen
 
 if TYPE_CHECKING:  # the tests' own harness; nobody needs it who runs other figures
     from benchmarks.harness import DaemonProcess, RawClient
+    from orbitd.screens.model import Screen
 
 FILE_MEGABYTES = 10
 LONGEST_WAIT_SECS = 0.2
@@ -50,72 +51,134 @@ class Found(NamedTuple):
     midway: bool
 
 
+class Picture(NamedTuple):
+    """A screen, and the lines of history and screen."""
+
+    screen: Screen
+    lines: list[str]
+
+
 def run(bench: Bench) -> Sequence[Outcome]:
-    """Measure both figures."""
+    """Measure all figures."""
     from benchmarks.harness import DaemonProcess
 
-    count, dice = bench.amount(10, 2), random.Random(2)
+    count = bench.amount(10, 2)
     text = coloured_text(bench.folder / "printed", FILE_MEGABYTES * MEGABYTE)
     pipe = bench.folder / "reports"
     os.mkfifo(pipe)
     reports = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)  # ours is a writer too, so that it never ends
     daemon = DaemonProcess(bench.new_home()).start()
+    siege = _Siege(daemon, shlex.join(["sh", "-c", PRINTER, "printer", str(pipe), str(text)]), reports)
     try:
-        command = shlex.join(["sh", "-c", PRINTER, "printer", str(pipe), str(text)])
-        wanted = _unbroken(text)
-        found = [_kill(daemon, command, reports, dice.uniform(0, LONGEST_WAIT_SECS), wanted) for _ in range(count)]
+        siege.run_unbroken()
+        broken = [siege.run_broken(siege.kill_daemon) for _ in range(count)]
+        outcomes = _outcomes("orbitd", broken)
+        if not HAS_PROC or not siege.screens_processes():
+            reason = "no process below orbitd's template was found"
+            return [*outcomes, Skipped(figure="kills", what="screens processes killed", reason=reason)]
+        broken = [siege.run_broken(siege.kill_screens) for _ in range(count)]
+        return [*outcomes, *_outcomes("screens processes", broken)]
     finally:
         daemon.end()
         os.close(reports)
-    alive, equal, midway = (100 * sum(column) / count for column in zip(*found, strict=True))
-    note = f"{count} kills, {midway:.0f} % of them while the program was printing"
+
+
+def _outcomes(what: str, found: Sequence[Found]) -> list[Outcome]:
+    alive, equal, midway = (100 * sum(column) / len(found) for column in zip(*found, strict=True))
+    note = f"{len(found)} kills, {midway:.0f} % of them while the program was printing"
     bar = Bar(kind=">=", limit=100)
     return [
-        Result(figure="kills", number=exactly("programs alive", "%", alive), bar=bar, note=note),
-        Result(figure="kills", number=exactly("screens equal", "%", equal), bar=bar),
+        Result(figure="kills", number=exactly(f"{what}: programs alive", "%", alive), bar=bar, note=note),
+        Result(figure="kills", number=exactly(f"{what}: screens equal", "%", equal), bar=bar),
     ]
 
 
-def _kill(daemon: DaemonProcess, command: str, reports: int, moment: float, wanted: tuple[Screen, list[str]]) -> Found:
-    """Let a program print, kill the daemon so many seconds later, start it again and look."""
-    from benchmarks.harness import create
+class _Siege:
+    """A daemon whose sessions print, and which is killed meanwhile.
 
-    with daemon.client() as client:
-        session_id = create(client, command)
-        pid = client.call("session.start", id=session_id, cols=COLS, rows=ROWS)["pid"]
-        assert _read_report(reports) == b"ready"
-        client.call("session.send", id=session_id, data="Zw==")
-        time.sleep(moment)
-    daemon.kill()
-    is_midway = not select.select([reports], [], [], 0)[0]
-    with daemon.start().client() as client:
-        session = client.call("session.get", id=session_id)
-        is_alive = (session["live"], session["pid"]) == (True, pid)
-        is_equal = is_alive and _read_report(reports) == b"shown" and _is_equal(client, session_id, wanted)
-        client.call("session.signal", id=session_id, signal="KILL")
-        client.call("session.wait", id=session_id, timeout_secs=START_SECS)
-    return Found(is_alive, is_equal, is_midway)
+    Args:
+        daemon: It.
+        command: The program, which prints when it is sent a key, and reports when all is shown.
+        reports: Where it reports.
+    """
+
+    def __init__(self, daemon: DaemonProcess, command: str, reports: int) -> None:
+        self._daemon, self._command, self._reports = daemon, command, reports
+        self._dice = random.Random(2)
+        self._unbroken: Picture | None = None
+
+    def run_unbroken(self) -> None:
+        """Let the program print without a break, and keep its picture."""
+        session_id, _ = self._start()
+        assert self._report() == b"shown"
+        with self._daemon.client() as client:
+            self._unbroken = _picture(client, session_id)
+        self._end(session_id)
+        assert len(self._unbroken.lines) > LEAST_HISTORY
+
+    def run_broken(self, kill: Callable[[], None]) -> Found:
+        """Let it print, kill at a random moment, and look."""
+        session_id, pid = self._start()
+        time.sleep(self._dice.uniform(0, LONGEST_WAIT_SECS))
+        kill()
+        is_midway = not select.select([self._reports], [], [], 0)[0]
+        if not self._daemon.is_running:
+            self._daemon.start()
+        with self._daemon.client() as client:
+            session = client.call("session.get", id=session_id)
+            is_alive = (session["live"], session["pid"]) == (True, pid)
+            is_equal = is_alive and self._report() == b"shown" and self._is_equal(client, session_id)
+        self._end(session_id)
+        return Found(is_alive, is_equal, is_midway)
+
+    def kill_daemon(self) -> None:
+        """Kill orbitd; its other processes end with it."""
+        self._daemon.kill()
+
+    def kill_screens(self) -> None:
+        """Kill every screens process there is."""
+        for pid in self.screens_processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def screens_processes(self) -> set[int]:
+        """Return the forks of the template: orbitd's children are the template, and theirs are these."""
+        parent = parents()
+        children = {pid for pid, above in parent.items() if above == self._daemon.pid}
+        return {pid for pid, above in parent.items() if above in children}
+
+    def _start(self) -> tuple[str, int]:
+        """Start the program and have it print; return the session's id and the program's process id."""
+        from benchmarks.harness import create
+
+        with self._daemon.client() as client:
+            session_id = create(client, self._command)
+            pid = client.call("session.start", id=session_id, cols=COLS, rows=ROWS)["pid"]
+            assert self._report() == b"ready"
+            client.call("session.send", id=session_id, data="Zw==")
+        return session_id, pid
+
+    def _end(self, session_id: str) -> None:
+        with self._daemon.client() as client:
+            client.call("session.signal", id=session_id, signal="KILL")
+            client.call("session.wait", id=session_id, timeout_secs=START_SECS)
+
+    def _report(self) -> bytes:
+        """Return what a program writes, b"" if nothing comes in time."""
+        return os.read(self._reports, 64) if select.select([self._reports], [], [], START_SECS)[0] else b""
+
+    def _is_equal(self, client: RawClient, session_id: str) -> bool:
+        """Compare every cell of the screen, and every line of history as far as it reaches."""
+        wanted, found = self._unbroken, _picture(client, session_id)
+        assert wanted is not None
+        reach = min(len(found.lines), len(wanted.lines))
+        is_long = reach > LEAST_HISTORY
+        return is_long and found.screen == wanted.screen and found.lines[-reach:] == wanted.lines[-reach:]
 
 
-def _read_report(reports: int) -> bytes:
-    """Return what a program writes, b"" if nothing comes in time."""
-    return os.read(reports, 64) if select.select([reports], [], [], START_SECS)[0] else b""
-
-
-def _unbroken(text: Path) -> tuple[Screen, list[str]]:
-    """Return the screen and the history of a terminal that was given the whole file, as a raw PTY passes it on."""
-    from benchmarks.harness import shown
-
-    with Emulator(COLS, ROWS) as emulator:
-        emulator.feed(text.read_bytes())
-        return shown(emulator.dump()), emulator.screen("text", scrollback=True).decode().split("\n")
-
-
-def _is_equal(client: RawClient, session_id: str, wanted: tuple[Screen, list[str]]) -> bool:
-    """Compare every cell of the screen, and every line of history as far as it reaches."""
+def _picture(client: RawClient, session_id: str) -> Picture:
+    """Return the picture of a session, its screen restored into a fresh terminal."""
     from benchmarks.harness import saved_screen
 
-    screen, lines = wanted
-    found = client.call("session.screen", id=session_id, scrollback=True)["data"].split("\n")
-    reach = min(len(found), len(lines))
-    return saved_screen(client, session_id) == screen and reach > LEAST_HISTORY and found[-reach:] == lines[-reach:]
+    lines = client.call("session.screen", id=session_id, scrollback=True)["data"].split("\n")
+    return Picture(saved_screen(client, session_id), lines)
