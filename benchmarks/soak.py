@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests"
 KILLS_A_SIEGE = 25
 CALLS_A_RECORDING = 60
+SCREENS_A_DAEMON = 20
 
 sys.path.insert(0, str(TESTS))  # the soak is the tests' own harness with larger counts
 
@@ -38,16 +39,34 @@ sys.path.insert(0, str(TESTS))  # the soak is the tests' own harness with larger
 @click.option("--faults", type=click.IntRange(0), default=3, show_default=True, help="Rounds of every fault test.")
 @click.option("--moments", type=click.IntRange(1), default=20, show_default=True, help="Kills in each kind of work.")
 @click.option("--fuzz", type=click.IntRange(0), default=10, show_default=True, help="Times the suite's fuzzing.")
+@click.option("--screens", type=click.IntRange(0), default=500, show_default=True, help="Sessions fed random output.")
+@click.option("--screens-from", type=int, help="The seed of the first of these; those after it count up.")
+@click.option(
+    "--screens-scale", type=click.IntRange(1), default=20, show_default=True, help="How much of what is slow."
+)
 @click.option("--seed", type=int, help="Of all choices but the threads' turns; another one each time without it.")
-def main(kills: int, clients: int, cuts: int, faults: int, moments: int, fuzz: int, seed: int | None) -> None:
-    """Kill, cut the power, break the disk and send garbage for as long as it is asked for."""
+def main(
+    kills: int,
+    clients: int,
+    cuts: int,
+    faults: int,
+    moments: int,
+    fuzz: int,
+    screens: int,
+    screens_from: int | None,
+    screens_scale: int,
+    seed: int | None,
+) -> None:
+    """Kill, cut the power, break the disk, send garbage and print it for as long as it is asked for."""
     chance = random.Random(seed)
+    first = chance.getrandbits(32) if screens_from is None else screens_from
     parts: list[tuple[str, bool, Callable[[], str]]] = [
         ("kill -9", kills > 0, lambda: _kill(kills, clients, chance)),
         ("power cuts", cuts > 0, lambda: _cut(cuts, clients, chance)),
         ("power cuts, nothing synced", cuts > 0, lambda: _cut_careless(clients, chance)),
         ("faults", faults > 0, lambda: _faults(faults, moments)),
         ("fuzzing", fuzz > 0, lambda: _fuzz(fuzz)),
+        ("random output", screens > 0, lambda: _screens(range(first, first + screens), screens_scale)),
     ]
     for name, wanted, run in parts:
         if wanted:
@@ -121,8 +140,43 @@ def _fuzz(factor: int) -> str:
         for line in counts:
             what, _, number = line.rpartition(" ")
             total[what] += int(number)
-    counts = ", ".join(f"{number} {what}" for what, number in sorted(total.items()))
-    return f"{passed} properties hold: {counts}"
+    found = ", ".join(f"{number} {what}" for what, number in sorted(total.items()))
+    return f"{passed} properties hold: {found}"
+
+
+def _screens(seeds: range, scale: int) -> str:
+    """Feed sessions random output, some of them a daemon, and start each daemon again under them.
+
+    Raises:
+        click.ClickException: A program, another session, a ping or the next start was harmed; the seed is in the text.
+    """
+    from fuzz.screens import Fed, case
+    from support import DaemonProcess
+
+    printed = 0
+    for first in range(seeds.start, seeds.stop, SCREENS_A_DAEMON):
+        some = range(first, min(first + SCREENS_A_DAEMON, seeds.stop))
+        print(f"  seeds {some.start} to {some.stop - 1}, scale {scale}", file=sys.stderr, flush=True)
+        home = Path(tempfile.mkdtemp(prefix="orbit-", dir="/tmp"))
+        daemon = DaemonProcess(home).start()
+        try:
+            fed = Fed(daemon)
+            for seed in some:
+                one = case(seed, scale=scale)
+                fed.feed(one)
+                printed += sum(len(step) for step in one.steps if isinstance(step, bytes))
+            fed.restart(some)
+            fed.close()
+        except AssertionError as error:
+            raise click.ClickException(
+                f"{error}\nagain: --screens 1 --screens-from SEED --screens-scale {scale}"
+            ) from error
+        finally:
+            daemon.end()
+            shutil.rmtree(home)
+    return (
+        f"{len(seeds)} sessions from seed {seeds.start} on printed {printed / 1e6:.1f} MB, and nothing else was harmed"
+    )
 
 
 def _pytest(arguments: list[str], **environment: str) -> int:
