@@ -24,7 +24,7 @@ from benchmarks import peers
 from benchmarks.bench import ORBITD, START_SECS, Bench, environment, served, socket_of
 from benchmarks.client import LineClient
 from benchmarks.peers import find
-from benchmarks.processes import parent_of, tree
+from benchmarks.processes import HAS_PROC, end, parent_of, tree
 from benchmarks.results import Bar, Number, Outcome, Result, Skipped
 from benchmarks.windows import COLS, ROWS, Window
 
@@ -34,6 +34,7 @@ BARE = "bare PTY read loop"
 RIVALS = (TMUX, CMUX, DTACH, SCREEN)
 KEEP_LINES = 10_000
 NOT_INSTALLED = "not installed"
+END_SECS = 5.0
 _WRITES_PID = 'echo $$ > "$0.part" && mv "$0.part" "$0"\n'
 _TMUX_CONF = f"set -g status off\nset -g history-limit {KEEP_LINES}\nset -sg escape-time 0\n"
 
@@ -116,7 +117,7 @@ def hosting(places: Sequence[Place]) -> set[int]:
     screens processes, and the keeper; one server of tmux; one process a session of dtach, screen and cmux.
     """
     programs = tree(place.pid for place in places)
-    above = {parent_of(place.pid) for place in places if place.pid}
+    above = {parent for place in places if (parent := parent_of(place.pid))}
     return (tree(place.server for place in places) | above) - programs
 
 
@@ -137,8 +138,8 @@ def tmux(bench: Bench, scripts: Sequence[Script]) -> Iterator[list[Place]]:
     home = bench.new_home()
     (home / "tmux.conf").write_text(_TMUX_CONF)
     control = [_program("tmux"), "-S", str(home / "t"), "-f", str(home / "tmux.conf")]
+    places: list[Place] = []
     try:
-        places = []
         for number, script in enumerate(scripts):
             pid_file = _pid_file(home)
             new = ["new-session", "-d", "-x", str(COLS), "-y", str(ROWS), "-s", f"s{number}", "--"]
@@ -149,6 +150,9 @@ def tmux(bench: Bench, scripts: Sequence[Script]) -> Iterator[list[Place]]:
         yield places
     finally:
         subprocess.run([*control, "kill-server"], env=_variables(home), check=False, capture_output=True)
+        end({place.server for place in places}, END_SECS)  # it may take minutes to close a thousand sessions
+        for place in places:
+            _end_group(place.pid)
 
 
 @contextlib.contextmanager
@@ -161,8 +165,8 @@ def cmux(bench: Bench, scripts: Sequence[Script]) -> Iterator[list[Place]]:
     with contextlib.ExitStack() as stack:
         started = _run([program, "server", "ensure", "--session", "bench", *control[1:], "--json"], home)
         server = int(json.loads(started)["pid"])
-        stack.callback(_end, server)
-        places = []
+        places: list[Place] = []
+        stack.callback(_end_cmux, server, places)
         for number, script in enumerate(scripts):
             pid_file = _pid_file(home)
             made = _run([*control, "--json", "workspace", "create", "--name", f"w{number}", "--empty"], home)
@@ -170,7 +174,6 @@ def cmux(bench: Bench, scripts: Sequence[Script]) -> Iterator[list[Place]]:
             run = ["--json", "workspace", workspace, "run", "--", *script.command(pid_file)]
             terminal = json.loads(_run([*control, *run], home))["value"]["terminal_id"]
             pid = _written(pid_file)
-            stack.callback(_end_group, pid)
             attach = [program, "attach", *control[1:], "--terminal", terminal]
             places.append(Place(attach=attach, home=home, pid=pid, server=server))
         yield places
@@ -327,9 +330,14 @@ def _written(path: Path) -> int:
     return int(path.read_text())
 
 
-def _end(pid: int) -> None:
+def _end_cmux(server: int, places: Sequence[Place]) -> None:
+    """End a cmux server, then the programs; wait for the processes that host them, which write down the end."""
     with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+        os.kill(server, signal.SIGKILL)
+    hosts = hosting(places) if HAS_PROC else set()
+    for place in places:
+        _end_group(place.pid)
+    end({server, *hosts}, END_SECS)
 
 
 def _end_group(pid: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,12 +43,37 @@ def parents() -> dict[int, int]:
 
 
 def parent_of(pid: int) -> int:
-    """Return the parent of a process that runs. Raises: OSError."""
-    return _parent(Path(f"/proc/{pid}/stat").read_text())
+    """Return the parent of a process, 0 where it does not run or there is no /proc."""
+    try:
+        return _parent(Path(f"/proc/{pid}/stat").read_text())
+    except OSError:
+        return 0
 
 
 def _parent(stat: str) -> int:
     return int(stat.rsplit(")", 1)[1].split()[1])  # the name in the parentheses may hold some itself
+
+
+def end(pids: Iterable[int], secs: float) -> None:
+    """Wait until processes have ended, of which none need be a child of ours; kill those that have not in time."""
+    deadline = time.monotonic() + secs
+    for pid in pids:
+        while _is_running(pid) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if _is_running(pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _is_running(pid: int) -> bool:
+    """Return whether a process runs; one that has ended may wait for its parent for ever."""
+    try:
+        if not HAS_PROC:
+            os.kill(pid, 0)
+            return True
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def tree(roots: Iterable[int]) -> set[int]:

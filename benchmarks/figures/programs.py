@@ -8,9 +8,11 @@ of a terminal that saw everything. The programs, the keys and the comparison are
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from benchmarks.bench import Bench
+from benchmarks.hosts import end_programs
 from benchmarks.peers import find
 from benchmarks.results import Bar, Outcome, Result, Skipped, exactly
 
@@ -48,4 +50,6 @@ def _different(bench: Bench, names: Sequence[str]) -> list[str]:
         daemon.start()
         return [session.name for session in sessions if session.difference(daemon)]
     finally:
+        with contextlib.suppress(OSError):  # nano, when its terminal goes, saves into a folder that is gone by then
+            end_programs(home)
         daemon.end()
