@@ -199,7 +199,9 @@ class SessionMethods:
             is_running = live.is_attachable
             try:
                 await live.open_files(create=is_running)
-                if not is_running and live.position == 0 and session.last_saved_at is None:
+                # A program has run where there is a size: one that printed nothing has left a blank screen.
+                is_blank = live.position == 0 and session.last_saved_at is None
+                if not is_running and is_blank and session.cols is None:
                     raise SnapshotNotFound(f"Nothing of the screen of session {session_id} was ever saved")
                 async with asyncio.timeout(SCREEN_SECS):
                     drawn = await live.picture.render(live.position, screen_format, scrollback=scrollback)
