@@ -395,7 +395,7 @@ def test_the_way_back(populated: Population, old_release: OldRelease) -> None:
 
 DEGRADE = """
 import os, sys
-from orbitd.sessions.journal import Journal
+from orbitd.terminal.journal import Journal
 journal = Journal(sys.argv[1])
 event = next(journal.events(0))
 journal.degraded = OSError(28, "as on a full disk")
