@@ -24,8 +24,9 @@ from contextlib import suppress
 import msgspec
 from msgspec import Struct
 
+from orbit_protocol.params import MAX_SCREEN_CELLS
 from orbitd.screens.divider import print_divider
-from orbitd.screens.emulator import MAX_SCROLLBACK_LINES, Emulator
+from orbitd.screens.emulator import Emulator
 from orbitd.screens.follower import Damaged, Follower, Record
 from orbitd.screens.messages import (
     Close,
@@ -90,6 +91,8 @@ MAX_REQUESTS = 256
 
 MAX_REPLIES = 64 << 10
 """Bytes of replies after which a turn ends."""
+
+MAX_COLUMNS_OR_ROWS = 4096
 
 MAX_FACT = 4096
 """Characters of a title and of a folder."""
@@ -449,7 +452,7 @@ class ScreensProcess:
                 rest = rest[PIECE_BYTES:]
         elif isinstance(event, Resize):
             self._begin(picture, Kind.FEED, record.start, record.end)
-            emulator.resize(event.cols, event.rows)
+            emulator.resize(*possible_size(event.cols, event.rows))
         elif isinstance(event, Divider):
             self._begin(picture, Kind.FEED, record.start, record.end)
             print_divider(emulator, event.text)
@@ -478,7 +481,7 @@ class ScreensProcess:
         facts = Facts(
             title=emulator.title[:MAX_FACT],
             cwd=emulator.cwd[:MAX_FACT],
-            bells=getattr(emulator, "bells", 0),
+            bells=emulator.bells,
             alternate=emulator.alternate,
         )
         changed, picture.facts = (facts if facts != picture.facts else None), facts
@@ -556,13 +559,7 @@ class ScreensProcess:
                 )
             )
         else:
-            try:
-                native = emulator.encode()
-                portable = emulator.repaint(state=native)
-            except TerminalError:
-                # The library refuses: an unfinished control string is too long, say. The portable bytes have the
-                # history too then, since nothing else of it is saved.
-                native, portable = b"", emulator.repaint(MAX_SCROLLBACK_LINES)
+            native, portable = emulator.save()
             self._send(
                 Saved(
                     request=request.request,
@@ -590,10 +587,17 @@ def _base_emulator(request: Open) -> tuple[Emulator, str]:
             loss = "history lost, portable screen used"
         else:
             return emulator, ""
-    emulator = Emulator(base.cols, base.rows, max_scrollback_lines=limits.lines, scrollback_max_bytes=limits.size)
+    size = possible_size(base.cols, base.rows)
+    emulator = Emulator(*size, max_scrollback_lines=limits.lines, scrollback_max_bytes=limits.size)
     for start in range(0, len(base.portable), PIECE_BYTES):
         emulator.feed(base.portable[start : start + PIECE_BYTES])
     return emulator, loss
+
+
+def possible_size(cols: int, rows: int) -> tuple[int, int]:
+    """Return the size that is nearest to what a journal or a snapshot has: older releases took any."""
+    cols = min(max(cols, 1), MAX_COLUMNS_OR_ROWS)
+    return cols, min(max(rows, 1), MAX_COLUMNS_OR_ROWS, MAX_SCREEN_CELLS // cols)
 
 
 def received_descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

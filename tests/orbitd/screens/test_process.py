@@ -298,6 +298,7 @@ def test_facts_are_reported_when_they_change(peer: Peer, journal: JournalFile) -
         b"nothing new": None,
         b"\x1b]7;file://host/tmp\x07": Facts(title="title", cwd="file://host/tmp"),
         b"\x1b[?1049h": Facts(title="title", cwd="file://host/tmp", alternate=True),
+        b"\x07\x07": Facts(title="title", cwd="file://host/tmp", alternate=True, bells=2),
     }
     for output, facts in steps.items():
         end = journal.append(output)
@@ -360,12 +361,44 @@ def test_the_divider_is_drawn_on_the_base(peer: Peer) -> None:
     assert text(peer) == ["before", f"{'-- 12 bytes lost ':-<20}"]
 
 
-def test_a_size_that_cannot_be_is_refused(peer: Peer) -> None:
-    """The picture is broken, other sessions are not."""
-    peer.send(open_blank(base=Base(cols=0, rows=0)), open_blank(2, OTHER))
+@pytest.mark.parametrize(
+    ("asked", "made"),
+    [((0, 0), (1, 1)), ((1, 65535), (1, 4096)), ((65535, 1), (4096, 1)), ((4096, 4096), (4096, 244))],
+)
+def test_a_size_that_is_not_possible_any_more_is_made_possible(
+    peer: Peer, journal: JournalFile, asked: tuple[int, int], made: tuple[int, int]
+) -> None:
+    """Snapshots and journals of older releases may have one: the picture has the nearest that is possible."""
+    peer.send(open_blank(base=Base(cols=asked[0], rows=asked[1])))
+    peer.send(Paint(request=2, session=SESSION, at_least=0))
+    painted = peer.expect(Painted)
+    assert (painted.cols, painted.rows) == made
+
+
+def test_a_resize_that_is_not_possible_any_more_is_made_possible(peer: Peer, journal: JournalFile) -> None:
+    """The same holds for the sizes in a journal."""
+    end = journal.append(b"x", Resize(cols=65535, rows=2))
+    feed(peer, journal)
+    peer.send(Paint(request=2, session=SESSION, at_least=end))
+    painted = peer.expect(Painted)
+    assert (painted.cols, painted.rows) == (4096, 2)
+
+
+def test_a_base_that_cannot_be_drawn_breaks_its_picture(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Open` is answered by a failure at its position, what waits behind it too; other sessions are not touched."""
+    base = saved(b"poison")
+
+    def refuse(*_: object) -> None:
+        raise TerminalError("refused")
+
+    monkeypatch.setattr(Emulator, "feed", refuse)
+    peer.send(open_blank(base=Base(cols=20, rows=4, portable=base.portable), position=7))
+    peer.send(Paint(request=2, session=SESSION, at_least=0), open_blank(3, OTHER))
     failed = peer.expect(Failed)
-    assert (failed.request, failed.session, failed.broken, failed.start, failed.end) == (1, SESSION, True, 0, 0)
-    assert peer.expect(Opened).request == 2
+    assert failed == Failed(request=1, session=SESSION, reason="refused", broken=True, start=7, end=7)
+    failed = peer.expect(Failed)
+    assert (failed.request, failed.broken) == (2, False)
+    assert peer.expect(Opened).request == 3
 
 
 # Files
