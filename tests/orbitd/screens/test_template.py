@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -148,8 +149,9 @@ def start_flood(peer: Peer, journal: JournalFile) -> tuple[int, int]:
 
 def wait_until_it_feeds(fork: ScreensFork, end: int) -> None:
     """Return when a process is in the library with the record that ends there; no message comes from it then."""
+    deadline = time.monotonic() + 60
     while (work := fork.note.read()) is None or work.end != end:
-        pass
+        assert time.monotonic() < deadline
 
 
 def test_a_crash_of_the_library_ends_its_process_and_names_the_record(
