@@ -43,6 +43,8 @@ _BLANK = (0, PLANE_MARK)
 # also if that is not full or the next is empty; it carries blanks over into a row that continues a line, also if none
 # wraps into it; and it drops empty rows at the end.
 GROUPS = re.compile(rb"[BM]*[LF](?:E*(?:L|B[BM]*[LF]))*(?:E*(?:R|B[BM]*[Rr]?))?|[BM]*[Rr]|[BM]+|[Ee]+|[Oo]+")
+GROUPS_OF_ROWS = re.compile(rb"[LBMFRr]+(?:[Ee]+[LBMFRr]+)*|[Ee]+|[Oo]+")
+"""The same where the formatter is not to join rows."""
 WRAPPING = b"BMRro"
 # The letters of each kind: those of rows that continue the row before begin at 4, those that wrap at 2 and 6, each time
 # once for a row that is not full, and once for one that is.
@@ -51,7 +53,7 @@ EMPTY, SIMPLE, OTHER = b"EEEEeeee", b"LLRBFFrM", b"OOooOOoo"
 # Cyrillic; punctuation, arrows, mathematics, boxes, Braille; Chinese, Japanese and Korean; the arrows of Powerline.
 _AGREED_WIDTH = re.compile(
     "[ -~\xa1-\xac\xae-\u02ff\u0370-\u0482\u048a-\u052f"
-    "\u2010-\u2027\u2030-\u205e\u20a0-\u20bf\u2190-\u22ff\u2500-\u25fc\u2800-\u28ff\u3001-\u3029\u3030-\u303e\u3041-\u3096\u30a1-\u30ff\u3400-\u4db5\u4e00-\u9fef\uac00-\ud7a3"
+    "\u2010-\u2027\u2030-\u205e\u20a0-\u20bf\u2190-\u22ff\u2500-\u25fc\u2713-\u2718\u2758-\u2775\u2800-\u28ff\u3001-\u3029\u3030-\u303e\u3041-\u3096\u30a1-\u30ff\u3400-\u4db5\u4e00-\u9fef\uac00-\ud7a3"
     "\ue0a0-\ue0b3\uf900-\ufa6d\uff01-\uff60]"
 )
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 from orbitd.screens._ghostty import CELL_PIXELS, NO_VALUE, Effects, Library
-from orbitd.screens._ghostty_rows import EMPTY, GROUPS, OTHER, WRAPPING, RowReader, style_of
+from orbitd.screens._ghostty_rows import EMPTY, GROUPS, GROUPS_OF_ROWS, OTHER, WRAPPING, RowReader, style_of
 from orbitd.screens.model import Cursor, DrawnRows, Rgb, Row, TerminalError
 from orbitd.screens.repaint import SavedCursor, ScreenBuffer
 from orbitd.screens.vt_writer import cup
@@ -356,17 +356,22 @@ class Terminal:
         top = self.scrollback_rows
         return tuple(self.rows(top, top + self.number("ROWS")))
 
-    def history(self, first: int, last: int) -> Iterator[Row | DrawnRows]:
+    def drawn_rows(self, first: int, last: int, *, unwrap: bool = True) -> Iterator[Row | DrawnRows]:
         """Yield rows from `first` until before `last`, 0 being the oldest: as many as possible drawn by the library.
 
         Do not change the terminal meanwhile.
+
+        Args:
+            first: The first row.
+            last: The row behind the last.
+            unwrap: Join the rows of wrapped lines, so that a terminal wraps them again.
         """
         if self.number("COLS") == 1:  # a wide character does not fit, and is another one when it is printed again
             yield from self.rows(first, last)
             return
         with RowReader(self.library, self.pointer) as reader:
             letters = reader.sort(first, last, self.number("ROWS"))
-        for group in GROUPS.finditer(letters):
+        for group in (GROUPS if unwrap else GROUPS_OF_ROWS).finditer(letters):
             start, end = group.span()
             if letters[start] in EMPTY:
                 yield from (Row(),) * (end - start)
@@ -375,17 +380,17 @@ class Terminal:
             else:
                 wrapped_into, wraps = start > 0 and letters[start - 1] in WRAPPING, letters[end - 1] in WRAPPING
                 yield DrawnRows(
-                    text=self._drawn(first + start, first + end),
-                    first=self._row(first + start) if wrapped_into else Row(),
-                    last=self._row(first + end - 1) if wraps else Row(),
+                    text=self._drawn(first + start, first + end, unwrap=unwrap),
+                    first=self._row(first + start) if wrapped_into and unwrap else Row(),
+                    last=self._row(first + end - 1) if wraps and unwrap else Row(),
                 )
 
     def _row(self, number: int) -> Row:
         return next(self.rows(number, number + 1))
 
-    def _drawn(self, first: int, last: int) -> str:
+    def _drawn(self, first: int, last: int, *, unwrap: bool) -> str:
         """Return the VT sequences of simple and empty rows between simple ones."""
-        drawn = self.library.format(self.pointer, self._selected_rows(first, last), unwrap=True).decode()
+        drawn = self.library.format(self.pointer, self._selected_rows(first, last), unwrap=unwrap).decode()
         # The colour of an underline with colons: terminals that do not know it take semicolons for other attributes.
         return _UNDERLINE_COLOR.sub(_with_colons, drawn) if "\x1b[58;" in drawn else drawn
 

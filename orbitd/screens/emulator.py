@@ -284,7 +284,9 @@ class Emulator:
     def _html(self, scrollback: bool) -> bytes:
         terminal = self._terminal
         foreground, background = terminal.color("foreground") or (0, 0, 0), terminal.color("background") or (0, 0, 0)
-        return to_html(self._screen_rows(scrollback), Theme(terminal.palette(), foreground, background)).encode()
+        top = self.scrollback_rows
+        rows = terminal.drawn_rows(0 if scrollback else top, top + self.size[1], unwrap=False)
+        return to_html(rows, Theme(terminal.palette(), foreground, background)).encode()
 
     def _contents(self, probe: Probe | None, scrollback_lines: int) -> TerminalContents:
         """Collect what a repaint draws; without a probe, saved cursors and what it alone can read are left out.
@@ -297,7 +299,7 @@ class Emulator:
         if self.alternate and probe is not None:
             behind, source = probe.leave_alternate(), probe.terminal
         end = source.scrollback_rows if behind or not self.alternate else 0
-        history = tuple(source.history(max(0, end - scrollback_lines), end)) if scrollback_lines > 0 else ()
+        history = tuple(source.drawn_rows(max(0, end - scrollback_lines), end)) if scrollback_lines > 0 else ()
         if behind and probe is not None:
             probe.enter_alternate()
         here = ScreenBuffer(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable
+from typing import Any
 
-from orbitd.screens.model import PLAIN, Color, Rgb, Row, Run, Style
+from orbitd.screens.model import PLAIN, Color, DrawnRows, Rgb, Row, Run, Style
 
 _UNDERLINES = {2: "double", 3: "wavy", 4: "dotted", 5: "dashed"}
 _FLAGS = (
@@ -14,6 +16,20 @@ _FLAGS = (
     ("italic", "font-style:italic"),
     ("invisible", "visibility:hidden"),
 )
+
+
+_STYLE_CHANGE = re.compile(r"((?:\x1b\[[0-9;:]*m)+)")
+_SGR_FLAGS = {
+    1: "bold",
+    2: "faint",
+    3: "italic",
+    5: "blink",
+    7: "inverse",
+    8: "invisible",
+    9: "strikethrough",
+    53: "overline",
+}
+_SGR_COLORS = {38: "fg", 48: "bg", 58: "underline_color"}
 
 
 class Theme:
@@ -28,11 +44,38 @@ class Theme:
     def __init__(self, palette: list[Rgb], foreground: Rgb, background: Rgb) -> None:
         self._palette = palette
         self.foreground, self.background = foreground, background
+        self._rules: dict[Style, str] = {PLAIN: ""}
+        self._rules_of_sgr: dict[str, str] = {}
 
     def css(self, color: Color, default: Rgb) -> str:
         """Return a colour as `#rrggbb`."""
         rgb = default if color is None else color if isinstance(color, tuple) else self._palette[color]
         return "#{:02x}{:02x}{:02x}".format(*rgb)
+
+    def rules(self, style: Style) -> str:
+        """Return a style's CSS rules, "" for the plain style."""
+        if style not in self._rules:
+            self._rules[style] = self._css_rules(style)
+        return self._rules[style]
+
+    def rules_of_sgr(self, sequence: str) -> str:
+        """Return the CSS rules of the style that SGR sequences set."""
+        if sequence not in self._rules_of_sgr:
+            self._rules_of_sgr[sequence] = self.rules(style_of_sgr(sequence))
+        return self._rules_of_sgr[sequence]
+
+    def _css_rules(self, style: Style) -> str:
+        colors = (self.css(style.fg, self.foreground), self.css(style.bg, self.background))
+        fg, bg = reversed(colors) if style.inverse else colors
+        rules = [css for name, css in _FLAGS if getattr(style, name)]
+        if style.inverse or style.fg is not None:
+            rules.append(f"color:{fg}")
+        if style.inverse or style.bg is not None:
+            rules.append(f"background:{bg}")
+        lines = [("underline", style.underline), ("line-through", style.strikethrough), ("overline", style.overline)]
+        if shown := " ".join(name for name, is_on in lines if is_on):
+            rules.append(f"text-decoration:{shown} {_UNDERLINES.get(style.underline, 'solid')}")
+        return ";".join(rules)
 
 
 def to_text(rows: Iterable[Row]) -> str:
@@ -50,32 +93,53 @@ def without_blanks_at_the_end(lines: Iterable[str]) -> str:
     return "".join(f"{line}\n" for line in stripped)
 
 
-def to_html(rows: Iterable[Row], theme: Theme) -> str:
-    """Return the rows as a `<pre>` element with inline styles; all text is escaped."""
-    body = "\n".join("".join(_span(run, theme) for run in row.runs) for row in rows).rstrip("\n")
+def to_html(rows: Iterable[Row | DrawnRows], theme: Theme) -> str:
+    """Return the rows as a `<pre>` element with inline styles; all text is escaped.
+
+    Args:
+        rows: The rows; a line end behind each that is drawn, also where it wraps.
+        theme: The colours.
+    """
+    body = "\n".join(
+        _drawn_lines(row.text, theme) if isinstance(row, DrawnRows) else "".join(_span(run, theme) for run in row.runs)
+        for row in rows
+    ).rstrip("\n")
     colors = f"color:{theme.css(None, theme.foreground)};background:{theme.css(None, theme.background)}"
     return f'<pre style="font-family:monospace;{colors}">{body}\n</pre>\n'
 
 
+def _drawn_lines(drawn: str, theme: Theme) -> str:
+    """Return the HTML of text with SGR sequences; there are no others, and each style begins with a reset."""
+    # Escaping all at once is cheaper, and leaves the sequences as they are.
+    text, *styled = _STYLE_CHANGE.split(html.escape(drawn.replace("\r\n", "\n")))
+    parts = [text]
+    for sequence, text in zip(styled[0::2], styled[1::2], strict=True):
+        rules = theme.rules_of_sgr(sequence)
+        parts.append(f'<span style="{rules}">{text}</span>' if rules and text else text)
+    return "".join(parts)
+
+
+def style_of_sgr(sequence: str) -> Style:
+    """Return the style that SGR sequences set, as libghostty's formatter writes them: one attribute in each."""
+    style = dict[str, Any]()
+    for parameters in re.findall(r"\x1b\[([0-9;:]*)m", sequence):
+        code, *values = (int(value) for value in re.split("[;:]+", parameters))
+        if code == 0:
+            style.clear()
+        elif code == 4:
+            style["underline"] = values[0] if values else 1
+        elif code in _SGR_COLORS:
+            style[_SGR_COLORS[code]] = values[1] if values[0] == 5 else tuple(values[1:])
+        else:
+            style[_SGR_FLAGS[code]] = True
+    return Style(**style)
+
+
 def _span(run: Run, theme: Theme) -> str:
     text = " " * len(run.cells) if run.blank else html.escape("".join(run.cells))
-    if run.style != PLAIN:
-        text = f'<span style="{_css(run.style, theme)}">{text}</span>'
+    if rules := theme.rules(run.style):
+        text = f'<span style="{rules}">{text}</span>'
     # The program chooses the address: others than these, javascript: for one, do not become links.
     if run.link is not None and run.link.startswith(("http://", "https://", "file://", "mailto:")):
         text = f'<a href="{html.escape(run.link)}">{text}</a>'
     return text
-
-
-def _css(style: Style, theme: Theme) -> str:
-    colors = (theme.css(style.fg, theme.foreground), theme.css(style.bg, theme.background))
-    fg, bg = reversed(colors) if style.inverse else colors
-    rules = [css for name, css in _FLAGS if getattr(style, name)]
-    if style.inverse or style.fg is not None:
-        rules.append(f"color:{fg}")
-    if style.inverse or style.bg is not None:
-        rules.append(f"background:{bg}")
-    lines = [("underline", style.underline), ("line-through", style.strikethrough), ("overline", style.overline)]
-    if shown := " ".join(name for name, is_on in lines if is_on):
-        rules.append(f"text-decoration:{shown} {_UNDERLINES.get(style.underline, 'solid')}")
-    return ";".join(rules)

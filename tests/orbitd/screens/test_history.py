@@ -10,8 +10,9 @@ import pytest
 from orbitd.screens._ghostty_rows import GROUPS
 from orbitd.screens._ghostty_terminal import Terminal
 from orbitd.screens.emulator import Emulator
-from orbitd.screens.model import DrawnRows, Row
-from orbitd.screens.render import to_text
+from orbitd.screens.model import PLAIN, DrawnRows, Row, Style
+from orbitd.screens.render import style_of_sgr
+from orbitd.screens.vt_writer import sgr
 from terminal_support import Operation, noise, play
 
 _STYLES = [
@@ -65,7 +66,7 @@ def output(seed: int) -> Iterator[Operation]:
             yield PIECES[rng.choice(kinds)](rng, cols).encode()
 
 
-def row_by_row(terminal: Terminal, first: int, last: int) -> Iterator[Row]:
+def row_by_row(terminal: Terminal, first: int, last: int, *, unwrap: bool = True) -> Iterator[Row]:
     """Read history as it was read before the library drew any of it."""
     return terminal.rows(first, last)
 
@@ -78,11 +79,15 @@ def drawn(emulator: Emulator, data: bytes) -> Emulator:
 
 
 def are_equal(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Return whether both ways to draw the history give the same terminal."""
-    fast = emulator.repaint(100_000)
+    """Return whether both ways to draw the history give the same terminal, text and HTML."""
+    fast, html = emulator.repaint(100_000), emulator.screen("html", scrollback=True)
+    text = emulator.screen("text", scrollback=True)
     with monkeypatch.context() as patch:
-        patch.setattr(Terminal, "history", row_by_row)
+        patch.setattr(Terminal, "drawn_rows", row_by_row)
+        patch.setattr(Terminal, "plain_text", lambda *_: None)
         slow = emulator.repaint(100_000)
+        if html != emulator.screen("html", scrollback=True) or text != emulator.screen("text", scrollback=True):
+            return False
     with drawn(emulator, fast) as one, drawn(emulator, slow) as other:
         for copy in (one, other):
             copy.feed(b"\x18\x1b\\\x1b[?1049l")
@@ -91,12 +96,10 @@ def are_equal(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> bool:
 
 @pytest.mark.parametrize("first", range(0, 160, 20))
 def test_history_drawn_by_the_library_is_the_same(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cells, styles, links, blanks and wraps are those of the row-by-row way, and text is the same text."""
+    """Cells, styles, links, blanks and wraps are those of the row-by-row way; so are text and HTML."""
     for seed in range(first, first + 20):
         with play(output(seed)) as emulator:
             assert are_equal(emulator, monkeypatch), seed
-            rows = emulator._terminal.rows(0, emulator.scrollback_rows + emulator.size[1])
-            assert emulator.screen(scrollback=True).decode() == to_text(rows), seed
 
 
 def test_history_of_noise_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,8 +107,6 @@ def test_history_of_noise_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(2000, 2060):
         with play(noise(seed)) as emulator:
             assert are_equal(emulator, monkeypatch), seed
-            rows = emulator._terminal.rows(0, emulator.scrollback_rows + emulator.size[1])
-            assert emulator.screen(scrollback=True).decode() == to_text(rows), seed
 
 
 SIMPLE_LINES = {
@@ -126,12 +127,42 @@ def test_the_library_draws_what_is_usual(name: str) -> None:
     """Lines of usual output are all drawn at once, and restored as they were, wraps included."""
     with Emulator(40, 5) as emulator:
         emulator.feed(b"begin\r\n" + (SIMPLE_LINES[name] + b"\r\nend\r\n") * 100 + b"end\r\n" * 5)
-        (history,) = emulator._terminal.history(0, emulator.scrollback_rows)
+        (history,) = emulator._terminal.drawn_rows(0, emulator.scrollback_rows)
         assert isinstance(history, DrawnRows)
         assert "\x1b[58;" not in history.text  # with semicolons, others take the colour of an underline for attributes
         with drawn(emulator, emulator.repaint(1000)) as copy:
             assert copy.history() == emulator.history()
             assert copy.dump() == emulator.dump()
+
+
+def test_html_of_drawn_text_is_escaped() -> None:
+    """What a program prints is text in the HTML of history as well, and a link to a script is none."""
+    with Emulator(80, 5) as emulator:
+        emulator.feed(b"\x1b[1m</pre><script>\x1b[m\"&'\r\n\x1b]8;;javascript:x\x07link\x1b]8;;\x07" + b"\r\n" * 9)
+        html = emulator.screen("html", scrollback=True)
+    assert b'<span style="font-weight:bold">&lt;/pre&gt;&lt;script&gt;</span>&quot;&amp;&#x27;\nlink\n' in html
+    assert b"<script" not in html
+    assert b"javascript" not in html
+
+
+@pytest.mark.parametrize(
+    "style",
+    [
+        PLAIN,
+        Style(bold=True, faint=True, italic=True, blink=True, inverse=True, invisible=True, strikethrough=True),
+        Style(overline=True, underline=1, fg=1, bg=250),
+        Style(underline=3, fg=(1, 2, 3), bg=(0, 0, 0), underline_color=(255, 0, 9)),
+        Style(underline=2, underline_color=7, fg=0),
+    ],
+)
+def test_styles_are_read_back_from_sgr(style: Style) -> None:
+    """The style that the formatter's sequences set is the style of the cell, whatever was set before."""
+    with Emulator(40, 5) as emulator:
+        emulator.feed(b"\x1b[7m-" + sgr(style).encode() + b"x\x1b[m" + b"\r\n" * 9)
+        (history, *_) = emulator._terminal.drawn_rows(0, 1)
+        assert isinstance(history, DrawnRows)
+        sequences = history.text.split("-")[1].split("x")[0]
+        assert style_of_sgr("\x1b[1;4m".replace(";", "m\x1b[") + sequences) == style
 
 
 OTHER_LINES = {
@@ -150,7 +181,7 @@ def test_the_rest_is_read_row_by_row(name: str) -> None:
     """The formatter fills gaps with the pen's style, leaves out links and protection, and draws no background alone."""
     with Emulator(40, 5) as emulator:
         emulator.feed(b"before\r\n" * 3 + OTHER_LINES[name] + b"\r\nafter" * 9)
-        parts = list(emulator._terminal.history(0, emulator.scrollback_rows))
+        parts = list(emulator._terminal.drawn_rows(0, emulator.scrollback_rows))
         assert [type(part) for part in parts] == [DrawnRows, Row, DrawnRows]
         with drawn(emulator, emulator.repaint(1000)) as copy:
             assert copy.history() == emulator.history()
