@@ -295,14 +295,13 @@ class RowReader:
 
     def _chunk(self, first: int, last: int, screen_rows: int, below: int) -> Iterator[Row]:
         """Yield rows from `first` on, as many as one update of the render state copies."""
-        return map(self._row, self._chunk_rows(first, last, screen_rows, below))
+        for number in self._copied(first, last, screen_rows, below):
+            if not self._library.lib.ghostty_render_state_row_iterator_next(self._iterator[0]):
+                return
+            yield self._row(number)
 
-    def _chunk_rows(self, first: int, last: int, screen_rows: int, below: int) -> Iterator[int]:
-        """Copy rows from `first` on, as many as one update of the render state takes, and go to each of them.
-
-        Yields:
-            The row's number, with the iterator at the row.
-        """
+    def _copied(self, first: int, last: int, screen_rows: int, below: int) -> range:
+        """Copy rows from `first` on, as many as one update of the render state takes, and go before the first."""
         lib, ffi, check = self._library.lib, self._library.ffi, self._library.check
         overscan = ffi.new("GhosttyRenderStateOverscan *", {"above": 0, "below": below})
         state = self._state[0]
@@ -310,16 +309,13 @@ class RowReader:
         self._scroll(lib.GHOSTTY_SCROLL_VIEWPORT_ROW, first)
         self._update_render_state()
         # The viewport cannot be scrolled below the active screen: near the end of the rows it shows rows before
-        # `first`, which are read and passed over.
+        # `first`, which are passed over.
         history = ffi.new("size_t *")
         lib.ghostty_terminal_get(self._terminal, lib.GHOSTTY_TERMINAL_DATA_SCROLLBACK_ROWS, history)
         top = min(first, int(history[0]))
-        end = min(last, top + screen_rows + below)
-        for row in range(top, end):
-            if not lib.ghostty_render_state_row_iterator_next(self._iterator[0]):
-                return
-            if row >= first:
-                yield row
+        for _ in range(top, first):
+            lib.ghostty_render_state_row_iterator_next(self._iterator[0])
+        return range(first, min(last, top + screen_rows + below))
 
     def sort(self, first: int, last: int, screen_rows: int) -> bytes:
         """Return how each of the rows from `first` until before `last` can be drawn, as letters for `GROUPS`.
@@ -327,22 +323,25 @@ class RowReader:
         The terminal must not change meanwhile. A row takes some 2 microseconds: its bytes are copied, and nearly all
         else is done for many rows at once, by operations on bytes that run in C.
         """
+        lib, buffer = self._library.lib, self._library.ffi.buffer
+        go_on, read, args = (
+            lib.ghostty_render_state_row_iterator_next,
+            lib.ghostty_render_state_row_get_multi,
+            (*self._row_data, self._library.ffi.NULL),
+        )
+        iterator, view, flags = self._iterator[0], self._view[0], self._raw_row
         below, letters = max(0, _CHUNK_ROWS - screen_rows), bytearray()
-        read, args = self._library.lib.ghostty_render_state_row_get_multi, (*self._row_data, self._library.ffi.NULL)
-        buffer, iterator, view, flags = self._library.ffi.buffer, self._iterator[0], self._view[0], self._raw_row
         try:
             while (start := first + len(letters)) < last:
                 raw, rows = list[bytes](), list[int]()
-                for _ in self._chunk_rows(start, last, screen_rows, below):
-                    if read(iterator, *args):
+                for _ in self._copied(start, last, screen_rows, below):
+                    if not go_on(iterator) or read(iterator, *args):
                         raise TerminalError("libghostty: a row cannot be read")
                     raw.append(buffer(view.ptr, view.len * _CELL_BYTES)[:])
                     rows.append(flags[0])
-                if not raw:
-                    raise TerminalError("libghostty: the history has fewer rows than it says")
                 letters += self._sort_chunk(raw, rows)
         finally:
-            self._scroll(self._library.lib.GHOSTTY_SCROLL_VIEWPORT_BOTTOM, 0)
+            self._scroll(lib.GHOSTTY_SCROLL_VIEWPORT_BOTTOM, 0)
         return bytes(letters)
 
     def _sort_chunk(self, raw: list[bytes], flags: list[int]) -> bytes:
