@@ -363,7 +363,7 @@ class RowReader:
         if not any(flag & (wraps | continues) for flag in flags):
             return bytes([kind[0] for kind in kinds])
         indexes = [
-            (4 if flag & continues else 0) + (2 if flag & wraps else 0) + (len(row) == cols)
+            (4 if flag & continues else 0) + (2 if flag & wraps else 0) + (len(row) == cols and row[-1] != PLANE_MARK)
             for flag, row in zip(flags, rows, strict=True)
         ]
         return bytes(map(bytes.__getitem__, kinds, indexes))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from orbitd.screens._ghostty_rows import GROUPS
+from orbitd.screens._ghostty_rows import GROUPS, RowReader
 from orbitd.screens._ghostty_terminal import Terminal
 from orbitd.screens.emulator import Emulator
 from orbitd.screens.model import PLAIN, DrawnRows, Row, Style
@@ -197,6 +197,28 @@ def test_a_line_that_wraps_into_the_screen_stays_one_line() -> None:
             for terminal in (emulator, copy):
                 terminal.resize(60, 5)
             assert copy.screen(scrollback=True) == emulator.screen(scrollback=True) == b"y" * 50 + b"\nm\nn\no\n"
+
+
+@pytest.mark.parametrize(
+    ("last", "letter"),
+    [("text", b"B"), ("blank", b"R"), ("mark", b"R"), ("background", b"o"), ("styled blank", b"o"), ("link", b"o")],
+)
+def test_a_row_that_wraps_is_full_only_with_text_at_its_end(last: str, letter: bytes) -> None:
+    """A blank cell of a prompt is no text, though it is not zero."""
+    with Emulator(4, 2) as emulator:
+        reader = RowReader(emulator._terminal.library, emulator._terminal.pointer)
+        layout = reader._layout
+        mark, text = layout.semantic & -layout.semantic, ord("x") << layout.content_shift
+        cells = {
+            "text": text,
+            "blank": 0,
+            "mark": mark,
+            "background": layout.palette | 3 << layout.content_shift,
+            "styled blank": 1 << layout.style_shift,
+            "link": text | layout.hyperlink,
+        }
+        raw = b"".join(cell.to_bytes(8, "little") for cell in (text, text | mark, text, cells[last]))
+        assert reader._sort_chunk([raw], [layout.row_wraps]) == letter
 
 
 @pytest.mark.parametrize(
