@@ -80,7 +80,7 @@ class Terminal:
         self._mid_sequence = not self.flag("VT_GROUND")
         self._size = self.size
         self._limits = (_UNLIMITED, _UNLIMITED)  # of history, in lines and bytes
-        self._history_rows = self.scrollback_rows
+        self._large_pages, self._history_rows, self._bytes_set = False, self.scrollback_rows, -1
         for mode in _KEPT_OFF:
             self._set_mode(mode, on=False)  # a state that another version saved may have them set
 
@@ -198,7 +198,7 @@ class Terminal:
         finally:
             if not wraps:
                 self._set_mode(_WRAPAROUND, on=False)
-        self.limit_scrollback(*self._limits)  # a row has another size now
+        self._apply_limits()  # a row has another size now
         self._repair_pending = True
         self._was_narrowed |= narrower
         if self.flag("VT_GROUND"):
@@ -234,51 +234,59 @@ class Terminal:
         )
 
     def limit_scrollback(self, lines: int, size: int) -> None:
-        """Keep at least the newest `lines` lines of history where `size` bytes hold them; drop more at once.
+        """Keep at least the newest `lines` lines of history where `size` bytes hold them, and drop more.
 
         The library keeps history in pages, and drops whole ones. A page over its limit of bytes is used again for new
-        lines; one over its limit of lines is given back to the kernel and faulted in again, which took two fifths of
-        the time of a flood (20 ms a MB against 12 at 80 columns). So lines are limited as the bytes of their pages.
+        lines; one over its limit of lines is given back to the kernel and faulted in again, which took a quarter of the
+        time of a flood. So lines are limited as the bytes that pages of the usual size need for them; pages with many
+        styles, clusters or links are larger, and get all of `size`.
         """
         self._limits = lines, size
+        # The history of a decoded state may be in such pages; setting a limit would drop what is over it at once.
+        self._large_pages = self.alternate or 2 * self.scrollback_rows > lines
+        self._apply_limits()
+
+    def _apply_limits(self) -> None:
+        lines, size = self._limits
+        cols, rows = self.size
+        rows_a_page = max(1, _PAGE_CELLS_BYTES // (cols * CELL_BYTES + ROW_BYTES))
         # The page that is being filled, and the oldest, which is dropped before the next is begun, are two more.
-        pages = -(-(lines + self.number("ROWS")) // self._rows_a_page) + 2 if lines else 0
-        self._set_scrollback_limits(self._most_lines(lines), min(size, pages * _PAGE_BYTES))
-
-    @property
-    def _rows_a_page(self) -> int:
-        """Rows that a page of history has at this width; up to a fiftieth more."""
-        return max(1, _PAGE_CELLS_BYTES // (self.number("COLS") * CELL_BYTES + ROW_BYTES))
-
-    def _most_lines(self, lines: int) -> int:
-        """Return a limit of lines that pages of the usual size do not reach."""
-        return 2 * lines + 4 * self._rows_a_page if lines else 0
+        pages = -(-(lines + rows) // rows_a_page) + 2 if lines else 0
+        limit = size if self._large_pages and lines else min(size, pages * _PAGE_BYTES)
+        # So many lines fit into no limit of bytes, except with very few columns.
+        most_lines = 4 * lines + 4 * rows_a_page if lines else 0
+        # A resize copies large pages into larger ones; to set the same limit again would drop some of them.
+        self._set_scrollback_limits(most_lines, limit if limit != self._bytes_set else None)
 
     def trim_scrollback(self, lines: int, size: int) -> None:
         """Drop the oldest history down to a size, once; the limits for what comes later stay."""
         # The library drops what is over a limit when the limit is set.
         self._set_scrollback_limits(lines, size)
-        self.limit_scrollback(*self._limits)
+        self._apply_limits()
 
-    def _set_scrollback_limits(self, lines: int, size: int) -> None:
-        for name, value in (("LINES", lines), ("BYTES", size)):
-            self.library.set_option(self.pointer, f"SCROLLBACK_MAX_{name}", self.library.ffi.new("size_t *", value))
+    def _set_scrollback_limits(self, lines: int, size: int | None) -> None:
+        """Set the library's limits; without a size only the one of lines."""
+        new, set_option = self.library.ffi.new, self.library.set_option
+        set_option(self.pointer, "SCROLLBACK_MAX_LINES", new("size_t *", lines))
+        if size is not None:
+            set_option(self.pointer, "SCROLLBACK_MAX_BYTES", new("size_t *", size))
+            self._bytes_set = size
         self._history_rows = self.scrollback_rows
 
     def _keep_lines(self) -> None:
-        """Allow all bytes of the limit once pages of an unusual size push out lines that were to be kept.
+        """Notice large pages by that lines were dropped which were to be kept.
 
-        Pages with many styles, clusters or links are larger than others. A program that erases the history and prints
-        more than before may look the same; it gets more history than it needs, within the limit.
+        A program that erases the history and prints more than before may look the same; it then gets more history than
+        it needs, within the limit of bytes.
         """
         rows = self.scrollback_rows
-        if rows < self._history_rows and not self.alternate:  # the alternate screen has no history
-            lines, size = self._limits
-            if 0 < rows < lines:
-                self._set_scrollback_limits(self._most_lines(lines), size)
+        if rows >= self._history_rows:
             self._history_rows = rows
-        else:
-            self._history_rows = max(rows, self._history_rows)
+        elif not self.alternate:  # that has no history
+            self._history_rows = rows
+            if 0 < rows < self._limits[0] and not self._large_pages:
+                self._large_pages = True
+                self._apply_limits()
 
     def compress(self) -> None:
         lib, result = self.library.lib, self.library.ffi.new("GhosttyTerminalCompressionResult *")

@@ -36,7 +36,7 @@ class Emulator:
     Args:
         cols: Columns, 1 to 4096.
         rows: Rows, 1 to 4096; 1,000,000 cells at most.
-        max_scrollback_lines: History that is kept at least, where the bytes hold it; up to twice as much is kept.
+        max_scrollback_lines: History that is kept at least, where the bytes hold it; sometimes more.
         scrollback_max_bytes: History that is kept at most, give or take some 400 kB.
 
     Raises:
