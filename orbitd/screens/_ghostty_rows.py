@@ -5,7 +5,7 @@ dictionaries that fill themselves turn a cell into its text and into a key of it
 row's cells runs in C. Only a new style, a hyperlink or a cluster of several code points asks the library.
 
 That takes some 50 microseconds a row. The library's formatter draws a row in less than one, but not every row as it
-is; `sort` finds those that it does.
+is; `classify` finds those that it does.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ TAIL = 1 << 62
 """The attribute key of the second cell of a wide character."""
 
 _MAX_CACHED_CELLS = 8192
+# What `Layout.planes` say of a cell.
 PLANE_TEXT, PLANE_LOOK, PLANE_OTHER, PLANE_MARK = 1, 2, 4, 8
 _ASCII_TEXT = bytes((PLANE_TEXT, PLANE_TEXT | PLANE_MARK))
 _BLANK = (0, PLANE_MARK)
-# `sort` has a letter for each row, after which groups of rows that are drawn in the same way are found by a pattern:
+# `classify` has a letter for each row; a pattern then finds groups of rows that are drawn in the same way:
 #   E empty, e empty and marked as continuing the row before; O other, o other and wrapping into the next;
 #   and for rows that the library's formatter draws as they are:
 #   L a line of its own, B, M and F the beginning, middle and final row of a wrapped line, all but the final one full;
@@ -53,7 +54,8 @@ EMPTY, SIMPLE, OTHER = b"EEEEeeee", b"LLRBFFrM", b"OOooOOoo"
 # Cyrillic; punctuation, arrows, mathematics, boxes, Braille; Chinese, Japanese and Korean; the arrows of Powerline.
 _AGREED_WIDTH = re.compile(
     "[ -~\xa1-\xac\xae-\u02ff\u0370-\u0482\u048a-\u052f"
-    "\u2010-\u2027\u2030-\u205e\u20a0-\u20bf\u2190-\u22ff\u2500-\u25fc\u2713-\u2718\u2758-\u2775\u2800-\u28ff\u3001-\u3029\u3030-\u303e\u3041-\u3096\u30a1-\u30ff\u3400-\u4db5\u4e00-\u9fef\uac00-\ud7a3"
+    "\u2010-\u2027\u2030-\u205e\u20a0-\u20bf\u2190-\u22ff\u2500-\u25fc\u2713-\u2718\u2758-\u2775\u2800-\u28ff"
+    "\u3001-\u3029\u3030-\u303e\u3041-\u3096\u30a1-\u30ff\u3400-\u4db5\u4e00-\u9fef\uac00-\ud7a3"
     "\ue0a0-\ue0b3\uf900-\ufa6d\uff01-\uff60]"
 )
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -317,7 +319,7 @@ class RowReader:
             lib.ghostty_render_state_row_iterator_next(self._iterator[0])
         return range(first, min(last, top + screen_rows + below))
 
-    def sort(self, first: int, last: int, screen_rows: int) -> bytes:
+    def classify(self, first: int, last: int, screen_rows: int) -> bytes:
         """Return how each of the rows from `first` until before `last` can be drawn, as letters for `GROUPS`.
 
         The terminal must not change meanwhile. A row takes some 2 microseconds: its bytes are copied, and nearly all
@@ -339,16 +341,19 @@ class RowReader:
                         raise TerminalError("libghostty: a row cannot be read")
                     raw.append(buffer(view.ptr, view.len * _CELL_BYTES)[:])
                     rows.append(flags[0])
-                letters += self._sort_chunk(raw, rows)
+                letters += self._classify_chunk(raw, rows)
         finally:
             self._scroll(lib.GHOSTTY_SCROLL_VIEWPORT_BOTTOM, 0)
         return bytes(letters)
 
-    def _sort_chunk(self, raw: list[bytes], flags: list[int]) -> bytes:
+    def _classify_chunk(self, raw: list[bytes], flags: list[int]) -> bytes:
+        """Return the letters of rows, from their cells and the library's values of the rows."""
         layout, cols = self._layout, len(raw[0]) // _CELL_BYTES
         # One byte for each cell, what the tables say of the bytes of the cell; `|` of integers is the `|` of all bytes.
         data, summed = b"".join(raw), 0
         zeros = bytes(cols * len(raw))
+        if len(data) != len(zeros) * _CELL_BYTES:
+            return b"o" * len(raw)  # rows of several lengths: none is known, but reading each row does well with them
         for place, table in layout.planes:
             plane = data[place::_CELL_BYTES]
             if plane != zeros:

@@ -378,7 +378,7 @@ class Terminal:
             yield from self.rows(first, last)
             return
         with RowReader(self.library, self.pointer) as reader:
-            letters = reader.sort(first, last, self.number("ROWS"))
+            letters = reader.classify(first, last, self.number("ROWS"))
         for group in (GROUPS if unwrap else GROUPS_OF_ROWS).finditer(letters):
             start, end = group.span()
             if letters[start] in EMPTY:

@@ -218,7 +218,7 @@ def test_a_row_that_wraps_is_full_only_with_text_at_its_end(last: str, letter: b
             "link": text | layout.hyperlink,
         }
         raw = b"".join(cell.to_bytes(8, "little") for cell in (text, text | mark, text, cells[last]))
-        assert reader._sort_chunk([raw], [layout.row_wraps]) == letter
+        assert reader._classify_chunk([raw], [layout.row_wraps]) == letter
 
 
 @pytest.mark.parametrize(
