@@ -34,6 +34,7 @@ _MAX_CACHED_CELLS = 8192
 PLANE_TEXT, PLANE_LOOK, PLANE_OTHER, PLANE_MARK = 1, 2, 4, 8
 _ASCII_TEXT = bytes((PLANE_TEXT, PLANE_TEXT | PLANE_MARK))
 _BLANK = (0, PLANE_MARK)
+_EMPTY_OR_LINE = b"E" + b"L" * 255  # by the first cell of a row without gaps
 # `classify` has a letter for each row; a pattern then finds groups of rows that are drawn in the same way:
 #   E empty, e empty and marked as continuing the row before; O other, o other and wrapping into the next;
 #   and for rows that the library's formatter draws as they are:
@@ -64,6 +65,22 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 def character(code: int) -> str:
     """Return the character of a code point; DEL and C1, which a client's terminal would execute, are replaced."""
     return _REPLACEMENT if 0x7F <= code < 0xA0 else chr(code)
+
+
+def _is_plain(plane: int, cols: int, rows: int) -> bool:
+    """Return whether all rows are empty or plain ASCII text without gaps, from all their cells as one integer."""
+    ones, starts = _masks(cols, rows)
+    text = plane & ones
+    marks = plane >> PLANE_MARK.bit_length() - 1 & ones
+    others = plane & ones * (PLANE_LOOK | PLANE_OTHER)
+    gaps = text & ~(text << 8) & ~starts  # text behind a blank cell of the same row
+    return not (others or marks & ~text or gaps)
+
+
+@functools.lru_cache(maxsize=64)
+def _masks(cols: int, rows: int) -> tuple[int, int]:
+    """Return integers with a byte of 1 for every cell, and for the first cell of every row."""
+    return int.from_bytes(b"\1" * (cols * rows), "little"), int.from_bytes((b"\1" + bytes(cols - 1)) * rows, "little")
 
 
 @functools.cache
@@ -102,6 +119,10 @@ class Layout:
         self.row_wraps = self._row_flag(library, lib.GHOSTTY_ROW_DATA_WRAP)
         self.row_continues = self._row_flag(library, lib.GHOSTTY_ROW_DATA_WRAP_CONTINUATION)
         self.planes = self._planes()
+        # What a cell's byte that has `wide` says of it; it lies in one byte.
+        shift = self.wide_shift % 8
+        self.widths = bytes((value >> shift) & (self.wide >> self.wide_shift) for value in range(256))
+        self.wide_pair = bytes((lib.GHOSTTY_CELL_WIDE_WIDE, self.tail))
 
     @staticmethod
     def _row_flag(library: Library, data: int) -> int:
@@ -359,13 +380,16 @@ class RowReader:
             if plane != zeros:
                 summed |= int.from_bytes(plane.translate(table), "little")
         plane = summed.to_bytes(len(zeros), "little")
+        wraps, continues = layout.row_wraps, layout.row_continues
+        has_flags = any(flag & (wraps | continues) for flag in flags)
+        if not has_flags and _is_plain(summed, cols, len(raw)):
+            return plane[::cols].translate(_EMPTY_OR_LINE)
         rows = [plane[start : start + cols].rstrip(b"\0") for start in range(0, len(plane), cols)]
         kinds = [
             (SIMPLE if row else EMPTY) if not row.translate(None, _ASCII_TEXT) else self._kind(cells, row)
             for cells, row in zip(raw, rows, strict=True)
         ]
-        wraps, continues = layout.row_wraps, layout.row_continues
-        if not any(flag & (wraps | continues) for flag in flags):
+        if not has_flags:
             return bytes([kind[0] for kind in kinds])
         indexes = [
             (4 if flag & continues else 0) + (2 if flag & wraps else 0) + (len(row) == cols and row[-1] != PLANE_MARK)
@@ -376,19 +400,17 @@ class RowReader:
     def _kind(self, raw: bytes, row: bytes) -> bytes:
         """Return the letters of a row that is not plain ASCII, from its cells and its plane."""
         layout = self._layout
-        cells = memoryview(raw).cast("Q").tolist()
-        while row and row[-1] == PLANE_MARK:  # blank cells behind the text; those of a prompt are not zero
-            if cells[len(row) - 1] & layout.style:
-                return OTHER
-            row = row[:-1]
-        if not row:
-            return EMPTY
-        if any(map(row.__contains__, _BLANK)) or not all(map(self._simple_cells.__getitem__, set(cells[: len(row)]))):
+        used = row.rstrip(bytes(_BLANK))  # without the blank cells of a prompt, which are not zero
+        cells = memoryview(raw)[: len(row) * _CELL_BYTES].cast("Q").tolist()
+        if any(cell & layout.style for cell in cells[len(used) :]):
             return OTHER
-        widths = bytes([(cell & layout.wide) >> layout.wide_shift for cell in cells])
-        pair = bytes((self._library.lib.GHOSTTY_CELL_WIDE_WIDE, layout.tail))
+        if not used:
+            return EMPTY
+        if 0 in used or PLANE_MARK in used or not all(map(self._simple_cells.__getitem__, set(cells[: len(used)]))):
+            return OTHER
+        widths = raw[layout.wide_shift // 8 :: _CELL_BYTES].translate(layout.widths)
         # A resize or an erasure may have left one half of a wide character.
-        return OTHER if widths.replace(pair, b"").strip(b"\0") else SIMPLE
+        return OTHER if widths.replace(layout.wide_pair, b"").strip(b"\0") else SIMPLE
 
     def _get(self, key: int, out: Any) -> None:
         self._library.check(self._library.lib.ghostty_render_state_row_get(self._iterator[0], key, out), "a row")
