@@ -62,8 +62,9 @@ TYPING_SECS = 1.0
 """A session that printed `FLOOD_BYTES` within about `FLOOD_SECS` pauses for `GIVE_WAY_SECS` after each read, while
 somebody types into another session and for `TYPING_SECS` after."""
 
-REPAINT_SECS = 2.0
-"""How long an attach waits for the picture before it is answered with a blank one, and the picture sent later."""
+REPAINT_SECS, FAILED_REPAINT_SECS = 10.0, 2.0
+"""How long an attach waits for the picture before it is answered with a blank one, and the picture sent later: any
+picture, and one that is being rebuilt after a failure."""
 
 LAST_REPAINT_SECS = 5.0
 CWD_SECS = 1.0
@@ -593,7 +594,7 @@ class LiveSession:
     async def first_repaint(self, attachment: Attachment, scrollback_lines: int) -> Repaint:
         """Return what a client is shown first: the picture, or a blank one where that is not there in time."""
         try:
-            async with asyncio.timeout(REPAINT_SECS):
+            async with asyncio.timeout(FAILED_REPAINT_SECS if self.picture.is_failed else REPAINT_SECS):
                 repaint = await self._paint(scrollback_lines)
         except (TimeoutError, OrbitError):
             if attachment.is_ended:
