@@ -236,8 +236,8 @@ class Neighbour:
         assert self._client.call("daemon.ping") == {"pong": True}
         assert self._client.call("session.get", id=self.id)["pid"] == self.pid
         self._asked += 1
-        line = b"<%d>\r\n" % self._asked
-        self._client.call("session.input", attachment_id=self._attachment, data=_encoded(line))
+        line = b"<%d>" % self._asked
+        self._client.call("session.input", attachment_id=self._attachment, data=_encoded(line + b"\r\n"))
         shown = b""
         while line not in shown:
             shown += base64.b64decode(self._client.notice()["params"]["data"])
@@ -254,7 +254,6 @@ class Printer:
     def __init__(self, daemon: DaemonProcess, size: tuple[int, int]) -> None:
         self._number = 0
         self._printed = self._received = 0
-        self._has_all = True
         self._folder = Path(os.path.realpath(daemon.home)) / f"p{sum(1 for _ in daemon.home.glob('p*'))}"
         self._folder.mkdir()
         asked, done = self._folder / "asked", self._folder / "done"
@@ -277,7 +276,7 @@ class Printer:
             os.close(descriptor)
 
     def do(self, step: Step) -> None:
-        """Print bytes and wait until the client has them, or change the size. Raises: AssertionError, OSError."""
+        """Print bytes, and wait for them or a repaint; or change the size. Raises: AssertionError, OSError."""
         if isinstance(step, tuple):
             cols, rows = step
             answer = self._client.request("session.resize", attachment_id=self._attachment, cols=cols, rows=rows)
@@ -288,18 +287,17 @@ class Printer:
         (self._folder / str(self._number)).write_bytes(step)
         os.write(self._asked, b"%d\n" % self._number)
         self._printed += len(step)
-        while self._has_all and self._received < self._printed:
+        while self._received < self._printed:
             self._take(self._client.notice())
         assert select.select([self._done], [], [], WAIT_SECS)[0], "the program is held back"
         os.read(self._done, 64)
 
     def _take(self, notice: dict[str, Any]) -> None:
-        params = notice["params"]
-        if notice["method"] == "session.output":
-            self._received += len(base64.b64decode(params["data"]))
-        elif params.get("reason") == "behind":
-            self._has_all = False  # what was dropped cannot be counted: from here on only the program's word is taken
         assert notice["method"] in ("session.output", "session.repaint"), notice
+        if notice["method"] == "session.output":
+            self._received += len(base64.b64decode(notice["params"]["data"]))
+        else:
+            self._received = self._printed  # it stands for output that is not sent, nobody can tell how much
 
     def check(self) -> None:
         """Have its program alive and its picture answered. Raises: AssertionError, OSError."""
@@ -370,7 +368,7 @@ def _naming(seeds: object, daemon: DaemonProcess) -> Iterator[None]:
     """Name the seeds in whatever goes wrong."""
     try:
         yield
-    except (AssertionError, OSError, EOFError, ValueError) as error:
+    except (AssertionError, OSError, EOFError, ValueError, KeyError) as error:
         process = daemon.process
         status = None if process is None else process.poll()
         ended = "" if status is None else f"; orbitd has ended with {status}"
