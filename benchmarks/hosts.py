@@ -29,7 +29,7 @@ from benchmarks.results import Bar, Number, Outcome, Result, Skipped
 from benchmarks.windows import COLS, ROWS, Window
 
 ORBIT = "orbitctl session attach"
-TMUX, CMUX, DTACH, SCREEN = "tmux attach", "cmux attach", "dtach -a", "screen -r"
+TMUX, CMUX, DTACH, SCREEN = "tmux attach", "cmux attach", "dtach -a", "screen -x"
 BARE = "bare PTY read loop"
 RIVALS = (TMUX, CMUX, DTACH, SCREEN)
 KEEP_LINES = 10_000
@@ -208,7 +208,8 @@ def screen(bench: Bench, scripts: Sequence[Script]) -> Iterator[list[Place]]:
             _run([*control, "-dmS", f"s{number}", *script.command(pid_file)], home)
             pid = _written(pid_file)
             stack.callback(_end_group, pid)
-            places.append(Place(attach=[*control, "-r", f"s{number}"], home=home, pid=pid))
+            # Not -r: a client that was killed counts as attached for a second, and -r waits for it.
+            places.append(Place(attach=[*control, "-x", f"s{number}"], home=home, pid=pid))
         yield places
 
 

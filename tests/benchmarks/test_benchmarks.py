@@ -23,7 +23,7 @@ LIVE_NAMES = [
     *("output", "attach", "keys", "pings", "first", "many", "restart", "client", "recover", "kills", "programs"),
 ]
 ATTACH = "orbitctl session attach"
-TMUX, CMUX, DTACH, SCREEN = RIVALS = "tmux attach", "cmux attach", "dtach -a", "screen -r"
+TMUX, CMUX, DTACH, SCREEN = RIVALS = "tmux attach", "cmux attach", "dtach -a", "screen -x"
 FLOODED = ("beside a flood", "beside 3 floods")
 REPEATED = "beside CSI 65535 b"
 
