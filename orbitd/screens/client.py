@@ -708,13 +708,19 @@ class Screens:
 
     Args:
         limits: How much history a picture keeps.
+        start_template: Starts a template at the other end of a socket, and may return its process; raises OSError.
 
     Attributes:
         asked: Number of an unanswered request -> whose it is.
     """
 
-    def __init__(self, limits: m.Limits) -> None:
+    def __init__(
+        self,
+        limits: m.Limits,
+        start_template: Callable[[socket.socket], subprocess.Popen[bytes] | None] | None = None,
+    ) -> None:
         self.limits = limits
+        self._start_template = start_template or _start_template
         self.tasks = BackgroundTasks(log, "screens task failed")
         self.asked: dict[int, Picture] = {}
         self._processes: dict[int, Process] = {}
@@ -744,17 +750,8 @@ class Screens:
         if self._template is not None or self._retry_timer is not None or self._is_closed or self._unavailable:
             return
         ours, theirs = socket.socketpair()
-        command = python_command("orbitd.screens.template", str(theirs.fileno()))
         try:
-            self._template_process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                cwd="/",
-                start_new_session=True,
-            )
+            self._template_process = self._start_template(theirs)
         except OSError as error:
             ours.close()
             self._start_later(error.strerror or str(error))
@@ -893,6 +890,18 @@ class Screens:
 
 _from_screens = msgspec.msgpack.Decoder(m.FromScreens)
 _from_template = msgspec.msgpack.Decoder(m.FromTemplate)
+
+
+def _start_template(sock: socket.socket) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        python_command("orbitd.screens.template", str(sock.fileno())),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(sock.fileno(),),
+        cwd="/",
+        start_new_session=True,
+    )
 
 
 def _wait_for(process: subprocess.Popen[bytes]) -> None:
