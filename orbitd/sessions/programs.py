@@ -486,7 +486,7 @@ class Programs:
     def _undo_start(self, live: LiveSession) -> None:
         """Close the files of a program that was not started, unless clients wait for another try."""
         if not live.reconnects:
-            is_empty = live.journal_bytes == 0
+            is_empty = live.is_journal_empty
             live.close_files()
             if is_empty:  # made for this start; one with output of an earlier program stays
                 self.files.remove_journal(live.id)

@@ -274,6 +274,11 @@ class LiveSession:
         return 0 if self._journal is None else self._journal.size
 
     @property
+    def is_journal_empty(self) -> bool:
+        """Whether the journal is open, and has no records."""
+        return self._journal is not None and self._journal.size == 0
+
+    @property
     def is_saved(self) -> bool:
         """Whether nothing was recorded since the last save."""
         return self.save.position == self.position
