@@ -9,7 +9,7 @@ import shlex
 import socket
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,10 +19,7 @@ from live.sessions import keeper_of, start, wait_for_end
 from live.test_programs_begin import argv_of, session_of
 from live_support import Viewer, encoded
 from orbit_protocol.text import to_text
-from orbitd.screens.emulator import Emulator
 from orbitd.sessions.command_line import build_launch
-from orbitd.sessions.journal import Journal
-from orbitd.sessions.screen import LiveScreen
 from orbitd.sessions.ssh_agent import AgentLinks
 from support import WAIT_SECS, DaemonProcess, RawClient
 
@@ -224,26 +221,6 @@ def test_an_agent_of_such_a_path_is_linked_to(home: Path) -> None:
     links = AgentLinks(str(home / "agent"))
     links.update("one", {b"SSH_AUTH_SOCK": os.fsencode(home) + b"/" + CAFE})
     assert os.readlink(os.fsencode(links.path("one"))) == os.fsencode(home) + b"/" + CAFE
-
-
-@pytest.mark.parametrize(
-    ("url", "folder"),
-    [
-        ("file://host/caf%e9", b"/" + CAFE),
-        ("file:///caf%C3%A9%20x", "/café x".encode()),
-        ("file:///caf\u00e9", "/café".encode()),
-        ("file:///a%00b", None),
-        ("file:///" + "x" * 4096, None),
-        ("relative", None),
-        ("file://[/x", None),
-        ("", None),
-    ],
-)
-def test_a_folder_that_a_program_reports(url: str, folder: bytes | None) -> None:
-    """OSC 7 has any byte of a path percent-encoded; what cannot be one is none."""
-    with Emulator(80, 24) as emulator:
-        emulator.feed(f"\x1b]7;{url}\x1b\\".encode())
-        assert LiveScreen(emulator, cast(Journal, None)).osc7_cwd == folder
 
 
 def test_a_title_that_is_not_utf8_is_none(shared_client: RawClient) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,21 +18,17 @@ from orbit_protocol.errors import RequestTimeout, SpawnFailed, StorageFull
 from orbit_protocol.types import Session, SessionConfig
 from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram
 from orbitd.manager import SessionManager
-from orbitd.screens.emulator import Emulator
-from orbitd.screens.model import StateBusy, TerminalError
+from orbitd.screens.model import TerminalError
+from orbitd.sessions.files import OpenFiles, SessionFiles
 from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import Output
-from orbitd.sessions.programs import LiveSettings, Programs, ScrollbackLimits
-from orbitd.sessions.saver import Saver
-from orbitd.sessions.screen import LiveScreen
-from orbitd.sessions.screen_restore import SavedScreens
+from orbitd.sessions.methods import SessionMethods
+from orbitd.sessions.programs import LiveSettings, Programs
+from orbitd.sessions.restore import finish_restoring, restore_sessions
 from orbitd.sessions.session import LiveSession
-from orbitd.sessions.session_methods import SessionMethods
-from orbitd.sessions.session_restore import restore_sessions
 from support import WAIT_SECS, DaemonProcess, RawClient
 
 ERRORS: list[Exception] = [
-    StateBusy("too long"),
     TerminalError("no"),
     UnsafeFolder("open to others"),
     SpawnFailed("the journal cannot be opened"),
@@ -54,16 +49,17 @@ class Daemons:
         self.programs = self._programs()
 
     def _programs(self) -> Programs:
-        self.saver = Saver(self.manager, interval_secs=3600)
         settings = LiveSettings(
             keeper_socket=self.keeper.path,
             journal_folder=str(self.home / "state" / "journal"),
+            landing_file=str(self.home / "run" / "landing"),
             agent_folder=str(self.home / "state" / "agent"),
             daemon_socket="/nowhere",
             program_umask=0o022,
+            scrollback_max_bytes=1 << 20,
+            total_scrollback_bytes=1 << 24,
         )
-        limits = ScrollbackLimits(scrollback_max_bytes=1 << 20, total_scrollback_bytes=1 << 24)
-        return Programs(self.manager, self.saver, settings, limits)
+        return Programs(self.manager, settings, auto_save_interval_secs=3600)
 
     async def start_session(self, command: str = "cat") -> Session:
         made = await self.manager.create_session(SessionConfig(session_type="local", command=command))
@@ -73,8 +69,36 @@ class Daemons:
         """Close one daemon and start the next one, which restores the sessions."""
         await self.programs.close()
         self.programs = self._programs()
-        await restore_sessions(self.manager, self.programs, self.saver, start_again=False)
+        await restore_sessions(self.manager, self.programs, start_again=False)
         return self.programs
+
+    def running(self) -> set[str]:
+        """Return the sessions that have a program."""
+        return {live.id for live in self.programs.registry if live.has_program}
+
+    def pid(self, session: Session) -> int:
+        live = self.programs.registry.running(session.id)
+        assert live is not None
+        return live.pid
+
+    async def text(self, session: Session) -> str:
+        """Return what is on a session's screen, with its history."""
+        methods = SessionMethods(self.manager, self.programs)
+        return (await methods.screen(session.id, "text", scrollback=True)).data
+
+    async def wait_for_text(self, session: Session, wanted: bytes) -> None:
+        """Wait until a running session shows a text."""
+        live, position = self.programs.registry.running(session.id), 0
+        assert live is not None
+        async with asyncio.timeout(WAIT_SECS):
+            while wanted not in (drawn := await live.picture.render(position, "text", scrollback=True)).data:
+                position = drawn.position + 1
+
+    async def wait_for_exit(self, exited: asyncio.Event) -> None:
+        """Wait until the exit that a keeper reports has been handled."""
+        async with asyncio.timeout(WAIT_SECS):
+            await exited.wait()
+        await self.programs._tasks.finish(WAIT_SECS)
 
     def journal(self, session: Session) -> Path:
         return self.home / "state" / "journal" / session.id
@@ -92,16 +116,22 @@ async def daemons(home: Path) -> AsyncIterator[Daemons]:
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Exception]:
-    """Session ids whose screen cannot be restored, and why."""
+    """Session ids that can be neither taken over nor opened, and why."""
     errors: dict[str, Exception] = {}
-    restore = SavedScreens.restore
+    take_over, open_files = Programs.take_over, SessionFiles.open
 
-    async def fail(screens: SavedScreens, session: Session) -> LiveScreen:
+    def fail_to_take_over(programs: Programs, live: LiveSession, session: Session, program: KeptProgram) -> None:
         if session.id in errors:
             raise errors[session.id]
-        return await restore(screens, session)
+        take_over(programs, live, session, program)
 
-    monkeypatch.setattr(SavedScreens, "restore", fail)
+    async def fail_to_open(files: SessionFiles, session_id: str, *, create: bool) -> OpenFiles:
+        if session_id in errors:
+            raise errors[session_id]
+        return await open_files(files, session_id, create=create)
+
+    monkeypatch.setattr(Programs, "take_over", fail_to_take_over)
+    monkeypatch.setattr(SessionFiles, "open", fail_to_open)
     return errors
 
 
@@ -134,7 +164,7 @@ async def test_one_session_that_cannot_be_restored(
         await daemons.programs.close()
         daemons.keeper.kill()
     programs = await daemons.restart()
-    assert set(programs.registry.running) == (set() if rebooted else {first.id, last.id})
+    assert daemons.running() == (set() if rebooted else {first.id, last.id})
     found = [await daemons.manager.get_session(session.id) for session in sessions]
     assert [session.status for session in found] == ["detached"] * 3
     [warning] = programs.warnings()
@@ -143,7 +173,7 @@ async def test_one_session_that_cannot_be_restored(
     failing.clear()
     started = await programs.start(broken.id, 80, 24, None)
     assert started.live
-    assert broken.id in programs.registry.running
+    assert broken.id in daemons.running()
     assert programs.warnings() == []
 
 
@@ -166,7 +196,8 @@ async def test_a_keeper_that_does_not_serve(
     assert daemons.journal(session).exists()
     [warning] = programs.warnings()
     assert "No live session was restored" in warning
-    pid = (await daemons.restart()).registry.running[session.id].pid
+    await daemons.restart()
+    pid = daemons.pid(session)
     assert daemons.programs.warnings() == []
     os.kill(pid, 0)
 
@@ -187,10 +218,8 @@ async def test_ending_a_session_whose_keeper_did_not_serve(
     await SessionMethods(daemons.manager, programs).terminate(session.id)
     if call == "connect":
         programs = await daemons.restart()
-        assert session.id not in programs.registry.running
-    async with asyncio.timeout(WAIT_SECS):
-        await exited.wait()
-    await programs._tasks.finish(WAIT_SECS)
+        assert session.id not in daemons.running()
+    await daemons.wait_for_exit(exited)
     assert await (await programs.keeper.client()).programs() == []
     assert (await daemons.manager.get_session(session.id)).status == "terminated"
 
@@ -227,31 +256,29 @@ async def test_an_exit_before_its_session_is_taken_over(
 ) -> None:
     """A program that ends between the keeper's list and its take-over is stored with its exit and last output."""
     session = await daemons.start_session("sh -c 'read x; echo last words; exit 7'")
-    take = KeeperClient.take
+    list_interrupted = SessionManager.list_interrupted
 
-    async def end_first(client: KeeperClient, program_id: str) -> int:
-        master = await take(client, program_id)
+    async def end_first(manager: SessionManager) -> list[Session]:
+        master = await (await daemons.programs.keeper.client()).take(session.id)
         os.write(master, b"\n")
+        os.close(master)
         async with asyncio.timeout(WAIT_SECS):
             await exited.wait()
-        return master
+        return await list_interrupted(manager)
 
-    monkeypatch.setattr(KeeperClient, "take", end_first)
-    programs = await daemons.restart()
-    await programs._tasks.finish(WAIT_SECS)
+    monkeypatch.setattr(SessionManager, "list_interrupted", end_first)
+    await daemons.restart()
+    await daemons.wait_for_exit(exited)
     ended = await daemons.manager.get_session(session.id)
     assert (ended.status, ended.exit_code, ended.live) == ("terminated", 7, False)
-    with await programs.screens.restore_for_reading(ended) as emulator:
-        assert b"last words" in emulator.screen("text")
+    assert "last words" in await daemons.text(session)
     assert not daemons.journal(session).exists()
 
 
 async def assert_exit_is_stored(daemons: Daemons, session: Session, pid: int, exited: asyncio.Event) -> None:
     """Kill a program that was not taken over, and check that its session ends."""
     os.kill(pid, 9)
-    async with asyncio.timeout(WAIT_SECS):
-        await exited.wait()
-    await daemons.programs._tasks.finish(WAIT_SECS)
+    await daemons.wait_for_exit(exited)
     ended = await daemons.manager.get_session(session.id)
     assert (ended.status, ended.exit_signal, ended.live) == ("terminated", 9, False)
 
@@ -261,7 +288,7 @@ async def test_an_exit_of_a_session_that_was_not_taken_over(
 ) -> None:
     """Its exit is stored too; what was on its screen stays in its journal where that cannot be drawn."""
     session = await daemons.start_session("sh -c 'echo words; read x; exit 7'")
-    pid = daemons.programs.registry.running[session.id].pid
+    pid = daemons.pid(session)
     failing[session.id] = MemoryError()
     await daemons.restart()
     await assert_exit_is_stored(daemons, session, pid, exited)
@@ -273,10 +300,10 @@ async def test_a_second_try_that_fails_too(
 ) -> None:
     """A start that cannot take the program over leaves it recorded as running, so that its exit is stored."""
     session = await daemons.start_session("sh -c 'read x; exit 7'")
-    pid = daemons.programs.registry.running[session.id].pid
-    failing[session.id] = StateBusy("too long")
+    pid = daemons.pid(session)
+    failing[session.id] = TerminalError("too long")
     programs = await daemons.restart()
-    with pytest.raises(StateBusy):
+    with pytest.raises(TerminalError):
         await programs.start(session.id, 80, 24, None)
     assert programs.warnings() != []
     await assert_exit_is_stored(daemons, session, pid, exited)
@@ -288,12 +315,10 @@ async def test_ending_a_session_that_was_not_taken_over(
 ) -> None:
     """Its program is ended with it, and the warning goes."""
     session = await daemons.start_session()
-    failing[session.id] = StateBusy("too long")
+    failing[session.id] = TerminalError("too long")
     programs = await daemons.restart()
     await getattr(SessionMethods(daemons.manager, programs), method)(session.id)
-    async with asyncio.timeout(WAIT_SECS):
-        await exited.wait()
-    await programs._tasks.finish(WAIT_SECS)
+    await daemons.wait_for_exit(exited)
     assert await (await programs.keeper.client()).programs() == []
     assert programs.warnings() == []
     assert daemons.journal(session).exists() == (method == "terminate")
@@ -320,25 +345,53 @@ async def test_a_start_that_fails_keeps_earlier_output(daemons: Daemons) -> None
     daemons.programs.agents.update(made.id, {b"SSH_AUTH_SOCK": b"/agents/old"})
     with pytest.raises(SpawnFailed):
         await daemons.programs.start(made.id, 80, 24, {b"SSH_AUTH_SOCK": b"/agents/new"})
-    with await daemons.programs.screens.restore_for_reading(made) as emulator:
-        assert b"unsaved" in emulator.screen("text")
+    assert "unsaved" in await daemons.text(made)
     assert daemons.programs.agents.exists(made.id)
 
 
-async def test_a_restore_that_fails_leaves_no_descriptor(daemons: Daemons, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The journal is closed when what is in it cannot be drawn, for a start and for reading."""
-    session = await daemons.start_session("sh -c 'echo words; cat'")
-    await daemons.programs.close()
-    stored = await daemons.manager.get_session(session.id)
-
-    def fail(*_: object) -> None:
-        raise TerminalError("no")
-
-    monkeypatch.setattr(Emulator, "replies", fail)
-    before = set(os.listdir("/proc/self/fd"))
+async def test_a_start_without_its_journal_keeps_it(daemons: Daemons, failing: dict[str, Exception]) -> None:
+    """A journal that cannot be opened for a start is not removed: what is in it is shown by the next one."""
+    made = await daemons.manager.create_session(SessionConfig(session_type="local", command="cat"))
+    daemons.journal(made).parent.mkdir(0o700)
+    with Journal(daemons.journal(made)) as journal:
+        journal.append(Output(data=b"unsaved"))
+    failing[made.id] = SpawnFailed("too many open files")
     with pytest.raises(SpawnFailed):
-        await daemons.programs.screens.restore(stored)
-    assert set(os.listdir("/proc/self/fd")) == before
+        await daemons.programs.start(made.id, 80, 24, None)
+    failing.clear()
+    await daemons.programs.start(made.id, 80, 24, None)
+    await daemons.wait_for_text(made, b"unsaved")
+
+
+async def test_output_whose_journal_cannot_be_opened(daemons: Daemons, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits in the terminal, and status names the session; it is shown once the journal can be opened."""
+    session = await daemons.start_session("sh -c 'read x; echo words; cat'")
+    tries = asyncio.Queue[str]()
+    broken = True
+    open_files = SessionFiles.open
+
+    async def open_later(files: SessionFiles, session_id: str, *, create: bool) -> OpenFiles:
+        tries.put_nowait(session_id)
+        if broken:
+            raise SpawnFailed("no descriptor is left")
+        return await open_files(files, session_id, create=create)
+
+    monkeypatch.setattr("orbitd.sessions.session.RETRY_SECS", 0.001)
+    monkeypatch.setattr(SessionFiles, "open", open_later)
+    programs = await daemons.restart()
+    await finish_restoring(programs)
+    live = programs.registry.running(session.id)
+    assert live is not None
+    live.write_input(b"\n")
+    async with asyncio.timeout(WAIT_SECS):
+        assert [await tries.get() for _ in range(3)] == [session.id] * 3
+    [warning] = programs.warnings()
+    assert (session.id in warning, "no descriptor is left" in warning) == (True, True)
+    broken = False
+    async with asyncio.timeout(WAIT_SECS):
+        await tries.get()
+    await daemons.wait_for_text(session, b"words")
+    assert programs.warnings() == []
 
 
 async def test_a_start_whose_screen_fails_leaves_no_program(
@@ -357,9 +410,7 @@ async def test_a_start_whose_screen_fails_leaves_no_program(
         patch.setattr(LiveSession, "resize_screen", fail)
         with pytest.raises(TerminalError):
             await programs.start(made.id, 100, 30, None)
-    async with asyncio.timeout(WAIT_SECS):
-        await exited.wait()
-    await programs._tasks.finish(WAIT_SECS)
+    await daemons.wait_for_exit(exited)
     assert set(os.listdir("/proc/self/fd")) == before
     assert made.id not in [program.id for program in await (await programs.keeper.client()).programs()]
     assert (await programs.start(made.id, 100, 30, None)).status == "detached"
@@ -370,23 +421,24 @@ UNFINISHED = b"\x1b]2;" + b"A" * (17 << 20)
 
 @pytest.mark.parametrize("alternate", [False, True])
 async def test_a_screen_that_cannot_be_encoded(daemons: Daemons, alternate: bool) -> None:
-    """It is saved by its portable bytes, with its history, and restored from them; nothing is replayed twice."""
+    """It is saved by its portable bytes, with its history, and restored from them; its journal is not needed then."""
     lines = b"".join(b"line %d\r\n" % number for number in range(200))
     fullscreen = b"\x1b[?1049hfull screen" if alternate else b""
     made = await daemons.manager.create_session(SessionConfig(session_type="local"))
-    with contextlib.closing(await daemons.programs.screens.restore(made)) as screen:
+    daemons.journal(made).parent.mkdir(0o700)
+    with Journal(daemons.journal(made)) as journal:
         for data in (lines + fullscreen, UNFINISHED):
-            screen._journal_and_feed(data)
-        expected = screen.inspect(lambda emulator: emulator.screen("text", scrollback=True))
-        await daemons.saver.save_stopped(made.id, screen, None)
-        assert screen.is_saved
-    with await daemons.programs.screens.restore_for_reading(made) as emulator:
-        found = emulator.screen("text", scrollback=True)
-        assert found.split() == expected.split()
-        if not alternate:
-            assert b"line 0\n" in found
-    with contextlib.closing(await daemons.programs.screens.restore(made)) as again:
-        assert again.journal_bytes == 0
+            journal.append(Output(data=data))
+        position = journal.position
+    expected = await daemons.text(made)
+    async with daemons.programs.registry.locked(made.id) as stopped:
+        await daemons.programs.endings.save_stopped(stopped)
+        assert stopped.save.position == position
+    assert not daemons.journal(made).exists()
+    found = await daemons.text(made)
+    assert found.split() == expected.split()
+    if not alternate:
+        assert "line 0\n" in found
 
 
 @pytest.mark.parametrize(("wrong", "lost"), [(4, []), (7, [5])], ids=["one bit", "three bits"])

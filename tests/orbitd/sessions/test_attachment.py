@@ -1,119 +1,269 @@
-"""An attachment before the answer to its attach: what is kept, what becomes of it where the attach fails."""
+"""One client's attachment: what is held, sent and dropped before, while and after a repaint is drawn."""
 
 from __future__ import annotations
 
 import base64
 import json
-from typing import Any, cast
+from typing import cast
 
-import msgspec
 import pytest
 
 from orbitd.rpc.connection import MAX_UNSENT_BYTES, Call, Connection
 from orbitd.sessions.attachment import Attachment, Repaint
+from sessions_support import FakeConnection
 
 
-class FakeConnection:
-    """Records what is sent; nothing is ever congested."""
+def repaint(position: int, data: bytes = b"the screen") -> Repaint:
+    return Repaint(data=data, cols=80, rows=24, position=position)
 
-    is_congested = False
+
+class Fixture:
+    """An attach whose answer has not been written, and everything around it; it is the session too."""
 
     def __init__(self) -> None:
-        self.sent: list[Any] = []
-        self.on_close: list[object] = []
-        self.on_drained: list[object] = []
+        self.connection = FakeConnection()
+        self.ended: list[Attachment] = []
+        self.wanted = 0
+        self.attachment = Attachment(
+            "one/1",
+            cast(Connection, self.connection),
+            read_only=False,
+            size=(80, 24),
+            session=self,
+        )
+        self.call = Call(cast(Connection, self.connection))
+        self.call.after_answer(self.attachment.start_streaming, self.attachment.end)
 
-    def send(self, message: bytes) -> None:
-        self.sent.append(json.loads(message))
+    def write_input(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def resize(self, attachment: Attachment, cols: int, rows: int) -> None:
+        raise NotImplementedError
+
+    def repaint_soon(self) -> None:
+        self.wanted += 1
+
+    def remove_attachment(self, attachment: Attachment) -> None:
+        self.ended.append(attachment)
+
+    def answer(self, position: int = 0) -> Attachment:
+        """Answer the attach with the screen at a position."""
+        self.attachment.begin(repaint(position), is_complete=True)
+        self.call.settle(succeeded=True)
+        self.call.run_callbacks()
+        return self.attachment
 
     @property
-    def story(self) -> list[str]:
-        return [message["method"] for message in self.sent]
-
-
-class Fixture(msgspec.Struct):
-    """A new attachment and everything around it."""
-
-    connection: FakeConnection
-    call: Call
-    attachment: Attachment
-    ended: list[Attachment]
+    def data(self) -> list[bytes]:
+        """What was sent to be drawn."""
+        return [base64.b64decode(each["params"]["data"]) for each in self.connection.sent]
 
 
 @pytest.fixture
 def attaching() -> Fixture:
-    """An attach whose repaint has been made, and whose answer has not been written."""
-    connection, ended = FakeConnection(), list[Attachment]()
-    attachment = Attachment(
-        "one/1",
-        cast(Connection, connection),
-        read_only=False,
-        size=(80, 24),
-        repaint=lambda: Repaint(data=b"the screen", cols=80, rows=24),
-        on_end=ended.append,
-    )
-    attachment.start_queueing()
-    call = Call(cast(Connection, connection))
-    call.after_answer(attachment.start_streaming, attachment.end)
-    return Fixture(connection, call, attachment, ended)
+    """An attach whose answer has not been written."""
+    return Fixture()
 
 
 def test_output_follows_the_answer(attaching: Fixture) -> None:
     """What the program writes before the answer is sent after it, in order."""
-    attaching.attachment.send_output(b"a")
-    attaching.attachment.send_output(b"b")
+    attaching.attachment.send_output(b"a", 1)
+    attaching.attachment.send_output(b"b", 2)
+    attaching.attachment.begin(repaint(0), is_complete=True)
     attaching.call.settle(succeeded=True)
     assert attaching.connection.sent == []
     attaching.call.run_callbacks()
-    assert [base64.b64decode(each["params"]["data"]) for each in attaching.connection.sent] == [b"a", b"b"]
+    assert attaching.data == [b"a", b"b"]
     assert attaching.ended == []
+
+
+@pytest.mark.parametrize(("position", "left"), [(0, [b"a", b"b"]), (1, [b"b"]), (2, [])])
+def test_what_the_first_repaint_shows_is_not_sent_again(attaching: Fixture, position: int, left: list[bytes]) -> None:
+    """Of the output that came while it was drawn, only what is behind it follows."""
+    attaching.attachment.send_output(b"a", 1)
+    attaching.attachment.send_output(b"b", 2)
+    attaching.answer(position)
+    assert attaching.data == left
+
+
+@pytest.mark.parametrize(("position", "left"), [(1, [b"b", b"c"]), (2, [b"c"]), (3, [])])
+def test_a_repaint_replaces_what_it_shows(attaching: Fixture, position: int, left: list[bytes]) -> None:
+    """Output is held while a repaint is drawn; what it shows is dropped, and the rest follows it."""
+    attachment = attaching.answer()
+    attachment.send_output(b"a", 1)
+    attachment.expect_repaint(1)
+    attachment.send_output(b"b", 2)
+    attachment.send_output(b"c", 3)
+    assert attaching.data == [b"a"]
+    attachment.send_repaint(repaint(position))
+    assert attaching.data == [b"a", b"the screen", *left]
+    attachment.send_output(b"d", 4)
+    assert attaching.data[-1] == b"d"
+
+
+def test_a_repaint_of_before_is_not_sent(attaching: Fixture) -> None:
+    """A picture that was asked for before the resize shows the wrong size: the next one is waited for."""
+    attachment = attaching.answer()
+    attachment.expect_repaint(5)
+    attachment.send_repaint(repaint(4))
+    assert attaching.connection.sent == []
+    assert attachment.takes_repaint
+    attachment.send_repaint(repaint(5))
+    assert (attaching.connection.story, attachment.takes_repaint) == (["repaint"], False)
+
+
+def test_a_resize_before_the_first_repaint_is_there(attaching: Fixture) -> None:
+    """A first repaint that shows less than what has changed meanwhile is followed by another one."""
+    attaching.attachment.expect_repaint(5)
+    attaching.attachment.send_output(b"a", 6)
+    attaching.answer(4)
+    assert (attaching.connection.sent, attaching.wanted) == ([], 1)
+    attaching.attachment.send_repaint(repaint(5, b"after"))
+    assert attaching.data == [b"after", b"a"]
+
+
+def test_a_blank_screen_stands_in(attaching: Fixture) -> None:
+    """A client whose picture is not there in time is answered all the same; the picture comes with a repaint."""
+    attaching.attachment.send_output(b"a", 1)
+    attaching.attachment.begin(repaint(0, b""), is_complete=False)
+    attaching.call.settle(succeeded=True)
+    attaching.call.run_callbacks()
+    assert (attaching.connection.sent, attaching.wanted) == ([], 1)
+    attaching.attachment.send_output(b"b", 2)
+    attaching.attachment.send_repaint(repaint(1))
+    assert attaching.data == [b"the screen", b"b"]
 
 
 def test_an_attach_that_fails_after_all_leaves_no_attachment(attaching: Fixture) -> None:
     """Where the answer is an error, the attachment has ended, its connection forgets it, and nothing is kept for it."""
-    attaching.attachment.send_output(b"a")
+    attaching.attachment.send_output(b"a", 1)
     attaching.call.settle(succeeded=False)
-    attaching.attachment.send_output(b"b")
+    attaching.attachment.send_output(b"b", 2)
     attaching.call.run_callbacks()
     assert attaching.ended == [attaching.attachment]
     assert attaching.connection.sent == []
-    assert attaching.connection.on_close == attaching.connection.on_drained == []
+    assert attaching.connection.attachments == {}
 
 
 def test_requests_of_a_batch_fail_alone(attaching: Fixture) -> None:
     """An item that fails after the attach of the same batch does not end the attachment."""
+    attaching.attachment.begin(repaint(0), is_complete=True)
     attaching.call.settle(succeeded=True)
     attaching.call.settle(succeeded=False)
-    attaching.attachment.send_output(b"a")
+    attaching.attachment.send_output(b"a", 1)
     attaching.call.run_callbacks()
-    assert attaching.connection.story == ["session.output"]
+    assert attaching.connection.story == ["output"]
     assert attaching.ended == []
 
 
-def flood(attachment: Attachment) -> None:
-    """Write more than what may wait for an answer, eight times."""
-    for _ in range(8):
-        attachment.send_output(bytes(MAX_UNSENT_BYTES))
+def flood(attachment: Attachment) -> int:
+    """Write more than what may be held, eight times; return the position behind it."""
+    for number in range(1, 9):
+        attachment.send_output(bytes(MAX_UNSENT_BYTES), number)
+    return 8
+
+
+def held_bytes(attachment: Attachment) -> int:
+    return sum(len(message) for _, message in attachment._held)
 
 
 def test_an_answer_that_waits_keeps_a_bounded_queue(attaching: Fixture) -> None:
     """Behind a wait in the same batch a flood is dropped; one repaint of the screen follows the answer."""
-    flood(attaching.attachment)
-    attaching.call.settle(succeeded=True)
-    attaching.call.run_callbacks()
-    attaching.attachment.send_output(b"later")
-    assert attaching.connection.story == ["session.repaint", "session.output"]
-    assert base64.b64decode(attaching.connection.sent[0]["params"]["data"]) == b"the screen"
+    position = flood(attaching.attachment)
+    assert held_bytes(attaching.attachment) < 4 * MAX_UNSENT_BYTES
+    attaching.answer()
+    assert (attaching.connection.sent, attaching.wanted) == ([], 1)
+    attaching.attachment.send_repaint(repaint(position))
+    attaching.attachment.send_output(b"later", position + 1)
+    assert attaching.data == [b"the screen", b"later"]
+
+
+def test_a_repaint_that_waits_keeps_a_bounded_queue(attaching: Fixture) -> None:
+    """A flood behind a repaint that does not come is dropped; a repaint that shows all of it replaces both."""
+    attachment = attaching.answer()
+    attachment.expect_repaint(0)
+    position = flood(attachment)
+    assert held_bytes(attachment) < 4 * MAX_UNSENT_BYTES
+    attachment.send_repaint(repaint(1))
+    assert attaching.connection.sent == []
+    attachment.send_repaint(repaint(position))
+    assert attaching.connection.story == ["repaint"]
 
 
 @pytest.mark.parametrize("end", ["exited", "detached"])
 def test_the_end_is_sent_after_a_flood(attaching: Fixture, end: str) -> None:
     """A program that ends, or a detach, before the answer is heard of all the same; an exit with the last screen."""
-    flood(attaching.attachment)
+    position = flood(attaching.attachment)
     if end == "exited":
-        attaching.attachment.send_exited(0, None)
+        attaching.attachment.send_exited(0, None, repaint(position))
     else:
         attaching.attachment.detach()
     attaching.call.settle(succeeded=True)
     attaching.call.run_callbacks()
-    assert attaching.connection.story == [*(["session.repaint"] if end == "exited" else []), f"session.{end}"]
+    assert attaching.connection.story[-1] == end
+    assert attaching.connection.story.count("repaint") == (end == "exited")
+
+
+def congested(attaching: Fixture) -> Attachment:
+    """Return an attachment whose client does not read."""
+    attachment = attaching.answer()
+    attaching.connection.is_congested = True
+    attachment.send_output(b"a", 1)
+    attachment.send_output(b"lost", 2)
+    return attachment
+
+
+def test_a_client_that_catches_up_is_sent_one_repaint(attaching: Fixture) -> None:
+    """What is printed while it does not read is dropped; once it has read all, a repaint shows it."""
+    attachment = congested(attaching)
+    attachment.send_repaint(repaint(2, b"too early"))
+    assert (attaching.data, attachment.is_behind) == ([b"a"], True)
+    attaching.connection.drain()
+    attachment.send_output(b"b", 3)
+    assert (attaching.wanted, attaching.data) == (1, [b"a"])
+    attachment.send_repaint(repaint(1, b"too old"))
+    attachment.send_repaint(repaint(2))
+    assert attaching.data == [b"a", b"the screen", b"b"]
+
+
+def test_a_client_that_is_behind_is_sent_the_last_screen_and_the_exit(attaching: Fixture) -> None:
+    """The exit comes behind what was on the screen last, also where the client has not caught up."""
+    attachment = congested(attaching)
+    attachment.send_exited(3, None, repaint(2))
+    assert attaching.connection.story == ["output", "repaint", "exited"]
+    assert attaching.ended == [attachment]
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_an_exit_without_a_last_screen(attaching: Fixture, behind: bool) -> None:
+    """Where no picture can be had at the end, the exit is sent all the same, behind the output that was held."""
+    attachment = congested(attaching) if behind else attaching.answer()
+    if not behind:
+        attachment.expect_repaint(1)
+        attachment.send_output(b"last words", 2)
+    attachment.send_exited(0, None, None)
+    assert attaching.connection.story == ["output", "exited"]
+
+
+def test_each_end_comes_once(attaching: Fixture) -> None:
+    """A client that is detached, and whose connection closes then, ends once; nothing follows."""
+    attachment = attaching.answer()
+    attachment.detach()
+    attaching.connection.close()
+    attachment.send_output(b"a", 1)
+    attachment.send_repaint(repaint(1))
+    attachment.detach()
+    assert (attaching.connection.story[0], len(attaching.ended)) == ("detached", 1)
+    assert "output" not in attaching.connection.story
+    assert attaching.connection.attachments == {}
+
+
+def test_the_id_is_in_each_message(attaching: Fixture) -> None:
+    """A connection with several attachments knows whose a notification is."""
+    attachment = attaching.answer()
+    attachment.send_output(b"a", 1)
+    attachment.expect_repaint(1)
+    attachment.send_repaint(repaint(1))
+    attachment.detach()
+    sent = attaching.connection.sent
+    assert json.dumps(sent).count('"one/1"') == len(sent) == 3

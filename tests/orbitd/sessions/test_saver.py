@@ -1,64 +1,121 @@
-"""When a screen is saved again whose save has failed. Real timers, of a millisecond; a store that says no."""
+"""When a screen is saved, and again when that has failed. Real timers, of a millisecond; a store that says no."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
 
 import pytest
 
-from orbit_protocol.errors import OrbitError, StorageFull
-from orbitd.manager import SessionManager
-from orbitd.sessions.saver import Saver
-from orbitd.sessions.screen import Capture
-from orbitd.sessions.session import LiveSession
-from support import WAIT_SECS
+from orbit_protocol.errors import SessionNotFound, StorageFull
+from orbitd.screens import messages as m
+from orbitd.sessions import saver, session
+from sessions_support import Sessions, until
 
 
-class FakeStore:
-    """Takes snapshots, once it has raised the errors that it was given."""
-
-    def __init__(self, *errors: OrbitError) -> None:
-        self.errors = list(errors)
-        self.saved: asyncio.Queue[str] = asyncio.Queue()
-
-    async def save_snapshot(self, session_id: str, data: bytes, **_: Any) -> None:
-        if self.errors:
-            raise self.errors.pop(0)
-        self.saved.put_nowait(session_id)
-
-
-class FakeSession:
-    """A session with output that is not saved; it is its own screen."""
-
-    id = "one"
-    is_closed = False
-    is_saved = False
-    journal_bytes = 1
-
-    def __init__(self) -> None:
-        self.save_lock = asyncio.Lock()
-        self.screen = self
-
-    async def capture(self) -> Capture:
-        return Capture(repaint=b"screen", native_state=b"", position=1, cols=80, rows=24, title="")
-
-    def current_cwd(self) -> bytes:
-        return b"/"
-
-    def mark_saved(self, _: Capture) -> None:
-        self.is_saved = True
+@pytest.fixture
+def quick(sessions: Sessions) -> Sessions:
+    """Sessions that are saved at once."""
+    sessions.saver._interval = sessions.saver.retry_secs = 0.001
+    return sessions
 
 
 @pytest.mark.parametrize("failures", [0, 1, 3])
-async def test_what_could_not_be_saved_is_tried_again(failures: int) -> None:
+async def test_what_could_not_be_saved_is_tried_again(quick: Sessions, failures: int) -> None:
     """A changed screen is saved by itself, after as many failures as it takes, and nothing warns then any more."""
-    store, session = FakeStore(*[StorageFull("no room")] * failures), FakeSession()
-    saver = Saver(cast(SessionManager, store), interval_secs=0.001)
-    saver.mark_changed(cast(LiveSession, session))
-    async with asyncio.timeout(WAIT_SECS):
-        assert await store.saved.get() == "one"
-    await saver.close()
-    assert store.errors == []
-    assert session.is_saved
-    assert saver.failing == {}
+    quick.store.errors["save_snapshot"] = [StorageFull("no room") for _ in range(failures)]
+    live = await quick.run()
+    await quick.print(b"hello")
+    await until(lambda: live.is_saved)
+    assert quick.store.errors["save_snapshot"] == []
+    assert quick.store.saved("one") == b"hello"
+    assert (live.save.failure, live.save.timer) == ("", None)
+    assert quick.programs.warnings() == []
+
+
+async def test_a_failure_is_told(sessions: Sessions) -> None:
+    """While a screen cannot be saved a warning says why, the journal keeps it, and the next try is scheduled."""
+    live = await sessions.run()
+    await sessions.print(b"hello")
+    sessions.store.errors["save_snapshot"] = [StorageFull("no room")]
+    assert await sessions.programs.save_all() == 0
+    assert ["no room" in warning for warning in sessions.programs.warnings()] == [True]
+    assert b"hello" in sessions.journal().read_bytes()
+    assert live.save.timer is not None
+    assert await sessions.programs.save_all() == 1
+    assert sessions.programs.warnings() == []
+
+
+async def test_what_is_unchanged_is_not_written(sessions: Sessions) -> None:
+    """A silent session is saved once."""
+    await sessions.run()
+    await sessions.print(b"hello")
+    assert [await sessions.programs.save_all() for _ in range(3)] == [1, 0, 0]
+    assert len(sessions.store.snapshots) == 1
+
+
+async def test_a_burst_is_saved_earlier(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Much output is not in the journal alone for a whole interval."""
+    for module in (saver, session):
+        monkeypatch.setattr(module, "SAVE_SOON_BYTES", 100)
+    monkeypatch.setattr(saver, "BURST_SECS", 0.001)
+    live = await sessions.run()
+    await sessions.print(b"hello")
+    assert not live.save.is_soon
+    await sessions.print(b"x" * 200)
+    await until(lambda: live.is_saved)
+    assert sessions.store.saved("one") == b"hello" + b"x" * 200
+
+
+async def test_one_session_that_cannot_be_saved(sessions: Sessions) -> None:
+    """The others are saved all the same, whatever is raised."""
+    for name in ("one", "two", "three"):
+        await sessions.run(name)
+        await sessions.print(b"hello", name)
+    sessions.store.errors["save_snapshot"] = [MemoryError()]
+    assert await sessions.programs.save_all() == 2
+    assert await sessions.programs.save_all() == 1
+    assert {session_id for session_id, _, _ in sessions.store.snapshots} == {"one", "two", "three"}
+
+
+async def test_a_deleted_session_is_not_tried_again(sessions: Sessions) -> None:
+    """The save of a session that was deleted meanwhile fails, and is no failure to be told."""
+    live = await sessions.run()
+    await sessions.print(b"hello")
+    del sessions.store.sessions["one"]
+    with pytest.raises(SessionNotFound):
+        await sessions.saver.save(live)
+    assert (live.save.timer, live.save.failure) == (None, "")
+
+
+async def test_a_save_that_takes_too_long(sessions: Sessions) -> None:
+    """A picture that is never drawn ends the save, not the session: it is tried again, and saved then."""
+    live = await sessions.run()
+    await sessions.print(b"hello")
+    process = await sessions.template.forked()
+    process.hold(m.Save)
+    with pytest.raises(TimeoutError):
+        await sessions.saver.save(live, limit_secs=0.001)
+    assert (live.save.failure != "", live.save.timer is not None) == (True, True)
+    process.release(m.Save)
+    await sessions.saver.save(live)
+    assert live.is_saved
+
+
+async def test_saves_after_the_close(quick: Sessions) -> None:
+    """No save is started after the daemon's last ones."""
+    live = await quick.run()
+    await quick.saver.close()
+    await quick.print(b"hello")
+    assert live.save.timer is None
+
+
+async def test_a_store_that_is_slow_delays_no_other(sessions: Sessions) -> None:
+    """A second save of a session waits for the first, and finds nothing left to do."""
+    live = await sessions.run()
+    await sessions.print(b"hello")
+    gate = sessions.store.gates["save_snapshot"] = asyncio.Event()
+    saves = [asyncio.create_task(sessions.saver.save(live)) for _ in range(3)]
+    await until(lambda: "save_snapshot" in sessions.store.entered)
+    gate.set()
+    await asyncio.gather(*saves)
+    assert len(sessions.store.snapshots) == 1
