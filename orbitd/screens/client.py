@@ -209,7 +209,8 @@ class Picture:
         for position, record in records:
             self._unfiled.append((position, record))
             self._unfiled_bytes += len(record)
-            if self.state is PictureState.OPEN and self.process is not None:
+            # Also while it is being built: `_open` has sent only what there was then.
+            if self.state in (PictureState.OPENING, PictureState.OPEN) and self.process is not None:
                 self._send_data(self.process, position, record)
         while self._unfiled_bytes > MAX_UNFILED_BYTES:
             self._unfiled_bytes -= len(self._unfiled.popleft()[1])
