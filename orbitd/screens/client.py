@@ -460,7 +460,10 @@ class Picture:
         self._is_own = self._is_own or not by_others
         place = (kind, start, end)
         self._killed = self._killed + 1 if place == self._strike else 1
-        is_repeated = place == self._strike and (not by_others or self._killed >= MAX_KILLED)
+        # A screen that cannot be drawn is the same one after some more output: a program that goes on printing must
+        # not make each failure the first at its place.
+        is_undrawable = kind is Kind.DRAW and self._strike is not None and self._strike[0] is kind
+        is_repeated = self._killed >= MAX_KILLED if by_others else place == self._strike or is_undrawable
         self._strike = place
         self.state = PictureState.ABSENT
         if is_repeated:
