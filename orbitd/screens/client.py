@@ -686,7 +686,11 @@ class Process:
         else:
             picture = self._screens.asked.get(message.request)
         if picture is not None and picture.process is self:
-            picture.handle(message)
+            try:
+                picture.handle(message)
+            except Exception as error:  # noqa: BLE001  # one of many: those in the frames behind wait for theirs
+                session = picture.session_id
+                event(log, logging.ERROR, "screen failed", session=session, error=type(error).__name__, exc=error)
 
     def _watch(self) -> None:
         """Look whether it makes progress, as long as anything is unanswered."""
@@ -862,12 +866,13 @@ class Screens:
             session=work.session if work is not None else None,
             pictures=len(pictures) + (offender is not None),
         )
-        if offender is not None and work is not None:
-            by_others = status in (None, -signal.SIGKILL, -signal.SIGTERM) and not process.was_killed
-            offender.strike(work.kind, work.start, work.end, by_others=by_others)
-        for picture in pictures.values():
+        by_others = status in (None, -signal.SIGKILL, -signal.SIGTERM) and not process.was_killed
+        for picture in [*pictures.values(), *([] if offender is None else [offender])]:
             try:
-                picture.lost()
+                if picture is offender and work is not None:
+                    picture.strike(work.kind, work.start, work.end, by_others=by_others)
+                else:
+                    picture.lost()
             except Exception as error:  # noqa: BLE001  # one of many
                 event(log, logging.ERROR, "screen not rebuilt", error=type(error).__name__, exc=error)
 
