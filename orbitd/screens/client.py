@@ -616,6 +616,7 @@ class Process:
         pid: 0 until the template has reported it.
         pictures: Session id -> picture.
         was_killed: We ended it ourselves: it took too long.
+        has_answered: It has done anything at all.
     """
 
     def __init__(self, number: int, sock: socket.socket, note: Note, screens: Screens) -> None:
@@ -624,7 +625,7 @@ class Process:
         self.pid = 0
         self.status: int | None = None
         self.pictures: dict[str, Picture] = {}
-        self.was_killed = False
+        self.was_killed = self.has_answered = False
         self.is_retired = False
         self._screens = screens
         self._loop = asyncio.get_running_loop()
@@ -681,6 +682,7 @@ class Process:
         self._heard_at = self._loop.time()
         if isinstance(message, m.Hello):
             return
+        self.has_answered = True
         if isinstance(message, (m.Fed, m.Failed)):
             picture = self.pictures.get(message.session)
         else:
@@ -866,6 +868,10 @@ class Screens:
             session=work.session if work is not None else None,
             pictures=len(pictures) + (offender is not None),
         )
+        if offender is None and not process.has_answered and self.unavailable_reason is None:
+            # It ended before it did anything, or was never there: so may the next one, and the one after that.
+            asyncio.get_running_loop().call_later(TEMPLATE_RETRY_SECS, self._rebuild, process, pictures)
+            return
         by_others = status in (None, -signal.SIGKILL, -signal.SIGTERM) and not process.was_killed
         for picture in [*pictures.values(), *([] if offender is None else [offender])]:
             try:
@@ -875,6 +881,11 @@ class Screens:
                     picture.lost()
             except Exception as error:  # noqa: BLE001  # one of many
                 event(log, logging.ERROR, "screen not rebuilt", error=type(error).__name__, exc=error)
+
+    def _rebuild(self, process: Process, pictures: dict[str, Picture]) -> None:
+        for picture in pictures.values():
+            if picture.process is process and not self._is_closed:
+                picture.lost()
 
     def _template_lost(self) -> None:
         self._template = None
