@@ -507,6 +507,7 @@ class Picture:
     def _rebuild(self) -> None:
         if self.is_wanted or self.restart is not None:
             self.is_failed = True
+            self._source.handle_fed(b"")  # its program is not held back now, however far behind it is
             self.wake()
 
     def _leave(self) -> None:
