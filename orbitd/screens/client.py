@@ -292,6 +292,9 @@ class Picture:
         self._strike = None
 
     async def _ask(self, message: m.Paint | m.Save | m.Render) -> Any:
+        # A save waits until the picture goes on: the program may just have ended, and be quiet from now on.
+        if self.state is PictureState.DAMAGED and not isinstance(message, m.Save):
+            raise _damaged()
         request = _Request(message, asyncio.get_running_loop().create_future())
         self._requests[message.request] = request
         self._screens.asked[message.request] = self
@@ -484,7 +487,7 @@ class Picture:
         event(log, logging.ERROR, "output not drawn", session=self._source.id, start=start, bytes=end - start)
         if self._skipped >= MAX_SKIPPED:
             self.state, self.is_failed = PictureState.DAMAGED, True
-            self._fail_requests(Busy("The session's screen is damaged", hint="It goes on when its program is quiet."))
+            self._fail_requests(_damaged(), but=m.Save)
             self._wait_for_quiet()
 
     def _wait_for_quiet(self) -> None:
@@ -517,10 +520,14 @@ class Picture:
             process.send(m.Close(session=self._source.id))
             self._screens.retire_if_unused(process)
 
-    def _fail_requests(self, error: OrbitError) -> None:
+    def _fail_requests(self, error: OrbitError, *, but: type[Struct] | None = None) -> None:
         for request in self._requests.values():
-            if not request.answer.done():
+            if not request.answer.done() and type(request.message) is not but:
                 request.answer.set_exception(error)
+
+
+def _damaged() -> Busy:
+    return Busy("The session's screen is damaged", hint="It goes on when its program is quiet.")
 
 
 class Channel:
