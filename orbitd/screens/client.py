@@ -159,6 +159,7 @@ class Picture:
         self._requests: dict[int, _Request] = {}
         self._opening = 0
         self._grown_sent = 0
+        self._saved = 0  # the newest snapshot's position, as far as it was saved here
         self._answered = 0  # questions before this position have had their answers
         self._is_own = False
         self._strike: tuple[Kind, int, int] | None = None
@@ -284,6 +285,7 @@ class Picture:
 
     def saved(self, position: int) -> None:
         """A snapshot up to a position is committed: what was skipped before it is no longer replayed."""
+        self._saved = position
         if self.restart is not None and self.restart.position <= position:
             self.restart = None
         while self._unfiled and self._unfiled[0][0] <= position:
@@ -313,6 +315,10 @@ class Picture:
     async def _load(self) -> None:
         try:
             loaded = await self._source.load_picture()
+            if loaded.position < self._saved:
+                # A save was being committed meanwhile, and the journal has been cut off behind it: once more. Not
+                # again and again: where the newest snapshot is damaged, this one is all there is.
+                loaded = await self._source.load_picture()
         except Exception as error:  # noqa: BLE001  # whatever it is, nobody waits for ever
             event(
                 log, logging.ERROR, "screen not loaded", session=self._source.id, error=type(error).__name__, exc=error
