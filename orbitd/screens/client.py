@@ -359,13 +359,22 @@ class Picture:
             )
         )
         self._send_follow(process)
+        if self.process is None:
+            return
         self._send_grown()
         for end, record in self._unfiled:
             if end > position:
                 self._send_data(process, end, record)
 
     def _send_follow(self, process: Process) -> None:
-        reader = self._source.journal_reader()
+        try:
+            reader = self._source.journal_reader()
+        except OSError as error:  # no descriptor is left, say: without the file, all in it would be taken for broken
+            event(log, logging.ERROR, "journal not read", session=self._source.id, error=error.strerror)
+            self._leave()
+            self.state = PictureState.ABSENT
+            self._fail_requests(Busy("The session's journal cannot be read now"))
+            return
         if reader is not None:
             descriptor, base = reader
             process.send(m.Follow(session=self._source.id, base=base), (descriptor,))
