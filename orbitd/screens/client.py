@@ -496,9 +496,9 @@ class Picture:
     def _skip(self, start: int, end: int) -> None:
         """Go on with a blank screen behind records that cannot be drawn."""
         self._skipped += 1
-        self._source.handle_skipped(start, end)
         lost = f"{end - start:,} bytes of output" if end > start else "the screen"
         self.restart = Restart(position=end, divider=f"{lost} could not be drawn")
+        self._source.handle_skipped(start, end)
         event(log, logging.ERROR, "output not drawn", session=self._source.id, start=start, bytes=end - start)
         if self._skipped >= MAX_SKIPPED:
             self.state, self.is_failed = PictureState.DAMAGED, True
