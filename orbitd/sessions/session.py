@@ -659,6 +659,8 @@ class LiveSession:
             return
         if self.picture.lag < MAX_LAG_BYTES // 2:
             master.resume("lag")
+        if self.picture.is_failed:
+            master.resume("repaint")
         # A program's question must be answered once: by the terminal of a writable client, else by the emulator.
         if replies and all(each.read_only for each in self.attachments.values()):
             with contextlib.suppress(Busy):  # a program that asks and never reads gets no more answers
@@ -678,7 +680,16 @@ class LiveSession:
             self.handle_skipped(self.picture.fed, position)
 
     async def _paint(self, scrollback_lines: int) -> Repaint:
-        painted = await self.picture.paint(self.position, scrollback_lines)
+        # Nothing is read meanwhile, so that a flood does not run away from the picture that is to show it; but a
+        # picture that has failed holds no program back.
+        master = self._master
+        if master is not None and not self.picture.is_failed:
+            master.pause("repaint")
+        try:
+            painted = await self.picture.paint(self.position, scrollback_lines)
+        finally:
+            if master is not None:
+                master.resume("repaint")
         return Repaint(data=painted.data, cols=painted.cols, rows=painted.rows, position=painted.position)
 
     def _repaint_all(self) -> None:

@@ -25,6 +25,7 @@ from orbit_protocol.types import (
     Name,
     PageSize,
     Ref,
+    ScreenCells,
     SessionConfigInput,
     SessionStatus,
     SessionType,
@@ -250,8 +251,8 @@ class SessionStart(_WithEnvironment, frozen=True, kw_only=True):
     `env` is ignored.
     """
 
-    cols: Cells = 80
-    rows: Cells = 24
+    cols: ScreenCells = 80
+    rows: ScreenCells = 24
 
     def __post_init__(self) -> None:
         """Check what no single type can. Raises: ValueError."""
@@ -265,8 +266,8 @@ class SessionAttach(_WithEnvironment, frozen=True, kw_only=True):
     find the agent there.
     """
 
-    cols: Cells
-    rows: Cells
+    cols: ScreenCells
+    rows: ScreenCells
     read_only: bool = False
     scrollback_lines: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
 
@@ -290,8 +291,8 @@ class SessionInput(ByAttachment, frozen=True, kw_only=True):
 class SessionResize(ByAttachment, frozen=True, kw_only=True):
     """The size of the user's window now."""
 
-    cols: Cells
-    rows: Cells
+    cols: ScreenCells
+    rows: ScreenCells
 
     def __post_init__(self) -> None:
         """Check what no single type can. Raises: ValueError."""

@@ -46,6 +46,7 @@ Name = Annotated[
     ),
 ]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
+ScreenCells = Annotated[int, Meta(ge=1, le=4096, description="Columns or rows of a terminal; at most 1,000,000 cells.")]
 Cells = Annotated[int, Meta(ge=1, le=65_535, description="Columns or rows (an unsigned short, as in ioctl_tty(2)).")]
 PageSize = Annotated[int, Meta(ge=1, le=MAX_PAGE_SIZE, description="The most entries to answer with.")]
 Environment = Annotated[dict[str, str], Meta(max_length=10_000)]
