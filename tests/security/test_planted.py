@@ -136,6 +136,7 @@ def test_something_else_in_a_journals_place(daemon: DaemonProcess, home: Path, v
     for _ in range(2):
         with daemon.start().client() as client:
             assert [client.call("session.get", id=each)["live"] for each in (session, other)] == [True, True]
+            client.call("session.screen", id=session)  # no journal is opened before somebody needs it
             [warning] = client.call("daemon.info")["warnings"]
             assert session in warning
         daemon.kill()
