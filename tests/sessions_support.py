@@ -174,6 +174,14 @@ class ScriptedProcess(_Peer):
         self.note.write(session, kind, start, end)
         self.stop()
 
+    def recover(self) -> None:
+        """Do again what a good process does."""
+        self.held.clear()
+        if self.is_open:
+            self.note.clear()
+            self.go_on()
+            self._work()
+
     def die(self, status: int = -signal.SIGSEGV) -> None:
         """End, as a crash or a signal does; the template reports it."""
         self.close()
@@ -208,10 +216,14 @@ class ScriptedProcess(_Peer):
         return self.pictures.setdefault(session, ScriptedPicture())
 
     def _work(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for message in waiting:
-            if self.is_open and (type(message) in self.held or not self._do(message)):
-                self._waiting.append(message)
+        done = True
+        while done:  # what was fed may be what an earlier request waits for
+            waiting, self._waiting, done = self._waiting, [], False
+            for message in waiting:
+                if self.is_open and (type(message) in self.held or not self._do(message)):
+                    self._waiting.append(message)
+                else:
+                    done = True
 
     def _do(self, message: Any) -> bool:
         """Handle a message; return False where it waits for its turn."""
@@ -718,8 +730,7 @@ class Sessions:
     async def close(self) -> None:
         """Close everything."""
         for process in self.template.processes:
-            if process.is_open:
-                process.held.clear()
+            process.recover()
         await self.programs.close()
         self.keeper.close()
         self.template.end()
