@@ -56,10 +56,10 @@ class KeeperConnection:
 
     async def fetch_terminal(self, live: LiveSession) -> None:
         """Have a session read and write its program's terminal, unless it does. Raises: NotRunning, KeeperGone."""
-        if live.has_terminal:
+        if live.has_terminal or live.is_drained:
             return
         master_fd = await (await self.client()).take(live.id)
-        if live.has_terminal or not live.has_program:  # meanwhile
+        if live.has_terminal or live.is_drained or not live.has_program:  # meanwhile
             os.close(master_fd)
         else:
             live.use_terminal(master_fd)

@@ -189,6 +189,7 @@ class LiveSession:
         exited: Set when the program ends; a new future for each program.
         exit: How its program has ended, while that is not stored.
         is_terminating: Its program is being ended by a request.
+        is_drained: Its program has ended, and all of its output was read: its terminal is not opened again.
         not_restored: Why it could not be taken over, or "".
         not_opened: Why its journal could not be opened, or "": its output is not read.
         was_recorded_again: Its row was gone, and was written again for its program.
@@ -210,7 +211,7 @@ class LiveSession:
         self.size = (80, 24)
         self.exited: asyncio.Future[Exit] = self._loop.create_future()
         self.exit: ProgramExit | None = None
-        self.is_terminating = False
+        self.is_terminating = self.is_drained = False
         self.not_restored = ""
         self.not_opened = ""
         self.was_recorded_again = False
@@ -402,7 +403,7 @@ class LiveSession:
         if self.exited.done():
             self.exited = self._loop.create_future()
         self.pid, self._cwd, self._recorded_cwd = pid, cwd, cwd
-        self.not_restored, self.reconnects = "", False
+        self.not_restored, self.reconnects, self.is_drained = "", False, False
         self.retry_started()
 
     def use_terminal(self, master_fd: int) -> None:
@@ -422,8 +423,8 @@ class LiveSession:
             NotRunning: The program has ended.
             Busy: It does not read.
         """
-        if self._master is not None:
-            if self.exited.done():
+        if self._master is not None or (self.is_drained and not self.reconnects):
+            if self._master is None or self.exited.done():
                 raise NotRunning(f"The program of session {self.id} has ended")
             self._shared.typing.note(self, self._loop.time())
             self._master.write(data)
@@ -525,7 +526,7 @@ class LiveSession:
 
     def drain(self) -> None:
         """Read the last output of a program that has ended, and close its terminal; the journal is open."""
-        master, self._master = self._master, None
+        master, self._master, self.is_drained = self._master, None, True
         if master is not None:
             before = -1
             while self.position != before and not master.is_closed:
