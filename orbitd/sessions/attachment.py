@@ -78,7 +78,7 @@ class Attachment:
         session: What it is attached to.
 
     Attributes:
-        wants_repaint: What is on its screen is out of date: output is held until `send_repaint`.
+        wants_repaint: What is on its screen is out of date: output is held until `send_repaint`, or `release_output`.
         least_position: A repaint that shows less than this is of no use: output before it was dropped.
     """
 
@@ -97,6 +97,7 @@ class Attachment:
         self.size = size
         self.wants_repaint = False
         self.least_position = 0
+        self._is_holding = False
         self.session = session
         self._state = State.OPENING
         self._held: list[tuple[int, bytes]] = []
@@ -130,7 +131,7 @@ class Attachment:
             repaint: That repaint.
             is_complete: It is the picture, and not only what stands in for one that is not there yet.
         """
-        self.wants_repaint = not is_complete or repaint.position < self.least_position
+        self.wants_repaint = self._is_holding = not is_complete or repaint.position < self.least_position
         if is_complete:
             self._drop_shown(repaint.position)
 
@@ -156,14 +157,26 @@ class Attachment:
     def expect_repaint(self, position: int) -> None:
         """Hold output back until `send_repaint`: the picture at this position differs from the client's."""
         if self._state is not State.ENDED:
-            self.wants_repaint = True
+            self.wants_repaint = self._is_holding = True
             self.least_position = max(self.least_position, position)
+
+    def hold_output(self) -> None:
+        """Hold output back again until `send_repaint`."""
+        self._is_holding = self.wants_repaint
+
+    def release_output(self) -> None:
+        """Send output on to what the client shows: the repaint is late. It must then show all that was sent."""
+        self._is_holding = False
+        if self._state is State.STREAMING:
+            held, self._held, self._held_bytes = self._held, [], 0
+            for position, message in held:
+                self._send(message, position)
 
     def send_repaint(self, repaint: Repaint) -> None:
         """Send a picture, and the output behind it; nothing happens where it shows too little."""
         if not self.takes_repaint or repaint.position < self.least_position:
             return
-        self.wants_repaint = False
+        self.wants_repaint = self._is_holding = False
         self._drop_shown(repaint.position)
         notice = RepaintNotice(attachment_id=self.id, data=repaint.data, cols=repaint.cols, rows=repaint.rows)
         held, self._held, self._held_bytes = self._held, [], 0
@@ -203,7 +216,7 @@ class Attachment:
 
     def _release_held(self) -> None:
         """Send what waits for a repaint that will not come any more."""
-        self.wants_repaint = False
+        self.wants_repaint = self._is_holding = False
         if self._state is State.STREAMING:
             held, self._held, self._held_bytes = self._held, [], 0
             for _, message in held:
@@ -214,10 +227,12 @@ class Attachment:
         self._held_bytes = sum(len(message) for _, message in self._held)
 
     def _send(self, message: bytes, position: int = sys.maxsize) -> None:
-        if self._state is State.OPENING or (self.wants_repaint and position < sys.maxsize):
+        if self._state is State.OPENING or (self._is_holding and position < sys.maxsize):
             self._hold(message, position)
         elif self._state is not State.ENDED:  # whoever is behind is sent the end all the same
             self.connection.send(message)
+            if self.wants_repaint:
+                self.least_position = max(self.least_position, position)
             # What has been sent stays in the transport's buffer, in order. Only what comes from now on is
             # dropped, so the buffer is bounded, and the client never misses a part in the middle unnoticed:
             # the repaint replaces all of it.
@@ -227,7 +242,8 @@ class Attachment:
     def _hold(self, message: bytes, position: int) -> None:
         # In a batch the answer waits for the requests after the attach, which may be a `session.wait` of a day.
         if self._held_bytes > MAX_UNSENT_BYTES and position < sys.maxsize:
-            self.wants_repaint, self.least_position = True, position
+            self.wants_repaint = self._is_holding = True
+            self.least_position = position
             self._held, self._held_bytes = [], 0
             return
         self._held.append((position, message))
@@ -236,7 +252,7 @@ class Attachment:
     def handle_drained(self) -> None:
         """Go on: a client that was behind has read everything, and is sent the picture."""
         if self._state is State.BEHIND:
-            self._state, self.wants_repaint = State.STREAMING, True
+            self._state, self.wants_repaint, self._is_holding = State.STREAMING, True, True
             self.session.repaint_soon()
 
 

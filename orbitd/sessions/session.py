@@ -708,18 +708,30 @@ class LiveSession:
         # While one picture is drawn, sizes may change and clients fall behind and catch up: one more is drawn for
         # all of them then. So resizes that come together cost two pictures, not one each.
         try:
-            while any(each.takes_repaint for each in self.attachments.values()):
+            while waiting := [each for each in self.attachments.values() if each.takes_repaint]:
+                for attachment in waiting:
+                    attachment.hold_output()
+                # A picture that is being rebuilt, or damaged, does not keep the output from those who look at it.
+                late = self._loop.call_later(REPAINT_SECS, self._release_output)
                 try:
                     repaint = await self._paint(0)
                 except OrbitError:  # ended, damaged, or refused
+                    self._release_output()
                     if self.picture.status != "damaged":
                         return
                     await asyncio.sleep(REPAINT_SECS)
                     continue
+                finally:
+                    late.cancel()
                 for attachment in list(self.attachments.values()):
                     attachment.send_repaint(repaint)
         finally:
             self._repainting = False
+
+    def _release_output(self) -> None:
+        for attachment in list(self.attachments.values()):
+            if attachment.takes_repaint:
+                attachment.release_output()
 
     # Inside
 
