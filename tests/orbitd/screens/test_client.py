@@ -142,7 +142,7 @@ async def test_nothing_stays_open(sessions: Sessions) -> None:
         assert await text(live) == b"one"
         live.picture.close()
         await process_after_close(sessions)
-    assert open_files() == before
+    assert open_files() <= before
 
 
 async def process_after_close(sessions: Sessions) -> None:
@@ -188,8 +188,7 @@ async def test_a_second_failure_at_the_same_place(sessions: Sessions, dies: bool
     assert kept.endswith(sessions.journal().read_bytes()[-(live.position - start) :][: end - start])
     assert live.save.timer is not None
     assert any("could not be drawn" in warning for warning in sessions.programs.warnings())
-    await until(lambda: client_.story[-1] == "repaint")
-    assert client_.shown == shown
+    await until(lambda: "repaint" in client_.story and client_.shown == shown)
     assert await sessions.programs.save_all() == 1
     assert sessions.store.saved("one") == shown
     assert live.picture.status == "ok"
@@ -227,6 +226,7 @@ async def test_three_such_pieces_damage_it(sessions: Sessions) -> None:
     assert len(sessions.template.processes) == processes
     assert any("is damaged" in warning for warning in sessions.programs.warnings())
     assert sessions.methods.with_live_fields(sessions.store.sessions["one"]).screen == "damaged"
+    live.picture._handle_quiet()
 
 
 async def test_a_damaged_picture_goes_on_when_its_program_is_quiet(
@@ -265,6 +265,7 @@ async def test_a_failure_after_the_damage_damages_it_again(sessions: Sessions, m
     await sessions.print(BOOM)
     await until(lambda: live.picture.state is PictureState.DAMAGED)
     assert len(kept_aside(sessions)) == 4
+    live.picture._handle_quiet()
 
 
 async def test_a_save_forgets_the_failures(sessions: Sessions) -> None:
@@ -484,6 +485,7 @@ async def test_a_process_that_dies_while_it_does_nothing(quick: Sessions) -> Non
 
 async def test_processes_that_die_at_once(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where every new process ends before it has done anything, another one is tried after a while, not at once."""
+    monkeypatch.setattr(client, "TEMPLATE_RETRY_SECS", 0.05)
     live = await sessions.run()
     sessions.template.on_fork = lambda process: process.die(1)
     await sessions.print(b"hello")
@@ -493,7 +495,6 @@ async def test_processes_that_die_at_once(sessions: Sessions, monkeypatch: pytes
         await asyncio.sleep(0)
     assert len(sessions.template.processes) <= 2
     sessions.template.on_fork = lambda _: None
-    monkeypatch.setattr(client, "TEMPLATE_RETRY_SECS", 0.001)
     assert await asked == b"hello"
 
 
