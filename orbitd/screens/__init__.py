@@ -1,11 +1,16 @@
-"""A session's terminal: what is on its screen, how that is saved, and how it is drawn elsewhere.
+"""Pictures: what a session's output looks like, drawn in processes of their own.
 
+    client                    orbitd's side: which picture is where, and what becomes of it when its process fails
+    messages, note            what both sides say to each other; what a process works on, in shared memory
+    template                  the process that has loaded the library, and is forked
+    process, follower         a screens process: its loop; one journal's records, in order
+    divider                   the line between two programs on one screen, and the reset that it needs
     emulator                  one emulated terminal; the only public way to libghostty-vt
     _ghostty*                 that library: loading and C interface, terminals and copies, reading rows
     model                     screens, rows, styles as plain values
     repaint, vt_writer        those values as the bytes that draw them on a client's terminal
     render                    the same as text and HTML
 
-Importing this
-loads no native library: `emulator.unavailable_reason` does, and returns why this machine has none, or None.
+orbitd imports `client`, `messages`, `note` and `model`, and never the library: whatever a program prints, and whatever
+the library does with it, happens in another process.
 """

@@ -1,16 +1,19 @@
-"""Live sessions: programs that run on terminals of the daemon, their screens, and the clients attached to them.
+"""Sessions that are more than rows of the store: programs on terminals of the daemon, their journals, their clients.
 
-    session_methods                     the methods that concern programs: start, attach, input, terminate, ...
-    programs, termination               start and take over; how programs end: exit, terminate, signals
-    session_restore                     at the daemon's start: take over what runs, restart shells after a reboot
-    registry, session, attachment       the live sessions; one of them; one client of it
-    pty_master, screen                  reading and writing a terminal; its emulator and journal
-    screen_restore, saver               a screen out of snapshot and journal; when and how it is saved
-    command_line, ssh_agent             what a program is started with; the link to the user's ssh agent
-    keeper_connection, ssh_reconnect    the keeper's client; back-off after a lost ssh connection
-    scrollback_budget                   memory of all histories
+    methods                       the methods that concern programs: start, screen, terminate, ...
+    session                       one session: all that is known of it, and the table of its states
+    registry                      the sessions, and the memory that their pictures share
+    terminal                      reading a terminal through the landing buffer; writing; its size
+    journal, journal_file, journal_repair
+                                  output since the last snapshot: positions; records; damage
+    attachment                    one client of a session: what it is sent, and its own methods (input, resize)
+    files, saver, saved_state     snapshot and journal on disk; when a screen is saved, and in which form
+    programs, endings             start and take over; how programs end: exit, terminate, signals
+    restore                       at the daemon's start: take over what runs, restart shells after a reboot
+    reconnecting                  back-off after a lost ssh connection
+    keeper_connection             the keeper's client
+    command_line, ssh_agent       what a program is started with; the link to the user's ssh agent
 
-Input goes session_methods -> session -> pty_master. Output goes pty_master -> journal -> emulator -> attachments,
-in this order. Everything runs on the event loop, except what restores,
-reads or encodes a whole screen: that has a thread.
+Input goes attachment -> session -> terminal. Output goes terminal -> landing buffer -> journal -> attachments, as bytes:
+nothing here parses it. The picture of a session is drawn elsewhere, out of the same journal: `orbitd.screens.client`.
 """
