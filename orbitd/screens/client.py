@@ -516,8 +516,8 @@ class Picture:
             return
         start, end = self.restart.position, self._source.position
         if end > start:
-            self._source.handle_skipped(start, end)
             self.restart = Restart(position=end, divider=f"{end - start:,} bytes of output were not drawn")
+            self._source.handle_skipped(start, end)
         self._skipped = MAX_SKIPPED - 1  # the next failure damages it again
         self.state = PictureState.ABSENT
         self._rebuild()

@@ -14,6 +14,6 @@
     keeper_connection             the keeper's client
     command_line, ssh_agent       what a program is started with; the link to the user's ssh agent
 
-Input goes attachment -> session -> terminal. Output goes terminal -> landing buffer -> journal -> attachments, as bytes:
-nothing here parses it. The picture of a session is drawn elsewhere, out of the same journal: `orbitd.screens.client`.
+Input goes attachment -> session -> terminal. Output goes terminal -> landing buffer -> journal -> attachments: bytes
+that nothing here parses. The picture of a session is drawn elsewhere, out of the same journal: `orbitd.screens.client`.
 """

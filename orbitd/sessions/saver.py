@@ -44,14 +44,17 @@ class Saver:
         self._is_closed = False
 
     def mark_changed(self, session: LiveSession) -> None:
-        """Start the timer of a session that has changed, or shorten it for a burst."""
+        """Start the timer of a session that has changed, or shorten it for a burst, or once output was skipped."""
         # Spread at random, so that sessions that began to write together are not saved together for ever.
         plan = session.save
         if plan.timer is None:
             self._start_timer(session, self._interval * random.uniform(0.5, 1.0))  # noqa: S311  # spreads, hides nothing
-        elif not plan.is_soon and session.journal_bytes > SAVE_SOON_BYTES:
+        # Output that could not be drawn is fed again after a crash of orbitd, until a snapshot is behind it.
+        is_urgent = session.journal_bytes > SAVE_SOON_BYTES or session.picture.restart is not None
+        if is_urgent and not plan.is_soon:
             plan.is_soon = True
-            plan.timer.cancel()
+            if plan.timer is not None:
+                plan.timer.cancel()
             self._start_timer(session, min(BURST_SECS, self._interval))
 
     async def save(self, session: LiveSession, *, limit_secs: float = SAVE_SECS) -> None:
