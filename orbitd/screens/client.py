@@ -162,7 +162,7 @@ class Picture:
         self._saved = 0  # the newest snapshot's position, as far as it was saved here
         self._answered = 0  # questions before this position have had their answers
         self._is_own = False
-        self._strike: tuple[Kind, int, int] | None = None
+        self._strike: tuple[Kind, int] | None = None
         self._killed = 0
         self._skipped = 0
         self._base_level = 0  # 0: the native state; 1: the portable bytes alone; 2: a blank screen
@@ -476,7 +476,7 @@ class Picture:
         """
         self.process = None
         self._is_own = self._is_own or not by_others
-        place = (kind, start, end)
+        place = (kind, start)  # behind damage in the file the end moves with each output
         self._killed = self._killed + 1 if place == self._strike else 1
         # A screen that cannot be drawn is the same one after some more output: a program that goes on printing must
         # not make each failure the first at its place.

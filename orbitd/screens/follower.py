@@ -12,11 +12,21 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections import deque
 
 from msgspec import Struct
 
-from orbitd.sessions.journal_file import FILE_HEADER_BYTES, RECORD_HEADER_BYTES, Event, parse_record, payload_length
+from orbitd.sessions.journal_file import (
+    FILE_HEADER_BYTES,
+    RECORD_HEADER_BYTES,
+    Event,
+    Kind,
+    parse_record,
+    payload_length,
+)
+
+_KINDS = re.compile(b"[%s]" % bytes(Kind))
 
 BLOCK_BYTES = 256 << 10
 """How much of a file is read at a time."""
@@ -94,6 +104,35 @@ class Follower:
             # Lost: this process was started after a full disk, say, and got what follows on it. The snapshot from
             # which the file goes on is not known here.
             self.position = limit
+
+    def behind_damage(self) -> int:
+        """Return where the next whole record begins, after `next` has raised Damaged; `end` where there is none."""
+        self._block = b""
+        start = self.position + 1
+        while self._files and start < self.end:
+            # A header may lie across the border of two windows: the next one begins with what this one had no room for.
+            window = self._window(start)
+            for found in _KINDS.finditer(window):
+                header = window[found.start() : found.start() + RECORD_HEADER_BYTES]
+                length = payload_length(header) if len(header) == RECORD_HEADER_BYTES else None
+                begin = start + found.start()
+                if length is None or begin + RECORD_HEADER_BYTES + length > self.end:
+                    continue
+                record = self._window(begin, RECORD_HEADER_BYTES + length)
+                if len(record) == RECORD_HEADER_BYTES + length and parse_record(record) is not None:
+                    return begin
+            start += max(1, len(window) - RECORD_HEADER_BYTES + 1)
+            if len(window) < BLOCK_BYTES:
+                break
+        return self.end
+
+    def _window(self, start: int, size: int = BLOCK_BYTES) -> bytes:
+        """Return bytes of the oldest file, none of them behind the end; b"" where it cannot be read."""
+        fd, base = self._files[0]
+        try:
+            return os.pread(fd, min(size, self.end - start), FILE_HEADER_BYTES + start - base)
+        except (OSError, ValueError):  # not readable, or before its beginning
+            return b""
 
     def _drop_what_is_behind(self) -> None:
         while self._unfiled and self._unfiled[0][0] < self.position:

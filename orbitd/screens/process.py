@@ -428,7 +428,7 @@ class ScreensProcess:
                     break
             self._report(picture, emulator, bytes(replies))
         except Damaged as exc:
-            start, end, reason = follower.position, follower.end, str(exc)
+            start, end, reason = follower.position, follower.behind_damage(), str(exc)
         except (Refused, TerminalError) as exc:
             reason = str(exc)
         except MemoryError:

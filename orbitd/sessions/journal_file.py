@@ -199,7 +199,8 @@ def parse_record(data: bytes) -> Event | None:
     header, payload = data[: RECORD.size], data[RECORD.size :]
     kind, length, expected = RECORD.unpack(header)
     # The kind is part of the CRC, so that a changed kind is found as well as a changed payload.
-    if len(payload) < length or checksum(kind, payload) != expected:
+    # A reader may have read the header before the file was damaged, and the record after.
+    if kind not in _CRC_START or len(payload) < length or checksum(kind, payload) != expected:
         return None
     return _DECODERS[kind](payload)
 

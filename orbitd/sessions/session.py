@@ -40,7 +40,13 @@ from orbitd.sessions.attachment import Attachment, Repaint
 from orbitd.sessions.files import OpenFiles, SessionFiles
 from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import Cwd, Divider, Event, Resize
+<<<<<<< HEAD
 from orbitd.sessions.terminal import Landing, Pending, PtyMaster
+=======
+from orbitd.sessions.journal_repair import Damage
+from orbitd.sessions.landing import Landing, Pending
+from orbitd.sessions.pty_master import PtyMaster
+>>>>>>> 9104c32 (Log a journal that was cut short while it was open)
 
 log = logging.getLogger("orbitd.sessions")
 
@@ -226,6 +232,7 @@ class LiveSession:
         self._size_owner: Attachment | None = None
         self._master: PtyMaster | None = None
         self._journal: Journal | None = None
+        self._damage: Damage | None = None
         self._loaded: Loaded | None = None
         self._opening: asyncio.Task[None] | None = None
         self._position = 0
@@ -321,6 +328,7 @@ class LiveSession:
 
     def _use_files(self, files: OpenFiles) -> None:
         journal = self._journal = files.journal
+        self._damage = None if journal is None else journal.damage  # logged by who has opened it
         self._loaded = files.loaded
         self.save.position = files.loaded.position
         if journal is None:
@@ -388,7 +396,18 @@ class LiveSession:
         missing = self._journal.append(record)
         if missing:
             self.picture.data(missing)
+        self._log_new_damage()
         self.picture.grown()
+
+    def _log_new_damage(self) -> None:
+        """Log what was found by the last append: the file was cut short by somebody."""
+        assert self._journal is not None
+        damage = self._journal.damage
+        if damage is not self._damage:
+            self._damage = damage
+            if damage is not None:
+                lost = damage.lost_bytes
+                event(log, logging.ERROR, "journal damaged", session=self.id, reason=damage.reason, lost_bytes=lost)
 
     # The program
 
@@ -447,6 +466,7 @@ class LiveSession:
                 landing.clear()
             if missing:
                 self.picture.data(missing)
+            self._log_new_damage()
             self._handle_output(data, journal.position)
         return hung_up
 
