@@ -200,7 +200,7 @@ def parse_record(data: bytes) -> Event | None:
     kind, length, expected = RECORD.unpack(header)
     # The kind is part of the CRC, so that a changed kind is found as well as a changed payload.
     # A reader may have read the header before the file was damaged, and the record after.
-    if kind not in _CRC_START or len(payload) < length or checksum(kind, payload) != expected:
+    if kind not in CRC_START or len(payload) < length or checksum(kind, payload) != expected:
         return None
     return _DECODERS[kind](payload)
 

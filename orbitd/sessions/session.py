@@ -40,13 +40,8 @@ from orbitd.sessions.attachment import Attachment, Repaint
 from orbitd.sessions.files import OpenFiles, SessionFiles
 from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import Cwd, Divider, Event, Resize
-<<<<<<< HEAD
-from orbitd.sessions.terminal import Landing, Pending, PtyMaster
-=======
 from orbitd.sessions.journal_repair import Damage
-from orbitd.sessions.landing import Landing, Pending
-from orbitd.sessions.pty_master import PtyMaster
->>>>>>> 9104c32 (Log a journal that was cut short while it was open)
+from orbitd.sessions.terminal import Landing, Pending, PtyMaster
 
 log = logging.getLogger("orbitd.sessions")
 
