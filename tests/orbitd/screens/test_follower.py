@@ -233,3 +233,38 @@ def test_closing_closes_every_file(journal: JournalFile) -> None:
     for fd in descriptors:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(fd)
+
+
+@pytest.mark.parametrize("size", [1, 40, BLOCK_BYTES - 3, BLOCK_BYTES, BLOCK_BYTES * 3 + 5])
+@pytest.mark.parametrize("fill", [b"\0", b"\x01", b"\x01\0\0\0\x04"])
+def test_reading_goes_on_behind_damage(follower: Follower, journal: JournalFile, size: int, fill: bytes) -> None:
+    """The next whole record behind damage is found, whatever the damage looks like, and however long it is."""
+    begin = journal.append(b"before")
+    behind = journal.append(b"x" * size)
+    journal.append(b"behind")
+    follower.follow(journal.descriptor(), 0)
+    follower.end = journal.position
+    first = follower.next()
+    assert first is not None
+    follower.position = first.end
+    follower.release()
+    journal.damage(begin, (fill * (behind - begin))[: behind - begin])
+    with pytest.raises(Damaged):
+        follower.next()
+    follower.position = follower.behind_damage()
+    assert follower.position == behind
+    last = follower.next()
+    assert last is not None
+    assert last.event == Output(data=b"behind")
+
+
+def test_damage_up_to_the_end_is_passed_over(follower: Follower, journal: JournalFile) -> None:
+    """Where no whole record is left, reading goes on at the end, not at a part of a record before it."""
+    journal.append(b"damaged")
+    follower.follow(journal.descriptor(), 0)
+    follower.end = journal.position
+    journal.append(b"not to be read yet")
+    journal.damage(0, bytes(12))
+    with pytest.raises(Damaged):
+        follower.next()
+    assert follower.behind_damage() == follower.end
