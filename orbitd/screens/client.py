@@ -162,6 +162,7 @@ class Picture:
         self._saved = 0  # the newest snapshot's position, as far as it was saved here
         self._answered = 0  # questions before this position have had their answers
         self._is_own = False
+        self._was_moved = False
         self._strike: tuple[Kind, int] | None = None
         self._killed = 0
         self._skipped = 0
@@ -291,7 +292,7 @@ class Picture:
         while self._unfiled and self._unfiled[0][0] <= position:
             self._unfiled_bytes -= len(self._unfiled.popleft()[1])
         self._skipped = self._killed = self._base_level = 0
-        self._strike = None
+        self._strike, self._was_moved = None, False
 
     async def _ask(self, message: m.Paint | m.Save | m.Render) -> Any:
         # A save waits until the picture goes on: the program may just have ended, and be quiet from now on.
@@ -446,7 +447,14 @@ class Picture:
             self.strike(kind, message.start, message.end)
             return
         request = self._requests.get(message.request or 0)
-        if request is not None and not request.answer.done():
+        if request is None or request.answer.done():
+            return
+        if not self._was_moved:
+            # The process may be short of memory, and never recover: once, another one of its own is asked instead.
+            event(log, logging.WARNING, "screen not drawn", session=self._source.id, reason=message.reason)
+            self._was_moved = self._is_own = True
+            self.move()
+        else:
             request.answer.set_exception(Busy(f"The screen cannot be drawn now: {message.reason}"))
 
     # Failures
