@@ -70,7 +70,8 @@ class Saver:
             # One save of a session at a time: a second one would commit its snapshot first, and then this one
             # would be the newest with an older screen. After the wait the first may have saved everything.
             async with asyncio.timeout(limit_secs), session.save_lock:
-                await session.open_files()
+                if not session.is_saved:
+                    await session.open_files()
                 if not session.is_saved:
                     await self._store(session)
         except SessionNotFound:

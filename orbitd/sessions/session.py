@@ -302,6 +302,8 @@ class LiveSession:
             SpawnFailed: The journal cannot be opened.
         """
         while self._journal is None:
+            # It may have ended while this waited: its journal was closed and removed, and no new one is made for it.
+            create = create and self.state is not State.ENDED
             if self._opening is None:
                 # A task of its own: one caller's cancellation must not leave the others without a journal.
                 self._opening = self._loop.create_task(self._open_files(create))
