@@ -33,7 +33,7 @@ from orbitd.manager import SessionManager
 from orbitd.rpc.connection import Attached, Call, Connection
 from orbitd.screens import messages as m
 from orbitd.screens.client import Screens
-from orbitd.screens.follower import Follower
+from orbitd.screens.follower import Damaged, Follower
 from orbitd.screens.note import Kind, Note
 from orbitd.screens.process import received_descriptors
 from orbitd.sessions import attachment
@@ -258,7 +258,16 @@ class ScriptedProcess(_Peer):
         return True
 
     def _feed(self, session: str, picture: ScriptedPicture) -> bool:
-        while (record := picture.follower.next()) is not None:
+        while True:
+            try:
+                record = picture.follower.next()
+            except Damaged as error:
+                start, end = picture.follower.position, picture.follower.end
+                picture.is_open, picture.is_broken = False, True
+                self.send(m.Failed(request=None, session=session, reason=str(error), broken=True, start=start, end=end))
+                return True
+            if record is None:
+                break
             event = record.event
             if isinstance(event, Output):
                 if any(word in event.data for word in self.template.poison):
