@@ -104,8 +104,8 @@ class Source(Protocol):
     async def load_picture(self) -> Loaded:
         """Return the newest snapshot that can be used. Raises: OrbitError."""
 
-    def journal_reader(self) -> tuple[int, int] | None:
-        """Return a new read-only descriptor of the journal, and its base; None where there is no journal."""
+    def journal_readers(self, *, newest: bool) -> list[tuple[int, int]]:
+        """Return new read-only descriptors of the journal's files, or of its newest, and their bases; oldest first."""
 
     def handle_fed(self, replies: bytes) -> None:
         """The picture has moved on: facts, `held` and `fed` are new."""
@@ -224,7 +224,7 @@ class Picture:
     def follow(self) -> None:
         """Read the journal's new file from now on."""
         if self.process is not None and self.state in (PictureState.OPENING, PictureState.OPEN):
-            self._send_follow(self.process)
+            self._send_follow(self.process, newest=True)
 
     def trim(self, size: int) -> None:
         """Drop the oldest history down to about `size` bytes."""
@@ -359,25 +359,25 @@ class Picture:
                 divider=divider,
             )
         )
-        self._send_follow(process)
+        self._send_follow(process, newest=False)
         if self.process is None:
             return
-        self._send_grown()
+        # Before `Grown`, which is beyond them where a file was begun after a full disk: they are not lost there.
         for end, record in self._unfiled:
             if end > position:
                 self._send_data(process, end, record)
+        self._send_grown()
 
-    def _send_follow(self, process: Process) -> None:
+    def _send_follow(self, process: Process, *, newest: bool) -> None:
         try:
-            reader = self._source.journal_reader()
+            readers = self._source.journal_readers(newest=newest)
         except OSError as error:  # no descriptor is left, say: without the file, all in it would be taken for broken
             event(log, logging.ERROR, "journal not read", session=self._source.id, error=error.strerror)
             self._leave()
             self.state = PictureState.ABSENT
             self._fail_requests(Busy("The session's journal cannot be read now"))
             return
-        if reader is not None:
-            descriptor, base = reader
+        for descriptor, base in readers:
             process.send(m.Follow(session=self._source.id, base=base), (descriptor,))
 
     def _send_grown(self) -> None:

@@ -131,6 +131,7 @@ class Journal:
         self._last_time = 0  # of the last `Time`, in milliseconds
         self._latest: dict[type[Event], Event] = {}  # the last folder and size, by their classes
         self.file_number = 0
+        self._older: list[tuple[int, int]] = []  # files before a side file: a descriptor for reading, and the base
         self._fd, self._base, self._tail = -1, 0, 0
         try:
             self._open_newest(covered)
@@ -143,6 +144,11 @@ class Journal:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+        self._close_older()
+
+    def _close_older(self) -> None:
+        while self._older:
+            os.close(self._older.pop()[0])
 
     def __enter__(self) -> Self:
         return self
@@ -207,6 +213,23 @@ class Journal:
         # Linux opens the file itself here, whatever has become of its name (proc(5)). Elsewhere /dev/fd would give a
         # duplicate, which can write.
         return os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
+
+    def readers(self) -> list[tuple[int, int]]:
+        """Return a new `reader` of each file that has what is not saved, and its base; the oldest first.
+
+        Raises:
+            OSError: As `reader`.
+        """
+        found: list[tuple[int, int]] = []
+        try:
+            for fd, base in self._older:
+                found.append((os.dup(fd), base))
+            found.append((self.reader(), self._base))
+        except OSError:
+            for fd, _ in found:
+                os.close(fd)
+            raise
+        return found
 
     def read_raw(self, start: int, end: int) -> bytes:
         """Return the bytes between two positions, as far as the file has them."""
@@ -371,7 +394,15 @@ class Journal:
         position = self.position
         if self.degraded is not None:
             with suppress(OSError):
-                self._go_on_in(self._new_file(position, self._tail), position, FILE_HEADER_BYTES)
+                # Kept until the snapshot is committed: a picture that is rebuilt before that needs it.
+                older = self.reader(), self._base
+                try:
+                    fd = self._new_file(position, self._tail)
+                except OSError:
+                    os.close(older[0])
+                    raise
+                self._go_on_in(fd, position, FILE_HEADER_BYTES)
+                self._older.append(older)
                 self._using_side_file = True
         return position
 
@@ -389,6 +420,8 @@ class Journal:
         if self._using_side_file and self._base <= position:
             os.replace(self._side_path, self._path)
             self._using_side_file = False
+        if self._base <= position:
+            self._close_older()
         if position <= self._base or self.degraded is not None:
             return
         self._check_size()
@@ -420,7 +453,7 @@ class Journal:
         return fd
 
     def _go_on_in(self, fd: int, base: int, tail: int) -> None:
-        self.close()
+        os.close(self._fd)
         self._fd, self._base, self._tail = fd, base, tail
         self._skipped, self.degraded, self._using_side_file = 0, None, False
         self.file_number += 1

@@ -358,9 +358,12 @@ class LiveSession:
             loaded = await self._shared.files.load(self.id)
         return loaded
 
-    def journal_reader(self) -> tuple[int, int] | None:
-        """Return a new read-only descriptor of the journal, and the position at which the file begins."""
-        return None if self._journal is None else (self._journal.reader(), self._journal.base)
+    def journal_readers(self, *, newest: bool) -> list[tuple[int, int]]:
+        """Return new read-only descriptors of the journal's files, each with the position at which it begins."""
+        journal = self._journal
+        if journal is None:
+            return []
+        return [(journal.reader(), journal.base)] if newest else journal.readers()
 
     def mark(self) -> int:
         """Return the position that a save must cover; a journal that a full disk has stopped begins again here."""
