@@ -37,6 +37,7 @@ from orbitd.screens.follower import Damaged, Follower
 from orbitd.screens.note import Kind, Note
 from orbitd.screens.process import received_descriptors
 from orbitd.sessions import attachment
+from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import Divider, Output, Resize
 from orbitd.sessions.methods import SessionMethods
 from orbitd.sessions.programs import LiveSettings, Programs
@@ -655,6 +656,27 @@ class Client:
             elif message["method"] == "session.output":
                 shown += base64.b64decode(message["params"]["data"])
         return shown
+
+
+class FullDisk:
+    """A disk without room for journals, until there is."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_full = True
+        write, new_file = os.pwrite, Journal._new_file
+
+        def pwrite(fd: int, data: bytes, offset: int) -> int:
+            if self.is_full:
+                raise OSError(28, "No space left on device")
+            return write(fd, data, offset)
+
+        def open_new(journal: Journal, base: int, start: int) -> int:
+            if self.is_full:
+                raise OSError(28, "No space left on device")
+            return new_file(journal, base, start)
+
+        monkeypatch.setattr("orbitd.sessions.journal.os.pwrite", pwrite)
+        monkeypatch.setattr(Journal, "_new_file", open_new)
 
 
 class Sessions:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from orbitd.screens.note import Kind
 from orbitd.sessions.files import SessionFiles
 from orbitd.sessions.journal import Journal
 from orbitd.sessions.session import LiveSession
-from sessions_support import ScriptedProcess, Sessions, scripted, until
+from sessions_support import FullDisk, ScriptedProcess, Sessions, scripted, until
 
 BOOM = b"BOOM"
 
@@ -544,27 +543,6 @@ async def test_a_failure_does_not_hold_the_program_back(sessions: Sessions, monk
 # A full disk
 
 
-class FullDisk:
-    """A disk without room for journals, until there is."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.is_full = True
-        write, new_file = os.pwrite, Journal._new_file
-
-        def pwrite(fd: int, data: bytes, offset: int) -> int:
-            if self.is_full:
-                raise OSError(28, "No space left on device")
-            return write(fd, data, offset)
-
-        def open_new(journal: Journal, base: int, start: int) -> int:
-            if self.is_full:
-                raise OSError(28, "No space left on device")
-            return new_file(journal, base, start)
-
-        monkeypatch.setattr("orbitd.sessions.journal.os.pwrite", pwrite)
-        monkeypatch.setattr(Journal, "_new_file", open_new)
-
-
 async def test_output_on_a_full_disk_is_drawn(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is sent itself, and never promised to be in the file; the next save, with room, ends that."""
     [live] = await opened(sessions, "one")
@@ -608,6 +586,25 @@ async def test_a_picture_is_rebuilt_on_a_full_disk(
     await asked
     async with asyncio.timeout(2):
         assert await text(live) == b"one-two-three"
+
+
+async def test_a_picture_is_rebuilt_while_the_first_save_behind_a_full_disk_runs(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal goes on in a new file by then: the next process is given the old one too, and what is in neither."""
+    [live] = await opened(sessions, "one")
+    disk = FullDisk(monkeypatch)
+    await sessions.print(b"-two")
+    disk.is_full = False
+    process = process_of(sessions, live)
+    process.hold(m.Save)
+    saving = asyncio.create_task(sessions.saver.save(live))
+    await process.receive(m.Save)
+    await sessions.print(b"-three")
+    process.die(1)
+    await saving
+    assert sessions.store.saved("one") == await text(live) == b"one-two-three"
+    assert kept_aside(sessions) == []
 
 
 async def test_output_on_a_full_disk_has_a_bound(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:

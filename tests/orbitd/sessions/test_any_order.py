@@ -15,7 +15,7 @@ from orbitd.screens import messages as m
 from orbitd.screens.note import Kind
 from orbitd.sessions import endings, session
 from orbitd.sessions.session import State
-from sessions_support import Client, Sessions, until
+from sessions_support import Client, FullDisk, Sessions, until
 
 SEEDS = range(int(os.environ.get("ORBIT_TEST_ORDERS", "40")))
 STEPS = 40
@@ -25,7 +25,8 @@ HELD: list[type[m.Struct]] = [m.Open, m.Grown, m.Paint, m.Save, m.Render]
 class Life:
     """A session to which anything happens."""
 
-    def __init__(self, sessions: Sessions, seed: int) -> None:
+    def __init__(self, sessions: Sessions, seed: int, disk: FullDisk) -> None:
+        self.disk = disk
         self.random = random.Random(seed)
         self.sessions = sessions
         self.printed = b""
@@ -104,6 +105,12 @@ class Life:
                     process.die()
                 return
 
+    async def fill(self) -> None:
+        self.disk.is_full = True
+
+    async def empty(self) -> None:
+        self.disk.is_full = False
+
     async def hold(self) -> None:
         for process in self.sessions.template.processes:
             process.hold(self.random.choice(HELD))
@@ -125,6 +132,8 @@ STEPS_BY_NAME = {
     "free": Life.free,
     "die": Life.die,
     "crash": Life.crash,
+    "fill": Life.fill,
+    "empty": Life.empty,
     "hold": Life.hold,
     "release": Life.release,
 }
@@ -141,8 +150,11 @@ async def test_any_order(sessions: Sessions, monkeypatch: pytest.MonkeyPatch, se
     monkeypatch.setattr(session, "LAST_REPAINT_SECS", 1.0)
     monkeypatch.setattr(endings, "LAST_SAVE_SECS", 5.0)
     live = await sessions.run()
-    life = Life(sessions, seed)
+    disk = FullDisk(monkeypatch)
+    disk.is_full = False
+    life = Life(sessions, seed, disk)
     story = [await life.step() for _ in range(STEPS)]
+    disk.is_full = False
     for process in sessions.template.processes:
         process.recover()
     sessions.template.on_fork = lambda _: None
@@ -159,7 +171,7 @@ async def test_any_order(sessions: Sessions, monkeypatch: pytest.MonkeyPatch, se
             shown, position = drawn.data, drawn.position + 1
         assert shown == life.printed, story
     for failed in await asyncio.gather(*life.tasks, return_exceptions=True):
-        assert failed is None or isinstance(failed, OrbitError | Client | m.Struct), (story, failed)
+        assert failed is None or isinstance(failed, OrbitError | OSError | Client | m.Struct), (story, failed)
     if ends:
         assert (live.state, sessions.store.sessions["one"].status) == (State.ENDED, "terminated"), story
         assert sessions.store.saved("one") == life.printed, story
