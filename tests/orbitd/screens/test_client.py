@@ -363,13 +363,15 @@ async def test_drawing_that_breaks_while_output_comes(sessions: Sessions) -> Non
 
 
 async def test_a_request_that_is_refused(sessions: Sessions) -> None:
-    """Where the library refuses to draw once, that request fails, and the picture stays."""
+    """Where the library refuses to draw, another process is asked; then the request fails, and the picture stays."""
     [live] = await opened(sessions, "one")
-    process = process_of(sessions, live)
-    process.hold(m.Render)
+    sessions.template.on_fork = lambda process: process.hold(m.Render)
+    process_of(sessions, live).hold(m.Render)
     asked = asyncio.create_task(text(live))
-    request = await process.receive(m.Render, 2)
-    process.send(m.Failed(request=request.request, session="one", reason="too long"))
+    for number, count in ((1, 2), (2, 1)):
+        process = await sessions.template.forked(number)
+        request = await process.receive(m.Render, count)
+        process.send(m.Failed(request=request.request, session="one", reason="too long"))
     with pytest.raises(Busy):
         await asked
     assert live.picture.state is PictureState.OPEN
@@ -384,7 +386,7 @@ async def test_one_offender_that_cannot_be_handled(sessions: Sessions, monkeypat
 
     monkeypatch.setattr(SessionFiles, "keep_unreadable", fail)
     process = process_of(sessions, one)
-    one.picture._strike = (Kind.FEED, 0, one.position)
+    one.picture._strike = (Kind.FEED, 0)
     process.hold(m.Render)
     asked = asyncio.create_task(text(two))
     await process.receive(m.Render, 3)
