@@ -114,6 +114,10 @@ class Refused(Exception):
     """The picture breaks; the message says why."""
 
 
+class Starved(Exception):
+    """The process has to end: its pictures are built in another one."""
+
+
 class Memory:
     """What this process holds, and how much more it may take.
 
@@ -125,6 +129,7 @@ class Memory:
 
     def __init__(self, *, is_known: bool = sys.platform == "linux") -> None:
         self._statm = -1
+        self._hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         if is_known:
             with suppress(OSError):  # a chroot without /proc
                 self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
@@ -140,12 +145,18 @@ class Memory:
         _, resident, shared, *_ = self._pages()
         return (resident - shared) * resource.getpagesize()
 
+    def check(self) -> None:
+        """Raise Starved where somebody has lowered this process's limit: the library goes on, and draws wrongly."""
+        if resource.getrlimit(resource.RLIMIT_DATA)[1] != self._hard:
+            raise Starved
+
     def allow(self, extra: int) -> None:
-        """Let the process take this much more than it has now, and no more than that."""
+        """Let the process take this much more than it has now, and no more than that. Raises: Starved."""
+        self.check()
         if self._statm < 0:
             return
         data = self._pages()[5] * resource.getpagesize()  # with the stack, which RLIMIT_DATA does not count
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        hard = self._hard
         limit = data + extra
         if hard != resource.RLIM_INFINITY:
             limit = min(limit, hard)
@@ -217,7 +228,7 @@ class ScreensProcess:
         self._urgent_turns = 0
 
     def run(self) -> None:
-        """Serve until orbitd has closed the socket. Raises: Malformed."""
+        """Serve until orbitd has closed the socket. Raises: Malformed, Starved."""
         self._send(Hello(pid=os.getpid()))
         poll = select.poll()
         poll.register(self._sock)
@@ -391,6 +402,7 @@ class ScreensProcess:
         else:
             self._feed(picture)
         signal.setitimer(signal.ITIMER_PROF, 0)
+        self._memory.check()
         if picture.session in self._pictures:
             self._schedule(picture, had_turn=True)
 
@@ -622,6 +634,7 @@ def serve(sock_fd: int, note_fd: int, cpu_seconds: float = CPU_SECONDS) -> None:
 
     Raises:
         Malformed: What came is not the protocol.
+        Starved: Its memory limit was lowered.
     """
     for number in _IGNORED:  # orbitd ends this process; a ^C in the terminal that it was started in does not
         signal.signal(number, signal.SIG_IGN)
