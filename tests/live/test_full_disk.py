@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import random
 import select
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from live.sessions import Terminal, start
+from live.programs import SHOW, recorded
+from live.sessions import Terminal, recorded_history, recorded_screen, start
 from needs import needs, require_that
 from support import WAIT_SECS, DaemonProcess, RawClient
+from terminal_support import shown
 
 pytestmark = [pytest.mark.slow, needs(root=True, linux=True)]
 
@@ -187,3 +190,44 @@ def test_an_end_that_cannot_be_stored(stopped_daemon: DaemonProcess, store_disk:
         assert client.call("session.get", id=session_id)["exit_code"] == 6
         assert "last words" in client.call("session.screen", id=session_id)["data"]
         assert client.call("session.start", id=session_id)["live"] is True
+
+
+def test_a_warning_goes_when_a_save_has_worked(stopped_daemon: DaemonProcess, store_disk: Path) -> None:
+    """The warning about an unsaved screen goes by itself, though the program prints nothing more."""
+    save_every(1, stopped_daemon.home)
+    with stopped_daemon.start().client() as client, stopped_daemon.client() as other:
+        terminal = Terminal(other, start(client, CHATTY))
+        filler = fill(store_disk)
+        terminal.type("4000\n")
+        terminal.follow_until("done 4000")
+        client.call("maintenance.auto_save")
+        assert "could not be saved" in warnings(client)
+        with Watch(store_disk / "orbit") as watch:
+            filler.unlink()
+            watch.until(lambda: warnings(client) == "")
+
+
+@pytest.mark.timeout(240)
+def test_storms_come_through_a_full_disk(stopped_daemon: DaemonProcess, journal_disk: Path) -> None:
+    """Programs that draw while the journal's disk is full and empty in turn are drawn as in an unbroken run."""
+    dice = random.Random(9)
+    save_every(3600, stopped_daemon.home)
+    logs = [stopped_daemon.home / f"storm-{seed}" for seed in range(2)]
+    with stopped_daemon.start().client() as client:
+        ids = [start(client, recorded(f"{SHOW} storm {seed}", log)) for seed, log in enumerate(logs)]
+        for _ in range(4):
+            with stopped_daemon.client() as at:
+                terminal = Terminal(at, dice.choice(ids))
+                filler = fill(journal_disk)
+                for _ in range(dice.randrange(1, 20)):
+                    if "shown" not in terminal.text():
+                        terminal.step()
+                filler.unlink()
+            client.call("maintenance.auto_save")
+        for session_id, log in zip(ids, logs, strict=True):
+            with stopped_daemon.client() as at:
+                terminal = Terminal(at, session_id)
+                terminal.follow_until("shown")
+                assert shown(terminal.emulator.dump()) == recorded_screen(log)
+        for session_id, log in zip(ids, logs, strict=True):
+            assert client.call("session.screen", id=session_id, scrollback=True)["data"] == recorded_history(log)
