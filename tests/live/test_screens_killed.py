@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import random
 import resource
@@ -157,7 +158,12 @@ def test_the_last_words_are_saved(daemon: DaemonProcess, fault: str) -> None:
             if fault != "nothing":
                 FAULTS_BY_NAME[fault](daemon, dice)
             assert client.call("session.wait", id=session_id)["exit_code"] == 0
-            client.call("session.start", id=session_id)  # waits until the end has been stored
+            with daemon.client() as other:  # `session.start` waits until the end has been stored
+                other.socket.settimeout(LONG_SECS)
+                other.call("session.start", id=session_id)
+            snapshots = client.call("snapshot.list", session_id=session_id)["snapshots"]
+            saved = [client.call("snapshot.get", id=one["id"])["terminal_buffer"] for one in snapshots]
+            assert any(b"LAST WORDS" in base64.b64decode(buffer) for buffer in saved)
             assert "LAST WORDS" in client.call("session.screen", id=session_id, scrollback=True)["data"]
             client.call("session.delete", id=session_id)
 
