@@ -118,3 +118,24 @@ def test_others_are_not_touched(daemon: DaemonProcess, name: str) -> None:
         client.call("session.delete", id=poisoned.id)
         assert list(journals.glob(f"{poisoned.id}*")) == []
         assert client.call("daemon.info")["warnings"] == []
+
+
+@pytest.mark.parametrize("how", ["leave", "session.terminate", "session.delete"])
+def test_it_ends_while_its_picture_cannot_be_drawn(daemon: DaemonProcess, how: str) -> None:
+    """A session whose picture holds up a screens process is listed, waited for, ended and deleted as any other."""
+    with daemon.client() as client, daemon.client() as at, daemon.client() as ending:
+        poisoned = Poisoned(daemon, client, at, FATAL[0])
+        ending.socket.settimeout(60)
+        if how == "leave":
+            ending.call("session.send", id=poisoned.id, data=encoded("leave\n"))
+            assert ending.call("session.wait", id=poisoned.id)["exit_code"] == 3
+        else:
+            ending.call(how, id=poisoned.id)
+        neighbour_goes_on(daemon, poisoned.neighbour, "one")
+        listed = {one["id"]: one for one in client.call("session.list")["sessions"]}
+        if how == "session.delete":
+            assert poisoned.id not in listed
+        else:
+            assert not client.call("session.get", id=poisoned.id)["live"]
+            ending.call("session.delete", id=poisoned.id)
+        assert list((daemon.home / ".local" / "state" / "orbit" / "journal").glob(f"{poisoned.id}*")) == []
