@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from orbitd.screens import _ghostty_abi
 from orbitd.screens.model import StateBusy, StateCorrupt, TerminalError, TerminalUnavailable
 
 CONTINUATION_MAX_BYTES = 16 << 20
@@ -35,13 +36,6 @@ _TERMINFO = b"xterm-256color"
 _SUCCESS = 0
 NO_VALUE = -4
 """What the library returns where there is nothing to get."""
-
-# cffi cannot pass a struct with a union by value (see pyghostty/_ffi.py). These have the same size and alignment with a
-# struct in the union's place; the functions are cast to types that take them.
-_BY_VALUE_STRUCTS = """
-typedef struct { GhosttyPointTag tag; struct { uint16_t x; uint32_t y; uint64_t pad; } value; } OrbitPoint;
-typedef struct { GhosttyTerminalScrollViewportTag tag; struct { uint64_t row; uint64_t pad; } value; } OrbitScroll;
-"""
 
 
 class Effects:
@@ -68,7 +62,6 @@ class Library:
 
     def __init__(self, ffi: Any, lib: Any) -> None:
         self.ffi, self.lib = ffi, lib
-        ffi.cdef(_BY_VALUE_STRUCTS)
         for ours, real in (("OrbitPoint", "GhosttyPoint"), ("OrbitScroll", "GhosttyTerminalScrollViewport")):
             if (ffi.sizeof(ours), ffi.alignof(ours)) != (ffi.sizeof(real), ffi.alignof(real)):
                 raise TerminalUnavailable(f"this libghostty lays out {real} in an unknown way")
@@ -281,12 +274,7 @@ def load() -> Library:
     Raises:
         TerminalUnavailable: There is no build for this machine, or its interface is another one.
     """
-    try:
-        from pyghostty._ffi import ffi, lib
-    except ImportError as exc:
-        raise TerminalUnavailable(f"pyghostty is not installed ({exc})") from exc
-    except OSError as exc:
-        raise TerminalUnavailable(f"libghostty-vt cannot be loaded ({exc})") from exc
+    ffi, lib = _ghostty_abi.load()
     try:
         return Library(ffi, lib)
     except (KeyError, AttributeError, ffi.error) as exc:
