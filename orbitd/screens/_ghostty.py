@@ -12,10 +12,11 @@ during the call may be a temporary. What the library allocates is freed with the
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import msgspec
 
 from orbitd.screens import _ghostty_abi
 from orbitd.screens.model import StateBusy, StateCorrupt, TerminalError, TerminalUnavailable
@@ -72,7 +73,8 @@ class Library:
         self.scroll_viewport = ffi.cast(
             "void(*)(GhosttyTerminal, OrbitScroll)", ffi.addressof(lib, "ghostty_terminal_scroll_viewport")
         )
-        self.cell_bits: dict[str, Any] = json.loads(ffi.string(lib.ghostty_type_json()))["types"]["GhosttyCell"]["bits"]
+        layouts = msgspec.json.decode(ffi.string(lib.ghostty_type_json()))["types"]
+        self.cell_bits: dict[str, Any] = layouts["GhosttyCell"]["bits"]
         self._templates: dict[str, Any] = {}
         self._version = ffi.from_buffer(_VERSION)
         # Kept for the life of the process: terminals call them through bare function pointers.
@@ -277,5 +279,5 @@ def load() -> Library:
     ffi, lib = _ghostty_abi.load()
     try:
         return Library(ffi, lib)
-    except (KeyError, AttributeError, ffi.error) as exc:
+    except (KeyError, AttributeError, msgspec.DecodeError, ffi.error) as exc:
         raise TerminalUnavailable(f"this version of pyghostty does not fit ({exc})") from exc

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Any, Self
@@ -53,11 +54,12 @@ WRAPPING = b"BMRro"
 EMPTY, SIMPLE, OTHER = b"EEEEeeee", b"LLRBFFrM", b"OOooOOoo"
 # Characters that have the same width in every terminal, emoji and combining ones not among them: Latin, Greek and
 # Cyrillic; punctuation, arrows, mathematics, boxes, Braille; Chinese, Japanese and Korean; the arrows of Powerline.
-_AGREED_WIDTH = re.compile(
-    "[ -~\xa1-\xac\xae-\u02ff\u0370-\u0482\u048a-\u052f"
-    "\u2010-\u2027\u2030-\u205e\u20a0-\u20bf\u2190-\u22ff\u2500-\u25fc\u2713-\u2718\u2758-\u2775\u2800-\u28ff"
-    "\u3001-\u3029\u3030-\u303e\u3041-\u3096\u30a1-\u30ff\u3400-\u4db5\u4e00-\u9fef\uac00-\ud7a3"
-    "\ue0a0-\ue0b3\uf900-\ufa6d\uff01-\uff60]"
+# Where each range begins and where it has ended, for `bisect`: as a regular expression it takes 3 ms to compile.
+_AGREED_WIDTH = (
+    *(0x20, 0x7F, 0xA1, 0xAD, 0xAE, 0x300, 0x370, 0x483, 0x48A, 0x530),
+    *(0x2010, 0x2028, 0x2030, 0x205F, 0x20A0, 0x20C0, 0x2190, 0x2300, 0x2500, 0x25FD, 0x2713, 0x2719, 0x2758, 0x2776),
+    *(0x2800, 0x2900, 0x3001, 0x302A, 0x3030, 0x303F, 0x3041, 0x3097, 0x30A1, 0x3100, 0x3400, 0x4DB6, 0x4E00, 0x9FF0),
+    *(0xAC00, 0xD7A4, 0xE0A0, 0xE0B4, 0xF900, 0xFA6E, 0xFF01, 0xFF61),
 )
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -212,7 +214,7 @@ class SimpleCells(dict[int, bool]):
         if cell & (layout.tag | layout.protected | layout.hyperlink) or wide == layout.head:
             simple = False
         else:
-            simple = wide == layout.tail or _AGREED_WIDTH.match(chr(code)) is not None
+            simple = wide == layout.tail or bisect_right(_AGREED_WIDTH, code) % 2 == 1
         if len(self) >= _MAX_CACHED_CELLS:
             self.clear()
         self[cell] = simple

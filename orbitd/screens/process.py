@@ -24,7 +24,7 @@ from contextlib import suppress
 import msgspec
 from msgspec import Struct
 
-from orbit_protocol.params import MAX_SCREEN_CELLS
+from orbit_protocol import MAX_SCREEN_CELLS
 from orbitd.screens.divider import print_divider
 from orbitd.screens.emulator import Emulator
 from orbitd.screens.follower import Damaged, Follower, Record

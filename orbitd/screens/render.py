@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -111,7 +110,7 @@ def to_html(rows: Iterable[Row | DrawnRows], theme: Theme) -> str:
 def _drawn_lines(drawn: str, theme: Theme) -> str:
     """Return the HTML of text with SGR sequences; there are no others, and each style begins with a reset."""
     # Escaping all at once is cheaper, and leaves the sequences as they are.
-    text, *styled = _STYLE_CHANGE.split(html.escape(drawn.replace("\r\n", "\n")))
+    text, *styled = _STYLE_CHANGE.split(_escape(drawn.replace("\r\n", "\n")))
     parts = [text]
     for sequence, text in zip(styled[0::2], styled[1::2], strict=True):
         rules = theme.rules_of_sgr(sequence)
@@ -135,11 +134,18 @@ def style_of_sgr(sequence: str) -> Style:
     return Style(**style)
 
 
+def _escape(text: str) -> str:
+    """Return what html.escape does, whose module loads a table of all entities into every screens process."""
+    text = text.replace("&", "&amp;")  # first
+    text = text.replace("<", "&lt;").replace(">", "&gt;")
+    return text.replace('"', "&quot;").replace("'", "&#x27;")
+
+
 def _span(run: Run, theme: Theme) -> str:
-    text = " " * len(run.cells) if run.blank else html.escape("".join(run.cells))
+    text = " " * len(run.cells) if run.blank else _escape("".join(run.cells))
     if rules := theme.rules(run.style):
         text = f'<span style="{rules}">{text}</span>'
     # The program chooses the address: others than these, javascript: for one, do not become links.
     if run.link is not None and run.link.startswith(("http://", "https://", "file://", "mailto:")):
-        text = f'<a href="{html.escape(run.link)}">{text}</a>'
+        text = f'<a href="{_escape(run.link)}">{text}</a>'
     return text

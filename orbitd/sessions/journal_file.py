@@ -15,7 +15,7 @@ from enum import IntEnum
 
 from msgspec import Struct
 
-from orbit_protocol.params import MAX_SCREEN_CELLS
+from orbit_protocol import MAX_SCREEN_CELLS
 
 _MAGIC = b"ORBITJ\x01\n"
 _FILE = struct.Struct(">8sQI")

@@ -20,3 +20,6 @@ PROTOCOL_VERSION = 1
 
 VERSION = "0.1.0"
 """The release of Orbit that this package belongs to."""
+
+MAX_SCREEN_CELLS = 1_000_000
+"""Columns times rows of a terminal. It stands here for the template of screens processes, which imports no `params`."""

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import force_setattr
 
+from orbit_protocol import MAX_SCREEN_CELLS
 from orbit_protocol.text import pairs_from_text, path_from_text, text_and_bytes
 from orbit_protocol.types import (
     MAX_PATH_LENGTH,
@@ -36,7 +37,6 @@ from orbit_protocol.types import (
     normal_name,
 )
 
-MAX_SCREEN_CELLS = 1_000_000
 MAX_INPUT_BYTES = 1024 * 1024
 SIGNALS = {one.name: int(one) for one in signal.Signals}
 ScreenFormat = Literal["text", "vt", "html"]
