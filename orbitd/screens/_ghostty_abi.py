@@ -14,6 +14,7 @@ import importlib.util
 import os
 import sys
 import zlib
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -72,15 +73,10 @@ def load() -> tuple[Any, Any]:
         TerminalUnavailable: There is no build for this machine, or cffi cannot read its declarations.
     """
     try:
-        # It would be imported as a part of pyghostty, and with it everything that is to be spared.
-        found = importlib.util.find_spec("pyghostty")
-        if found is None or not found.submodule_search_locations:
-            raise ModuleNotFoundError("No module named 'pyghostty'")
-        folder = found.submodule_search_locations[0]
         import _cffi_backend
 
-        origin = _origin(_declarations(folder), _cffi_backend.__version__)
-        tables = _cached_tables(origin)
+        folder = _package_folder()
+        tables = _cached_tables(_origin(folder))
         ffi = _cffi_backend.FFI(
             MODULE_NAME,
             _version=tables.version,
@@ -95,6 +91,35 @@ def load() -> tuple[Any, Any]:
         raise TerminalUnavailable(f"pyghostty is not installed ({exc})") from exc
     except OSError as exc:
         raise TerminalUnavailable(f"libghostty-vt cannot be loaded ({exc})") from exc
+
+
+def fill_cache_in_fork() -> None:
+    """Make the tables in a fork where they are missing: cffi's parser leaves 8 MB, which are gone with it.
+
+    For a process without threads. Where this does nothing, `load` makes them itself, and says what is wrong.
+    """
+    try:
+        path = cache_path(_origin(_package_folder()))
+        # Otherwise they would be made twice.
+        if os.path.lexists(path) or not os.access(private_folder(os.path.dirname(path)), os.W_OK):
+            return
+        pid = os.fork()
+    except (ImportError, OSError, ValueError, UnsafeFolder, TerminalUnavailable):
+        return
+    if pid == 0:
+        try:
+            load()
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def _package_folder() -> str:
+    """Return the folder of pyghostty, which is not imported: it would parse everything. Raises: ImportError."""
+    found = importlib.util.find_spec("pyghostty")
+    if found is None or not found.submodule_search_locations:
+        raise ModuleNotFoundError("No module named 'pyghostty'")
+    return found.submodule_search_locations[0]
 
 
 def _library_path(folder: str) -> str:
@@ -124,10 +149,12 @@ def _declarations(folder: str) -> str:
     return declarations
 
 
-def _origin(declarations: str, cffi_version: str) -> str:
-    """Return everything that the tables depend on, in one string that begins with the C text."""
-    machine = f"cffi {cffi_version}, {sys.implementation.cache_tag}, {sys.platform} {os.uname().machine}"
-    return f"{declarations}\n{_BY_VALUE_STRUCTS}\n/* {machine} */\n"
+def _origin(folder: str) -> str:
+    """Return everything that the tables depend on, as C text. Raises: TerminalUnavailable, ImportError."""
+    from _cffi_backend import __version__
+
+    machine = f"cffi {__version__}, {sys.implementation.cache_tag}, {sys.platform} {os.uname().machine}"
+    return f"{_declarations(folder)}\n{_BY_VALUE_STRUCTS}\n/* {machine} */\n"
 
 
 def _cached_tables(origin: str) -> Tables:
@@ -188,7 +215,8 @@ def _write(path: str, tables: Tables) -> None:
         for old in sorted(ours, key=lambda one: os.lstat(one).st_mtime, reverse=True)[CACHE_MAX_FILES:]:
             os.unlink(old)
     except (OSError, ValueError, UnsafeFolder):  # a read-only or full disk, no home: the next start makes them again
-        return
+        with suppress(OSError, ValueError):
+            os.unlink(temporary)
 
 
 def _head(body: bytes) -> bytes:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import Self
 
-from orbitd.screens import _ghostty
+from orbitd.screens import _ghostty, _ghostty_abi
 from orbitd.screens._ghostty_terminal import CELL_BYTES, ROW_BYTES, Probe, Terminal, check_size
 from orbitd.screens.model import Cursor, Row, Screen, StateCorrupt, TerminalError, TerminalUnavailable
 from orbitd.screens.render import Theme, to_html, to_text, without_blanks_at_the_end
@@ -28,6 +28,11 @@ def unavailable_reason() -> str | None:
     except TerminalUnavailable as exc:
         return str(exc)
     return None
+
+
+def prepare() -> None:
+    """Do in a fork what the first load of an installation takes most memory for. For a process without threads."""
+    _ghostty_abi.fill_cache_in_fork()
 
 
 class Emulator:
