@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from orbit_protocol.methods import DAEMON_INFO
+from orbit_protocol.params import Params
 from orbit_protocol.types import Session, Workspace
 from orbitctl.app import App
 from orbitctl.client.client import Answer
@@ -126,6 +128,7 @@ def details(app: App, one: Session) -> None:
             ("title", one.title),
             ("folder", one.cwd),
             ("screen", None if one.screen == "ok" else one.screen),
+            *(("warning", warning) for warning in app.call(DAEMON_INFO, Params()).warnings if one.id in warning),
             ("last saved", to.full_moment(one.last_saved_at)),
         ]
     app.out.details(pairs)

@@ -30,8 +30,10 @@ from orbitd.sessions.ssh_agent import AgentLinks
 log = logging.getLogger("orbitd.sessions")
 
 TERMINATE_GRACE_SECS = 5.0
-LAST_SAVE_SECS = 15.0
-"""How long the exit of a program waits for its last screen to be saved."""
+LAST_SAVE_SECS = 5.0
+"""How long the exit of a program waits for its last screen to be saved; later it is saved in the background."""
+
+LATE_SAVE_SECS = 60.0
 
 
 class Endings:
@@ -213,17 +215,7 @@ class Endings:
         live.move(State.ENDING)
         retry_secs, is_saved, is_stored = None, True, True
         try:
-            try:
-                await live.open_files()
-                # The process has ended, but its last output may still be in the terminal's buffer.
-                if program_exit.in_keeper:
-                    await self._keeper.fetch_terminal(live)
-                live.drain()
-                await self._saver.save(live, limit_secs=LAST_SAVE_SECS)
-            except (SessionNotFound, StorageError):
-                raise
-            except Exception:  # noqa: BLE001  # logged by the saver: the journal keeps the screen, the exit is stored
-                is_saved = False
+            is_saved = await self._read_to_the_end(live, in_keeper=program_exit.in_keeper)
             session = await self._store(live, program_exit)
             if program_exit.status == "detached":
                 retry_secs = self._reconnector.schedule(live, session)
@@ -250,7 +242,42 @@ class Endings:
             return  # journal and keeper still have it
         if retry_secs is None and is_saved:
             self._files.remove_journal(live.id)
+        elif retry_secs is None and not live.is_unwanted:
+            self._tasks.start(self._save_later(live.id))
         await self._release(live, program_exit)
+
+    async def _read_to_the_end(self, live: LiveSession, *, in_keeper: bool) -> bool:
+        """Read what a program printed last, and save it; return whether the snapshot has it.
+
+        Raises:
+            SessionNotFound: It was deleted.
+            StorageError: It cannot be stored now.
+        """
+        try:
+            await live.open_files()
+            # The process has ended, but its last output may still be in the terminal's buffer.
+            if in_keeper:
+                await self._keeper.fetch_terminal(live)
+            live.drain()
+            if live.is_unwanted:
+                return False
+            await self._saver.save(live, limit_secs=LAST_SAVE_SECS)
+        except (SessionNotFound, StorageError):
+            raise
+        except Exception:  # noqa: BLE001  # logged by the saver: the journal keeps the screen, the exit is stored
+            return False
+        return True
+
+    async def _save_later(self, session_id: str) -> None:
+        """Save the last screen of a session that has ended: its picture could not be had in time."""
+        # Without the lock, so that a start or a deletion need not wait for a picture.
+        with self._registry.using(session_id) as live, contextlib.suppress(SessionNotFound):
+            await live.open_files(create=False)
+            if live.journal_bytes:
+                await self._saver.save(live, limit_secs=LATE_SAVE_SECS)
+            async with live.lock:
+                if live.state in (State.RECORDED, State.ENDED) and live.is_saved:
+                    self._remove_journal(live)
 
     async def _store(self, live: LiveSession, program_exit: ProgramExit) -> Session:
         return await self._manager.end_program(

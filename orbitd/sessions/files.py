@@ -143,10 +143,6 @@ class SessionFiles:
             remove_oldest_unreadable(self._journal_path(session_id))
             event(log, logging.ERROR, "output that was not drawn is kept", session=session_id, kept=path, bytes=kept)
 
-    def unreadable(self, session_id: str) -> list[str]:
-        """Return the files with output of a session that could not be drawn."""
-        return [path for path in unreadable_journals(self._folder) if session_of(os.path.basename(path)) == session_id]
-
     def warnings(self) -> list[str]:
         """Return a sentence about each file that was kept aside."""
         sentences = [

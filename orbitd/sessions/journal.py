@@ -422,6 +422,11 @@ class Journal:
             self._using_side_file = False
         if self._base <= position:
             self._close_older()
+        if self.degraded is not None and position == self.position:
+            # All of it is in the snapshot. The file's own blocks are written again: the disk may have no others.
+            self._skipped, self.degraded = 0, None
+            self._start(position)
+            self.file_number += 1
         if position <= self._base or self.degraded is not None:
             return
         self._check_size()

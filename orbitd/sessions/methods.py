@@ -99,7 +99,7 @@ class SessionMethods:
 
     async def delete(self, session_id: str) -> None:
         """Delete a session; its program is ended first."""
-        async with self._programs.without_program(session_id) as live:
+        async with self._programs.without_program(session_id, unwanted=True) as live:
             await self._manager.delete_session(session_id)
             # Still under the lock: a start that waits for it finds no session, and opens no journal.
             self._programs.remove_files(live)

@@ -168,8 +168,12 @@ class Programs:
                 self.saver.mark_changed(live)
 
     @contextlib.asynccontextmanager
-    async def without_program(self, session_id: str) -> AsyncIterator[LiveSession]:
+    async def without_program(self, session_id: str, *, unwanted: bool = False) -> AsyncIterator[LiveSession]:
         """Hold a session's lock while it has no program and no start is scheduled; end one that runs.
+
+        Args:
+            session_id: The session.
+            unwanted: Its last screen need not be saved.
 
         Raises:
             RequestTimeout: It does not end.
@@ -183,6 +187,7 @@ class Programs:
                         await self.keeper.kill(session_id)
                     yield live
                     return
+                live.is_unwanted = unwanted
             # Without the lock, which `handle_exit` needs. Another task may start the session again before
             # this one gets the lock back: hence the loop.
             await self.endings.terminate(session_id)

@@ -190,6 +190,7 @@ class LiveSession:
         exited: Set when the program ends; a new future for each program.
         exit: How its program has ended, while that is not stored.
         is_terminating: Its program is being ended by a request.
+        is_unwanted: It is being deleted: its last screen need not be saved.
         is_drained: Its program has ended, and all of its output was read: its terminal is not opened again.
         not_restored: Why it could not be taken over, or "".
         not_opened: Why its journal could not be opened, or "": its output is not read.
@@ -212,7 +213,7 @@ class LiveSession:
         self.size = (80, 24)
         self.exited: asyncio.Future[Exit] = self._loop.create_future()
         self.exit: ProgramExit | None = None
-        self.is_terminating = self.is_drained = False
+        self.is_terminating = self.is_unwanted = self.is_drained = False
         self.not_restored = ""
         self.not_opened = ""
         self.was_recorded_again = False
