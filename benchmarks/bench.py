@@ -105,7 +105,9 @@ def _move(pids: Iterable[int], processors: set[int]) -> None:
 def environment(home: Path) -> dict[str, str]:
     """Return an environment in which Orbit finds nothing of the user."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH", "VIRTUAL_ENV") if name in os.environ}
-    return {**kept, "HOME": str(home), "XDG_RUNTIME_DIR": str(home / "run"), "TERM": "xterm-256color"}
+    # What the first daemon of an installation makes once is kept for the others, as at a user's.
+    ours = {"HOME": str(home), "XDG_RUNTIME_DIR": str(home / "run"), "XDG_CACHE_HOME": str(home.parent / "cache")}
+    return {**kept, **ours, "TERM": "xterm-256color"}
 
 
 def socket_of(home: Path) -> Path:

@@ -6,14 +6,18 @@ on the daemon's ready pipe, an end on the process, an answer on the socket.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import itertools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -41,7 +45,16 @@ def clean_environment(home: Path, **extra: str) -> dict[str, str]:
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH", "VIRTUAL_ENV") if name in os.environ}
     runtime = home / "run"
     runtime.mkdir(mode=0o700, exist_ok=True)
-    return {**kept, "HOME": str(home), "XDG_RUNTIME_DIR": str(runtime), "TERM": "xterm-256color", **extra}
+    ours = {"HOME": str(home), "XDG_RUNTIME_DIR": str(runtime), "XDG_CACHE_HOME": cache(), "TERM": "xterm-256color"}
+    return {**kept, **ours, **extra}
+
+
+@functools.cache
+def cache() -> str:
+    """Return a folder for what every daemon would make anew: the tables of the terminal emulation's interface."""
+    folder = tempfile.mkdtemp(prefix="orbit-cache-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 class RawClient:

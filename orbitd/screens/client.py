@@ -73,9 +73,11 @@ _READ = 1 << 18
 
 
 class Restart(Struct, frozen=True, kw_only=True):
-    """Where a picture begins anew, blank, under a divider: what is before `position` could not be drawn."""
+    """Where a picture begins again, blank, under a divider: what is before `position` could not be drawn."""
 
     position: int
+    cols: int
+    rows: int
     divider: str
 
 
@@ -92,6 +94,10 @@ class Source(Protocol):
     @property
     def id(self) -> str:
         """The session's id."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Columns and rows of the terminal."""
 
     @property
     def position(self) -> int:
@@ -340,7 +346,7 @@ class Picture:
         elif self._base_level > 1:
             base, divider = m.Base(cols=base.cols, rows=base.rows), "the saved screen could not be drawn"
         if restart is not None and restart.position >= position:
-            base, position, divider = m.Base(cols=base.cols, rows=base.rows), restart.position, restart.divider
+            base, position, divider = m.Base(cols=restart.cols, rows=restart.rows), restart.position, restart.divider
         process = self._screens.process_for(own=self._is_own)
         self.state, self.process = PictureState.OPENING, process
         self._screens.asked.pop(self._opening, None)
@@ -348,17 +354,21 @@ class Picture:
         self._screens.asked[self._opening] = self
         self.fed = self._grown_sent = position
         process.pictures[self._source.id] = self
-        process.send(
-            m.Open(
-                request=self._opening,
-                session=self._source.id,
-                base=base,
-                position=position,
-                answer_from=max(position, self._answered),
-                limits=self._screens.limits,
-                divider=divider,
-            )
+        opening = m.Open(
+            request=self._opening,
+            session=self._source.id,
+            base=base,
+            position=position,
+            answer_from=max(position, self._answered),
+            limits=self._screens.limits,
+            divider=divider,
         )
+        if not process.send(opening):  # a snapshot of hundreds of megabytes: with less of it, or with nothing
+            self._leave()
+            self.state = PictureState.LOADING
+            self._base_level += 1
+            self._open(loaded)
+            return
         self._send_follow(process, newest=False)
         if self.process is None:
             return
@@ -400,6 +410,11 @@ class Picture:
 
     def handle(self, message: m.Opened | m.Fed | m.Painted | m.Saved | m.Rendered | m.Failed) -> None:
         """Handle an answer of its process."""
+        is_answer = isinstance(message, m.Opened) or (
+            isinstance(message, m.Failed) and message.request == self._opening
+        )
+        if self.state is PictureState.OPENING and not is_answer:
+            return  # of the picture that was closed before this one was opened in the same process
         if isinstance(message, m.Fed):
             self._handle_fed(message)
         elif isinstance(message, m.Opened):
@@ -505,7 +520,7 @@ class Picture:
         """Go on with a blank screen behind records that cannot be drawn."""
         self._skipped += 1
         lost = f"{end - start:,} bytes of output" if end > start else "the screen"
-        self.restart = Restart(position=end, divider=f"{lost} could not be drawn")
+        self._begin_again(end, f"{lost} could not be drawn")
         self._source.handle_skipped(start, end)
         event(log, logging.ERROR, "output not drawn", session=self._source.id, start=start, bytes=end - start)
         if self._skipped >= MAX_SKIPPED:
@@ -522,13 +537,23 @@ class Picture:
         self._quiet_timer = None
         if self.state is not PictureState.DAMAGED or self.restart is None:
             return
-        start, end = self.restart.position, self._source.position
-        if end > start:
-            self.restart = Restart(position=end, divider=f"{end - start:,} bytes of output were not drawn")
-            self._source.handle_skipped(start, end)
+        self.skip_unfed()
         self._skipped = MAX_SKIPPED - 1  # the next failure damages it again
         self.state = PictureState.ABSENT
         self._rebuild()
+
+    def skip_unfed(self) -> None:
+        """Skip what a program has printed while its picture is damaged."""
+        if self.restart is None:
+            return
+        start, end = self.restart.position, self._source.position
+        if end > start:
+            self._begin_again(end, f"{end - start:,} bytes of output were not drawn")
+            self._source.handle_skipped(start, end)
+
+    def _begin_again(self, position: int, divider: str) -> None:
+        cols, rows = self._source.size
+        self.restart = Restart(position=position, cols=cols, rows=rows, divider=divider)
 
     def _rebuild(self) -> None:
         if self.is_wanted or self.restart is not None:
@@ -666,8 +691,8 @@ class Process:
         self._watch_timer: asyncio.TimerHandle | None = None
         self._heard_at = self._loop.time()
 
-    def send(self, message: Struct, descriptors: tuple[int, ...] = ()) -> None:
-        """Send a message, and watch until it is answered."""
+    def send(self, message: Struct, descriptors: tuple[int, ...] = ()) -> bool:
+        """Send a message, and watch until it is answered; return False where it is too large to be sent."""
         if self._watch_timer is None:
             self._heard_at = self._loop.time()
             self._watch_timer = self._loop.call_later(SLOW_SECS, self._watch)
@@ -676,8 +701,9 @@ class Process:
         except ValueError as error:  # a snapshot that is too large to be sent: the picture cannot be built from it
             event(log, logging.ERROR, "message to a screens process not sent", error=str(error))
             _close_all(descriptors)
-            return
+            return False
         self._channel.send(frame, descriptors)
+        return True
 
     def feed_soon(self, picture: Picture) -> None:
         """Have a picture fed within `GROWN_DELAY_SECS`."""
@@ -697,7 +723,7 @@ class Process:
     def kill(self) -> None:
         """End it; its end is then reported as any other."""
         self.was_killed = True
-        if self.pid:
+        if self.pid and self.status is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
@@ -824,6 +850,7 @@ class Screens:
         """End a process that has no picture any more, unless it is the shared one."""
         if not process.pictures and process is not self._shared and not process.is_retired:
             process.is_retired = True
+            process.kill()  # one that is stopped, or busy for long, would stay: it has nothing that is worth keeping
             process.close()
             self._processes.pop(process.number, None)
 

@@ -35,7 +35,7 @@ from orbit_protocol.text import text_and_bytes
 from orbit_protocol.types import MAX_PATH_LENGTH, Session, SessionStatus
 from orbitd.logs import event
 from orbitd.rpc.connection import Connection
-from orbitd.screens.client import Loaded, Picture, Screens
+from orbitd.screens.client import Loaded, Picture, PictureState, Screens
 from orbitd.sessions.attachment import Attachment, Repaint
 from orbitd.sessions.files import OpenFiles, SessionFiles
 from orbitd.sessions.journal import Journal
@@ -54,8 +54,8 @@ SAVE_SOON_BYTES = 4 << 20
 MAX_LAG_BYTES = 8 << 20
 """Reading pauses while the picture is further behind: the program is slowed down to what can be drawn."""
 
-MAX_UNREADABLE_BYTES = 64 << 20
-"""How much output is kept of a program that goes on printing while its picture is damaged."""
+MAX_UNREADABLE_BYTES = 16 << 20
+"""How much output of a program whose picture is damaged is kept aside at a time; the newest files of a session stay."""
 
 FLOOD_BYTES, FLOOD_SECS = 64 * 1024, 0.05
 GIVE_WAY_SECS = 0.002
@@ -481,6 +481,8 @@ class LiveSession:
         if self.save.timer is None or (self.journal_bytes > SAVE_SOON_BYTES and not self.save.is_soon):
             self._shared.on_output(self)
         self._give_way(len(data), self._loop.time())
+        if self.picture.state is PictureState.DAMAGED:
+            self._limit_unreadable()
         if self.picture.lag > MAX_LAG_BYTES and self._master is not None:
             self._master.pause("lag")
 
@@ -695,11 +697,11 @@ class LiveSession:
         self._shared.on_output(self)
         self._repaint_all()
 
-    def limit_unreadable(self) -> None:
-        """Discard the oldest output of a program that goes on printing while its picture is damaged."""
-        if self.picture.status == "damaged" and self.journal_bytes > MAX_UNREADABLE_BYTES:
-            position = self.position
-            self.handle_skipped(self.picture.fed, position)
+    def _limit_unreadable(self) -> None:
+        """Put output aside of a program that goes on printing while its picture is damaged: the disk has an end."""
+        if self._journal is not None and self._journal.size > MAX_UNREADABLE_BYTES:
+            self.picture.skip_unfed()
+            self._journal.discard_before(self._journal.position)
 
     async def _paint(self, scrollback_lines: int) -> Repaint:
         # Nothing is read meanwhile, so that a flood does not run away from the picture that is to show it; but a
