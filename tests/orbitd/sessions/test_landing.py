@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from killed_anywhere import KilledAnywhere
+from needs import require
 from orbit_os.files import UnsafeFile
 from orbitd.keeper.messages import LANDING_BYTES
 from orbitd.sessions import journal as journal_module
@@ -322,8 +323,7 @@ def test_a_full_disk_while_a_landing_is_completed(tmp_path: Path) -> None:
 
 def test_a_memfd_cannot_be_cut_short(tmp_path: Path) -> None:
     """A sealed memfd is a buffer too, and the process is given no signal, since nobody can shorten it."""
-    if not hasattr(os, "memfd_create"):
-        pytest.skip("no memfd_create on this system")
+    require(linux=True)
     descriptor = os.memfd_create("landing", os.MFD_ALLOW_SEALING)
     os.truncate(descriptor, LANDING_BYTES)
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
