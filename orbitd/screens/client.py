@@ -896,6 +896,8 @@ class Screens:
         message = _from_template.decode(payload)
         if isinstance(message, m.Hello):
             self._unavailable, self._failed_starts = message.unavailable, 0
+            if message.version != m.VERSION:  # the installation was replaced after this daemon had started
+                self._unavailable = "Orbit was replaced while it runs (`orbitctl daemon restart` starts the new one)"
             return
         process = self._processes.get(message.number)
         if process is None:
