@@ -67,6 +67,10 @@ REPAINT_SECS, FAILED_REPAINT_SECS = 10.0, 2.0
 """How long an attach waits for the picture before it is answered with a blank one, and the picture sent later: any
 picture, and one that is being rebuilt after a failure."""
 
+MAX_DRAINED_BYTES = 256 * 1024
+"""How much is read of a terminal whose program has ended. The kernel holds less than that, oldest first; what comes
+behind it is of another process, which may go on printing for ever (with SIGHUP ignored, say)."""
+
 LAST_REPAINT_SECS = 5.0
 CWD_SECS = 1.0
 RETRY_SECS = 1.0
@@ -535,8 +539,8 @@ class LiveSession:
         return None if self._journal is None else self._journal.last_cwd()
 
     def print_divider(self, text: str) -> None:
-        """Print a line between the output so far and the next program's, if there is any."""
-        if self.position > 0:
+        """Print a line between the output so far and the next program's, if there is any and the journal is open."""
+        if self.position > 0 and self._journal is not None:
             self._record(Divider(text=text))
             self._repaint_all()
 
@@ -549,34 +553,44 @@ class LiveSession:
 
     def drain(self) -> None:
         """Read the last output of a program that has ended, and close its terminal; the journal is open."""
-        master, self._master, self.is_drained = self._master, None, True
-        if master is not None:
-            before = -1
-            while self.position != before and not master.is_closed:
+        master, self.is_drained = self._master, True
+        if master is None:
+            return
+        try:
+            before, limit = -1, self.position + MAX_DRAINED_BYTES
+            while before < self.position < limit:
                 before = self.position
                 self._read_terminal(master.descriptor)
-            master.close()
+        finally:
+            self._close_terminal()
 
     def set_reconnecting(self, exit_code: int | None, exit_signal: int | None) -> None:
         """Keep screen and clients for the next program."""
-        self._master, self.reconnects = None, True
+        self._close_terminal()
+        self.reconnects = True
         self._set_exited(exit_code, exit_signal)
 
     def end(self, exit_code: int | None, exit_signal: int | None, last: Repaint | None) -> None:
         """Notify the clients that the program has ended, end their attachments, and close the files."""
         for attachment in self._clear_attachments():
             attachment.send_exited(exit_code, exit_signal, last)
-        self._master, self.reconnects = None, False
+        self._close_terminal()
+        self.reconnects = False
         self.close_journal()
         self.cancel_timers()
         self._set_exited(exit_code, exit_signal)
 
     def close(self) -> None:
         """Close terminal and files; the program goes on."""
-        if self._master is not None:
-            self._master.close()
+        self._close_terminal()
         self.cancel_timers()
         self.close_files()
+
+    def _close_terminal(self) -> None:
+        # Also one that was not drained, since the journal cannot be opened: else the loop would go on reading it.
+        master, self._master = self._master, None
+        if master is not None:
+            master.close()
 
     def cancel_timers(self) -> None:
         """Cancel what is scheduled."""

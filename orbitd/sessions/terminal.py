@@ -24,6 +24,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import logging
 import mmap
 import os
 import struct
@@ -36,6 +37,9 @@ from msgspec import Struct
 from orbit_os.files import open_private
 from orbit_protocol.errors import Busy
 from orbitd.keeper.messages import LANDING_BYTES
+from orbitd.logs import event
+
+log = logging.getLogger("orbitd.sessions")
 
 MAX_UNWRITTEN_BYTES = 1024 * 1024
 HUNG_UP_SECS = 1.0
@@ -285,7 +289,12 @@ class PtyMaster:
             os.close(self.descriptor)
 
     def _on_readable(self) -> None:
-        if self._read(self.descriptor):
+        try:
+            hung_up = self._read(self.descriptor)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the loop would call this again at once, for ever
+            event(log, logging.ERROR, "terminal not read", error=type(error).__name__, exc=error)
+            hung_up = True
+        if hung_up:
             # The program may open /dev/tty again, and no event reports that: while every slave is closed,
             # the master is always readable (POLLHUP), and the loop would spin. So it is tried again later.
             self.pause("hung up")

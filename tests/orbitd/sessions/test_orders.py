@@ -6,10 +6,11 @@ import asyncio
 import fcntl
 import struct
 import termios
+from unittest.mock import AsyncMock
 
 import pytest
 
-from orbit_protocol.errors import Busy, NotRunning, OrbitError, StorageFull
+from orbit_protocol.errors import Busy, NotRunning, OrbitError, SpawnFailed, StorageFull
 from orbit_protocol.types import SessionConfig
 from orbitd.screens import messages as m
 from orbitd.screens.client import PictureState
@@ -18,6 +19,7 @@ from orbitd.sessions import endings, session
 from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import FILE_HEADER_BYTES
 from orbitd.sessions.session import LiveSession, State
+from orbitd.sessions.terminal import Landing
 from sessions_support import Client, ScriptedProcess, Sessions, until
 
 
@@ -291,6 +293,40 @@ async def test_a_picture_that_never_comes(sessions: Sessions, monkeypatch: pytes
     process.go_on()
     screen = await sessions.methods.screen("one", "text", scrollback=True)
     assert screen.data == "hello last words"
+
+
+async def test_a_terminal_that_another_process_goes_on_printing_to(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the kernel may hold of the program's is read when it has ended, and then the terminal is closed."""
+    monkeypatch.setattr(session, "MAX_DRAINED_BYTES", 16 * 1024)
+    live, _ = await opened(sessions)
+    reads = 0
+
+    def read(*_: object) -> tuple[bytes, bool]:
+        nonlocal reads
+        reads += 1
+        assert reads < 1000, "it is read for ever"
+        return b"y" * 4096, False
+
+    monkeypatch.setattr(Landing, "read", read)
+    await sessions.exit()
+    assert live.state is State.ENDED
+    assert len(sessions.store.saved("one")) >= session.MAX_DRAINED_BYTES
+
+
+async def test_a_terminal_whose_journal_cannot_be_opened(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is closed at the program's end all the same; the loop does not go on reading it."""
+    live, _ = await opened(sessions)
+    live.close_files()
+    master = live._master
+    assert master is not None
+    failing = AsyncMock(side_effect=SpawnFailed("The session's journal cannot be opened"))
+    monkeypatch.setattr(sessions.programs.files, "open", failing)
+    sessions.write(b" last words")
+    await until(lambda: live.not_opened)
+    await sessions.exit()
+    assert (live.state, master.is_closed) == (State.ENDED, True)
 
 
 async def test_a_client_that_is_behind_sees_the_end(sessions: Sessions) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import itertools
 
 import pytest
@@ -9,8 +11,10 @@ import pytest
 from orbit_protocol.errors import InternalError, NotRunning, OrbitError
 from orbitd.screens.emulator import Emulator
 from orbitd.screens.messages import Facts
+from orbitd.sessions import terminal
 from orbitd.sessions.session import MOVES, LiveSession, State
-from sessions_support import Sessions
+from orbitd.sessions.terminal import Landing
+from sessions_support import Sessions, until
 
 CAFE = b"caf\xe9"
 
@@ -87,3 +91,26 @@ async def test_a_folder_that_a_program_reports(sessions: Sessions, url: str, fol
         emulator.feed(f"\x1b]7;{url}\x1b\\".encode())
         live.picture.facts = Facts(cwd=emulator.cwd)
     assert live.current_cwd() == folder
+
+
+async def test_a_terminal_that_cannot_be_read(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged once, and tried again later: the loop goes on with everything else."""
+    monkeypatch.setattr(terminal, "HUNG_UP_SECS", 3600.0)
+    live = await sessions.run()
+    before = live.position
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENXIO, "no such device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Landing, "read", fail)
+        sessions.write(b"hello")
+        await until(lambda: "terminal not read" in caplog.text)
+        for _ in range(10):
+            await asyncio.sleep(0)
+    assert caplog.text.count("terminal not read") == 1
+    assert live._master is not None
+    live._master.resume("hung up")
+    await until(lambda: live.position > before)
