@@ -1,7 +1,7 @@
 """Output that crashes the terminal emulation, takes it seconds, or makes it refuse to be saved: `poisons.py NAME`.
 
-As a program it prints one piece for each line that is typed, and writes a byte into the FIFO `printed` then; once the
-pieces are used up it prints what is typed.
+As a program it writes a byte into the FIFO `printed` when it can be typed into. Then it prints one piece for each line
+that is typed, and writes a byte again; once the pieces are used up it prints what is typed.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ def write(data: bytes) -> None:
 def main() -> None:
     tty.setraw(0)
     printed = os.open("printed", os.O_WRONLY)
+    os.write(printed, b".")  # what is typed before `setraw` is thrown away by it
     pieces = [step for step in POISONS[sys.argv[1]] if isinstance(step, bytes)]
     typed = b""
     while data := os.read(0, 4096):  # answers to what the poison asks may come in between

@@ -57,6 +57,8 @@ class Poisoned:
             client.call("session.rename", id=self.id, name="poisoned")
             client.call("session.start", id=self.id, cols=first[0], rows=first[1])
             self.listener = Listener(at, self.id, first)
+            assert select.select([printed], [], [], PRINT_SECS)[0], "the program does not begin"
+            printed.read(1)
             for step in steps:
                 if isinstance(step, tuple):
                     at.call("session.resize", attachment_id=self.listener.id, cols=step[0], rows=step[1])
