@@ -29,6 +29,7 @@ class Registry:
         self._sessions: dict[str, LiveSession] = {}
         self._total_bytes = total_scrollback_bytes
         self._held: dict[str, int] = {}
+        self._trimmed: dict[str, tuple[int, int]] = {}  # where it was, and what it was asked for
         self.held_bytes = 0
 
     def __iter__(self) -> Iterator[LiveSession]:
@@ -97,6 +98,8 @@ class Registry:
         next round with its next line.
         """
         self._set_held(session, session.picture.held)
+        if not session.picture.held:
+            self._trimmed.pop(session.id, None)
         if self.held_bytes <= self._total_bytes:
             return
         goal = self._total_bytes - self._total_bytes // 16
@@ -105,9 +108,12 @@ class Registry:
                 return
             held = self._held.get(one.id, 0)
             size = max(0, held - (self.held_bytes - goal))
-            if held > size:
+            # Its answer says what it holds then, which may be more: a screen is not dropped. Until it has been fed more
+            # it is not asked for as much again, or each answer would cause the next question, for ever.
+            fed, asked = self._trimmed.get(one.id, (-1, 0))
+            if held > size and (one.picture.fed != fed or size < asked):
+                self._trimmed[one.id] = one.picture.fed, size
                 one.picture.trim(size)
-                # What it holds then, it reports with its next output; it is not asked again before.
                 self._set_held(one, size)
 
     def _set_held(self, session: LiveSession, held: int) -> None:
