@@ -347,9 +347,12 @@ class Picture:
             base, divider = m.Base(cols=base.cols, rows=base.rows), "the saved screen could not be drawn"
         if restart is not None and restart.position >= position:
             base, position, divider = m.Base(cols=restart.cols, rows=restart.rows), restart.position, restart.divider
-        process = self._screens.process_for(own=self._is_own)
+        try:
+            process = self._screens.process_for(own=self._is_own)
+        except OSError as error:  # no descriptor is left, say
+            self._give_up("no screens process", error)
+            return
         self.state, self.process = PictureState.OPENING, process
-        self._screens.asked.pop(self._opening, None)
         self._opening = self._screens.next_request()
         self._screens.asked[self._opening] = self
         self.fed = self._grown_sent = position
@@ -382,13 +385,18 @@ class Picture:
         try:
             readers = self._source.journal_readers(newest=newest)
         except OSError as error:  # no descriptor is left, say: without the file, all in it would be taken for broken
-            event(log, logging.ERROR, "journal not read", session=self._source.id, error=error.strerror)
-            self._leave()
-            self.state = PictureState.ABSENT
-            self._fail_requests(Busy("The session's journal cannot be read now"))
+            self._give_up("journal not read", error)
             return
         for descriptor, base in readers:
             process.send(m.Follow(session=self._source.id, base=base), (descriptor,))
+
+    def _give_up(self, what: str, error: OSError) -> None:
+        """Build it at the next occasion; its program is not held back until then."""
+        event(log, logging.ERROR, what, session=self._source.id, error=error.strerror)
+        self._leave()
+        self.state = PictureState.ABSENT
+        self._fail_requests(Busy("The session's screen cannot be drawn now", hint="Ask again."))
+        self._source.handle_fed(b"")
 
     def _send_grown(self) -> None:
         position = self._source.filed_position
@@ -476,7 +484,7 @@ class Picture:
 
     def lost(self) -> None:
         """Its process is gone, through no fault of its own: build it again if somebody needs it."""
-        self.process = None
+        self._leave()
         if self.state in (PictureState.OPENING, PictureState.OPEN):
             self.state = PictureState.ABSENT
             self._rebuild()
@@ -497,7 +505,7 @@ class Picture:
             end: Position behind the last; `start` where it was drawn.
             by_others: Somebody else killed the process: the records are innocent, unless that happens again and again.
         """
-        self.process = None
+        self._leave()
         self._is_own = self._is_own or not by_others
         place = (kind, start)  # behind damage in the file the end moves with each output
         self._killed = self._killed + 1 if place == self._strike else 1
@@ -563,6 +571,7 @@ class Picture:
 
     def _leave(self) -> None:
         """Have its process free it."""
+        self._screens.asked.pop(self._opening, None)
         process, self.process = self.process, None
         if process is not None and process.pictures.pop(self._source.id, None) is not None:
             process.send(m.Close(session=self._source.id))
@@ -627,9 +636,13 @@ class Channel:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
-                # The peer is gone; what it sent before may still wait in the socket, and the reader finds its end.
+                # The peer is gone, or the kernel takes no more descriptors (ETOOMANYREFS, unix(7)): a connection that
+                # has lost a message is of no use. What the peer sent before may still wait in the socket, and the
+                # reader finds its end.
                 while self._unsent:
                     _close_all(self._unsent.popleft()[1])
+                with contextlib.suppress(OSError):
+                    self._sock.shutdown(socket.SHUT_RDWR)
                 break
             # They went out with the first byte; the kernel holds references of its own (unix(7)).
             _close_all(descriptors)
@@ -881,9 +894,14 @@ class Screens:
     def _fork(self) -> Process:
         self.start()
         self._last_number += 1
-        ours, theirs = socket.socketpair()
         note_fd = notes.create()
-        process = Process(self._last_number, ours, Note(note_fd), self)
+        try:
+            note = Note(note_fd)
+            ours, theirs = socket.socketpair()
+        except OSError:
+            os.close(note_fd)
+            raise
+        process = Process(self._last_number, ours, note, self)
         self._processes[process.number] = process
         if self._template is not None:
             self._template.send(m.encode(m.Fork(number=process.number)), (theirs.detach(), note_fd))
@@ -896,8 +914,8 @@ class Screens:
         message = _from_template.decode(payload)
         if isinstance(message, m.Hello):
             self._unavailable, self._failed_starts = message.unavailable, 0
-            if message.version != m.VERSION:  # the installation was replaced after this daemon had started
-                self._unavailable = "Orbit was replaced while it runs (`orbitctl daemon restart` starts the new one)"
+            if message.version != m.VERSION:  # the files on disk are of a newer release than this daemon
+                self._unavailable = "another version is installed; restart the daemon"
             return
         process = self._processes.get(message.number)
         if process is None:

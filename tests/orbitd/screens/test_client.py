@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import signal
 from pathlib import Path
 
@@ -363,15 +365,17 @@ async def test_drawing_that_breaks_while_output_comes(sessions: Sessions) -> Non
 
 
 async def test_a_request_that_is_refused(sessions: Sessions) -> None:
-    """Where the library refuses to draw, another process is asked; then the request fails, and the picture stays."""
+    """Where the library refuses to draw in two processes, that request fails, and the picture stays."""
     [live] = await opened(sessions, "one")
-    sessions.template.on_fork = lambda process: process.hold(m.Render)
-    process_of(sessions, live).hold(m.Render)
+    process = process_of(sessions, live)
+    process.hold(m.Render)
+    sessions.template.on_fork = lambda forked: forked.hold(m.Render)
     asked = asyncio.create_task(text(live))
-    for number, count in ((1, 2), (2, 1)):
-        process = await sessions.template.forked(number)
-        request = await process.receive(m.Render, count)
-        process.send(m.Failed(request=request.request, session="one", reason="too long"))
+    request = await process.receive(m.Render, 2)
+    process.send(m.Failed(request=request.request, session="one", reason="too long"))
+    process = await sessions.template.forked(2)
+    request = await process.receive(m.Render)
+    process.send(m.Failed(request=request.request, session="one", reason="too long"))
     with pytest.raises(Busy):
         await asked
     assert live.picture.state is PictureState.OPEN
@@ -664,3 +668,57 @@ async def test_the_oldest_history_is_dropped_first(home: Path, monkeypatch: pyte
         trims = [(each.session, each.size) for each in process.sent(m.Trim)]
         assert trims == [("three", 38), ("three", 0), ("one", 0), ("two", 938)]
         await sessions.close()
+
+
+async def test_a_picture_that_cannot_be_smaller(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its screen alone is over the budget: it is asked once for its history, and again when it has printed more."""
+    with scripted(monkeypatch, home, total_scrollback_bytes=10) as sessions:
+        [live] = await opened(sessions, "one")
+        process = process_of(sessions, live)
+        for count in (1, 2):
+            position = await sessions.print(b"more output")
+            for _ in range(5):  # the first is after the output, the others are what it answers
+                process.send(m.Fed(session="one", position=position, held=1000))
+                assert (await text(live)).startswith(b"one")
+            assert len(process.sent(m.Trim)) == count
+        await sessions.close()
+
+
+async def test_without_a_descriptor_for_a_process(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture that cannot be built since no socket is left is built at the next occasion."""
+    live = await sessions.run()
+
+    def fail() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("orbitd.screens.client.socket.socketpair", fail)
+        with pytest.raises(Busy):
+            await text(live)
+    assert (live.picture.state, live.picture.lag) == (PictureState.ABSENT, 0)
+    await sessions.print(b"hello")
+    assert await text(live) == b"hello"
+
+
+async def test_closed_before_it_was_built(sessions: Sessions) -> None:
+    """Nothing of a picture is kept that was closed while its process was building it."""
+    sessions.template.on_fork = lambda process: process.hold(m.Open)
+    live = await sessions.run()
+    await sessions.print(b"hello")
+    process = await sessions.template.forked()
+    await process.receive(m.Open)
+    live.close_files()
+    assert sessions.programs.screens.asked == {}
+
+
+async def test_a_template_of_another_release(sessions: Sessions) -> None:
+    """Nothing is drawn with it, and that says why: the daemon runs an older release than the one on disk."""
+    sessions.template.unavailable = ""
+    live = await sessions.run()
+    sessions.programs.screens.start()
+    sessions.template.send(m.Hello(pid=1, version=m.VERSION + 1))
+    await until(lambda: sessions.programs.screens.unavailable_reason)
+    assert "another version" in str(sessions.programs.screens.unavailable_reason)
+    live.close_files()
+    with pytest.raises(SnapshotNotFound, match="another version"):
+        await live.picture.paint(0)
