@@ -341,6 +341,7 @@ class LiveSession:
             self.picture.follow()
         if self.state in (State.RECORDED, State.ENDED) or not self.size[0]:
             self.size = files.size
+        self._start_idle_timer()  # opened for a look, say: no save and no client's end follows
 
     def close_files(self) -> None:
         """Free the picture and close the journal; the file stays. Both are opened again when they are needed."""

@@ -161,11 +161,15 @@ async def test_a_snapshot_is_committed_while_an_older_one_is_read(sessions: Sess
 
 
 async def test_a_save_that_is_refused(sessions: Sessions) -> None:
-    """The library's refusal fails that save; the journal stays, and the next one works."""
+    """The library's refusal in two processes fails that save; the journal stays, and the next one works."""
     live, process = await opened(sessions)
     live.picture._was_moved = True  # another process was asked before
     process.hold(m.Save)
+    sessions.template.on_fork = lambda forked: forked.hold(m.Save)
     saving = asyncio.create_task(sessions.saver.save(live))
+    request = await process.receive(m.Save)
+    process.send(m.Failed(request=request.request, session="one", reason="too long"))
+    process = await sessions.template.forked(2)
     request = await process.receive(m.Save)
     process.send(m.Failed(request=request.request, session="one", reason="too long"))
     with pytest.raises(Busy):
@@ -208,6 +212,17 @@ async def test_an_idle_session_is_freed(sessions: Sessions, monkeypatch: pytest.
     await until(lambda: live.picture.state is PictureState.OPEN)
     assert await text(live) == b"hello-two"
     assert process.sent(m.Open)[-1].base.portable == b"hello"
+
+
+async def test_a_look_at_an_idle_session(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session whose screen was only shown is freed again."""
+    monkeypatch.setattr(session, "IDLE_SECS", 0.001)
+    live, _ = await opened(sessions)
+    await sessions.saver.save(live)
+    await until(lambda: live.picture.state is PictureState.ABSENT)
+    assert (await sessions.methods.screen("one", "text", scrollback=False)).data == "hello"
+    await until(lambda: live.picture.state is PictureState.ABSENT)
+    assert live._journal is None
 
 
 @pytest.mark.parametrize("why", ["a client", "not saved"])
