@@ -235,7 +235,7 @@ class Programs:
         pending = landing.pending()
         if pending is not None:
             try:
-                async with self.registry.locked(pending.session) as live:
+                with self.registry.using(pending.session) as live:  # no lock: a start may hold it
                     await live.open_files()
                     live.complete_landing(pending)
             except Exception as error:  # noqa: BLE001  # one session's; the others are restored all the same
@@ -444,6 +444,8 @@ class Programs:
         """
         client = await self.keeper.client()
         await self._use_landing()
+        # Where nothing could be restored, an earlier daemon's output is still in it, and nothing else can be read.
+        await self.complete_landing()
         try:
             return await client.spawn(request)
         except AlreadyRunning:
@@ -466,13 +468,13 @@ class Programs:
             if descriptor is not None:
                 os.close(descriptor)
             return
-        # Nothing is in the one before, of a keeper that is gone: it is cleared in the turn in which it is read into.
-        self._close_landing()
-        self._landing_keeper = client
         if descriptor is None:
             private_folder(os.path.dirname(self._settings.landing_file))
             descriptor = Landing.create_file(self._settings.landing_file)
-        self._shared.landing = Landing(descriptor)
+        landing = Landing(descriptor)
+        # Nothing is in the one before, of a keeper that is gone: it is cleared in the turn in which it is read into.
+        self._close_landing()
+        self._shared.landing, self._landing_keeper = landing, client
 
     def _close_landing(self) -> None:
         if self._shared.landing is not None:

@@ -13,6 +13,7 @@ import tty
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -25,6 +26,7 @@ from orbitd.sessions import terminal as landing_module
 from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import Output, Resize, Time
 from orbitd.sessions.terminal import Landing, Pending
+from sessions_support import Sessions
 
 ROOM = LANDING_BYTES - 4096
 
@@ -367,3 +369,30 @@ def test_no_room_for_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(OSError, match="No space"):
         Landing.create_file(str(path))
     assert set(os.listdir("/dev/fd")) == before
+
+
+async def test_a_landing_buffer_that_cannot_be_made(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That start fails; the next one makes it, and its program is read."""
+    monkeypatch.setattr(sessions.keeper, "landing", AsyncMock(return_value=None))
+    with monkeypatch.context() as patch:
+        patch.setattr(Landing, "create_file", Mock(side_effect=OSError(errno.ENOSPC, "full")))
+        with pytest.raises(OSError, match="full"):
+            await sessions.run()
+    await sessions.run()
+    await sessions.print(b"hello")
+
+
+async def test_a_start_where_nothing_was_restored(sessions: Sessions) -> None:
+    """What an earlier daemon has left in the buffer is recorded before the first program is read."""
+    left = Landing(await sessions.keeper.landing())
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.write(writer, b"left")
+    left.read(reader, "two", 0, 100)
+    for descriptor in (reader, writer):
+        os.close(descriptor)
+    left.close()
+    sessions.store.add("two")
+    await sessions.run()
+    await sessions.print(b"hello")
+    assert b"left" in sessions.journal("two").read_bytes()
