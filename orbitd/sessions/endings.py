@@ -30,10 +30,9 @@ from orbitd.sessions.ssh_agent import AgentLinks
 log = logging.getLogger("orbitd.sessions")
 
 TERMINATE_GRACE_SECS = 5.0
+MAX_SAVE_RETRY_SECS = 600.0
 LAST_SAVE_SECS = 5.0
 """How long the exit of a program waits for its last screen to be saved; later it is saved in the background."""
-
-LATE_SAVE_SECS = 60.0
 
 
 class Endings:
@@ -151,12 +150,21 @@ class Endings:
         live.exit = None
         live.move(State.ENDED)
         live.close_journal()
+        if self._files.has_journal(live.id):
+            self._save_later(live.id, self._saver.retry_secs)
         await self._release(live, pending)
 
-    async def save_stopped(self, live: LiveSession) -> None:
-        """Save the last screen of a session whose program is gone, and remove its journal. Raises: OrbitError."""
-        if self._files.has_journal(live.id) and await self._save_last_screen(live):
+    async def save_stopped(self, live: LiveSession) -> bool:
+        """Save the last screen of a session whose program is gone, and remove its journal. Raises: OrbitError.
+
+        Returns:
+            Whether the snapshot has it now.
+        """
+        if self._files.has_journal(live.id):
+            if not await self._save_last_screen(live):
+                return False
             self._remove_journal(live)
+        return True
 
     async def _save_last_screen(self, live: LiveSession) -> bool:
         """Save the screen of a session whose program has ended; return whether the snapshot has it now.
@@ -240,10 +248,8 @@ class Endings:
             live.end(program_exit.exit_code, program_exit.exit_signal, last)
             self._retry_later(live)
             return  # journal and keeper still have it
-        if retry_secs is None and is_saved:
-            self._files.remove_journal(live.id)
-        elif retry_secs is None and not live.is_unwanted:
-            self._tasks.start(self._save_later(live.id))
+        if retry_secs is None and not live.is_unwanted:
+            self._finish_journal(live.id, is_saved=is_saved)
         await self._release(live, program_exit)
 
     async def _read_to_the_end(self, live: LiveSession, *, in_keeper: bool) -> bool:
@@ -268,16 +274,31 @@ class Endings:
             return False
         return True
 
-    async def _save_later(self, session_id: str) -> None:
-        """Save the last screen of a session that has ended: its picture could not be had in time."""
-        # Without the lock, so that a start or a deletion need not wait for a picture.
-        with self._registry.using(session_id) as live, contextlib.suppress(SessionNotFound):
-            await live.open_files(create=False)
-            if live.journal_bytes:
-                await self._saver.save(live, limit_secs=LATE_SAVE_SECS)
-            async with live.lock:
-                if live.state in (State.RECORDED, State.ENDED) and live.is_saved:
-                    self._remove_journal(live)
+    def _finish_journal(self, session_id: str, *, is_saved: bool) -> None:
+        """Remove the journal of a session that has ended if its screen is saved; else try that again later."""
+        if is_saved:
+            self._files.remove_journal(session_id)
+        else:
+            self._save_later(session_id, self._saver.retry_secs)
+
+    def _save_later(self, session_id: str, delay: float) -> None:
+        """Try again to save the last screen of a session that has ended, with exponential back-off."""
+        asyncio.get_running_loop().call_later(
+            delay, lambda: self._tasks.start(self._try_to_save_stopped(session_id, min(2 * delay, MAX_SAVE_RETRY_SECS)))
+        )
+
+    async def _try_to_save_stopped(self, session_id: str, next_delay: float) -> None:
+        is_saved = False
+        async with self._registry.locked(session_id) as live:
+            if live.has_program or live.reconnects or live.state is State.UNSTORED:
+                return  # started again: it is saved as any other
+            with contextlib.suppress(StorageError):  # logged by the saver
+                try:
+                    is_saved = await self.save_stopped(live)
+                except SessionNotFound:
+                    return
+        if not is_saved:
+            self._save_later(session_id, next_delay)
 
     async def _store(self, live: LiveSession, program_exit: ProgramExit) -> Session:
         return await self._manager.end_program(
