@@ -242,6 +242,7 @@ class LiveSession:
         self._flood = self._flood_at = 0.0
         self._idle_timer: asyncio.TimerHandle | None = None
         self._repainting = False
+        self._repaint_timer: asyncio.TimerHandle | None = None
 
     def move(self, state: State) -> None:
         """Change the state. Raises: InternalError, if `MOVES` has no such move."""
@@ -598,12 +599,13 @@ class LiveSession:
         for timer in (
             self._idle_timer,
             self._cwd_timer,
+            self._repaint_timer,
             self.save.timer,
             None if self.retry is None else self.retry.timer,
         ):
             if timer is not None:
                 timer.cancel()
-        self._idle_timer = self._cwd_timer = self.save.timer = self.retry = None
+        self._idle_timer = self._cwd_timer = self._repaint_timer = self.save.timer = self.retry = None
 
     def retry_started(self) -> None:
         """It runs: no next start is scheduled, and the back-off counts from now."""
@@ -753,18 +755,21 @@ class LiveSession:
                 late = self._loop.call_later(REPAINT_SECS, self._release_output)
                 try:
                     repaint = await self._paint(0)
-                except OrbitError:  # ended, damaged, or refused
+                except OrbitError as error:
                     self._release_output()
-                    if self.picture.status != "damaged":
-                        return
-                    await asyncio.sleep(REPAINT_SECS)
-                    continue
+                    if not isinstance(error, NotRunning) and self._repaint_timer is None:  # damaged, or refused
+                        self._repaint_timer = self._loop.call_later(REPAINT_SECS, self._try_repaint)
+                    return
                 finally:
                     late.cancel()
                 for attachment in list(self.attachments.values()):
                     attachment.send_repaint(repaint)
         finally:
             self._repainting = False
+
+    def _try_repaint(self) -> None:
+        self._repaint_timer = None
+        self.repaint_soon()
 
     def _release_output(self) -> None:
         for attachment in list(self.attachments.values()):

@@ -310,6 +310,25 @@ async def test_a_picture_that_never_comes(sessions: Sessions, monkeypatch: pytes
     assert screen.data == "hello last words"
 
 
+async def test_a_last_screen_is_saved_once_that_is_possible(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A last save that failed is tried again after the program's end, until the snapshot has the last output."""
+    monkeypatch.setattr(endings, "LAST_SAVE_SECS", 0.001)
+    sessions.saver.retry_secs = 0.001
+    sessions.template.on_fork = lambda process: process.hold(m.Save)
+    await opened(sessions)
+    sessions.write(b" last words")
+    await sessions.exit()
+    assert (sessions.store.snapshots, sessions.journal().exists()) == ([], True)
+    monkeypatch.setattr(endings, "LAST_SAVE_SECS", 60.0)
+    sessions.template.on_fork = lambda _: None
+    for process in sessions.template.processes:
+        process.release(m.Save)
+    await until(lambda: not sessions.journal().exists())
+    assert sessions.store.saved("one") == b"hello last words"
+
+
 async def test_a_terminal_that_another_process_goes_on_printing_to(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -569,6 +588,24 @@ async def test_a_repaint_that_is_refused(sessions: Sessions) -> None:
     client.resize(90, 30)
     await until(lambda: client.story[-1] == "repaint")
     assert client.shown == b"hello-two"
+
+
+async def test_a_repaint_that_is_refused_is_tried_again(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that was sent no picture gets one later, though nothing else happens."""
+    monkeypatch.setattr(session, "REPAINT_SECS", 0.01)
+    live, _ = await opened(sessions)
+    client = await sessions.attach()
+    paint, refusals = live.picture.paint, [Busy("not now"), Busy("not now")]
+
+    async def refuse_at_first(at_least: int, scrollback_lines: int = 0) -> m.Painted:
+        if refusals:
+            raise refusals.pop()
+        return await paint(at_least, scrollback_lines)
+
+    monkeypatch.setattr(live.picture, "paint", refuse_at_first)
+    client.resize(80, 25)
+    await until(lambda: client.story and client.story[-1] == "repaint")
+    assert client.shown == b"hello"
 
 
 async def test_a_client_that_does_not_read(sessions: Sessions) -> None:
