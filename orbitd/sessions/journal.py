@@ -231,10 +231,16 @@ class Journal:
             raise
         return found
 
-    def read_raw(self, start: int, end: int) -> bytes:
-        """Return the bytes between two positions, as far as the file has them."""
-        first = max(start, self._base)
-        return os.pread(self._fd, max(0, end - first), FILE_HEADER_BYTES + first - self._base)
+    def read_raw(self, start: int, end: int) -> Iterator[bytes]:
+        """Yield the bytes between two positions in pieces, as far as the file has them."""
+        position = max(start, self._base)
+        while position < end:
+            size = min(_COPY_STEP_BYTES, end - position)
+            piece = os.pread(self._fd, size, FILE_HEADER_BYTES + position - self._base)
+            if not piece:
+                return
+            yield piece
+            position += len(piece)
 
     # Opening
 
@@ -497,8 +503,11 @@ def copy_records(opened: Journal, start: int, end: int, path: str) -> int:
     """
     fd = open_private(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     try:
-        records = opened.read_raw(start, end)
-        write_all(fd, file_header(start) + records, 0)
+        write_all(fd, file_header(max(start, opened.base)), 0)
+        copied = 0
+        for piece in opened.read_raw(start, end):
+            write_all(fd, piece, FILE_HEADER_BYTES + copied)
+            copied += len(piece)
     finally:
         os.close(fd)
-    return len(records)
+    return copied

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import signal
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from orbitd.screens import client
 from orbitd.screens import messages as m
 from orbitd.screens.client import PictureState
 from orbitd.screens.note import Kind
+from orbitd.sessions import session
 from orbitd.sessions.files import SessionFiles
 from orbitd.sessions.journal import Journal
 from orbitd.sessions.session import LiveSession
@@ -243,6 +243,21 @@ async def test_a_damaged_picture_goes_on_when_its_program_is_quiet(
     assert (b"unseen" in shown, shown.endswith(b"seen"), b"not drawn" in shown) == (False, True, True)
     assert b"unseen" in kept_aside(sessions)[-1]
     assert live.picture.status == "ok"
+
+
+async def test_a_damaged_picture_whose_program_is_never_quiet(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its output is kept aside in pieces: the journal does not grow without end, and the picture stays damaged."""
+    live = await damaged(sessions)
+    monkeypatch.setattr(session, "MAX_UNREADABLE_BYTES", 100)
+    await sessions.print(b"u" * 90)
+    await sessions.print(b"v" * 90)
+    assert (live.picture.status, live.journal_bytes) == ("damaged", 0)
+    assert b"u" * 90 in kept_aside(sessions)[-1]
+    assert b"v" * 90 in kept_aside(sessions)[-1]
+    live.picture._handle_quiet()
+    await until(lambda: live.picture.state is PictureState.OPEN)
 
 
 async def test_a_damaged_picture_is_not_waited_for(sessions: Sessions) -> None:
