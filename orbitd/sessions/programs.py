@@ -99,6 +99,7 @@ class Programs:
             on_output=self.saver.mark_changed,
             on_clients=self._on_clients,
             on_held=self.registry.handle_held,
+            on_idle=self.registry.forget_if_idle,
         )
         self.keeper = KeeperConnection(settings.keeper_socket, self._handle_exit, self._handle_keeper_gone)
         self.reconnector = Reconnector(self._reconnect, self._stop_reconnecting, self._tasks.start)

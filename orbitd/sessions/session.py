@@ -166,6 +166,7 @@ class Shared(Struct, kw_only=True):
         on_output: Called when there is something to save.
         on_clients: Called when a client has been attached or detached.
         on_held: Called when a picture takes another amount of memory.
+        on_idle: Called when a session may be forgotten that could not be before.
     """
 
     files: SessionFiles
@@ -176,6 +177,7 @@ class Shared(Struct, kw_only=True):
     on_output: Callable[[LiveSession], None]
     on_clients: Callable[[LiveSession], None]
     on_held: Callable[[LiveSession], None]
+    on_idle: Callable[[LiveSession], None]
 
 
 class LiveSession:
@@ -263,7 +265,9 @@ class LiveSession:
     @property
     def is_idle(self) -> bool:
         """Whether it is nothing but a row of the store."""
-        return self.state in (State.RECORDED, State.ENDED) and not self.not_restored and self.retry is None
+        # Forgotten while its journal is opened, it would be opened by another object at the same time, and stay open.
+        is_ended = self.state in (State.RECORDED, State.ENDED) and self._opening is None
+        return is_ended and not self.not_restored and self.retry is None
 
     # Snapshot and journal
 
@@ -328,6 +332,7 @@ class LiveSession:
         # Each caller gets the exception from its own wait.
         error = None if task.cancelled() else task.exception()
         self.not_opened = "" if error is None else error.message if isinstance(error, OrbitError) else repr(error)
+        self._shared.on_idle(self)  # whoever asked may have been cancelled meanwhile
 
     def _use_files(self, files: OpenFiles) -> None:
         journal = self._journal = files.journal

@@ -237,6 +237,24 @@ async def test_what_is_needed_is_not_freed(sessions: Sessions, monkeypatch: pyte
     assert live.picture.state is PictureState.OPEN
 
 
+async def test_a_look_that_is_cancelled(sessions: Sessions) -> None:
+    """A session whose journal is being opened is forgotten when it is open, and then the journal is closed."""
+    await opened(sessions)
+    await sessions.exit()
+    sessions.journal().touch(0o600)
+    gate = sessions.store.gates["load_latest_screen"] = asyncio.Event()
+    look = asyncio.create_task(sessions.methods.screen("one", "text", scrollback=False))
+    await until(lambda: (live := sessions.registry.get("one")) is not None and live._opening)
+    live = sessions.registry.get("one")
+    assert live is not None
+    look.cancel()
+    await asyncio.wait([look])
+    assert sessions.registry.get("one") is live
+    gate.set()
+    await until(lambda: sessions.registry.get("one") is None)
+    assert live._journal is None
+
+
 # The end of a program
 
 
@@ -538,9 +556,9 @@ async def test_a_picture_that_is_late(sessions: Sessions, monkeypatch: pytest.Mo
 
 async def test_output_is_not_held_back_for_a_late_picture(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a picture is late the output is sent as it is; the picture replaces it then, and nothing is lost."""
-    monkeypatch.setattr(session, "REPAINT_SECS", 0.001)
     live, process = await opened(sessions)
     client = await sessions.attach()
+    monkeypatch.setattr(session, "REPAINT_SECS", 0.001)
     process.hold(m.Paint, m.Grown)
     client.resize(100, 30)
     await sessions.print(b"-two")
