@@ -489,6 +489,12 @@ class Picture:
             self.state = PictureState.ABSENT
             self._rebuild()
 
+    def late(self) -> None:
+        """Its process is late: its program is not held back until it is there."""
+        if not self.is_failed:
+            self.is_failed = True
+            self._source.handle_fed(b"")
+
     def move(self) -> None:
         """Leave a process that is busy with another picture, and be built again elsewhere."""
         self._leave()
@@ -736,7 +742,9 @@ class Process:
     def kill(self) -> None:
         """End it; its end is then reported as any other."""
         self.was_killed = True
-        if self.pid and self.status is None:
+        if not self.pid:
+            self._screens.restart_template()
+        elif self.status is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
@@ -853,6 +861,11 @@ class Screens:
 
         The one that it is busy with stays, and keeps the process; without `work` none stays.
         """
+        if not process.pid:
+            # The template has not forked it yet: another one would wait as long, and so on.
+            for picture in process.pictures.values():
+                picture.late()
+            return
         if process is self._shared:
             self._shared = None
         for picture in list(process.pictures.values()):
@@ -863,7 +876,8 @@ class Screens:
         """End a process that has no picture any more, unless it is the shared one."""
         if not process.pictures and process is not self._shared and not process.is_retired:
             process.is_retired = True
-            process.kill()  # one that is stopped, or busy for long, would stay: it has nothing that is worth keeping
+            if process.pid:
+                process.kill()  # one that is stopped, or busy for long, would stay: it has nothing that is worth keeping
             process.close()
             self._processes.pop(process.number, None)
 
@@ -874,6 +888,14 @@ class Screens:
             self._settle(process)
         else:  # without a template it was never forked, and the next one needs a template first
             loop.call_later(STATUS_SECS if self._template is not None else TEMPLATE_RETRY_SECS, self._settle, process)
+
+    def restart_template(self) -> None:
+        """End a template that does not fork: it hangs, or was stopped. What waits in its socket ends with it."""
+        if self._template is not None:
+            if self._template_process is not None:
+                self._template_process.kill()
+            self._template.close()
+            self._template_lost()
 
     async def close(self) -> None:
         """End all processes."""

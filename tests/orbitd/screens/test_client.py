@@ -737,3 +737,22 @@ async def test_a_template_of_another_release(sessions: Sessions) -> None:
     live.close_files()
     with pytest.raises(SnapshotNotFound, match="another version"):
         await live.picture.paint(0)
+
+
+async def test_a_template_that_hangs(quick: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No further forks are asked of it, and no program is held back; after a while another one takes its place."""
+    monkeypatch.setattr(client, "SILENT_SECS", 0.002)
+    live = await quick.run()
+    quick.programs.screens.start()
+    quick.template.stop()
+    hanging = quick.template._sock
+    await quick.print(b"hello")
+    await until(lambda: live.picture.is_failed)
+    await quick.print(b" again")
+    assert (live.picture.lag, quick.programs.screens._last_number) == (0, 1)
+    monkeypatch.setattr(client, "MAX_PIECE_SECS", 0.002)
+    await until(lambda: quick.template.starts == 2)
+    hanging.close()  # it was killed
+    monkeypatch.setattr(client, "MAX_PIECE_SECS", 30.0)
+    assert await text(live) == b"hello again"
+    assert live.picture.status == "ok"
