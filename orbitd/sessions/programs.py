@@ -139,6 +139,8 @@ class Programs:
             try:
                 await self._spawn(live, started, cols, rows, env)
             except BaseException:  # a cancelled request too: the session gets the status back that it had
+                if live.state is not State.STARTING:
+                    raise  # its program was taken over, and runs; its terminal is fetched when it is needed
                 live.move(State.RECONNECTING if was is State.RECONNECTING else State.RECORDED)
                 if not had_link:
                     self.agents.remove(session_id)

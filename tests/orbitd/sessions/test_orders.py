@@ -10,8 +10,9 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from orbit_protocol.errors import Busy, NotRunning, OrbitError, SpawnFailed, StorageFull
+from orbit_protocol.errors import AlreadyRunning, Busy, NotRunning, OrbitError, SpawnFailed, StorageFull
 from orbit_protocol.types import SessionConfig
+from orbitd.keeper.client import KeptProgram
 from orbitd.screens import messages as m
 from orbitd.screens.client import PictureState
 from orbitd.screens.note import Kind
@@ -20,7 +21,7 @@ from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import FILE_HEADER_BYTES
 from orbitd.sessions.session import LiveSession, State
 from orbitd.sessions.terminal import Landing
-from sessions_support import Client, ScriptedProcess, Sessions, until
+from sessions_support import MOMENT, Client, ScriptedProcess, Sessions, until
 
 
 async def text(live: LiveSession) -> bytes:
@@ -253,6 +254,22 @@ async def test_a_look_that_is_cancelled(sessions: Sessions) -> None:
     gate.set()
     await until(lambda: sessions.registry.get("one") is None)
     assert live._journal is None
+
+
+async def test_a_program_that_runs_unseen_and_whose_terminal_does_not_come(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That start fails as the keeper does; the program is taken over, and runs."""
+    sessions.store.add("one")
+    kept = KeptProgram(id="one", pid=1 << 24, started_at=MOMENT)
+    monkeypatch.setattr(sessions.keeper, "spawn", AsyncMock(side_effect=AlreadyRunning("it runs")))
+    monkeypatch.setattr(sessions.keeper, "programs", AsyncMock(return_value=[kept]))
+    monkeypatch.setattr(sessions.keeper, "take", AsyncMock(side_effect=Busy("not now")))
+    with pytest.raises(Busy):
+        await sessions.run()
+    live = sessions.registry.get("one")
+    assert live is not None
+    assert (live.state, sessions.store.sessions["one"].live) == (State.RUNNING, True)
 
 
 # The end of a program
