@@ -877,7 +877,7 @@ class Screens:
         if not process.pictures and process is not self._shared and not process.is_retired:
             process.is_retired = True
             if process.pid:
-                process.kill()  # one that is stopped, or busy for long, would stay: it has nothing that is worth keeping
+                process.kill()  # one that is stopped, or busy for long, would stay
             process.close()
             self._processes.pop(process.number, None)
 

@@ -24,7 +24,8 @@ from terminal_support import shown
 
 pytestmark = [pytest.mark.slow, needs(linux=True)]
 
-STORMS, FAULTS = 3, 6
+STORMS = 2
+FAULTS = {"killed": 6, "stopped": 1, "starved": 3, "template killed": 2, "killed, and orbitd": 4}
 LONG_SECS = 90.0
 """A process that is stopped in the middle of a piece is given 30 seconds of wall time for it."""
 
@@ -78,7 +79,7 @@ def test_storms_come_through(daemon: DaemonProcess, home: Path, fault: str) -> N
     logs = [home / f"storm-{seed}" for seed in range(STORMS)]
     with daemon.client() as client:
         ids = [start(client, recorded(f"{SHOW} storm {seed}", log)) for seed, log in enumerate(logs)]
-    for _ in range(FAULTS):
+    for _ in range(FAULTS[fault]):
         with daemon.client() as client:
             client.socket.settimeout(LONG_SECS)
             terminal = Terminal(client, dice.choice(ids))
@@ -123,7 +124,8 @@ def test_real_programs_come_through(daemon: DaemonProcess, home: Path, fault: st
                 client.socket.settimeout(LONG_SECS)
                 terminal = Terminal(client, ids[name])
                 terminal.follow_until(wanted)
-                terminal.type(keys)
+                # Answered: what was only sent may be lost with orbitd.
+                client.call("session.input", attachment_id=terminal.id, data=encoded(keys))
             if dice.random() < 0.4:
                 FAULTS_BY_NAME[fault](daemon, dice)
     assert [found for name in names if (found := difference(daemon, ids[name], logs[name]))] == []

@@ -164,7 +164,6 @@ async def test_a_snapshot_is_committed_while_an_older_one_is_read(sessions: Sess
 async def test_a_save_that_is_refused(sessions: Sessions) -> None:
     """The library's refusal in two processes fails that save; the journal stays, and the next one works."""
     live, process = await opened(sessions)
-    live.picture._was_moved = True  # another process was asked before
     process.hold(m.Save)
     sessions.template.on_fork = lambda forked: forked.hold(m.Save)
     saving = asyncio.create_task(sessions.saver.save(live))
@@ -610,7 +609,6 @@ async def test_output_is_not_held_back_for_a_damaged_picture(
 async def test_a_repaint_that_is_refused(sessions: Sessions) -> None:
     """Where the library refuses to draw, a client gets the output as it is, and a repaint at the next occasion."""
     live, process = await opened(sessions)
-    live.picture._was_moved = True  # another process was asked before
     client = await sessions.attach()
     process.hold(m.Paint)
     client.resize(100, 30)
