@@ -608,7 +608,7 @@ async def test_output_is_not_held_back_for_a_damaged_picture(
 
 async def test_a_repaint_that_is_refused(sessions: Sessions) -> None:
     """Where the library refuses to draw, a client gets the output as it is, and a repaint at the next occasion."""
-    live, process = await opened(sessions)
+    _, process = await opened(sessions)
     client = await sessions.attach()
     process.hold(m.Paint)
     client.resize(100, 30)
