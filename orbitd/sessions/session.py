@@ -777,6 +777,8 @@ class LiveSession:
         self.repaint_soon()
 
     def _release_output(self) -> None:
+        if self._master is not None:
+            self._master.resume("repaint")
         for attachment in list(self.attachments.values()):
             if attachment.takes_repaint:
                 attachment.release_output()
