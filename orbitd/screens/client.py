@@ -283,7 +283,7 @@ class Picture:
         """Free it. What is asked meanwhile fails; asking again builds it again."""
         self._leave()
         self.state = PictureState.ABSENT
-        self.is_failed = False
+        self.is_failed = self._is_own = False
         self.held = 0
         if self._quiet_timer is not None:
             self._quiet_timer.cancel()

@@ -20,7 +20,7 @@ from orbitd.screens.messages import Base
 from orbitd.screens.model import StateCorrupt
 from orbitd.sessions import journal
 from orbitd.sessions.journal import Journal
-from orbitd.sessions.journal_file import FILE_HEADER_BYTES
+from orbitd.sessions.journal_file import FILE_HEADER_BYTES, Output, records_of
 from orbitd.sessions.journal_repair import (
     UNREADABLE,
     Damage,
@@ -30,6 +30,7 @@ from orbitd.sessions.journal_repair import (
     unreadable_journals,
 )
 from orbitd.sessions.saved_state import SavedState
+from orbitd.sessions.terminal import Pending
 from orbitd.store.snapshots import SavedScreen
 
 log = logging.getLogger("orbitd.sessions")
@@ -142,6 +143,14 @@ class SessionFiles:
         else:
             remove_oldest_unreadable(self._journal_path(session_id))
             event(log, logging.ERROR, "output that was not drawn is kept", session=session_id, kept=path, bytes=kept)
+
+    def keep_landing(self, pending: Pending) -> None:
+        """Keep output whose journal cannot be opened in a file of its own, a journal like any other."""
+        path = f"{self._journal_path(pending.session)}{UNREADABLE}{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+        try:
+            journal.write_records(path, pending.position, records_of(Output(data=pending.data)))
+        except (OSError, UnsafeFile) as error:
+            event(log, logging.ERROR, "output that was not recorded is not kept", session=pending.session, exc=error)
 
     def warnings(self) -> list[str]:
         """Return a sentence about each file that was kept aside."""

@@ -34,7 +34,7 @@ import errno
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from itertools import islice
@@ -501,13 +501,18 @@ def copy_records(opened: Journal, start: int, end: int, path: str) -> int:
     Raises:
         OSError, UnsafeFile: The file cannot be written.
     """
+    return write_records(path, max(start, opened.base), opened.read_raw(start, end))
+
+
+def write_records(path: str, base: int, pieces: Iterable[bytes]) -> int:
+    """Write records to a new file, a journal that begins at a position; return how many bytes. Raises: as above."""
     fd = open_private(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     try:
-        write_all(fd, file_header(max(start, opened.base)), 0)
-        copied = 0
-        for piece in opened.read_raw(start, end):
-            write_all(fd, piece, FILE_HEADER_BYTES + copied)
-            copied += len(piece)
+        write_all(fd, file_header(base), 0)
+        written = 0
+        for piece in pieces:
+            write_all(fd, piece, FILE_HEADER_BYTES + written)
+            written += len(piece)
     finally:
         os.close(fd)
-    return copied
+    return written

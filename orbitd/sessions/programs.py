@@ -16,7 +16,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from orbit_os.files import UnsafeFile, private_folder
+from orbit_os.files import UnsafeFile, UnsafeFolder, private_folder
 from orbit_protocol.errors import (
     AlreadyRunning,
     InternalError,
@@ -243,6 +243,7 @@ class Programs:
                     live.complete_landing(pending)
             except Exception as error:  # noqa: BLE001  # one session's; the others are restored all the same
                 event(log, logging.ERROR, "output not recorded", session=pending.session, exc=error)
+                self.files.keep_landing(pending)
         landing.clear()
 
     async def recorded_cwd(self, session_id: str) -> bytes | None:
@@ -471,10 +472,14 @@ class Programs:
             if descriptor is not None:
                 os.close(descriptor)
             return
-        if descriptor is None:
-            private_folder(os.path.dirname(self._settings.landing_file))
-            descriptor = Landing.create_file(self._settings.landing_file)
-        landing = Landing(descriptor)
+        try:
+            if descriptor is None:
+                private_folder(os.path.dirname(self._settings.landing_file))
+                descriptor = Landing.create_file(self._settings.landing_file)
+            landing = Landing(descriptor)
+        except (OSError, UnsafeFile, UnsafeFolder, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise SpawnFailed(f"There is no buffer for its output: {reason}") from error
         # Nothing is in the one before, of a keeper that is gone: it is cleared in the turn in which it is read into.
         self._close_landing()
         self._shared.landing, self._landing_keeper = landing, client

@@ -20,6 +20,7 @@ import pytest
 from killed_anywhere import KilledAnywhere
 from needs import require
 from orbit_os.files import UnsafeFile
+from orbit_protocol.errors import SpawnFailed
 from orbitd.keeper.messages import LANDING_BYTES
 from orbitd.sessions import journal as journal_module
 from orbitd.sessions import terminal as landing_module
@@ -376,7 +377,7 @@ async def test_a_landing_buffer_that_cannot_be_made(sessions: Sessions, monkeypa
     monkeypatch.setattr(sessions.keeper, "landing", AsyncMock(return_value=None))
     with monkeypatch.context() as patch:
         patch.setattr(Landing, "create_file", Mock(side_effect=OSError(errno.ENOSPC, "full")))
-        with pytest.raises(OSError, match="full"):
+        with pytest.raises(SpawnFailed, match="full"):
             await sessions.run()
     await sessions.run()
     await sessions.print(b"hello")
