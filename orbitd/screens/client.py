@@ -57,6 +57,11 @@ SILENT_SECS = 2.0
 """A process that answers nothing for so long, and notes no work either, is stopped or starved."""
 
 MAX_PIECE_SECS = 30.0
+MAX_LAG_BYTES, MIN_LAG_BYTES, MAX_LAG_SECS = 8 << 20, 256 << 10, 0.5
+"""A picture that is further behind holds its program back: in bytes, and in the time that it takes to be fed them. Some
+unfinished strings are fed at a hundredth of the speed of text, and whoever asks for the screen waits for that."""
+
+MEASURED_BYTES = 4096
 MAX_UNFILED_BYTES = 16 << 20
 """How much output of one session is kept in memory while the disk is full; older output is missing then."""
 
@@ -165,6 +170,8 @@ class Picture:
         self._requests: dict[int, _Request] = {}
         self._opening = 0
         self._grown_sent = 0
+        self._fed_at = 0.0
+        self._bytes_a_sec = MAX_LAG_BYTES / MAX_LAG_SECS
         self._saved = 0  # the newest snapshot's position, as far as it was saved here
         self._answered = 0  # questions before this position have had their answers
         self._is_own = False
@@ -195,6 +202,19 @@ class Picture:
         if self.is_failed or self.state in (PictureState.ABSENT, PictureState.DAMAGED):
             return 0
         return self._source.position - self.fed
+
+    @property
+    def is_too_far_behind(self) -> bool:
+        """Whether its program must be held back: beyond `MAX_LAG_BYTES`, or what it is fed within `MAX_LAG_SECS`."""
+        return self.lag > self._max_lag()
+
+    @property
+    def has_caught_up(self) -> bool:
+        """Whether a program that was held back may go on."""
+        return self.lag <= self._max_lag() // 2
+
+    def _max_lag(self) -> int:
+        return min(MAX_LAG_BYTES, max(MIN_LAG_BYTES, int(self._bytes_a_sec * MAX_LAG_SECS)))
 
     @property
     def is_wanted(self) -> bool:
@@ -401,6 +421,8 @@ class Picture:
     def _send_grown(self) -> None:
         position = self._source.filed_position
         if self.process is not None and position > self._grown_sent:
+            if self.fed >= self._grown_sent:
+                self._fed_at = asyncio.get_running_loop().time()
             self._grown_sent = position
             self.process.send(m.Grown(session=self._source.id, position=position))
 
@@ -446,6 +468,11 @@ class Picture:
             self._recovered()
 
     def _handle_fed(self, message: m.Fed) -> None:
+        now = asyncio.get_running_loop().time()
+        if message.position - self.fed >= MEASURED_BYTES:
+            rate = (message.position - self.fed) / max(now - self._fed_at, 0.001)
+            self._bytes_a_sec = min(rate, (self._bytes_a_sec + rate) / 2)  # slower at once, faster by and by
+        self._fed_at = now
         self.fed, self.held = message.position, message.held
         self._answered = max(self._answered, message.position)
         if message.facts is not None:

@@ -51,9 +51,6 @@ READ_BUDGET = 16 * 1024
 SAVE_SOON_BYTES = 4 << 20
 """A burst of output is saved before its time."""
 
-MAX_LAG_BYTES = 8 << 20
-"""Reading pauses while the picture is further behind: the program is slowed down to what can be drawn."""
-
 MAX_UNREADABLE_BYTES = 16 << 20
 """How much output of a program whose picture is damaged is kept aside at a time; the newest files of a session stay."""
 
@@ -494,7 +491,7 @@ class LiveSession:
         self._give_way(len(data), self._loop.time())
         if self.picture.state is PictureState.DAMAGED:
             self._limit_unreadable()
-        if self.picture.lag > MAX_LAG_BYTES and self._master is not None:
+        if self.picture.is_too_far_behind and self._master is not None:
             self._master.pause("lag")
 
     def _give_way(self, size: int, now: float) -> None:
@@ -703,7 +700,7 @@ class LiveSession:
         self._shared.on_held(self)
         if master is None:
             return
-        if self.picture.lag < MAX_LAG_BYTES // 2:
+        if self.picture.has_caught_up:
             master.resume("lag")
         if self.picture.is_failed:
             master.resume("repaint")

@@ -546,7 +546,7 @@ async def test_a_machine_without_the_library(sessions: Sessions) -> None:
 
 async def test_a_failure_does_not_hold_the_program_back(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that was paused, since its picture was too far behind, goes on while that is rebuilt."""
-    monkeypatch.setattr("orbitd.sessions.session.MAX_LAG_BYTES", 100)
+    monkeypatch.setattr("orbitd.screens.client.MAX_LAG_BYTES", 100)
     [live] = await opened(sessions, "one")
     process = process_of(sessions, live)
     process.hold(m.Grown)

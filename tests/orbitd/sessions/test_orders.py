@@ -757,7 +757,7 @@ async def test_a_picture_that_is_far_behind_slows_its_program(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reading pauses while the picture is too far behind, and goes on when it has caught up."""
-    monkeypatch.setattr(session, "MAX_LAG_BYTES", 100)
+    monkeypatch.setattr("orbitd.screens.client.MAX_LAG_BYTES", 100)
     live, process = await opened(sessions)
     process.hold(m.Grown)
     await sessions.print(b"x" * 200)
