@@ -522,7 +522,9 @@ class ScreensProcess:
                 reason = "the session is not open"
             elif isinstance(request, Trim):
                 before = self._memory.held()
-                picture.emulator.trim_scrollback(max_bytes=request.size)
+                # What it holds beside its history stays: the rest of `size` is the history's.
+                beside = max(0, picture.held - picture.emulator.scrollback_bytes)
+                picture.emulator.trim_scrollback(max_bytes=max(0, request.size - beside))
                 self._measure(picture, picture.emulator, before)
                 self._report(picture, picture.emulator)
             else:

@@ -105,7 +105,6 @@ def test_others_are_not_touched(daemon: DaemonProcess, name: str) -> None:
         kept = list(journals.glob(f"{poisoned.id}.unreadable-*"))
         assert bool(kept) == (name in FATAL), daemon.log()
         if kept:
-            assert "bytes of output could not be drawn" in poisoned.text(client)
             assert poisoned.id in "\n".join(client.call("daemon.info")["warnings"])
             assert str(kept[0]) in Orbitctl(daemon.home)("doctor").text
     for text in ("two", "three"):
