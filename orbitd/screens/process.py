@@ -483,11 +483,12 @@ class ScreensProcess:
         self._note.clear()
 
     def _measure(self, picture: Picture, emulator: Emulator, before: int | None) -> None:
-        """Count what the process has grown by as the picture's, but no less than the picture's history takes."""
+        """Count what the process has grown by as the picture's; without such a figure, about what its history takes."""
         after = self._memory.held()
-        if before is not None and after is not None:
-            picture.held += after - before
-        picture.held = max(picture.held, emulator.scrollback_bytes)
+        if before is None or after is None:
+            picture.held = emulator.scrollback_bytes
+        else:
+            picture.held = max(0, picture.held + after - before)
 
     def _report(self, picture: Picture, emulator: Emulator, replies: bytes = b"") -> None:
         facts = Facts(
@@ -528,7 +529,9 @@ class ScreensProcess:
                 self._measure(picture, picture.emulator, before)
                 self._report(picture, picture.emulator)
             else:
+                before = self._memory.held()  # reading decompresses a history, a save compresses it
                 self._draw(picture, picture.emulator, request)
+                self._measure(picture, picture.emulator, before)
         except TerminalError as exc:
             reason = str(exc)
         except MemoryError:
@@ -585,9 +588,7 @@ class ScreensProcess:
                     title=emulator.title[:MAX_FACT],
                 )
             )
-            before = self._memory.held()
             emulator.compress()  # history that has been saved is seldom read again
-            self._measure(picture, emulator, before)
 
 
 def _base_emulator(request: Open) -> tuple[Emulator, str]:
