@@ -48,6 +48,7 @@ log = logging.getLogger("orbitd.sessions")
 
 CLOSE_GRACE_SECS = 5.0
 MAX_SCROLLBACK_LINES = 10_000
+MAX_COLUMNS_OR_ROWS = 4096
 
 
 class LiveSettings(Struct, frozen=True, kw_only=True):
@@ -119,6 +120,7 @@ class Programs:
             SpawnFailed: It cannot be executed, or there is no terminal emulation here.
             StorageError: This, or how its last program ended, cannot be stored.
         """
+        cols, rows = min(cols, MAX_COLUMNS_OR_ROWS), min(rows, MAX_COLUMNS_OR_ROWS)  # older releases took more
         async with self.registry.locked(session_id) as live:
             if live.has_program:
                 raise AlreadyRunning(f"The program of session {session_id} runs already")

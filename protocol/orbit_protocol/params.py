@@ -247,12 +247,13 @@ class _WithEnvironment(ById, frozen=True, kw_only=True):
 class SessionStart(_WithEnvironment, frozen=True, kw_only=True):
     """Run a session's program. `env` overrides the daemon's own environment and is never stored.
 
+    A terminal has at most 4096 columns and rows; where more is asked for, it gets so many.
     `env_bytes`, a list of `[name, value]`, is for an environment that is not all UTF-8; where it is given,
     `env` is ignored.
     """
 
-    cols: ScreenCells = 80
-    rows: ScreenCells = 24
+    cols: Cells = 80
+    rows: Cells = 24
 
     def __post_init__(self) -> None:
         """Check what no single type can. Raises: ValueError."""
