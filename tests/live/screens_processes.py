@@ -46,7 +46,11 @@ def screens_processes(daemon: DaemonProcess) -> list[int]:
 def descriptors(pid: int) -> dict[int, str]:
     """Return what a process has open: descriptor -> what it leads to, as /proc shows it."""
     folder = Path(f"/proc/{pid}/fd")
-    return {int(each.name): os.readlink(each) for each in folder.iterdir()}
+    found = {}
+    for each in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found[int(each.name)] = os.readlink(each)
+    return found
 
 
 def process_of(daemon: DaemonProcess, session_id: str) -> int:
