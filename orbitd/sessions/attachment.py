@@ -105,11 +105,6 @@ class Attachment:
         connection.attachments[attachment_id] = self
 
     @property
-    def is_ended(self) -> bool:
-        """Whether nothing is sent any more."""
-        return self._state is State.ENDED
-
-    @property
     def is_behind(self) -> bool:
         """Whether output was dropped, since it does not read."""
         return self._state is State.BEHIND

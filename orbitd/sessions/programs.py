@@ -195,7 +195,11 @@ class Programs:
                 live.is_unwanted = unwanted
             # Without the lock, which `handle_exit` needs. Another task may start the session again before
             # this one gets the lock back: hence the loop.
-            await self.endings.terminate(session_id)
+            try:
+                await self.endings.terminate(session_id)
+            except BaseException:
+                live.is_unwanted = False  # it stays, and so does what it prints
+                raise
 
     def remove_files(self, live: LiveSession) -> None:
         """Remove what a deleted session has outside of the store."""

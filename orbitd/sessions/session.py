@@ -431,7 +431,8 @@ class LiveSession:
         if self.exited.done():
             self.exited = self._loop.create_future()
         self.pid, self._cwd, self._recorded_cwd = pid, cwd, cwd
-        self.not_restored, self.reconnects, self.is_drained = "", False, False
+        self.not_restored = ""
+        self.reconnects = self.is_drained = self.is_unwanted = False
         self.retry_started()
 
     def use_terminal(self, master_fd: int) -> None:
@@ -641,18 +642,15 @@ class LiveSession:
 
     async def first_repaint(self, attachment: Attachment, scrollback_lines: int) -> Repaint:
         """Return what a client is shown first: the picture, or a blank one where that is not there in time."""
+        is_complete = True
         try:
             async with asyncio.timeout(FAILED_REPAINT_SECS if self.picture.is_failed else REPAINT_SECS):
                 repaint = await self._paint(scrollback_lines)
         except (TimeoutError, OrbitError):
-            if attachment.is_ended:
-                attachment.require_open()
             cols, rows = self.size
-            repaint = Repaint(data=b"", cols=cols, rows=rows, position=0)
-            attachment.begin(repaint, is_complete=False)
-            return repaint
+            repaint, is_complete = Repaint(data=b"", cols=cols, rows=rows, position=0), False
         attachment.require_open()
-        attachment.begin(repaint, is_complete=True)
+        attachment.begin(repaint, is_complete=is_complete)
         return repaint
 
     async def last_repaint(self) -> Repaint | None:

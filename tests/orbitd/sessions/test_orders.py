@@ -10,7 +10,7 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from orbit_protocol.errors import AlreadyRunning, Busy, NotRunning, OrbitError, SpawnFailed, StorageFull
+from orbit_protocol.errors import AlreadyRunning, Busy, NotRunning, OrbitError, RequestTimeout, SpawnFailed, StorageFull
 from orbit_protocol.types import SessionConfig
 from orbitd.keeper.client import KeptProgram
 from orbitd.screens import messages as m
@@ -500,6 +500,19 @@ async def test_a_session_is_deleted_while_its_program_ends(sessions: Sessions) -
     await ending
     assert (client.story[-1], live.state) == ("exited", State.ENDED)
     assert sessions.registry.get("one") is None
+
+
+async def test_what_a_session_shows_is_saved_after_its_deletion_failed(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its program did not end in time; when it does, its last screen is stored as any other's."""
+    await opened(sessions)
+    monkeypatch.setattr(endings, "TERMINATE_GRACE_SECS", 0.001)
+    with pytest.raises(RequestTimeout):
+        await sessions.methods.delete("one")
+    await sessions.exit()
+    assert sessions.store.saved("one") == b"hello"
+    assert not sessions.journal().exists()
 
 
 async def test_a_lost_connection_keeps_screen_and_clients(sessions: Sessions) -> None:
