@@ -140,36 +140,48 @@ class Endings:
         pending = live.exit
         if live.state is not State.UNSTORED or pending is None:
             return
+        is_saved = True
         try:
             is_saved = await self._save_last_screen(live)
             await self._store(live, pending)
-            if is_saved:
-                self._remove_journal(live)
         except SessionNotFound:
             self._files.remove_journal(live.id, kept_aside=True)
         live.exit = None
         live.move(State.ENDED)
-        live.close_journal()
-        if self._files.has_journal(live.id):
-            self._save_later(live.id, self._saver.retry_secs)
+        self._finish_journal(live, is_saved=is_saved)
         await self._release(live, pending)
 
-    async def save_stopped(self, live: LiveSession) -> bool:
-        """Save the last screen of a session whose program is gone, and remove its journal. Raises: OrbitError.
+    async def save_stopped(self, session_id: str, retry_secs: float | None = None) -> None:
+        """Save the last screen of a session whose program is gone, and remove its journal.
 
-        Returns:
-            Whether the snapshot has it now.
+        What cannot be saved stays in the journal, and is tried again with exponential back-off.
+
+        Args:
+            session_id: The session.
+            retry_secs: When it is tried again; as the saver does if None.
         """
-        if self._files.has_journal(live.id):
-            if not await self._save_last_screen(live):
-                return False
-            self._remove_journal(live)
-        return True
+        async with self._registry.locked(session_id) as live:
+            if live.is_attachable or live.not_restored or live.state is State.UNSTORED:
+                return  # started again: it is saved as any other; or its journal is for a start or an exit to come
+            if not self._files.has_journal(session_id):
+                return
+            is_saved = False
+            with contextlib.suppress(StorageError):  # logged by the saver
+                try:
+                    is_saved = await self._save_last_screen(live)
+                except SessionNotFound:
+                    event(log, logging.WARNING, "journal without a session", session=session_id)
+                    return
+            self._finish_journal(live, is_saved=is_saved, retry_secs=retry_secs)
 
-    async def _save_last_screen(self, live: LiveSession) -> bool:
+    async def _save_last_screen(self, live: LiveSession, program_exit: ProgramExit | None = None) -> bool:
         """Save the screen of a session whose program has ended; return whether the snapshot has it now.
 
         A screen that cannot be drawn stays in its journal, and does not keep the exit from being stored.
+
+        Args:
+            live: The session.
+            program_exit: How the program has ended if its terminal is still there: what is in it is read first.
 
         Raises:
             SessionNotFound: It was deleted meanwhile.
@@ -177,8 +189,14 @@ class Endings:
         """
         try:
             await live.open_files()
-            if live.journal_bytes:
-                await self._saver.save(live, limit_secs=LAST_SAVE_SECS)
+            if program_exit is not None:
+                # The process has ended, but its last output may still be in the terminal's buffer.
+                if program_exit.in_keeper:
+                    await self._keeper.fetch_terminal(live)
+                live.drain()
+                if live.is_unwanted:
+                    return False
+            await self._saver.save(live, limit_secs=LAST_SAVE_SECS)
         except (SessionNotFound, StorageError):
             raise
         except Exception as error:  # noqa: BLE001  # see above
@@ -187,11 +205,15 @@ class Endings:
             return False
         return True
 
-    def _remove_journal(self, live: LiveSession) -> None:
-        if live.state is State.RECONNECTING or live.attachments:
-            return
+    def _finish_journal(self, live: LiveSession, *, is_saved: bool, retry_secs: float | None = None) -> None:
+        """Close the journal of a session that has ended, and remove it if its screen is saved; else save that later."""
         live.close_journal()
-        self._files.remove_journal(live.id)
+        if is_saved:
+            self._files.remove_journal(live.id)
+            return
+        delay = self._saver.retry_secs if retry_secs is None else retry_secs
+        again = min(2 * delay, MAX_SAVE_RETRY_SECS)
+        asyncio.get_running_loop().call_later(delay, lambda: self._tasks.start(self.save_stopped(live.id, again)))
 
     async def _is_recorded_as_running(self, session_id: str) -> bool:
         with contextlib.suppress(SessionNotFound):
@@ -223,7 +245,7 @@ class Endings:
         live.move(State.ENDING)
         retry_secs, is_saved, is_stored = None, True, True
         try:
-            is_saved = await self._read_to_the_end(live, in_keeper=program_exit.in_keeper)
+            is_saved = await self._save_last_screen(live, program_exit)
             session = await self._store(live, program_exit)
             if program_exit.status == "detached":
                 retry_secs = self._reconnector.schedule(live, session)
@@ -249,56 +271,8 @@ class Endings:
             self._retry_later(live)
             return  # journal and keeper still have it
         if retry_secs is None and not live.is_unwanted:
-            self._finish_journal(live.id, is_saved=is_saved)
+            self._finish_journal(live, is_saved=is_saved)
         await self._release(live, program_exit)
-
-    async def _read_to_the_end(self, live: LiveSession, *, in_keeper: bool) -> bool:
-        """Read what a program printed last, and save it; return whether the snapshot has it.
-
-        Raises:
-            SessionNotFound: It was deleted.
-            StorageError: It cannot be stored now.
-        """
-        try:
-            await live.open_files()
-            # The process has ended, but its last output may still be in the terminal's buffer.
-            if in_keeper:
-                await self._keeper.fetch_terminal(live)
-            live.drain()
-            if live.is_unwanted:
-                return False
-            await self._saver.save(live, limit_secs=LAST_SAVE_SECS)
-        except (SessionNotFound, StorageError):
-            raise
-        except Exception:  # noqa: BLE001  # logged by the saver: the journal keeps the screen, the exit is stored
-            return False
-        return True
-
-    def _finish_journal(self, session_id: str, *, is_saved: bool) -> None:
-        """Remove the journal of a session that has ended if its screen is saved; else try that again later."""
-        if is_saved:
-            self._files.remove_journal(session_id)
-        else:
-            self._save_later(session_id, self._saver.retry_secs)
-
-    def _save_later(self, session_id: str, delay: float) -> None:
-        """Try again to save the last screen of a session that has ended, with exponential back-off."""
-        asyncio.get_running_loop().call_later(
-            delay, lambda: self._tasks.start(self._try_to_save_stopped(session_id, min(2 * delay, MAX_SAVE_RETRY_SECS)))
-        )
-
-    async def _try_to_save_stopped(self, session_id: str, next_delay: float) -> None:
-        is_saved = False
-        async with self._registry.locked(session_id) as live:
-            if live.has_program or live.reconnects or live.state is State.UNSTORED:
-                return  # started again: it is saved as any other
-            with contextlib.suppress(StorageError):  # logged by the saver
-                try:
-                    is_saved = await self.save_stopped(live)
-                except SessionNotFound:
-                    return
-        if not is_saved:
-            self._save_later(session_id, next_delay)
 
     async def _store(self, live: LiveSession, program_exit: ProgramExit) -> Session:
         return await self._manager.end_program(

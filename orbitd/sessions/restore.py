@@ -24,7 +24,6 @@ from orbitd.logs import event
 from orbitd.manager import SessionManager
 from orbitd.sessions.command_line import is_login_shell
 from orbitd.sessions.programs import Programs
-from orbitd.sessions.session import State
 
 log = logging.getLogger("orbitd.sessions")
 
@@ -63,13 +62,8 @@ async def finish_restoring(programs: Programs) -> None:
     """Read the terminals that were taken over, and save what only journals have; clients are served meanwhile."""
     await programs.fetch_terminals()
     for session_id in sorted(programs.files.unsaved()):
-        live = programs.registry.get(session_id)
-        if live is not None and live.state is not State.RECORDED:
-            continue
         try:
-            async with programs.registry.locked(session_id) as stopped:
-                if stopped.state is State.RECORDED and not stopped.not_restored:
-                    await programs.endings.save_stopped(stopped)
+            await programs.endings.save_stopped(session_id)
         except Exception as error:  # noqa: BLE001  # one of many; the journal stays
             kind = type(error).__name__
             event(log, logging.ERROR, "last screen not saved", session=session_id, error=kind, exc=error)

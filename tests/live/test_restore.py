@@ -431,8 +431,8 @@ async def test_a_screen_that_cannot_be_encoded(daemons: Daemons, alternate: bool
             journal.append(Output(data=data))
         position = journal.position
     expected = await daemons.text(made)
-    async with daemons.programs.registry.locked(made.id) as stopped:
-        await daemons.programs.endings.save_stopped(stopped)
+    with daemons.programs.registry.using(made.id) as stopped:
+        await daemons.programs.endings.save_stopped(made.id)
         assert stopped.save.position == position
     assert not daemons.journal(made).exists()
     found = await daemons.text(made)
