@@ -13,13 +13,14 @@ import msgspec
 from msgspec import Struct
 
 from orbit_os.python import python_command
+from orbitd.keeper.frames import Framer
 from orbitd.screens import note
 from orbitd.screens.messages import (
+    MAX_FRAME,
     Base,
     Follow,
     Fork,
     Forked,
-    Framer,
     FromScreens,
     FromTemplate,
     Grown,
@@ -49,7 +50,7 @@ class Peer:
         self.sock = sock
         sock.settimeout(60)
         self._decoder = msgspec.msgpack.Decoder(kind)
-        self._framer = Framer()
+        self._framer = Framer(MAX_FRAME)
         self._received: list[Struct] = []
 
     def send(self, *messages: Struct, fds: tuple[int, ...] = ()) -> None:

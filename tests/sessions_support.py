@@ -29,13 +29,13 @@ from orbit_protocol.errors import SessionNotFound
 from orbit_protocol.params import SessionAttach, SessionInput, SessionResize
 from orbit_protocol.types import Session, SessionConfig, Snapshot
 from orbitd.keeper.client import KeeperClient, KeptProgram, Spawned, SpawnRequest
+from orbitd.keeper.frames import Framer, receive
 from orbitd.manager import SessionManager
 from orbitd.rpc.connection import Attached, Call, Connection
 from orbitd.screens import messages as m
 from orbitd.screens.client import Screens
 from orbitd.screens.follower import Damaged, Follower
 from orbitd.screens.note import Kind, Note
-from orbitd.screens.process import received_descriptors
 from orbitd.sessions import attachment
 from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import Divider, Output, Resize
@@ -68,7 +68,7 @@ class _Peer:
     def __init__(self, sock: socket.socket, decoder: msgspec.msgpack.Decoder[Any]) -> None:
         sock.setblocking(False)
         self._sock, self._decoder = sock, decoder
-        self._framer = m.Framer()
+        self._framer = Framer(m.MAX_FRAME)
         self._loop = asyncio.get_running_loop()
         self.descriptors: deque[int] = deque()
         self.is_open = True
@@ -101,12 +101,12 @@ class _Peer:
 
     def _read(self) -> None:
         try:
-            data, ancillary, _, _ = self._sock.recvmsg(1 << 18, socket.CMSG_SPACE(16))
+            data, descriptors = receive(self._sock)
         except BlockingIOError:
             return
         except OSError:
-            data, ancillary = b"", []
-        self.descriptors += received_descriptors(ancillary)
+            data, descriptors = b"", []
+        self.descriptors += descriptors
         if not data:
             self.lost()
             return

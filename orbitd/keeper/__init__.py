@@ -5,7 +5,7 @@ It also holds the landing buffer: what a daemon has read from a master and not y
     __main__, daemonize   the keeper process: lock file, socket, fork and setsid, signals, its end
     server                its poll loop: connections, requests, SIGCHLD
     program               one program: openpty, fork, execve, and what is recorded until it is forgotten
-    messages              the wire format, used by both sides
+    frames, messages      the wire format, used by both sides; frames by screens processes too
     client, channel       orbitd's side: one method a request; frames and descriptors on the event loop
 
 A request goes client -> channel -> server -> program; a descriptor of the program's master comes back with

@@ -13,14 +13,11 @@ from collections import deque
 from collections.abc import Callable
 
 from orbit_protocol.errors import Busy
-from orbitd.keeper.messages import MAX_FRAME, Framer, Malformed, Message
+from orbitd.keeper.frames import Malformed, receive
+from orbitd.keeper.messages import MAX_FRAME, Framer, Message
 
 MAX_UNSENT = 4 * MAX_FRAME
 """Bytes that may wait for the keeper; it reads at once unless it is stopped."""
-
-_READ = 65536
-_ANCILLARY = socket.CMSG_SPACE(64 * 4)
-_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 class Channel:
@@ -96,19 +93,15 @@ class Channel:
     def _read(self) -> None:
         """Read once, and deliver the messages that are complete."""
         try:
-            data, ancillary, flags, _ = self._sock.recvmsg(_READ, _ANCILLARY, _CLOSE_ON_EXEC)
+            data, descriptors = receive(self._sock)
         except BlockingIOError:
             return
-        except OSError as exc:
+        except (OSError, Malformed) as exc:
             self._connection_lost(str(exc))
             return
-        # A descriptor arrives with the first byte of its frame (unix(7): a read never goes past one
-        # set of ancillary data), so the queue is in the order of the frames that announce one.
-        self._descriptors += _received_descriptors(ancillary)
-        if not data or flags & socket.MSG_CTRUNC:
-            # MSG_CTRUNC: no room for them all, here or in this process's table of open files. Which
-            # frame lost its own cannot be known any more.
-            self._connection_lost("descriptors were lost" if data else "it closed the connection")
+        self._descriptors += descriptors
+        if not data:
+            self._connection_lost("it closed the connection")
             return
         try:
             for message in self._framer.receive(data):
@@ -120,19 +113,3 @@ class Channel:
                 self._on_message(message, self._descriptors.popleft() if has_descriptor else None)
         except (KeyError, ValueError) as exc:
             self._connection_lost(f"it sent {exc!r}")
-
-
-def _received_descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
-    """Return the descriptors in ancillary data, set close-on-exec.
-
-    MSG_CMSG_CLOEXEC has done that already where there is one; macOS has none.
-    """
-    found = []
-    for level, kind, data in ancillary:
-        # The kernel may have cut the array off in the middle of an int, where there was no room (cmsg(3)).
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            view = memoryview(data)[: len(data) - len(data) % 4].cast("i")
-            found += view.tolist()
-    for descriptor in found:
-        os.set_inheritable(descriptor, False)
-    return found

@@ -30,10 +30,13 @@ hello. `program` and `exited`: id, pid, started_at, and once it has ended ended_
 exit_signal, acknowledged. `error`: reason, words, and for reason=spawn_failed errno, path.
 A frame with `fds=1` carries one descriptor (SCM_RIGHTS) with its first byte.
 
-This module is shared by both sides and runs inside the keeper: no imports but builtins.
+This module is shared by both sides and runs inside the keeper: no imports but `frames`.
 """
 
 from __future__ import annotations
+
+from orbitd.keeper.frames import Framer as PayloadFramer
+from orbitd.keeper.frames import Malformed, frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,15 +52,9 @@ MAX_FRAME = 8 * 1024 * 1024
 LANDING_BYTES = 68 * 1024
 """Of the landing buffer: 4 KiB for a header, and 64 KiB of output."""
 
-_HEADER = 4
-
 Value = str | bytes | int | float
 
 Fields = tuple[tuple[str, Value], ...]
-
-
-class Malformed(ValueError):
-    """The bytes are not this protocol; the connection cannot go on."""
 
 
 class Message:
@@ -111,10 +108,7 @@ def encode(kind: str, *fields: tuple[str, Value]) -> bytes:
     Raises:
         ValueError: A value holds a NUL, or the frame would be longer than the reader takes.
     """
-    payload = b"%s\0%s" % (kind.encode("ascii"), encode_fields(fields))
-    if len(payload) > MAX_FRAME:
-        raise ValueError(f"message of {len(payload)} bytes; at most {MAX_FRAME}")
-    return len(payload).to_bytes(_HEADER, "big") + payload
+    return frame(b"%s\0%s" % (kind.encode("ascii"), encode_fields(fields)), MAX_FRAME)
 
 
 def decode_fields(payload: bytes) -> list[tuple[str, bytes]]:
@@ -139,7 +133,7 @@ class Framer:
     """Split received bytes into messages; at most one unfinished frame is buffered."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._payloads = PayloadFramer(MAX_FRAME)
 
     def receive(self, data: bytes) -> Iterator[Message]:
         """Add received bytes and yield the messages that are complete now.
@@ -147,17 +141,7 @@ class Framer:
         Raises:
             Malformed: The bytes are not this protocol.
         """
-        self._buffer += data
-        while len(self._buffer) >= _HEADER:
-            end = _HEADER + int.from_bytes(self._buffer[:_HEADER], "big")
-            # Checked before the payload is here, so that a wrong length cannot make the buffer grow.
-            if end > _HEADER + MAX_FRAME:
-                raise Malformed(f"frame of {end} bytes")
-            if len(self._buffer) < end:
-                return
-            payload = bytes(self._buffer[_HEADER:end])
-            # Removed before the yield: the caller may stop iterating, and the rest stays for the next call.
-            del self._buffer[:end]
+        for payload in self._payloads.receive(data):
             kind, separator, fields = payload.partition(b"\0")
             if not kind or not separator or not kind.isascii():
                 raise Malformed("a message has no kind")

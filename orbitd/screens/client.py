@@ -41,6 +41,7 @@ from orbit_os.python import python_command
 from orbit_protocol.errors import Busy, NotRunning, OrbitError, SnapshotNotFound
 from orbit_protocol.types import ScreenStatus
 from orbitd.background_tasks import BackgroundTasks
+from orbitd.keeper.frames import Framer, Malformed
 from orbitd.logs import event
 from orbitd.screens import messages as m
 from orbitd.screens import note as notes
@@ -634,7 +635,7 @@ class Channel:
         self._sock = sock
         self._on_frame = on_frame
         self._on_lost = on_lost
-        self._framer = m.Framer()
+        self._framer = Framer(m.MAX_FRAME)
         self._unsent: deque[tuple[memoryview, tuple[int, ...]]] = deque()
         self._loop = asyncio.get_running_loop()
         self._is_open = True
@@ -698,7 +699,7 @@ class Channel:
                         return
                     self._on_frame(payload)
                 return
-        except (m.Malformed, msgspec.DecodeError) as error:
+        except (Malformed, msgspec.DecodeError) as error:
             event(log, logging.ERROR, "screens process not understood", error=str(error))
         if self._is_open:
             self.close()

@@ -1,8 +1,8 @@
 """What orbitd and its screens processes say to each other: msgspec Structs in frames over a socketpair.
 
-A frame is the payload's length (4 bytes, big-endian) and the payload, one Struct as MessagePack, tagged with its
-class. A descriptor (SCM_RIGHTS) travels with the first byte of its frame; only orbitd and the template's owner send
-some. No I/O here. Both sides are of one installation and one release: `Hello` says which, and another one is refused.
+The payload of a frame (`orbitd.keeper.frames`) is one Struct as MessagePack, tagged with its class. Only orbitd sends
+descriptors. No I/O here. Both sides are of one installation and one release: `Hello` says which, and another one is
+refused.
 
 **Positions** are those of the session's journal (`orbitd.sessions.journal`): bytes of its records since the session
 began. A picture is always at the end of a record.
@@ -18,19 +18,18 @@ Messages of one session are handled in order. A request (it has a `request`) is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
 from msgspec import Struct
+
+from orbitd.keeper.frames import frame
 
 VERSION = 1
 """Of these messages."""
 
 MAX_FRAME = 256 << 20
 """Bytes of one payload: a state with all of its history is far below."""
-
-_HEADER = 4
 
 
 class Hello(Struct, frozen=True, kw_only=True, tag=True):
@@ -282,36 +281,9 @@ ToScreens = Open | Follow | Grown | Data | Paint | Save | Render | Trim | Close
 FromScreens = Hello | Opened | Fed | Painted | Saved | Rendered | Failed
 
 
-class Malformed(ValueError):
-    """The bytes are not these messages; the connection cannot go on."""
-
-
 _encoder = msgspec.msgpack.Encoder()
 
 
 def encode(message: Struct) -> bytes:
     """Return one frame. Raises: ValueError, if it would be longer than the reader takes."""
-    payload = _encoder.encode(message)
-    if len(payload) > MAX_FRAME:
-        raise ValueError(f"message of {len(payload)} bytes; at most {MAX_FRAME}")
-    return len(payload).to_bytes(_HEADER, "big") + payload
-
-
-class Framer:
-    """Split received bytes into payloads; at most one unfinished frame is buffered."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def receive(self, data: bytes) -> Iterator[bytes]:
-        """Add received bytes and yield the payloads that are complete now. Raises: Malformed."""
-        self._buffer += data
-        while len(self._buffer) >= _HEADER:
-            end = _HEADER + int.from_bytes(self._buffer[:_HEADER], "big")
-            if end > _HEADER + MAX_FRAME:
-                raise Malformed(f"frame of {end} bytes")
-            if len(self._buffer) < end:
-                return
-            payload = bytes(memoryview(self._buffer)[_HEADER:end])
-            del self._buffer[:end]  # before the yield: the caller may stop iterating
-            yield payload
+    return frame(_encoder.encode(message), MAX_FRAME)

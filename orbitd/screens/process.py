@@ -25,21 +25,21 @@ import msgspec
 from msgspec import Struct
 
 from orbit_protocol import MAX_SCREEN_CELLS
+from orbitd.keeper.frames import Framer, Malformed, receive
 from orbitd.screens.divider import print_divider
 from orbitd.screens.emulator import Emulator
 from orbitd.screens.follower import Damaged, Follower, Record
 from orbitd.screens.messages import (
+    MAX_FRAME,
     Close,
     Data,
     Facts,
     Failed,
     Fed,
     Follow,
-    Framer,
     Grown,
     Hello,
     Limits,
-    Malformed,
     Open,
     Opened,
     Paint,
@@ -97,11 +97,8 @@ MAX_COLUMNS_OR_ROWS = 4096
 MAX_FACT = 4096
 """Characters of a title and of a folder."""
 
-_READ = 64 << 10
 _READS_A_TURN = 16
 _URGENT_TURNS = 4
-_ANCILLARY = socket.CMSG_SPACE(4 * 4)
-_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
 
 _decoder = msgspec.msgpack.Decoder(ToScreens)
@@ -217,7 +214,7 @@ class ScreensProcess:
     def __init__(self, sock: socket.socket, note: Note, memory: Memory, cpu_seconds: float = CPU_SECONDS) -> None:
         sock.setblocking(False)
         self._sock, self._note, self._memory, self._cpu_seconds = sock, note, memory, cpu_seconds
-        self._framer = Framer()
+        self._framer = Framer(MAX_FRAME)
         self._descriptors: deque[int] = deque()
         self._unsent: deque[memoryview] = deque()
         self._unsent_bytes = 0
@@ -279,16 +276,14 @@ class ScreensProcess:
         """Handle what has come. Return False at the end of the socket. Raises: Malformed."""
         for _ in range(_READS_A_TURN):
             try:
-                data, ancillary, flags, _ = self._sock.recvmsg(_READ, _ANCILLARY, _CLOSE_ON_EXEC)
+                data, descriptors = receive(self._sock)
             except BlockingIOError:
                 return True
             except OSError:
                 return False
-            self._descriptors += received_descriptors(ancillary)
+            self._descriptors += descriptors
             if not data:
                 return False
-            if flags & socket.MSG_CTRUNC:
-                raise Malformed("descriptors were lost")
             for payload in self._framer.receive(data):
                 try:
                     message = _decoder.decode(payload)
@@ -613,18 +608,6 @@ def possible_size(cols: int, rows: int) -> tuple[int, int]:
     """Return the size that is nearest to what a journal or a snapshot has: older releases took any."""
     cols = min(max(cols, 1), MAX_COLUMNS_OR_ROWS)
     return cols, min(max(rows, 1), MAX_COLUMNS_OR_ROWS, MAX_SCREEN_CELLS // cols)
-
-
-def received_descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
-    """Return the descriptors in ancillary data, set close-on-exec (macOS has no MSG_CMSG_CLOEXEC)."""
-    found: list[int] = []
-    for level, kind, data in ancillary:
-        # The kernel may have cut the array off in the middle of an int, where there was no room (cmsg(3)).
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            found += memoryview(data)[: len(data) - len(data) % 4].cast("i").tolist()
-    for descriptor in found:
-        os.set_inheritable(descriptor, False)
-    return found
 
 
 def serve(sock_fd: int, note_fd: int, cpu_seconds: float = CPU_SECONDS) -> None:

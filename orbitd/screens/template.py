@@ -21,13 +21,11 @@ from typing import NoReturn
 import msgspec
 
 from orbit_os.python import name_process
+from orbitd.keeper.frames import Framer, Malformed, receive
 from orbitd.screens import process
 from orbitd.screens.emulator import Emulator, prepare, unavailable_reason
-from orbitd.screens.messages import Exited, Fork, Forked, Framer, Hello, Malformed, encode
+from orbitd.screens.messages import MAX_FRAME, Exited, Fork, Forked, Hello, encode
 
-_READ = 64 << 10
-_ANCILLARY = socket.CMSG_SPACE(4 * 4)
-_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
 _SOFTWARE_ERROR = 70  # EX_SOFTWARE of sysexits(3)
 
@@ -44,7 +42,7 @@ class Template:
 
     def __init__(self, sock: socket.socket, unavailable: str) -> None:
         self._sock, self._unavailable = sock, unavailable
-        self._framer = Framer()
+        self._framer = Framer(MAX_FRAME)
         self._descriptors: list[int] = []
         self._numbers: dict[int, int] = {}  # of orbitd's, by the pid
         self._woken, self._wake = os.pipe()
@@ -74,10 +72,8 @@ class Template:
 
     def _receive(self) -> bool:
         """Handle what has come. Return False at the end of the socket. Raises: Malformed, OSError."""
-        data, ancillary, flags, _ = self._sock.recvmsg(_READ, _ANCILLARY, _CLOSE_ON_EXEC)
-        self._descriptors += process.received_descriptors(ancillary)
-        if flags & socket.MSG_CTRUNC:
-            raise Malformed("descriptors were lost")
+        data, descriptors = receive(self._sock)
+        self._descriptors += descriptors
         for payload in self._framer.receive(data):
             try:
                 message = _decoder.decode(payload)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orbitd.keeper.messages import MAX_FRAME, Framer, Malformed, Message, encode
+from orbitd.keeper.frames import Malformed
+from orbitd.keeper.messages import MAX_FRAME, Framer, Message, encode
 
 HELLO = b"\x00\x00\x00\x16hello\0seq=1\0version=1\0"
 
