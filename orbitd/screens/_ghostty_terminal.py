@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Self
 
+from orbit_protocol import MAX_COLUMNS_OR_ROWS, MAX_SCREEN_CELLS
 from orbitd.screens._ghostty import CELL_PIXELS, NO_VALUE, Effects, Library
 from orbitd.screens._ghostty_rows import EMPTY, GROUPS, GROUPS_OF_ROWS, OTHER, WRAPPING, RowReader, style_of
 from orbitd.screens.model import Cursor, DrawnRows, Rgb, Row, TerminalError
@@ -37,14 +38,13 @@ CELL_BYTES = ROW_BYTES = 8
 _PAGE_BYTES, _PAGE_CELLS_BYTES = 409_600, 370_000
 _UNLIMITED = 2**48
 
-MAX_COLUMNS_OR_ROWS = 4096
-MAX_CELLS = 1_000_000
-"""Of the screen. ED, DECALN or RIS of so many take libghostty some milliseconds; 65535 columns or rows crash it."""
-
 
 def check_size(cols: int, rows: int) -> None:
-    """Raise ValueError unless an emulator may have this size."""
-    if not (1 <= cols <= MAX_COLUMNS_OR_ROWS and 1 <= rows <= MAX_COLUMNS_OR_ROWS and cols * rows <= MAX_CELLS):
+    """Raise ValueError unless an emulator may have this size.
+
+    ED, DECALN or RIS of `MAX_SCREEN_CELLS` take libghostty some milliseconds; 65535 columns or rows crash it.
+    """
+    if not (1 <= cols <= MAX_COLUMNS_OR_ROWS and 1 <= rows <= MAX_COLUMNS_OR_ROWS and cols * rows <= MAX_SCREEN_CELLS):
         raise ValueError(f"a terminal of {cols} columns and {rows} rows is not possible")
 
 

@@ -13,11 +13,18 @@ from typing import Self
 
 from orbitd.screens import _ghostty, _ghostty_abi
 from orbitd.screens._ghostty_terminal import CELL_BYTES, ROW_BYTES, Probe, Terminal, check_size
-from orbitd.screens.model import Cursor, Row, Screen, StateCorrupt, TerminalError, TerminalUnavailable
+from orbitd.screens.model import (
+    MAX_SCROLLBACK_LINES,
+    Cursor,
+    Row,
+    Screen,
+    StateCorrupt,
+    TerminalError,
+    TerminalUnavailable,
+)
 from orbitd.screens.render import Theme, to_html, to_text, without_blanks_at_the_end
 from orbitd.screens.repaint import MODES, ScreenBuffer, TerminalContents, paint
 
-MAX_SCROLLBACK_LINES = 10_000
 SCROLLBACK_MAX_BYTES = 16 << 20
 
 

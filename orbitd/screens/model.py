@@ -47,6 +47,9 @@ class Style(Struct, frozen=True, kw_only=True, cache_hash=True):
 
 PLAIN = Style()
 
+MAX_SCROLLBACK_LINES = 10_000
+"""History that a picture keeps at least, where its bytes hold it."""
+
 
 class Run(Struct, frozen=True, kw_only=True):
     """Neighbouring cells of one row with the same attributes.

@@ -24,7 +24,7 @@ from contextlib import suppress
 import msgspec
 from msgspec import Struct
 
-from orbit_protocol import MAX_SCREEN_CELLS
+from orbit_protocol import MAX_COLUMNS_OR_ROWS, MAX_SCREEN_CELLS
 from orbitd.keeper.frames import Framer, Malformed, receive
 from orbitd.screens.divider import print_divider
 from orbitd.screens.emulator import Emulator
@@ -91,8 +91,6 @@ MAX_REQUESTS = 256
 
 MAX_REPLIES = 64 << 10
 """Bytes of replies after which a turn ends."""
-
-MAX_COLUMNS_OR_ROWS = 4096
 
 MAX_FACT = 4096
 """Characters of a title and of a folder."""

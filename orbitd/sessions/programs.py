@@ -17,6 +17,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from orbit_os.files import UnsafeFile, UnsafeFolder, private_folder
+from orbit_protocol import MAX_COLUMNS_OR_ROWS
 from orbit_protocol.errors import (
     AlreadyRunning,
     InternalError,
@@ -33,6 +34,7 @@ from orbitd.logs import event
 from orbitd.manager import SessionManager
 from orbitd.screens.client import Screens
 from orbitd.screens.messages import Limits
+from orbitd.screens.model import MAX_SCROLLBACK_LINES
 from orbitd.sessions.command_line import build_launch, last_folder
 from orbitd.sessions.endings import Endings
 from orbitd.sessions.files import SessionFiles
@@ -47,8 +49,6 @@ from orbitd.sessions.terminal import Landing
 log = logging.getLogger("orbitd.sessions")
 
 CLOSE_GRACE_SECS = 5.0
-MAX_SCROLLBACK_LINES = 10_000
-MAX_COLUMNS_OR_ROWS = 4096
 
 
 class LiveSettings(Struct, frozen=True, kw_only=True):

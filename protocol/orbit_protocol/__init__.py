@@ -21,5 +21,8 @@ PROTOCOL_VERSION = 1
 VERSION = "0.1.0"
 """The release of Orbit that this package belongs to."""
 
+MAX_COLUMNS_OR_ROWS = 4096
+"""Columns of a terminal, and rows. It stands here for the template of screens processes, which imports no `types`."""
+
 MAX_SCREEN_CELLS = 1_000_000
-"""Columns times rows of a terminal. It stands here for the template of screens processes, which imports no `params`."""
+"""Columns times rows of a terminal."""

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import force_setattr
 
+from orbit_protocol import MAX_COLUMNS_OR_ROWS, MAX_SCREEN_CELLS
 from orbit_protocol.json_text import MAX_LAYOUT_NESTING, one_line
 from orbit_protocol.text import BytePairs, Companion, encodable, pairs_to_text, text_and_bytes
 
@@ -46,7 +47,8 @@ Name = Annotated[
     ),
 ]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
-ScreenCells = Annotated[int, Meta(ge=1, le=4096, description="Columns or rows of a terminal; at most 1,000,000 cells.")]
+_SCREEN_CELLS = f"Columns or rows of a terminal; at most {MAX_SCREEN_CELLS:,} cells."
+ScreenCells = Annotated[int, Meta(ge=1, le=MAX_COLUMNS_OR_ROWS, description=_SCREEN_CELLS)]
 Cells = Annotated[int, Meta(ge=1, le=65_535, description="Columns or rows (an unsigned short, as in ioctl_tty(2)).")]
 PageSize = Annotated[int, Meta(ge=1, le=MAX_PAGE_SIZE, description="The most entries to answer with.")]
 Environment = Annotated[dict[str, str], Meta(max_length=10_000)]
