@@ -50,8 +50,8 @@ from orbitd.screens.note import Kind, Note, Work
 log = logging.getLogger("orbitd.screens")
 
 GROWN_DELAY_SECS = 0.004
-"""How long output may wait until the screens process is told of it: a flood is fed in few and large steps, and a key's
-echo reaches its client before the other process competes for the processor."""
+"""How long output may wait before the screens process is notified of it: a flood is fed in few and large steps, and
+a key's echo reaches its client before the other process competes for the processor."""
 
 SLOW_SECS = 0.1
 SILENT_SECS = 2.0
@@ -60,7 +60,7 @@ SILENT_SECS = 2.0
 MAX_PIECE_SECS = 30.0
 MAX_LAG_BYTES, MIN_LAG_BYTES, MAX_LAG_SECS = 8 << 20, 256 << 10, 0.5
 """A picture that is further behind holds its program back: in bytes, and in the time that it takes to be fed them. Some
-unfinished strings are fed at a hundredth of the speed of text, and whoever asks for the screen waits for that."""
+unfinished strings are fed at a hundredth of the speed of text, and a client that asks for the screen waits for that."""
 
 MEASURED_BYTES = 4096
 MAX_UNFILED_BYTES = 16 << 20
@@ -154,7 +154,7 @@ class Picture:
         state: See `PictureState`.
         is_failed: It was lost by a failure and is not back yet.
         fed: The position that it has reached.
-        facts: What the program has told of itself; they stay when the picture is closed.
+        facts: What the program has said about itself, its title say; they stay when the picture is closed.
         held: About how much memory it takes, in bytes.
     """
 

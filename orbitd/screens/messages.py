@@ -176,7 +176,7 @@ class Close(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Facts(Struct, frozen=True, kw_only=True):
-    """What a program has told of itself.
+    """What a program has said about itself.
 
     Attributes:
         title: OSC 0 and 2.

@@ -84,6 +84,11 @@ def last_folder(session: Session) -> bytes | None:
     return None if session.cwd is None else from_text(session.cwd, session.cwd_bytes)
 
 
+def last_size(session: Session) -> tuple[int, int]:
+    """Return the columns and rows that a session's terminal had last; 80 and 24 if it has had none."""
+    return session.cols or 80, session.rows or 24
+
+
 def _hint(config: SessionConfig) -> str:
     if config.session_type == "ssh":
         return "Install OpenSSH's client (Debian: openssh-client) where the PATH of orbitd finds it."

@@ -19,6 +19,7 @@ from orbitd.screens.client import Loaded
 from orbitd.screens.messages import Base
 from orbitd.screens.model import StateCorrupt
 from orbitd.sessions import journal
+from orbitd.sessions.command_line import last_size
 from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import FILE_HEADER_BYTES, Output, records_of
 from orbitd.sessions.journal_repair import (
@@ -183,7 +184,7 @@ class SessionFiles:
 
 
 def _loaded(saved: SavedScreen | None, session: Session) -> Loaded:
-    cols, rows = session.cols or 80, session.rows or 24
+    cols, rows = last_size(session)
     if saved is None:
         return Loaded(base=Base(cols=cols, rows=rows), position=0)
     native, position = b"", 0

@@ -35,7 +35,7 @@ from orbitd.manager import SessionManager
 from orbitd.screens.client import Screens
 from orbitd.screens.messages import Limits
 from orbitd.screens.model import MAX_SCROLLBACK_LINES
-from orbitd.sessions.command_line import build_launch, last_folder
+from orbitd.sessions.command_line import build_launch, last_folder, last_size
 from orbitd.sessions.endings import Endings
 from orbitd.sessions.files import SessionFiles
 from orbitd.sessions.keeper_connection import KeeperConnection
@@ -102,7 +102,7 @@ class Programs:
             on_held=self.registry.handle_held,
             on_idle=self.registry.forget_if_idle,
         )
-        self.keeper = KeeperConnection(settings.keeper_socket, self._handle_exit, self._handle_keeper_gone)
+        self.keeper = KeeperConnection(settings.keeper_socket, self.handle_exit, self._handle_keeper_gone)
         self.reconnector = Reconnector(self._reconnect, self._stop_reconnecting, self._tasks.start)
         self.endings = Endings(
             manager, self.saver, self.files, self.registry, self.keeper, self.agents, self.reconnector, self._tasks
@@ -155,7 +155,7 @@ class Programs:
 
     def take_over(self, live: LiveSession, session: Session, program: KeptProgram) -> None:
         """Continue with a program that an earlier daemon has started; its terminal is fetched later."""
-        live.size = (session.cols or 80, session.rows or 24)
+        live.size = last_size(session)
         live.move(State.RUNNING)
         live.run(program.pid, last_folder(session))
 
@@ -260,9 +260,12 @@ class Programs:
             await live.open_files()
             return live.recorded_cwd
 
-    def report_exit(self, program: KeptProgram) -> None:
-        """Handle the exit of a program that has ended while no daemon was there."""
-        self._handle_exit(program)
+    def handle_exit(self, program: KeptProgram) -> None:
+        """Handle the exit of a program in the background; while exits are held, afterwards."""
+        if self._held_exits is not None:
+            self._held_exits.append(program)
+            return
+        self._tasks.start(self.endings.handle_exit(program))
 
     @contextlib.contextmanager
     def exits_held(self) -> Iterator[None]:
@@ -274,7 +277,7 @@ class Programs:
         finally:
             self._held_exits = None
             for program in held:
-                self._handle_exit(program)
+                self.handle_exit(program)
 
     def none_restored(self, error: Exception) -> None:
         """Record why no session could be restored."""
@@ -394,7 +397,7 @@ class Programs:
         session = await self._manager.get_session(session_id)
         if session.status != "detached":
             raise NotRunning(f"Session {session_id} is {session.status}")
-        await self.start(session_id, session.cols or 80, session.rows or 24, None)
+        await self.start(session_id, *last_size(session), None)
 
     async def _stop_reconnecting(self, live: LiveSession) -> None:
         async with self.registry.locked(live.id):
@@ -502,7 +505,7 @@ class Programs:
         self.take_over(live, session, program)
         await self.keeper.fetch_terminal(live)
         if program.ended_at is not None:
-            self._handle_exit(program)
+            self.handle_exit(program)
 
     def _undo_start(self, live: LiveSession) -> None:
         """Close the files of a program that was not started, unless clients wait for another try."""
@@ -511,12 +514,6 @@ class Programs:
             live.close_files()
             if is_empty:  # made for this start; one with output of an earlier program stays
                 self.files.remove_journal(live.id)
-
-    def _handle_exit(self, program: KeptProgram) -> None:
-        if self._held_exits is not None:
-            self._held_exits.append(program)
-            return
-        self._tasks.start(self.endings.handle_exit(program))
 
     def _handle_keeper_gone(self, error: KeeperGone) -> None:
         event(log, logging.ERROR, "keeper gone", sessions=self.registry.running_count, superseded=error.superseded)

@@ -22,7 +22,7 @@ from orbit_protocol.types import Session
 from orbitd.keeper.client import KeptProgram
 from orbitd.logs import event
 from orbitd.manager import SessionManager
-from orbitd.sessions.command_line import is_login_shell
+from orbitd.sessions.command_line import is_login_shell, last_size
 from orbitd.sessions.programs import Programs
 
 log = logging.getLogger("orbitd.sessions")
@@ -101,7 +101,7 @@ async def _take_over(manager: SessionManager, programs: Programs, program: KeptP
             except StorageError as error:  # the session goes on all the same
                 event(log, logging.ERROR, "status not stored", session=session.id, error=error.message)
     if program.ended_at is not None:
-        programs.report_exit(program)
+        programs.handle_exit(program)
 
 
 async def _end_unwanted(programs: Programs, program: KeptProgram) -> None:
@@ -122,7 +122,7 @@ async def _restore_without_program(
     async with programs.registry.locked(session.id):
         await manager.end_program(session.id, "detached", cwd=cwd)
     if start_again and (is_login_shell(session.config) or session.config.restart):
-        await programs.start(session.id, session.cols or 80, session.rows or 24, None)
+        await programs.start(session.id, *last_size(session), None)
 
 
 async def _restore_one(

@@ -139,13 +139,13 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Exception]:
 def exited(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """Set when a keeper has reported an exit."""
     reported = asyncio.Event()
-    handle = Programs._handle_exit
+    handle = Programs.handle_exit
 
     def handled(programs: Programs, program: KeptProgram) -> None:
         handle(programs, program)
         reported.set()
 
-    monkeypatch.setattr(Programs, "_handle_exit", handled)
+    monkeypatch.setattr(Programs, "handle_exit", handled)
     return reported
 
 
