@@ -510,13 +510,6 @@ class Picture:
 
     # Failures
 
-    def lost(self) -> None:
-        """Its process is gone, through no fault of its own: build it again if somebody needs it."""
-        self._leave()
-        if self.state in (PictureState.OPENING, PictureState.OPEN):
-            self.state = PictureState.ABSENT
-            self._rebuild()
-
     def late(self) -> None:
         """Its process is late: its program is not held back until it is there."""
         if not self.is_failed:
@@ -524,7 +517,7 @@ class Picture:
             self._source.handle_fed(b"")
 
     def move(self) -> None:
-        """Leave a process that is busy with another picture, and be built again elsewhere."""
+        """Leave a process that is gone or busy with another picture; be built again elsewhere if somebody needs it."""
         self._leave()
         if self.state in (PictureState.OPENING, PictureState.OPEN):
             self.state = PictureState.ABSENT
@@ -1006,14 +999,14 @@ class Screens:
                 if picture is offender and work is not None:
                     picture.strike(work.kind, work.start, work.end, by_others=by_others)
                 else:
-                    picture.lost()
+                    picture.move()
             except Exception as error:  # noqa: BLE001  # one of many
                 event(log, logging.ERROR, "screen not rebuilt", error=type(error).__name__, exc=error)
 
     def _rebuild(self, process: Process, pictures: dict[str, Picture]) -> None:
         for picture in pictures.values():
             if picture.process is process and not self._is_closed:
-                picture.lost()
+                picture.move()
 
     def _template_lost(self) -> None:
         self._template = None

@@ -434,12 +434,8 @@ class ScreensProcess:
             self._report(picture, emulator, bytes(replies))
         except Damaged as exc:
             start, end, reason = follower.position, follower.behind_damage(), str(exc)
-        except (Refused, TerminalError) as exc:
-            reason = str(exc)
-        except MemoryError:
-            reason = "memory"
         except Exception as exc:  # noqa: BLE001 - whatever one picture does, the others go on
-            reason = repr(exc)
+            reason = _reason(exc)
         self._note.clear()
         follower.release()
         if reason:
@@ -525,12 +521,8 @@ class ScreensProcess:
                 before = self._memory.held()  # reading decompresses a history, a save compresses it
                 self._draw(picture, picture.emulator, request)
                 self._measure(picture, picture.emulator, before)
-        except TerminalError as exc:
-            reason = str(exc)
-        except MemoryError:
-            reason = "memory"
         except Exception as exc:  # noqa: BLE001 - whatever one picture does, the others go on
-            reason = repr(exc)
+            reason = _reason(exc)
         self._note.clear()
         if reason and isinstance(request, Open):
             self._break(picture, reason, picture.position, picture.position, request.request)
@@ -582,6 +574,12 @@ class ScreensProcess:
                 )
             )
             emulator.compress()  # history that has been saved is seldom read again
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "memory"
+    return str(error) if isinstance(error, Refused | TerminalError) else repr(error)
 
 
 def _base_emulator(request: Open) -> tuple[Emulator, str]:

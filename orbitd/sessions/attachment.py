@@ -138,8 +138,7 @@ class Attachment:
             self.session.repaint_soon()
             return
         # Also where it has ended meanwhile: the client then still gets the notification that says so.
-        held, self._held, self._held_bytes = self._held, [], 0
-        for _, message in held:
+        for _, message in self._take_held():
             self.connection.send(message)
 
     def send_output(self, data: bytes, position: int) -> None:
@@ -163,8 +162,7 @@ class Attachment:
         """Send output on to what the client shows: the repaint is late. It must then show all that was sent."""
         self._is_holding = False
         if self._state is State.STREAMING:
-            held, self._held, self._held_bytes = self._held, [], 0
-            for position, message in held:
+            for position, message in self._take_held():
                 self._send(message, position)
 
     def send_repaint(self, repaint: Repaint) -> None:
@@ -174,7 +172,7 @@ class Attachment:
         self.wants_repaint = self._is_holding = False
         self._drop_shown(repaint.position)
         notice = RepaintNotice(attachment_id=self.id, data=repaint.data, cols=repaint.cols, rows=repaint.rows)
-        held, self._held, self._held_bytes = self._held, [], 0
+        held = self._take_held()
         self._send(_encode(REPAINT, notice), repaint.position)
         for position, message in held:
             self._send(message, position)
@@ -213,9 +211,12 @@ class Attachment:
         """Send what waits for a repaint that will not come any more."""
         self.wants_repaint = self._is_holding = False
         if self._state is State.STREAMING:
-            held, self._held, self._held_bytes = self._held, [], 0
-            for _, message in held:
+            for _, message in self._take_held():
                 self.connection.send(message)
+
+    def _take_held(self) -> list[tuple[int, bytes]]:
+        held, self._held, self._held_bytes = self._held, [], 0
+        return held
 
     def _drop_shown(self, position: int) -> None:
         self._held = [each for each in self._held if each[0] > position]

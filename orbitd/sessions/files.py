@@ -78,7 +78,7 @@ class SessionFiles:
             SpawnFailed: The journal cannot be opened.
         """
         session = await self._manager.get_session(session_id)
-        loaded = await self.load(session_id)
+        loaded = _loaded(await self._newest_good(session_id), session)
         path = self._journal_path(session_id)
         size = session.cols or loaded.base.cols, session.rows or loaded.base.rows
         if not create and not self.has_journal(session_id):
@@ -136,7 +136,7 @@ class SessionFiles:
 
     def keep_unreadable(self, session_id: str, opened: Journal, start: int, end: int) -> None:
         """Keep records that could not be drawn in a file of their own, a journal like any other."""
-        path = f"{self._journal_path(session_id)}{UNREADABLE}{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+        path = self._unreadable_path(session_id)
         try:
             kept = journal.copy_records(opened, start, end, path)
         except (OSError, UnsafeFile) as error:
@@ -147,7 +147,7 @@ class SessionFiles:
 
     def keep_landing(self, pending: Pending) -> None:
         """Keep output whose journal cannot be opened in a file of its own, a journal like any other."""
-        path = f"{self._journal_path(pending.session)}{UNREADABLE}{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+        path = self._unreadable_path(pending.session)
         try:
             journal.write_records(path, pending.position, records_of(Output(data=pending.data)))
         except (OSError, UnsafeFile) as error:
@@ -181,6 +181,9 @@ class SessionFiles:
 
     def _journal_path(self, session_id: str) -> str:
         return os.path.join(self._folder, session_id)
+
+    def _unreadable_path(self, session_id: str) -> str:
+        return f"{self._journal_path(session_id)}{UNREADABLE}{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
 
 
 def _loaded(saved: SavedScreen | None, session: Session) -> Loaded:
