@@ -98,16 +98,16 @@ class RawClient:
         return line
 
     def ask(self, line: bytes | str) -> Any:
-        """Send one line and return the next answer as Python objects."""
+        """Send one line and return its answer as Python objects; notifications meanwhile are for `notice`."""
         self.send(line if isinstance(line, bytes) else line.encode())
-        return json.loads(self.read_line())
+        while "method" in (answer := json.loads(self.read_line())):
+            self._notices.append(answer)
+        return answer
 
     def request(self, method: str, **params: Any) -> Any:
         """Call a method and return the whole response."""
         self._last_id += 1
-        self.send(json.dumps({"jsonrpc": "2.0", "method": method, "params": params, "id": self._last_id}).encode())
-        while "method" in (response := json.loads(self.read_line())):
-            self._notices.append(response)
+        response = self.ask(json.dumps({"jsonrpc": "2.0", "method": method, "params": params, "id": self._last_id}))
         assert response["id"] == self._last_id, response
         return response
 
