@@ -67,9 +67,9 @@ def _section(command: click.Command, context: click.Context) -> str:
         usage = " ".join(command.collect_usage_pieces(context))
         lines += ["```", f"{context.command_path} {usage}", "```", ""]
     lines += [_prose(command.help or ""), ""]
-    own = [
-        param for param in command.params if isinstance(param, click.Option) and param.expose_value
-    ]  # the common options expose no value, and are listed once, at the top
+    own = [  # the common options expose no value, and are listed once, at the top
+        param for param in command.params if isinstance(param, click.Option) and param.expose_value and not param.hidden
+    ]
     if own:
         lines += [*_option_lines(context, own), ""]
     if command.epilog:

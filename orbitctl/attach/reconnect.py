@@ -1,8 +1,8 @@
 """Reconnect an attached client after the daemon has stopped or crashed, with back-off.
 
 A daemon that was stopped has removed its socket: somebody wanted that, so the client only waits
-for the next one. One that crashed has left its socket behind: if no supervisor brings it back at once,
-it is started again.
+for the next one. One that crashed has left its socket behind: it is started again, by a process that takes
+as long to begin as a supervisor that brings it back at once, and then finds it.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from __future__ import annotations
 import os
 import time
 
-from orbit_os.python import python_command
+from orbit_os.files import UnsafeFile
 from orbitctl.app import App
+from orbitctl.client.daemon import start_apart
 from orbitctl.client.transport import Stream, Unreachable
 from orbitctl.errors import CommandError, ExitCode
 
 TIMEOUT_SECONDS = 60.0
 NOTIFY_SECONDS = 1.0
 """How long an outage lasts before the user is notified; most restarts are quicker."""
-_SUPERVISOR_SECONDS = 0.1
-"""How long a supervisor has to start the daemon before we do."""
-_FIRST_DELAY, _MAX_DELAY = 0.02, 0.5
+_MIN_DELAY, _MAX_DELAY = 0.01, 0.5
+_DELAY_OF_OUTAGE = 0.1
+"""The share of the outage so far after which the next attempt is made: so much longer it becomes at most."""
 
 
 class Reconnect:
@@ -40,13 +41,12 @@ class Reconnect:
     def __init__(self, app: App) -> None:
         self._app = app
         # Starting a daemon takes as long as its database needs, and `open_stream` would block for it: the detach
-        # key would do nothing. So another process starts it, see `_start_daemon`.
+        # key would do nothing. So another process starts it.
         self._may_start = app.autostart and not app.hosts
         app.autostart = False
         self._timeout = TIMEOUT_SECONDS if app.timeout is None else app.timeout
         self._started_at = 0.0
         self._next_attempt = 0.0
-        self._delay = _FIRST_DELAY
         self._start_tried = False
         self.is_active = False
         self.user_notified = False
@@ -58,7 +58,6 @@ class Reconnect:
             return
         self.is_active, self.user_notified = True, False
         self._started_at = self._next_attempt = now
-        self._delay = _FIRST_DELAY
         self._start_tried = not self._may_start
 
     def stop(self) -> None:
@@ -104,16 +103,21 @@ class Reconnect:
         except Unreachable as error:
             if not error.no_daemon:
                 raise
-        if not self._start_tried and now >= self._started_at + _SUPERVISOR_SECONDS:
-            self._start_tried = True
-            # A daemon that exits in good order unlinks its socket; one that was killed cannot.
-            if os.path.exists(self._app.paths.socket_path):
-                _start_daemon(self._app)
+        # A daemon that exits in good order unlinks its socket; one that was killed cannot.
+        if not self._start_tried and os.path.exists(self._app.paths.socket_path):
+            self._start_tried = self._start_daemon()
         return None
 
+    def _start_daemon(self) -> bool:
+        """Return whether a try was made; else another client's goes on."""
+        try:
+            return start_apart(self._app.paths)
+        except (OSError, UnsafeFile):  # waiting for a supervisor's, or for somebody's, is all that is left
+            return True
+
     def _back_off(self, now: float) -> None:
-        self._next_attempt = now + self._delay
-        self._delay = min(self._delay * 1.5, _MAX_DELAY)
+        delay = (now - self._started_at) * _DELAY_OF_OUTAGE
+        self._next_attempt = now + min(max(delay, _MIN_DELAY), _MAX_DELAY)
 
 
 def wait_for_daemon(app: App) -> None:
@@ -127,20 +131,3 @@ def wait_for_daemon(app: App) -> None:
         reconnect.check_deadline(time.monotonic())
         reconnect.should_notify(time.monotonic())  # there is no terminal to write to; it moves the next deadline on
     stream.close()
-
-
-def _start_daemon(app: App) -> None:
-    """Run `orbitctl daemon start` in the background, in a session of its own."""
-    import subprocess
-
-    socket_option = [] if app.socket is None else ["--socket", app.socket]
-    starter = subprocess.Popen(
-        python_command("orbitctl", *socket_option, "daemon", "start"),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    # It is not waited for: whether it succeeded is seen at the socket. With a return code set, Popen's destructor
-    # does not warn about a child that still runs; the process is reaped by init when we have ended.
-    starter.returncode = 0

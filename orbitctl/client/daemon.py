@@ -1,7 +1,8 @@
 """Start orbitd where none runs, and stop it.
 
 It is started once, however many clients find none at the same moment: they take turns by a lock file
-in the state folder, and each connects again before it starts one. orbitd writes to a pipe when it
+in the state folder, and each connects again before it starts one. A client that cannot wait has another
+process start it, which takes over its turn (`start_apart`). orbitd writes to a pipe when it
 serves (`--ready-fd`); the end of the pipe without that means that it has failed, and its log has the
 reason.
 """
@@ -34,13 +35,14 @@ _HANDOVER_SECONDS = 10.0
 _MAX_REASON_BYTES = 4096
 
 
-def start(paths: ClientPaths, timeout: float, out: Output) -> UnixStream:
+def start(paths: ClientPaths, timeout: float, out: Output, lock_fd: int | None = None) -> UnixStream:
     """Start a daemon and return a connection to it.
 
     Args:
         paths: Where it is to serve.
         timeout: How long that may take, in seconds.
         out: Where a service that does not start is mentioned.
+        lock_fd: The locked lock file of the client that has this process start one.
 
     Raises:
         CommandError: It did not start; the message has orbitd's own reason.
@@ -48,7 +50,7 @@ def start(paths: ClientPaths, timeout: float, out: Output) -> UnixStream:
     state = paths.resolved.state_folder
     try:
         private_folder(state)  # for the log and the lock
-        return _start_in_turn(paths, state, timeout, out)
+        return _start_in_turn(paths, timeout, out, lock_fd)
     except UnsafeFolder as error:
         raise CommandError(f"cannot start orbitd: {error}", ExitCode.UNREACHABLE) from error
     except OSError as error:
@@ -57,6 +59,38 @@ def start(paths: ClientPaths, timeout: float, out: Output) -> UnixStream:
             ExitCode.UNREACHABLE,
             hint="`orbitctl doctor` checks the folders.",
         ) from error
+
+
+def start_apart(paths: ClientPaths) -> bool:
+    """Have another process start a daemon, and do not wait for it; return False where a client starts one already.
+
+    Raises:
+        OSError, UnsafeFile: The lock file or the process cannot be had.
+    """
+    import subprocess
+
+    # The process inherits the lock, so that of a hundred clients whose daemon was killed one starts it: to run a
+    # process for each takes longer than that.
+    descriptor = _open_start_lock(paths)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        socket = [] if paths.socket_flag is None else ["--socket", paths.socket_flag]
+        process = subprocess.Popen(
+            python_command("orbitctl", *socket, "daemon", "start", "--lock-fd", str(descriptor)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(descriptor,),
+            start_new_session=True,
+        )
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    # It is not waited for: whether it succeeded is seen at the socket. With a return code set, Popen's destructor
+    # does not warn about a child that still runs; the process is reaped by init when we have ended.
+    process.returncode = 0
+    return True
 
 
 def stop(client: Client, timeout: float) -> int:
@@ -79,9 +113,9 @@ def stop(client: Client, timeout: float) -> int:
     return pid
 
 
-def _start_in_turn(paths: ClientPaths, state: str, timeout: float, out: Output) -> UnixStream:
+def _start_in_turn(paths: ClientPaths, timeout: float, out: Output, lock_fd: int | None) -> UnixStream:
     deadline = time.monotonic() + timeout
-    with _start_lock(os.path.join(state, "start.lock"), timeout):
+    with _start_lock(_open_start_lock(paths) if lock_fd is None else lock_fd, timeout):
         # Of several clients that found no daemon at the same moment the first starts it while the others wait for
         # the lock; each of them finds it running when its turn comes.
         if (stream := _connect(paths, timeout)) is not None:
@@ -224,14 +258,20 @@ def _is_locked(paths: ClientPaths) -> bool:
     return holder is not None and (not holder or f"socket {paths.socket_path}\n" in holder)
 
 
-@contextlib.contextmanager
-def _start_lock(path: str, timeout: float) -> Iterator[None]:
-    """Hold the lock under which clients start orbitd. Raises: CommandError if it is not free in time.
+def _open_start_lock(paths: ClientPaths) -> int:
+    return open_private(os.path.join(paths.resolved.state_folder, "start.lock"), os.O_RDWR | os.O_CREAT)
 
-    The kernel releases it when the descriptor is closed, also by the end of a process that was killed.
-    orbitd does not inherit it: the descriptor is close-on-exec.
+
+@contextlib.contextmanager
+def _start_lock(descriptor: int, timeout: float) -> Iterator[None]:
+    """Hold the lock under which clients start orbitd, by a descriptor that is closed at the end.
+
+    The kernel releases it when the descriptor is closed, also by the end of a process that was killed. Of one that
+    has the lock already nothing is waited for. orbitd does not inherit it: what is not passed on is closed.
+
+    Raises:
+        CommandError: It is not free in time.
     """
-    descriptor = open_private(path, os.O_RDWR | os.O_CREAT)
     try:
         try:
             with _alarm(timeout):

@@ -56,12 +56,18 @@ def run(app: App, config: str | None, database: str | None, log_level: str | Non
 
 
 @daemon.command()
+@click.option("--lock-fd", type=int, hidden=True, help="The start lock, held by the client that starts this.")
 @click.pass_obj
-def start(app: App) -> None:
+def start(app: App, lock_fd: int | None) -> None:
     """Start orbitd in the background, unless it runs already.
 
     If its service is installed, the service is started.
     """
+    if lock_fd is not None:
+        from orbitctl.client.daemon import start as start_daemon
+
+        start_daemon(app.paths, app.timeout_seconds, app.out, lock_fd).close()
+        return
     client = app.find_client()
     if client is not None:
         _show(app, client, "orbitd runs already")

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import signal
+import subprocess
+from typing import Any
 
 import pytest
 
 from attach_support import DETACH, RUN_SHELL, SHELL, Window, settled
 from ctl_support import Orbitctl
 from live.sessions import keeper_of
+from orbit_os.files import open_private, private_folder
+from orbitctl.client.daemon import start_apart
+from orbitctl.client.paths import ClientPaths
 from support import DaemonProcess
 
 pytestmark = pytest.mark.slow
@@ -47,6 +54,46 @@ def test_a_daemon_that_died_is_started_again(own_ctl: Orbitctl, daemon: DaemonPr
         daemon.kill()
         window.until("\x1b[2J")
         assert shell_pid(window) == pid
+
+
+def test_one_of_many_clients_starts_it(own_ctl: Orbitctl, daemon: DaemonProcess) -> None:
+    """The windows of a daemon that was killed have one process between them that starts it, and all come back."""
+    own_ctl.ok("session", "run", "-d", "--name", "web", "--", *SHELL)
+    with contextlib.ExitStack() as stack:
+        windows = [stack.enter_context(Window(own_ctl, "session", "attach", "web")) for _ in range(4)]
+        for window in windows:
+            settled(window)
+        daemon.kill()
+        for window in windows:
+            window.until("\x1b[2J")
+    log = own_ctl.home / ".local" / "state" / "orbit" / "orbitd.log"
+    assert log.read_text().count(" serving ") == 1
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_who_has_the_lock_starts_it(lonely: Orbitctl, monkeypatch: pytest.MonkeyPatch, is_taken: bool) -> None:
+    """While a client has one started no process is made; else one is, which ends with the daemon in place."""
+    for name, value in lonely.environment.items():
+        monkeypatch.setenv(name, value)
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def run(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(popen(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", run)
+    paths = ClientPaths(lonely.environment, None)
+    private_folder(paths.resolved.state_folder)
+    with open(open_private(f"{paths.resolved.state_folder}/start.lock", os.O_RDWR | os.O_CREAT)) as lock:
+        if is_taken:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        assert start_apart(paths) is not is_taken
+    monkeypatch.undo()
+    assert len(started) == (0 if is_taken else 1)
+    for process in started:
+        assert os.waitpid(process.pid, 0)[1] == 0
+        assert lonely.ok("status", "--no-autostart").code == 0
 
 
 def test_a_daemon_that_was_stopped_is_waited_for(own_ctl: Orbitctl) -> None:
