@@ -2,8 +2,9 @@
 
 Memory is the PSS of all processes that host the sessions: of Orbit's they are orbitd, its template, its screens
 processes and the keeper. Each program prints its lines, asks the terminal whether it is there (DSR) and writes to a
-pipe once it is answered: then all has been shown. It is measured once everything has been saved, with the daemon set
-to look for something to save every second, which is more than it does by itself. cmux and screen, which run
+pipe once it is answered: then all has been shown. It is measured once everything has been saved and the pictures and the journals
+of quiet sessions have been let go of, after the one check and backup that follow a start by a minute, with the daemon
+set to look for something to save every second, which is more than it does by itself. cmux and screen, which run
 a process a session, are measured with 50; dtach keeps no lines.
 """
 
@@ -41,6 +42,8 @@ from benchmarks.results import Bar, Number, Outcome, Result, Skipped, exactly
 LINES = 2_000
 ABOVE_TMUX = 60
 SAVE_SECS = 120.0
+QUIET_SECS = 75
+"""From the last save to what is measured: orbitd's checks begin 60 s after its start."""
 EAGER = "[session]\nauto_save_interval_secs = 1\n"
 TALKER = """
 seq -f "$(printf '\\033[32mline\\033[0m %%g: \\033[1mas long as the lines of most programs are, or so\\033[0m')" "$2"
@@ -74,6 +77,7 @@ def _hosted(bench: Bench, count: int, names: Sequence[str]) -> list[Outcome]:
         with shown(bench, host, count, LINES) as places:
             if name == ORBIT:
                 wait_until_saved(places[0].home)
+                time.sleep(bench.amount(QUIET_SECS, 0))
             pids = hosting(places)
             before, used = written_bytes(pids), Cpu(partial(hosting, places))
             secs = bench.amount(5, 1)
