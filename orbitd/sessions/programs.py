@@ -184,22 +184,26 @@ class Programs:
             RequestTimeout: It does not end.
             StorageError: Its exit could not be stored yet.
         """
-        while True:
-            async with self.registry.locked(session_id) as live:
-                if not live.has_program:
-                    self.endings.stop_reconnecting(live)
-                    if self._may_run_unseen(live):
-                        await self.keeper.kill(session_id)
-                    yield live
-                    return
-                live.is_unwanted = unwanted
-            # Without the lock, which `handle_exit` needs. Another task may start the session again before
-            # this one gets the lock back: hence the loop.
-            try:
+        marked: LiveSession | None = None
+        try:
+            while True:
+                async with self.registry.locked(session_id) as live:
+                    if not live.has_program:
+                        self.endings.stop_reconnecting(live)
+                        if self._may_run_unseen(live):
+                            await self.keeper.kill(session_id)
+                        yield live
+                        return
+                    if unwanted:
+                        live.is_unwanted, marked = True, live
+                # Without the lock, which `handle_exit` needs. Another task may start the session again before
+                # this one gets the lock back: hence the loop.
                 await self.endings.terminate(session_id)
-            except BaseException:
-                live.is_unwanted = False  # it stays, and so does what it prints
-                raise
+        except BaseException:
+            if marked is not None:  # the session stays, and so does what its program printed last
+                marked.is_unwanted = False
+                self._tasks.start(self.endings.save_stopped(session_id))
+            raise
 
     def remove_files(self, live: LiveSession) -> None:
         """Remove what a deleted session has outside of the store."""

@@ -515,6 +515,26 @@ async def test_what_a_session_shows_is_saved_after_its_deletion_failed(
     assert not sessions.journal().exists()
 
 
+@pytest.mark.parametrize("reason", ["refused", "cancelled"])
+async def test_a_session_that_the_store_did_not_delete_keeps_its_last_screen(sessions: Sessions, reason: str) -> None:
+    """Its program has been ended for the deletion, which fails then, or whose client does not wait for it."""
+    await opened(sessions)
+    if reason == "refused":
+        sessions.store.errors["delete_session"] = [StorageFull("no room")]
+    else:
+        sessions.store.gates["delete_session"] = asyncio.Event()
+    deleting = asyncio.create_task(sessions.methods.delete("one"))
+    await until(lambda: sessions.keeper.signals)
+    sessions.exit()
+    if reason == "cancelled":
+        await until(lambda: "delete_session" in sessions.store.entered)
+        deleting.cancel()
+    with pytest.raises(StorageFull if reason == "refused" else asyncio.CancelledError):
+        await deleting
+    await until(lambda: not sessions.journal().exists())
+    assert sessions.store.saved("one") == b"hello"
+
+
 async def test_a_lost_connection_keeps_screen_and_clients(sessions: Sessions) -> None:
     """While ssh is to be started again clients stay, keys are dropped, and ending it sends the exit."""
     config = SessionConfig(session_type="ssh", host="h", reconnect=True)
