@@ -90,8 +90,9 @@ class Daemon:
         """
         private_folder(os.path.dirname(self._resolved.database_path))
         check_file(self._resolved.database_path)  # SQLite would open it through a link
+        supervisor = "" if self._supervision.name == "none" else self._supervision.name
         with (
-            database_lock(self._resolved.database_path, self._resolved.socket_path),
+            database_lock(self._resolved.database_path, self._resolved.socket_path, supervisor),
             _listening(self._supervision, self._resolved.socket_path) as listeners,
             _signals(self.stop),
         ):

@@ -22,12 +22,13 @@ class AlreadyLocked(Exception):
 
 
 @contextlib.contextmanager
-def database_lock(database_path: str, socket_path: str) -> Iterator[None]:
+def database_lock(database_path: str, socket_path: str, supervisor: str = "") -> Iterator[None]:
     """Hold the lock of a database.
 
     Args:
         database_path: The file that the lock is for; the lock file is this path + `.lock`.
         socket_path: Written into the lock file, so that the next daemon can name the one that serves.
+        supervisor: Written there too: clients of one that was killed wait for its supervisor to start another.
 
     Raises:
         AlreadyLocked: Another process holds it.
@@ -48,7 +49,8 @@ def database_lock(database_path: str, socket_path: str) -> Iterator[None]:
         with contextlib.suppress(OSError):  # on a full disk the daemon serves all the same
             os.ftruncate(descriptor, 0)
             # The path's own bytes: clients connect to what they read here.
-            os.pwrite(descriptor, b"pid %d\nsocket %s\n" % (os.getpid(), os.fsencode(socket_path)), 0)
+            note = b"pid %d\nsocket %s\n" % (os.getpid(), os.fsencode(socket_path))
+            os.pwrite(descriptor, note + (b"supervisor %s\n" % supervisor.encode() if supervisor else b""), 0)
         yield
     finally:
         # The lock goes with the descriptor; the file stays. If it were unlinked, a process that opened

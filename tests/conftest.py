@@ -18,14 +18,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Undo what `pytest &` of a script (SIGINT, SIGQUIT) and `nohup pytest` (SIGHUP) ignore: programs inherit it."""
-    for number, usual in (
+    """Have programs begin without what `pytest &` of a script and `nohup pytest` ignore: they inherit it."""
+    # execve(2) resets a signal that is caught, so a caught hangup still does not end a `nohup pytest`.
+    for number, handler in (
         (signal.SIGINT, signal.default_int_handler),
         (signal.SIGQUIT, signal.SIG_DFL),
-        (signal.SIGHUP, signal.SIG_DFL),
+        (signal.SIGHUP, lambda *_: None),
     ):
         if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, usual)
+            signal.signal(number, handler)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,10 +2,10 @@
 
 Memory is the PSS of all processes that host the sessions: of Orbit's they are orbitd, its template, its screens
 processes and the keeper. Each program prints its lines, asks the terminal whether it is there (DSR) and writes to a
-pipe once it is answered: then all has been shown. It is measured once everything has been saved and the pictures and the journals
-of quiet sessions have been let go of, after the one check and backup that follow a start by a minute, with the daemon
-set to look for something to save every second, which is more than it does by itself. cmux and screen, which run
-a process a session, are measured with 50; dtach keeps no lines.
+pipe once it is answered: then all has been shown. It is measured once everything has been saved, the pictures and the
+journals of quiet sessions have been let go of, and the check and the backup that follow a start by a minute are over,
+with the daemon set to look for something to save every second, which is more than it does by itself. cmux and screen,
+which run a process a session, are measured with 50; dtach keeps no lines.
 """
 
 from __future__ import annotations

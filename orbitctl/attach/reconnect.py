@@ -1,8 +1,8 @@
 """Reconnect an attached client after the daemon has stopped or crashed, with back-off.
 
 A daemon that was stopped has removed its socket: somebody wanted that, so the client only waits
-for the next one. One that crashed has left its socket behind: it is started again, by a process that takes
-as long to begin as a supervisor that brings it back at once, and then finds it.
+for the next one. One that crashed has left its socket behind: it is started again, after a second if it was
+run by a supervisor, which has that long to do so.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ from __future__ import annotations
 import os
 import time
 
-from orbit_os.files import UnsafeFile
+from orbit_os.files import UnsafeFolder
 from orbitctl.app import App
-from orbitctl.client.daemon import start_apart
+from orbitctl.client.daemon import start_apart, was_supervised
 from orbitctl.client.transport import Stream, Unreachable
 from orbitctl.errors import CommandError, ExitCode
 
 TIMEOUT_SECONDS = 60.0
 NOTIFY_SECONDS = 1.0
 """How long an outage lasts before the user is notified; most restarts are quicker."""
+_SUPERVISOR_SECONDS = 1.0
+"""How long a supervisor has to start the daemon again before we do: systemd waits for 0.1 s by default."""
 _MIN_DELAY, _MAX_DELAY = 0.01, 0.5
 _DELAY_OF_OUTAGE = 0.1
 """The share of the outage so far after which the next attempt is made: so much longer it becomes at most."""
@@ -105,14 +107,17 @@ class Reconnect:
                 raise
         # A daemon that exits in good order unlinks its socket; one that was killed cannot.
         if not self._start_tried and os.path.exists(self._app.paths.socket_path):
-            self._start_tried = self._start_daemon()
+            self._start_tried = self._start_daemon(now)
         return None
 
-    def _start_daemon(self) -> bool:
-        """Return whether a try was made; else another client's goes on."""
+    def _start_daemon(self, now: float) -> bool:
+        """Have a daemon started if it is our turn; return whether that was tried."""
+        paths = self._app.paths
         try:
-            return start_apart(self._app.paths)
-        except (OSError, UnsafeFile):  # waiting for a supervisor's, or for somebody's, is all that is left
+            if now < self._started_at + _SUPERVISOR_SECONDS and was_supervised(paths):
+                return False
+            return start_apart(paths)
+        except (CommandError, OSError, UnsafeFolder):  # left is to wait: somebody else may start one
             return True
 
     def _back_off(self, now: float) -> None:

@@ -65,15 +65,20 @@ def start_apart(paths: ClientPaths) -> bool:
     """Have another process start a daemon, and do not wait for it; return False where a client starts one already.
 
     Raises:
-        OSError, UnsafeFile: The lock file or the process cannot be had.
+        CommandError: Its configuration cannot be read.
+        OSError, UnsafeFolder: The state folder, the lock file or the process cannot be had.
     """
     import subprocess
 
-    # The process inherits the lock, so that of a hundred clients whose daemon was killed one starts it: to run a
-    # process for each takes longer than that.
+    private_folder(paths.resolved.state_folder)
     descriptor = _open_start_lock(paths)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        # The process inherits the lock, so that of a hundred clients whose daemon was killed one starts it: to run a
+        # process for each takes longer than that.
         socket = [] if paths.socket_flag is None else ["--socket", paths.socket_flag]
         process = subprocess.Popen(
             python_command("orbitctl", *socket, "daemon", "start", "--lock-fd", str(descriptor)),
@@ -83,8 +88,6 @@ def start_apart(paths: ClientPaths) -> bool:
             pass_fds=(descriptor,),
             start_new_session=True,
         )
-    except BlockingIOError:
-        return False
     finally:
         os.close(descriptor)
     # It is not waited for: whether it succeeded is seen at the socket. With a return code set, Popen's destructor
@@ -235,10 +238,27 @@ def _absolute(path: str) -> str:
     return path if path.startswith("~") else os.path.abspath(path)
 
 
+def was_supervised(paths: ClientPaths) -> bool:
+    """Return whether the last daemon was run by a supervisor, which brings back one that was killed.
+
+    Raises:
+        CommandError: The configuration, which says where its lock file is, cannot be read.
+    """
+    try:
+        with open(_open_database_lock(paths), "rb") as file:
+            return b"\nsupervisor " in file.read(_MAX_REASON_BYTES)
+    except (UnsafeFile, OSError):
+        return False
+
+
+def _open_database_lock(paths: ClientPaths) -> int:
+    return open_private(paths.resolved.database_path + ".lock", os.O_RDONLY)
+
+
 def lock_holder(paths: ClientPaths) -> str | None:
     """Return what the holder of the database's lock file has written into it; None if it is not locked."""
     try:
-        descriptor = open_private(paths.resolved.database_path + ".lock", os.O_RDONLY)
+        descriptor = _open_database_lock(paths)
     except (UnsafeFile, OSError):
         return None
     try:

@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +34,8 @@ def test_the_first_call_starts_the_daemon(manager):
     assert manager.show("orbitd.service", "ActiveState") == "inactive"
     info = manager.call("daemon.info")
     assert info["supervisor"] == "systemd"
+    lock = Path(info["database_path"] + ".lock").read_text()  # there a client reads it when the daemon was killed
+    assert lock == f"pid {info['pid']}\nsocket {manager.socket}\nsupervisor systemd\n"
     assert info["socket_path"] == str(manager.socket)
     assert manager.show("orbitd.service", "MainPID") == str(info["pid"])
 

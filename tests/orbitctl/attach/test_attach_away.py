@@ -72,7 +72,7 @@ def test_one_of_many_clients_starts_it(own_ctl: Orbitctl, daemon: DaemonProcess)
 
 @pytest.mark.parametrize("is_taken", [True, False])
 def test_who_has_the_lock_starts_it(lonely: Orbitctl, monkeypatch: pytest.MonkeyPatch, is_taken: bool) -> None:
-    """While a client has one started no process is made; else one is, which ends with the daemon in place."""
+    """While a client has one started no process is made; else one is, also in a home that has no folder of ours yet."""
     for name, value in lonely.environment.items():
         monkeypatch.setenv(name, value)
     started: list[subprocess.Popen[bytes]] = []
@@ -84,9 +84,11 @@ def test_who_has_the_lock_starts_it(lonely: Orbitctl, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(subprocess, "Popen", run)
     paths = ClientPaths(lonely.environment, None)
-    private_folder(paths.resolved.state_folder)
-    with open(open_private(f"{paths.resolved.state_folder}/start.lock", os.O_RDWR | os.O_CREAT)) as lock:
+    with contextlib.ExitStack() as other:
         if is_taken:
+            private_folder(paths.resolved.state_folder)
+            lock = open_private(f"{paths.resolved.state_folder}/start.lock", os.O_RDWR | os.O_CREAT)
+            other.callback(os.close, lock)
             fcntl.flock(lock, fcntl.LOCK_EX)
         assert start_apart(paths) is not is_taken
     monkeypatch.undo()
