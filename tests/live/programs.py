@@ -93,6 +93,7 @@ def prepare(place: Path) -> None:
     (place / "orbit.1").write_text(MAN_PAGE.format(paragraphs=".PP\nA paragraph.\n" * 12))
     (place / "tmux.conf").write_text(
         "set -g status-right ''\nset -g default-terminal tmux-256color\nset -g escape-time 0\n"
+        "set -g assume-paste-time 0\n"  # else its prefix is taken for pasted text where it is typed within 1 ms
         "set -g exit-unattached on\n"  # its server is no child of the session, and must end with the client
     )
     if shutil.which("git") is None:

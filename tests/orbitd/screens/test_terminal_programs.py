@@ -230,8 +230,10 @@ def test_bash(start: Callable[..., Program]) -> None:
 @needs("tmux")
 def test_tmux(start: Callable[..., Program], home: Path) -> None:
     """Another multiplexer inside, with panes, which uses scroll regions and the alternate screen."""
-    socket = str(home / "s")
-    program = start("tmux", "-S", socket, "-f", "/dev/null", "new", "env PS1='shell$ ' bash --norc -i")
+    socket, settings = str(home / "s"), home / "tmux.conf"
+    # What is typed within 1 ms of a key, or of an answer of the terminal, is taken for pasted text, the prefix too.
+    settings.write_text("set -g assume-paste-time 0\n")
+    program = start("tmux", "-S", socket, "-f", str(settings), "new", "env PS1='shell$ ' bash --norc -i")
     try:
         program.wait_for("shell$", "[0]")
         checked(program, ("\x02%", ("│",)), ("seq 100\r", ("99",)), end="tmux kill-server\r")
