@@ -53,6 +53,7 @@ from orbitd.sessions.journal_file import (
     Kind,
     Output,
     Resize,
+    close_apart,
     file_header,
     read_records,
     record_header,
@@ -148,7 +149,7 @@ class Journal:
 
     def _close_older(self) -> None:
         while self._older:
-            os.close(self._older.pop()[0])
+            close_apart(self._older.pop()[0])
 
     def __enter__(self) -> Self:
         return self
@@ -464,7 +465,7 @@ class Journal:
         return fd
 
     def _go_on_in(self, fd: int, base: int, tail: int) -> None:
-        os.close(self._fd)
+        close_apart(self._fd)
         self._fd, self._base, self._tail = fd, base, tail
         self._skipped, self.degraded, self._using_side_file = 0, None, False
         self.file_number += 1

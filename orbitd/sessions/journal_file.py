@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from enum import IntEnum
 
 from msgspec import Struct
@@ -31,6 +33,9 @@ DIVIDER_MAX_BYTES = 1000
 CWD_MAX_BYTES = 4096
 
 _READ_BYTES = 128 << 10
+
+_LARGE_BYTES = 1 << 20
+"""From here on a file without a name is closed in a thread."""
 
 CAPTURE_MAX_BYTES = 64 << 10
 """The most that an older release read into the file before it wrote the record's header."""
@@ -254,3 +259,15 @@ def write_all(fd: int, data: bytes, offset: int) -> None:
     while rest:
         count = os.pwrite(fd, rest, offset)
         rest, offset = rest[count:], offset + count
+
+
+def close_apart(fd: int) -> None:
+    """Close a file that has no name any more; a large one in a thread.
+
+    Then the kernel frees its blocks, which takes it some 10 ms for 20 MiB, and the event loop would stand still.
+    """
+    if os.fstat(fd).st_size >= _LARGE_BYTES:
+        with suppress(RuntimeError):  # no thread is to be had
+            threading.Thread(target=os.close, args=(fd,), name="close").start()
+            return
+    os.close(fd)

@@ -43,6 +43,7 @@ from orbitd.sessions.journal_file import (
     Output,
     Resize,
     checksum,
+    close_apart,
     file_header,
     has_checksum_of,
     is_of_another_version,
@@ -245,6 +246,12 @@ def base_of(path: str) -> int | None:
 def remove(path: str) -> None:
     """Remove a file of a journal's, or move aside what cannot be removed; do nothing where there is none."""
     try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # so `unlink` frees nothing
+    except FileNotFoundError:
+        return
+    except OSError:  # a link, or a file that may not be read
+        fd = -1
+    try:
         os.unlink(path)
     except FileNotFoundError:
         return
@@ -252,6 +259,9 @@ def remove(path: str) -> None:
         if not os.path.isdir(path) or os.path.islink(path):
             raise
         _move_aside(path, "a folder is in its place")
+    finally:
+        if fd >= 0:
+            close_apart(fd)
 
 
 # Looking

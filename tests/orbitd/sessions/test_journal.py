@@ -8,6 +8,8 @@ import random
 import re
 import resource
 import signal
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -466,3 +468,70 @@ def test_a_file_to_the_letter(path: Path, reserved: int) -> None:
         for event in expected:
             journal.append(event)
     assert path.read_bytes() == b"".join(GOLDEN)
+
+
+class Threads:
+    """Stands in for threading.Thread: what was to be done in one waits here."""
+
+    def __init__(self, *, are_there: bool) -> None:
+        self.are_there, self.waiting = are_there, list[Callable[[], object]]()
+
+    def __call__(self, *, target: Callable[[int], None], args: tuple[int], name: str) -> Threads:
+        self.waiting.append(lambda: target(*args))
+        return self
+
+    def start(self) -> None:
+        if not self.are_there:
+            self.waiting.pop()
+            raise RuntimeError("can't start new thread")
+
+
+def is_open(fd: int) -> bool:
+    return os.path.lexists(f"/proc/self/fd/{fd}")
+
+
+@pytest.mark.parametrize("are_there", [True, False])
+def test_a_large_file_that_was_replaced_is_closed_in_a_thread(
+    path: Path, monkeypatch: pytest.MonkeyPatch, are_there: bool
+) -> None:
+    """The kernel frees its blocks then; where no thread is to be had it is closed all the same."""
+    threads = Threads(are_there=are_there)
+    monkeypatch.setattr(threading, "Thread", threads)
+    with Journal(path) as journal:
+        journal.append(Output(data=b"small"))
+        journal.discard_before(journal.mark())
+        assert threads.waiting == []
+        journal.append(Output(data=bytes(PAYLOAD_MAX_BYTES)))
+        old = journal._fd
+        journal.discard_before(journal.mark())
+        assert is_open(old) is are_there
+        for close in threads.waiting:
+            close()
+        assert not is_open(old)
+        journal.append(Output(data=b"after"))
+        assert list(journal.events(0))[-1] == Output(data=b"after")
+
+
+def test_a_large_journal_is_removed_at_once_and_its_blocks_are_freed_in_a_thread(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No name is left when `delete` returns, and no descriptor when the thread is done."""
+    written(path, [Output(data=bytes(PAYLOAD_MAX_BYTES))])
+    threads, before = Threads(are_there=True), sorted(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(threading, "Thread", threads)
+    delete(path)
+    assert not path.exists()
+    (close,) = threads.waiting
+    close()
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_may_not_be_opened_is_removed_too(path: Path) -> None:
+    """A link in a journal's place, to nowhere or to a file that stays."""
+    other = path.with_name("other")
+    other.write_text("stays")
+    for target in ("/nowhere", other):
+        path.symlink_to(target)
+        delete(path)
+        assert not path.is_symlink()
+    assert other.read_text() == "stays"
