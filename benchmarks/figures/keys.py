@@ -2,7 +2,8 @@
 
 The program is `cat` on a raw terminal. A key is written to the PTY of the attached client and
 the time runs until it is shown there; 300 keys a round, one after the other. Idle, the server, its
-client, the program and the one that measures are all kept on one processor; beside floods none is.
+client, the program and the one that measures are all kept on one processor, once what the floods before have left
+to save is saved; beside floods none is.
 A flood is a session of the same daemon (or server) that prints without end and has no client, held
 back by a file while it is not measured. What stands beside `CSI 65535 b` is tmux's key beside one flood of text,
 since tmux cuts that number down to a line: a rival's own flood of it is printed for the scale.
@@ -31,6 +32,8 @@ KEYS = (b"#", b"|", b"~")
 IDLE, ONE, THREE, REPEATS = "idle", "beside a flood", "beside 3 floods", "beside CSI 65535 b"
 SERVERS_OF_MANY = (ORBIT, TMUX, CMUX)
 """Those with which a flood has anything to do: the others run a process a session."""
+SETTLE_SECS = 4
+"""A flood is saved two seconds after it has paused."""
 PATIENCE_SECS = 20.0
 """How long one key may take, and all keys of one measurement; what takes longer counts as this long."""
 
@@ -89,17 +92,21 @@ def _kinds(
     stack: contextlib.ExitStack, bench: Bench, name: str, cpu: list[float]
 ) -> dict[str, Callable[[], list[float]]]:
     """Host the echo and, where that is one server, floods; return how to measure each kind."""
-    folder, count = bench.new_home(), bench.amount(300, 20)
+    folder, count = bench.new_home(), _count(bench)
     texts = [text_flood(folder, number) for number in range(3)]
     floods = [*texts, repeat_flood(folder, 3)] if name in SERVERS_OF_MANY else []
     places = stack.enter_context(HOSTS[name][0](bench, [ECHO, *(flood.script for flood in floods)]))
     window = stack.enter_context(places[0].window())
     window.greet(KEYS[-1], KEYS[-1])
-    kinds: dict[str, Callable[[], list[float]]] = {IDLE: partial(_idle, places, window, count, cpu)}
+    kinds: dict[str, Callable[[], list[float]]] = {IDLE: partial(_idle, places, window, bench, cpu)}
     if floods:
         for kind, some in ((ONE, texts[:1]), (THREE, texts), (REPEATS, floods[3:])):
             kinds[kind] = partial(_flooded, some, window, count)
     return kinds
+
+
+def _count(bench: Bench) -> int:
+    return bench.amount(300, 20)
 
 
 def _into(series: list[list[float]], work: Callable[[], list[float]]) -> float:
@@ -107,11 +114,12 @@ def _into(series: list[list[float]], work: Callable[[], list[float]]) -> float:
     return statistics.median(series[-1])
 
 
-def _idle(places: Sequence[Place], window: Window, count: int, cpu: list[float]) -> list[float]:
+def _idle(places: Sequence[Place], window: Window, bench: Bench, cpu: list[float]) -> list[float]:
     """Measure with everything on one processor; note what servers and client run for a key, in microseconds."""
+    time.sleep(bench.amount(SETTLE_SECS, 0))
     with on_one_processor(everything(places, window)):
         used = Cpu(lambda: hosting(places) | tree([window.pid]))
-        times = _echoes(window, count)
+        times = _echoes(window, _count(bench))
         if spent := used.spent_ms():
             cpu.append(1000 * spent / len(times))
     return times
