@@ -92,21 +92,18 @@ def _kinds(
     stack: contextlib.ExitStack, bench: Bench, name: str, cpu: list[float]
 ) -> dict[str, Callable[[], list[float]]]:
     """Host the echo and, where that is one server, floods; return how to measure each kind."""
-    folder, count = bench.new_home(), _count(bench)
+    folder, count = bench.new_home(), bench.amount(300, 20)
+    settle_secs = bench.amount(SETTLE_SECS, 0)
     texts = [text_flood(folder, number) for number in range(3)]
     floods = [*texts, repeat_flood(folder, 3)] if name in SERVERS_OF_MANY else []
     places = stack.enter_context(HOSTS[name][0](bench, [ECHO, *(flood.script for flood in floods)]))
     window = stack.enter_context(places[0].window())
     window.greet(KEYS[-1], KEYS[-1])
-    kinds: dict[str, Callable[[], list[float]]] = {IDLE: partial(_idle, places, window, bench, cpu)}
+    kinds: dict[str, Callable[[], list[float]]] = {IDLE: partial(_idle, places, window, count, cpu, settle_secs)}
     if floods:
         for kind, some in ((ONE, texts[:1]), (THREE, texts), (REPEATS, floods[3:])):
             kinds[kind] = partial(_flooded, some, window, count)
     return kinds
-
-
-def _count(bench: Bench) -> int:
-    return bench.amount(300, 20)
 
 
 def _into(series: list[list[float]], work: Callable[[], list[float]]) -> float:
@@ -114,12 +111,12 @@ def _into(series: list[list[float]], work: Callable[[], list[float]]) -> float:
     return statistics.median(series[-1])
 
 
-def _idle(places: Sequence[Place], window: Window, bench: Bench, cpu: list[float]) -> list[float]:
+def _idle(places: Sequence[Place], window: Window, count: int, cpu: list[float], settle_secs: float) -> list[float]:
     """Measure with everything on one processor; note what servers and client run for a key, in microseconds."""
-    time.sleep(bench.amount(SETTLE_SECS, 0))
+    time.sleep(settle_secs)
     with on_one_processor(everything(places, window)):
         used = Cpu(lambda: hosting(places) | tree([window.pid]))
-        times = _echoes(window, _count(bench))
+        times = _echoes(window, count)
         if spent := used.spent_ms():
             cpu.append(1000 * spent / len(times))
     return times

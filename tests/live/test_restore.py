@@ -411,7 +411,7 @@ async def test_a_start_whose_screen_fails_leaves_no_program(
         with pytest.raises(TerminalError):
             await programs.start(made.id, 100, 30, None)
     await daemons.wait_for_exit(exited)
-    assert open_files() <= before
+    assert open_files() == before
     assert made.id not in [program.id for program in await (await programs.keeper.client()).programs()]
     assert (await programs.start(made.id, 100, 30, None)).status == "detached"
 

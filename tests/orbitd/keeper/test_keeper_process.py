@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import select
@@ -21,6 +20,7 @@ import pytest
 import orbit_os
 import orbitd.keeper.server
 from keeper_support import SECONDS, KeeperProcess, Peer, ProcessWatch, read_until, status_of
+from live.screens_processes import descriptors
 from needs import needs
 from orbit_protocol.errors import SpawnFailed
 from orbitd.keeper.client import start_keeper
@@ -355,22 +355,13 @@ def test_leaves_another_keepers_socket(keeper: KeeperProcess) -> None:
     assert keeper.greet() == second != first
 
 
-def open_links(pid: int) -> list[str]:
-    """Return what the descriptors of a process are; one that is closed meanwhile is left out."""
-    links = []
-    for name in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(FileNotFoundError):
-            links.append(os.readlink(f"/proc/{pid}/fd/{name}"))
-    return links
-
-
 def test_landing_buffer(keeper: KeeperProcess) -> None:
     """Every orbitd gets the same buffer, zeros at first, whose size nobody can change."""
     peer = keeper.peer()
     pid = peer.ask("hello").number("pid")
     assert peer.ask("spawn", ("id", "A"), *SPAWN).kind == "ok"
     os.close(peer.descriptors.pop())
-    files = len(open_links(pid))
+    files = len(descriptors(pid))
 
     assert peer.ask("landing", ("seq", 3)).fields == [("seq", b"3"), ("fds", b"1")]
     first = peer.descriptors[0]
@@ -389,7 +380,7 @@ def test_landing_buffer(keeper: KeeperProcess) -> None:
     end = time.monotonic() + SECONDS
     # What was sent, and a connection that has ended, is closed in the keeper's own turn, and so may be among the files
     # that were counted too.
-    while len(links := open_links(pid)) > files + 1 or sum("orbit-landing" in link for link in links) != 1:
+    while len(found := descriptors(pid)) > files + 1 or sum("orbit-landing" in one for one in found.values()) != 1:
         assert time.monotonic() < end
     assert int(status_of(pid)["VmRSS"].split()[0]) < 12 * 1024
 

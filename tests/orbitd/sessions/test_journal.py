@@ -524,7 +524,7 @@ def test_a_large_journal_is_removed_at_once_and_its_blocks_are_freed_in_a_thread
     assert not path.exists()
     (close,) = threads.waiting
     close()
-    assert open_files() <= before
+    assert open_files() == before
 
 
 def test_what_may_not_be_opened_is_removed_too(path: Path) -> None:
