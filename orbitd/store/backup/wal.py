@@ -40,7 +40,7 @@ class Frame(Struct, frozen=True, kw_only=True):
     Args:
         number: Of the page.
         commits: The size of the database in pages after the transaction that it ends; 0 if it ends none.
-        page: None if it is damaged and cannot be corrected.
+        page: None if it is damaged and cannot be corrected, or is of an earlier run of the log.
         fits: Whether SQLite takes it.
         changed: Whether it would fit with one bit, or one byte of its checksum, changed.
     """
@@ -79,7 +79,8 @@ class Log(Struct, frozen=True, kw_only=True):
         misfits = [at for at, frame in enumerate(committed) if not frame.fits]
         if not misfits:
             return None
-        is_followed = any(frame.commits for frame in self.frames[misfits[0] : -1])
+        # Where even the page of a frame is unknown, so is whether it ends a transaction: a torn head may be older.
+        is_followed = any(frame.commits and frame.page is not None for frame in self.frames[misfits[0] : -1])
         # A sector of older content may differ in one bit too, but hardly where all else of the transaction is there.
         if is_followed or (len(misfits) == 1 and committed[misfits[0]].changed):
             return "its log is damaged"
@@ -219,15 +220,20 @@ def _read_log(descriptor: int, trusted: int) -> Log | None:
 
 def _check_frames(run: Iterable[bytes], salts: Sums, bases: set[Sums], big_endian: bool) -> Iterator[Frame]:
     """Check each frame from the sums before it: those that were computed, and those that stand in the frame before."""
-    tries = _CORRECTIONS
+    tries, is_older = _CORRECTIONS, False
     for frame in run:
         number, commits, salt1, salt2, sum1, sum2 = _FRAME.unpack_from(frame)
         body, stored = frame[:8] + frame[_FRAME.size :], (sum1, sum2)
         computed = {_checksum(body, base, big_endian) for base in bases}
         page: bytes | None = body[8:]
-        fits = stored in computed and (salt1, salt2) == salts
-        changed, next_bases = not fits, {stored}
-        if stored not in computed:
+        salted = (salt1, salt2) == salts
+        fits = stored in computed and salted
+        changed, next_bases = _in_one_byte((salt1, salt2), salts), {stored}
+        # An earlier run's frames fit each other. They stand between where a power cut left a transaction in pieces.
+        is_older = salt1 != salts[0] and salt2 != salts[1] and (is_older or stored not in computed)
+        if is_older:
+            page, commits, changed = None, 0, False
+        elif stored not in computed:
             one_sum = {each for each in computed if sum1 == each[0] or sum2 == each[1]}
             corrections = [_correct(body, base, stored, big_endian) for base in bases] if tries > 0 else []
             tries -= 1
@@ -240,6 +246,7 @@ def _check_frames(run: Iterable[bytes], salts: Sums, bases: set[Sums], big_endia
                 page, changed = fixed[8:], any(one_bit for _, one_bit in corrections)
             else:
                 page, changed = None, any(one_bit for _, one_bit in corrections)
+            changed = changed and salted  # a head of which a sector is torn has other salts, too
         yield Frame(number=number, commits=commits, page=page, fits=fits, changed=changed)
         bases = next_bases
 

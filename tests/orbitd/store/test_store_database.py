@@ -436,6 +436,56 @@ def test_long_log_is_read_from_where_sqlite_stopped(path: Path) -> None:
             tracemalloc.stop()
 
 
+@pytest.mark.parametrize(
+    ("place", "torn", "reason"),
+    [
+        pytest.param(0, bytes(16), None, id="a sector of the head is not written"),
+        pytest.param(0, bytes(4), "its log is damaged", id="one bit of the page's number"),
+        pytest.param(8, b"\xff" * 8, None, id="the salts of an earlier run"),
+    ],
+)
+def test_a_head_torn_by_a_power_cut_is_no_damage(path: Path, place: int, torn: bytes, reason: str | None) -> None:
+    """What a power cut leaves of the last transaction is dropped; one changed bit in it is damage."""
+    path.parent.mkdir()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as running:
+        running.execute("PRAGMA journal_mode = WAL").fetchall()
+        running.execute("CREATE TABLE one (a)")
+        before = size(path.with_name("sessions.db-wal"))
+        running.execute("CREATE TABLE two (a)")
+        log = Path(shutil.copyfile(path.with_name("sessions.db-wal"), path.with_name("log")))
+    write_at(log, before + place, torn)
+    found = wal.read_log(str(log))
+    assert found is not None
+    assert [frame.commits > 0 for frame in found.frames][-2:] == [False, True]
+    assert found.damage() == reason
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_log_begun_again_and_torn_by_a_power_cut_is_no_damage(path: Path, seed: int) -> None:
+    """Where sectors of its first transaction are missing, those of the run before are no part of it."""
+    luck = random.Random(seed)
+    path.parent.mkdir()
+    log, copied = path.with_name("sessions.db-wal"), path.with_name("log")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as running:
+        running.execute("PRAGMA journal_mode = WAL").fetchall()
+        running.execute("CREATE TABLE one (a)")
+        for _ in range(30):
+            running.execute("INSERT INTO one VALUES (zeroblob(?))", (luck.randrange(9_000),))
+        older = log.read_bytes()
+        running.execute("PRAGMA wal_checkpoint").fetchall()
+        running.execute("INSERT INTO one VALUES (?)", (luck.randbytes(luck.randrange(100, 90_000)),))
+        newer = log.read_bytes()[: 32 + wal.frames_in_use(str(path)) * (24 + 4096)]
+    assert older[16:24] != newer[16:24]
+    whole, kept = newer + older[len(newer) :], luck.random()
+    torn = bytearray((newer[:32] + older[32:]).ljust(len(whole), b"\0"))  # the log's own head was synced before
+    for start in range(0, len(whole), 512):
+        if luck.random() < kept:
+            torn[start : start + 512] = whole[start : start + 512]
+    copied.write_bytes(torn)
+    found = wal.read_log(str(copied))
+    assert found is None or found.damage() is None
+
+
 def test_migrations_only_add_columns_at_the_end() -> None:
     """What is salvaged from any schema is read by the places of today's columns (`salvage`)."""
     scripts = tuple(database.load_migrations())
