@@ -452,7 +452,8 @@ def test_a_head_torn_by_a_power_cut_is_no_damage(path: Path, place: int, torn: b
         running.execute("CREATE TABLE one (a)")
         before = size(path.with_name("sessions.db-wal"))
         running.execute("CREATE TABLE two (a)")
-        log = Path(shutil.copyfile(path.with_name("sessions.db-wal"), path.with_name("log")))
+        log = path.with_name("log")
+        log.write_bytes(written_log(path))
     write_at(log, before + place, torn)
     found = wal.read_log(str(log))
     assert found is not None
@@ -460,30 +461,64 @@ def test_a_head_torn_by_a_power_cut_is_no_damage(path: Path, place: int, torn: b
     assert found.damage() == reason
 
 
+def torn_apart(older: bytes, newer: bytes, luck: random.Random) -> bytes:
+    """Return what a power cut may leave of a log that was begun again: its head, and some sectors of what came next."""
+    assert older[16:24] != newer[16:24]
+    whole, kept = newer + older[len(newer) :], luck.random()
+    torn = bytearray((newer[:32] + older[32:]).ljust(len(whole), b"\0"))
+    for start in range(0, len(whole), 512):
+        if luck.random() < kept:
+            torn[start : start + 512] = whole[start : start + 512]
+    return bytes(torn)
+
+
+def write_store(path: Path, data: bytes, log: bytes) -> None:
+    path.parent.mkdir(mode=0o700)
+    path.write_bytes(data)
+    path.with_name(f"{path.name}-wal").write_bytes(log)
+
+
+def written_log(path: Path) -> bytes:
+    """Return the log of a database that is open, without what is left of an earlier run behind its end."""
+    return Path(f"{path}-wal").read_bytes()[: 32 + wal.frames_in_use(str(path)) * (24 + 4096)]
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_a_log_begun_again_and_torn_by_a_power_cut_is_no_damage(path: Path, seed: int) -> None:
     """Where sectors of its first transaction are missing, those of the run before are no part of it."""
     luck = random.Random(seed)
     path.parent.mkdir()
-    log, copied = path.with_name("sessions.db-wal"), path.with_name("log")
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as running:
         running.execute("PRAGMA journal_mode = WAL").fetchall()
         running.execute("CREATE TABLE one (a)")
         for _ in range(30):
             running.execute("INSERT INTO one VALUES (zeroblob(?))", (luck.randrange(9_000),))
-        older = log.read_bytes()
+        older = written_log(path)
         running.execute("PRAGMA wal_checkpoint").fetchall()
         running.execute("INSERT INTO one VALUES (?)", (luck.randbytes(luck.randrange(100, 90_000)),))
-        newer = log.read_bytes()[: 32 + wal.frames_in_use(str(path)) * (24 + 4096)]
-    assert older[16:24] != newer[16:24]
-    whole, kept = newer + older[len(newer) :], luck.random()
-    torn = bytearray((newer[:32] + older[32:]).ljust(len(whole), b"\0"))  # the log's own head was synced before
-    for start in range(0, len(whole), 512):
-        if luck.random() < kept:
-            torn[start : start + 512] = whole[start : start + 512]
-    copied.write_bytes(torn)
+        copied = path.with_name("log")
+        copied.write_bytes(torn_apart(older, written_log(path), luck))
     found = wal.read_log(str(copied))
     assert found is None or found.damage() is None
+
+
+async def test_a_power_cut_while_the_log_begins_again_loses_nothing(path: Path) -> None:
+    """Whichever sectors of the transaction are left, the store opens as usual, with all that was there before it."""
+    running = path.parent.with_name("running") / path.name
+    async with SessionManager.open(str(running)) as manager:
+        first = await manager.create_session(LOCAL, name="s0")
+        with contextlib.closing(sqlite3.connect(running)) as other:
+            other.execute("PRAGMA wal_checkpoint").fetchall()
+            for number in range(1, 30):
+                await manager.create_session(LOCAL, name=f"s{number}")
+            older = written_log(running)
+            other.execute("PRAGMA wal_checkpoint").fetchall()
+        await manager.save_snapshot(first.id, os.urandom(120_000))
+        newer, data = written_log(running), read(running)
+    for seed in range(20):
+        copied = path.parent.with_name(str(seed)) / path.name
+        write_store(copied, data, torn_apart(older, newer, random.Random(seed)))
+        assert await session_names(copied) == [f"s{number}" for number in range(30)]
 
 
 def test_migrations_only_add_columns_at_the_end() -> None:
