@@ -5,11 +5,13 @@ The prose that is in no table (framing, errors, batches) is in `PREFACE`.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from orbit_protocol import PROTOCOL_VERSION
 from orbit_protocol.errors import ALL_ERRORS
 from orbit_protocol.methods import METHODS
+from orbit_protocol.notifications import NOTIFICATIONS
 from orbit_protocol.openrpc import document
 
 PREFACE = f"""# Orbit's protocol
@@ -59,6 +61,13 @@ The answer is one line too:
 """
 
 
+NOTIFIED = """## Notifications
+
+What the daemon sends without being asked, to the connection that has attached. The first may come right behind the answer
+of `session.attach`, in the same read: choose the `attachment_id` yourself, and you know it before. `rpc.discover` has
+these as `x-notifications`."""
+
+
 def protocol_markdown() -> str:
     """Return the whole page."""
     spec = document()
@@ -67,8 +76,18 @@ def protocol_markdown() -> str:
     errors = [f"| {error.code} | `{error.kind}` | {_first_line(error.__doc__)} |" for error in rows]
     methods = [_method(method, spec["components"]["errors"]) for method in spec["methods"]]
     params = {method.params.__name__ for method in METHODS.values()}
+    params |= {notification.params.__name__ for notification in NOTIFICATIONS}
     types = [_type(name, schema) for name, schema in schemas.items() if name not in params]
-    parts = [PREFACE + "\n".join(errors), "## Methods", *methods, "## Types", *types]
+    notifications = [_notification(notification) for notification in spec["x-notifications"]]
+    parts = [
+        PREFACE + "\n".join(errors),
+        "## Methods",
+        *methods,
+        NOTIFIED,
+        *notifications,
+        "## Types",
+        *types,
+    ]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
@@ -79,14 +98,20 @@ def _first_line(text: str | None) -> str:
 def _method(method: dict[str, Any], errors: dict[str, Any]) -> str:
     kinds = [f"`{errors[_target(reference)]['data']['kind']}`" for reference in method["errors"]]
     lines = [f"### `{method['name']}`", "", method["summary"], ""]
-    if method["params"]:
-        lines += ["| param | type | |", "|---|---|---|"]
-        lines += [
-            _row(param["name"], param["schema"], "" if param["required"] else "optional") for param in method["params"]
-        ]
-        lines.append("")
+    lines += _params(method["params"])
     lines.append(f"Result: {_kind(method['result']['schema'])}. May fail with {', '.join(kinds)}.")
     return "\n".join(lines)
+
+
+def _notification(notification: dict[str, Any]) -> str:
+    lines = [f"### `{notification['name']}`", "", notification["description"], "", *_params(notification["params"])]
+    return "\n".join([*lines, "```json", json.dumps(notification["example"]), "```"])
+
+
+def _params(params: list[dict[str, Any]]) -> list[str]:
+    """Return the lines of the table of params, with an empty one behind it; none where there are no params."""
+    rows = [_row(param["name"], param["schema"], "" if param["required"] else "optional") for param in params]
+    return ["| param | type | |", "|---|---|---|", *rows, ""] if rows else []
 
 
 def _type(name: str, schema: dict[str, Any]) -> str:

@@ -283,13 +283,25 @@ class ScriptedProcess(_Peer):
         self.send(m.Fed(session=session, position=picture.follower.position, held=len(picture.content)))
         return True
 
-    def _draw(self, picture: ScriptedPicture, message: m.Paint | m.Save | m.Render) -> bool:
-        (cols, rows), position = picture.size, picture.follower.position
+    def _draw(self, picture: ScriptedPicture, message: m.Paint | m.Count | m.Save | m.Render) -> bool:
+        (cols, rows), position, lines = picture.size, picture.follower.position, picture.content.count(b"\n")
         if self.template.breaks_draw(message):
             self._fail(message.session, Kind.DRAW, position, position, message.request)
         elif isinstance(message, m.Paint):
             data = picture.content
-            self.send(m.Painted(request=message.request, position=position, data=data, cols=cols, rows=rows))
+            self.send(
+                m.Painted(
+                    request=message.request,
+                    position=position,
+                    data=data,
+                    cols=cols,
+                    rows=rows,
+                    cursor_row=0,
+                    history_line=lines,
+                )
+            )
+        elif isinstance(message, m.Count):
+            self.send(m.Counted(request=message.request, position=position, history_line=lines))
         elif isinstance(message, m.Save):
             self.send(
                 m.Saved(
@@ -300,6 +312,7 @@ class ScriptedProcess(_Peer):
                     cols=cols,
                     rows=rows,
                     title="",
+                    history_line=lines,
                 )
             )
         else:

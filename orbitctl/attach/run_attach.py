@@ -19,6 +19,7 @@ from msgspec import UNSET
 from orbit_protocol.errors import NotRunning, OrbitError
 from orbit_protocol.methods import SESSION_DELETE, SESSION_GET, SESSION_SCREEN, SESSION_START
 from orbit_protocol.params import ById, SessionScreen, SessionStart
+from orbit_protocol.terminal_reset import RESET
 from orbit_protocol.text import BytePairs
 from orbit_protocol.types import Session
 from orbit_protocol.visible import visible
@@ -108,7 +109,7 @@ def _show_last_screen(app: App, session: Session) -> AttachResult:
     result = _exit_status(app, session)
     screen = app.call(SESSION_SCREEN, SessionScreen(id=session.id, format="vt"))
     with Terminal() as terminal:
-        terminal.paint(base64.b64decode(screen.data))
+        terminal.paint(RESET + base64.b64decode(screen.data))
     print_message(f"[{describe_result(short_name(session), result)}]")
     return result
 

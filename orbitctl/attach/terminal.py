@@ -19,7 +19,7 @@ import tty
 from collections import deque
 from types import FrameType
 
-from orbit_protocol.terminal_reset import ENTER, RESET, RESTORE, RESTORE_COLORS, RESTORE_IN_PLACE
+from orbit_protocol.terminal_reset import ENTER, RESTORE, RESTORE_COLORS, RESTORE_IN_PLACE
 from orbitctl.errors import CommandError, ExitCode
 
 READ_BYTES = 1 << 16
@@ -139,8 +139,8 @@ class Terminal:
         self.flush()
 
     def paint(self, data: bytes) -> None:
-        """Clear the terminal and draw a screen on it."""
-        self.write((b"" if self._is_entered else ENTER) + RESET + data)
+        """Draw a screen; the data begins with the reset that it needs."""
+        self.write((b"" if self._is_entered else ENTER) + data)
         self._is_entered = True
 
     def flush(self) -> None:

@@ -111,10 +111,6 @@ def add_live_handlers(handlers: Handlers[Call], sessions: SessionMethods) -> Non
     async def start(_: Call, params: p.SessionStart) -> t.Session:
         return sessions.with_live_fields(await sessions.start(params))
 
-    async def leave(call: Call, params: p.ByAttachment) -> r.Empty:
-        await sessions.end_attachment(call.connection, params.attachment_id)
-        return r.Empty()
-
     async def send(_: Call, params: p.SessionSend) -> r.Empty:
         await sessions.send_input(params.id, params.data)
         return r.Empty()
@@ -126,9 +122,10 @@ def add_live_handlers(handlers: Handlers[Call], sessions: SessionMethods) -> Non
 
     handlers.add(m.SESSION_START, start)
     handlers.add(m.SESSION_ATTACH, sessions.attach)
-    handlers.add(m.SESSION_LEAVE, leave)
+    handlers.add(m.SESSION_LEAVE, lambda call, params: sessions.end_attachment(call.connection, params.attachment_id))
     handlers.add(m.SESSION_INPUT, attachment.write_input)
     handlers.add(m.SESSION_RESIZE, attachment.resize)
+    handlers.add(m.SESSION_REFRESH, attachment.refresh)
     handlers.add(m.SESSION_SEND, send)
     handlers.add(
         m.SESSION_SCREEN, lambda _, params: sessions.screen(params.id, params.format, scrollback=params.scrollback)

@@ -70,6 +70,14 @@ class Library:
             "GhosttyResult(*)(GhosttyTerminal, OrbitPoint, GhosttyGridRef *)",
             ffi.addressof(lib, "ghostty_terminal_grid_ref"),
         )
+        self.track = ffi.cast(
+            "GhosttyResult(*)(GhosttyTerminal, OrbitPoint, GhosttyTrackedGridRef *)",
+            ffi.addressof(lib, "ghostty_terminal_grid_ref_track"),
+        )
+        self.set_tracked = ffi.cast(
+            "GhosttyResult(*)(GhosttyTrackedGridRef, GhosttyTerminal, OrbitPoint)",
+            ffi.addressof(lib, "ghostty_tracked_grid_ref_set"),
+        )
         self.scroll_viewport = ffi.cast(
             "void(*)(GhosttyTerminal, OrbitScroll)", ffi.addressof(lib, "ghostty_terminal_scroll_viewport")
         )

@@ -139,7 +139,7 @@ class PictureState(enum.Enum):
 class _Request(Struct):
     """A request that is not answered yet; it is sent again when its picture had to be rebuilt."""
 
-    message: m.Paint | m.Save | m.Render
+    message: m.Paint | m.Count | m.Save | m.Render
     answer: asyncio.Future[Any]
 
 
@@ -156,6 +156,7 @@ class Picture:
         fed: The position that it has reached.
         facts: What the program has said about itself, its title say; they stay when the picture is closed.
         held: About how much memory it takes, in bytes.
+        history_line: How many lines had left the screen when it was last drawn, saved or asked; None before.
     """
 
     def __init__(self, source: Source, screens: Screens) -> None:
@@ -166,6 +167,7 @@ class Picture:
         self.fed = 0
         self.facts = m.Facts()
         self.held = 0
+        self.history_line: int | None = None
         self.process: Process | None = None
         self.restart: Restart | None = None
         self._requests: dict[int, _Request] = {}
@@ -258,20 +260,32 @@ class Picture:
         if self.state is PictureState.OPEN and self.process is not None:
             self.process.send(m.Trim(session=self._source.id, size=size))
 
-    async def paint(self, at_least: int, scrollback_lines: int = 0) -> m.Painted:
+    async def paint(self, at_least: int, scrollback_lines: int = 0, after_line: int | None = None) -> m.Painted:
         """Return the bytes that draw it, once it has reached a position. Raises: OrbitError."""
         message = m.Paint(
             request=self._screens.next_request(),
             session=self._source.id,
             at_least=at_least,
             scrollback_lines=scrollback_lines,
+            after_line=after_line,
         )
-        return await self._ask(message)  # type: ignore[no-any-return]
+        painted: m.Painted = await self._ask(message)
+        self.history_line = painted.history_line
+        return painted
+
+    async def count(self, at_least: int) -> int:
+        """Return how many lines have left the screen, once it has reached a position. Raises: OrbitError."""
+        message = m.Count(request=self._screens.next_request(), session=self._source.id, at_least=at_least)
+        counted: m.Counted = await self._ask(message)
+        self.history_line = counted.history_line
+        return counted.history_line
 
     async def save(self, at_least: int) -> m.Saved:
         """Return what a snapshot holds, once it has reached a position. Raises: OrbitError."""
         message = m.Save(request=self._screens.next_request(), session=self._source.id, at_least=at_least)
-        return await self._ask(message)  # type: ignore[no-any-return]
+        saved: m.Saved = await self._ask(message)
+        self.history_line = saved.history_line
+        return saved
 
     async def render(self, at_least: int, format: str, *, scrollback: bool) -> m.Rendered:  # noqa: A002
         """Return it as text, VT or HTML, once it has reached a position. Raises: OrbitError."""
@@ -321,7 +335,7 @@ class Picture:
         self._skipped = self._killed = self._base_level = 0
         self._strike, self._was_moved = None, False
 
-    async def _ask(self, message: m.Paint | m.Save | m.Render) -> Any:
+    async def _ask(self, message: m.Paint | m.Count | m.Save | m.Render) -> Any:
         # A save waits until the picture goes on: the program may just have ended, and be quiet from now on.
         if self.state is PictureState.DAMAGED and not isinstance(message, m.Save):
             raise _damaged()
@@ -439,7 +453,7 @@ class Picture:
 
     # What the process answers
 
-    def handle(self, message: m.Opened | m.Fed | m.Painted | m.Saved | m.Rendered | m.Failed) -> None:
+    def handle(self, message: m.Opened | m.Fed | m.Painted | m.Counted | m.Saved | m.Rendered | m.Failed) -> None:
         """Handle an answer of its process."""
         is_answer = isinstance(message, m.Opened) or (
             isinstance(message, m.Failed) and message.request == self._opening

@@ -8,10 +8,13 @@ were not read.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Self
 
 from orbitd.screens import _ghostty, _ghostty_abi
+from orbitd.screens._ghostty_lines import LineCounter, rows_of_lines
 from orbitd.screens._ghostty_terminal import CELL_BYTES, ROW_BYTES, Probe, Terminal, check_size
 from orbitd.screens.model import (
     MAX_SCROLLBACK_LINES,
@@ -26,6 +29,9 @@ from orbitd.screens.render import Theme, to_html, to_text, without_blanks_at_the
 from orbitd.screens.repaint import MODES, ScreenBuffer, TerminalContents, paint
 
 SCROLLBACK_MAX_BYTES = 16 << 20
+_LEAVING = (b"1049l", b"1047l", b"?47l")
+_COUNT_SECS = 1.0
+"""Counting lines takes a microsecond each: so often at most while a terminal is fed."""
 
 
 def unavailable_reason() -> str | None:
@@ -95,9 +101,15 @@ class Emulator:
         self._limits = (lines, size)
         terminal.limit_scrollback(lines, size)
         self._answering = True
+        # A decoded terminal may be on its alternate screen; a reference to a row of that must not be kept.
+        self._lines: LineCounter | None = None
+        self._line, self._kept_at, self._is_counted = 0, 0.0, False
+        self._start_counting()
 
     def close(self) -> None:
         """Free the terminal; afterwards only `close` may be called."""
+        if self._lines is not None:
+            self._lines.close()
         self._terminal.close()
 
     def __enter__(self) -> Self:
@@ -110,7 +122,12 @@ class Emulator:
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Interpret output of the program, split anywhere."""
+        data = bytes(data)
         self._terminal.feed(data)
+        if not self.alternate:
+            self._keep_counting(data)
+        elif any(leaving in data for leaving in _LEAVING):
+            self._is_counted = False  # it has left the alternate screen, and is back there
 
     def resize(self, cols: int, rows: int) -> None:
         """Change the size; lines of the primary screen are rewrapped. Nothing else changes it.
@@ -119,6 +136,7 @@ class Emulator:
             ValueError: The size is out of bounds.
         """
         self._terminal.resize(cols, rows)
+        self._is_counted = False
 
     @property
     def answering(self) -> bool:
@@ -205,6 +223,46 @@ class Emulator:
         """The history's approximate size in memory."""
         return self.scrollback_rows * (self.size[0] * CELL_BYTES + ROW_BYTES)
 
+    @property
+    def history_line(self) -> int:
+        """How many lines have left the primary screen into the history since the session began.
+
+        A line that wraps is one. Lines that come back when the screen becomes taller do not count any more.
+        """
+        if not self.alternate:
+            self._start_counting()
+            if self._lines is not None:
+                self._line = self._lines.count(self.scrollback_rows, self.size[1])
+        elif not self._is_counted:
+            # How many rows the hidden screen's history has only a copy can tell. Where the library refuses to make
+            # one, the last number stays: it is too low, and at worst lines are shown twice.
+            with suppress(TerminalError), Probe(self._terminal.library, self.encode(), history=True) as probe:
+                probe.leave_alternate()
+                self._count_in(probe.terminal)
+        return self._line
+
+    def _count_in(self, copy: Terminal) -> None:
+        """Count in a copy that has left the alternate screen."""
+        if self._lines is not None:
+            self._line = self._lines.count_in(copy.pointer, copy.scrollback_rows, self.size[1])
+        self._is_counted = True
+
+    def _start_counting(self) -> None:
+        if self._lines is None and not self.alternate:
+            terminal = self._terminal
+            self._lines = LineCounter(terminal.library, terminal.pointer, self._line)
+
+    def _keep_counting(self, data: bytes) -> None:
+        self._is_counted = False
+        self._start_counting()
+        if self._lines is None:
+            return
+        self._lines.fed(data.count(b"\n"))
+        now = time.monotonic()
+        if now - self._kept_at > _COUNT_SECS:
+            self._kept_at = now
+            self._lines.keep(self.scrollback_rows, self.size[1])
+
     def trim_scrollback(self, *, max_lines: int | None = None, max_bytes: int | None = None) -> None:
         """Drop the oldest history down to a size, once; the limits for what comes later stay."""
         lines, size = self._limits
@@ -247,7 +305,7 @@ class Emulator:
             return b"", paint(self._contents(None, sys.maxsize))
         return state, self.repaint(state=state)
 
-    def repaint(self, scrollback_lines: int = 0, *, state: bytes | None = None) -> bytes:
+    def repaint(self, scrollback_lines: int = 0, *, after_line: int | None = None, state: bytes | None = None) -> bytes:
         """Return VT bytes that draw this terminal on a cleared one of the same size.
 
         The module `repaint` says what they set. They end with an unfinished sequence, if there is one, so that the
@@ -255,7 +313,8 @@ class Emulator:
         is left out: saved cursors, and the primary screen with its history while the alternate one is in use.
 
         Args:
-            scrollback_lines: How many lines of history scroll through the client's screen first.
+            scrollback_lines: How many rows of history scroll through the client's screen first, at most.
+            after_line: Only those behind so many lines of the session; all of them where there were not as many.
             state: What `encode` has just returned, if the caller has it; saves encoding again.
         """
         try:
@@ -263,9 +322,9 @@ class Emulator:
             # The history belongs to the primary screen: it is read from the copy only while that is hidden here.
             with_history = scrollback_lines > 0 and self.alternate
             with Probe(self._terminal.library, state, history=with_history) as probe:
-                return paint(self._contents(probe, scrollback_lines))
+                return paint(self._contents(probe, scrollback_lines, after_line))
         except TerminalError:
-            return paint(self._contents(None, scrollback_lines))
+            return paint(self._contents(None, scrollback_lines, after_line))
 
     def screen(self, format: str = "text", *, scrollback: bool = False) -> bytes:  # noqa: A002 - the method's own word
         """Return what is on the screen, text and HTML in UTF-8.
@@ -300,7 +359,7 @@ class Emulator:
         rows = terminal.drawn_rows(0 if scrollback else top, top + self.size[1], unwrap=False)
         return to_html(rows, Theme(terminal.palette(), foreground, background)).encode()
 
-    def _contents(self, probe: Probe | None, scrollback_lines: int) -> TerminalContents:
+    def _contents(self, probe: Probe | None, scrollback_lines: int, after_line: int | None = None) -> TerminalContents:
         """Collect what a repaint draws; without a probe, saved cursors and what it alone can read are left out.
 
         The order matters: the probe's queries change it. It leaves the alternate screen first, and returns there
@@ -311,6 +370,12 @@ class Emulator:
         if self.alternate and probe is not None:
             behind, source = probe.leave_alternate(), probe.terminal
         end = source.scrollback_rows if behind or not self.alternate else 0
+        if after_line is not None and scrollback_lines > 0 and end:
+            if behind:
+                self._count_in(source)
+            if (lines := self.history_line - after_line) >= 0:
+                rows = rows_of_lines(source.library, source.pointer, lines, end, self.size[1])
+                scrollback_lines = min(scrollback_lines, rows)
         history = tuple(source.drawn_rows(max(0, end - scrollback_lines), end)) if scrollback_lines > 0 else ()
         if behind and probe is not None:
             probe.enter_alternate()

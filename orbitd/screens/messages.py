@@ -9,8 +9,8 @@ began. A picture is always at the end of a record.
 
     orbitd -> template          Fork (two descriptors: the socket of the new process, the shared note)
     template -> orbitd          Hello, Forked, Exited
-    orbitd -> screens process   Open, Follow, Grown, Data, Paint, Save, Render, Trim, Close
-    screens process -> orbitd   Hello, Opened, Fed, Painted, Saved, Rendered, Failed
+    orbitd -> screens process   Open, Follow, Grown, Data, Paint, Count, Save, Render, Trim, Close
+    screens process -> orbitd   Hello, Opened, Fed, Painted, Counted, Saved, Rendered, Failed
 
 Messages of one session are handled in order. A request (it has a `request`) is answered once: by its result or by
 `Failed`; requests of sessions that are closed meanwhile too.
@@ -135,13 +135,23 @@ class Paint(Struct, frozen=True, kw_only=True, tag=True):
     """Draw the picture once it has reached `at_least`; answered by `Painted`.
 
     Attributes:
-        scrollback_lines: How many lines of history come before the screen.
+        scrollback_lines: How many rows of history come before the screen, at most.
+        after_line: Only those behind so many lines of the session.
     """
 
     request: int
     session: str
     at_least: int
     scrollback_lines: int = 0
+    after_line: int | None = None
+
+
+class Count(Struct, frozen=True, kw_only=True, tag=True):
+    """Count the lines that have left the screen, once the picture has reached `at_least`; answered by `Counted`."""
+
+    request: int
+    session: str
+    at_least: int
 
 
 class Save(Struct, frozen=True, kw_only=True, tag=True):
@@ -220,13 +230,28 @@ class Fed(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Painted(Struct, frozen=True, kw_only=True, tag=True):
-    """Bytes that draw a screen on a cleared terminal of this size, as it is at `position`."""
+    """Bytes that draw a screen on a terminal of this size in any state, as it is at `position`.
+
+    Attributes:
+        cursor_row: From 0.
+        history_line: How many lines have left the screen since the session began.
+    """
 
     request: int
     position: int
     data: bytes
     cols: int
     rows: int
+    cursor_row: int
+    history_line: int
+
+
+class Counted(Struct, frozen=True, kw_only=True, tag=True):
+    """How many lines have left the screen since the session began, at `position`."""
+
+    request: int
+    position: int
+    history_line: int
 
 
 class Saved(Struct, frozen=True, kw_only=True, tag=True):
@@ -243,6 +268,7 @@ class Saved(Struct, frozen=True, kw_only=True, tag=True):
     cols: int
     rows: int
     title: str
+    history_line: int
 
 
 class Rendered(Struct, frozen=True, kw_only=True, tag=True):
@@ -277,8 +303,8 @@ class Failed(Struct, frozen=True, kw_only=True, tag=True):
 
 ToTemplate = Fork
 FromTemplate = Hello | Forked | Exited
-ToScreens = Open | Follow | Grown | Data | Paint | Save | Render | Trim | Close
-FromScreens = Hello | Opened | Fed | Painted | Saved | Rendered | Failed
+ToScreens = Open | Follow | Grown | Data | Paint | Count | Save | Render | Trim | Close
+FromScreens = Hello | Opened | Fed | Painted | Counted | Saved | Rendered | Failed
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -25,6 +25,7 @@ import msgspec
 from msgspec import Struct
 
 from orbit_protocol import MAX_COLUMNS_OR_ROWS, MAX_SCREEN_CELLS
+from orbit_protocol.terminal_reset import RESET
 from orbitd.keeper.frames import Framer, Malformed, receive
 from orbitd.screens.divider import print_divider
 from orbitd.screens.emulator import Emulator
@@ -32,6 +33,8 @@ from orbitd.screens.follower import Damaged, Follower, Record
 from orbitd.screens.messages import (
     MAX_FRAME,
     Close,
+    Count,
+    Counted,
     Data,
     Facts,
     Failed,
@@ -101,7 +104,7 @@ _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal
 
 _decoder = msgspec.msgpack.Decoder(ToScreens)
 
-Request = Open | Paint | Save | Render
+Request = Open | Paint | Count | Save | Render
 Queued = Request | Trim
 
 
@@ -540,11 +543,23 @@ class ScreensProcess:
         self._send(Opened(request=request.request, session=picture.session, loss=loss))
         self._report(picture, emulator)
 
-    def _draw(self, picture: Picture, emulator: Emulator, request: Paint | Save | Render) -> None:
+    def _draw(self, picture: Picture, emulator: Emulator, request: Paint | Count | Save | Render) -> None:
         (cols, rows), position = emulator.size, picture.position
         if isinstance(request, Paint):
-            data = emulator.repaint(request.scrollback_lines)
-            self._send(Painted(request=request.request, position=position, data=data, cols=cols, rows=rows))
+            data = RESET + emulator.repaint(request.scrollback_lines, after_line=request.after_line)
+            self._send(
+                Painted(
+                    request=request.request,
+                    position=position,
+                    data=data,
+                    cols=cols,
+                    rows=rows,
+                    cursor_row=emulator.cursor.row,
+                    history_line=emulator.history_line,
+                )
+            )
+        elif isinstance(request, Count):
+            self._send(Counted(request=request.request, position=position, history_line=emulator.history_line))
         elif isinstance(request, Render):
             data, cursor = emulator.screen(request.format, scrollback=request.scrollback), emulator.cursor
             self._send(
@@ -571,6 +586,7 @@ class ScreensProcess:
                     cols=cols,
                     rows=rows,
                     title=emulator.title[:MAX_FACT],
+                    history_line=emulator.history_line,
                 )
             )
             emulator.compress()  # history that has been saved is seldom read again

@@ -3,6 +3,9 @@
 A picture is drawn by another process, and output goes on meanwhile. So output is held back from the
 moment a repaint is wanted until it is there, and what the repaint shows already is dropped then:
 each byte of output is either in the repaint or behind it, by its position in the journal.
+
+A repaint may also be the answer to a request, `session.attach` or `session.refresh`. Then everything is held until that
+answer has been written.
 """
 
 from __future__ import annotations
@@ -24,32 +27,42 @@ from orbit_protocol.notifications import (
     Notification,
     OutputNotice,
     RepaintNotice,
+    RepaintReason,
 )
-from orbit_protocol.params import SessionInput, SessionResize
-from orbit_protocol.results import Empty
+from orbit_protocol.params import SessionInput, SessionRefresh, SessionResize
+from orbit_protocol.results import Empty, Refreshed
 from orbitd.rpc.connection import MAX_UNSENT_BYTES, Call, Connection
 
 
 class State(enum.Enum):
     """What is done with messages for the client."""
 
-    OPENING = enum.auto()  # held until the answer to its attach has been written
+    ANSWERING = enum.auto()  # held until the answers with a picture, to its attach above all, have been written
     STREAMING = enum.auto()  # sent, or held while it waits for a repaint
     BEHIND = enum.auto()  # dropped until it has read everything; then one repaint replaces them
     ENDED = enum.auto()
 
 
 class Repaint(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes that draw a screen, the size that they are for, and the journal's position that they show."""
+    """Bytes that draw a screen, the size that they are for, and the journal's position that they show.
+
+    `cursor_row` and `history_line` are as in the notification.
+    """
 
     data: bytes
     cols: int
     rows: int
     position: int
+    cursor_row: int = 0
+    history_line: int = 0
 
 
 class AttachedTo(Protocol):
     """What an attachment needs of its session."""
+
+    @property
+    def id(self) -> str:
+        """The session's id."""
 
     def write_input(self, data: bytes) -> None:
         """Write to the program's input. Raises: NotRunning, Busy."""
@@ -59,6 +72,12 @@ class AttachedTo(Protocol):
 
     def repaint_soon(self) -> None:
         """Send the picture to every client that waits for it."""
+
+    def count_lines(self, attachment: Attachment, position: int) -> None:
+        """Call `set_seen_line` of a client whose output ends at this position, once that is known."""
+
+    async def refresh(self, attachment: Attachment, scrollback_lines: int) -> Repaint:
+        """Return the picture as it is now. Raises: OrbitError."""
 
     def remove_attachment(self, attachment: Attachment) -> None:
         """Forget a client that has left."""
@@ -71,7 +90,7 @@ class Attachment:
     """A client's attachment to a session.
 
     Args:
-        attachment_id: Unique in the daemon.
+        attachment_id: Unique on its connection.
         connection: The client's.
         read_only: It may neither type nor own the size.
         size: Columns and rows of its window.
@@ -79,6 +98,7 @@ class Attachment:
 
     Attributes:
         wants_repaint: What is on its screen is out of date: output is held until `send_repaint`, or `release_output`.
+        reason: Why, as the notification says it.
         least_position: A repaint that shows less than this is of no use: output before it was dropped.
     """
 
@@ -96,10 +116,13 @@ class Attachment:
         self.read_only = read_only
         self.size = size
         self.wants_repaint = False
+        self.reason: RepaintReason = "refreshed"
         self.least_position = 0
         self._is_holding = False
         self.session = session
-        self._state = State.OPENING
+        self._state = State.ANSWERING
+        self._answers_due = 1  # answers with a picture that are not written yet
+        self._seen_line: int | None = None  # of a client that is behind: how many lines had left its screen
         self._held: list[tuple[int, bytes]] = []
         self._held_bytes = 0
         connection.attachments[attachment_id] = self
@@ -111,7 +134,7 @@ class Attachment:
 
     @property
     def takes_repaint(self) -> bool:
-        """Whether a repaint would be sent now: its attach has been answered, and it reads."""
+        """Whether a repaint would be sent now: no answer with a picture is due, and it reads."""
         return self._state is State.STREAMING and self.wants_repaint
 
     def require_open(self) -> None:
@@ -119,20 +142,35 @@ class Attachment:
         if self._state is State.ENDED:
             raise NotRunning("The attachment was ended before it began", hint="Look at the session, then attach again.")
 
+    def begin_refresh(self) -> None:
+        """Hold everything back until a picture has been answered: by `begin`, then `start_streaming`.
+
+        Raises:
+            NotRunning: It has ended.
+        """
+        self.require_open()
+        self._answers_due += 1
+        self._state, self._seen_line = State.ANSWERING, None
+        self.wants_repaint = False
+
     def begin(self, repaint: Repaint, *, is_complete: bool) -> None:
-        """Drop the output that the first repaint shows, which is about to be answered.
+        """Drop the output that a repaint shows which is about to be answered.
 
         Args:
             repaint: That repaint.
             is_complete: It is the picture, and not only what stands in for one that is not there yet.
         """
         self.wants_repaint = self._is_holding = not is_complete or repaint.position < self.least_position
+        self._seen_line = repaint.history_line if is_complete else None
         if is_complete:
             self._drop_shown(repaint.position)
 
     def start_streaming(self) -> None:
-        """Send what is held, then every message at once: the answer to the attach has been written."""
-        if self._state is State.OPENING:
+        """Send what is held, then every message at once: an answer with a picture has been written, or has failed."""
+        self._answers_due -= 1
+        if self._answers_due:
+            return  # the next answer of a batch
+        if self._state is State.ANSWERING:
             self._state = State.STREAMING
         if self.wants_repaint and self._state is State.STREAMING:
             self.session.repaint_soon()
@@ -148,9 +186,16 @@ class Attachment:
         elif self._state is not State.ENDED:
             self._send(_encode(OUTPUT, OutputNotice(attachment_id=self.id, data=data)), position)
 
-    def expect_repaint(self, position: int) -> None:
+    def fail_refresh(self) -> None:
+        """Go on: no picture can be answered now, and what was left out meanwhile is repainted."""
+        self.expect_repaint(0, self.reason)
+        self.start_streaming()
+
+    def expect_repaint(self, position: int, reason: RepaintReason) -> None:
         """Hold output back until `send_repaint`: the picture at this position differs from the client's."""
         if self._state is not State.ENDED:
+            if not self.wants_repaint or self.reason != "behind":  # that some is missing must not get lost
+                self.reason = reason
             self.wants_repaint = self._is_holding = True
             self.least_position = max(self.least_position, position)
 
@@ -171,32 +216,57 @@ class Attachment:
             return
         self.wants_repaint = self._is_holding = False
         self._drop_shown(repaint.position)
-        notice = RepaintNotice(attachment_id=self.id, data=repaint.data, cols=repaint.cols, rows=repaint.rows)
         held = self._take_held()
-        self._send(_encode(REPAINT, notice), repaint.position)
+        self._send(self._repaint_notice(repaint), repaint.position)
         for position, message in held:
             self._send(message, position)
 
-    def send_exited(self, exit_code: int | None, exit_signal: int | None, last: Repaint | None) -> None:
+    def _repaint_notice(self, repaint: Repaint) -> bytes:
+        lost = 0
+        if self.reason == "behind" and self._seen_line is not None:
+            lost = max(0, repaint.history_line - self._seen_line)
+        self._seen_line = None
+        notice = RepaintNotice(
+            attachment_id=self.id,
+            data=repaint.data,
+            cols=repaint.cols,
+            rows=repaint.rows,
+            reason=self.reason,
+            lost_lines=lost,
+            cursor_row=repaint.cursor_row,
+            history_line=repaint.history_line,
+        )
+        return _encode(REPAINT, notice)
+
+    def set_seen_line(self, line: int) -> None:
+        """Record how many lines had left the screen where the output of a client ended that is behind."""
+        if self._state is State.BEHIND or (self.wants_repaint and self.reason == "behind"):
+            self._seen_line = line
+
+    def send_exited(
+        self, exit_code: int | None, exit_signal: int | None, last: Repaint | None, history_line: int | None = None
+    ) -> None:
         """Send the last screen to a client that has not all of it, then the exit, and end."""
         if self._state is State.BEHIND:
-            self._state, self.wants_repaint = State.STREAMING, True
+            self._state, self.wants_repaint, self.reason = State.STREAMING, True, "behind"
         if last is not None and self.wants_repaint:
             self.least_position = 0  # nothing newer will come
-            if self._state is State.OPENING:
+            if self._state is State.ANSWERING:
                 self._drop_shown(last.position)
-                notice = RepaintNotice(attachment_id=self.id, data=last.data, cols=last.cols, rows=last.rows)
-                self._held.insert(0, (last.position, _encode(REPAINT, notice)))
+                self._held.insert(0, (last.position, self._repaint_notice(last)))
             else:
                 self.send_repaint(last)
         self._release_held()
-        self._send(_encode(EXITED, ExitedNotice(attachment_id=self.id, exit_code=exit_code, exit_signal=exit_signal)))
+        notice = ExitedNotice(
+            attachment_id=self.id, exit_code=exit_code, exit_signal=exit_signal, history_line=history_line
+        )
+        self._send(_encode(EXITED, notice))
         self.end()
 
-    def detach(self) -> None:
+    def detach(self, history_line: int | None = None) -> None:
         """Notify the client that its attachment was ended by a request of another one, and end."""
         self._release_held()
-        self._send(_encode(DETACHED, DetachedNotice(attachment_id=self.id)))
+        self._send(_encode(DETACHED, DetachedNotice(attachment_id=self.id, history_line=history_line)))
         self.end()
 
     def end(self) -> None:
@@ -223,7 +293,7 @@ class Attachment:
         self._held_bytes = sum(len(message) for _, message in self._held)
 
     def _send(self, message: bytes, position: int = sys.maxsize) -> None:
-        if self._state is State.OPENING or (self._is_holding and position < sys.maxsize):
+        if self._state is State.ANSWERING or (self._is_holding and position < sys.maxsize):
             self._hold(message, position)
         elif self._state is not State.ENDED:  # whoever is behind is sent the end all the same
             self.connection.send(message)
@@ -234,11 +304,14 @@ class Attachment:
             # the repaint replaces all of it.
             if self.connection.is_congested and self._state is State.STREAMING:
                 self._state = State.BEHIND
+                if position < sys.maxsize:
+                    self.session.count_lines(self, position)
 
     def _hold(self, message: bytes, position: int) -> None:
         # In a batch the answer waits for the requests after the attach, which may be a `session.wait` of a day.
         if self._held_bytes > MAX_UNSENT_BYTES and position < sys.maxsize:
             self.wants_repaint = self._is_holding = True
+            self.reason = "behind"
             self.least_position = position
             self._held, self._held_bytes = [], 0
             return
@@ -249,6 +322,7 @@ class Attachment:
         """Go on: a client that was behind has read everything, and is sent the picture."""
         if self._state is State.BEHIND:
             self._state, self.wants_repaint, self._is_holding = State.STREAMING, True, True
+            self.reason = "behind"
             self.session.repaint_soon()
 
 
@@ -269,6 +343,21 @@ def resize(call: Call, q: SessionResize) -> Empty:
     attachment = require(call.connection, q.attachment_id)
     attachment.session.resize(attachment, q.cols, q.rows)
     return EMPTY
+
+
+async def refresh(call: Call, q: SessionRefresh) -> Refreshed:
+    """Answer `session.refresh`: draw the picture again, with lines of its history before it."""
+    attachment = require(call.connection, q.attachment_id)
+    attachment.begin_refresh()
+    try:
+        repaint = await attachment.session.refresh(attachment, q.scrollback_lines or 0)
+        attachment.require_open()
+    except BaseException:
+        attachment.fail_refresh()
+        raise
+    attachment.begin(repaint, is_complete=True)
+    call.after_answer(attachment.start_streaming, attachment.fail_refresh)
+    return Refreshed(repaint=repaint.data, history_line=repaint.history_line)
 
 
 def require(connection: Connection, attachment_id: str) -> Attachment:

@@ -13,6 +13,7 @@ import contextlib
 from msgspec.structs import replace
 
 from orbit_protocol.errors import (
+    AlreadyRunning,
     Busy,
     InvalidTransition,
     NotRunning,
@@ -24,7 +25,7 @@ from orbit_protocol.errors import (
     StorageCorrupt,
 )
 from orbit_protocol.params import ScreenFormat, SessionAttach, SessionStart
-from orbit_protocol.results import Attached, CursorPosition, Exit, Screen, SessionStats
+from orbit_protocol.results import Attached, CursorPosition, Exit, Left, Screen, SessionStats
 from orbit_protocol.types import Session, SessionPage, SessionStatus
 from orbitd.manager import SessionManager
 from orbitd.rpc.connection import Call, Connection
@@ -140,6 +141,9 @@ class SessionMethods:
 
     async def attach(self, call: Call, q: SessionAttach) -> Attached:
         """Attach the calling client to a session; output is sent after the answer."""
+        if q.start and self._registry.attachable(q.id) is None:
+            with contextlib.suppress(AlreadyRunning):  # started by somebody else at the same time
+                await self._programs.start(q.id, q.cols, q.rows, q.environment)
         live = self._registry.attachable(q.id) or await self._registry.require_running(q.id)
         if not call.connection.is_open:
             raise NotRunning("The client has gone")
@@ -149,14 +153,14 @@ class SessionMethods:
             await self._open(live)
             if not q.read_only:
                 self._programs.agents.update(q.id, q.environment)
-            attachment = live.attach(call.connection, cols=q.cols, rows=q.rows, read_only=q.read_only)
+            attachment = live.attach(call.connection, q.attachment_id, cols=q.cols, rows=q.rows, read_only=q.read_only)
             try:
                 # During each await the client may go, another one detach it, or the program end: all of them
                 # end the attachment, and `first_repaint` raises.
                 await self._programs.update_status_from_clients(live)
                 session = self.with_live_fields(await self._manager.get_session(q.id))
                 # Output that comes meanwhile is held, and dropped where the repaint shows it.
-                repaint = await live.first_repaint(attachment, q.scrollback_lines or 0)
+                repaint = await live.first_repaint(attachment, q.scrollback_lines or 0, q.after_line)
             except BaseException:
                 attachment.end()
                 raise
@@ -165,6 +169,7 @@ class SessionMethods:
             attachment_id=attachment.id,
             session=replace(session, cols=repaint.cols, rows=repaint.rows),
             repaint=repaint.data,
+            history_line=repaint.history_line,
         )
 
     async def _open(self, live: LiveSession) -> None:
@@ -175,13 +180,17 @@ class SessionMethods:
         if not live.is_attachable:
             raise NotRunning(f"The program of session {live.id} has just ended", hint="Look at the session.")
 
-    async def end_attachment(self, connection: Connection, attachment_id: str) -> None:
+    async def end_attachment(self, connection: Connection, attachment_id: str) -> Left:
         """End one of the caller's attachments."""
         attachment = require(connection, attachment_id)
         attachment.end()
-        live = self._registry.get(attachment_id.partition("/")[0])
-        if live is not None:
+        live = self._registry.get(attachment.session.id)
+        if live is None:
+            return Left()
+        with self._registry.using(live.id):
+            line = await live.history_line()
             await self._programs.update_status_from_clients(live)
+        return Left(history_line=line)
 
     async def send_input(self, session_id: str, data: bytes) -> None:
         """Write to a session's input without attaching."""

@@ -29,8 +29,10 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from msgspec import Struct
 
-from orbit_protocol.errors import Busy, InternalError, NotRunning, OrbitError
+from orbit_protocol.errors import Busy, InternalError, InvalidParams, NotRunning, OrbitError
+from orbit_protocol.notifications import RepaintReason
 from orbit_protocol.results import Exit
+from orbit_protocol.terminal_reset import RESET
 from orbit_protocol.text import text_and_bytes
 from orbit_protocol.types import MAX_PATH_LENGTH, Session, SessionStatus
 from orbitd.logs import event
@@ -69,6 +71,7 @@ MAX_DRAINED_BYTES = 256 * 1024
 behind it is of another process, which may go on printing for ever (with SIGHUP ignored, say)."""
 
 LAST_REPAINT_SECS = 5.0
+COUNT_SECS = 0.5
 CWD_SECS = 1.0
 RETRY_SECS = 1.0
 IDLE_SECS = 10.0
@@ -225,7 +228,7 @@ class LiveSession:
         self.save = SavePlan()
         self.save_lock = asyncio.Lock()
         self.detached_since = 0.0
-        self.attachments: dict[str, Attachment] = {}
+        self.attachments: list[Attachment] = []
         self.picture = Picture(self, shared.screens)
         self._numbers = itertools.count(1)
         self._size_owner: Attachment | None = None
@@ -482,7 +485,7 @@ class LiveSession:
 
     def _handle_output(self, data: bytes, position: int) -> None:
         # A copy: sending may find out that a client has gone, and remove its attachment.
-        for attachment in list(self.attachments.values()):
+        for attachment in list(self.attachments):
             attachment.send_output(data, position)
         self.picture.grown()
         if self._cwd_timer is None:
@@ -577,8 +580,9 @@ class LiveSession:
 
     def end(self, exit_code: int | None, exit_signal: int | None, last: Repaint | None) -> None:
         """Notify the clients that the program has ended, end their attachments, and close the files."""
+        line = self.picture.history_line
         for attachment in self._clear_attachments():
-            attachment.send_exited(exit_code, exit_signal, last)
+            attachment.send_exited(exit_code, exit_signal, last, line)
         self._close_terminal()
         self.reconnects = False
         self.close_journal()
@@ -620,16 +624,24 @@ class LiveSession:
 
     # Clients
 
-    def attach(self, connection: Connection, *, cols: int, rows: int, read_only: bool) -> Attachment:
-        """Attach a client; a writable one becomes the size owner. The files are open."""
+    def attach(
+        self, connection: Connection, attachment_id: str | None, *, cols: int, rows: int, read_only: bool
+    ) -> Attachment:
+        """Attach a client; a writable one becomes the size owner. The files are open.
+
+        Raises:
+            InvalidParams: The client has chosen an id that an attachment of its connection has.
+        """
+        if attachment_id is not None and attachment_id in connection.attachments:
+            raise InvalidParams("`attachment_id` is of another attachment of this connection", hint="Choose another.")
         attachment = Attachment(
-            f"{self.id}/{next(self._numbers)}",
+            attachment_id or f"{self.id}/{next(self._numbers)}",
             connection,
             read_only=read_only,
             size=(cols, rows),
             session=self,
         )
-        self.attachments[attachment.id] = attachment
+        self.attachments.append(attachment)
         if not read_only:
             self._set_size_owner(attachment)
         self._clients_changed()
@@ -640,22 +652,24 @@ class LiveSession:
         """The window size of the client that owns the size, if there is one."""
         return None if self._size_owner is None else self._size_owner.size
 
-    async def first_repaint(self, attachment: Attachment, scrollback_lines: int) -> Repaint:
+    async def first_repaint(self, attachment: Attachment, scrollback_lines: int, after_line: int | None) -> Repaint:
         """Return what a client is shown first: the picture, or a blank one where that is not there in time."""
         is_complete = True
         try:
             async with asyncio.timeout(FAILED_REPAINT_SECS if self.picture.is_failed else REPAINT_SECS):
-                repaint = await self._paint(scrollback_lines)
+                repaint = await self._paint(scrollback_lines, after_line)
         except (TimeoutError, OrbitError):
             cols, rows = self.size
-            repaint, is_complete = Repaint(data=b"", cols=cols, rows=rows, position=0), False
+            line = after_line or 0
+            repaint = Repaint(data=RESET, cols=cols, rows=rows, position=0, history_line=line)
+            is_complete = False
         attachment.require_open()
         attachment.begin(repaint, is_complete=is_complete)
         return repaint
 
     async def last_repaint(self) -> Repaint | None:
         """Return the screen at the program's end, if a client needs it and it can be drawn in time."""
-        if any(each.wants_repaint or each.is_behind for each in self.attachments.values()):
+        if any(each.wants_repaint or each.is_behind for each in self.attachments):
             with contextlib.suppress(TimeoutError, OrbitError):
                 async with asyncio.timeout(LAST_REPAINT_SECS):
                     return await self._paint(0)
@@ -666,6 +680,30 @@ class LiveSession:
         attachment.size = (cols, rows)
         if not attachment.read_only:
             self._set_size_owner(attachment)
+
+    async def refresh(self, attachment: Attachment, scrollback_lines: int) -> Repaint:
+        """Return the picture as it is now. Raises: OrbitError."""
+        try:
+            async with asyncio.timeout(REPAINT_SECS):
+                return await self._paint(scrollback_lines)
+        except TimeoutError as error:
+            raise Busy("The screen cannot be drawn now: it is being rebuilt", hint="Ask again.") from error
+
+    def count_lines(self, attachment: Attachment, position: int) -> None:
+        """Call `set_seen_line` of a client whose output ends at this position, once that is known."""
+
+        async def count() -> None:
+            with contextlib.suppress(OrbitError):  # damaged, say: how many lines it has lost is not known then
+                attachment.set_seen_line(await self.picture.count(position))
+
+        self._shared.start_task(count())
+
+    async def history_line(self) -> int | None:
+        """Return how many lines have left the screen; None where that is not known in time."""
+        with contextlib.suppress(TimeoutError, OrbitError):
+            async with asyncio.timeout(COUNT_SECS):
+                return await self.picture.count(self.position)
+        return None
 
     def detach_all(self) -> None:
         """End every attachment, and notify the clients."""
@@ -703,7 +741,7 @@ class LiveSession:
         if self.picture.is_failed:
             master.resume("repaint")
         # A program's question must be answered once: by the terminal of a writable client, else by the emulator.
-        if replies and all(each.read_only for each in self.attachments.values()):
+        if replies and all(each.read_only for each in self.attachments):
             with contextlib.suppress(Busy):  # a program that asks and never reads gets no more answers
                 master.write(replies)
 
@@ -720,35 +758,46 @@ class LiveSession:
             self.picture.skip_unfed()
             self._journal.discard_before(self._journal.position)
 
-    async def _paint(self, scrollback_lines: int) -> Repaint:
+    async def _paint(self, scrollback_lines: int, after_line: int | None = None) -> Repaint:
         # Nothing is read meanwhile, so that a flood does not run away from the picture that is to show it; but a
         # picture that has failed holds no program back.
         master = self._master
         if master is not None and not self.picture.is_failed:
             master.pause("repaint")
         try:
-            painted = await self.picture.paint(self.position, scrollback_lines)
+            painted = await self.picture.paint(self.position, scrollback_lines, after_line)
         finally:
             if master is not None:
                 master.resume("repaint")
-        return Repaint(data=painted.data, cols=painted.cols, rows=painted.rows, position=painted.position)
+        return Repaint(
+            data=painted.data,
+            cols=painted.cols,
+            rows=painted.rows,
+            position=painted.position,
+            cursor_row=painted.cursor_row,
+            history_line=painted.history_line,
+        )
 
-    def _repaint_all(self) -> None:
-        for attachment in self.attachments.values():
-            attachment.expect_repaint(self.position)
+    def _repaint_all(self, reason: RepaintReason = "refreshed") -> None:
+        for attachment in self.attachments:
+            attachment.expect_repaint(self.position, reason)
         self.repaint_soon()
 
     def repaint_soon(self) -> None:
         """Draw the picture once for all clients that need it."""
-        if not self._repainting and any(each.takes_repaint for each in self.attachments.values()):
+        if not self._repainting and any(each.takes_repaint for each in self.attachments):
             self._repainting = True
+            # From here on, not only from the task's first step: so nothing leaves the screen between the output that
+            # the clients have and the picture.
+            if self._master is not None and not self.picture.is_failed:
+                self._master.pause("repaint")
             self._shared.start_task(self._repaint_until_done())
 
     async def _repaint_until_done(self) -> None:
         # While one picture is drawn, sizes may change and clients fall behind and catch up: one more is drawn for
         # all of them then. So resizes that come together cost two pictures, not one each.
         try:
-            while waiting := [each for each in self.attachments.values() if each.takes_repaint]:
+            while waiting := [each for each in self.attachments if each.takes_repaint]:
                 for attachment in waiting:
                     attachment.hold_output()
                 # A picture that is being rebuilt, or damaged, does not keep the output from those who look at it.
@@ -762,10 +811,12 @@ class LiveSession:
                     return
                 finally:
                     late.cancel()
-                for attachment in list(self.attachments.values()):
+                for attachment in list(self.attachments):
                     attachment.send_repaint(repaint)
         finally:
             self._repainting = False
+            if self._master is not None:
+                self._master.resume("repaint")
 
     def _try_repaint(self) -> None:
         self._repaint_timer = None
@@ -774,7 +825,7 @@ class LiveSession:
     def _release_output(self) -> None:
         if self._master is not None:
             self._master.resume("repaint")
-        for attachment in list(self.attachments.values()):
+        for attachment in list(self.attachments):
             if attachment.takes_repaint:
                 attachment.release_output()
 
@@ -806,15 +857,16 @@ class LiveSession:
         self._record(Resize(cols=self.size[0], rows=self.size[1]))
         if self._master is not None:
             self._master.resize(*self.size)
-        self._repaint_all()  # the owner too: its own terminal may have rewrapped lines in another way
+        self._repaint_all("resized")  # the owner too: its own terminal may have rewrapped lines in another way
         self._shared.on_output(self)
 
     def remove_attachment(self, attachment: Attachment) -> None:
         """Forget a client that has left; called by its attachment when it ends."""
-        if self.attachments.pop(attachment.id, None) is None:
+        if attachment not in self.attachments:
             return  # `_clear_attachments` has removed it
+        self.attachments.remove(attachment)
         if self._size_owner is attachment:
-            writable = [each for each in self.attachments.values() if not each.read_only]
+            writable = [each for each in self.attachments if not each.read_only]
             self._size_owner = None
             if writable:
                 self._set_size_owner(writable[-1])
@@ -822,8 +874,7 @@ class LiveSession:
 
     def _clear_attachments(self) -> list[Attachment]:
         """Remove all attachments and return them. There is no size owner then, so that their ends change no size."""
-        removed = list(self.attachments.values())
-        self.attachments.clear()
+        removed, self.attachments = self.attachments, []
         self._size_owner = None
         return removed
 

@@ -123,12 +123,16 @@ SESSION_START: Method[p.SessionStart, t.Session] = Method(
     (e.SessionNotFound, e.AlreadyRunning, e.SpawnFailed, e.NameTaken, *WRITES),
 )
 SESSION_ATTACH: Method[p.SessionAttach, r.Attached] = Method(
-    "session.attach", p.SessionAttach, r.Attached, "Be sent a session's output from here on.", _RUNNING
+    "session.attach",
+    p.SessionAttach,
+    r.Attached,
+    "Be sent a session's output from here on.",
+    (*_RUNNING, e.SpawnFailed, e.NameTaken),
 )
-SESSION_LEAVE: Method[p.ByAttachment, r.Empty] = Method(
+SESSION_LEAVE: Method[p.ByAttachment, r.Left] = Method(
     "session.leave",
     p.ByAttachment,
-    r.Empty,
+    r.Left,
     "End an attachment, as closing the connection does.",
     (e.NotRunning,),
 )
@@ -140,6 +144,13 @@ SESSION_RESIZE: Method[p.SessionResize, r.Empty] = Method(
     p.SessionResize,
     r.Empty,
     "Set the size of the client's window; the session takes the size that was set last.",
+    (e.NotRunning,),
+)
+SESSION_REFRESH: Method[p.SessionRefresh, r.Refreshed] = Method(
+    "session.refresh",
+    p.SessionRefresh,
+    r.Refreshed,
+    "Draw the screen again, for a window that has lost it or its history.",
     (e.NotRunning,),
 )
 SESSION_SEND: Method[p.SessionSend, r.Empty] = Method(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from msgspec import Struct
 
@@ -19,25 +19,47 @@ class OutputNotice(Struct, frozen=True, kw_only=True):
     data: bytes
 
 
+RepaintReason = Literal["resized", "behind", "refreshed", "frame"]
+"""`resized`: the session has another size; `behind`: output was left out, since the client did not read it;
+`refreshed`: the picture is another one, without output that leads to it; `frame`: the part of the picture that fits."""
+
+
 class RepaintNotice(Struct, frozen=True, kw_only=True):
-    """The whole screen, after output was left out or the size changed; clear the terminal first."""
+    """The whole screen, or a part of it that fits the client's window.
+
+    It may be written to a terminal in any state: it begins with the reset that it needs. Only a `frame` that follows a
+    frame is a difference to it. `cols` and `rows` are the size that the data is drawn for. `lost_lines` counts the
+    lines that have left the screen since the client's output ended, and that are not in the data. `cursor_row` is the
+    cursor's row, from 0, when all of it is drawn; `history_line` is as in the answer to an attach.
+    """
 
     attachment_id: str
     data: bytes
     cols: int
     rows: int
+    reason: RepaintReason
+    lost_lines: int = 0
+    cursor_row: int = 0
+    history_line: int = 0
 
 
 class ExitedNotice(Exit, frozen=True, kw_only=True):
-    """The program has ended; nothing more comes for this attachment."""
+    """The program has ended; nothing more comes for this attachment. `history_line` as in the answer to an attach."""
 
     attachment_id: str
+    history_line: int | None = None
+
+
+DetachReason = Literal["detached"]
+"""`detached`: by `session.detach`."""
 
 
 class DetachedNotice(Struct, frozen=True, kw_only=True):
-    """The attachment was ended from elsewhere, by `session.detach`."""
+    """The attachment was ended from elsewhere; `history_line` as in the answer to an attach."""
 
     attachment_id: str
+    reason: DetachReason = "detached"
+    history_line: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,18 +70,47 @@ class Notification(Generic[P]):
         name: What stands in the message's `method`.
         params: The Struct of its params.
         summary: One sentence for people.
+        example: Params as they may come, as JSON has them.
     """
 
     name: str
     params: type[Any]
     summary: str
+    example: dict[str, Any]
 
 
-OUTPUT: Notification[OutputNotice] = Notification("session.output", OutputNotice, "The program wrote something.")
+_ID = "5e0c6f4e-58d5-4d3a-9f6e-3c3f0f1f7c11/1"
+
+OUTPUT: Notification[OutputNotice] = Notification(
+    "session.output", OutputNotice, "The program wrote something.", {"attachment_id": _ID, "data": "aGVsbG8NCg=="}
+)
 REPAINT: Notification[RepaintNotice] = Notification(
-    "session.repaint", RepaintNotice, "The whole screen, after output was left out or the size changed."
+    "session.repaint",
+    RepaintNotice,
+    "The screen: output was left out, the size has changed, or it does not fit.",
+    {
+        "attachment_id": _ID,
+        "data": "GBtcG1ttaGVsbG8=",
+        "cols": 80,
+        "rows": 24,
+        "reason": "behind",
+        "lost_lines": 1200,
+        "cursor_row": 23,
+        "history_line": 4711,
+    },
 )
-EXITED: Notification[ExitedNotice] = Notification("session.exited", ExitedNotice, "The program has ended.")
+EXITED: Notification[ExitedNotice] = Notification(
+    "session.exited",
+    ExitedNotice,
+    "The program has ended.",
+    {"attachment_id": _ID, "exit_code": 0, "exit_signal": None, "history_line": 4711},
+)
 DETACHED: Notification[DetachedNotice] = Notification(
-    "session.detached", DetachedNotice, "The attachment was ended by `session.detach`."
+    "session.detached",
+    DetachedNotice,
+    "The attachment was ended from elsewhere.",
+    {"attachment_id": _ID, "reason": "detached", "history_line": 4711},
 )
+
+NOTIFICATIONS: tuple[Notification[Any], ...] = (OUTPUT, REPAINT, EXITED, DETACHED)
+"""All of them."""

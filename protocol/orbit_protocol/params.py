@@ -40,6 +40,9 @@ from orbit_protocol.types import (
 MAX_INPUT_BYTES = 1024 * 1024
 SIGNALS = {one.name: int(one) for one in signal.Signals}
 ScreenFormat = Literal["text", "vt", "html"]
+FrameUse = Literal["auto", "never", "always"]
+HistoryLines = Annotated[int, Meta(ge=0, le=1_000_000)]
+HexColor = Annotated[str, Meta(pattern="^#[0-9a-fA-F]{6}$")]
 
 
 class Params(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -260,17 +263,40 @@ class SessionStart(_WithEnvironment, frozen=True, kw_only=True):
         self.check(self.cols, self.rows)
 
 
-class SessionAttach(_WithEnvironment, frozen=True, kw_only=True):
-    """Be sent a session's output. `scrollback_lines` of history are drawn before the screen.
+class ClientTerminal(Params, frozen=True, kw_only=True):
+    """What a client's terminal looks like: programs that ask the session's terminal are answered with it.
 
-    Of `env`, or of `env_bytes` where that is given, only SSH_AUTH_SOCK is looked at: the session's programs
-    find the agent there.
+    Colours are `#rrggbb`; `palette` has those with an index of their own, from 0 on.
+    """
+
+    foreground: HexColor | None = None
+    background: HexColor | None = None
+    palette: Annotated[list[HexColor], Meta(max_length=256)] | None = None
+    kitty_graphics: bool = False
+
+
+class SessionAttach(_WithEnvironment, frozen=True, kw_only=True):
+    """Be sent a session's output.
+
+    `scrollback_lines` of history are drawn before the screen at most, and of these only what follows `after_line`, a
+    `history_line` that this window was given before. `attachment_id` is the client's own name for the attachment,
+    unique on its connection. With `start`, the program is run first where it does not run. `frames` says what is
+    sent while the session has another size than the window: its part around the cursor (`auto`), or the whole
+    (`never`); `always` sends frames at any size, and no output.
+
+    Of `env`, or of `env_bytes` where that is given, only SSH_AUTH_SOCK is looked at, unless the program is started:
+    the session's programs find the agent there.
     """
 
     cols: ScreenCells
     rows: ScreenCells
     read_only: bool = False
-    scrollback_lines: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    scrollback_lines: HistoryLines | None = None
+    after_line: Annotated[int, Meta(ge=0)] | None = None
+    attachment_id: Id | None = None
+    terminal: ClientTerminal | None = None
+    start: bool = False
+    frames: FrameUse = "auto"
 
     def __post_init__(self) -> None:
         """Check what no single type can. Raises: ValueError."""
@@ -281,6 +307,12 @@ class ByAttachment(Params, frozen=True, kw_only=True):
     """One attachment of this connection."""
 
     attachment_id: Id
+
+
+class SessionRefresh(ByAttachment, frozen=True, kw_only=True):
+    """Draw the screen again, with so many lines of history before it."""
+
+    scrollback_lines: HistoryLines | None = None
 
 
 class SessionInput(ByAttachment, frozen=True, kw_only=True):

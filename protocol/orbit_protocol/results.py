@@ -166,11 +166,30 @@ class Restored(Struct, frozen=True, kw_only=True):
 
 
 class Attached(Struct, frozen=True, kw_only=True):
-    """What an attach gives: `repaint` draws the screen on a cleared terminal of the session's size."""
+    """What an attach gives.
+
+    `repaint` draws the screen on a terminal in any state: it begins with the reset that it needs. `session.cols` and
+    `session.rows` are the size that it is drawn for. `history_line` counts the lines that have left the screen into
+    the history since the session began; a window that is attached again passes it as `after_line`.
+    """
 
     attachment_id: str
     session: Session
     repaint: bytes
+    history_line: int = 0
+
+
+class Left(Struct, frozen=True, kw_only=True):
+    """An attachment has ended; `history_line` as in the answer to an attach, null where it is not known."""
+
+    history_line: int | None = None
+
+
+class Refreshed(Struct, frozen=True, kw_only=True):
+    """The screen, as the `repaint` of an attach."""
+
+    repaint: bytes
+    history_line: int = 0
 
 
 class CursorPosition(Struct, frozen=True, kw_only=True):

@@ -1,8 +1,8 @@
 """Escape sequences that reset a user's terminal to a known state, and that restore it at the end.
 
-Constants only: the daemon's repaints start where `RESET` ends, and a client sends both. Nothing
-here sets a palette or a colour. The modes are reset one by one and the terminal as a whole never
-(RIS, DECSTR): that would take the user's own settings, and the history, with it.
+Constants only: each of the daemon's repaints begins with `RESET`. Nothing here sets a palette or a colour. The modes
+are reset one by one and the terminal as a whole never (RIS, DECSTR): that would take the user's own settings, and the
+history, with it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,12 @@ _KNOWN = f"{_LEAVE_ALTERNATE}{_MARGINS}{_PEN}{_TABS_AND_SHAPE}{_MODES}{_WHEEL}"
 ENTER = b"\x1b[22;0t\x1b[?1007s"
 """Sent once when a client begins: its title and its wheel mode are put aside."""
 
-RESET = f"{_END_SEQUENCE}{_KNOWN}\x1b[H\x1b[2J".encode()
-"""Brings a client's terminal to a known, cleared state, from the middle of anything. Its history stays."""
+# The first row by itself: tmux, and others, put a screen into the history that is erased as a whole, and each repaint
+# would add one.
+_CLEAR = "\x1b[2;1H\x1b[J\x1b[H\x1b[2K"
+
+RESET = f"{_END_SEQUENCE}{_KNOWN}{_CLEAR}".encode()
+"""Brings a client's terminal to a known, cleared state, from the middle of anything. Its history stays as it is."""
 
 RESTORE = f"{_END_SEQUENCE}{_KNOWN}\x1b[23;0t\x1b[999;1H".encode()
 """Gives the terminal back: main screen, modes off, cursor shown, at the bottom; the text stays."""

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from orbit_protocol.methods import METHODS, Method
+from orbit_protocol.notifications import NOTIFICATIONS
 from orbit_protocol.openrpc import document
 
 SPEC: dict[str, Any] = msgspec.to_builtins(document())
@@ -39,6 +40,7 @@ META_SCHEMA = {
     "type": "object",
     "required": ["info", "methods", "openrpc"],
     "additionalProperties": False,
+    "patternProperties": {"^x-": {}},
     "properties": {
         "openrpc": {"type": "string", "pattern": r"^1\.3\.\d+$"},
         "info": {
@@ -122,3 +124,15 @@ def test_a_method_is_described_as_it_is(method: Method[Any, Any]) -> None:
 def test_the_document_can_be_sent() -> None:
     """Encoding and reading the document again changes nothing."""
     assert msgspec.json.decode(msgspec.json.encode(document())) == SPEC
+
+
+def test_every_notification_is_described() -> None:
+    """What the daemon sends unasked is in the document, with its params and an example that decodes as them."""
+    described = {each["name"]: each for each in SPEC["x-notifications"]}
+    assert list(described) == ["session.output", "session.repaint", "session.exited", "session.detached"]
+    for notification in NOTIFICATIONS:
+        example = described[notification.name]["example"]
+        names = {param["name"] for param in described[notification.name]["params"]}
+        assert example["method"] == notification.name
+        assert set(example["params"]) <= names
+        msgspec.convert(example["params"], type=notification.params)

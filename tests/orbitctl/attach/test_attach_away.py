@@ -15,11 +15,15 @@ from attach_support import DETACH, RUN_SHELL, SHELL, Window, settled
 from ctl_support import Orbitctl
 from live.sessions import keeper_of
 from orbit_os.files import open_private, private_folder
+from orbit_protocol.terminal_reset import RESET
 from orbitctl.client.daemon import start_apart
 from orbitctl.client.paths import ClientPaths
 from support import DaemonProcess
 
 pytestmark = pytest.mark.slow
+
+REPAINT = RESET.decode()[-12:]
+"""How the reset ends that each repaint begins with."""
 
 
 def shell_pid(window: Window) -> str:
@@ -37,7 +41,7 @@ def test_a_daemon_that_restarts_is_found_again(
         pid = shell_pid(window)
         daemon.stop(number)
         daemon.start()
-        window.until("\x1b[2J")
+        window.until(REPAINT)
         window.type("echo a''gain\r")
         window.until("again\r\n")
         assert shell_pid(window) == pid
@@ -52,7 +56,7 @@ def test_a_daemon_that_died_is_started_again(own_ctl: Orbitctl, daemon: DaemonPr
         settled(window)
         pid = shell_pid(window)
         daemon.kill()
-        window.until("\x1b[2J")
+        window.until(REPAINT)
         assert shell_pid(window) == pid
 
 
@@ -65,7 +69,7 @@ def test_one_of_many_clients_starts_it(own_ctl: Orbitctl, daemon: DaemonProcess)
             settled(window)
         daemon.kill()
         for window in windows:
-            window.until("\x1b[2J")
+            window.until(REPAINT)
     log = own_ctl.home / ".local" / "state" / "orbit" / "orbitd.log"
     assert log.read_text().count(" serving ") == 1
 

@@ -22,8 +22,10 @@ class Fixture:
 
     def __init__(self) -> None:
         self.connection = FakeConnection()
+        self.id = "one"
         self.ended: list[Attachment] = []
         self.wanted = 0
+        self.counted: list[int] = []
         self.attachment = Attachment(
             "one/1",
             cast(Connection, self.connection),
@@ -42,6 +44,12 @@ class Fixture:
 
     def repaint_soon(self) -> None:
         self.wanted += 1
+
+    def count_lines(self, attachment: Attachment, position: int) -> None:
+        self.counted.append(position)
+
+    async def refresh(self, attachment: Attachment, scrollback_lines: int) -> Repaint:
+        raise NotImplementedError
 
     def remove_attachment(self, attachment: Attachment) -> None:
         self.ended.append(attachment)
@@ -91,7 +99,7 @@ def test_a_repaint_replaces_what_it_shows(attaching: Fixture, position: int, lef
     """Output is held while a repaint is drawn; what it shows is dropped, and the rest follows it."""
     attachment = attaching.answer()
     attachment.send_output(b"a", 1)
-    attachment.expect_repaint(1)
+    attachment.expect_repaint(1, "resized")
     attachment.send_output(b"b", 2)
     attachment.send_output(b"c", 3)
     assert attaching.data == [b"a"]
@@ -104,7 +112,7 @@ def test_a_repaint_replaces_what_it_shows(attaching: Fixture, position: int, lef
 def test_a_repaint_of_before_is_not_sent(attaching: Fixture) -> None:
     """A picture that was asked for before the resize shows the wrong size: the next one is waited for."""
     attachment = attaching.answer()
-    attachment.expect_repaint(5)
+    attachment.expect_repaint(5, "resized")
     attachment.send_repaint(repaint(4))
     assert attaching.connection.sent == []
     assert attachment.takes_repaint
@@ -114,7 +122,7 @@ def test_a_repaint_of_before_is_not_sent(attaching: Fixture) -> None:
 
 def test_a_resize_before_the_first_repaint_is_there(attaching: Fixture) -> None:
     """A first repaint that shows less than what has changed meanwhile is followed by another one."""
-    attaching.attachment.expect_repaint(5)
+    attaching.attachment.expect_repaint(5, "resized")
     attaching.attachment.send_output(b"a", 6)
     attaching.answer(4)
     assert (attaching.connection.sent, attaching.wanted) == ([], 1)
@@ -181,7 +189,7 @@ def test_an_answer_that_waits_keeps_a_bounded_queue(attaching: Fixture) -> None:
 def test_a_repaint_that_waits_keeps_a_bounded_queue(attaching: Fixture) -> None:
     """A flood behind a repaint that does not come is dropped; a repaint that shows all of it replaces both."""
     attachment = attaching.answer()
-    attachment.expect_repaint(0)
+    attachment.expect_repaint(0, "resized")
     position = flood(attachment)
     assert held_bytes(attachment) < 4 * MAX_UNSENT_BYTES
     attachment.send_repaint(repaint(1))
@@ -239,7 +247,7 @@ def test_an_exit_without_a_last_screen(attaching: Fixture, behind: bool) -> None
     """Where no picture can be had at the end, the exit is sent all the same, behind the output that was held."""
     attachment = congested(attaching) if behind else attaching.answer()
     if not behind:
-        attachment.expect_repaint(1)
+        attachment.expect_repaint(1, "resized")
         attachment.send_output(b"last words", 2)
     attachment.send_exited(0, None, None)
     assert attaching.connection.story == ["output", "exited"]
@@ -262,7 +270,7 @@ def test_the_id_is_in_each_message(attaching: Fixture) -> None:
     """A connection with several attachments knows whose a notification is."""
     attachment = attaching.answer()
     attachment.send_output(b"a", 1)
-    attachment.expect_repaint(1)
+    attachment.expect_repaint(1, "resized")
     attachment.send_repaint(repaint(1))
     attachment.detach()
     sent = attaching.connection.sent

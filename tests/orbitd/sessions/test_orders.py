@@ -11,6 +11,7 @@ from unittest.mock import AsyncMock
 import pytest
 
 from orbit_protocol.errors import AlreadyRunning, Busy, NotRunning, OrbitError, RequestTimeout, SpawnFailed, StorageFull
+from orbit_protocol.terminal_reset import RESET
 from orbit_protocol.types import SessionConfig
 from orbitd.keeper.client import KeptProgram
 from orbitd.screens import messages as m
@@ -439,7 +440,7 @@ async def test_an_attach_during_the_end(sessions: Sessions) -> None:
     with pytest.raises(NotRunning):
         await asking
     await ending
-    assert (client.connection.attachments, live.attachments) == ({}, {})
+    assert (client.connection.attachments, live.attachments) == ({}, [])
     assert live.state is State.ENDED
 
 
@@ -587,7 +588,7 @@ async def test_the_end_of_an_attach_that_waits(sessions: Sessions, what: str) ->
     process.release(m.Paint)
     with pytest.raises(NotRunning):
         await asking
-    assert (client.connection.attachments, live.attachments) == ({}, {})
+    assert (client.connection.attachments, live.attachments) == ({}, [])
 
 
 async def test_a_picture_that_is_late(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -596,7 +597,7 @@ async def test_a_picture_that_is_late(sessions: Sessions, monkeypatch: pytest.Mo
     _, process = await opened(sessions)
     process.hold(m.Paint)
     client = await sessions.attach()
-    assert (client.shown, client.story) == (b"", [])
+    assert (client.shown, client.story) == (RESET, [])
     process.release(m.Paint)
     await until(lambda: client.story)
     await sessions.print(b"-two")
@@ -663,7 +664,7 @@ async def test_a_repaint_that_is_refused_is_tried_again(sessions: Sessions, monk
     client = await sessions.attach()
     paint, refusals = live.picture.paint, [Busy("not now"), Busy("not now")]
 
-    async def refuse_at_first(at_least: int, scrollback_lines: int = 0) -> m.Painted:
+    async def refuse_at_first(at_least: int, scrollback_lines: int = 0, after_line: int | None = None) -> m.Painted:
         if refusals:
             raise refusals.pop()
         return await paint(at_least, scrollback_lines)
