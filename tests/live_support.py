@@ -32,6 +32,9 @@ class Viewer:
         self.emulator.answering = False
         self.output = bytearray()
         self.repaints = 0
+        self.reasons: list[str] = []
+        self.last_repaint: Any = None
+        self.output_before_repaint = b""
         self.exit: Any = None
         self.was_put_off = False
         self._draw(base64.b64decode(answer["repaint"]))
@@ -48,8 +51,10 @@ class Viewer:
             self._draw(base64.b64decode(params["data"]))
         elif notice["method"] == "session.repaint":
             self.repaints += 1
-            self.emulator.close()
-            self.emulator = Emulator(params["cols"], params["rows"])
+            self.reasons.append(params["reason"])
+            self.last_repaint, self.output_before_repaint = params, bytes(self.output)
+            # On the same terminal, whatever its state: a repaint begins with the reset that it needs.
+            self.emulator.resize(params["cols"], params["rows"])
             self._draw(base64.b64decode(params["data"]))
         elif notice["method"] == "session.detached":
             self.was_put_off = True
@@ -63,6 +68,16 @@ class Viewer:
             start = max(0, len(self.output) - len(text))
             self.step()
         return self.output
+
+    def read_until_repaint(self) -> None:
+        """Follow until one more repaint has come."""
+        before = self.repaints
+        while self.repaints == before:
+            self.step()
+
+    def redraw(self, repaint: str) -> None:
+        """Draw a repaint that a request was answered with."""
+        self._draw(base64.b64decode(repaint))
 
     def read_to_the_end(self) -> Any:
         """Follow until the program has ended; return how."""

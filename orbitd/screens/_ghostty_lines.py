@@ -35,6 +35,7 @@ class LineCounter:
         library.check(library.track(terminal, self._top(), self._ref), "a reference to a row")
         self._coordinate = library.ffi.new("GhosttyPointCoordinate *")
         self._line_feeds = 0  # fed since the kept row was set
+        self._cursor_row = self._find_cursor_row()  # then
 
     def fed(self, line_feeds: int) -> None:
         """Count line feeds that the primary screen was fed."""
@@ -60,7 +61,7 @@ class LineCounter:
             screen_rows: The screen's height.
         """
         self._line = self.count_in(self._terminal, history_rows, screen_rows)
-        self._line_feeds = 0
+        self._line_feeds, self._cursor_row = 0, self._find_cursor_row()
         set_ref = self._library.set_tracked
         self._library.check(set_ref(self._ref[0], self._terminal, self._top(history_rows)), "a reference to a row")
         return self._line
@@ -70,9 +71,9 @@ class LineCounter:
         row = self._row()
         if row is None:
             # The row was dropped, and all that was in the history with it: what is there now is newer. In a flood that
-            # does so within a second as many lines have left the screen as were fed, since it was full before, and is.
+            # does so within a second, as many lines were fed as have left the screen, or fill it now.
             newer = 1 + lines_between(self._library, terminal, 0, history_rows, screen_rows)
-            return self._line + max(self._line_feeds, newer)
+            return self._line + max(self._line_feeds + self._cursor_row - self._find_cursor_row(), newer)
         if row > history_rows:  # a resize has brought lines back from the history
             return self._line - lines_between(self._library, terminal, history_rows, row, screen_rows)
         return self._line + lines_between(self._library, terminal, row, history_rows, screen_rows)
@@ -82,6 +83,12 @@ class LineCounter:
         ref, tag = self._ref[0], self._library.lib.GHOSTTY_POINT_TAG_SCREEN
         result = self._library.lib.ghostty_tracked_grid_ref_point(ref, tag, self._coordinate)
         return int(self._coordinate.y) if result == 0 else None
+
+    def _find_cursor_row(self) -> int:
+        row = self._library.ffi.new("uint16_t *")
+        key = self._library.lib.GHOSTTY_TERMINAL_DATA_CURSOR_Y
+        self._library.check(self._library.lib.ghostty_terminal_get(self._terminal, key, row), "the cursor")
+        return int(row[0])
 
     def _top(self, row: int | None = None) -> Any:
         point = self._library.ffi.new("OrbitPoint *")

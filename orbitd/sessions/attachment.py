@@ -95,6 +95,7 @@ class Attachment:
         read_only: It may neither type nor own the size.
         size: Columns and rows of its window.
         session: What it is attached to.
+        counts_lines: It is sent the `history_line` with the end, too.
 
     Attributes:
         wants_repaint: What is on its screen is out of date: output is held until `send_repaint`, or `release_output`.
@@ -110,11 +111,13 @@ class Attachment:
         read_only: bool,
         size: tuple[int, int],
         session: AttachedTo,
+        counts_lines: bool = False,
     ) -> None:
         self.id = attachment_id
         self.connection = connection
         self.read_only = read_only
         self.size = size
+        self.counts_lines = counts_lines
         self.wants_repaint = False
         self.reason: RepaintReason = "refreshed"
         self.least_position = 0
@@ -257,16 +260,16 @@ class Attachment:
             else:
                 self.send_repaint(last)
         self._release_held()
-        notice = ExitedNotice(
-            attachment_id=self.id, exit_code=exit_code, exit_signal=exit_signal, history_line=history_line
-        )
+        line = history_line if self.counts_lines else None
+        notice = ExitedNotice(attachment_id=self.id, exit_code=exit_code, exit_signal=exit_signal, history_line=line)
         self._send(_encode(EXITED, notice))
         self.end()
 
     def detach(self, history_line: int | None = None) -> None:
         """Notify the client that its attachment was ended by a request of another one, and end."""
         self._release_held()
-        self._send(_encode(DETACHED, DetachedNotice(attachment_id=self.id, history_line=history_line)))
+        line = history_line if self.counts_lines else None
+        self._send(_encode(DETACHED, DetachedNotice(attachment_id=self.id, reason="detached", history_line=line)))
         self.end()
 
     def end(self) -> None:

@@ -83,6 +83,8 @@ class SessionMethods:
         live = self._registry.attachable(session_id)
         if live is None or not live.attachments:
             return await self._manager.detach_session(session_id)
+        if any(each.counts_lines for each in live.attachments):
+            await live.history_line()  # for the notification
         live.detach_all()
         # Waited for, so that the answer has the new status; `detach_all` has started it in the background too.
         await self._programs.update_status_from_clients(live)
@@ -153,7 +155,14 @@ class SessionMethods:
             await self._open(live)
             if not q.read_only:
                 self._programs.agents.update(q.id, q.environment)
-            attachment = live.attach(call.connection, q.attachment_id, cols=q.cols, rows=q.rows, read_only=q.read_only)
+            attachment = live.attach(
+                call.connection,
+                q.attachment_id,
+                cols=q.cols,
+                rows=q.rows,
+                read_only=q.read_only,
+                counts_lines=q.after_line is not None,
+            )
             try:
                 # During each await the client may go, another one detach it, or the program end: all of them
                 # end the attachment, and `first_repaint` raises.
@@ -188,7 +197,7 @@ class SessionMethods:
         if live is None:
             return Left()
         with self._registry.using(live.id):
-            line = await live.history_line()
+            line = await live.history_line() if attachment.counts_lines else None
             await self._programs.update_status_from_clients(live)
         return Left(history_line=line)
 

@@ -625,7 +625,14 @@ class LiveSession:
     # Clients
 
     def attach(
-        self, connection: Connection, attachment_id: str | None, *, cols: int, rows: int, read_only: bool
+        self,
+        connection: Connection,
+        attachment_id: str | None,
+        *,
+        cols: int,
+        rows: int,
+        read_only: bool,
+        counts_lines: bool = False,
     ) -> Attachment:
         """Attach a client; a writable one becomes the size owner. The files are open.
 
@@ -640,6 +647,7 @@ class LiveSession:
             read_only=read_only,
             size=(cols, rows),
             session=self,
+            counts_lines=counts_lines,
         )
         self.attachments.append(attachment)
         if not read_only:
@@ -708,7 +716,7 @@ class LiveSession:
     def detach_all(self) -> None:
         """End every attachment, and notify the clients."""
         for attachment in self._clear_attachments():
-            attachment.detach()
+            attachment.detach(self.picture.history_line)
         self._clients_changed()
 
     def live_fields(self, session: Session) -> dict[str, object]:

@@ -43,8 +43,11 @@ class RepaintNotice(Struct, frozen=True, kw_only=True):
     history_line: int = 0
 
 
-class ExitedNotice(Exit, frozen=True, kw_only=True):
-    """The program has ended; nothing more comes for this attachment. `history_line` as in the answer to an attach."""
+class ExitedNotice(Exit, frozen=True, kw_only=True, omit_defaults=True):
+    """The program has ended; nothing more comes for this attachment.
+
+    A client that has attached with an `after_line` gets the `history_line` here, as in the answer to an attach.
+    """
 
     attachment_id: str
     history_line: int | None = None
@@ -54,11 +57,11 @@ DetachReason = Literal["detached"]
 """`detached`: by `session.detach`."""
 
 
-class DetachedNotice(Struct, frozen=True, kw_only=True):
-    """The attachment was ended from elsewhere; `history_line` as in the answer to an attach."""
+class DetachedNotice(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The attachment was ended from elsewhere; `history_line` as in `session.exited`."""
 
     attachment_id: str
-    reason: DetachReason = "detached"
+    reason: DetachReason
     history_line: int | None = None
 
 
@@ -103,13 +106,13 @@ EXITED: Notification[ExitedNotice] = Notification(
     "session.exited",
     ExitedNotice,
     "The program has ended.",
-    {"attachment_id": _ID, "exit_code": 0, "exit_signal": None, "history_line": 4711},
+    {"attachment_id": _ID, "exit_code": 0, "exit_signal": None},
 )
 DETACHED: Notification[DetachedNotice] = Notification(
     "session.detached",
     DetachedNotice,
     "The attachment was ended from elsewhere.",
-    {"attachment_id": _ID, "reason": "detached", "history_line": 4711},
+    {"attachment_id": _ID, "reason": "detached"},
 )
 
 NOTIFICATIONS: tuple[Notification[Any], ...] = (OUTPUT, REPAINT, EXITED, DETACHED)

@@ -179,8 +179,11 @@ class Attached(Struct, frozen=True, kw_only=True):
     history_line: int = 0
 
 
-class Left(Struct, frozen=True, kw_only=True):
-    """An attachment has ended; `history_line` as in the answer to an attach, null where it is not known."""
+class Left(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An attachment has ended.
+
+    A client that has attached with an `after_line` gets the `history_line` here, unless it is not known in time.
+    """
 
     history_line: int | None = None
 

@@ -6,8 +6,10 @@ import base64
 import json
 from typing import cast
 
+import msgspec
 import pytest
 
+from orbit_protocol.errors import NotRunning
 from orbitd.rpc.connection import MAX_UNSENT_BYTES, Call, Connection
 from orbitd.sessions.attachment import Attachment, Repaint
 from sessions_support import FakeConnection
@@ -275,3 +277,88 @@ def test_the_id_is_in_each_message(attaching: Fixture) -> None:
     attachment.detach()
     sent = attaching.connection.sent
     assert json.dumps(sent).count('"one/1"') == len(sent) == 3
+
+
+def notices(attaching: Fixture, method: str) -> list[dict[str, object]]:
+    return [each["params"] for each in attaching.connection.sent if each["method"] == method]
+
+
+def test_a_repaint_says_why_it_comes(attaching: Fixture) -> None:
+    """A resize, a picture that is another one, and output that was left out each have their reason."""
+    attachment = attaching.answer()
+    for position, reason in enumerate(("resized", "refreshed"), 1):
+        attachment.expect_repaint(position, reason)  # type: ignore[arg-type]
+        attachment.send_repaint(repaint(position))
+    attaching.connection.is_congested = True
+    attachment.send_output(b"a", 3)
+    attaching.connection.drain()
+    attachment.expect_repaint(4, "resized")  # meanwhile; that something is missing counts more
+    attachment.send_repaint(repaint(4))
+    assert [each["reason"] for each in notices(attaching, "session.repaint")] == ["resized", "refreshed", "behind"]
+
+
+def test_lost_lines_are_counted(attaching: Fixture) -> None:
+    """A client that was behind is told how many lines have left the screen since its output ended, and once."""
+    attachment = congested(attaching)
+    assert attaching.counted == [1]
+    attachment.set_seen_line(100)
+    attaching.connection.drain()
+    attachment.send_repaint(msgspec.structs.replace(repaint(2), history_line=1100))
+    attachment.expect_repaint(3, "resized")
+    attachment.send_repaint(msgspec.structs.replace(repaint(3), history_line=1200))
+    assert [each["lost_lines"] for each in notices(attaching, "session.repaint")] == [1000, 0]
+
+
+def test_a_refresh_holds_everything_until_it_is_answered(attaching: Fixture) -> None:
+    """What the answered picture shows is dropped, what comes behind it is sent behind the answer."""
+    attachment = attaching.answer()
+    attachment.begin_refresh()
+    attachment.send_output(b"shown", 1)
+    attachment.begin(repaint(1), is_complete=True)
+    attachment.send_output(b"behind", 2)
+    assert attaching.connection.sent == []
+    attachment.start_streaming()
+    assert attaching.data == [b"behind"]
+
+
+def test_refreshes_of_one_batch(attaching: Fixture) -> None:
+    """The second picture is newer: nothing is sent until the answer of both has been written."""
+    attachment = attaching.answer()
+    for position in (1, 3):
+        attachment.begin_refresh()
+        attachment.send_output(b"shown", position)
+        attachment.begin(repaint(position), is_complete=True)
+    attachment.start_streaming()
+    assert attaching.connection.sent == []
+    attachment.send_output(b"behind", 4)
+    attachment.start_streaming()
+    assert attaching.data == [b"behind"]
+
+
+def test_a_refresh_that_fails(attaching: Fixture) -> None:
+    """The client goes on as before; what was held comes behind a repaint."""
+    attachment = attaching.answer()
+    attachment.begin_refresh()
+    attachment.send_output(b"a", 1)
+    attachment.fail_refresh()
+    assert (attaching.connection.sent, attaching.wanted) == ([], 1)
+    attachment.send_repaint(repaint(0))
+    assert attaching.data == [b"the screen", b"a"]
+
+
+def test_a_refresh_of_what_has_ended(attaching: Fixture) -> None:
+    """It is refused."""
+    attachment = attaching.answer()
+    attachment.end()
+    with pytest.raises(NotRunning):
+        attachment.begin_refresh()
+
+
+@pytest.mark.parametrize("counts_lines", [False, True])
+def test_the_line_at_the_end(attaching: Fixture, counts_lines: bool) -> None:
+    """Who has asked for lines behind one is told the newest with the exit; others get what they always got."""
+    attachment = attaching.answer()
+    attachment.counts_lines = counts_lines
+    attachment.send_exited(0, None, None, 42)
+    known = {"attachment_id": "one/1", "exit_code": 0, "exit_signal": None}
+    assert notices(attaching, "session.exited") == [known | ({"history_line": 42} if counts_lines else {})]
