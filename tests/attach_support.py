@@ -101,9 +101,13 @@ class Window:
         if not select.select(watched, [], [], left)[0]:
             return False
         data = os.read(self.master, 1 << 16)
+        self.draw(data)
+        return bool(data)
+
+    def draw(self, data: bytes) -> None:
+        """Show what the terminal was sent."""
         self.output += data
         self.emulator.feed(data)
-        return bool(data)
 
     def until(self, pattern: str | bytes) -> re.Match[bytes]:
         """Read until something new fits `pattern`, a text or a compiled expression's source."""

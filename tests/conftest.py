@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+import xterm_support
 from support import DaemonProcess, RawClient
 
 
@@ -96,3 +99,19 @@ def shared_client(shared_daemon: DaemonProcess) -> Iterator[RawClient]:
     """A raw connection to the shared daemon."""
     with shared_daemon.client() as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def xterm_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where xterm.js is installed: once for all workers of pytest-xdist, whose folders are in one."""
+    base = tmp_path_factory.getbasetemp()
+    return xterm_support.install((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "xterm")
+
+
+@pytest.fixture
+def xterm(xterm_modules: Path) -> Iterator[Callable[[int, int], xterm_support.XtermJs]]:
+    """Makes terminals of xterm.js of so many columns and rows; they end with the test."""
+    with contextlib.ExitStack() as opened:
+        yield lambda cols, rows: opened.enter_context(
+            contextlib.closing(xterm_support.XtermJs(xterm_modules, cols, rows))
+        )

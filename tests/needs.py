@@ -21,6 +21,8 @@ PACKAGES = {
     "man": "Debian: man-db",
     "mc": "Debian: mc",
     "nano": "Debian: nano",
+    "node": "Debian: nodejs",
+    "npm": "Debian: npm",
     "ssh": "Debian: openssh-client",
     "ssh-keygen": "Debian: openssh-client",
     "sshd": "Debian: openssh-server",

@@ -1,0 +1,59 @@
+"""What real programs draw, on xterm.js: as they drew it, and as orbit's repaint draws it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from attach_support import DETACH, SHELL, settled
+from ctl_support import Orbitctl
+from orbit_protocol.terminal_reset import ENTER, RESET
+from orbitd.screens.emulator import Emulator
+from real.capture import COLS, PROGRAMS, ROWS, furnish, record
+from support import DaemonProcess
+from xterm_support import XtermJs, XtermWindow
+
+# Text that is no UTF-8 is shown in two ways: xterm.js leaves out what libghostty shows as U+FFFD.
+DRAWN_ALIKE = sorted(PROGRAMS.keys() - {"bytes that are no text"})
+
+
+@pytest.mark.parametrize("name", DRAWN_ALIKE)
+def test_a_repaint_is_what_the_program_drew(xterm: Callable[..., XtermJs], tmp_path: Path, name: str) -> None:
+    """On xterm.js a repaint with its history has the same cells, wraps, cursor, margins and modes as the raw output."""
+    furnish(tmp_path / "work")
+    raw = record(PROGRAMS[name], tmp_path / "work")
+    original, repainted = xterm(COLS, ROWS), xterm(COLS, ROWS)
+    original.feed(raw)
+    with Emulator(COLS, ROWS) as emulator:
+        emulator.feed(raw)
+        repainted.feed(b"text\x1b[?1049h\x1b[31m\x1b(0\x1b[5;9r\x1b[?6h\x1b[4h" + ENTER)
+        repainted.feed(RESET + emulator.repaint(20_000))
+    assert repainted.picture() == original.picture()
+
+
+def test_a_question_is_answered_by_xterm(xterm: Callable[..., XtermJs]) -> None:
+    """What xterm.js answers is handed out once, also where a question comes in pieces."""
+    terminal = xterm(20, 5)
+    terminal.feed(b"ab\x1b[6")
+    assert terminal.answers() == b""
+    terminal.feed(b"n\x1b[c")
+    assert (terminal.answers(), terminal.answers()) == (b"\x1b[1;3R\x1b[?1;2c", b"")
+
+
+def test_a_window_of_xterm_shows_a_session(xterm_modules: Path, daemon: DaemonProcess, home: Path) -> None:
+    """What a shell prints is in the window, before and after a resize, and the history stays behind after a detach."""
+    ctl = Orbitctl(home, daemon.environment)
+    with XtermWindow(xterm_modules, ctl, "session", "run", "--", *SHELL) as window:
+        settled(window)
+        window.type("for i in {1..60}; do echo line $i; done; echo e''nd\r")
+        window.until("end\r\n")
+        assert [line for line in window.lines() if line.startswith("line ")] == [f"line {n}" for n in range(1, 61)]
+        window.resize(100, 30)
+        window.type("stty size; echo a''gain\r")
+        window.until("30 100\r\nagain\r\n")
+        window.type(DETACH)
+        assert window.end() == 0
+        assert window.xterm.dump()["size"] == [100, 30]
+        assert "line 60" in window.lines()
