@@ -64,6 +64,7 @@ EXIT_BY_KIND: dict[str, ExitCode] = {
     "invalid_transition": ExitCode.CONFLICT,
     "already_running": ExitCode.CONFLICT,
     "not_running": ExitCode.CONFLICT,
+    "would_loop": ExitCode.CONFLICT,
     "timeout": ExitCode.TIMEOUT,
 }
 """The exit code of a kind of error; any other is `ExitCode.ERROR`."""

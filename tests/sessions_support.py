@@ -31,7 +31,7 @@ from orbit_protocol.types import Session, SessionConfig, Snapshot
 from orbitd.keeper.client import KeeperClient, KeptProgram, Spawned, SpawnRequest
 from orbitd.keeper.frames import Framer, receive
 from orbitd.manager import SessionManager
-from orbitd.rpc.connection import Attached, Call, Connection
+from orbitd.rpc.connection import Attached, Call, Connection, PeerProcess
 from orbitd.screens import messages as m
 from orbitd.screens.client import Screens
 from orbitd.screens.follower import Damaged, Follower
@@ -593,6 +593,7 @@ class FakeConnection:
         self.sent: list[Any] = []
         self.is_congested = False
         self.is_open = True
+        self.peer: PeerProcess | None = None
         self.attachments: dict[str, Attached] = {}
 
     def send(self, message: bytes) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 
 from msgspec import UNSET
 
-from orbit_protocol.errors import NotRunning, OrbitError
+from orbit_protocol.errors import NotRunning, OrbitError, WouldLoop
 from orbit_protocol.methods import SESSION_DELETE, SESSION_GET, SESSION_SCREEN, SESSION_START
 from orbit_protocol.params import ById, SessionScreen, SessionStart
 from orbit_protocol.terminal_reset import RESET
@@ -136,18 +136,6 @@ def attach_options(
     )
 
 
-def refuse_self_attach(app: App, session: Session) -> None:
-    """Refuse to attach a session inside itself, where its output would feed its output. Raises: CommandError."""
-    if app.environ.get("ORBIT_SESSION") != session.id or app.hosts:
-        return
-    if os.path.realpath(app.environ.get("ORBITD_SOCKET", "")) == os.path.realpath(app.paths.socket_path):
-        raise CommandError(
-            f"this terminal is session {short_name(session)}: it cannot be attached to itself",
-            ExitCode.CONFLICT,
-            hint="Attach from another terminal, or to another session.",
-        )
-
-
 def not_running_error(session: Session) -> CommandError:
     """Return why a session without a running program cannot be attached, with the next step."""
     name = short_name(session)
@@ -198,6 +186,9 @@ def run_attach(app: App, options: AttachOptions) -> AttachResult:
             result = _exit_status(app, options.session)
         except CommandError:
             raise from_daemon(error) from error
+    except WouldLoop as error:
+        message = f"{name} cannot be attached here: it would show itself"
+        raise CommandError(message, ExitCode.CONFLICT, hint=error.hint) from error
     except OrbitError as error:
         raise from_daemon(error) from error
     print_message(f"[{describe_result(name, result)}]")

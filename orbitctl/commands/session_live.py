@@ -70,7 +70,6 @@ def attach(ctx: click.Context, session: str, read_only: bool, detach_key: str | 
     require_terminal()
     key = run_attach.parse_detach_key(detach_key)
     found = app.session(session)
-    run_attach.refuse_self_attach(app, found)
     if not found.live:
         raise run_attach.not_running_error(found)
     lines = run_attach.SCROLLBACK_LINES if scrollback is None else scrollback

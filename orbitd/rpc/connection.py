@@ -10,10 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import sys
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, Self, cast
 
+from msgspec import Struct
+
+from orbit_os.sockets import peer_pid
 from orbit_protocol.errors import InternalError, MessageTooLarge, ShuttingDown
 from orbit_protocol.framing import Event, Line, LineFramer, LineTooLong, NewlineInMessage, frame
 from orbit_protocol.jsonrpc import encode_error
@@ -82,6 +88,24 @@ class Attached(Protocol):
         """End: the client has gone. It removes itself from the connection's attachments."""
 
 
+class PeerProcess(Struct, frozen=True, kw_only=True):
+    """The process at the other end of a connection.
+
+    Attributes:
+        pid: Its pid when it connected; 0 where that is not known.
+        connected_at: When that was at the latest, on the clock by which the kernel says when a process was started.
+    """
+
+    pid: int
+    connected_at: float
+
+    @classmethod
+    def of(cls, accepted: socket.socket) -> Self:
+        """Return the process that has made a connection, which has just been accepted. Raises: OSError."""
+        clock = time.CLOCK_BOOTTIME if sys.platform == "linux" else time.CLOCK_MONOTONIC
+        return cls(pid=peer_pid(accepted), connected_at=time.clock_gettime(clock))
+
+
 class Host(Protocol):
     """What a connection needs of its server.
 
@@ -106,12 +130,17 @@ class Host(Protocol):
 class Connection(asyncio.Protocol):
     """The server's side of one connection.
 
+    Args:
+        host: The server.
+        peer: The client's process, where that is known.
+
     Attributes:
         attachments: What the client is attached to, by id.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, peer: PeerProcess | None = None) -> None:
         self._host = host
+        self.peer = peer
         self._framer = LineFramer(host.max_message_bytes)
         self._queue: deque[Event] = deque()
         self._in_flight = 0

@@ -22,7 +22,7 @@ from orbit_protocol.framing import frame
 from orbit_protocol.jsonrpc import encode_error
 from orbitd.background_tasks import BackgroundTasks
 from orbitd.logs import event
-from orbitd.rpc.connection import Call, Connection
+from orbitd.rpc.connection import Call, Connection, PeerProcess
 from orbitd.rpc.dispatch import Dispatcher
 from orbitd.rpc.sockets import Listener
 
@@ -152,7 +152,7 @@ class Server:
         elif len(self._connections) >= self._max_connections:
             self._reject_busy(accepted)
         else:
-            connection = Connection(self)
+            connection = Connection(self, PeerProcess.of(accepted))
             self._connections.add(connection)
             self.start_task(self._connect(connection, accepted))
 

@@ -8,6 +8,7 @@
                                   output since the last snapshot: positions; records; damage
     attachment                    one client of a session: what it is sent, and its own methods (input, resize)
     files, saver, saved_state     snapshot and journal on disk; when a screen is saved, and in which form
+    circles                       where a client sits; no session may show itself
     programs, endings             start and take over; how programs end: exit, terminate, signals
     restore                       at the daemon's start: take over what runs, restart shells after a reboot
     reconnecting                  back-off after a lost ssh connection

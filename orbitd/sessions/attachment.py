@@ -101,6 +101,7 @@ class Attachment:
         wants_repaint: What is on its screen is out of date: output is held until `send_repaint`, or `release_output`.
         reason: Why, as the notification says it.
         least_position: A repaint that shows less than this is of no use: output before it was dropped.
+        sits_in: The sessions in whose terminals the client shows this one, as they were when that was looked at last.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class Attachment:
         self.wants_repaint = False
         self.reason: RepaintReason = "refreshed"
         self.least_position = 0
+        self.sits_in: frozenset[str] = frozenset()
         self._is_holding = False
         self.session = session
         self._state = State.ANSWERING

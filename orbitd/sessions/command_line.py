@@ -70,7 +70,7 @@ def build_launch(
     env = {**daemon_env, **(client_env or {}), **TERMINAL, **agent, **own}
     for name in NEVER_INHERITED:
         env.pop(name, None)
-    # Last, so that no config overrides them: orbitctl compares ORBIT_SESSION to refuse an attach to itself.
+    # Last, so that no config overrides them.
     env |= {b"ORBIT_SESSION": session.id.encode(), b"ORBITD_SOCKET": os.fsencode(socket_path)}
     account = pwd.getpwuid(os.getuid())
     env.setdefault(b"HOME", os.fsencode(account.pw_dir))

@@ -30,6 +30,7 @@ from orbit_protocol.types import Session, SessionPage, SessionStatus
 from orbitd.manager import SessionManager
 from orbitd.rpc.connection import Call, Connection
 from orbitd.sessions.attachment import require
+from orbitd.sessions.circles import Circles
 from orbitd.sessions.programs import Programs
 from orbitd.sessions.session import LiveSession, State
 
@@ -52,6 +53,7 @@ class SessionMethods:
         self._manager = manager
         self._programs = programs
         self._registry = programs.registry
+        self._circles = Circles(programs.registry)
 
     def with_live_fields(self, session: Session) -> Session:
         """Return a session with the fields of its running program."""
@@ -151,8 +153,10 @@ class SessionMethods:
             raise NotRunning("The client has gone")
         if len(live.attachments) >= MAX_ATTACHMENTS:
             raise Busy(f"Session {q.id} has {MAX_ATTACHMENTS} clients already", hint="Detach one of them.")
+        sits_in = await self._circles.find_sessions_of(call.connection)
         with self._registry.using(q.id):
             await self._open(live)
+            self._circles.refuse(q.id, sits_in)
             if not q.read_only:
                 self._programs.agents.update(q.id, q.environment)
             attachment = live.attach(
@@ -163,6 +167,7 @@ class SessionMethods:
                 read_only=q.read_only,
                 counts_lines=q.after_line is not None,
             )
+            attachment.sits_in = sits_in
             try:
                 # During each await the client may go, another one detach it, or the program end: all of them
                 # end the attachment, and `first_repaint` raises.

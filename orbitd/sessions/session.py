@@ -448,6 +448,11 @@ class LiveSession:
         """Whether its program's terminal is here: one that was taken over may be fetched later."""
         return self._master is not None
 
+    @property
+    def terminal_number(self) -> int | None:
+        """The N of its program's /dev/pts/N, where that is known."""
+        return None if self._master is None else self._master.number
+
     def write_input(self, data: bytes) -> None:
         """Write to the program's input; dropped while the session is reconnecting.
 

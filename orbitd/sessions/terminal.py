@@ -58,6 +58,8 @@ _CRC = struct.Struct(">I")
 _HEADER_END = _HEADER_START + _HEADER.size
 _MAGIC = b"ORBITL\x01\n"
 _PAGE_BYTES = 4096
+_TIOCGPTN = 0x80045430
+"""ioctl_tty(2); Python's termios has it from 3.13 on. Where the number is another one, it fails."""
 _ZEROS = memoryview(bytes(LANDING_BYTES))
 
 
@@ -229,6 +231,9 @@ class PtyMaster:
     Args:
         descriptor: The master; closed by `close`.
         on_readable: Called to read it once; returns whether the terminal is hung up.
+
+    Attributes:
+        number: The N of its terminal's /dev/pts/N; None where terminals are not called so.
     """
 
     def __init__(self, descriptor: int, *, on_readable: Callable[[int], bool]) -> None:
@@ -236,6 +241,7 @@ class PtyMaster:
         # (open(2)); the keeper never reads or writes it. The slave has another description.
         os.set_blocking(descriptor, False)
         self.descriptor = descriptor
+        self.number = _terminal_number(descriptor)
         self._read = on_readable
         self._unwritten = bytearray()
         self._loop = asyncio.get_running_loop()
@@ -343,3 +349,10 @@ def _set_size(fd: int, size: int) -> None:
     found = os.fstat(fd).st_size
     while found < size:
         found += os.pwrite(fd, _ZEROS[: size - found], found)
+
+
+def _terminal_number(master_fd: int) -> int | None:
+    try:
+        return int(struct.unpack("I", fcntl.ioctl(master_fd, _TIOCGPTN, bytes(4)))[0])
+    except OSError:
+        return None

@@ -1,4 +1,4 @@
-"""Unix sockets: the longest path, and the uid of the peer."""
+"""Unix sockets: the longest path, and the uid and the pid of the peer."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ MAX_PATH_BYTES = 103 if sys.platform == "darwin" else 107
 
 _SOL_LOCAL = 0
 _LOCAL_PEERCRED = 1
+_LOCAL_PEERPID = 2
 
 
 class SocketPathTooLong(ValueError):
@@ -52,6 +53,24 @@ def peer_uid(connection: socket) -> int:
         # struct xucred: version, uid, ngroups, groups[16] (sys/ucred.h)
         credentials = connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, struct.calcsize("IIh16I"))
         return int(struct.unpack_from("II", credentials)[1])
+    return _peer_credentials(connection)[1]
+
+
+def peer_pid(connection: socket) -> int:
+    """Return the pid of the process that made the connection; 0 where it is in another namespace of pids.
+
+    That process may have ended since, and its pid be another's.
+
+    Raises:
+        OSError: The kernel does not know it.
+    """
+    if sys.platform == "darwin":
+        return int.from_bytes(connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERPID, 4), sys.byteorder)
+    return _peer_credentials(connection)[0]
+
+
+def _peer_credentials(connection: socket) -> tuple[int, int]:
     # struct ucred: pid, uid, gid (unix(7), SO_PEERCRED)
     credentials = connection.getsockopt(SOL_SOCKET, SO_PEERCRED, struct.calcsize("iII"))
-    return int(struct.unpack("iII", credentials)[1])
+    pid, uid, _ = struct.unpack("iII", credentials)
+    return int(pid), int(uid)

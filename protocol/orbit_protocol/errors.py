@@ -11,7 +11,7 @@
     ├── SessionError
     │   ├── SessionNotFound 1000      NameTaken 1001       InvalidTransition 1002
     │   ├── AmbiguousReference 1003   AlreadyRunning 1004  SpawnFailed 1005
-    │   └── NotRunning 1006
+    │   └── NotRunning 1006          WouldLoop 1008
     ├── SnapshotError
     │   └── SnapshotNotFound 1100     SnapshotCorrupt 1101
     ├── WorkspaceNotFound 1200
@@ -188,6 +188,14 @@ class NotRunning(SessionError):
     code = 1006
     kind = "not_running"
     default_hint = "session.start runs it."
+
+
+class WouldLoop(SessionError):
+    """The session would show itself; `data.sessions` is the circle, from it to one that the client sits in."""
+
+    code = 1008
+    kind = "would_loop"
+    default_hint = "Attach from another terminal."
 
 
 class SnapshotError(OrbitError):

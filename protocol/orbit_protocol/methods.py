@@ -127,7 +127,7 @@ SESSION_ATTACH: Method[p.SessionAttach, r.Attached] = Method(
     p.SessionAttach,
     r.Attached,
     "Be sent a session's output from here on.",
-    (*_RUNNING, e.SpawnFailed, e.NameTaken),
+    (*_RUNNING, e.SpawnFailed, e.NameTaken, e.WouldLoop),
 )
 SESSION_LEAVE: Method[p.ByAttachment, r.Left] = Method(
     "session.leave",

@@ -213,23 +213,6 @@ def test_everybody_is_put_off_by_session_detach(ctl: Orbitctl) -> None:
     assert ctl.ok("session", "show", "web", "--json").json["live"] is True
 
 
-def test_a_session_is_not_attached_to_itself(ctl: Orbitctl) -> None:
-    """Inside a session, attaching to that session is refused; to another one it works."""
-    ctl.ok("session", "run", "-d", "--name", "other", "--", *SHELL)
-    python, *rest = ctl.command
-    with Window(ctl, *RUN_SHELL, PYTHONPATH=ctl.environment.get("PYTHONPATH", "")) as window:
-        settled(window)
-        window.type(f"{python} {' '.join(rest)} session attach web; echo code=$?\r")
-        window.until("this terminal is session web: it cannot be attached to itself")
-        window.until("code=5")
-        window.type(f"{python} {' '.join(rest)} session attach other --detach-key ^q\r")
-        window.type("tty; echo $ORBIT_SESSION\r")
-        other = ctl.ok("session", "show", "other", "--json").json["id"]
-        window.until(f"\r\n{other}\r\n")
-        window.type(b"\x11")
-        window.until("[detached from other]")
-
-
 @pytest.mark.parametrize("words", [["session", "attach", "web"], ["session", "run"]])
 def test_without_a_terminal_there_is_no_attach(ctl: Orbitctl, words: list[str]) -> None:
     """In a pipe, attach and run say what to do in their place, and start nothing."""
