@@ -17,7 +17,7 @@ from live_support import Viewer
 from orbit_protocol.errors import SpawnFailed
 from orbit_protocol.types import Session, SessionConfig
 from orbitd.sessions.command_line import build_launch
-from support import DaemonProcess, RawClient
+from support import WAIT_SECS, DaemonProcess, RawClient
 
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SELF = f"{sys.executable} {Path(__file__).with_name('inspect_self.py')}"
@@ -185,3 +185,22 @@ def test_a_command_that_is_none(command: str) -> None:
     """What cannot be split, or is empty, is refused before anything is started."""
     with pytest.raises(SpawnFailed):
         argv_of(session_type="local", command=command)
+
+
+def test_every_program_finds_a_fresh_terminal(home: Path, daemon: DaemonProcess) -> None:
+    """The terminal answers the same to the first program, to the next one, and to one after a reboot."""
+    told = home / "told"
+    command = f"{sys.executable} {Path(__file__).with_name('ask_terminal.py')} {told}"
+    with daemon.client() as client:
+        session = create(client, command)
+        for _ in range(2):
+            client.call("session.start", id=session)
+            client.call("session.wait", id=session, timeout_secs=WAIT_SECS)
+    daemon.kill()
+    daemon.end_keeper()
+    with daemon.start().client() as client:
+        client.call("session.start", id=session)
+        client.call("session.wait", id=session, timeout_secs=WAIT_SECS)
+    first, second, third = (bytes.fromhex(line) for line in told.read_text().splitlines())
+    assert b"\x1b[?2004;2$y" in first
+    assert (second, third) == (first, first)
