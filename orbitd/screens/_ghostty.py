@@ -40,10 +40,17 @@ NO_VALUE = -4
 
 
 class Effects:
-    """What a program's output has asked for beside a picture: answers to its queries, up to a limit, and the bell."""
+    """What a program's output has asked for beside a picture: answers to its queries, the bell, a progress bar.
+
+    Attributes:
+        progress: The state and the percentage (-1 for none) that OSC 9;4 has set last; None where it shows none.
+        removals: How often the progress was removed, which a reset of the terminal (RIS) does as well.
+    """
 
     def __init__(self) -> None:
         self.bells = 0
+        self.progress: tuple[int, int] | None = None
+        self.removals = 0
         self._replies = bytearray()
 
     def add_reply(self, data: bytes) -> None:
@@ -89,6 +96,7 @@ class Library:
         self._callbacks = {
             "WRITE_PTY": ffi.callback("GhosttyTerminalWritePtyFn", self._write_pty),
             "BELL": ffi.callback("GhosttyTerminalBellFn", self._bell),
+            "PROGRESS_REPORT": ffi.callback("GhosttyTerminalProgressReportFn", self._progress_report),
             "DEVICE_ATTRIBUTES": ffi.callback("GhosttyTerminalDeviceAttributesFn", self._device_attributes),
             "SIZE": ffi.callback("GhosttyTerminalSizeFn", self._size),
             "COLOR_SCHEME": ffi.callback("GhosttyTerminalColorSchemeFn", self._color_scheme),
@@ -247,6 +255,12 @@ class Library:
 
     def _bell(self, _terminal: Any, userdata: Any) -> None:
         self.ffi.from_handle(userdata).bells += 1  # a third of a microsecond
+
+    def _progress_report(self, _terminal: Any, userdata: Any, report: Any) -> None:
+        effects, state = self.ffi.from_handle(userdata), int(report.state)
+        removed = state == self.lib.GHOSTTY_TERMINAL_PROGRESS_STATE_REMOVE
+        effects.progress = None if removed else (state, int(report.progress))
+        effects.removals += removed
 
     def _device_attributes(self, _terminal: Any, _userdata: Any, out: Any) -> bool:
         """Answer as a VT220 with colour, version 10, which fits TERM=xterm-256color."""

@@ -55,7 +55,7 @@ _RESET = (
     + "\x1b[>0s"  # shift and the mouse (XTSHIFTESCAPE)
     + "\x1b]22;text\x1b\\"  # the mouse's shape
     + "\x1b]104\x1b\\\x1b]110\x1b\\\x1b]111\x1b\\\x1b]112\x1b\\"  # colours
-    + "\x1b]2;\x1b\\\x1b]7;\x1b\\"  # title and folder
+    + "\x1b]0;\x1b\\\x1b]7;\x1b\\\x1b]9;4;0\x1b\\"  # title, icon, folder and progress
     + "\x1b[?5W"  # tab stops
     + _SCREEN
 )

@@ -7,11 +7,15 @@ were not read.
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Self
+
+import msgspec
+from msgspec import Struct
 
 from orbitd.screens import _ghostty, _ghostty_abi
 from orbitd.screens._ghostty_lines import LineCounter, rows_of_lines
@@ -33,6 +37,14 @@ _LEAVING = (b"1049l", b"1047l", b"?47l")
 _COUNT_SECS = 1.0
 """Counting lines takes a microsecond each: so often at most while a terminal is fed."""
 
+_HEADER_MAGIC = b"ORBIT\x01"
+_HEADER_LENGTH_BYTES = 4
+# An OSC is over at BEL, and at ESC, which begins ST; CAN and SUB abort it.
+_ICON = re.compile(rb"\x1bc|\x1b\][01];([^\x07\x18\x1a\x1b]{0,2040})(?=[\x07\x1b])")
+_ICON_BEGINNING = re.compile(rb"\x1b(?:\](?:[01](?:;[^\x07\x18\x1a\x1b]*)?)?)?")
+_C0 = bytes(range(0x20))
+_OSC_MAX_BYTES, _ICON_MAX_CHARACTERS = 2048, 1024
+
 
 def unavailable_reason() -> str | None:
     """Return why this machine has no terminal emulation, or None where it has. The first call loads the library."""
@@ -46,6 +58,63 @@ def unavailable_reason() -> str | None:
 def prepare() -> None:
     """Do in a fork what the first load of an installation takes most memory for. For a process without threads."""
     _ghostty_abi.fill_cache_in_fork()
+
+
+class StateHeader(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What belongs to a saved terminal and is not in the library's snapshot; a map before the snapshot's bytes.
+
+    A field that another version has added is ignored, and one that is missing has its default. A header that would
+    be empty is left out.
+    """
+
+    icon: str = ""
+    progress: tuple[int, int] | None = None
+
+    def to_bytes(self) -> bytes:
+        """Return the bytes that stand before the snapshot."""
+        data = msgspec.msgpack.encode(self)
+        if self == StateHeader():
+            return b""
+        return _HEADER_MAGIC + len(data).to_bytes(_HEADER_LENGTH_BYTES, "big") + data
+
+    @classmethod
+    def split(cls, state: bytes) -> tuple[StateHeader, bytes]:
+        """Return the header of a saved state, and the snapshot behind it. Raises: StateCorrupt."""
+        if not state.startswith(_HEADER_MAGIC):
+            return cls(), state
+        start = len(_HEADER_MAGIC) + _HEADER_LENGTH_BYTES
+        end = start + int.from_bytes(state[len(_HEADER_MAGIC) : start], "big")
+        try:
+            return msgspec.msgpack.decode(state[start:end], type=cls), state[end:]
+        except msgspec.DecodeError as exc:
+            raise StateCorrupt(f"the saved terminal's header cannot be read ({exc})") from exc
+
+
+class IconName:
+    """Follow the name that OSC 0 and 1 give to the window's icon: libghostty parses and drops it.
+
+    An ESC begins a new sequence wherever it stands, in a string as well, so no more of the parser is needed.
+    """
+
+    def __init__(self, name: str = "", unfinished: bytes = b"") -> None:
+        self.name = name
+        self._unfinished = unfinished if _ICON_BEGINNING.fullmatch(unfinished) else b""
+
+    def feed(self, data: bytes, *, was_reset: bool) -> None:
+        """Follow output, split anywhere. `was_reset` says that a RIS may be in it."""
+        if self._unfinished or was_reset or b"]" in data:
+            data = self._unfinished + data
+            for match in _ICON.finditer(data):
+                self._set(match[1] or b"")
+        end = data[-_OSC_MAX_BYTES:]
+        start = end.rfind(b"\x1b")
+        self._unfinished = end[start:] if start >= 0 and _ICON_BEGINNING.fullmatch(end, start) else b""
+
+    def _set(self, name: bytes) -> None:
+        try:
+            self.name = name.translate(None, _C0).decode()[:_ICON_MAX_CHARACTERS]
+        except UnicodeDecodeError:
+            return  # libghostty takes no such title either
 
 
 class Emulator:
@@ -70,7 +139,8 @@ class Emulator:
         max_scrollback_lines: int = MAX_SCROLLBACK_LINES,
         scrollback_max_bytes: int = SCROLLBACK_MAX_BYTES,
     ) -> None:
-        self._init_terminal(Terminal.new(_ghostty.load(), cols, rows), max_scrollback_lines, scrollback_max_bytes)
+        terminal = Terminal.new(_ghostty.load(), cols, rows)
+        self._init_terminal(terminal, StateHeader(), max_scrollback_lines, scrollback_max_bytes)
 
     @classmethod
     def decode(
@@ -87,17 +157,20 @@ class Emulator:
         """
         library = _ghostty.load()
         emulator = cls.__new__(cls)
-        terminal = Terminal(library, library.decode(state, history=True))
+        header, snapshot = StateHeader.split(state)
+        terminal = Terminal(library, library.decode(snapshot, history=True))
         try:
             check_size(*terminal.size)
         except ValueError as exc:
             terminal.close()
             raise StateCorrupt(f"the saved terminal is too large: {exc}") from exc
-        emulator._init_terminal(terminal, max_scrollback_lines, scrollback_max_bytes)
+        emulator._init_terminal(terminal, header, max_scrollback_lines, scrollback_max_bytes)
         return emulator
 
-    def _init_terminal(self, terminal: Terminal, lines: int, size: int) -> None:
+    def _init_terminal(self, terminal: Terminal, header: StateHeader, lines: int, size: int) -> None:
         self._terminal = terminal
+        terminal.effects.progress = header.progress
+        self._icon = IconName(header.icon, terminal.library.continuation(terminal.pointer))
         self._limits = (lines, size)
         terminal.limit_scrollback(lines, size)
         self._answering = True
@@ -123,7 +196,9 @@ class Emulator:
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Interpret output of the program, split anywhere."""
         data = bytes(data)
+        removals = self._terminal.effects.removals
         self._terminal.feed(data)
+        self._icon.feed(data, was_reset=self._terminal.effects.removals != removals)
         if not self.alternate:
             self._keep_counting(data)
         elif any(leaving in data for leaving in _LEAVING):
@@ -171,6 +246,16 @@ class Emulator:
         return self._terminal.text("TITLE")
 
     @property
+    def icon(self) -> str:
+        """The name that the program gave to the window's icon last, or ""."""
+        return self._icon.name
+
+    @property
+    def progress(self) -> tuple[int, int] | None:
+        """The state and the percentage that the program has reported (OSC 9;4), -1 for none; None for no progress."""
+        return self._terminal.effects.progress
+
+    @property
     def cwd(self) -> str:
         """The working directory as the program reported it (OSC 7): mostly a file:// URL, or ""."""
         return self._terminal.text("PWD")
@@ -208,7 +293,9 @@ class Emulator:
             extras=self._terminal.extras("scrolling_region", "keyboard", "protection", "hyperlink", "charsets")
             + self._terminal.extras("tabstops", before=True),
             title=self.title,
+            icon=self.icon,
             cwd=self.cwd,
+            progress=self.progress,
         )
 
     # History
@@ -236,7 +323,7 @@ class Emulator:
         elif not self._is_counted:
             # How many rows the hidden screen's history has only a copy can tell. Where the library refuses to make
             # one, the last number stays: it is too low, and at worst lines are shown twice.
-            with suppress(TerminalError), Probe(self._terminal.library, self.encode(), history=True) as probe:
+            with suppress(TerminalError), Probe(self._terminal.library, self._snapshot(), history=True) as probe:
                 probe.leave_alternate()
                 self._count_in(probe.terminal)
         return self._line
@@ -292,6 +379,10 @@ class Emulator:
             TerminalError: The library refuses, for now or until the screen has changed: StateBusy where an unfinished
                 control string is longer than 16 MiB, others after some resizes of clusters and wide characters.
         """
+        header = StateHeader(icon=self.icon, progress=self.progress)
+        return header.to_bytes() + self._snapshot()
+
+    def _snapshot(self) -> bytes:
         return self._terminal.library.encode(self._terminal.pointer)
 
     def save(self) -> tuple[bytes, bytes]:
@@ -321,7 +412,8 @@ class Emulator:
             state = self.encode() if state is None else state
             # The history belongs to the primary screen: it is read from the copy only while that is hidden here.
             with_history = scrollback_lines > 0 and self.alternate
-            with Probe(self._terminal.library, state, history=with_history) as probe:
+            _, snapshot = StateHeader.split(state)
+            with Probe(self._terminal.library, snapshot, history=with_history) as probe:
                 return paint(self._contents(probe, scrollback_lines, after_line))
         except TerminalError:
             return paint(self._contents(None, scrollback_lines, after_line))
@@ -398,7 +490,9 @@ class Emulator:
             tab_stops=self._tab_stops(),
             colors=terminal.changed_colors(),
             title=self.title,
+            icon=self.icon,
             cwd=self.cwd,
+            progress=self.progress,
             continuation=terminal.library.continuation(terminal.pointer),
         )
 

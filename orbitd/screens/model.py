@@ -120,6 +120,8 @@ class Screen(Struct, frozen=True, kw_only=True):
 
     Attributes:
         modes: The numbers of the modes that are set, DEC private ones as `?N`.
+        icon: The name for the window's icon.
+        progress: The state and the percentage of a progress bar, -1 for no percentage; None for no progress.
         extras: Scroll region, charsets, protection and tab stops, as the sequences that set them.
     """
 
@@ -132,4 +134,6 @@ class Screen(Struct, frozen=True, kw_only=True):
     keyboard: int
     extras: bytes
     title: str
+    icon: str
     cwd: str
+    progress: tuple[int, int] | None

@@ -106,6 +106,8 @@ class TerminalContents(Struct, frozen=True, kw_only=True):
         margins: The sequences that set the scroll region.
         pen: The sequences for the pen's link, protection and charsets.
         tab_stops: The sequences that set the tab stops; "" for one every eight columns.
+        icon: The name for the window's icon (OSC 1).
+        progress: The state and the percentage of OSC 9;4, -1 for no percentage; None for no progress.
         continuation: The bytes of an unfinished sequence or character.
     """
 
@@ -120,7 +122,9 @@ class TerminalContents(Struct, frozen=True, kw_only=True):
     tab_stops: str = ""
     colors: dict[str, Rgb] = {}
     title: str = ""
+    icon: str = ""
     cwd: str = ""
+    progress: tuple[int, int] | None = None
     continuation: bytes = b""
 
 
@@ -241,6 +245,14 @@ def _colors(colors: dict[str, Rgb]) -> str:
 
 
 def _set_titles(contents: TerminalContents) -> str:
-    """Return OSC 2 and OSC 7; control characters are removed, since one would end the sequence early."""
-    title, cwd = (re.sub(r"[\x00-\x1f\x7f-\x9f]", "", text) for text in (contents.title, contents.cwd))
-    return (f"\x1b]2;{title}\x1b\\" if title else "") + (f"\x1b]7;{cwd}\x1b\\" if cwd else "")
+    """Return OSC 0 to 2, 7 and 9;4; control characters are removed, since one would end the sequence early."""
+    title, icon, cwd = (_without_controls(text) for text in (contents.title, contents.icon, contents.cwd))
+    values = [("0", title)] if title == icon else [("2", title), ("1", icon)]
+    if contents.progress is not None:
+        state, percentage = contents.progress
+        values.append(("9;4", f"{state};{percentage}" if percentage >= 0 else str(state)))
+    return "".join(f"\x1b]{code};{text}\x1b\\" for code, text in (*values, ("7", cwd)) if text)
+
+
+def _without_controls(text: str) -> str:
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "", text)

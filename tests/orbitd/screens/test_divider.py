@@ -60,6 +60,8 @@ LEFT_BEHIND = {
     "a prompt of the alternate screen": b"\x1b[?1049h\x1b]133;A\x07",
     "a shell that draws its prompt again": b"\x1b[?1049h\x1b]133;A;redraw=last\x07\x1b[?1049l",
     "a keypad": b"\x1b=",
+    "icon and progress": b"\x1b]1;icon\x07\x1b]9;4;1;50\x07",
+    "an unfinished icon": b"\x1b]1;icon",
     "a pen": b"\x1b[31;1;4:3m",
     "every style": b"\x1b[1;2;3;4:3;5;7;8;9;53;38;5;9;48;2;1;2;3;58;5;1m",
     "a protected pen": b'\x1b[1"q',

@@ -43,6 +43,9 @@ SCREENS = {
     "saved cursor": b"\x1b[4;9H\x1b[36m\x1b7\x1b[m\x1b[H",
     "saved cursor in origin mode": b"\x1b[3;6r\x1b[?6h\x1b[2;4H\x1b7\x1b[?6l\x1b[H",
     "title and folder": "\x1b]2;ein Tïtel; mit Strich\x07\x1b]7;file://h/t%20mp\x07".encode(),
+    "icon and progress": "\x1b]2;window\x07\x1b]1;ein Ïcon; mit Strich\x07\x1b]9;4;2;30\x07".encode(),
+    "one title for both, and progress without an end": b"\x1b]0;both\x1b\\\x1b]9;4;3\x07",
+    "icon without a title": b"\x1b]0;both\x1b\\\x1b]2;\x07\x1b]9;4;1;0\x07",
     "colours of its own": b"\x1b]4;5;#112233\x07\x1b]10;#010203\x07\x1b]11;#040506\x07\x1b]12;#070809\x07",
     "protected": b'a\x1b[1"qbc\x1b[0"qd\x1b[1"q',
     "alternate": b"shell$ vim\r\n\x1b[31m\x1b[?1049h\x1b[2J\x1b[3;3Hfull screen\x1b[2;8r\x1b[?1h\x1b[>1u",
@@ -82,7 +85,7 @@ def test_a_repaint_draws_the_same_screen(name: str) -> None:
 @pytest.mark.parametrize("name", [*SCREENS, *UNFINISHED])
 def test_reset_makes_any_terminal_ready_for_a_repaint(name: str) -> None:
     """After RESET no trace is left of what the client's terminal showed, was set to, or was in the middle of."""
-    dirt = ENTER + {**SCREENS, **UNFINISHED}[name] + RESTORE_COLORS + RESET + b"\x1b]2;\x07\x1b]7;\x07"
+    dirt = ENTER + {**SCREENS, **UNFINISHED}[name] + RESTORE_COLORS + RESET + b"\x1b]0;\x07\x1b]7;\x07\x1b]9;4;0\x07"
     for wanted in ("text", "modes", "alternate", "wide at the edge", "left and right margins"):
         with Emulator(40, 10) as original:
             original.feed(SCREENS[wanted])

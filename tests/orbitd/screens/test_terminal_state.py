@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 
 from orbitd.screens._ghostty import Library
-from orbitd.screens.emulator import Emulator
+from orbitd.screens.emulator import Emulator, StateHeader
 from orbitd.screens.model import StateBusy, StateCorrupt, TerminalError
 from orbitd.sessions.saved_state import SavedState
 from terminal_support import noise, play, restored
@@ -237,3 +238,62 @@ def test_a_cut_wide_character_is_mended_once_a_half_read_sequence_has_ended() ->
         emulator.feed(b"Jtext")
         with Emulator.decode(emulator.encode()) as copy:
             assert copy.dump() == emulator.dump()
+
+
+ICONS = {
+    "OSC 1": (b"\x1b]1;icon\x07", "icon"),
+    "OSC 0 sets both": (b"\x1b]1;icon\x07\x1b]0;both\x1b\\", "both"),
+    "the window's title alone": (b"\x1b]1;icon\x07\x1b]2;title\x07", "icon"),
+    "taken back": (b"\x1b]1;icon\x07\x1b]1;\x07", ""),
+    "reset with the terminal": (b"\x1b]1;icon\x07\x1bc", ""),
+    "set after a reset": (b"\x1bc\x1b]1;icon\x07", "icon"),
+    "aborted": (b"\x1b]1;icon\x07\x1b]1;other\x18", "icon"),
+    "controls are no part": (b"\x1b]1;i\x00co\x01n\x1b\\", "icon"),
+    "not UTF-8": (b"\x1b]1;icon\x07\x1b]1;\xff\x07", "icon"),
+    "in the middle of another string": (b"\x1bP$q\x1b]1;icon\x07", "icon"),
+    "too long": (b"\x1b]1;icon\x07\x1b]1;" + b"x" * 3000 + b"\x07", "icon"),
+}
+
+
+@pytest.mark.parametrize("name", ICONS)
+def test_the_icons_name_is_followed(name: str) -> None:
+    """OSC 0 and 1 set it, however the output is cut, and a state that was saved anywhere has it."""
+    data, icon = ICONS[name]
+    for cut in range(len(data)):
+        with Emulator(40, 5) as whole:
+            whole.feed(data[:cut])
+            with Emulator.decode(whole.encode()) as copy:
+                for emulator in (whole, copy):
+                    emulator.feed(data[cut:])
+                    assert emulator.icon == icon, cut
+
+
+def test_progress_is_saved() -> None:
+    """The progress that a program reports outlives a restore until the program removes it or resets the terminal."""
+    for end in (b"\x1b]9;4;0\x07", b"\x1bc"):
+        with Emulator(40, 5) as original:
+            original.feed(b"\x1b]9;4;1;200\x07")
+            with Emulator.decode(original.encode()) as copy:
+                assert copy.progress == (1, 100)
+                copy.feed(end)
+                assert copy.progress is None
+
+
+def test_the_header_of_a_state_grows() -> None:
+    """States without a header, and with fields of later versions, are read; a damaged header is refused."""
+    with Emulator(40, 5) as original:
+        original.feed(b"text")
+        snapshot = original.encode()
+        assert StateHeader.split(snapshot) == (StateHeader(), snapshot)
+        original.feed(b"\x1b]1;icon\x07")
+        state = original.encode()
+    fields = msgspec.msgpack.encode({"icon": "icon", "later": [1]})
+    later = b"ORBIT\x01" + len(fields).to_bytes(4, "big") + fields + snapshot
+    for one in (state, later):
+        with Emulator.decode(one) as copy:
+            assert (copy.icon, copy.screen()) == ("icon", b"text\n")
+    for end in (6, 9, 10, 15, 40):
+        with pytest.raises(StateCorrupt):
+            Emulator.decode(state[:end])
+    with pytest.raises(StateCorrupt):
+        Emulator.decode(state[:10] + b"\xc1" + state[11:])
