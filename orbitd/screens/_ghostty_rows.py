@@ -13,12 +13,25 @@ from __future__ import annotations
 import functools
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, Self
 
 from orbitd.screens._ghostty import Library
-from orbitd.screens.model import PLAIN, Color, Row, Run, Style, TerminalError, TerminalUnavailable
+from orbitd.screens._ghostty_snapshot import SnapshotScreen, without_controls
+from orbitd.screens.model import (
+    PLAIN,
+    Color,
+    DrawnMarks,
+    Link,
+    Row,
+    RowMark,
+    Run,
+    Style,
+    TerminalError,
+    TerminalUnavailable,
+    Zone,
+)
 
 _CHUNK_ROWS = 128  # the library copies what it is asked for; small chunks stay in the processor's cache
 _CELL_BYTES = 8
@@ -32,7 +45,10 @@ TAIL = 1 << 62
 
 _MAX_CACHED_CELLS = 8192
 # What `Layout.planes` say of a cell.
-PLANE_TEXT, PLANE_LOOK, PLANE_OTHER, PLANE_MARK = 1, 2, 4, 8
+PLANE_TEXT, PLANE_LOOK, PLANE_OTHER, PLANE_MARK, PLANE_ZONE = 1, 2, 4, 8, 16
+_WITHOUT_ZONE = bytes(value & ~PLANE_ZONE for value in range(256))
+_ZONE_BYTES = re.compile(b"[" + bytes(value for value in range(32) if value & PLANE_ZONE) + b"]")
+_SAME_ZONE = re.compile(b"|".join(b"%c+" % zone for zone in Zone))
 _ASCII_TEXT = bytes((PLANE_TEXT, PLANE_TEXT | PLANE_MARK))
 _BLANK = (0, PLANE_MARK)
 _EMPTY_OR_LINE = b"E" + b"L" * 255  # by the first cell of a row without gaps
@@ -112,7 +128,8 @@ class Layout:
         self.protected = self._mask(bits["protected"])
         self.hyperlink = self._mask(bits["hyperlink"])
         self.semantic = self._mask(bits["semantic_content"])
-        self.attributes = self.tag | self.style | self.protected | self.hyperlink
+        self.semantic_shift = bits["semantic_content"]["lsb"]
+        self.attributes = self.tag | self.style | self.protected | self.hyperlink | self.semantic
         lib = library.lib
         self.cluster = lib.GHOSTTY_CELL_CONTENT_CODEPOINT_GRAPHEME
         self.palette, self.rgb = lib.GHOSTTY_CELL_CONTENT_BG_COLOR_PALETTE, lib.GHOSTTY_CELL_CONTENT_BG_COLOR_RGB
@@ -120,35 +137,46 @@ class Layout:
         self.head = lib.GHOSTTY_CELL_WIDE_SPACER_HEAD
         self.row_wraps = self._row_flag(library, lib.GHOSTTY_ROW_DATA_WRAP)
         self.row_continues = self._row_flag(library, lib.GHOSTTY_ROW_DATA_WRAP_CONTINUATION)
+        self.row_mark = self._row_bits(library, "GhosttyRowSemanticPrompt *", lib.GHOSTTY_ROW_DATA_SEMANTIC_PROMPT)
+        self.row_mark_shift = (self.row_mark & -self.row_mark).bit_length() - 1
         self.planes = self._planes()
         # What a cell's byte that has `wide` says of it; it lies in one byte.
         shift = self.wide_shift % 8
         self.widths = bytes((value >> shift) & (self.wide >> self.wide_shift) for value in range(256))
         self.wide_pair = bytes((lib.GHOSTTY_CELL_WIDE_WIDE, self.tail))
+        # The same for the zone.
+        shift = self.semantic_shift % 8
+        self.zones = bytes((value >> shift) & (self.semantic >> self.semantic_shift) for value in range(256))
 
-    @staticmethod
-    def _row_flag(library: Library, data: int) -> int:
-        """Return the bit of a row's value that the library reads a flag from; it describes only cells itself."""
-        flag, found = library.ffi.new("bool *"), 0
-        for bit in (1 << shift for shift in range(64)):
-            library.check(library.lib.ghostty_row_get(bit, data, flag), "a flag of a row")
-            found |= bit * flag[0]
+    def _row_flag(self, library: Library, data: int) -> int:
+        found = self._row_bits(library, "bool *", data)
         if found.bit_count() != 1:
             raise TerminalUnavailable("this libghostty lays out a row in an unknown way")
+        return found
+
+    @staticmethod
+    def _row_bits(library: Library, ctype: str, data: int) -> int:
+        """Return the bits of a row's value that the library reads a field from; it describes only cells itself."""
+        value, found = library.ffi.new(ctype), 0
+        for bit in (1 << shift for shift in range(64)):
+            library.check(library.lib.ghostty_row_get(bit, data, value), "a field of a row")
+            found |= bit * bool(value[0])
         return found
 
     def _planes(self) -> list[tuple[int, bytes]]:
         """Return tables that sum up cells: for a byte's place in a cell, what its values say of the cell.
 
         The bits are PLANE_TEXT; PLANE_LOOK where the cell is wide or not ASCII; PLANE_OTHER where it is no character
-        of its own, protected, or a link; PLANE_MARK where it has a style, or is part of a prompt (OSC 133).
+        of its own, protected, or a link; PLANE_MARK where it has a style; PLANE_ZONE where it is prompt or input
+        (OSC 133).
         """
         code = self.codepoint << self.content_shift
         parts = (
             (code, PLANE_TEXT),
             (code & ~(0x7F << self.content_shift) | self.wide, PLANE_LOOK),
             (self.tag | self.protected | self.hyperlink, PLANE_OTHER),
-            (self.style | self.semantic, PLANE_MARK),
+            (self.style, PLANE_MARK),
+            (self.semantic, PLANE_ZONE),
         )
         planes = []
         for place in range(_CELL_BYTES):
@@ -195,7 +223,7 @@ class AttributeKeys(dict[int, int]):
             if (cell & layout.wide) >> layout.wide_shift == layout.tail:
                 key = TAIL
             elif not (cell >> layout.content_shift) & layout.codepoint:
-                key |= BLANK
+                key = key & ~layout.semantic | BLANK
         if len(self) >= _MAX_CACHED_CELLS:
             self.clear()
         self[cell] = key
@@ -228,8 +256,10 @@ class RowReader:
     library is kept in an attribute. The native render state, row iterator and row cells are ours to free: `__exit__`.
     """
 
-    def __init__(self, library: Library, terminal: Any) -> None:
+    def __init__(self, library: Library, terminal: Any, snapshot: SnapshotScreen | None = None) -> None:
         self._library, self._terminal = library, terminal
+        # What knows the ids of links; rows are counted from the end there.
+        self._snapshot, self._row_count = snapshot, 0
         ffi = library.ffi
         self._state = ffi.new("GhosttyRenderState *")
         self._iterator = ffi.new("GhosttyRenderStateRowIterator *")
@@ -275,18 +305,33 @@ class RowReader:
         check(lib.ghostty_render_state_get(self._state[0], lib.GHOSTTY_RENDER_STATE_DATA_CURSOR, cursor), "cursor")
         return int(cursor.visual_style), bool(cursor.blinking), bool(cursor.visible)
 
-    def rows(self, first: int, last: int, screen_rows: int) -> Iterator[Row]:
-        """Yield the rows from `first` until before `last`, counted from the oldest in the history.
+    def rows(self, numbers: Sequence[int], screen_rows: int) -> Iterator[Row]:
+        """Yield rows, counted from the oldest in the history, in rising order.
 
         Reading moves the terminal's viewport, and moves it back at the end, also where the caller stops early. The
-        terminal must not change meanwhile. `last` is at most the number of rows that there are.
+        terminal must not change meanwhile.
         """
         below = max(0, _CHUNK_ROWS - screen_rows)
+        history = self._library.ffi.new("size_t *")
+        self._library.lib.ghostty_terminal_get(
+            self._terminal, self._library.lib.GHOSTTY_TERMINAL_DATA_SCROLLBACK_ROWS, history
+        )
+        self._row_count = int(history[0]) + screen_rows
+        done = 0
         try:
-            while first < last:
-                for row in self._chunk(first, last, screen_rows, below):
-                    yield row
-                    first += 1
+            while done < len(numbers):
+                # A chunk begins at the next row that is wanted; those between are passed over, which takes little.
+                here = numbers[done]
+                for number in self._copied(here, numbers[-1] + 1, screen_rows, below):
+                    if not self._library.lib.ghostty_render_state_row_iterator_next(self._iterator[0]):
+                        break
+                    if number == numbers[done]:
+                        yield self._row(number)
+                        done += 1
+                        if done == len(numbers):
+                            break
+                if done < len(numbers) and numbers[done] == here:
+                    raise TerminalError("libghostty: a row cannot be read")
         finally:
             self._scroll(self._library.lib.GHOSTTY_SCROLL_VIEWPORT_BOTTOM, 0)
 
@@ -317,13 +362,6 @@ class RowReader:
         where = self._library.ffi.new("OrbitScroll *")
         where.tag, where.value.row = tag, row
         self._library.scroll_viewport(self._terminal, where[0])
-
-    def _chunk(self, first: int, last: int, screen_rows: int, below: int) -> Iterator[Row]:
-        """Yield rows from `first` on, as many as one update of the render state copies."""
-        for number in self._copied(first, last, screen_rows, below):
-            if not self._library.lib.ghostty_render_state_row_iterator_next(self._iterator[0]):
-                return
-            yield self._row(number)
 
     def _copied(self, first: int, last: int, screen_rows: int, below: int) -> range:
         """Copy rows from `first` on, as many as one update of the render state takes, and go before the first."""
@@ -365,8 +403,10 @@ class RowReader:
             self._scroll(lib.GHOSTTY_SCROLL_VIEWPORT_BOTTOM, 0)
         return bytes(ends)
 
-    def classify(self, first: int, last: int, screen_rows: int) -> bytes:
+    def classify(self, first: int, last: int, screen_rows: int) -> tuple[bytes, dict[int, DrawnMarks]]:
         """Return how each of the rows from `first` until before `last` can be drawn, as letters for `GROUPS`.
+
+        The marks of the rows that have any come with them, by the row's number from `first`.
 
         The terminal must not change meanwhile. A row takes some 2 microseconds: its bytes are copied, and nearly all
         else is done for many rows at once, by operations on bytes that run in C.
@@ -378,7 +418,7 @@ class RowReader:
             (*self._row_data, self._library.ffi.NULL),
         )
         iterator, view, flags = self._iterator[0], self._view[0], self._raw_row
-        below, letters = max(0, _CHUNK_ROWS - screen_rows), bytearray()
+        below, letters, marks = max(0, _CHUNK_ROWS - screen_rows), bytearray(), dict[int, DrawnMarks]()
         try:
             while (start := first + len(letters)) < last:
                 raw, rows = list[bytes](), list[int]()
@@ -387,40 +427,63 @@ class RowReader:
                         raise TerminalError("libghostty: a row cannot be read")
                     raw.append(buffer(view.ptr, view.len * _CELL_BYTES)[:])
                     rows.append(flags[0])
-                letters += self._classify_chunk(raw, rows)
+                chunk, chunk_marks = self._classify_chunk(raw, rows)
+                marks.update((len(letters) + row, mark) for row, mark in chunk_marks)
+                letters += chunk
         finally:
             self._scroll(lib.GHOSTTY_SCROLL_VIEWPORT_BOTTOM, 0)
-        return bytes(letters)
+        return bytes(letters), marks
 
-    def _classify_chunk(self, raw: list[bytes], flags: list[int]) -> bytes:
-        """Return the letters of rows, from their cells and the library's values of the rows."""
+    def _classify_chunk(self, raw: list[bytes], flags: list[int]) -> tuple[bytes, list[tuple[int, DrawnMarks]]]:
+        """Return the letters of rows, from their cells and the library's values of the rows, and their marks."""
         layout, cols = self._layout, len(raw[0]) // _CELL_BYTES
         # One byte for each cell, what the tables say of the bytes of the cell; `|` of integers is the `|` of all bytes.
         data, summed = b"".join(raw), 0
         zeros = bytes(cols * len(raw))
         if len(data) != len(zeros) * _CELL_BYTES:
-            return b"o" * len(raw)  # rows of several lengths: none is known, but reading each row does well with them
+            return b"o" * len(
+                raw
+            ), []  # rows of several lengths: none is known, but reading each row does well with them
         for place, table in layout.planes:
             plane = data[place::_CELL_BYTES]
             if plane != zeros:
                 summed |= int.from_bytes(plane.translate(table), "little")
         plane = summed.to_bytes(len(zeros), "little")
         wraps, continues = layout.row_wraps, layout.row_continues
+        marked = {number for number, flag in enumerate(flags) if flag & layout.row_mark}
+        if summed & _masks(cols, len(raw))[0] * PLANE_ZONE:
+            starts = range(0, len(plane), cols)
+            marked.update(start // cols for start in starts if _ZONE_BYTES.search(plane, start, start + cols))
+        marks = [(number, self._drawn_marks(raw[number], flags[number])) for number in sorted(marked)]
+        if marks:
+            plane = plane.translate(_WITHOUT_ZONE)
+            summed = int.from_bytes(plane, "little")
         has_flags = any(flag & (wraps | continues) for flag in flags)
         if not has_flags and _is_plain(summed, cols, len(raw)):
-            return plane[::cols].translate(_EMPTY_OR_LINE)
+            return plane[::cols].translate(_EMPTY_OR_LINE), marks
         rows = [plane[start : start + cols].rstrip(b"\0") for start in range(0, len(plane), cols)]
         kinds = [
             (SIMPLE if row else EMPTY) if not row.translate(None, _ASCII_TEXT) else self._kind(cells, row)
             for cells, row in zip(raw, rows, strict=True)
         ]
         if not has_flags:
-            return bytes([kind[0] for kind in kinds])
+            return bytes([kind[0] for kind in kinds]), marks
         indexes = [
             (4 if flag & continues else 0) + (2 if flag & wraps else 0) + (len(row) == cols and row[-1] != PLANE_MARK)
             for flag, row in zip(flags, rows, strict=True)
         ]
-        return bytes(map(bytes.__getitem__, kinds, indexes))
+        return bytes(map(bytes.__getitem__, kinds, indexes)), marks
+
+    def _drawn_marks(self, raw: bytes, flag: int) -> DrawnMarks:
+        """Return the marks of a row; `zones` counts characters, for a row that the formatter draws as it is."""
+        layout = self._layout
+        zones = raw[layout.semantic_shift // 8 :: _CELL_BYTES].translate(layout.zones)
+        widths = raw[layout.wide_shift // 8 :: _CELL_BYTES].translate(layout.widths)
+        starts = [match.start() for match in _SAME_ZONE.finditer(zones)]
+        return DrawnMarks(
+            mark=self._mark_of(flag, Zone.PROMPT in zones),
+            zones=tuple((start - widths.count(layout.tail, 0, start), Zone(zones[start])) for start in starts),
+        )
 
     def _kind(self, raw: bytes, row: bytes) -> bytes:
         """Return the letters of a row that is not plain ASCII, from its cells and its plane."""
@@ -451,12 +514,20 @@ class RowReader:
         # and most rows end with many, so they are cut off before the Python loop.
         used = -(-len(raw.rstrip(b"\0")) // _CELL_BYTES)
         cells = memoryview(raw)[: used * _CELL_BYTES].cast("Q").tolist()
-        return Row(runs=tuple(self._runs(cells, number)) if cells else (), wraps=self._wraps[0])
+        runs = tuple(self._runs(cells, number)) if cells else ()
+        mark = self._mark_of(self._raw_row[0], any(run.zone == Zone.PROMPT for run in runs))
+        return Row(runs=runs, wraps=self._wraps[0], mark=mark)
+
+    def _mark_of(self, row: int, has_prompt: bool) -> RowMark:
+        """Return the mark of a row, from the library's value of it."""
+        mark = (row & self._layout.row_mark) >> self._layout.row_mark_shift
+        # Erasing and moving may leave a prompt in a row without a mark, which no sequence makes.
+        return RowMark(mark) if mark or not has_prompt else RowMark.CONTINUATION
 
     def _runs(self, cells: list[int], number: int) -> list[Run]:
         layout, texts, runs = self._layout, self._texts, list[Run]()
         # Keys without any of these bits are text of one style, and most are: they take the short way below.
-        details = layout.hyperlink | layout.tag | BLANK
+        details = layout.hyperlink | layout.tag | layout.semantic | BLANK
         keys = list(map(self._keys.__getitem__, cells))
         if TAIL in keys:
             _copy_keys_to_tails(keys)
@@ -485,15 +556,34 @@ class RowReader:
             yield Run(column=column, cells=shown, blank=True, style=Style(bg=background))
             return
         style, protected = self._style(key, column), bool(key & layout.protected)
+        zone = Zone((key & layout.semantic) >> layout.semantic_shift)
         if tag == layout.cluster:
             shown = tuple(self._cluster(column + index) if text else "" for index, text in enumerate(shown))
-        links: list[str | None] = [None] * len(shown)
-        if key & layout.hyperlink:
-            links = [self._link(column + index, number) for index in range(len(shown))]
+        if not key & layout.hyperlink:
+            yield Run(column=column, cells=shown, style=style, protected=protected, zone=zone)
+            return
+        links = self._links(column, len(shown), number)
         for link, group in groupby(range(len(shown)), links.__getitem__):
             first, *rest = group
             part = shown[first : (rest[-1] if rest else first) + 1]
-            yield Run(column=column + first, cells=part, style=style, link=link, protected=protected)
+            uri, link_id = link or (None, "")
+            yield Run(
+                column=column + first,
+                cells=part,
+                style=style,
+                link=uri,
+                link_id=link_id,
+                protected=protected,
+                zone=zone,
+            )
+
+    def _links(self, column: int, count: int, number: int) -> list[Link | None]:
+        """Return the links of cells of a row: from the snapshot with their ids, else without."""
+        if self._snapshot is not None:
+            links = self._snapshot.links(self._row_count - 1 - number)[column : column + count]
+            return links + [None] * (count - len(links))
+        uris = [self._link(column + index, number) for index in range(count)]
+        return [None if uri is None else Link(uri, "") for uri in uris]
 
     def _background(self, key: int) -> Color:
         layout = self._layout
@@ -543,7 +633,7 @@ class RowReader:
             return None
         data = ffi.new("uint8_t[]", size[0])
         self._library.check(lib.ghostty_grid_ref_hyperlink_uri(ref, data, size[0], size), "a link")
-        return bytes(ffi.buffer(data, size[0])).decode("utf-8", "replace")
+        return without_controls(bytes(ffi.buffer(data, size[0])))
 
 
 def _copy_keys_to_tails(keys: list[int]) -> None:

@@ -9,7 +9,8 @@ from typing import Any, Self
 from orbit_protocol import MAX_COLUMNS_OR_ROWS, MAX_SCREEN_CELLS
 from orbitd.screens._ghostty import CELL_PIXELS, NO_VALUE, Effects, Library
 from orbitd.screens._ghostty_rows import EMPTY, GROUPS, GROUPS_OF_ROWS, OTHER, WRAPPING, RowReader, style_of
-from orbitd.screens.model import Cursor, DrawnRows, Rgb, Row, TerminalError
+from orbitd.screens._ghostty_snapshot import SnapshotScreen
+from orbitd.screens.model import Cursor, DrawnMarks, DrawnRows, PromptState, Rgb, Row, TerminalError
 from orbitd.screens.repaint import SavedCursor, ScreenBuffer
 from orbitd.screens.vt_writer import cup
 
@@ -27,6 +28,8 @@ _KEPT_OFF = (_GRAPHEME_CLUSTERS, _ALLOW_COLUMNS)
 _MODES_SET = re.compile(rb"\?([^?@-~]*+)[hr]")
 _NUMBERS_KEPT_OFF = re.compile(b"|".join(b"%d" % number for number in _KEPT_OFF))
 _NOT_IN_NUMBERS = bytes(byte for byte in range(256) if byte not in b"0123456789:;")
+_WRAPS = re.compile(b"[" + WRAPPING + b"]")
+_EMPTY_ROW = Row()
 _UNDERLINE_COLOR = re.compile(r"\x1b\[58;(?:2;(\d+);(\d+);(\d+)|5;(\d+))m")
 _CONTROLS = bytes(code for code in (*range(0x20), 0x7F) if code != 0x0A)
 _C1 = re.compile(rb"\xc2[\x80-\x9f]")
@@ -355,16 +358,24 @@ class Terminal:
             style=style_of(self.library, self._get("CURSOR_STYLE", "GhosttyStyle")),
         )
 
-    def rows(self, first: int, last: int) -> Iterator[Row]:
-        """Yield rows from `first` until before `last`, 0 being the oldest. Do not change the terminal meanwhile."""
-        with RowReader(self.library, self.pointer) as reader:
-            yield from reader.rows(first, last, self.number("ROWS"))
+    def rows(self, first: int, last: int, snapshot: SnapshotScreen | None = None) -> Iterator[Row]:
+        """Yield rows from `first` until before `last`, 0 being the oldest. Do not change the terminal meanwhile.
 
-    def screen_rows(self) -> tuple[Row, ...]:
+        Args:
+            first: The first row.
+            last: The row behind the last.
+            snapshot: The same screen in a snapshot, which has the ids of links.
+        """
+        with RowReader(self.library, self.pointer, snapshot) as reader:
+            yield from reader.rows(range(first, last), self.number("ROWS"))
+
+    def screen_rows(self, snapshot: SnapshotScreen | None = None) -> tuple[Row, ...]:
         top = self.scrollback_rows
-        return tuple(self.rows(top, top + self.number("ROWS")))
+        return tuple(self.rows(top, top + self.number("ROWS"), snapshot))
 
-    def drawn_rows(self, first: int, last: int, *, unwrap: bool = True) -> Iterator[Row | DrawnRows]:
+    def drawn_rows(
+        self, first: int, last: int, snapshot: SnapshotScreen | None = None, *, unwrap: bool = True
+    ) -> Iterator[Row | DrawnRows]:
         """Yield rows from `first` until before `last`, 0 being the oldest: as many as possible drawn by the library.
 
         Do not change the terminal meanwhile.
@@ -372,33 +383,48 @@ class Terminal:
         Args:
             first: The first row.
             last: The row behind the last.
-            unwrap: Join the rows of wrapped lines, so that a terminal wraps them again.
+            snapshot: The same screen in a snapshot, which has the ids of links.
+            unwrap: Say where the rows of wrapped lines are to be joined, so that a terminal wraps them again.
         """
         if self.number("COLS") == 1:  # a wide character does not fit, and is another one when it is printed again
-            yield from self.rows(first, last)
+            yield from self.rows(first, last, snapshot)
             return
         with RowReader(self.library, self.pointer) as reader:
-            letters = reader.classify(first, last, self.number("ROWS"))
-        for group in (GROUPS if unwrap else GROUPS_OF_ROWS).finditer(letters):
-            start, end = group.span()
-            if letters[start] in EMPTY:
-                yield from (Row(),) * (end - start)
-            elif letters[start] in OTHER:
-                yield from self.rows(first + start, first + end)
-            else:
-                wrapped_into, wraps = start > 0 and letters[start - 1] in WRAPPING, letters[end - 1] in WRAPPING
-                yield DrawnRows(
-                    text=self._drawn(first + start, first + end, unwrap=unwrap),
-                    first=self._row(first + start) if wrapped_into and unwrap else Row(),
-                    last=self._row(first + end - 1) if wraps and unwrap else Row(),
-                )
+            letters, marks = reader.classify(first, last, self.number("ROWS"))
+        spans = [group.span() for group in (GROUPS if unwrap else GROUPS_OF_ROWS).finditer(letters)]
+        # The rows that have to be read are read in one pass: drawn groups need those that wrap across their borders.
+        read = set[int]()
+        for start, end in spans:
+            if letters[start] in OTHER:
+                read.update(range(start, end))
+            elif unwrap and letters[start] not in EMPTY:
+                if start > 0 and letters[start - 1] in WRAPPING:
+                    read.add(start)
+                if letters[end - 1] in WRAPPING:
+                    read.add(end - 1)
+        with RowReader(self.library, self.pointer, snapshot) as reader:
+            rows = reader.rows([first + number for number in sorted(read)], self.number("ROWS"))
+            for start, end in spans:
+                if letters[start] in OTHER:
+                    yield from (next(rows) for _ in range(start, end))
+                elif letters[start] in EMPTY:
+                    numbers = range(start, end)
+                    yield from (Row(mark=marks[row].mark) if row in marks else _EMPTY_ROW for row in numbers)
+                else:
+                    inner = letters[start : end - 1]
+                    first_row = next(rows) if start in read else _EMPTY_ROW
+                    last_row = first_row if end - 1 == start else next(rows) if end - 1 in read else _EMPTY_ROW
+                    yield DrawnRows(
+                        text=self._drawn(first + start, first + end),
+                        first=first_row,
+                        last=last_row,
+                        wraps=tuple(letter in WRAPPING for letter in inner) if unwrap and _WRAPS.search(inner) else (),
+                        marks=_part(marks, start, end) if marks else {},
+                    )
 
-    def _row(self, number: int) -> Row:
-        return next(self.rows(number, number + 1))
-
-    def _drawn(self, first: int, last: int, *, unwrap: bool) -> str:
-        """Return the VT sequences of simple and empty rows between simple ones."""
-        drawn = self.library.format(self.pointer, self._selected_rows(first, last), unwrap=unwrap).decode()
+    def _drawn(self, first: int, last: int) -> str:
+        """Return the VT sequences of simple and empty rows between simple ones, each row a line."""
+        drawn = self.library.format(self.pointer, self._selected_rows(first, last)).decode()
         # The colour of an underline with colons: terminals that do not know it take semicolons for other attributes.
         return _UNDERLINE_COLOR.sub(_with_colons, drawn) if "\x1b[58;" in drawn else drawn
 
@@ -472,6 +498,13 @@ class Terminal:
         return both[: len(both) - len(text)] if before else both[len(text) :]
 
 
+def _part(marks: dict[int, DrawnMarks], start: int, end: int) -> dict[int, DrawnMarks]:
+    """Return the marks of some rows, which are numbered from the first of them."""
+    if end - start > len(marks):
+        return {row - start: mark for row, mark in marks.items() if start <= row < end}
+    return {row - start: marks[row] for row in range(start, end) if row in marks}
+
+
 def _with_colons(match: re.Match[str]) -> str:
     red, green, blue, index = match.groups()
     return f"\x1b[58:5:{index}m" if index else f"\x1b[58:2::{red}:{green}:{blue}m"
@@ -486,10 +519,12 @@ class Probe:
     Args:
         library: The loaded library.
         state: The encoded terminal.
+        screens: The screens of the same state, as `_ghostty_snapshot.parse` returns them; {} where it cannot.
         history: Copy the history as well; that costs the most.
     """
 
-    def __init__(self, library: Library, state: bytes, *, history: bool) -> None:
+    def __init__(self, library: Library, state: bytes, screens: dict[bool, SnapshotScreen], *, history: bool) -> None:
+        self.screens = screens
         self.terminal = Terminal(library, library.decode(state, history=history))
         library.set_replies_enabled(self.terminal.pointer, on=False)
         self.terminal.feed(_CANCEL)
@@ -504,10 +539,15 @@ class Probe:
         """Switch to the primary screen as the program would, and return it."""
         restores = self.terminal.mode(1049)
         self.terminal.feed(b"\x1b[?1049l" if restores else b"\x1b[?47l")
-        lines, cursor = self.terminal.screen_rows(), self.terminal.cursor()
+        snapshot = self.screens.get(False)
+        lines, cursor = self.terminal.screen_rows(snapshot), self.terminal.cursor()
         # Entering 1049 again saves this cursor, so there is nothing else to keep.
         return ScreenBuffer(
-            lines=lines, cursor=cursor, saved=None if restores else self.saved_cursor(), keyboard=self.keyboard_stack()
+            lines=lines,
+            cursor=cursor,
+            saved=None if restores else self.saved_cursor(),
+            keyboard=self.keyboard_stack(),
+            prompt=PromptState() if snapshot is None else snapshot.prompt,
         )
 
     def enter_alternate(self) -> None:

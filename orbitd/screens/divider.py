@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from orbitd.screens.emulator import Emulator
 from orbitd.screens.repaint import MODES
+from orbitd.screens.vt_writer import mark
 
 # Each of the two screens has these of its own: a stack of keyboard flags; a pen (link, protection, style); charsets
 # (ASCII in G0 to G3, G0 on the left, G2 on the right); the kind of its text (OSC 133: output); the shape of the cursor,
@@ -70,5 +71,7 @@ def print_divider(emulator: Emulator, text: str) -> None:
     columns, _ = emulator.size
     row = emulator.cursor.row + 1  # read before the reset, which moves the cursor
     line = f"{f'-- {text} ':-<{columns}}"
-    emulator.feed(f"{_RESET}\x1b[{row}H\r\n\x1b[2m{line}\x1b[m\r\n".encode())
+    # OSC 133;C in the first column: the line's row and the next one may have been part of a prompt.
+    begin = f"\r\n{mark('C')}"
+    emulator.feed(f"{_RESET}\x1b[{row}H{begin}\x1b[2m{line}\x1b[m{begin}".encode())
     emulator.answering = answering

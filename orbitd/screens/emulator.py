@@ -19,10 +19,12 @@ from msgspec import Struct
 
 from orbitd.screens import _ghostty, _ghostty_abi
 from orbitd.screens._ghostty_lines import LineCounter, rows_of_lines
+from orbitd.screens._ghostty_snapshot import parse
 from orbitd.screens._ghostty_terminal import CELL_BYTES, ROW_BYTES, Probe, Terminal, check_size
 from orbitd.screens.model import (
     MAX_SCROLLBACK_LINES,
     Cursor,
+    PromptState,
     Row,
     Screen,
     StateCorrupt,
@@ -37,6 +39,7 @@ _LEAVING = (b"1049l", b"1047l", b"?47l")
 _COUNT_SECS = 1.0
 """Counting lines takes a microsecond each: so often at most while a terminal is fed."""
 
+_LINK_PARAMETERS = re.compile(rb"\x1b\]8;[^;]*;")
 _HEADER_MAGIC = b"ORBIT\x01"
 _HEADER_LENGTH_BYTES = 4
 # An OSC is over at BEL, and at ESC, which begins ST; CAN and SUB abort it.
@@ -290,8 +293,10 @@ class Emulator:
             cursor=self.cursor,
             modes=self.modes(),
             keyboard=self._terminal.keyboard,
-            extras=self._terminal.extras("scrolling_region", "keyboard", "protection", "hyperlink", "charsets")
-            + self._terminal.extras("tabstops", before=True),
+            extras=self._terminal.extras("scrolling_region", "keyboard", "protection", "charsets")
+            + self._terminal.extras("tabstops", before=True)
+            + _LINK_PARAMETERS.sub(b"\x1b]8;;", self._terminal.extras("hyperlink")),
+            at_prompt=self._terminal.flag("CURSOR_AT_PROMPT"),
             title=self.title,
             icon=self.icon,
             cwd=self.cwd,
@@ -323,7 +328,7 @@ class Emulator:
         elif not self._is_counted:
             # How many rows the hidden screen's history has only a copy can tell. Where the library refuses to make
             # one, the last number stays: it is too low, and at worst lines are shown twice.
-            with suppress(TerminalError), Probe(self._terminal.library, self._snapshot(), history=True) as probe:
+            with suppress(TerminalError), Probe(self._terminal.library, self._snapshot(), {}, history=True) as probe:
                 probe.leave_alternate()
                 self._count_in(probe.terminal)
         return self._line
@@ -413,7 +418,8 @@ class Emulator:
             # The history belongs to the primary screen: it is read from the copy only while that is hidden here.
             with_history = scrollback_lines > 0 and self.alternate
             _, snapshot = StateHeader.split(state)
-            with Probe(self._terminal.library, snapshot, history=with_history) as probe:
+            screens = parse(snapshot) or {}
+            with Probe(self._terminal.library, snapshot, screens, history=with_history) as probe:
                 return paint(self._contents(probe, scrollback_lines, after_line))
         except TerminalError:
             return paint(self._contents(None, scrollback_lines, after_line))
@@ -457,7 +463,7 @@ class Emulator:
         The order matters: the probe's queries change it. It leaves the alternate screen first, and returns there
         before the saved cursor and the keyboard flags are read, which each screen has of its own.
         """
-        terminal = self._terminal
+        terminal, screens = self._terminal, probe.screens if probe is not None else {}
         behind, source = None, terminal
         if self.alternate and probe is not None:
             behind, source = probe.leave_alternate(), probe.terminal
@@ -468,14 +474,20 @@ class Emulator:
             if (lines := self.history_line - after_line) >= 0:
                 rows = rows_of_lines(source.library, source.pointer, lines, end, self.size[1])
                 scrollback_lines = min(scrollback_lines, rows)
-        history = tuple(source.drawn_rows(max(0, end - scrollback_lines), end)) if scrollback_lines > 0 else ()
+        history = (
+            tuple(source.drawn_rows(max(0, end - scrollback_lines), end, screens.get(False)))
+            if scrollback_lines > 0
+            else ()
+        )
         if behind and probe is not None:
             probe.enter_alternate()
+        snapshot = screens.get(self.alternate)
         here = ScreenBuffer(
-            lines=terminal.screen_rows(),
+            lines=terminal.screen_rows(snapshot),
             cursor=terminal.cursor(),
             saved=probe.saved_cursor() if probe is not None else None,
             keyboard=probe.keyboard_stack() if probe is not None else (),
+            prompt=PromptState() if snapshot is None else snapshot.prompt,
         )
         cols, rows = self.size
         return TerminalContents(
@@ -486,7 +498,8 @@ class Emulator:
             alternate=here if self.alternate else None,
             modes=self.modes(),
             margins=terminal.extras("scrolling_region").decode(),
-            pen=terminal.extras("hyperlink", "protection", "charsets", "keyboard").decode("utf-8", "replace"),
+            pen=terminal.extras("protection", "charsets", "keyboard").decode(),
+            pen_link=None if snapshot is None else snapshot.pen_link,
             tab_stops=self._tab_stops(),
             colors=terminal.changed_colors(),
             title=self.title,

@@ -6,6 +6,9 @@ runs of neighbouring cells of one style, and a blank cell is a cell that nothing
 
 from __future__ import annotations
 
+import enum
+from typing import NamedTuple
+
 from msgspec import Struct
 
 Rgb = tuple[int, int, int]
@@ -47,6 +50,23 @@ class Style(Struct, frozen=True, kw_only=True, cache_hash=True):
 
 PLAIN = Style()
 
+
+class Zone(enum.IntEnum):
+    """What a cell is, by the marks of the shell (OSC 133), as libghostty numbers it."""
+
+    OUTPUT = 0
+    INPUT = 1
+    PROMPT = 2
+
+
+class RowMark(enum.IntEnum):
+    """What a row is, by the marks of the shell, as libghostty numbers it."""
+
+    NONE = 0
+    PROMPT = 1
+    CONTINUATION = 2
+
+
 MAX_SCROLLBACK_LINES = 10_000
 """History that a picture keeps at least, where its bytes hold it."""
 
@@ -59,7 +79,9 @@ class Run(Struct, frozen=True, kw_only=True):
         cells: The text of each cell; "" for the second cell of a wide character, and for a blank one.
         blank: Nothing was written here; only the background of `style` is visible.
         link: The target of a hyperlink (OSC 8).
+        link_id: What joins the pieces of one link, and tells apart links with the same target; "" if it is not known.
         protected: Selective erase spares it (DECSCA).
+        zone: Prompt, input or output.
     """
 
     column: int
@@ -67,7 +89,9 @@ class Run(Struct, frozen=True, kw_only=True):
     blank: bool = False
     style: Style = PLAIN
     link: str | None = None
+    link_id: str = ""
     protected: bool = False
+    zone: Zone = Zone.OUTPUT
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -75,24 +99,63 @@ class Row(Struct, frozen=True, kw_only=True):
 
     Attributes:
         wraps: The line continues in the next row.
+        mark: Whether a prompt begins or continues here.
     """
 
     runs: tuple[Run, ...] = ()
     wraps: bool = False
+    mark: RowMark = RowMark.NONE
+
+
+class DrawnMarks(Struct, frozen=True, kw_only=True):
+    """The marks of a row that the library has drawn.
+
+    Attributes:
+        mark: Whether a prompt begins or continues here.
+        zones: Where a zone begins, as the number of the character in the row, and which.
+    """
+
+    mark: RowMark
+    zones: tuple[tuple[int, Zone], ...]
 
 
 class DrawnRows(Struct, frozen=True, kw_only=True):
     """Rows that the library has drawn: their VT sequences, from a plain pen to a plain pen.
 
     Attributes:
-        text: The rows, with a line end behind each that does not wrap into the next; none behind the last.
+        text: The rows, with a line end behind each but the last.
         first: The first row, or an empty one if the row before does not wrap.
         last: The last row, or an empty one if it does not wrap.
+        wraps: Whether each row is to wrap into the next of them; empty where none does.
+        marks: The marks of rows that have any, by the row's number from 0.
     """
 
     text: str
-    first: Row
-    last: Row
+    first: Row = Row()
+    last: Row = Row()
+    wraps: tuple[bool, ...] = ()
+    marks: dict[int, DrawnMarks] = {}
+
+
+class Link(NamedTuple):
+    """A hyperlink: its address, and what joins the pieces of one link and parts those of others with the address."""
+
+    uri: str
+    id: str
+
+
+class PromptState(Struct, frozen=True, kw_only=True):
+    """What OSC 133 has said last on a screen.
+
+    Attributes:
+        zone: Of the next character.
+        until_line_end: The zone is input until the next line only.
+        options: Of OSC 133;A, each with a semicolon before it: how the shell redraws prompts and takes clicks.
+    """
+
+    zone: Zone = Zone.OUTPUT
+    until_line_end: bool = False
+    options: str = ""
 
 
 class Cursor(Struct, frozen=True, kw_only=True):
@@ -122,7 +185,8 @@ class Screen(Struct, frozen=True, kw_only=True):
         modes: The numbers of the modes that are set, DEC private ones as `?N`.
         icon: The name for the window's icon.
         progress: The state and the percentage of a progress bar, -1 for no percentage; None for no progress.
-        extras: Scroll region, charsets, protection and tab stops, as the sequences that set them.
+        extras: Scroll region, charsets, protection, tab stops and the pen's link, as the sequences that set them.
+        at_prompt: The cursor is in a prompt or in input.
     """
 
     cols: int
@@ -133,6 +197,7 @@ class Screen(Struct, frozen=True, kw_only=True):
     modes: frozenset[str]
     keyboard: int
     extras: bytes
+    at_prompt: bool
     title: str
     icon: str
     cwd: str

@@ -100,8 +100,7 @@ def to_html(rows: Iterable[Row | DrawnRows], theme: Theme) -> str:
         theme: The colours.
     """
     body = "\n".join(
-        _drawn_lines(row.text, theme) if isinstance(row, DrawnRows) else "".join(_span(run, theme) for run in row.runs)
-        for row in rows
+        _drawn_lines(row.text, theme) if isinstance(row, DrawnRows) else _html_line(row, theme) for row in rows
     ).rstrip("\n")
     colors = f"color:{theme.css(None, theme.foreground)};background:{theme.css(None, theme.background)}"
     return f'<pre style="font-family:monospace;{colors}">{body}\n</pre>\n'
@@ -141,8 +140,19 @@ def _escape(text: str) -> str:
     return text.replace('"', "&quot;").replace("'", "&#x27;")
 
 
-def _span(run: Run, theme: Theme) -> str:
-    text = " " * len(run.cells) if run.blank else _escape("".join(run.cells))
+def _html_line(row: Row, theme: Theme) -> str:
+    parts, texts = list[str](), list[str]()
+    for run, after in zip(row.runs, (*row.runs[1:], None), strict=False):
+        texts.append(" " * len(run.cells) if run.blank else "".join(run.cells))
+        # Runs that differ in what HTML does not show are one.
+        if after is None or (run.style, run.link, run.blank) != (after.style, after.link, after.blank):
+            parts.append(_span("".join(texts), run, theme))
+            texts.clear()
+    return "".join(parts)
+
+
+def _span(text: str, run: Run, theme: Theme) -> str:
+    text = _escape(text)
     if rules := theme.rules(run.style):
         text = f'<span style="{rules}">{text}</span>'
     # The program chooses the address: others than these, javascript: for one, do not become links.

@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterable
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from orbitd.screens.model import PLAIN, Cursor, DrawnRows, Rgb, Row, Run
+from orbitd.screens.model import PLAIN, Cursor, DrawnRows, Link, PromptState, Rgb, Row, Run
 from orbitd.screens.vt_writer import VtWriter, cup
 
 
@@ -89,12 +90,14 @@ class ScreenBuffer(Struct, frozen=True, kw_only=True):
 
     Attributes:
         keyboard: The stack of kitty keyboard flags, the oldest first.
+        prompt: What the shell has said last of its prompts (OSC 133).
     """
 
     lines: tuple[Row, ...]
     cursor: Cursor
     saved: SavedCursor | None = None
     keyboard: tuple[int, ...] = ()
+    prompt: PromptState = PromptState()
 
 
 class TerminalContents(Struct, frozen=True, kw_only=True):
@@ -104,7 +107,8 @@ class TerminalContents(Struct, frozen=True, kw_only=True):
         history: Rows that scroll through the screen first.
         alternate: The alternate screen, if the program uses it; `primary` is then the one that it returns to.
         margins: The sequences that set the scroll region.
-        pen: The sequences for the pen's link, protection and charsets.
+        pen: The sequences for the pen's protection and charsets.
+        pen_link: The pen's link.
         tab_stops: The sequences that set the tab stops; "" for one every eight columns.
         icon: The name for the window's icon (OSC 1).
         progress: The state and the percentage of OSC 9;4, -1 for no percentage; None for no progress.
@@ -119,6 +123,7 @@ class TerminalContents(Struct, frozen=True, kw_only=True):
     history: Iterable[Row | DrawnRows] = ()
     margins: str = ""
     pen: str = ""
+    pen_link: Link | None = None
     tab_stops: str = ""
     colors: dict[str, Rgb] = {}
     title: str = ""
@@ -130,7 +135,7 @@ class TerminalContents(Struct, frozen=True, kw_only=True):
 
 def paint(contents: TerminalContents) -> bytes:
     """Return the bytes that draw the contents on a cleared terminal of their size."""
-    writer = VtWriter(contents.cols)
+    writer = VtWriter(contents.cols, contents.primary.prompt.options)
     writer.write(_colors(contents.colors), _set_titles(contents), contents.tab_stops)
     lines = contents.primary.lines
     writer.write_history(contents.history, lines[0] if lines else Row(), contents.rows)
@@ -155,6 +160,7 @@ def _draw_behind_alternate(writer: VtWriter, buffer: ScreenBuffer) -> None:
     _save_cursor(writer, buffer.saved, (0, 0))
     writer.write(_push_keyboard_flags(buffer.keyboard), cup(buffer.cursor.row, buffer.cursor.column))
     writer.set_style(buffer.cursor.style)
+    _set_prompt(writer, buffer)
 
 
 def _set_final_state(writer: VtWriter, contents: TerminalContents, buffer: ScreenBuffer) -> None:
@@ -168,7 +174,9 @@ def _set_final_state(writer: VtWriter, contents: TerminalContents, buffer: Scree
     if origin:
         writer.write("\x1b[?6h")
     _move_cursor(writer, buffer, corner if origin else (0, 0))
+    _set_prompt(writer, buffer)
     writer.set_style(buffer.cursor.style)
+    writer.set_link(contents.pen_link)
     writer.write(contents.pen)
     for mode in MODES:
         if mode.plain and (mode.name in contents.modes) != mode.default:
@@ -183,9 +191,15 @@ def _move_cursor(writer: VtWriter, buffer: ScreenBuffer, corner: tuple[int, int]
     if not cursor.pending_wrap:
         writer.write(cup(row, column))
         return
-    last = _character_at(buffer.lines[cursor.row], cursor.column)
+    line = buffer.lines[cursor.row]
+    last = _character_at(line, cursor.column)
     writer.write(cup(row, last.column - corner[1]))
-    writer.print_run(last)
+    writer.print_run(last, line)
+
+
+def _set_prompt(writer: VtWriter, buffer: ScreenBuffer) -> None:
+    row = buffer.lines[buffer.cursor.row] if buffer.cursor.row < len(buffer.lines) else Row()
+    writer.set_prompt(buffer.prompt, row, buffer.cursor.column)
 
 
 def _character_at(row: Row, column: int) -> Run:
@@ -198,8 +212,7 @@ def _character_at(row: Row, column: int) -> Run:
             return Run(column=column, cells=(" ",), style=run.style)
         while index and not run.cells[index]:
             index -= 1
-        cells = run.cells[index : column - run.column + 1]
-        return Run(column=run.column + index, cells=cells, style=run.style, link=run.link, protected=run.protected)
+        return replace(run, column=run.column + index, cells=run.cells[index : column - run.column + 1])
     return Run(column=column, cells=(" ",))
 
 

@@ -3,6 +3,11 @@
 Blank cells are skipped, not filled with spaces, so that they stay blank. A blank cell with a background is erased in
 its colour, which every terminal of type xterm-256color supports (terminfo's `bce`). After a character whose width
 terminals disagree about, the next one is placed by an absolute column.
+
+Marks of prompts (OSC 133) are written where the zone changes, and at the beginning of rows. A terminal also marks rows
+itself: a line feed or a wrap in a prompt or in input makes the next row continue the prompt, and `C` in the first
+column takes that back. Shells count on it, and terminals that mark whole rows (kitty) need `C` there, and not behind
+the input. So it is written on the next row here, too.
 """
 
 from __future__ import annotations
@@ -11,7 +16,19 @@ import functools
 import re
 from collections.abc import Iterable
 
-from orbitd.screens.model import PLAIN, Color, DrawnRows, Row, Run, Style
+from orbitd.screens.model import (
+    PLAIN,
+    Color,
+    DrawnMarks,
+    DrawnRows,
+    Link,
+    PromptState,
+    Row,
+    RowMark,
+    Run,
+    Style,
+    Zone,
+)
 
 _MAX_PARAMETERS = 16  # of one sequence: what the parsers of all terminals take
 _FLAGS = (
@@ -24,6 +41,17 @@ _FLAGS = (
     ("strikethrough", "9"),
     ("overline", "53"),
 )
+
+
+_SGR = re.compile(r"((?:\x1b\[[0-9;:]*m)+)")
+# The beginning of a line of the formatter whose first character has a background, or reverse video.
+_COLORED_START = re.compile(r"(?:\x1b\[[0-9;:]*m)*\x1b\[(?:48;[0-9;]*|7)m(?:\x1b\[[0-9;:]*m)*([^\x1b])")
+_NO_MARKS = DrawnMarks(mark=RowMark.NONE, zones=())
+
+
+def mark(command: str) -> str:
+    """Return the sequence that marks a prompt, input or output (OSC 133)."""
+    return f"\x1b]133;{command}\x1b\\"
 
 
 def cup(row: int, column: int) -> str:
@@ -61,18 +89,21 @@ def _color(color: Color, dark: int, bright: int, extended: str) -> list[str]:
 
 
 class VtWriter:
-    """Collect sequences, and track the pen of the terminal that will execute them: style, link, protection.
+    """Collect sequences, and track the pen of the terminal that will execute them: style, link, protection, zone.
 
     Args:
         cols: Columns of that terminal.
+        options: Of OSC 133;A.
     """
 
-    def __init__(self, cols: int) -> None:
-        self._cols = cols
+    def __init__(self, cols: int, options: str = "") -> None:
+        self._cols, self._options = cols, options
         self._parts: list[str] = []
         self._style = PLAIN
         self._link: str | None = None
+        self._link_id = ""
         self._protected = False
+        self._zone = Zone.OUTPUT
 
     def write(self, *parts: str) -> None:
         """Add sequences as they are; they must not change the pen."""
@@ -84,35 +115,92 @@ class VtWriter:
 
     def set_style(self, style: Style) -> None:
         """Set the pen to a style, without link and protection."""
-        self._set_pen(style, None, protected=False)
+        self._set_pen(style, None, "", protected=False)
 
-    def _set_pen(self, style: Style, link: str | None, *, protected: bool) -> None:
+    def set_link(self, link: Link | None) -> None:
+        """Set the link of the pen, and leave the style."""
+        uri, link_id = link or (None, "")
+        if (uri, link_id) != (self._link, self._link_id):
+            parameters = f"id={link_id}" if link_id else ""
+            self._parts.append(f"\x1b]8;{parameters};{uri or ''}\x1b\\")
+            self._link, self._link_id = uri, link_id
+
+    def _set_pen(self, style: Style, link: str | None, link_id: str, *, protected: bool) -> None:
         if style is not self._style and style != self._style:  # `is` first: mostly it is the same object
             self._parts.append(sgr(style))
             self._style = style
-        if link != self._link:
-            self._parts.append(f"\x1b]8;;{link or ''}\x1b\\")
-            self._link = link
+        if link != self._link or link_id != self._link_id:
+            self.set_link(None if link is None else Link(link, link_id))
         if protected != self._protected:
             self._parts.append(f'\x1b[{int(protected)}"q')
             self._protected = protected
 
-    def print_run(self, run: Run) -> None:
-        """Print a run at the cursor."""
-        self._set_pen(run.style, run.link, protected=run.protected)
+    def set_prompt(self, state: PromptState, row: Row, column: int) -> None:
+        """Set the zone of the program's next output, at the cursor's place."""
+        if state.zone == Zone.INPUT and state.until_line_end:
+            self.write(mark("I"))
+            self._zone = Zone.INPUT
+        elif state.zone != self._zone:
+            self.write(self._zone_change(state.zone, row.mark, column))
+
+    def _zone_change(self, zone: Zone, row_mark: RowMark, column: int) -> str:
+        """Return the sequence that sets the zone of the next character, and leaves the row's mark."""
+        self._zone = zone
+        if zone == Zone.PROMPT and row_mark == RowMark.PROMPT:
+            return mark("P;k=i")
+        if zone == Zone.PROMPT and row_mark == RowMark.CONTINUATION:
+            return mark("P;k=s")
+        if zone != Zone.OUTPUT:
+            return mark("B")
+        return mark("C") if column and row_mark == RowMark.NONE else mark("D")
+
+    def _start_row(self, wanted: RowMark, *, moved: bool = False, continues: bool = False) -> None:
+        """Mark the row whose first column the cursor is in.
+
+        Args:
+            wanted: The row's mark.
+            moved: The cursor was moved there, so that the terminal has not marked the row itself.
+            continues: The row continues the one before. Each row of a prompt that a resize has wrapped has the mark of
+                a first one; `P` is for libghostty, and most others, for which `A` were one more prompt, ignore it.
+        """
+        if moved or self._zone == Zone.OUTPUT:
+            if wanted == RowMark.NONE:
+                return
+        elif wanted == RowMark.CONTINUATION:
+            return
+        if wanted == RowMark.NONE:
+            self._zone = Zone.OUTPUT
+            self.write(mark("C"))
+        else:
+            self._zone = Zone.PROMPT
+            first = "P;k=i" if continues else f"A{self._options}"
+            self.write(mark(first if wanted == RowMark.PROMPT else "P;k=s"))
+
+    def _line_feed(self) -> None:
+        self.set_style(PLAIN)  # a terminal fills a line that scrolls in with the pen's background
+        self.write("\r\n")
+
+    def print_run(self, run: Run, row: Row) -> None:
+        """Print a run of a row at the cursor."""
+        if run.zone != self._zone:
+            self.write(self._zone_change(run.zone, row.mark, run.column))
+        self._set_pen(run.style, run.link, run.link_id, protected=run.protected)
         self._parts.append("".join(run.cells))
 
     def write_screen(self, lines: tuple[Row, ...]) -> None:
         """Draw rows at their places on a cleared screen."""
         previous: Row | None = None
         for number, row in enumerate(lines):
-            if not row.runs:
+            if not row.runs and row.mark == RowMark.NONE:
                 previous = None
                 continue
             # Where a line was wrapped, it is printed on so that it wraps again: the client's terminal then
             # joins the rows when it is resized, or when the user copies them. Moving the cursor would not.
-            if previous is None or not self._wraps_into(previous, row):
+            if previous is not None and self._wraps_into(previous, row):
+                self._wrap_into(previous, row)
+            else:
                 self.write(cup(number, 0))
+                self._start_row(row.mark, moved=True)
             self._write_row(row)
             previous = row
         self.set_style(PLAIN)
@@ -129,23 +217,96 @@ class VtWriter:
         previous: Row | None = None
         for item in history:
             first, last = (item.first, item.last) if isinstance(item, DrawnRows) else (item, item)
-            if previous is not None and not self._wraps_into(previous, first):
-                self.set_style(PLAIN)  # a terminal fills a line that scrolls in with the pen's background
-                self.write("\r\n")
+            row_mark = item.marks.get(0, _NO_MARKS).mark if isinstance(item, DrawnRows) else item.mark
+            if previous is not None and self._wraps_into(previous, first):
+                self._wrap_into(previous, first)
+            else:
+                if previous is not None:
+                    self._line_feed()
+                self._start_row(row_mark, moved=previous is None)
             if isinstance(item, DrawnRows):
-                self.set_style(PLAIN)
-                self.write(item.text)
+                self._write_drawn(item)
             else:
                 self._write_row(item)
             previous = last
         if previous is None:
             return
         if self._wraps_into(previous, below):
+            self._wrap_into(previous, below)
             self._write_row(below)
             screen_rows -= 1
-        # A screenful of line feeds moves the last row into the history, too.
+        if screen_rows:
+            # A screenful of line feeds moves the last row into the history, too.
+            self._line_feed()
+            self._start_row(RowMark.NONE)
+            self.write("\r\n" * (screen_rows - 1))
         self.set_style(PLAIN)
-        self.write("\r\n" * screen_rows)
+
+    def _write_drawn(self, drawn: DrawnRows) -> None:
+        """Write rows that the library has drawn; the first is begun."""
+        self.set_style(PLAIN)
+        if not drawn.wraps and not drawn.marks and self._zone == Zone.OUTPUT:
+            self.write(drawn.text)
+            return
+        marks, parts = drawn.marks, self._parts
+        lines = drawn.text.split("\r\n")
+        wraps = drawn.wraps or (False,) * len(lines)
+        for number, line in enumerate(lines):
+            of_row = marks.get(number, _NO_MARKS) if marks else _NO_MARKS
+            if number and not wraps[number - 1]:
+                parts.append("\r\n")
+                if self._zone or of_row is not _NO_MARKS:
+                    self._start_row(of_row.mark)
+            elif number:
+                colored = _COLORED_START.match(line)
+                if colored or self._zone or of_row is not _NO_MARKS:
+                    # As `_wrap_into` does it; each line ends with a plain pen.
+                    parts += (colored[1] if colored else _SGR.sub("", line)[0], "\r")
+                    self._start_row(of_row.mark, continues=True)
+            parts.append(line if of_row is _NO_MARKS and not self._zone else self._with_zones(line, of_row))
+
+    def _with_zones(self, line: str, marks: DrawnMarks) -> str:
+        """Return a drawn line with the marks at the characters where its zones begin."""
+        parts, done = list[str](), 0
+        zones = [*(marks.zones or ((0, Zone.OUTPUT),)), (len(line), Zone.OUTPUT)]
+        index = 0
+        for part in _SGR.split(line):
+            if part.startswith("\x1b"):
+                parts.append(part)
+                continue
+            start = 0
+            while part and zones[index][0] < done + len(part):
+                at, zone = zones[index]
+                if zone != self._zone:
+                    parts += (part[start : at - done], self._zone_change(zone, marks.mark, at))
+                    start = at - done
+                index += 1
+            parts.append(part[start:])
+            done += len(part)
+        return "".join(parts)
+
+    def _wrap_into(self, row: Row, after: Row) -> None:
+        """Move from the end of a row to the beginning of the next, so that the terminal joins both.
+
+        To print on is what makes a line wrap. A terminal fills the row that scrolls in then with the background of the
+        pen, and marks it as the zone of the pen has it. Where the row is to be otherwise, its first character is
+        printed with another pen first, and then again.
+        """
+        first = after.runs[0]
+        # The cell that was left blank before a wide character gets the pen's background.
+        background = row.runs[-1].style.bg if row.runs[-1].blank else None
+        marked = RowMark.CONTINUATION if self._zone else RowMark.NONE
+        plain = first.style.bg is None and not first.style.inverse and background is None
+        if plain and marked == after.mark and first.zone == self._zone:
+            return
+        is_wide = len(first.cells) > 1 and not first.cells[1]
+        self.set_style(Style(bg=background))
+        self.write(first.cells[0])
+        if background is not None and 1 + is_wide < self._cols:
+            self.set_style(PLAIN)
+            self.write("\x1b[K")
+        self.write("\r")
+        self._start_row(after.mark, continues=True)
 
     def _wraps_into(self, row: Row, after: Row) -> bool:
         """Return whether printing on after a row's last character wraps into the next row, as it once did."""
@@ -160,8 +321,7 @@ class VtWriter:
         # A wide character did not fit into the last column, which stays blank, and went to the next row.
         is_wide = len(first.cells) > 1 and not first.cells[1]
         fits = (end == self._cols and len(last.cells) == 1) if last.blank else end == self._cols - 1
-        background = last.style.bg if last.blank else None  # the blank cell gets the pen's
-        return is_wide and fits and first.style.bg == background
+        return is_wide and fits
 
     def _write_row(self, row: Row) -> None:
         column: int | None = 0
@@ -178,10 +338,12 @@ class VtWriter:
                 self.write(f"\x1b[{len(run.cells)}X")  # ECH erases with the pen's background, and moves nothing
                 column = run.column
                 continue
+            if run.zone != self._zone:
+                self.write(self._zone_change(run.zone, row.mark, run.column))
             text = "".join(run.cells)
             if len(text) < len(run.cells) and text.isascii():  # a wide cell may hold a narrow character
                 text = "".join(cell or " " for cell in run.cells)
-            self._set_pen(run.style, run.link, protected=run.protected)
+            self._set_pen(run.style, run.link, run.link_id, protected=run.protected)
             self._parts.append(text)
             # Terminals disagree about the width of many characters outside of ASCII (East Asian ambiguous ones,
             # emoji, clusters), so the column after them is not known.

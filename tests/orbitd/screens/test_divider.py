@@ -63,7 +63,13 @@ LEFT_BEHIND = {
     "icon and progress": b"\x1b]1;icon\x07\x1b]9;4;1;50\x07",
     "an unfinished icon": b"\x1b]1;icon",
     "a pen": b"\x1b[31;1;4:3m",
+<<<<<<< HEAD
     "every style": b"\x1b[1;2;3;4:3;5;7;8;9;53;38;5;9;48;2;1;2;3;58;5;1m",
+=======
+    "a prompt": b"\r\n\x1b]133;A\x07$ ",
+    "a prompt below": b"\x1b[2;1H\x1b]133;A\x07$ \r\n\x1b]133;A\x07$ \x1b]133;C\x07\x1b[H",
+    "input": b"\x1b]133;A\x07$ \x1b]133;B\x07ls\r\n",
+>>>>>>> 750fb43 (Draw wrapped lines without their background, with the marks of prompts and the ids of links)
     "a protected pen": b'\x1b[1"q',
     "a protected pen of ISO 6429": b"\x1bV",
     "ISO 6429's protection": b"\x1bV\x1bW",
@@ -107,7 +113,8 @@ def settings(emulator: Emulator) -> tuple[Screen, dict[str, object]]:
     cursor = replace(screen.cursor, row=0)
     # The library tells ASCII that was asked for from that of the beginning; both print the same.
     extras = screen.extras.replace(b"\x1b(B\x1b)B\x1b*B\x1b+B", b"")
-    return replace(screen, lines=(), cursor=cursor, extras=extras), emulator._terminal.changed_colors()
+    # Rows above the line keep the marks of their prompts.
+    return replace(screen, lines=(), cursor=cursor, extras=extras, at_prompt=False), emulator._terminal.changed_colors()
 
 
 @pytest.mark.parametrize("what", LEFT_BEHIND)
@@ -117,6 +124,7 @@ def test_nothing_is_left_behind(what: str) -> None:
         used.feed(b"text " + LEFT_BEHIND[what])
         used.replies()
         print_divider(used, "x")
+        assert not used.dump().at_prompt
         used.feed(b"\x1b8")  # as a program that has saved no cursor
         assert settings(used) == settings(fresh)
         assert used.at_ground
@@ -192,6 +200,7 @@ def test_nothing_is_left_behind_by_noise(seed: int) -> None:
     with play(noise(seed)) as used, Emulator(*used.size) as fresh:
         used.replies()
         print_divider(used, "x")
+        assert not used.dump().at_prompt
         used.feed(b"\x1b8")
         assert settings(used) == settings(fresh)
         assert used.replies() == b""

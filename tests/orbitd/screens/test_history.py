@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from orbitd.screens._ghostty_rows import GROUPS, RowReader
+from orbitd.screens._ghostty_snapshot import SnapshotScreen
 from orbitd.screens._ghostty_terminal import Terminal
 from orbitd.screens.emulator import Emulator
 from orbitd.screens.model import PLAIN, DrawnRows, Row, Style
@@ -66,9 +67,11 @@ def output(seed: int) -> Iterator[Operation]:
             yield PIECES[rng.choice(kinds)](rng, cols).encode()
 
 
-def row_by_row(terminal: Terminal, first: int, last: int, *, unwrap: bool = True) -> Iterator[Row]:
+def row_by_row(
+    terminal: Terminal, first: int, last: int, snapshot: SnapshotScreen | None = None, *, unwrap: bool = True
+) -> Iterator[Row]:
     """Read history as it was read before the library drew any of it."""
-    return terminal.rows(first, last)
+    return terminal.rows(first, last, snapshot)
 
 
 def drawn(emulator: Emulator, data: bytes) -> Emulator:
@@ -218,7 +221,7 @@ def test_a_row_that_wraps_is_full_only_with_text_at_its_end(last: str, letter: b
             "link": text | layout.hyperlink,
         }
         raw = b"".join(cell.to_bytes(8, "little") for cell in (text, text | mark, text, cells[last]))
-        assert reader._classify_chunk([raw], [layout.row_wraps]) == letter
+        assert reader._classify_chunk([raw], [layout.row_wraps])[0] == letter
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,181 @@
+"""What a terminal's snapshot says that libghostty's C interface does not: no library, no I/O.
+
+The ids of hyperlinks, the pen's link, and what a program has said of its prompts. The format is version 1 of
+`src/terminal/snapshot/snapshot.ksy` in Ghostty's sources: records, and in them little-endian integers. A snapshot that
+is another, or is not what its lengths say, gives nothing (`parse` returns None), and the rest is drawn without it.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from bisect import bisect_right
+
+from orbitd.screens.model import Link, PromptState, Zone
+
+_MAGIC = b"GHOSTSNP\x01\x00"
+_RECORD = struct.Struct("<HII")  # tag, length of the payload, CRC
+_TERMINAL, _SCREEN, _PAGE, _HISTORY = 1, 2, 3, 4
+_REDRAW_OFFSET = 32  # in TERMINAL
+_SCREEN_HEADER = struct.Struct("<HHQHHBB16sIHBB8sBBB")
+_SAVED_CURSOR_BYTES = 23
+_HISTORY_HEADER = struct.Struct("<HI")
+_PAGE_HEADER = struct.Struct("<HHHHHHII")
+_STYLE_BYTES = 18  # in a page's table, with its number
+_ROW = struct.Struct("<BH")  # flags, number of cells
+_LINK_SHIFT = 48  # in a cell of eight bytes; shorter ones have no link
+_IMPLICIT, _EXPLICIT = 1, 2
+_REDRAW = ("", ";redraw=0", ";redraw=last")
+_CLICK = {1: (";click_events=1", ";click_events=2"), 2: (";cl=line", ";cl=m", ";cl=v", ";cl=w")}
+_ODD = re.compile(r"[\x00-\x1f\x7f-\x9f\udc80-\udcff]")
+
+
+class SnapshotScreen:
+    """One of the two screens of a snapshot.
+
+    Attributes:
+        prompt: What OSC 133 has said last.
+        pen_link: The link of the next character.
+    """
+
+    def __init__(self, key: int, prompt: PromptState, pen_link: tuple[bytes | int, bytes] | None) -> None:
+        self.prompt = prompt
+        self._key, self._pen_link = key, pen_link
+        self._pages: list[tuple[int, int, memoryview]] = []  # rows, number of links, payload; the oldest first
+        self._starts: list[int] = []  # of pages with links, as distances of their last rows from the screen's end
+        self._linked: list[tuple[int, memoryview]] = []
+        self._rows: dict[int, list[Link | None]] = {}
+        self._parsed: set[int] = set()
+        self._prefix = ""
+
+    def add_page(self, payload: memoryview, *, oldest: bool = False) -> None:
+        """Add a page behind the others, or before them."""
+        _, rows, _, links, *_ = _PAGE_HEADER.unpack_from(payload)
+        self._pages.insert(0 if oldest else len(self._pages), (rows, links, payload))
+
+    def finish(self) -> None:
+        """Number the rows, when all pages are there."""
+        below = 0
+        for rows, links, payload in reversed(self._pages):
+            if links:
+                self._starts.append(below)
+                self._linked.append((rows, payload))
+            below += rows
+
+    @property
+    def pen_link(self) -> Link | None:
+        return None if self._pen_link is None else self._link(*self._pen_link)
+
+    def links(self, row: int) -> list[Link | None]:
+        """Return the link of each cell of a row, with none at the end left out.
+
+        Args:
+            row: Counted from the end: 0 is the last row of the screen. A decoded terminal may have less history.
+        """
+        index = bisect_right(self._starts, row) - 1
+        if index >= 0 and index not in self._parsed:
+            self._parsed.add(index)
+            self._parse_page(self._starts[index], *self._linked[index])
+        return self._rows.get(row, [])
+
+    def _link(self, link_id: bytes | int, uri: bytes) -> Link:
+        if isinstance(link_id, bytes):
+            return Link(without_controls(uri), without_controls(link_id))
+        # The library numbers links without an id for each screen.
+        return Link(without_controls(uri), f"{self._id_prefix()}{self._key}.{link_id}")
+
+    def _id_prefix(self) -> str:
+        """Return a beginning that no id of a program has: a repaint's ids may come back in a later snapshot."""
+        if not self._prefix:
+            joined, number = b"\n".join(bytes(payload) for _, payload in self._linked), 0
+            if self._pen_link is not None and isinstance(self._pen_link[0], bytes):
+                joined += self._pen_link[0]
+            while b"orbit%d-" % number in joined:
+                number += 1
+            self._prefix = f"orbit{number}-"
+        return self._prefix
+
+    def _parse_page(self, below: int, rows: int, payload: memoryview) -> None:
+        _, _, styles, links, *_ = _PAGE_HEADER.unpack_from(payload)
+        at = _PAGE_HEADER.size + styles * _STYLE_BYTES
+        table = dict[int, Link | None]()
+        for _ in range(links):
+            (number,) = struct.unpack_from("<H", payload, at)
+            parsed, at = _parse_link(payload, at + 2)
+            table[number] = None if parsed is None else self._link(*parsed)
+        for row in range(rows):
+            flags, cells = _ROW.unpack_from(payload, at)
+            width = 1 << (flags >> 4 & 3)
+            at += _ROW.size
+            if width == 8:
+                values = payload[at : at + cells * width].cast("Q")
+                linked = [table.get(cell >> _LINK_SHIFT) for cell in values]
+                if any(linked):
+                    self._rows[below + rows - 1 - row] = linked
+            at += cells * width
+
+
+def parse(data: bytes) -> dict[bool, SnapshotScreen] | None:
+    """Return the screens of a snapshot by whether they are the alternate one, or None where it cannot be read."""
+    if not data.startswith(_MAGIC) or struct.pack("=H", 1) != b"\1\0":  # cells are read in the machine's order
+        return None
+    screens = dict[bool, SnapshotScreen]()
+    try:
+        view, at, redraw = memoryview(data), len(_MAGIC), ""
+        screen, oldest = None, False
+        while at < len(data):
+            tag, size, _ = _RECORD.unpack_from(data, at)
+            at += _RECORD.size
+            payload = view[at : at + size]
+            at += size
+            if tag == _TERMINAL:
+                redraw = _REDRAW[payload[_REDRAW_OFFSET]]
+            elif tag == _SCREEN:
+                key, screen = _parse_screen(payload, redraw)
+                screens[bool(key)], oldest = screen, False
+            elif tag == _HISTORY:
+                screen, oldest = screens[bool(_HISTORY_HEADER.unpack(payload)[0])], True
+            elif tag == _PAGE and screen is not None:
+                screen.add_page(payload, oldest=oldest)
+        for screen in screens.values():
+            screen.finish()
+    except (struct.error, LookupError, ValueError, TypeError):
+        return None
+    return screens
+
+
+def _parse_screen(payload: memoryview, redraw: str) -> tuple[int, SnapshotScreen]:
+    key, *_, flags, _, _, _, _, _, _, click, value, is_saved = _SCREEN_HEADER.unpack_from(payload)
+    prompt = PromptState(
+        zone=Zone(flags >> 2 & 3),
+        until_line_end=bool(flags & 1 << 4),
+        options=redraw + (_CLICK[click][value] if click else ""),
+    )
+    pen_link, _ = _parse_link(payload, _SCREEN_HEADER.size + (_SAVED_CURSOR_BYTES if is_saved else 0))
+    return key, SnapshotScreen(key, prompt, pen_link)
+
+
+def _parse_link(payload: memoryview, at: int) -> tuple[tuple[bytes | int, bytes] | None, int]:
+    """Return the id and the address of a link, None for no link, and the position behind it."""
+    kind, number = payload[at], 0
+    at += 1
+    if kind not in (_IMPLICIT, _EXPLICIT):
+        return None, at
+    (number,) = struct.unpack_from("<I", payload, at)
+    at += 4
+    link_id: bytes | int = number
+    if kind == _EXPLICIT:
+        link_id = bytes(payload[at : at + number])
+        at += number
+    (size,) = struct.unpack_from("<I", payload, at)
+    at += 4
+    uri = bytes(payload[at : at + size])
+    return ((link_id, uri) if uri else None), at + size
+
+
+def without_controls(text: bytes) -> str:
+    """Return bytes as text, with those percent-encoded that are a control character or not UTF-8."""
+    decoded = text.decode("utf-8", "surrogateescape")
+    return _ODD.sub(
+        lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogateescape")), decoded
+    )
