@@ -293,35 +293,47 @@ class VtWriter:
         printed with another pen first, and then again.
         """
         first = after.runs[0]
-        # The cell that was left blank before a wide character gets the pen's background.
-        background = row.runs[-1].style.bg if row.runs[-1].blank else None
         marked = RowMark.CONTINUATION if self._zone else RowMark.NONE
-        plain = first.style.bg is None and not first.style.inverse and background is None
-        if plain and marked == after.mark and first.zone == self._zone:
-            return
-        is_wide = len(first.cells) > 1 and not first.cells[1]
-        self.set_style(Style(bg=background))
-        self.write(first.cells[0])
-        if background is not None and 1 + is_wide < self._cols:
+        if self._is_full(row):
+            if first.style.bg is None and not first.style.inverse and (marked, self._zone) == (after.mark, first.zone):
+                return
             self.set_style(PLAIN)
-            self.write("\x1b[K")
+            self.write(first.cells[0])
+        else:
+            # The last column, which is blank, gets the pen of the wide character; most likely it has had it before.
+            background = self._last_background(row)
+            self.write(f"\x1b[{self._cols}G")
+            if first.style.bg == background:
+                self._set_pen(first.style, first.link, first.link_id, protected=False)
+            else:
+                self.set_style(Style(bg=background))
+            self.write(first.cells[0])
+            if background is not None and self._cols > 2:
+                self.set_style(PLAIN)
+                self.write("\x1b[K")
         self.write("\r")
         self._start_row(after.mark, continues=True)
 
     def _wraps_into(self, row: Row, after: Row) -> bool:
-        """Return whether printing on after a row's last character wraps into the next row, as it once did."""
-        if not row.wraps or not row.runs or not after.runs:
+        """Return whether printing on wraps from a row into the next, as it once did."""
+        if not row.wraps or not after.runs:
             return False
-        last, first = row.runs[-1], after.runs[0]
+        first = after.runs[0]
         if first.column or first.blank or not first.cells[0]:
             return False
-        end = last.column + len(last.cells)
-        if end == self._cols and not last.blank:
-            return True
-        # A wide character did not fit into the last column, which stays blank, and went to the next row.
-        is_wide = len(first.cells) > 1 and not first.cells[1]
-        fits = (end == self._cols and len(last.cells) == 1) if last.blank else end == self._cols - 1
-        return is_wide and fits
+        # A wide character that does not fit into the last column leaves it blank, and goes to the next row.
+        return self._is_full(row) or (len(first.cells) > 1 and not first.cells[1])
+
+    def _is_full(self, row: Row) -> bool:
+        """Return whether there is text in the last column."""
+        if not row.runs or row.runs[-1].blank:
+            return False
+        return row.runs[-1].column + len(row.runs[-1].cells) == self._cols
+
+    def _last_background(self, row: Row) -> Color:
+        """Return the background of a blank cell in the last column."""
+        last = row.runs[-1] if row.runs else Run(column=0, cells=())
+        return last.style.bg if last.column + len(last.cells) == self._cols else None
 
     def _write_row(self, row: Row) -> None:
         column: int | None = 0
