@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import re
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, Self
@@ -32,6 +31,7 @@ from orbitd.screens.model import (
     TerminalUnavailable,
     Zone,
 )
+from orbitd.screens.vt_writer import has_agreed_width
 
 _CHUNK_ROWS = 128  # the library copies what it is asked for; small chunks stay in the processor's cache
 _CELL_BYTES = 8
@@ -68,15 +68,6 @@ WRAPPING = b"BMRro"
 # The letters of each kind: those of rows that continue the row before begin at 4, those that wrap at 2 and 6, each time
 # once for a row that is not full, and once for one that is.
 EMPTY, SIMPLE, OTHER = b"EEEEeeee", b"LLRBFFrM", b"OOooOOoo"
-# Characters that have the same width in every terminal, emoji and combining ones not among them: Latin, Greek and
-# Cyrillic; punctuation, arrows, mathematics, boxes, Braille; Chinese, Japanese and Korean; the arrows of Powerline.
-# Where each range begins and where it has ended, for `bisect`: as a regular expression it takes 3 ms to compile.
-_AGREED_WIDTH = (
-    *(0x20, 0x7F, 0xA1, 0xAD, 0xAE, 0x300, 0x370, 0x483, 0x48A, 0x530),
-    *(0x2010, 0x2028, 0x2030, 0x205F, 0x20A0, 0x20C0, 0x2190, 0x2300, 0x2500, 0x25FD, 0x2713, 0x2719, 0x2758, 0x2776),
-    *(0x2800, 0x2900, 0x3001, 0x302A, 0x3030, 0x303F, 0x3041, 0x3097, 0x30A1, 0x3100, 0x3400, 0x4DB6, 0x4E00, 0x9FF0),
-    *(0xAC00, 0xD7A4, 0xE0A0, 0xE0B4, 0xF900, 0xFA6E, 0xFF01, 0xFF61),
-)
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -242,7 +233,7 @@ class SimpleCells(dict[int, bool]):
         if cell & (layout.tag | layout.protected | layout.hyperlink) or wide == layout.head:
             simple = False
         else:
-            simple = wide == layout.tail or bisect_right(_AGREED_WIDTH, code) % 2 == 1
+            simple = wide == layout.tail or has_agreed_width(code)
         if len(self) >= _MAX_CACHED_CELLS:
             self.clear()
         self[cell] = simple

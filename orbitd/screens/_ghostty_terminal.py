@@ -478,6 +478,10 @@ class Terminal:
         raw = bytes(self.library.ffi.buffer(out))
         return list(zip(raw[0::3], raw[1::3], raw[2::3], strict=True))
 
+    def pen(self) -> str:
+        """Return the sequences for the protection and the charsets of the next character."""
+        return self.extras("protection", "charsets").decode()
+
     def extras(self, *names: str, before: bool = False) -> bytes:
         """Return the sequences that set the formatter's extras of these names.
 
@@ -540,7 +544,7 @@ class Probe:
         restores = self.terminal.mode(1049)
         self.terminal.feed(b"\x1b[?1049l" if restores else b"\x1b[?47l")
         snapshot = self.screens.get(False)
-        lines, cursor = self.terminal.screen_rows(snapshot), self.terminal.cursor()
+        lines, cursor, pen = self.terminal.screen_rows(snapshot), self.terminal.cursor(), self.terminal.pen()
         # Entering 1049 again saves this cursor, so there is nothing else to keep.
         return ScreenBuffer(
             lines=lines,
@@ -548,6 +552,7 @@ class Probe:
             saved=None if restores else self.saved_cursor(),
             keyboard=self.keyboard_stack(),
             prompt=PromptState() if snapshot is None else snapshot.prompt,
+            pen=pen,
         )
 
     def enter_alternate(self) -> None:
@@ -560,9 +565,11 @@ class Probe:
     def saved_cursor(self) -> SavedCursor | None:
         """Return what ESC 8 brings back, or None if that is the upper left corner and a plain pen."""
         self.terminal.feed(b"\x1b8")
-        cursor, origin = self.terminal.cursor(), self.terminal.mode(6)
+        cursor, origin, pen = self.terminal.cursor(), self.terminal.mode(6), self.terminal.pen()
         plain = Cursor(visible=cursor.visible, shape=cursor.shape)
-        return None if (cursor, origin) == (plain, False) else SavedCursor(cursor=cursor, origin=origin)
+        if (cursor, origin, pen) == (plain, False, ""):
+            return None
+        return SavedCursor(cursor=cursor, origin=origin, pen=pen)
 
     def keyboard_stack(self) -> tuple[int, ...]:
         """Return the stack of kitty keyboard flags, the oldest first, by popping them one by one."""

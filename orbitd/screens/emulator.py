@@ -488,6 +488,7 @@ class Emulator:
             saved=probe.saved_cursor() if probe is not None else None,
             keyboard=probe.keyboard_stack() if probe is not None else (),
             prompt=PromptState() if snapshot is None else snapshot.prompt,
+            pen=terminal.pen(),
         )
         cols, rows = self.size
         return TerminalContents(
@@ -498,7 +499,7 @@ class Emulator:
             alternate=here if self.alternate else None,
             modes=self.modes(),
             margins=terminal.extras("scrolling_region").decode(),
-            pen=terminal.extras("protection", "charsets", "keyboard").decode(),
+            key_encoding=terminal.extras("keyboard").decode(),
             pen_link=None if snapshot is None else snapshot.pen_link,
             tab_stops=self._tab_stops(),
             colors=terminal.changed_colors(),

@@ -79,10 +79,15 @@ _ALTERNATE = ("?1049", "?1047", "?47")
 
 
 class SavedCursor(Struct, frozen=True, kw_only=True):
-    """What ESC 8 (DECRC) would restore."""
+    """What ESC 8 (DECRC) would restore.
+
+    Attributes:
+        pen: The sequences for its protection and charsets.
+    """
 
     cursor: Cursor
     origin: bool = False
+    pen: str = ""
 
 
 class ScreenBuffer(Struct, frozen=True, kw_only=True):
@@ -91,6 +96,7 @@ class ScreenBuffer(Struct, frozen=True, kw_only=True):
     Attributes:
         keyboard: The stack of kitty keyboard flags, the oldest first.
         prompt: What the shell has said last of its prompts (OSC 133).
+        pen: The sequences for the protection and the charsets of the next character.
     """
 
     lines: tuple[Row, ...]
@@ -98,6 +104,7 @@ class ScreenBuffer(Struct, frozen=True, kw_only=True):
     saved: SavedCursor | None = None
     keyboard: tuple[int, ...] = ()
     prompt: PromptState = PromptState()
+    pen: str = ""
 
 
 class TerminalContents(Struct, frozen=True, kw_only=True):
@@ -107,7 +114,7 @@ class TerminalContents(Struct, frozen=True, kw_only=True):
         history: Rows that scroll through the screen first.
         alternate: The alternate screen, if the program uses it; `primary` is then the one that it returns to.
         margins: The sequences that set the scroll region.
-        pen: The sequences for the pen's protection and charsets.
+        key_encoding: The sequences for modifyOtherKeys.
         pen_link: The pen's link.
         tab_stops: The sequences that set the tab stops; "" for one every eight columns.
         icon: The name for the window's icon (OSC 1).
@@ -122,7 +129,7 @@ class TerminalContents(Struct, frozen=True, kw_only=True):
     alternate: ScreenBuffer | None = None
     history: Iterable[Row | DrawnRows] = ()
     margins: str = ""
-    pen: str = ""
+    key_encoding: str = ""
     pen_link: Link | None = None
     tab_stops: str = ""
     colors: dict[str, Rgb] = {}
@@ -144,8 +151,10 @@ def paint(contents: TerminalContents) -> bytes:
     if contents.alternate is not None:
         _draw_behind_alternate(writer, contents.primary)
         mode = next((name for name in _ALTERNATE if name in contents.modes), _ALTERNATE[0])
-        writer.write(f"\x1b[{mode}h")
+        writer.write(f"\x1b[{mode}h", _reset_pen(contents.primary.pen))
         writer.set_style(PLAIN)
+        # Tab stops are the terminal's here, and each screen's own in some others (xterm.js).
+        writer.write(contents.tab_stops)
         # Modes 47 and 1047 show what the alternate screen held before; a terminal without one shows the primary.
         writer.write("\x1b[2J")
         writer.write_screen(contents.alternate.lines)
@@ -161,6 +170,7 @@ def _draw_behind_alternate(writer: VtWriter, buffer: ScreenBuffer) -> None:
     writer.write(_push_keyboard_flags(buffer.keyboard), cup(buffer.cursor.row, buffer.cursor.column))
     writer.set_style(buffer.cursor.style)
     _set_prompt(writer, buffer)
+    writer.write(buffer.pen)
 
 
 def _set_final_state(writer: VtWriter, contents: TerminalContents, buffer: ScreenBuffer) -> None:
@@ -177,7 +187,7 @@ def _set_final_state(writer: VtWriter, contents: TerminalContents, buffer: Scree
     _set_prompt(writer, buffer)
     writer.set_style(buffer.cursor.style)
     writer.set_link(contents.pen_link)
-    writer.write(contents.pen)
+    writer.write(buffer.pen, contents.key_encoding)
     for mode in MODES:
         if mode.plain and (mode.name in contents.modes) != mode.default:
             writer.write(mode.sequence(on=not mode.default))
@@ -226,10 +236,18 @@ def _save_cursor(writer: VtWriter, saved: SavedCursor | None, corner: tuple[int,
         row, column = row - corner[0], column - corner[1]
     writer.write(cup(row, column))
     writer.set_style(saved.cursor.style)
-    writer.write("\x1b7")
+    writer.write(saved.pen, "\x1b7", _reset_pen(saved.pen))
     if saved.origin:
         writer.write("\x1b[?6l")
     writer.set_style(PLAIN)
+
+
+def _reset_pen(pen: str) -> str:
+    """Return what takes back the sequences of a pen's protection and charsets."""
+    sets = "".join(f"\x1b{slot}B" for slot in re.findall(r"\x1b([()*+])", pen))
+    left = "\x0f" if re.search(r"\x0e|\x1b[no]", pen) else ""
+    right = "\x1b}" if re.search(r"\x1b[~|]", pen) else ""
+    return sets + left + right + ('\x1b[0"q' if '"q' in pen else "")
 
 
 def _origin_corner(margins: str) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import re
+from bisect import bisect_right
 from collections.abc import Iterable
 
 from orbitd.screens.model import (
@@ -47,6 +48,27 @@ _SGR = re.compile(r"((?:\x1b\[[0-9;:]*m)+)")
 # The beginning of a line of the formatter whose first character has a background, or reverse video.
 _COLORED_START = re.compile(r"(?:\x1b\[[0-9;:]*m)*\x1b\[(?:48;[0-9;]*|7)m(?:\x1b\[[0-9;:]*m)*([^\x1b])")
 _NO_MARKS = DrawnMarks(mark=RowMark.NONE, zones=())
+
+
+# Characters that have the same width in every terminal, emoji and combining ones not among them: Latin, Greek and
+# Cyrillic; punctuation, arrows, mathematics, boxes, Braille; Chinese, Japanese and Korean; the arrows of Powerline.
+# Where each range begins and where it has ended, for `bisect`: as a regular expression it takes 3 ms to compile.
+_AGREED_WIDTH = (
+    *(0x20, 0x7F, 0xA1, 0xAD, 0xAE, 0x300, 0x370, 0x483, 0x48A, 0x530),
+    *(0x2010, 0x2028, 0x2030, 0x205F, 0x20A0, 0x20C0, 0x2190, 0x2300, 0x2500, 0x25FD, 0x2713, 0x2719, 0x2758, 0x2776),
+    *(0x2800, 0x2900, 0x3001, 0x302A, 0x3030, 0x303F, 0x3041, 0x3097, 0x30A1, 0x3100, 0x3400, 0x4DB6, 0x4E00, 0x9FF0),
+    *(0xAC00, 0xD7A4, 0xE0A0, 0xE0B4, 0xF900, 0xFA6E, 0xFF01, 0xFF61),
+)
+
+
+def has_agreed_width(code: int) -> bool:
+    """Return whether a character has the same width in every terminal."""
+    return bisect_right(_AGREED_WIDTH, code) % 2 == 1
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_agreed(cell: str) -> bool:
+    return not cell or (len(cell) == 1 and has_agreed_width(ord(cell)))
 
 
 def mark(command: str) -> str:
@@ -330,6 +352,14 @@ class VtWriter:
             return False
         return row.runs[-1].column + len(row.runs[-1].cells) == self._cols
 
+    def _write_cells(self, run: Run) -> None:
+        """Print cells one by one, each behind one of a disputed width at its own column."""
+        is_known = True
+        for column, cell in enumerate(run.cells, run.column):
+            if cell:
+                self._parts.append(cell if is_known else f"\x1b[{column + 1}G{cell}")
+                is_known = _is_agreed(cell)
+
     def _last_background(self, row: Row) -> Color:
         """Return the background of a blank cell in the last column."""
         last = row.runs[-1] if row.runs else Run(column=0, cells=())
@@ -356,7 +386,11 @@ class VtWriter:
             if len(text) < len(run.cells) and text.isascii():  # a wide cell may hold a narrow character
                 text = "".join(cell or " " for cell in run.cells)
             self._set_pen(run.style, run.link, run.link_id, protected=run.protected)
-            self._parts.append(text)
             # Terminals disagree about the width of many characters outside of ASCII (East Asian ambiguous ones,
             # emoji, clusters), so the column after them is not known.
-            column = run.column + len(text) if text.isascii() else None
+            if text.isascii() or all(map(_is_agreed, run.cells)):
+                self._parts.append(text)
+                column = run.column + len(run.cells)
+            else:
+                self._write_cells(run)
+                column = None

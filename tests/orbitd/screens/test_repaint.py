@@ -155,7 +155,7 @@ def test_only_sequences_that_others_know() -> None:
         with play(noise(seed)) as emulator:
             emulator.feed(b"\x18\x1b\\")
             text = emulator.repaint(50).decode()
-        assert not set(text) & {chr(code) for code in (*range(32), *range(0x7F, 0xA0))} - set("\x1b\r\n\x0e")
+        assert not set(text) & {chr(code) for code in (*range(32), *range(0x7F, 0xA0))} - set("\x1b\r\n\x0e\x0f")
 
 
 @pytest.mark.parametrize("name", SCREENS)
