@@ -570,8 +570,9 @@ class RowReader:
 
     def _links(self, column: int, count: int, number: int) -> list[Link | None]:
         """Return the links of cells of a row: from the snapshot with their ids, else without."""
-        if self._snapshot is not None:
-            links = self._snapshot.links(self._row_count - 1 - number)[column : column + count]
+        found = None if self._snapshot is None else self._snapshot.links(self._row_count - 1 - number)
+        if found is not None:
+            links = found[column : column + count]
             return links + [None] * (count - len(links))
         uris = [self._link(column + index, number) for index in range(count)]
         return [None if uri is None else Link(uri, "") for uri in uris]

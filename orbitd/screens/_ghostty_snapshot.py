@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import struct
 from bisect import bisect_right
+from contextlib import suppress
 
 from orbitd.screens.model import Link, PromptState, Zone
 
@@ -25,7 +26,9 @@ _STYLE_BYTES = 18  # in a page's table, with its number
 _ROW = struct.Struct("<BH")  # flags, number of cells
 _LINK_SHIFT = 48  # in a cell of eight bytes; shorter ones have no link
 _IMPLICIT, _EXPLICIT = 1, 2
-_REDRAW = ("", ";redraw=0", ";redraw=last")
+# Of a shell's redrawing after a resize: yes, no, and the last line only. No is what the library begins with, so it says
+# nothing of the shell.
+_REDRAW = (";redraw=1", "", ";redraw=last")
 _CLICK = {1: (";click_events=1", ";click_events=2"), 2: (";cl=line", ";cl=m", ";cl=v", ";cl=w")}
 _ODD = re.compile(r"[\x00-\x1f\x7f-\x9f\udc80-\udcff]")
 
@@ -66,8 +69,8 @@ class SnapshotScreen:
     def pen_link(self) -> Link | None:
         return None if self._pen_link is None else self._link(*self._pen_link)
 
-    def links(self, row: int) -> list[Link | None]:
-        """Return the link of each cell of a row, with none at the end left out.
+    def links(self, row: int) -> list[Link | None] | None:
+        """Return the link of each cell of a row, with none at the end left out; None where it cannot be read.
 
         Args:
             row: Counted from the end: 0 is the last row of the screen. A decoded terminal may have less history.
@@ -75,8 +78,10 @@ class SnapshotScreen:
         index = bisect_right(self._starts, row) - 1
         if index >= 0 and index not in self._parsed:
             self._parsed.add(index)
-            self._parse_page(self._starts[index], *self._linked[index])
-        return self._rows.get(row, [])
+            # What went wrong is not raised: the rest of the screen is drawn as it is, and the row's links without ids.
+            with suppress(struct.error, LookupError, ValueError, TypeError):
+                self._parse_page(self._starts[index], *self._linked[index])
+        return self._rows.get(row)
 
     def _link(self, link_id: bytes | int, uri: bytes) -> Link:
         if isinstance(link_id, bytes):

@@ -209,7 +209,7 @@ def _move_cursor(writer: VtWriter, buffer: ScreenBuffer, corner: tuple[int, int]
 
 def _set_prompt(writer: VtWriter, buffer: ScreenBuffer) -> None:
     row = buffer.lines[buffer.cursor.row] if buffer.cursor.row < len(buffer.lines) else Row()
-    writer.set_prompt(buffer.prompt, row, buffer.cursor.column)
+    writer.set_prompt(buffer.prompt, row)
 
 
 def _character_at(row: Row, column: int) -> Run:

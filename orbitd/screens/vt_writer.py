@@ -157,15 +157,15 @@ class VtWriter:
             self._parts.append(f'\x1b[{int(protected)}"q')
             self._protected = protected
 
-    def set_prompt(self, state: PromptState, row: Row, column: int) -> None:
+    def set_prompt(self, state: PromptState, row: Row) -> None:
         """Set the zone of the program's next output, at the cursor's place."""
         if state.zone == Zone.INPUT and state.until_line_end:
             self.write(mark("I"))
             self._zone = Zone.INPUT
         elif state.zone != self._zone:
-            self.write(self._zone_change(state.zone, row.mark, column))
+            self.write(self._zone_change(state.zone, row.mark))
 
-    def _zone_change(self, zone: Zone, row_mark: RowMark, column: int) -> str:
+    def _zone_change(self, zone: Zone, row_mark: RowMark) -> str:
         """Return the sequence that sets the zone of the next character, and leaves the row's mark."""
         self._zone = zone
         if zone == Zone.PROMPT and row_mark == RowMark.PROMPT:
@@ -174,7 +174,7 @@ class VtWriter:
             return mark("P;k=s")
         if zone != Zone.OUTPUT:
             return mark("B")
-        return mark("C") if column and row_mark == RowMark.NONE else mark("D")
+        return mark("C" if row_mark == RowMark.NONE else "D")  # `C` takes back a row's mark, or is shown in its place
 
     def _start_row(self, wanted: RowMark, *, moved: bool = False, continues: bool = False) -> None:
         """Mark the row whose first column the cursor is in.
@@ -205,7 +205,7 @@ class VtWriter:
     def print_run(self, run: Run, row: Row) -> None:
         """Print a run of a row at the cursor."""
         if run.zone != self._zone:
-            self.write(self._zone_change(run.zone, row.mark, run.column))
+            self.write(self._zone_change(run.zone, row.mark))
         self._set_pen(run.style, run.link, run.link_id, protected=run.protected)
         self._parts.append("".join(run.cells))
 
@@ -300,7 +300,7 @@ class VtWriter:
             while part and zones[index][0] < done + len(part):
                 at, zone = zones[index]
                 if zone != self._zone:
-                    parts += (part[start : at - done], self._zone_change(zone, marks.mark, at))
+                    parts += (part[start : at - done], self._zone_change(zone, marks.mark))
                     start = at - done
                 index += 1
             parts.append(part[start:])
@@ -381,7 +381,7 @@ class VtWriter:
                 column = run.column
                 continue
             if run.zone != self._zone:
-                self.write(self._zone_change(run.zone, row.mark, run.column))
+                self.write(self._zone_change(run.zone, row.mark))
             text = "".join(run.cells)
             if len(text) < len(run.cells) and text.isascii():  # a wide cell may hold a narrow character
                 text = "".join(cell or " " for cell in run.cells)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from orbit_protocol.terminal_reset import ENTER, RESET, RESTORE, RESTORE_COLORS
-from orbitd.screens.emulator import Emulator
+from orbitd.screens._ghostty_snapshot import parse
+from orbitd.screens.emulator import Emulator, StateHeader
+from orbitd.screens.model import Link, Row
 from terminal_support import noise, play, shown
 
 SEEDS = range(0, 120, 10)
@@ -51,6 +54,28 @@ SCREENS = {
     "alternate": b"shell$ vim\r\n\x1b[31m\x1b[?1049h\x1b[2J\x1b[3;3Hfull screen\x1b[2;8r\x1b[?1h\x1b[>1u",
     "alternate the old way": b"shell$ vi\r\n\x1b7\x1b[?47h\x1b[2J\x1b[3;3Hfull screen",
     "alternate, 1047": b"shell$ vi\r\n\x1b[?1048h\x1b[?1047h\x1b[3;3Hfull screen\x1b7",
+}
+PROMPTS = {
+    "a prompt": b"\x1b]133;A\x07$ ",
+    "input": b"\x1b]133;A\x07$ \x1b]133;B\x07ls",
+    "input until the line ends": b"\x1b]133;A\x07$ \x1b]133;I\x07ls",
+    "a prompt of two rows": b"\x1b]133;A\x07~/folder\r\n$ \x1b]133;B\x07ls",
+    "input of two rows": b"\x1b]133;A\x07$ \x1b]133;B\x07if x\r\n\x1b]133;A;k=s\x07> \x1b]133;B\x07then",
+    "output begins": b"\x1b]133;A\x07$ \x1b]133;B\x07ls\r\n\x1b]133;C\x07",
+    "output": b"\x1b]133;A\x07$ \x1b]133;B\x07ls\r\n\x1b]133;C\x07out\r\n",
+    "output in the prompt's row": b"\x1b]133;A\x07$ \x1b]133;B\x07ls\x1b]133;C\x07 out",
+    "ended in the prompt's row": b"\x1b]133;A\x07$ \x1b]133;B\x07ls\x1b]133;D\x07\r",
+    "a prompt on the right": b"\x1b]133;A\x07$ \x1b]133;B\x07\x1b[30G\x1b]133;P;k=r\x07right\x1b[3G\x1b]133;B\x07",
+    "an empty row with a mark": b"\x1b]133;A\x07$ \r\x1b[K\x1b[4;1H",
+    "erased to blanks of a colour": b"\x1b]133;A\x07\x1b[44m$ \x1b]133;B\x07ls\r\x1b[2X\x1b[m\x1b[5G",
+    "wide characters": "\x1b]133;A\x07你 \x1b]133;B\x07好 é\r\n\x1b]133;C\x07한\r\n".encode(),
+    "a prompt that wraps": b"\x1b]133;A\x07" + b"p" * 50 + b"\x1b]133;B\x07" + b"i" * 50 + b"\r\n\x1b]133;C\x07out\r\n",
+    "output that wraps": b"\x1b]133;A\x07$ \x1b]133;B\x07ls\r\n\x1b]133;C\x07" + b"o" * 100 + b"\r\n\x1b]133;D\x07",
+    "coloured": b"\x1b]133;A\x07\x1b[1;42m$ \x1b[m\x1b]133;B\x07l\x1b[31ms"
+    + b"x" * 50
+    + b"\x1b[m\r\n\x1b]133;C\x07out\r\n",
+    "on the alternate screen": b"\x1b]133;A\x07$ \x1b]133;B\x07vi\x1b[?1049h\x1b[H\x1b]133;A\x07> ",
+    "behind the alternate screen": b"\x1b]133;A\x07$ \x1b]133;B\x07vi\r\n\x1b]133;C\x07\x1b[?1049h\x1b[H\x1b[Jtext",
 }
 UNFINISHED = {
     "half a title": b"\x1b]2;half",
@@ -171,3 +196,171 @@ def test_restore_gives_the_clients_terminal_back(name: str) -> None:
         assert after.cursor.style == before.cursor.style
         extras = after.extras.replace(b"\x1b(B", b"").replace(b"\x1b)B", b"")
         assert extras == before.extras
+
+
+@pytest.mark.parametrize("scrolled", [0, 3, 30])
+@pytest.mark.parametrize("name", PROMPTS)
+def test_prompts_keep_their_marks(name: str, scrolled: int) -> None:
+    """Prompt, input and output are the same cells and rows again, and what the program prints next is the same too."""
+    with Emulator(40, 10) as original:
+        original.feed(b"before\r\n" + PROMPTS[name] * 3)
+        if scrolled:
+            leave = b"\x1b[?1049l" if original.alternate else b""
+            original.feed(leave + b"\r\n\x1b]133;C\x07" + b"\r\n" * scrolled + PROMPTS[name])
+        leave = b"\x1b[?1049l" if original.alternate else b""
+        with copy_of(original, lines=1000) as copy:
+            assert copy.history() == original.history()
+            assert copy.dump() == original.dump()
+            for emulator in (original, copy):
+                emulator.feed(b"x\r\ny\r\n" + b"z" * 50 + leave + b"1\r\n2")
+            assert copy.dump() == original.dump()
+
+
+def test_prompts_that_a_resize_has_wrapped_keep_their_marks() -> None:
+    """Each of their rows has the mark of a prompt; terminals that know the usual marks only are shown one prompt."""
+    with Emulator(40, 10) as original:
+        original.feed(PROMPTS["a prompt that wraps"] * 2 + PROMPTS["output"])
+        original.resize(15, 6)
+        with copy_of(original, lines=1000) as copy:
+            assert copy.history() == original.history()
+            assert copy.dump() == original.dump()
+        assert original.repaint(1000).count(b"\x1b]133;A") == 3
+
+
+def test_output_is_marked_where_shells_mark_it() -> None:
+    """Marks are where shells put them: `C` not behind the input, whose row other terminals would mark as output."""
+    with Emulator(40, 10) as emulator:
+        emulator.feed(PROMPTS["output"] + PROMPTS["a prompt"] + b"\r\n\x1b]133;D\x07" * 2)
+        for _ in range(2):
+            painted = emulator.repaint(1000).replace(b"\x1b\\", b"|").replace(b"\x1b]133;", b"<")
+            emulator.feed(b"\r\n" * 12)
+            assert b"<A|$ <B|ls" in painted
+            assert b"ls<C" not in painted
+            assert b"<C|out" in painted
+
+
+def test_what_a_shell_does_at_its_prompt_is_kept() -> None:
+    """Whether it redraws its prompt after a resize, and takes clicks, is said with each prompt."""
+    with Emulator(40, 10) as emulator:
+        emulator.feed(b"\x1b]133;A\x07$ ")
+        assert b"\x1b]133;A\x1b\\$ " in emulator.repaint()
+        emulator.feed(b"\r\n\x1b]133;A;redraw=1;click_events=1\x07$ ")
+        assert b"\x1b]133;A;redraw=1;click_events=1\x1b\\$ " in emulator.repaint()
+        emulator.feed(b"\r\n\x1b]133;A;redraw=last;click_events=2\x07$ ")
+        assert b"\x1b]133;A;redraw=last;click_events=2\x1b\\$ " in emulator.repaint()
+
+
+COLOURED_LINES = {
+    "a background": b"\x1b[41m" + b"x" * 50 + b"\x1b[m\r\n",
+    "a background up to the edge": b"\x1b[41m" + b"x" * 80 + b"\x1b[m\r\n",
+    "reverse video": b"\x1b[7;42m" + b"x" * 50 + b"\x1b[m\r\n",
+    "the second row alone": b"x" * 40 + b"\x1b[48;2;1;2;3m" + b"y" * 9 + b"\x1b[m\r\n",
+    "a gap behind the wrap": b"\x1b[41m" + b"x" * 45 + b"\x1b[5Cx\x1b[m\r\n",
+    "a link": b"\x1b]8;id=a;http://a\x07\x1b[44m" + b"x" * 50 + b"\x1b[m\x1b]8;;\x07\r\n",
+    "wide": b"\x1b[41m" + "你".encode() * 30 + b"\x1b[m\r\n",
+    "wide that does not fit": b"\x1b[41mx" + "你".encode() * 30 + b"\x1b[m\r\n",
+    "wide that does not fit, of another colour": b"x" * 38 + b"\x1b[44my\x1b[41m" + "你好".encode() + b"\x1b[m\r\n",
+    "wide behind a blank": b"x\x1b[40G" + "你".encode() + b"\x1b[41m" + "好".encode() * 20 + b"\x1b[m\r\n",
+}
+
+
+@pytest.mark.parametrize("cols", [40, 30, 17, 60])
+@pytest.mark.parametrize("name", COLOURED_LINES)
+def test_a_background_does_not_run_on(name: str, cols: int) -> None:
+    """A row that a wrapped line scrolls in has the pen's background in many terminals; in a repaint nothing is left."""
+    for above in (0, 1, 5, 8, 9, 40):
+        with Emulator(40, 10) as original:
+            # Printed from above, nothing scrolls in; then each screen is pushed out by plain lines.
+            original.feed((b"\x1b[H\x1b[2J" + COLOURED_LINES[name] + b"\x1b[10;1H" + b"\r\n" * 9 + b"plain") * 3)
+            original.feed(b"\x1b[H\x1b[2J" + b"\r\n" * above + COLOURED_LINES[name] * 4)
+            original.resize(cols, 10)
+            with copy_of(original, lines=1000) as copy:
+                assert joined(copy, cols) == joined(original, cols)
+
+
+def joined(emulator: Emulator, cols: int) -> list[Row]:
+    """Return all rows, with the wraps that a sequence can make: with text before and behind them."""
+    rows = [*emulator.history(), *emulator.dump().lines]
+    return [
+        replace(row, wraps=row.wraps and is_text_at(row, cols - 1) and is_text_at(after, 0))
+        for row, after in zip(rows, [*rows[1:], Row()], strict=True)
+    ]
+
+
+def is_text_at(row: Row, column: int) -> bool:
+    return any(not run.blank and run.column <= column < run.column + len(run.cells) for run in row.runs)
+
+
+def test_pieces_of_links_are_joined() -> None:
+    """Pieces with one id are one link again, so are those of one without an id, and the pen's; others stay apart."""
+    with Emulator(40, 6) as original:
+        original.feed(
+            b"\x1b]8;id=42;http://a/\x07one\x1b]8;;\x07 \x1b]8;id=42;http://a/\x07again\x1b]8;;\x07\r\n"
+            b"\x1b]8;id=43;http://a/\x07other\x1b]8;;\x07\r\n"
+            b"\x1b]8;;http://a/\x07" + b"n" * 50 + b"\x1b[2C\x1b[1mo id\x1b]8;;\x07\r\n"
+            b"\x1b]8;;http://a/\x07no id either\x1b]8;;\x07\r\n\r\n"
+            b"\x1b]8;id=x;http://b/\x07open"
+        )
+        assert original.scrollback_rows
+        with copy_of(original, lines=1000) as copy:
+            for emulator in (original, copy):
+                emulator.feed(b" still\r\n\x1b]8;;http://a/\x07new")
+                words = linked(emulator)
+            ids = {text: link_id for text, (uri, link_id) in words.items()}
+            assert {uri for text, (uri, _) in words.items() if text not in ("open still",)} == {"http://a/"}
+            assert (ids["one"], ids["again"], ids["other"], ids["open still"]) == ("42", "42", "43", "x")
+            assert ids["n" * 40] == ids["n" * 10] == ids["o id"]
+            assert len({ids[text] for text in ("one", "other", "o id", "no id either", "new")}) == 5
+            assert copy.history() == original.history()
+
+
+def test_ids_of_links_differ_from_those_of_an_earlier_repaint() -> None:
+    """A link without an id gets one that no other link has, though ids of an earlier repaint came back."""
+    with Emulator(40, 6) as original:
+        original.feed(b"\x1b]8;;http://a/\x07first\x1b]8;;\x07")
+        with copy_of(original) as copy:
+            copy.feed(b" \x1b]8;;http://a/\x07second\x1b]8;;\x07")
+            with copy_of(copy) as again:
+                words = linked(again)
+    assert words["first"].id != words["second"].id
+
+
+def test_odd_bytes_of_links_stay_inside() -> None:
+    """Control characters in an address or an id, and bytes that are no UTF-8, are percent-encoded."""
+    with Emulator(40, 6) as original:
+        original.feed(b"\x1b]8;id=a\xc2\x9cb;http://a/\xc2\x9c\xff \xc3\xbc;?\x07text\x1b]8;;\x07")
+        painted = original.repaint()
+        assert b"\x1b]8;id=a%C2%9Cb;http://a/%C2%9C%FF \xc3\xbc;?\x1b\\text" in painted
+        with copy_of(original) as copy:
+            assert linked(copy)["text"] == Link("http://a/%C2%9C%FF ü;?", "a%C2%9Cb")
+
+
+def linked(emulator: Emulator) -> dict[str, Link]:
+    """Return the text of each run with a link, and the link."""
+    snapshot = parse(StateHeader.split(emulator.encode())[1])
+    assert snapshot is not None
+    terminal = emulator._terminal
+    rows = terminal.rows(0, terminal.scrollback_rows + emulator.size[1], snapshot[emulator.alternate])
+    return {"".join(run.cells): Link(run.link, run.link_id) for row in rows for run in row.runs if run.link}
+
+
+@pytest.mark.parametrize("first", SEEDS)
+def test_links_of_anything_are_joined_as_they_were(first: int) -> None:
+    """After any output and any resizes, cells that were one link are one link, and two links are two."""
+    for seed in range(first, first + 10):
+        with play(noise(seed)) as original, copy_of(original, lines=1000) as copy:
+            assert groups_of_links(copy) == groups_of_links(original), seed
+
+
+def groups_of_links(emulator: Emulator) -> list[tuple[int, int, str | None, int]]:
+    """Return row, column, address and a number of each linked run: the links are numbered as they come."""
+    snapshot = parse(StateHeader.split(emulator.encode())[1])
+    assert snapshot is not None
+    terminal, numbers = emulator._terminal, dict[Link, int]()
+    rows = terminal.rows(0, terminal.scrollback_rows + emulator.size[1], snapshot[emulator.alternate])
+    return [
+        (number, run.column, run.link, numbers.setdefault(Link(run.link, run.link_id), len(numbers)))
+        for number, row in enumerate(rows)
+        for run in row.runs
+        if run.link is not None
+    ]
