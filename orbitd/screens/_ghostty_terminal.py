@@ -25,14 +25,15 @@ _KEPT_OFF = (_GRAPHEME_CLUSTERS, _ALLOW_COLUMNS)
 # The parameters of DECSET and XTRESTORE, `CSI ? 2027 ; 40 h`. Everything outside of @ to ~ may stand between them: a
 # parser executes or ignores control characters there. Only one question mark may, so each search ends at the next one,
 # and all of them together pass the data once; the possessive `*+` never goes back.
-_MODES_SET = re.compile(rb"\?([^?@-~]*+)[hr]")
-_NUMBERS_KEPT_OFF = re.compile(b"|".join(b"%d" % number for number in _KEPT_OFF))
+_MODES_SET = re.compile(rb"\?([^?@-~]*+)([hlr])")
+_NUMBERS_KEPT_OFF = re.compile(rb"%d|%d|(?<![0-9])0*%d(?![0-9])" % (*_KEPT_OFF, _COLUMNS))
 _NOT_IN_NUMBERS = bytes(byte for byte in range(256) if byte not in b"0123456789:;")
 _WRAPS = re.compile(b"[" + WRAPPING + b"]")
 _EMPTY_ROW = Row()
 _UNDERLINE_COLOR = re.compile(r"\x1b\[58;(?:2;(\d+);(\d+);(\d+)|5;(\d+))m")
 _CONTROLS = bytes(code for code in (*range(0x20), 0x7F) if code != 0x0A)
 _C1 = re.compile(rb"\xc2[\x80-\x9f]")
+_CSI_MAX_BYTES = 256
 _CANCEL = b"\x18\x1b\\"  # CAN ends an unfinished sequence; ST a string, where CAN does not
 _KEYBOARD_STACK = 8
 CELL_BYTES = ROW_BYTES = 8
@@ -51,16 +52,21 @@ def check_size(cols: int, rows: int) -> None:
         raise ValueError(f"a terminal of {cols} columns and {rows} rows is not possible")
 
 
-def _ends_of_mode_changes(data: bytes) -> list[int]:
-    """Return the position behind each sequence in `data` that may set a mode of `_KEPT_OFF`, and behind some others.
+def _mode_changes(data: bytes) -> list[re.Match[bytes]]:
+    """Return what in `data` may change a mode of `_KEPT_OFF` or set the columns, and some others.
 
-    Strings and plain text may look like such a sequence; where the modes are off nothing happens behind it.
+    Strings and plain text may look like such a sequence.
     """
     return [
-        match.end()
+        match
         for match in _MODES_SET.finditer(data)
         if _NUMBERS_KEPT_OFF.search(match[1].translate(None, _NOT_IN_NUMBERS))
     ]
+
+
+def _modes_in(parameters: bytes) -> set[int]:
+    numbers = re.split(b"[;:]", parameters.translate(None, _NOT_IN_NUMBERS))
+    return {int(number) for number in numbers if number and len(number) < 20}
 
 
 class Terminal:
@@ -82,6 +88,8 @@ class Terminal:
         self._repair_pending = self._was_narrowed = False
         self._mid_sequence = not self.flag("VT_GROUND")
         self._size = self.size
+        self.allows_columns = False
+        """Whether the program has set mode 40, which the library never has set for long; it is in no snapshot."""
         self._limits = (_UNLIMITED, _UNLIMITED)  # of history, in lines and bytes
         self._large_pages, self._history_rows, self._bytes_set = False, self.scrollback_rows, -1
         for mode in _KEPT_OFF:
@@ -126,20 +134,32 @@ class Terminal:
         Two modes are switched off again right behind every sequence that could have set them, and a sequence that was
         split between two calls is finished by itself first. In mode 2027, libghostty 0.1.3 crashes when a cluster grows
         wide in the last column below the scroll region. In mode 40, DECCOLM (mode 3) sets the emulator's columns to 80
-        or 132; but the size is the window's, and the program's terminal keeps it.
+        or 132; but the size is the window's, and the program's terminal keeps it. What else DECCOLM does, it does here.
         """
         data = bytes(data)  # the GIL is released below: nobody may change the buffer meanwhile
-        rest = memoryview(data)
+        rest, was_allowed = memoryview(data), self.allows_columns
+        removals = self.effects.removals
         if self._mid_sequence:
-            rest = rest[self._write_until_ground(rest) :]
-            self._at_sequence_end()
-        for end in _ends_of_mode_changes(data):
-            done = len(data) - len(rest)
+            begun = self._unfinished_csi()
+            used = self._write_until_ground(rest)
+            sequence = (begun + rest[:used]).removeprefix(b"\x1b[") if begun else b""
+            self._at_sequence_end(_MODES_SET.fullmatch(sequence))
+            rest = rest[used:]
+        for change in _mode_changes(data):
+            done, end = len(data) - len(rest), change.end()
             if end > done:
+                is_change = False
+                # In text, or in a string, it is no sequence.
+                if self.allows_columns and end - 1 > done and _modes_in(change[1]) & {_COLUMNS, _ALLOW_COLUMNS}:
+                    self._write(rest[: end - 1 - done])
+                    rest, done = rest[end - 1 - done :], end - 1
+                    is_change = bool(self._unfinished_csi())
                 self._write(rest[: end - done])
                 rest = rest[end - done :]
-                self._at_sequence_end()
+                self._at_sequence_end(change if is_change else None)
         self._write(rest)
+        if was_allowed and self.effects.removals != removals and b"\x1bc" in data:
+            self.allows_columns = False
         self._mid_sequence = not self.flag("VT_GROUND")
         self._restore_size()
         self._keep_lines()
@@ -155,12 +175,38 @@ class Terminal:
         write = self.library.lib.ghostty_terminal_vt_write_until_ground
         return int(used[0]) if write(self.pointer, source, len(source), used) == 0 else len(data)
 
-    def _at_sequence_end(self) -> None:
+    def _unfinished_csi(self) -> bytes:
+        """Return the bytes of an unfinished control sequence; b"" in a string, in text, or where it is very long."""
+        if self.flag("VT_GROUND"):
+            return b""
+        buffer, size = self.library.ffi.new("uint8_t[]", _CSI_MAX_BYTES), self.library.ffi.new("size_t *")
+        read = self.library.lib.ghostty_terminal_continuation_buf
+        if read(self.pointer, buffer, len(buffer), size) != 0:
+            return b""
+        data = bytes(self.library.ffi.buffer(buffer, size[0]))
+        return data if data.startswith(b"\x1b[") or data == b"\x1b" else b""
+
+    def _at_sequence_end(self, change: re.Match[bytes] | None) -> None:
+        """Do what has to be done behind a sequence.
+
+        Args:
+            change: The sequence, if it is known to be one that changes modes; not needed before mode 40 was set.
+        """
         if self.mode(_GRAPHEME_CLUSTERS):
             self._set_mode(_GRAPHEME_CLUSTERS, on=False)
+        was_allowed = self.allows_columns
         if self.mode(_ALLOW_COLUMNS):
             self._set_mode(_ALLOW_COLUMNS, on=False)
             self._restore_size()
+            self.allows_columns = True
+        if was_allowed and change is not None:
+            modes, is_set = _modes_in(change[1]), change[2] == b"h"
+            if _COLUMNS in modes and change[2] != b"r":
+                # DECCOLM resets the margins, erases the screen, and moves the cursor to its first place.
+                columns = b"\x1b[s" if self.mode(_MARGINS) else b""
+                self._write(memoryview(columns + b"\x1b[r\x1b[2J\x1b[H"))
+            if _ALLOW_COLUMNS in modes and not is_set:
+                self.allows_columns = False
         if self._repair_pending and self.flag("VT_GROUND"):
             self._repair_after_resize()
 

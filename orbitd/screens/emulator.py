@@ -72,6 +72,7 @@ class StateHeader(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     icon: str = ""
     progress: tuple[int, int] | None = None
+    allows_columns: bool = False
 
     def to_bytes(self) -> bytes:
         """Return the bytes that stand before the snapshot."""
@@ -172,7 +173,7 @@ class Emulator:
 
     def _init_terminal(self, terminal: Terminal, header: StateHeader, lines: int, size: int) -> None:
         self._terminal = terminal
-        terminal.effects.progress = header.progress
+        terminal.effects.progress, terminal.allows_columns = header.progress, header.allows_columns
         self._icon = IconName(header.icon, terminal.library.continuation(terminal.pointer))
         self._limits = (lines, size)
         terminal.limit_scrollback(lines, size)
@@ -384,7 +385,7 @@ class Emulator:
             TerminalError: The library refuses, for now or until the screen has changed: StateBusy where an unfinished
                 control string is longer than 16 MiB, others after some resizes of clusters and wide characters.
         """
-        header = StateHeader(icon=self.icon, progress=self.progress)
+        header = StateHeader(icon=self.icon, progress=self.progress, allows_columns=self._terminal.allows_columns)
         return header.to_bytes() + self._snapshot()
 
     def _snapshot(self) -> bytes:

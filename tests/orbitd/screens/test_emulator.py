@@ -301,6 +301,39 @@ def test_a_program_cannot_change_the_columns(sequences: tuple[bytes, ...]) -> No
         assert not emulator._terminal.mode(3)
 
 
+CLEARED = (b"\x1b[?3h", b"\x1b[?3l", b"\x1b[?25;3h", b"\x1b[?3;40h", b"\x1b[?\x073h")
+KEPT = (
+    b"?3h",
+    b"\x1b]2;?3h\x07",
+    b"\x1bP?3h\x1b\\",
+    b"\x1b[3h",
+    b"\x1b[?30h",
+    b"\x1b[?3r",
+    b"\x1b[?40l\x1b[?3h",
+    b"\x1bc\x1b[?3h",
+)
+
+
+@pytest.mark.parametrize("sequence", [*CLEARED, *KEPT])
+def test_a_change_of_columns_clears_the_screen(sequence: bytes) -> None:
+    """DECCOLM, where mode 40 allows it, erases, resets margins and moves the cursor; what looks like it does not."""
+    for cut in range(1, len(sequence) + 1):
+        with Emulator(100, 30) as emulator:
+            emulator.feed(b"text\x1b[?69h\x1b[3;9s\x1b[2;5r\x1b[?40h\x1b[4;5H")
+            with Emulator.decode(emulator.encode()) as copy:
+                for one in (emulator, copy):
+                    one.feed(sequence[:cut])
+                    one.feed(sequence[cut:] + b"x")
+                    assert one.size == (100, 30)
+                    if sequence in CLEARED:
+                        assert (one.screen(), one.cursor.column) == (b"x\n", 1)
+                        assert one._terminal.extras("scrolling_region") == b""
+                    elif b"\x1bc" not in sequence:
+                        assert one.screen().startswith(b"text\n")
+                    else:
+                        assert one.screen() == b"x\n"
+
+
 @pytest.fixture
 def writes(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """What is written to native terminals during the test."""
