@@ -26,11 +26,14 @@ class LineCounter:
         library: The loaded library.
         terminal: The native terminal, whose primary screen is in use.
         line: The number of the line at the top of the screen.
+
+    Attributes:
+        line: The number of the kept row's line.
     """
 
     def __init__(self, library: Library, terminal: Any, line: int = 0) -> None:
         self._library, self._terminal = library, terminal
-        self._line = line  # of the kept row
+        self.line = line
         self._ref = library.ffi.new("GhosttyTrackedGridRef *")
         library.check(library.track(terminal, self._top(), self._ref), "a reference to a row")
         self._coordinate = library.ffi.new("GhosttyPointCoordinate *")
@@ -60,11 +63,11 @@ class LineCounter:
             history_rows: How many rows the history has.
             screen_rows: The screen's height.
         """
-        self._line = self.count_in(self._terminal, history_rows, screen_rows)
+        self.line = self.count_in(self._terminal, history_rows, screen_rows)
         self._line_feeds, self._cursor_row = 0, self._find_cursor_row()
         set_ref = self._library.set_tracked
         self._library.check(set_ref(self._ref[0], self._terminal, self._top(history_rows)), "a reference to a row")
-        return self._line
+        return self.line
 
     def count_in(self, terminal: Any, history_rows: int, screen_rows: int) -> int:
         """Return the same from a copy of the terminal that has left the alternate screen; nothing is kept."""
@@ -73,10 +76,10 @@ class LineCounter:
             # The row was dropped, and all that was in the history with it: what is there now is newer. In a flood that
             # does so within a second, as many lines were fed as have left the screen, or fill it now.
             newer = 1 + lines_between(self._library, terminal, 0, history_rows, screen_rows)
-            return self._line + max(self._line_feeds + self._cursor_row - self._find_cursor_row(), newer)
+            return self.line + max(self._line_feeds + self._cursor_row - self._find_cursor_row(), newer)
         if row > history_rows:  # a resize has brought lines back from the history
-            return self._line - lines_between(self._library, terminal, history_rows, row, screen_rows)
-        return self._line + lines_between(self._library, terminal, row, history_rows, screen_rows)
+            return self.line - lines_between(self._library, terminal, history_rows, row, screen_rows)
+        return self.line + lines_between(self._library, terminal, row, history_rows, screen_rows)
 
     def _row(self) -> int | None:
         """Return where the kept row is, from the oldest of the history; None where it was dropped."""

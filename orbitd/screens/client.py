@@ -400,6 +400,7 @@ class Picture:
             answer_from=max(position, self._answered),
             limits=self._screens.limits,
             divider=divider,
+            history_line=self.history_line or 0,
         )
         if not process.send(opening):  # a snapshot of hundreds of megabytes: with less of it, or with nothing
             self._leave()

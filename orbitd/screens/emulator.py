@@ -73,6 +73,7 @@ class StateHeader(Struct, frozen=True, kw_only=True, omit_defaults=True):
     icon: str = ""
     progress: tuple[int, int] | None = None
     allows_columns: bool = False
+    history_line: int = 0
 
     def to_bytes(self) -> bytes:
         """Return the bytes that stand before the snapshot."""
@@ -92,6 +93,14 @@ class StateHeader(Struct, frozen=True, kw_only=True, omit_defaults=True):
             return msgspec.msgpack.decode(state[start:end], type=cls), state[end:]
         except msgspec.DecodeError as exc:
             raise StateCorrupt(f"the saved terminal's header cannot be read ({exc})") from exc
+
+    @classmethod
+    def line_of(cls, state: bytes) -> int:
+        """Return the `history_line` of a state whose snapshot may be unreadable, 0 where it has none."""
+        try:
+            return cls.split(state)[0].history_line
+        except StateCorrupt:
+            return 0
 
 
 class IconName:
@@ -180,7 +189,8 @@ class Emulator:
         self._answering = True
         # A decoded terminal may be on its alternate screen; a reference to a row of that must not be kept.
         self._lines: LineCounter | None = None
-        self._line, self._kept_at, self._is_counted = 0, 0.0, False
+        # A state that was saved on the alternate screen has the number of the screen behind that.
+        self._line, self._kept_at, self._is_counted = header.history_line, 0.0, self.alternate
         self._start_counting()
 
     def close(self) -> None:
@@ -322,6 +332,10 @@ class Emulator:
 
         A line that wraps is one. Lines that come back when the screen becomes taller do not count any more.
         """
+        return self._count_lines()
+
+    def _count_lines(self, snapshot: bytes | None = None) -> int:
+        """Count, in a copy that is made of the snapshot, or of a new one, where the primary screen is hidden."""
         if not self.alternate:
             self._start_counting()
             if self._lines is not None:
@@ -329,9 +343,11 @@ class Emulator:
         elif not self._is_counted:
             # How many rows the hidden screen's history has only a copy can tell. Where the library refuses to make
             # one, the last number stays: it is too low, and at worst lines are shown twice.
-            with suppress(TerminalError), Probe(self._terminal.library, self._snapshot(), {}, history=True) as probe:
-                probe.leave_alternate()
-                self._count_in(probe.terminal)
+            with suppress(TerminalError):
+                state = self._snapshot() if snapshot is None else snapshot
+                with Probe(self._terminal.library, state, {}, history=True) as probe:
+                    probe.leave_alternate()
+                    self._count_in(probe.terminal)
         return self._line
 
     def _count_in(self, copy: Terminal) -> None:
@@ -355,6 +371,13 @@ class Emulator:
         if now - self._kept_at > _COUNT_SECS:
             self._kept_at = now
             self._lines.keep(self.scrollback_rows, self.size[1])
+
+    def count_from(self, line: int) -> None:
+        """Count on from a line at least: what is drawn here follows what has left the screen already."""
+        if line > self.history_line:
+            self._line = line
+            if self._lines is not None:
+                self._lines.line = line
 
     def trim_scrollback(self, *, max_lines: int | None = None, max_bytes: int | None = None) -> None:
         """Drop the oldest history down to a size, once; the limits for what comes later stay."""
@@ -385,8 +408,14 @@ class Emulator:
             TerminalError: The library refuses, for now or until the screen has changed: StateBusy where an unfinished
                 control string is longer than 16 MiB, others after some resizes of clusters and wide characters.
         """
-        header = StateHeader(icon=self.icon, progress=self.progress, allows_columns=self._terminal.allows_columns)
-        return header.to_bytes() + self._snapshot()
+        snapshot = self._snapshot()
+        header = StateHeader(
+            icon=self.icon,
+            progress=self.progress,
+            allows_columns=self._terminal.allows_columns,
+            history_line=self._count_lines(snapshot),
+        )
+        return header.to_bytes() + snapshot
 
     def _snapshot(self) -> bytes:
         return self._terminal.library.encode(self._terminal.pointer)

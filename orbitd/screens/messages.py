@@ -95,6 +95,7 @@ class Open(Struct, frozen=True, kw_only=True, tag=True):
         position: What `base` covers.
         answer_from: Questions before this position have been answered already: no replies to them.
         divider: Drawn on the base first, if not "": what was lost before it.
+        history_line: How many lines had left the screen, as far as that is known: no line gets a lower number again.
     """
 
     request: int
@@ -104,6 +105,7 @@ class Open(Struct, frozen=True, kw_only=True, tag=True):
     answer_from: int
     limits: Limits
     divider: str = ""
+    history_line: int = 0
 
 
 class Follow(Struct, frozen=True, kw_only=True, tag=True):

@@ -28,7 +28,7 @@ from orbit_protocol import MAX_COLUMNS_OR_ROWS, MAX_SCREEN_CELLS
 from orbit_protocol.terminal_reset import RESET
 from orbitd.keeper.frames import Framer, Malformed, receive
 from orbitd.screens.divider import print_divider
-from orbitd.screens.emulator import Emulator
+from orbitd.screens.emulator import Emulator, StateHeader
 from orbitd.screens.follower import Damaged, Follower, Record
 from orbitd.screens.messages import (
     MAX_FRAME,
@@ -536,6 +536,7 @@ class ScreensProcess:
         before = self._memory.held()
         emulator, loss = _base_emulator(request)
         picture.emulator = emulator
+        emulator.count_from(request.history_line)
         if request.divider:
             print_divider(emulator, request.divider)
         emulator.replies()  # dropped: the program has not asked these questions now
@@ -613,6 +614,8 @@ def _base_emulator(request: Open) -> tuple[Emulator, str]:
     emulator = Emulator(*size, max_scrollback_lines=limits.lines, scrollback_max_bytes=limits.size)
     for start in range(0, len(base.portable), PIECE_BYTES):
         emulator.feed(base.portable[start : start + PIECE_BYTES])
+    if base.native:
+        emulator.count_from(StateHeader.line_of(base.native))
     return emulator, loss
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from orbitd.screens.divider import print_divider
-from orbitd.screens.emulator import Emulator
+from orbitd.screens.emulator import Emulator, StateHeader
 from orbitd.screens.model import Screen
 from orbitd.screens.repaint import MODES
 from terminal_support import noise, play
@@ -63,13 +64,10 @@ LEFT_BEHIND = {
     "icon and progress": b"\x1b]1;icon\x07\x1b]9;4;1;50\x07",
     "an unfinished icon": b"\x1b]1;icon",
     "a pen": b"\x1b[31;1;4:3m",
-<<<<<<< HEAD
     "every style": b"\x1b[1;2;3;4:3;5;7;8;9;53;38;5;9;48;2;1;2;3;58;5;1m",
-=======
     "a prompt": b"\r\n\x1b]133;A\x07$ ",
     "a prompt below": b"\x1b[2;1H\x1b]133;A\x07$ \r\n\x1b]133;A\x07$ \x1b]133;C\x07\x1b[H",
     "input": b"\x1b]133;A\x07$ \x1b]133;B\x07ls\r\n",
->>>>>>> 750fb43 (Draw wrapped lines without their background, with the marks of prompts and the ids of links)
     "a protected pen": b'\x1b[1"q',
     "a protected pen of ISO 6429": b"\x1bV",
     "ISO 6429's protection": b"\x1bV\x1bW",
@@ -135,12 +133,13 @@ def test_nothing_is_left_behind(what: str) -> None:
 COUNTED = {"an open link"}
 
 
-def emptied(emulator: Emulator) -> bytes:
-    """Return the whole state of a terminal, whose both screens have been erased, with its history."""
+def emptied(emulator: Emulator) -> tuple[StateHeader, bytes]:
+    """Return the whole state of a terminal, whose both screens have been erased, with its history and its count."""
     emulator.feed(b"\x1b[H\x1b[2J\x1b[3J\x1b[?1047h\x1b[H\x1b[2J\x1b[?1047l")
     # Decoded once more, since it also has the limits of the history, which depend on what that was when they were set.
     with Emulator.decode(emulator.encode()) as again:
-        return again.encode()
+        header, snapshot = StateHeader.split(again.encode())
+    return msgspec.structs.replace(header, history_line=0), snapshot
 
 
 def as_it_was(used: Emulator) -> Emulator:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from orbitd.screens.emulator import Emulator
+from orbitd.screens.emulator import Emulator, StateHeader
 
 
 @pytest.fixture
@@ -100,3 +100,31 @@ def test_a_wrapped_line_is_seen_whole(emulator: Emulator) -> None:
     with Emulator(40, 10) as window:
         window.feed(emulator.repaint(1_000_000, after_line=40))
         assert window.screen("text", scrollback=True).decode().startswith("040-")
+
+
+@pytest.mark.parametrize("prefix", [b"", b"\x1b[?1049h"])
+def test_a_saved_state_goes_on_counting(emulator: Emulator, prefix: bytes) -> None:
+    """The number is kept with a state, also of the screen behind an alternate one."""
+    emulator.feed(lines(0, 100) + prefix)
+    with Emulator.decode(emulator.encode()) as decoded:
+        assert decoded.history_line == 91
+        if prefix:
+            decoded.feed(b"\x1b[?1049l")
+        decoded.feed(lines(100, 200))
+        assert decoded.history_line == 191
+
+
+def test_no_line_gets_a_lower_number_again(emulator: Emulator) -> None:
+    """A screen that goes on behind what could not be drawn counts from where that had come to."""
+    emulator.count_from(500)
+    emulator.feed(lines(0, 100))
+    assert emulator.history_line == 591
+    emulator.count_from(20)
+    assert emulator.history_line == 591
+
+
+def test_the_number_of_a_state_that_the_library_does_not_read() -> None:
+    """It is in the header before the snapshot, so that the portable screen counts on."""
+    assert StateHeader.line_of(StateHeader(history_line=7).to_bytes() + b"another version") == 7
+    assert StateHeader.line_of(b"GHOSTSNP of an older release") == 0
+    assert StateHeader.line_of(b"ORBIT\x01\0\0\0\x05nomap") == 0
