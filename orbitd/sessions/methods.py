@@ -145,17 +145,17 @@ class SessionMethods:
 
     async def attach(self, call: Call, q: SessionAttach) -> Attached:
         """Attach the calling client to a session; output is sent after the answer."""
+        sits_in = await self._circles.find_sessions_of(call.connection)
         if q.start and self._registry.attachable(q.id) is None:
             with contextlib.suppress(AlreadyRunning):  # started by somebody else at the same time
                 await self._programs.start(q.id, q.cols, q.rows, q.environment)
         live = self._registry.attachable(q.id) or await self._registry.require_running(q.id)
-        if not call.connection.is_open:
-            raise NotRunning("The client has gone")
         if len(live.attachments) >= MAX_ATTACHMENTS:
             raise Busy(f"Session {q.id} has {MAX_ATTACHMENTS} clients already", hint="Detach one of them.")
-        sits_in = await self._circles.find_sessions_of(call.connection)
         with self._registry.using(q.id):
             await self._open(live)
+            if not call.connection.is_open:  # it would never end an attachment that it gets now
+                raise NotRunning("The client has gone")
             self._circles.refuse(q.id, sits_in)
             if not q.read_only:
                 self._programs.agents.update(q.id, q.environment)

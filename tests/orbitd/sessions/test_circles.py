@@ -14,7 +14,7 @@ from typing import cast
 import pytest
 
 from needs import needs
-from orbit_protocol.errors import WouldLoop
+from orbit_protocol.errors import NotRunning, WouldLoop
 from orbitd.rpc.connection import PeerProcess
 from orbitd.sessions.circles import Process, Programs, find_circle, read_process, sessions_of
 from sessions_support import Client, Sessions
@@ -258,3 +258,21 @@ async def test_a_client_that_sits_elsewhere_now_counts_where_it_is(processes: Pr
     processes.move(6000, "a")
     with pytest.raises(WouldLoop):
         await processes.client("b").attach("a")
+
+
+async def test_a_client_that_goes_while_it_is_looked_for_leaves_nothing(
+    sessions: Sessions, processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has hung up before it is known where it sits is not attached."""
+    client = processes.client("")
+
+    def read(_: int) -> Process | None:
+        client.connection.close()
+        return None
+
+    monkeypatch.setattr("orbitd.sessions.circles.read_process", read)
+    with pytest.raises(NotRunning):
+        await client.attach("a")
+    live = sessions.registry.get("a")
+    assert live is not None
+    assert live.attachments == []
