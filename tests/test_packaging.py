@@ -118,6 +118,9 @@ def test_the_files_of_the_sdist(unpacked: Path) -> None:
         "tests/faults/shim.c",
         "tests/fixtures/schema-1.sql",
         "tests/fixtures/schema-2.sql",
+        "tests/xterm/package-lock.json",
+        "tests/xterm/package.json",
+        "tests/xterm/terminal.js",
     ]
 
 

@@ -15,8 +15,9 @@ from real.capture import COLS, PROGRAMS, ROWS, furnish, record
 from support import DaemonProcess
 from xterm_support import XtermJs, XtermWindow
 
-# Text that is no UTF-8 is shown in two ways: xterm.js leaves out what libghostty shows as U+FFFD.
-DRAWN_ALIKE = sorted(PROGRAMS.keys() - {"bytes that are no text"})
+# Two are drawn in two ways: of bytes that are no UTF-8 xterm.js leaves out what libghostty shows as U+FFFD, and each
+# half of a flag is one column wide for it and two for libghostty, whose columns a repaint keeps.
+DRAWN_ALIKE = sorted(PROGRAMS.keys() - {"bytes that are no text", "wide characters and emoji"})
 
 
 @pytest.mark.parametrize("name", DRAWN_ALIKE)
@@ -30,6 +31,17 @@ def test_a_repaint_is_what_the_program_drew(xterm: Callable[..., XtermJs], tmp_p
         emulator.feed(raw)
         repainted.feed(b"text\x1b[?1049h\x1b[31m\x1b(0\x1b[5;9r\x1b[?6h\x1b[4h" + ENTER)
         repainted.feed(RESET + emulator.repaint(20_000))
+    assert repainted.picture() == original.picture()
+
+
+def test_wide_characters_are_drawn_alike(xterm: Callable[..., XtermJs]) -> None:
+    """Characters of two columns, emoji and marks on characters are in the same cells, also at the edge of a row."""
+    raw = "日本語 😀 e\u0301 ".encode() + b"x" * 14 + "한\u2713 👍|\r\nend".encode()
+    original, repainted = xterm(30, 6), xterm(30, 6)
+    original.feed(raw)
+    with Emulator(30, 6) as emulator:
+        emulator.feed(raw)
+        repainted.feed(RESET + emulator.repaint())
     assert repainted.picture() == original.picture()
 
 
