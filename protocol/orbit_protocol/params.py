@@ -38,6 +38,8 @@ from orbit_protocol.types import (
 )
 
 MAX_INPUT_BYTES = 1024 * 1024
+MAX_LINE = 2**53
+"""Of a `history_line`: what every JSON parser reads as it is."""
 SIGNALS = {one.name: int(one) for one in signal.Signals}
 ScreenFormat = Literal["text", "vt", "html"]
 FrameUse = Literal["auto", "never", "always"]
@@ -292,7 +294,7 @@ class SessionAttach(_WithEnvironment, frozen=True, kw_only=True):
     rows: ScreenCells
     read_only: bool = False
     scrollback_lines: HistoryLines | None = None
-    after_line: Annotated[int, Meta(ge=0)] | None = None
+    after_line: Annotated[int, Meta(ge=0, le=MAX_LINE)] | None = None
     attachment_id: Id | None = None
     terminal: ClientTerminal | None = None
     start: bool = False

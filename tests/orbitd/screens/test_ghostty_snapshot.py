@@ -7,7 +7,7 @@ import random
 import pytest
 
 from orbitd.screens._ghostty_snapshot import SnapshotScreen, parse
-from orbitd.screens.emulator import Emulator
+from orbitd.screens.emulator import Emulator, StateHeader
 from orbitd.screens.model import Link, PromptState, Zone
 
 OUTPUT = (
@@ -19,7 +19,8 @@ OUTPUT = (
 
 def snapshot_of(emulator: Emulator) -> dict[bool, SnapshotScreen]:
     """Return what is read from a terminal's snapshot."""
-    screens = parse(emulator.encode())
+    _, snapshot = StateHeader.split(emulator.encode())
+    screens = parse(snapshot)
     assert screens is not None
     return screens
 
