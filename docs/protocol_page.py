@@ -48,6 +48,21 @@ The answer is one line too:
 - A batch holds 1 to 100 requests. They run in order, and each has its answer. A notification has none, errors included.
 - Requests that are not in a batch run concurrently, at most 16 a connection; their answers come in any order, so compare
   the ids. Wait for an answer before you send what depends on it.
+- A call that waits for a program (`session.wait`; `session.input` and `session.send` while the program does not read)
+  takes none of the 16 places. At most 256 wait on a connection; one more is -32000 `busy`. `$/cancelRequest` with
+  `{{"id": ID}}`, best as a notification, ends the calls that wait and have this id: they are answered with -32800
+  `cancelled`. An id that no waiting call has is ignored; `1` and `"1"` are two ids. In a batch a wait holds the batch
+  only.
+- Input (`session.input`, `session.send`) of one connection to one session arrives in the order in which it was sent: by
+  either method, pipelined, as notifications, in batches, and with waits between. Input behind a batch is typed after
+  the batch's own.
+- Answered input has been written to the program's terminal: no end of the daemon loses it. Input that was not answered
+  is in doubt: do not send it again. An error has in `data.written` how many bytes of its call were taken (0 where it
+  is missing); the rest is not typed, also where the call was cancelled. A session has room for 1 MiB of input that its
+  program does not read; beyond that, input is -32000 `busy` at once. What a client has sent before it leaves or
+  disconnects is typed all the same. A notification is never answered, so one that is refused is lost.
+- Input, `session.resize`, `session.signal`, `session.leave` and `$/cancelRequest` are carried out while the client does
+  not read what it is sent, too, and while other requests wait for a place. Up to 64 KiB of answers to them are kept.
 - An answered write is on disk.
 - Only processes of the daemon's own user are served.
 

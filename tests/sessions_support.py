@@ -16,7 +16,7 @@ import signal
 import socket
 import tty
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -26,12 +26,13 @@ import pytest
 from msgspec import Struct
 
 from orbit_protocol.errors import SessionNotFound
-from orbit_protocol.params import SessionAttach, SessionInput, SessionResize
+from orbit_protocol.params import SessionAttach, SessionInput, SessionResize, SessionSend
+from orbit_protocol.results import Empty
 from orbit_protocol.types import Session, SessionConfig, Snapshot
 from orbitd.keeper.client import KeeperClient, KeptProgram, Spawned, SpawnRequest
 from orbitd.keeper.frames import Framer, receive
 from orbitd.manager import SessionManager
-from orbitd.rpc.connection import Attached, Call, Connection, PeerProcess
+from orbitd.rpc.connection import Attached, Call, Connection, InputTurns, PeerProcess
 from orbitd.screens import messages as m
 from orbitd.screens.client import Screens
 from orbitd.screens.follower import Damaged, Follower
@@ -595,6 +596,13 @@ class FakeConnection:
         self.is_open = True
         self.peer: PeerProcess | None = None
         self.attachments: dict[str, Attached] = {}
+        self.turns = InputTurns()
+
+    def begin_wait(self, call: Call) -> None:
+        """Nothing limits how many wait."""
+
+    def end_wait(self, call: Call) -> None:
+        """Nothing follows."""
 
     def send(self, message: bytes) -> None:
         self.sent.append(json.loads(message))
@@ -652,9 +660,9 @@ class Client:
         """Resize its window."""
         attachment.resize(self._call, SessionResize(attachment_id=self.id, cols=cols, rows=rows))
 
-    def type(self, data: bytes) -> None:
-        """Type."""
-        attachment.write_input(self._call, SessionInput(attachment_id=self.id, data=data))
+    def type(self, data: bytes) -> Coroutine[Any, Any, Empty] | Empty:
+        """Type; what is returned is the answer, or waits for it."""
+        return attachment.write_input(self._call, SessionInput(attachment_id=self.id, data=data))
 
     @property
     def story(self) -> list[str]:
@@ -737,6 +745,13 @@ class Sessions:
     async def attach(self, session_id: str = "one", **options: Any) -> Client:
         """Return a client that is attached."""
         return await self.client(**options).attach(session_id)
+
+    async def send(self, data: bytes, session_id: str = "one") -> None:
+        """Type without attaching; return when the terminal has taken it."""
+        call = Call(cast(Connection, FakeConnection()))
+        answer = self.methods.send_input(call, SessionSend(id=session_id, data=data))
+        if not isinstance(answer, Empty):
+            await answer
 
     def write(self, data: bytes, session_id: str = "one") -> None:
         """Have a program print."""

@@ -2,25 +2,39 @@
 
 Everything here runs on the event loop. At most `MAX_IN_FLIGHT` requests, and at most one
 message's limit of bytes, are being answered at a time. Beyond that, and while the client
-does not read its answers, reading is paused, and the client blocks when the kernel's
-socket buffer is full: back-pressure.
+does not read its answers, requests are held back. When `MAX_HELD` are, reading is paused, and
+the client blocks when the kernel's socket buffer is full: back-pressure.
+
+**Urgent requests overtake those that are held back**: input, a window's size, signals, leaving,
+`$/cancelRequest` (`Method.is_urgent`). So Ctrl-C reaches a program whose output the client has stopped
+reading. Their order among themselves is kept, and they overtake no batch, which may hold some of them. Their answers
+are small; when `MAX_URGENT_UNSENT_BYTES` of them have piled up behind a client that does not read, or `MAX_URGENT` of
+them are in flight beyond the others' places, they wait too.
+
+**A call that waits for a program** (`Method.can_wait`) gives its place back until it is answered. At most `MAX_WAITING`
+wait; one more is refused. `$/cancelRequest` and the end of the connection cancel them.
+
+**Input is typed in the order in which it was sent.** Almost always it is typed in the turn of the loop that
+reads it. Where it cannot be, since it waits for a terminal to be fetched or for another request of its batch, the
+input behind it waits for its turn (`InputTurns`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Protocol, Self, cast
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from orbit_os.sockets import peer_pid
-from orbit_protocol.errors import InternalError, MessageTooLarge, ShuttingDown
+from orbit_protocol.errors import Busy, InternalError, MessageTooLarge, ShuttingDown
 from orbit_protocol.framing import Event, Line, LineFramer, LineTooLong, NewlineInMessage, frame
 from orbit_protocol.jsonrpc import encode_error
 from orbitd.logs import event
@@ -31,15 +45,63 @@ log = logging.getLogger("orbitd.rpc.connection")
 MAX_IN_FLIGHT = 16
 MAX_AT_ONCE = 64
 """Requests that are answered in one turn of the loop: a client that sends thousands must not keep others waiting."""
+MAX_WAITING = 256
+MAX_HELD = 256
+MAX_URGENT = 16
 MAX_UNSENT_BYTES = 1024 * 1024
+MAX_URGENT_UNSENT_BYTES = 64 * 1024
+MAX_URGENT_BYTES = 2 * 1024 * 1024
+"""A longer line is not searched for its method: it is held back, and so is what is urgent behind it."""
 DISCARD_SECONDS = 5.0
 
 
-class Call:
-    """One request, as its handler sees it: whose it is, and what follows its answer."""
+class InputTurns:
+    """Which line of a connection types next, where input could not be typed as soon as it was read."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self) -> None:
+        self._turns: deque[asyncio.Event] = deque()
+
+    def is_next(self, turn: asyncio.Event | None) -> bool:
+        """Return whether a line may type now: one with this turn, or without one."""
+        return not self._turns or self._turns[0] is turn
+
+    def take(self) -> asyncio.Event:
+        """Return a turn behind all others; it is set when it has come."""
+        turn = asyncio.Event()
+        if not self._turns:
+            turn.set()
+        self._turns.append(turn)
+        return turn
+
+    def end(self, turn: asyncio.Event) -> None:
+        """Give up a turn, whether it has come or not."""
+        self._turns.remove(turn)
+        if self._turns:
+            self._turns[0].set()
+
+
+class Call:
+    """One line, as the handlers of its requests see it: whose it is, what follows its answer, how it waits.
+
+    Attributes:
+        request_id: The id of the request that is being handled; UNSET of a notification.
+        is_last_input: No input comes behind this request in its batch.
+        has_place: It counts among those in flight.
+        is_urgent: It has overtaken others.
+    """
+
+    request_id: Any = None
+    is_last_input = True
+    has_place = False
+    is_urgent = False
+    _is_waiting = False
+    _is_cancelled = False
+    _task: asyncio.Task[Any] | None = None
+    _turn: asyncio.Event | None = None
+
+    def __init__(self, connection: Connection, size: int = 0) -> None:
         self.connection = connection
+        self.size = size
         self._unsettled: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self._callbacks: list[Callable[[], None]] = []
 
@@ -68,6 +130,86 @@ class Call:
         """Call what waits for the answer."""
         for callback in self._callbacks:
             _call(callback)
+
+    # Waiting
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it takes no place in flight, since it waits for a program."""
+        return self._is_waiting
+
+    def begin_wait(self) -> None:
+        """Take none of the places in flight until the request is answered. Again does nothing. Raises: Busy."""
+        if not self._is_waiting:
+            self.connection.begin_wait(self)
+            self._is_waiting = True
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Let `$/cancelRequest`, and the end of the connection, cancel the current task."""
+        self._task = asyncio.current_task()
+        if not self.connection.is_open:
+            self.abandon()
+        try:
+            yield
+        finally:
+            self._is_waiting = False
+            self.connection.end_wait(self)
+            self.take_cancel()  # one that came too late
+            self._task = None
+
+    def cancel(self) -> None:
+        """Cancel the request that waits, on behalf of the client."""
+        if self._task is not None and not self._is_cancelled:
+            self._is_cancelled = True
+            self._task.cancel()
+
+    def abandon(self) -> None:
+        """Cancel the line, since the client has gone; what is left of a batch is not carried out."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def take_cancel(self) -> bool:
+        """Return whether `$/cancelRequest` has cancelled the current task, which then goes on."""
+        if not self._is_cancelled or self._task is None:
+            return False
+        self._is_cancelled = False
+        return self._task.uncancel() == 0  # else the client has gone, or the server stops, too
+
+    # Input
+
+    @property
+    def is_notification(self) -> bool:
+        """Whether nobody waits for its answer."""
+        return self.request_id is UNSET
+
+    @property
+    def is_turn(self) -> bool:
+        """Whether all input that the client sent before has been typed, or refused."""
+        return self.connection.turns.is_next(self._turn)
+
+    def reserve_turn(self) -> None:
+        """Have the input of this line typed before that of the lines behind it."""
+        if self._turn is None:
+            self._turn = self.connection.turns.take()
+
+    def release_turn(self) -> None:
+        """Let the input behind this line be typed. Again does nothing."""
+        if self._turn is not None:
+            turn, self._turn = self._turn, None
+            self.connection.turns.end(turn)
+
+    @contextlib.asynccontextmanager
+    async def in_turn(self) -> AsyncIterator[None]:
+        """Wait until input may be typed; it has been typed, or refused, at the end."""
+        self.reserve_turn()
+        assert self._turn is not None
+        try:
+            await self._turn.wait()
+            yield
+        finally:
+            if self.is_last_input:
+                self.release_turn()
 
 
 def _call(callback: Callable[[], None]) -> None:
@@ -120,6 +262,10 @@ class Host(Protocol):
     def dispatch(self) -> Callable[[bytes, Call], bytes | Coroutine[Any, Any, bytes | None] | None]:
         """Answer one line, at once or by the coroutine that is returned."""
 
+    @property
+    def is_urgent(self) -> Callable[[bytes], bool]:
+        """Return whether a line is a request, and no batch, that is not held back with the others."""
+
     def start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine as a task, and hold a reference to it until it is done."""
 
@@ -136,6 +282,7 @@ class Connection(asyncio.Protocol):
 
     Attributes:
         attachments: What the client is attached to, by id.
+        turns: Which line types next.
     """
 
     def __init__(self, host: Host, peer: PeerProcess | None = None) -> None:
@@ -143,8 +290,14 @@ class Connection(asyncio.Protocol):
         self.peer = peer
         self._framer = LineFramer(host.max_message_bytes)
         self._queue: deque[Event] = deque()
+        self._held: deque[tuple[Event, bool]] = deque()  # each with: no urgent line behind it may overtake it
+        self._held_bytes = 0
+        self._held_in_order = 0  # how many of them no urgent line may overtake
         self._in_flight = 0
         self._in_flight_bytes = 0
+        self._waiting: dict[Call, Any] = {}  # with the id of the request that waits
+        self._waiting_bytes = 0
+        self._urgent_unsent_bytes = 0
         self._unstarted = 0
         self._next_pump: asyncio.Handle | None = None
         self._transport: asyncio.Transport | None = None
@@ -153,6 +306,7 @@ class Connection(asyncio.Protocol):
         self._ended = False
         self._discarding: asyncio.TimerHandle | None = None
         self.attachments: dict[str, Attached] = {}
+        self.turns = InputTurns()
 
     # Called by the transport.
 
@@ -185,15 +339,19 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on with a client that has read everything."""
         self._write_paused = False
+        self._urgent_unsent_bytes = 0
         # First: answers of queued requests could fill the buffer again.
         for attachment in list(self.attachments.values()):
             attachment.handle_drained()
         self._pump()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Drop what is queued; requests in flight run to their end, and their answers are dropped."""
+        """Drop what is queued and cancel what waits; requests in flight run to their end, and are not answered."""
         self._transport = None
         self._queue.clear()
+        self._held.clear()
+        for call in list(self._waiting):
+            call.abandon()
         if self._discarding is not None:
             self._discarding.cancel()
         for attachment in list(self.attachments.values()):
@@ -227,6 +385,29 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def begin_wait(self, call: Call) -> None:
+        """Take a call out of those in flight. Raises: Busy, where so many wait that it may not."""
+        is_too_much = self._waiting and self._waiting_bytes + call.size > self._host.max_message_bytes
+        if len(self._waiting) >= MAX_WAITING or is_too_much:
+            raise Busy(f"{len(self._waiting)} calls of this connection wait already", hint="Cancel one of them.")
+        self._waiting[call] = call.request_id
+        self._waiting_bytes += call.size
+        if call.has_place:
+            self._give_place_back(call)
+            self._pump_soon()
+
+    def end_wait(self, call: Call) -> None:
+        """Put a call among those in flight, however many there are: it is about to be answered."""
+        del self._waiting[call]
+        self._waiting_bytes -= call.size
+        self._take_place(call)
+
+    def cancel_waits(self, request_id: str | float) -> None:
+        """Cancel the calls that wait and have this id; 1 and 1.0 are one id, 1 and "1" are two (JSON-RPC 2.0, 4)."""
+        for call, waiting_id in list(self._waiting.items()):
+            if waiting_id == request_id:
+                call.cancel()
+
     # The queue: start what may start now, then decide whether to read on.
 
     def _pump(self) -> None:
@@ -235,15 +416,25 @@ class Connection(asyncio.Protocol):
         # A request that never waits is answered inside `_begin`. So the bound here is what keeps
         # a client that has sent thousands of them from holding up every other client.
         for _ in range(MAX_AT_ONCE):
-            if not self._queue or not self._has_room(self._queue[0]):
+            if self._held and self._has_room(self._held[0][0]):
+                self._begin(self._unhold())
+            elif not self._queue:
                 break
-            self._begin(self._queue.popleft())
+            elif not self._held and self._has_room(self._queue[0]):
+                self._begin(self._queue.popleft())
+            elif not self._overtake_or_hold(self._queue[0]):
+                break
         else:
-            if self._queue:  # reading stays paused until the queue is empty
-                self._next_pump = asyncio.get_running_loop().call_soon(self._pump_again)
-        if self._ended and not self._queue and self._in_flight == 0 and self._discarding is None:
+            if self._queue or self._held:  # reading stays paused until the queue is empty
+                self._pump_soon()
+        is_answered = not (self._queue or self._held or self._in_flight or self._waiting)
+        if self._ended and is_answered and self._discarding is None:
             self._close()
         self._update_reading()
+
+    def _pump_soon(self) -> None:
+        if self._next_pump is None:
+            self._next_pump = asyncio.get_running_loop().call_soon(self._pump_again)
 
     def _pump_again(self) -> None:
         self._next_pump = None
@@ -254,10 +445,52 @@ class Connection(asyncio.Protocol):
             return False
         if self._in_flight == 0 or self._host.stopping:
             return True
-        size = len(item.data) if isinstance(item, Line) else 0
+        size = _size(item)
         return self._in_flight < MAX_IN_FLIGHT and self._in_flight_bytes + size <= self._host.max_message_bytes
 
-    def _begin(self, item: Event) -> None:
+    def _overtake_or_hold(self, item: Event) -> bool:
+        """Begin an urgent line at once, or hold a line for which there is no room; return whether either was possible.
+
+        Args:
+            item: The first of the queue.
+        """
+        is_long = _size(item) > MAX_URGENT_BYTES
+        is_urgent = isinstance(item, Line) and not is_long and self._host.is_urgent(item.data)
+        if is_urgent and not self._held_in_order:
+            if self._in_flight >= MAX_IN_FLIGHT + MAX_URGENT or self._urgent_unsent_bytes >= MAX_URGENT_UNSENT_BYTES:
+                return False
+            self._begin(self._queue.popleft(), is_urgent=True)
+            return True
+        if self._is_full_of_held or (self._held and self._held_bytes + _size(item) > self._host.max_message_bytes):
+            return False
+        # An urgent line behind a batch waits with it, and so do those that come behind it.
+        is_in_order = is_urgent or is_long or (isinstance(item, Line) and item.data.lstrip()[:1] == b"[")
+        self._held.append((self._queue.popleft(), is_in_order))
+        self._held_bytes += _size(item)
+        self._held_in_order += is_in_order
+        return True
+
+    def _unhold(self) -> Event:
+        item, is_in_order = self._held.popleft()
+        self._held_bytes -= _size(item)
+        self._held_in_order -= is_in_order
+        return item
+
+    @property
+    def _is_full_of_held(self) -> bool:
+        return len(self._held) >= MAX_HELD
+
+    def _take_place(self, call: Call) -> None:
+        call.has_place = True
+        self._in_flight += 1
+        self._in_flight_bytes += call.size
+
+    def _give_place_back(self, call: Call) -> None:
+        call.has_place = False
+        self._in_flight -= 1
+        self._in_flight_bytes -= call.size
+
+    def _begin(self, item: Event, *, is_urgent: bool = False) -> None:
         if not isinstance(item, Line):
             self._refuse_overflow(item)
         elif self._host.stopping:
@@ -265,10 +498,11 @@ class Connection(asyncio.Protocol):
             if refusal is not None:
                 self.send(refusal)
         else:
-            self._begin_request(item.data)
+            call = Call(self, len(item.data))
+            call.is_urgent = is_urgent
+            self._begin_request(item.data, call)
 
-    def _begin_request(self, line: bytes) -> None:
-        call = Call(self)
+    def _begin_request(self, line: bytes, call: Call) -> None:
         if self._unstarted == 0:
             answer = self._host.dispatch(line, call)
             if answer is None or isinstance(answer, bytes):
@@ -279,8 +513,8 @@ class Connection(asyncio.Protocol):
             # that never waits would overtake those before it: `session.input` after `session.send` would
             # type first. So it waits for its turn as a task of its own.
             answer = self._dispatch_in_turn(line, call)
-        self._in_flight += 1
-        self._in_flight_bytes += len(line)
+        if not call.is_waiting:
+            self._take_place(call)
         self._unstarted += 1
         self._host.start_task(self._answer_later(answer, call, line))
 
@@ -292,6 +526,8 @@ class Connection(asyncio.Protocol):
         try:
             if answer is not None:
                 self.send(answer)
+                if self._write_paused and call.is_urgent:
+                    self._urgent_unsent_bytes += len(answer)
         except NewlineInMessage as exc:
             event(log, logging.ERROR, "answer refused", error=str(exc))
             refusal = refuse(line, InternalError("Internal error"))
@@ -304,8 +540,7 @@ class Connection(asyncio.Protocol):
         try:
             self._answer(await coroutine, call, line)
         finally:
-            self._in_flight -= 1
-            self._in_flight_bytes -= len(line)
+            self._give_place_back(call)
             self._pump()
 
     def _refuse_overflow(self, overflow: LineTooLong) -> None:
@@ -334,9 +569,13 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def _update_reading(self) -> None:
-        """Read only while nothing is queued and the client reads its answers."""
-        pause = bool(self._queue) or self._write_paused or self._in_flight >= MAX_IN_FLIGHT
+        """Read on while nothing is queued that could neither be started nor held."""
+        pause = bool(self._queue) or self._is_full_of_held
         if self._transport is None or self._transport.is_closing() or pause == self._reading_paused:
             return
         self._reading_paused = pause
         (self._transport.pause_reading if pause else self._transport.resume_reading)()
+
+
+def _size(item: Event) -> int:
+    return len(item.data) if isinstance(item, Line) else 0

@@ -18,6 +18,7 @@ import logging
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager
 from types import CoroutineType
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -41,10 +42,33 @@ logging.getLogger("jsonrpcserver").setLevel(logging.CRITICAL + 1)  # it would lo
 
 
 class Caller(Protocol):
-    """What a handler is given beside the params: whose request it is."""
+    """What a handler is given beside the params: whose request it is. The requests of a batch share it.
+
+    Attributes:
+        request_id: The id of the request that is being handled; UNSET of a notification.
+        is_last_input: No input comes behind this request in its batch.
+    """
+
+    request_id: Any
+    is_last_input: bool
 
     def settle(self, *, succeeded: bool) -> None:
         """Called once the answer is encoded: with the result of the request that was just handled, or an error."""
+
+    def begin_wait(self) -> None:
+        """Take none of the places in flight until the request is answered. Again does nothing. Raises: Busy."""
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Let `$/cancelRequest`, and the end of the connection, cancel the current task."""
+
+    def take_cancel(self) -> bool:
+        """Return whether `$/cancelRequest` has cancelled the current task, which then goes on."""
+
+    def reserve_turn(self) -> None:
+        """Have the input of this batch typed before that of the lines behind it."""
+
+    def release_turn(self) -> None:
+        """Let the input behind this batch be typed. Again does nothing."""
 
 
 P = TypeVar("P")
@@ -85,6 +109,21 @@ _envelopes = msgspec.json.Decoder(_Envelope | str | float | bool | list[Raw] | N
 _items = msgspec.json.Decoder(list[Raw])
 
 
+class _OnlyMethod(Struct):
+    method: str = ""
+
+
+_methods = msgspec.json.Decoder(_OnlyMethod)
+
+
+def _method_name(line: bytes | Raw) -> str:
+    """Return the method of a request that may be none; "" where it has none. It is not nested too deep."""
+    try:
+        return _methods.decode(line).method
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+
+
 class Dispatcher(Generic[C]):
     """Answers lines.
 
@@ -101,6 +140,12 @@ class Dispatcher(Generic[C]):
         if differing:
             raise LookupError(f"methods and handlers differ: {sorted(method.name for method in differing)}")
         self._routes = {method.name: _route(method, handler) for method, handler in handlers.by_method.items()}
+        self._inputs = frozenset(method.name for method in handlers.by_method if method.is_input)
+        self._urgent = frozenset(method.name for method in handlers.by_method if method.is_urgent)
+
+    def is_urgent(self, line: bytes) -> bool:
+        """Return whether a line is a request, and no batch, that is not held back with the others."""
+        return not is_nested_too_deep(line) and _method_name(line) in self._urgent
 
     def dispatch(self, line: bytes, caller: C) -> Answer | Coroutine[Any, Any, Answer]:
         """Answer one line.
@@ -128,9 +173,22 @@ class Dispatcher(Generic[C]):
         return self._dispatch_batch(items, caller)
 
     async def _dispatch_batch(self, items: list[Raw], caller: C) -> Answer:
+        # Input in it comes before the input of later lines, also where a request before it in the batch waits.
+        last_input = max((at for at, item in enumerate(items) if _method_name(item) in self._inputs), default=-1)
+        if caller is None or last_input < 0:
+            return await self._answer_batch(items, caller, last_input)
+        caller.reserve_turn()
+        try:
+            return await self._answer_batch(items, caller, last_input)
+        finally:
+            caller.release_turn()
+
+    async def _answer_batch(self, items: list[Raw], caller: C, last_input: int) -> Answer:
         answers: list[bytes] = []
         size = 0
-        for item in items:
+        for at, item in enumerate(items):
+            if caller is not None:
+                caller.is_last_input = at == last_input
             if size > MAX_BATCH_ANSWER_BYTES:
                 answer = _refuse(
                     bytes(item), e.Busy("The answers of this batch are too large together; ask again for this one")
@@ -138,6 +196,8 @@ class Dispatcher(Generic[C]):
             else:
                 one = self._dispatch_one(bytes(item), caller)
                 answer = one if one is None or isinstance(one, bytes) else await one
+            if at == last_input and caller is not None:
+                caller.release_turn()
             if answer is not None:
                 answers.append(answer)
                 size += len(answer)
@@ -155,6 +215,8 @@ class Dispatcher(Generic[C]):
         if not isinstance(envelope, _Envelope) or not _is_request(envelope):
             return encode_error(_readable_id(line), e.InvalidRequest("This is not a JSON-RPC 2.0 request object"))
         call = _Call(envelope, caller)
+        if caller is not None:
+            caller.request_id = envelope.id
         if envelope.method not in self._routes:
             return call.error(e.MethodNotFound(f"No such method: {envelope.method[:128]!r}"))
         dispatch_request(self._routes, call, Request(envelope.method, {"params": envelope.params}, None))
@@ -211,13 +273,21 @@ class _Call(Generic[C]):
         try:
             value = await outcome
         except asyncio.CancelledError as exc:
+            if self.caller is not None and self.caller.take_cancel():
+                return self.error(e.Cancelled("The call was cancelled"))
             task = asyncio.current_task()
             if task is None or task.cancelling():
-                raise  # the server stops
+                raise  # the server stops, or the client of a call that can wait has gone
             return self.failure(exc)
         except Exception as exc:  # noqa: BLE001  # as in `_route`
             return self.failure(exc)
         return self.result(value)
+
+    async def wait_without_place(self, outcome: Coroutine[Any, Any, Any]) -> Answer:
+        """Return the answer of a handler that may wait for ever."""
+        assert self.caller is not None
+        with self.caller.waiting():
+            return await self.wait(outcome)
 
 
 _encode = msgspec.json.Encoder().encode
@@ -259,12 +329,27 @@ def _route(method: Method[Any, Any], handler: Handler[Any]) -> Callable[..., Res
             except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001
                 call.answer = call.failure(exc)
             else:
-                call.answer = call.wait(outcome) if isinstance(outcome, CoroutineType) else call.result(outcome)
+                if not isinstance(outcome, CoroutineType):
+                    call.answer = call.result(outcome)
+                elif method.can_wait and call.caller is not None:
+                    call.answer = _wait(call, outcome)
+                else:
+                    call.answer = call.wait(outcome)
         return _DONE
 
     # inspect.signature looks here first (PEP 362). It would work out the true signature for every request.
     route.__signature__ = _UNBOUND  # type: ignore[attr-defined]
     return route
+
+
+def _wait(call: _Call[Any], outcome: CoroutineType[Any, Any, Any]) -> Answer | Coroutine[Any, Any, Answer]:
+    """Return the answer of a handler that may wait for ever, or the refusal of one wait too many."""
+    try:
+        call.caller.begin_wait()
+    except e.Busy as busy:
+        outcome.close()
+        return call.error(busy)
+    return call.wait_without_place(outcome)
 
 
 class _Unbound(inspect.Signature):

@@ -26,7 +26,7 @@ P = TypeVar("P")
 def add_daemon_handlers(
     handlers: Handlers[Call], *, info: Callable[[], r.DaemonInfo], stop: Callable[[], None]
 ) -> None:
-    """Answer `daemon.*` and `rpc.discover`.
+    """Answer `daemon.*`, `rpc.discover` and `$/cancelRequest`.
 
     Args:
         handlers: Where they are added.
@@ -44,10 +44,15 @@ def add_daemon_handlers(
     def discover(_: Call, __: p.Params) -> dict[str, Any]:
         return document()
 
+    def cancel(call: Call, params: p.CancelRequest) -> r.Empty:
+        call.connection.cancel_waits(params.id)
+        return r.Empty()
+
     handlers.add(m.DAEMON_PING, ping)
     handlers.add(m.DAEMON_INFO, lambda _, __: info())
     handlers.add(m.DAEMON_SHUTDOWN, shutdown)
     handlers.add(m.RPC_DISCOVER, discover)
+    handlers.add(m.CANCEL_REQUEST, cancel)
 
 
 def add_session_handlers(handlers: Handlers[Call], manager: SessionManager, sessions: SessionMethods) -> None:
@@ -111,10 +116,6 @@ def add_live_handlers(handlers: Handlers[Call], sessions: SessionMethods) -> Non
     async def start(_: Call, params: p.SessionStart) -> t.Session:
         return sessions.with_live_fields(await sessions.start(params))
 
-    async def send(_: Call, params: p.SessionSend) -> r.Empty:
-        await sessions.send_input(params.id, params.data)
-        return r.Empty()
-
     async def signal(_: Call, params: p.SessionSignal) -> r.Empty:
         assert params.number is not None  # decoding has seen to it
         await sessions.signal(params.id, params.number)
@@ -126,7 +127,7 @@ def add_live_handlers(handlers: Handlers[Call], sessions: SessionMethods) -> Non
     handlers.add(m.SESSION_INPUT, attachment.write_input)
     handlers.add(m.SESSION_RESIZE, attachment.resize)
     handlers.add(m.SESSION_REFRESH, attachment.refresh)
-    handlers.add(m.SESSION_SEND, send)
+    handlers.add(m.SESSION_SEND, sessions.send_input)
     handlers.add(
         m.SESSION_SCREEN, lambda _, params: sessions.screen(params.id, params.format, scrollback=params.scrollback)
     )

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import enum
 import sys
-from typing import Protocol, TypeVar
+from collections.abc import Coroutine
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -32,6 +33,7 @@ from orbit_protocol.notifications import (
 from orbit_protocol.params import SessionInput, SessionRefresh, SessionResize
 from orbit_protocol.results import Empty, Refreshed
 from orbitd.rpc.connection import MAX_UNSENT_BYTES, Call, Connection
+from orbitd.sessions.program_input import EMPTY, InputTarget, type_input
 
 
 class State(enum.Enum):
@@ -57,15 +59,12 @@ class Repaint(msgspec.Struct, frozen=True, kw_only=True):
     history_line: int = 0
 
 
-class AttachedTo(Protocol):
+class AttachedTo(InputTarget, Protocol):
     """What an attachment needs of its session."""
 
     @property
     def id(self) -> str:
         """The session's id."""
-
-    def write_input(self, data: bytes) -> None:
-        """Write to the program's input. Raises: NotRunning, Busy."""
 
     def resize(self, attachment: Attachment, cols: int, rows: int) -> None:
         """Set the window size of the client."""
@@ -81,9 +80,6 @@ class AttachedTo(Protocol):
 
     def remove_attachment(self, attachment: Attachment) -> None:
         """Forget a client that has left."""
-
-
-EMPTY = Empty()
 
 
 class Attachment:
@@ -334,13 +330,12 @@ class Attachment:
 # The methods that concern an attachment. It belongs to the connection that made it: no other one finds it.
 
 
-def write_input(call: Call, q: SessionInput) -> Empty:
+def write_input(call: Call, q: SessionInput) -> Empty | Coroutine[Any, Any, Empty]:
     """Answer `session.input`: write to the input of an attached session."""
     attachment = require(call.connection, q.attachment_id)
     if attachment.read_only:
         raise InvalidParams("`attachment_id` is of a read-only attachment", hint="Attach without read_only.")
-    attachment.session.write_input(q.data)
-    return EMPTY
+    return type_input(call, attachment.session, q.data)
 
 
 def resize(call: Call, q: SessionResize) -> Empty:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+from collections.abc import Coroutine
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -24,13 +26,14 @@ from orbit_protocol.errors import (
     SpawnFailed,
     StorageCorrupt,
 )
-from orbit_protocol.params import ScreenFormat, SessionAttach, SessionStart
-from orbit_protocol.results import Attached, CursorPosition, Exit, Left, Screen, SessionStats
+from orbit_protocol.params import ScreenFormat, SessionAttach, SessionSend, SessionStart
+from orbit_protocol.results import Attached, CursorPosition, Empty, Exit, Left, Screen, SessionStats
 from orbit_protocol.types import Session, SessionPage, SessionStatus
 from orbitd.manager import SessionManager
 from orbitd.rpc.connection import Call, Connection
 from orbitd.sessions.attachment import require
 from orbitd.sessions.circles import Circles
+from orbitd.sessions.program_input import type_in_turn, type_input
 from orbitd.sessions.programs import Programs
 from orbitd.sessions.session import LiveSession, State
 
@@ -206,11 +209,18 @@ class SessionMethods:
             await self._programs.update_status_from_clients(live)
         return Left(history_line=line)
 
-    async def send_input(self, session_id: str, data: bytes) -> None:
+    def send_input(self, call: Call, q: SessionSend) -> Empty | Coroutine[Any, Any, Empty]:
         """Write to a session's input without attaching."""
-        live = await self._registry.require_running(session_id)
-        await self._programs.keeper.fetch_terminal(live)
-        live.write_input(data)
+        live = self._registry.running(q.id)
+        if live is not None and live.has_terminal:
+            return type_input(call, live, q.data)
+
+        async def find() -> LiveSession:
+            found = await self._registry.require_running(q.id)
+            await self._programs.keeper.fetch_terminal(found)
+            return found
+
+        return type_in_turn(call, find, q.data)
 
     async def screen(self, session_id: str, screen_format: ScreenFormat, *, scrollback: bool) -> Screen:
         """Return a session's screen as it is now, or as it was last."""

@@ -352,6 +352,8 @@ class Programs:
         """End every call that waits for a program."""
         if not self.closing.done():
             self.closing.set_result(None)
+        for live in self.registry:
+            live.stop_waiting()
 
     async def close(self) -> None:
         """Save every screen, close the terminals and disconnect from the keeper; the programs go on."""

@@ -43,6 +43,7 @@ from orbitd.sessions.files import OpenFiles, SessionFiles
 from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import Cwd, Divider, Event, Resize
 from orbitd.sessions.journal_repair import Damage
+from orbitd.sessions.program_input import InputQueue
 from orbitd.sessions.terminal import Landing, Pending, PtyMaster
 
 log = logging.getLogger("orbitd.sessions")
@@ -453,18 +454,29 @@ class LiveSession:
         """The N of its program's /dev/pts/N, where that is known."""
         return None if self._master is None else self._master.number
 
-    def write_input(self, data: bytes) -> None:
-        """Write to the program's input; dropped while the session is reconnecting.
+    def write_input(self, data: bytes) -> bytes | None:
+        """Write to the program's input what its terminal takes now; return the rest, None where there is none.
 
         Raises:
-            NotRunning: The program has ended.
-            Busy: It does not read.
+            NotRunning: The program has ended. What is typed while a session reconnects is refused too: it was meant for
+                a program that is gone, and the next one may ask for a password first.
         """
-        if self._master is not None or (self.is_drained and not self.reconnects):
-            if self._master is None or self.exited.done():
-                raise NotRunning(f"The program of session {self.id} has ended")
-            self._shared.typing.note(self, self._loop.time())
-            self._master.write(data)
+        if self._master is None or self.exited.done():
+            what = "is reconnecting" if self.reconnects else "has no program any more"
+            raise NotRunning(f"Session {self.id} {what}", data={"written": 0})
+        self._shared.typing.note(self, self._loop.time())
+        return self._master.write_now(data)
+
+    @property
+    def unwritten(self) -> InputQueue:
+        """What the program's terminal has not taken yet of its input."""
+        assert self._master is not None  # asked for after `write_input`
+        return self._master.unwritten
+
+    def stop_waiting(self) -> None:
+        """Let no call wait for the program to read its input, since the daemon stops."""
+        if self._master is not None:
+            self._master.stop_waiting()
 
     def _read_terminal(self, descriptor: int) -> bool:
         """Read output once, record it, and send it on; return whether the terminal is hung up."""
@@ -755,7 +767,7 @@ class LiveSession:
             master.resume("repaint")
         # A program's question must be answered once: by the terminal of a writable client, else by the emulator.
         if replies and all(each.read_only for each in self.attachments):
-            with contextlib.suppress(Busy):  # a program that asks and never reads gets no more answers
+            with contextlib.suppress(Busy, NotRunning):  # a program that asks and never reads gets no more answers
                 master.write(replies)
 
     def handle_skipped(self, start: int, end: int) -> None:

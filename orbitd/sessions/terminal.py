@@ -35,13 +35,13 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from orbit_os.files import open_private
-from orbit_protocol.errors import Busy
+from orbit_protocol.errors import NotRunning, ShuttingDown
 from orbitd.keeper.messages import LANDING_BYTES
 from orbitd.logs import event
+from orbitd.sessions.program_input import InputQueue
 
 log = logging.getLogger("orbitd.sessions")
 
-MAX_UNWRITTEN_BYTES = 1024 * 1024
 HUNG_UP_SECS = 1.0
 
 MAX_ID_BYTES = 100
@@ -234,6 +234,7 @@ class PtyMaster:
 
     Attributes:
         number: The N of its terminal's /dev/pts/N; None where terminals are not called so.
+        unwritten: What was typed and the terminal has not taken.
     """
 
     def __init__(self, descriptor: int, *, on_readable: Callable[[int], bool]) -> None:
@@ -243,7 +244,8 @@ class PtyMaster:
         self.descriptor = descriptor
         self.number = _terminal_number(descriptor)
         self._read = on_readable
-        self._unwritten = bytearray()
+        self.unwritten = InputQueue()
+        self._writing = False
         self._loop = asyncio.get_running_loop()
         self._reading = False
         self._pauses = {"start"}
@@ -266,17 +268,45 @@ class PtyMaster:
 
         Raises:
             Busy: The program does not read, and `MAX_UNWRITTEN_BYTES` are queued.
+            NotRunning: It has no terminal any more.
         """
-        if len(self._unwritten) + len(data) > MAX_UNWRITTEN_BYTES:
-            raise Busy("The program does not read its input", hint="Try again when it does.")
+        rest = self.write_now(data)
+        if rest is not None:
+            self.unwritten.add(rest)
+
+    def write_now(self, data: bytes) -> bytes | None:
+        """Write what the terminal takes now, behind all that is queued.
+
+        Returns:
+            The rest, for `unwritten`, which is written as soon as the terminal takes more; None where there is none.
+
+        Raises:
+            NotRunning: It has no terminal any more.
+        """
         if self.is_closed:
-            return
-        was_empty = not self._unwritten
-        self._unwritten += data
-        if was_empty:
-            self._on_writable()
-            if self._unwritten:
-                self._loop.add_writer(self.descriptor, self._on_writable)
+            raise NotRunning("The program has ended", data={"written": 0})
+        if self.unwritten:
+            return data
+        written = 0
+        if data:
+            try:
+                written = os.write(self.descriptor, data)
+            except (BlockingIOError, InterruptedError):
+                pass
+            except OSError as error:  # no process has the terminal open any more
+                raise NotRunning("The terminal has hung up", data={"written": 0}) from error
+        if written == len(data):
+            return None
+        if not self._writing:
+            self._writing = True
+            self._loop.add_writer(self.descriptor, self._on_writable)
+        return data[written:]
+
+    def stop_waiting(self) -> None:
+        """Let no call wait for the terminal any more, since the daemon stops."""
+        self.unwritten.refuse_calls(
+            lambda written: ShuttingDown("The daemon is shutting down; the program goes on", data={"written": written})
+        )
 
     def resize(self, cols: int, rows: int) -> None:
         """Set the size; the kernel sends SIGWINCH to the foreground where it differs (tty_ioctl(4))."""
@@ -290,9 +320,11 @@ class PtyMaster:
             self.is_closed = True
             # The loop's callbacks are removed before the close: the number may be given to another file.
             self._update_reading()
-            if self._unwritten:
-                self._loop.remove_writer(self.descriptor)
+            self._stop_writing()
             os.close(self.descriptor)
+            self.unwritten.fail_calls(
+                lambda written: NotRunning("The program has ended without reading it", data={"written": written})
+            )
 
     def _on_readable(self) -> None:
         try:
@@ -315,14 +347,22 @@ class PtyMaster:
         self._reading = wanted
 
     def _on_writable(self) -> None:
+        unwritten = self.unwritten
         try:
-            written = os.write(self.descriptor, self._unwritten)
+            # Withdrawn input may have left nothing.
+            written = os.write(self.descriptor, unwritten.data) if unwritten else 0
         except (BlockingIOError, InterruptedError):
             return
         except OSError:  # no process has the terminal open any more: what was typed is dropped
-            written = len(self._unwritten)
-        del self._unwritten[:written]
-        if not self._unwritten:
+            unwritten.fail_calls(lambda written: NotRunning("The terminal has hung up", data={"written": written}))
+            written = len(unwritten.data)
+        unwritten.take(written)
+        if not unwritten:
+            self._stop_writing()
+
+    def _stop_writing(self) -> None:
+        if self._writing:
+            self._writing = False
             self._loop.remove_writer(self.descriptor)
 
 

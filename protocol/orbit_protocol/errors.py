@@ -8,6 +8,7 @@
     ├── InvalidParams -32602
     ├── InternalError -32603
     ├── Busy -32000        ShuttingDown -32001        RequestTimeout -32002
+    ├── Cancelled -32800
     ├── SessionError
     │   ├── SessionNotFound 1000      NameTaken 1001       InvalidTransition 1002
     │   ├── AmbiguousReference 1003   AlreadyRunning 1004  SpawnFailed 1005
@@ -128,6 +129,14 @@ class RequestTimeout(OrbitError):
     kind = "timeout"
     default_hint = "Try again, or allow more time."
     retryable = True
+
+
+class Cancelled(OrbitError):
+    """`$/cancelRequest` has ended the call."""
+
+    code = -32800
+    kind = "cancelled"
+    default_hint = "Call again to go on waiting."
 
 
 class SessionError(OrbitError):

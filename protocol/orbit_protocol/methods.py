@@ -29,6 +29,11 @@ class Method(Generic[P, R]):
         result: The type of its result (a Struct, or a union with None).
         summary: One sentence for people.
         errors: What it may answer beside the errors that every method may.
+        can_wait: A call may wait for a program for ever: it takes none of the places of those in flight, and
+            `$/cancelRequest` ends it.
+        is_input: Its calls on one connection are carried out in the order in which they were sent.
+        is_urgent: It is started also while others are held back, since the client has too many in flight or does not
+            read; its answer is small.
     """
 
     name: str
@@ -36,6 +41,9 @@ class Method(Generic[P, R]):
     result: Any
     summary: str
     errors: tuple[type[OrbitError], ...] = ()
+    can_wait: bool = False
+    is_input: bool = False
+    is_urgent: bool = False
 
 
 ANY_METHOD: tuple[type[OrbitError], ...] = (e.InvalidParams, e.InternalError, e.Busy, e.ShuttingDown)
@@ -56,6 +64,13 @@ DAEMON_SHUTDOWN: Method[p.Params, r.Empty] = Method(
 )
 RPC_DISCOVER: Method[p.Params, dict[str, Any]] = Method(
     "rpc.discover", p.Params, dict[str, Any], "Return this document (OpenRPC 1.3)."
+)
+CANCEL_REQUEST: Method[p.CancelRequest, r.Empty] = Method(
+    "$/cancelRequest",
+    p.CancelRequest,
+    r.Empty,
+    "End the calls of this connection that wait and have this id; an id that none has is ignored.",
+    is_urgent=True,
 )
 
 SESSION_CREATE: Method[p.SessionCreate, t.Session] = Method(
@@ -135,9 +150,17 @@ SESSION_LEAVE: Method[p.ByAttachment, r.Left] = Method(
     r.Left,
     "End an attachment, as closing the connection does.",
     (e.NotRunning,),
+    is_urgent=True,
 )
 SESSION_INPUT: Method[p.SessionInput, r.Empty] = Method(
-    "session.input", p.SessionInput, r.Empty, "Type into an attached session.", (e.NotRunning,)
+    "session.input",
+    p.SessionInput,
+    r.Empty,
+    "Type into an attached session; answered once the program's terminal has taken all of it.",
+    (e.NotRunning, e.Cancelled),
+    can_wait=True,
+    is_input=True,
+    is_urgent=True,
 )
 SESSION_RESIZE: Method[p.SessionResize, r.Empty] = Method(
     "session.resize",
@@ -145,6 +168,7 @@ SESSION_RESIZE: Method[p.SessionResize, r.Empty] = Method(
     r.Empty,
     "Set the size of the client's window; the session takes the size that was set last.",
     (e.NotRunning,),
+    is_urgent=True,
 )
 SESSION_REFRESH: Method[p.SessionRefresh, r.Refreshed] = Method(
     "session.refresh",
@@ -154,7 +178,14 @@ SESSION_REFRESH: Method[p.SessionRefresh, r.Refreshed] = Method(
     (e.NotRunning,),
 )
 SESSION_SEND: Method[p.SessionSend, r.Empty] = Method(
-    "session.send", p.SessionSend, r.Empty, "Type into a session without attaching.", _RUNNING
+    "session.send",
+    p.SessionSend,
+    r.Empty,
+    "Type into a session without attaching; answered as `session.input` is.",
+    (*_RUNNING, e.Cancelled),
+    can_wait=True,
+    is_input=True,
+    is_urgent=True,
 )
 SESSION_SCREEN: Method[p.SessionScreen, r.Screen] = Method(
     "session.screen",
@@ -168,10 +199,11 @@ SESSION_WAIT: Method[p.SessionWait, r.Exit] = Method(
     p.SessionWait,
     r.Exit,
     "Wait until a session's program ends, and return how.",
-    (*_RUNNING, e.RequestTimeout),
+    (*_RUNNING, e.RequestTimeout, e.Cancelled),
+    can_wait=True,
 )
 SESSION_SIGNAL: Method[p.SessionSignal, r.Empty] = Method(
-    "session.signal", p.SessionSignal, r.Empty, "Send a signal to a session's process group.", _RUNNING
+    "session.signal", p.SessionSignal, r.Empty, "Send a signal to a session's process group.", _RUNNING, is_urgent=True
 )
 
 SNAPSHOT_SAVE: Method[p.SnapshotSave, t.SnapshotInfo] = Method(

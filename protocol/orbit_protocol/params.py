@@ -317,6 +317,12 @@ class SessionRefresh(ByAttachment, frozen=True, kw_only=True):
     scrollback_lines: HistoryLines | None = None
 
 
+class CancelRequest(Params, frozen=True, kw_only=True):
+    """The id of the call that is to end."""
+
+    id: int | float | str
+
+
 class SessionInput(ByAttachment, frozen=True, kw_only=True):
     """What the user typed."""
 

@@ -251,19 +251,6 @@ def test_a_program_that_lets_go_of_its_terminal_may_come_back(shared_client: Raw
     Terminal(shared_client, session_id).follow_until("back")
 
 
-def test_a_program_that_does_not_read_is_told_of(shared_client: RawClient) -> None:
-    """Beyond a megabyte of input that nobody reads, more is refused as busy; what the program asks costs nothing."""
-    session_id = start(shared_client, "sh -c 'stty raw -echo; echo ready; exec sleep 1000'")
-    Terminal(shared_client, session_id).follow_until("ready")
-    data = encoded(b"x" * 512 * 1024)
-    kinds = [
-        shared_client.request("session.send", id=session_id, data=data).get("error", {}).get("data", {}).get("kind")
-        for _ in range(4)
-    ]
-    assert kinds[0] is None
-    assert kinds[-1] == "busy"
-
-
 @pytest.mark.slow
 def test_an_old_screen_needs_no_program(daemon: DaemonProcess, client: RawClient) -> None:
     """The screen of a session whose daemon and keeper were killed at once is its last one, saved or not."""

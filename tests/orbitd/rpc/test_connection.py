@@ -10,34 +10,18 @@ from typing import Any
 
 import pytest
 
-from orbitd.rpc.connection import MAX_AT_ONCE, MAX_IN_FLIGHT, Call, Connection
-
-
-class Transport:
-    """Records what is written and whether reading is paused."""
-
-    def __init__(self) -> None:
-        self.written: list[bytes] = []
-        self.is_reading = True
-        self.is_closed = False
-
-    def set_write_buffer_limits(self, high: int, low: int) -> None:
-        self.limits = (high, low)
-
-    def write(self, data: bytes) -> None:
-        self.written.append(data)
-
-    def pause_reading(self) -> None:
-        self.is_reading = False
-
-    def resume_reading(self) -> None:
-        self.is_reading = True
-
-    def is_closing(self) -> bool:
-        return self.is_closed
-
-    def close(self) -> None:
-        self.is_closed = True
+from connection_support import Transport
+from orbit_protocol.framing import LineFramer
+from orbitd.rpc.connection import (
+    MAX_AT_ONCE,
+    MAX_HELD,
+    MAX_IN_FLIGHT,
+    MAX_URGENT,
+    MAX_URGENT_BYTES,
+    MAX_URGENT_UNSENT_BYTES,
+    Call,
+    Connection,
+)
 
 
 class Repainted:
@@ -82,6 +66,9 @@ class Host:
         self.started.append(line)
         await self.go_on.wait()
         return self.answers.get(line, line)
+
+    def is_urgent(self, line: bytes) -> bool:
+        return line.startswith(b"key")
 
     def start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -148,15 +135,19 @@ async def test_one_turn_of_the_loop_has_a_bound() -> None:
 
 
 async def test_at_most_so_many_are_in_flight() -> None:
-    """Beyond the limit reading pauses; each end starts the next one."""
+    """Beyond the limit some are held, then reading pauses; each end starts the next one."""
     connection, host, transport = connect()
+    count = MAX_IN_FLIGHT + MAX_HELD + 3
     connection.data_received(b"".join(b"later %d\n" % number for number in range(MAX_IN_FLIGHT + 3)))
     await turn()
+    assert (len(host.started), transport.is_reading) == (MAX_IN_FLIGHT, True)
+    connection.data_received(b"".join(b"later %d\n" % number for number in range(MAX_IN_FLIGHT + 3, count)))
     assert (len(host.started), transport.is_reading) == (MAX_IN_FLIGHT, False)
     host.go_on.set()
     while host.tasks:
         await asyncio.gather(*host.tasks)
-    assert len(transport.written) == MAX_IN_FLIGHT + 3
+    assert host.started == [b"later %d" % number for number in range(count)]
+    assert len(transport.written) == count
     assert transport.is_reading
 
 
@@ -207,3 +198,120 @@ async def test_a_callback_that_fails_stops_nothing() -> None:
     host.callbacks = [lambda: called.append(1), lambda: called.append(1 // 0), lambda: called.append(2)]
     connection.data_received(b"a\nerror\n")
     assert (transport.written, called) == ([b"a\n", b"error\n"], [1, 2, 1, 2])
+
+
+# A client that does not read, or has too much in flight
+
+
+@pytest.mark.parametrize("why", ["congested", "in flight"])
+async def test_urgent_requests_overtake_those_that_are_held_back(why: str) -> None:
+    """Input, resizes and the like are carried out at once, in their order; the others wait, in theirs."""
+    connection, host, transport = connect()
+    if why == "congested":
+        connection.pause_writing()
+    else:
+        connection.data_received(b"".join(b"later %d\n" % number for number in range(MAX_IN_FLIGHT)))
+        await turn()
+        host.started.clear()
+    connection.data_received(b"a\nkey 1\nb\nkey 2\n")
+    assert (host.started, transport.is_reading) == ([b"key 1", b"key 2"], True)
+    assert transport.written == [b"key 1\n", b"key 2\n"]
+    connection.resume_writing()
+    host.go_on.set()
+    await asyncio.gather(*host.tasks)
+    assert host.started == [b"key 1", b"key 2", b"a", b"b"]
+
+
+async def test_urgent_requests_overtake_no_batch() -> None:
+    """A batch may hold input: what is urgent behind one waits with it, and so does what comes behind that."""
+    connection, host, _ = connect()
+    connection.pause_writing()
+    connection.data_received(b"key 1\n [batch]\nkey 2\na\nkey 3\n")
+    assert host.started == [b"key 1"]
+    connection.resume_writing()
+    assert host.started == [b"key 1", b" [batch]", b"key 2", b"a", b"key 3"]
+
+
+async def test_urgent_requests_do_not_overtake_each_other() -> None:
+    """One that waits behind a batch is overtaken by none that comes once the batch has started."""
+    connection, host, _ = connect()
+    connection.data_received(b"".join(b"later %d\n" % number for number in range(MAX_IN_FLIGHT)))
+    await turn()
+    connection.pause_writing()
+    host.started.clear()
+    connection.data_received(b"[later]\nkey 1\n")
+    connection.data_received(b"key 2\n")
+    assert host.started == []
+    connection.resume_writing()  # all places are taken: the batch is still held
+    connection.data_received(b"key 3\n")
+    assert host.started == []
+    host.go_on.set()
+    await asyncio.gather(*host.tasks)
+    assert host.started == [b"[later]", b"key 1", b"key 2", b"key 3"]
+
+
+async def test_a_line_that_is_too_long_to_be_searched_is_overtaken_by_none() -> None:
+    """Whether it is input is not known while it is held."""
+    connection, host, _ = connect()
+    host.max_message_bytes = 2 * MAX_URGENT_BYTES
+    connection._framer = LineFramer(host.max_message_bytes)
+    connection.pause_writing()
+    connection.data_received(b"key" + b"x" * MAX_URGENT_BYTES + b"\nkey 2\n")
+    assert host.started == []
+    connection.resume_writing()
+    assert [len(line) > MAX_URGENT_BYTES for line in host.started] == [True, False]
+
+
+async def test_what_a_client_that_does_not_read_may_cost_is_bounded() -> None:
+    """So many bytes of answers to urgent requests, so many requests held: then nothing more is read."""
+    connection, _, transport = connect()
+    connection.pause_writing()
+    key = b"key" + b"x" * 1000 + b"\n"
+    count = MAX_URGENT_UNSENT_BYTES // len(key) + 1
+    for _ in range(count):
+        connection.data_received(key)
+    assert (len(transport.written), transport.is_reading) == (count, True)
+    connection.data_received(key)
+    assert (len(transport.written), transport.is_reading) == (count, False)
+    connection.resume_writing()
+    assert (len(transport.written), transport.is_reading) == (count + 1, True)
+    connection.pause_writing()
+    connection.data_received(b"a\n" * MAX_HELD + key)
+    for _ in range(2 * MAX_HELD // MAX_AT_ONCE):
+        await turn()
+    assert (len(transport.written), transport.is_reading) == (count + 2, False)
+    connection.data_received(b"a\n" + key)
+    assert len(transport.written) == count + 2
+    connection.resume_writing()
+    for _ in range(2 * MAX_HELD // MAX_AT_ONCE):
+        await turn()
+    assert (len(transport.written), transport.is_reading) == (count + 4 + MAX_HELD, True)
+
+
+async def test_long_requests_are_held_up_to_one_message_s_limit() -> None:
+    """Beyond that, what a client has sent stays in the queue, and nothing more is read."""
+    connection, host, transport = connect()
+    connection.pause_writing()
+    half = b"x" * (host.max_message_bytes // 2) + b"\n"
+    connection.data_received(half + half)
+    assert transport.is_reading
+    connection.data_received(b"a\n")
+    assert not transport.is_reading
+    connection.resume_writing()
+    assert (len(host.started), transport.is_reading) == (3, True)
+
+
+async def test_so_many_urgent_requests_are_in_flight_beyond_the_others() -> None:
+    """Those of them that take a while have places of their own, and no more than that."""
+    connection, host, transport = connect()
+    host.is_urgent = lambda line: b"key" in line  # type: ignore[method-assign]
+    connection.data_received(b"later\n" * MAX_IN_FLIGHT)
+    await turn()
+    host.started.clear()
+    connection.data_received(b"later key\n" * (MAX_URGENT + 1))
+    await turn()
+    assert (len(host.started), transport.is_reading) == (MAX_URGENT, False)
+    host.go_on.set()
+    while host.tasks:
+        await asyncio.gather(*host.tasks)
+    assert (len(host.started), transport.is_reading) == (MAX_URGENT + 1, True)

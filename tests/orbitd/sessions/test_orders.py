@@ -452,7 +452,7 @@ async def test_a_key_during_the_end(sessions: Sessions) -> None:
     ending = sessions.exit()
     await until(lambda: "end_program" in sessions.store.entered)
     with pytest.raises(NotRunning):
-        await sessions.methods.send_input("one", b"x")
+        await sessions.send(b"x")
     with pytest.raises(NotRunning):
         client.type(b"x")
     assert not live.has_terminal
@@ -537,7 +537,7 @@ async def test_a_session_that_the_store_did_not_delete_keeps_its_last_screen(ses
 
 
 async def test_a_lost_connection_keeps_screen_and_clients(sessions: Sessions) -> None:
-    """While ssh is to be started again clients stay, keys are dropped, and ending it sends the exit."""
+    """While ssh is to be started again clients stay, keys are refused, and ending it sends the exit."""
     config = SessionConfig(session_type="ssh", host="h", reconnect=True)
     live = await sessions.run(session_type="ssh", config=config)
     await sessions.print(b"hello")
@@ -545,7 +545,9 @@ async def test_a_lost_connection_keeps_screen_and_clients(sessions: Sessions) ->
     await sessions.exit(exit_code=255)
     assert (live.state, "exited" in client.story) == (State.RECONNECTING, False)
     assert b"connection lost" in await text(live)
-    client.type(b"dropped")
+    with pytest.raises(NotRunning, match="reconnecting") as refused:
+        client.type(b"meant for the program before")
+    assert refused.value.extra == {"written": 0}
     await sessions.methods.terminate("one")
     assert (live.state, client.story[-1]) == (State.ENDED, "exited")
     assert live.retry is None
@@ -777,12 +779,12 @@ async def test_a_flood_gives_way_to_a_key_elsewhere(sessions: Sessions, monkeypa
     monkeypatch.setattr(live._master, "pause", lambda reason: (pauses.append(reason), pause(reason)))
     await sessions.print(b"x" * 3000)
     assert pauses == []
-    await sessions.methods.send_input("two", b"k")
+    await sessions.send(b"k", "two")
     await sessions.print(b"x" * 3000)
     assert set(pauses) == {"give way"}
     await sessions.print(b"x")
     count = len(pauses)
-    await sessions.methods.send_input("one", b"k")
+    await sessions.send(b"k")
     await sessions.print(b"x" * 3000)
     assert len(pauses) == count
 
