@@ -58,7 +58,8 @@ The answer is one line too:
   the batch's own.
 - Answered input has been written to the program's terminal: no end of the daemon loses it. Input that was not answered
   is in doubt: do not send it again. An error has in `data.written` how many bytes of its call were taken (0 where it
-  is missing); the rest is not typed, also where the call was cancelled. A session has room for 1 MiB of input that its
+  is missing); the rest is not typed, also where the call was cancelled: then `data.ahead` has how many bytes of earlier
+  input were still to be taken. A session has room for 1 MiB of input that its
   program does not read; beyond that, input is -32000 `busy` at once. What a client has sent before it leaves or
   disconnects is typed all the same. A notification is never answered, so one that is refused is lost.
 - Input, `session.resize`, `session.signal`, `session.leave` and `$/cancelRequest` are carried out while the client does

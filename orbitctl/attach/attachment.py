@@ -14,7 +14,7 @@ from __future__ import annotations
 import select
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import msgspec
@@ -34,6 +34,11 @@ from orbitctl.attach.terminal import Terminal
 MAX_PENDING_BYTES = 256 * 1024
 """Output that waits for the terminal; beyond that, nothing is read from the daemon."""
 MAX_INPUT_WHILE_DISCONNECTED = 4 * 1024
+
+LEAVE_SECS = 1.0
+"""How long the detach key waits until what was typed before it has been taken."""
+CANCEL_SECS = 0.1
+"""How much of that is for taking back what was not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +61,13 @@ class AttachResult:
             `hangup` of the terminal.
         exit_code: Of a program that has exited.
         exit_signal: Of a program that a signal ended. Both are None where the exit status is lost.
+        not_taken: How many bytes that were typed before the detach key did not reach the program.
     """
 
     reason: Literal["detached", "detached_elsewhere", "exited", "hangup"]
     exit_code: int | None = None
     exit_signal: int | None = None
+    not_taken: int = 0
 
 
 class Attachment:
@@ -111,6 +118,8 @@ class Attachment:
                     self._turn()
                 except ConnectionLost:
                     self._disconnect()
+            if self._result.reason == "detached":
+                self._finish_input()
             if self._result.reason == "exited":
                 self._drain()
             return self._result
@@ -183,6 +192,37 @@ class Attachment:
             if data is not None and (not data or self._keys.feed(data)[1]):
                 return
 
+    def _finish_input(self) -> None:
+        """Send what was typed before the detach key, wait until it has been taken, and count what was not.
+
+        Keys are not read meanwhile: what is typed now is for the user's shell. Output is shown, as long as the terminal
+        takes it.
+        """
+        deadline = time.monotonic() + LEAVE_SECS
+        cancel_at: float | None = deadline - CANCEL_SECS
+        try:
+            self._input.finish()
+            while (connection := self._connection) is not None and not self._input.is_finished:
+                now = time.monotonic()
+                if now >= deadline or self._result is None or self._result.reason != "detached":
+                    break
+                if cancel_at is not None and now >= cancel_at:
+                    cancel_at = None
+                    self._input.cancel()
+                if self._input.retry_at is not None and now >= self._input.retry_at:
+                    self._input.retry()
+                due = min(each for each in (deadline, cancel_at, self._input.retry_at) if each is not None)
+                writing = [connection] if connection.has_unsent else []
+                readable, writable, _ = select.select([connection], writing, [], max(0.0, due - now))
+                if writable:
+                    connection.flush()
+                if readable:
+                    self._receive(connection)
+        except ConnectionLost:
+            pass
+        if self._result is not None and self._result.reason == "detached":
+            self._result = replace(self._result, not_taken=self._input.not_taken)
+
     # From the terminal
 
     def _read_keys(self) -> None:
@@ -196,8 +236,7 @@ class Attachment:
         self._flush_keys_at = time.monotonic() + PARTIAL_KEY_SECONDS if self._keys.is_partial else None
         if is_detach:
             self._result = AttachResult(reason="detached")
-        else:
-            self._send_input(passed)
+        self._send_input(passed)
 
     def _send_input(self, data: bytes) -> None:
         if not data or self._options.read_only:
@@ -220,7 +259,7 @@ class Attachment:
             # new attach brings a repaint, so this one is left. What still comes for it has another attachment_id.
             self._terminal.resume()
             if self._connection is not None and self._id:
-                self._input.stop()
+                self._input.pause()
                 self._connection.notify(SESSION_LEAVE, ByAttachment(attachment_id=self._id))
                 self._id = ""
                 self._attach()
@@ -264,21 +303,25 @@ class Attachment:
         self._input.start(connection, self._id)
         self._resize()  # the window may have changed since the request was sent
 
+    def _handle_answer(self, connection: DaemonConnection, answer: Message) -> None:
+        if answer.id == self._attach_request:
+            self._attached(connection, answer)
+        elif answer.id is not None:
+            self._input.handle_answer(answer.id, answer.error, time.monotonic())
+
     def _receive(self, connection: DaemonConnection) -> None:
         """Handle the messages that have come; output is joined, so that a batch is one write."""
         output: list[bytes] = []
         for message in connection.receive():
             if not message.method:
-                if message.id == self._attach_request:
-                    self._attached(connection, message)
-                elif message.id is not None:
-                    self._input.handle_answer(message.id, message.error, time.monotonic())
+                self._handle_answer(connection, message)
                 continue
             params = message.params
             if params.attachment_id != self._id:
                 continue  # sent before the daemon had read `session.leave`
             if message.method == OUTPUT.name:
-                output.append(params.data)
+                if self._terminal.pending < MAX_PENDING_BYTES:  # else the user leaves, see `_finish_input`
+                    output.append(params.data)
                 continue
             self._terminal.write(b"".join(output))  # what came before stays before
             output.clear()

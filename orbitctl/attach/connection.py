@@ -1,8 +1,8 @@
 """The way of messages between an attached client and the daemon; nothing here blocks.
 
 `DaemonConnection` keeps what the socket does not take yet, and the loop asks `has_unsent`.
-`InputQueue` keeps what was typed and is not sent yet: a few bytes go at once, a paste at the pace
-of the program that reads it.
+`InputQueue` keeps what was typed and is not sent yet: a key goes at once, a paste at the pace of the
+program that reads it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from orbit_protocol.errors import Busy, ErrorObject
+from orbit_protocol.errors import Busy, Cancelled, ErrorObject, ShuttingDown
 from orbit_protocol.framing import Line, LineFramer
 from orbit_protocol.json_text import check_nesting
 from orbit_protocol.jsonrpc import encode_request
-from orbit_protocol.methods import SESSION_INPUT, Method
-from orbit_protocol.params import SessionInput
+from orbit_protocol.methods import CANCEL_REQUEST, SESSION_INPUT, Method
+from orbit_protocol.params import CancelRequest, SessionInput
 from orbitctl.client.transport import Stream
 from orbitctl.errors import CommandError
 
@@ -25,11 +25,14 @@ MAX_MESSAGE_BYTES = 1 << 30
 MAX_READS = 4
 """Reads of the socket in one turn of the loop: then keys and signals are looked at again."""
 
-MAX_NOTIFICATION_BYTES = 4 * 1024
-"""Up to this much input is sent as a notification, which costs no answer."""
+MAX_NOTIFICATION_BYTES = 64
+"""Up to this much input is sent as a notification, which costs no answer: a key, not a paste."""
+MAX_UNCONFIRMED_BYTES = 256
+"""How much is sent as notifications before a request shows that it was taken."""
 CHUNK_BYTES = 16 * 1024
 MAX_QUEUED_BYTES = 1024 * 1024
 RETRY_SECONDS = 0.05
+_MAY_BE_TAKEN_LATER = frozenset({Busy.code, ShuttingDown.code, Cancelled.code})
 
 
 class Notice(Struct, frozen=True, kw_only=True):
@@ -140,9 +143,12 @@ class DaemonConnection:
 class InputQueue:
     """What was typed, on its way to the program of one attachment.
 
-    More than a few bytes are sent in chunks, each answered before the next is sent. A program that
-    does not read makes the daemon answer `busy`, and the chunk is sent again: nothing that was typed
-    is lost, and a paste cannot fill the daemon's memory.
+    Input is sent in chunks, each answered before the next is sent. An answer means that the program's terminal has
+    taken the chunk; an error says how much of it was taken, and what is busy is sent again, without that. A chunk
+    that is not answered is in doubt, and is never sent again.
+
+    A key is sent as a notification, which costs no answer. Since the daemon keeps input in order, the answer to a later
+    request means that the key has been taken too: one request follows `MAX_UNCONFIRMED_BYTES`, and one `finish`.
 
     Attributes:
         retry_at: When `retry` is due, on the monotonic clock; None if it is not.
@@ -154,6 +160,9 @@ class InputQueue:
         self._queued = bytearray()
         self._chunk = b""  # in flight, under the id of the request
         self._request_id: int | None = None
+        self._unconfirmed = 0  # bytes of notifications that no answer has confirmed
+        self._refused = 0  # bytes that were refused for good since `finish`
+        self._is_finishing = self._is_cancelled = False
         self.retry_at: float | None = None
 
     @property
@@ -166,32 +175,70 @@ class InputQueue:
         """Whether no more should be read from the user now."""
         return len(self._queued) >= MAX_QUEUED_BYTES
 
+    @property
+    def not_taken(self) -> int:
+        """How many bytes the program's terminal has not taken, or is not known to have taken."""
+        return len(self._queued) + len(self._chunk) + self._unconfirmed + self._refused
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing more can be found out about what was typed."""
+        return self._request_id is None and (self._is_cancelled or not (self._queued or self._unconfirmed))
+
     def start(self, connection: DaemonConnection, attachment_id: str) -> None:
         """Send to an attachment from now on, what is queued first. Raises: ConnectionLost."""
         self._connection, self._attachment_id = connection, attachment_id
         self._send()
 
-    def stop(self) -> None:
-        """Queue what is typed until `start`.
+    def pause(self) -> None:
+        """Queue what is typed until `start`; the connection stays, and what was sent on it will be answered."""
+        self._connection = None
 
-        A chunk without an answer is dropped, not sent again: it may have reached the program already.
-        """
+    def stop(self) -> None:
+        """Queue what is typed until `start`: the connection is lost, and what was not answered in doubt."""
         self._connection, self._request_id, self._chunk, self.retry_at = None, None, b"", None
+        self._unconfirmed = 0
 
     def put(self, data: bytes) -> None:
         """Add what was typed, and send it if it can be sent now. Raises: ConnectionLost."""
         self._queued += data
         self._send()
 
+    def finish(self) -> None:
+        """Send all that is queued so that it is answered. Raises: ConnectionLost."""
+        self._is_finishing = True
+        self._send()
+
+    def cancel(self) -> None:
+        """Send nothing more, and take back what was sent and is not taken. Raises: ConnectionLost."""
+        self._is_cancelled, self.retry_at = True, None
+        if self._connection is not None and self._request_id is not None:
+            self._connection.notify(CANCEL_REQUEST, CancelRequest(id=self._request_id))
+
     def handle_answer(self, request_id: int, error: ErrorObject | None, now: float) -> None:
-        """Send the next chunk, or schedule the same one again if the daemon was busy. Raises: ConnectionLost."""
+        """Send the next chunk; after an error, what is left of this one, where that may be taken later.
+
+        Raises:
+            ConnectionLost: The daemon has gone.
+        """
         if request_id != self._request_id:
             return
-        self._request_id = None
-        if error is not None and error.code == Busy.code:
-            self._queued[:0] = self._chunk  # before what was typed meanwhile
-            self.retry_at = now + RETRY_SECONDS
+        chunk, self._chunk, self._request_id = self._chunk, b"", None
+        if error is None:
+            self._unconfirmed = 0
+            self._send()
+            return
+        data = error.data or {}
+        rest = chunk[data.get("written", 0) :]
+        # What was typed before is taken first: all of it, if anything of this was.
+        self._unconfirmed = min(
+            self._unconfirmed, 0 if len(rest) < len(chunk) else data.get("ahead", self._unconfirmed)
+        )
+        if error.code in _MAY_BE_TAKEN_LATER:
+            self._queued[:0] = rest  # before what was typed meanwhile
+            self.retry_at = None if self._is_cancelled else now + RETRY_SECONDS
         else:
+            self._refused += len(rest) if self._is_finishing else 0
             self._send()
 
     def retry(self) -> None:
@@ -202,12 +249,18 @@ class InputQueue:
     def _send(self) -> None:
         # Only one chunk is in flight: with two, the first could be refused and the second accepted.
         is_waiting = self._request_id is not None or self.retry_at is not None
-        if self._connection is None or is_waiting or not self._queued:
+        if self._connection is None or is_waiting or self._is_cancelled:
+            return
+        size = len(self._queued)
+        if not size and not (self._is_finishing and self._unconfirmed):
             return
         self._chunk = bytes(self._queued[:CHUNK_BYTES])
         params = SessionInput(attachment_id=self._attachment_id, data=self._chunk)
-        if len(self._queued) <= MAX_NOTIFICATION_BYTES:
+        is_key = size <= MAX_NOTIFICATION_BYTES and self._unconfirmed + size <= MAX_UNCONFIRMED_BYTES
+        if is_key and not self._is_finishing:
             self._queued.clear()
+            self._chunk = b""
+            self._unconfirmed += size
             self._connection.notify(SESSION_INPUT, params)
         else:
             del self._queued[:CHUNK_BYTES]

@@ -5,6 +5,13 @@ back: the keys of a sequence that matched so far, until the next key decides; an
 of one key, until the rest comes or `flush` is called, a moment later. A lone ESC is passed on at
 once, so that Escape is not delayed; where the rest of a sequence follows it after all, the sequence
 is still recognized.
+
+What is between the marks of a bracketed paste (`CSI 200 ~`, `CSI 201 ~`) is text, the bytes of the detach key too. A
+terminal sends the marks only where a program has asked for them (mode 2004), so that they are always marks.
+
+What follows the detach key in the same read is dropped, as in tmux: it was meant for the shell that comes back, and a
+terminal cannot be given back what was read from it (TIOCSTI is switched off on most systems). What was not read
+yet stays in the terminal for that shell.
 """
 
 from __future__ import annotations
@@ -18,6 +25,8 @@ MAX_KEY_BYTES = 32
 """Bytes of the longest sequence that a key may send."""
 PARTIAL_KEY_SECONDS = 0.05
 """How long the bytes of one key may be apart."""
+
+PASTE_START, PASTE_END = b"\x1b[200~", b"\x1b[201~"
 
 
 class DetachKey:
@@ -61,8 +70,9 @@ class KeyFilter:
         self._matched = 0  # how many keys of the sequence have been seen
         self._held = b""  # their bytes
         self._partial = b""  # the beginning of one key
-        self._is_escape_passed = False  # the last byte that was passed on is ESC
-        self._skip_escape = False  # the ESC that the input was completed with has been passed on before
+        self._passed = b""  # the beginning of a control sequence that was passed on: ESC, or what `flush` returned
+        self._skip = 0  # how much of the input has been passed on before
+        self._paste: bytes | None = None  # in a paste, the last bytes of it, in which its end may begin
 
     @property
     def is_partial(self) -> bool:
@@ -71,34 +81,60 @@ class KeyFilter:
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
         """Handle what was typed; return the bytes for the program, and whether the detach key is complete."""
-        # "[" right after an ESC that was not held: the ESC is put before it again, so that a control sequence cut
-        # there is recognized, and `_pass` takes it off.
-        if self._is_escape_passed and data.startswith(b"["):
-            data, self._skip_escape, self._is_escape_passed = b"\x1b" + data, True, False
+        # The rest of a control sequence whose beginning was not held: the beginning is put before it again, so that
+        # a sequence cut there is recognized, and `_pass` takes it off.
+        before, self._passed = self._passed, b""
+        if before and (data[:1] == b"[" if before == b"\x1b" else b" " <= data[:1] <= b"~"):
+            data, self._skip = before + data, len(before)
         data, self._partial = self._partial + data, b""
         # The usual case: nothing in it can begin the detach key, in any encoding, so that it is not cut into tokens.
-        if not self._keys or not (self._held or any(trigger in data for trigger in self._triggers)):
+        is_plain = self._paste is None and not self._held
+        if not self._keys or (is_plain and not any(trigger in data for trigger in self._triggers)):
             return self._pass(data), False
         passed = bytearray()
-        for token in self._tokens.findall(data):
+        at = self._skip_paste(data, 0)
+        passed += data[:at]
+        while at < len(data):
+            found = self._tokens.match(data, at)
+            assert found is not None  # the last alternative is any byte
+            token, at = found[0], found.end()
             if self._may_continue(token):
                 self._partial = token  # the last token: only at the end of the input can more follow
             elif self._match(token, passed):
                 return self._pass(bytes(passed)), True
+            elif token == PASTE_START:
+                self._paste = b""
+                end = self._skip_paste(data, at)
+                passed += data[at:end]
+                at = end
         return self._pass(bytes(passed)), False
+
+    def _skip_paste(self, data: bytes, start: int) -> int:
+        """Return where the paste ends that goes on at `start`, if there is one; otherwise `start`."""
+        if self._paste is None:
+            return start
+        tail = self._paste + data[start:]
+        found = tail.find(PASTE_END)
+        if found < 0:
+            self._paste = tail[-(len(PASTE_END) - 1) :]
+            return len(data)
+        end = found + len(PASTE_END) - len(self._paste)
+        self._paste = None
+        return start + end
 
     def flush(self) -> bytes:
         """Return what was held, since the rest of a key has not come in time."""
         partial, self._partial = self._partial, b""
         held, self._held, self._matched = self._held, b"", 0
-        return self._pass(held + partial)
+        passed = self._pass(held + partial)
+        self._passed = partial or self._passed
+        return passed
 
     def _pass(self, data: bytes) -> bytes:
-        """Return bytes for the program, without an ESC that it has already."""
+        """Return bytes for the program, without those that it has already."""
         if data:
-            if self._skip_escape:
-                data, self._skip_escape = data[1:], False
-            self._is_escape_passed = data.endswith(b"\x1b")
+            data, self._skip = data[self._skip :], 0
+            self._passed = b"\x1b" if data.endswith(b"\x1b") and self._paste is None else b""
         return data
 
     def _may_continue(self, token: bytes) -> bool:

@@ -218,7 +218,12 @@ def describe_result(name: str, result: AttachResult) -> str:
     """Return one line about how an attachment ended."""
     if result.reason == "exited":
         return f"{name} {describe_exit(result.exit_code, result.exit_signal)}"
-    return f"{name} was detached from elsewhere" if result.reason == "detached_elsewhere" else f"detached from {name}"
+    if result.reason == "detached_elsewhere":
+        return f"{name} was detached from elsewhere"
+    if result.not_taken:
+        count = "1 byte typed was" if result.not_taken == 1 else f"{result.not_taken} bytes typed were"
+        return f"detached from {name}; {count} not taken by the program"
+    return f"detached from {name}"
 
 
 def describe_exit(exit_code: int | None, exit_signal: int | None) -> str:

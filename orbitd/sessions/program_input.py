@@ -34,6 +34,7 @@ class Queued:
 
     Attributes:
         written: How many bytes of it the terminal has taken.
+        ahead: How many bytes of earlier input it had still to take, when this was withdrawn.
         is_taken: It has taken all of them.
         done: Set when it has, to None, or when it will not, to the error.
     """
@@ -41,6 +42,7 @@ class Queued:
     def __init__(self, start: int, end: int, before: int) -> None:
         self.start, self.end, self._before = start, end, before
         self.written = before
+        self.ahead = 0
         self.is_taken = False
         self.done: asyncio.Future[OrbitError | None] = asyncio.get_running_loop().create_future()
 
@@ -98,11 +100,12 @@ class InputQueue:
             queued.finish(None)
 
     def withdraw(self, queued: Queued) -> None:
-        """Remove what has not been taken of a call's input, and set its `written`."""
+        """Remove what has not been taken of a call's input, and set its `written` and `ahead`."""
         if queued not in self._calls:
             return
         queued.update(self._position)
         start = max(queued.start, self._position)
+        queued.ahead = start - self._position
         del self.data[start - self._position : queued.end - self._position]
         removed = queued.end - start
         at = self._calls.index(queued)
@@ -198,7 +201,8 @@ async def _until_taken(call: Call, unwritten: InputQueue, queued: Queued) -> Emp
         if not call.take_cancel():
             raise  # its client has gone, or orbitd stops
         unwritten.withdraw(queued)
-        error = None if queued.is_taken else Cancelled("The input was cancelled", data={"written": queued.written})
+        data = {"written": queued.written, "ahead": queued.ahead}
+        error = None if queued.is_taken else Cancelled("The input was cancelled", data=data)
     if error is not None:
         raise error
     return EMPTY

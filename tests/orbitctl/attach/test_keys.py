@@ -123,3 +123,54 @@ def test_keys_that_are_needed_are_no_detach_keys(text: str) -> None:
     """A sequence that begins with a letter or with Escape, and what is no key, is refused."""
     with pytest.raises(ValueError, match="key"):
         DetachKey(text)
+
+
+PASTES = [
+    b"\x1b[200~a\x1cb\x1b[201~",
+    b"x\x1b[200~\x1b[92;5u\x01d\x1b[27;5;92~\x1b[201~y\x1b[200~\x1c\x1c\x1b[201~",
+    b"\x1b[200~\x1b[200~\x1b[201\x1b[2\x1b[201~",
+    b"\x1b[200~\x1c\x1b[201",
+]
+
+
+@pytest.mark.parametrize("key", ["C-\\", "C-a d"])
+@pytest.mark.parametrize("paste", PASTES)
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_a_paste_is_text(key: str, paste: bytes, is_slow: bool) -> None:
+    """The detach key in a bracketed paste passes, however the paste and its marks are cut, also with time between."""
+    for first in range(len(paste) + 1):
+        for second in range(first, len(paste) + 1):
+            keys = KeyFilter(DetachKey(key))
+            through = b""
+            for piece in filter(None, (paste[:first], paste[first:second], paste[second:])):
+                more, found = keys.feed(piece)
+                assert not found
+                through += more + (keys.flush() if is_slow else b"")
+            assert through + keys.flush() == paste
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 3, 100])
+def test_the_detach_key_is_found_after_a_paste(piece_bytes: int) -> None:
+    """What was pasted has passed, and keys are keys again."""
+    typed = b"\x1b[200~a\x1cb\x1b[201~c\x1cd"
+    pieces = [typed[at : at + piece_bytes] for at in range(0, len(typed), piece_bytes)]
+    assert passed("C-\\", *pieces) == (typed[:-2], True)
+
+
+def test_a_paste_passes_at_once() -> None:
+    """Nothing of it is held until its end comes."""
+    keys = KeyFilter(DetachKey("C-a d"))
+    assert keys.feed(b"\x1b[200~\x01") == (b"\x1b[200~\x01", False)
+    assert keys.feed(b"\x1b[20") == (b"\x1b[20", False)
+    assert (keys.feed(b"1~"), keys.is_partial) == ((b"1~", False), False)
+    assert keys.feed(b"\x01d") == (b"", True)
+
+
+def test_a_sequence_goes_on_behind_what_looks_like_the_beginning_of_a_key() -> None:
+    """Escape and a bracket typed by hand, and a while later the detach key: it is found."""
+    for typed in (b"\x1b", b"\x1b["):
+        keys = KeyFilter(DetachKey("C-a d"))
+        keys.feed(typed)
+        keys.flush()
+        assert keys.feed(b"\x01") == (b"", False)
+        assert keys.feed(b"d") == (b"", True)

@@ -318,6 +318,7 @@ async def test_a_cancelled_call_says_how_much_was_taken() -> None:
     client.send(request("$/cancelRequest", id=1))
     await turns()
     assert (written(client, 1), written(client, 2)) == (("cancelled", 2), ("cancelled", 0))
+    assert [each["error"]["data"]["ahead"] for each in client.answers] == [2, 0]
     daemon.terminal.read(2)
     await turns()
     assert 3 not in client.results
