@@ -17,6 +17,7 @@ import subprocess
 import sys
 import termios
 import time
+from pathlib import Path
 from typing import Any
 
 from ctl_support import ON_TERMINAL, Orbitctl
@@ -26,6 +27,7 @@ from support import WAIT_SECS
 SHELL = ("bash", "--norc", "--noprofile")
 RUN_SHELL = ("session", "run", "--name", "web", "--", *SHELL)
 DETACH = b"\x1c"
+READ_LATE = Path(__file__).parent / "live" / "read_late.py"
 
 
 class Window:
@@ -146,3 +148,23 @@ def settled(window: Window) -> None:
     """Wait until the shell has heard us: from then on, what is typed arrives."""
     window.type("echo re''ady\r")
     window.until("ready\r\n")
+
+
+class LateReader:
+    """A session named web whose program reads nothing until it is let, and then copies its input up to a NUL."""
+
+    def __init__(self, ctl: Orbitctl) -> None:
+        self._ctl, self._fifo, self._copy = ctl, ctl.home / "fifo", ctl.home / "copy"
+        os.mkfifo(self._fifo)
+        command = (sys.executable, str(READ_LATE), str(self._fifo), str(self._copy))
+        ctl.ok("session", "run", "--detach", "--name", "web", "--", *command)
+
+    def let_read(self) -> None:
+        """Have it read from now on."""
+        os.close(os.open(self._fifo, os.O_WRONLY))
+
+    def end(self) -> bytes:
+        """End it behind all that was typed; return that."""
+        self._ctl.ok("session", "send", "web", "-", stdin=b"\0")
+        self._ctl.ok("session", "wait", "web")
+        return self._copy.read_bytes()

@@ -18,7 +18,8 @@ from orbit_protocol import PROTOCOL_VERSION, VERSION
 from orbit_protocol.errors import ErrorObject, MethodNotFound, OrbitError, from_object
 from orbit_protocol.framing import LineFramer, LineTooLong
 from orbit_protocol.jsonrpc import Response, decode_response, encode_request
-from orbit_protocol.methods import DAEMON_INFO, Method
+from orbit_protocol.methods import CANCEL_REQUEST, DAEMON_INFO, Method
+from orbit_protocol.params import CancelRequest
 from orbit_protocol.text import decoded_message, path_text
 from orbitctl.client.transport import Stream
 from orbitctl.errors import HINT_BY_KIND, CommandError, ExitCode, from_daemon, usage_message
@@ -30,6 +31,7 @@ MAX_ANSWER_BYTES = 1 << 30
 DEFAULT_TIMEOUT = 30.0
 LONG_TIMEOUT = 3600.0
 """Seconds, for work whose time grows with the database."""
+CANCEL_SECS = 1.0
 PAGE_SIZE = 1_000
 """Entries of a list in one answer."""
 
@@ -94,6 +96,7 @@ class Client:
         self._framer = LineFramer(MAX_ANSWER_BYTES)
         self._lines: deque[bytes] = deque()
         self._last_id = 0
+        self._is_cut = False  # the last call was sent in part, and another one would be taken for its rest
 
     def call(self, method: Method[P, R], params: P) -> R:
         """Return a method's result. Raises: CommandError."""
@@ -115,6 +118,25 @@ class Client:
             self._explain_missing(error)
         except OrbitError as error:
             raise from_daemon(error) from error
+
+    def cancel(self) -> OrbitError | None:
+        """Cancel the call that has timed out, one that can wait.
+
+        Returns:
+            The error that it is answered with; None where it was carried out just now.
+
+        Raises:
+            CommandError: It is not answered, and not known what became of it.
+        """
+        if self._is_cut:
+            raise _timed_out(CANCEL_SECS)
+        deadline = time.monotonic() + CANCEL_SECS
+        self._send(encode_request(CANCEL_REQUEST.name, CancelRequest(id=self._last_id)), deadline, CANCEL_SECS)
+        try:
+            self._answer(deadline, CANCEL_SECS, CANCEL_REQUEST.name)
+        except OrbitError as error:
+            return error
+        return None
 
     def close(self) -> None:
         """Close the stream."""
@@ -164,7 +186,13 @@ class Client:
         # now and then cannot stretch the call.
         deadline = time.monotonic() + timeout
         self._last_id += 1
+        self._is_cut = True
         self._send(_encode(name, params, self._last_id), deadline, timeout)
+        self._is_cut = False
+        return self._answer(deadline, timeout, name)
+
+    def _answer(self, deadline: float, timeout: float, name: str) -> bytes:
+        """Return the result of the last call. Raises: OrbitError, CommandError."""
         while True:
             response = self._response(self._line(deadline, timeout, name))
             # An error whose id is null is for a request that the daemon could not parse: ours, since there is only one.

@@ -11,10 +11,10 @@ import click
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
 from orbit_protocol import results as r
-from orbit_protocol.errors import NotRunning, ShuttingDown
+from orbit_protocol.errors import Busy, NotRunning, OrbitError, ShuttingDown
 from orbit_protocol.visible import visible
 from orbitctl.app import App, checked
-from orbitctl.client.client import Answer
+from orbitctl.client.client import Answer, Client
 from orbitctl.client.transport import Unreachable
 from orbitctl.commands.arguments import SESSION, read_bytes
 from orbitctl.commands.session_table import label, show_session
@@ -22,6 +22,9 @@ from orbitctl.errors import CommandError, ExitCode, from_daemon
 
 MAX_WAIT = 2_000_000.0
 """Seconds. poll(2) takes milliseconds as an int: 2**31 of them are 24.8 days."""
+PART_BYTES = 64 * 1024
+"""How much is typed in one call: each has the whole timeout, and several clients have room."""
+RETRY_SECS = 0.05
 _GRACE_SECONDS = 10.0
 """Seconds that the client waits longer than the daemon, so that the daemon's `timeout` error arrives first."""
 
@@ -109,11 +112,53 @@ def send(app: App, session: str, text: tuple[str, ...], keys: tuple[str, ...], e
     _check_keys(keys)
     found = app.session(session)
     data += _key_bytes(app, found.id, keys) + (b"\r" if enter else b"")
-    for first in range(0, len(data), p.MAX_INPUT_BYTES):
-        part = data[first : first + p.MAX_INPUT_BYTES]
-        answer = app.ask(m.SESSION_SEND, p.SessionSend(id=found.id, data=part))
+    answer = _type(app, found.id, data)
     if app.json or app.quiet:
         app.done(answer, "", found.id)
+
+
+def _type(app: App, session_id: str, data: bytes) -> Answer[r.Empty]:
+    """Type all of some input, at the pace of the program. Raises: CommandError, which says how much was typed."""
+    typed, client = 0, app.client
+    deadline = time.monotonic() + client.timeout
+    while True:
+        part = data[typed : typed + PART_BYTES]
+        try:
+            answer = app.ask(m.SESSION_SEND, p.SessionSend(id=session_id, data=part))
+            taken: int | None = len(part)
+            if typed + len(part) == len(data):
+                return answer
+        except CommandError as error:
+            taken = _taken(client, error, len(part))
+            if isinstance(error.__cause__, Busy) and (taken or time.monotonic() < deadline):
+                time.sleep(RETRY_SECS)  # others have filled the session's queue; no event reports that there is room
+            elif taken != len(part):
+                raise _with_count(error, typed, taken, len(data)) from error
+        if taken:
+            typed += taken
+            deadline = time.monotonic() + client.timeout
+
+
+def _taken(client: Client, error: CommandError, size: int) -> int | None:
+    """Return how many bytes were typed of a part that failed; None where that is not known."""
+    cause: BaseException | None = error.__cause__
+    if error.exit_code is ExitCode.TIMEOUT:
+        try:
+            cause = client.cancel()
+        except CommandError:
+            return None
+        if cause is None:
+            return size
+    return int(cause.extra.get("written", 0)) if isinstance(cause, OrbitError) else None
+
+
+def _with_count(error: CommandError, typed: int, taken: int | None, size: int) -> CommandError:
+    """Return an error that says how much was typed before it."""
+    count = typed + (taken or 0)
+    if not count and error.exit_code in (ExitCode.NOT_FOUND, ExitCode.CONFLICT):
+        return error
+    details = (*error.details, f"{'' if taken is not None else 'at least '}{count} of {size} bytes were typed")
+    return CommandError(error.message, error.exit_code, hint=error.hint, details=details, damaged_id=error.damaged_id)
 
 
 def _check_keys(keys: tuple[str, ...]) -> None:

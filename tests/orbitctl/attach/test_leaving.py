@@ -2,34 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
-from pathlib import Path
 
 import pytest
 
-from attach_support import DETACH, Window
+from attach_support import DETACH, LateReader, Window
 from ctl_support import Orbitctl
-
-READ_LATE = Path(__file__).parents[2] / "live" / "read_late.py"
-
-
-class LateReader:
-    """A session named web whose program reads nothing until `read` is called, and then copies its input."""
-
-    def __init__(self, ctl: Orbitctl) -> None:
-        self._ctl, self._fifo, self._copy = ctl, ctl.home / "fifo", ctl.home / "copy"
-        os.mkfifo(self._fifo)
-        command = (sys.executable, str(READ_LATE), str(self._fifo), str(self._copy))
-        ctl.ok("session", "run", "--detach", "--name", "web", "--", *command)
-
-    def read(self) -> bytes:
-        """Have it read; return all of its input."""
-        os.close(os.open(self._fifo, os.O_WRONLY))
-        self._ctl.ok("session", "send", "web", "-", stdin=b"\0")
-        self._ctl.ok("session", "wait", "web")
-        return self._copy.read_bytes()
 
 
 def left(window: Window) -> int:
@@ -52,7 +30,8 @@ def test_what_is_typed_with_the_detach_key_arrives(ctl: Orbitctl, keys: bytes) -
             window.type(bytes([key]))
         window.type(b"build\r" + DETACH + b"dropped")
         assert left(window) == 0
-    assert program.read() == keys + b"build\r"
+    program.let_read()
+    assert program.end() == keys + b"build\r"
 
 
 def test_what_a_program_does_not_take_is_counted(ctl: Orbitctl) -> None:
@@ -63,7 +42,8 @@ def test_what_a_program_does_not_take_is_counted(ctl: Orbitctl) -> None:
         window.screen_until("ready")
         window.type(typed + DETACH)
         not_taken = left(window)
-    arrived = program.read()
+    program.let_read()
+    arrived = program.end()
     assert 0 < not_taken < len(typed)
     assert arrived == typed[: len(typed) - not_taken]
 
@@ -76,4 +56,5 @@ def test_a_paste_may_hold_the_detach_key(ctl: Orbitctl) -> None:
         window.screen_until("ready")
         window.type(paste + DETACH)
         assert left(window) == 0
-    assert program.read() == paste
+    program.let_read()
+    assert program.end() == paste

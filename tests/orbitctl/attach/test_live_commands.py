@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import socket
@@ -9,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from attach_support import Window
+from attach_support import LateReader, Window
 from ctl_support import Orbitctl, Peer, read_line
 from orbit_protocol.errors import OrbitError, ShuttingDown
 from orbit_protocol.jsonrpc import encode_error, encode_result
 from orbitctl.commands.doctor_checks import lingering
+from support import DaemonProcess
 
 CAT = ("session", "run", "--detach", "--name", "web", "--")
 
@@ -216,3 +218,36 @@ def test_wait_outlives_the_daemon(ctl: Orbitctl, home: Path, goodbye: OrbitError
     assert ctl.ok("--socket", str(home / "peer"), "session", "wait", "web").text == "exit 5\n"
     assert asked == ["session.find", "session.wait", "session.wait"]
     peer.close()
+
+
+def late_reader(ctl: Orbitctl) -> LateReader:
+    program = LateReader(ctl)
+    shown(ctl, "web", "ready")
+    return program
+
+
+def test_input_that_is_not_taken_in_time_is_counted(ctl: Orbitctl) -> None:
+    """The error says how much was typed; the rest is not typed later, so that it can be sent again."""
+    program = late_reader(ctl)
+    data = b"".join(b"%07d\n" % number for number in range(12_500))
+    failed = ctl("--timeout", "1", "session", "send", "web", "-", stdin=data)
+    said = re.search(r"(\d+) of 100000 bytes were typed", failed.err)
+    assert failed.code == 6
+    assert said, failed.err
+    program.let_read()
+    assert program.end() == data[: int(said[1])]
+
+
+def test_several_senders_share_what_a_program_reads(ctl: Orbitctl, shared_daemon: DaemonProcess) -> None:
+    """Where others have filled the session's queue, a sender waits for room, or says that it typed nothing."""
+    program = late_reader(ctl)
+    with shared_daemon.client() as other:
+        session_id = other.call("session.find", ref="web")["id"]
+        data = base64.b64encode(b"x" * (1 << 20)).decode()
+        other.notify("session.send", id=session_id, data=data)
+        other.call("daemon.ping")
+        failed = ctl("--timeout", "0.2", "session", "send", "web", "-", stdin=b"y" * 100_000)
+        assert (failed.code, "0 of 100000 bytes were typed" in failed.err) == (1, True)
+        program.let_read()
+        ctl.ok("session", "send", "web", "-", stdin=b"z" * 100_000)
+    assert program.end() == b"x" * (1 << 20) + b"z" * 100_000
