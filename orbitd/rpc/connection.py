@@ -7,7 +7,7 @@ the client blocks when the kernel's socket buffer is full: back-pressure.
 
 **Urgent requests overtake those that are held back**: input, a window's size, signals, leaving,
 `$/cancelRequest` (`Method.is_urgent`). So Ctrl-C reaches a program whose output the client has stopped
-reading. Their order among themselves is kept, and they overtake no batch, which may hold some of them. Their answers
+reading. Their order among themselves is kept, and they overtake no batch, which may have some of them. Their answers
 are small; when `MAX_URGENT_UNSENT_BYTES` of them have piled up behind a client that does not read, or `MAX_URGENT` of
 them are in flight beyond the others' places, they wait too.
 
@@ -264,7 +264,7 @@ class Host(Protocol):
 
     @property
     def is_urgent(self) -> Callable[[bytes], bool]:
-        """Return whether a line is a request, and no batch, that is not held back with the others."""
+        """Return whether a line has nothing but requests that are not held back with the others."""
 
     def start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine as a task, and hold a reference to it until it is done."""

@@ -144,8 +144,16 @@ class Dispatcher(Generic[C]):
         self._urgent = frozenset(method.name for method in handlers.by_method if method.is_urgent)
 
     def is_urgent(self, line: bytes) -> bool:
-        """Return whether a line is a request, and no batch, that is not held back with the others."""
-        return not is_nested_too_deep(line) and _method_name(line) in self._urgent
+        """Return whether a line has nothing but requests that are not held back with the others."""
+        if is_nested_too_deep(line):
+            return False
+        if line.lstrip()[:1] != b"[":
+            return _method_name(line) in self._urgent
+        try:
+            items = _items.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return False
+        return all(_method_name(item) in self._urgent for item in items)
 
     def dispatch(self, line: bytes, caller: C) -> Answer | Coroutine[Any, Any, Answer]:
         """Answer one line.

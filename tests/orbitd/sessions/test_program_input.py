@@ -272,7 +272,7 @@ async def test_input_waits_for_a_terminal_that_is_fetched() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 async def test_any_mix_keeps_its_order(seed: int) -> None:
-    """Random requests and batches, read at random: what arrives is what was sent, in order."""
+    """Random requests and batches, read at random by both ends: what arrives is what was sent, in order."""
     rng = random.Random(seed)
     daemon = Daemon()
     client = daemon.client()
@@ -290,17 +290,34 @@ async def test_any_mix_keeps_its_order(seed: int) -> None:
         client.send(line if len(line) > 1 else line[0])
         if rng.random() < 0.1:
             daemon.fetched.clear()
+        if rng.random() < 0.2:
+            rng.choice([client.connection.pause_writing, client.connection.resume_writing])()
         if rng.random() < 0.4:
             daemon.terminal.read(rng.randrange(8))
             await turns(rng.randrange(3))
         if rng.random() < 0.2:
             daemon.fetched.set()
+    client.connection.resume_writing()
     daemon.fetched.set()
     daemon.happens.set()
     daemon.terminal.read()
     while client.tasks:
         await asyncio.gather(*client.tasks)
     assert daemon.terminal.typed == expected
+
+
+async def test_input_overtakes_what_is_held_back() -> None:
+    """A client that does not read can type, in batches too; behind a batch that is held back its input waits."""
+    daemon = Daemon(room=100)
+    client = daemon.client()
+    client.connection.pause_writing()
+    client.send(request("session.wait", 1, id="s"), keys(b"a"), [keys(b"b"), sent(b"c", 2)], sent(b"d"))
+    client.send([keys(b"e"), request("session.wait", 3, id="s")], keys(b"f", 4))
+    await turns()
+    assert (daemon.terminal.typed, client.results) == (b"abcd", {2: {}})
+    client.connection.resume_writing()
+    await turns()
+    assert (daemon.terminal.typed, client.results) == (b"abcdef", {2: {}, 4: {}})
 
 
 # When it is not taken
