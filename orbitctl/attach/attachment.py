@@ -61,7 +61,7 @@ class AttachResult:
             `hangup` of the terminal.
         exit_code: Of a program that has exited.
         exit_signal: Of a program that a signal ended. Both are None where the exit status is lost.
-        not_taken: How many bytes that were typed before the detach key did not reach the program.
+        not_taken: How many bytes that were typed before the user left did not reach the program.
     """
 
     reason: Literal["detached", "detached_elsewhere", "exited", "hangup"]
@@ -118,8 +118,8 @@ class Attachment:
                     self._turn()
                 except ConnectionLost:
                     self._disconnect()
-            if self._result.reason == "detached":
-                self._finish_input()
+            if self._result.reason in ("detached", "hangup"):
+                self._finish_input(self._result)
             if self._result.reason == "exited":
                 self._drain()
             return self._result
@@ -192,8 +192,8 @@ class Attachment:
             if data is not None and (not data or self._keys.feed(data)[1]):
                 return
 
-    def _finish_input(self) -> None:
-        """Send what was typed before the detach key, wait until it has been taken, and count what was not.
+    def _finish_input(self, result: AttachResult) -> None:
+        """Send what was typed before the client leaves, wait until it has been taken, and count what was not.
 
         Keys are not read meanwhile: what is typed now is for the user's shell. Output is shown, as long as the terminal
         takes it.
@@ -204,8 +204,8 @@ class Attachment:
             self._input.finish()
             while (connection := self._connection) is not None and not self._input.is_finished:
                 now = time.monotonic()
-                if now >= deadline or self._result is None or self._result.reason != "detached":
-                    break
+                if now >= deadline or self._result is not result:
+                    break  # the program may have ended
                 if cancel_at is not None and now >= cancel_at:
                     cancel_at = None
                     self._input.cancel()
@@ -220,8 +220,8 @@ class Attachment:
                     self._receive(connection)
         except ConnectionLost:
             pass
-        if self._result is not None and self._result.reason == "detached":
-            self._result = replace(self._result, not_taken=self._input.not_taken)
+        if self._result is result:
+            self._result = replace(result, not_taken=self._input.not_taken)
 
     # From the terminal
 

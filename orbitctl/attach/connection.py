@@ -27,8 +27,9 @@ MAX_READS = 4
 
 MAX_NOTIFICATION_BYTES = 64
 """Up to this much input is sent as a notification, which costs no answer: a key, not a paste."""
-MAX_UNCONFIRMED_BYTES = 256
-"""How much is sent as notifications before a request shows that it was taken."""
+MAX_UNCONFIRMED_BYTES = 4 * 1024
+"""How much is sent as notifications before a request shows that it was taken. So much can be typed, Ctrl-C above all,
+while the user's terminal is stopped and answers are not read."""
 CHUNK_BYTES = 16 * 1024
 MAX_QUEUED_BYTES = 1024 * 1024
 RETRY_SECONDS = 0.05

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import re
+import socket
+from datetime import UTC, datetime
+from typing import Any, cast
 
+import msgspec
 import pytest
 
 from attach_support import DETACH, LateReader, Window
 from ctl_support import Orbitctl
+from orbit_protocol.results import Attached
+from orbit_protocol.types import Session, SessionConfig
+from orbitctl.app import App
+from orbitctl.attach import attachment
+from orbitctl.attach.attachment import Attachment, AttachOptions, AttachResult
+from orbitctl.attach.connection import DaemonConnection
+from orbitctl.attach.detach_key import DetachKey
+from orbitctl.attach.reconnect import Reconnect
+from orbitctl.attach.terminal import Terminal
+from orbitctl.client.transport import SocketStream
 
 
 def left(window: Window) -> int:
@@ -58,3 +74,97 @@ def test_a_paste_may_hold_the_detach_key(ctl: Orbitctl) -> None:
         assert left(window) == 0
     program.let_read()
     assert program.end() == paste
+
+
+# With a scripted terminal and daemon: what comes when
+
+
+class ScriptedTerminal:
+    """A terminal in which keys have been typed, and that is closed behind them."""
+
+    size = (80, 24)
+    pending = 0
+
+    def __init__(self, typed: bytes) -> None:
+        self.input_fd, write_fd = os.pipe()
+        self.wake_fd, self.output_fd = os.pipe()
+        os.write(write_fd, typed)
+        os.close(write_fd)
+        self.shown = b""
+
+    def read(self) -> bytes:
+        return os.read(self.input_fd, 4096)
+
+    def write(self, data: bytes) -> None:
+        self.shown += data
+
+    paint = write
+
+    def close(self) -> None:
+        for descriptor in (self.input_fd, self.wake_fd, self.output_fd):
+            os.close(descriptor)
+
+
+def leave(typed: bytes, *answers: dict[str, Any]) -> tuple[list[Any], AttachResult]:
+    """Run an attachment in such a terminal, to a daemon whose answers are there; return what it sent, and its end."""
+    terminal = ScriptedTerminal(typed)
+    ours, theirs = socket.socketpair()
+    config = SessionConfig(session_type="local")
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    session = Session(
+        id="s",
+        name="web",
+        session_type="local",
+        created_at=moment,
+        last_active=moment,
+        status="active",
+        config=config,
+        workspace_id=None,
+    )
+    options = AttachOptions(session=session, read_only=False, detach_key=DetachKey("C-\\"), scrollback_lines=0, env=[])
+    attached = {"id": 1, "result": Attached(attachment_id="a", session=session, repaint=b"")}
+    with ours, theirs:
+        theirs.sendall(b"".join(msgspec.json.encode(each) + b"\n" for each in (attached, *answers)))
+        connection = DaemonConnection(SocketStream(ours))
+        reconnect = Reconnect(App({}))
+        result = Attachment(options, cast(Terminal, terminal), connection, reconnect).run()
+        lines = theirs.recv(1 << 16).splitlines()
+    terminal.close()
+    return [msgspec.json.decode(line) for line in lines], result
+
+
+def typed_in(sent: list[Any]) -> list[tuple[bytes, int | None]]:
+    """Return the input among messages, each with the id of its request."""
+    inputs = [each for each in sent if each["method"] == "session.input"]
+    return [(base64.b64decode(each["params"]["data"]), each.get("id")) for each in inputs]
+
+
+def test_keys_and_detach_key_that_come_before_the_session() -> None:
+    """They are sent once the client is attached, and it leaves when they have been taken."""
+    sent, result = leave(b"early\x1c", {"id": 2, "result": {}})
+    assert typed_in(sent) == [(b"early", 2)]
+    assert result == AttachResult(reason="detached")
+
+
+def test_what_is_not_answered_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a while the client cancels its input, and leaves however the daemon answers that."""
+    monkeypatch.setattr(attachment, "LEAVE_SECS", 2 * attachment.CANCEL_SECS)
+    sent, result = leave(b"early\x1c")
+    assert [each["params"] for each in sent if each["method"] == "$/cancelRequest"] == [{"id": 2}]
+    assert result == AttachResult(reason="detached", not_taken=5)
+
+
+def test_what_is_refused_is_counted() -> None:
+    """The client waits no longer than for the answer."""
+    refused = {"id": 2, "error": {"code": 1006, "message": "", "data": {"written": 2}}}
+    sent, result = leave(b"early\x1c", refused)
+    assert typed_in(sent) == [(b"early", 2)]
+    assert result == AttachResult(reason="detached", not_taken=3)
+
+
+def test_a_window_that_is_closed_sends_what_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read before the hangup is sent, and waited for."""
+    monkeypatch.setattr(attachment, "LEAVE_SECS", 2 * attachment.CANCEL_SECS)
+    sent, result = leave(b"last words\r")
+    assert [data for data, _ in typed_in(sent)] == [b"last words\r", b""]
+    assert result.reason == "hangup"
