@@ -217,11 +217,20 @@ class Attachment:
                 if writable:
                     connection.flush()
                 if readable:
-                    self._receive(connection)
+                    self._receive_last(connection)
         except ConnectionLost:
             pass
         if self._result is result:
             self._result = replace(result, not_taken=self._input.not_taken)
+
+    def _receive_last(self, connection: DaemonConnection) -> None:
+        if self._terminal.pending < MAX_PENDING_BYTES:
+            self._receive(connection)
+            return
+        # The terminal is stopped, or slow. The answers are behind output that it will not show any more.
+        for message in connection.receive():
+            if not message.method:
+                self._handle_answer(connection, message)
 
     # From the terminal
 
@@ -320,8 +329,7 @@ class Attachment:
             if params.attachment_id != self._id:
                 continue  # sent before the daemon had read `session.leave`
             if message.method == OUTPUT.name:
-                if self._terminal.pending < MAX_PENDING_BYTES:  # else the user leaves, see `_finish_input`
-                    output.append(params.data)
+                output.append(params.data)
                 continue
             self._terminal.write(b"".join(output))  # what came before stays before
             output.clear()

@@ -100,14 +100,18 @@ class ScriptedTerminal:
 
     paint = write
 
+    def flush(self) -> None:
+        """It takes nothing."""
+
     def close(self) -> None:
         for descriptor in (self.input_fd, self.wake_fd, self.output_fd):
             os.close(descriptor)
 
 
-def leave(typed: bytes, *answers: dict[str, Any]) -> tuple[list[Any], AttachResult]:
+def leave(typed: bytes, *answers: dict[str, Any], pending: int = 0) -> tuple[list[Any], AttachResult]:
     """Run an attachment in such a terminal, to a daemon whose answers are there; return what it sent, and its end."""
     terminal = ScriptedTerminal(typed)
+    terminal.pending = pending
     ours, theirs = socket.socketpair()
     config = SessionConfig(session_type="local")
     moment = datetime(2026, 1, 1, tzinfo=UTC)
@@ -142,6 +146,13 @@ def typed_in(sent: list[Any]) -> list[tuple[bytes, int | None]]:
 def test_keys_and_detach_key_that_come_before_the_session() -> None:
     """They are sent once the client is attached, and it leaves when they have been taken."""
     sent, result = leave(b"early\x1c", {"id": 2, "result": {}})
+    assert typed_in(sent) == [(b"early", 2)]
+    assert result == AttachResult(reason="detached")
+
+
+def test_a_terminal_that_is_stopped_is_left_too() -> None:
+    """What it should still show does not keep the answer from being read."""
+    sent, result = leave(b"early\x1c", {"id": 2, "result": {}}, pending=attachment.MAX_PENDING_BYTES)
     assert typed_in(sent) == [(b"early", 2)]
     assert result == AttachResult(reason="detached")
 
