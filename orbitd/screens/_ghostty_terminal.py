@@ -25,8 +25,11 @@ _KEPT_OFF = (_GRAPHEME_CLUSTERS, _ALLOW_COLUMNS)
 # The parameters of DECSET and XTRESTORE, `CSI ? 2027 ; 40 h`. Everything outside of @ to ~ may stand between them: a
 # parser executes or ignores control characters there. Only one question mark may, so each search ends at the next one,
 # and all of them together pass the data once; the possessive `*+` never goes back.
-_MODES_SET = re.compile(rb"\?([^?@-~]*+)([hlr])")
-_NUMBERS_KEPT_OFF = re.compile(rb"%d|%d|(?<![0-9])0*%d(?![0-9])" % (*_KEPT_OFF, _COLUMNS))
+_MODES_SET = re.compile(rb"\?([^?@-~]*+)([hr])")
+_NUMBERS_KEPT_OFF = re.compile(b"|".join(b"%d" % number for number in _KEPT_OFF))
+# Once mode 40 was set, also what changes the columns, and what resets mode 40.
+_MODES_CHANGED = re.compile(rb"\?([^?@-~]*+)([hlr])")
+_NUMBERS_CHANGED = re.compile(_NUMBERS_KEPT_OFF.pattern + rb"|(?<![0-9])0*%d(?![0-9])" % _COLUMNS)
 _NOT_IN_NUMBERS = bytes(byte for byte in range(256) if byte not in b"0123456789:;")
 _WRAPS = re.compile(b"[" + WRAPPING + b"]")
 _EMPTY_ROW = Row()
@@ -52,16 +55,13 @@ def check_size(cols: int, rows: int) -> None:
         raise ValueError(f"a terminal of {cols} columns and {rows} rows is not possible")
 
 
-def _mode_changes(data: bytes) -> list[re.Match[bytes]]:
-    """Return what in `data` may change a mode of `_KEPT_OFF` or set the columns, and some others.
-
-    Strings and plain text may look like such a sequence.
-    """
-    return [
-        match
-        for match in _MODES_SET.finditer(data)
-        if _NUMBERS_KEPT_OFF.search(match[1].translate(None, _NOT_IN_NUMBERS))
-    ]
+def _next_mode_change(data: bytes, position: int, allows_columns: bool) -> re.Match[bytes] | None:
+    """Return what looks next like a sequence that has to be looked at; strings and plain text may do so as well."""
+    sequence, numbers = (_MODES_CHANGED, _NUMBERS_CHANGED) if allows_columns else (_MODES_SET, _NUMBERS_KEPT_OFF)
+    for match in sequence.finditer(data, position):
+        if numbers.search(match[1].translate(None, _NOT_IN_NUMBERS)):
+            return match
+    return None
 
 
 def _modes_in(parameters: bytes) -> set[int]:
@@ -140,13 +140,15 @@ class Terminal:
         rest, was_allowed = memoryview(data), self.allows_columns
         removals = self.effects.removals
         if self._mid_sequence:
-            begun = self._unfinished_csi()
+            begun = self._unfinished_csi() if self.allows_columns else b""
             used = self._write_until_ground(rest)
             sequence = (begun + rest[:used]).removeprefix(b"\x1b[") if begun else b""
-            self._at_sequence_end(_MODES_SET.fullmatch(sequence))
+            self._at_sequence_end(_MODES_CHANGED.fullmatch(sequence))
             rest = rest[used:]
-        for change in _mode_changes(data):
+        position = 0
+        while change := _next_mode_change(data, position, self.allows_columns):
             done, end = len(data) - len(rest), change.end()
+            position = end
             if end > done:
                 is_change = False
                 # In text, or in a string, it is no sequence.
