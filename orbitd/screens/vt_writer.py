@@ -1,8 +1,8 @@
 """Rows to the VT sequences that print them: the inner loop of a repaint. No I/O, no emulator.
 
 Blank cells are skipped, not filled with spaces, so that they stay blank. A blank cell with a background is erased in
-its colour, which every terminal of type xterm-256color supports (terminfo's `bce`). After a character whose width
-terminals disagree about, the next one is placed by an absolute column.
+its colour, which every terminal of type xterm-256color supports (terminfo's `bce`). After a cluster, and a run with
+characters whose width terminals disagree about, what follows is placed by an absolute column.
 
 Marks of prompts (OSC 133) are written where the zone changes, and at the beginning of rows. A terminal also marks rows
 itself: a line feed or a wrap in a prompt or in input makes the next row continue the prompt, and `C` in the first
@@ -353,12 +353,16 @@ class VtWriter:
         return row.runs[-1].column + len(row.runs[-1].cells) == self._cols
 
     def _write_cells(self, run: Run) -> None:
-        """Print cells one by one, each behind one of a disputed width at its own column."""
-        is_known = True
+        """Print a run in which widths are disputed: what follows a cluster at its own column, and the rest in one go.
+
+        Regional indicators, and emoji joined to others, have to stay together to be drawn as one.
+        """
+        was_cluster = False
         for column, cell in enumerate(run.cells, run.column):
             if cell:
-                self._parts.append(cell if is_known else f"\x1b[{column + 1}G{cell}")
-                is_known = _is_agreed(cell)
+                is_joined = was_cluster and self._parts[-1].endswith("\u200d")
+                self._parts.append(f"\x1b[{column + 1}G{cell}" if was_cluster and not is_joined else cell)
+                was_cluster = len(cell) > 1
 
     def _last_background(self, row: Row) -> Color:
         """Return the background of a blank cell in the last column."""
@@ -387,7 +391,7 @@ class VtWriter:
                 text = "".join(cell or " " for cell in run.cells)
             self._set_pen(run.style, run.link, run.link_id, protected=run.protected)
             # Terminals disagree about the width of many characters outside of ASCII (East Asian ambiguous ones,
-            # emoji, clusters), so the column after them is not known.
+            # emoji, clusters), so the column after the run is not known.
             if text.isascii() or all(map(_is_agreed, run.cells)):
                 self._parts.append(text)
                 column = run.column + len(run.cells)
