@@ -26,7 +26,7 @@ _ESCAPES = [
     *(b"\x1b[" + end for end in (b">4;2m", b"?5W", b"2 q", b"5 q", b"0 q", b"6n", b"c", b"3;9s", b"?2048h", b"?2031h")),
     *(b"\x1b]" + end for end in (b"2;title\x07", b"7;file://host/tmp\x1b\\", b"8;;\x1b\\", b"4;7;rgb:1/2/3\x1b\\")),
     *(b"\x1b]" + end for end in (b"8;;http://x/1\x1b\\", b"8;id=a;http://y/\x07", b"10;#ff0000\x07", b"104\x07")),
-    *(b"\x1b]133;" + end for end in (b"A\x07", b"B\x07", b"C\x07")),
+    *(b"\x1b]133;" + end for end in (b"A\x07", b"B\x07", b"C\x07", b"D\x07", b"I\x07", b"A;k=s\x07", b"P;k=i\x07")),
     b"\x1bP$qm\x1b\\",
     b"\x1b_Gi=1\x1b\\",
 ]

@@ -233,7 +233,8 @@ class SimpleCells(dict[int, bool]):
         if cell & (layout.tag | layout.protected | layout.hyperlink) or wide == layout.head:
             simple = False
         else:
-            simple = wide == layout.tail or has_agreed_width(code)
+            # A wide space: `_copy_keys_to_tails` says more.
+            simple = wide == layout.tail or (has_agreed_width(code) and not (wide and code == 0x20))
         if len(self) >= _MAX_CACHED_CELLS:
             self.clear()
         self[cell] = simple
@@ -519,16 +520,16 @@ class RowReader:
         layout, texts, runs = self._layout, self._texts, list[Run]()
         # Keys without any of these bits are text of one style, and most are: they take the short way below.
         details = layout.hyperlink | layout.tag | layout.semantic | BLANK
-        keys = list(map(self._keys.__getitem__, cells))
+        keys, all_shown = list(map(self._keys.__getitem__, cells)), list(map(texts.__getitem__, cells))
         if TAIL in keys:
-            _copy_keys_to_tails(keys)
+            _copy_keys_to_tails(keys, all_shown, layout.tag)
         column, self._page = 0, None
         for key, group in groupby(keys):
             end = column + len(list(group))
             if key == BLANK:
                 runs.append(Run(column=column, cells=("",) * (end - column), blank=True))
             else:
-                shown = tuple(map(texts.__getitem__, cells[column:end]))
+                shown = tuple(all_shown[column:end])
                 if key & details:
                     runs += self._special_runs(key, column, shown, number)
                 else:
@@ -611,7 +612,9 @@ class RowReader:
         codes = ffi.new("uint32_t[]", max(1, size[0]))
         self._cell_get(column, lib.GHOSTTY_RENDER_STATE_ROW_CELLS_DATA_GRAPHEMES_BUF, codes)
         # The library attaches zero-width controls to a character too; they are dropped.
-        return "".join(chr(code) for code in codes[0 : size[0]] if not 0x7F <= code < 0xA0)
+        text = "".join(chr(code) for code in codes[0 : size[0]] if not 0x7F <= code < 0xA0)
+        # It drops the variation selector of keycaps, which programs always write: others show an emoji only with it.
+        return f"{text[0]}\ufe0f\u20e3" if text[1:] == "\u20e3" and text[0] in "0123456789#*" else text
 
     def _link(self, column: int, number: int) -> str | None:
         ffi, lib = self._library.ffi, self._library.lib
@@ -628,11 +631,16 @@ class RowReader:
         return without_controls(bytes(ffi.buffer(data, size[0])))
 
 
-def _copy_keys_to_tails(keys: list[int]) -> None:
-    """Give the second cell of a wide character the key of its first, so that both are in one run."""
+def _copy_keys_to_tails(keys: list[int], shown: list[str], tag: int) -> None:
+    """Give the second cell of a wide character the key of its first, so that both are in one run.
+
+    Where a charset has no such character, libghostty puts a space into both cells; they are two spaces here.
+    """
     for index, key in enumerate(keys):
         if key == TAIL:
             keys[index] = keys[index - 1] if index else BLANK
+            if index and shown[index - 1] == " ":
+                keys[index], shown[index] = keys[index] & ~tag, " "
 
 
 def _merge_blank_runs(runs: list[Run]) -> list[Run]:

@@ -387,8 +387,6 @@ class VtWriter:
             if run.zone != self._zone:
                 self.write(self._zone_change(run.zone, row.mark))
             text = "".join(run.cells)
-            if len(text) < len(run.cells) and text.isascii():  # a wide cell may hold a narrow character
-                text = "".join(cell or " " for cell in run.cells)
             self._set_pen(run.style, run.link, run.link_id, protected=run.protected)
             # Terminals disagree about the width of many characters outside of ASCII (East Asian ambiguous ones,
             # emoji, clusters), so the column after the run is not known.

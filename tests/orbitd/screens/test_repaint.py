@@ -41,6 +41,7 @@ SCREENS = {
     "pending wrap in margins": b"\x1b[?69h\x1b[5;30s\x1b[4;5H" + b"m" * 26,
     "tab stops": b"\x1b[3g\x1b[5G\x1bH\x1b[12G\x1bH\x1b[H\ta\tb",
     "charsets": b"\x1b(0lqqk\x1b(B\x1b)0\x0eaaa",
+    "keycaps": "1️⃣2️⃣#️⃣ 3\u20e3x".encode(),
     "modes": b"\x1b[?1h\x1b=\x1b[?2004h\x1b[?1003h\x1b[?1006h\x1b[?1004h\x1b[4h\x1b[20h\x1b[?7l\x1b[?5h\x1b[?1007l",
     "keyboard": b"\x1b[>1u\x1b[>5u\x1b[>4;2m",
     "saved cursor": b"\x1b[4;9H\x1b[36m\x1b7\x1b[m\x1b[H",
@@ -364,3 +365,35 @@ def groups_of_links(emulator: Emulator) -> list[tuple[int, int, str | None, int]
         for run in row.runs
         if run.link is not None
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "drawn"),
+    [
+        ("1️⃣2", "1️⃣\x1b[2G2"),
+        ("1️⃣1️⃣", "1️⃣\x1b[2G1️⃣"),
+        ("☃️x", "☃️\x1b[2Gx"),
+        ("e\u0301o\u0302", "e\u0301\x1b[2Go\u0302"),
+        ("🇩🇪x", "🇩🇪x"),
+        ("👍🏽x", "👍🏽x"),
+        ("👩\u200d🚀x", "👩\u200d\x1b[3G🚀x"),
+        ("☃☃\x1b[1mx", "☃☃\x1b[0;1m\x1b[3Gx"),
+    ],
+)
+def test_what_follows_a_disputed_width_has_its_own_column(text: str, drawn: str) -> None:
+    """A terminal that draws a cluster wider than the emulator has it does not shift what is behind it."""
+    with Emulator(40, 5) as emulator:
+        emulator.feed(text.encode())
+        assert (
+            emulator.repaint().decode().replace("\x1b[3G\x1b[0;1m", "\x1b[0;1m\x1b[3G").startswith(f"\x1b[1;1H{drawn}")
+        )
+
+
+def test_wide_characters_that_a_charset_has_not_are_two_spaces() -> None:
+    """libghostty keeps a space in two cells for them: all that follows stays in its column, in history as well."""
+    with Emulator(40, 5) as original:
+        original.feed("\x1b(0q你q\x1b[41m好\u0301x\x1b(B你\r\n\x1b[m\x1b(0你好qq\r\n".encode() * 6)
+        with copy_of(original, lines=100) as copy:
+            assert copy.history() == original.history()
+            assert copy.dump() == original.dump()
+        assert original.history()[1].runs[0].cells == (" ", " ", " ", " ", "─", "─")
