@@ -390,7 +390,7 @@ def test_what_follows_a_disputed_width_has_its_own_column(text: str, drawn: str)
 
 
 def test_wide_characters_that_a_charset_has_not_are_two_spaces() -> None:
-    """libghostty keeps a space in two cells for them: all that follows stays in its column, in history as well."""
+    """Libghostty keeps a space in two cells for them: all that follows stays in its column, in history as well."""
     with Emulator(40, 5) as original:
         original.feed("\x1b(0q你q\x1b[41m好\u0301x\x1b(B你\r\n\x1b[m\x1b(0你好qq\r\n".encode() * 6)
         with copy_of(original, lines=100) as copy:
