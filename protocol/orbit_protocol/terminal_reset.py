@@ -29,19 +29,22 @@ ENTER = b"\x1b[22;0t\x1b[?1007s"
 """Sent once when a client begins: its title and its wheel mode are put aside."""
 
 # The first row by itself: tmux, and others, put a screen into the history that is erased as a whole, and each repaint
-# would add one.
-_CLEAR = "\x1b[2;1H\x1b[J\x1b[H\x1b[2K"
+# would add one. Then the blank lines are deleted: erased ones keep the marks of prompts (OSC 133) in some terminals.
+_CLEAR = "\x1b[2;1H\x1b[J\x1b[H\x1b[2K\x1b[999M"
 
-RESET = f"{_END_SEQUENCE}{_KNOWN}{_CLEAR}".encode()
+# OSC 133: what follows is output, and a row that was part of a prompt is none; at the end, the command has ended.
+_OUTPUT, _ENDED = "\x1b]133;C\x1b\\", "\x1b]133;D\x1b\\"
+
+RESET = f"{_END_SEQUENCE}{_KNOWN}{_CLEAR}{_OUTPUT}".encode()
 """Brings a client's terminal to a known, cleared state, from the middle of anything. Its history stays as it is."""
 
-RESTORE = f"{_END_SEQUENCE}{_KNOWN}\x1b[23;0t\x1b[999;1H".encode()
+RESTORE = f"{_END_SEQUENCE}{_KNOWN}{_ENDED}\x1b[23;0t\x1b[999;1H".encode()
 """Gives the terminal back: main screen, modes off, cursor shown, at the bottom; the text stays."""
 
 RESTORE_IN_PLACE = (
     # Margins and origin mode move the cursor, and leaving the alternate screen may fetch a saved one. What fetches it
     # back fetches its origin mode too.
-    f"{_END_SEQUENCE}{_SAVE_CURSOR}{_LEAVE_ALTERNATE}{_SAVE_CURSOR}{_KNOWN}{_RESTORE_CURSOR}{_PEN}\x1b[23;0t"
+    f"{_END_SEQUENCE}{_SAVE_CURSOR}{_LEAVE_ALTERNATE}{_SAVE_CURSOR}{_KNOWN}{_RESTORE_CURSOR}{_PEN}{_ENDED}\x1b[23;0t"
 ).encode()
 """The same, with the cursor where the text ended; only for a program that has never set origin mode (DECOM)."""
 

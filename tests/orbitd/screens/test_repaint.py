@@ -108,10 +108,16 @@ def test_a_repaint_draws_the_same_screen(name: str) -> None:
             assert copy.dump() == original.dump()
 
 
-@pytest.mark.parametrize("name", [*SCREENS, *UNFINISHED])
+@pytest.mark.parametrize("name", [*SCREENS, *UNFINISHED, *PROMPTS])
 def test_reset_makes_any_terminal_ready_for_a_repaint(name: str) -> None:
     """After RESET no trace is left of what the client's terminal showed, was set to, or was in the middle of."""
-    dirt = ENTER + {**SCREENS, **UNFINISHED}[name] + RESTORE_COLORS + RESET + b"\x1b]0;\x07\x1b]7;\x07\x1b]9;4;0\x07"
+    dirt = (
+        ENTER
+        + {**SCREENS, **UNFINISHED, **PROMPTS}[name]
+        + RESTORE_COLORS
+        + RESET
+        + b"\x1b]0;\x07\x1b]7;\x07\x1b]9;4;0\x07"
+    )
     for wanted in ("text", "modes", "alternate", "wide at the edge", "left and right margins"):
         with Emulator(40, 10) as original:
             original.feed(SCREENS[wanted])
@@ -184,14 +190,16 @@ def test_only_sequences_that_others_know() -> None:
         assert not set(text) & {chr(code) for code in (*range(32), *range(0x7F, 0xA0))} - set("\x1b\r\n\x0e\x0f")
 
 
-@pytest.mark.parametrize("name", SCREENS)
+@pytest.mark.parametrize("name", [*SCREENS, *PROMPTS])
 def test_restore_gives_the_clients_terminal_back(name: str) -> None:
     """After a client has left, its terminal is on the main screen with every mode as before, and its text stays."""
     with Emulator(40, 10) as client:
         client.feed(b"$ orbitctl attach")
         before = client.dump()
-        client.feed(ENTER + RESET + SCREENS[name] + RESTORE)
+        client.feed(ENTER + RESET + {**SCREENS, **PROMPTS}[name] + RESTORE)
         after = client.dump()
+        client.feed(b"\r\n")
+        assert not client.dump().at_prompt
         assert after.modes == before.modes
         assert (after.keyboard, after.alternate, after.cursor.visible, after.cursor.shape) == (0, False, True, 0)
         assert after.cursor.style == before.cursor.style
