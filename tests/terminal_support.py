@@ -11,9 +11,14 @@ from collections.abc import Iterable, Iterator
 from msgspec.structs import replace
 
 from orbitd.screens.emulator import Emulator
-from orbitd.screens.model import Screen
+from orbitd.screens.model import PLAIN, Row, Screen, Style
 
 Operation = bytes | tuple[int, int]
+Cell = tuple[str, Style, str | None]
+
+BLANK: Cell = ("", PLAIN, None)
+TAIL = "the second half"
+"""The text of the second cell of a wide character."""
 
 SIZES = ((80, 24), (10, 4), (1, 1), (2, 3), (40, 10))
 _TEXT = [*"abcXYZ 0123~你好é😀ש☃ᄀ🇩🇪", "\u0301", "\u200d", "\ufe0f", "\u0085"]
@@ -102,3 +107,34 @@ def restored(screen: Screen) -> Screen:
     """Return a screen without what a native state loses: a pending wrap that a resize left away from the edge."""
     at_edge = screen.cursor.column == screen.cols - 1
     return replace(screen, cursor=replace(screen.cursor, pending_wrap=screen.cursor.pending_wrap and at_edge))
+
+
+def cells(emulator: Emulator) -> list[list[Cell]]:
+    """Return all cells of a screen: text, style and link."""
+    return [list(_cells_of(row, emulator.size[0])) for row in emulator.dump().lines]
+
+
+def _cells_of(row: Row, cols: int) -> Iterator[Cell]:
+    column = 0
+    for run in row.runs:
+        yield from [BLANK] * (run.column - column)
+        for text in run.cells:
+            yield ("" if run.blank else text or TAIL, run.style, run.link)
+        column = run.column + len(run.cells)
+    yield from [BLANK] * (cols - column)
+
+
+def part_of(screen: Emulator, window: tuple[int, int], left: int, top: int) -> list[list[Cell]]:
+    """Return what a window shows of a screen, from a column and a row on; a wide character that is cut is a space."""
+    cols, rows = window
+    picture = []
+    for row in cells(screen)[top : top + rows]:
+        part = row[left : left + cols]
+        if part and part[0][0] == TAIL:
+            part[0] = (" ", *part[0][1:])
+        if len(row) > left + cols and row[left + cols][0] == TAIL:
+            part[-1] = (" ", *part[-1][1:])
+        if len(part) == cols and part[-1][0] != TAIL:  # some terminals take such a character for a wide one
+            part[-1] = (part[-1][0].replace("\ufe0f", ""), *part[-1][1:])
+        picture.append(part + [BLANK] * (cols - len(part)))
+    return picture + [[BLANK] * cols] * (rows - len(picture))

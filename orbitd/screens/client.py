@@ -139,7 +139,7 @@ class PictureState(enum.Enum):
 class _Request(Struct):
     """A request that is not answered yet; it is sent again when its picture had to be rebuilt."""
 
-    message: m.Paint | m.Count | m.Save | m.Render
+    message: m.Paint | m.Frame | m.Count | m.Save | m.Render
     answer: asyncio.Future[Any]
 
 
@@ -273,6 +273,19 @@ class Picture:
         self.history_line = painted.history_line
         return painted
 
+    async def frame(self, at_least: int, size: tuple[int, int], offset: tuple[int, int]) -> m.Framed:
+        """Return what a window of another size shows of it, once it has reached a position. Raises: OrbitError."""
+        message = m.Frame(
+            request=self._screens.next_request(),
+            session=self._source.id,
+            at_least=at_least,
+            cols=size[0],
+            rows=size[1],
+            left=offset[0],
+            top=offset[1],
+        )
+        return await self._ask(message)  # type: ignore[no-any-return]
+
     async def count(self, at_least: int) -> int:
         """Return how many lines have left the screen, once it has reached a position. Raises: OrbitError."""
         message = m.Count(request=self._screens.next_request(), session=self._source.id, at_least=at_least)
@@ -335,7 +348,7 @@ class Picture:
         self._skipped = self._killed = self._base_level = 0
         self._strike, self._was_moved = None, False
 
-    async def _ask(self, message: m.Paint | m.Count | m.Save | m.Render) -> Any:
+    async def _ask(self, message: m.Paint | m.Frame | m.Count | m.Save | m.Render) -> Any:
         # A save waits until the picture goes on: the program may just have ended, and be quiet from now on.
         if self.state is PictureState.DAMAGED and not isinstance(message, m.Save):
             raise _damaged()
@@ -454,7 +467,9 @@ class Picture:
 
     # What the process answers
 
-    def handle(self, message: m.Opened | m.Fed | m.Painted | m.Counted | m.Saved | m.Rendered | m.Failed) -> None:
+    def handle(
+        self, message: m.Opened | m.Fed | m.Painted | m.Framed | m.Counted | m.Saved | m.Rendered | m.Failed
+    ) -> None:
         """Handle an answer of its process."""
         is_answer = isinstance(message, m.Opened) or (
             isinstance(message, m.Failed) and message.request == self._opening

@@ -21,6 +21,7 @@ from orbitd.screens import _ghostty, _ghostty_abi
 from orbitd.screens._ghostty_lines import LineCounter, rows_of_lines
 from orbitd.screens._ghostty_snapshot import parse
 from orbitd.screens._ghostty_terminal import CELL_BYTES, ROW_BYTES, Probe, Terminal, check_size
+from orbitd.screens.frame import Frame, frame_modes, make_frame
 from orbitd.screens.model import (
     MAX_SCROLLBACK_LINES,
     Cursor,
@@ -187,6 +188,7 @@ class Emulator:
         self._limits = (lines, size)
         terminal.limit_scrollback(lines, size)
         self._answering = True
+        self._rows_read: dict[int, Row] = {}  # rows of the screen as it is now, for frames of several sizes
         # A decoded terminal may be on its alternate screen; a reference to a row of that must not be kept.
         self._lines: LineCounter | None = None
         # A state that was saved on the alternate screen has the number of the screen behind that.
@@ -211,6 +213,7 @@ class Emulator:
         """Interpret output of the program, split anywhere."""
         data = bytes(data)
         removals = self._terminal.effects.removals
+        self._rows_read.clear()
         self._terminal.feed(data)
         self._icon.feed(data, was_reset=self._terminal.effects.removals != removals)
         if not self.alternate:
@@ -224,6 +227,7 @@ class Emulator:
         Raises:
             ValueError: The size is out of bounds.
         """
+        self._rows_read.clear()
         self._terminal.resize(cols, rows)
         self._is_counted = False
 
@@ -453,6 +457,28 @@ class Emulator:
                 return paint(self._contents(probe, scrollback_lines, after_line))
         except TerminalError:
             return paint(self._contents(None, scrollback_lines, after_line))
+
+    def frame(self, cols: int, rows: int, left: int = 0, top: int = 0) -> Frame:
+        """Return what a window of this size shows of the screen, with the cursor in it.
+
+        Args:
+            cols: Columns of the window.
+            rows: Rows of the window.
+            left: The first column that was shown before.
+            top: The first row that was shown before.
+        """
+        terminal, cursor = self._terminal, self.cursor
+        modes = frame_modes(self.modes(), terminal.keyboard, terminal.extras("keyboard"), cursor)
+        return make_frame(self.size, (cols, rows), (left, top), read_rows=self._read_rows, cursor=cursor, modes=modes)
+
+    def _read_rows(self, first: int, last: int) -> list[Row]:
+        """Return rows of the screen from `first` until before `last`; each is read once until the screen changes."""
+        read, top = self._rows_read, self.scrollback_rows
+        missing = [number for number in range(first, last) if number not in read]
+        if missing:
+            start, end = missing[0], missing[-1] + 1
+            read.update(zip(range(start, end), self._terminal.rows(top + start, top + end), strict=True))
+        return [read[number] for number in range(first, last)]
 
     def screen(self, format: str = "text", *, scrollback: bool = False) -> bytes:  # noqa: A002 - the method's own word
         """Return what is on the screen, text and HTML in UTF-8.

@@ -9,8 +9,8 @@ began. A picture is always at the end of a record.
 
     orbitd -> template          Fork (two descriptors: the socket of the new process, the shared note)
     template -> orbitd          Hello, Forked, Exited
-    orbitd -> screens process   Open, Follow, Grown, Data, Paint, Count, Save, Render, Trim, Close
-    screens process -> orbitd   Hello, Opened, Fed, Painted, Counted, Saved, Rendered, Failed
+    orbitd -> screens process   Open, Follow, Grown, Data, Paint, Frame, Count, Save, Render, Trim, Close
+    screens process -> orbitd   Hello, Opened, Fed, Painted, Framed, Counted, Saved, Rendered, Failed
 
 Messages of one session are handled in order. A request (it has a `request`) is answered once: by its result or by
 `Failed`; requests of sessions that are closed meanwhile too.
@@ -148,6 +148,23 @@ class Paint(Struct, frozen=True, kw_only=True, tag=True):
     after_line: int | None = None
 
 
+class Frame(Struct, frozen=True, kw_only=True, tag=True):
+    """Draw what a window of another size shows, once the picture has reached `at_least`; answered by `Framed`.
+
+    Attributes:
+        left: The first column that was shown before: what is shown moves no further than the cursor makes it.
+        top: As `left`, of rows.
+    """
+
+    request: int
+    session: str
+    at_least: int
+    cols: int
+    rows: int
+    left: int = 0
+    top: int = 0
+
+
 class Count(Struct, frozen=True, kw_only=True, tag=True):
     """Count the lines that have left the screen, once the picture has reached `at_least`; answered by `Counted`."""
 
@@ -248,6 +265,27 @@ class Painted(Struct, frozen=True, kw_only=True, tag=True):
     history_line: int
 
 
+class Framed(Struct, frozen=True, kw_only=True, tag=True):
+    """What a window shows, as it is at `position`; see `orbitd.screens.frame.Frame`.
+
+    Attributes:
+        title: As in `Facts`.
+        bells: As in `Facts`.
+    """
+
+    request: int
+    position: int
+    left: int
+    top: int
+    rows: list[bytes]
+    modes: bytes
+    column: int
+    row: int
+    visible: bool
+    title: str
+    bells: int
+
+
 class Counted(Struct, frozen=True, kw_only=True, tag=True):
     """How many lines have left the screen since the session began, at `position`."""
 
@@ -305,8 +343,8 @@ class Failed(Struct, frozen=True, kw_only=True, tag=True):
 
 ToTemplate = Fork
 FromTemplate = Hello | Forked | Exited
-ToScreens = Open | Follow | Grown | Data | Paint | Count | Save | Render | Trim | Close
-FromScreens = Hello | Opened | Fed | Painted | Counted | Saved | Rendered | Failed
+ToScreens = Open | Follow | Grown | Data | Paint | Frame | Count | Save | Render | Trim | Close
+FromScreens = Hello | Opened | Fed | Painted | Framed | Counted | Saved | Rendered | Failed
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -40,6 +40,8 @@ from orbitd.screens.messages import (
     Failed,
     Fed,
     Follow,
+    Frame,
+    Framed,
     Grown,
     Hello,
     Limits,
@@ -104,7 +106,7 @@ _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal
 
 _decoder = msgspec.msgpack.Decoder(ToScreens)
 
-Request = Open | Paint | Count | Save | Render
+Request = Open | Paint | Frame | Count | Save | Render
 Queued = Request | Trim
 
 
@@ -544,7 +546,7 @@ class ScreensProcess:
         self._send(Opened(request=request.request, session=picture.session, loss=loss))
         self._report(picture, emulator)
 
-    def _draw(self, picture: Picture, emulator: Emulator, request: Paint | Count | Save | Render) -> None:
+    def _draw(self, picture: Picture, emulator: Emulator, request: Paint | Frame | Count | Save | Render) -> None:
         (cols, rows), position = emulator.size, picture.position
         if isinstance(request, Paint):
             data = RESET + emulator.repaint(request.scrollback_lines, after_line=request.after_line)
@@ -557,6 +559,23 @@ class ScreensProcess:
                     rows=rows,
                     cursor_row=emulator.cursor.row,
                     history_line=emulator.history_line,
+                )
+            )
+        elif isinstance(request, Frame):
+            frame = emulator.frame(request.cols, request.rows, request.left, request.top)
+            self._send(
+                Framed(
+                    request=request.request,
+                    position=position,
+                    left=frame.left,
+                    top=frame.top,
+                    rows=frame.rows,
+                    modes=frame.modes,
+                    column=frame.column,
+                    row=frame.row,
+                    visible=frame.visible,
+                    title=emulator.title[:MAX_FACT],
+                    bells=emulator.bells,
                 )
             )
         elif isinstance(request, Count):

@@ -167,7 +167,7 @@ def paint(contents: TerminalContents) -> bytes:
 def _draw_behind_alternate(writer: VtWriter, buffer: ScreenBuffer) -> None:
     """Set what the program finds when it returns from the alternate screen: saved and current cursor, keyboard."""
     _save_cursor(writer, buffer.saved, (0, 0))
-    writer.write(_push_keyboard_flags(buffer.keyboard), cup(buffer.cursor.row, buffer.cursor.column))
+    writer.write(push_keyboard_flags(buffer.keyboard), cup(buffer.cursor.row, buffer.cursor.column))
     writer.set_style(buffer.cursor.style)
     _set_prompt(writer, buffer)
     writer.write(buffer.pen)
@@ -191,7 +191,7 @@ def _set_final_state(writer: VtWriter, contents: TerminalContents, buffer: Scree
     for mode in MODES:
         if mode.plain and (mode.name in contents.modes) != mode.default:
             writer.write(mode.sequence(on=not mode.default))
-    writer.write(_cursor_shape(buffer.cursor, contents.modes), _push_keyboard_flags(buffer.keyboard))
+    writer.write(cursor_shape(buffer.cursor, contents.modes), push_keyboard_flags(buffer.keyboard))
 
 
 def _move_cursor(writer: VtWriter, buffer: ScreenBuffer, corner: tuple[int, int]) -> None:
@@ -257,13 +257,15 @@ def _origin_corner(margins: str) -> tuple[int, int]:
     return (int(top[1]) - 1 if top else 0, int(left[1]) - 1 if left else 0)
 
 
-def _cursor_shape(cursor: Cursor, modes: frozenset[str]) -> str:
+def cursor_shape(cursor: Cursor, modes: frozenset[str]) -> str:
+    """Return the sequence that sets the cursor's shape on a terminal that has its own."""
     if cursor.shape:
         return f"\x1b[{cursor.shape} q"
     return "\x1b[?12h" if "?12" in modes else ""
 
 
-def _push_keyboard_flags(keyboard: tuple[int, ...]) -> str:
+def push_keyboard_flags(keyboard: tuple[int, ...]) -> str:
+    """Return the sequences that push kitty keyboard flags, the first of them at the bottom of the stack."""
     return "".join(f"\x1b[>{flags}u" for flags in keyboard)
 
 

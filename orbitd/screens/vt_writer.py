@@ -209,6 +209,11 @@ class VtWriter:
         self._set_pen(run.style, run.link, run.link_id, protected=run.protected)
         self._parts.append("".join(run.cells))
 
+    def write_row(self, row: Row) -> None:
+        """Print a row by itself at the cursor, from a plain pen to a plain pen."""
+        self._write_row(row)
+        self.set_style(PLAIN)
+
     def write_screen(self, lines: tuple[Row, ...]) -> None:
         """Draw rows at their places on a cleared screen."""
         previous: Row | None = None
