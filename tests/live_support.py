@@ -28,7 +28,9 @@ class Viewer:
         answer = client.call("session.attach", id=session_id, cols=size[0], rows=size[1], **options)
         self.id = answer["attachment_id"]
         self.session = answer["session"]
-        self.emulator = Emulator(self.session["cols"], self.session["rows"])
+        drawn_for = self.session["cols"], self.session["rows"]
+        # The answer to a client that is sent frames is drawn for its window.
+        self.emulator = Emulator(*(drawn_for if options.get("frames") == "never" else size))
         self.emulator.answering = False
         self.output = bytearray()
         self.repaints = 0

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import signal
 import socket
 import tty
@@ -26,7 +27,7 @@ import pytest
 from msgspec import Struct
 
 from orbit_protocol.errors import SessionNotFound
-from orbit_protocol.params import SessionAttach, SessionInput, SessionResize, SessionSend
+from orbit_protocol.params import FrameUse, SessionAttach, SessionInput, SessionResize, SessionSend
 from orbit_protocol.results import Empty
 from orbit_protocol.types import Session, SessionConfig, Snapshot
 from orbitd.keeper.client import KeeperClient, KeptProgram, Spawned, SpawnRequest
@@ -51,6 +52,9 @@ from support import WAIT_SECS
 T = TypeVar("T", bound=Struct)
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+
+FRAME_ROW = b"\x01%b\x02"
+"""The only row of a scripted frame: the whole picture."""
 
 _to_screens = msgspec.msgpack.Decoder(m.ToScreens)
 _to_template = msgspec.msgpack.Decoder(m.ToTemplate)
@@ -284,7 +288,7 @@ class ScriptedProcess(_Peer):
         self.send(m.Fed(session=session, position=picture.follower.position, held=len(picture.content)))
         return True
 
-    def _draw(self, picture: ScriptedPicture, message: m.Paint | m.Count | m.Save | m.Render) -> bool:
+    def _draw(self, picture: ScriptedPicture, message: m.Paint | m.Frame | m.Count | m.Save | m.Render) -> bool:
         (cols, rows), position, lines = picture.size, picture.follower.position, picture.content.count(b"\n")
         if self.template.breaks_draw(message):
             self._fail(message.session, Kind.DRAW, position, position, message.request)
@@ -299,6 +303,22 @@ class ScriptedProcess(_Peer):
                     rows=rows,
                     cursor_row=0,
                     history_line=lines,
+                )
+            )
+        elif isinstance(message, m.Frame):
+            self.send(
+                m.Framed(
+                    request=message.request,
+                    position=position,
+                    left=0,
+                    top=0,
+                    rows=[FRAME_ROW % picture.content] + [b""] * (message.rows - 1),
+                    modes=b"",
+                    column=0,
+                    row=0,
+                    visible=True,
+                    title="",
+                    bells=0,
                 )
             )
         elif isinstance(message, m.Count):
@@ -629,21 +649,32 @@ class Client:
     """A client that attaches to a session.
 
     Attributes:
-        shown: What its terminal shows: the last repaint, and the output behind it.
+        shown: What its terminal shows: the last repaint or frame, and the output behind it.
     """
 
-    def __init__(self, sessions: Sessions, *, read_only: bool = False, size: tuple[int, int] = (80, 24)) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        *,
+        read_only: bool = False,
+        size: tuple[int, int] = (80, 24),
+        frames: FrameUse = "auto",
+    ) -> None:
         self.connection = FakeConnection()
-        self._sessions, self._read_only, self._size = sessions, read_only, size
+        self._sessions, self._read_only, self._size, self._frames = sessions, read_only, size, frames
         self._call = Call(cast(Connection, self.connection))
         self.id = ""
         self._first = b""
 
     async def ask(self, session_id: str = "one") -> None:
         """Attach; what follows is sent once `settle` has said that the answer is written."""
-        params = SessionAttach(id=session_id, cols=self._size[0], rows=self._size[1], read_only=self._read_only)
-        attached = await self._sessions.methods.attach(self._call, params)
+        attached = await self._sessions.methods.attach(self._call, self.params(session_id))
         self.id, self._first = attached.attachment_id, attached.repaint
+
+    def params(self, session_id: str) -> SessionAttach:
+        """Return the params of its attach."""
+        cols, rows = self._size
+        return SessionAttach(id=session_id, cols=cols, rows=rows, read_only=self._read_only, frames=self._frames)
 
     def settle(self) -> None:
         """Write the answer."""
@@ -671,13 +702,19 @@ class Client:
 
     @property
     def shown(self) -> bytes:
-        shown = self._first
+        shown = _drawn(self._first)
         for message in self.connection.sent:
             if message["method"] == "session.repaint":
-                shown = base64.b64decode(message["params"]["data"])
+                shown = _drawn(base64.b64decode(message["params"]["data"]))
             elif message["method"] == "session.output":
                 shown += base64.b64decode(message["params"]["data"])
         return shown
+
+
+def _drawn(data: bytes) -> bytes:
+    """Return the screen that a repaint draws; of a frame, what is in its first row."""
+    frame = re.search(rb"\x1b\[1;1H(?:\x1b\[2K)?\x01(.*)\x02", data, re.DOTALL)
+    return data if frame is None else frame[1]
 
 
 class FullDisk:

@@ -11,6 +11,7 @@ answer has been written.
 from __future__ import annotations
 
 import enum
+import re
 import sys
 from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
@@ -30,9 +31,11 @@ from orbit_protocol.notifications import (
     RepaintNotice,
     RepaintReason,
 )
-from orbit_protocol.params import SessionInput, SessionRefresh, SessionResize
+from orbit_protocol.params import FrameUse, SessionInput, SessionRefresh, SessionResize
 from orbit_protocol.results import Empty, Refreshed
 from orbitd.rpc.connection import MAX_UNSENT_BYTES, Call, Connection
+from orbitd.screens.messages import Framed
+from orbitd.sessions.frames import draw
 from orbitd.sessions.program_input import EMPTY, InputTarget, type_input
 
 
@@ -48,7 +51,7 @@ class State(enum.Enum):
 class Repaint(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes that draw a screen, the size that they are for, and the journal's position that they show.
 
-    `cursor_row` and `history_line` are as in the notification.
+    `cursor_row` and `history_line` are as in the notification. `frame` is what the bytes draw, where that is a frame.
     """
 
     data: bytes
@@ -57,6 +60,7 @@ class Repaint(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     cursor_row: int = 0
     history_line: int = 0
+    frame: Framed | None = None
 
 
 class AttachedTo(InputTarget, Protocol):
@@ -68,6 +72,12 @@ class AttachedTo(InputTarget, Protocol):
 
     def resize(self, attachment: Attachment, cols: int, rows: int) -> None:
         """Set the window size of the client."""
+
+    def note_typing(self, attachment: Attachment) -> None:
+        """Have the client that types own the size."""
+
+    def frame_soon(self) -> None:
+        """Send frames to the clients that take them."""
 
     def repaint_soon(self) -> None:
         """Send the picture to every client that waits for it."""
@@ -92,8 +102,12 @@ class Attachment:
         size: Columns and rows of its window.
         session: What it is attached to.
         counts_lines: It is sent the `history_line` with the end, too.
+        frames: Whether it is sent frames: where the sizes of window and session differ, never, or always.
+        after_line: How many lines of the session its window had been given before.
 
     Attributes:
+        is_framed: It is sent frames now, and no output.
+        history_line: How many lines of the session its window has been given.
         wants_repaint: What is on its screen is out of date: output is held until `send_repaint`, or `release_output`.
         reason: Why, as the notification says it.
         least_position: A repaint that shows less than this is of no use: output before it was dropped.
@@ -109,6 +123,8 @@ class Attachment:
         size: tuple[int, int],
         session: AttachedTo,
         counts_lines: bool = False,
+        frames: FrameUse = "auto",
+        after_line: int = 0,
     ) -> None:
         self.id = attachment_id
         self.connection = connection
@@ -119,6 +135,10 @@ class Attachment:
         self.reason: RepaintReason = "refreshed"
         self.least_position = 0
         self.sits_in: frozenset[str] = frozenset()
+        self.is_framed = False
+        self.history_line = after_line
+        self._frames = frames
+        self._frame: Framed | None = None  # what its window shows, as far as that is known
         self._is_holding = False
         self.session = session
         self._state = State.ANSWERING
@@ -137,6 +157,39 @@ class Attachment:
     def takes_repaint(self) -> bool:
         """Whether a repaint would be sent now: no answer with a picture is due, and it reads."""
         return self._state is State.STREAMING and self.wants_repaint
+
+    @property
+    def takes_frame(self) -> bool:
+        """Whether a frame would be sent now: no answer with a picture is due, and it reads."""
+        return self.is_framed and self._state is State.STREAMING and not self.connection.is_congested
+
+    def resize_window(self, size: tuple[int, int]) -> None:
+        """Note the size of its window. What that shows then is not known: terminals rewrap."""
+        if size != self.size:
+            self.size, self._frame = size, None
+
+    def follow_size(self, session_size: tuple[int, int], position: int) -> None:
+        """Begin or end being sent frames, as the sizes of the session and of the window have it.
+
+        Args:
+            session_size: Columns and rows of the session.
+            position: The journal's. What the client is sent next shows no less.
+        """
+        is_framed = self._frames == "always" or (self._frames == "auto" and self.size != session_size)
+        if is_framed == self.is_framed or self._state is State.ENDED:
+            return
+        self.is_framed, self._frame = is_framed, None
+        if is_framed:
+            # The first frame replaces what is held, and what a client that is behind has not been sent.
+            self._take_held()
+            self.wants_repaint = self._is_holding = False
+            self.least_position = position
+            if self._state is State.BEHIND:
+                self._state = State.STREAMING
+        else:
+            self.expect_repaint(position, "resized")
+            if self._state is State.STREAMING and self.connection.is_congested:
+                self._state = State.BEHIND
 
     def require_open(self) -> None:
         """Raise NotRunning where it has ended: the client left, the program ended, or it was detached."""
@@ -161,8 +214,12 @@ class Attachment:
             repaint: That repaint.
             is_complete: It is the picture, and not only what stands in for one that is not there yet.
         """
+        if self.is_framed:
+            self._frame = repaint.frame
+            return
         self.wants_repaint = self._is_holding = not is_complete or repaint.position < self.least_position
         self._seen_line = repaint.history_line if is_complete else None
+        self.history_line = repaint.history_line
         if is_complete:
             self._drop_shown(repaint.position)
 
@@ -176,12 +233,16 @@ class Attachment:
         if self.wants_repaint and self._state is State.STREAMING:
             self.session.repaint_soon()
             return
+        if self.is_framed:
+            self.session.frame_soon()
         # Also where it has ended meanwhile: the client then still gets the notification that says so.
         for _, message in self._take_held():
             self.connection.send(message)
 
     def send_output(self, data: bytes, position: int) -> None:
-        """Send output that ends at a position of the journal, unless the client is behind."""
+        """Send output that ends at a position of the journal, unless the client is behind, or sent frames."""
+        if self.is_framed:
+            return
         if self._state is State.BEHIND:
             self.least_position = position
         elif self._state is not State.ENDED:
@@ -189,12 +250,13 @@ class Attachment:
 
     def fail_refresh(self) -> None:
         """Go on: no picture can be answered now, and what was left out meanwhile is repainted."""
+        self._frame = None
         self.expect_repaint(0, self.reason)
         self.start_streaming()
 
     def expect_repaint(self, position: int, reason: RepaintReason) -> None:
         """Hold output back until `send_repaint`: the picture at this position differs from the client's."""
-        if self._state is not State.ENDED:
+        if self._state is not State.ENDED and not self.is_framed:
             if not self.wants_repaint or self.reason != "behind":  # that some is missing must not get lost
                 self.reason = reason
             self.wants_repaint = self._is_holding = True
@@ -222,11 +284,34 @@ class Attachment:
         for position, message in held:
             self._send(message, position)
 
+    def send_frame(self, frame: Framed) -> None:
+        """Send what differs in a frame from the one before; nothing happens where it shows too little."""
+        if self.takes_frame and frame.position >= self.least_position:
+            notice = self._frame_notice(frame)
+            if notice is not None:
+                self.connection.send(notice)
+
+    def _frame_notice(self, frame: Framed) -> bytes | None:
+        before, self._frame = self._frame, frame
+        data = draw(frame, before)
+        if not data:
+            return None
+        notice = RepaintNotice(
+            attachment_id=self.id,
+            data=data,
+            cols=self.size[0],
+            rows=self.size[1],
+            reason="frame",
+            cursor_row=frame.row,
+            history_line=self.history_line,
+        )
+        return _encode(REPAINT, notice)
+
     def _repaint_notice(self, repaint: Repaint) -> bytes:
         lost = 0
         if self.reason == "behind" and self._seen_line is not None:
             lost = max(0, repaint.history_line - self._seen_line)
-        self._seen_line = None
+        self._seen_line, self.history_line = None, repaint.history_line
         notice = RepaintNotice(
             attachment_id=self.id,
             data=repaint.data,
@@ -245,9 +330,21 @@ class Attachment:
             self._seen_line = line
 
     def send_exited(
-        self, exit_code: int | None, exit_signal: int | None, last: Repaint | None, history_line: int | None = None
+        self,
+        exit_code: int | None,
+        exit_signal: int | None,
+        last: Repaint | None,
+        history_line: int | None = None,
+        last_frame: Framed | None = None,
     ) -> None:
         """Send the last screen to a client that has not all of it, then the exit, and end."""
+        if self.is_framed:
+            history_line = self.history_line
+            frame = None if last_frame is None else self._frame_notice(last_frame)
+            if frame is not None and self._state is State.ANSWERING:
+                self._hold(frame, sys.maxsize)
+            elif frame is not None:
+                self.connection.send(frame)
         if self._state is State.BEHIND:
             self._state, self.wants_repaint, self.reason = State.STREAMING, True, "behind"
         if last is not None and self.wants_repaint:
@@ -265,6 +362,8 @@ class Attachment:
 
     def detach(self, history_line: int | None = None) -> None:
         """Notify the client that its attachment was ended by a request of another one, and end."""
+        if self.is_framed:
+            history_line = self.history_line
         self._release_held()
         line = history_line if self.counts_lines else None
         self._send(_encode(DETACHED, DetachedNotice(attachment_id=self.id, reason="detached", history_line=line)))
@@ -325,6 +424,8 @@ class Attachment:
             self._state, self.wants_repaint, self._is_holding = State.STREAMING, True, True
             self.reason = "behind"
             self.session.repaint_soon()
+        elif self.takes_frame:
+            self.session.frame_soon()
 
 
 # The methods that concern an attachment. It belongs to the connection that made it: no other one finds it.
@@ -335,6 +436,8 @@ def write_input(call: Call, q: SessionInput) -> Empty | Coroutine[Any, Any, Empt
     attachment = require(call.connection, q.attachment_id)
     if attachment.read_only:
         raise InvalidParams("`attachment_id` is of a read-only attachment", hint="Attach without read_only.")
+    if is_typing(q.data):
+        attachment.session.note_typing(attachment)
     return type_input(call, attachment.session, q.data)
 
 
@@ -366,6 +469,18 @@ def require(connection: Connection, attachment_id: str) -> Attachment:
     if not isinstance(attachment, Attachment):
         raise NotRunning("No attachment of this connection has this id, or it has ended", hint="Attach again.")
     return attachment
+
+
+# What terminals send by themselves: mouse and focus reports, and answers to questions.
+_REPORTS = re.compile(
+    rb"(?:\x1b\[(?:[IO]|M[\x20-\xff]{3}|<[0-9;]*+[Mm]|[?>=][0-9;$]*+[a-z]|[0-9;]*+[Rnt])"
+    rb"|\x1b[]P_][^\x07\x1b]*+(?:\x07|\x1b\\))*+"
+)
+
+
+def is_typing(data: bytes) -> bool:
+    """Return whether input has keys or a paste in it, and not only what a terminal sends by itself."""
+    return _REPORTS.fullmatch(data) is None
 
 
 N = TypeVar("N", bound=msgspec.Struct)

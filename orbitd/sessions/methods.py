@@ -169,6 +169,8 @@ class SessionMethods:
                 rows=q.rows,
                 read_only=q.read_only,
                 counts_lines=q.after_line is not None,
+                after_line=q.after_line or 0,
+                frames=q.frames,
             )
             attachment.sits_in = sits_in
             try:
@@ -182,9 +184,10 @@ class SessionMethods:
                 attachment.end()
                 raise
         call.after_answer(attachment.start_streaming, attachment.end)
+        cols, rows = live.size if attachment.is_framed else (repaint.cols, repaint.rows)
         return Attached(
             attachment_id=attachment.id,
-            session=replace(session, cols=repaint.cols, rows=repaint.rows),
+            session=replace(session, cols=cols, rows=rows),
             repaint=repaint.data,
             history_line=repaint.history_line,
         )
@@ -205,7 +208,9 @@ class SessionMethods:
         if live is None:
             return Left()
         with self._registry.using(live.id):
-            line = await live.history_line() if attachment.counts_lines else None
+            line = None
+            if attachment.counts_lines:
+                line = attachment.history_line if attachment.is_framed else await live.history_line()
             await self._programs.update_status_from_clients(live)
         return Left(history_line=line)
 

@@ -23,7 +23,7 @@ import enum
 import itertools
 import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -31,6 +31,7 @@ from msgspec import Struct
 
 from orbit_protocol.errors import Busy, InternalError, InvalidParams, NotRunning, OrbitError
 from orbit_protocol.notifications import RepaintReason
+from orbit_protocol.params import FrameUse
 from orbit_protocol.results import Exit
 from orbit_protocol.terminal_reset import RESET
 from orbit_protocol.text import text_and_bytes
@@ -40,6 +41,7 @@ from orbitd.rpc.connection import Connection
 from orbitd.screens.client import Loaded, Picture, PictureState, Screens
 from orbitd.sessions.attachment import Attachment, Repaint
 from orbitd.sessions.files import OpenFiles, SessionFiles
+from orbitd.sessions.frames import Frames, draw
 from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import Cwd, Divider, Event, Resize
 from orbitd.sessions.journal_repair import Damage
@@ -207,6 +209,7 @@ class LiveSession:
         save: When it is saved.
         save_lock: Held by a save: one at a time.
         detached_since: The loop's time at which the last client left.
+        attachments: Its clients; the writable ones in the order in which they owned the size last.
     """
 
     def __init__(self, session_id: str, shared: Shared) -> None:
@@ -246,6 +249,7 @@ class LiveSession:
         self._idle_timer: asyncio.TimerHandle | None = None
         self._repainting = False
         self._repaint_timer: asyncio.TimerHandle | None = None
+        self._frames = Frames(self.picture, lambda: self.attachments, shared.start_task)
 
     def move(self, state: State) -> None:
         """Change the state. Raises: InternalError, if `MOVES` has no such move."""
@@ -572,9 +576,7 @@ class LiveSession:
     def resize_screen(self, cols: int, rows: int) -> None:
         """Give the screen the size of the terminal that a program is started on."""
         if (cols, rows) != self.size or self.position == 0:
-            self.size = (cols, rows)
-            self._record(Resize(cols=cols, rows=rows))
-            self._repaint_all()
+            self._set_size((cols, rows), "refreshed")
 
     def drain(self) -> None:
         """Read the last output of a program that has ended, and close its terminal; the journal is open."""
@@ -599,7 +601,8 @@ class LiveSession:
         """Notify the clients that the program has ended, end their attachments, and close the files."""
         line = self.picture.history_line
         for attachment in self._clear_attachments():
-            attachment.send_exited(exit_code, exit_signal, last, line)
+            last_frame = self._frames.newest(attachment.size)
+            attachment.send_exited(exit_code, exit_signal, last, line, last_frame)
         self._close_terminal()
         self.reconnects = False
         self.close_journal()
@@ -620,6 +623,7 @@ class LiveSession:
 
     def cancel_timers(self) -> None:
         """Cancel what is scheduled."""
+        self._frames.cancel()
         for timer in (
             self._idle_timer,
             self._cwd_timer,
@@ -650,6 +654,8 @@ class LiveSession:
         rows: int,
         read_only: bool,
         counts_lines: bool = False,
+        frames: FrameUse = "auto",
+        after_line: int = 0,
     ) -> Attachment:
         """Attach a client; a writable one becomes the size owner. The files are open.
 
@@ -665,10 +671,14 @@ class LiveSession:
             size=(cols, rows),
             session=self,
             counts_lines=counts_lines,
+            frames=frames,
+            after_line=after_line,
         )
         self.attachments.append(attachment)
         if not read_only:
             self._set_size_owner(attachment)
+        else:
+            attachment.follow_size(self.size, self.position)
         self._clients_changed()
         return attachment
 
@@ -682,9 +692,9 @@ class LiveSession:
         is_complete = True
         try:
             async with asyncio.timeout(FAILED_REPAINT_SECS if self.picture.is_failed else REPAINT_SECS):
-                repaint = await self._paint(scrollback_lines, after_line)
+                repaint = await self._paint_for(attachment, scrollback_lines, after_line)
         except (TimeoutError, OrbitError):
-            cols, rows = self.size
+            cols, rows = attachment.size if attachment.is_framed else self.size
             line = after_line or 0
             repaint = Repaint(data=RESET, cols=cols, rows=rows, position=0, history_line=line)
             is_complete = False
@@ -693,7 +703,14 @@ class LiveSession:
         return repaint
 
     async def last_repaint(self) -> Repaint | None:
-        """Return the screen at the program's end, if a client needs it and it can be drawn in time."""
+        """Return the screen at the program's end, if a client needs it and it can be drawn in time.
+
+        The last frames, for the clients that are sent frames, are drawn and kept.
+        """
+        with contextlib.suppress(TimeoutError, OrbitError):
+            async with asyncio.timeout(LAST_REPAINT_SECS):
+                for size in {each.size for each in self.attachments if each.is_framed}:
+                    await self._frames.frame(size, self.position)
         if any(each.wants_repaint or each.is_behind for each in self.attachments):
             with contextlib.suppress(TimeoutError, OrbitError):
                 async with asyncio.timeout(LAST_REPAINT_SECS):
@@ -702,15 +719,22 @@ class LiveSession:
 
     def resize(self, attachment: Attachment, cols: int, rows: int) -> None:
         """Set the window size of a client; a writable one becomes the size owner (tmux: window-size latest)."""
-        attachment.size = (cols, rows)
-        if not attachment.read_only:
+        attachment.resize_window((cols, rows))
+        if attachment.read_only:
+            self._follow_size()
+        else:
+            self._set_size_owner(attachment)
+
+    def note_typing(self, attachment: Attachment) -> None:
+        """Make the client that types the size owner."""
+        if self._size_owner is not attachment:
             self._set_size_owner(attachment)
 
     async def refresh(self, attachment: Attachment, scrollback_lines: int) -> Repaint:
         """Return the picture as it is now. Raises: OrbitError."""
         try:
             async with asyncio.timeout(REPAINT_SECS):
-                return await self._paint(scrollback_lines)
+                return await self._paint_for(attachment, scrollback_lines)
         except TimeoutError as error:
             raise Busy("The screen cannot be drawn now: it is being rebuilt", hint="Ask again.") from error
 
@@ -759,6 +783,7 @@ class LiveSession:
         """The picture has moved on: read on where it was too far behind, and type its answers to questions."""
         master = self._master
         self._shared.on_held(self)
+        self._frames.soon()
         if master is None:
             return
         if self.picture.has_caught_up:
@@ -783,17 +808,44 @@ class LiveSession:
             self.picture.skip_unfed()
             self._journal.discard_before(self._journal.position)
 
-    async def _paint(self, scrollback_lines: int, after_line: int | None = None) -> Repaint:
+    @contextlib.contextmanager
+    def _reading_paused(self) -> Iterator[None]:
         # Nothing is read meanwhile, so that a flood does not run away from the picture that is to show it; but a
         # picture that has failed holds no program back.
         master = self._master
         if master is not None and not self.picture.is_failed:
             master.pause("repaint")
         try:
-            painted = await self.picture.paint(self.position, scrollback_lines, after_line)
+            yield
         finally:
             if master is not None:
                 master.resume("repaint")
+
+    async def _paint_for(self, attachment: Attachment, scrollback_lines: int, after_line: int | None = None) -> Repaint:
+        """Return the picture as a client is to see it when it is drawn: a frame has no history before it."""
+        while True:
+            if not attachment.is_framed:
+                repaint = await self._paint(scrollback_lines, after_line)
+                if not attachment.is_framed:
+                    return repaint
+                continue
+            size = attachment.size
+            with self._reading_paused():
+                frame = await self._frames.frame(size, self.position)
+            if attachment.is_framed and attachment.size == size:
+                return Repaint(
+                    data=draw(frame, None),
+                    cols=size[0],
+                    rows=size[1],
+                    position=frame.position,
+                    cursor_row=frame.row,
+                    history_line=attachment.history_line,
+                    frame=frame,
+                )
+
+    async def _paint(self, scrollback_lines: int, after_line: int | None = None) -> Repaint:
+        with self._reading_paused():
+            painted = await self.picture.paint(self.position, scrollback_lines, after_line)
         return Repaint(
             data=painted.data,
             cols=painted.cols,
@@ -807,6 +859,11 @@ class LiveSession:
         for attachment in self.attachments:
             attachment.expect_repaint(self.position, reason)
         self.repaint_soon()
+        self._frames.picture_replaced()
+
+    def frame_soon(self) -> None:
+        """Draw frames for the clients that take them."""
+        self._frames.soon()
 
     def repaint_soon(self) -> None:
         """Draw the picture once for all clients that need it."""
@@ -875,18 +932,37 @@ class LiveSession:
 
     def _set_size_owner(self, attachment: Attachment) -> None:
         self._size_owner = attachment
+        self.attachments.remove(attachment)
+        self.attachments.append(attachment)
         if attachment.size == self.size:
+            self._follow_size()
             return
-        self.size = attachment.size
-        # Recorded before the terminal is resized: what the program prints on SIGWINCH is for the new size.
-        self._record(Resize(cols=self.size[0], rows=self.size[1]))
-        if self._master is not None:
-            self._master.resize(*self.size)
-        self._repaint_all("resized")  # the owner too: its own terminal may have rewrapped lines in another way
+        # The owner is sent a repaint too: its own terminal may have rewrapped lines in another way.
+        self._set_size(attachment.size, "resized")
         self._shared.on_output(self)
 
+    def _set_size(self, size: tuple[int, int], reason: RepaintReason) -> None:
+        self.size = size
+        # Recorded before the terminal is resized: what the program prints on SIGWINCH is for the new size.
+        self._record(Resize(cols=size[0], rows=size[1]))
+        if self._master is not None:
+            self._master.resize(*size)
+        for attachment in self.attachments:
+            attachment.follow_size(size, self.position)
+        self._repaint_all(reason)
+
+    def _follow_size(self) -> None:
+        """Send each client frames or output, as its window's size has it now."""
+        for attachment in self.attachments:
+            attachment.follow_size(self.size, self.position)
+        self.repaint_soon()
+        self._frames.soon()
+
     def remove_attachment(self, attachment: Attachment) -> None:
-        """Forget a client that has left; called by its attachment when it ends."""
+        """Forget a client that has left; called by its attachment when it ends.
+
+        Where it owned the size, the client that owned it before does so again.
+        """
         if attachment not in self.attachments:
             return  # `_clear_attachments` has removed it
         self.attachments.remove(attachment)

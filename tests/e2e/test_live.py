@@ -136,7 +136,7 @@ def test_a_program_starts_in_its_folder(shared_client: RawClient, home: Path) ->
 
 
 def test_the_size_follows_who_leads(shared_daemon: DaemonProcess, shared_client: RawClient) -> None:
-    """The newest writable client leads, the last to resize leads, a reader never does; others are painted anew."""
+    """The newest writable client owns the size, then the last to resize or type, a reader never; others get frames."""
     session_id = start(shared_client, "sh -c 'trap \"stty size\" WINCH; echo ready; while :; do read x; done'")
     with shared_daemon.client() as second, shared_daemon.client() as third:
         first = Viewer(shared_client, session_id, (100, 40))
@@ -144,14 +144,15 @@ def test_the_size_follows_who_leads(shared_daemon: DaemonProcess, shared_client:
         newer = Viewer(second, session_id, (90, 30))
         reader = Viewer(third, session_id, (10, 5), read_only=True)
         assert (reader.session["cols"], reader.session["rows"]) == (90, 30)
-        while not first.repaints:
-            first.step()
-        assert first.emulator.size == (90, 30)
+        first.read_until_repaint()
+        assert (first.reasons, first.emulator.size) == (["frame"], (100, 40))
         shared_client.call("session.resize", attachment_id=first.id, cols=70, rows=20)
         third.call("session.resize", attachment_id=reader.id, cols=5, rows=5)
         session = shared_client.call("session.get", id=session_id)
         assert (session["cols"], session["rows"], session["clients"]) == (70, 20, 3)
         assert third.error("session.input", attachment_id=reader.id, data="")["code"] == -32602
+        newer.type("x")
+        newer.read_until("30 90")
         second.call("session.leave", attachment_id=newer.id)
         assert shared_client.call("session.get", id=session_id)["clients"] == 2
 

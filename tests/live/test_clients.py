@@ -23,8 +23,8 @@ def test_three_clients_at_one_flood(daemon: DaemonProcess, client: RawClient) ->
     before = resident(daemon.pid)
     most = before
     with daemon.client() as one, daemon.client() as two, daemon.client() as three:
-        frozen = Viewer(one, session_id)
-        reader = Viewer(two, session_id, read_only=True)
+        frozen = Viewer(one, session_id, frames="never")
+        reader = Viewer(two, session_id, read_only=True, frames="never")
         resizing = Viewer(three, session_id)
         resizing.type("\n")
         while "finished" not in reader.text():

@@ -26,7 +26,7 @@ class Fixture:
         self.connection = FakeConnection()
         self.id = "one"
         self.ended: list[Attachment] = []
-        self.wanted = 0
+        self.wanted = self.frames_wanted = 0
         self.counted: list[int] = []
         self.attachment = Attachment(
             "one/1",
@@ -43,6 +43,12 @@ class Fixture:
 
     def resize(self, attachment: Attachment, cols: int, rows: int) -> None:
         raise NotImplementedError
+
+    def note_typing(self, attachment: Attachment) -> None:
+        raise NotImplementedError
+
+    def frame_soon(self) -> None:
+        self.frames_wanted += 1
 
     def repaint_soon(self) -> None:
         self.wanted += 1

@@ -735,19 +735,21 @@ async def test_output_behind_a_resize_waits_for_its_repaint(sessions: Sessions) 
 
 
 async def test_two_clients_of_two_sizes(sessions: Sessions) -> None:
-    """The size is that of the last to attach or resize, and of the other one when that leaves; both are repainted."""
+    """The size is that of the last to attach or resize, and of the other one when that leaves; all are repainted."""
     await opened(sessions)
     clients: list[Client] = [await sessions.attach(size=(100, 30)), await sessions.attach(size=(70, 20))]
     assert terminal_size(sessions) == (70, 20)
     clients[0].resize(101, 31)
     assert terminal_size(sessions) == (101, 31)
-    for client in clients:
+    for client, cols in zip(clients, (101, 70), strict=True):
         await until(
-            lambda client=client: client.connection.sent and client.connection.sent[-1]["params"]["cols"] == 101
+            lambda client=client, cols=cols: (
+                client.connection.sent and client.connection.sent[-1]["params"]["cols"] == cols
+            )
         )
     clients[0].connection.close()
     assert terminal_size(sessions) == (70, 20)
-    await until(lambda: clients[1].connection.sent[-1]["params"].get("cols") == 70)
+    await until(lambda: clients[1].connection.sent[-1]["params"]["reason"] == "resized")
     await sessions.print(b"-two")
     assert clients[1].shown == b"hello-two"
 
