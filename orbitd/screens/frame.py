@@ -57,13 +57,16 @@ def make_frame(
     Args:
         size: Columns and rows of the screen.
         window: Columns and rows of the window.
-        before: `left` and `top` of the frame before: the part that is shown moves no further than it has to.
+        before: `left` and `top` of the frame before: the part that is shown moves no further than it has to, but to
+            the left edge where the cursor allows it.
         read_rows: Returns the rows of the screen from one until before another.
         cursor: The screen's.
         modes: As `frame_modes` returns them.
     """
     cols, rows = window
     left = _first(before[0], cursor.column, cols, size[0])
+    if left < before[0] and cursor.column < cols:
+        left = 0  # a line begins at the left: its beginning is worth more than to move as little as possible
     top = _first(before[1], cursor.row, rows, size[1])
     drawn = [_draw_row(crop(row, left, cols), cols) for row in read_rows(top, min(top + rows, size[1]))]
     return Frame(

@@ -186,7 +186,7 @@ def test_a_reader_only_looks(ctl: Orbitctl) -> None:
 
 
 def test_two_clients_see_the_same(ctl: Orbitctl) -> None:
-    """Both type and both see it; the second's size leads, and the first is painted anew in it."""
+    """Both type and both see it; the one that types has the size, and the other is sent frames."""
     with Window(ctl, *RUN_SHELL) as one:
         settled(one)
         with Window(ctl, "session", "attach", "web", size=(60, 20)) as two:
@@ -194,12 +194,37 @@ def test_two_clients_see_the_same(ctl: Orbitctl) -> None:
             two.type("echo from two; stty size\r")
             one.until("20 60")
             one.type("echo from o''ne\r")
-            two.until("from one\r\n")
+            two.screen_until("\nfrom one\n")
             assert ctl.ok("session", "show", "web", "--json").json["clients"] == 2
             two.type(DETACH)
             assert two.end() == 0
         one.type("stty size\r")
         one.until("24 80")
+
+
+def test_windows_of_two_sizes(ctl: Orbitctl) -> None:
+    """Who types has the size; the other window shows the part around the cursor, and its rows as they are."""
+    at_shell(ctl)
+    with Window(ctl, "session", "attach", "web", size=(100, 30)) as large:
+        settled(large)
+        large.type("PS1='> '; clear; seq 100; stty size\r")
+        large.screen_until("\n30 100\n")
+        with Window(ctl, "session", "attach", "web", size=(40, 10)) as small:
+            small.screen_until("\n>\n")
+            small.type("stty size\r")
+            small.screen_until("\n10 40\n")
+            large.screen_until("\n10 40\n")
+            assert "\n30 100\n" in large.screen()  # a larger window has room for all of it
+            large.type("clear; seq 200 228; printf '\\e[30;90Hcorner'; read x; stty size\r")
+            large.screen_until("corner")
+            shown = small.screen_until("corner").splitlines()
+            assert [line.rstrip() for line in shown] == [*[""] * 9, f"{'corner':>39}"]
+            large.type("\r")
+            assert large.screen_until("\n30 100\n")
+            small.screen_until("30 100\n")
+            small.type(DETACH)
+            assert small.end() == 0
+            assert small.settings() == small.before
 
 
 def test_everybody_is_put_off_by_session_detach(ctl: Orbitctl) -> None:

@@ -120,14 +120,17 @@ def test_a_difference_has_the_rows_that_differ() -> None:
 
 
 def test_the_part_follows_the_cursor_and_moves_no_further_than_it_has_to() -> None:
-    """It stays while the cursor is in it, moves just so far otherwise, and never beyond the screen."""
+    """It stays while the cursor is in it, moves just so far otherwise, and never beyond the screen.
+
+    To the left it moves as far as it can: a prompt is at the beginning of its line.
+    """
     screen, viewer = Emulator(100, 30), Viewer(60, 15)
     offsets = []
-    for place in (b"1;1", b"15;60", b"16;61", b"10;50", b"30;100", b"17;50", b"15;40", b"1;1"):
+    for place in (b"1;1", b"15;60", b"16;61", b"10;50", b"30;100", b"17;50", b"15;40", b"1;1", b"1;99", b"1;38"):
         screen.feed(b"\x1b[%bH" % place)
         viewer.show(screen)
         offsets.append(viewer.offset)
-    assert offsets == [(0, 0), (0, 0), (1, 1), (1, 1), (40, 15), (40, 15), (39, 14), (0, 0)]
+    assert offsets == [(0, 0), (0, 0), (1, 1), (1, 1), (40, 15), (40, 15), (0, 14), (0, 0), (39, 0), (0, 0)]
 
 
 def test_a_screen_that_becomes_small_is_shown_whole() -> None:
