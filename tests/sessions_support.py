@@ -661,7 +661,7 @@ class Client:
         frames: FrameUse = "auto",
     ) -> None:
         self.connection = FakeConnection()
-        self._sessions, self._read_only, self._size, self._frames = sessions, read_only, size, frames
+        self._sessions, self.read_only, self._size, self._frames = sessions, read_only, size, frames
         self._call = Call(cast(Connection, self.connection))
         self.id = ""
         self._first = b""
@@ -674,7 +674,7 @@ class Client:
     def params(self, session_id: str) -> SessionAttach:
         """Return the params of its attach."""
         cols, rows = self._size
-        return SessionAttach(id=session_id, cols=cols, rows=rows, read_only=self._read_only, frames=self._frames)
+        return SessionAttach(id=session_id, cols=cols, rows=rows, read_only=self.read_only, frames=self._frames)
 
     def settle(self) -> None:
         """Write the answer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -13,13 +14,13 @@ from orbit_protocol.errors import OrbitError
 from orbitd.screens import client
 from orbitd.screens import messages as m
 from orbitd.screens.note import Kind
-from orbitd.sessions import endings, session
+from orbitd.sessions import endings, frames, session
 from orbitd.sessions.session import State
 from sessions_support import Client, FullDisk, Sessions, until
 
 SEEDS = range(int(os.environ.get("ORBIT_TEST_ORDERS", "40")))
 STEPS = 40
-HELD: list[type[m.Struct]] = [m.Open, m.Grown, m.Paint, m.Save, m.Render]
+HELD: list[type[m.Struct]] = [m.Open, m.Grown, m.Paint, m.Frame, m.Save, m.Render]
 
 
 class Life:
@@ -50,7 +51,11 @@ class Life:
         return what
 
     async def attach(self) -> None:
-        attaching = self.sessions.client(size=(self.random.choice([80, 100]), 24))
+        attaching = self.sessions.client(
+            size=(self.random.choice([80, 100]), 24),
+            read_only=self.random.random() < 0.3,
+            frames=self.random.choice(["auto", "auto", "auto", "never", "always"]),
+        )
         self.clients.append(attaching)
         self.start(attaching.attach())
 
@@ -60,9 +65,15 @@ class Life:
             leaving.connection.close()
 
     async def resize(self) -> None:
+        attached = [each for each in self.clients if each.id and each.connection.attachments]
+        if attached:
+            self.random.choice(attached).resize(self.random.choice([70, 80, 90, 100, 110]), 24)
+
+    async def type(self) -> None:
         for each in self.clients:
-            if each.id and each.connection.attachments:
-                each.resize(self.random.randint(70, 110), 24)
+            if each.id and each.connection.attachments and not each.read_only:
+                with contextlib.suppress(OrbitError):
+                    each.type(b"x")
                 return
 
     async def congest(self) -> None:
@@ -125,6 +136,7 @@ STEPS_BY_NAME = {
     "attach": Life.attach,
     "leave": Life.leave,
     "resize": Life.resize,
+    "type": Life.type,
     "congest": Life.congest,
     "drain": Life.drain,
     "save": Life.save,
@@ -148,6 +160,8 @@ async def test_any_order(sessions: Sessions, monkeypatch: pytest.MonkeyPatch, se
     monkeypatch.setattr(client, "MAX_KILLED", 10_000)
     monkeypatch.setattr(session, "REPAINT_SECS", 0.002)
     monkeypatch.setattr(session, "LAST_REPAINT_SECS", 1.0)
+    monkeypatch.setattr(frames, "FRAMES_A_SEC", 1e4)
+    monkeypatch.setattr(frames, "RETRY_SECS", 0.002)
     monkeypatch.setattr(endings, "LAST_SAVE_SECS", 5.0)
     live = await sessions.run()
     disk = FullDisk(monkeypatch)

@@ -10,7 +10,9 @@ import msgspec
 import pytest
 
 from orbit_protocol.errors import NotRunning
+from orbit_protocol.terminal_reset import RESET
 from orbitd.rpc.connection import MAX_UNSENT_BYTES, Call, Connection
+from orbitd.screens.messages import Framed
 from orbitd.sessions.attachment import Attachment, Repaint
 from sessions_support import FakeConnection
 
@@ -368,3 +370,81 @@ def test_the_line_at_the_end(attaching: Fixture, counts_lines: bool) -> None:
     attachment.send_exited(0, None, None, 42)
     known = {"attachment_id": "one/1", "exit_code": 0, "exit_signal": None}
     assert notices(attaching, "session.exited") == [known | ({"history_line": 42} if counts_lines else {})]
+
+
+OTHER_SIZE = (40, 10)
+
+
+def frame(position: int, text: bytes) -> Framed:
+    """Return a frame with a text in its first row."""
+    return Framed(
+        request=1,
+        position=position,
+        left=0,
+        top=0,
+        rows=[text] + [b""] * 23,
+        modes=b"",
+        column=0,
+        row=0,
+        visible=True,
+        title="",
+        bells=0,
+    )
+
+
+def test_output_that_is_held_is_not_sent_before_a_frame(attaching: Fixture) -> None:
+    """Where the session gets another size before the attach is answered, the first frame replaces what was held."""
+    attachment = attaching.attachment
+    attachment.send_output(b"a", 1)
+    attachment.follow_size(OTHER_SIZE, 1)
+    attaching.answer()
+    assert (attaching.connection.sent, attaching.frames_wanted, attaching.wanted) == ([], 1, 0)
+    attachment.send_frame(frame(0, b"too old"))
+    assert attaching.connection.sent == []
+    attachment.send_frame(frame(1, b"a frame"))
+    assert attaching.data[0].startswith(RESET)
+    assert b"a frame" in attaching.data[0]
+
+
+def test_frames_replace_output_and_output_replaces_frames(attaching: Fixture) -> None:
+    """A frame comes instead of the repaint that was waited for; then a repaint, and the output behind it."""
+    attachment = attaching.answer()
+    attachment.expect_repaint(1, "refreshed")
+    attachment.send_output(b"a", 2)
+    attachment.follow_size(OTHER_SIZE, 2)
+    assert not attachment.takes_repaint
+    attachment.send_frame(frame(2, b"first"))
+    attachment.send_output(b"b", 3)
+    attachment.send_frame(frame(3, b"second"))
+    attachment.follow_size((80, 24), 4)
+    attachment.send_frame(frame(4, b"third"))
+    attachment.send_output(b"c", 5)
+    attachment.send_repaint(repaint(3))
+    assert (attachment.takes_frame, attachment.takes_repaint, len(attaching.data)) == (False, True, 2)
+    attachment.send_repaint(repaint(4))
+    assert attaching.data[2:] == [b"the screen", b"c"]
+    assert [each["params"].get("reason") for each in attaching.connection.sent] == ["frame", "frame", "resized", None]
+
+
+def test_a_window_that_was_resized_is_drawn_as_a_whole(attaching: Fixture) -> None:
+    """What it shows then is not known: the next frame begins with the reset, and the same size changes nothing."""
+    attachment = attaching.answer()
+    attachment.follow_size(OTHER_SIZE, 0)
+    for size in ((80, 24), (81, 24)):
+        attachment.send_frame(frame(0, b"text"))
+        attachment.resize_window(size)
+    attachment.send_frame(frame(0, b"text"))
+    assert [data.startswith(RESET) for data in attaching.data] == [True, True]
+
+
+def test_frames_do_not_count_as_lines_of_the_window(attaching: Fixture) -> None:
+    """Lines that have left the screen while it was sent frames are not in its history: they are not counted."""
+    attachment = attaching.attachment
+    attachment.begin(Repaint(data=b"", cols=80, rows=24, position=0, history_line=7), is_complete=True)
+    attaching.call.settle(succeeded=True)
+    attaching.call.run_callbacks()
+    attachment.counts_lines = True
+    attachment.follow_size(OTHER_SIZE, 0)
+    attachment.send_frame(frame(0, b"text"))
+    attachment.send_exited(0, None, None, 100, frame(1, b"last"))
+    assert [each["params"]["history_line"] for each in attaching.connection.sent] == [7, 7, 7]

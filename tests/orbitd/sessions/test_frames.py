@@ -316,6 +316,7 @@ async def test_the_window_is_resized_before_the_attach_is_answered(
     live.resize(live.attachments[0], *after)
     process.release(m.Frame, m.Paint)
     await asking
+    assert (process.sent(m.Frame)[-1].cols == after[0]) == (after != (80, 24))
     client.settle()
     await sessions.print(b"-two")
     await shows(client, b"hello-two")
