@@ -166,7 +166,7 @@ SESSION_RESIZE: Method[p.SessionResize, r.Empty] = Method(
     "session.resize",
     p.SessionResize,
     r.Empty,
-    "Set the size of the client's window; the session takes the size that was set last.",
+    "Set the size of the client's window, which becomes the session's unless the client only reads.",
     (e.NotRunning,),
     is_urgent=True,
 )

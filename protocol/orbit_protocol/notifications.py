@@ -28,7 +28,8 @@ class RepaintNotice(Struct, frozen=True, kw_only=True):
     """The whole screen, or a part of it that fits the client's window.
 
     It may be written to a terminal in any state: it begins with the reset that it needs. Only a `frame` that follows a
-    frame is a difference to it. `cols` and `rows` are the size that the data is drawn for. `lost_lines` counts the
+    frame is a difference to it, for a window of the same size. `cols` and `rows` are the size that the data is drawn
+    for: the window's with a frame, else the session's. `lost_lines` counts the
     lines that have left the screen since the client's output ended, and that are not in the data. `cursor_row` is the
     cursor's row, from 0, when all of it is drawn; `history_line` is as in the answer to an attach.
     """

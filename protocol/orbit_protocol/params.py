@@ -280,6 +280,9 @@ class ClientTerminal(Params, frozen=True, kw_only=True):
 class SessionAttach(_WithEnvironment, frozen=True, kw_only=True):
     """Be sent a session's output.
 
+    The client owns the session's size, unless it is `read_only`, until another one attaches, resizes or types; when the
+    owner leaves, the one that owned the size before does so again.
+
     `scrollback_lines` of history are drawn before the screen at most, and of these only what follows `after_line`, a
     `history_line` that this window was given before. `attachment_id` is the client's own name for the attachment,
     unique on its connection. With `start`, the program is run first where it does not run. `frames` says what is
@@ -312,7 +315,7 @@ class ByAttachment(Params, frozen=True, kw_only=True):
 
 
 class SessionRefresh(ByAttachment, frozen=True, kw_only=True):
-    """Draw the screen again, with so many lines of history before it."""
+    """Draw the screen again, with so many lines of history before it; a frame has none."""
 
     scrollback_lines: HistoryLines | None = None
 
@@ -324,13 +327,17 @@ class CancelRequest(Params, frozen=True, kw_only=True):
 
 
 class SessionInput(ByAttachment, frozen=True, kw_only=True):
-    """What the user typed."""
+    """What the user typed.
+
+    The client that types owns the session's size: keys and pastes count, reports of the mouse and of the focus, and
+    what a terminal answers by itself, do not.
+    """
 
     data: Annotated[bytes, Meta(max_length=MAX_INPUT_BYTES)]
 
 
 class SessionResize(ByAttachment, frozen=True, kw_only=True):
-    """The size of the user's window now."""
+    """The size of the user's window now. A client that may type owns the session's size from here on."""
 
     cols: ScreenCells
     rows: ScreenCells

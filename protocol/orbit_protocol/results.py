@@ -168,9 +168,13 @@ class Restored(Struct, frozen=True, kw_only=True):
 class Attached(Struct, frozen=True, kw_only=True):
     """What an attach gives.
 
-    `repaint` draws the screen on a terminal in any state: it begins with the reset that it needs. `session.cols` and
-    `session.rows` are the size that it is drawn for. `history_line` counts the lines that have left the screen into
-    the history since the session began; a window that is attached again passes it as `after_line`.
+    `repaint` draws the screen on a terminal in any state: it begins with the reset that it needs. It is drawn for the
+    session's size, `session.cols` and `session.rows`. Where the window has another one it is a frame, drawn for the
+    window, unless the attach says `frames: never`; with `always` it is one at any size.
+
+    `history_line` counts the lines that have left the screen into the history since the session began; a window that
+    is attached again passes it as `after_line`. With a frame it is the `after_line` of the attach, since frames bring
+    no history.
     """
 
     attachment_id: str
@@ -189,7 +193,7 @@ class Left(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Refreshed(Struct, frozen=True, kw_only=True):
-    """The screen, as the `repaint` of an attach."""
+    """The screen, as the `repaint` of an attach: a whole frame for a client that is sent frames."""
 
     repaint: bytes
     history_line: int = 0

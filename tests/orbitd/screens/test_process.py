@@ -21,6 +21,8 @@ from orbitd.screens.messages import (
     Failed,
     Fed,
     Follow,
+    Frame,
+    Framed,
     Grown,
     Hello,
     Limits,
@@ -155,6 +157,19 @@ def test_requests_wait_for_their_position(peer: Peer, journal: JournalFile) -> N
     painted = peer.expect(Painted)
     assert (painted.request, painted.position, painted.cols, painted.rows) == (2, end, 20, 4)
     assert b"later" in painted.data
+
+
+def test_frames_are_drawn_with_the_title_and_the_bells(peer: Peer, journal: JournalFile) -> None:
+    """A frame has a row for each of the window's, and begins where the one before did if the cursor is in it."""
+    end = journal.append(b"\x1b]2;title\x07\a\a1\r\n2\r\n3")
+    feed(peer, journal)
+    peer.send(Frame(request=2, session=SESSION, at_least=end, cols=5, rows=2, left=1, top=0))
+    framed = peer.expect(Framed)
+    assert (framed.position, framed.left, framed.top, framed.rows) == (end, 1, 1, [b"", b""])
+    assert (framed.column, framed.row, framed.visible) == (0, 1, True)
+    assert (framed.title, framed.bells) == ("title", 2)
+    peer.send(Frame(request=3, session=SESSION, at_least=end, cols=30, rows=6))
+    assert peer.expect(Framed).rows == [b"1", b"2", b"3", b"", b"", b""]
 
 
 def test_a_request_is_answered_at_its_position_while_more_is_to_be_fed(peer: Peer, journal: JournalFile) -> None:
