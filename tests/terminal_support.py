@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from msgspec.structs import replace
 
 from orbitd.screens.emulator import Emulator
+from orbitd.screens.messages import Framed
 from orbitd.screens.model import PLAIN, Row, Screen, Style
 
 Operation = bytes | tuple[int, int]
@@ -138,3 +139,21 @@ def part_of(screen: Emulator, window: tuple[int, int], left: int, top: int) -> l
             part[-1] = (part[-1][0].replace("\ufe0f", ""), *part[-1][1:])
         picture.append(part + [BLANK] * (cols - len(part)))
     return picture + [[BLANK] * cols] * (rows - len(picture))
+
+
+def frame_of(screen: Emulator, cols: int, rows: int, before: Framed | None) -> Framed:
+    """Return the frame of a screen for a window of a size that shows another one, or none, as orbitd gets it."""
+    frame = screen.frame(cols, rows, *((0, 0) if before is None else (before.left, before.top)))
+    return Framed(
+        request=1,
+        position=0,
+        left=frame.left,
+        top=frame.top,
+        rows=frame.rows,
+        modes=frame.modes,
+        column=frame.column,
+        row=frame.row,
+        visible=frame.visible,
+        title=screen.title,
+        bells=screen.bells,
+    )

@@ -11,9 +11,12 @@ from attach_support import DETACH, SHELL, settled
 from ctl_support import Orbitctl
 from orbit_protocol.terminal_reset import ENTER, RESET
 from orbitd.screens.emulator import Emulator
+from orbitd.screens.messages import Framed
+from orbitd.sessions.frames import draw
 from real.capture import COLS, PROGRAMS, ROWS, furnish, record
 from support import DaemonProcess
-from xterm_support import XtermJs, XtermWindow
+from terminal_support import frame_of
+from xterm_support import Cell, XtermJs, XtermWindow
 
 # Two are drawn in two ways: of bytes that are no UTF-8 xterm.js leaves out what libghostty shows as U+FFFD, and each
 # half of a flag is one column wide for it and two for libghostty, whose columns a repaint keeps.
@@ -43,6 +46,40 @@ def test_wide_characters_are_drawn_alike(xterm: Callable[..., XtermJs]) -> None:
         emulator.feed(raw)
         repainted.feed(RESET + emulator.repaint())
     assert repainted.picture() == original.picture()
+
+
+@pytest.mark.parametrize("name", DRAWN_ALIKE)
+def test_frames_are_a_part_of_what_the_program_drew(xterm: Callable[..., XtermJs], tmp_path: Path, name: str) -> None:
+    """A smaller window of xterm.js shows the cells of a part of the raw output on xterm.js, and scrolls nothing."""
+    furnish(tmp_path / "work")
+    raw = record(PROGRAMS[name], tmp_path / "work")
+    original, window = xterm(COLS, ROWS), xterm(COLS // 2, ROWS // 2)
+    original.feed(raw)
+    shown: Framed | None = None
+    with Emulator(COLS, ROWS) as emulator:
+        window.feed(b"text\r\n" * 9 + b"\x1b[?1049h\x1b[31m\x1b(0\x1b[5;9r\x1b[?6h\x1b[4h")
+        step = len(raw) // 20 + 1
+        for start in range(0, len(raw), step):
+            emulator.feed(raw[start : start + step])
+            before, shown = shown, frame_of(emulator, COLS // 2, ROWS // 2, shown)
+            window.feed(draw(shown, before))
+    assert shown is not None
+    assert [line.cells for line in window.cells()] == [
+        cropped(line.cells, shown.left, COLS // 2)
+        for line in original.cells()[-ROWS:][shown.top : shown.top + ROWS // 2]
+    ]
+    cursor = window.dump()["normal"]["cursor"]
+    assert (cursor[0], cursor[1]) == (shown.column, shown.row)
+
+
+def cropped(cells: tuple[Cell, ...], left: int, cols: int) -> tuple[Cell, ...]:
+    """Return the columns of a row from `left` on; what is left of a wide character that is cut is a space."""
+    part = list(cells[left : left + cols])
+    if not part[0].width:
+        part[0] = part[0]._replace(text=" ", width=1)
+    if part[-1].width == 2:
+        part[-1] = part[-1]._replace(text=" ", width=1)
+    return tuple(part)
 
 
 def test_a_question_is_answered_by_xterm(xterm: Callable[..., XtermJs]) -> None:

@@ -7,30 +7,12 @@ import random
 import pytest
 
 from orbitd.screens.emulator import Emulator
-from orbitd.screens.frame import Frame
 from orbitd.screens.messages import Framed
 from orbitd.screens.model import PLAIN
 from orbitd.sessions.frames import draw
-from terminal_support import cells, noise, part_of
+from terminal_support import cells, frame_of, noise, part_of
 
 SHAPE_AND_KEYS = ("20", "?1", "?5", "?66", "?2004", "?12", "?25")
-
-
-def framed(emulator: Emulator, frame: Frame) -> Framed:
-    """Return a frame as orbitd gets it."""
-    return Framed(
-        request=1,
-        position=0,
-        left=frame.left,
-        top=frame.top,
-        rows=frame.rows,
-        modes=frame.modes,
-        column=frame.column,
-        row=frame.row,
-        visible=frame.visible,
-        title=emulator.title,
-        bells=emulator.bells,
-    )
 
 
 class Viewer:
@@ -46,8 +28,7 @@ class Viewer:
 
     def show(self, screen: Emulator) -> bytes:
         """Send it what differs, and return that."""
-        left, top = (0, 0) if self.frame is None else (self.frame.left, self.frame.top)
-        frame = framed(screen, screen.frame(self.cols, self.rows, left, top))
+        frame = frame_of(screen, self.cols, self.rows, self.frame)
         data, self.frame = draw(frame, self.frame), frame
         self.emulator.feed(data)
         return data
