@@ -54,7 +54,7 @@ T = TypeVar("T", bound=Struct)
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 
 FRAME_ROW = b"\x01%b\x02"
-"""The only row of a scripted frame: the whole picture."""
+"""The only row of a scripted frame: the whole picture. Between { and } it is being updated."""
 
 _to_screens = msgspec.msgpack.Decoder(m.ToScreens)
 _to_template = msgspec.msgpack.Decoder(m.ToTemplate)
@@ -317,6 +317,7 @@ class ScriptedProcess(_Peer):
                     column=0,
                     row=0,
                     visible=True,
+                    is_updating=picture.content.count(b"{") > picture.content.count(b"}"),
                     title="",
                     bells=0,
                 )

@@ -154,6 +154,7 @@ def frame_of(screen: Emulator, cols: int, rows: int, before: Framed | None) -> F
         column=frame.column,
         row=frame.row,
         visible=frame.visible,
+        is_updating=frame.is_updating,
         title=screen.title,
         bells=screen.bells,
     )

@@ -467,9 +467,16 @@ class Emulator:
             left: The first column that was shown before.
             top: The first row that was shown before.
         """
-        terminal, cursor = self._terminal, self.cursor
-        modes = frame_modes(self.modes(), terminal.keyboard, terminal.extras("keyboard"), cursor)
-        return make_frame(self.size, (cols, rows), (left, top), read_rows=self._read_rows, cursor=cursor, modes=modes)
+        terminal, cursor, modes = self._terminal, self.cursor, self.modes()
+        return make_frame(
+            self.size,
+            (cols, rows),
+            (left, top),
+            read_rows=self._read_rows,
+            cursor=cursor,
+            modes=frame_modes(modes, terminal.keyboard, terminal.extras("keyboard"), cursor),
+            is_updating="?2026" in modes,
+        )
 
     def _read_rows(self, first: int, last: int) -> list[Row]:
         """Return rows of the screen from `first` until before `last`; each is read once until the screen changes."""

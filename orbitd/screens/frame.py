@@ -32,6 +32,7 @@ class Frame(Struct, frozen=True, kw_only=True):
         column: The cursor's, in the window.
         row: The cursor's, in the window.
         visible: Whether the cursor is shown.
+        is_updating: The program has begun a synchronized update (mode 2026), and not ended it.
     """
 
     left: int
@@ -41,6 +42,7 @@ class Frame(Struct, frozen=True, kw_only=True):
     column: int
     row: int
     visible: bool
+    is_updating: bool
 
 
 def make_frame(
@@ -51,6 +53,7 @@ def make_frame(
     read_rows: Callable[[int, int], Sequence[Row]],
     cursor: Cursor,
     modes: bytes,
+    is_updating: bool,
 ) -> Frame:
     """Return a frame that has the cursor in it.
 
@@ -62,6 +65,7 @@ def make_frame(
         read_rows: Returns the rows of the screen from one until before another.
         cursor: The screen's.
         modes: As `frame_modes` returns them.
+        is_updating: As in `Frame`.
     """
     cols, rows = window
     left = _first(before[0], cursor.column, cols, size[0])
@@ -77,6 +81,7 @@ def make_frame(
         column=cursor.column - left,
         row=cursor.row - top,
         visible=cursor.visible,
+        is_updating=is_updating,
     )
 
 

@@ -282,6 +282,7 @@ class Framed(Struct, frozen=True, kw_only=True, tag=True):
     column: int
     row: int
     visible: bool
+    is_updating: bool
     title: str
     bells: int
 

@@ -574,6 +574,7 @@ class ScreensProcess:
                     column=frame.column,
                     row=frame.row,
                     visible=frame.visible,
+                    is_updating=frame.is_updating,
                     title=emulator.title[:MAX_FACT],
                     bells=emulator.bells,
                 )

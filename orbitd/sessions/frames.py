@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
+from msgspec.structs import replace
+
 from orbit_protocol.errors import OrbitError
 from orbit_protocol.terminal_reset import RESET
 from orbitd.screens.client import Picture
@@ -24,6 +26,8 @@ AT_ONCE = 8
 
 SENT_AT_ONCE = 16
 RETRY_SECS = 10.0
+UPDATE_SECS = 0.2
+"""How long a program may take for a synchronized update (mode 2026) until what it has drawn of it is shown."""
 
 # Without autowrap nothing that is printed into the last column wraps, or scrolls the window.
 _BEGIN = b"\x1b[?2026h\x1b[?25l\x1b[?7l"
@@ -101,6 +105,7 @@ class Frames:
         self._is_wanted = self._is_drawing = False
         self._timer: asyncio.TimerHandle | None = None
         self._next_at = 0.0
+        self._updating_since: float | None = None
 
     def soon(self) -> None:
         """Send what is on the screen to the clients that have something else, as soon as the rate allows it."""
@@ -142,6 +147,8 @@ class Frames:
             at_least = max(at_least, before.position)
         self._drawn += 1
         frame = await self._picture.frame(at_least, size, offset)
+        if frame.is_updating:  # where the cursor is just now says nothing of where the next part should be
+            frame = replace(frame, left=offset[0], top=offset[1])
         self._newest[size] = frame, replaced
         shown = {client.size for client in self._clients() if client.is_framed}
         for unused in self._newest.keys() - shown:
@@ -167,7 +174,7 @@ class Frames:
         # No more than half of the time is spent on them, however many sizes there are and however large they are.
         now = self._loop.time()
         if self._drawn != drawn:
-            self._next_at = max(started + 1 / FRAMES_A_SEC, now + (now - started))
+            self._next_at = max(self._next_at, started + 1 / FRAMES_A_SEC, now + (now - started))
         self._next_at = max(self._next_at, now + pause)
         if self._is_wanted:
             self.soon()
@@ -182,6 +189,10 @@ class Frames:
             if isinstance(frame, BaseException):
                 error = frame
                 continue
+            if self._is_half_drawn(frame):
+                self._is_wanted = True
+                self._next_at = self._loop.time() + 1 / FRAMES_A_SEC
+                continue
             for client in self._of_size(size):
                 client.send_frame(frame)
                 sent += 1
@@ -189,6 +200,15 @@ class Frames:
                     await asyncio.sleep(0)
         if error is not None:
             raise error
+
+    def _is_half_drawn(self, frame: Framed) -> bool:
+        """Return whether the program is about to draw the rest, as far as its time for that has not passed."""
+        if not frame.is_updating:
+            self._updating_since = None
+            return False
+        if self._updating_since is None:
+            self._updating_since = self._loop.time()
+        return self._loop.time() - self._updating_since < UPDATE_SECS
 
     def _of_size(self, size: tuple[int, int]) -> list[Client]:
         return [client for client in self._clients() if client.size == size and client.takes_frame]

@@ -387,6 +387,7 @@ def frame(position: int, text: bytes) -> Framed:
         column=0,
         row=0,
         visible=True,
+        is_updating=False,
         title="",
         bells=0,
     )

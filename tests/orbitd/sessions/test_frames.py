@@ -249,6 +249,26 @@ async def test_the_rate_is_limited(sessions: Sessions, monkeypatch: pytest.Monke
     await shows(client, b"hello-two-three")
 
 
+async def test_a_synchronized_update_is_shown_as_a_whole(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the program is in the middle of one, nothing is sent; one that it does not end is shown after a while."""
+    live, process = await opened(sessions)
+    client = await sessions.attach(size=SMALL, read_only=True)
+    monkeypatch.setattr(frames, "UPDATE_SECS", 1000.0)
+    await sessions.print(b"{half")
+    await until(lambda: live._frames._timer is not None)
+    assert client.story == []
+    await sessions.print(b"}")
+    await shows(client, b"hello{half}")
+    assert client.story == ["repaint"]
+    await sessions.print(b"{half")
+    await until(lambda: live._frames._timer is not None and live._frames._updating_since is not None)
+    drawn = len(process.sent(m.Frame))
+    monkeypatch.setattr(frames, "UPDATE_SECS", 0.0)
+    await shows(client, b"hello{half}{half")
+    assert (len(process.sent(m.Frame)), client.story) == (drawn, ["repaint", "repaint"])
+    await until(lambda: live._frames._timer is None)
+
+
 async def test_no_frames_are_drawn_for_nobody(sessions: Sessions) -> None:
     """Output of a session without such clients asks for no frame, and frames that nobody needs are forgotten."""
     live, process = await opened(sessions)
@@ -373,9 +393,9 @@ async def test_the_last_frame_comes_before_the_exit(sessions: Sessions, congeste
     await opened(sessions)
     client = await sessions.attach(size=SMALL, read_only=True)
     client.connection.is_congested = congested
-    sessions.write(b"-last words")
+    sessions.write(b"{-last words")
     await sessions.exit(exit_code=3)
-    assert client.shown == b"hello-last words"
+    assert client.shown == b"hello{-last words"
     assert (client.story[-1], set(client.story[:-1])) == ("exited", {"repaint"})
     with pytest.raises(NotRunning):
         attachment.require(client._call.connection, client.id)
