@@ -12,15 +12,19 @@ from orbitd.rpc.dispatch import Dispatcher
 
 
 class Transport:
-    """Records what is written and whether reading is paused."""
+    """Records what is written and whether reading is paused; a test says what of it is not sent."""
 
     def __init__(self) -> None:
+        self.unsent = 0
         self.written: list[bytes] = []
         self.is_reading = True
         self.is_closed = False
 
     def set_write_buffer_limits(self, high: int, low: int) -> None:
         self.limits = (high, low)
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
 
     def write(self, data: bytes) -> None:
         self.written.append(data)

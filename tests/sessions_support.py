@@ -628,6 +628,9 @@ class FakeConnection:
     def send(self, message: bytes) -> None:
         self.sent.append(json.loads(message))
 
+    def has_sent_all(self) -> bool:
+        return not self.is_congested
+
     def drain(self) -> None:
         """Have it read everything."""
         self.is_congested = False

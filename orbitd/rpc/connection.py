@@ -302,6 +302,7 @@ class Connection(asyncio.Protocol):
         self._next_pump: asyncio.Handle | None = None
         self._transport: asyncio.Transport | None = None
         self._write_paused = False
+        self._awaits_sent = False
         self._reading_paused = False
         self._ended = False
         self._discarding: asyncio.TimerHandle | None = None
@@ -334,11 +335,15 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Start no more requests of a client that does not read."""
-        self._write_paused = True
+        # By `has_sent_all` this is called at the first byte that is left.
+        self._write_paused = not self._awaits_sent or self._is_over_limit()
 
     def resume_writing(self) -> None:
         """Go on with a client that has read everything."""
         self._write_paused = False
+        if self._awaits_sent and self._transport is not None:
+            self._awaits_sent = False
+            self._transport.set_write_buffer_limits(high=MAX_UNSENT_BYTES, low=0)
         self._urgent_unsent_bytes = 0
         # First: answers of queued requests could fill the buffer again.
         for attachment in list(self.attachments.values()):
@@ -374,6 +379,20 @@ class Connection(asyncio.Protocol):
         """Write one encoded message in one piece, unless the client has gone. Raises: NewlineInMessage."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame(message))
+            if self._awaits_sent and not self._write_paused:
+                self._write_paused = self._is_over_limit()  # the transport has called `pause_writing` already
+
+    def has_sent_all(self) -> bool:
+        """Return whether the kernel has taken everything; else call `handle_drained` of the attachments once it has."""
+        if self._transport is None or not self._transport.get_write_buffer_size():
+            return True
+        if not self._awaits_sent:
+            self._awaits_sent = True
+            self._transport.set_write_buffer_limits(high=0, low=0)
+        return False
+
+    def _is_over_limit(self) -> bool:
+        return self._transport is not None and self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES
 
     def close_when_idle(self) -> None:
         """Take no more requests, answer those in flight, then close."""

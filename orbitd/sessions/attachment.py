@@ -158,10 +158,12 @@ class Attachment:
         """Whether a repaint would be sent now: no answer with a picture is due, and it reads."""
         return self._state is State.STREAMING and self.wants_repaint
 
-    @property
     def takes_frame(self) -> bool:
-        """Whether a frame would be sent now: no answer with a picture is due, and it reads."""
-        return self.is_framed and self._state is State.STREAMING and not self.connection.is_congested
+        """Return whether a frame would be sent now: no answer with a picture is due, and it has read the last one.
+
+        Where it has not, a frame is asked for once it has: frames are skipped, and never queued.
+        """
+        return self.is_framed and self._state is State.STREAMING and self.connection.has_sent_all()
 
     def resize_window(self, size: tuple[int, int]) -> None:
         """Note the size of its window. What that shows then is not known: terminals rewrap."""
@@ -286,10 +288,11 @@ class Attachment:
 
     def send_frame(self, frame: Framed) -> None:
         """Send what differs in a frame from the one before; nothing happens where it shows too little."""
-        if self.takes_frame and frame.position >= self.least_position:
-            notice = self._frame_notice(frame)
-            if notice is not None:
-                self.connection.send(notice)
+        if not self.is_framed or self._state is not State.STREAMING or frame.position < self.least_position:
+            return
+        notice = self._frame_notice(frame)
+        if notice is not None:
+            self.connection.send(notice)
 
     def _frame_notice(self, frame: Framed) -> bytes | None:
         before, self._frame = self._frame, frame
@@ -424,7 +427,7 @@ class Attachment:
             self._state, self.wants_repaint, self._is_holding = State.STREAMING, True, True
             self.reason = "behind"
             self.session.repaint_soon()
-        elif self.takes_frame:
+        elif self.is_framed and self._state is State.STREAMING:
             self.session.frame_soon()
 
 

@@ -74,9 +74,8 @@ class Client(Protocol):
     is_framed: bool
     least_position: int
 
-    @property
     def takes_frame(self) -> bool:
-        """Whether a frame would be sent now."""
+        """Return whether a frame would be sent now; where it is only not read yet, `Frames.soon` is called then."""
 
     def send_frame(self, frame: Framed) -> None:
         """Send a frame of the client's size."""
@@ -109,7 +108,7 @@ class Frames:
 
     def soon(self) -> None:
         """Send what is on the screen to the clients that have something else, as soon as the rate allows it."""
-        if not any(client.takes_frame for client in self._clients()):
+        if not any(client.takes_frame() for client in self._clients()):
             return
         self._is_wanted = True
         if self._is_drawing or self._timer is not None:
@@ -164,7 +163,7 @@ class Frames:
         started, drawn, self._is_wanted = self._loop.time(), self._drawn, False
         pause = 0.0
         try:
-            sizes = list({client.size for client in self._clients() if client.takes_frame})
+            sizes = list({client.size for client in self._clients() if client.takes_frame()})
             for start in range(0, len(sizes), AT_ONCE):
                 await self._draw_sizes(sizes[start : start + AT_ONCE])
         except OrbitError:  # damaged, or refused
@@ -184,20 +183,22 @@ class Frames:
         least = [max((each.least_position for each in self._of_size(size)), default=0) for size in sizes]
         fed = self._picture.fed
         drawing = (self.frame(size, max(at_least, fed)) for size, at_least in zip(sizes, least, strict=True))
-        error, sent = None, 0
+        error = None
+        ready = list[tuple[Client, tuple[int, int], Framed]]()
         for size, frame in zip(sizes, await asyncio.gather(*drawing, return_exceptions=True), strict=True):
             if isinstance(frame, BaseException):
                 error = frame
-                continue
-            if self._is_half_drawn(frame):
+            elif self._is_half_drawn(frame):
                 self._is_wanted = True
                 self._next_at = self._loop.time() + 1 / FRAMES_A_SEC
-                continue
-            for client in self._of_size(size):
+            else:
+                ready += [(client, size, frame) for client in self._of_size(size)]
+        # All of them first: what is sent to one client may wait on the connection that another one has, too.
+        for number, (client, size, frame) in enumerate(ready, 1):
+            if client.size == size:
                 client.send_frame(frame)
-                sent += 1
-                if sent % SENT_AT_ONCE == 0:
-                    await asyncio.sleep(0)
+            if number % SENT_AT_ONCE == 0:
+                await asyncio.sleep(0)
         if error is not None:
             raise error
 
@@ -211,4 +212,4 @@ class Frames:
         return self._loop.time() - self._updating_since < UPDATE_SECS
 
     def _of_size(self, size: tuple[int, int]) -> list[Client]:
-        return [client for client in self._clients() if client.size == size and client.takes_frame]
+        return [client for client in self._clients() if client.size == size and client.takes_frame()]

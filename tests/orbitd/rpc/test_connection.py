@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+import uvloop
 
 from connection_support import Transport
 from orbit_protocol.framing import LineFramer
@@ -16,12 +18,14 @@ from orbitd.rpc.connection import (
     MAX_AT_ONCE,
     MAX_HELD,
     MAX_IN_FLIGHT,
+    MAX_UNSENT_BYTES,
     MAX_URGENT,
     MAX_URGENT_BYTES,
     MAX_URGENT_UNSENT_BYTES,
     Call,
     Connection,
 )
+from support import WAIT_SECS
 
 
 class Repainted:
@@ -160,6 +164,58 @@ async def test_a_client_that_was_behind_is_repainted_before_it_is_answered() -> 
     assert transport.written == []
     connection.resume_writing()
     assert transport.written == [b"repaint\n", b"a\n"]
+
+
+class Drained:
+    """An attachment that counts how often its client had read everything."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.drained = asyncio.Event()
+
+    def handle_drained(self) -> None:
+        self.count += 1
+        self.drained.set()
+
+    def end(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_what_waits_for_the_kernel_is_heard_of_when_it_is_sent(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """Once asked, it is told when all is sent; requests are held back only beyond the limit, asked or not."""
+
+    async def ask() -> None:
+        ours, theirs = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.connect_accepted_socket(lambda: Connection(Host()), ours)
+        attachment = connection.attachments["one"] = Drained()
+        theirs.setblocking(False)
+        sent = 0
+        for asked in (True, True, False):
+            for size, is_congested in ((600_000, False), (MAX_UNSENT_BYTES, True)):
+                connection.send(b"x" * size)
+                sent += size + 1
+                await asyncio.sleep(0)
+                assert not asked or not connection.has_sent_all()
+                assert connection.is_congested == is_congested
+            while sent:
+                sent -= len(await loop.sock_recv(theirs, 1 << 20))
+            async with asyncio.timeout(WAIT_SECS):
+                await attachment.drained.wait()
+            attachment.drained.clear()
+            assert (connection.has_sent_all(), connection.is_congested) == (True, False)
+        assert attachment.count == 3
+        connection.send(b"small")
+        await asyncio.sleep(0.0)
+        assert connection.has_sent_all()
+        theirs.close()
+        connection.abort()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(ask())
 
 
 async def test_the_end_of_the_stream_closes_when_all_is_answered() -> None:

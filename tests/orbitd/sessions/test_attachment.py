@@ -421,7 +421,7 @@ def test_frames_replace_output_and_output_replaces_frames(attaching: Fixture) ->
     attachment.send_frame(frame(4, b"third"))
     attachment.send_output(b"c", 5)
     attachment.send_repaint(repaint(3))
-    assert (attachment.takes_frame, attachment.takes_repaint, len(attaching.data)) == (False, True, 2)
+    assert (attachment.takes_frame(), attachment.takes_repaint, len(attaching.data)) == (False, True, 2)
     attachment.send_repaint(repaint(4))
     assert attaching.data[2:] == [b"the screen", b"c"]
     assert [each["params"].get("reason") for each in attaching.connection.sent] == ["frame", "frame", "resized", None]
