@@ -934,7 +934,7 @@ class LiveSession:
         self._size_owner = attachment
         self.attachments.remove(attachment)
         self.attachments.append(attachment)
-        if attachment.size == self.size:
+        if attachment.size == self.size or self._journal is None:  # without a journal the daemon is ending
             self._follow_size()
             return
         # The owner is sent a repaint too: its own terminal may have rewrapped lines in another way.

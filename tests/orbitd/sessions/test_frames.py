@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import fcntl
 import struct
 import termios
 
 import pytest
 
-from orbit_protocol.errors import NotRunning
+from orbit_protocol.errors import NotRunning, OrbitError
 from orbit_protocol.params import SessionRefresh
 from orbit_protocol.terminal_reset import RESET
 from orbitd.screens import messages as m
@@ -411,3 +412,15 @@ async def test_the_end_of_a_program_before_the_answer_is_written(sessions: Sessi
     assert client.story == []
     client.settle()
     assert (client.story, client.shown) == (["repaint", "exited"], b"hello-last words")
+
+
+async def test_clients_that_leave_a_daemon_that_ends(sessions: Sessions) -> None:
+    """Once the files are closed for the daemon's end, keys and clients that leave change no size, and raise nothing."""
+    live, _ = await opened(sessions)
+    clients = [await sessions.attach(size=size) for size in (SMALL, (80, 24), (100, 30))]
+    await sessions.programs.close()
+    with contextlib.suppress(OrbitError):
+        clients[0].type(b"x")
+    for client in reversed(clients):
+        client.connection.close()
+    assert live.attachments == []
