@@ -32,7 +32,9 @@ SCREENS = {
 def offset(window: Emulator, screen: Emulator) -> tuple[int, int] | None:
     """Return which part of a screen a window shows, with the cursor in its place; None for no part."""
     left, top = (there - here for there, here in zip(place(screen), place(window), strict=True))
-    if left < 0 or top < 0 or window.cursor.visible != screen.cursor.visible:
+    most = (max(0, of - shown) for of, shown in zip(screen.size, window.size, strict=True))
+    is_inside = all(0 <= first <= last for first, last in zip((left, top), most, strict=True))
+    if not is_inside or window.cursor.visible != screen.cursor.visible:
         return None
     return (left, top) if cells(window) == part_of(screen, window.size, left, top) else None
 
@@ -121,6 +123,20 @@ def test_typing_takes_the_size_and_what_a_key_sends_is_right(connect: Callable[[
     assert "?1000" in owner.emulator.modes()
     assert "?1000" not in other.emulator.modes()
     follow(other, owner.emulator)
+
+
+def test_a_viewer_that_does_not_read_skips_frames(connect: Callable[[], RawClient]) -> None:
+    """Beside a flood only what the kernel holds waits for it; when it reads, it soon shows the newest picture."""
+    session_id = start(connect(), "sh -c 'read x; seq -f \"line %.0f of some length, before the next\" 300000; cat'")
+    owner = Viewer(connect(), session_id, (200, 60))
+    viewer = Viewer(connect(), session_id, (199, 59), read_only=True)
+    owner.type("\n")
+    while "line 300000 " not in owner.text():
+        owner.step()
+    assert follow(viewer, owner.emulator) == (0, 1)
+    kernel, frame = 1 << 20, 199 * 59
+    assert len(viewer.output) < kernel + 3 * frame
+    assert len(owner.output) > 5 * kernel
 
 
 @pytest.mark.slow
