@@ -9,8 +9,8 @@ from typing import Any, Self
 from orbit_protocol import MAX_COLUMNS_OR_ROWS, MAX_SCREEN_CELLS
 from orbitd.screens._ghostty import CELL_PIXELS, NO_VALUE, Effects, Library
 from orbitd.screens._ghostty_rows import EMPTY, GROUPS, GROUPS_OF_ROWS, OTHER, WRAPPING, RowReader, style_of
-from orbitd.screens._ghostty_snapshot import SnapshotScreen
-from orbitd.screens.model import Cursor, DrawnMarks, DrawnRows, PromptState, Rgb, Row, TerminalError
+from orbitd.screens._ghostty_snapshot import SnapshotScreen, without_controls
+from orbitd.screens.model import Cursor, DrawnMarks, DrawnRows, Link, PromptState, Rgb, Row, TerminalError
 from orbitd.screens.repaint import SavedCursor, ScreenBuffer
 from orbitd.screens.vt_writer import cup
 
@@ -33,6 +33,7 @@ _NUMBERS_CHANGED = re.compile(_NUMBERS_KEPT_OFF.pattern + rb"|(?<![0-9])0*%d(?![
 _NOT_IN_NUMBERS = bytes(byte for byte in range(256) if byte not in b"0123456789:;")
 _WRAPS = re.compile(b"[" + WRAPPING + b"]")
 _EMPTY_ROW = Row()
+_PEN_LINK = re.compile(rb"\x1b\]8;(?:id=([^;]*))?;(.+?)\x1b\\", re.DOTALL)
 _UNDERLINE_COLOR = re.compile(r"\x1b\[58;(?:2;(\d+);(\d+);(\d+)|5;(\d+))m")
 _CONTROLS = bytes(code for code in (*range(0x20), 0x7F) if code != 0x0A)
 _C1 = re.compile(rb"\xc2[\x80-\x9f]")
@@ -529,6 +530,11 @@ class Terminal:
     def pen(self) -> str:
         """Return the sequences for the protection and the charsets of the next character."""
         return self.extras("protection", "charsets").decode()
+
+    def pen_link(self) -> Link | None:
+        """Return the link of the next character, with its id if the program gave one."""
+        found = _PEN_LINK.search(self.extras("hyperlink"))
+        return Link(without_controls(found[2]), without_controls(found[1] or b"")) if found else None
 
     def extras(self, *names: str, before: bool = False) -> bytes:
         """Return the sequences that set the formatter's extras of these names.

@@ -563,7 +563,7 @@ class Emulator:
             modes=self.modes(),
             margins=terminal.extras("scrolling_region").decode(),
             key_encoding=terminal.extras("keyboard").decode(),
-            pen_link=None if snapshot is None else snapshot.pen_link,
+            pen_link=terminal.pen_link() if snapshot is None else snapshot.pen_link,
             tab_stops=self._tab_stops(),
             colors=terminal.changed_colors(),
             title=self.title,

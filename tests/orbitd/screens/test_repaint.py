@@ -405,3 +405,13 @@ def test_wide_characters_that_a_charset_has_not_are_two_spaces() -> None:
             assert copy.history() == original.history()
             assert copy.dump() == original.dump()
         assert original.history()[1].runs[0].cells == (" ", " ", " ", " ", "─", "─")
+
+
+def test_links_are_drawn_without_a_snapshot_that_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later library may write another format: links stay, without ids that only the snapshot has."""
+    monkeypatch.setattr("orbitd.screens.emulator.parse", lambda _: None)
+    with Emulator(40, 6) as original:
+        original.feed(b"\x1b]8;id=1;http://a/\x07one\x1b]8;id=2;http://b/\xc2\x9c\x07two")
+        painted = original.repaint()
+        assert b"\x1b]8;;http://a/\x1b\\one\x1b]8;;http://b/%C2%9C\x1b\\two" in painted
+        assert painted.endswith(b"\x1b]8;id=2;http://b/%C2%9C\x1b\\")
