@@ -27,7 +27,14 @@ import pytest
 from msgspec import Struct
 
 from orbit_protocol.errors import SessionNotFound
-from orbit_protocol.params import FrameUse, SessionAttach, SessionInput, SessionResize, SessionSend
+from orbit_protocol.params import (
+    ClientTerminal,
+    FrameUse,
+    SessionAttach,
+    SessionInput,
+    SessionResize,
+    SessionSend,
+)
 from orbit_protocol.results import Empty
 from orbit_protocol.types import Session, SessionConfig, Snapshot
 from orbitd.keeper.client import KeeperClient, KeptProgram, Spawned, SpawnRequest
@@ -243,7 +250,7 @@ class ScriptedProcess(_Peer):
                 picture.follower.add(message.position, message.record)
             picture.follower.end = max(picture.follower.end, message.position)
             return self._feed(message.session, picture)
-        if isinstance(message, m.Trim):
+        if isinstance(message, m.Trim | m.SetAppearance):
             return True
         if message.at_least > picture.follower.position:
             return False
@@ -663,9 +670,11 @@ class Client:
         read_only: bool = False,
         size: tuple[int, int] = (80, 24),
         frames: FrameUse = "auto",
+        terminal: ClientTerminal | None = None,
     ) -> None:
         self.connection = FakeConnection()
         self._sessions, self.read_only, self._size, self._frames = sessions, read_only, size, frames
+        self._terminal = terminal
         self._call = Call(cast(Connection, self.connection))
         self.id = ""
         self._first = b""
@@ -678,7 +687,14 @@ class Client:
     def params(self, session_id: str) -> SessionAttach:
         """Return the params of its attach."""
         cols, rows = self._size
-        return SessionAttach(id=session_id, cols=cols, rows=rows, read_only=self.read_only, frames=self._frames)
+        return SessionAttach(
+            id=session_id,
+            cols=cols,
+            rows=rows,
+            read_only=self.read_only,
+            frames=self._frames,
+            terminal=self._terminal,
+        )
 
     def settle(self) -> None:
         """Write the answer."""

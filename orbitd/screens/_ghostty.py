@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from orbitd.screens import _ghostty_abi
-from orbitd.screens.model import StateBusy, StateCorrupt, TerminalError, TerminalUnavailable
+from orbitd.screens.model import Rgb, StateBusy, StateCorrupt, TerminalError, TerminalUnavailable
 
 CONTINUATION_MAX_BYTES = 16 << 20
 """The longest unfinished control string that a saved state can hold."""
@@ -31,7 +31,10 @@ _STRING_MAX_BYTES = 1 << 20
 CELL_PIXELS = (8, 16)
 """Width and height of a cell, as the terminal is told and as it tells programs."""
 
-_DEFAULT_COLORS = {"FOREGROUND": (0xD0, 0xD0, 0xD0), "BACKGROUND": (0, 0, 0), "CURSOR": (0xD0, 0xD0, 0xD0)}
+FOREGROUND, BACKGROUND = (0xD0, 0xD0, 0xD0), (0, 0, 0)
+"""The default colours while no client has given its own."""
+
+PALETTE_SIZE = 256
 _VERSION = b"orbit"
 _TERMINFO = b"xterm-256color"
 _SUCCESS = 0
@@ -51,12 +54,24 @@ class Effects:
         self.bells = 0
         self.progress: tuple[int, int] | None = None
         self.removals = 0
+        self.is_light = False
         self._replies = bytearray()
+
+    @property
+    def reply_bytes(self) -> int:
+        """How many bytes of answers there are."""
+        return len(self._replies)
 
     def add_reply(self, data: bytes) -> None:
         """Keep an answer; it is dropped beyond the limit."""
         if len(self._replies) + len(data) <= REPLIES_MAX_BYTES:
             self._replies += data
+
+    def take_reply(self, start: int) -> bytes:
+        """Return and remove the answers behind the first `start` bytes of them."""
+        data = bytes(self._replies[start:])
+        del self._replies[start:]
+        return data
 
     def drain_replies(self) -> bytes:
         """Return and remove the answers."""
@@ -153,8 +168,28 @@ class Library:
         # No DECSCUSR can ask for the hollow block, so that it stands for "the client's own cursor".
         hollow = self.lib.GHOSTTY_TERMINAL_CURSOR_STYLE_BLOCK_HOLLOW
         self.set_option(terminal, "DEFAULT_CURSOR_STYLE", self.ffi.new("GhosttyTerminalCursorStyle *", hollow))
-        for name, rgb in _DEFAULT_COLORS.items():
+        self.set_default_colors(terminal, FOREGROUND, BACKGROUND, ())
+
+    def set_default_colors(self, terminal: Any, foreground: Rgb, background: Rgb, palette: tuple[Rgb, ...]) -> None:
+        """Set the colours that hold where a program has set none, and what questions for them are answered with.
+
+        Args:
+            terminal: A native terminal.
+            foreground: Of text, and of the cursor.
+            background: Of the screen.
+            palette: The first colours of the palette; the others are the library's own.
+        """
+        for name, rgb in (("FOREGROUND", foreground), ("BACKGROUND", background), ("CURSOR", foreground)):
             self.set_option(terminal, f"COLOR_{name}", self.ffi.new("GhosttyColorRgb *", rgb))
+        whole = [*palette, *self.palette[len(palette) :]]
+        self.set_option(terminal, "COLOR_PALETTE", self.ffi.new(f"GhosttyColorRgb[{PALETTE_SIZE}]", whole))
+
+    @functools.cached_property
+    def palette(self) -> list[Rgb]:
+        """The library's own 256 colours."""
+        colors = self.ffi.new(f"GhosttyColorRgb[{PALETTE_SIZE}]")
+        self.lib.ghostty_color_palette_default(colors)
+        return [(color.r, color.g, color.b) for color in colors]
 
     def set_replies_enabled(self, terminal: Any, *, on: bool) -> None:
         """Turn the terminal's answers to the program's queries on or off."""
@@ -282,8 +317,9 @@ class Library:
         out.cell_width, out.cell_height = CELL_PIXELS
         return True
 
-    def _color_scheme(self, _terminal: Any, _userdata: Any, out: Any) -> bool:
-        out[0] = self.lib.GHOSTTY_COLOR_SCHEME_DARK
+    def _color_scheme(self, _terminal: Any, userdata: Any, out: Any) -> bool:
+        is_light = self.ffi.from_handle(userdata).is_light
+        out[0] = self.lib.GHOSTTY_COLOR_SCHEME_LIGHT if is_light else self.lib.GHOSTTY_COLOR_SCHEME_DARK
         return True
 
     def _xtversion(self, _terminal: Any, _userdata: Any) -> Any:

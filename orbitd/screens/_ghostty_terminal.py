@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 from orbit_protocol import MAX_COLUMNS_OR_ROWS, MAX_SCREEN_CELLS
-from orbitd.screens._ghostty import CELL_PIXELS, NO_VALUE, Effects, Library
+from orbitd.screens._ghostty import CELL_PIXELS, NO_VALUE, PALETTE_SIZE, Effects, Library
 from orbitd.screens._ghostty_rows import EMPTY, GROUPS, GROUPS_OF_ROWS, OTHER, WRAPPING, RowReader, style_of
 from orbitd.screens._ghostty_snapshot import SnapshotScreen, without_controls
 from orbitd.screens.model import Cursor, DrawnMarks, DrawnRows, Link, PromptState, Rgb, Row, TerminalError
@@ -16,7 +16,6 @@ from orbitd.screens.vt_writer import cup
 
 # DECSCUSR's parameter by the library's name for the shape, blinking and steady.
 _SHAPES = {"BLOCK": (1, 2), "UNDERLINE": (3, 4), "BAR": (5, 6), "BLOCK_HOLLOW": (0, 0)}
-_PALETTE_SIZE = 256
 _ANSI = 1 << 15
 _INSERT = 4 | _ANSI
 _ORIGIN, _WRAPAROUND, _MARGINS = 6, 7, 69
@@ -521,7 +520,7 @@ class Terminal:
         return None if out is None else (out.r, out.g, out.b)
 
     def _colors(self, name: str) -> list[Rgb]:
-        out = self.library.ffi.new(f"GhosttyColorRgb[{_PALETTE_SIZE}]")
+        out = self.library.ffi.new(f"GhosttyColorRgb[{PALETTE_SIZE}]")
         key = getattr(self.library.lib, f"GHOSTTY_TERMINAL_DATA_{name}")
         self.library.check(self.library.lib.ghostty_terminal_get(self.pointer, key, out), f"reading {name}")
         raw = bytes(self.library.ffi.buffer(out))

@@ -45,6 +45,7 @@ from orbitd.keeper.frames import Framer, Malformed
 from orbitd.logs import event
 from orbitd.screens import messages as m
 from orbitd.screens import note as notes
+from orbitd.screens.model import Appearance
 from orbitd.screens.note import Kind, Note, Work
 
 log = logging.getLogger("orbitd.screens")
@@ -157,6 +158,7 @@ class Picture:
         facts: What the program has said about itself, its title say; they stay when the picture is closed.
         held: About how much memory it takes, in bytes.
         history_line: How many lines had left the screen when it was last drawn, saved or asked; None before.
+        appearance: What questions about colours and graphics are answered with; None before a client has given it.
     """
 
     def __init__(self, source: Source, screens: Screens) -> None:
@@ -168,6 +170,7 @@ class Picture:
         self.facts = m.Facts()
         self.held = 0
         self.history_line: int | None = None
+        self.appearance: Appearance | None = None
         self.process: Process | None = None
         self.restart: Restart | None = None
         self._requests: dict[int, _Request] = {}
@@ -259,6 +262,14 @@ class Picture:
         """Drop the oldest history down to about `size` bytes."""
         if self.state is PictureState.OPEN and self.process is not None:
             self.process.send(m.Trim(session=self._source.id, size=size))
+
+    def set_appearance(self, appearance: Appearance) -> None:
+        """Answer questions about colours and graphics with these from now on, also when it is built again."""
+        if appearance == self.appearance:
+            return
+        self.appearance = appearance
+        if self.process is not None and self.state in (PictureState.OPENING, PictureState.OPEN):
+            self.process.send(m.SetAppearance(session=self._source.id, appearance=appearance))
 
     async def paint(self, at_least: int, scrollback_lines: int = 0, after_line: int | None = None) -> m.Painted:
         """Return the bytes that draw it, once it has reached a position. Raises: OrbitError."""
@@ -414,6 +425,7 @@ class Picture:
             limits=self._screens.limits,
             divider=divider,
             history_line=self.history_line or 0,
+            appearance=self.appearance,
         )
         if not process.send(opening):  # a snapshot of hundreds of megabytes: with less of it, or with nothing
             self._leave()

@@ -17,13 +17,14 @@ from typing import Self
 import msgspec
 from msgspec import Struct
 
-from orbitd.screens import _ghostty, _ghostty_abi
+from orbitd.screens import _ghostty, _ghostty_abi, questions
 from orbitd.screens._ghostty_lines import LineCounter, rows_of_lines
 from orbitd.screens._ghostty_snapshot import parse
 from orbitd.screens._ghostty_terminal import CELL_BYTES, ROW_BYTES, Probe, Terminal, check_size
 from orbitd.screens.frame import Frame, frame_modes, make_frame
 from orbitd.screens.model import (
     MAX_SCROLLBACK_LINES,
+    Appearance,
     Cursor,
     PromptState,
     Row,
@@ -189,6 +190,8 @@ class Emulator:
         terminal.limit_scrollback(lines, size)
         self._answering = True
         self._rows_read: dict[int, Row] = {}  # rows of the screen as it is now, for frames of several sizes
+        self._questions = questions.QuestionFinder()
+        self._appearance = Appearance()
         # A decoded terminal may be on its alternate screen; a reference to a row of that must not be kept.
         self._lines: LineCounter | None = None
         # A state that was saved on the alternate screen has the number of the screen behind that.
@@ -214,12 +217,49 @@ class Emulator:
         data = bytes(data)
         removals = self._terminal.effects.removals
         self._rows_read.clear()
-        self._terminal.feed(data)
+        self._feed_and_answer(data)
         self._icon.feed(data, was_reset=self._terminal.effects.removals != removals)
         if not self.alternate:
             self._keep_counting(data)
         elif any(leaving in data for leaving in _LEAVING):
             self._is_counted = False  # it has left the alternate screen, and is back there
+
+    def _feed_and_answer(self, data: bytes) -> None:
+        """Feed the terminal, and answer the questions that it leaves unanswered."""
+        effects = self._terminal.effects
+        for piece, question in self._questions.cut(data) if self._answering else ((data, None),):
+            before = effects.reply_bytes
+            self._terminal.feed(piece)
+            if question is not None and effects.reply_bytes == before:
+                effects.add_reply(self._answer(question))
+        self._questions.keep_unfinished(data, at_ground=self.at_ground)
+
+    def _answer(self, question: re.Match[bytes]) -> bytes:
+        if question["csi"] == questions.POSITION:
+            effects = self._terminal.effects
+            before = effects.reply_bytes
+            self._terminal.feed(b"\x1b[6n")
+            return effects.take_reply(before).replace(b"\x1b[", b"\x1b[?", 1)
+        return questions.answer(
+            question, cells=self.size, pixels=_ghostty.CELL_PIXELS, graphics=self._appearance.kitty_graphics
+        )
+
+    def set_appearance(self, appearance: Appearance) -> None:
+        """Set what questions about colours and graphics are answered with; colours that a program has set stay.
+
+        A change between a dark and a light background is an answer too, where the program has asked for it (mode 2031).
+        """
+        self._appearance = appearance
+        terminal = self._terminal
+        foreground = appearance.foreground or _ghostty.FOREGROUND
+        background = appearance.background or _ghostty.BACKGROUND
+        terminal.library.set_default_colors(terminal.pointer, foreground, background, appearance.palette)
+        red, green, blue = background
+        is_light = 299 * red + 587 * green + 114 * blue >= 127_500  # of 255,000: the luma of BT.601
+        if is_light != terminal.effects.is_light:
+            terminal.effects.is_light = is_light
+            if self._answering and terminal.mode(2031):
+                terminal.effects.add_reply(b"\x1b[?997;%dn" % (2 if is_light else 1))
 
     def resize(self, cols: int, rows: int) -> None:
         """Change the size; lines of the primary screen are rewrapped. Nothing else changes it.
@@ -233,7 +273,7 @@ class Emulator:
 
     @property
     def answering(self) -> bool:
-        """Whether the program's queries are answered here; off while a writable client's terminal answers them."""
+        """Whether the program's queries are answered here."""
         return self._answering
 
     @answering.setter
@@ -515,10 +555,14 @@ class Emulator:
 
     def _html(self, scrollback: bool) -> bytes:
         terminal = self._terminal
-        foreground, background = terminal.color("foreground") or (0, 0, 0), terminal.color("background") or (0, 0, 0)
+        # A theme of its own, the same for all: the defaults in the terminal are those of the client that is attached.
+        changed, theme = terminal.changed_colors(), terminal.library.palette
+        palette = [changed.get(str(index), color) for index, color in enumerate(theme)]
+        foreground = changed.get("foreground", _ghostty.FOREGROUND)
+        background = changed.get("background", _ghostty.BACKGROUND)
         top = self.scrollback_rows
         rows = terminal.drawn_rows(0 if scrollback else top, top + self.size[1], unwrap=False)
-        return to_html(rows, Theme(terminal.palette(), foreground, background)).encode()
+        return to_html(rows, Theme(palette, foreground, background)).encode()
 
     def _contents(self, probe: Probe | None, scrollback_lines: int, after_line: int | None = None) -> TerminalContents:
         """Collect what a repaint draws; without a probe, saved cursors and what it alone can read are left out.

@@ -9,7 +9,7 @@ began. A picture is always at the end of a record.
 
     orbitd -> template          Fork (two descriptors: the socket of the new process, the shared note)
     template -> orbitd          Hello, Forked, Exited
-    orbitd -> screens process   Open, Follow, Grown, Data, Paint, Frame, Count, Save, Render, Trim, Close
+    orbitd -> screens process   Open, Follow, Grown, Data, Paint, Frame, Count, Save, Render, Trim, SetAppearance, Close
     screens process -> orbitd   Hello, Opened, Fed, Painted, Framed, Counted, Saved, Rendered, Failed
 
 Messages of one session are handled in order. A request (it has a `request`) is answered once: by its result or by
@@ -24,8 +24,9 @@ import msgspec
 from msgspec import Struct
 
 from orbitd.keeper.frames import frame
+from orbitd.screens.model import Appearance
 
-VERSION = 1
+VERSION = 2
 """Of these messages."""
 
 MAX_FRAME = 256 << 20
@@ -96,6 +97,7 @@ class Open(Struct, frozen=True, kw_only=True, tag=True):
         answer_from: Questions before this position have been answered already: no replies to them.
         divider: Drawn on the base first, if not "": what was lost before it.
         history_line: How many lines had left the screen, as far as that is known: no line gets a lower number again.
+        appearance: As in `SetAppearance`; None where it is not known: then the base's own stays.
     """
 
     request: int
@@ -106,6 +108,7 @@ class Open(Struct, frozen=True, kw_only=True, tag=True):
     limits: Limits
     divider: str = ""
     history_line: int = 0
+    appearance: Appearance | None = None
 
 
 class Follow(Struct, frozen=True, kw_only=True, tag=True):
@@ -196,6 +199,13 @@ class Trim(Struct, frozen=True, kw_only=True, tag=True):
 
     session: str
     size: int
+
+
+class SetAppearance(Struct, frozen=True, kw_only=True, tag=True):
+    """Answer questions about colours and graphics with these from now on."""
+
+    session: str
+    appearance: Appearance
 
 
 class Close(Struct, frozen=True, kw_only=True, tag=True):
@@ -344,7 +354,7 @@ class Failed(Struct, frozen=True, kw_only=True, tag=True):
 
 ToTemplate = Fork
 FromTemplate = Hello | Forked | Exited
-ToScreens = Open | Follow | Grown | Data | Paint | Frame | Count | Save | Render | Trim | Close
+ToScreens = Open | Follow | Grown | Data | Paint | Frame | Count | Save | Render | Trim | SetAppearance | Close
 FromScreens = Hello | Opened | Fed | Painted | Framed | Counted | Saved | Rendered | Failed
 
 

@@ -67,6 +67,22 @@ class RowMark(enum.IntEnum):
     CONTINUATION = 2
 
 
+class Appearance(Struct, frozen=True, kw_only=True):
+    """What questions about colours and graphics are answered with: those of the client that owns the size.
+
+    Attributes:
+        foreground: The default text colour; None for the emulator's own.
+        background: As `foreground`.
+        palette: The first colours of the palette; the others are the emulator's own.
+        kitty_graphics: Whether images of the kitty protocol are shown.
+    """
+
+    foreground: Rgb | None = None
+    background: Rgb | None = None
+    palette: tuple[Rgb, ...] = ()
+    kitty_graphics: bool = False
+
+
 MAX_SCROLLBACK_LINES = 10_000
 """History that a picture keeps at least, where its bytes hold it."""
 

@@ -53,6 +53,7 @@ from orbitd.screens.messages import (
     Rendered,
     Save,
     Saved,
+    SetAppearance,
     ToScreens,
     Trim,
     encode,
@@ -107,7 +108,7 @@ _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal
 _decoder = msgspec.msgpack.Decoder(ToScreens)
 
 Request = Open | Paint | Frame | Count | Save | Render
-Queued = Request | Trim
+Queued = Request | Trim | SetAppearance
 
 
 class Refused(Exception):
@@ -193,7 +194,7 @@ class Picture(Struct, kw_only=True, eq=False):
     def wanted(self) -> int:
         """Return the position that the first request waits for."""
         first = self.requests[0]
-        return self.position if isinstance(first, Open | Trim) else first.at_least
+        return self.position if isinstance(first, Open | Trim | SetAppearance) else first.at_least
 
     def has_due_request(self) -> bool:
         """Return whether the first request can be answered now."""
@@ -430,7 +431,9 @@ class ScreensProcess:
                 start, end = record.start, record.end
                 self._feed_record(picture, emulator, record)
                 answers = emulator.replies()
-                if start >= picture.answer_from:
+                if isinstance(record.event, Divider):
+                    replies.clear()  # the program that asked has ended, and the next one has not
+                elif start >= picture.answer_from:
                     replies += answers
                 fed += end - start
                 follower.position = end
@@ -522,6 +525,9 @@ class ScreensProcess:
                 picture.emulator.trim_scrollback(max_bytes=max(0, request.size - beside))
                 self._measure(picture, picture.emulator, before)
                 self._report(picture, picture.emulator)
+            elif isinstance(request, SetAppearance):
+                picture.emulator.set_appearance(request.appearance)
+                self._report(picture, picture.emulator, picture.emulator.replies())
             else:
                 before = self._memory.held()  # reading decompresses a history, a save compresses it
                 self._draw(picture, picture.emulator, request)
@@ -539,6 +545,8 @@ class ScreensProcess:
         emulator, loss = _base_emulator(request)
         picture.emulator = emulator
         emulator.count_from(request.history_line)
+        if request.appearance is not None:
+            emulator.set_appearance(request.appearance)
         if request.divider:
             print_divider(emulator, request.divider)
         emulator.replies()  # dropped: the program has not asked these questions now

@@ -10,15 +10,16 @@ answer has been written.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import enum
-import re
 import sys
 from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from orbit_protocol.errors import InvalidParams, NotRunning
+from orbit_protocol.errors import InvalidParams, NotRunning, OrbitError
 from orbit_protocol.notifications import (
     DETACHED,
     EXITED,
@@ -31,12 +32,17 @@ from orbit_protocol.notifications import (
     RepaintNotice,
     RepaintReason,
 )
-from orbit_protocol.params import FrameUse, SessionInput, SessionRefresh, SessionResize
+from orbit_protocol.params import ClientTerminal, FrameUse, SessionInput, SessionRefresh, SessionResize
 from orbit_protocol.results import Empty, Refreshed
+from orbit_protocol.terminal_input import InputScanner
 from orbitd.rpc.connection import MAX_UNSENT_BYTES, Call, Connection
 from orbitd.screens.messages import Framed
+from orbitd.screens.model import Appearance, Rgb
 from orbitd.sessions.frames import draw
-from orbitd.sessions.program_input import EMPTY, InputTarget, type_input
+from orbitd.sessions.program_input import EMPTY, InputQueue, InputTarget, type_input
+
+POSITION_SECS = 1.0
+"""After a question where the cursor is, so long what may be an answer or Ctrl-F3 is taken for the answer."""
 
 
 class State(enum.Enum):
@@ -70,11 +76,15 @@ class AttachedTo(InputTarget, Protocol):
     def id(self) -> str:
         """The session's id."""
 
-    def resize(self, attachment: Attachment, cols: int, rows: int) -> None:
-        """Set the window size of the client."""
+    @property
+    def position_asked_at(self) -> float:
+        """The loop's time at which its program last had an answer where the cursor is (CPR)."""
 
     def note_typing(self, attachment: Attachment) -> None:
         """Have the client that types own the size."""
+
+    def resize(self, attachment: Attachment, cols: int, rows: int) -> None:
+        """Set the window size of the client."""
 
     def frame_soon(self) -> None:
         """Send frames to the clients that take them."""
@@ -104,6 +114,7 @@ class Attachment:
         counts_lines: It is sent the `history_line` with the end, too.
         frames: Whether it is sent frames: where the sizes of window and session differ, never, or always.
         after_line: How many lines of the session its window had been given before.
+        appearance: What its terminal looks like; None where the client has not said.
 
     Attributes:
         is_framed: It is sent frames now, and no output.
@@ -125,6 +136,7 @@ class Attachment:
         counts_lines: bool = False,
         frames: FrameUse = "auto",
         after_line: int = 0,
+        appearance: Appearance | None = None,
     ) -> None:
         self.id = attachment_id
         self.connection = connection
@@ -146,6 +158,10 @@ class Attachment:
         self._seen_line: int | None = None  # of a client that is behind: how many lines had left its screen
         self._held: list[tuple[int, bytes]] = []
         self._held_bytes = 0
+        self.appearance = appearance
+        self._scanner = InputScanner()
+        self._scan_timer: asyncio.TimerHandle | None = None
+        self._scanned: asyncio.Future[OrbitError | None] | None = None  # done when the scanner holds nothing more
         connection.attachments[attachment_id] = self
 
     @property
@@ -363,6 +379,86 @@ class Attachment:
         self._send(_encode(EXITED, notice))
         self.end()
 
+    # Its input. It stands before the session as what is typed into: `program_input` has the calls that wait.
+
+    @property
+    def unwritten(self) -> InputQueue:
+        """What the program's terminal has not taken yet."""
+        return self.session.unwritten
+
+    @property
+    def scanned(self) -> asyncio.Future[OrbitError | None] | None:
+        """Done when what is held of the input has been written or dropped, with an error if it cannot be; or None."""
+        return self._scanned
+
+    def write_input(self, data: bytes) -> bytes | None:
+        """Write what the client sends to the program, but for what its terminal answers.
+
+        The end of it may be the beginning of an answer, and is held then, until more comes or a moment has passed.
+
+        Returns:
+            The rest, which the terminal does not take now; None where there is none.
+
+        Raises:
+            NotRunning: The program has ended.
+            Busy: It does not read, not even what was held before.
+        """
+        held = self._scanner.held
+        position_asked = b"R" in data and _now() - self.session.position_asked_at < POSITION_SECS
+        passed, is_typing = self._scanner.receive(data, position_asked=position_asked)
+        secs, rest = self._scanner.flush_secs, None
+        if is_typing and self._state is not State.ENDED:
+            self.session.note_typing(self)  # first: the program is to handle the key at the new size
+        if secs is None and self._scanned is None:  # nothing is held, nor was: the usual case
+            return self.session.write_input(passed) if passed else None
+        if passed:
+            rest = self._write_scanned(passed, held if passed.startswith(held) else b"")
+        elif secs is None:
+            self._settle_scanned(None)
+        if secs is not None:
+            if self._scan_timer is not None:
+                self._scan_timer.cancel()
+            loop = asyncio.get_running_loop()
+            self._scan_timer = loop.call_later(secs, self._flush_scanner)
+            self._scanned = self._scanned or loop.create_future()
+        return rest
+
+    def _write_scanned(self, passed: bytes, held: bytes) -> bytes | None:
+        """Write what has passed, which begins with what was held, and return the rest; that of `held` is queued here.
+
+        The calls of what was held wait for `scanned`, and have the error too where this raises one.
+        """
+        try:
+            rest = self.session.write_input(passed)
+            if rest is not None and (left := len(held) - len(passed) + len(rest)) > 0:
+                queued = self.unwritten.add_call(rest[:left], 0)
+                scanned, self._scanned = self._scanned, None
+                if scanned is not None:
+                    queued.done.add_done_callback(lambda done: _settle(scanned, done.result()))
+                rest = rest[left:] or None
+        except OrbitError as error:
+            self._settle_scanned(error)
+            raise
+        self._settle_scanned(None)
+        return rest
+
+    def _settle_scanned(self, error: OrbitError | None) -> None:
+        if self._scan_timer is not None:
+            self._scan_timer.cancel()
+            self._scan_timer = None
+        scanned, self._scanned = self._scanned, None
+        if scanned is not None:
+            _settle(scanned, error)
+
+    def _flush_scanner(self) -> None:
+        held = self._scanner.flush()
+        with contextlib.suppress(OrbitError):  # the calls that wait have it
+            if held:
+                if self._state is not State.ENDED:
+                    self.session.note_typing(self)
+                self._write_scanned(held, held)
+        self._settle_scanned(None)
+
     def detach(self, history_line: int | None = None) -> None:
         """Notify the client that its attachment was ended by a request of another one, and end."""
         if self.is_framed:
@@ -377,6 +473,8 @@ class Attachment:
         if self._state is State.ENDED:
             return
         self._state = State.ENDED
+        if self._scan_timer is not None:
+            self._flush_scanner()
         self.connection.attachments.pop(self.id, None)
         self.session.remove_attachment(self)
 
@@ -439,9 +537,48 @@ def write_input(call: Call, q: SessionInput) -> Empty | Coroutine[Any, Any, Empt
     attachment = require(call.connection, q.attachment_id)
     if attachment.read_only:
         raise InvalidParams("`attachment_id` is of a read-only attachment", hint="Attach without read_only.")
-    if is_typing(q.data):
-        attachment.session.note_typing(attachment)
-    return type_input(call, attachment.session, q.data)
+    outcome = type_input(call, attachment, q.data)
+    if not isinstance(outcome, Empty):
+        return _when_typed(attachment, outcome)
+    scanned = attachment.scanned
+    return outcome if scanned is None or call.is_notification else _when_scanned(scanned)
+
+
+async def _when_typed(attachment: Attachment, outcome: Coroutine[Any, Any, Empty]) -> Empty:
+    """Return when all input of a call has been taken, what is held of it included."""
+    await outcome
+    return EMPTY if attachment.scanned is None else await _when_scanned(attachment.scanned)
+
+
+async def _when_scanned(scanned: asyncio.Future[OrbitError | None]) -> Empty:
+    error = await asyncio.shield(scanned)  # other calls may wait for it too
+    if error is not None:
+        raise error
+    return EMPTY
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _settle(future: asyncio.Future[OrbitError | None], error: OrbitError | None) -> None:
+    if not future.done():
+        future.set_result(error)
+
+
+def appearance_of(terminal: ClientTerminal) -> Appearance:
+    """Return what a client has said about its terminal as the screens process takes it."""
+    return Appearance(
+        foreground=_rgb(terminal.foreground) if terminal.foreground else None,
+        background=_rgb(terminal.background) if terminal.background else None,
+        palette=tuple(_rgb(color) for color in terminal.palette or ()),
+        kitty_graphics=terminal.kitty_graphics,
+    )
+
+
+def _rgb(color: str) -> Rgb:
+    red, green, blue = bytes.fromhex(color[1:])
+    return red, green, blue
 
 
 def resize(call: Call, q: SessionResize) -> Empty:
@@ -472,18 +609,6 @@ def require(connection: Connection, attachment_id: str) -> Attachment:
     if not isinstance(attachment, Attachment):
         raise NotRunning("No attachment of this connection has this id, or it has ended", hint="Attach again.")
     return attachment
-
-
-# What terminals send by themselves: mouse and focus reports, and answers to questions.
-_REPORTS = re.compile(
-    rb"(?:\x1b\[(?:[IO]|M[\x20-\xff]{3}|<[0-9;]*+[Mm]|[?>=][0-9;$]*+[a-z]|[0-9;]*+[Rnt])"
-    rb"|\x1b[]P_][^\x07\x1b]*+(?:\x07|\x1b\\))*+"
-)
-
-
-def is_typing(data: bytes) -> bool:
-    """Return whether input has keys or a paste in it, and not only what a terminal sends by itself."""
-    return _REPORTS.fullmatch(data) is None
 
 
 N = TypeVar("N", bound=msgspec.Struct)

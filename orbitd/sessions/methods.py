@@ -171,6 +171,7 @@ class SessionMethods:
                 counts_lines=q.after_line is not None,
                 after_line=q.after_line or 0,
                 frames=q.frames,
+                terminal=q.terminal,
             )
             attachment.sits_in = sits_in
             try:

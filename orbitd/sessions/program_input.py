@@ -26,6 +26,9 @@ from orbitd.rpc.connection import Call
 MAX_UNWRITTEN_BYTES = 1024 * 1024
 """Of one session; input beyond that is refused."""
 
+MAX_UNREAD_ANSWER_BYTES = 64 * 1024
+"""Of answers to a program's questions; it gets no more of them while it does not read its input."""
+
 EMPTY = Empty()
 
 
@@ -65,6 +68,7 @@ class InputQueue:
     def __init__(self) -> None:
         self.data = bytearray()
         self._position = 0  # of the first byte of `data`
+        self._answer_bytes = 0  # of answers that were queued since the queue was last empty
         self._calls: deque[Queued] = deque()  # by position
         self._refusal: Callable[[int], OrbitError] | None = None
 
@@ -73,11 +77,20 @@ class InputQueue:
 
     def add(self, rest: bytes, written: int = 0) -> None:
         """Queue the rest of some input, of which so many bytes have been taken. Raises: Busy."""
-        if len(self.data) + len(rest) > MAX_UNWRITTEN_BYTES:
+        if len(self.data) - self._answer_bytes + len(rest) > MAX_UNWRITTEN_BYTES:
             raise Busy(
                 "The program does not read its input", hint="Send the rest when it does.", data={"written": written}
             )
         self.data += rest
+
+    def takes_answer(self, size: int) -> bool:
+        """Whether answers to the program's questions may be queued behind what was typed. They do not count as that."""
+        return self._answer_bytes + size <= MAX_UNREAD_ANSWER_BYTES
+
+    def add_answer(self, rest: bytes) -> None:
+        """Queue the rest of some answers."""
+        self.data += rest
+        self._answer_bytes += len(rest)
 
     def add_call(self, rest: bytes, written: int) -> Queued:
         """Queue the rest of a call's input. Raises: Busy, and what `refuse` was given."""
@@ -93,6 +106,8 @@ class InputQueue:
         """Remove the first bytes: the terminal has taken them."""
         del self.data[:count]
         self._position += count
+        if not self.data:
+            self._answer_bytes = 0
         while self._calls and self._calls[0].end <= self._position:
             queued = self._calls.popleft()
             queued.update(self._position)

@@ -28,18 +28,20 @@ from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from orbit_protocol.errors import Busy, InternalError, InvalidParams, NotRunning, OrbitError
 from orbit_protocol.notifications import RepaintReason
-from orbit_protocol.params import FrameUse
+from orbit_protocol.params import ClientTerminal, FrameUse
 from orbit_protocol.results import Exit
+from orbit_protocol.terminal_input import has_position
 from orbit_protocol.terminal_reset import RESET
 from orbit_protocol.text import text_and_bytes
 from orbit_protocol.types import MAX_PATH_LENGTH, Session, SessionStatus
 from orbitd.logs import event
 from orbitd.rpc.connection import Connection
 from orbitd.screens.client import Loaded, Picture, PictureState, Screens
-from orbitd.sessions.attachment import Attachment, Repaint
+from orbitd.sessions.attachment import Attachment, Repaint, appearance_of
 from orbitd.sessions.files import OpenFiles, SessionFiles
 from orbitd.sessions.frames import Frames, draw
 from orbitd.sessions.journal import Journal
@@ -210,6 +212,7 @@ class LiveSession:
         save_lock: Held by a save: one at a time.
         detached_since: The loop's time at which the last client left.
         attachments: Its clients; the writable ones in the order in which they owned the size last.
+        position_asked_at: The loop's time at which its program last had an answer where the cursor is (CPR).
     """
 
     def __init__(self, session_id: str, shared: Shared) -> None:
@@ -232,6 +235,7 @@ class LiveSession:
         self.save = SavePlan()
         self.save_lock = asyncio.Lock()
         self.detached_since = 0.0
+        self.position_asked_at = float("-inf")
         self.attachments: list[Attachment] = []
         self.picture = Picture(self, shared.screens)
         self._numbers = itertools.count(1)
@@ -241,7 +245,7 @@ class LiveSession:
         self._damage: Damage | None = None
         self._loaded: Loaded | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._position = 0
+        self._position = self._asked_from = 0
         self._cwd: bytes | None = None
         self._recorded_cwd: bytes | None = None
         self._cwd_timer: asyncio.TimerHandle | None = None
@@ -571,6 +575,7 @@ class LiveSession:
         """Print a line between the output so far and the next program's, if there is any and the journal is open."""
         if self.position > 0 and self._journal is not None:
             self._record(Divider(text=text))
+            self._asked_from = self.position  # the answers to what was asked before are for a program that has ended
             self._repaint_all()
 
     def resize_screen(self, cols: int, rows: int) -> None:
@@ -656,8 +661,20 @@ class LiveSession:
         counts_lines: bool = False,
         frames: FrameUse = "auto",
         after_line: int = 0,
+        terminal: ClientTerminal | None = None,
     ) -> Attachment:
         """Attach a client; a writable one becomes the size owner. The files are open.
+
+        Args:
+            connection: The client's.
+            attachment_id: Its own choice, or None.
+            cols: Columns of its window.
+            rows: Rows of its window.
+            read_only: It may neither type nor own the size.
+            counts_lines: It is sent the `history_line` with the end, too.
+            frames: Whether it is sent frames, where the sizes of window and session differ.
+            after_line: How many lines of the session its window had been given before.
+            terminal: The colours of its terminal, and what it can show; None where it has not said.
 
         Raises:
             InvalidParams: The client has chosen an id that an attachment of its connection has.
@@ -673,6 +690,7 @@ class LiveSession:
             counts_lines=counts_lines,
             frames=frames,
             after_line=after_line,
+            appearance=None if terminal is None else appearance_of(terminal),
         )
         self.attachments.append(attachment)
         if not read_only:
@@ -790,10 +808,12 @@ class LiveSession:
             master.resume("lag")
         if self.picture.is_failed:
             master.resume("repaint")
-        # A program's question must be answered once: by the terminal of a writable client, else by the emulator.
-        if replies and all(each.read_only for each in self.attachments):
-            with contextlib.suppress(Busy, NotRunning):  # a program that asks and never reads gets no more answers
-                master.write(replies)
+        # Every question is answered here, and by nobody else: what a client's own terminal answers is dropped
+        # (`Attachment.write_input`). Clients come, go, and are several; the emulator reads each question once.
+        if replies and self.picture.fed > self._asked_from:
+            master.write_answer(replies)
+            if has_position(replies):
+                self.position_asked_at = self._loop.time()
 
     def handle_skipped(self, start: int, end: int) -> None:
         """Keep aside what could not be drawn, and save the picture that goes on behind it."""
@@ -934,6 +954,8 @@ class LiveSession:
         self._size_owner = attachment
         self.attachments.remove(attachment)
         self.attachments.append(attachment)
+        if attachment.appearance is not None:  # else the last owner's stays
+            self.picture.set_appearance(attachment.appearance)
         if attachment.size == self.size or self._journal is None:  # without a journal the daemon is ending
             self._follow_size()
             return
@@ -968,7 +990,7 @@ class LiveSession:
         self.attachments.remove(attachment)
         if self._size_owner is attachment:
             writable = [each for each in self.attachments if not each.read_only]
-            self._size_owner = None
+            self._forget_size_owner()
             if writable:
                 self._set_size_owner(writable[-1])
         self._clients_changed()
@@ -976,8 +998,14 @@ class LiveSession:
     def _clear_attachments(self) -> list[Attachment]:
         """Remove all attachments and return them. There is no size owner then, so that their ends change no size."""
         removed, self.attachments = self.attachments, []
-        self._size_owner = None
+        self._forget_size_owner()
         return removed
+
+    def _forget_size_owner(self) -> None:
+        """Nobody owns the size. The colours of the last owner stay; but now nothing shows images."""
+        self._size_owner = None
+        if self.picture.appearance is not None:
+            self.picture.set_appearance(replace(self.picture.appearance, kitty_graphics=False))
 
     def _clients_changed(self) -> None:
         if not self.attachments:

@@ -263,16 +263,16 @@ class PtyMaster:
             self._pauses.discard(reason)
             self._update_reading()
 
-    def write(self, data: bytes) -> None:
-        """Write to the program's input, or queue what the terminal does not take now.
+    def write_answer(self, data: bytes) -> None:
+        """Write the terminal's answers to questions of the program, behind what was typed before.
 
-        Raises:
-            Busy: The program does not read, and `MAX_UNWRITTEN_BYTES` are queued.
-            NotRunning: It has no terminal any more.
+        They are dropped where too many of them wait, or it has no terminal any more.
         """
-        rest = self.write_now(data)
-        if rest is not None:
-            self.unwritten.add(rest)
+        if self.unwritten.takes_answer(len(data)):
+            with contextlib.suppress(NotRunning):
+                rest = self.write_now(data)
+                if rest is not None:
+                    self.unwritten.add_answer(rest)
 
     def write_now(self, data: bytes) -> bytes | None:
         """Write what the terminal takes now, behind all that is queued.

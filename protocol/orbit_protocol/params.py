@@ -329,8 +329,8 @@ class CancelRequest(Params, frozen=True, kw_only=True):
 class SessionInput(ByAttachment, frozen=True, kw_only=True):
     """What the user typed.
 
-    The client that types owns the session's size: keys and pastes count, reports of the mouse and of the focus, and
-    what a terminal answers by itself, do not.
+    What the client's terminal answers to questions of the program is dropped: the session has answered them. The client
+    that types owns the session's size: keys and pastes count, reports of the mouse and of the focus do not.
     """
 
     data: Annotated[bytes, Meta(max_length=MAX_INPUT_BYTES)]

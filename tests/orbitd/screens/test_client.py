@@ -14,6 +14,7 @@ from orbit_protocol.errors import Busy, NotRunning, OrbitError, SnapshotNotFound
 from orbitd.screens import client
 from orbitd.screens import messages as m
 from orbitd.screens.client import PictureState
+from orbitd.screens.model import Appearance
 from orbitd.screens.note import Kind
 from orbitd.sessions import session
 from orbitd.sessions.files import SessionFiles
@@ -307,6 +308,36 @@ async def test_a_kill_from_outside_is_no_fault(sessions: Sessions) -> None:
     assert await text(two) == b"two"
     assert process_of(sessions, one) is process_of(sessions, two)
     assert kept_aside(sessions) == []
+
+
+async def test_the_clients_colours_survive_the_process(sessions: Sessions) -> None:
+    """They are sent when they change, and again with the `Open` that builds the picture elsewhere."""
+    [live] = await opened(sessions, "one")
+    process, light = process_of(sessions, live), Appearance(background=(255, 255, 255))
+    live.picture.set_appearance(light)
+    live.picture.set_appearance(light)
+    assert (await process.receive(m.SetAppearance)).appearance == light
+    process.die()
+    assert await text(live) == b"one"
+    assert len(process.sent(m.SetAppearance)) == 1
+    assert process_of(sessions, live).sent(m.Open)[-1].appearance == light
+
+
+async def test_no_answer_is_given_twice_or_lost_by_a_crash(sessions: Sessions) -> None:
+    """A picture that is built again answers from where its answers were received; what was on its way is lost."""
+    [live] = await opened(sessions, "one")
+    process, answered = process_of(sessions, live), live.picture.fed
+    process.hold(m.Grown)
+    position = await sessions.print(b"asks")
+    await process.receive(m.Grown, 2)
+    process.die()
+    await until(lambda: live.picture.fed == position)
+    assert process_of(sessions, live).sent(m.Open)[-1].answer_from == answered
+    process_of(sessions, live).die()
+    answered = position
+    position = await sessions.print(b"more")
+    await until(lambda: live.picture.fed == position)
+    assert process_of(sessions, live).sent(m.Open)[-1].answer_from == answered
 
 
 async def test_too_many_kills_at_one_place(sessions: Sessions) -> None:

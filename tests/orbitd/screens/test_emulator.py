@@ -104,8 +104,8 @@ def test_a_query_is_answered(name: str) -> None:
         assert emulator.replies() == b""
 
 
-def test_queries_are_left_to_an_attached_client() -> None:
-    """While a writable client answers, nothing is answered here; afterwards it is again."""
+def test_a_terminal_may_answer_nothing() -> None:
+    """Nothing is answered while that is switched off; afterwards it is again."""
     with Emulator(80, 24) as emulator:
         emulator.answering = False
         emulator.feed(b"\x1b[6n\x1b[c")

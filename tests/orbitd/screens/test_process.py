@@ -33,9 +33,10 @@ from orbitd.screens.messages import (
     Rendered,
     Save,
     Saved,
+    SetAppearance,
     Trim,
 )
-from orbitd.screens.model import StateBusy, TerminalError
+from orbitd.screens.model import Appearance, StateBusy, TerminalError
 from orbitd.screens.note import Note
 from orbitd.screens.process import Memory, ScreensProcess
 from orbitd.sessions.journal_file import Cwd, Divider, Resize, Time
@@ -81,7 +82,7 @@ def running() -> Iterator[Running]:
     thread = threading.Thread(target=ScreensProcess(its, shared, memory).run, daemon=True)
     thread.start()
     peer = Peer(ours)
-    assert peer.expect(Hello).version == 1
+    assert peer.expect(Hello).version == 2
     yield Running(peer=peer, note=shared, memory=memory)
     ours.close()
     thread.join(30)
@@ -303,6 +304,38 @@ def test_many_replies_are_reported_in_bounded_parts(peer: Peer, journal: Journal
     replies = [fed.replies for fed in feed_until(peer, end)]
     assert sum(map(len, replies)) == count * 4
     assert max(map(len, replies)) < process.MAX_REPLIES + 1000
+
+
+def test_a_program_gets_no_answers_of_the_one_before(peer: Peer, journal: JournalFile) -> None:
+    """What was asked before a divider, which stands between two programs, is answered to nobody."""
+    end = journal.append(b"\x1b[?2048h\x1b[6n", Divider(text="started again"), b"\x1b[5n")
+    feed(peer, journal)
+    assert b"".join(fed.replies for fed in feed_until(peer, end)) == b"\x1b[0n"
+
+
+def test_colours_are_those_of_the_client(peer: Peer, journal: JournalFile) -> None:
+    """They come with `Open`, so that a picture that is built again has them, and change while it is open."""
+    peer.send(open_blank(appearance=Appearance(background=(1, 2, 3))))
+    peer.send(Follow(session=SESSION, base=0), fds=(journal.descriptor(),))
+    for appearance, answer in ((None, b"0101/0202/0303"), (Appearance(background=(255, 0, 0)), b"ffff/0000/0000")):
+        if appearance is not None:
+            peer.send(SetAppearance(session=SESSION, appearance=appearance))
+        end = journal.append(b"\x1b]11;?\x07")
+        peer.send(Grown(session=SESSION, position=end))
+        assert b"".join(fed.replies for fed in feed_until(peer, end)) == b"\x1b]11;rgb:" + answer + b"\x07"
+
+
+def test_a_change_to_a_light_background_is_reported_to_those_who_asked(peer: Peer, journal: JournalFile) -> None:
+    """Mode 2031 wants to be notified of it; building a picture again is no change."""
+    end = journal.append(b"\x1b[?2031h")
+    peer.send(open_blank())
+    peer.send(Follow(session=SESSION, base=0), fds=(journal.descriptor(),))
+    peer.send(Grown(session=SESSION, position=end))
+    feed_until(peer, end)
+    peer.send(SetAppearance(session=SESSION, appearance=Appearance(background=(255, 255, 255))))
+    assert peer.expect(Fed).replies == b"\x1b[?997;2n"
+    peer.send(SetAppearance(session=SESSION, appearance=Appearance(background=(250, 250, 250))))
+    assert peer.expect(Fed).replies == b""
 
 
 def test_facts_are_reported_when_they_change(peer: Peer, journal: JournalFile) -> None:

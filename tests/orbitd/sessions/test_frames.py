@@ -16,7 +16,6 @@ from orbit_protocol.params import SessionRefresh
 from orbit_protocol.terminal_reset import RESET
 from orbitd.screens import messages as m
 from orbitd.sessions import attachment, frames
-from orbitd.sessions.attachment import is_typing
 from orbitd.sessions.session import LiveSession
 from sessions_support import Client, ScriptedProcess, Sessions, until
 
@@ -69,19 +68,6 @@ async def test_typing_takes_the_size(sessions: Sessions) -> None:
     assert program_size(sessions) == (100, 30)
     second.type(b"y")
     assert program_size(sessions) == (70, 20)
-
-
-@pytest.mark.parametrize("keys", [b"a", b"\x1b", b"\x1b[A", b"\x1bOA", b"\x1b[200~\x1b[<0;1;1M\x1b[201~", b"\x1b[Ix"])
-def test_keys_and_pastes_are_typing(keys: bytes) -> None:
-    """Whatever a person does at the keyboard is typing, a paste that looks like a report too."""
-    assert is_typing(keys)
-
-
-def test_typing_is_told_from_reports_in_a_large_paste() -> None:
-    """A mebibyte of reports, or of text, is looked at once from its beginning to its end."""
-    assert is_typing(b"text" * (1 << 18))
-    assert not is_typing(b"\x1b[<35;10;10M" * (1 << 16))
-    assert is_typing(b"\x1b[<35;10;10M" * (1 << 16) + b"x")
 
 
 async def test_the_size_goes_back_to_who_owned_it_before(sessions: Sessions) -> None:
