@@ -17,11 +17,13 @@ import subprocess
 import sys
 import termios
 import time
+import tty
 from pathlib import Path
 from typing import Any
 
 from ctl_support import ON_TERMINAL, Orbitctl
 from orbitd.screens.emulator import Emulator
+from orbitd.screens.model import Appearance
 from support import WAIT_SECS
 
 SHELL = ("bash", "--norc", "--noprofile")
@@ -37,16 +39,26 @@ class Window:
         ctl: Whose home and environment it has.
         arguments: Of orbitctl.
         size: Columns and rows.
+        looks: What it answers questions with; None if it answers none.
         environment: More variables.
     """
 
-    def __init__(self, ctl: Orbitctl, *arguments: str, size: tuple[int, int] = (80, 24), **environment: str) -> None:
+    def __init__(
+        self,
+        ctl: Orbitctl,
+        *arguments: str,
+        size: tuple[int, int] = (80, 24),
+        looks: Appearance | None = None,
+        **environment: str,
+    ) -> None:
         self.master, self._terminal = pty.openpty()
         self.output = b""
         self.searched = 0
         self._is_there = True
         self.emulator = Emulator(*size)
-        self.emulator.answering = False
+        self.emulator.answering = looks is not None
+        if looks is not None:
+            self.emulator.set_appearance(looks)
         self._set_size(size)
         self.before = self.settings()
         self.process = subprocess.Popen(
@@ -110,6 +122,14 @@ class Window:
         """Show what the terminal was sent."""
         self.output += data
         self.emulator.feed(data)
+        if replies := self.emulator.replies():
+            self.type(replies)
+
+    def unread(self) -> bytes:
+        """Return what was typed and nobody has read: what a shell would be given next."""
+        tty.setraw(self._terminal, termios.TCSANOW)
+        ready = select.select([self._terminal], [], [], 0)[0]
+        return os.read(self._terminal, 1 << 16) if ready else b""
 
     def until(self, pattern: str | bytes) -> re.Match[bytes]:
         """Read until something new fits `pattern`, a text or a compiled expression's source."""

@@ -91,6 +91,8 @@ class Attachment:
         self._keys = KeyFilter(options.detach_key)
         self._flush_keys_at: float | None = None
         self._input = InputQueue()
+        self._questions = terminal.questions
+        self._is_asking = False  # the attach waits for the terminal's answers
         self._connection: DaemonConnection | None = connection
         self._reconnect = reconnect
         self._id = ""  # empty unless attached
@@ -108,10 +110,13 @@ class Attachment:
             SignalReceived: A signal is to end this process.
         """
         try:
-            try:
-                self._attach()
-            except ConnectionLost:
-                self._disconnect()
+            self._terminal.ask()
+            self._is_asking = self._questions.deadline is not None
+            if not self._is_asking:  # else `_run_timers` attaches
+                try:
+                    self._attach()
+                except ConnectionLost:
+                    self._disconnect()
             while self._result is None:
                 # The rest of a turn that was cut short is not lost: select reports again what is still ready.
                 try:
@@ -158,7 +163,9 @@ class Attachment:
 
     def _timeout(self) -> float | None:
         """Return the seconds until the next deadline; None where there is none."""
-        deadlines = [self._flush_keys_at, self._input.retry_at]
+        deadlines = [self._flush_keys_at, self._input.retry_at, self._questions.flush_at]
+        if self._is_asking:
+            deadlines.append(self._questions.deadline or 0.0)
         if self._reconnect.is_active:
             deadlines.append(self._reconnect.next_deadline(connected=self._connection is not None))
         found = [deadline for deadline in deadlines if deadline is not None]
@@ -166,6 +173,14 @@ class Attachment:
 
     def _run_timers(self) -> None:
         now = time.monotonic()
+        if self._questions.flush_at is not None and now >= self._questions.flush_at:
+            self._handle_keys(self._questions.flush())
+        if self._is_asking:
+            deadline = self._questions.deadline
+            # Also when the user leaves already: what was typed before is sent.
+            self._is_asking = deadline is not None and now < deadline and self._result is None
+            if not self._is_asking and self._connection is not None:
+                self._attach()
         if self._flush_keys_at is not None and now >= self._flush_keys_at:
             self._flush_keys_at = None
             self._send_input(self._keys.flush())
@@ -241,6 +256,9 @@ class Attachment:
         if not data:
             self._result = AttachResult(reason="hangup")
             return
+        self._handle_keys(self._questions.receive(data, time.monotonic()))
+
+    def _handle_keys(self, data: bytes) -> None:
         passed, is_detach = self._keys.feed(data)
         self._flush_keys_at = time.monotonic() + PARTIAL_KEY_SECONDS if self._keys.is_partial else None
         if is_detach:
@@ -294,6 +312,7 @@ class Attachment:
             read_only=options.read_only,
             scrollback_lines=None if self.was_attached else options.scrollback_lines,
             env_bytes=options.env,
+            terminal=self._questions.terminal(),
         )
         self._attach_request = self._connection.request(SESSION_ATTACH, params)
 
@@ -346,6 +365,7 @@ class Attachment:
         if self._connection is not None:
             self._connection.close()
         self._connection, self._id = None, ""
+        self._is_asking = False  # `Reconnect` attaches
         self._input.stop()
         self._reconnect.start(time.monotonic())
 

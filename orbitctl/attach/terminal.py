@@ -20,6 +20,7 @@ from collections import deque
 from types import FrameType
 
 from orbit_protocol.terminal_reset import ENTER, RESTORE, RESTORE_COLORS, RESTORE_IN_PLACE
+from orbitctl.attach.questions import TerminalQuestions
 from orbitctl.errors import CommandError, ExitCode
 
 READ_BYTES = 1 << 16
@@ -57,6 +58,7 @@ class Terminal:
         output_fd: What is written here is shown.
         wake_fd: Readable when a signal has come; `signals` empties it.
         pending: How many bytes of output the terminal has not taken yet.
+        questions: What it was asked, and its answers.
     """
 
     def __init__(self) -> None:
@@ -66,6 +68,7 @@ class Terminal:
         self._old_handlers: dict[int, object] = {}
         self._pending: deque[memoryview] = deque()
         self.pending = 0
+        self.questions = TerminalQuestions()
         # What the session has done to the terminal decides what restoring it takes.
         self._is_entered = False
         self._has_set_colors = False
@@ -143,6 +146,10 @@ class Terminal:
         self.write((b"" if self._is_entered else ENTER) + data)
         self._is_entered = True
 
+    def ask(self) -> None:
+        """Ask it what it looks like; the answers come as input, for `questions`."""
+        self.write(self.questions.ask(os.environ, time.monotonic()))
+
     def flush(self) -> None:
         """Write as much as the terminal takes."""
         while self._pending:
@@ -179,19 +186,24 @@ class Terminal:
 
     def _restore(self) -> None:
         """Leave the session's screen and modes within a bounded time; never raise OSError."""
+        has_barrier = False
         if self._is_entered:
             self._pending.clear()
             self.pending = 0
             new_line = b"" if self._last_byte == b"\n" else b"\r\n"
             data = RESTORE if self._has_set_origin else RESTORE_IN_PLACE
             data += (RESTORE_COLORS if self._has_set_colors else b"") + new_line + b"\x1b[J"
-            if not self._write_within(data, RESTORE_SECONDS):
+            data += self.questions.barrier
+            has_barrier = self._write_within(data, RESTORE_SECONDS)
+            if not has_barrier:
                 # It is frozen, by Ctrl-S or a stalled emulator. What the kernel still holds for it is dropped: that
                 # makes room for this, which is read when it goes on.
                 with contextlib.suppress(termios.error):
                     termios.tcflush(self.output_fd, termios.TCOFLUSH)
                 self._write_within(data, RESTORE_SECONDS)
             self._is_entered = False
+        # Not where it was frozen: it may go on in an hour.
+        self.questions.wait_for_answers(self.input_fd, has_barrier=has_barrier)
         with contextlib.suppress(termios.error):  # a hangup
             termios.tcsetattr(self.input_fd, termios.TCSANOW, self._saved_attributes)
 

@@ -21,6 +21,7 @@ from orbitctl.attach import attachment
 from orbitctl.attach.attachment import Attachment, AttachOptions, AttachResult
 from orbitctl.attach.connection import DaemonConnection
 from orbitctl.attach.detach_key import DetachKey
+from orbitctl.attach.questions import TerminalQuestions
 from orbitctl.attach.reconnect import Reconnect
 from orbitctl.attach.terminal import Terminal
 from orbitctl.client.transport import SocketStream
@@ -91,6 +92,10 @@ class ScriptedTerminal:
         os.write(write_fd, typed)
         os.close(write_fd)
         self.shown = b""
+        self.questions = TerminalQuestions()
+
+    def ask(self) -> None:
+        """It is one that is asked nothing."""
 
     def read(self) -> bytes:
         return os.read(self.input_fd, 4096)
