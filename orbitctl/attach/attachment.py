@@ -11,29 +11,37 @@ and sends one repaint later.
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import time
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import msgspec
 
-from orbit_protocol.errors import Busy, ShuttingDown, from_object
-from orbit_protocol.methods import SESSION_ATTACH, SESSION_LEAVE, SESSION_RESIZE
+from orbit_protocol.errors import Busy, OrbitError, ShuttingDown, from_object
+from orbit_protocol.methods import SESSION_ATTACH, SESSION_LEAVE, SESSION_RESIZE, SESSION_SCREEN
 from orbit_protocol.notifications import DETACHED, EXITED, OUTPUT, REPAINT
-from orbit_protocol.params import ByAttachment, SessionAttach, SessionResize
-from orbit_protocol.results import Attached
+from orbit_protocol.params import ByAttachment, SessionAttach, SessionResize, SessionScreen
+from orbit_protocol.results import Attached, Left, Screen
+from orbit_protocol.terminal_reset import LINES_UP
 from orbit_protocol.text import BytePairs
 from orbit_protocol.types import Session
-from orbitctl.attach.connection import ConnectionLost, DaemonConnection, InputQueue, Message
+from orbitctl.attach.connection import ConnectionLost, DaemonConnection, InputQueue, Message, Notice
+from orbitctl.attach.cursor_question import CursorQuestion, Position
 from orbitctl.attach.detach_key import PARTIAL_KEY_SECONDS, DetachKey, KeyFilter
+from orbitctl.attach.mark import Mark
 from orbitctl.attach.reconnect import Reconnect
-from orbitctl.attach.terminal import Terminal
+from orbitctl.attach.terminal import SignalReceived, Terminal
+from orbitctl.attach.window import MAX_HISTORY_LINES, Window
 
 MAX_PENDING_BYTES = 256 * 1024
 """Output that waits for the terminal; beyond that, nothing is read from the daemon."""
 MAX_INPUT_WHILE_DISCONNECTED = 4 * 1024
+FAREWELL_SECS = 0.5
+"""How long the daemon has to answer what is asked before the window is left."""
 
 LEAVE_SECS = 1.0
 """How long the detach key waits until what was typed before it has been taken."""
@@ -43,13 +51,21 @@ CANCEL_SECS = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class AttachOptions:
-    """What the user asked for."""
+    """What the user asked for.
+
+    Attributes:
+        scrollback_lines: How many lines of history; None for those that the window does not have yet.
+        mark: Where it is remembered which these are.
+        how: How the user can see lines that are left out.
+    """
 
     session: Session
     read_only: bool
     detach_key: DetachKey
-    scrollback_lines: int
+    scrollback_lines: int | None
     env: BytePairs
+    mark: Mark
+    how: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +112,15 @@ class Attachment:
         self._connection: DaemonConnection | None = connection
         self._reconnect = reconnect
         self._id = ""  # empty unless attached
-        self._attach_request = 0
+        self._attach_request = self._leave_request = self._screen_request = 0
+        self._window = Window(options.how)
+        self._cursor = CursorQuestion()
+        self._is_users = True  # what the window shows is the user's
+        self._users_cursor: Position | None = None
+        # Messages that have come, in order. While a picture waits for the cursor's position, the others wait behind it.
+        self._messages: deque[Message] = deque()
+        self._waiting: Notice | None = None
+        self._is_leaving = False
         self._requested_size = (0, 0)
         self._result: AttachResult | None = None
         self.was_attached = False
@@ -110,6 +134,7 @@ class Attachment:
             SignalReceived: A signal is to end this process.
         """
         try:
+            self._ask_cursor_first()
             self._terminal.ask()
             self._is_asking = self._questions.deadline is not None
             if not self._is_asking:  # else `_run_timers` attaches
@@ -123,12 +148,21 @@ class Attachment:
                     self._turn()
                 except ConnectionLost:
                     self._disconnect()
+            self._is_leaving = True  # nothing waits for the terminal any more
+            self._draw_waiting(None)
             if self._result.reason in ("detached", "hangup"):
                 self._finish_input(self._result)
+            if self._result.reason != "hangup":
+                self._take_leave()
             if self._result.reason == "exited":
                 self._drain()
             return self._result
+        except SignalReceived as received:
+            if received.number != signal.SIGHUP:
+                self._take_leave()
+            raise
         finally:
+            self._take_answers()
             if self._connection is not None:
                 self._connection.close()
 
@@ -141,7 +175,7 @@ class Attachment:
         # then its writer waits. A paste stops in the terminal's own queue, a flood in the socket.
         if connection is None or not self._input.is_full:
             reading.append(terminal.input_fd)
-        if connection is not None and terminal.pending < MAX_PENDING_BYTES:
+        if connection is not None and self._waiting is None and terminal.pending < MAX_PENDING_BYTES:
             reading.append(connection)
         if connection is not None and connection.has_unsent:
             writing.append(connection)
@@ -163,7 +197,7 @@ class Attachment:
 
     def _timeout(self) -> float | None:
         """Return the seconds until the next deadline; None where there is none."""
-        deadlines = [self._flush_keys_at, self._input.retry_at, self._questions.flush_at]
+        deadlines = [self._flush_keys_at, self._input.retry_at, self._questions.flush_at, self._cursor.deadline]
         if self._is_asking:
             deadlines.append(self._questions.deadline or 0.0)
         if self._reconnect.is_active:
@@ -173,6 +207,9 @@ class Attachment:
 
     def _run_timers(self) -> None:
         now = time.monotonic()
+        if self._cursor.deadline is not None and now >= self._cursor.deadline:
+            self._handle_keys(self._cursor.give_up())
+            self._draw_waiting(None)
         if self._questions.flush_at is not None and now >= self._questions.flush_at:
             self._handle_keys(self._questions.flush())
         if self._is_asking:
@@ -191,7 +228,9 @@ class Attachment:
         self._reconnect.check_deadline(now)
         if self._reconnect.should_notify(now):
             hint = self._options.detach_key.hint
-            self._terminal.write(status_line(f"orbitd has gone; waiting for it, and keys are lost. {hint}"))
+            line = status_line(f"orbitd has gone; waiting for it, and keys are lost. {hint}")
+            # What is at the bottom moves up for it.
+            self._terminal.show((b"" if self._terminal.output_filter.alternate else scroll_in_place()) + line)
         if self._connection is None and (stream := self._reconnect.attempt(now)) is not None:
             self._connection = DaemonConnection(stream)
             self._attach()  # the outage is over when this is answered, see `_attached`
@@ -243,9 +282,8 @@ class Attachment:
             self._receive(connection)
             return
         # The terminal is stopped, or slow. The answers are behind output that it will not show any more.
-        for message in connection.receive():
-            if not message.method:
-                self._handle_answer(connection, message)
+        self._messages.extend(message for message in connection.receive() if message.method != OUTPUT.name)
+        self._handle_messages(connection)
 
     # From the terminal
 
@@ -256,9 +294,15 @@ class Attachment:
         if not data:
             self._result = AttachResult(reason="hangup")
             return
-        self._handle_keys(self._questions.receive(data, time.monotonic()))
+        now = time.monotonic()
+        typed = self._cursor.receive(data, now)
+        if self._cursor.is_answered:
+            self._draw_waiting(self._cursor.take())
+        self._handle_keys(self._questions.receive(typed, now))
 
     def _handle_keys(self, data: bytes) -> None:
+        if not data or self._result is not None:
+            return
         passed, is_detach = self._keys.feed(data)
         self._flush_keys_at = time.monotonic() + PARTIAL_KEY_SECONDS if self._keys.is_partial else None
         if is_detach:
@@ -279,17 +323,18 @@ class Attachment:
     def _handle_signals(self) -> None:
         found = self._terminal.signals()
         if signal.SIGTSTP in found:
+            self._take_leave()
+            self._take_answers()
             self._terminal.suspend()  # returns after SIGCONT
             found |= self._terminal.signals() | {signal.SIGCONT}
         if signal.SIGCONT in found:
             # A shell may have used the terminal meanwhile: its modes, its screen and its size are unknown. Only a
             # new attach brings a repaint, so this one is left. What still comes for it has another attachment_id.
             self._terminal.resume()
-            if self._connection is not None and self._id:
-                self._input.pause()
-                self._connection.notify(SESSION_LEAVE, ByAttachment(attachment_id=self._id))
-                self._id = ""
-                self._attach()
+            self._window.leave_all()
+            self._ask_cursor_first()
+            if self._connection is not None and not self._attach_request:
+                self._attach_again()
         elif signal.SIGWINCH in found:
             self._resize()
 
@@ -301,16 +346,34 @@ class Attachment:
 
     # From the daemon
 
+    def _attach_again(self) -> None:
+        """Leave the attachment, if there is one, and attach anew, for a picture and the history behind the last one."""
+        assert self._connection is not None
+        self._input.pause()
+        if self._id:
+            self._connection.notify(SESSION_LEAVE, ByAttachment(attachment_id=self._id))
+        self._id = ""
+        self._attach()
+
     def _attach(self) -> None:
         assert self._connection is not None
+        self._waiting = None
         self._requested_size = cols, rows = self._terminal.size
         options = self._options
+        is_again = self.was_attached or options.scrollback_lines is None
+        # With a line given, 0 too, the daemon counts lines for this client, and says at the end where it was.
+        after_line = 0
+        if self.was_attached:
+            after_line = self._window.after_line(rows)
+        elif options.scrollback_lines is None:
+            after_line = options.mark.load() or 0
         params = SessionAttach(
             id=options.session.id,
             cols=cols,
             rows=rows,
             read_only=options.read_only,
-            scrollback_lines=None if self.was_attached else options.scrollback_lines,
+            scrollback_lines=MAX_HISTORY_LINES if is_again else options.scrollback_lines,
+            after_line=after_line,
             env_bytes=options.env,
             terminal=self._questions.terminal(),
         )
@@ -324,50 +387,207 @@ class Attachment:
                 raise ConnectionLost(error.message)
             raise error
         result = msgspec.json.decode(answer.result or b"", type=Attached)
+        self._attach_request = 0
         self._id = result.attachment_id
-        self._terminal.paint(result.repaint)
+        self._paint(Notice(data=result.repaint, history_line=result.history_line))
         self.was_attached = True
         self._reconnect.stop()
         self._input.start(connection, self._id)
         self._resize()  # the window may have changed since the request was sent
 
-    def _handle_answer(self, connection: DaemonConnection, answer: Message) -> None:
-        if answer.id == self._attach_request:
-            self._attached(connection, answer)
-        elif answer.id is not None:
-            self._input.handle_answer(answer.id, answer.error, time.monotonic())
-
     def _receive(self, connection: DaemonConnection) -> None:
-        """Handle the messages that have come; output is joined, so that a batch is one write."""
+        """Handle the messages that have come."""
+        self._messages.extend(connection.receive())
+        self._handle_messages(connection)
+
+    def _handle_messages(self, connection: DaemonConnection) -> None:
+        """Handle messages until a picture has to wait; output is joined, so that a batch is one write."""
         output: list[bytes] = []
-        for message in connection.receive():
+        while self._messages and self._waiting is None:
+            message = self._messages.popleft()
+            if message.method == OUTPUT.name:
+                if message.params.attachment_id == self._id:  # else sent before the daemon had read `session.leave`
+                    output.append(message.params.data)
+                continue
+            self._show(output)  # what came before stays before
             if not message.method:
                 self._handle_answer(connection, message)
-                continue
-            params = message.params
-            if params.attachment_id != self._id:
-                continue  # sent before the daemon had read `session.leave`
-            if message.method == OUTPUT.name:
-                output.append(params.data)
-                continue
-            self._terminal.write(b"".join(output))  # what came before stays before
-            output.clear()
-            if message.method == REPAINT.name:
-                self._terminal.paint(params.data)
-            elif message.method == EXITED.name:
-                self._result = AttachResult(reason="exited", exit_code=params.exit_code, exit_signal=params.exit_signal)
-            elif message.method == DETACHED.name:
-                self._result = AttachResult(reason="detached_elsewhere")
-        self._terminal.write(b"".join(output))
+            elif message.params.attachment_id == self._id:
+                self._handle_notice(message.method, message.params)
+        self._show(output)
+
+    def _handle_answer(self, connection: DaemonConnection, answer: Message) -> None:
+        if answer.id is None:
+            return
+        if answer.id == self._attach_request:
+            self._attached(connection, answer)
+        elif answer.id == self._leave_request:
+            self._leave_request = 0
+            if answer.error is None:
+                self._save_mark(msgspec.json.decode(answer.result or b"", type=Left).history_line)
+        elif answer.id == self._screen_request:
+            self._screen_request = 0
+            if answer.error is None:
+                self._set_content_rows(msgspec.json.decode(answer.result or b"", type=Screen))
+        else:
+            self._input.handle_answer(answer.id, answer.error, time.monotonic())
+
+    def _handle_notice(self, method: str, notice: Notice) -> None:
+        if method == REPAINT.name:
+            self._paint(notice)
+        elif method == EXITED.name:
+            self._save_mark(notice.history_line)
+            self._result = AttachResult(reason="exited", exit_code=notice.exit_code, exit_signal=notice.exit_signal)
+            self._id = ""
+        elif method == DETACHED.name:
+            self._save_mark(notice.history_line)
+            self._result = AttachResult(reason="detached_elsewhere")
+            self._id = ""
+
+    # To the terminal
+
+    def _show(self, output: list[bytes]) -> None:
+        """Show output, and forget it here."""
+        if not output:
+            return
+        data = b"".join(output)
+        output.clear()
+        filtered = self._terminal.output_filter
+        was_alternate = bool(filtered.alternate)
+        self._terminal.show(data)
+        self._window.count(data, is_alternate=was_alternate and bool(filtered.alternate))
+        if self._window.is_primary_stale and not (filtered.alternate or self._is_leaving or self._connection is None):
+            # The program is back on the primary screen, which was resized meanwhile. What it has printed there since
+            # was not shown, and comes with the picture.
+            self._attach_again()
+
+    def _ask_cursor_first(self) -> None:
+        self._is_users, self._users_cursor = True, None
+        if os.environ.get("TERM", "dumb") != "dumb":
+            self._terminal.write(self._cursor.first(time.monotonic(), self._terminal.size))
+
+    def _paint(self, notice: Notice) -> None:
+        """Draw a picture as soon as it is known where the window's cursor is, where that matters."""
+        is_alternate = bool(self._terminal.output_filter.alternate)
+        if self._cursor.deadline is None and not notice.reason and self._is_users:
+            self._draw(notice, self._users_cursor)
+        elif self._is_leaving:
+            self._draw(notice, None)
+        elif notice.reason and self._cursor.is_trusted and self._window.asks_cursor(notice, is_alternate=is_alternate):
+            # What was shown before has been written before, so that the answer is about all of it.
+            self._terminal.write(self._cursor.again(time.monotonic()))
+            self._waiting = notice
+        elif self._cursor.deadline is not None:
+            self._waiting = notice
+        else:
+            self._draw(notice, None)
+
+    def _draw_waiting(self, cursor: Position | None) -> None:
+        """Go on: the question to the terminal has been answered, or will not be."""
+        if self._is_users:
+            self._users_cursor = cursor
+        notice, self._waiting = self._waiting, None
+        if notice is None:
+            return
+        self._draw(notice, cursor)
+        if self._connection is not None:
+            self._handle_messages(self._connection)
+
+    def _draw(self, notice: Notice, cursor: Position | None) -> None:
+        terminal, window, size = self._terminal, self._window, self._terminal.size
+        line = notice.history_line or 0
+        alternate = terminal.output_filter.alternate
+        if notice.reason:
+            data = window.draw(notice, size, cursor, alternate)
+        elif self._is_users:
+            data = window.draw_first(notice.data, line, size, cursor)
+        else:
+            data = window.draw_again(notice.data, line, size, is_alternate=bool(alternate))
+        self._is_users = False
+        terminal.enter()
+        terminal.output_filter.stop_at_primary = False
+        terminal.show(data)
+        terminal.output_filter.stop_at_primary = window.is_primary_stale
+
+    # Leaving
+
+    def _take_leave(self) -> None:
+        """Ask the daemon what leaving the window takes, and leave the session: within a bounded time."""
+        connection = self._connection
+        if connection is None or self._attach_request:
+            return
+        deadline = time.monotonic() + FAREWELL_SECS
+        self._is_leaving = True
+        try:
+            self._draw_waiting(None)
+            self._screen_request = connection.request(SESSION_SCREEN, SessionScreen(id=self._options.session.id))
+            if self._id:
+                self._leave_request = connection.request(SESSION_LEAVE, ByAttachment(attachment_id=self._id))
+            while (left := deadline - time.monotonic()) > 0 and (self._leave_request or self._screen_request):
+                writing = [connection] if connection.has_unsent else []
+                readable, writable, _ = select.select([connection], writing, [], left)
+                if writable:
+                    connection.flush()
+                if readable:
+                    self._receive_last(connection)
+        except (ConnectionLost, OrbitError):
+            pass  # the daemon has gone, or ends
+        self._is_leaving, self._leave_request, self._screen_request, self._id = False, 0, 0, ""
+
+    def _take_answers(self) -> None:
+        """Wait for the terminal's answers, or the shell would read them."""
+        while self._cursor.deadline is not None and not self._cursor.is_answered:
+            left = self._cursor.deadline - time.monotonic()
+            if left <= 0 or not select.select([self._terminal.input_fd], [], [], left)[0]:
+                return
+            data = self._terminal.read()
+            if data == b"":
+                return
+            self._questions.receive(self._cursor.receive(data or b"", time.monotonic()), time.monotonic())
+
+    def _set_content_rows(self, screen: Screen) -> None:
+        """Set how many rows the session's text takes in the window, if the window shows all of it."""
+        if (screen.cols, screen.rows) == self._terminal.size and not self._window.is_frame:
+            text = screen.data.rstrip("\n")
+            self._terminal.content_rows = max(text.count("\n") + 1 if text else 0, screen.cursor.row)
+
+    def _save_mark(self, line: int | None) -> None:
+        """Remember which history the window has: up to a line, or to where it began to show parts of the picture."""
+        if self._window.is_frame:
+            line = self._window.history_line
+        if line is not None and self.was_attached:
+            self._window.history_line = line
+            self._options.mark.save(line)
 
     def _disconnect(self) -> None:
         """Close a lost connection, and begin an outage or go on with it."""
         if self._connection is not None:
             self._connection.close()
-        self._connection, self._id = None, ""
+        self._connection, self._id, self._attach_request = None, "", 0
+        self._messages.clear()
         self._is_asking = False  # `Reconnect` attaches
         self._input.stop()
         self._reconnect.start(time.monotonic())
+
+
+def ask_cursor(terminal: Terminal) -> Position | None:
+    """Return where the cursor is, once; what is typed meanwhile is dropped, as the program has ended."""
+    question = CursorQuestion()
+    terminal.write(question.first(time.monotonic(), terminal.size))
+    while question.deadline is not None and not question.is_answered:
+        left = question.deadline - time.monotonic()
+        if left <= 0 or not select.select([terminal.input_fd], [], [], left)[0]:
+            return None
+        data = terminal.read()
+        if data == b"":
+            return None
+        question.receive(data or b"", time.monotonic())
+    return question.take()
+
+
+def scroll_in_place() -> bytes:
+    """Return bytes that move the primary screen up by a row; the cursor stays at the same place of the screen."""
+    return b"\x1b7" + LINES_UP + b"\n\x1b8"
 
 
 def status_line(text: str) -> bytes:

@@ -43,6 +43,12 @@ class Notice(Struct, frozen=True, kw_only=True):
     data: bytes = b""
     exit_code: int | None = None
     exit_signal: int | None = None
+    cols: int = 0
+    rows: int = 0
+    reason: str = ""
+    lost_lines: int = 0
+    cursor_row: int = 0
+    history_line: int | None = None
 
 
 class Message(Struct, frozen=True, kw_only=True):

@@ -71,13 +71,14 @@ class OutputFilter:
 
     Attributes:
         alternate: The mode by which the window is on the alternate screen; 0 on the primary one.
+        has_set_origin: Whether origin mode (DECOM) has ever been set.
         has_set_colors: Whether colours have been set that the window may not have of itself.
         stop_at_primary: Return from `receive` where the window goes back to the primary screen, and drop the rest.
     """
 
     def __init__(self, *, read_only: bool = False) -> None:
         self.alternate = 0
-        self.has_set_colors = False
+        self.has_set_origin = self.has_set_colors = False
         self.stop_at_primary = False
         self._read_only = read_only
         self._held = b""  # the beginning of a sequence
@@ -166,6 +167,7 @@ class OutputFilter:
             return _controls(found[0]) if is_dropped else found[0]
         if not parameters.startswith(b"?"):
             return found[0]
+        self.has_set_origin = self.has_set_origin or (final == b"h" and 6 in numbers)
         for number in numbers:
             if number in ALTERNATE_MODES:
                 self.alternate = 0 if final == b"l" else self.alternate or number

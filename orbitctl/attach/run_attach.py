@@ -24,17 +24,17 @@ from orbit_protocol.text import BytePairs
 from orbit_protocol.types import Session
 from orbit_protocol.visible import visible
 from orbitctl.app import App, checked
-from orbitctl.attach.attachment import Attachment, AttachOptions, AttachResult
+from orbitctl.attach.attachment import Attachment, AttachOptions, AttachResult, ask_cursor
 from orbitctl.attach.connection import DaemonConnection
 from orbitctl.attach.detach_key import DEFAULT_DETACH_KEY, DetachKey
+from orbitctl.attach.mark import Mark, marks_folder, window_name
 from orbitctl.attach.reconnect import Reconnect
 from orbitctl.attach.terminal import SignalReceived, Terminal, require_terminal
+from orbitctl.attach.window import Window
 from orbitctl.client.client import Answer
 from orbitctl.errors import CommandError, ExitCode, from_daemon
 from orbitctl.ui.text import ago
 
-SCROLLBACK_LINES = 1_000
-"""How much history a terminal is sent at an attach, for its own scrollbar."""
 HANGUP_EXIT_CODE = 128 + signal.SIGHUP
 
 NOT_SENT = frozenset((
@@ -108,8 +108,13 @@ def _show_last_screen(app: App, session: Session) -> AttachResult:
     app.close()
     result = _exit_status(app, session)
     screen = app.call(SESSION_SCREEN, SessionScreen(id=session.id, format="vt"))
+    text = app.call(SESSION_SCREEN, SessionScreen(id=session.id)).data.rstrip("\n")
     with Terminal() as terminal:
-        terminal.paint(RESET + base64.b64decode(screen.data))
+        picture = RESET + base64.b64decode(screen.data)
+        picture = Window("").draw_first(picture, 0, terminal.size, ask_cursor(terminal))
+        terminal.enter()
+        terminal.show(picture)
+        terminal.content_rows = text.count("\n") + 1 if text else 0
     print_message(f"[{describe_result(short_name(session), result)}]")
     return result
 
@@ -124,15 +129,18 @@ def parse_detach_key(text: str | None) -> DetachKey:
 
 
 def attach_options(
-    app: App, session: Session, key: DetachKey, *, read_only: bool = False, scrollback: int = 0
+    app: App, session: Session, key: DetachKey, *, read_only: bool = False, scrollback: int | None = None
 ) -> AttachOptions:
     """Return the options of an attach; the ssh agent is sent only to a daemon of this machine."""
+    hosts = " ".join(str(host.address) for host in app.hosts)
     return AttachOptions(
         session=session,
         read_only=read_only,
         detach_key=key,
         scrollback_lines=scrollback,
         env=[] if app.hosts else attach_environment(app.environ),
+        mark=Mark(marks_folder(app.environ), window_name(sys.stdout.fileno(), app.environ), f"{hosts}\0{session.id}"),
+        how=f"`orbitctl session screen {short_name(session)} --scrollback` shows what is kept",
     )
 
 
@@ -172,7 +180,7 @@ def run_attach(app: App, options: AttachOptions) -> AttachResult:
     connection = DaemonConnection(app.open_stream())  # may start a daemon; after `Reconnect` nothing here does
     reconnect = Reconnect(app)
     try:
-        with Terminal() as terminal:
+        with Terminal(read_only=options.read_only) as terminal:
             attachment = Attachment(options, terminal, connection, reconnect)
             result = attachment.run()
     except SignalReceived:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import select
 import signal
 import sys
@@ -19,15 +18,14 @@ import tty
 from collections import deque
 from types import FrameType
 
-from orbit_protocol.terminal_reset import ENTER, RESTORE, RESTORE_COLORS, RESTORE_IN_PLACE
+from orbit_protocol.terminal_reset import ENTER, RESTORE, RESTORE_BEHIND, RESTORE_COLORS, RESTORE_PRIMARY
+from orbitctl.attach.output_filter import OutputFilter
 from orbitctl.attach.questions import TerminalQuestions
 from orbitctl.errors import CommandError, ExitCode
 
 READ_BYTES = 1 << 16
 RESTORE_SECONDS = 2.0
 """Seconds to wait for a terminal that takes no output, before its queue is discarded; and once more after that."""
-_SETS_COLORS = re.compile(rb"\x1b\](?:4;\d+|1[0-2]);[^?]")
-_SETS_ORIGIN = b"?6h"
 _ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 _WAKING = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
 
@@ -37,6 +35,7 @@ class SignalReceived(BaseException):
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
+        self.number = number
         self.exit_code = 128 + number
 
 
@@ -59,9 +58,14 @@ class Terminal:
         wake_fd: Readable when a signal has come; `signals` empties it.
         pending: How many bytes of output the terminal has not taken yet.
         questions: What it was asked, and its answers.
+        output_filter: What the session's output passes through.
+        content_rows: How many rows of the screen the session's text takes, from the top, where that is known.
+
+    Args:
+        read_only: Whether the session may write no clipboard.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, read_only: bool = False) -> None:
         self.input_fd = _reopen(sys.stdin.fileno(), os.O_RDONLY)
         self.output_fd = _reopen(sys.stdout.fileno(), os.O_WRONLY)
         self._saved_attributes = termios.tcgetattr(self.input_fd)
@@ -69,11 +73,10 @@ class Terminal:
         self._pending: deque[memoryview] = deque()
         self.pending = 0
         self.questions = TerminalQuestions()
-        # What the session has done to the terminal decides what restoring it takes.
+        self.output_filter = OutputFilter(read_only=read_only)
+        self.content_rows: int | None = None
+        self._read_only = read_only
         self._is_entered = False
-        self._has_set_colors = False
-        self._has_set_origin = False
-        self._last_byte = b""
         self.wake_fd, self._wake_write_fd = os.pipe()
 
     def __enter__(self) -> Terminal:
@@ -133,18 +136,20 @@ class Terminal:
         """Show bytes now, or as soon as the terminal takes them."""
         if not data:
             return
-        if not self._has_set_colors and b"\x1b]" in data:
-            self._has_set_colors = _SETS_COLORS.search(data) is not None
-        self._has_set_origin = self._has_set_origin or _SETS_ORIGIN in data
-        self._last_byte = data[-1:]
         self._pending.append(memoryview(data))
         self.pending += len(data)
         self.flush()
 
-    def paint(self, data: bytes) -> None:
-        """Draw a screen; the data begins with the reset that it needs."""
-        self.write((b"" if self._is_entered else ENTER) + data)
-        self._is_entered = True
+    def show(self, output: bytes) -> None:
+        """Show what the session has printed, or a picture of it, but for what is not the session's."""
+        self.content_rows = None
+        self.write(self.output_filter.receive(output))
+
+    def enter(self) -> None:
+        """Begin to show a session: what restoring takes is put aside."""
+        if not self._is_entered:
+            self.write(ENTER)
+            self._is_entered = True
 
     def ask(self) -> None:
         """Ask it what it looks like; the answers come as input, for `questions`."""
@@ -190,10 +195,9 @@ class Terminal:
         if self._is_entered:
             self._pending.clear()
             self.pending = 0
-            new_line = b"" if self._last_byte == b"\n" else b"\r\n"
-            data = RESTORE if self._has_set_origin else RESTORE_IN_PLACE
-            data += (RESTORE_COLORS if self._has_set_colors else b"") + new_line + b"\x1b[J"
+            data = self._farewell() + (RESTORE_COLORS if self.output_filter.has_set_colors else b"")
             data += self.questions.barrier
+            self.output_filter = OutputFilter(read_only=self._read_only)
             has_barrier = self._write_within(data, RESTORE_SECONDS)
             if not has_barrier:
                 # It is frozen, by Ctrl-S or a stalled emulator. What the kernel still holds for it is dropped: that
@@ -206,6 +210,22 @@ class Terminal:
         self.questions.wait_for_answers(self.input_fd, has_barrier=has_barrier)
         with contextlib.suppress(termios.error):  # a hangup
             termios.tcsetattr(self.input_fd, termios.TCSANOW, self._saved_attributes)
+
+    def _farewell(self) -> bytes:
+        """Return what gives the terminal back, with the cursor in the line behind the session's text.
+
+        Where it is not known how far the text goes, that is a new line at the bottom, and nothing is erased: a program
+        may have left text below its cursor.
+        """
+        output = self.output_filter
+        if output.alternate == 1049 and not output.has_set_origin and not output.stop_at_primary:
+            return RESTORE_BEHIND + b"\r\n"  # as when the program had ended and the shell had gone on there
+        if output.alternate:
+            return RESTORE + b"\r\n"
+        if self.content_rows is None:
+            return RESTORE_PRIMARY + b"\r\n"
+        line = b"\x1b[%d;1H\r\n" % self.content_rows if self.content_rows else b"\x1b[H"
+        return RESTORE_PRIMARY + line + b"\x1b[J"
 
     def _write_within(self, data: bytes, seconds: float) -> bool:
         """Write all of `data`; return False if the terminal has not taken it in time, or is gone."""

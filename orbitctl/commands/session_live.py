@@ -58,7 +58,10 @@ off. ORBITCTL_DETACH_KEY changes the default. If orbitd restarts, orbitctl conne
 @click.option("-r", "--read-only", is_flag=True, help="Show the session only: no input, no change of size.")
 @click.option("--detach-key", metavar="KEY", envvar="ORBITCTL_DETACH_KEY", help="The keys that detach [C-\\].")
 @click.option(
-    "--scrollback", type=click.IntRange(0, 1_000_000), metavar="N", help="Lines of history for this terminal [1000]."
+    "--scrollback",
+    type=click.IntRange(0, 1_000_000),
+    metavar="N",
+    help="Lines of history for this terminal [all that it does not have yet].",
 )
 @click.pass_context
 def attach(ctx: click.Context, session: str, read_only: bool, detach_key: str | None, scrollback: int | None) -> None:
@@ -75,8 +78,7 @@ def attach(ctx: click.Context, session: str, read_only: bool, detach_key: str | 
     found = app.session(session)
     if not found.live:
         raise run_attach.not_running_error(found)
-    lines = run_attach.SCROLLBACK_LINES if scrollback is None else scrollback
-    options = run_attach.attach_options(app, found, key, read_only=read_only, scrollback=lines)
+    options = run_attach.attach_options(app, found, key, read_only=read_only, scrollback=scrollback)
     try:
         result = run_attach.run_attach(app, options)
     except NotRunning as error:

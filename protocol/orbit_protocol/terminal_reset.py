@@ -13,7 +13,8 @@ _ANSI_MODES = "\x1b[4l\x1b[12h\x1b[20l"
 
 _POP_KEYBOARD = "\x1b[<8u"
 _END_SEQUENCE = "\x18\x1b\\"
-_LEAVE_ALTERNATE = f"{_POP_KEYBOARD}\x1b[?47l\x1b[?1047l\x1b[?1049l{_POP_KEYBOARD}\x1b[>4m"
+_LEAVE_ALTERNATE = f"{_POP_KEYBOARD}\x1b[?47l\x1b[?1047l\x1b[?1049l"
+_KEYBOARD = f"{_POP_KEYBOARD}\x1b[>4m"
 _MARGINS = "\x1b[?69l\x1b[r"
 _PEN = '\x1b[m\x1b[0"q\x1b]8;;\x1b\\\x1b(B\x1b)B\x0f'
 _TABS_AND_SHAPE = "\x1b[?5W\x1b[0 q"
@@ -21,9 +22,10 @@ _MODES = _ANSI_MODES + "".join(
     [*(f"\x1b[?{number}l" for number in _MODES_OFF), *(f"\x1b[?{number}h" for number in _MODES_ON)]
 )
 _WHEEL = "\x1b[?1007r"  # its default is the user's own business: ENTER has saved it
-_SAVE_CURSOR, _RESTORE_CURSOR = "\x1b7", "\x1b8"
+_BOTTOM = "\x1b[999;1H"
 
-_KNOWN = f"{_LEAVE_ALTERNATE}{_MARGINS}{_PEN}{_TABS_AND_SHAPE}{_MODES}{_WHEEL}"
+_HERE = f"{_KEYBOARD}{_MARGINS}{_PEN}\x1b[0 q{_MODES}{_WHEEL}"
+_KNOWN = f"{_LEAVE_ALTERNATE}{_KEYBOARD}{_MARGINS}{_PEN}{_TABS_AND_SHAPE}{_MODES}{_WHEEL}"
 
 ENTER = b"\x1b[22;0t\x1b[?1007s"
 """Sent once when a client begins: its title and its wheel mode are put aside."""
@@ -38,15 +40,26 @@ _OUTPUT, _ENDED = "\x1b]133;C\x1b\\", "\x1b]133;D\x1b\\"
 RESET = f"{_END_SEQUENCE}{_KNOWN}{_CLEAR}{_OUTPUT}".encode()
 """Brings a client's terminal to a known, cleared state, from the middle of anything. Its history stays as it is."""
 
-RESTORE = f"{_END_SEQUENCE}{_KNOWN}{_ENDED}\x1b[23;0t\x1b[999;1H".encode()
-"""Gives the terminal back: main screen, modes off, cursor shown, at the bottom; the text stays."""
+RESET_IN_USE = f"{_END_SEQUENCE}{_HERE}".encode()
+"""The same for the screen in use alone, and without clearing it."""
 
-RESTORE_IN_PLACE = (
-    # Margins and origin mode move the cursor, and leaving the alternate screen may fetch a saved one. What fetches it
-    # back fetches its origin mode too.
-    f"{_END_SEQUENCE}{_SAVE_CURSOR}{_LEAVE_ALTERNATE}{_SAVE_CURSOR}{_KNOWN}{_RESTORE_CURSOR}{_PEN}{_ENDED}\x1b[23;0t"
-).encode()
-"""The same, with the cursor where the text ended; only for a program that has never set origin mode (DECOM)."""
+TO_PRIMARY = f"{_END_SEQUENCE}{_LEAVE_ALTERNATE}".encode()
+"""Leaves the alternate screen. On the primary one it would move the cursor to where one was saved once."""
+
+LINES_UP = f"{_END_SEQUENCE}{_MARGINS}\x1b[?6l\x1b[m{_BOTTOM}".encode()
+"""Behind this, each line feed moves the first row of the primary screen into the history."""
+
+RESTORE_PRIMARY = f"{_END_SEQUENCE}{_HERE}\x1b[?5W{_ENDED}\x1b[23;0t{_BOTTOM}".encode()
+"""Gives the primary screen back: modes off, cursor shown, at the bottom; the text stays."""
+
+RESTORE = TO_PRIMARY + RESTORE_PRIMARY
+"""The same from the alternate screen."""
+
+RESTORE_BEHIND = TO_PRIMARY + f"\x1b7{_HERE}\x1b[?5W\x1b8{_PEN}{_ENDED}\x1b[23;0t".encode()
+"""The same, with the cursor where it was when the alternate screen was entered (mode 1049).
+
+Only for a program that has never set origin mode (DECOM): what fetches the cursor back fetches that, too.
+"""
 
 RESTORE_COLORS = b"\x1b]104\x1b\\\x1b]110\x1b\\\x1b]111\x1b\\\x1b]112\x1b\\"
 """Takes back colours that the program has set; sent only where it has, since users set palettes too."""

@@ -152,3 +152,12 @@ def test_colours_that_are_set_are_known(data: bytes, expected: bool) -> None:
     output = OutputFilter()
     output.receive(data)
     assert output.has_set_colors is expected
+
+
+def test_origin_mode_is_known_for_good() -> None:
+    """That origin mode was set stays known: cursors that were saved have it."""
+    output = OutputFilter()
+    output.receive(b"\x1b[?6l")
+    assert not output.has_set_origin
+    output.receive(b"\x1b[?25;6h\x1b[?6l")
+    assert output.has_set_origin

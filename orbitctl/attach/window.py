@@ -1,0 +1,153 @@
+"""What has to be done to a window before a picture is drawn on it, so that it loses no line. No I/O.
+
+A picture begins with a reset that clears the screen. What stands there and is not in the picture is scrolled into the
+window's history before: the user's own screen at first; after a resize the rows that the window shows above the
+picture's first. The window has rewrapped its rows, as the session's emulator has, but may have fetched others out of
+its history. Both have the cursor at the same character, since the daemon reads no output between a resize and its
+picture: so the rows above the cursor that the window has more than the picture are those that are not in it. Where the
+terminal does not say where its cursor is, it counts as at the bottom: then a line may be there twice, and none is lost.
+"""
+
+from __future__ import annotations
+
+import re
+
+from orbit_protocol.terminal_reset import LINES_UP, RESET_IN_USE, TO_PRIMARY
+from orbitctl.attach.connection import Notice
+from orbitctl.attach.cursor_question import Position
+
+MAX_HISTORY_LINES = 1_000_000
+_RESET_BEGINS = b"\x18"
+
+# How a picture goes on to the alternate screen, and where the cursor of the primary one is before it.
+_ENTERS_ALTERNATE = re.compile(rb"\x1b\[\?(?:1049|1047|47)h")
+_CURSOR_BEFORE = re.compile(rb"\x1b\[(\d+);\d+H(?:\x1b\[[0-9;:]*m)*\Z")
+
+
+class Window:
+    """What one window shows.
+
+    Args:
+        how: How the lines that were left out can be seen, for a line that tells of them.
+
+    Attributes:
+        history_line: How many of the session's lines had left its screen when the window was last drawn; None at first.
+    """
+
+    def __init__(self, how: str) -> None:
+        self.history_line: int | None = None
+        self._how = how
+        self._size = (0, 0)
+        self._is_frame = False
+        self._line_feeds = 0  # shown since `history_line` was known
+        self._behind: int | None = None  # the cursor's row on a primary screen that was resized while it was hidden
+
+    @property
+    def is_frame(self) -> bool:
+        """Whether only a part of the picture is shown, and no line of it is the session's history."""
+        return self._is_frame
+
+    @property
+    def is_primary_stale(self) -> bool:
+        """Whether the primary screen has to be drawn when it is shown again."""
+        return self._behind is not None
+
+    def count(self, output: bytes, *, is_alternate: bool) -> None:
+        """Count the lines of output that is shown: so many at most have left the screen."""
+        if not is_alternate:
+            self._line_feeds += output.count(b"\n")
+
+    def leave_all(self) -> None:
+        """Forget what is shown: a shell has the window from here on."""
+        self._behind, self._is_frame = None, False
+
+    def after_line(self, rows: int) -> int:
+        """Return behind which line of the session its history is missing here, or may be."""
+        line = self.history_line or 0
+        return max(line, line + self._line_feeds - rows)
+
+    def asks_cursor(self, notice: Notice, *, is_alternate: bool) -> bool:
+        """Return whether the cursor's row decides what `before_repaint` returns."""
+        return not (is_alternate or self._is_frame or notice.reason in ("frame", "behind"))
+
+    def draw_first(self, picture: bytes, history_line: int, size: tuple[int, int], cursor: Position | None) -> bytes:
+        """Return the picture, behind what puts the user's own screen into the history; `cursor` is the user's."""
+        rows = size[1] if cursor is None else cursor[0] + (cursor[1] > 0)
+        self._drawn(history_line, size)
+        return scroll_up(rows, size[1]) + picture
+
+    def draw_again(self, picture: bytes, history_line: int, size: tuple[int, int], *, is_alternate: bool) -> bytes:
+        """Return the picture of a new attachment, which has the lines behind `after_line` in it."""
+        rows = 0
+        if self._behind is not None:
+            rows = size[1] - 1 - self._behind
+        elif size != self._size:
+            rows = size[1]
+        self._drawn(history_line, size)
+        return (TO_PRIMARY if is_alternate else b"") + scroll_up(rows, size[1]) + picture
+
+    def draw(self, notice: Notice, size: tuple[int, int], cursor: Position | None, alternate: int) -> bytes:
+        """Return a repaint, behind what has to be done before.
+
+        Args:
+            notice: The repaint.
+            size: The window's columns and rows.
+            cursor: Where its cursor is, where that is known.
+            alternate: The mode by which it is on the alternate screen, or 0.
+        """
+        data, height, line = notice.data, size[1], notice.history_line or 0
+        is_frame = notice.reason == "frame"
+        if is_frame and not data.startswith(_RESET_BEGINS):
+            self._is_frame = True
+            return data  # a difference
+        entering = _ENTERS_ALTERNATE.search(data)
+        if alternate and entering and not is_frame and notice.reason != "behind" and not self._is_frame:
+            # The window rewraps its hidden screen by itself, and nothing can be asked about it. So it stays as it is
+            # until the program goes back there.
+            row = _row_before(data, entering)
+            self._drawn(line, size)
+            self._behind = row
+            return RESET_IN_USE + data[entering.end() :]
+        rows, lost = 0, 0
+        if self._is_frame:
+            lost = 0 if is_frame else line - (self.history_line or 0)
+        elif is_frame:
+            rows = height
+        elif notice.reason == "behind":
+            rows = min(notice.lost_lines, height)
+            lost = notice.lost_lines - rows
+        else:
+            wanted = _row_before(data, entering) if entering else notice.cursor_row
+            rows = (cursor[0] if cursor is not None and not alternate else height - 1) - wanted
+        if self._behind is not None:
+            rows = max(rows, height - 1 - self._behind)
+        before = TO_PRIMARY if alternate else b""
+        before += scroll_up(rows, height)
+        if lost > 0:
+            before += self._note(lost) + scroll_up(1, height)
+        if is_frame and self._is_frame:
+            self._size = size  # the line where the output ended stays
+        else:
+            self._drawn(line, size)
+        self._is_frame = is_frame
+        return before + data
+
+    def _note(self, lost: int) -> bytes:
+        """Return a line about lines that are not here, on a cleared screen whose first row it takes."""
+        count = "1 line is" if lost == 1 else f"{lost} lines are"
+        return f"\x1b[H\x1b[2K\x1b[2m[{count} not here; {self._how}]\x1b[m".encode()
+
+    def _drawn(self, history_line: int, size: tuple[int, int]) -> None:
+        self.history_line, self._size, self._line_feeds = history_line, size, 0
+        self._behind, self._is_frame = None, False
+
+
+def scroll_up(rows: int, height: int) -> bytes:
+    """Return what moves so many rows from the top of the primary screen into the history."""
+    return LINES_UP + b"\n" * min(rows, height) if rows > 0 else b""
+
+
+def _row_before(picture: bytes, entering: re.Match[bytes]) -> int:
+    """Return the row of the cursor on the primary screen, of a picture that goes on to the alternate one."""
+    found = _CURSOR_BEFORE.search(picture, max(0, entering.start() - 256), entering.start())
+    return int(found[1]) - 1 if found else 0
