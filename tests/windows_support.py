@@ -1,4 +1,4 @@
-"""The user's own terminal, with a shell in it that orbitctl is started from: a bare emulator, xterm.js, or a pane of tmux."""
+"""The user's own terminal, with a shell in it that orbitctl is started from: an emulator, xterm.js, a pane of tmux."""
 
 from __future__ import annotations
 

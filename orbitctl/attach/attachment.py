@@ -55,7 +55,7 @@ class AttachOptions:
 
     Attributes:
         scrollback_lines: How many lines of history; None for those that the window does not have yet.
-        mark: Where it is remembered which these are.
+        mark: Where it is remembered which these are, if it is.
         how: How the user can see lines that are left out.
     """
 
@@ -64,8 +64,8 @@ class AttachOptions:
     detach_key: DetachKey
     scrollback_lines: int | None
     env: BytePairs
-    mark: Mark
-    how: str
+    mark: Mark | None = None
+    how: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -366,7 +366,7 @@ class Attachment:
         if self.was_attached:
             after_line = self._window.after_line(rows)
         elif options.scrollback_lines is None:
-            after_line = options.mark.load() or 0
+            after_line = options.mark.load() or 0 if options.mark is not None else 0
         params = SessionAttach(
             id=options.session.id,
             cols=cols,
@@ -557,7 +557,8 @@ class Attachment:
             line = self._window.history_line
         if line is not None and self.was_attached:
             self._window.history_line = line
-            self._options.mark.save(line)
+            if self._options.mark is not None:
+                self._options.mark.save(line)
 
     def _disconnect(self) -> None:
         """Close a lost connection, and begin an outage or go on with it."""

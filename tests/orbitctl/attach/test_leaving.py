@@ -22,6 +22,7 @@ from orbitctl.attach.attachment import Attachment, AttachOptions, AttachResult
 from orbitctl.attach.connection import DaemonConnection
 from orbitctl.attach.detach_key import DetachKey
 from orbitctl.attach.questions import TerminalQuestions
+from orbitctl.attach.output_filter import OutputFilter
 from orbitctl.attach.reconnect import Reconnect
 from orbitctl.attach.terminal import Terminal
 from orbitctl.client.transport import SocketStream
@@ -96,6 +97,7 @@ class ScriptedTerminal:
 
     def ask(self) -> None:
         """It is one that is asked nothing."""
+        self.output_filter = OutputFilter()
 
     def read(self) -> bytes:
         return os.read(self.input_fd, 4096)
@@ -103,7 +105,10 @@ class ScriptedTerminal:
     def write(self, data: bytes) -> None:
         self.shown += data
 
-    paint = write
+    show = write
+
+    def enter(self) -> None:
+        """It is entered."""
 
     def flush(self) -> None:
         """It takes nothing."""

@@ -60,7 +60,7 @@ def test_restoring_the_primary_screen_moves_the_cursor_to_no_old_place() -> None
 
 
 def test_the_screen_in_use_can_be_reset_alone() -> None:
-    """RESET_IN_USE brings modes, margins and pen to what RESET does, and stays on the alternate screen with its text."""
+    """RESET_IN_USE resets modes, margins and pen, and stays on the alternate screen with its text."""
     with shown(WILD, RESET_IN_USE) as found, shown(b"\x1b[?1049h") as fresh:
         assert found.modes() == fresh.modes()
         assert found.alternate

@@ -1,4 +1,4 @@
-"""What is the user's in the user's terminal stays there: a bare emulator, xterm.js, tmux, and one that answers nothing."""
+"""What is the user's in a terminal stays there: in a bare emulator, xterm.js, tmux, and one that answers nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from attach_support import DETACH
 from ctl_support import Orbitctl
 from needs import needs
 from support import DaemonProcess
-from windows_support import PROMPT, SHELL, TmuxWindow, UsersWindow, attach, numbers, open_window, run
+from windows_support import PROMPT, SHELL, UsersWindow, attach, numbers, open_window, run
 
 KINDS = ("emulator", "silent", pytest.param("tmux", marks=needs("tmux")), "xterm")
 ATTACH = ("session", "attach", "web")
@@ -24,10 +24,10 @@ Open = Callable[[str], UsersWindow]
 
 
 @pytest.fixture
-def own(daemon: DaemonProcess) -> Iterator[Orbitctl]:
+def own(daemon: DaemonProcess) -> Orbitctl:
     ctl = Orbitctl(daemon.home, {**daemon.environment, "PS1": "$ ", "TERM": "xterm-256color"})
     ctl.ok("session", "run", "-d", "--name", "web", "--", *SHELL)
-    yield ctl
+    return ctl
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_what_the_session_printed_last_stays(own: Orbitctl, window: UsersWindow)
 def test_a_program_that_ends_leaves_its_last_words(own: Orbitctl, window: UsersWindow) -> None:
     """Behind a full-screen program and a line, the message of the end follows that line."""
     script = r"printf '\e[?1049h\e[H\e[2Jfull\e[5;5H'; printf '\e[?1049l'; echo one; exit 3"
-    window.type(f"{' '.join(own.command)} session run --name end -- sh -c \"sleep 0; {script}\"; echo code=$?\r")
+    window.type(f'{" ".join(own.command)} session run --name end -- sh -c "sleep 0; {script}"; echo code=$?\r')
     window.until("code=3")
     lines = window.lines()
     assert lines[lines.index("one") + 1] == "[end ended: exit 3]"
@@ -86,9 +86,7 @@ def test_a_program_that_ends_leaves_its_last_words(own: Orbitctl, window: UsersW
 
 @everywhere
 @pytest.mark.parametrize("how", ["detach", "TERM"])
-def test_the_primary_screen_is_back_after_a_full_screen_program(
-    own: Orbitctl, window: UsersWindow, how: str
-) -> None:
+def test_the_primary_screen_is_back_after_a_full_screen_program(own: Orbitctl, window: UsersWindow, how: str) -> None:
     """Leaving while a program has the alternate screen shows the session's primary one, whatever margins were set."""
     window.type("sh -c 'echo pid=$$.; exec \"$@\"' - ")
     attach(window, own, *ATTACH)
