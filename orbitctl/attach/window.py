@@ -124,7 +124,7 @@ class Window:
         before = TO_PRIMARY if alternate else b""
         before += scroll_up(rows, height)
         if lost > 0:
-            before += self._note(lost) + scroll_up(1, height)
+            before += self._note(lost, size)
         if is_frame and self._is_frame:
             self._size = size  # the line where the output ended stays
         else:
@@ -132,10 +132,14 @@ class Window:
         self._is_frame = is_frame
         return before + data
 
-    def _note(self, lost: int) -> bytes:
-        """Return a line about lines that are not here, on a cleared screen whose first row it takes."""
+    def _note(self, lost: int, size: tuple[int, int]) -> bytes:
+        """Return what writes a line about lines that are not here, over the first rows, and moves it up."""
         count = "1 line is" if lost == 1 else f"{lost} lines are"
-        return f"\x1b[H\x1b[2K\x1b[2m[{count} not here; {self._how}]\x1b[m".encode()
+        note = f"[{count} not here; {self._how}]"
+        width = sum(1 if character.isascii() else 2 for character in note)
+        rows = -(-width // size[0])
+        cleared = "".join(f"\x1b[{row + 1};1H\x1b[2K" for row in range(min(rows, size[1])))
+        return f"{cleared}\x1b[H\x1b[2m{note}\x1b[m".encode() + scroll_up(rows, size[1])
 
     def _drawn(self, history_line: int, size: tuple[int, int]) -> None:
         self.history_line, self._size, self._line_feeds = history_line, size, 0

@@ -1,0 +1,81 @@
+"""Which history a window has: remembered by window and session."""
+
+from __future__ import annotations
+
+import os
+import pty
+from pathlib import Path
+
+import pytest
+
+from orbitctl.attach import mark
+from orbitctl.attach.mark import Mark, marks_folder, window_name
+
+
+def test_a_mark_is_of_one_window_and_session(tmp_path: Path) -> None:
+    """What is saved is loaded by the same pair alone."""
+    folder = str(tmp_path / "windows")
+    assert Mark(folder, "w", "s").load() is None
+    Mark(folder, "w", "s").save(4711)
+    assert Mark(folder, "w", "s").load() == 4711
+    assert Mark(folder, "w", "other").load() is None
+    assert Mark(folder, "other", "s").load() is None
+    Mark(folder, "w", "s").save(5)
+    assert Mark(folder, "w", "s").load() == 5
+    (path,) = (tmp_path / "windows").iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"-1", b"1" * 100, b"\xff", b"12 "])
+def test_a_damaged_mark_is_none(tmp_path: Path, content: bytes) -> None:
+    """Then all is printed once more, and the next save mends it."""
+    found = Mark(str(tmp_path), "w", "s")
+    found.save(1)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(content)
+    assert found.load() is None
+    found.save(2)
+    assert found.load() == 2
+
+
+def test_a_folder_that_cannot_be_used_does_no_harm(tmp_path: Path) -> None:
+    """A link in the place of the mark, or of its folder, is neither followed nor an error."""
+    target = tmp_path / "target"
+    target.mkdir()
+    (tmp_path / "windows").symlink_to(target)
+    found = Mark(str(tmp_path / "windows"), "w", "s")
+    found.save(1)
+    assert not list(target.iterdir())
+    tmp_path.joinpath("file").touch()
+    Mark(str(tmp_path / "file" / "windows"), "w", "s").save(1)
+
+
+def test_old_marks_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many are kept, the newest."""
+    monkeypatch.setattr(mark, "MAX_MARKS", 3)
+    for number in range(6):
+        Mark(str(tmp_path), "w", str(number)).save(number)
+        os.utime(Mark(str(tmp_path), "w", str(number))._path, (number, number))
+    Mark(str(tmp_path), "w", "last").save(7)
+    assert len(list(tmp_path.iterdir())) == 3
+    assert [Mark(str(tmp_path), "w", str(number)).load() for number in range(6)] == [None] * 4 + [4, 5]
+
+
+def test_a_later_window_is_another_one() -> None:
+    """A device that is used again, and another pane, have another name; the same window has the same."""
+    names = []
+    for _ in range(2):
+        master, terminal = pty.openpty()
+        names.append((window_name(terminal, {}), window_name(terminal, {}), window_name(terminal, {"TMUX_PANE": "%1"})))
+        os.close(master)
+        os.close(terminal)
+    (first, again, pane), (second, *_) = names
+    assert first == again
+    assert len({first, second, pane}) == 3
+
+
+def test_marks_are_beside_the_socket() -> None:
+    """They are in the runtime folder, where there is one."""
+    assert marks_folder({"HOME": "/h", "XDG_RUNTIME_DIR": "/run/user/1"}) == "/run/user/1/orbit/windows"
+    assert marks_folder({"HOME": "/h"}) == "/h/.local/state/orbit/windows"
