@@ -6,8 +6,8 @@ does no harm: then all is printed once more.
 
 from __future__ import annotations
 
+import binascii
 import contextlib
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 
@@ -16,6 +16,7 @@ from orbit_protocol.paths import default_paths
 
 MAX_MARKS = 1000
 _MAX_DIGITS = 19
+_MAX_NAME = 2048
 _NAMES_OF_WINDOWS = (
     "TMUX", "TMUX_PANE", "STY", "WINDOW", "TERM_SESSION_ID", "ITERM_SESSION_ID", "WT_SESSION", "WINDOWID",
     "KITTY_WINDOW_ID", "WEZTERM_PANE",
@@ -33,7 +34,9 @@ class Mark:
 
     def __init__(self, folder: str, window: str, session: str) -> None:
         self._folder = folder
-        self._path = os.path.join(folder, hashlib.sha256(f"{window}\0{session}".encode()).hexdigest()[:32])
+        # The file's name is a checksum, and the whole name stands in it: hashlib would load a library of megabytes.
+        self._name = os.fsencode(f"{session}\0{window}")[:_MAX_NAME]
+        self._path = os.path.join(folder, f"{binascii.crc32(self._name):08x}")
 
     def load(self) -> int | None:
         """Return the line that was saved; None where there is none."""
@@ -42,12 +45,12 @@ class Mark:
         except (OSError, UnsafeFolder):
             return None
         try:
-            text = os.read(descriptor, _MAX_DIGITS + 1)
+            text, _, name = os.read(descriptor, _MAX_DIGITS + 1 + _MAX_NAME).partition(b" ")
         except OSError:
             return None
         finally:
             os.close(descriptor)
-        return int(text) if text.isdigit() and len(text) <= _MAX_DIGITS else None
+        return int(text) if name == self._name and text.isdigit() and len(text) <= _MAX_DIGITS else None
 
     def save(self, line: int) -> None:
         """Save a line; where that fails, more is printed the next time."""
@@ -56,7 +59,7 @@ class Mark:
             private_folder(self._folder)
             descriptor = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             try:
-                os.write(descriptor, str(line).encode())
+                os.write(descriptor, b"%d %s" % (line, self._name))
             finally:
                 os.close(descriptor)
             os.replace(temporary, self._path)

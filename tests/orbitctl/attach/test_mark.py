@@ -27,7 +27,7 @@ def test_a_mark_is_of_one_window_and_session(tmp_path: Path) -> None:
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.parametrize("content", [b"", b"x", b"-1", b"1" * 100, b"\xff", b"12 "])
+@pytest.mark.parametrize("content", [b"", b"x", b"-1", b"1" * 100, b"\xff", b"12 ", b"12 other"])
 def test_a_damaged_mark_is_none(tmp_path: Path, content: bytes) -> None:
     """Then all is printed once more, and the next save mends it."""
     found = Mark(str(tmp_path), "w", "s")
@@ -37,6 +37,16 @@ def test_a_damaged_mark_is_none(tmp_path: Path, content: bytes) -> None:
     assert found.load() is None
     found.save(2)
     assert found.load() == 2
+
+
+def test_two_marks_in_one_place_are_told_apart(tmp_path: Path) -> None:
+    """Where the short names of two are equal the later one has the place, and the other prints all once more."""
+    one, other = Mark(str(tmp_path), "w", "s"), Mark(str(tmp_path), "w", "t")
+    other._path = one._path
+    one.save(1)
+    assert other.load() is None
+    other.save(2)
+    assert (one.load(), other.load()) == (None, 2)
 
 
 def test_a_folder_that_cannot_be_used_does_no_harm(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from attach_support import DETACH
+from attach_support import DETACH, Window
 from ctl_support import Orbitctl
 from needs import needs
 from support import DaemonProcess
-from windows_support import PROMPT, SHELL, UsersWindow, attach, numbers, open_window, run
+from windows_support import PROMPT, SHELL, EmulatorWindow, UsersWindow, attach, numbers, open_window, run
 
 KINDS = ("emulator", "silent", pytest.param("tmux", marks=needs("tmux")), "xterm")
 ATTACH = ("session", "attach", "web")
@@ -25,7 +25,9 @@ Open = Callable[[str], UsersWindow]
 
 @pytest.fixture
 def own(daemon: DaemonProcess) -> Orbitctl:
-    ctl = Orbitctl(daemon.home, {**daemon.environment, "PS1": "$ ", "TERM": "xterm-256color"})
+    ctl = Orbitctl(
+        daemon.home, {**daemon.environment, "PS1": "$ ", "TERM": "xterm-256color", "ORBITCTL_NO_AUTOSTART": "1"}
+    )
     ctl.ok("session", "run", "-d", "--name", "web", "--", *SHELL)
     return ctl
 
@@ -152,3 +154,99 @@ def test_another_window_gets_the_whole_history(own: Orbitctl, window: UsersWindo
     run(window, "true", "again")
     detach(window)
     assert numbers(window.lines(), "old")[:1] == [1]
+
+
+@everywhere
+def test_a_stopped_client_leaves_the_window_to_the_shell(own: Orbitctl, window: UsersWindow) -> None:
+    """What the shell shows while the client is stopped stays when it goes on, and so does what the session had shown."""
+    run(window, "set -m; for i in {1..5}; do echo mine $i; done")
+    window.type("sh -c 'echo pid=$$.; exec \"$@\"' - ")
+    attach(window, own, *ATTACH)
+    pid = int(re.findall(rb"pid=(\d+)\.", window.output)[-1])
+    run(window, "for i in {1..30}; do echo kept $i; done")
+    os.kill(pid, signal.SIGTSTP)
+    window.until("Stopped")
+    window.until(PROMPT)
+    run(window, "for i in {6..9}; do echo mine $i; done")
+    own.ok("session", "send", "web", "for i in {31..60}; do echo kept $i; done", "--enter")
+    window.type("fg\r")
+    window.until("kept 60")
+    run(window, "true", "again")
+    detach(window)
+    lines = window.lines()
+    assert numbers(lines, "mine") == list(range(1, 10))
+    found = numbers(lines, "kept")
+    assert set(found) == set(range(1, 61))
+    assert len(found) <= 60 + 2 * 24  # each time the screen
+
+
+@everywhere
+def test_what_scrolls_by_while_no_daemon_is_there_is_shown(
+    own: Orbitctl, window: UsersWindow, daemon: DaemonProcess
+) -> None:
+    """After a restart the window has the lines of the outage, and not all the others once more."""
+    attach(window, own, *ATTACH)
+    run(window, "for i in {1..200}; do echo kept $i; done")
+    os.mkfifo(own.home / "outage")
+    window.type("read x < outage; for i in {201..260}; do echo kept $i; done; echo > outage; echo o''ver.\r")
+    window.until("''ver.")
+    daemon.kill()
+    (own.home / "outage").write_text("go\n")
+    assert (own.home / "outage").read_text() == "\n"
+    daemon.start()
+    window.until("over.")
+    run(window, "true", "again")
+    detach(window)
+    found = numbers(window.lines(), "kept")
+    assert set(found) == set(range(1, 261))
+    assert len(found) <= 260 + 2 * 24
+
+
+@everywhere
+def test_a_program_that_ends_at_once_keeps_the_users_screen(own: Orbitctl, window: UsersWindow) -> None:
+    """Whether it has ended before the attach or behind it, its output follows the user's lines."""
+    run(window, "for i in {1..20}; do echo mine $i; done")
+    window.type(f"{' '.join(own.command)} session run --name end -- echo hello; echo code=$?\r")
+    window.until("code=0")
+    lines = window.lines()
+    assert numbers(lines, "mine") == list(range(1, 21))
+    assert lines[lines.index("hello") + 1] == "[end ended: exit 0]"
+
+
+def test_a_reader_writes_no_clipboard(own: Orbitctl) -> None:
+    """OSC 52 reaches the terminal of a client that may type, and not that of one that looks."""
+    copy = r"printf '\e]52;c;aGVsbG8=\a\e]2;co''pied\a'"
+    with Window(own, *ATTACH, "--read-only") as reader, Window(own, *ATTACH) as writer:
+        reader.until(PROMPT)
+        writer.until(PROMPT)
+        writer.type(f"{copy}\r")
+        writer.until("\x1b]52;c;aGVsbG8=\x07")
+        reader.until("copied\x07")
+        assert b"\x1b]52;" not in reader.output
+
+
+def test_lines_that_were_left_out_are_told(own: Orbitctl) -> None:
+    """A window that was not read for long says in its history how many lines are not there, and what shows them."""
+    with EmulatorWindow(own, *ATTACH) as window:
+        window.until(PROMPT)
+        os.mkfifo(own.home / "printed")
+        window.type("seq 400000; echo > printed; echo o''ver.\r")
+        window.until("1\r\n2\r\n3\r\n")
+        (own.home / "printed").read_text()
+        window.until(rb"\[\d+ lines are not here; `orbitctl session screen web --scrollback` shows what is kept\]")
+        window.until("over.")
+        window.type(DETACH)
+        assert window.end() == 0
+
+
+def test_a_message_about_an_outage_erases_nothing(own: Orbitctl) -> None:
+    """The line that says that the daemon has gone takes no line from the window."""
+    with EmulatorWindow(own, *ATTACH) as window:
+        window.until(PROMPT)
+        run(window, "for i in {1..30}; do echo kept $i; done")
+        own.ok("daemon", "stop")
+        window.until("orbitd has gone")
+        window.type(DETACH)
+        assert window.end() == 0
+        assert numbers(window.lines(), "kept") == list(range(1, 31))
+        assert "[detached from web]" in window.lines()

@@ -1,0 +1,135 @@
+"""A resize loses no line: random sizes, with output between and during them, in windows that rewrap their rows."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from attach_support import DETACH, RUN_SHELL, settled
+from ctl_support import Orbitctl
+from needs import needs
+from support import DaemonProcess
+from windows_support import PROMPT, TmuxWindow, attach, numbers, run
+from xterm_support import XtermWindow
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def own(daemon: DaemonProcess) -> Orbitctl:
+    return Orbitctl(daemon.home, {**daemon.environment, "PS1": "$ ", "TERM": "xterm-256color"})
+
+
+@pytest.fixture
+def xterm(own: Orbitctl, xterm_modules: Path) -> Iterator[XtermWindow]:
+    with XtermWindow(xterm_modules, own, *RUN_SHELL) as window:
+        settled(window)
+        window.until(PROMPT)
+        yield window
+
+
+def logical(window: XtermWindow) -> list[str]:
+    """Return the lines of a window, wrapped rows joined."""
+    lines: list[str] = []
+    for row in window.xterm.cells("normal"):
+        text = "".join(cell.text for cell in row.cells)
+        if row.wrapped and lines:
+            lines[-1] += text
+        else:
+            lines.append(text)
+    return [line.rstrip() for line in lines]
+
+
+def walk(window: XtermWindow | TmuxWindow, seed: int) -> int:
+    """Resize a window at random, and print numbered lines between, of which some wrap; return how many."""
+    rng = random.Random(seed)
+    count = 0
+    for step in range(8):
+        if step == 0 or rng.random() < 0.5:
+            more = rng.choice([3, 20, 60])
+            filling = "x" * rng.choice([0, 0, 100])
+            run(window, f"for i in {{{count + 1}..{count + more}}}; do echo line $i {filling}; done", f"step{step}")
+            count += more
+        window.resize(rng.randrange(20, 120), rng.randrange(5, 40))
+        run(window, "true", f"resized{step}")
+    return count
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_xterm_loses_no_line(xterm: XtermWindow, seed: int) -> None:
+    """In xterm.js, the terminal of VS Code, every line is there after a random walk over sizes."""
+    count = walk(xterm, seed)
+    xterm.type(DETACH)
+    xterm.end()
+    assert set(numbers(logical(xterm), "line")) == set(range(1, count + 1))
+
+
+@needs("tmux")
+@pytest.mark.parametrize("seed", range(3))
+def test_tmux_loses_no_line(own: Orbitctl, seed: int) -> None:
+    """In a pane of tmux every line is there, the user's own before the attach too."""
+    with TmuxWindow(own) as window:
+        window.until(PROMPT)
+        run(window, "for i in {1..40}; do echo mine $i; done")
+        attach(window, own, *RUN_SHELL)
+        count = walk(window, seed)
+        window.type(DETACH)
+        window.until("detached from web]")
+        lines = window.lines()
+        assert numbers(lines, "mine") == list(range(1, 41))
+        assert set(numbers(lines, "line")) == set(range(1, count + 1))
+
+
+@pytest.mark.parametrize("sizes", [[(80, 10), (80, 24)], [(40, 24), (120, 24)], [(80, 40), (80, 6), (30, 30)]])
+@pytest.mark.parametrize("count", [3, 60])
+def test_rows_and_columns_by_themselves(xterm: XtermWindow, sizes: list[tuple[int, int]], count: int) -> None:
+    """Each way to be smaller and larger again keeps every line, on a full screen and on one that is not."""
+    run(xterm, f"for i in {{1..{count}}}; do echo line $i; done")
+    for step, size in enumerate(sizes):
+        xterm.resize(*size)
+        run(xterm, "true", f"resized{step}")
+    xterm.type(DETACH)
+    xterm.end()
+    assert set(numbers(logical(xterm), "line")) == set(range(1, count + 1))
+
+
+def test_output_while_the_size_changes(xterm: XtermWindow) -> None:
+    """Lines that come while the window is resized again and again are all there, in order."""
+    count = 2000
+    rng = random.Random(1)
+    xterm.type(f"for i in {{1..{count}}}; do echo line $i; done; echo e''nd.\r")
+    for _ in range(6):
+        xterm.until("line")
+        xterm.resize(rng.randrange(40, 120), rng.randrange(8, 40))
+    xterm.until("end.")
+    xterm.until(PROMPT)
+    xterm.type(DETACH)
+    xterm.end()
+    lines = logical(xterm)
+    left_out = [int(found[1]) for line in lines if (found := re.match(r"\[(\d+) lines? (?:is|are) not here", line))]
+    assert len(set(numbers(lines, "line"))) + sum(left_out) >= count
+
+
+@needs("vim")
+@pytest.mark.parametrize("count", [3, 60])
+def test_a_resize_under_vim(xterm: XtermWindow, count: int) -> None:
+    """Sizes that change while an editor has the alternate screen lose nothing of the primary one behind it."""
+    run(xterm, f"for i in {{1..{count}}}; do echo line $i; done")
+    for sizes in ([(60, 12), (100, 30)], [(50, 35)]):
+        xterm.type("vim -u NONE -N\r")
+        xterm.until("\x1b[?1049h")
+        for size in sizes:
+            xterm.resize(*size)
+            xterm.until("\x18\x1b\\")  # the picture in the new size
+        xterm.type(":q!\r")
+        xterm.until("\x1b[?1049l")
+        xterm.until(PROMPT)
+        run(xterm, f"for i in {{{count + 1}..{count + 5}}}; do echo line $i; done")
+        count += 5
+    xterm.type(DETACH)
+    xterm.end()
+    assert set(numbers(logical(xterm), "line")) == set(range(1, count + 1))
