@@ -21,7 +21,7 @@ from typing import Literal
 
 import msgspec
 
-from orbit_protocol.errors import Busy, OrbitError, ShuttingDown, from_object
+from orbit_protocol.errors import Busy, InvalidParams, OrbitError, ShuttingDown, from_object
 from orbit_protocol.methods import SESSION_ATTACH, SESSION_LEAVE, SESSION_RESIZE, SESSION_SCREEN
 from orbit_protocol.notifications import DETACHED, EXITED, OUTPUT, REPAINT
 from orbit_protocol.params import ByAttachment, SessionAttach, SessionResize, SessionScreen
@@ -121,6 +121,7 @@ class Attachment:
         self._messages: deque[Message] = deque()
         self._waiting: Notice | None = None
         self._is_leaving = False
+        self._counts_lines = True
         self._requested_size = (0, 0)
         self._result: AttachResult | None = None
         self.was_attached = False
@@ -360,7 +361,9 @@ class Attachment:
         self._waiting = None
         self._requested_size = cols, rows = self._terminal.size
         options = self._options
-        is_again = self.was_attached or options.scrollback_lines is None
+        lines = options.scrollback_lines
+        if self.was_attached or lines is None:
+            lines = 0 if self.was_attached and not self._counts_lines else MAX_HISTORY_LINES
         # With a line given, 0 too, the daemon counts lines for this client, and says at the end where it was.
         after_line = 0
         if self.was_attached:
@@ -372,8 +375,8 @@ class Attachment:
             cols=cols,
             rows=rows,
             read_only=options.read_only,
-            scrollback_lines=MAX_HISTORY_LINES if is_again else options.scrollback_lines,
-            after_line=after_line,
+            scrollback_lines=lines,
+            after_line=after_line if self._counts_lines else None,
             env_bytes=options.env,
             terminal=self._questions.terminal(),
         )
@@ -383,6 +386,11 @@ class Attachment:
         """Handle the answer to `session.attach`."""
         if answer.error is not None:
             error = from_object(answer.error)
+            if isinstance(error, InvalidParams) and self._counts_lines:
+                # A daemon from before `after_line` gives all lines that it is asked for, and no line numbers.
+                self._counts_lines = False
+                self._attach()
+                return
             if isinstance(error, Busy | ShuttingDown):  # full, or about to stop: try again later
                 raise ConnectionLost(error.message)
             raise error

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 
-from orbit_protocol.terminal_reset import LINES_UP, RESET_IN_USE, TO_PRIMARY
+from orbit_protocol.terminal_reset import LINES_UP, RESET, RESET_IN_USE, TO_PRIMARY
 from orbitctl.attach.connection import Notice
 from orbitctl.attach.cursor_question import Position
 
@@ -73,12 +73,14 @@ class Window:
     def draw_first(self, picture: bytes, history_line: int, size: tuple[int, int], cursor: Position | None) -> bytes:
         """Return the picture, behind what puts the user's own screen into the history; `cursor` is the user's."""
         rows = size[1] if cursor is None else cursor[0] + (cursor[1] > 0)
+        picture = _with_reset(picture)
         self._drawn(history_line, size)
         return scroll_up(rows, size[1]) + picture
 
     def draw_again(self, picture: bytes, history_line: int, size: tuple[int, int], *, is_alternate: bool) -> bytes:
         """Return the picture of a new attachment, which has the lines behind `after_line` in it."""
         rows = 0
+        picture = _with_reset(picture)
         if self._behind is not None:
             rows = size[1] - 1 - self._behind
         elif size != self._size:
@@ -149,6 +151,11 @@ class Window:
 def scroll_up(rows: int, height: int) -> bytes:
     """Return what moves so many rows from the top of the primary screen into the history."""
     return LINES_UP + b"\n" * min(rows, height) if rows > 0 else b""
+
+
+def _with_reset(picture: bytes) -> bytes:
+    """Return a picture with the reset that it begins with, which earlier daemons left to their clients."""
+    return picture if picture.startswith(_RESET_BEGINS) else RESET + picture
 
 
 def _row_before(picture: bytes, entering: re.Match[bytes]) -> int:

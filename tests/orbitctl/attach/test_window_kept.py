@@ -158,7 +158,7 @@ def test_another_window_gets_the_whole_history(own: Orbitctl, window: UsersWindo
 
 @everywhere
 def test_a_stopped_client_leaves_the_window_to_the_shell(own: Orbitctl, window: UsersWindow) -> None:
-    """What the shell shows while the client is stopped stays when it goes on, and so does what the session had shown."""
+    """What the shell shows while the client is stopped stays when that goes on, and so does the session's."""
     run(window, "set -m; for i in {1..5}; do echo mine $i; done")
     window.type("sh -c 'echo pid=$$.; exec \"$@\"' - ")
     attach(window, own, *ATTACH)
