@@ -45,13 +45,25 @@ _UNFINISHED = re.compile(
 _STRING_END = re.compile(rb"[\x07\x18\x1a]|\x1b\\|\xc2\x9c|(?=\x1b[^\\])")
 _CSI_END = re.compile(rb"[\x40-\x7e\x18\x1a]|(?=\x1b.)|(?=[\x80-\xff])", re.DOTALL)
 
-# What tells that a piece has none of these sequences. They decide the speed: a search for anything that follows an
-# ESC stops at each SGR of coloured text, so that there is one of these only.
-_NO_CSI = re.compile(rb"\x1b[^\[]")
+# What tells that a piece of output has none of these sequences decides the speed: coloured text has an ESC every ten
+# bytes. So what is searched for is the character behind which a sequence would be of interest; most text has few of
+# them behind a control character or a digit.
+_BEGUN = rb"\x1b" + _C0 + rb"*"
+_CANDIDATES = tuple(
+    (
+        character,
+        re.compile(re.escape(character) + rb"(?<=" + before + re.escape(character) + rb")"),
+        re.compile(sequence),
+    )
+    for character, before, sequence in (
+        (b"c", rb"[\x00-\x1f\x7f]", _BEGUN),
+        (b"]", rb"[\x00-\x1f\x7f]", _BEGUN),
+        (b"P", rb"[\x00-\x1f\x7f]", _BEGUN),
+        (b"?", rb"[\x00-\x1f\x7f\[]", _BEGUN + rb"\[" + _C0 + rb"*"),
+        (b"J", rb"[\x00-\x1f\x7f0-?]", _BEGUN + rb"\[" + _PARAMETERS),
+    )
+)
 _C1 = re.compile(rb"\xc2[\x90\x9b\x9d]")
-_MODE = re.compile(rb"\?(?<=[\[\x00-\x1f]\?)")
-_MAYBE_ED = re.compile(rb"J(?<=[\x00-\x1f0-?\x7f]J)")
-_CSI_BEFORE = re.compile(_CSI + _PARAMETERS)
 _NUMBERS = re.compile(rb"\??[0-9;:]*")
 _SETS_COLOR = re.compile(rb"0*(?:4;\d+|1[0-2]);(?!\?)")
 
@@ -103,16 +115,17 @@ class OutputFilter:
 
     def _is_plain(self, data: bytes) -> bool:
         """Return whether nothing in it can be of interest."""
-        if _NO_CSI.search(data) or (b"\xc2" in data and _C1.search(data)):
+        if b"\xc2" in data and _C1.search(data):
             return False
-        if _MODE.search(data):
-            return False
-        found = _MAYBE_ED.search(data)
-        while found is not None:
-            escape = data.rfind(b"\x1b", 0, found.start())
-            if escape >= 0 and _CSI_BEFORE.fullmatch(data, escape, found.start()):
-                return False
-            found = _MAYBE_ED.search(data, found.end())
+        if b"\x1b" not in data:
+            return True
+        for character, maybe, sequence in _CANDIDATES:
+            found = maybe.search(data) if character in data else None
+            while found is not None:
+                escape = data.rfind(b"\x1b", 0, found.start())
+                if escape >= 0 and sequence.fullmatch(data, escape, found.start()):
+                    return False
+                found = maybe.search(data, found.end())
         return True
 
     def _rewrite(self, data: bytes) -> bytes:
