@@ -35,7 +35,7 @@ from orbitctl.attach.detach_key import PARTIAL_KEY_SECONDS, DetachKey, KeyFilter
 from orbitctl.attach.mark import Mark
 from orbitctl.attach.reconnect import Reconnect
 from orbitctl.attach.terminal import SignalReceived, Terminal
-from orbitctl.attach.window import MAX_HISTORY_LINES, Window
+from orbitctl.attach.window import MAX_HISTORY_LINES, Window, rows_of_text
 
 MAX_PENDING_BYTES = 256 * 1024
 """Output that waits for the terminal; beyond that, nothing is read from the daemon."""
@@ -135,14 +135,7 @@ class Attachment:
             SignalReceived: A signal is to end this process.
         """
         try:
-            self._ask_cursor_first()
-            self._terminal.ask()
-            self._is_asking = self._questions.deadline is not None
-            if not self._is_asking:  # else `_run_timers` attaches
-                try:
-                    self._attach()
-                except ConnectionLost:
-                    self._disconnect()
+            self._begin()
             while self._result is None:
                 # The rest of a turn that was cut short is not lost: select reports again what is still ready.
                 try:
@@ -166,6 +159,17 @@ class Attachment:
             self._take_answers()
             if self._connection is not None:
                 self._connection.close()
+
+    def _begin(self) -> None:
+        """Ask the terminal, and attach, at once or when it has answered."""
+        self._ask_cursor_first()
+        self._terminal.ask()
+        self._is_asking = self._questions.deadline is not None
+        if not self._is_asking:  # else `_run_timers` attaches
+            try:
+                self._attach()
+            except ConnectionLost:
+                self._disconnect()
 
     def _turn(self) -> None:
         """Wait for a descriptor or for the next deadline, and handle what is ready."""
@@ -436,7 +440,7 @@ class Attachment:
         elif answer.id == self._screen_request:
             self._screen_request = 0
             if answer.error is None:
-                self._set_content_rows(msgspec.json.decode(answer.result or b"", type=Screen))
+                self._set_rows_below(msgspec.json.decode(answer.result or b"", type=Screen))
         else:
             self._input.handle_answer(answer.id, answer.error, time.monotonic())
 
@@ -553,11 +557,11 @@ class Attachment:
                 return
             self._questions.receive(self._cursor.receive(data or b"", time.monotonic()), time.monotonic())
 
-    def _set_content_rows(self, screen: Screen) -> None:
-        """Set how many rows the session's text takes in the window, if the window shows all of it."""
+    def _set_rows_below(self, screen: Screen) -> None:
+        """Set how far the session's text goes on below the cursor, if the window shows all of it."""
         if (screen.cols, screen.rows) == self._terminal.size and not self._window.is_frame:
-            text = screen.data.rstrip("\n")
-            self._terminal.content_rows = max(text.count("\n") + 1 if text else 0, screen.cursor.row)
+            below = rows_of_text(screen.data, screen.cols) - 1 - screen.cursor.row
+            self._terminal.rows_below = max(0, below)
 
     def _save_mark(self, line: int | None) -> None:
         """Remember which history the window has: up to a line, or to where it began to show parts of the picture."""

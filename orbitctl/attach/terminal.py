@@ -18,7 +18,14 @@ import tty
 from collections import deque
 from types import FrameType
 
-from orbit_protocol.terminal_reset import ENTER, RESTORE, RESTORE_BEHIND, RESTORE_COLORS, RESTORE_PRIMARY
+from orbit_protocol.terminal_reset import (
+    ENTER,
+    RESTORE,
+    RESTORE_BEHIND,
+    RESTORE_COLORS,
+    RESTORE_IN_PLACE,
+    RESTORE_PRIMARY,
+)
 from orbitctl.attach.output_filter import OutputFilter
 from orbitctl.attach.questions import TerminalQuestions
 from orbitctl.errors import CommandError, ExitCode
@@ -59,7 +66,7 @@ class Terminal:
         pending: How many bytes of output the terminal has not taken yet.
         questions: What it was asked, and its answers.
         output_filter: What the session's output passes through.
-        content_rows: How many rows of the screen the session's text takes, from the top, where that is known.
+        rows_below: How many rows the session's text goes on below the cursor, where that is known.
 
     Args:
         read_only: Whether the session may write no clipboard.
@@ -74,7 +81,7 @@ class Terminal:
         self.pending = 0
         self.questions = TerminalQuestions()
         self.output_filter = OutputFilter(read_only=read_only)
-        self.content_rows: int | None = None
+        self.rows_below: int | None = None
         self._read_only = read_only
         self._is_entered = False
         self.wake_fd, self._wake_write_fd = os.pipe()
@@ -142,7 +149,7 @@ class Terminal:
 
     def show(self, output: bytes) -> None:
         """Show what the session has printed, or a picture of it, but for what is not the session's."""
-        self.content_rows = None
+        self.rows_below = None
         self.write(self.output_filter.receive(output))
 
     def enter(self) -> None:
@@ -214,18 +221,20 @@ class Terminal:
     def _farewell(self) -> bytes:
         """Return what gives the terminal back, with the cursor in the line behind the session's text.
 
-        Where it is not known how far the text goes, that is a new line at the bottom, and nothing is erased: a program
-        may have left text below its cursor.
+        Where it is not known how far the text goes, that is a new line at the bottom. Nothing is erased, and the cursor
+        is moved from where it is: the window may have another size than we were told (tmux tells it a while later).
         """
         output = self.output_filter
-        if output.alternate == 1049 and not output.has_set_origin and not output.stop_at_primary:
-            return RESTORE_BEHIND + b"\r\n"  # as when the program had ended and the shell had gone on there
-        if output.alternate:
-            return RESTORE + b"\r\n"
-        if self.content_rows is None:
-            return RESTORE_PRIMARY + b"\r\n"
-        line = b"\x1b[%d;1H\r\n" % self.content_rows if self.content_rows else b"\x1b[H"
-        return RESTORE_PRIMARY + line + b"\x1b[J"
+        if output.has_set_origin or output.stop_at_primary:
+            data = RESTORE if output.alternate else RESTORE_PRIMARY
+        elif output.alternate:
+            # As when the program had ended and the shell had gone on there.
+            data = RESTORE_BEHIND if output.alternate == 1049 else RESTORE
+        elif self.rows_below is None:
+            data = RESTORE_PRIMARY
+        else:
+            data = RESTORE_IN_PLACE + (b"\x1b[%dB" % self.rows_below if self.rows_below else b"")
+        return data + b"\r\n"
 
     def _write_within(self, data: bytes, seconds: float) -> bool:
         """Write all of `data`; return False if the terminal has not taken it in time, or is gone."""

@@ -11,6 +11,7 @@ terminal does not say where its cursor is, it counts as at the bottom: then a li
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from orbit_protocol.terminal_reset import LINES_UP, RESET, RESET_IN_USE, TO_PRIMARY
 from orbitctl.attach.connection import Notice
@@ -151,6 +152,16 @@ class Window:
 def scroll_up(rows: int, height: int) -> bytes:
     """Return what moves so many rows from the top of the primary screen into the history."""
     return LINES_UP + b"\n" * min(rows, height) if rows > 0 else b""
+
+
+def rows_of_text(text: str, cols: int) -> int:
+    """Return how many rows a screen's text takes, where a line that wraps is one, without blank ones at the end."""
+    lines = text.rstrip("\n").split("\n") if text.strip("\n") else []
+    return sum(max(1, -(-sum(map(_width, line)) // cols)) if len(line) * 2 > cols else 1 for line in lines)
+
+
+def _width(character: str) -> int:
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def _with_reset(picture: bytes) -> bytes:

@@ -55,11 +55,14 @@ RESTORE_PRIMARY = f"{_END_SEQUENCE}{_HERE}\x1b[?5W{_ENDED}\x1b[23;0t{_BOTTOM}".e
 RESTORE = TO_PRIMARY + RESTORE_PRIMARY
 """The same from the alternate screen."""
 
-RESTORE_BEHIND = TO_PRIMARY + f"\x1b7{_HERE}\x1b[?5W\x1b8{_PEN}{_ENDED}\x1b[23;0t".encode()
-"""The same, with the cursor where it was when the alternate screen was entered (mode 1049).
+RESTORE_IN_PLACE = f"{_END_SEQUENCE}\x1b7{_HERE}\x1b[?5W\x1b8{_PEN}{_ENDED}\x1b[23;0t".encode()
+"""Gives the primary screen back, with the cursor where it is.
 
 Only for a program that has never set origin mode (DECOM): what fetches the cursor back fetches that, too.
 """
+
+RESTORE_BEHIND = TO_PRIMARY + RESTORE_IN_PLACE
+"""The same, with the cursor where it was when the alternate screen was entered (mode 1049)."""
 
 RESTORE_COLORS = b"\x1b]104\x1b\\\x1b]110\x1b\\\x1b]111\x1b\\\x1b]112\x1b\\"
 """Takes back colours that the program has set; sent only where it has, since users set palettes too."""

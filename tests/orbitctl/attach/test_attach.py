@@ -132,7 +132,6 @@ def test_a_stopped_client_gives_the_terminal_back_until_it_goes_on(ctl: Orbitctl
         raw = window.settings()
         window.process.send_signal(signal.SIGTSTP)
         window.until("\x1b[23;0t")
-        window.until("\x1b[J")
         os.waitid(os.P_PID, window.process.pid, os.WSTOPPED)
         assert window.settings() == window.before
         window.process.send_signal(signal.SIGCONT)

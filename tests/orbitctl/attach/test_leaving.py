@@ -21,8 +21,8 @@ from orbitctl.attach import attachment
 from orbitctl.attach.attachment import Attachment, AttachOptions, AttachResult
 from orbitctl.attach.connection import DaemonConnection
 from orbitctl.attach.detach_key import DetachKey
-from orbitctl.attach.questions import TerminalQuestions
 from orbitctl.attach.output_filter import OutputFilter
+from orbitctl.attach.questions import TerminalQuestions
 from orbitctl.attach.reconnect import Reconnect
 from orbitctl.attach.terminal import Terminal
 from orbitctl.client.transport import SocketStream
@@ -94,10 +94,10 @@ class ScriptedTerminal:
         os.close(write_fd)
         self.shown = b""
         self.questions = TerminalQuestions()
+        self.output_filter = OutputFilter()
 
     def ask(self) -> None:
         """It is one that is asked nothing."""
-        self.output_filter = OutputFilter()
 
     def read(self) -> bytes:
         return os.read(self.input_fd, 4096)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from orbit_protocol.terminal_reset import ENTER, LINES_UP, RESET, RESET_IN_USE, RESTORE, RESTORE_BEHIND, RESTORE_PRIMARY
+from orbit_protocol.terminal_reset import (
+    ENTER,
+    LINES_UP,
+    RESET,
+    RESET_IN_USE,
+    RESTORE,
+    RESTORE_BEHIND,
+    RESTORE_IN_PLACE,
+    RESTORE_PRIMARY,
+)
 from orbitd.screens.emulator import Emulator
 from orbitd.screens.repaint import MODES
 
@@ -52,9 +61,16 @@ def test_the_users_screen_can_go_on_where_it_was_left(session: bytes) -> None:
         assert found.screen("text").decode().splitlines() == ["one", "two $ |"]
 
 
+def test_the_primary_screen_is_given_back_in_place() -> None:
+    """After RESTORE_IN_PLACE the cursor is where it was, whatever margins were set."""
+    with shown(b"one\r\ntwo $ \x1b7\x1b[2;5r\x1b8\x1b[4h", RESTORE_IN_PLACE, b"|\x1b[10;1H\n") as found:
+        assert found.screen("text").decode().splitlines()[0] == "two $ |"
+        assert "4" not in found.modes()
+
+
 def test_restoring_the_primary_screen_moves_the_cursor_to_no_old_place() -> None:
     """Where the alternate screen is not in use nothing leaves it: tmux would take up a cursor that was saved once."""
-    assert b"1049l" not in RESTORE_PRIMARY
+    assert b"1049l" not in RESTORE_PRIMARY + RESTORE_IN_PLACE
     with shown(WILD, b"\x1b[?1049l", RESTORE_PRIMARY) as found, shown(b"") as fresh:
         assert found.modes() == fresh.modes()
 

@@ -10,7 +10,7 @@ import pytest
 from orbit_protocol.terminal_reset import RESET, RESET_IN_USE, TO_PRIMARY
 from orbitctl.attach.connection import Notice
 from orbitctl.attach.output_filter import OutputFilter
-from orbitctl.attach.window import Window, scroll_up
+from orbitctl.attach.window import Window, rows_of_text, scroll_up
 from orbitd.screens.emulator import Emulator
 
 SIZE = (20, 6)
@@ -198,3 +198,11 @@ def test_no_more_rows_go_up_than_there_are() -> None:
     """A position beyond the screen is that of its last row."""
     assert scroll_up(100, 6).count(b"\n") == 6
     assert scroll_up(0, 6) == scroll_up(-1, 6) == b""
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"), [("", 0), ("\n\n", 0), ("a", 1), ("a\n\nb\n\n", 3), ("x" * 20, 1), ("x" * 21, 2), ("好" * 11, 2)]
+)
+def test_rows_of_wrapped_lines_are_counted(text: str, rows: int) -> None:
+    """The screen's text has a line that wraps as one; in the window it takes several rows."""
+    assert rows_of_text(text, 20) == rows
