@@ -362,7 +362,7 @@ class Attachment:
 
     def _attach(self) -> None:
         assert self._connection is not None
-        self._waiting = None
+        self._waiting, self._is_asking = None, False
         self._requested_size = cols, rows = self._terminal.size
         options = self._options
         lines = options.scrollback_lines

@@ -119,7 +119,7 @@ def test_output_while_the_size_changes(xterm: XtermWindow) -> None:
 def test_a_resize_under_vim(xterm: XtermWindow, count: int) -> None:
     """Sizes that change while an editor has the alternate screen lose nothing of the primary one behind it."""
     run(xterm, f"for i in {{1..{count}}}; do echo line $i; done")
-    for sizes in ([(60, 12), (100, 30)], [(50, 35)]):
+    for step, sizes in enumerate(([(60, 12), (100, 30)], [(50, 35)])):
         xterm.type("vim -u NONE -N\r")
         xterm.until("\x1b[?1049h")
         for size in sizes:
@@ -128,7 +128,8 @@ def test_a_resize_under_vim(xterm: XtermWindow, count: int) -> None:
         xterm.type(":q!\r")
         xterm.until("\x1b[?1049l")
         xterm.until(PROMPT)
-        run(xterm, f"for i in {{{count + 1}..{count + 5}}}; do echo line $i; done")
+        # Each with its own word: the picture that comes behind the editor has those before.
+        run(xterm, f"for i in {{{count + 1}..{count + 5}}}; do echo line $i; done", f"step{step}")
         count += 5
     xterm.type(DETACH)
     xterm.end()
