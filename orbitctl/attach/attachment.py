@@ -35,7 +35,7 @@ from orbitctl.attach.detach_key import PARTIAL_KEY_SECONDS, DetachKey, KeyFilter
 from orbitctl.attach.mark import Mark
 from orbitctl.attach.reconnect import Reconnect
 from orbitctl.attach.terminal import SignalReceived, Terminal
-from orbitctl.attach.window import MAX_HISTORY_LINES, Window, rows_of_text
+from orbitctl.attach.window import MAX_HISTORY_LINES, Window, rows_below
 
 MAX_PENDING_BYTES = 256 * 1024
 """Output that waits for the terminal; beyond that, nothing is read from the daemon."""
@@ -560,8 +560,7 @@ class Attachment:
     def _set_rows_below(self, screen: Screen) -> None:
         """Set how far the session's text goes on below the cursor, if the window shows all of it."""
         if (screen.cols, screen.rows) == self._terminal.size and not self._window.is_frame:
-            below = rows_of_text(screen.data, screen.cols) - 1 - screen.cursor.row
-            self._terminal.rows_below = max(0, below)
+            self._terminal.rows_below = rows_below(screen)
 
     def _save_mark(self, line: int | None) -> None:
         """Remember which history the window has: up to a line, or to where it began to show parts of the picture."""

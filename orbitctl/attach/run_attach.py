@@ -30,7 +30,7 @@ from orbitctl.attach.detach_key import DEFAULT_DETACH_KEY, DetachKey
 from orbitctl.attach.mark import Mark, marks_folder, window_name
 from orbitctl.attach.reconnect import Reconnect
 from orbitctl.attach.terminal import SignalReceived, Terminal, require_terminal
-from orbitctl.attach.window import Window, rows_of_text
+from orbitctl.attach.window import Window, rows_below
 from orbitctl.client.client import Answer
 from orbitctl.errors import CommandError, ExitCode, from_daemon
 from orbitctl.ui.text import ago
@@ -108,13 +108,13 @@ def _show_last_screen(app: App, session: Session) -> AttachResult:
     app.close()
     result = _exit_status(app, session)
     screen = app.call(SESSION_SCREEN, SessionScreen(id=session.id, format="vt"))
-    text = app.call(SESSION_SCREEN, SessionScreen(id=session.id)).data
+    text = app.call(SESSION_SCREEN, SessionScreen(id=session.id))
     with Terminal() as terminal:
         picture = RESET + base64.b64decode(screen.data)
         picture = Window("").draw_first(picture, 0, terminal.size, ask_cursor(terminal))
         terminal.enter()
         terminal.show(picture)
-        terminal.rows_below = max(0, rows_of_text(text, screen.cols) - 1 - screen.cursor.row)
+        terminal.rows_below = rows_below(text)
     print_message(f"[{describe_result(short_name(session), result)}]")
     return result
 

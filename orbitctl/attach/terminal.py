@@ -66,7 +66,8 @@ class Terminal:
         pending: How many bytes of output the terminal has not taken yet.
         questions: What it was asked, and its answers.
         output_filter: What the session's output passes through.
-        rows_below: How many rows the session's text goes on below the cursor, where that is known.
+        rows_below: How many rows the session's text goes on below the cursor, -1 if the cursor's own row is blank;
+            None where that is not known.
 
     Args:
         read_only: Whether the session may write no clipboard.
@@ -232,6 +233,8 @@ class Terminal:
             data = RESTORE_BEHIND if output.alternate == 1049 else RESTORE
         elif self.rows_below is None:
             data = RESTORE_PRIMARY
+        elif self.rows_below < 0:
+            return RESTORE_IN_PLACE + b"\r"
         else:
             data = RESTORE_IN_PLACE + (b"\x1b[%dB" % self.rows_below if self.rows_below else b"")
         return data + b"\r\n"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from orbit_protocol.results import Screen
 from orbit_protocol.terminal_reset import LINES_UP, RESET, RESET_IN_USE, TO_PRIMARY
 from orbitctl.attach.connection import Notice
 from orbitctl.attach.cursor_question import Position
@@ -158,6 +159,11 @@ def rows_of_text(text: str, cols: int) -> int:
     """Return how many rows a screen's text takes, where a line that wraps is one, without blank ones at the end."""
     lines = text.rstrip("\n").split("\n") if text.strip("\n") else []
     return sum(max(1, -(-sum(map(_width, line)) // cols)) if len(line) * 2 > cols else 1 for line in lines)
+
+
+def rows_below(screen: Screen) -> int:
+    """Return how many rows a screen's text goes on below the cursor; -1 where the cursor's own row is blank, too."""
+    return max(-1, rows_of_text(screen.data, screen.cols) - 1 - screen.cursor.row)
 
 
 def _width(character: str) -> int:
