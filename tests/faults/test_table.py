@@ -29,10 +29,13 @@ def test_each_fault_names_tests_that_exist() -> None:
     missing = []
     for row in rows:
         last = row.strip("| ").rsplit("|", 1)[-1]
-        folder = (re.findall(r"`(tests/\w+)`", last) or ["tests/faults"])[0]
-        named = re.findall(r"`(test_\w+)`", last)
-        assert named, row
-        missing += [name for name in named if name not in names_below(folder)]
+        assert "`test_" in last, row
+        folder = "tests/faults"
+        for name in re.findall(r"`(tests?[/_]\w+)`", last):
+            if name.startswith("tests/"):
+                folder = name  # of the names behind it
+            elif name not in names_below(folder):
+                missing.append(name)
     assert missing == []
 
 
