@@ -120,6 +120,7 @@ class Attachment:
         # Messages that have come, in order. While a picture waits for the cursor's position, the others wait behind it.
         self._messages: deque[Message] = deque()
         self._waiting: Notice | None = None
+        self._expected_row: int | None = None  # of the cursor, behind a picture that has just been drawn
         self._is_leaving = False
         self._counts_lines = True
         self._requested_size = (0, 0)
@@ -214,7 +215,7 @@ class Attachment:
         now = time.monotonic()
         if self._cursor.deadline is not None and now >= self._cursor.deadline:
             self._handle_keys(self._cursor.give_up())
-            self._draw_waiting(None)
+            self._handle_position(None)
         if self._questions.flush_at is not None and now >= self._questions.flush_at:
             self._handle_keys(self._questions.flush())
         if self._is_asking:
@@ -302,7 +303,7 @@ class Attachment:
         now = time.monotonic()
         typed = self._cursor.receive(data, now)
         if self._cursor.is_answered:
-            self._draw_waiting(self._cursor.take())
+            self._handle_position(self._cursor.take())
         self._handle_keys(self._questions.receive(typed, now))
 
     def _handle_keys(self, data: bytes) -> None:
@@ -474,25 +475,44 @@ class Attachment:
             self._attach_again()
 
     def _ask_cursor_first(self) -> None:
-        self._is_users, self._users_cursor = True, None
+        self._is_users, self._users_cursor, self._expected_row = True, None, None
         if os.environ.get("TERM", "dumb") != "dumb":
             self._terminal.write(self._cursor.first(time.monotonic(), self._terminal.size))
 
     def _paint(self, notice: Notice) -> None:
         """Draw a picture as soon as it is known where the window's cursor is, where that matters."""
         is_alternate = bool(self._terminal.output_filter.alternate)
-        if self._cursor.deadline is None and not notice.reason and self._is_users:
-            self._draw(notice, self._users_cursor)
-        elif self._is_leaving:
+        if self._is_leaving:
             self._draw(notice, None)
+        elif self._cursor.deadline is not None:
+            self._waiting = notice
+        elif not notice.reason and self._is_users:
+            self._draw(notice, self._users_cursor)
         elif notice.reason and self._cursor.is_trusted and self._window.asks_cursor(notice, is_alternate=is_alternate):
             # What was shown before has been written before, so that the answer is about all of it.
             self._terminal.write(self._cursor.again(time.monotonic()))
             self._waiting = notice
-        elif self._cursor.deadline is not None:
-            self._waiting = notice
         else:
             self._draw(notice, None)
+
+    def _handle_position(self, cursor: Position | None) -> None:
+        """Handle the answer to the question where the cursor is; None where it has not come."""
+        expected, self._expected_row = self._expected_row, None
+        if expected is None:
+            self._draw_waiting(cursor)
+            return
+        connection, notice, self._waiting = self._connection, self._waiting, None
+        if connection is None:
+            return
+        if cursor is not None and cursor[0] != expected and self._id:
+            # The window had another size already when the picture reached it, as in the middle of a drag, and rows
+            # were drawn over others. All that the picture had is drawn once more.
+            self._window.distrust()
+            self._attach_again()
+            return
+        if notice is not None:
+            self._paint(notice)
+        self._handle_messages(connection)
 
     def _draw_waiting(self, cursor: Position | None) -> None:
         """Go on: the question to the terminal has been answered, or will not be."""
@@ -519,7 +539,12 @@ class Attachment:
         terminal.enter()
         terminal.output_filter.stop_at_primary = False
         terminal.show(data)
-        terminal.output_filter.stop_at_primary = window.is_primary_stale
+        output = terminal.output_filter
+        output.stop_at_primary = window.is_primary_stale
+        is_checked = notice.reason not in ("", "frame") and not (output.alternate or output.has_set_origin)
+        if is_checked and self._cursor.is_trusted and not self._is_leaving:
+            self._expected_row = notice.cursor_row
+            terminal.write(self._cursor.again(time.monotonic()))
 
     # Leaving
 

@@ -40,7 +40,7 @@ class Window:
         self.history_line: int | None = None
         self._how = how
         self._size = (0, 0)
-        self._is_frame = False
+        self._is_frame = self._is_distrusted = False
         self._line_feeds = 0  # shown since `history_line` was known
         self._behind: int | None = None  # the cursor's row on a primary screen that was resized while it was hidden
 
@@ -59,6 +59,10 @@ class Window:
         if not is_alternate:
             self._line_feeds += output.count(b"\n")
 
+    def distrust(self) -> None:
+        """Take nothing of what the last picture has drawn for what is shown."""
+        self._is_distrusted = True
+
     def leave_all(self) -> None:
         """Forget what is shown: a shell has the window from here on."""
         self._behind, self._is_frame = None, False
@@ -66,6 +70,8 @@ class Window:
     def after_line(self, rows: int) -> int:
         """Return behind which line of the session its history is missing here, or may be."""
         line = self.history_line or 0
+        if self._is_distrusted:
+            return line
         return max(line, line + self._line_feeds - rows)
 
     def asks_cursor(self, notice: Notice, *, is_alternate: bool) -> bool:
@@ -85,7 +91,7 @@ class Window:
         picture = _with_reset(picture)
         if self._behind is not None:
             rows = size[1] - 1 - self._behind
-        elif size != self._size:
+        elif size != self._size or self._is_distrusted:
             rows = size[1]
         self._drawn(history_line, size)
         return (TO_PRIMARY if is_alternate else b"") + scroll_up(rows, size[1]) + picture
@@ -147,7 +153,7 @@ class Window:
 
     def _drawn(self, history_line: int, size: tuple[int, int]) -> None:
         self.history_line, self._size, self._line_feeds = history_line, size, 0
-        self._behind, self._is_frame = None, False
+        self._behind, self._is_frame, self._is_distrusted = None, False, False
 
 
 def scroll_up(rows: int, height: int) -> bytes:

@@ -206,3 +206,20 @@ def test_no_more_rows_go_up_than_there_are() -> None:
 def test_rows_of_wrapped_lines_are_counted(text: str, rows: int) -> None:
     """The screen's text has a line that wraps as one; in the window it takes several rows."""
     assert rows_of_text(text, 20) == rows
+
+
+def test_a_picture_in_a_window_that_was_smaller_already_is_drawn_again(both: Both) -> None:
+    """What it had is all asked for once more, and nothing on the screen is taken for lines of it."""
+    both.first((3, 0))
+    both.print(printed(1, 9))
+    both.shown.resize(20, 3)
+    both.repaint("resized", (2, 0))  # for six rows, four of which are drawn over each other
+    both.window.distrust()
+    line = both.window.after_line(3)
+    assert line == both.session.history_line
+    both.session.resize(20, 3)
+    picture = RESET + both.session.repaint(1000, after_line=line)
+    both.shown.feed(both.window.draw_again(picture, line, (20, 3), is_alternate=False))
+    lines = [text for text in both.text() if text]
+    assert lines[:3] == ["mine 1", "mine 2", "$ orbitctl"]
+    assert set(lines[3:]) == {f"line {number}" for number in range(1, 10)}
