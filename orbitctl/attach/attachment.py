@@ -476,7 +476,7 @@ class Attachment:
 
     def _ask_cursor_first(self) -> None:
         self._is_users, self._users_cursor, self._expected_row = True, None, None
-        if os.environ.get("TERM", "dumb") != "dumb":
+        if os.environ.get("TERM", "dumb") != "dumb" and self._terminal.is_in_foreground:
             self._terminal.write(self._cursor.first(time.monotonic(), self._terminal.size))
 
     def _paint(self, notice: Notice) -> None:

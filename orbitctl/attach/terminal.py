@@ -159,9 +159,18 @@ class Terminal:
             self.write(ENTER)
             self._is_entered = True
 
+    @property
+    def is_in_foreground(self) -> bool:
+        """Whether what the terminal answers comes here: a shell that has it at the same time may read it as well."""
+        try:
+            return os.tcgetpgrp(self.input_fd) == os.getpgrp()
+        except OSError:  # it is not our controlling terminal, as after setsid(1)
+            return False
+
     def ask(self) -> None:
         """Ask it what it looks like; the answers come as input, for `questions`."""
-        self.write(self.questions.ask(os.environ, time.monotonic()))
+        if self.is_in_foreground:
+            self.write(self.questions.ask(os.environ, time.monotonic()))
 
     def flush(self) -> None:
         """Write as much as the terminal takes."""

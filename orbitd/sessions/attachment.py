@@ -419,7 +419,7 @@ class Attachment:
             if self._scan_timer is not None:
                 self._scan_timer.cancel()
             loop = asyncio.get_running_loop()
-            self._scan_timer = loop.call_later(secs, self._flush_scanner)
+            self._scan_timer = loop.call_later(secs, self.flush_input)
             self._scanned = self._scanned or loop.create_future()
         return rest
 
@@ -450,7 +450,8 @@ class Attachment:
         if scanned is not None:
             _settle(scanned, error)
 
-    def _flush_scanner(self) -> None:
+    def flush_input(self) -> None:
+        """Write what is held of the client's input: no more of it has come, or something else follows."""
         held = self._scanner.flush()
         with contextlib.suppress(OrbitError):  # the calls that wait have it
             if held:
@@ -474,7 +475,7 @@ class Attachment:
             return
         self._state = State.ENDED
         if self._scan_timer is not None:
-            self._flush_scanner()
+            self.flush_input()
         self.connection.attachments.pop(self.id, None)
         self.session.remove_attachment(self)
 

@@ -25,7 +25,7 @@ AT_ONCE = 8
 """So many sizes are asked for together: while output floods in, a request waits for what is being fed just then."""
 
 SENT_AT_ONCE = 16
-RETRY_SECS = 10.0
+RETRY_SECS = 1.0  # as long as a damaged picture waits for its program to be quiet
 UPDATE_SECS = 0.2
 """How long a program may take for a synchronized update (mode 2026) until what it has drawn of it is shown."""
 

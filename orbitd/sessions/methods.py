@@ -31,7 +31,7 @@ from orbit_protocol.results import Attached, CursorPosition, Empty, Exit, Left, 
 from orbit_protocol.types import Session, SessionPage, SessionStatus
 from orbitd.manager import SessionManager
 from orbitd.rpc.connection import Call, Connection
-from orbitd.sessions.attachment import require
+from orbitd.sessions.attachment import Attachment, require
 from orbitd.sessions.circles import Circles
 from orbitd.sessions.program_input import type_in_turn, type_input
 from orbitd.sessions.programs import Programs
@@ -218,6 +218,9 @@ class SessionMethods:
     def send_input(self, call: Call, q: SessionSend) -> Empty | Coroutine[Any, Any, Empty]:
         """Write to a session's input without attaching."""
         live = self._registry.running(q.id)
+        for attachment in list(call.connection.attachments.values()):
+            if isinstance(attachment, Attachment) and attachment.session is live:
+                attachment.flush_input()  # what the client has sent before this
         if live is not None and live.has_terminal:
             return type_input(call, live, q.data)
 

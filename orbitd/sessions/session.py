@@ -212,7 +212,7 @@ class LiveSession:
         save_lock: Held by a save: one at a time.
         detached_since: The loop's time at which the last client left.
         attachments: Its clients; the writable ones in the order in which they owned the size last.
-        position_asked_at: The loop's time at which its program last had an answer where the cursor is (CPR).
+        position_asked_at: The loop's time at which its program last asked where the cursor is (CPR), or was answered.
     """
 
     def __init__(self, session_id: str, shared: Shared) -> None:
@@ -236,6 +236,7 @@ class LiveSession:
         self.save_lock = asyncio.Lock()
         self.detached_since = 0.0
         self.position_asked_at = float("-inf")
+        self._ends_in_6 = False  # of the last output, which may be half of such a question
         self.attachments: list[Attachment] = []
         self.picture = Picture(self, shared.screens)
         self._numbers = itertools.count(1)
@@ -509,6 +510,7 @@ class LiveSession:
         return hung_up
 
     def _handle_output(self, data: bytes, position: int) -> None:
+        self._note_questions(data)
         # A copy: sending may find out that a client has gone, and remove its attachment.
         for attachment in list(self.attachments):
             attachment.send_output(data, position)
@@ -522,6 +524,12 @@ class LiveSession:
             self._limit_unreadable()
         if self.picture.is_too_far_behind and self._master is not None:
             self._master.pause("lag")
+
+    def _note_questions(self, data: bytes) -> None:
+        """Note the question where the cursor is before a client's terminal answers it: that may look like a key."""
+        if b"6n" in data or (self._ends_in_6 and data[:1] == b"n"):
+            self.position_asked_at = self._loop.time()
+        self._ends_in_6 = data[-1:] == b"6"
 
     def _give_way(self, size: int, now: float) -> None:
         """Let a flood pause while somebody types into another session: keys wait for whatever is done for it."""
@@ -681,8 +689,10 @@ class LiveSession:
         """
         if attachment_id is not None and attachment_id in connection.attachments:
             raise InvalidParams("`attachment_id` is of another attachment of this connection", hint="Choose another.")
+        # The client may have chosen an id that looks like one of ours.
+        ours = (f"{self.id}/{number}" for number in self._numbers)
         attachment = Attachment(
-            attachment_id or f"{self.id}/{next(self._numbers)}",
+            attachment_id or next(each for each in ours if each not in connection.attachments),
             connection,
             read_only=read_only,
             size=(cols, rows),

@@ -144,3 +144,15 @@ def test_a_client_is_told_what_it_has_lost(daemon: DaemonProcess, client: RawCli
         seen = viewer.output_before_repaint.count(b"\r\n") - 23  # those are on its screen
         assert (viewer.reasons[-1], viewer.last_repaint["history_line"]) == ("behind", 399_978)
         assert seen + lost == 399_978
+
+
+def test_an_id_like_one_of_the_daemons(shared_daemon: DaemonProcess, shared_client: RawClient) -> None:
+    """A client may choose what the daemon would choose next; each of its attachments ends with its connection."""
+    session_id = start(shared_client, "cat")
+    with shared_daemon.client() as other:
+        chosen = Viewer(other, session_id, attachment_id=f"{session_id}/1")
+        again = other.call("session.attach", id=session_id, cols=80, rows=24)
+        assert again["attachment_id"] != chosen.id
+        assert again["session"]["clients"] == 2
+    while shared_client.call("session.get", id=session_id)["clients"]:
+        pass

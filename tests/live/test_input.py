@@ -178,9 +178,21 @@ def test_a_client_that_does_not_read_can_still_type(shared_daemon: DaemonProcess
     with shared_daemon.client() as client, shared_daemon.client() as other:
         session_id = start(client, "sh -c 'trap \"exit 3\" INT; while :; do echo noise; done'")
         viewer = Viewer(client, session_id)
+        viewer.read_until("noise")  # the trap is set
         # Nothing is read by this client from here on. The answers to these are more than is kept for it.
         for number in range(100):
             send(client, "rpc.discover", number)
         target = {"attachment_id": viewer.id} if method == "session.input" else {"id": session_id}
         send(client, method, **target, data=encoded(b"\x03"))
         assert other.call("session.wait", id=session_id)["exit_code"] == 3
+
+
+def test_an_escape_is_typed_before_what_follows_it(shared_client: RawClient, home: Path) -> None:
+    """What may be the beginning of a terminal's answer is held for a moment, and overtaken by nothing."""
+    session_id = start(shared_client, f"sh -c 'stty raw -echo; echo ready; head -c 2 > {home}/typed; echo done; cat'")
+    viewer = Viewer(shared_client, session_id)
+    viewer.read_until("ready")
+    viewer.type("\x1b")
+    shared_client.notify("session.send", id=session_id, data=encoded("x"))
+    viewer.read_until("done")
+    assert (home / "typed").read_bytes() == b"\x1bx"

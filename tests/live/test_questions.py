@@ -197,3 +197,30 @@ def test_colours_are_the_size_owners(daemon: DaemonProcess, client: RawClient, h
     assert background(viewer) == "1010/2020/3030"
     screen = client.call("session.screen", id=session_id, format="vt")
     assert b"\x1b]11;rgb" not in base64.b64decode(screen["data"])
+
+
+ASK_POSITION = """
+import os, select, sys, tty
+tty.setraw(0); os.write(1, b"\\x1b[1;5H\\x1b[6n"); got = b""
+while b"R" not in got: got += os.read(0, 100)
+os.write(1, b"answered")
+while not got.endswith(b"q"): got += os.read(0, 100)
+open(sys.argv[1], "wb").write(got)
+os.write(1, b"finished"); os.read(0, 1)
+"""
+
+
+def test_where_the_cursor_is_has_one_answer(shared_daemon: DaemonProcess, shared_client: RawClient, home: Path) -> None:
+    """In the first row a terminal's answer looks like a key; it is dropped, though it comes before the emulator's."""
+    program, log = home / "ask_position.py", home / "position"
+    program.write_text(ASK_POSITION)
+    session_id = start(shared_client, f"sh -c 'read x; exec {sys.executable} {program} {log}'")
+    with shared_daemon.client() as client:
+        terminal = Terminal(client, session_id)
+        terminal.type("\r")
+        terminal.read_until("\x1b[6n")
+        terminal.type("\x1b[1;5R")
+        terminal.read_until("answered")
+        terminal.type("q")
+        terminal.read_until("finished")
+    assert log.read_bytes().count(b"\x1b[1;5R") == 1

@@ -94,6 +94,7 @@ class ScriptedTerminal:
         os.close(write_fd)
         self.shown = b""
         self.questions = TerminalQuestions()
+        self.is_in_foreground = False
         self.output_filter = OutputFilter()
 
     def ask(self) -> None:
