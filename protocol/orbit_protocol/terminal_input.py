@@ -54,13 +54,11 @@ _SEQUENCE = re.compile(
     rb"|(?P<csi>" + _CSI_ANSWER + rb"))"
     rb"|(?P<string>\](?:" + _OSC_ANSWER + rb")(?:\x07|\x1b\\)"
     rb"|P(?:" + _DCS_ANSWER + rb")\x1b\\"
-    rb"|_G[^\x00-\x1f\x7f]*\x1b\\"  # kitty graphics
-    rb"|/Z)"  # VT52
+    rb"|_G[^\x00-\x1f\x7f]*\x1b\\)"  # kitty graphics
     rb"|(?P<partial>(?:\[(?:[0-?]{0,64}[ -/]?|M[^\x1b]{0,5})"
     rb"|\](?:\d{0,4}|(?:\d{1,2}|5522);[^\x00-\x1f\x7f]*\x1b?|[lL][^\x00-\x1f\x7f]*\x1b?)"
     rb"|P(?:[0-9!>]{0,6}[|$+~]?|[0-9!>]{1,6}[|$+~][^\x00-\x1f\x7f]*\x1b?)"
-    rb"|_(?:G[^\x00-\x1f\x7f]*\x1b?)?"
-    rb"|/?)?\Z))",
+    rb"|_(?:G[^\x00-\x1f\x7f]*\x1b?)?)?\Z))",
     re.DOTALL,
 )
 _CLIPBOARD = re.compile(rb"\x1b\]52;[a-z0-7]*;[A-Za-z0-9+/=]+\x1b?\Z")

@@ -21,7 +21,7 @@ ANSWERS = [
     b"\x1b]21;foreground=rgb:d0/d0/d0;cursor=?\x1b\\", b"\x1b]52;c;\x07", b"\x1b]52;c;aGVsbG8=\x1b\\",
     b"\x1b]5522;type=read:status=EPERM\x1b\\", b"\x1b]lthe title\x1b\\", b"\x1b]Licon \xc3\xa4\x1b\\",
     b"\x1bP>|XTerm(390)\x1b\\", b"\x1bP1$r0m\x1b\\", b"\x1bP0$r\x1b\\", b"\x1bP1+r544E=7874\x1b\\", b"\x1bP0+r\x1b\\",
-    b"\x1bP2$u9/17/25\x1b\\", b"\x1bP63!~0000\x1b\\", b"\x1b_Gi=31;OK\x1b\\", b"\x1b_Gi=1;ENOENT: no\x1b\\", b"\x1b/Z",
+    b"\x1bP2$u9/17/25\x1b\\", b"\x1bP63!~0000\x1b\\", b"\x1b_Gi=31;OK\x1b\\", b"\x1b_Gi=1;ENOENT: no\x1b\\",
 ]  # fmt: skip
 CLIPBOARD = b"\x1b]52;c;a"
 """Of the answer that may be of any length: it is dropped as it comes."""
@@ -120,6 +120,14 @@ def test_f3_is_a_position_only_when_that_was_asked() -> None:
     assert scanner.receive(b"\x1b[1;5R", position_asked=True) == (b"", False)
     assert has_position(b"\x1b[?62c\x1b[1;5R")
     assert not has_position(b"\x1b[?1;5R\x1b[0n")
+
+
+def test_a_search_after_escape_passes() -> None:
+    """Escape and `/Z` in one read are keys, though VT52 terminals identify themselves so: none is asked here."""
+    scanner = InputScanner()
+    assert scanner.receive(b"\x1b/Zoo\r") == (b"\x1b/Zoo\r", True)
+    assert scanner.receive(b"\x1b/") == (b"\x1b/", True)
+    assert scanner.receive(b"Z") == (b"Z", True)
 
 
 def test_escape_waits_a_moment_only() -> None:
