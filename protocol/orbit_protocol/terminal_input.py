@@ -19,7 +19,8 @@ MAX_HELD_BYTES = 8192
 ESCAPE_SECS, ANSWER_SECS = 0.01, 0.1
 """When `flush` is due: what may be the Escape key or an Alt key by itself, and the beginning of a longer sequence."""
 
-_KEY = rb"1;(?:[2-9]|1[0-6])R"  # F3 with modifiers, or a position in the first row
+# F3 with modifiers, or a position in the first row: 1 + the sum of 1, 2, 4, 8, and of the locks, 64 and 128.
+_KEY = rb"1;(?:[2-9]|1[0-6]|6[5-9]|7\d|80|129|13\d|14[0-4]|19[3-9]|20[0-8])R"
 _CSI_ANSWER = (
     rb"[?>][\d;]*c"  # DA1, DA2
     rb"|[03]n|\?[\d;]+n"  # DSR; the colour scheme, and what else private DSRs ask

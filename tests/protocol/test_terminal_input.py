@@ -122,6 +122,16 @@ def test_f3_is_a_position_only_when_that_was_asked() -> None:
     assert not has_position(b"\x1b[?1;5R\x1b[0n")
 
 
+def test_f3_is_a_key_with_the_locks_on() -> None:
+    """CapsLock and NumLock add 64 and 128 to the modifiers of F3; other columns are positions, asked for or not."""
+    locked = {1 + lock + modifiers for lock in (0, 64, 128, 192) for modifiers in range(16)} - {1}
+    scanner = InputScanner()
+    for column in range(1, 300):
+        sequence = b"\x1b[1;%dR" % column
+        assert scanner.receive(sequence) == ((sequence, True) if column in locked else (b"", False))
+        assert scanner.receive(sequence, position_asked=True) == (b"", False)
+
+
 def test_a_search_after_escape_passes() -> None:
     """Escape and `/Z` in one read are keys, though VT52 terminals identify themselves so: none is asked here."""
     scanner = InputScanner()
