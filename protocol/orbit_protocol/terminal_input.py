@@ -19,6 +19,9 @@ MAX_HELD_BYTES = 8192
 ESCAPE_SECS, ANSWER_SECS = 0.01, 0.1
 """When `flush` is due: what may be the Escape key or an Alt key by itself, and the beginning of a longer sequence."""
 
+CLIPBOARD_SECS = 2.0
+"""When it is due in the middle of an answer with the clipboard, which may be long, and come over a slow link."""
+
 # F3 with modifiers, or a position in the first row: 1 + the sum of 1, 2, 4, 8, and of the locks, 64 and 128.
 _KEY = rb"1;(?:[2-9]|1[0-6]|6[5-9]|7\d|80|129|13\d|14[0-4]|19[3-9]|20[0-8])R"
 _CSI_ANSWER = (
@@ -62,7 +65,7 @@ _SEQUENCE = re.compile(
     rb"|_(?:G[^\x00-\x1f\x7f]*\x1b?)?)?\Z))",
     re.DOTALL,
 )
-_CLIPBOARD = re.compile(rb"\x1b\]52;[a-z0-7]*;[A-Za-z0-9+/=]+\x1b?\Z")
+_CLIPBOARD = re.compile(rb"\x1b\]52;[a-z0-7]*;[A-Za-z0-9+/=]*\x1b?\Z")
 _CLIPBOARD_REST = re.compile(rb"[A-Za-z0-9+/=]*(?:\x07|\x1b\\|(?P<more>\x1b?\Z))?")
 _PASTE_END = b"\x1b[201~"
 _POSITION = re.compile(rb"\x1b\[\d+;\d+R")
@@ -96,7 +99,9 @@ class InputScanner:
         """How long what is held waits for the rest, before `flush` is due; None where nothing is held."""
         if not self._held and not self._in_clipboard:
             return None
-        return ESCAPE_SECS if 0 < len(self._held) <= len("\x1b[") else ANSWER_SECS
+        if self._in_clipboard:
+            return CLIPBOARD_SECS
+        return ESCAPE_SECS if len(self._held) <= len("\x1b[") else ANSWER_SECS
 
     def receive(self, data: bytes, *, position_asked: bool = False) -> tuple[bytes, bool]:
         """Return what passes of some input, and whether any of that is typing.

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orbit_protocol.terminal_input import ANSWER_SECS, ESCAPE_SECS, MAX_HELD_BYTES, InputScanner, has_position
+from orbit_protocol.terminal_input import (
+    ANSWER_SECS,
+    CLIPBOARD_SECS,
+    ESCAPE_SECS,
+    MAX_HELD_BYTES,
+    InputScanner,
+    has_position,
+)
 
 ANSWERS = [
     b"\x1b[?62;22c", b"\x1b[?1;2c", b"\x1b[>1;10;0c", b"\x1bP!|00000000\x1b\\",
@@ -23,7 +30,7 @@ ANSWERS = [
     b"\x1bP>|XTerm(390)\x1b\\", b"\x1bP1$r0m\x1b\\", b"\x1bP0$r\x1b\\", b"\x1bP1+r544E=7874\x1b\\", b"\x1bP0+r\x1b\\",
     b"\x1bP2$u9/17/25\x1b\\", b"\x1bP63!~0000\x1b\\", b"\x1b_Gi=31;OK\x1b\\", b"\x1b_Gi=1;ENOENT: no\x1b\\",
 ]  # fmt: skip
-CLIPBOARD = b"\x1b]52;c;a"
+CLIPBOARD = b"\x1b]52;c;"
 """Of the answer that may be of any length: it is dropped as it comes."""
 
 KEYS = [
@@ -164,10 +171,16 @@ def test_what_is_held_has_a_limit() -> None:
 
 
 def test_a_clipboard_that_is_cut_off_ends() -> None:
-    """Where the rest of a clipboard's answer does not come, keys pass again after a moment."""
+    """Where the rest of a clipboard's answer does not come, keys pass again: after two seconds, or at once."""
     scanner = InputScanner()
+    for beginning in (b"\x1b]52;c;", b"\x1b]52;c;QUJD", b"QUJD", b"QUJD\x1b"):
+        assert scanner.receive(beginning) == (b"", False)
+        assert scanner.flush_secs == CLIPBOARD_SECS
+    assert scanner.receive(b"[A") == (b"\x1b[A", True)
     assert scanner.receive(b"\x1b]52;c;QUJD") == (b"", False)
-    assert scanner.flush_secs == ANSWER_SECS
+    assert scanner.receive(b"QUJD\x03ls") == (b"\x03ls", True)
+    assert scanner.flush_secs is None
+    assert scanner.receive(b"\x1b]52;c;QUJD") == (b"", False)
     assert scanner.flush() == b""
     assert scanner.receive(b"ls") == (b"ls", True)
 
