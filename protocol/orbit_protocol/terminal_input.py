@@ -6,7 +6,8 @@ byte: keys, pastes (whatever is in them), binary data; mouse and focus reports t
 
 Some answers look like keys: `CSI 1 ; 5 R` is Ctrl-F3, and the answer to CPR in column 5. It is taken for the answer
 where the program has asked just now. Alt-[ and Escape are the beginning of answers. So the beginning of one that the
-input ends in is held, until the rest of it comes or `flush` is called, a moment later.
+input ends in is held, until the rest of it comes or `flush` is called, a moment later. It passes then, if it may be the
+beginning of a key.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ _SEQUENCE = re.compile(
 )
 _CLIPBOARD = re.compile(rb"\x1b\]52;[a-z0-7]*;[A-Za-z0-9+/=]*\x1b?\Z")
 _CLIPBOARD_REST = re.compile(rb"[A-Za-z0-9+/=]*(?:\x07|\x1b\\|(?P<more>\x1b?\Z))?")
+# Of what is held, what is no key or its beginning. Alt-P is `ESC P`; `CSI 2 $` is Shift-Insert in rxvt.
+_ONLY_ANSWERS = re.compile(rb"\x1b(?:\[(?:[?>]|\d+\*|\d+;\d+\$)|[\]P_].)", re.DOTALL)
 _PASTE_END = b"\x1b[201~"
 _POSITION = re.compile(rb"\x1b\[\d+;\d+R")
 
@@ -117,11 +120,14 @@ class InputScanner:
         return self._scan(data, position_asked)
 
     def flush(self) -> bytes:
-        """Return what is held: the rest of it has not come in time. All of it is typing."""
+        """Return what is held, where it may be a key: the rest has not come in time. All of it is typing.
+
+        The beginning of an answer that was cut off is dropped.
+        """
         held, self._held = self._held, b""
-        if self._in_clipboard:  # an answer that was cut off: what comes now is none of it
-            self._in_clipboard, held = False, b""
-        return held
+        is_answer = self._in_clipboard or _ONLY_ANSWERS.match(held) is not None
+        self._in_clipboard = False
+        return b"" if is_answer else held
 
     def _scan(self, data: bytes, position_asked: bool) -> tuple[bytes, bool]:
         data, self._held = self._held + data, b""

@@ -159,6 +159,26 @@ def test_escape_waits_a_moment_only() -> None:
     assert scanner.receive(b"\x1b[A") == (b"\x1b]11;rgb:\x1b[A", True)
 
 
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_an_answer_that_is_cut_off_is_dropped(answer: bytes) -> None:
+    """Of a beginning whose rest does not come only what keys begin with too passes: `CSI 1;5`, Alt-P, Escape."""
+    for length in range(1, len(answer)):
+        beginning = answer[:length]
+        scanner = InputScanner()
+        assert scanner.receive(beginning) == (b"", False)
+        may_be_key = length <= 2 or (beginning[1:2] == b"[" and not set(beginning[2:]) - set(b"0123456789;"))
+        assert scanner.flush() == (beginning if may_be_key else b"")
+        assert scanner.receive(b"x") == (b"x", True)
+
+
+@pytest.mark.parametrize("key", [b"\x1b[1;5", b"\x1b[2$", b"\x1b[<0;1", b"\x1b[M !"])
+def test_a_key_that_is_cut_off_passes(key: bytes) -> None:
+    """The beginning of a key or a report passes, and a key of rxvt that an answer may begin with."""
+    scanner = InputScanner()
+    assert scanner.receive(key) == (b"", False)
+    assert scanner.flush() == key
+
+
 def test_what_is_held_has_a_limit() -> None:
     """The beginning of a string that becomes no answer passes once it is long; a clipboard of any size is dropped."""
     scanner = InputScanner()

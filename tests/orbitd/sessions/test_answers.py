@@ -132,6 +132,17 @@ async def test_what_is_held_is_written_when_the_client_leaves(sessions: Sessions
     await answered
 
 
+async def test_an_answer_that_is_cut_off_is_not_typed_when_the_client_leaves(sessions: Sessions) -> None:
+    """The beginning of an answer is dropped with the client, and its call answered."""
+    await running(sessions)
+    client = await sessions.attach()
+    answered = client.type(ANSWER[:-2])
+    client.connection.close()
+    assert sessions.typed() == b""
+    assert isinstance(answered, Coroutine)
+    await answered
+
+
 async def test_what_is_held_is_refused_with_an_error(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it cannot be written after all, each call that waits for it gets the error."""
     live, _ = await running(sessions)
