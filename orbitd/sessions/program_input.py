@@ -68,7 +68,8 @@ class InputQueue:
     def __init__(self) -> None:
         self.data = bytearray()
         self._position = 0  # of the first byte of `data`
-        self._answer_bytes = 0  # of answers that were queued since the queue was last empty
+        self._answers: deque[tuple[int, int]] = deque()  # where each run of them begins and ends
+        self._answer_bytes = 0  # of all of them
         self._calls: deque[Queued] = deque()  # by position
         self._refusal: Callable[[int], OrbitError] | None = None
 
@@ -89,7 +90,11 @@ class InputQueue:
 
     def add_answer(self, rest: bytes) -> None:
         """Queue the rest of some answers."""
+        start = self._position + len(self.data)
+        if self._answers and self._answers[-1][1] == start:
+            start = self._answers.pop()[0]
         self.data += rest
+        self._answers.append((start, self._position + len(self.data)))
         self._answer_bytes += len(rest)
 
     def add_call(self, rest: bytes, written: int) -> Queued:
@@ -106,8 +111,12 @@ class InputQueue:
         """Remove the first bytes: the terminal has taken them."""
         del self.data[:count]
         self._position += count
-        if not self.data:
-            self._answer_bytes = 0
+        while self._answers and self._answers[0][0] < self._position:
+            start, end = self._answers.popleft()
+            taken = min(end, self._position)
+            self._answer_bytes -= taken - start
+            if taken < end:
+                self._answers.appendleft((taken, end))
         while self._calls and self._calls[0].end <= self._position:
             queued = self._calls.popleft()
             queued.update(self._position)
@@ -128,6 +137,9 @@ class InputQueue:
         for later in list(self._calls)[at:]:
             later.start -= removed
             later.end -= removed
+        self._answers = deque(
+            (first, last) if first < start else (first - removed, last - removed) for first, last in self._answers
+        )
 
     def fail_calls(self, error: Callable[[int], OrbitError]) -> None:
         """Withdraw the input of every call that waits, and have it raise.

@@ -11,13 +11,20 @@ from typing import Any
 import pytest
 
 from connection_support import Served, request, turns
-from orbit_protocol.errors import Cancelled, NotRunning, OrbitError, ShuttingDown
+from orbit_protocol.errors import Busy, Cancelled, NotRunning, OrbitError, ShuttingDown
 from orbit_protocol.methods import CANCEL_REQUEST, SESSION_INPUT, SESSION_SEND, SESSION_WAIT
 from orbit_protocol.params import CancelRequest, SessionInput, SessionSend, SessionWait
 from orbit_protocol.results import Empty, Exit
 from orbitd.rpc.connection import MAX_WAITING, Call
 from orbitd.rpc.dispatch import Dispatcher, Handlers
-from orbitd.sessions.program_input import MAX_UNWRITTEN_BYTES, InputQueue, InputTarget, type_in_turn, type_input
+from orbitd.sessions.program_input import (
+    MAX_UNREAD_ANSWER_BYTES,
+    MAX_UNWRITTEN_BYTES,
+    InputQueue,
+    InputTarget,
+    type_in_turn,
+    type_input,
+)
 
 
 class Terminal:
@@ -183,6 +190,52 @@ async def test_beyond_a_mebibyte_input_is_refused_at_once() -> None:
     await turns()
     assert daemon.terminal.typed[-4:] == b"xxab"
     assert (client.results[2], client.results[4]) == ({}, {})
+
+
+def test_answers_that_were_read_count_no_more() -> None:
+    """A program that reads slowly gets every answer, though something is always queued."""
+    queue = InputQueue()
+    queue.add(b"x")
+    for _ in range(3):
+        assert queue.takes_answer(MAX_UNREAD_ANSWER_BYTES)
+        queue.add_answer(b"!" * (MAX_UNREAD_ANSWER_BYTES - 1))
+        queue.add_answer(b"!")
+        queue.add(b"x")
+        assert not queue.takes_answer(1)
+        queue.take(3)
+        assert queue.takes_answer(2)
+        assert not queue.takes_answer(3)
+        queue.take(MAX_UNREAD_ANSWER_BYTES - 2)
+        assert bytes(queue.data) == b"x"
+
+
+def test_answers_that_were_read_leave_no_room_for_input() -> None:
+    """Only answers that are still queued do not count as typed."""
+    queue = InputQueue()
+    queue.add_answer(b"!" * 1000)
+    queue.add(b"x" * MAX_UNWRITTEN_BYTES)
+    with pytest.raises(Busy):
+        queue.add(b"x")
+    queue.take(1000)
+    with pytest.raises(Busy):
+        queue.add(b"x")
+    queue.take(1)
+    queue.add(b"x")
+
+
+async def test_answers_behind_input_that_is_cancelled_are_counted() -> None:
+    """They move up when it is removed, those before it do not, and each counts until it is read."""
+    queue = InputQueue()
+    queue.add_answer(b"!" * 10)
+    call = queue.add_call(b"abc", 0)
+    queue.add_answer(b"?" * 20)
+    queue.add(b"d")
+    queue.withdraw(call)
+    for count, left in ((10, 20), (5, 15), (15, 0)):
+        queue.take(count)
+        assert queue.takes_answer(MAX_UNREAD_ANSWER_BYTES - left)
+        assert not queue.takes_answer(MAX_UNREAD_ANSWER_BYTES - left + 1)
+    assert bytes(queue.data) == b"d"
 
 
 # In which order it is typed
