@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from orbit_protocol.errors import InvalidParams, NotRunning, OrbitError
+from orbit_protocol.errors import Busy, InvalidParams, NotRunning, OrbitError
 from orbit_protocol.notifications import (
     DETACHED,
     EXITED,
@@ -540,19 +540,43 @@ def write_input(call: Call, q: SessionInput) -> Empty | Coroutine[Any, Any, Empt
         raise InvalidParams("`attachment_id` is of a read-only attachment", hint="Attach without read_only.")
     outcome = type_input(call, attachment, q.data)
     if not isinstance(outcome, Empty):
-        return _when_typed(attachment, outcome)
+        return _when_typed(call, attachment, outcome)
     scanned = attachment.scanned
-    return outcome if scanned is None or call.is_notification else _when_scanned(scanned)
+    if scanned is None or call.is_notification:
+        return outcome
+    try:
+        call.begin_wait()
+    except Busy:
+        return _type_held(attachment, scanned)
+    return _when_scanned(call, attachment, scanned)
 
 
-async def _when_typed(attachment: Attachment, outcome: Coroutine[Any, Any, Empty]) -> Empty:
+async def _when_typed(call: Call, attachment: Attachment, outcome: Coroutine[Any, Any, Empty]) -> Empty:
     """Return when all input of a call has been taken, what is held of it included."""
     await outcome
-    return EMPTY if attachment.scanned is None else await _when_scanned(attachment.scanned)
+    return EMPTY if attachment.scanned is None else await _when_scanned(call, attachment, attachment.scanned)
 
 
-async def _when_scanned(scanned: asyncio.Future[OrbitError | None]) -> Empty:
-    error = await asyncio.shield(scanned)  # other calls may wait for it too
+async def _when_scanned(call: Call, attachment: Attachment, scanned: asyncio.Future[OrbitError | None]) -> Empty:
+    try:
+        error = await asyncio.shield(scanned)  # other calls may wait for it too
+    except asyncio.CancelledError:
+        if not call.take_cancel():
+            raise  # its client has gone, or orbitd stops
+        return _type_held(attachment, scanned)
+    if error is not None:
+        raise error
+    return EMPTY
+
+
+def _type_held(attachment: Attachment, scanned: asyncio.Future[OrbitError | None]) -> Empty:
+    """Answer a call that may not wait for what is held: that is typed now. It cannot be taken back, as others share it.
+
+    Where the program does not read, these few bytes are typed like a notification's.
+    """
+    if attachment.scanned is scanned:
+        attachment.flush_input()
+    error = scanned.result() if scanned.done() else None
     if error is not None:
         raise error
     return EMPTY

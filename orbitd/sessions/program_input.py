@@ -193,13 +193,18 @@ async def type_in_turn(call: Call, find: Callable[[], Awaitable[InputTarget]], d
         find: Returns the session, with its terminal.
         data: What is to be typed.
     """
-    async with call.in_turn():
-        try:
-            session = await find()
-        except OrbitError as error:
-            error.extra.setdefault("written", 0)
-            raise
-        outcome = _type_now(call, session, data)
+    try:
+        async with call.in_turn():
+            try:
+                session = await find()
+            except OrbitError as error:
+                error.extra.setdefault("written", 0)
+                raise
+            outcome = _type_now(call, session, data)
+    except asyncio.CancelledError:
+        if not call.take_cancel():
+            raise  # its client has gone, or orbitd stops
+        raise Cancelled("The input was cancelled", data={"written": 0}) from None
     return outcome if isinstance(outcome, Empty) else await outcome
 
 

@@ -288,7 +288,7 @@ async def test_input_behind_a_batch_can_be_cancelled() -> None:
     await turns()
     client.send(request("$/cancelRequest", id=3))
     await turns()
-    assert client.results == {3: Cancelled.code}
+    assert (client.results, written(client, 3)) == ({3: Cancelled.code}, ("cancelled", 0))
     daemon.happens.set()
     await turns()
     assert daemon.terminal.typed == b"ac"
