@@ -54,6 +54,7 @@ class Served:
 
     def __init__(self, dispatcher: Dispatcher[Call]) -> None:
         self.dispatch, self.is_urgent = dispatcher.dispatch, dispatcher.is_urgent
+        self.wait_id = dispatcher.wait_id
         self.tasks: set[asyncio.Task[None]] = set()
         self.is_gone = False
         self.transport = Transport()

@@ -12,7 +12,7 @@ are small; when `MAX_URGENT_UNSENT_BYTES` of them have piled up behind a client 
 them are in flight beyond the others' places, they wait too.
 
 **A call that waits for a program** (`Method.can_wait`) gives its place back until it is answered. At most `MAX_WAITING`
-wait; one more is refused. `$/cancelRequest` and the end of the connection cancel them.
+wait; one more is refused. `$/cancelRequest` and the end of the connection cancel them, those too that are held back.
 
 **Input is typed in the order in which it was sent.** Almost always it is typed in the turn of the loop that
 reads it. Where it cannot be, since it waits for a terminal to be fetched or for another request of its batch, the
@@ -34,7 +34,7 @@ from typing import Any, Protocol, Self, cast
 from msgspec import UNSET, Struct
 
 from orbit_os.sockets import peer_pid
-from orbit_protocol.errors import Busy, InternalError, MessageTooLarge, ShuttingDown
+from orbit_protocol.errors import Busy, Cancelled, InternalError, MessageTooLarge, ShuttingDown
 from orbit_protocol.framing import Event, Line, LineFramer, LineTooLong, NewlineInMessage, frame
 from orbit_protocol.jsonrpc import encode_error
 from orbitd.logs import event
@@ -248,6 +248,19 @@ class PeerProcess(Struct, frozen=True, kw_only=True):
         return cls(pid=peer_pid(accepted), connected_at=time.clock_gettime(clock))
 
 
+class _Held(Struct):
+    """A line that is held back.
+
+    Attributes:
+        is_in_order: No urgent line behind it may overtake it.
+        wait_id: Its id where it is a call that can wait; else UNSET.
+    """
+
+    item: Event
+    is_in_order: bool
+    wait_id: Any
+
+
 class Host(Protocol):
     """What a connection needs of its server.
 
@@ -265,6 +278,10 @@ class Host(Protocol):
     @property
     def is_urgent(self) -> Callable[[bytes], bool]:
         """Return whether a line has nothing but requests that are not held back with the others."""
+
+    @property
+    def wait_id(self) -> Callable[[bytes], Any]:
+        """Return the id of a line that is one call that can wait; else UNSET."""
 
     def start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine as a task, and hold a reference to it until it is done."""
@@ -290,7 +307,7 @@ class Connection(asyncio.Protocol):
         self.peer = peer
         self._framer = LineFramer(host.max_message_bytes)
         self._queue: deque[Event] = deque()
-        self._held: deque[tuple[Event, bool]] = deque()  # each with: no urgent line behind it may overtake it
+        self._held: deque[_Held] = deque()
         self._held_bytes = 0
         self._held_in_order = 0  # how many of them no urgent line may overtake
         self._in_flight = 0
@@ -422,10 +439,21 @@ class Connection(asyncio.Protocol):
         self._take_place(call)
 
     def cancel_waits(self, request_id: str | float) -> None:
-        """Cancel the calls that wait and have this id; 1 and 1.0 are one id, 1 and "1" are two (JSON-RPC 2.0, 4)."""
+        """Cancel the calls that wait and have this id; 1 and 1.0 are one id, 1 and "1" are two (JSON-RPC 2.0, 4).
+
+        The cancel may have overtaken a call that is held back: that is answered, and never begun.
+        """
         for call, waiting_id in list(self._waiting.items()):
             if waiting_id == request_id:
                 call.cancel()
+        for held in [each for each in self._held if each.wait_id == request_id]:
+            self._held.remove(held)
+            self._forget_held(held)
+            refusal = encode_error(held.wait_id, Cancelled("The call was cancelled"))
+            self.send(refusal)
+            if self._write_paused:
+                self._urgent_unsent_bytes += len(refusal)
+            self._pump_soon()
 
     # The queue: start what may start now, then decide whether to read on.
 
@@ -435,7 +463,7 @@ class Connection(asyncio.Protocol):
         # A request that never waits is answered inside `_begin`. So the bound here is what keeps
         # a client that has sent thousands of them from holding up every other client.
         for _ in range(MAX_AT_ONCE):
-            if self._held and self._has_room(self._held[0][0]):
+            if self._held and self._has_room(self._held[0].item):
                 self._begin(self._unhold())
             elif not self._queue:
                 break
@@ -484,16 +512,20 @@ class Connection(asyncio.Protocol):
             return False
         # An urgent line behind a batch waits with it, and so do those that come behind it.
         is_in_order = is_urgent or is_long or (isinstance(item, Line) and item.data.lstrip()[:1] == b"[")
-        self._held.append((self._queue.popleft(), is_in_order))
+        wait_id = self._host.wait_id(item.data) if isinstance(item, Line) and not is_in_order else UNSET
+        self._held.append(_Held(self._queue.popleft(), is_in_order, wait_id))
         self._held_bytes += _size(item)
         self._held_in_order += is_in_order
         return True
 
     def _unhold(self) -> Event:
-        item, is_in_order = self._held.popleft()
-        self._held_bytes -= _size(item)
-        self._held_in_order -= is_in_order
-        return item
+        held = self._held.popleft()
+        self._forget_held(held)
+        return held.item
+
+    def _forget_held(self, held: _Held) -> None:
+        self._held_bytes -= _size(held.item)
+        self._held_in_order -= held.is_in_order
 
     @property
     def _is_full_of_held(self) -> bool:

@@ -142,6 +142,7 @@ class Dispatcher(Generic[C]):
         self._routes = {method.name: _route(method, handler) for method, handler in handlers.by_method.items()}
         self._inputs = frozenset(method.name for method in handlers.by_method if method.is_input)
         self._urgent = frozenset(method.name for method in handlers.by_method if method.is_urgent)
+        self._waits = frozenset(method.name for method in handlers.by_method if method.can_wait)
 
     def is_urgent(self, line: bytes) -> bool:
         """Return whether a line has nothing but requests that are not held back with the others."""
@@ -154,6 +155,12 @@ class Dispatcher(Generic[C]):
         except (msgspec.DecodeError, UnicodeDecodeError):
             return False
         return all(_method_name(item) in self._urgent for item in items)
+
+    def wait_id(self, line: bytes) -> Any:
+        """Return the id of a line that is one call that can wait; else UNSET."""
+        if is_nested_too_deep(line) or _method_name(line) not in self._waits:
+            return UNSET
+        return _read_id(line)
 
     def dispatch(self, line: bytes, caller: C) -> Answer | Coroutine[Any, Any, Answer]:
         """Answer one line.

@@ -54,6 +54,7 @@ class Server:
     def __init__(self, dispatcher: Dispatcher[Call], *, max_connections: int, max_message_bytes: int) -> None:
         self.dispatch = dispatcher.dispatch
         self.is_urgent = dispatcher.is_urgent
+        self.wait_id = dispatcher.wait_id
         self._max_connections = max_connections
         self.max_message_bytes = max_message_bytes
         self.stopping = False

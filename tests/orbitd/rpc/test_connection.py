@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from msgspec import UNSET
 
 from connection_support import Transport
 from orbit_protocol.framing import LineFramer
@@ -73,6 +74,9 @@ class Host:
 
     def is_urgent(self, line: bytes) -> bool:
         return line.startswith(b"key")
+
+    def wait_id(self, _: bytes) -> Any:
+        return UNSET
 
     def start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

@@ -11,7 +11,7 @@ from connection_support import Served, request, turns
 from orbit_protocol.errors import Busy, Cancelled
 from orbit_protocol.methods import CANCEL_REQUEST, Method
 from orbit_protocol.params import CancelRequest
-from orbitd.rpc.connection import MAX_IN_FLIGHT, MAX_WAITING, Call
+from orbitd.rpc.connection import MAX_HELD, MAX_IN_FLIGHT, MAX_WAITING, Call
 from orbitd.rpc.dispatch import Dispatcher, Handlers
 
 WAIT: Method[Any, Any] = Method("wait", Any, Any, "Wait.", can_wait=True)
@@ -145,6 +145,48 @@ async def test_all_calls_of_one_id_are_cancelled_once() -> None:
     assert [each["id"] for each in client.answers] == ["p", 7, 7]
     assert (daemon.waiting, client.tasks) == (0, set())
     assert {each["error"]["data"]["kind"] for each in client.answers if "error" in each} == {"cancelled"}
+
+
+async def test_a_cancel_that_overtakes_a_held_wait_ends_it() -> None:
+    """The wait is answered at once and never begins; what is held around it is carried out."""
+    daemon = Daemon()
+    client = daemon.client
+    works = [request("work", number) for number in range(MAX_IN_FLIGHT + 4)]
+    client.send(*works, request("wait", "w"), request("ping", "p"), request("$/cancelRequest", id="w"))
+    await turns()
+    assert client.results == {"w": Cancelled.code}
+    daemon.works.set()
+    await turns()
+    assert client.results == {"w": Cancelled.code, "p": "pong", **dict.fromkeys(range(MAX_IN_FLIGHT + 4), "done")}
+    assert (daemon.waiting, client.tasks) == (0, set())
+
+
+async def test_a_cancel_ends_a_wait_of_a_client_that_does_not_read() -> None:
+    """It is held since its client is congested. Only waits of this id are ended, and held works are not."""
+    daemon = Daemon()
+    client = daemon.client
+    client.connection.pause_writing()
+    client.send(request("wait", "1"), request("wait", 1), request("work", 1), request("$/cancelRequest", id=1))
+    await turns()
+    assert client.results == {1: Cancelled.code}
+    client.connection.resume_writing()
+    await turns()
+    daemon.works.set()
+    daemon.happens.set()
+    await turns()
+    assert client.results == {1: "done", "1": "happened"}
+
+
+async def test_cancelled_waits_make_room_for_what_is_read() -> None:
+    """Reading stops at so many held waits, and goes on when they are cancelled."""
+    daemon = Daemon()
+    client = daemon.client
+    client.connection.pause_writing()
+    client.send(*[request("wait", 1)] * MAX_HELD)
+    assert not client.transport.is_reading
+    client.send(request("$/cancelRequest", id=1))
+    await turns()
+    assert (len(client.answers), client.transport.is_reading) == (MAX_HELD, True)
 
 
 async def test_a_request_that_works_is_not_cancelled() -> None:
