@@ -31,7 +31,8 @@ MAX_UNCONFIRMED_BYTES = 4 * 1024
 """How much is sent as notifications before a request shows that it was taken. So much can be typed, Ctrl-C above all,
 while the user's terminal is stopped and answers are not read."""
 CHUNK_BYTES = 16 * 1024
-MAX_QUEUED_BYTES = 1024 * 1024
+MAX_QUEUED_BYTES = 16 * 1024 * 1024
+"""Of a paste that the program does not read; beyond that the terminal is not read, and the detach key waits in it."""
 RETRY_SECONDS = 0.05
 _MAY_BE_TAKEN_LATER = frozenset({Busy.code, ShuttingDown.code, Cancelled.code})
 

@@ -76,7 +76,9 @@ class Window:
 
     def asks_cursor(self, notice: Notice, *, is_alternate: bool) -> bool:
         """Return whether the cursor's row decides what `before_repaint` returns."""
-        return not (is_alternate or self._is_frame or notice.reason in ("frame", "behind"))
+        if notice.reason == "frame" and not notice.data.startswith(_RESET_BEGINS):
+            return False  # a difference
+        return not (is_alternate or self._is_frame or notice.reason == "behind")
 
     def draw_first(self, picture: bytes, history_line: int, size: tuple[int, int], cursor: Position | None) -> bytes:
         """Return the picture, behind what puts the user's own screen into the history; `cursor` is the user's."""
@@ -122,7 +124,9 @@ class Window:
         if self._is_frame:
             lost = 0 if is_frame else line - (self.history_line or 0)
         elif is_frame:
-            rows = height
+            rows = height if cursor is None or alternate else cursor[0] + 1
+            # The daemon counts what it has drawn for this window, and not the output that was shown behind that.
+            line = max(line, self.after_line(self._size[1]))
         elif notice.reason == "behind":
             rows = min(notice.lost_lines, height)
             lost = notice.lost_lines - rows

@@ -38,6 +38,8 @@ class Mode(Struct, frozen=True, kw_only=True):
 
     def sequence(self, *, on: bool) -> str:
         """Return the sequence that sets or resets it."""
+        if self.name == "?66":  # DECKPAM and DECKPNM, which more terminals know
+            return "\x1b=" if on else "\x1b>"
         return f"\x1b[{self.name}{'h' if on else 'l'}"
 
 

@@ -13,7 +13,9 @@ _ANSI_MODES = "\x1b[4l\x1b[12h\x1b[20l"
 
 _POP_KEYBOARD = "\x1b[<8u"
 _END_SEQUENCE = "\x18\x1b\\"
-_LEAVE_ALTERNATE = f"{_POP_KEYBOARD}\x1b[?47l\x1b[?1047l\x1b[?1049l"
+# 1049 first: tmux leaves by the first that there is, and without its cursor it may cut off rows of a window that became
+# smaller meanwhile.
+_LEAVE_ALTERNATE = f"{_POP_KEYBOARD}\x1b[?1049l\x1b[?1047l\x1b[?47l"
 _KEYBOARD = f"{_POP_KEYBOARD}\x1b[>4m"
 _MARGINS = "\x1b[?69l\x1b[r"
 _PEN = '\x1b[m\x1b[0"q\x1b]8;;\x1b\\\x1b(B\x1b)B\x0f'
@@ -21,6 +23,7 @@ _TABS_AND_SHAPE = "\x1b[?5W\x1b[0 q"
 _MODES = _ANSI_MODES + "".join(
     [*(f"\x1b[?{number}l" for number in _MODES_OFF), *(f"\x1b[?{number}h" for number in _MODES_ON)]
 )
+_MODES += "\x1b>"  # DECKPNM: the same as mode 66, which tmux does not know
 _WHEEL = "\x1b[?1007r"  # its default is the user's own business: ENTER has saved it
 _BOTTOM = "\x1b[999;1H"
 
@@ -32,7 +35,7 @@ ENTER = b"\x1b[22;0t\x1b[?1007s"
 
 # The first row by itself: tmux, and others, put a screen into the history that is erased as a whole, and each repaint
 # would add one. Then the blank lines are deleted: erased ones keep the marks of prompts (OSC 133) in some terminals.
-_CLEAR = "\x1b[2;1H\x1b[J\x1b[H\x1b[2K\x1b[999M"
+_CLEAR = "\x1b[2;1H\x1b[J\x1b[999M\x1b[H\x1b[2K\x1b[M"
 
 # OSC 133: what follows is output, and a row that was part of a prompt is none; at the end, the command has ended.
 _OUTPUT, _ENDED = "\x1b]133;C\x1b\\", "\x1b]133;D\x1b\\"

@@ -223,3 +223,20 @@ def test_a_picture_in_a_window_that_was_smaller_already_is_drawn_again(both: Bot
     lines = [text for text in both.text() if text]
     assert lines[:3] == ["mine 1", "mine 2", "$ orbitctl"]
     assert set(lines[3:]) == {f"line {number}" for number in range(1, 10)}
+
+
+@pytest.mark.parametrize("cursor", [(3, 0), None])
+def test_a_window_that_becomes_a_viewer_keeps_what_it_shows(cursor: tuple[int, int] | None) -> None:
+    """Before the first frame what is on the screen moves up, as far as it goes; what has scrolled counts as shown."""
+    both = Both()
+    both.first((0, 0))
+    both.print(b"".join(b"line %d\r\n" % number for number in range(20)))
+    row = both.shown.cursor.row
+    notice = Notice(data=RESET + b"part", reason="frame", history_line=0)
+    assert both.window.asks_cursor(notice, is_alternate=False)
+    data = both.window.draw(notice, SIZE, None if cursor is None else (row, 0), 0)
+    assert data == scroll_up(SIZE[1] if cursor is None else row + 1, SIZE[1]) + notice.data
+    assert both.window.history_line == 20 - SIZE[1]
+    difference = Notice(data=b"\x1b[1;1Hmore", reason="frame", history_line=0)
+    assert not both.window.asks_cursor(difference, is_alternate=False)
+    assert both.window.draw(difference, SIZE, None, 0) == difference.data

@@ -415,3 +415,13 @@ def test_links_are_drawn_without_a_snapshot_that_can_be_read(monkeypatch: pytest
         painted = original.repaint()
         assert b"\x1b]8;;http://a/\x1b\\one\x1b]8;;http://b/%C2%9C\x1b\\two" in painted
         assert painted.endswith(b"\x1b]8;id=2;http://b/%C2%9C\x1b\\")
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_keypad_is_switched_as_all_terminals_know(on: bool) -> None:
+    """DECKPAM and DECKPNM are mode 66, which tmux does not know."""
+    with Emulator(10, 3) as program, Emulator(10, 3) as window:
+        program.feed(b"\x1b=" if on else b"")
+        window.feed(b"" if on else b"\x1b=")
+        window.feed(RESET + program.repaint())
+        assert ("?66" in window.modes(), b"\x1b=" in program.repaint()) == (on, on)
