@@ -54,8 +54,10 @@ def walk(window: XtermWindow | TmuxWindow, seed: int) -> int:
             filling = "x" * rng.choice([0, 0, 100])
             run(window, f"for i in {{{count + 1}..{count + more}}}; do echo line $i {filling}; done", f"step{step}")
             count += more
-        window.resize(rng.randrange(20, 120), rng.randrange(5, 40))
-        run(window, "true", f"resized{step}")
+        cols, rows = rng.randrange(20, 120), rng.randrange(5, 40)
+        window.resize(cols, rows)
+        # Until the session has this size, and so the picture has been drawn: tmux tells its size up to 0.25 s later.
+        run(window, f"until [ \"$(stty size)\" = '{rows} {cols}' ]; do read -t .01; done < /dev/tty", f"resized{step}")
     return count
 
 
