@@ -356,6 +356,7 @@ async def test_any_mix_keeps_its_order(seed: int) -> None:
     daemon.terminal.read()
     while client.tasks:
         await asyncio.gather(*client.tasks)
+        await turns()  # of those that were done already, gather waits for nothing
     assert daemon.terminal.typed == expected
 
 
