@@ -272,16 +272,20 @@ class Attachment:
                 if self._input.retry_at is not None and now >= self._input.retry_at:
                     self._input.retry()
                 due = min(each for each in (deadline, cancel_at, self._input.retry_at) if each is not None)
-                writing = [connection] if connection.has_unsent else []
-                readable, writable, _ = select.select([connection], writing, [], max(0.0, due - now))
-                if writable:
-                    connection.flush()
-                if readable:
-                    self._receive_last(connection)
+                self._exchange(connection, max(0.0, due - now))
         except ConnectionLost:
             pass
         if self._result is result:
             self._result = replace(result, not_taken=self._input.not_taken)
+
+    def _exchange(self, connection: DaemonConnection, secs: float) -> None:
+        """Wait so long at most for the daemon, and send and receive what is ready. Raises: ConnectionLost."""
+        writing = [connection] if connection.has_unsent else []
+        readable, writable, _ = select.select([connection], writing, [], secs)
+        if writable:
+            connection.flush()
+        if readable:
+            self._receive_last(connection)
 
     def _receive_last(self, connection: DaemonConnection) -> None:
         if self._terminal.pending < MAX_PENDING_BYTES:
@@ -561,12 +565,7 @@ class Attachment:
             if self._id:
                 self._leave_request = connection.request(SESSION_LEAVE, ByAttachment(attachment_id=self._id))
             while (left := deadline - time.monotonic()) > 0 and (self._leave_request or self._screen_request):
-                writing = [connection] if connection.has_unsent else []
-                readable, writable, _ = select.select([connection], writing, [], left)
-                if writable:
-                    connection.flush()
-                if readable:
-                    self._receive_last(connection)
+                self._exchange(connection, left)
         except (ConnectionLost, OrbitError):
             pass  # the daemon has gone, or ends
         self._is_leaving, self._leave_request, self._screen_request, self._id = False, 0, 0, ""
