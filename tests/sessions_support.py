@@ -15,6 +15,7 @@ import os
 import re
 import signal
 import socket
+import termios
 import tty
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
@@ -822,6 +823,17 @@ class Sessions:
         self.write(data, session_id)
         await until(lambda: live.position >= before + len(data))
         return live.position
+
+    def hold_input(self, session_id: str = "one") -> None:
+        """Have the kernel take no byte of what is typed, as for a program that does not read.
+
+        How much a terminal takes before that depends on when the kernel moves it on.
+        """
+        termios.tcflow(self.keeper.masters[session_id], termios.TCOOFF)
+
+    def take_input(self, session_id: str = "one") -> None:
+        """Have the kernel take what is typed again."""
+        termios.tcflow(self.keeper.masters[session_id], termios.TCOON)
 
     def typed(self, session_id: str = "one") -> bytes:
         """Return what a program can read."""

@@ -38,6 +38,15 @@ async def answer(sessions: Sessions, data: bytes = ANSWER, position: int | None 
     await until(lambda: live.picture.facts.title == title)
 
 
+async def read(sessions: Sessions, count: int) -> bytes:
+    """Return so many bytes that were typed, and what else is there."""
+    data = b""
+    while len(data) < count:
+        data += sessions.typed()
+        await asyncio.sleep(0)
+    return data
+
+
 @pytest.mark.parametrize("clients", [[], [False], [True], [False, False], [True, False]])
 async def test_an_answer_is_typed_once(sessions: Sessions, clients: list[bool]) -> None:
     """With no client, one, two or only readers, and while one of them is behind, the program has one answer."""
@@ -169,13 +178,9 @@ async def test_what_is_held_is_refused_with_an_error(sessions: Sessions, monkeyp
 
 async def test_what_is_held_waits_for_the_program_too(sessions: Sessions) -> None:
     """A call is answered when the terminal has taken what was held of it, and not before."""
-    live, _ = await running(sessions)
+    await running(sessions)
     client = await sessions.attach()
-    typed = 0
-    while not live.unwritten:  # until the kernel takes no more
-        if (rest := live.write_input(b"." * 1000)) is not None:
-            live.unwritten.add(rest)
-        typed += 1000
+    sessions.hold_input()
     escape, up = client.type(b"\x1b"), client.type(b"[A")
     assert isinstance(escape, Coroutine)
     assert isinstance(up, Coroutine)
@@ -183,12 +188,9 @@ async def test_what_is_held_waits_for_the_program_too(sessions: Sessions) -> Non
     for _ in range(10):
         await asyncio.sleep(0)
     assert not any(task.done() for task in tasks)
-    read = b""
-    while len(read) < typed + 3:
-        read += sessions.typed()
-        await asyncio.sleep(0)
-    assert read == b"." * typed + b"\x1b[A"
+    sessions.take_input()
     await asyncio.gather(*tasks)
+    assert await read(sessions, 3) == b"\x1b[A"
 
 
 def test_a_moment_is_short() -> None:
@@ -217,26 +219,22 @@ async def test_answers_that_are_not_read_are_dropped(sessions: Sessions, monkeyp
     monkeypatch.setattr(program_input, "MAX_UNREAD_ANSWER_BYTES", 1000)
     monkeypatch.setattr(program_input, "MAX_UNWRITTEN_BYTES", 10_000)
     live, _ = await running(sessions)
-    before = 0
 
     def send(data: bytes) -> None:
         rest = live.write_input(data)
-        if rest is not None:
-            live.unwritten.add(rest)
+        assert rest == data
+        live.unwritten.add(rest)
 
-    while not live.unwritten:  # until the kernel takes no more
-        send(b"." * 1000)
-        before += 1000
+    sessions.hold_input()
+    send(b"." * 1000)
     for _ in range(10):
         await answer(sessions, b"!" * 300)
     send(b"," * 9000)
     with pytest.raises(Busy):
         send(b"," * 1000)
-    read, expected = b"", b"." * before + b"!" * 900 + b"," * 9000
-    while len(read) < len(expected):
-        read += sessions.typed()
-        await asyncio.sleep(0)
-    assert read == expected
+    sessions.take_input()
+    expected = b"." * 1000 + b"!" * 900 + b"," * 9000
+    assert await read(sessions, len(expected)) == expected
     await answer(sessions)
     assert sessions.typed() == ANSWER
     assert live.state is State.RUNNING
