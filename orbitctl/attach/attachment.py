@@ -11,7 +11,7 @@ and sends one repaint later.
 
 from __future__ import annotations
 
-import os
+import contextlib
 import select
 import signal
 import time
@@ -30,9 +30,9 @@ from orbit_protocol.terminal_reset import LINES_UP
 from orbit_protocol.text import BytePairs
 from orbit_protocol.types import Session
 from orbitctl.attach.connection import ConnectionLost, DaemonConnection, InputQueue, Message, Notice
-from orbitctl.attach.cursor_question import CursorQuestion, Position
 from orbitctl.attach.detach_key import PARTIAL_KEY_SECONDS, DetachKey, KeyFilter
 from orbitctl.attach.mark import Mark
+from orbitctl.attach.painter import Painter
 from orbitctl.attach.reconnect import Reconnect
 from orbitctl.attach.terminal import SignalReceived, Terminal
 from orbitctl.attach.window import MAX_HISTORY_LINES, Window, rows_below
@@ -114,14 +114,8 @@ class Attachment:
         self._id = ""  # empty unless attached
         self._attach_request = self._leave_request = self._screen_request = 0
         self._window = Window(options.how)
-        self._cursor = CursorQuestion()
-        self._is_users = True  # what the window shows is the user's
-        self._users_cursor: Position | None = None
-        # Messages that have come, in order. While a picture waits for the cursor's position, the others wait behind it.
-        self._messages: deque[Message] = deque()
-        self._waiting: Notice | None = None
-        self._expected_row: int | None = None  # of the cursor, behind a picture that has just been drawn
-        self._is_leaving = False
+        self._painter = Painter(terminal, self._window)
+        self._messages: deque[Message] = deque()  # that have come, in order, while a picture waits before them
         self._counts_lines = True
         self._requested_size = (0, 0)
         self._result: AttachResult | None = None
@@ -143,8 +137,8 @@ class Attachment:
                     self._turn()
                 except ConnectionLost:
                     self._disconnect()
-            self._is_leaving = True  # nothing waits for the terminal any more
-            self._draw_waiting(None)
+            with contextlib.suppress(ConnectionLost):
+                self._draw_last()
             if self._result.reason in ("detached", "hangup"):
                 self._finish_input(self._result)
             if self._result.reason != "hangup":
@@ -163,7 +157,7 @@ class Attachment:
 
     def _begin(self) -> None:
         """Ask the terminal, and attach, at once or when it has answered."""
-        self._ask_cursor_first()
+        self._painter.take_over()
         self._terminal.ask()
         self._is_asking = self._questions.deadline is not None
         if not self._is_asking:  # else `_run_timers` attaches
@@ -181,7 +175,7 @@ class Attachment:
         # then its writer waits. A paste stops in the terminal's own queue, a flood in the socket.
         if connection is None or not self._input.is_full:
             reading.append(terminal.input_fd)
-        if connection is not None and self._waiting is None and terminal.pending < MAX_PENDING_BYTES:
+        if connection is not None and not self._painter.is_waiting and terminal.pending < MAX_PENDING_BYTES:
             reading.append(connection)
         if connection is not None and connection.has_unsent:
             writing.append(connection)
@@ -203,7 +197,7 @@ class Attachment:
 
     def _timeout(self) -> float | None:
         """Return the seconds until the next deadline; None where there is none."""
-        deadlines = [self._flush_keys_at, self._input.retry_at, self._questions.flush_at, self._cursor.deadline]
+        deadlines = [self._flush_keys_at, self._input.retry_at, self._questions.flush_at, self._painter.deadline]
         if self._is_asking:
             deadlines.append(self._questions.deadline or 0.0)
         if self._reconnect.is_active:
@@ -213,9 +207,9 @@ class Attachment:
 
     def _run_timers(self) -> None:
         now = time.monotonic()
-        if self._cursor.deadline is not None and now >= self._cursor.deadline:
-            self._handle_keys(self._cursor.give_up())
-            self._handle_position(None)
+        if self._painter.deadline is not None and now >= self._painter.deadline:
+            self._handle_keys(self._painter.give_up())
+            self._settle()
         if self._questions.flush_at is not None and now >= self._questions.flush_at:
             self._handle_keys(self._questions.flush())
         if self._is_asking:
@@ -305,9 +299,9 @@ class Attachment:
             self._result = AttachResult(reason="hangup")
             return
         now = time.monotonic()
-        typed = self._cursor.receive(data, now)
-        if self._cursor.is_answered:
-            self._handle_position(self._cursor.take())
+        typed = self._painter.receive(data, now)
+        if self._painter.is_answered:
+            self._settle()
         self._handle_keys(self._questions.receive(typed, now))
 
     def _handle_keys(self, data: bytes) -> None:
@@ -341,8 +335,7 @@ class Attachment:
             # A shell may have used the terminal meanwhile: its modes, its screen and its size are unknown. Only a
             # new attach brings a repaint, so this one is left. What still comes for it has another attachment_id.
             self._terminal.resume()
-            self._window.leave_all()
-            self._ask_cursor_first()
+            self._painter.take_over()
             if self._connection is not None and not self._attach_request:
                 self._attach_again()
         elif signal.SIGWINCH in found:
@@ -367,7 +360,8 @@ class Attachment:
 
     def _attach(self) -> None:
         assert self._connection is not None
-        self._waiting, self._is_asking = None, False
+        self._painter.drop_waiting()
+        self._is_asking = False
         self._requested_size = cols, rows = self._terminal.size
         options = self._options
         lines = options.scrollback_lines
@@ -406,7 +400,7 @@ class Attachment:
         result = msgspec.json.decode(answer.result or b"", type=Attached)
         self._attach_request = 0
         self._id = result.attachment_id
-        self._paint(Notice(data=result.repaint, history_line=result.history_line))
+        self._painter.paint(Notice(data=result.repaint, history_line=result.history_line))
         self.was_attached = True
         self._reconnect.stop()
         self._input.start(connection, self._id)
@@ -420,7 +414,7 @@ class Attachment:
     def _handle_messages(self, connection: DaemonConnection) -> None:
         """Handle messages until a picture has to wait; output is joined, so that a batch is one write."""
         output: list[bytes] = []
-        while self._messages and self._waiting is None:
+        while self._messages and not self._painter.is_waiting:
             message = self._messages.popleft()
             if message.method == OUTPUT.name:
                 if message.params.attachment_id == self._id:  # else sent before the daemon had read `session.leave`
@@ -451,7 +445,7 @@ class Attachment:
 
     def _handle_notice(self, method: str, notice: Notice) -> None:
         if method == REPAINT.name:
-            self._paint(notice)
+            self._painter.paint(notice)
         elif method == EXITED.name:
             self._save_mark(notice.history_line)
             self._result = AttachResult(reason="exited", exit_code=notice.exit_code, exit_signal=notice.exit_signal)
@@ -467,90 +461,25 @@ class Attachment:
         """Show output, and forget it here."""
         if not output:
             return
-        data = b"".join(output)
+        self._painter.show(b"".join(output))
         output.clear()
-        filtered = self._terminal.output_filter
-        was_alternate = bool(filtered.alternate)
-        self._terminal.show(data)
-        self._window.count(data, is_alternate=was_alternate and bool(filtered.alternate))
-        if self._window.is_primary_stale and not (filtered.alternate or self._is_leaving or self._connection is None):
-            # The program is back on the primary screen, which was resized meanwhile. What it has printed there since
-            # was not shown, and comes with the picture.
+        if self._painter.is_stale and self._connection is not None:
             self._attach_again()
 
-    def _ask_cursor_first(self) -> None:
-        self._is_users, self._users_cursor, self._expected_row = True, None, None
-        if os.environ.get("TERM", "dumb") != "dumb" and self._terminal.is_in_foreground:
-            self._terminal.write(self._cursor.first(time.monotonic(), self._terminal.size))
-
-    def _paint(self, notice: Notice) -> None:
-        """Draw a picture as soon as it is known where the window's cursor is, where that matters."""
-        is_alternate = bool(self._terminal.output_filter.alternate)
-        if self._is_leaving:
-            self._draw(notice, None)
-        elif self._cursor.deadline is not None:
-            self._waiting = notice
-        elif not notice.reason and self._is_users:
-            self._draw(notice, self._users_cursor)
-        elif notice.reason and self._cursor.is_trusted and self._window.asks_cursor(notice, is_alternate=is_alternate):
-            # What was shown before has been written before, so that the answer is about all of it.
-            self._terminal.write(self._cursor.again(time.monotonic()))
-            self._waiting = notice
-        else:
-            self._draw(notice, None)
-
-    def _handle_position(self, cursor: Position | None) -> None:
-        """Handle the answer to the question where the cursor is; None where it has not come."""
-        expected, self._expected_row = self._expected_row, None
-        if expected is None:
-            self._draw_waiting(cursor)
-            return
-        connection, notice, self._waiting = self._connection, self._waiting, None
-        if connection is None:
-            return
-        if cursor is not None and cursor[0] != expected and self._id:
-            # The window had another size already when the picture reached it, as in the middle of a drag, and rows
-            # were drawn over others. All that the picture had is drawn once more.
-            self._window.distrust()
+    def _settle(self) -> None:
+        """Go on: the terminal has said where its cursor is, or will not."""
+        if self._painter.settle(can_redraw=bool(self._id)):
             self._attach_again()
-            return
-        if notice is not None:
-            self._paint(notice)
-        self._handle_messages(connection)
-
-    def _draw_waiting(self, cursor: Position | None) -> None:
-        """Go on: the question to the terminal has been answered, or will not be."""
-        if self._is_users:
-            self._users_cursor = cursor
-        notice, self._waiting = self._waiting, None
-        if notice is None:
-            return
-        self._draw(notice, cursor)
-        if self._connection is not None:
+        elif self._connection is not None:
             self._handle_messages(self._connection)
 
-    def _draw(self, notice: Notice, cursor: Position | None) -> None:
-        terminal, window, size = self._terminal, self._window, self._terminal.size
-        line = notice.history_line or 0
-        alternate = terminal.output_filter.alternate
-        if notice.reason:
-            data = window.draw(notice, size, cursor, alternate)
-        elif self._is_users:
-            data = window.draw_first(notice.data, line, size, cursor)
-        else:
-            data = window.draw_again(notice.data, line, size, is_alternate=bool(alternate))
-        self._is_users = False
-        terminal.enter()
-        terminal.output_filter.stop_at_primary = False
-        terminal.show(data)
-        output = terminal.output_filter
-        output.stop_at_primary = window.is_primary_stale
-        is_checked = notice.reason not in ("", "frame") and not (output.alternate or output.has_set_origin)
-        if is_checked and self._cursor.is_trusted and not self._is_leaving:
-            self._expected_row = notice.cursor_row
-            terminal.write(self._cursor.again(time.monotonic()))
-
     # Leaving
+
+    def _draw_last(self) -> None:
+        """Draw what has waited for the terminal, and what came behind it."""
+        self._painter.leave()
+        if self._connection is not None:
+            self._handle_messages(self._connection)
 
     def _take_leave(self) -> None:
         """Ask the daemon what leaving the window takes, and leave the session: within a bounded time."""
@@ -558,9 +487,8 @@ class Attachment:
         if connection is None or self._attach_request:
             return
         deadline = time.monotonic() + FAREWELL_SECS
-        self._is_leaving = True
         try:
-            self._draw_waiting(None)
+            self._draw_last()
             self._screen_request = connection.request(SESSION_SCREEN, SessionScreen(id=self._options.session.id))
             if self._id:
                 self._leave_request = connection.request(SESSION_LEAVE, ByAttachment(attachment_id=self._id))
@@ -568,18 +496,11 @@ class Attachment:
                 self._exchange(connection, left)
         except (ConnectionLost, OrbitError):
             pass  # the daemon has gone, or ends
-        self._is_leaving, self._leave_request, self._screen_request, self._id = False, 0, 0, ""
+        self._leave_request, self._screen_request, self._id = 0, 0, ""
 
     def _take_answers(self) -> None:
-        """Wait for the terminal's answers, or the shell would read them."""
-        while self._cursor.deadline is not None and not self._cursor.is_answered:
-            left = self._cursor.deadline - time.monotonic()
-            if left <= 0 or not select.select([self._terminal.input_fd], [], [], left)[0]:
-                return
-            data = self._terminal.read()
-            if data == b"":
-                return
-            self._questions.receive(self._cursor.receive(data or b"", time.monotonic()), time.monotonic())
+        """Wait for the terminal's answers, or the user's shell would read them."""
+        self._questions.receive(self._painter.take_answers(), time.monotonic())
 
     def _set_rows_below(self, screen: Screen) -> None:
         """Set how far the session's text goes on below the cursor, if the window shows all of it."""
@@ -604,21 +525,6 @@ class Attachment:
         self._is_asking = False  # `Reconnect` attaches
         self._input.stop()
         self._reconnect.start(time.monotonic())
-
-
-def ask_cursor(terminal: Terminal) -> Position | None:
-    """Return where the cursor is, once; what is typed meanwhile is dropped, as the program has ended."""
-    question = CursorQuestion()
-    terminal.write(question.first(time.monotonic(), terminal.size))
-    while question.deadline is not None and not question.is_answered:
-        left = question.deadline - time.monotonic()
-        if left <= 0 or not select.select([terminal.input_fd], [], [], left)[0]:
-            return None
-        data = terminal.read()
-        if data == b"":
-            return None
-        question.receive(data or b"", time.monotonic())
-    return question.take()
 
 
 def scroll_in_place() -> bytes:

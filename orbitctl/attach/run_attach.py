@@ -24,10 +24,11 @@ from orbit_protocol.text import BytePairs
 from orbit_protocol.types import Session
 from orbit_protocol.visible import visible
 from orbitctl.app import App, checked
-from orbitctl.attach.attachment import Attachment, AttachOptions, AttachResult, ask_cursor
+from orbitctl.attach.attachment import Attachment, AttachOptions, AttachResult
 from orbitctl.attach.connection import DaemonConnection
 from orbitctl.attach.detach_key import DEFAULT_DETACH_KEY, DetachKey
 from orbitctl.attach.mark import Mark, marks_folder, window_name
+from orbitctl.attach.painter import ask_cursor
 from orbitctl.attach.reconnect import Reconnect
 from orbitctl.attach.terminal import SignalReceived, Terminal, require_terminal
 from orbitctl.attach.window import Window, rows_below
