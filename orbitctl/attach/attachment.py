@@ -43,6 +43,9 @@ MAX_INPUT_WHILE_DISCONNECTED = 4 * 1024
 FAREWELL_SECS = 0.5
 """How long the daemon has to answer what is asked before the window is left."""
 
+RESIZE_SECS = 0.1
+"""How long the window's size has to stay the same until the session has it, too: a drag is many sizes. foot's time."""
+
 LEAVE_SECS = 1.0
 """How long the detach key waits until what was typed before it has been taken."""
 CANCEL_SECS = 0.1
@@ -118,6 +121,8 @@ class Attachment:
         self._messages: deque[Message] = deque()  # that have come, in order, while a picture waits before them
         self._counts_lines = True
         self._requested_size = (0, 0)
+        self._resize_at: float | None = None
+        self._is_redrawn = False  # it is attached anew then
         self._result: AttachResult | None = None
         self.was_attached = False
 
@@ -198,6 +203,7 @@ class Attachment:
     def _timeout(self) -> float | None:
         """Return the seconds until the next deadline; None where there is none."""
         deadlines = [self._flush_keys_at, self._input.retry_at, self._questions.flush_at, self._painter.deadline]
+        deadlines.append(self._resize_at)
         if self._is_asking:
             deadlines.append(self._questions.deadline or 0.0)
         if self._reconnect.is_active:
@@ -218,13 +224,18 @@ class Attachment:
             self._is_asking = deadline is not None and now < deadline and self._result is None
             if not self._is_asking and self._connection is not None:
                 self._attach()
+        if self._resize_at is not None and now >= self._resize_at:
+            self._resize_at = None
+            self._resize()
         if self._flush_keys_at is not None and now >= self._flush_keys_at:
             self._flush_keys_at = None
             self._send_input(self._keys.flush())
         if self._input.retry_at is not None and now >= self._input.retry_at:
             self._input.retry()
-        if not self._reconnect.is_active or self._result is not None:
-            return
+        if self._reconnect.is_active and self._result is None:
+            self._try_reconnect(now)
+
+    def _try_reconnect(self, now: float) -> None:
         self._reconnect.check_deadline(now)
         if self._reconnect.should_notify(now):
             hint = self._options.detach_key.hint
@@ -256,6 +267,8 @@ class Attachment:
         cancel_at: float | None = deadline - CANCEL_SECS
         try:
             self._input.finish()
+            if self._is_redrawn:
+                self._attach()  # what was typed since the last one was left is sent by the new one
             while (connection := self._connection) is not None and not self._input.is_finished:
                 now = time.monotonic()
                 if now >= deadline or self._result is not result:
@@ -339,29 +352,42 @@ class Attachment:
             if self._connection is not None and not self._attach_request:
                 self._attach_again()
         elif signal.SIGWINCH in found:
-            self._resize()
+            self._painter.note_resize()
+            self._resize_at = time.monotonic() + RESIZE_SECS
 
     def _resize(self) -> None:
-        size = self._terminal.size
-        if self._connection is not None and self._id and size != self._requested_size:
+        size, connection = self._terminal.size, self._connection
+        if connection is None:
+            return
+        if self._is_redrawn:
+            self._attach()
+        elif self._id and size != self._requested_size:
             self._requested_size = size
-            self._connection.notify(SESSION_RESIZE, SessionResize(attachment_id=self._id, cols=size[0], rows=size[1]))
+            connection.notify(SESSION_RESIZE, SessionResize(attachment_id=self._id, cols=size[0], rows=size[1]))
 
     # From the daemon
 
     def _attach_again(self) -> None:
         """Leave the attachment, if there is one, and attach anew, for a picture and the history behind the last one."""
-        assert self._connection is not None
+        self._leave()
+        self._attach()
+
+    def _redraw_later(self) -> None:
+        """Attach anew when the window's size has been the same for a while."""
+        self._leave()
+        self._painter.drop_waiting()
+        self._is_redrawn, self._resize_at = True, time.monotonic() + RESIZE_SECS
+
+    def _leave(self) -> None:
         self._input.pause()
-        if self._id:
+        if self._connection is not None and self._id:
             self._connection.notify(SESSION_LEAVE, ByAttachment(attachment_id=self._id))
         self._id = ""
-        self._attach()
 
     def _attach(self) -> None:
         assert self._connection is not None
         self._painter.drop_waiting()
-        self._is_asking = False
+        self._is_asking = self._is_redrawn = False
         self._requested_size = cols, rows = self._terminal.size
         options = self._options
         lines = options.scrollback_lines
@@ -370,9 +396,10 @@ class Attachment:
         # With a line given, 0 too, the daemon counts lines for this client, and says at the end where it was.
         after_line = 0
         if self.was_attached:
-            after_line = self._window.after_line(rows)
+            after_line = self._window.after_line
         elif options.scrollback_lines is None:
             after_line = options.mark.load() or 0 if options.mark is not None else 0
+            self._window.begin(after_line)
         params = SessionAttach(
             id=options.session.id,
             cols=cols,
@@ -400,11 +427,13 @@ class Attachment:
         result = msgspec.json.decode(answer.result or b"", type=Attached)
         self._attach_request = 0
         self._id = result.attachment_id
-        self._painter.paint(Notice(data=result.repaint, history_line=result.history_line))
         self.was_attached = True
         self._reconnect.stop()
         self._input.start(connection, self._id)
-        self._resize()  # the window may have changed since the request was sent
+        cols, rows = self._requested_size
+        self._paint(Notice(data=result.repaint, cols=cols, rows=rows, history_line=result.history_line))
+        if self._resize_at is None:
+            self._resize()  # the window may have changed since the request was sent
 
     def _receive(self, connection: DaemonConnection) -> None:
         """Handle the messages that have come."""
@@ -445,7 +474,7 @@ class Attachment:
 
     def _handle_notice(self, method: str, notice: Notice) -> None:
         if method == REPAINT.name:
-            self._painter.paint(notice)
+            self._paint(notice)
         elif method == EXITED.name:
             self._save_mark(notice.history_line)
             self._result = AttachResult(reason="exited", exit_code=notice.exit_code, exit_signal=notice.exit_signal)
@@ -466,10 +495,14 @@ class Attachment:
         if self._painter.is_stale and self._connection is not None:
             self._attach_again()
 
+    def _paint(self, notice: Notice) -> None:
+        if self._painter.paint(notice):
+            self._redraw_later()
+
     def _settle(self) -> None:
         """Go on: the terminal has said where its cursor is, or will not."""
         if self._painter.settle(can_redraw=bool(self._id)):
-            self._attach_again()
+            self._redraw_later()
         elif self._connection is not None:
             self._handle_messages(self._connection)
 
@@ -509,12 +542,9 @@ class Attachment:
 
     def _save_mark(self, line: int | None) -> None:
         """Remember which history the window has: up to a line, or to where it began to show parts of the picture."""
-        if self._window.is_frame:
-            line = self._window.history_line
-        if line is not None and self.was_attached:
-            self._window.history_line = line
-            if self._options.mark is not None:
-                self._options.mark.save(line)
+        line = self._window.leave(line)
+        if line is not None and self.was_attached and self._options.mark is not None:
+            self._options.mark.save(line)
 
     def _disconnect(self) -> None:
         """Close a lost connection, and begin an outage or go on with it."""
@@ -522,7 +552,7 @@ class Attachment:
             self._connection.close()
         self._connection, self._id, self._attach_request = None, "", 0
         self._messages.clear()
-        self._is_asking = False  # `Reconnect` attaches
+        self._is_asking = self._is_redrawn = False  # `Reconnect` attaches
         self._input.stop()
         self._reconnect.start(time.monotonic())
 

@@ -1,58 +1,91 @@
-r"""Ask a terminal where its cursor is (CPR, `CSI 6 n`), and take the answer out of what is typed. No I/O, no clock.
+r"""Ask a terminal where its cursor is (CPR, `CSI 6 n`), and take the answers out of what is typed. No I/O, no clock.
 
-Some terminals do not answer, and some that are none answer always the same. So the first time two questions are asked,
-the second at the bottom right corner, whose answer is known: only a terminal that gives it is asked again.
+Asked at the bottom right corner, the answer is the size that the terminal has at that moment, which may be another one
+than the kernel tells: a terminal is resized first, and says so later.
+
+Some terminals do not answer, and some that are none answer always the same. So the first time the terminal is asked
+at the corner, too, where the answer is known: only one that gives it is trusted.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 ANSWER_SECS = 0.1
-"""How long an answer is waited for."""
+"""How long the first answer is waited for."""
+TRUSTED_SECS = 0.5
+"""How long one of a terminal that has answered before."""
 _LATE_SECS = 2.0  # how long one that comes after all is taken out: `CSI 1;2R` is a key, too (Shift-F3)
 
-_QUESTION = b"\x1b[6n"
-_AT_CORNER = b"\x1b7\x1b[999;999H\x1b[6n\x1b8"
+_HERE = b"\x1b[6n"
+_CORNER = b"\x1b[999;999H" + _HERE
+_AT_CORNER = b"\x1b7" + _CORNER + b"\x1b8"
 _ANSWER = re.compile(rb"\x1b\[(\d{1,5});(\d{1,5})R")
 _PARTIAL = re.compile(rb"\x1b(?:\[(?:\d{0,5}(?:;\d{0,5})?)?)?\Z")
 
 Position = tuple[int, int]
+"""Row and column, from 0."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a terminal has said; None for what it was not asked.
+
+    Attributes:
+        size: Its columns and rows.
+        cursor: Where its cursor was.
+    """
+
+    size: tuple[int, int]
+    cursor: Position | None
 
 
 class CursorQuestion:
     """The questions to one terminal, one at a time.
 
     Attributes:
+        is_trusted: Whether the terminal is known to answer truly.
         deadline: When `give_up` is due, on the caller's clock; None while nothing is asked.
     """
 
     def __init__(self) -> None:
+        self.is_trusted = False
         self.deadline: float | None = None
-        self._is_trusted = False
-        self._corner: Position | None = None  # of the first question, until it is answered
-        self._due = 0  # answers that have not come
+        self._known: tuple[int, int] | None = None  # the size, at the first question
+        self._corner_at = 0  # which of the answers tells the size
+        self._asked = 0  # how many answers the question has
+        self._due = 0  # answers that have not come, to earlier questions too
         self._late_until = 0.0
         self._answers: list[Position] = []
         self._held = b""
 
-    @property
-    def is_trusted(self) -> bool:
-        """Whether the terminal is known to answer truly."""
-        return self._is_trusted
-
     def first(self, now: float, size: tuple[int, int]) -> bytes:
         """Return what asks for the first time; `size` is columns and rows."""
-        self._is_trusted, self._corner = False, (size[1] - 1, size[0] - 1)
-        return self._ask(now, _QUESTION + _AT_CORNER, 2)
+        self.is_trusted = False
+        question = self.again(now)
+        self._known, self.deadline = size, now + ANSWER_SECS
+        return question
 
     def again(self, now: float) -> bytes:
-        """Return what asks a terminal that is trusted."""
-        return self._ask(now, _QUESTION, 1)
+        """Return what asks where the cursor is, and for the size; it takes the place of a saved cursor (DECSC)."""
+        self._corner_at = 1
+        return self._ask(now, _HERE + _AT_CORNER, 2)
+
+    def at_corner(self, now: float) -> bytes:
+        """Return what asks for the size, and leaves the cursor in the corner."""
+        self._corner_at = 0
+        return self._ask(now, _CORNER, 1)
+
+    def here_too(self) -> bytes:
+        """Return what asks where the cursor is, behind `at_corner`, and whatever was written since."""
+        self._asked, self._due = self._asked + 1, self._due + 1
+        return _HERE
 
     def _ask(self, now: float, question: bytes, answers: int) -> bytes:
-        self._due, self._answers = self._due + answers, []
-        self.deadline, self._late_until = now + ANSWER_SECS, now + _LATE_SECS
+        self._known = None
+        self._asked, self._due, self._answers = answers, self._due + answers, []
+        self.deadline, self._late_until = now + TRUSTED_SECS, now + _LATE_SECS
         return question
 
     def receive(self, data: bytes, now: float) -> bytes:
@@ -79,19 +112,22 @@ class CursorQuestion:
 
     def give_up(self) -> bytes:
         """Wait no longer; return what was typed and has been held."""
-        self.deadline = self._corner = None
-        self._answers = []
+        self.deadline, self._answers = None, []
         return self._flush()
 
-    def take(self) -> Position | None:
-        """Return the answered position, row and column from 0; None where it cannot be trusted."""
+    def take(self) -> Place | None:
+        """Return what the terminal has said; None where it has not, or cannot be trusted."""
         self.deadline = None
-        answers, self._answers = self._answers, []
-        if self._corner is not None:
-            self._is_trusted = len(answers) >= 2 and answers[-1] == self._corner
-            self._corner = None
-            return answers[-2] if self._is_trusted else None
-        return answers[-1] if self._is_trusted and answers else None  # those before it came too late
+        # Those before them are answers to earlier questions, and came too late.
+        answers, self._answers = self._answers[-self._asked :], []
+        known, self._known = self._known, None
+        if len(answers) < self._asked or not answers:
+            return None
+        row, column = answers.pop(self._corner_at)
+        place = Place((column + 1, row + 1), answers[0] if answers else None)
+        if known is not None:
+            self.is_trusted = place.size == known
+        return place if self.is_trusted else None
 
     def _flush(self) -> bytes:
         held, self._held = self._held, b""

@@ -1,9 +1,10 @@
 """Draws a session in the user's terminal, so that nothing is lost that stands or stood there.
 
 What has to be done before a picture (`Window` knows it) can depend on where the terminal's cursor is. So a picture may
-wait until the terminal has said that, and whatever comes behind it waits too: `is_waiting`. A picture after a resize is
-checked behind it, since the window may have had another size again when it arrived, as in the middle of a drag, and
-rows were drawn over others then. `settle` says whether the picture has to be drawn once more.
+wait until the terminal has said that, and whatever comes behind it waits too: `is_waiting`. Each picture is drawn for
+one size, and the terminal may have another one already, as in the middle of a drag. Where that is noticed before, the
+picture is not drawn; where it is noticed behind it, all that it had is drawn once more. Either way `paint` or `settle`
+return True: a new picture is needed, when the size has settled.
 """
 
 from __future__ import annotations
@@ -11,11 +12,39 @@ from __future__ import annotations
 import os
 import select
 import time
+from collections import deque
+from dataclasses import dataclass
 
+from orbit_protocol.terminal_reset import LINES_UP
 from orbitctl.attach.connection import Notice
-from orbitctl.attach.cursor_question import CursorQuestion, Position
+from orbitctl.attach.cursor_question import CursorQuestion, Place, Position
 from orbitctl.attach.terminal import Terminal
 from orbitctl.attach.window import Window
+
+LAG_SECS = 0.3
+"""A terminal may have had its new size for so long when it tells it: tmux does so after a quarter of a second."""
+
+MAX_REDRAWS = 5
+"""After so many pictures that were drawn, or were to be drawn, for another size the terminal is not asked any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What a terminal should say about a picture that has just been drawn; None for what may be anything.
+
+    Attributes:
+        size: The size that it had when the picture began.
+        row: The cursor's row behind it.
+    """
+
+    size: tuple[int, int] | None
+    row: int | None
+
+    def is_met(self, place: Place) -> bool:
+        """Whether it has said that."""
+        if self.size is not None and place.size != self.size:
+            return False
+        return self.row is None or place.cursor is None or place.cursor[0] == self.row
 
 
 class Painter:
@@ -30,9 +59,11 @@ class Painter:
         self._terminal, self._window = terminal, window
         self._cursor = CursorQuestion()
         self._is_users = True  # what the window shows is the user's
-        self._users_cursor: Position | None = None
+        self._users: Place | None = None
         self._waiting: Notice | None = None
-        self._expected_row: int | None = None  # of the cursor, behind a picture that has just been drawn
+        self._expected: Expected | None = None
+        self._redraws = 0  # in a row
+        self._shown: deque[tuple[float, int]] = deque()  # when output was shown in the last moment, and its rows
         self._is_leaving = False
 
     @property
@@ -53,7 +84,7 @@ class Painter:
     def take_over(self) -> None:
         """Begin with a terminal that shows what is the user's: ask where its cursor is."""
         self._window.leave_all()
-        self._is_users, self._users_cursor, self._expected_row = True, None, None
+        self._is_users, self._users, self._expected = True, None, None
         self._is_leaving = False
         if os.environ.get("TERM", "dumb") != "dumb" and self._terminal.is_in_foreground:
             self._terminal.write(self._cursor.first(time.monotonic(), self._terminal.size))
@@ -83,22 +114,33 @@ class Painter:
             can_redraw: There is an attachment, of which a new picture can be had.
 
         Returns:
-            Whether the last picture was not drawn as it should, so that all that it had must be drawn once more.
+            Whether that is needed.
         """
-        position = self._cursor.take()
-        expected, self._expected_row = self._expected_row, None
+        place = self._cursor.take()
+        expected, self._expected = self._expected, None
         notice, self._waiting = self._waiting, None
-        if expected is None:
-            if self._is_users:
-                self._users_cursor = position
-            if notice is not None:
-                self._draw(notice, position)
-        elif position is not None and position[0] != expected and can_redraw:
-            self._window.distrust()
-            return True
-        elif notice is not None:
-            self.paint(notice)
+        if expected is not None:
+            if place is not None and not expected.is_met(place) and can_redraw:
+                self._window.distrust(max(place.size[1], self._terminal.size[1]))
+                return self._redraw()
+            self._window.confirm()
+            self._redraws = 0
+            return notice is not None and self.paint(notice)
+        if self._is_users:
+            self._users = place
+        if notice is None:
+            return False
+        if place is not None and not self._is_users and place.size != (notice.cols, notice.rows) and can_redraw:
+            self._window.move()
+            return self._redraw()
+        self._draw(notice, place.cursor if place is not None else None)
         return False
+
+    def _redraw(self) -> bool:
+        self._redraws += 1
+        if self._redraws >= MAX_REDRAWS:
+            self._cursor.is_trusted = False
+        return True
 
     def drop_waiting(self) -> None:
         """Forget the picture that waits: another one will come."""
@@ -119,26 +161,60 @@ class Painter:
 
     def show(self, output: bytes) -> None:
         """Show some of the program's output."""
-        filtered = self._terminal.output_filter
+        terminal, filtered, window = self._terminal, self._terminal.output_filter, self._window
         was_alternate = bool(filtered.alternate)
-        self._terminal.show(output)
-        self._window.count(output, is_alternate=was_alternate and bool(filtered.alternate))
+        terminal.show(output)
+        is_alternate = was_alternate and bool(filtered.alternate)
+        window.count(output, is_alternate=is_alternate)
+        if is_alternate:
+            return
+        size, now = terminal.size, time.monotonic()
+        rows = output.count(b"\n") + len(output) // min(size[0], window.size[0])
+        if size != window.size:
+            window.blur(rows)
+        elif rows:
+            self._forget_before(now - LAG_SECS)
+            self._shown.append((now, rows))
 
-    def paint(self, notice: Notice) -> None:
-        """Draw a picture as soon as it is known where the terminal's cursor is, where that matters."""
-        is_alternate = bool(self._terminal.output_filter.alternate)
+    def note_resize(self) -> None:
+        """Note that the terminal has told another size: what was shown just now may have been shown at that one."""
+        self._forget_before(time.monotonic() - LAG_SECS)
+        self._window.blur(sum(rows for _, rows in self._shown))
+        self._shown.clear()
+
+    def _forget_before(self, moment: float) -> None:
+        while self._shown and self._shown[0][0] < moment:
+            self._shown.popleft()
+
+    def paint(self, notice: Notice) -> bool:
+        """Draw a picture as soon as it is known where the terminal's cursor is, where that matters.
+
+        Returns:
+            Whether a new one is needed.
+        """
+        terminal, is_alternate = self._terminal, bool(self._terminal.output_filter.alternate)
         if self._is_leaving:
             self._draw(notice, None)
         elif self._cursor.deadline is not None:
             self._waiting = notice
-        elif not notice.reason and self._is_users:
-            self._draw(notice, self._users_cursor)
-        elif notice.reason and self._cursor.is_trusted and self._window.asks_cursor(notice, is_alternate=is_alternate):
-            # What was shown before has been written before, so that the answer is about all of it.
-            self._terminal.write(self._cursor.again(time.monotonic()))
-            self._waiting = notice
+        elif self._is_users:
+            if self._cursor.is_trusted and self._users is not None and self._users.size != terminal.size:
+                self._ask_before(notice)
+            else:
+                self._draw(notice, None if self._users is None else self._users.cursor)
+        elif terminal.size != (notice.cols, notice.rows) and self._redraws < MAX_REDRAWS:
+            self._window.move()
+            return self._redraw()
+        elif self._cursor.is_trusted and self._window.asks_cursor(notice, is_alternate=is_alternate):
+            self._ask_before(notice)
         else:
             self._draw(notice, None)
+        return False
+
+    def _ask_before(self, notice: Notice) -> None:
+        # What was shown before has been written before, so that the answer is about all of it.
+        self._terminal.write(self._cursor.again(time.monotonic()))
+        self._waiting = notice
 
     def _draw(self, notice: Notice, cursor: Position | None) -> None:
         terminal, window, size = self._terminal, self._window, self._terminal.size
@@ -151,14 +227,24 @@ class Painter:
         else:
             data = window.draw_again(notice.data, line, size, is_alternate=bool(output.alternate))
         self._is_users = False
+        is_checked = self._cursor.is_trusted and not (self._is_leaving or notice.reason == "frame")
+        if is_checked:
+            terminal.write(LINES_UP + self._cursor.at_corner(time.monotonic()))
         terminal.enter()
         output.stop_at_primary = False
         terminal.show(data)
         output.stop_at_primary = window.is_primary_stale
-        is_checked = notice.reason not in ("", "frame") and not (output.alternate or output.has_set_origin)
-        if is_checked and self._cursor.is_trusted and not self._is_leaving:
-            self._expected_row = notice.cursor_row
-            terminal.write(self._cursor.again(time.monotonic()))
+        if not is_checked:
+            window.confirm()
+            if size == (notice.cols, notice.rows):
+                self._redraws = 0
+        elif output.alternate:
+            self._expected = Expected(size=None, row=None)
+        elif output.has_set_origin or not notice.reason:
+            self._expected = Expected(size=(notice.cols, notice.rows), row=None)
+        else:
+            self._expected = Expected(size=(notice.cols, notice.rows), row=notice.cursor_row)
+            terminal.write(self._cursor.here_too())
 
 
 def ask_cursor(terminal: Terminal) -> Position | None:
@@ -166,7 +252,8 @@ def ask_cursor(terminal: Terminal) -> Position | None:
     question = CursorQuestion()
     terminal.write(question.first(time.monotonic(), terminal.size))
     wait_for_position(terminal, question)
-    return question.take()
+    place = question.take()
+    return None if place is None else place.cursor
 
 
 def wait_for_position(terminal: Terminal, question: CursorQuestion) -> bytes:

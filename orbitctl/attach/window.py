@@ -6,6 +6,11 @@ picture's first. The window has rewrapped its rows, as the session's emulator ha
 its history. Both have the cursor at the same character, since the daemon reads no output between a resize and its
 picture: so the rows above the cursor that the window has more than the picture are those that are not in it. Where the
 terminal does not say where its cursor is, it counts as at the bottom: then a line may be there twice, and none is lost.
+So it may where output was shown at another size than the session had: it takes more rows here, or fewer (`blur`).
+
+A window may change while a picture is on its way, and then rows of it are drawn over each other, or over lines that
+the window has fetched out of its history. So it is remembered up to which line the window has all for certain, and a
+picture that turns out to be drawn wrongly is followed by another one with everything behind that line.
 """
 
 from __future__ import annotations
@@ -25,6 +30,9 @@ _RESET_BEGINS = b"\x18"
 _ENTERS_ALTERNATE = re.compile(rb"\x1b\[\?(?:1049|1047|47)h")
 _CURSOR_BEFORE = re.compile(rb"\x1b\[(\d+);\d+H(?:\x1b\[[0-9;:]*m)*\Z")
 
+# What moves the cursor up: by a number of rows, or to any row.
+_MOVES_UP = re.compile(rb"\x1b(?:\[(\d{0,5})[AF]|\[[\d;]*[Hfdru]|\[\?(?:1049|1047|47)[hl]|[M8c])")
+
 
 class Window:
     """What one window shows.
@@ -40,8 +48,13 @@ class Window:
         self.history_line: int | None = None
         self._how = how
         self._size = (0, 0)
-        self._is_frame = self._is_distrusted = False
-        self._line_feeds = 0  # shown since `history_line` was known
+        self._is_frame = self._is_distrusted = self._is_moved = False
+        self._uncertain_rows = 0
+        self._safe_line = 0  # the history up to it is in the window for certain, if the last picture was drawn wrongly
+        self._is_confirmed = False  # it was not
+        # Since `history_line` was known: how many lines have left the screen, and the cursor's row with these. No more
+        # than in truth, since it is not known where the cursor was.
+        self._scrolled = self._cursor_line = 0
         self._behind: int | None = None  # the cursor's row on a primary screen that was resized while it was hidden
 
     @property
@@ -54,25 +67,69 @@ class Window:
         """Whether the primary screen has to be drawn when it is shown again."""
         return self._behind is not None
 
-    def count(self, output: bytes, *, is_alternate: bool) -> None:
-        """Count the lines of output that is shown: so many at most have left the screen."""
-        if not is_alternate:
-            self._line_feeds += output.count(b"\n")
+    def begin(self, after_line: int) -> None:
+        """Take the window for one that has the session's history up to a line, of an earlier attach."""
+        self._safe_line = after_line
 
-    def distrust(self) -> None:
-        """Take nothing of what the last picture has drawn for what is shown."""
-        self._is_distrusted = True
+    def count(self, output: bytes, *, is_alternate: bool) -> None:
+        """Count the lines that leave the screen with output that is shown."""
+        if is_alternate:
+            return
+        height, at = self._size[1], 0
+        for found in _MOVES_UP.finditer(output):
+            self._count_line_feeds(output.count(b"\n", at, found.start()))
+            at = found.end()
+            rows = height if found[1] is None else int(found[1] or 1)
+            self._cursor_line = max(self._cursor_line - rows, self._scrolled)
+        self._count_line_feeds(output.count(b"\n", at))
+
+    def _count_line_feeds(self, count: int) -> None:
+        self._cursor_line += count
+        self._scrolled = max(self._scrolled, self._cursor_line - self._size[1] + 1)
+
+    def confirm(self) -> None:
+        """Take the last picture for drawn as it should."""
+        self._is_confirmed = True
+
+    def distrust(self, rows: int) -> None:
+        """Take nothing that was drawn with the last picture for what is shown.
+
+        Args:
+            rows: How many lines the window may have fetched out of its history, and lost with it.
+        """
+        self._safe_line, self._is_distrusted = max(0, self._safe_line - rows), True
+
+    def blur(self, rows: int) -> None:
+        """Add to the rows by which the session may be further than the window, or less far, with the same output."""
+        self._uncertain_rows += rows
+
+    def move(self) -> None:
+        """Take no row for where it was: the window has changed, and no picture was drawn since."""
+        self._is_moved = True
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Columns and rows of the last picture."""
+        return self._size
 
     def leave_all(self) -> None:
         """Forget what is shown: a shell has the window from here on."""
         self._behind, self._is_frame = None, False
 
-    def after_line(self, rows: int) -> int:
-        """Return behind which line of the session its history is missing here, or may be."""
-        line = self.history_line or 0
+    @property
+    def after_line(self) -> int:
+        """Behind which line of the session its history is missing here, or may be."""
+        return self._safe_line if self._is_distrusted else (self.history_line or 0) + self._scrolled
+
+    def leave(self, line: int | None) -> int | None:
+        """Return up to which line the window has the history when it is left, and the session has it up to `line`."""
+        if self._is_frame:
+            return self.history_line
         if self._is_distrusted:
-            return line
-        return max(line, line + self._line_feeds - rows)
+            return self._safe_line
+        if line is not None:
+            self.history_line, self._scrolled, self._cursor_line = line, 0, 0
+        return line
 
     def asks_cursor(self, notice: Notice, *, is_alternate: bool) -> bool:
         """Return whether the cursor's row decides what `before_repaint` returns."""
@@ -93,7 +150,7 @@ class Window:
         picture = _with_reset(picture)
         if self._behind is not None:
             rows = size[1] - 1 - self._behind
-        elif size != self._size or self._is_distrusted:
+        elif size != self._size or self._is_distrusted or self._is_moved or self._uncertain_rows:
             rows = size[1]
         self._drawn(history_line, size)
         return (TO_PRIMARY if is_alternate else b"") + scroll_up(rows, size[1]) + picture
@@ -126,13 +183,14 @@ class Window:
         elif is_frame:
             rows = height if cursor is None or alternate else cursor[0] + 1
             # The daemon counts what it has drawn for this window, and not the output that was shown behind that.
-            line = max(line, self.after_line(self._size[1]))
+            line = max(line, self.after_line)
         elif notice.reason == "behind":
             rows = min(notice.lost_lines, height)
             lost = notice.lost_lines - rows
         else:
             wanted = _row_before(data, entering) if entering else notice.cursor_row
-            rows = (cursor[0] if cursor is not None and not alternate else height - 1) - wanted
+            above = cursor[0] if cursor is not None and not alternate else height - 1
+            rows = min(above - wanted + self._uncertain_rows, above)
         if self._behind is not None:
             rows = max(rows, height - 1 - self._behind)
         before = TO_PRIMARY if alternate else b""
@@ -156,8 +214,13 @@ class Window:
         return f"{cleared}\x1b[H\x1b[2m{note}\x1b[m".encode() + scroll_up(rows, size[1])
 
     def _drawn(self, history_line: int, size: tuple[int, int]) -> None:
-        self.history_line, self._size, self._line_feeds = history_line, size, 0
-        self._behind, self._is_frame, self._is_distrusted = None, False, False
+        if self._is_confirmed:
+            self._safe_line = self.after_line
+        # What the picture has on the screen is not in the history any more.
+        self._safe_line, self._is_confirmed = min(self._safe_line, history_line), False
+        self.history_line, self._size = history_line, size
+        self._scrolled = self._cursor_line = self._uncertain_rows = 0
+        self._behind, self._is_frame, self._is_distrusted, self._is_moved = None, False, False, False
 
 
 def scroll_up(rows: int, height: int) -> bytes:

@@ -116,7 +116,7 @@ def test_the_hidden_screen_stays_as_it_is_until_it_is_shown(both: Both) -> None:
     assert both.shown.screen("text").decode().strip() == "full"
     both.session.feed(b"\x1b[?1049l" + printed(10, 12))
     both.shown.feed(both.filter.receive(b"\x1b[?1049l"))
-    picture = RESET + both.session.repaint(1000, after_line=both.window.after_line(9))
+    picture = RESET + both.session.repaint(1000, after_line=both.window.after_line)
     both.shown.feed(both.window.draw_again(picture, 0, (20, 9), is_alternate=False))
     lines = [line for line in both.text() if line]
     assert lines[:3] == ["mine 1", "mine 2", "$ orbitctl"]
@@ -187,11 +187,35 @@ def test_lines_shown_since_count_for_a_new_attachment(both: Both) -> None:
     """A new attachment asks for what may have left the screen since the last output, and not for all again."""
     both.first((3, 0))
     both.print(printed(1, 100))
-    assert both.window.after_line(6) == 94
-    assert both.session.history_line >= 94
+    assert both.window.after_line == both.session.history_line == 95
     both.print(b"\x1b[?1049h" + printed(1, 50))
     both.print(printed(1, 50))
-    assert both.window.after_line(6) <= 144
+    assert both.window.after_line <= both.session.history_line
+
+
+UP = [b"\x1b[5A", b"\x1b[5F", b"\x1b[H", b"\x1b[1;1H", b"\x1b[1d", b"\x1b[r", b"\x1b[1;1f", b"\x1b[u", b"\x1b8"]
+UP += [b"\x1bM" * 5, b"\x1b[?1049h\x1b[?1049l\x1b[H"]
+
+
+@pytest.mark.parametrize("up", UP)
+def test_line_feeds_of_a_program_that_draws_over_its_lines_are_no_lines(both: Both, up: bytes) -> None:
+    """A picture of five rows that is drawn again and again moves nothing up; lines printed behind it do."""
+    both.first((3, 0))
+    both.print(b"\x1b7" + printed(1, 5))
+    for _ in range(50):
+        both.print(up + printed(1, 5))
+    before = both.session.history_line
+    assert both.window.after_line <= before
+    both.print(printed(6, 40))
+    assert before + 20 < both.window.after_line <= both.session.history_line
+
+
+def test_left_and_shown_again_counts_no_line_twice(both: Both) -> None:
+    """The daemon tells where its history was at the leave; what was counted before is in that."""
+    both.first((3, 0))
+    both.print(printed(1, 100))
+    assert both.window.leave(both.session.history_line) == 95
+    assert both.window.after_line == 95
 
 
 def test_no_more_rows_go_up_than_there_are() -> None:
@@ -214,9 +238,9 @@ def test_a_picture_in_a_window_that_was_smaller_already_is_drawn_again(both: Bot
     both.print(printed(1, 9))
     both.shown.resize(20, 3)
     both.repaint("resized", (2, 0))  # for six rows, four of which are drawn over each other
-    both.window.distrust()
-    line = both.window.after_line(3)
-    assert line == both.session.history_line
+    both.window.distrust(6)
+    line = both.window.after_line
+    assert line == both.window.leave(100) == 0
     both.session.resize(20, 3)
     picture = RESET + both.session.repaint(1000, after_line=line)
     both.shown.feed(both.window.draw_again(picture, line, (20, 3), is_alternate=False))
@@ -236,7 +260,7 @@ def test_a_window_that_becomes_a_viewer_keeps_what_it_shows(cursor: tuple[int, i
     assert both.window.asks_cursor(notice, is_alternate=False)
     data = both.window.draw(notice, SIZE, None if cursor is None else (row, 0), 0)
     assert data == scroll_up(SIZE[1] if cursor is None else row + 1, SIZE[1]) + notice.data
-    assert both.window.history_line == 20 - SIZE[1]
+    assert both.window.history_line == both.session.history_line
     difference = Notice(data=b"\x1b[1;1Hmore", reason="frame", history_line=0)
     assert not both.window.asks_cursor(difference, is_alternate=False)
     assert both.window.draw(difference, SIZE, None, 0) == difference.data

@@ -1,0 +1,231 @@
+"""A picture and a window of another size: what is drawn, what is not, and what is drawn once more. No real terminal."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from orbit_protocol.terminal_reset import RESET
+from orbitctl.attach import painter as module
+from orbitctl.attach.connection import Notice
+from orbitctl.attach.output_filter import OutputFilter
+from orbitctl.attach.painter import MAX_REDRAWS, Painter
+from orbitctl.attach.terminal import Terminal
+from orbitctl.attach.window import Window
+
+
+class ScriptedTerminal:
+    """A terminal that answers when `answer` is called. `told` is the size that the kernel tells."""
+
+    is_in_foreground = True
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.real = self.size = size
+        self.output_filter = OutputFilter()
+        self.written = b""
+        self.is_entered = False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def show(self, data: bytes) -> None:
+        self.written += self.output_filter.receive(data)
+
+    def enter(self) -> None:
+        self.is_entered = True
+
+
+class Scene:
+    """A painter, and what it draws in. The time is the tests' own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int] = (80, 24)) -> None:
+        monkeypatch.setenv("TERM", "xterm")
+        self.now = 1000.0
+        monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
+        self.terminal = ScriptedTerminal(size)
+        self.window = Window("`how`")
+        self.painter = Painter(cast(Terminal, self.terminal), self.window)
+
+    def answer(self, *cursors: tuple[int, int]) -> bool:
+        """Answer all questions: at the corner the size, else where the cursor is; return what `settle` does."""
+        rest, data = list(cursors), b""
+        for before in self.terminal.written.split(b"\x1b[6n")[:-1]:
+            column, row = self.terminal.real
+            if not before.endswith(b"\x1b[999;999H"):
+                row, column = (each + 1 for each in rest.pop(0))
+            data += b"\x1b[%d;%dR" % (row, column)
+        assert not rest
+        self.terminal.written = b""
+        assert self.painter.receive(data, self.now) == b""
+        assert self.painter.is_answered
+        return self.painter.settle(can_redraw=True)
+
+    def attached(self, line: int = 100) -> None:
+        """Have the first picture drawn, and found to be right."""
+        self.painter.take_over()
+        assert not self.painter.paint(picture(self.terminal.size, "", line))
+        assert self.painter.is_waiting
+        assert not self.answer((5, 0))
+        assert self.terminal.is_entered
+        assert self.drawn(line)
+        assert not self.answer()
+
+    def resize(self, size: tuple[int, int], *, told: bool = True) -> None:
+        self.terminal.real = size
+        if told:
+            self.terminal.size = size
+            self.painter.note_resize()
+
+    def drawn(self, line: int) -> bool:
+        """Return whether a picture has been drawn."""
+        return b"picture %d" % line in self.terminal.written
+
+    def scrolled(self) -> int:
+        """Return how many rows were moved up before the picture."""
+        return self.terminal.written.split(b"picture")[0].count(b"\n")
+
+
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
+    return Scene(monkeypatch)
+
+
+def picture(size: tuple[int, int], reason: str, line: int, row: int = 10) -> Notice:
+    data = RESET + b"picture %d" % line
+    return Notice(data=data, reason=reason, cols=size[0], rows=size[1], history_line=line, cursor_row=row)
+
+
+def test_the_first_picture_waits_for_the_users_cursor(scene: Scene) -> None:
+    """The rows above it go up, and no more."""
+    scene.painter.take_over()
+    scene.painter.paint(picture((80, 24), "", 100))
+    assert not scene.drawn(100)
+    scene.answer((5, 0))
+    assert scene.scrolled() == 5
+
+
+def test_a_window_that_changes_before_the_first_picture_is_asked_again(scene: Scene) -> None:
+    """Its cursor may be elsewhere then, and the rows above it are the user's."""
+    scene.painter.take_over()
+    assert not scene.answer((5, 0))
+    scene.resize((40, 24))
+    assert not scene.painter.paint(picture((80, 24), "", 100))
+    assert scene.painter.is_waiting
+    scene.answer((9, 0))
+    assert scene.scrolled() == 9
+
+
+def test_a_picture_is_checked_when_it_is_drawn(scene: Scene) -> None:
+    """Where the size and the cursor are as they should, nothing is drawn once more."""
+    scene.attached()
+    scene.resize((60, 20))
+    assert not scene.painter.paint(picture((60, 20), "resized", 104))
+    assert not scene.answer((15, 0))
+    assert (scene.drawn(104), scene.scrolled()) == (True, 5)
+    assert not scene.answer((10, 0))
+    assert scene.window.after_line == 104
+
+
+def test_nothing_is_drawn_for_a_size_that_the_window_has_no_more(scene: Scene) -> None:
+    """The kernel tells so, and the terminal need not be asked. The new picture has all that is missing."""
+    scene.attached()
+    scene.resize((60, 20))
+    assert scene.painter.paint(picture((80, 24), "resized", 104))
+    assert not scene.drawn(104)
+    assert scene.window.after_line == 100
+
+
+def test_nothing_is_drawn_where_the_terminal_itself_has_another_size(scene: Scene) -> None:
+    """As in tmux, which tells its size a quarter of a second late."""
+    scene.attached()
+    scene.resize((60, 20), told=False)
+    assert not scene.painter.paint(picture((80, 24), "resized", 104))
+    assert scene.answer((15, 0))
+    assert not scene.drawn(104)
+    assert scene.window.after_line == 100
+
+
+@pytest.mark.parametrize(("row", "size"), [(9, (80, 24)), (10, (80, 20)), (10, (60, 24))])
+def test_a_picture_that_came_too_late_is_drawn_once_more(scene: Scene, row: int, size: tuple[int, int]) -> None:
+    """With all lines that the window may have fetched out of its history meanwhile, and have lost with it."""
+    scene.attached()
+    scene.painter.paint(picture((80, 24), "resized", 104))
+    scene.answer((15, 0))
+    scene.resize(size, told=False)
+    assert scene.answer((row, 0))
+    assert scene.window.after_line == 100 - 24
+    assert scene.window.leave(105) == 100 - 24
+
+
+def test_a_picture_behind_one_that_is_checked_waits(scene: Scene) -> None:
+    """It is drawn when that has been found right, after a question of its own."""
+    scene.attached()
+    scene.painter.paint(picture((80, 24), "resized", 104))
+    scene.answer((10, 0))
+    scene.painter.paint(picture((80, 24), "resized", 105))
+    assert scene.painter.is_waiting
+    assert not scene.answer((10, 0))
+    assert not scene.drawn(105)
+    scene.answer((10, 0))
+    assert scene.drawn(105)
+
+
+def test_a_terminal_that_tells_another_size_for_ever_is_asked_no_more(scene: Scene) -> None:
+    """As where somebody has set another one by stty: then pictures are drawn as they come."""
+    scene.attached()
+    scene.resize((60, 20), told=False)
+    for count in range(1, MAX_REDRAWS + 1):
+        scene.painter.paint(picture((80, 24), "resized", 100 + count))
+        assert scene.answer((10, 0))
+    assert not scene.painter.paint(picture((80, 24), "resized", 110))
+    assert scene.drawn(110)
+
+
+def test_a_daemon_that_draws_for_another_size_is_put_up_with(scene: Scene) -> None:
+    """One of an earlier release does, with several clients: nothing is asked for again for ever."""
+    scene.attached()
+    for _ in range(MAX_REDRAWS):
+        assert scene.painter.paint(picture((70, 24), "resized", 104))
+    assert not scene.painter.paint(picture((70, 24), "resized", 104))
+    assert scene.drawn(104)
+
+
+def test_output_at_another_size_moves_more_rows_up(scene: Scene) -> None:
+    """What took two rows here may take one in the session: as many more go up, and one may be there twice."""
+    scene.attached()
+    scene.resize((60, 20))
+    scene.painter.show(b"one\r\ntwo\r\n" + b"x" * 120)
+    scene.painter.paint(picture((60, 20), "resized", 104))
+    scene.answer((15, 0))
+    assert scene.scrolled() == 5 + 4
+
+
+@pytest.mark.parametrize(("secs", "rows"), [(0.1, 5 + 2), (0.5, 5)])
+def test_output_just_before_the_size_is_told_counts_for_that(scene: Scene, secs: float, rows: int) -> None:
+    """The terminal may have had the new size when it came."""
+    scene.attached()
+    scene.painter.show(b"one\r\ntwo\r\n")
+    scene.now += secs
+    scene.resize((60, 20))
+    scene.painter.paint(picture((60, 20), "resized", 104))
+    scene.answer((15, 0))
+    assert scene.scrolled() == rows
+
+
+def test_no_answer_is_waited_for_when_the_window_is_left(scene: Scene) -> None:
+    """What waits is drawn."""
+    scene.attached()
+    scene.painter.paint(picture((80, 24), "resized", 104))
+    assert scene.painter.is_waiting
+    scene.painter.leave()
+    assert scene.drawn(104)
+
+
+def test_a_terminal_that_does_not_answer_has_its_picture_all_the_same(scene: Scene) -> None:
+    """At the deadline, with the cursor taken to be at the bottom."""
+    scene.attached()
+    scene.painter.paint(picture((80, 24), "resized", 104))
+    assert scene.painter.give_up() == b""
+    assert not scene.painter.settle(can_redraw=True)
+    assert (scene.drawn(104), scene.scrolled()) == (True, 23 - 10)
