@@ -169,6 +169,7 @@ class Picture:
         self.fed = 0
         self.facts = m.Facts()
         self.held = 0
+        self._trim_sent = self._trimmed = 0  # the numbers of the last trims
         self.history_line: int | None = None
         self.appearance: Appearance | None = None
         self.process: Process | None = None
@@ -261,7 +262,13 @@ class Picture:
     def trim(self, size: int) -> None:
         """Drop the oldest history down to about `size` bytes."""
         if self.state is PictureState.OPEN and self.process is not None:
-            self.process.send(m.Trim(session=self._source.id, size=size))
+            self._trim_sent = self._screens.next_request()
+            self.process.send(m.Trim(number=self._trim_sent, session=self._source.id, size=size))
+
+    @property
+    def is_trimming(self) -> bool:
+        """Whether `held` is still what it was before the last trim."""
+        return self._trimmed < self._trim_sent
 
     def set_appearance(self, appearance: Appearance) -> None:
         """Answer questions about colours and graphics with these from now on, also when it is built again."""
@@ -415,6 +422,7 @@ class Picture:
         self._opening = self._screens.next_request()
         self._screens.asked[self._opening] = self
         self.fed = self._grown_sent = position
+        self._trim_sent = 0
         process.pictures[self._source.id] = self
         opening = m.Open(
             request=self._opening,
@@ -516,7 +524,7 @@ class Picture:
             rate = (message.position - self.fed) / max(now - self._fed_at, 0.001)
             self._bytes_a_sec = min(rate, (self._bytes_a_sec + rate) / 2)  # slower at once, faster by and by
         self._fed_at = now
-        self.fed, self.held = message.position, message.held
+        self.fed, self.held, self._trimmed = message.position, message.held, message.trimmed
         self._answered = max(self._answered, message.position)
         if message.facts is not None:
             self.facts = message.facts

@@ -195,8 +195,13 @@ class Render(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Trim(Struct, frozen=True, kw_only=True, tag=True):
-    """Drop the oldest history, so that the picture holds about `size` bytes at most."""
+    """Drop the oldest history, so that the picture holds about `size` bytes at most.
 
+    Attributes:
+        number: Higher than that of every earlier one.
+    """
+
+    number: int
     session: str
     size: int
 
@@ -249,6 +254,7 @@ class Fed(Struct, frozen=True, kw_only=True, tag=True):
         replies: Answers to the program's questions since the last `Fed`.
         facts: Where they have changed.
         held: About how much memory the picture takes, in bytes.
+        trimmed: The number of the last `Trim` before.
     """
 
     session: str
@@ -256,6 +262,7 @@ class Fed(Struct, frozen=True, kw_only=True, tag=True):
     replies: bytes = b""
     facts: Facts | None = None
     held: int = 0
+    trimmed: int = 0
 
 
 class Painted(Struct, frozen=True, kw_only=True, tag=True):

@@ -173,6 +173,7 @@ class Picture(Struct, kw_only=True, eq=False):
         requests: What waits, in order; the first one waits for the records before its position.
         facts: What was last sent.
         held: Bytes by which this process grew while it worked on this picture.
+        trimmed: The number of the last `Trim`.
     """
 
     session: str
@@ -185,6 +186,7 @@ class Picture(Struct, kw_only=True, eq=False):
     is_broken: bool = False
     facts: Facts = Facts()
     held: int = 0
+    trimmed: int = 0
 
     @property
     def position(self) -> int:
@@ -349,6 +351,8 @@ class ScreensProcess:
     def _refuse(self, message: Grown | Data | Queued, reason: str) -> None:
         if isinstance(message, Request):
             self._send(Failed(request=message.request, session=message.session, reason=reason))
+        elif isinstance(message, Trim) and (picture := self._pictures.get(message.session)) is not None:
+            self._send_fed(picture, picture.position)
 
     def _new_picture(self, session: str) -> Picture:
         picture = self._pictures[session] = Picture(session=session, follower=Follower(), requests=deque())
@@ -447,7 +451,7 @@ class ScreensProcess:
         self._note.clear()
         follower.release()
         if reason:
-            self._send(Fed(session=picture.session, position=start, replies=bytes(replies), held=picture.held))
+            self._send_fed(picture, start, bytes(replies))
             self._break(picture, reason, start, end)
 
     def _feed_record(self, picture: Picture, emulator: Emulator, record: Record) -> None:
@@ -495,8 +499,19 @@ class ScreensProcess:
             alternate=emulator.alternate,
         )
         changed, picture.facts = (facts if facts != picture.facts else None), facts
-        position, held = picture.position, picture.held
-        self._send(Fed(session=picture.session, position=position, replies=replies, facts=changed, held=held))
+        self._send_fed(picture, picture.position, replies, changed)
+
+    def _send_fed(self, picture: Picture, position: int, replies: bytes = b"", facts: Facts | None = None) -> None:
+        self._send(
+            Fed(
+                session=picture.session,
+                position=position,
+                replies=replies,
+                facts=facts,
+                held=picture.held,
+                trimmed=picture.trimmed,
+            )
+        )
 
     def _break(self, picture: Picture, reason: str, start: int, end: int, request: int | None = None) -> None:
         """Say that a picture is gone, and free it; the session stays broken until orbitd closes or opens it."""
@@ -519,6 +534,7 @@ class ScreensProcess:
             elif picture.emulator is None:
                 reason = "the session is not open"
             elif isinstance(request, Trim):
+                picture.trimmed = request.number
                 before = self._memory.held()
                 # What it holds beside its history stays: the rest of `size` is the history's.
                 beside = max(0, picture.held - picture.emulator.scrollback_bytes)

@@ -97,7 +97,11 @@ class Registry:
         last. A sixteenth more than necessary is dropped, so that a program that goes on printing does not cause the
         next round with its next line.
         """
-        self._set_held(session, session.picture.held)
+        held = session.picture.held
+        if session.picture.is_trimming:
+            # It has not come to that yet. Were it counted as it is, others would lose theirs for it.
+            held = min(held, self._held.get(session.id, held))
+        self._set_held(session, held)
         if not session.picture.held:
             self._trimmed.pop(session.id, None)
         if self.held_bytes <= self._total_bytes:

@@ -210,7 +210,7 @@ class LiveSession:
         retry: When that is.
         save: When it is saved.
         save_lock: Held by a save: one at a time.
-        detached_since: The loop's time at which the last client left.
+        detached_since: The loop's time at which the last client left, or its program began to run after that.
         attachments: Its clients; the writable ones in the order in which they owned the size last.
         position_asked_at: The loop's time at which its program last asked where the cursor is (CPR), or was answered.
     """
@@ -234,7 +234,7 @@ class LiveSession:
         self.retry: Retry | None = None
         self.save = SavePlan()
         self.save_lock = asyncio.Lock()
-        self.detached_since = 0.0
+        self.detached_since = self._loop.time()
         self.position_asked_at = float("-inf")
         self._ends_in_6 = False  # of the last output, which may be half of such a question
         self.attachments: list[Attachment] = []
@@ -261,6 +261,8 @@ class LiveSession:
         if state not in MOVES[self.state]:
             raise InternalError(f"session {self.id} cannot go from {self.state.value} to {state.value}")
         self.state = state
+        if state is State.RUNNING:
+            self.detached_since = self._loop.time()
 
     @property
     def has_program(self) -> bool:

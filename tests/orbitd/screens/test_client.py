@@ -716,6 +716,41 @@ async def test_the_oldest_history_is_dropped_first(home: Path, monkeypatch: pyte
         await sessions.close()
 
 
+async def test_the_newest_session_keeps_its_history(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that nobody has been attached to yet counts as detached since its start, and not for the longest."""
+    with scripted(monkeypatch, home, total_scrollback_bytes=1000) as sessions:
+        one, two = await opened(sessions, "one", "two")
+        process = process_of(sessions, one)
+        one.detached_since -= 1
+        two.detached_since -= 2
+        [three] = await opened(sessions, "three")
+        process.send(m.Fed(session="one", position=one.position, held=600))
+        process.send(m.Fed(session="two", position=two.position, held=200))
+        process.send(m.Fed(session="three", position=three.position, held=600))
+        await until(lambda: process.sent(m.Trim))
+        assert [(each.session, each.size) for each in process.sent(m.Trim)] == [("two", 0), ("one", 338)]
+        await sessions.close()
+
+
+async def test_what_is_being_dropped_does_not_count(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until a picture has answered, it is as large as it was asked to be: no other loses history for it."""
+    with scripted(monkeypatch, home, total_scrollback_bytes=1000) as sessions:
+        one, two = await opened(sessions, "one", "two")
+        process = process_of(sessions, one)
+        process.send(m.Fed(session="one", position=one.position, held=600))
+        process.send(m.Fed(session="two", position=two.position, held=600))
+        await until(lambda: process.sent(m.Trim))
+        [trim] = process.sent(m.Trim)
+        assert (trim.session, trim.size) == ("one", 338)
+        process.send(m.Fed(session="one", position=one.position, held=650))  # sent before it had come
+        process.send(m.Fed(session="two", position=two.position, held=601))
+        await until(lambda: sessions.registry.held_bytes == 338 + 601)
+        process.send(m.Fed(session="one", position=one.position, held=330, trimmed=trim.number))
+        await until(lambda: sessions.registry.held_bytes == 330 + 601)
+        assert len(process.sent(m.Trim)) == 1
+        await sessions.close()
+
+
 async def test_a_picture_that_cannot_be_smaller(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its screen alone is over the budget: it is asked once for its history, and again when it has printed more."""
     with scripted(monkeypatch, home, total_scrollback_bytes=10) as sessions:
@@ -724,7 +759,8 @@ async def test_a_picture_that_cannot_be_smaller(home: Path, monkeypatch: pytest.
         for count in (1, 2):
             position = await sessions.print(b"more output")
             for _ in range(5):  # the first is after the output, the others are what it answers
-                process.send(m.Fed(session="one", position=position, held=1000))
+                trimmed = max((each.number for each in process.sent(m.Trim)), default=0)
+                process.send(m.Fed(session="one", position=position, held=1000, trimmed=trimmed))
                 assert (await text(live)).startswith(b"one")
             assert len(process.sent(m.Trim)) == count
         await sessions.close()

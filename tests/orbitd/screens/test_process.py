@@ -603,7 +603,7 @@ def test_requests_for_sessions_that_are_not_open_fail(peer: Peer) -> None:
     peer.send(
         Grown(session=SESSION, position=5),
         Data(session=SESSION, position=5, record=b"x"),
-        Trim(session=SESSION, size=0),
+        Trim(number=5, session=SESSION, size=0),
         Close(session=SESSION),
         Paint(request=1, session=SESSION, at_least=0),
         Save(request=2, session=SESSION, at_least=0),
@@ -621,7 +621,7 @@ def test_requests_of_a_session_that_is_closed_are_answered(peer: Peer, journal: 
     feed_until(peer, 0)
     peer.send(
         Paint(request=2, session=SESSION, at_least=1000),
-        Trim(session=SESSION, size=0),
+        Trim(number=5, session=SESSION, size=0),
         Save(request=3, session=SESSION, at_least=1000),
         Close(session=SESSION),
         open_blank(4, OTHER),
@@ -697,8 +697,9 @@ def test_a_trimmed_picture_has_less_history(peer: Peer, journal: JournalFile) ->
     end = journal.append(*[f"line {number}\r\n".encode() * 50 for number in range(200)])
     feed(peer, journal)
     before = len(text(peer, end))
-    peer.send(Trim(session=SESSION, size=0))
-    assert peer.expect(Fed).position == end
+    peer.send(Trim(number=5, session=SESSION, size=0))
+    fed = peer.expect(Fed)
+    assert (fed.position, fed.trimmed) == (end, 5)
     assert len(text(peer, end)) < before
 
 
