@@ -21,7 +21,7 @@ from typing import Literal
 
 import msgspec
 
-from orbit_protocol.errors import Busy, InvalidParams, OrbitError, ShuttingDown, from_object
+from orbit_protocol.errors import Busy, InvalidParams, NotRunning, OrbitError, ShuttingDown, from_object
 from orbit_protocol.methods import SESSION_ATTACH, SESSION_LEAVE, SESSION_RESIZE, SESSION_SCREEN
 from orbit_protocol.notifications import DETACHED, EXITED, OUTPUT, REPAINT
 from orbit_protocol.params import ByAttachment, SessionAttach, SessionResize, SessionScreen
@@ -122,7 +122,7 @@ class Attachment:
         self._counts_lines = True
         self._requested_size = (0, 0)
         self._resize_at: float | None = None
-        self._is_redrawn = False  # it is attached anew then
+        self._needs_redraw = False  # by then; no output is shown before
         self._result: AttachResult | None = None
         self.was_attached = False
 
@@ -267,8 +267,6 @@ class Attachment:
         cancel_at: float | None = deadline - CANCEL_SECS
         try:
             self._input.finish()
-            if self._is_redrawn:
-                self._attach()  # what was typed since the last one was left is sent by the new one
             while (connection := self._connection) is not None and not self._input.is_finished:
                 now = time.monotonic()
                 if now >= deadline or self._result is not result:
@@ -312,10 +310,12 @@ class Attachment:
             self._result = AttachResult(reason="hangup")
             return
         now = time.monotonic()
-        typed = self._painter.receive(data, now)
-        if self._painter.is_answered:
-            self._settle()
-        self._handle_keys(self._questions.receive(typed, now))
+        typed = self._questions.receive(self._painter.receive(data, now), now)
+        try:
+            if self._painter.is_answered:
+                self._settle()
+        finally:
+            self._handle_keys(typed)
 
     def _handle_keys(self, data: bytes) -> None:
         if not data or self._result is not None:
@@ -357,11 +357,11 @@ class Attachment:
 
     def _resize(self) -> None:
         size, connection = self._terminal.size, self._connection
-        if connection is None:
+        if connection is None or not self._id:
             return
-        if self._is_redrawn:
-            self._attach()
-        elif self._id and size != self._requested_size:
+        if self._needs_redraw:
+            self._attach_again()
+        elif size != self._requested_size:
             self._requested_size = size
             connection.notify(SESSION_RESIZE, SessionResize(attachment_id=self._id, cols=size[0], rows=size[1]))
 
@@ -369,33 +369,29 @@ class Attachment:
 
     def _attach_again(self) -> None:
         """Leave the attachment, if there is one, and attach anew, for a picture and the history behind the last one."""
-        self._leave()
+        assert self._connection is not None
+        self._input.pause()
+        if self._id:
+            self._connection.notify(SESSION_LEAVE, ByAttachment(attachment_id=self._id))
+        self._id = ""
         self._attach()
 
     def _redraw_later(self) -> None:
-        """Attach anew when the window's size has been the same for a while."""
-        self._leave()
-        self._painter.drop_waiting()
-        self._is_redrawn, self._resize_at = True, time.monotonic() + RESIZE_SECS
-
-    def _leave(self) -> None:
-        self._input.pause()
-        if self._connection is not None and self._id:
-            self._connection.notify(SESSION_LEAVE, ByAttachment(attachment_id=self._id))
-        self._id = ""
+        """Attach again when the window's size has been the same for a while."""
+        self._needs_redraw, self._resize_at = True, time.monotonic() + RESIZE_SECS
 
     def _attach(self) -> None:
         assert self._connection is not None
         self._painter.drop_waiting()
-        self._is_asking = self._is_redrawn = False
+        self._is_asking = self._needs_redraw = False
         self._requested_size = cols, rows = self._terminal.size
-        options = self._options
+        options, is_first = self._options, not self._window.is_known
         lines = options.scrollback_lines
-        if self.was_attached or lines is None:
-            lines = 0 if self.was_attached and not self._counts_lines else MAX_HISTORY_LINES
+        if not is_first or lines is None:
+            lines = 0 if not (is_first or self._counts_lines) else MAX_HISTORY_LINES
         # With a line given, 0 too, the daemon counts lines for this client, and says at the end where it was.
         after_line = 0
-        if self.was_attached:
+        if not is_first:
             after_line = self._window.after_line
         elif options.scrollback_lines is None:
             after_line = options.mark.load() or 0 if options.mark is not None else 0
@@ -446,7 +442,8 @@ class Attachment:
         while self._messages and not self._painter.is_waiting:
             message = self._messages.popleft()
             if message.method == OUTPUT.name:
-                if message.params.attachment_id == self._id:  # else sent before the daemon had read `session.leave`
+                # Another attachment's was sent before the daemon had read `session.leave`.
+                if message.params.attachment_id == self._id and not self._needs_redraw:
                     output.append(message.params.data)
                 continue
             self._show(output)  # what came before stays before
@@ -474,8 +471,11 @@ class Attachment:
 
     def _handle_notice(self, method: str, notice: Notice) -> None:
         if method == REPAINT.name:
-            self._paint(notice)
+            if not self._needs_redraw:
+                self._paint(notice)
         elif method == EXITED.name:
+            if self._needs_redraw:
+                raise NotRunning("The program has ended")  # its last screen is still to be shown
             self._save_mark(notice.history_line)
             self._result = AttachResult(reason="exited", exit_code=notice.exit_code, exit_signal=notice.exit_signal)
             self._id = ""
@@ -510,6 +510,7 @@ class Attachment:
 
     def _draw_last(self) -> None:
         """Draw what has waited for the terminal, and what came behind it."""
+        self._take_answers()
         self._painter.leave()
         if self._connection is not None:
             self._handle_messages(self._connection)
@@ -552,7 +553,8 @@ class Attachment:
             self._connection.close()
         self._connection, self._id, self._attach_request = None, "", 0
         self._messages.clear()
-        self._is_asking = self._is_redrawn = False  # `Reconnect` attaches
+        self._painter.drop_waiting()
+        self._is_asking = self._needs_redraw = False  # `Reconnect` attaches
         self._input.stop()
         self._reconnect.start(time.monotonic())
 

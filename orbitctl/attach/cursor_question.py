@@ -1,7 +1,7 @@
 r"""Ask a terminal where its cursor is (CPR, `CSI 6 n`), and take the answers out of what is typed. No I/O, no clock.
 
 Asked at the bottom right corner, the answer is the size that the terminal has at that moment, which may be another one
-than the kernel tells: a terminal is resized first, and says so later.
+than the kernel knows: a terminal is resized first, and reports it later.
 
 Some terminals do not answer, and some that are none answer always the same. So the first time the terminal is asked
 at the corner, too, where the answer is known: only one that gives it is trusted.
@@ -30,11 +30,11 @@ Position = tuple[int, int]
 
 @dataclass(frozen=True)
 class Place:
-    """What a terminal has said; None for what it was not asked.
+    """What a terminal has answered.
 
     Attributes:
         size: Its columns and rows.
-        cursor: Where its cursor was.
+        cursor: Where its cursor was; None where it was not asked.
     """
 
     size: tuple[int, int]
@@ -83,6 +83,8 @@ class CursorQuestion:
         return _HERE
 
     def _ask(self, now: float, question: bytes, answers: int) -> bytes:
+        if now > self._late_until:
+            self._due = 0  # what has not come by now never will
         self._known = None
         self._asked, self._due, self._answers = answers, self._due + answers, []
         self.deadline, self._late_until = now + TRUSTED_SECS, now + _LATE_SECS
@@ -116,7 +118,7 @@ class CursorQuestion:
         return self._flush()
 
     def take(self) -> Place | None:
-        """Return what the terminal has said; None where it has not, or cannot be trusted."""
+        """Return what the terminal has answered; None where it has not, or cannot be trusted."""
         self.deadline = None
         # Those before them are answers to earlier questions, and came too late.
         answers, self._answers = self._answers[-self._asked :], []

@@ -1,10 +1,10 @@
 """Draws a session in the user's terminal, so that nothing is lost that stands or stood there.
 
 What has to be done before a picture (`Window` knows it) can depend on where the terminal's cursor is. So a picture may
-wait until the terminal has said that, and whatever comes behind it waits too: `is_waiting`. Each picture is drawn for
-one size, and the terminal may have another one already, as in the middle of a drag. Where that is noticed before, the
-picture is not drawn; where it is noticed behind it, all that it had is drawn once more. Either way `paint` or `settle`
-return True: a new picture is needed, when the size has settled.
+wait until the terminal has answered that, and whatever comes behind it waits too: `is_waiting`. Each picture is drawn
+for one size, and the terminal may have another one already, as in the middle of a drag. Where that is noticed before,
+the picture is not drawn; where it is noticed behind it, all that it had is drawn once more. Either way `paint` or
+`settle` return True: another picture is needed, when the size has settled. Nothing is shown until it comes.
 """
 
 from __future__ import annotations
@@ -22,29 +22,27 @@ from orbitctl.attach.terminal import Terminal
 from orbitctl.attach.window import Window
 
 LAG_SECS = 0.3
-"""A terminal may have had its new size for so long when it tells it: tmux does so after a quarter of a second."""
+"""A terminal may have had its new size for so long when it reports it: tmux does so after a quarter of a second."""
 
 MAX_REDRAWS = 5
-"""After so many pictures that were drawn, or were to be drawn, for another size the terminal is not asked any more."""
+"""So many pictures in a row are refused, or drawn once more, until the size is reported again. Then they are drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What a terminal should say about a picture that has just been drawn; None for what may be anything.
+    """What a terminal should answer about a picture that has just been drawn.
 
     Attributes:
         size: The size that it had when the picture began.
-        row: The cursor's row behind it.
+        row: The cursor's row behind it; None for any.
     """
 
-    size: tuple[int, int] | None
+    size: tuple[int, int]
     row: int | None
 
     def is_met(self, place: Place) -> bool:
-        """Whether it has said that."""
-        if self.size is not None and place.size != self.size:
-            return False
-        return self.row is None or place.cursor is None or place.cursor[0] == self.row
+        """Return whether it has answered that."""
+        return place.size == self.size and (self.row is None or place.cursor is None or place.cursor[0] == self.row)
 
 
 class Painter:
@@ -84,7 +82,8 @@ class Painter:
     def take_over(self) -> None:
         """Begin with a terminal that shows what is the user's: ask where its cursor is."""
         self._window.leave_all()
-        self._is_users, self._users, self._expected = True, None, None
+        self._is_users, self._users = True, None
+        self._waiting = self._expected = None
         self._is_leaving = False
         if os.environ.get("TERM", "dumb") != "dumb" and self._terminal.is_in_foreground:
             self._terminal.write(self._cursor.first(time.monotonic(), self._terminal.size))
@@ -108,10 +107,10 @@ class Painter:
         return self._cursor.give_up()
 
     def settle(self, *, can_redraw: bool) -> bool:
-        """Go on with the picture that has waited.
+        """Go on with the picture that has waited, and judge the one that was drawn last.
 
         Args:
-            can_redraw: There is an attachment, of which a new picture can be had.
+            can_redraw: There is an attachment, of which another picture can be had.
 
         Returns:
             Whether that is needed.
@@ -120,38 +119,45 @@ class Painter:
         expected, self._expected = self._expected, None
         notice, self._waiting = self._waiting, None
         if expected is not None:
-            if place is not None and not expected.is_met(place) and can_redraw:
+            if place is not None and expected.is_met(place):
+                self._window.confirm()
+                self._redraws = 0
+            elif place is not None:
                 self._window.distrust(max(place.size[1], self._terminal.size[1]))
-                return self._redraw()
-            self._window.confirm()
-            self._redraws = 0
+                if can_redraw:
+                    return self._redraw()
             return notice is not None and self.paint(notice)
         if self._is_users:
             self._users = place
         if notice is None:
             return False
-        if place is not None and not self._is_users and place.size != (notice.cols, notice.rows) and can_redraw:
-            self._window.move()
-            return self._redraw()
+        is_late = place is not None and place.size != (notice.cols, notice.rows) and notice.reason != "frame"
+        if is_late and can_redraw:
+            return self._refuse()
         self._draw(notice, place.cursor if place is not None else None)
         return False
 
+    def _refuse(self) -> bool:
+        if not self._is_users:
+            self._window.move()
+        return self._redraw()
+
     def _redraw(self) -> bool:
         self._redraws += 1
-        if self._redraws >= MAX_REDRAWS:
-            self._cursor.is_trusted = False
         return True
+
+    @property
+    def _can_ask(self) -> bool:
+        return self._cursor.is_trusted and self._redraws < MAX_REDRAWS
 
     def drop_waiting(self) -> None:
         """Forget the picture that waits: another one will come."""
         self._waiting = None
 
     def leave(self) -> None:
-        """Wait for the terminal no longer, and draw what has waited: the window is about to be left."""
+        """Draw what has waited, with the answers that are there: the window is about to be left."""
         self._is_leaving = True
-        notice, self._waiting = self._waiting, None
-        if notice is not None:
-            self._draw(notice, None)
+        self.settle(can_redraw=False)
 
     def take_answers(self) -> bytes:
         """Wait for the answer, or the user's shell would read it; return what else the terminal has sent."""
@@ -163,13 +169,12 @@ class Painter:
         """Show some of the program's output."""
         terminal, filtered, window = self._terminal, self._terminal.output_filter, self._window
         was_alternate = bool(filtered.alternate)
-        terminal.show(output)
-        is_alternate = was_alternate and bool(filtered.alternate)
-        window.count(output, is_alternate=is_alternate)
-        if is_alternate:
+        shown = terminal.show(output)
+        window.count(shown, is_alternate=was_alternate)
+        if was_alternate and filtered.alternate:
             return
         size, now = terminal.size, time.monotonic()
-        rows = output.count(b"\n") + len(output) // min(size[0], window.size[0])
+        rows = shown.count(b"\n") + len(shown) // max(1, min(size[0], window.size[0]))
         if size != window.size:
             window.blur(rows)
         elif rows:
@@ -177,7 +182,8 @@ class Painter:
             self._shown.append((now, rows))
 
     def note_resize(self) -> None:
-        """Note that the terminal has told another size: what was shown just now may have been shown at that one."""
+        """Note that the terminal has reported a size: what was shown just now may have been shown at that one."""
+        self._redraws = 0
         self._forget_before(time.monotonic() - LAG_SECS)
         self._window.blur(sum(rows for _, rows in self._shown))
         self._shown.clear()
@@ -190,22 +196,22 @@ class Painter:
         """Draw a picture as soon as it is known where the terminal's cursor is, where that matters.
 
         Returns:
-            Whether a new one is needed.
+            Whether another one is needed.
         """
-        terminal, is_alternate = self._terminal, bool(self._terminal.output_filter.alternate)
+        terminal, window = self._terminal, self._window
+        is_late = terminal.size != (notice.cols, notice.rows) and notice.reason != "frame"
         if self._is_leaving:
             self._draw(notice, None)
         elif self._cursor.deadline is not None:
             self._waiting = notice
+        elif is_late and self._redraws < MAX_REDRAWS:
+            return self._refuse()
         elif self._is_users:
-            if self._cursor.is_trusted and self._users is not None and self._users.size != terminal.size:
+            if self._can_ask and self._users is not None and self._users.size != terminal.size:
                 self._ask_before(notice)
             else:
                 self._draw(notice, None if self._users is None else self._users.cursor)
-        elif terminal.size != (notice.cols, notice.rows) and self._redraws < MAX_REDRAWS:
-            self._window.move()
-            return self._redraw()
-        elif self._cursor.is_trusted and self._window.asks_cursor(notice, is_alternate=is_alternate):
+        elif self._can_ask and window.asks_cursor(notice, is_alternate=bool(terminal.output_filter.alternate)):
             self._ask_before(notice)
         else:
             self._draw(notice, None)
@@ -227,8 +233,10 @@ class Painter:
         else:
             data = window.draw_again(notice.data, line, size, is_alternate=bool(output.alternate))
         self._is_users = False
-        is_checked = self._cursor.is_trusted and not (self._is_leaving or notice.reason == "frame")
+        # A primary screen that is left as it is has nothing to lose.
+        is_checked = self._can_ask and not (self._is_leaving or notice.reason == "frame" or window.is_primary_stale)
         if is_checked:
+            # Without margins and origin mode, in which the corner would be another one.
             terminal.write(LINES_UP + self._cursor.at_corner(time.monotonic()))
         terminal.enter()
         output.stop_at_primary = False
@@ -236,15 +244,14 @@ class Painter:
         output.stop_at_primary = window.is_primary_stale
         if not is_checked:
             window.confirm()
-            if size == (notice.cols, notice.rows):
+            if size == (notice.cols, notice.rows) and not self._cursor.is_trusted:
                 self._redraws = 0
-        elif output.alternate:
-            self._expected = Expected(size=None, row=None)
-        elif output.has_set_origin or not notice.reason:
-            self._expected = Expected(size=(notice.cols, notice.rows), row=None)
-        else:
-            self._expected = Expected(size=(notice.cols, notice.rows), row=notice.cursor_row)
+            return
+        row = None
+        if notice.reason and not (output.alternate or output.has_set_origin):
+            row = notice.cursor_row  # which the answer to an attach does not have
             terminal.write(self._cursor.here_too())
+        self._expected = Expected(size=(notice.cols, notice.rows), row=row)
 
 
 def ask_cursor(terminal: Terminal) -> Position | None:

@@ -190,9 +190,9 @@ def run_attach(app: App, options: AttachOptions) -> AttachResult:
     except NotRunning as error:
         if not attachment.was_attached:
             raise
-        # A new daemon does not run the program: it exited while no daemon was there.
+        # It has ended while no daemon was there, or while its picture was to be drawn once more.
         try:
-            result = _exit_status(app, options.session)
+            return _show_last_screen(app, options.session)
         except CommandError:
             raise from_daemon(error) from error
     except WouldLoop as error:

@@ -148,10 +148,12 @@ class Terminal:
         self.pending += len(data)
         self.flush()
 
-    def show(self, output: bytes) -> None:
-        """Show what the session has printed, or a picture of it, but for what is not the session's."""
+    def show(self, output: bytes) -> bytes:
+        """Show what the session has printed, or a picture of it, but for what is not the session's; return that."""
         self.rows_below = None
-        self.write(self.output_filter.receive(output))
+        shown = self.output_filter.receive(output)
+        self.write(shown)
+        return shown
 
     def enter(self) -> None:
         """Begin to show a session: what restoring takes is put aside."""

@@ -22,6 +22,7 @@ from orbit_protocol.results import Screen
 from orbit_protocol.terminal_reset import LINES_UP, RESET, RESET_IN_USE, TO_PRIMARY
 from orbitctl.attach.connection import Notice
 from orbitctl.attach.cursor_question import Position
+from orbitctl.attach.line_count import LineCount
 
 MAX_HISTORY_LINES = 1_000_000
 _RESET_BEGINS = b"\x18"
@@ -29,9 +30,6 @@ _RESET_BEGINS = b"\x18"
 # How a picture goes on to the alternate screen, and where the cursor of the primary one is before it.
 _ENTERS_ALTERNATE = re.compile(rb"\x1b\[\?(?:1049|1047|47)h")
 _CURSOR_BEFORE = re.compile(rb"\x1b\[(\d+);\d+H(?:\x1b\[[0-9;:]*m)*\Z")
-
-# What moves the cursor up: by a number of rows, or to any row.
-_MOVES_UP = re.compile(rb"\x1b(?:\[(\d{0,5})[AF]|\[[\d;]*[Hfdru]|\[\?(?:1049|1047|47)[hl]|[M8c])")
 
 
 class Window:
@@ -42,19 +40,19 @@ class Window:
 
     Attributes:
         history_line: How many of the session's lines had left its screen when the window was last drawn; None at first.
+        is_known: A picture was drawn as it should.
     """
 
     def __init__(self, how: str) -> None:
         self.history_line: int | None = None
+        self.is_known = False
         self._how = how
         self._size = (0, 0)
         self._is_frame = self._is_distrusted = self._is_moved = False
         self._uncertain_rows = 0
         self._safe_line = 0  # the history up to it is in the window for certain, if the last picture was drawn wrongly
         self._is_confirmed = False  # it was not
-        # Since `history_line` was known: how many lines have left the screen, and the cursor's row with these. No more
-        # than in truth, since it is not known where the cursor was.
-        self._scrolled = self._cursor_line = 0
+        self._lines = LineCount()  # since `history_line` was known
         self._behind: int | None = None  # the cursor's row on a primary screen that was resized while it was hidden
 
     @property
@@ -72,27 +70,15 @@ class Window:
         self._safe_line = after_line
 
     def count(self, output: bytes, *, is_alternate: bool) -> None:
-        """Count the lines that leave the screen with output that is shown."""
-        if is_alternate:
-            return
-        height, at = self._size[1], 0
-        for found in _MOVES_UP.finditer(output):
-            self._count_line_feeds(output.count(b"\n", at, found.start()))
-            at = found.end()
-            rows = height if found[1] is None else int(found[1] or 1)
-            self._cursor_line = max(self._cursor_line - rows, self._scrolled)
-        self._count_line_feeds(output.count(b"\n", at))
-
-    def _count_line_feeds(self, count: int) -> None:
-        self._cursor_line += count
-        self._scrolled = max(self._scrolled, self._cursor_line - self._size[1] + 1)
+        """Count the lines of output that is shown; `is_alternate` where it begins on the alternate screen."""
+        self._lines.feed(output, is_alternate=is_alternate)
 
     def confirm(self) -> None:
         """Take the last picture for drawn as it should."""
-        self._is_confirmed = True
+        self.is_known = self._is_confirmed = True
 
     def distrust(self, rows: int) -> None:
-        """Take nothing that was drawn with the last picture for what is shown.
+        """Take nothing that the last picture has drawn for what is shown.
 
         Args:
             rows: How many lines the window may have fetched out of its history, and lost with it.
@@ -119,20 +105,21 @@ class Window:
     @property
     def after_line(self) -> int:
         """Behind which line of the session its history is missing here, or may be."""
-        return self._safe_line if self._is_distrusted else (self.history_line or 0) + self._scrolled
+        return self._safe_line if self._is_distrusted else (self.history_line or 0) + self._lines.scrolled
 
     def leave(self, line: int | None) -> int | None:
         """Return up to which line the window has the history when it is left, and the session has it up to `line`."""
-        if self._is_frame:
+        if self._is_frame or self.history_line is None:
             return self.history_line
-        if self._is_distrusted:
-            return self._safe_line
+        if self._is_distrusted or self._is_moved:
+            return self.after_line  # what came since is not shown
         if line is not None:
-            self.history_line, self._scrolled, self._cursor_line = line, 0, 0
+            self.history_line = line
+            self._lines.begin(self._size[1])
         return line
 
     def asks_cursor(self, notice: Notice, *, is_alternate: bool) -> bool:
-        """Return whether the cursor's row decides what `before_repaint` returns."""
+        """Return whether the cursor's row decides what `draw` returns."""
         if notice.reason == "frame" and not notice.data.startswith(_RESET_BEGINS):
             return False  # a difference
         return not (is_alternate or self._is_frame or notice.reason == "behind")
@@ -150,6 +137,8 @@ class Window:
         picture = _with_reset(picture)
         if self._behind is not None:
             rows = size[1] - 1 - self._behind
+        elif self._is_frame:
+            rows = 0  # no row of it is a line of the session
         elif size != self._size or self._is_distrusted or self._is_moved or self._uncertain_rows:
             rows = size[1]
         self._drawn(history_line, size)
@@ -219,7 +208,8 @@ class Window:
         # What the picture has on the screen is not in the history any more.
         self._safe_line, self._is_confirmed = min(self._safe_line, history_line), False
         self.history_line, self._size = history_line, size
-        self._scrolled = self._cursor_line = self._uncertain_rows = 0
+        self._uncertain_rows = 0
+        self._lines.begin(size[1])
         self._behind, self._is_frame, self._is_distrusted, self._is_moved = None, False, False, False
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import re
 import socket
+import threading
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -14,6 +16,7 @@ import pytest
 
 from attach_support import DETACH, LateReader, Window
 from ctl_support import Orbitctl
+from orbit_protocol.errors import NotRunning
 from orbit_protocol.results import Attached
 from orbit_protocol.types import Session, SessionConfig
 from orbitctl.app import App
@@ -82,16 +85,18 @@ def test_a_paste_may_hold_the_detach_key(ctl: Orbitctl) -> None:
 
 
 class ScriptedTerminal:
-    """A terminal in which keys have been typed, and that is closed behind them."""
+    """A terminal in which keys have been typed, and that is closed behind them; None for one that stays open."""
 
     size = (80, 24)
     pending = 0
 
-    def __init__(self, typed: bytes) -> None:
-        self.input_fd, write_fd = os.pipe()
+    def __init__(self, typed: bytes | None) -> None:
+        self.input_fd, self._keyboard = os.pipe()
         self.wake_fd, self.output_fd = os.pipe()
-        os.write(write_fd, typed)
-        os.close(write_fd)
+        if typed is not None:
+            os.write(self._keyboard, typed)
+            os.close(self._keyboard)
+            self._keyboard = -1
         self.shown = b""
         self.questions = TerminalQuestions()
         self.is_in_foreground = False
@@ -106,7 +111,9 @@ class ScriptedTerminal:
     def write(self, data: bytes) -> None:
         self.shown += data
 
-    show = write
+    def show(self, data: bytes) -> bytes:
+        self.shown += data
+        return data
 
     def enter(self) -> None:
         """It is entered."""
@@ -115,18 +122,15 @@ class ScriptedTerminal:
         """It takes nothing."""
 
     def close(self) -> None:
-        for descriptor in (self.input_fd, self.wake_fd, self.output_fd):
-            os.close(descriptor)
+        for descriptor in (self.input_fd, self.wake_fd, self.output_fd, self._keyboard):
+            if descriptor >= 0:
+                os.close(descriptor)
 
 
-def leave(typed: bytes, *answers: dict[str, Any], pending: int = 0) -> tuple[list[Any], AttachResult]:
-    """Run an attachment in such a terminal, to a daemon whose answers are there; return what it sent, and its end."""
-    terminal = ScriptedTerminal(typed)
-    terminal.pending = pending
-    ours, theirs = socket.socketpair()
+def scripted_session() -> Session:
     config = SessionConfig(session_type="local")
     moment = datetime(2026, 1, 1, tzinfo=UTC)
-    session = Session(
+    return Session(
         id="s",
         name="web",
         session_type="local",
@@ -136,13 +140,31 @@ def leave(typed: bytes, *answers: dict[str, Any], pending: int = 0) -> tuple[lis
         config=config,
         workspace_id=None,
     )
+
+
+def scripted_attachment(terminal: ScriptedTerminal, stream: socket.socket) -> Attachment:
+    session = scripted_session()
     options = AttachOptions(session=session, read_only=False, detach_key=DetachKey("C-\\"), scrollback_lines=0, env=[])
-    attached = {"id": 1, "result": Attached(attachment_id="a", session=session, repaint=b"")}
+    return Attachment(options, cast(Terminal, terminal), DaemonConnection(SocketStream(stream)), Reconnect(App({})))
+
+
+def attached(request_id: int, attachment_id: str, repaint: bytes = b"") -> dict[str, Any]:
+    answer = Attached(attachment_id=attachment_id, session=scripted_session(), repaint=repaint, history_line=100)
+    return {"id": request_id, "result": answer}
+
+
+def send(stream: socket.socket, *messages: dict[str, Any]) -> None:
+    stream.sendall(b"".join(msgspec.json.encode(each) + b"\n" for each in messages))
+
+
+def leave(typed: bytes, *answers: dict[str, Any], pending: int = 0) -> tuple[list[Any], AttachResult]:
+    """Run an attachment in such a terminal, to a daemon whose answers are there; return what it sent, and its end."""
+    terminal = ScriptedTerminal(typed)
+    terminal.pending = pending
+    ours, theirs = socket.socketpair()
     with ours, theirs:
-        theirs.sendall(b"".join(msgspec.json.encode(each) + b"\n" for each in (attached, *answers)))
-        connection = DaemonConnection(SocketStream(ours))
-        reconnect = Reconnect(App({}))
-        result = Attachment(options, cast(Terminal, terminal), connection, reconnect).run()
+        send(theirs, attached(1, "a"), *answers)
+        result = scripted_attachment(terminal, ours).run()
         lines = theirs.recv(1 << 16).splitlines()
     terminal.close()
     return [msgspec.json.decode(line) for line in lines], result
@@ -190,3 +212,72 @@ def test_a_window_that_is_closed_sends_what_was_typed(monkeypatch: pytest.Monkey
     sent, result = leave(b"last words\r")
     assert [data for data, _ in typed_in(sent)] == [b"last words\r", b""]
     assert result.reason == "hangup"
+
+
+# While a picture is to be drawn once more, at the window's size
+
+
+def notice(method: str, attachment_id: str, **params: Any) -> dict[str, Any]:
+    """Return a notification; `data` is bytes."""
+    if "data" in params:
+        params["data"] = base64.b64encode(params["data"]).decode()
+    return {"method": f"session.{method}", "params": {"attachment_id": attachment_id, **params}}
+
+
+LATE = notice("repaint", "a", data=b"late", cols=70, rows=24, reason="resized", history_line=104)
+"""For a size that the window has no more."""
+
+
+def redraw(*messages: dict[str, Any]) -> tuple[AttachResult, ScriptedTerminal]:
+    """Run an attachment to which these come behind such a picture."""
+    terminal = ScriptedTerminal(None)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, contextlib.closing(terminal):
+        send(theirs, attached(1, "a"), LATE, *messages)
+        return scripted_attachment(terminal, ours).run(), terminal
+
+
+def test_a_program_that_ends_meanwhile_has_its_last_screen_shown() -> None:
+    """What it printed last has not been shown: the caller does that, as where it ended without a daemon."""
+    with pytest.raises(NotRunning):
+        redraw(notice("output", "a", data=b"last words"), notice("exited", "a", exit_code=0, history_line=104))
+
+
+def test_a_client_that_is_detached_meanwhile_stays_detached() -> None:
+    """It does not attach itself again."""
+    result, terminal = redraw(notice("detached", "a", reason="requested", history_line=104))
+    assert result == AttachResult(reason="detached_elsewhere")
+    assert b"late" not in terminal.shown
+
+
+def test_it_comes_with_a_new_attachment() -> None:
+    """Which has all that is missing; output for the old one is not shown any more."""
+    terminal = ScriptedTerminal(None)
+    ours, theirs = socket.socketpair()
+    asked: list[Any] = []
+
+    def serve() -> None:
+        send(theirs, attached(1, "a"), LATE, notice("output", "a", data=b"too early"))
+        with theirs.makefile("rb") as lines:
+            for line in lines:
+                asked.append(msgspec.json.decode(line))
+                if asked[-1].get("id") == 2:
+                    break
+        send(
+            theirs,
+            notice("output", "a", data=b"too late"),
+            attached(2, "b", b"in its size"),
+            notice("output", "b", data=b"and on"),
+            notice("exited", "b", exit_code=3, history_line=105),
+        )
+
+    with ours, theirs, contextlib.closing(terminal):
+        daemon = threading.Thread(target=serve)
+        daemon.start()
+        result = scripted_attachment(terminal, ours).run()
+        daemon.join()
+    assert result == AttachResult(reason="exited", exit_code=3)
+    assert [each["method"] for each in asked] == ["session.attach", "session.leave", "session.attach"]
+    assert asked[-1]["params"]["after_line"] == 100
+    assert terminal.shown.endswith(b"in its sizeand on")
+    assert not re.search(rb"late|too early", terminal.shown)

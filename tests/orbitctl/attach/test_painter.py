@@ -16,7 +16,7 @@ from orbitctl.attach.window import Window
 
 
 class ScriptedTerminal:
-    """A terminal that answers when `answer` is called. `told` is the size that the kernel tells."""
+    """A terminal. `real` is its own size, and `size` the one that the kernel knows."""
 
     is_in_foreground = True
 
@@ -29,8 +29,10 @@ class ScriptedTerminal:
     def write(self, data: bytes) -> None:
         self.written += data
 
-    def show(self, data: bytes) -> None:
-        self.written += self.output_filter.receive(data)
+    def show(self, data: bytes) -> bytes:
+        shown = self.output_filter.receive(data)
+        self.written += shown
+        return shown
 
     def enter(self) -> None:
         self.is_entered = True
@@ -47,7 +49,7 @@ class Scene:
         self.window = Window("`how`")
         self.painter = Painter(cast(Terminal, self.terminal), self.window)
 
-    def answer(self, *cursors: tuple[int, int]) -> bool:
+    def answer(self, *cursors: tuple[int, int], can_redraw: bool = True) -> bool:
         """Answer all questions: at the corner the size, else where the cursor is; return what `settle` does."""
         rest, data = list(cursors), b""
         for before in self.terminal.written.split(b"\x1b[6n")[:-1]:
@@ -59,7 +61,7 @@ class Scene:
         self.terminal.written = b""
         assert self.painter.receive(data, self.now) == b""
         assert self.painter.is_answered
-        return self.painter.settle(can_redraw=True)
+        return self.painter.settle(can_redraw=can_redraw)
 
     def attached(self, line: int = 100) -> None:
         """Have the first picture drawn, and found to be right."""
@@ -71,9 +73,9 @@ class Scene:
         assert self.drawn(line)
         assert not self.answer()
 
-    def resize(self, size: tuple[int, int], *, told: bool = True) -> None:
+    def resize(self, size: tuple[int, int], *, is_reported: bool = True) -> None:
         self.terminal.real = size
-        if told:
+        if is_reported:
             self.terminal.size = size
             self.painter.note_resize()
 
@@ -110,10 +112,27 @@ def test_a_window_that_changes_before_the_first_picture_is_asked_again(scene: Sc
     scene.painter.take_over()
     assert not scene.answer((5, 0))
     scene.resize((40, 24))
-    assert not scene.painter.paint(picture((80, 24), "", 100))
+    assert not scene.painter.paint(picture((40, 24), "", 100))
     assert scene.painter.is_waiting
     scene.answer((9, 0))
     assert scene.scrolled() == 9
+
+
+@pytest.mark.parametrize("is_reported", [True, False])
+def test_a_first_picture_of_another_size_is_not_drawn(scene: Scene, is_reported: bool) -> None:
+    """The window is still the user's, and has no line of the session."""
+    scene.painter.take_over()
+    assert not scene.answer((5, 0))
+    scene.resize((40, 24))
+    if is_reported:
+        assert scene.painter.paint(picture((80, 24), "", 100))
+    else:
+        scene.painter.paint(picture((40, 24), "", 100))
+        scene.resize((30, 24), is_reported=False)
+        assert scene.answer((9, 0))
+    assert not scene.terminal.is_entered
+    assert scene.window.leave(100) is None
+    assert not scene.window.is_known
 
 
 def test_a_picture_is_checked_when_it_is_drawn(scene: Scene) -> None:
@@ -139,7 +158,7 @@ def test_nothing_is_drawn_for_a_size_that_the_window_has_no_more(scene: Scene) -
 def test_nothing_is_drawn_where_the_terminal_itself_has_another_size(scene: Scene) -> None:
     """As in tmux, which tells its size a quarter of a second late."""
     scene.attached()
-    scene.resize((60, 20), told=False)
+    scene.resize((60, 20), is_reported=False)
     assert not scene.painter.paint(picture((80, 24), "resized", 104))
     assert scene.answer((15, 0))
     assert not scene.drawn(104)
@@ -152,7 +171,7 @@ def test_a_picture_that_came_too_late_is_drawn_once_more(scene: Scene, row: int,
     scene.attached()
     scene.painter.paint(picture((80, 24), "resized", 104))
     scene.answer((15, 0))
-    scene.resize(size, told=False)
+    scene.resize(size, is_reported=False)
     assert scene.answer((row, 0))
     assert scene.window.after_line == 100 - 24
     assert scene.window.leave(105) == 100 - 24
@@ -171,15 +190,20 @@ def test_a_picture_behind_one_that_is_checked_waits(scene: Scene) -> None:
     assert scene.drawn(105)
 
 
-def test_a_terminal_that_tells_another_size_for_ever_is_asked_no_more(scene: Scene) -> None:
-    """As where somebody has set another one by stty: then pictures are drawn as they come."""
+def test_a_size_that_stays_another_is_put_up_with_until_it_is_reported(scene: Scene) -> None:
+    """As where somebody has set it by stty: pictures are drawn as they come. Behind a resize they are checked again."""
     scene.attached()
-    scene.resize((60, 20), told=False)
+    scene.resize((60, 20), is_reported=False)
     for count in range(1, MAX_REDRAWS + 1):
         scene.painter.paint(picture((80, 24), "resized", 100 + count))
         assert scene.answer((10, 0))
-    assert not scene.painter.paint(picture((80, 24), "resized", 110))
-    assert scene.drawn(110)
+    for count in (110, 111):
+        assert not scene.painter.paint(picture((80, 24), "resized", count))
+        assert scene.drawn(count)
+    scene.terminal.written = b""
+    scene.resize((60, 20))
+    scene.painter.paint(picture((60, 20), "resized", 112))
+    assert scene.painter.is_waiting
 
 
 def test_a_daemon_that_draws_for_another_size_is_put_up_with(scene: Scene) -> None:
@@ -229,3 +253,66 @@ def test_a_terminal_that_does_not_answer_has_its_picture_all_the_same(scene: Sce
     assert scene.painter.give_up() == b""
     assert not scene.painter.settle(can_redraw=True)
     assert (scene.drawn(104), scene.scrolled()) == (True, 23 - 10)
+
+
+# What was drawn wrongly, and cannot be drawn once more at once
+
+
+def test_a_picture_that_was_drawn_wrongly_is_not_forgotten_with_its_daemon(scene: Scene) -> None:
+    """The attachment behind an outage asks for its lines, too."""
+    scene.attached()
+    scene.painter.paint(picture((80, 24), "resized", 104))
+    scene.answer((10, 0))
+    scene.resize((80, 20), is_reported=False)
+    assert not scene.answer((10, 0), can_redraw=False)
+    assert scene.window.after_line == 100 - 24
+
+
+def test_an_answer_that_does_not_come_proves_nothing(scene: Scene) -> None:
+    """A picture behind it that is drawn wrongly brings the lines of both."""
+    scene.attached()
+    scene.painter.paint(picture((80, 24), "resized", 104))
+    scene.answer((10, 0))
+    scene.painter.give_up()
+    assert not scene.painter.settle(can_redraw=True)
+    scene.now += 10  # no answer to that is expected any more
+    scene.terminal.written = b""
+    scene.painter.paint(picture((80, 24), "resized", 110))
+    scene.answer((10, 0))
+    scene.resize((80, 20), is_reported=False)
+    assert scene.answer((10, 0))
+    assert scene.window.after_line == 100 - 24
+
+
+def test_a_window_that_is_left_is_judged_before(scene: Scene) -> None:
+    """What is remembered of it is what it has for certain."""
+    scene.attached()
+    scene.painter.paint(picture((80, 24), "resized", 104))
+    scene.answer((10, 0))
+    scene.resize((80, 20), is_reported=False)
+    assert scene.painter.receive(b"\x1b[20;80R\x1b[11;1R", scene.now) == b""
+    scene.painter.leave()
+    assert scene.window.leave(105) == 100 - 24
+
+
+def test_a_picture_that_ends_on_the_alternate_screen_is_checked(scene: Scene) -> None:
+    """Its rows of the primary one can be drawn over each other all the same."""
+    scene.attached()
+    data = RESET + b"picture 104\x1b[3;1H\x1b[?1049h\x1b[Heditor"
+    editor = Notice(data=data, reason="resized", cols=80, rows=24, history_line=104)
+    scene.painter.paint(editor)
+    scene.answer((2, 0))
+    scene.resize((80, 20), is_reported=False)
+    assert scene.answer()
+    assert scene.window.after_line == 100 - 24
+
+
+def test_frames_are_drawn_in_a_window_of_another_size(scene: Scene) -> None:
+    """No row of them is a line; the frame for the new size follows."""
+    scene.attached()
+    assert not scene.painter.paint(picture((80, 24), "frame", 100))
+    scene.answer((10, 0))
+    scene.terminal.written = b""
+    scene.resize((60, 20))
+    assert not scene.painter.paint(picture((80, 24), "frame", 101))
+    assert (scene.drawn(101), scene.scrolled()) == (True, 0)
