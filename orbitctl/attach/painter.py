@@ -10,6 +10,7 @@ the picture is not drawn; where it is noticed behind it, all that it had is draw
 from __future__ import annotations
 
 import os
+import re
 import select
 import time
 from collections import deque
@@ -43,6 +44,9 @@ class Expected:
     def is_met(self, place: Place) -> bool:
         """Return whether it has answered that."""
         return place.size == self.size and (self.row is None or place.cursor is None or place.cursor[0] == self.row)
+
+
+_SEQUENCE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-Z\\^_`a-~])")
 
 
 class Painter:
@@ -174,7 +178,7 @@ class Painter:
         if was_alternate and filtered.alternate:
             return
         size, now = terminal.size, time.monotonic()
-        rows = shown.count(b"\n") + len(shown) // max(1, min(size[0], window.size[0]))
+        rows = rows_of_output(shown, min(size[0], window.size[0]), size[1])
         if size != window.size:
             window.blur(rows)
         elif rows:
@@ -252,6 +256,21 @@ class Painter:
             row = notice.cursor_row  # which the answer to an attach does not have
             terminal.write(self._cursor.here_too())
         self._expected = Expected(size=(notice.cols, notice.rows), row=row)
+
+
+def rows_of_output(output: bytes, cols: int, enough: int) -> int:
+    """Return by how many rows output moves the cursor down at most, in a window of so many columns.
+
+    Args:
+        output: The output.
+        cols: Columns, at least 1.
+        enough: From so many rows on the number may be too low.
+    """
+    rows = output.count(b"\n")
+    if rows < enough:
+        texts = re.split(rb"[\r\n]", _SEQUENCE.sub(b"", output))
+        rows += sum((len(text) - 1) // cols for text in texts if text)
+    return rows
 
 
 def ask_cursor(terminal: Terminal) -> Position | None:

@@ -10,7 +10,7 @@ from orbit_protocol.terminal_reset import RESET
 from orbitctl.attach import painter as module
 from orbitctl.attach.connection import Notice
 from orbitctl.attach.output_filter import OutputFilter
-from orbitctl.attach.painter import MAX_REDRAWS, Painter
+from orbitctl.attach.painter import MAX_REDRAWS, Painter, rows_of_output
 from orbitctl.attach.terminal import Terminal
 from orbitctl.attach.window import Window
 
@@ -222,7 +222,7 @@ def test_output_at_another_size_moves_more_rows_up(scene: Scene) -> None:
     scene.painter.show(b"one\r\ntwo\r\n" + b"x" * 120)
     scene.painter.paint(picture((60, 20), "resized", 104))
     scene.answer((15, 0))
-    assert scene.scrolled() == 5 + 4
+    assert scene.scrolled() == 5 + 3
 
 
 @pytest.mark.parametrize(("secs", "rows"), [(0.1, 5 + 2), (0.5, 5)])
@@ -253,6 +253,24 @@ def test_a_terminal_that_does_not_answer_has_its_picture_all_the_same(scene: Sce
     assert scene.painter.give_up() == b""
     assert not scene.painter.settle(can_redraw=True)
     assert (scene.drawn(104), scene.scrolled()) == (True, 23 - 10)
+
+
+@pytest.mark.parametrize(
+    ("output", "rows"),
+    [
+        (b"", 0),
+        (b"a\r\nb\r\n", 2),
+        (b"x" * 20, 0),
+        (b"x" * 21, 1),
+        (b"x" * 41 + b"\r\n", 3),
+        (b"x" * 15 + b"\r" + b"y" * 15, 0),
+        (b"\x1b[1;38;2;255;255;255mprompt\x1b[0m\x1b]133;A\x1b\\\x1b(B\x1b[K", 0),
+        (b"\n" * 30 + b"x" * 100, 30),
+    ],
+)
+def test_rows_of_output_are_not_too_few(output: bytes, rows: int) -> None:
+    """A prompt that is drawn again takes none; from a whole screen on it does not matter."""
+    assert rows_of_output(output, 20, 24) == rows
 
 
 # What was drawn wrongly, and cannot be drawn once more at once

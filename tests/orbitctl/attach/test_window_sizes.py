@@ -13,11 +13,15 @@ import pytest
 from attach_support import DETACH, RUN_SHELL, settled
 from ctl_support import Orbitctl
 from needs import needs
+from orbitctl.attach.painter import LAG_SECS
 from support import DaemonProcess
 from windows_support import PROMPT, TmuxWindow, attach, numbers, run
 from xterm_support import XtermWindow
 
 pytestmark = pytest.mark.slow
+
+STEPS = 8
+MAX_ROWS = 40
 
 
 @pytest.fixture
@@ -46,12 +50,14 @@ def logical(window: XtermWindow) -> list[str]:
 
 
 def found(lines: list[str]) -> set[int]:
-    """Return the numbers of the lines.
+    """Return the numbers of the lines, of which a screen may be there twice for each change of size, and no more.
 
     A shell edits its command for the size that it knows. In a window that has another one already, the first line of
     its output may come to stand behind the command.
     """
-    return {int(number) for line in lines for number in re.findall(r"line (\d+)", line)}
+    all_numbers = [int(number) for line in lines for number in re.findall(r"line (\d+)", line)]
+    assert len(all_numbers) - len(set(all_numbers)) <= 2 * STEPS * MAX_ROWS
+    return set(all_numbers)
 
 
 def walk(window: XtermWindow | TmuxWindow, seed: int, *, is_drag: bool = False) -> int:
@@ -64,14 +70,14 @@ def walk(window: XtermWindow | TmuxWindow, seed: int, *, is_drag: bool = False) 
     """
     rng = random.Random(seed)
     count = 0
-    for step in range(8):
+    for step in range(STEPS):
         if step == 0 or rng.random() < 0.5:
             more = rng.choice([3, 20, 60])
             filling = "x" * rng.choice([0, 0, 100])
             run(window, f"for i in {{{count + 1}..{count + more}}}; do echo line $i {filling}; done", f"step{step}")
             count += more
         for _ in range(rng.randrange(1, 5) if is_drag else 1):
-            cols, rows = rng.randrange(20, 120), rng.randrange(5, 40)
+            cols, rows = rng.randrange(20, 120), rng.randrange(5, MAX_ROWS)
             window.resize(cols, rows)
             time.sleep(rng.choice([0, 0.005, 0.02, 0.05, 0.12]) if is_drag else 0)
         # Until the session has this size, and so the picture has been drawn: tmux tells its size up to 0.25 s later.
@@ -111,6 +117,21 @@ def test_a_drag_loses_no_line_of_xterm(xterm: XtermWindow, seed: int) -> None:
     xterm.type(DETACH)
     xterm.end()
     assert found(logical(xterm)) == set(range(1, count + 1))
+
+
+@pytest.mark.parametrize("rows", [(12, 30, 18), (30, 8, 24), (20, 16, 10)])
+def test_a_drag_beside_a_shell_that_waits_adds_nothing(xterm: XtermWindow, rows: tuple[int, ...]) -> None:
+    """Where nothing is printed meanwhile, each line is there once."""
+    count = 60
+    run(xterm, f"for i in {{1..{count}}}; do echo line $i; done")
+    time.sleep(2 * LAG_SECS)  # nothing is printed in that time
+    for height in rows:
+        for cols in (90, 60, 100):
+            xterm.resize(cols, height)
+        xterm.until("\x1b]133;C")  # in the reset of the picture
+    xterm.type(DETACH)
+    xterm.end()
+    assert numbers(logical(xterm), "line") == list(range(1, count + 1))
 
 
 @needs("tmux")
