@@ -122,7 +122,7 @@ class Attachment:
         self._counts_lines = True
         self._requested_size = (0, 0)
         self._resize_at: float | None = None
-        self._needs_redraw = False  # by then; no output is shown before
+        self._needs_attachment = False  # by then; what comes from this one is not shown
         self._result: AttachResult | None = None
         self.was_attached = False
 
@@ -359,7 +359,7 @@ class Attachment:
         size, connection = self._terminal.size, self._connection
         if connection is None or not self._id:
             return
-        if self._needs_redraw:
+        if self._needs_attachment:
             self._attach_again()
         elif size != self._requested_size:
             self._requested_size = size
@@ -376,14 +376,10 @@ class Attachment:
         self._id = ""
         self._attach()
 
-    def _redraw_later(self) -> None:
-        """Attach again when the window's size has been the same for a while."""
-        self._needs_redraw, self._resize_at = True, time.monotonic() + RESIZE_SECS
-
     def _attach(self) -> None:
         assert self._connection is not None
         self._painter.drop_waiting()
-        self._is_asking = self._needs_redraw = False
+        self._is_asking = self._needs_attachment = False
         self._requested_size = cols, rows = self._terminal.size
         options, is_first = self._options, not self._window.is_known
         lines = options.scrollback_lines
@@ -443,7 +439,7 @@ class Attachment:
             message = self._messages.popleft()
             if message.method == OUTPUT.name:
                 # Another attachment's was sent before the daemon had read `session.leave`.
-                if message.params.attachment_id == self._id and not self._needs_redraw:
+                if message.params.attachment_id == self._id and not self._needs_attachment:
                     output.append(message.params.data)
                 continue
             self._show(output)  # what came before stays before
@@ -471,10 +467,10 @@ class Attachment:
 
     def _handle_notice(self, method: str, notice: Notice) -> None:
         if method == REPAINT.name:
-            if not self._needs_redraw:
+            if not self._needs_attachment:
                 self._paint(notice)
         elif method == EXITED.name:
-            if self._needs_redraw:
+            if self._needs_attachment:
                 raise NotRunning("The program has ended")  # its last screen is still to be shown
             self._save_mark(notice.history_line)
             self._result = AttachResult(reason="exited", exit_code=notice.exit_code, exit_signal=notice.exit_signal)
@@ -497,14 +493,18 @@ class Attachment:
 
     def _paint(self, notice: Notice) -> None:
         if self._painter.paint(notice):
-            self._redraw_later()
+            self._attach_later()
 
     def _settle(self) -> None:
-        """Go on: the terminal has said where its cursor is, or will not."""
-        if self._painter.settle(can_redraw=bool(self._id)):
-            self._redraw_later()
-        elif self._connection is not None:
+        """Go on: the terminal has answered where its cursor is, or will not."""
+        if self._painter.settle(can_attach=bool(self._id)):
+            self._attach_later()
+        if self._connection is not None:
             self._handle_messages(self._connection)
+
+    def _attach_later(self) -> None:
+        """Have a new attachment when the window's size has been the same for a while."""
+        self._needs_attachment, self._resize_at = True, time.monotonic() + RESIZE_SECS
 
     # Leaving
 
@@ -554,7 +554,7 @@ class Attachment:
         self._connection, self._id, self._attach_request = None, "", 0
         self._messages.clear()
         self._painter.drop_waiting()
-        self._is_asking = self._needs_redraw = False  # `Reconnect` attaches
+        self._is_asking = self._needs_attachment = False  # `Reconnect` attaches
         self._input.stop()
         self._reconnect.start(time.monotonic())
 

@@ -3,8 +3,8 @@
 What has to be done before a picture (`Window` knows it) can depend on where the terminal's cursor is. So a picture may
 wait until the terminal has answered that, and whatever comes behind it waits too: `is_waiting`. Each picture is drawn
 for one size, and the terminal may have another one already, as in the middle of a drag. Where that is noticed before,
-the picture is not drawn; where it is noticed behind it, all that it had is drawn once more. Either way `paint` or
-`settle` return True: another picture is needed, when the size has settled. Nothing is shown until it comes.
+the picture waits until the kernel knows the size, and is dropped then, since another one comes. Where it is noticed
+behind it, all that it had is drawn once more: `paint` and `settle` return True if a new attachment is needed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ from orbitctl.attach.window import Window
 LAG_SECS = 0.3
 """A terminal may have had its new size for so long when it reports it: tmux does so after a quarter of a second."""
 
-MAX_REDRAWS = 5
-"""So many pictures in a row are refused, or drawn once more, until the size is reported again. Then they are drawn."""
+RETRY_SECS = 0.1
+"""After so long the terminal is asked again for its size."""
+
+MAX_LATE = 5
+"""So often in a row a picture is not drawn, or drawn once more, before a size is reported. Then it is drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +67,8 @@ class Painter:
         self._users: Place | None = None
         self._waiting: Notice | None = None
         self._expected: Expected | None = None
-        self._redraws = 0  # in a row
+        self._late = 0  # how often in a row the terminal has had another size than a picture
+        self._retry_at: float | None = None  # when the one that waits is tried again
         self._shown: deque[tuple[float, int]] = deque()  # when output was shown in the last moment, and its rows
         self._is_leaving = False
 
@@ -87,15 +91,15 @@ class Painter:
         """Begin with a terminal that shows what is the user's: ask where its cursor is."""
         self._window.leave_all()
         self._is_users, self._users = True, None
-        self._waiting = self._expected = None
+        self._waiting = self._expected = self._retry_at = None
         self._is_leaving = False
         if os.environ.get("TERM", "dumb") != "dumb" and self._terminal.is_in_foreground:
             self._terminal.write(self._cursor.first(time.monotonic(), self._terminal.size))
 
     @property
     def deadline(self) -> float | None:
-        """Until when the answer is waited for, on the monotonic clock; None while nothing is asked."""
-        return self._cursor.deadline
+        """When `give_up` is due, on the monotonic clock; None while nothing is asked or waits."""
+        return self._retry_at if self._cursor.deadline is None else self._cursor.deadline
 
     @property
     def is_answered(self) -> bool:
@@ -110,11 +114,11 @@ class Painter:
         """Wait no longer for the answer; return what was typed and has been held. `settle` is due."""
         return self._cursor.give_up()
 
-    def settle(self, *, can_redraw: bool) -> bool:
+    def settle(self, *, can_attach: bool) -> bool:
         """Go on with the picture that has waited, and judge the one that was drawn last.
 
         Args:
-            can_redraw: There is an attachment, of which another picture can be had.
+            can_attach: There is an attachment, which can be replaced by a new one.
 
         Returns:
             Whether that is needed.
@@ -122,46 +126,41 @@ class Painter:
         place = self._cursor.take()
         expected, self._expected = self._expected, None
         notice, self._waiting = self._waiting, None
+        is_retried, self._retry_at = self._retry_at is not None, None
         if expected is not None:
             if place is not None and expected.is_met(place):
                 self._window.confirm()
-                self._redraws = 0
+                self._late = 0
             elif place is not None:
                 self._window.distrust(max(place.size[1], self._terminal.size[1]))
-                if can_redraw:
-                    return self._redraw()
-            return notice is not None and self.paint(notice)
-        if self._is_users:
+                if can_attach:
+                    self._late += 1
+                    return True
+        elif self._is_users and not is_retried:
             self._users = place
         if notice is None:
             return False
-        is_late = place is not None and place.size != (notice.cols, notice.rows) and notice.reason != "frame"
-        if is_late and can_redraw:
-            return self._refuse()
+        if expected is not None or is_retried:
+            return self.paint(notice)
+        if place is not None and not self._is_leaving and _is_late(notice, place.size):
+            self._late += 1
+            self._waiting, self._retry_at = notice, time.monotonic() + RETRY_SECS
+            return False
         self._draw(notice, place.cursor if place is not None else None)
         return False
 
-    def _refuse(self) -> bool:
-        if not self._is_users:
-            self._window.move()
-        return self._redraw()
-
-    def _redraw(self) -> bool:
-        self._redraws += 1
-        return True
-
     @property
     def _can_ask(self) -> bool:
-        return self._cursor.is_trusted and self._redraws < MAX_REDRAWS
+        return self._cursor.is_trusted and self._late < MAX_LATE
 
     def drop_waiting(self) -> None:
         """Forget the picture that waits: another one will come."""
-        self._waiting = None
+        self._waiting = self._retry_at = None
 
     def leave(self) -> None:
         """Draw what has waited, with the answers that are there: the window is about to be left."""
         self._is_leaving = True
-        self.settle(can_redraw=False)
+        self.settle(can_attach=False)
 
     def take_answers(self) -> bytes:
         """Wait for the answer, or the user's shell would read it; return what else the terminal has sent."""
@@ -179,7 +178,7 @@ class Painter:
             return
         size, now = terminal.size, time.monotonic()
         rows = rows_of_output(shown, min(size[0], window.size[0]), size[1])
-        if size != window.size:
+        if size != window.size or window.is_moved:
             window.blur(rows)
         elif rows:
             self._forget_before(now - LAG_SECS)
@@ -187,10 +186,12 @@ class Painter:
 
     def note_resize(self) -> None:
         """Note that the terminal has reported a size: what was shown just now may have been shown at that one."""
-        self._redraws = 0
+        self._late = 0
         self._forget_before(time.monotonic() - LAG_SECS)
         self._window.blur(sum(rows for _, rows in self._shown))
         self._shown.clear()
+        if self._retry_at is not None:
+            self._retry_at = time.monotonic()
 
     def _forget_before(self, moment: float) -> None:
         while self._shown and self._shown[0][0] < moment:
@@ -200,16 +201,16 @@ class Painter:
         """Draw a picture as soon as it is known where the terminal's cursor is, where that matters.
 
         Returns:
-            Whether another one is needed.
+            Whether a new attachment is needed.
         """
         terminal, window = self._terminal, self._window
-        is_late = terminal.size != (notice.cols, notice.rows) and notice.reason != "frame"
         if self._is_leaving:
             self._draw(notice, None)
-        elif self._cursor.deadline is not None:
+        elif self.deadline is not None:
             self._waiting = notice
-        elif is_late and self._redraws < MAX_REDRAWS:
-            return self._refuse()
+        elif self._late < MAX_LATE and _is_late(notice, terminal.size):
+            self._late += 1
+            return self._drop(notice)
         elif self._is_users:
             if self._can_ask and self._users is not None and self._users.size != terminal.size:
                 self._ask_before(notice)
@@ -220,6 +221,14 @@ class Painter:
         else:
             self._draw(notice, None)
         return False
+
+    def _drop(self, notice: Notice) -> bool:
+        if notice.reason:
+            self._window.move()  # what comes behind it is shown; another picture comes when the daemon has the size
+            return False
+        if not self._is_users:
+            self._window.miss()  # it has history, and that comes with the next attachment
+        return True
 
     def _ask_before(self, notice: Notice) -> None:
         # What was shown before has been written before, so that the answer is about all of it.
@@ -249,13 +258,19 @@ class Painter:
         if not is_checked:
             window.confirm()
             if size == (notice.cols, notice.rows) and not self._cursor.is_trusted:
-                self._redraws = 0
+                self._late = 0
             return
         row = None
         if notice.reason and not (output.alternate or output.has_set_origin):
             row = notice.cursor_row  # which the answer to an attach does not have
             terminal.write(self._cursor.here_too())
         self._expected = Expected(size=(notice.cols, notice.rows), row=row)
+
+
+def _is_late(notice: Notice, size: tuple[int, int]) -> bool:
+    """Return whether a picture is not to be drawn in a window of this size."""
+    # No row of a frame is a line of the session. The lines that one for a client that was behind tells of come once.
+    return (notice.cols, notice.rows) != size and notice.reason not in ("frame", "behind")
 
 
 def rows_of_output(output: bytes, cols: int, enough: int) -> int:

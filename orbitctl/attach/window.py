@@ -41,14 +41,15 @@ class Window:
     Attributes:
         history_line: How many of the session's lines had left its screen when the window was last drawn; None at first.
         is_known: A picture was drawn as it should.
+        is_moved: The window has changed, and no picture was drawn since.
     """
 
     def __init__(self, how: str) -> None:
         self.history_line: int | None = None
-        self.is_known = False
+        self.is_known = self.is_moved = False
         self._how = how
         self._size = (0, 0)
-        self._is_frame = self._is_distrusted = self._is_moved = False
+        self._is_frame = self._is_distrusted = False
         self._uncertain_rows = 0
         self._safe_line = 0  # the history up to it is in the window for certain, if the last picture was drawn wrongly
         self._is_confirmed = False  # it was not
@@ -89,9 +90,13 @@ class Window:
         """Add to the rows by which the session may be further than the window, or less far, with the same output."""
         self._uncertain_rows += rows
 
+    def miss(self) -> None:
+        """Take what comes from here on for not shown."""
+        self._safe_line, self._is_distrusted = self.after_line, True
+
     def move(self) -> None:
-        """Take no row for where it was: the window has changed, and no picture was drawn since."""
-        self._is_moved = True
+        """Take the size of the last picture for none that the window has."""
+        self.is_moved = True
 
     @property
     def size(self) -> tuple[int, int]:
@@ -111,8 +116,8 @@ class Window:
         """Return up to which line the window has the history when it is left, and the session has it up to `line`."""
         if self._is_frame or self.history_line is None:
             return self.history_line
-        if self._is_distrusted or self._is_moved:
-            return self.after_line  # what came since is not shown
+        if self._is_distrusted:
+            return self._safe_line
         if line is not None:
             self.history_line = line
             self._lines.begin(self._size[1])
@@ -139,7 +144,7 @@ class Window:
             rows = size[1] - 1 - self._behind
         elif self._is_frame:
             rows = 0  # no row of it is a line of the session
-        elif size != self._size or self._is_distrusted or self._is_moved or self._uncertain_rows:
+        elif size != self._size or self._is_distrusted or self.is_moved or self._uncertain_rows:
             rows = size[1]
         self._drawn(history_line, size)
         return (TO_PRIMARY if is_alternate else b"") + scroll_up(rows, size[1]) + picture
@@ -210,7 +215,7 @@ class Window:
         self.history_line, self._size = history_line, size
         self._uncertain_rows = 0
         self._lines.begin(size[1])
-        self._behind, self._is_frame, self._is_distrusted, self._is_moved = None, False, False, False
+        self._behind, self._is_frame, self._is_distrusted, self.is_moved = None, False, False, False
 
 
 def scroll_up(rows: int, height: int) -> bytes:

@@ -214,7 +214,7 @@ def test_a_window_that_is_closed_sends_what_was_typed(monkeypatch: pytest.Monkey
     assert result.reason == "hangup"
 
 
-# While a picture is to be drawn once more, at the window's size
+# While a new attachment is needed, since the window's size has changed
 
 
 def notice(method: str, attachment_id: str, **params: Any) -> dict[str, Any]:
@@ -224,40 +224,48 @@ def notice(method: str, attachment_id: str, **params: Any) -> dict[str, Any]:
     return {"method": f"session.{method}", "params": {"attachment_id": attachment_id, **params}}
 
 
-LATE = notice("repaint", "a", data=b"late", cols=70, rows=24, reason="resized", history_line=104)
-"""For a size that the window has no more."""
+class ResizedTerminal(ScriptedTerminal):
+    """A terminal that has another size as soon as a client has attached."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self._sizes = iter([(80, 24)])
+
+    @property
+    def size(self) -> tuple[int, int]:  # type: ignore[override]
+        return next(self._sizes, (70, 24))
 
 
-def redraw(*messages: dict[str, Any]) -> tuple[AttachResult, ScriptedTerminal]:
-    """Run an attachment to which these come behind such a picture."""
-    terminal = ScriptedTerminal(None)
+def attach_late(*messages: dict[str, Any]) -> tuple[AttachResult, ScriptedTerminal]:
+    """Run an attachment in it, to which these come behind the picture."""
+    terminal = ResizedTerminal()
     ours, theirs = socket.socketpair()
     with ours, theirs, contextlib.closing(terminal):
-        send(theirs, attached(1, "a"), LATE, *messages)
+        send(theirs, attached(1, "a", b"late"), *messages)
         return scripted_attachment(terminal, ours).run(), terminal
 
 
 def test_a_program_that_ends_meanwhile_has_its_last_screen_shown() -> None:
     """What it printed last has not been shown: the caller does that, as where it ended without a daemon."""
     with pytest.raises(NotRunning):
-        redraw(notice("output", "a", data=b"last words"), notice("exited", "a", exit_code=0, history_line=104))
+        attach_late(notice("output", "a", data=b"last words"), notice("exited", "a", exit_code=0, history_line=104))
 
 
 def test_a_client_that_is_detached_meanwhile_stays_detached() -> None:
     """It does not attach itself again."""
-    result, terminal = redraw(notice("detached", "a", reason="requested", history_line=104))
+    result, terminal = attach_late(notice("detached", "a", reason="requested", history_line=104))
     assert result == AttachResult(reason="detached_elsewhere")
     assert b"late" not in terminal.shown
 
 
-def test_it_comes_with_a_new_attachment() -> None:
-    """Which has all that is missing; output for the old one is not shown any more."""
-    terminal = ScriptedTerminal(None)
+def test_a_new_attachment_has_the_windows_size() -> None:
+    """It asks for all that the first one did; output for that is not shown any more."""
+    terminal = ResizedTerminal()
     ours, theirs = socket.socketpair()
     asked: list[Any] = []
 
     def serve() -> None:
-        send(theirs, attached(1, "a"), LATE, notice("output", "a", data=b"too early"))
+        send(theirs, attached(1, "a", b"late"), notice("output", "a", data=b"too early"))
         with theirs.makefile("rb") as lines:
             for line in lines:
                 asked.append(msgspec.json.decode(line))
@@ -278,6 +286,7 @@ def test_it_comes_with_a_new_attachment() -> None:
         daemon.join()
     assert result == AttachResult(reason="exited", exit_code=3)
     assert [each["method"] for each in asked] == ["session.attach", "session.leave", "session.attach"]
-    assert asked[-1]["params"]["after_line"] == 100
+    sizes = [(each["params"]["cols"], each["params"]["scrollback_lines"]) for each in (asked[0], asked[-1])]
+    assert sizes == [(80, 0), (70, 0)]
     assert terminal.shown.endswith(b"in its sizeand on")
     assert not re.search(rb"late|too early", terminal.shown)

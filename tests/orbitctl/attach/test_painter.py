@@ -10,7 +10,7 @@ from orbit_protocol.terminal_reset import RESET
 from orbitctl.attach import painter as module
 from orbitctl.attach.connection import Notice
 from orbitctl.attach.output_filter import OutputFilter
-from orbitctl.attach.painter import MAX_REDRAWS, Painter, rows_of_output
+from orbitctl.attach.painter import MAX_LATE, RETRY_SECS, Painter, rows_of_output
 from orbitctl.attach.terminal import Terminal
 from orbitctl.attach.window import Window
 
@@ -49,7 +49,7 @@ class Scene:
         self.window = Window("`how`")
         self.painter = Painter(cast(Terminal, self.terminal), self.window)
 
-    def answer(self, *cursors: tuple[int, int], can_redraw: bool = True) -> bool:
+    def answer(self, *cursors: tuple[int, int], can_attach: bool = True) -> bool:
         """Answer all questions: at the corner the size, else where the cursor is; return what `settle` does."""
         rest, data = list(cursors), b""
         for before in self.terminal.written.split(b"\x1b[6n")[:-1]:
@@ -61,7 +61,7 @@ class Scene:
         self.terminal.written = b""
         assert self.painter.receive(data, self.now) == b""
         assert self.painter.is_answered
-        return self.painter.settle(can_redraw=can_redraw)
+        return self.painter.settle(can_attach=can_attach)
 
     def attached(self, line: int = 100) -> None:
         """Have the first picture drawn, and found to be right."""
@@ -72,6 +72,13 @@ class Scene:
         assert self.terminal.is_entered
         assert self.drawn(line)
         assert not self.answer()
+
+    def retry(self) -> None:
+        """Let the time come at which the picture that waits is tried again."""
+        assert self.painter.deadline is not None
+        self.now = max(self.now, self.painter.deadline)
+        assert self.painter.give_up() == b""
+        assert not self.painter.settle(can_attach=True)
 
     def resize(self, size: tuple[int, int], *, is_reported: bool = True) -> None:
         self.terminal.real = size
@@ -118,18 +125,12 @@ def test_a_window_that_changes_before_the_first_picture_is_asked_again(scene: Sc
     assert scene.scrolled() == 9
 
 
-@pytest.mark.parametrize("is_reported", [True, False])
-def test_a_first_picture_of_another_size_is_not_drawn(scene: Scene, is_reported: bool) -> None:
-    """The window is still the user's, and has no line of the session."""
+def test_a_first_picture_of_another_size_is_not_drawn(scene: Scene) -> None:
+    """The window is still the user's, and has no line of the session. A new attachment is needed."""
     scene.painter.take_over()
     assert not scene.answer((5, 0))
     scene.resize((40, 24))
-    if is_reported:
-        assert scene.painter.paint(picture((80, 24), "", 100))
-    else:
-        scene.painter.paint(picture((40, 24), "", 100))
-        scene.resize((30, 24), is_reported=False)
-        assert scene.answer((9, 0))
+    assert scene.painter.paint(picture((80, 24), "", 100))
     assert not scene.terminal.is_entered
     assert scene.window.leave(100) is None
     assert not scene.window.is_known
@@ -147,22 +148,53 @@ def test_a_picture_is_checked_when_it_is_drawn(scene: Scene) -> None:
 
 
 def test_nothing_is_drawn_for_a_size_that_the_window_has_no_more(scene: Scene) -> None:
-    """The kernel tells so, and the terminal need not be asked. The new picture has all that is missing."""
+    """The kernel knows it, and the daemon will: another picture comes. Output behind this one is shown."""
     scene.attached()
     scene.resize((60, 20))
-    assert scene.painter.paint(picture((80, 24), "resized", 104))
+    assert not scene.painter.paint(picture((80, 24), "resized", 104))
+    assert not scene.painter.is_waiting
     assert not scene.drawn(104)
-    assert scene.window.after_line == 100
+    scene.painter.show(b"one\r\n")
+    scene.painter.paint(picture((60, 20), "resized", 104))
+    scene.answer((15, 0))
+    assert (scene.drawn(104), scene.scrolled()) == (True, 5 + 1)
 
 
-def test_nothing_is_drawn_where_the_terminal_itself_has_another_size(scene: Scene) -> None:
-    """As in tmux, which tells its size a quarter of a second late."""
+def test_a_picture_waits_for_a_terminal_that_has_another_size(scene: Scene) -> None:
+    """As in tmux, which reports its size a quarter of a second late. Nothing behind it is shown before."""
     scene.attached()
     scene.resize((60, 20), is_reported=False)
-    assert not scene.painter.paint(picture((80, 24), "resized", 104))
-    assert scene.answer((15, 0))
+    scene.painter.paint(picture((80, 24), "resized", 104))
+    assert not scene.answer((15, 0))
+    assert not scene.drawn(104)
+    assert scene.painter.is_waiting
+    assert scene.painter.deadline == scene.now + RETRY_SECS
+    scene.resize((80, 24), is_reported=False)
+    scene.retry()
+    assert not scene.answer((12, 0))
+    assert (scene.drawn(104), scene.scrolled()) == (True, 2)
+
+
+def test_a_picture_that_waits_is_dropped_when_the_size_is_reported(scene: Scene) -> None:
+    """At once: another one comes."""
+    scene.attached()
+    scene.resize((60, 20), is_reported=False)
+    scene.painter.paint(picture((80, 24), "resized", 104))
+    assert not scene.answer((15, 0))
+    scene.resize((60, 20))
+    assert scene.painter.deadline == scene.now
+    scene.retry()
+    assert not scene.painter.is_waiting
     assert not scene.drawn(104)
     assert scene.window.after_line == 100
+
+
+def test_an_attachments_picture_is_not_dropped_for_good(scene: Scene) -> None:
+    """It has history that comes once: a new attachment brings it."""
+    scene.attached()
+    scene.resize((60, 20))
+    assert scene.painter.paint(picture((80, 24), "", 200))
+    assert scene.window.after_line == scene.window.leave(200) == 100
 
 
 @pytest.mark.parametrize(("row", "size"), [(9, (80, 24)), (10, (80, 20)), (10, (60, 24))])
@@ -194,12 +226,14 @@ def test_a_size_that_stays_another_is_put_up_with_until_it_is_reported(scene: Sc
     """As where somebody has set it by stty: pictures are drawn as they come. Behind a resize they are checked again."""
     scene.attached()
     scene.resize((60, 20), is_reported=False)
-    for count in range(1, MAX_REDRAWS + 1):
-        scene.painter.paint(picture((80, 24), "resized", 100 + count))
-        assert scene.answer((10, 0))
-    for count in (110, 111):
-        assert not scene.painter.paint(picture((80, 24), "resized", count))
-        assert scene.drawn(count)
+    scene.painter.paint(picture((80, 24), "resized", 101))
+    for _ in range(MAX_LATE):
+        assert not scene.drawn(101)
+        assert not scene.answer((10, 0))
+        scene.retry()
+    assert scene.drawn(101)
+    assert not scene.painter.paint(picture((80, 24), "resized", 102))
+    assert scene.drawn(102)
     scene.terminal.written = b""
     scene.resize((60, 20))
     scene.painter.paint(picture((60, 20), "resized", 112))
@@ -207,10 +241,11 @@ def test_a_size_that_stays_another_is_put_up_with_until_it_is_reported(scene: Sc
 
 
 def test_a_daemon_that_draws_for_another_size_is_put_up_with(scene: Scene) -> None:
-    """One of an earlier release does, with several clients: nothing is asked for again for ever."""
+    """One of an earlier release does, with several clients: after a few pictures they are drawn."""
     scene.attached()
-    for _ in range(MAX_REDRAWS):
-        assert scene.painter.paint(picture((70, 24), "resized", 104))
+    for _ in range(MAX_LATE):
+        assert not scene.painter.paint(picture((70, 24), "resized", 104))
+        assert not scene.drawn(104)
     assert not scene.painter.paint(picture((70, 24), "resized", 104))
     assert scene.drawn(104)
 
@@ -251,7 +286,7 @@ def test_a_terminal_that_does_not_answer_has_its_picture_all_the_same(scene: Sce
     scene.attached()
     scene.painter.paint(picture((80, 24), "resized", 104))
     assert scene.painter.give_up() == b""
-    assert not scene.painter.settle(can_redraw=True)
+    assert not scene.painter.settle(can_attach=True)
     assert (scene.drawn(104), scene.scrolled()) == (True, 23 - 10)
 
 
@@ -282,7 +317,7 @@ def test_a_picture_that_was_drawn_wrongly_is_not_forgotten_with_its_daemon(scene
     scene.painter.paint(picture((80, 24), "resized", 104))
     scene.answer((10, 0))
     scene.resize((80, 20), is_reported=False)
-    assert not scene.answer((10, 0), can_redraw=False)
+    assert not scene.answer((10, 0), can_attach=False)
     assert scene.window.after_line == 100 - 24
 
 
@@ -292,7 +327,7 @@ def test_an_answer_that_does_not_come_proves_nothing(scene: Scene) -> None:
     scene.painter.paint(picture((80, 24), "resized", 104))
     scene.answer((10, 0))
     scene.painter.give_up()
-    assert not scene.painter.settle(can_redraw=True)
+    assert not scene.painter.settle(can_attach=True)
     scene.now += 10  # no answer to that is expected any more
     scene.terminal.written = b""
     scene.painter.paint(picture((80, 24), "resized", 110))

@@ -120,7 +120,7 @@ def test_a_drag_loses_no_line_of_xterm(xterm: XtermWindow, seed: int) -> None:
 
 
 @pytest.mark.parametrize("rows", [(12, 30, 18), (30, 8, 24), (20, 16, 10)])
-def test_a_drag_beside_a_shell_that_waits_adds_nothing(xterm: XtermWindow, rows: tuple[int, ...]) -> None:
+def test_sizes_beside_a_shell_that_waits_add_nothing(xterm: XtermWindow, rows: tuple[int, ...]) -> None:
     """Where nothing is printed meanwhile, each line is there once."""
     count = 60
     run(xterm, f"for i in {{1..{count}}}; do echo line $i; done")
@@ -128,7 +128,8 @@ def test_a_drag_beside_a_shell_that_waits_adds_nothing(xterm: XtermWindow, rows:
     for height in rows:
         for cols in (90, 60, 100):
             xterm.resize(cols, height)
-        xterm.until("\x1b]133;C")  # in the reset of the picture
+            xterm.until("\x1b]133;C")  # in the reset of the picture
+            xterm.until("\x1b[6n")  # behind it
     xterm.type(DETACH)
     xterm.end()
     assert numbers(logical(xterm), "line") == list(range(1, count + 1))
