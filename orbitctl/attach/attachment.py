@@ -122,7 +122,9 @@ class Attachment:
         self._counts_lines = True
         self._requested_size = (0, 0)
         self._resize_at: float | None = None
-        self._needs_attachment = False  # by then; what comes from this one is not shown
+        self._was_resized = False  # since the daemon was sent a size
+        self._needs_attachment = False  # by then
+        self._asked_line = 0  # behind which the attachment brings the history
         self._result: AttachResult | None = None
         self.was_attached = False
 
@@ -329,6 +331,9 @@ class Attachment:
     def _send_input(self, data: bytes) -> None:
         if not data or self._options.read_only:
             return
+        if self._resize_at is not None and not self._needs_attachment:
+            self._resize_at = None
+            self._resize()  # the program is to have the key in the size that the user sees
         if self._connection is None:
             # A restart takes less than a second: what is typed during it is sent afterwards. Once the user has
             # been notified that keys are lost they are, or a minute's typing would arrive at once.
@@ -353,22 +358,32 @@ class Attachment:
                 self._attach_again()
         elif signal.SIGWINCH in found:
             self._painter.note_resize()
+            self._was_resized = self._was_resized or self._terminal.size != self._requested_size
+            if self._resize_at is None:
+                self._resize()
             self._resize_at = time.monotonic() + RESIZE_SECS
 
     def _resize(self) -> None:
+        """Have the session in the window's size: at once where that had not changed for a while, else when it has not.
+
+        A window that had another size in between, and has the old one again, may have lost rows.
+        """
         size, connection = self._terminal.size, self._connection
         if connection is None or not self._id:
             return
         if self._needs_attachment:
             self._attach_again()
         elif size != self._requested_size:
-            self._requested_size = size
+            self._requested_size, self._was_resized = size, False
             connection.notify(SESSION_RESIZE, SessionResize(attachment_id=self._id, cols=size[0], rows=size[1]))
+        elif self._was_resized:
+            self._window.mark_resized()
+            self._attach_again()
 
     # From the daemon
 
     def _attach_again(self) -> None:
-        """Leave the attachment, if there is one, and attach anew, for a picture and the history behind the last one."""
+        """Replace the attachment, if there is one, by another: for a picture and the history behind the last one."""
         assert self._connection is not None
         self._input.pause()
         if self._id:
@@ -379,7 +394,7 @@ class Attachment:
     def _attach(self) -> None:
         assert self._connection is not None
         self._painter.drop_waiting()
-        self._is_asking = self._needs_attachment = False
+        self._is_asking = self._needs_attachment = self._was_resized = False
         self._requested_size = cols, rows = self._terminal.size
         options, is_first = self._options, not self._window.is_known
         lines = options.scrollback_lines
@@ -392,6 +407,7 @@ class Attachment:
         elif options.scrollback_lines is None:
             after_line = options.mark.load() or 0 if options.mark is not None else 0
             self._window.begin(after_line)
+        self._asked_line = after_line
         params = SessionAttach(
             id=options.session.id,
             cols=cols,
@@ -423,7 +439,11 @@ class Attachment:
         self._reconnect.stop()
         self._input.start(connection, self._id)
         cols, rows = self._requested_size
-        self._paint(Notice(data=result.repaint, cols=cols, rows=rows, history_line=result.history_line))
+        if self._window.is_known and self._window.after_line < self._asked_line:
+            self._painter.skip()  # the last picture has turned out to be drawn wrongly since the request was sent
+            self._attach_later()
+        else:
+            self._paint(Notice(data=result.repaint, cols=cols, rows=rows, history_line=result.history_line))
         if self._resize_at is None:
             self._resize()  # the window may have changed since the request was sent
 
@@ -439,7 +459,7 @@ class Attachment:
             message = self._messages.popleft()
             if message.method == OUTPUT.name:
                 # Another attachment's was sent before the daemon had read `session.leave`.
-                if message.params.attachment_id == self._id and not self._needs_attachment:
+                if message.params.attachment_id == self._id:
                     output.append(message.params.data)
                 continue
             self._show(output)  # what came before stays before
@@ -470,7 +490,7 @@ class Attachment:
             if not self._needs_attachment:
                 self._paint(notice)
         elif method == EXITED.name:
-            if self._needs_attachment:
+            if self._needs_attachment or self._window.is_resized:
                 raise NotRunning("The program has ended")  # its last screen is still to be shown
             self._save_mark(notice.history_line)
             self._result = AttachResult(reason="exited", exit_code=notice.exit_code, exit_signal=notice.exit_signal)
@@ -519,6 +539,7 @@ class Attachment:
         """Ask the daemon what leaving the window takes, and leave the session: within a bounded time."""
         connection = self._connection
         if connection is None or self._attach_request:
+            self._save_mark(self._window.after_line if self._window.is_known else None)
             return
         deadline = time.monotonic() + FAREWELL_SECS
         try:

@@ -46,11 +46,12 @@ class CursorQuestion:
 
     Attributes:
         is_trusted: Whether the terminal is known to answer truly.
+        is_answering: Whether it has answered the last question.
         deadline: When `give_up` is due, on the caller's clock; None while nothing is asked.
     """
 
     def __init__(self) -> None:
-        self.is_trusted = False
+        self.is_trusted = self.is_answering = False
         self.deadline: float | None = None
         self._known: tuple[int, int] | None = None  # the size, at the first question
         self._corner_at = 0  # which of the answers tells the size
@@ -123,7 +124,8 @@ class CursorQuestion:
         # Those before them are answers to earlier questions, and came too late.
         answers, self._answers = self._answers[-self._asked :], []
         known, self._known = self._known, None
-        if len(answers) < self._asked or not answers:
+        self.is_answering = len(answers) >= self._asked > 0
+        if not self.is_answering:
             return None
         row, column = answers.pop(self._corner_at)
         place = Place((column + 1, row + 1), answers[0] if answers else None)

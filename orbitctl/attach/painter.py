@@ -71,6 +71,7 @@ class Painter:
         self._retry_at: float | None = None  # when the one that waits is tried again
         self._shown: deque[tuple[float, int]] = deque()  # when output was shown in the last moment, and its rows
         self._is_leaving = False
+        self._is_behind = False  # a picture was dropped that had more than what was shown before it
 
     @property
     def is_waiting(self) -> bool:
@@ -89,10 +90,12 @@ class Painter:
 
     def take_over(self) -> None:
         """Begin with a terminal that shows what is the user's: ask where its cursor is."""
+        if self._expected is not None:
+            self._window.distrust(self._terminal.size[1])
         self._window.leave_all()
         self._is_users, self._users = True, None
         self._waiting = self._expected = self._retry_at = None
-        self._is_leaving = False
+        self._is_leaving = self._is_behind = False
         if os.environ.get("TERM", "dumb") != "dumb" and self._terminal.is_in_foreground:
             self._terminal.write(self._cursor.first(time.monotonic(), self._terminal.size))
 
@@ -124,30 +127,38 @@ class Painter:
             Whether that is needed.
         """
         place = self._cursor.take()
-        expected, self._expected = self._expected, None
         notice, self._waiting = self._waiting, None
         is_retried, self._retry_at = self._retry_at is not None, None
-        if expected is not None:
-            if place is not None and expected.is_met(place):
-                self._window.confirm()
-                self._late = 0
-            elif place is not None:
-                self._window.distrust(max(place.size[1], self._terminal.size[1]))
-                if can_attach:
-                    self._late += 1
-                    return True
-        elif self._is_users and not is_retried:
+        if self._expected is not None:
+            if self._judge(place) and can_attach:
+                self._late += 1
+                return True
+            return notice is not None and self.paint(notice)
+        if is_retried:
+            return notice is not None and self.paint(notice)
+        if self._is_users:
             self._users = place
         if notice is None:
             return False
-        if expected is not None or is_retried:
-            return self.paint(notice)
-        if place is not None and not self._is_leaving and _is_late(notice, place.size):
+        if place is not None and _is_late(notice, place.size):
             self._late += 1
             self._waiting, self._retry_at = notice, time.monotonic() + RETRY_SECS
             return False
         self._draw(notice, place.cursor if place is not None else None)
         return False
+
+    def _judge(self, place: Place | None) -> bool:
+        """Return whether the last picture was drawn wrongly, by what the terminal has answered behind it."""
+        expected, self._expected = self._expected, None
+        self._window.is_known = True
+        if expected is None or place is None:
+            return False  # nothing is known about it: neither that it was drawn wrongly nor that it was not
+        if expected.is_met(place):
+            self._window.confirm()
+            self._late = 0
+            return False
+        self._window.distrust(max(place.size[1], self._terminal.size[1]))
+        return True
 
     @property
     def _can_ask(self) -> bool:
@@ -158,9 +169,15 @@ class Painter:
         self._waiting = self._retry_at = None
 
     def leave(self) -> None:
-        """Draw what has waited, with the answers that are there: the window is about to be left."""
+        """Draw what has waited, unless it is for another size: the window is about to be left."""
         self._is_leaving = True
+        if self._retry_at is not None and self._waiting is not None:
+            self._drop(self._waiting)
+            self.drop_waiting()
         self.settle(can_attach=False)
+        if self._waiting is not None:
+            self._drop(self._waiting)
+            self.drop_waiting()
 
     def take_answers(self) -> bytes:
         """Wait for the answer, or the user's shell would read it; return what else the terminal has sent."""
@@ -169,7 +186,9 @@ class Painter:
     # What is drawn
 
     def show(self, output: bytes) -> None:
-        """Show some of the program's output."""
+        """Show some of the program's output; nothing behind a picture whose history is to come yet."""
+        if self._is_behind:
+            return
         terminal, filtered, window = self._terminal, self._terminal.output_filter, self._window
         was_alternate = bool(filtered.alternate)
         shown = terminal.show(output)
@@ -177,9 +196,9 @@ class Painter:
         if was_alternate and filtered.alternate:
             return
         size, now = terminal.size, time.monotonic()
-        rows = rows_of_output(shown, min(size[0], window.size[0]), size[1])
-        if size != window.size or window.is_moved:
-            window.blur(rows)
+        rows = rows_of_output(shown, max(1, min(size[0], window.size[0])), size[1])
+        if size != window.size or window.is_resized:
+            window.add_uncertain(rows)
         elif rows:
             self._forget_before(now - LAG_SECS)
             self._shown.append((now, rows))
@@ -187,8 +206,11 @@ class Painter:
     def note_resize(self) -> None:
         """Note that the terminal has reported a size: what was shown just now may have been shown at that one."""
         self._late = 0
+        if self._cursor.deadline is None and not self._cursor.is_trusted and self._cursor.is_answering:
+            # Its first answer was another size than the kernel knew, as where it was being resized at the time.
+            self._terminal.write(self._cursor.first(time.monotonic(), self._terminal.size))
         self._forget_before(time.monotonic() - LAG_SECS)
-        self._window.blur(sum(rows for _, rows in self._shown))
+        self._window.add_uncertain(sum(rows for _, rows in self._shown))
         self._shown.clear()
         if self._retry_at is not None:
             self._retry_at = time.monotonic()
@@ -204,13 +226,13 @@ class Painter:
             Whether a new attachment is needed.
         """
         terminal, window = self._terminal, self._window
-        if self._is_leaving:
-            self._draw(notice, None)
-        elif self.deadline is not None:
+        if self.deadline is not None and not self._is_leaving:
             self._waiting = notice
         elif self._late < MAX_LATE and _is_late(notice, terminal.size):
             self._late += 1
             return self._drop(notice)
+        elif self._is_leaving:
+            self._draw(notice, None)
         elif self._is_users:
             if self._can_ask and self._users is not None and self._users.size != terminal.size:
                 self._ask_before(notice)
@@ -222,12 +244,18 @@ class Painter:
             self._draw(notice, None)
         return False
 
-    def _drop(self, notice: Notice) -> bool:
-        if notice.reason:
-            self._window.move()  # what comes behind it is shown; another picture comes when the daemon has the size
-            return False
+    def skip(self) -> None:
+        """Draw no picture of this attachment, and show no output: a new one brings all."""
+        self._is_behind = True
         if not self._is_users:
-            self._window.miss()  # it has history, and that comes with the next attachment
+            self._window.mark_missing()
+
+    def _drop(self, notice: Notice) -> bool:
+        if notice.reason == "resized":
+            # What comes behind it is shown; another picture comes when the daemon has the size.
+            self._window.follow_size(notice)
+            return False
+        self.skip()
         return True
 
     def _ask_before(self, notice: Notice) -> None:
@@ -245,7 +273,7 @@ class Painter:
             data = window.draw_first(notice.data, line, size, cursor)
         else:
             data = window.draw_again(notice.data, line, size, is_alternate=bool(output.alternate))
-        self._is_users = False
+        self._is_users = self._is_behind = False
         # A primary screen that is left as it is has nothing to lose.
         is_checked = self._can_ask and not (self._is_leaving or notice.reason == "frame" or window.is_primary_stale)
         if is_checked:

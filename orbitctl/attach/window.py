@@ -6,7 +6,8 @@ picture's first. The window has rewrapped its rows, as the session's emulator ha
 its history. Both have the cursor at the same character, since the daemon reads no output between a resize and its
 picture: so the rows above the cursor that the window has more than the picture are those that are not in it. Where the
 terminal does not say where its cursor is, it counts as at the bottom: then a line may be there twice, and none is lost.
-So it may where output was shown at another size than the session had: it takes more rows here, or fewer (`blur`).
+So it may where output was shown at another size than the session had, since it takes more rows here, or fewer
+(`add_uncertain`).
 
 A window may change while a picture is on its way, and then rows of it are drawn over each other, or over lines that
 the window has fetched out of its history. So it is remembered up to which line the window has all for certain, and a
@@ -41,12 +42,12 @@ class Window:
     Attributes:
         history_line: How many of the session's lines had left its screen when the window was last drawn; None at first.
         is_known: A picture was drawn as it should.
-        is_moved: The window has changed, and no picture was drawn since.
+        is_resized: The window has changed, and no picture was drawn since.
     """
 
     def __init__(self, how: str) -> None:
         self.history_line: int | None = None
-        self.is_known = self.is_moved = False
+        self.is_known = self.is_resized = False
         self._how = how
         self._size = (0, 0)
         self._is_frame = self._is_distrusted = False
@@ -86,17 +87,24 @@ class Window:
         """
         self._safe_line, self._is_distrusted = max(0, self._safe_line - rows), True
 
-    def blur(self, rows: int) -> None:
+    def add_uncertain(self, rows: int) -> None:
         """Add to the rows by which the session may be further than the window, or less far, with the same output."""
         self._uncertain_rows += rows
 
-    def miss(self) -> None:
+    def mark_missing(self) -> None:
         """Take what comes from here on for not shown."""
         self._safe_line, self._is_distrusted = self.after_line, True
 
-    def move(self) -> None:
+    def mark_resized(self) -> None:
         """Take the size of the last picture for none that the window has."""
-        self.is_moved = True
+        self.is_resized = True
+
+    def follow_size(self, notice: Notice) -> None:
+        """Let the session have another size, whose picture is not drawn: lines may have come back from its history."""
+        self.mark_resized()
+        if self.history_line is not None and notice.history_line is not None:
+            self.history_line = min(self.after_line, notice.history_line)
+            self._lines.begin(notice.rows)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -144,7 +152,7 @@ class Window:
             rows = size[1] - 1 - self._behind
         elif self._is_frame:
             rows = 0  # no row of it is a line of the session
-        elif size != self._size or self._is_distrusted or self.is_moved or self._uncertain_rows:
+        elif size != self._size or self._is_distrusted or self.is_resized or self._uncertain_rows:
             rows = size[1]
         self._drawn(history_line, size)
         return (TO_PRIMARY if is_alternate else b"") + scroll_up(rows, size[1]) + picture
@@ -215,7 +223,7 @@ class Window:
         self.history_line, self._size = history_line, size
         self._uncertain_rows = 0
         self._lines.begin(size[1])
-        self._behind, self._is_frame, self._is_distrusted, self.is_moved = None, False, False, False
+        self._behind, self._is_frame, self._is_distrusted, self.is_resized = None, False, False, False
 
 
 def scroll_up(rows: int, height: int) -> bytes:

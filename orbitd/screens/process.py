@@ -352,6 +352,7 @@ class ScreensProcess:
         if isinstance(message, Request):
             self._send(Failed(request=message.request, session=message.session, reason=reason))
         elif isinstance(message, Trim) and (picture := self._pictures.get(message.session)) is not None:
+            picture.trimmed = message.number
             self._send_fed(picture, picture.position)
 
     def _new_picture(self, session: str) -> Picture:

@@ -100,7 +100,7 @@ class Registry:
         held = session.picture.held
         if session.picture.is_trimming:
             # It has not come to that yet. Were it counted as it is, others would lose theirs for it.
-            held = min(held, self._held.get(session.id, held))
+            held = min(held, self._held.get(session.id, 0))
         self._set_held(session, held)
         if not session.picture.held:
             self._trimmed.pop(session.id, None)

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import os
 import re
 import socket
-import threading
-from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import pytest
 
 from attach_support import DETACH, LateReader, Window
 from ctl_support import Orbitctl
-from orbit_protocol.errors import NotRunning
-from orbit_protocol.results import Attached
-from orbit_protocol.types import Session, SessionConfig
-from orbitctl.app import App
 from orbitctl.attach import attachment
-from orbitctl.attach.attachment import Attachment, AttachOptions, AttachResult
-from orbitctl.attach.connection import DaemonConnection
-from orbitctl.attach.detach_key import DetachKey
-from orbitctl.attach.output_filter import OutputFilter
-from orbitctl.attach.questions import TerminalQuestions
-from orbitctl.attach.reconnect import Reconnect
-from orbitctl.attach.terminal import Terminal
-from orbitctl.client.transport import SocketStream
+from orbitctl.attach.attachment import AttachResult
+from scripted_attach import ScriptedTerminal, attached, scripted_attachment, send
 
 
 def left(window: Window) -> int:
@@ -82,79 +68,6 @@ def test_a_paste_may_hold_the_detach_key(ctl: Orbitctl) -> None:
 
 
 # With a scripted terminal and daemon: what comes when
-
-
-class ScriptedTerminal:
-    """A terminal in which keys have been typed, and that is closed behind them; None for one that stays open."""
-
-    size = (80, 24)
-    pending = 0
-
-    def __init__(self, typed: bytes | None) -> None:
-        self.input_fd, self._keyboard = os.pipe()
-        self.wake_fd, self.output_fd = os.pipe()
-        if typed is not None:
-            os.write(self._keyboard, typed)
-            os.close(self._keyboard)
-            self._keyboard = -1
-        self.shown = b""
-        self.questions = TerminalQuestions()
-        self.is_in_foreground = False
-        self.output_filter = OutputFilter()
-
-    def ask(self) -> None:
-        """It is one that is asked nothing."""
-
-    def read(self) -> bytes:
-        return os.read(self.input_fd, 4096)
-
-    def write(self, data: bytes) -> None:
-        self.shown += data
-
-    def show(self, data: bytes) -> bytes:
-        self.shown += data
-        return data
-
-    def enter(self) -> None:
-        """It is entered."""
-
-    def flush(self) -> None:
-        """It takes nothing."""
-
-    def close(self) -> None:
-        for descriptor in (self.input_fd, self.wake_fd, self.output_fd, self._keyboard):
-            if descriptor >= 0:
-                os.close(descriptor)
-
-
-def scripted_session() -> Session:
-    config = SessionConfig(session_type="local")
-    moment = datetime(2026, 1, 1, tzinfo=UTC)
-    return Session(
-        id="s",
-        name="web",
-        session_type="local",
-        created_at=moment,
-        last_active=moment,
-        status="active",
-        config=config,
-        workspace_id=None,
-    )
-
-
-def scripted_attachment(terminal: ScriptedTerminal, stream: socket.socket) -> Attachment:
-    session = scripted_session()
-    options = AttachOptions(session=session, read_only=False, detach_key=DetachKey("C-\\"), scrollback_lines=0, env=[])
-    return Attachment(options, cast(Terminal, terminal), DaemonConnection(SocketStream(stream)), Reconnect(App({})))
-
-
-def attached(request_id: int, attachment_id: str, repaint: bytes = b"") -> dict[str, Any]:
-    answer = Attached(attachment_id=attachment_id, session=scripted_session(), repaint=repaint, history_line=100)
-    return {"id": request_id, "result": answer}
-
-
-def send(stream: socket.socket, *messages: dict[str, Any]) -> None:
-    stream.sendall(b"".join(msgspec.json.encode(each) + b"\n" for each in messages))
 
 
 def leave(typed: bytes, *answers: dict[str, Any], pending: int = 0) -> tuple[list[Any], AttachResult]:
@@ -212,81 +125,3 @@ def test_a_window_that_is_closed_sends_what_was_typed(monkeypatch: pytest.Monkey
     sent, result = leave(b"last words\r")
     assert [data for data, _ in typed_in(sent)] == [b"last words\r", b""]
     assert result.reason == "hangup"
-
-
-# While a new attachment is needed, since the window's size has changed
-
-
-def notice(method: str, attachment_id: str, **params: Any) -> dict[str, Any]:
-    """Return a notification; `data` is bytes."""
-    if "data" in params:
-        params["data"] = base64.b64encode(params["data"]).decode()
-    return {"method": f"session.{method}", "params": {"attachment_id": attachment_id, **params}}
-
-
-class ResizedTerminal(ScriptedTerminal):
-    """A terminal that has another size as soon as a client has attached."""
-
-    def __init__(self) -> None:
-        super().__init__(None)
-        self._sizes = iter([(80, 24)])
-
-    @property
-    def size(self) -> tuple[int, int]:  # type: ignore[override]
-        return next(self._sizes, (70, 24))
-
-
-def attach_late(*messages: dict[str, Any]) -> tuple[AttachResult, ScriptedTerminal]:
-    """Run an attachment in it, to which these come behind the picture."""
-    terminal = ResizedTerminal()
-    ours, theirs = socket.socketpair()
-    with ours, theirs, contextlib.closing(terminal):
-        send(theirs, attached(1, "a", b"late"), *messages)
-        return scripted_attachment(terminal, ours).run(), terminal
-
-
-def test_a_program_that_ends_meanwhile_has_its_last_screen_shown() -> None:
-    """What it printed last has not been shown: the caller does that, as where it ended without a daemon."""
-    with pytest.raises(NotRunning):
-        attach_late(notice("output", "a", data=b"last words"), notice("exited", "a", exit_code=0, history_line=104))
-
-
-def test_a_client_that_is_detached_meanwhile_stays_detached() -> None:
-    """It does not attach itself again."""
-    result, terminal = attach_late(notice("detached", "a", reason="requested", history_line=104))
-    assert result == AttachResult(reason="detached_elsewhere")
-    assert b"late" not in terminal.shown
-
-
-def test_a_new_attachment_has_the_windows_size() -> None:
-    """It asks for all that the first one did; output for that is not shown any more."""
-    terminal = ResizedTerminal()
-    ours, theirs = socket.socketpair()
-    asked: list[Any] = []
-
-    def serve() -> None:
-        send(theirs, attached(1, "a", b"late"), notice("output", "a", data=b"too early"))
-        with theirs.makefile("rb") as lines:
-            for line in lines:
-                asked.append(msgspec.json.decode(line))
-                if asked[-1].get("id") == 2:
-                    break
-        send(
-            theirs,
-            notice("output", "a", data=b"too late"),
-            attached(2, "b", b"in its size"),
-            notice("output", "b", data=b"and on"),
-            notice("exited", "b", exit_code=3, history_line=105),
-        )
-
-    with ours, theirs, contextlib.closing(terminal):
-        daemon = threading.Thread(target=serve)
-        daemon.start()
-        result = scripted_attachment(terminal, ours).run()
-        daemon.join()
-    assert result == AttachResult(reason="exited", exit_code=3)
-    assert [each["method"] for each in asked] == ["session.attach", "session.leave", "session.attach"]
-    sizes = [(each["params"]["cols"], each["params"]["scrollback_lines"]) for each in (asked[0], asked[-1])]
-    assert sizes == [(80, 0), (70, 0)]
-    assert terminal.shown.endswith(b"in its sizeand on")
-    assert not re.search(rb"late|too early", terminal.shown)

@@ -76,8 +76,28 @@ def test_lines_between_margins_leave_nothing(both: Both) -> None:
     """Below a first row that stays, line feeds move lines up to that and no further."""
     both.print(b"\x1b[2;5r\x1b[5;1H" + b"x\r\n" * 200)
     assert both.lines.scrolled == both.emulator.history_line == 0
+    both.print(b"\x1b[1;4r\x1b[6;1H" + b"x\r\n" * 200)  # the cursor is below them
+    assert both.lines.scrolled == both.emulator.history_line == 0
     both.print(b"\x1b[r\x1b[6;1H" + b"x\r\n" * 20)
     assert 0 < both.lines.scrolled <= both.emulator.history_line == 20
+
+
+@pytest.mark.parametrize("begin", [b"\x1b]1337;File=inline=1:", b"\x1bP1;", b"\x1b_G", b"\x1b^", b"\x1bX"])
+@pytest.mark.parametrize("end", [b"\x1b\\", b"\x18", b"\x1b[m"])
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_line_feeds_in_a_string_are_none(both: Both, begin: bytes, end: bytes, pieces: int) -> None:
+    """As in an image that is encoded in lines, also where the string comes in pieces."""
+    text = b"QUJD\n" * 300
+    for piece in [begin, *[text] * pieces, end + printed(1, 20)]:
+        both.print(piece)
+    assert 0 < both.lines.scrolled <= both.emulator.history_line <= 20
+
+
+def test_numbers_may_have_any_digits(both: Both) -> None:
+    """Leading zeros, and more rows than there are."""
+    for _ in range(20):
+        both.print(b"\x1b[0000005A\x1b[99999999999A" + printed(1, 5))
+    assert both.lines.scrolled == both.emulator.history_line == 0
 
 
 @pytest.mark.parametrize("mode", [47, 1047, 1049])

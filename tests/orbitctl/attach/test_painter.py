@@ -189,12 +189,54 @@ def test_a_picture_that_waits_is_dropped_when_the_size_is_reported(scene: Scene)
     assert scene.window.after_line == 100
 
 
-def test_an_attachments_picture_is_not_dropped_for_good(scene: Scene) -> None:
-    """It has history that comes once: a new attachment brings it."""
+def test_lines_that_came_back_from_the_history_are_none_of_it(scene: Scene) -> None:
+    """A session that is taller has fewer lines above its screen, and takes longer to fill."""
+    scene.attached()
+    scene.painter.show(b"x\r\n" * 50)
+    assert scene.window.after_line == 100 + 50 - 23
+    scene.resize((80, 50))
+    scene.painter.paint(picture((80, 40), "resized", 111))
+    assert scene.window.after_line == 111
+    scene.painter.show(b"x\r\n" * 30)
+    assert scene.window.after_line == 111
+    scene.painter.show(b"x\r\n" * 30)
+    assert scene.window.after_line == 111 + 60 - 39
+
+
+@pytest.mark.parametrize("reason", ["", "refreshed"])
+def test_a_picture_with_lines_of_its_own_is_not_dropped_for_good(scene: Scene, reason: str) -> None:
+    """They come once: a new attachment brings them. What comes behind it is not shown before."""
     scene.attached()
     scene.resize((60, 20))
-    assert scene.painter.paint(picture((80, 24), "", 200))
+    assert scene.painter.paint(picture((80, 24), reason, 200))
+    scene.painter.show(b"behind\r\n" * 100)
+    assert b"behind" not in scene.terminal.written
     assert scene.window.after_line == scene.window.leave(200) == 100
+
+
+def test_a_terminal_that_was_being_resized_at_first_is_asked_again(scene: Scene) -> None:
+    """It answered another size than the kernel knew; when it has reported that, it is trusted."""
+    scene.terminal.real = (60, 20)
+    scene.painter.take_over()
+    scene.painter.paint(picture((80, 24), "", 100))
+    assert not scene.answer((5, 0))
+    assert scene.drawn(100)
+    scene.terminal.written = b""
+    scene.resize((60, 20))
+    assert not scene.answer((5, 0))
+    scene.painter.paint(picture((60, 20), "resized", 101))
+    assert scene.painter.is_waiting
+
+
+def test_a_picture_of_another_size_is_not_drawn_in_leaving(scene: Scene) -> None:
+    """The window keeps what it shows."""
+    scene.attached()
+    scene.resize((60, 20), is_reported=False)
+    scene.painter.paint(picture((80, 24), "resized", 104))
+    assert not scene.answer((15, 0))
+    scene.painter.leave()
+    assert not scene.drawn(104)
+    assert not scene.painter.is_waiting
 
 
 @pytest.mark.parametrize(("row", "size"), [(9, (80, 24)), (10, (80, 20)), (10, (60, 24))])
@@ -334,6 +376,15 @@ def test_an_answer_that_does_not_come_proves_nothing(scene: Scene) -> None:
     scene.answer((10, 0))
     scene.resize((80, 20), is_reported=False)
     assert scene.answer((10, 0))
+    assert scene.window.after_line == 100 - 24
+
+
+def test_a_window_that_is_taken_over_is_judged_too(scene: Scene) -> None:
+    """A shell had it, and the answer is lost."""
+    scene.attached()
+    scene.painter.paint(picture((80, 24), "resized", 104))
+    scene.answer((10, 0))
+    scene.painter.take_over()
     assert scene.window.after_line == 100 - 24
 
 
