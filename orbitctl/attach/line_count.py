@@ -12,11 +12,10 @@ from orbitctl.attach.output_filter import ALTERNATE_MODES
 
 _HOME_MODES = frozenset((6, 1048))  # that move the cursor as they are set or reset
 
-# What moves the cursor up by a number of rows, or to any row; margins, which do that too; modes; and strings.
-_MOVES = re.compile(
-    rb"\x1b(?:\[(?:(?P<up>\d*)[AF]|[\d;]*[Hfdu]|(?P<top>\d*)(?:;(?P<bottom>\d*))?[\d;]*r|\?(?P<modes>[\d;]+)(?P<set>[hl]))"
-    rb"|[M8c]|(?P<string>[\]PX^_]))"
-)
+# What moves the cursor up, by a number of rows or to any row; margins, which do that too; modes; and strings. Colours,
+# of which a flood is full, have to fail early: no group is captured, and nothing is tried twice (`*+`).
+_MOVES = re.compile(rb"\x1b(?:\[[?\d;]*+[AFHfdurhl]|[M8c\]PX^_])")
+_STRINGS = (b"]", b"P", b"X", b"^", b"_")
 _OSC_END, _STRING_END = re.compile(rb"[\x07\x18\x1a\x1b]"), re.compile(rb"[\x18\x1a\x1b]")
 
 
@@ -58,19 +57,32 @@ class LineCount:
             if found is None:
                 return
             at = found.end()
-            if found["string"] is not None:
-                self._string_end = _OSC_END if found["string"] == b"]" else _STRING_END
-                continue
-            if found["modes"] is not None:
-                modes = {_number(digits) for digits in found["modes"].split(b";")}
-                if not modes.isdisjoint(ALTERNATE_MODES):
-                    is_alternate = found["set"] == b"h"
-                elif modes.isdisjoint(_HOME_MODES):
-                    continue
-            if found["top"] is not None:
-                self._is_within_margins = _number(found["top"]) > 1 or 0 < _number(found["bottom"]) < self._height
-            rows = self._height if found["up"] is None else _number(found["up"]) or 1
-            self._line = max(self._line - rows, self.scrolled)
+            sequence = found[0]
+            if sequence[1:] in _STRINGS:
+                self._string_end = _OSC_END if sequence == b"\x1b]" else _STRING_END
+            else:
+                is_alternate = self._move(sequence[2:-1], sequence[-1:], is_alternate=is_alternate)
+
+    def _move(self, parameters: bytes, final: bytes, *, is_alternate: bool) -> bool:
+        """Move the cursor up as far as a sequence may do so; return whether the alternate screen is in use then."""
+        rows = self._height
+        if final in b"AF":
+            rows = _number(parameters) or 1
+        elif final in b"hl":
+            modes = {_number(digits) for digits in parameters[1:].split(b";")} if parameters[:1] == b"?" else set()
+            if not modes.isdisjoint(ALTERNATE_MODES):
+                is_alternate = final == b"h"
+            elif modes.isdisjoint(_HOME_MODES):
+                return is_alternate
+        elif final == b"r":
+            top, _, bottom = parameters.partition(b";")
+            self._is_within_margins = _number(top) > 1 or 0 < _number(bottom) < self._height
+        self._line = max(self._line - rows, self.scrolled)
+        return is_alternate
+
+    def lose_place(self) -> None:
+        """Take the cursor for anywhere on the screen."""
+        self._line = self.scrolled
 
     def _feed_lines(self, count: int) -> None:
         if not self._is_within_margins:  # else they may go up to the first margin, and no further
@@ -78,6 +90,7 @@ class LineCount:
             self.scrolled = max(self.scrolled, self._line - self._height + 1)
 
 
-def _number(digits: bytes | None) -> int:
-    """Return a parameter's value, 0 for none; one of more than nine digits is as large as any."""
-    return int((digits or b"").lstrip(b"0")[:10] or b"0")
+def _number(parameters: bytes) -> int:
+    """Return the first parameter's value, 0 for none; one of more than nine digits is as large as any."""
+    digits = parameters.partition(b";")[0].lstrip(b"0")[:10]
+    return int(digits) if digits.isdigit() else 0

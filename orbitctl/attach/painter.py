@@ -25,6 +25,9 @@ from orbitctl.attach.window import Window
 LAG_SECS = 0.3
 """A terminal may have had its new size for so long when it reports it: tmux does so after a quarter of a second."""
 
+MAX_MEASURED_BYTES = 16 * 1024
+"""Output beyond that takes as many rows as there are."""
+
 RETRY_SECS = 0.1
 """After so long the terminal is asked again for its size."""
 
@@ -69,7 +72,7 @@ class Painter:
         self._expected: Expected | None = None
         self._late = 0  # how often in a row the terminal has had another size than a picture
         self._retry_at: float | None = None  # when the one that waits is tried again
-        self._shown: deque[tuple[float, int]] = deque()  # when output was shown in the last moment, and its rows
+        self._shown: deque[tuple[float, bytes | None]] = deque()  # output of the last moment; None for much
         self._is_leaving = False
         self._is_behind = False  # a picture was dropped that had more than what was shown before it
 
@@ -192,16 +195,16 @@ class Painter:
         terminal, filtered, window = self._terminal, self._terminal.output_filter, self._window
         was_alternate = bool(filtered.alternate)
         shown = terminal.show(output)
-        window.count(shown, is_alternate=was_alternate)
         if was_alternate and filtered.alternate:
+            window.lose_place()
             return
-        size, now = terminal.size, time.monotonic()
-        rows = rows_of_output(shown, max(1, min(size[0], window.size[0])), size[1])
-        if size != window.size or window.is_resized:
-            window.add_uncertain(rows)
-        elif rows:
+        window.count(shown, is_alternate=was_alternate)
+        if terminal.size != window.size or window.is_resized:
+            window.add_uncertain(self._rows_of(shown))
+        else:
+            now = time.monotonic()
             self._forget_before(now - LAG_SECS)
-            self._shown.append((now, rows))
+            self._shown.append((now, shown if len(shown) <= MAX_MEASURED_BYTES else None))
 
     def note_resize(self) -> None:
         """Note that the terminal has reported a size: what was shown just now may have been shown at that one."""
@@ -210,10 +213,16 @@ class Painter:
             # Its first answer was another size than the kernel knew, as where it was being resized at the time.
             self._terminal.write(self._cursor.first(time.monotonic(), self._terminal.size))
         self._forget_before(time.monotonic() - LAG_SECS)
-        self._window.add_uncertain(sum(rows for _, rows in self._shown))
+        self._window.add_uncertain(sum(self._rows_of(output) for _, output in self._shown))
         self._shown.clear()
         if self._retry_at is not None:
             self._retry_at = time.monotonic()
+
+    def _rows_of(self, output: bytes | None) -> int:
+        cols, rows = self._terminal.size
+        if output is None or len(output) > MAX_MEASURED_BYTES:
+            return rows
+        return rows_of_output(output, max(1, min(cols, self._window.size[0])), rows)
 
     def _forget_before(self, moment: float) -> None:
         while self._shown and self._shown[0][0] < moment:

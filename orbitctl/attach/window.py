@@ -75,6 +75,10 @@ class Window:
         """Count the lines of output that is shown; `is_alternate` where it begins on the alternate screen."""
         self._lines.feed(output, is_alternate=is_alternate)
 
+    def lose_place(self) -> None:
+        """Know of the cursor no more than that it is on the screen: some output was not counted."""
+        self._lines.lose_place()
+
     def confirm(self) -> None:
         """Take the last picture for drawn as it should."""
         self.is_known = self._is_confirmed = True
