@@ -153,9 +153,11 @@ class Painter:
     def _judge(self, place: Place | None) -> bool:
         """Return whether the last picture was drawn wrongly, by what the terminal has answered behind it."""
         expected, self._expected = self._expected, None
-        self._window.is_known = True
-        if expected is None or place is None:
-            return False  # nothing is known about it: neither that it was drawn wrongly nor that it was not
+        if expected is None:
+            return False
+        if place is None:
+            self._window.is_known = True  # but not confirmed: it may have been drawn wrongly all the same
+            return False
         if expected.is_met(place):
             self._window.confirm()
             self._late = 0

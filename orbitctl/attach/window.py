@@ -41,7 +41,7 @@ class Window:
 
     Attributes:
         history_line: How many of the session's lines had left its screen when the window was last drawn; None at first.
-        is_known: A picture was drawn as it should.
+        is_known: A picture was drawn that was not found to be wrong: what an attach is to bring counts from there.
         is_resized: The window has changed, and no picture was drawn since.
     """
 

@@ -353,6 +353,27 @@ def test_rows_of_output_are_not_too_few(output: bytes, rows: int) -> None:
 # What was drawn wrongly, and cannot be drawn once more at once
 
 
+def test_a_first_picture_that_is_wrong_does_not_count(scene: Scene) -> None:
+    """The next attach is to bring what the user has asked for, and no more: nothing is known of the window yet."""
+    scene.painter.take_over()
+    scene.painter.paint(picture((80, 24), "", 100))
+    assert not scene.answer((5, 0))
+    scene.resize((80, 20), is_reported=False)
+    assert scene.answer()
+    assert not scene.window.is_known
+
+
+def test_a_first_picture_without_an_answer_counts(scene: Scene) -> None:
+    """A terminal that was stopped for a moment is not shown the whole history again after an outage."""
+    scene.painter.take_over()
+    scene.painter.paint(picture((80, 24), "", 100))
+    assert not scene.answer((5, 0))
+    scene.painter.give_up()
+    assert not scene.painter.settle(can_attach=True)
+    assert scene.window.is_known
+    assert scene.window.after_line == 100
+
+
 def test_a_picture_that_was_drawn_wrongly_is_not_forgotten_with_its_daemon(scene: Scene) -> None:
     """The attachment behind an outage asks for its lines, too."""
     scene.attached()
