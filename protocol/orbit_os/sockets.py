@@ -39,6 +39,31 @@ def check_socket_path(path: str) -> None:
         raise SocketPathTooLong(f"socket path is too long ({length} bytes, at most {MAX_PATH_BYTES}): {path}")
 
 
+def fitting_socket_path(natural: str, runtime_folder: str = "") -> str:
+    """Return a path at which a socket can be bound: the natural one, or a short one where that is too long.
+
+    A short one is named by a digest of the natural path, so that each process that starts from the same natural path
+    and the same folder gets the same answer. Nothing is looked at or created.
+
+    Args:
+        natural: Where the socket belongs; absolute.
+        runtime_folder: $XDG_RUNTIME_DIR, or empty where there is none.
+
+    Returns:
+        A path in `natural`'s folder, in `orbit` of the runtime folder, or in `/tmp/orbit-UID`; the last two must be
+        made with `files.private_folder` before the bind(2).
+    """
+    if len(os.fsencode(natural)) <= MAX_PATH_BYTES:
+        return natural
+    import hashlib  # most paths fit
+
+    name = hashlib.sha256(os.fsencode(natural)).hexdigest()[:16] + ".sock"
+    in_runtime_folder = os.path.join(runtime_folder, "orbit", name)
+    if runtime_folder.startswith("/") and len(os.fsencode(in_runtime_folder)) <= MAX_PATH_BYTES:
+        return in_runtime_folder
+    return os.path.join(f"/tmp/orbit-{os.getuid()}", name)  # noqa: S108 - a private folder is made of it, or refused
+
+
 def peer_uid(connection: socket) -> int:
     """Return the uid of the process at the other end.
 
