@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from orbit_os.files import make_private_folders
+from orbit_os.files import make_private_folders, set_mode, sync, sync_descriptor
 from orbit_os.python import python_command
 from orbit_protocol.paths import expand
 from orbit_protocol.text import path_text
@@ -172,9 +172,10 @@ def write(unit: Unit) -> bool:
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(unit.text)
             file.flush()
-            os.fsync(file.fileno())  # before the rename: a crash must not leave the name with an empty file
-        os.chmod(temporary, 0o644)
+            sync_descriptor(file.fileno())  # before the rename: a crash must not leave the name with an empty file
+        set_mode(temporary, 0o644)
         os.replace(temporary, unit.path)
+        sync(folder)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)

@@ -14,7 +14,7 @@ import signal
 import socket
 import stat
 
-from orbit_os.files import UnsafeFile, open_private
+from orbit_os.files import PRIVATE_FILE, UnsafeFile, open_private, set_mode
 from orbitd.keeper.server import Keeper
 
 TYPE_CHECKING = False
@@ -100,7 +100,7 @@ def _listen(path: str) -> socket.socket:
         os.unlink(path)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
-    os.chmod(path, 0o600)
+    set_mode(path, PRIVATE_FILE)
     listener.setblocking(False)
     listener.listen(BACKLOG)
     return listener

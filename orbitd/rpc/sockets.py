@@ -12,7 +12,7 @@ import socket
 import stat
 from dataclasses import dataclass
 
-from orbit_os.files import PRIVATE_FILE, private_folder
+from orbit_os.files import PRIVATE_FILE, private_folder, set_mode
 from orbit_os.sockets import SocketPathTooLong, check_socket_path
 
 BACKLOG = 1024  # a full backlog makes connect(2) fail at once for clients that do not block
@@ -64,7 +64,7 @@ def listen(path: str) -> Listener:
     try:
         listening.bind(path)
         # The folder is 0700 already; the mode counts where the socket is moved or its folder opened later.
-        os.chmod(path, PRIVATE_FILE)
+        set_mode(path, PRIVATE_FILE)
         listening.listen(BACKLOG)
         listening.setblocking(False)
         return Listener(listening, path, os.lstat(path).st_ino)

@@ -32,7 +32,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from orbit_os.files import UnsafeFile, open_private, sync
+from orbit_os.files import PRIVATE_FILE, UnsafeFile, open_private, set_mode, sync, sync_descriptor
 from orbitd.sessions.journal_file import (
     CAPTURE_MAX_BYTES,
     FILE_HEADER_BYTES,
@@ -274,7 +274,7 @@ def _open(path: str) -> int:
         # Of mode 0400 or 0000, by a hand or a copy. In a private folder nobody else can put another file there now.
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise
-        os.chmod(path, 0o600)
+        set_mode(path, PRIVATE_FILE)
         return open_private(path, os.O_RDWR)
 
 
@@ -522,7 +522,7 @@ def _rewrite(fd: int, path: str, found: _Found, covered: int, reason: str | None
             write_all(clean, record, tail)
             tail += len(record)
             lost += lost_here
-        os.fsync(clean)  # the file that it replaces may be on disk already
+        sync_descriptor(clean)  # the file that it replaces may be on disk already
         damage = None if reason is None else _keep_aside(fd, path, reason, lost)
         os.replace(temporary, path)
         sync(os.path.dirname(path))
@@ -601,7 +601,7 @@ def _keep_aside(fd: int, path: str, reason: str, lost: int) -> Damage:
                 source.seek(0)
                 shutil.copyfileobj(source, copy)
             copy.flush()
-            os.fsync(copy.fileno())
+            sync_descriptor(copy.fileno())
     return Damage(path=name, reason=reason, lost_bytes=lost, removed=_remove_oldest(path))
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from orbit_os.files import PRIVATE_FILE, make_private_folders, sync
+from orbit_os.files import PRIVATE_FILE, make_private_folders, set_mode, sync
 from orbit_protocol.errors import Busy, StorageFull, StorageReadOnly
 from orbitd.logs import event
 from orbitd.store import schema
@@ -178,7 +178,7 @@ def _make_file(path: str) -> None:
         # SQLite gives the WAL and -shm files the mode of the database, so this one has to be right.
         # O_CREAT's mode is reduced by the umask, and an existing empty file keeps its own: hence chmod.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE))
-        os.chmod(path, PRIVATE_FILE)
+        set_mode(path, PRIVATE_FILE)
     except OSError as error:
         raise translate_os(error, f"The database {path} cannot be made") from error
 
@@ -341,7 +341,7 @@ def _check_existing(path: str, scripts: Sequence[str]) -> _Checked:
     """Refuse a database that this program must not write, before SQLite opens it for writing, and look for damage."""
     status = os.stat(path)
     if status.st_mode & 0o077 and status.st_uid == os.geteuid():
-        os.chmod(path, PRIVATE_FILE)  # it was copied here with a umask that let others read it
+        set_mode(path, PRIVATE_FILE)  # it was copied here with a umask that let others read it
     log_cut_off = wal.is_cut_off(path)
     with recovery.opened_untouched(path) as connection:
         found = schema.inspect(connection)

@@ -1,4 +1,4 @@
-"""Folders and files that only the user can reach, and fsync(2).
+"""Folders and files that only the user can reach, their modes, and fsync(2).
 
 Time passes between the check of a folder and its use. So a folder passes only if no other user could
 change it in between: it must be ours, not a symbolic link, and closed to others. A file is checked
@@ -13,6 +13,14 @@ import stat
 
 PRIVATE_FOLDER = 0o700
 PRIVATE_FILE = 0o600
+
+NO_MODES = "its file system keeps no modes, so that others could reach it; configure a path on a local file system"
+"""Why a file or folder stays open to others: FAT, and CIFS and FUSE by their options of mount(8)."""
+
+_NOT_SUPPORTED = frozenset((errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS))
+_NO_FOLDER_SYNC = _NOT_SUPPORTED | {errno.EBADF}
+_NO_FULL_SYNC = _NOT_SUPPORTED | {errno.ENOTTY}
+_NO_CHMOD = _NOT_SUPPORTED | {errno.EPERM}
 
 
 class UnsafeFolder(Exception):
@@ -58,8 +66,7 @@ def make_private_folders(path: str) -> None:
         os.mkdir(path, PRIVATE_FOLDER)
     except FileExistsError:
         return  # another process was first, or it is not a folder: `check_private` says so
-    if stat.S_IMODE(os.stat(path).st_mode) != PRIVATE_FOLDER:  # mkdir(2) clears the bits of the umask
-        os.chmod(path, PRIVATE_FOLDER)
+    set_mode(path, PRIVATE_FOLDER)  # mkdir(2) clears the bits of the umask
     # A folder's entry is data of its parent: without this, what is synced inside it
     # later could be lost together with its name (fsync(2)).
     sync(parent)
@@ -83,7 +90,52 @@ def check_private(path: str) -> None:
         )
     if found.st_mode & 0o077:
         mode = stat.S_IMODE(found.st_mode)
+        if not _keeps_modes(path):
+            raise UnsafeFolder(f"{path} is open to others (mode {mode:04o}): {NO_MODES}")
         raise UnsafeFolder(f"{path} is open to others (mode {mode:04o}); close it: chmod 700 '{path}'")
+
+
+def _keeps_modes(folder: str) -> bool:
+    """Return whether a folder that is made in this one gets the mode that it is made with; True if none can be made."""
+    probe = os.path.join(folder, f".orbit-mode-{os.urandom(8).hex()}")
+    try:
+        os.mkdir(probe, PRIVATE_FOLDER)
+    except OSError:
+        return True
+    try:
+        return not os.lstat(probe).st_mode & 0o077
+    finally:
+        os.rmdir(probe)
+
+
+def set_mode(path: str, mode: int, descriptor: int | None = None) -> None:
+    """Give a file, a folder or a socket a mode, unless it has it.
+
+    A file system without modes shows the same for each file, and has chmod(2) fail or do nothing. That passes as long
+    as the owner can do what `mode` says, and others nothing where it gives them nothing.
+
+    Args:
+        path: The file.
+        mode: The permission bits.
+        descriptor: The open file; without it, what the path leads to.
+
+    Raises:
+        OSError: It cannot be looked at or changed; EPERM, with `NO_MODES`, where others could reach it.
+    """
+    target = path if descriptor is None else descriptor
+    found = stat.S_IMODE(os.stat(target).st_mode)
+    if found == mode:
+        return
+    try:
+        os.chmod(target, mode)
+    except OSError as error:
+        if error.errno not in _NO_CHMOD:
+            raise
+    found = stat.S_IMODE(os.stat(target).st_mode)
+    if found & 0o077 and not mode & 0o077:
+        raise PermissionError(errno.EPERM, NO_MODES, path)
+    if mode & 0o700 & ~found:
+        raise PermissionError(errno.EPERM, f"it stays at mode {found:04o}", path)
 
 
 def open_private(path: str, flags: int) -> int:
@@ -117,7 +169,7 @@ def open_private(path: str, flags: int) -> int:
         found = os.fstat(descriptor)
         _check_regular(path, found)
         if found.st_mode & 0o077:
-            os.fchmod(descriptor, stat.S_IMODE(found.st_mode) & 0o700)
+            set_mode(path, stat.S_IMODE(found.st_mode) & 0o700, descriptor)
         os.set_blocking(descriptor, True)
     except BaseException:
         os.close(descriptor)
@@ -148,12 +200,51 @@ def _check_regular(path: str, found: os.stat_result) -> None:
 
 
 def sync(path: str) -> None:
-    """Flush a file, or a folder's entries, to disk (fsync(2)). Raises: OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # fsync needs no write access, and a folder allows none
+    """Flush a file, or a folder's entries, to the disk itself.
+
+    A folder that its file system cannot flush passes, and one that we may write but not read (mode 0300): what the
+    file itself holds is safe, and its name is as safe as it can be made there.
+
+    Raises:
+        OSError: Of a file it could not be flushed; of a folder the disk failed.
+    """
     try:
-        os.fsync(descriptor)
+        # fsync needs no write access, and a folder allows none.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        if os.path.isdir(path):
+            return
+        raise
+    try:
+        sync_descriptor(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_descriptor(descriptor: int) -> None:
+    """Flush an open file or folder as `sync` does. Raises: OSError."""
+    try:
+        _flush(descriptor)
+    except OSError as error:
+        # CIFS, sshfs and vboxsf cannot flush a folder; EINVAL is fsync(2)'s word for it. Of a file it is a failure.
+        if error.errno not in _NO_FOLDER_SYNC or not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise
+
+
+def _flush(descriptor: int) -> None:
+    import fcntl  # not at the top: commands that only ask the daemon flush nothing
+
+    # On macOS fsync(2) leaves data in the disk's own memory, and F_FULLFSYNC flushes that too (fcntl(2)). Network file
+    # systems there have none, and SQLite falls back to fsync then as well (os_unix.c, full_fsync).
+    full_sync = getattr(fcntl, "F_FULLFSYNC", None)
+    if full_sync is not None:
+        try:
+            fcntl.fcntl(descriptor, full_sync)
+            return
+        except OSError as error:
+            if error.errno not in _NO_FULL_SYNC:
+                raise
+    os.fsync(descriptor)
 
 
 def read_regular(path: str, limit: int) -> bytes:

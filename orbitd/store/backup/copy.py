@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from orbit_os.files import PRIVATE_FILE, sync
+from orbit_os.files import PRIVATE_FILE, set_mode, sync
 from orbit_protocol.errors import InvalidParams, StorageCorrupt
 from orbit_protocol.paths import backups_folder
 from orbitd.store.errors import translate_os, translated
@@ -167,7 +167,7 @@ def write(source: sqlite3.Connection, path: str) -> int:
         # Made with its mode before SQLite opens it: SQLite would make it with 0644 and the umask.
         os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE))
         try:
-            os.chmod(temporary, PRIVATE_FILE)
+            set_mode(temporary, PRIVATE_FILE)
             with translated():
                 _copy(source, temporary)
             # rename(2) is atomic, but only for names: the contents have to be on disk before, and the
