@@ -11,7 +11,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 
-from orbit_os.files import open_private
+from orbit_os.files import lock, open_private
 from orbit_protocol.text import path_text, to_text
 
 _MAX_HOLDER_BYTES = 8192
@@ -41,7 +41,7 @@ def database_lock(database_path: str, socket_path: str, supervisor: str = "") ->
     descriptor = open_private(path, os.O_RDWR | os.O_CREAT)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(path, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             lines = to_text(os.pread(descriptor, _MAX_HOLDER_BYTES, 0)).split("\n")
             holder = ", ".join(line for line in lines if line) or "unknown"

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from orbit_os.files import UnsafeFile, UnsafeFolder, open_private, private_folder
+from orbit_os.files import UnsafeFile, UnsafeFolder, lock, open_private, private_folder
 from orbit_os.python import python_command
 from orbit_protocol.methods import DAEMON_INFO, DAEMON_SHUTDOWN
 from orbit_protocol.params import Params
@@ -74,7 +74,7 @@ def start_apart(paths: ClientPaths) -> bool:
     descriptor = _open_start_lock(paths)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(_start_lock_path(paths), descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         # The process inherits the lock, so that of a hundred clients whose daemon was killed one starts it: to run a
@@ -118,7 +118,8 @@ def stop(client: Client, timeout: float) -> int:
 
 def _start_in_turn(paths: ClientPaths, timeout: float, out: Output, lock_fd: int | None) -> UnixStream:
     deadline = time.monotonic() + timeout
-    with _start_lock(_open_start_lock(paths) if lock_fd is None else lock_fd, timeout):
+    descriptor = _open_start_lock(paths) if lock_fd is None else lock_fd
+    with _start_lock(_start_lock_path(paths), descriptor, timeout):
         # Of several clients that found no daemon at the same moment the first starts it while the others wait for
         # the lock; each of them finds it running when its turn comes.
         if (stream := _connect(paths, timeout)) is not None:
@@ -279,11 +280,15 @@ def _is_locked(paths: ClientPaths) -> bool:
 
 
 def _open_start_lock(paths: ClientPaths) -> int:
-    return open_private(os.path.join(paths.resolved.state_folder, "start.lock"), os.O_RDWR | os.O_CREAT)
+    return open_private(_start_lock_path(paths), os.O_RDWR | os.O_CREAT)
+
+
+def _start_lock_path(paths: ClientPaths) -> str:
+    return os.path.join(paths.resolved.state_folder, "start.lock")
 
 
 @contextlib.contextmanager
-def _start_lock(descriptor: int, timeout: float) -> Iterator[None]:
+def _start_lock(path: str, descriptor: int, timeout: float) -> Iterator[None]:
     """Hold the lock under which clients start orbitd, by a descriptor that is closed at the end.
 
     The kernel releases it when the descriptor is closed, also by the end of a process that was killed. Of one that
@@ -295,7 +300,7 @@ def _start_lock(descriptor: int, timeout: float) -> Iterator[None]:
     try:
         try:
             with _alarm(timeout):
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                lock(path, descriptor, fcntl.LOCK_EX)
         except TimeoutError as error:
             raise CommandError(
                 f"another orbitctl is still starting orbitd after {timeout:g} s", ExitCode.TIMEOUT

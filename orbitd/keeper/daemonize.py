@@ -8,13 +8,14 @@ one step, and likewise the unlink(2) at the end. It is held for these moments on
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
 import socket
 import stat
 
-from orbit_os.files import PRIVATE_FILE, UnsafeFile, open_private, set_mode
+from orbit_os.files import PRIVATE_FILE, UnsafeFile, lock, open_private, set_mode
 from orbitd.keeper.server import Keeper
 
 TYPE_CHECKING = False
@@ -68,7 +69,7 @@ def _locked(path: str) -> Iterator[None]:
     # that the next one cannot find any more.
     descriptor = open_private(path + ".lock", os.O_RDWR | os.O_CREAT)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock(path + ".lock", descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
@@ -99,7 +100,14 @@ def _listen(path: str) -> socket.socket:
             raise UnsafeFile(f"{path} is no socket; move it away")
         os.unlink(path)
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
+    try:
+        listener.bind(path)
+    except OSError as error:
+        # FAT, CIFS and some FUSE file systems hold no sockets (mknod(2)).
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
+            raise
+        words = f"its file system holds no sockets ({error.strerror}); set database_path to a local one"
+        raise OSError(error.errno, words) from error
     set_mode(path, PRIVATE_FILE)
     listener.setblocking(False)
     listener.listen(BACKLOG)

@@ -62,7 +62,7 @@ def listen(path: str) -> Listener:
     _remove_stale(path)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        listening.bind(path)
+        _bind(listening, path)
         # The folder is 0700 already; the mode counts where the socket is moved or its folder opened later.
         set_mode(path, PRIVATE_FILE)
         listening.listen(BACKLOG)
@@ -71,6 +71,18 @@ def listen(path: str) -> Listener:
     except BaseException:
         listening.close()
         raise
+
+
+def _bind(listening: socket.socket, path: str) -> None:
+    """Bind a socket. Raises: SocketUnusable, which has the path, as the error of bind(2) has not."""
+    try:
+        listening.bind(path)
+    except OSError as error:
+        # EPERM or ENOTSUP: FAT, CIFS and some FUSE file systems hold no sockets (mknod(2)).
+        raise SocketUnusable(
+            f"{path} cannot be made ({error.strerror}); configure a socket_path in a folder of yours on a local "
+            "file system"
+        ) from error
 
 
 def inherited_listener(inherited: socket.socket) -> Listener:

@@ -22,7 +22,16 @@ from orbitd.logs import event
 from orbitd.store import schema
 from orbitd.store.backup import copy, recovery, salvage, wal
 from orbitd.store.errors import translate, translate_os, translated
-from orbitd.store.files import APPLICATION_ID, SIDE_FILES, file_stamp, file_uri, free_name, open_untouched, size
+from orbitd.store.files import (
+    APPLICATION_ID,
+    SIDE_FILES,
+    TEMPORARY_PREFIX,
+    file_stamp,
+    file_uri,
+    free_name,
+    open_untouched,
+    size,
+)
 from orbitd.store.rows import lenient_text, now
 from orbitd.store.schema import load_migrations
 
@@ -84,7 +93,7 @@ def open_writer(path: str, *, start_empty: bool = False, migrations: Sequence[st
         recovery.Unexpected: A migration fails, or SQLite refuses something else that it should not.
     """
     scripts = load_migrations() if migrations is None else migrations
-    with translated(), recovery.set_aside_if_damaged(path):
+    with translated(path), recovery.set_aside_if_damaged(path):
         repairs = _move_strange_files(path)
         checked = _Checked()
         if recovery.is_absent(path):
@@ -367,7 +376,7 @@ def _salvage(path: str, damaged: str) -> None:
     """
     # Under another name until it is complete and on disk: where a kill interrupts this, the next start
     # begins with it again. `daily.remove_leftovers` deletes what is left then.
-    temporary = os.path.join(os.path.dirname(path), copy.TEMPORARY_PREFIX + secrets.token_hex(8))
+    temporary = os.path.join(os.path.dirname(path), TEMPORARY_PREFIX + secrets.token_hex(8))
     try:
         _make_file(temporary)
         with contextlib.closing(_connect(temporary)) as connection:
@@ -387,7 +396,7 @@ def _salvage(path: str, damaged: str) -> None:
                 os.unlink(temporary + suffix)
         meaning: Exception = error
         if isinstance(error, sqlite3.Error):
-            meaning = translate(error)
+            meaning = translate(error, temporary)
         elif isinstance(error, OSError):
             meaning = translate_os(error, f"What is whole in {damaged} cannot be brought over")
         if isinstance(meaning, StorageFull | Busy):

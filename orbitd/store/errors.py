@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import sqlite3
 from collections.abc import Iterator
 
@@ -17,6 +18,7 @@ from orbit_protocol.errors import (
     StorageFull,
     StorageReadOnly,
 )
+from orbitd.store.files import TEMPORARY_PREFIX
 
 # SQLite's codes have a primary code in the low byte, and extended ones refine it
 # (sqlite.org/rescode.html). The second table goes first, where the extended code means something else.
@@ -54,9 +56,24 @@ _BY_EXTENDED: dict[int, type[OrbitError]] = {
     sqlite3.SQLITE_IOERR_SHMSIZE: StorageFull,  # the -shm file cannot grow; elsewhere ENOSPC gives SQLITE_FULL
 }
 
+_LOCAL = (
+    "Its file system has no locks or no shared memory, as network file systems: set database_path to a local one "
+    "(sqlite.org/wal.html)."
+)
+
 _HINTS: dict[int, str] = {
-    sqlite3.SQLITE_IOERR: "The disk fails, or a quota is used up: see the system's log (dmesg), and back up elsewhere.",
+    sqlite3.SQLITE_IOERR: "The disk fails: see the system's log (dmesg), and back up elsewhere.",
+    sqlite3.SQLITE_PROTOCOL: _LOCAL,
+    sqlite3.SQLITE_IOERR_LOCK: _LOCAL,
+    sqlite3.SQLITE_IOERR_RDLOCK: _LOCAL,
+    sqlite3.SQLITE_IOERR_CHECKRESERVEDLOCK: _LOCAL,
+    sqlite3.SQLITE_IOERR_SHMOPEN: _LOCAL,
+    sqlite3.SQLITE_IOERR_SHMLOCK: _LOCAL,
+    sqlite3.SQLITE_IOERR_SHMMAP: _LOCAL,
 }
+
+_QUOTA_PROBE = bytes(1 << 16)
+_WRITES = frozenset((sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC))
 
 _MESSAGES: dict[type[OrbitError], str] = {
     StorageFull: "The disk of the database is full",
@@ -75,8 +92,13 @@ _BY_ERRNO: dict[int, type[OrbitError]] = {
 }
 
 
-def translate(error: sqlite3.Error) -> OrbitError | sqlite3.Error:
-    """Return the Orbit error that a sqlite3 error means, or the error itself if it is a mistake of the program's."""
+def translate(error: sqlite3.Error, path: str | None = None) -> OrbitError | sqlite3.Error:
+    """Return the Orbit error that a sqlite3 error means, or the error itself if it is a mistake of the program's.
+
+    Args:
+        error: What SQLite raised.
+        path: The database that was written to.
+    """
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:  # raised by the sqlite3 module itself, not by SQLite
         return error
@@ -93,7 +115,28 @@ def translate(error: sqlite3.Error) -> OrbitError | sqlite3.Error:
             except OSError as failure:
                 if failure.errno in (errno.EMFILE, errno.ENFILE):
                     return Busy("The daemon has no file descriptor left for this")
-    return found(f"{_MESSAGES[found]}: {error}", hint=None if found is StorageFull else _HINTS.get(code & _PRIMARY))
+    if path is not None and code in _WRITES and _is_quota_used_up(path):
+        return StorageFull(f"The quota of the database's disk is used up: {error}")
+    hint = None if found is StorageFull else _HINTS.get(code) or _HINTS.get(code & _PRIMARY)
+    return found(f"{_MESSAGES[found]}: {error}", hint=hint)
+
+
+def _is_quota_used_up(path: str) -> bool:
+    """Return whether another write beside a database fails with EDQUOT, which SQLite reports as any I/O error."""
+    probe = os.path.join(os.path.dirname(path), TEMPORARY_PREFIX + secrets.token_hex(8))
+    try:
+        descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(descriptor, _QUOTA_PROBE, 0)
+            os.fsync(descriptor)  # NFS has the quota looked at no sooner
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        return error.errno == errno.EDQUOT
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(probe)
+    return False
 
 
 def translate_os(error: OSError, doing: str) -> OrbitError:
@@ -103,12 +146,12 @@ def translate_os(error: OSError, doing: str) -> OrbitError:
 
 
 @contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Raise the sqlite3 errors of the body as Orbit's."""
+def translated(path: str | None = None) -> Iterator[None]:
+    """Raise the sqlite3 errors of the body as Orbit's; `path` is the database that it writes to."""
     try:
         yield
     except sqlite3.Error as error:
-        meaning = translate(error)
+        meaning = translate(error, path)
         if meaning is error:
             raise
         raise meaning from error

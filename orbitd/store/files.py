@@ -18,6 +18,9 @@ AUTOMATIC_BACKUP = re.compile(r"auto-(\d{8}T\d{6}Z)\.db")
 HEADER_MAGIC = b"SQLite format 3\0"
 """How the header of a database begins (sqlite.org/fileformat.html#the_database_header)."""
 
+TEMPORARY_PREFIX = ".orbit-backup-"
+"""How the names of files begin that only the call that makes them needs; a start removes those that a kill left."""
+
 _HEADER_BYTES = 100
 
 SIDE_FILES = ("-wal", "-shm", "-journal")

@@ -195,7 +195,7 @@ async def open_store(
         # the cache loads is handled like damage that shows when the file is opened; the connection
         # is closed before the file is renamed.
         try:
-            with translated(), recovery.set_aside_if_damaged(path), contextlib.ExitStack() as stack:
+            with translated(path), recovery.set_aside_if_damaged(path), contextlib.ExitStack() as stack:
                 opened = open_writer(path, start_empty=start_empty, migrations=migrations)
                 connection = stack.enter_context(contextlib.closing(opened.connection))
                 loaded.append(_load(connection, opened.repairs))

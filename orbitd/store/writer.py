@@ -230,7 +230,7 @@ class Writer:
             # SQLITE_BUSY_SNAPSHOT without any waiting if another program writes in between.
             connection.execute("BEGIN IMMEDIATE")
         except (sqlite3.Error, StorageError) as error:
-            _fail(jobs, error)
+            self._fail(jobs, error)
             return
         try:
             for job in jobs:
@@ -243,7 +243,7 @@ class Writer:
                 except sqlite3.Error:
                     _log.exception("a transaction could not be rolled back")
             if len(jobs) == 1:
-                _fail(jobs, error.__cause__ or error)
+                self._fail(jobs, error.__cause__ or error)
                 return
             # Nothing of the group is on disk, and one job may be to blame (a blob that fills the
             # disk, say). Alone, the others succeed.
@@ -253,7 +253,11 @@ class Writer:
         try:
             self._check_files()
         except StorageError as error:
-            _fail(jobs, error)
+            self._fail(jobs, error)
+
+    def _fail(self, jobs: list[_Job], error: BaseException) -> None:
+        for job in jobs:
+            job.error = _translated(error, None if self.file_watch is None else self.file_watch.path)
 
     def _check_files(self) -> None:
         """Raise StorageCorrupt unless the database is still at its path."""
@@ -306,16 +310,11 @@ def _storage_error(job: _Job) -> StorageError | None:
     return job.error if isinstance(job.error, StorageError) and not isinstance(job.error, DamagedRow) else None
 
 
-def _fail(jobs: list[_Job], error: BaseException) -> None:
-    for job in jobs:
-        job.error = _translated(error)
-
-
-def _translated(error: BaseException) -> BaseException:
+def _translated(error: BaseException, path: str | None = None) -> BaseException:
     """Return the Orbit error that an sqlite3 error means, caused by it; any other error as it is."""
     if not isinstance(error, sqlite3.Error):
         return error
-    translated = translate(error)
+    translated = translate(error, path)
     if translated is not error:
         translated.__cause__ = error
     return translated

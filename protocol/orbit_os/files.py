@@ -1,4 +1,4 @@
-"""Folders and files that only the user can reach, their modes, and fsync(2).
+"""Folders and files that only the user can reach, their modes, locks, and fsync(2).
 
 Time passes between the check of a folder and its use. So a folder passes only if no other user could
 change it in between: it must be ours, not a symbolic link, and closed to others. A file is checked
@@ -20,6 +20,7 @@ NO_MODES = "its file system keeps no modes, so that others could reach it; confi
 _NOT_SUPPORTED = frozenset((errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS))
 _NO_FOLDER_SYNC = _NOT_SUPPORTED | {errno.EBADF}
 _NO_FULL_SYNC = _NOT_SUPPORTED | {errno.ENOTTY}
+_NO_LOCKS = _NOT_SUPPORTED | {errno.ENOLCK}
 _NO_CHMOD = _NOT_SUPPORTED | {errno.EPERM}
 
 
@@ -197,6 +198,29 @@ def _check_regular(path: str, found: os.stat_result) -> None:
         raise UnsafeFile(f"{path} is no regular file; move it away")
     if found.st_uid != os.geteuid():
         raise UnsafeFile(f"{path} belongs to uid {found.st_uid}, not to {os.geteuid()}; move it away")
+
+
+def lock(path: str, descriptor: int, operation: int) -> None:
+    """Take a lock with flock(2).
+
+    Args:
+        path: The file, for the message.
+        descriptor: The open file.
+        operation: Of flock(2).
+
+    Raises:
+        BlockingIOError: Another process has it, and LOCK_NB is in `operation`.
+        OSError: The file system has no locks, as NFS without its lock daemon (ENOLCK); the message says so.
+    """
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, operation)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        words = f"its file system has no locks (flock: {error.strerror}); configure a path on a local file system"
+        raise OSError(error.errno, words, path) from error
 
 
 def sync(path: str) -> None:

@@ -17,14 +17,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 enum { WRITE = 1, SYNC = 2, READ = 4, TRUNCATE = 8, OPEN = 16, NAME = 32 };
+/* What some file systems cannot do. */
+enum { FOLDER_SYNC = 64, MODE = 128, LINK = 256, LOCK = 512, MAP = 1024, BIND = 2048 };
 
 /* The same in shim.py. */
 struct control {
@@ -178,7 +183,9 @@ int ftruncate64(int descriptor, off64_t length) { return cut(descriptor, length)
 
 static int bring_to_disk(int descriptor, long number) {
     char path[4096];
+    struct stat found;
     if (!path_of(descriptor, path, sizeof path)) return syscall(number, descriptor);
+    if (control->fail_calls & FOLDER_SYNC && fstat(descriptor, &found) == 0 && S_ISDIR(found.st_mode) && fails(FOLDER_SYNC)) return -1;
     return CHANGE('s', SYNC, path, NULL, NULL, 0, 0, syscall(number, descriptor), (void)0);
 }
 
@@ -224,12 +231,66 @@ int rename(const char *path, const char *other) {
 
 int link(const char *path, const char *other) {
     if (!watched(path)) return REAL(link)(path, other);
+    if (control->fail_calls & LINK && fails(LINK)) return -1;
     return CHANGE('l', NAME, path, other, NULL, 0, 0, REAL(link)(path, other), (void)0);
 }
 
 int linkat(int at, const char *path, int other_at, const char *other, int flags) {
     if (!watched(path)) return REAL(linkat)(at, path, other_at, other, flags);
+    if (control->fail_calls & LINK && fails(LINK)) return -1;
     return CHANGE('l', NAME, path, other, NULL, 0, 0, REAL(linkat)(at, path, other_at, other, flags), (void)0);
+}
+
+int symlink(const char *target, const char *path) {
+    if (control->fail_calls & LINK && watched(path) && fails(LINK)) return -1;
+    return REAL(symlink)(target, path);
+}
+
+int chmod(const char *path, mode_t mode) {
+    if (control->fail_calls & MODE && watched(path) && fails(MODE)) return -1;
+    return REAL(chmod)(path, mode);
+}
+
+int fchmod(int descriptor, mode_t mode) {
+    char path[4096];
+    if (control->fail_calls & MODE && path_of(descriptor, path, sizeof path) && fails(MODE)) return -1;
+    return REAL(fchmod)(descriptor, mode);
+}
+
+int fchmodat(int at, const char *path, mode_t mode, int flags) {
+    if (control->fail_calls & MODE && watched(path) && fails(MODE)) return -1;
+    return REAL(fchmodat)(at, path, mode, flags);
+}
+
+int flock(int descriptor, int operation) {
+    char path[4096];
+    if (control->fail_calls & LOCK && path_of(descriptor, path, sizeof path) && fails(LOCK)) return -1;
+    return REAL(flock)(descriptor, operation);
+}
+
+/* SQLite's shared memory is not watched, so it is found by its name. */
+static void *map(void *address, size_t length, int protection, int flags, int descriptor, off_t offset) {
+    char link[64], path[4096];
+    if (control->fail_calls & MAP && flags & MAP_SHARED && descriptor >= 0) {
+        snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
+        ssize_t size = readlink(link, path, sizeof path - 1);
+        path[size < 0 ? 0 : size] = 0;
+        if (ends(path, "-shm") && fails(MAP)) return MAP_FAILED;
+    }
+    return (void *)syscall(SYS_mmap, address, length, protection, flags, descriptor, offset);
+}
+
+void *mmap(void *address, size_t length, int protection, int flags, int descriptor, off_t offset) {
+    return map(address, length, protection, flags, descriptor, offset);
+}
+void *mmap64(void *address, size_t length, int protection, int flags, int descriptor, off64_t offset) {
+    return map(address, length, protection, flags, descriptor, offset);
+}
+
+int bind(int descriptor, const struct sockaddr *address, socklen_t length) {
+    const struct sockaddr_un *name = (const struct sockaddr_un *)address;
+    if (control->fail_calls & BIND && address->sa_family == AF_UNIX && watched(name->sun_path) && fails(BIND)) return -1;
+    return REAL(bind)(descriptor, address, length);
 }
 
 int clock_gettime(clockid_t which, struct timespec *now) {

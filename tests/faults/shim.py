@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WRITE, SYNC, READ, TRUNCATE, OPEN, NAME = 1, 2, 4, 8, 16, 32
+FOLDER_SYNC, MODE, LINK, LOCK, MAP, BIND = 64, 128, 256, 512, 1024, 2048
+"""What some file systems cannot do: an fsync of a folder, a chmod, links, flock, shared memory, sockets."""
 CHANGES = WRITE | SYNC | TRUNCATE | NAME
 
 _FIELDS = ("fail_calls", "fail_errno", "fail_after", "kill_after", "changes", "realtime_shift", "monotonic_shift")

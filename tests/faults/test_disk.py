@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,7 @@ from faults import shim
 from faults.asking import CORRUPT, FULL, LOCAL, READ_ONLY, doctor, look_again, names, snapshot
 from faults.conftest import SmallDisk
 from faults.shim import Shim
+from orbitd import keeper
 from support import DaemonProcess
 
 pytestmark = pytest.mark.slow
@@ -101,9 +105,24 @@ def test_a_backup_on_a_full_disk(disk: SmallDisk, stopped_daemon: DaemonProcess)
         assert list(disk.place.glob(".orbit*")) == []
 
 
-@pytest.mark.parametrize(
-    ("calls", "number"), [(shim.WRITE, errno.EIO), (shim.SYNC, errno.EIO), (shim.WRITE, errno.EDQUOT)]
-)
+@pytest.mark.parametrize("calls", [shim.WRITE, shim.SYNC])
+def test_a_quota_that_is_used_up(daemon: DaemonProcess, hand: Shim, calls: int) -> None:
+    """EDQUOT is 1900 as ENOSPC is, of sessions and of backups; with room all goes on, and nothing is left behind."""
+    with daemon.client() as client:
+        hand.fail(calls, errno.EDQUOT)
+        for method, params in (
+            ("session.create", {"config": LOCAL}),
+            ("maintenance.backup", {"path": str(daemon.database_path.with_name("copy.db"))}),
+        ):
+            error = client.error(method, **params)
+            assert (error["code"], error["data"]["kind"], error["data"]["retryable"]) == (FULL, "storage_full", True)
+        hand.heal()
+        client.call("session.create", config=LOCAL, name="after")
+        assert names(client) == ["after"]
+    assert list(daemon.database_path.parent.glob(".orbit*")) == []
+
+
+@pytest.mark.parametrize(("calls", "number"), [(shim.WRITE, errno.EIO), (shim.SYNC, errno.EIO)])
 def test_a_disk_that_fails_to_write(daemon: DaemonProcess, hand: Shim, calls: int, number: int) -> None:
     """Writes are 1902 and name the disk; reads go on; when it works again, so do writes, and nothing is half there."""
     with daemon.client() as client:
@@ -216,3 +235,84 @@ def test_permission_that_is_lost(stopped_daemon: DaemonProcess) -> None:
     daemon.start()
     with daemon.client() as client:
         assert names(client) == ["before", "after"]
+
+
+CANNOT = [
+    (shim.FOLDER_SYNC, errno.EINVAL),
+    (shim.FOLDER_SYNC, errno.EOPNOTSUPP),
+    (shim.MODE, errno.EPERM),
+    (shim.MODE, errno.EOPNOTSUPP),
+    (shim.LINK, errno.EPERM),
+    (shim.LINK, errno.EOPNOTSUPP),
+]
+
+
+@pytest.mark.parametrize(("calls", "number"), CANNOT)
+def test_a_file_system_that_cannot_do_all(stopped_daemon: DaemonProcess, hand: Shim, calls: int, number: int) -> None:
+    """A folder's fsync, a chmod and links are not needed: start, save, back up, restore and start again without."""
+    daemon = stopped_daemon
+    hand.fail(calls, number)
+    daemon.start()
+    backup = daemon.database_path.with_name("copy.db")
+    with daemon.client() as client:
+        kept = client.call("session.create", config=LOCAL, name="kept")
+        assert "result" in snapshot(client, kept["id"], 1000)
+        client.call("maintenance.backup", path=str(backup))
+        client.call("session.create", config=LOCAL, name="later")
+    daemon.stop()
+    restored = Orbitctl(daemon.home, {**daemon.environment})("maintenance", "restore", str(backup), "--yes", "--json")
+    assert restored.code == 0, restored.err
+    assert restored.json["safety_copy"]
+    daemon.restart()
+    with daemon.client() as client:
+        assert names(client) == ["kept"]
+        assert client.call("maintenance.check")["ok"]
+
+
+NEEDED = [
+    (shim.LOCK, errno.ENOLCK, "no locks"),
+    (shim.LOCK, errno.EOPNOTSUPP, "no locks"),
+    (shim.MAP, errno.ENODEV, "shared memory"),
+    (shim.MAP, errno.EINVAL, "shared memory"),
+]
+
+
+@pytest.mark.parametrize(("calls", "number", "what"), NEEDED)
+def test_a_file_system_that_cannot_do_what_is_needed(
+    stopped_daemon: DaemonProcess, hand: Shim, calls: int, number: int, what: str
+) -> None:
+    """Without locks or shared memory the start is refused, and the message says what is missing and the remedy."""
+    hand.fail(calls, number)
+    said = stopped_daemon.refused()
+    assert what in said
+    assert "local" in said
+    assert str(stopped_daemon.database_path) in said or "set database_path" in said
+    assert "Traceback" not in said
+    hand.heal()
+    stopped_daemon.start()
+
+
+NO_SOCKETS = pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
+
+
+@NO_SOCKETS
+def test_a_socket_folder_without_sockets(stopped_daemon: DaemonProcess, hand: Shim, number: int) -> None:
+    """Where the daemon's socket cannot be made, the start is refused with its path and the setting to change."""
+    stopped_daemon.arguments = ("--socket", str(stopped_daemon.database_path.with_name("orbitd.sock")))
+    hand.fail(shim.BIND, number)
+    said = stopped_daemon.refused()
+    assert f"{stopped_daemon.database_path.with_name('orbitd.sock')} cannot be made" in said
+    assert "configure a socket_path" in said
+
+
+@NO_SOCKETS
+def test_a_keeper_where_no_sockets_are(home: Path, hand: Shim, number: int) -> None:
+    """Where the keeper's socket cannot be made, it reports what its file system lacks, and which setting to change."""
+    folder = home / ".local" / "share"
+    folder.mkdir(parents=True, mode=0o700)
+    hand.fail(shim.BIND, number)
+    command = [sys.executable, "-I", "-S", keeper.__path__[0] + "/__main__.py", str(folder / "sessions.db.keeper")]
+    ended = subprocess.run(command, env=hand.environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "holds no sockets" in ended.stderr
+    assert "set database_path to a local one" in ended.stderr

@@ -14,6 +14,7 @@ import pytest
 from orbit_os.files import (
     NO_MODES,
     UnsafeFolder,
+    lock,
     make_private_folders,
     open_private,
     private_folder,
@@ -201,3 +202,26 @@ def test_a_folder_that_a_chmod_closes(tmp_path: Path) -> None:
     with pytest.raises(UnsafeFolder, match="close it: chmod 700"):
         private_folder(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, *UNSUPPORTED], ids=errno.errorcode.get)
+def test_a_file_system_without_locks(file: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """The error names the file and what its file system lacks, and keeps its number."""
+    monkeypatch.setattr(fcntl, "flock", failing(number))
+    with pytest.raises(OSError, match="no locks") as caught:
+        lock(str(file), 0, fcntl.LOCK_EX)
+    assert (caught.value.errno, caught.value.filename) == (number, str(file))
+
+
+def test_a_lock_that_another_has(file: Path) -> None:
+    """A lock that is held elsewhere is refused as flock(2) refuses it, and is had once it is free."""
+    first, second = (os.open(file, os.O_RDWR) for _ in range(2))
+    try:
+        lock(str(file), first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with pytest.raises(BlockingIOError):
+            lock(str(file), second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(first, fcntl.LOCK_UN)
+        lock(str(file), second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(first)
+        os.close(second)

@@ -24,14 +24,12 @@ from orbitd.store.files import (
     AUTOMATIC_BACKUP,
     HEADER_MAGIC,
     SIDE_FILES,
+    TEMPORARY_PREFIX,
     open_untouched,
     read_header,
     size,
 )
 from orbitd.store.rows import is_corrupt, lenient_text
-
-TEMPORARY_PREFIX = ".orbit-backup-"
-"""How the file name of an unfinished copy begins."""
 
 NO_ROWS = b""
 """The fingerprint of a store without a row."""
@@ -168,7 +166,7 @@ def write(source: sqlite3.Connection, path: str) -> int:
         os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE))
         try:
             set_mode(temporary, PRIVATE_FILE)
-            with translated():
+            with translated(temporary):
                 _copy(source, temporary)
             # rename(2) is atomic, but only for names: the contents have to be on disk before, and the
             # folder has to be synced after, or a power cut could leave the name without the contents.

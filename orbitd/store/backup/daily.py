@@ -23,7 +23,7 @@ from orbit_protocol.paths import backups_folder
 from orbitd.logs import event
 from orbitd.manager import SessionManager
 from orbitd.store.backup import copy, recovery
-from orbitd.store.files import AUTOMATIC_BACKUP, file_stamp
+from orbitd.store.files import AUTOMATIC_BACKUP, TEMPORARY_PREFIX, file_stamp
 
 log = logging.getLogger("orbitd.store.backup.daily")
 
@@ -109,7 +109,7 @@ class DailyBackups:
 def remove_leftovers(database_path: str) -> None:
     """Delete the unfinished copies of backups that were killed; only while no backup runs, with the lock held."""
     for folder in (os.path.dirname(database_path), backups_folder(database_path)):
-        for path in glob.glob(os.path.join(glob.escape(folder), copy.TEMPORARY_PREFIX + "*")):
+        for path in glob.glob(os.path.join(glob.escape(folder), TEMPORARY_PREFIX + "*")):
             try:
                 os.unlink(path)
             except OSError as error:  # a folder, say
