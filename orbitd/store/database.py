@@ -24,6 +24,7 @@ from orbitd.store.backup import copy, recovery, salvage, wal
 from orbitd.store.errors import translate, translate_os, translated
 from orbitd.store.files import (
     APPLICATION_ID,
+    FULL_SYNC,
     SIDE_FILES,
     TEMPORARY_PREFIX,
     file_stamp,
@@ -52,7 +53,8 @@ BUSY_SECONDS = 5.0
 #   journal_size_limit  64 MiB: truncates a WAL that a long backup let grow
 #   trusted_schema      OFF: views and triggers of a database that somebody planted may only call functions
 #                       that are marked as innocuous
-_WRITER_SETUP = """
+_WRITER_SETUP = f"""
+{FULL_SYNC}
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
 PRAGMA foreign_keys = ON;
@@ -161,7 +163,7 @@ def _connect(path: str) -> sqlite3.Connection:
     connection.text_factory = lenient_text
     try:
         if connection.execute("PRAGMA page_count").fetchone() == (0,):
-            connection.execute(schema.NEW_FILE_SETUP)
+            connection.executescript(FULL_SYNC + schema.NEW_FILE_SETUP)
         connection.executescript(_WRITER_SETUP)
     except BaseException:
         connection.close()

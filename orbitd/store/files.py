@@ -21,6 +21,10 @@ HEADER_MAGIC = b"SQLite format 3\0"
 TEMPORARY_PREFIX = ".orbit-backup-"
 """How the names of files begin that only the call that makes them needs; a start removes those that a kill left."""
 
+FULL_SYNC = "PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;"
+"""Each connection that writes begins with it: on macOS fsync(2) does not reach the disk, and F_FULLFSYNC does;
+elsewhere it changes nothing (sqlite.org/pragma.html#pragma_fullfsync)."""
+
 _HEADER_BYTES = 100
 
 SIDE_FILES = ("-wal", "-shm", "-journal")

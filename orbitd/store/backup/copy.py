@@ -22,6 +22,7 @@ from orbitd.store.errors import translate_os, translated
 from orbitd.store.files import (
     APPLICATION_ID,
     AUTOMATIC_BACKUP,
+    FULL_SYNC,
     HEADER_MAGIC,
     SIDE_FILES,
     TEMPORARY_PREFIX,
@@ -186,6 +187,7 @@ def write(source: sqlite3.Connection, path: str) -> int:
 
 def _copy(source: sqlite3.Connection, temporary: str) -> None:
     with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as target:
+        target.executescript(FULL_SYNC)
         # The backup API starts over when another connection commits between two steps
         # (sqlite.org/backup.html), on a busy store without end. In a read transaction of its own the
         # source sees one moment throughout, and the writer goes on: WAL readers do not block it, they

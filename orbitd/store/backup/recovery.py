@@ -26,6 +26,7 @@ from orbitd.store.backup import copy, wal
 from orbitd.store.damage import verify_rows
 from orbitd.store.files import (
     APPLICATION_ID,
+    FULL_SYNC,
     HEADER_MAGIC,
     SIDE_FILES,
     file_uri,
@@ -103,6 +104,7 @@ def roll_back(path: str) -> None:
     if has_journal(path):
         uri = file_uri(path, "mode=rw")
         with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+            connection.executescript(FULL_SYNC)
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
 
 

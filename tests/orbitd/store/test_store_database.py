@@ -12,7 +12,7 @@ import sqlite3
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from msgspec.structs import replace
@@ -71,6 +71,40 @@ def write_at(path: Path, offset: int, data: bytes) -> None:
     with path.open("r+b") as file:
         file.seek(offset)
         file.write(data)
+
+
+class Recorded(sqlite3.Connection):
+    """A connection that notes how it was set when it was closed."""
+
+    seen: ClassVar[list[tuple[str, int, int]]] = []
+
+    def __init__(self, target: str, *args: Any, **options: Any) -> None:
+        super().__init__(target, *args, **options)
+        self.target = target
+
+    def close(self) -> None:
+        with contextlib.suppress(sqlite3.ProgrammingError):  # closed before
+            query_only, full = (self.execute(f"PRAGMA {name}").fetchone()[0] for name in ("query_only", "fullfsync"))
+            self.seen.append((self.target, query_only, full))
+        super().close()
+
+
+async def test_each_connection_that_writes_reaches_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever can write has `fullfsync`, which macOS needs: the store, backups, restores, what a crash left."""
+    Recorded.seen.clear()
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Recorded, **options))
+    copy = path.with_name("copy.db")
+    await fill(path)
+    async with SessionManager.open(str(path)) as manager:
+        await manager.list_snapshots((await manager.list_active_sessions())[0].id)
+        await manager.backup(str(copy))
+    await asyncio.to_thread(restore, str(copy), str(path))
+    await asyncio.to_thread(path.with_name("sessions.db-journal").write_bytes, bytes.fromhex("d9d505f920a163d7"))
+    await session_names(path)
+    writing = [one for one in Recorded.seen if not one[1] and "mode=ro" not in one[0] and one[0] != ":memory:"]
+    assert len(writing) > 4
+    assert [one for one in writing if not one[2]] == []
 
 
 async def test_files_are_private(path: Path, careless: None, manager: SessionManager) -> None:
