@@ -161,7 +161,12 @@ def _is_socket(path: str) -> bool:
 def _check_owner(connection: socket.socket, path: str) -> None:
     # Any process that can create the socket's path could serve it: nothing is sent before the kernel has named the
     # process at the other end, by the uid that it had when it called listen(2).
-    uid = peer_uid(connection)
+    try:
+        uid = peer_uid(connection)
+    except OSError as error:  # macOS no longer knows a peer that has closed its end already
+        raise Unreachable(
+            f"{path} closed the connection at once ({error.strerror})", hint="Run `orbitctl doctor`."
+        ) from error
     if uid != os.getuid():
         raise Unreachable(
             f"{path} is served by uid {uid}, not by you (uid {os.getuid()}); nothing was sent",

@@ -146,15 +146,21 @@ class Server:
             asyncio.get_running_loop().add_reader(listener.socket, self._accept, listener)
 
     def _add_client(self, accepted: socket.socket) -> None:
-        accepted.setblocking(False)
-        uid = peer_uid(accepted)
+        try:
+            accepted.setblocking(False)
+            uid, process = peer_uid(accepted), PeerProcess.of(accepted)
+        except OSError as error:
+            # macOS no longer knows a peer that has closed its end already; whoever it was gets nothing.
+            event(log, logging.DEBUG, "connection gone before it was served", error=error.strerror)
+            accepted.close()
+            return
         if uid != os.getuid():
             event(log, logging.WARNING, "connection refused", uid=uid)
             accepted.close()
         elif len(self._connections) >= self._max_connections:
             self._reject_busy(accepted)
         else:
-            connection = Connection(self, PeerProcess.of(accepted))
+            connection = Connection(self, process)
             self._connections.add(connection)
             self.start_task(self._connect(connection, accepted))
 

@@ -143,7 +143,7 @@ class Notifier:
             # A datagram socket is not connected and sendto(2) names the address each time, so a manager that
             # was restarted is reached without any work here.
             if self._socket is None:
-                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
                 self._socket.settimeout(SEND_TIMEOUT_SECS)
             self._socket.sendto("\n".join(assignments).encode(), self._address)
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import sys
@@ -22,6 +23,9 @@ MAX_PATH_BYTES = 103 if sys.platform == "darwin" else 107
 _SOL_LOCAL = 0
 _LOCAL_PEERCRED = 1
 _LOCAL_PEERPID = 2
+_XUCRED = struct.Struct("@IIh16I")
+"""struct xucred: version, uid, ngroups, groups[16] (sys/ucred.h of macOS)."""
+_XUCRED_VERSION = 0
 
 
 class SocketPathTooLong(ValueError):
@@ -75,9 +79,14 @@ def peer_uid(connection: socket) -> int:
     # The kernel records the credentials when the connection is made: a process cannot change them afterwards, and a
     # descriptor that was passed on keeps them.
     if sys.platform == "darwin":
-        # struct xucred: version, uid, ngroups, groups[16] (sys/ucred.h)
-        credentials = connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, struct.calcsize("IIh16I"))
-        return int(struct.unpack_from("II", credentials)[1])
+        # A peer that has gone already leaves ENOTCONN or EINVAL here, or nothing.
+        credentials = connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED.size)
+        if len(credentials) < _XUCRED.size:
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+        version, uid, *_groups = _XUCRED.unpack(credentials)
+        if version != _XUCRED_VERSION:
+            raise OSError(errno.EPROTO, f"the kernel's struct xucred has version {version}")
+        return int(uid)
     return _peer_credentials(connection)[1]
 
 

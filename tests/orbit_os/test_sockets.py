@@ -1,12 +1,17 @@
-"""Paths of Unix sockets: what fits into sun_path."""
+"""Paths of Unix sockets, what fits into sun_path; and the uid of a peer, as macOS reports it."""
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
+import struct
+import sys
+from typing import Any
 
 import pytest
 
-from orbit_os.sockets import MAX_PATH_BYTES, fitting_socket_path
+from orbit_os.sockets import MAX_PATH_BYTES, fitting_socket_path, peer_pid, peer_uid
 
 
 def natural(length: int) -> str:
@@ -42,3 +47,49 @@ def test_bytes_count_and_not_letters() -> None:
     path = "/" + "ä" * (MAX_PATH_BYTES // 2 + 1)
     assert len(path) < MAX_PATH_BYTES
     assert fitting_socket_path(path) != path
+
+
+class MacSocket:
+    """A socket of macOS: what the kernel answers for each option of SOL_LOCAL, which is 0 there."""
+
+    def __init__(self, **answers: bytes | OSError) -> None:
+        self.answers = {(0, {"credentials": 1, "pid": 2}[name]): answer for name, answer in answers.items()}
+
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        answer = self.answers[level, option]
+        if isinstance(answer, OSError):
+            raise answer
+        return answer[:size]
+
+
+def xucred(uid: int, version: int = 0) -> bytes:
+    """Return a struct xucred as the kernel of macOS lays it out, in 76 bytes."""
+    return struct.pack("<IIhxx16I", version, uid, 2, 20, 12, *[0] * 14)
+
+
+def test_the_peer_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The uid is in LOCAL_PEERCRED's struct, and the pid is LOCAL_PEERPID's number."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    connection: Any = MacSocket(credentials=xucred(501), pid=(4711).to_bytes(4, sys.byteorder))
+    assert peer_uid(connection) == 501
+    assert peer_pid(connection) == 4711
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [OSError(errno.ENOTCONN, "gone"), OSError(errno.EINVAL, "gone"), b"", xucred(501)[:40], xucred(501, version=9)],
+    ids=["ENOTCONN", "EINVAL", "nothing", "short", "another version"],
+)
+def test_a_peer_that_macos_does_not_know(monkeypatch: pytest.MonkeyPatch, answer: bytes | OSError) -> None:
+    """A peer that has gone, or an answer of another shape, is an OSError and never some uid."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    connection: Any = MacSocket(credentials=answer)
+    with pytest.raises(OSError):
+        peer_uid(connection)
+
+
+def test_the_peer_here() -> None:
+    """This kernel names our own uid and pid for both ends of a pair."""
+    one, other = socket.socketpair()
+    with one, other:
+        assert (peer_uid(one), peer_pid(other)) == (os.getuid(), os.getpid())

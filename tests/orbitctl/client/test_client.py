@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import runpy
+import select
 import socket
 import stat
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -20,6 +24,7 @@ from orbit_protocol.methods import DAEMON_INFO, DAEMON_PING, SESSION_FIND
 from orbit_protocol.params import ByRef, Params
 from orbit_protocol.results import Pong
 from orbitctl.attach.connection import ConnectionLost, DaemonConnection
+from orbitctl.client import process_watch
 from orbitctl.client.client import Client
 from orbitctl.client.transport import SocketStream, UnixStream, Unreachable
 from orbitctl.errors import CommandError, ExitCode
@@ -319,3 +324,55 @@ def test_a_daemon_that_takes_no_connections_is_a_timeout(home: Path) -> None:
             with pytest.raises(CommandError, match="did not take the connection") as raised:
                 UnixStream(str(home / "s"), 0.05)
     assert raised.value.exit_code == ExitCode.TIMEOUT
+
+
+def test_a_peer_that_is_gone_already(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that closes the connection before its uid was asked, as macOS reports it, is unreachable."""
+
+    def gone(_connection: object) -> int:
+        raise OSError(errno.ENOTCONN, "Socket is not connected")
+
+    monkeypatch.setattr("orbitctl.client.transport.peer_uid", gone)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(home / "s"))
+        listening.listen()
+        with pytest.raises(Unreachable, match="closed the connection at once"):
+            UnixStream(str(home / "s"), 1)
+
+
+class FakeQueue:
+    """A kqueue(2) that watches processes: those in `running`, and that reports the end of those in `ended`."""
+
+    running: ClassVar[set[int]] = set()
+
+    def __init__(self) -> None:
+        self.watched: list[int] = []
+        self.is_closed = False
+
+    def control(self, changes: list[int] | None, count: int, timeout: float | None = None) -> list[int]:
+        for pid in changes or ():
+            if pid not in self.running:
+                raise ProcessLookupError(errno.ESRCH, "No such process")
+            self.watched.append(pid)
+        ended = [pid for pid in self.watched if pid not in self.running][:count]
+        self.watched = [pid for pid in self.watched if pid not in ended]  # EV_ONESHOT
+        return ended
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_waiting_for_a_process_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kqueue reports the end once, and it is remembered; a process that is gone (ESRCH) has ended."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(select, "kqueue", FakeQueue, raising=False)
+    monkeypatch.setattr(select, "kevent", lambda pid, *_flags: pid, raising=False)
+    for name in ("KQ_FILTER_PROC", "KQ_EV_ADD", "KQ_EV_ONESHOT", "KQ_NOTE_EXIT"):
+        monkeypatch.setattr(select, name, 1, raising=False)
+    watch = runpy.run_path(process_watch.__file__)["ProcessWatch"]
+    monkeypatch.setattr(FakeQueue, "running", {7})
+    running, gone = watch(7), watch(8)
+    assert (running.wait(0), gone.wait(0)) == (False, True)
+    FakeQueue.running.clear()
+    assert (running.wait(0), running.wait(0)) == (True, True)
+    running.close()

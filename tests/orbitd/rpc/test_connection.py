@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import itertools
 import json
+import os
 import socket
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +30,9 @@ from orbitd.rpc.connection import (
     Call,
     Connection,
 )
+from orbitd.rpc.dispatch import Dispatcher, Handlers
+from orbitd.rpc.server import Server
+from orbitd.rpc.sockets import listen
 from support import WAIT_SECS
 
 
@@ -375,3 +382,28 @@ async def test_so_many_urgent_requests_are_in_flight_beyond_the_others() -> None
     while host.tasks:
         await asyncio.gather(*host.tasks)
     assert (len(host.started), transport.is_reading) == (MAX_URGENT + 1, True)
+
+
+@pytest.mark.parametrize("asked", ["orbitd.rpc.server.peer_uid", "orbitd.rpc.connection.peer_pid"])
+async def test_a_peer_that_is_gone_keeps_nobody_out(home: Path, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    """A peer that macOS does not know any more, since it has closed its end, is dropped; the next one is served."""
+    answers: list[int | OSError] = [OSError(errno.ENOTCONN, "not connected"), os.getuid()]
+
+    def ask(_socket: socket.socket) -> int:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(asked, ask)
+    server = Server(Dispatcher(Handlers(), {}), max_connections=4, max_message_bytes=1 << 20)
+    server.serve(listen(str(home / "s")))
+    async with asyncio.timeout(WAIT_SECS):
+        for expected in (b"", b'{"jsonrpc"'):
+            reader, writer = await asyncio.open_unix_connection(str(home / "s"))
+            with contextlib.suppress(ConnectionError):
+                writer.write(b'{"jsonrpc":"2.0","id":1,"method":"none"}\n')
+                assert (await reader.readline()).startswith(expected)
+            writer.close()
+        await server.stop(0)
+    assert answers == []
