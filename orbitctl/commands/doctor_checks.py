@@ -46,13 +46,16 @@ def folder(check: str, path: str) -> Finding:
         return Finding(
             check=check, state="fail", message=f"{path} is {what}", remedy="Name or make a folder of its own."
         )
-    return _check_private(check, path, found, "700")
+    return _check_private(check, path, found, "700", "fail")
 
 
 def file(check: str, path: str) -> Finding:
-    """Check that a file is ours and closed to others; a missing one is ok, since orbitd makes it."""
+    """Check that a file is ours and closed to others; a missing one is ok, since orbitd makes it.
+
+    One that is open is no failure: its folder keeps others out, and orbitd closes it when it starts.
+    """
     found = _lstat(check, path)
-    return found if isinstance(found, Finding) else _check_private(check, path, found, "600")
+    return found if isinstance(found, Finding) else _check_private(check, path, found, "600", "warn")
 
 
 def _lstat(check: str, path: str) -> os.stat_result | Finding:
@@ -66,13 +69,15 @@ def _lstat(check: str, path: str) -> os.stat_result | Finding:
         )
 
 
-def _check_private(check: str, path: str, found: os.stat_result, mode: str) -> Finding:
+def _check_private(
+    check: str, path: str, found: os.stat_result, mode: str, state_if_open: Literal["warn", "fail"]
+) -> Finding:
     if found.st_uid != os.getuid():
         remedy = f"Name one of your own, or: sudo chown -R {os.getuid()} '{path}'"
         return Finding(check=check, state="fail", message=f"{path} belongs to uid {found.st_uid}", remedy=remedy)
     if found.st_mode & 0o077:
         message = f"{path} is open to others (mode {stat.S_IMODE(found.st_mode):04o})"
-        return Finding(check=check, state="fail", message=message, remedy=f"chmod {mode} '{path}'")
+        return Finding(check=check, state=state_if_open, message=message, remedy=f"chmod {mode} '{path}'")
     return Finding(check=check, state="ok", message=path)
 
 

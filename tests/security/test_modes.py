@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ctl_support import Orbitctl
-from support import RawClient, clean_environment
+from support import DaemonProcess, RawClient, clean_environment
 
 pytestmark = pytest.mark.slow
 
@@ -87,3 +87,21 @@ def test_a_database_that_was_copied_carelessly_is_closed(careless: Orbitctl, hom
     database.chmod(0o666)
     careless.ok("session", "list")
     assert open_to_others(modes_below(home)) == {}
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+def test_a_database_that_another_program_made_is_closed(daemon: DaemonProcess, suffix: str) -> None:
+    """A restored database that is open to others, as umask 022 leaves it, is served and closed; doctor only warns."""
+    with daemon.client() as client:
+        client.call("session.create", config={"session_type": "local"}, name="web")
+    daemon.kill()
+    put_there = Path(f"{daemon.database_path}{suffix}")
+    put_there.chmod(0o644)
+    ctl = Orbitctl(daemon.home)
+    found = [line for line in ctl.ok("doctor").lines if "is open to others" in line]
+    expected = f"warn  database file: {put_there} is open to others (mode 0644)"
+    assert found == ([expected] if suffix == "" else [])
+    daemon.start()
+    with daemon.client() as client:
+        assert client.call("session.find", ref="web")["name"] == "web"
+        assert open_to_others(modes_below(daemon.database_path.parent)) == {}
