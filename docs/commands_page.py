@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from textwrap import dedent
 
 import click
 
@@ -65,7 +67,7 @@ def _section(command: click.Command, context: click.Context) -> str:
     lines = [f"{'#' * depth} {context.command_path}", ""]
     if not is_group:
         usage = " ".join(command.collect_usage_pieces(context))
-        lines += ["```", f"{context.command_path} {usage}", "```", ""]
+        lines += ["```text", f"{context.command_path} {usage}", "```", ""]
     lines += [_prose(command.help or ""), ""]
     own = [  # the common options expose no value, and are listed once, at the top
         param for param in command.params if isinstance(param, click.Option) and param.expose_value and not param.hidden
@@ -90,8 +92,6 @@ def _prose(text: str) -> str:
 
 
 def _epilog(text: str) -> str:
-    """Return an epilog; one that click must not rewrap (its mark is there) becomes a code block."""
-    if "\b" not in text:
-        return _prose(text)
-    head, *lines = _prose(text.replace("\b\n", "")).split("\n")
-    return "\n".join([head, "", "```", *(line.strip() for line in lines), "```"])
+    """Return an epilog, with the examples in it, a line behind "Example: " or lines that are indented, as a block."""
+    text = re.sub(r"^Example: (.*)", r"Example:\n  \1", text.replace("\b\n", ""))
+    return re.sub(r"\n((?:  .+\n?)+)", lambda found: f"\n\n```sh\n{dedent(found[1]).rstrip()}\n```\n", text).rstrip()

@@ -6,13 +6,29 @@ The prose that is in no table (framing, errors, batches) is in `PREFACE`.
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 from orbit_protocol import PROTOCOL_VERSION
 from orbit_protocol.errors import ALL_ERRORS
+from orbit_protocol.jsonrpc import encode_message
 from orbit_protocol.methods import METHODS
 from orbit_protocol.notifications import NOTIFICATIONS
 from orbit_protocol.openrpc import document
+from orbit_protocol.types import Session, SessionConfig
+
+MOMENT = datetime(2026, 1, 31, 12, 0, 0, 1, UTC)
+ANSWERED = Session(
+    id="5e0c6f4e-58d5-4d3a-9f6e-3c3f0f1f7c11",
+    name="web",
+    session_type="local",
+    created_at=MOMENT,
+    last_active=MOMENT,
+    status="active",
+    config=SessionConfig(session_type="local"),
+    workspace_id=None,
+)
+"""What the example of a conversation is answered with."""
 
 PREFACE = f"""# Orbit's protocol
 
@@ -31,7 +47,7 @@ where there is no runtime folder) and write one JSON-RPC 2.0 message a line, in 
 The answer is one line too:
 
 ```json
-{{"jsonrpc": "2.0", "result": {{"id": "5e0c...", "name": "web", "status": "active"}}, "id": 1}}
+{encode_message({"jsonrpc": "2.0", "result": ANSWERED, "id": 1}).decode()}
 ```
 
 ## Rules

@@ -134,6 +134,17 @@ class RawClient:
             responses += self.ask(json.dumps([{**body, "params": params, "id": number} for number, params in some]))
         return responses
 
+    def empty(self) -> None:
+        """End every program and delete every session and workspace."""
+        while sessions := self.call("session.list", status=EVERY_STATUS)["sessions"]:
+            ids = [{"id": session["id"]} for session in sessions]
+            self.batch("session.signal", [{**one, "signal": "KILL"} for one in ids])  # those that run
+            archived = [one for one, session in zip(ids, sessions, strict=True) if session["status"] == "archived"]
+            self.batch("session.restore_archived", archived)
+            self.batch("session.delete", ids)
+        while workspaces := self.call("workspace.list")["workspaces"]:
+            self.batch("workspace.delete", [{"id": workspace["id"]} for workspace in workspaces])
+
     def error(self, method: str, **params: Any) -> Any:
         """Call a method and return its error; success fails the test."""
         response = self.request(method, **params)
@@ -237,14 +248,7 @@ class DaemonProcess:
     def empty(self) -> None:
         """End every program and delete every session and workspace, so that another test finds nothing."""
         with self.client() as client:
-            while sessions := client.call("session.list", status=EVERY_STATUS)["sessions"]:
-                ids = [{"id": session["id"]} for session in sessions]
-                client.batch("session.signal", [{**one, "signal": "KILL"} for one in ids])  # those that run
-                archived = [one for one, session in zip(ids, sessions, strict=True) if session["status"] == "archived"]
-                client.batch("session.restore_archived", archived)
-                client.batch("session.delete", ids)
-            while workspaces := client.call("workspace.list")["workspaces"]:
-                client.batch("workspace.delete", [{"id": workspace["id"]} for workspace in workspaces])
+            client.empty()
 
     def end_keeper(self) -> None:
         """Kill the keeper, if there is one, and every program that it has, as a reboot does."""

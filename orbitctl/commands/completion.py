@@ -30,9 +30,10 @@ _MAX_NAMES = 1_000
 @click.command(
     epilog="""\b
 Examples:
-  bash: echo 'eval "$(orbitctl completion bash)"' >> ~/.bashrc
-  zsh:  echo 'eval "$(orbitctl completion zsh)"' >> ~/.zshrc
-  fish: orbitctl completion fish > ~/.config/fish/completions/orbitctl.fish
+  echo 'eval "$(orbitctl completion bash)"' >> ~/.bashrc
+  echo 'eval "$(orbitctl completion zsh)"' >> ~/.zshrc
+  mkdir -p ~/.config/fish/completions
+  orbitctl completion fish > ~/.config/fish/completions/orbitctl.fish
 """,
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))

@@ -106,7 +106,7 @@ def show(app: App, session: str) -> None:
     app.show(answer, lambda one: details(app, one), lambda one: [one.id])
 
 
-@session.command(epilog="Example: orbitctl session rename 3f2a api")
+@session.command(epilog="Example: orbitctl session rename web api")
 @click.argument("session", type=SESSION)
 @click.argument("name", required=False)
 @click.option("--none", "unname", is_flag=True, help="Remove its name.")
