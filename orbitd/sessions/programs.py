@@ -58,6 +58,7 @@ class LiveSettings(Struct, frozen=True, kw_only=True):
     journal_folder: str
     landing_file: str
     agent_folder: str
+    runtime_folder: str = ""
     daemon_socket: str
     program_umask: int
     scrollback_max_bytes: int
@@ -86,7 +87,7 @@ class Programs:
         self._unsaved_at_start: set[str] = set()
         self._landing_keeper: KeeperClient | None = None
         self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.agents = AgentLinks(settings.agent_folder)
+        self.agents = AgentLinks(settings.agent_folder, settings.runtime_folder)
         self.files = SessionFiles(manager, settings.journal_folder)
         self.screens = Screens(Limits(lines=MAX_SCROLLBACK_LINES, size=settings.scrollback_max_bytes))
         self.saver = Saver(manager, auto_save_interval_secs)
@@ -417,7 +418,7 @@ class Programs:
             session,
             client_env=env,
             socket_path=self._settings.daemon_socket,
-            agent_link=self.agents.path(session.id),
+            agent_link=self.agents.path_for_program(session.id),
         )
         try:
             await live.open_files()
