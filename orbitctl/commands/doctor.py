@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 from collections.abc import Iterator
@@ -109,7 +110,8 @@ def _examine_daemon(app: App) -> Iterator[Finding]:
     yield doctor_checks.live_sessions(info.features)
     # Lingering matters only for a daemon of the user manager, which systemd ends with the last login.
     if info.supervisor == "systemd":
-        yield doctor_checks.lingering(pwd.getpwuid(os.getuid()).pw_name)
+        with contextlib.suppress(KeyError):  # a user without a passwd entry, whom logind cannot keep either
+            yield doctor_checks.lingering(pwd.getpwuid(os.getuid()).pw_name)
     warnings = warnings_of(info)
     for warning in warnings:
         yield Finding(check="daemon", state="warn", message=warning, remedy="`orbitctl daemon logs` has the details.")

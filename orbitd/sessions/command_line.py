@@ -48,7 +48,7 @@ def build_launch(
     *,
     client_env: Mapping[bytes, bytes] | None,
     socket_path: str,
-    agent_link: str,
+    agent_link: str | None,
     daemon_env: Mapping[bytes, bytes] = os.environb,
 ) -> Launch:
     """Return what a session runs.
@@ -57,7 +57,7 @@ def build_launch(
         session: The session, with its config, and the folder that its program was in last if it ran before.
         client_env: What the starting client sent; overrides the daemon's own.
         socket_path: This daemon's, for ORBITD_SOCKET.
-        agent_link: The session's link to an ssh agent, for SSH_AUTH_SOCK.
+        agent_link: The session's link to an ssh agent, for SSH_AUTH_SOCK; None leaves the client's own agent.
         daemon_env: The daemon's own environment.
 
     Raises:
@@ -65,18 +65,33 @@ def build_launch(
     """
     config = session.config
     # Of two values of a name the later one is used.
-    agent = {b"SSH_AUTH_SOCK": os.fsencode(agent_link)}
+    agent = {} if agent_link is None else {b"SSH_AUTH_SOCK": os.fsencode(agent_link)}
     own = pairs_from_text(config.env, config.env_bytes) or {}
     env = {**daemon_env, **(client_env or {}), **TERMINAL, **agent, **own}
     for name in NEVER_INHERITED:
         env.pop(name, None)
     # Last, so that no config overrides them.
     env |= {b"ORBIT_SESSION": session.id.encode(), b"ORBITD_SOCKET": os.fsencode(socket_path)}
-    account = pwd.getpwuid(os.getuid())
-    env.setdefault(b"HOME", os.fsencode(account.pw_dir))
-    file, argv = _command(config, env.get(b"SHELL") or os.fsencode(account.pw_shell) or b"/bin/sh")
-    folder = last_folder(session) or from_text(config.cwd or "", config.cwd_bytes) or env[b"HOME"]
+    shell = env.get(b"SHELL")
+    if not (shell and env.get(b"HOME")):
+        home_in_passwd, shell_in_passwd = _home_and_shell_in_passwd()
+        shell = shell or shell_in_passwd
+        if not env.get(b"HOME") and home_in_passwd:
+            env[b"HOME"] = home_in_passwd
+    file, argv = _command(config, shell or b"/bin/sh")
+    home = env.get(b"HOME", b"")
+    home = home if home.startswith(b"/") else b"/"  # the client's variable; nobody is in the folder it is relative to
+    folder = last_folder(session) or from_text(config.cwd or "", config.cwd_bytes) or home
     return Launch(file=file, argv=argv, env=env, cwd=folder, hint=_hint(config))
+
+
+def _home_and_shell_in_passwd() -> tuple[bytes, bytes]:
+    """Return what passwd has for this uid; two empty strings for a uid without an entry, as containers use."""
+    try:
+        account = pwd.getpwuid(os.getuid())
+    except KeyError:
+        return b"", b""
+    return os.fsencode(account.pw_dir), os.fsencode(account.pw_shell)
 
 
 def last_folder(session: Session) -> bytes | None:
