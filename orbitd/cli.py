@@ -10,13 +10,14 @@ from collections.abc import Callable
 from typing import cast
 
 import click
-import msgspec
 
 from orbit_os.files import UnsafeFolder, read_regular
+from orbit_os.places import HomeUnusable, Places
 from orbit_protocol import VERSION
 from orbit_protocol.errors import OrbitError
 from orbit_protocol.jsonrpc import encode_message
 from orbit_protocol.settings import (
+    CONFIG_VARIABLE,
     MAX_CONFIG_BYTES,
     LogLevel,
     Resolved,
@@ -37,6 +38,8 @@ from orbitd.supervision import SocketActivationError, Supervision
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
 GARBAGE_THRESHOLD = 10_000
+MAX_DATABASE_PATH_BYTES = 440
+"""SQLite takes 504 (MAX_PATHNAME in its os_unix.c, less `-journal`); backups and copies beside it have longer names."""
 _LEVELS = click.Choice(["debug", "info", "warning", "error"])
 
 
@@ -79,6 +82,8 @@ def cli(
         resolved = load_settings(config, socket, database)
     except SocketActivationError as error:
         _fail(str(error), None, EXIT_FAILED)
+    except HomeUnusable as error:
+        _fail(str(error), error.hint, EXIT_CONFIGURATION)
     except SettingsError as error:
         _fail(str(error), "`orbitctl config check` reads the file without starting anything.", EXIT_CONFIGURATION)
     level = cast(LogLevel, log_level or resolved.settings.daemon.log_level)
@@ -93,28 +98,36 @@ def load_settings(config: str | None, socket: str | None, database: str | None) 
     """Read the configuration file; environment and flags override it.
 
     Raises:
-        SettingsError: The file cannot be read or used; a named file that is missing is an error.
+        SettingsError: The file cannot be read or used, or a path cannot; a named file that is missing is an error.
+        HomeUnusable: HOME is needed for a path, and cannot be used.
     """
-    path = os.path.abspath(config_path(config, os.environ))
-    named = config is not None or "ORBITD_CONFIG" in os.environ
+    places = Places(os.environ)
     try:
-        settings = parse_settings(read_regular(path, MAX_CONFIG_BYTES), path)
+        path = config_path(config, os.environ, places)
+        settings = read_settings(path, may_be_missing=config is None and not os.environ.get(CONFIG_VARIABLE))
+        found = resolve(settings, os.environ, places, config_file=path, socket=socket, database=database)
+        places.check_home()
     except FileNotFoundError as error:
-        if named:
-            raise SettingsError(f"{path}: no such file") from error
-        settings = Settings()
+        raise SettingsError("a relative path is given, and the current folder has been deleted") from error
+    length = len(os.fsencode(found.database_path))
+    if length > MAX_DATABASE_PATH_BYTES:
+        raise SettingsError(
+            f"the path of the database is too long ({length} bytes, at most {MAX_DATABASE_PATH_BYTES}): "
+            f"{found.database_path}; name a shorter one with --database, ORBITD_DATABASE or database_path"
+        )
+    return found
+
+
+def read_settings(path: str, *, may_be_missing: bool) -> Settings:
+    """Read a configuration file; the defaults where it may be missing, and is. Raises: SettingsError."""
+    try:
+        return parse_settings(read_regular(path, MAX_CONFIG_BYTES), path)
+    except FileNotFoundError as error:
+        if may_be_missing:
+            return Settings()
+        raise SettingsError(f"{path}: no such file") from error
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from error
-    found = resolve(settings, os.environ, config_file=path, socket=socket, database=database)
-    return _absolute(found)
-
-
-def _absolute(found: Resolved) -> Resolved:
-    return msgspec.structs.replace(
-        found,
-        database_path=os.path.abspath(found.database_path),
-        socket_path=os.path.abspath(found.socket_path),
-    )
 
 
 def run(daemon: Daemon) -> None:

@@ -23,7 +23,6 @@ from msgspec import UNSET
 from orbit_os.files import check_file, private_folder
 from orbit_protocol import PROTOCOL_VERSION, VERSION
 from orbit_protocol.errors import StorageCorrupt
-from orbit_protocol.paths import default_paths
 from orbit_protocol.results import DaemonInfo, Limits
 from orbit_protocol.settings import Resolved
 from orbit_protocol.text import path_and_bytes
@@ -138,10 +137,9 @@ class Daemon:
         state = resolved.state_folder
         # The last two for their second names by hard links, which lie elsewhere.
         found = [resolved.config_path, resolved.socket_path, state, f"{state}/start.lock", f"{state}/orbitd.log"]
-        run_folder = os.path.dirname(default_paths(os.environ).socket)
         if os.path.isfile("/dev/fd/2"):  # the log, where no orbitctl made it
             found.append(os.path.realpath("/dev/fd/2"))
-        return [*found, run_folder]
+        return [*found, resolved.run_folder]
 
     async def _serve(self, manager: SessionManager, listeners: list[Listener]) -> None:
         settings = self._resolved.settings
@@ -179,8 +177,9 @@ class Daemon:
         live = LiveSettings(
             keeper_socket=resolved.database_path + ".keeper",
             journal_folder=os.path.join(resolved.state_folder, "journal"),
-            landing_file=_landing_file(resolved.database_path),
+            landing_file=_landing_file(resolved.run_folder, resolved.database_path),
             agent_folder=os.path.join(resolved.state_folder, "agent"),
+            runtime_folder=resolved.runtime_folder,
             daemon_socket=resolved.socket_path,
             program_umask=self._supervision.program_umask,
             scrollback_max_bytes=session.scrollback_max_bytes,
@@ -286,10 +285,10 @@ async def _feed_watchdog(manager: SessionManager, notifier: Notifier) -> None:
     notifier.watchdog()
 
 
-def _landing_file(database_path: str) -> str:
+def _landing_file(run_folder: str, database_path: str) -> str:
     """Return the path of a database's landing buffer, where the system has no memory that the keeper can hold."""
     name = hashlib.sha256(os.fsencode(database_path)).hexdigest()[:16]
-    return os.path.join(os.path.dirname(default_paths(os.environ).socket), f"landing-{name}")
+    return os.path.join(run_folder, f"landing-{name}")
 
 
 @contextlib.contextmanager

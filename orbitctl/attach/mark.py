@@ -12,7 +12,8 @@ import os
 from collections.abc import Mapping, Sequence
 
 from orbit_os.files import UnsafeFolder, open_private, private_folder
-from orbit_protocol.paths import default_paths
+from orbitctl.client.paths import ClientPaths
+from orbitctl.errors import CommandError
 
 MAX_MARKS = 1000
 _MAX_DIGITS = 19
@@ -79,9 +80,12 @@ class Mark:
                 os.unlink(path)
 
 
-def marks_folder(environ: Mapping[str, str]) -> str:
-    """Return where the marks are: beside the socket, where a reboot ends them as it ends the windows."""
-    return os.path.join(os.path.dirname(default_paths(environ).socket), "windows")
+def marks_folder(paths: ClientPaths) -> str:
+    """Return where the marks are: in the runtime folder, where a reboot ends them as it ends the windows."""
+    try:
+        return os.path.join(paths.run_folder, "windows")
+    except CommandError:  # the socket was named, and HOME cannot be used
+        return os.devnull  # nothing is found in there, and nothing can be made
 
 
 def window_name(descriptor: int, environ: Mapping[str, str]) -> str:

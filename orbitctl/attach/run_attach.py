@@ -140,7 +140,7 @@ def attach_options(
         detach_key=key,
         scrollback_lines=scrollback,
         env=[] if app.hosts else attach_environment(app.environ),
-        mark=Mark(marks_folder(app.environ), window_name(sys.stdout.fileno(), app.environ), f"{hosts}\0{session.id}"),
+        mark=Mark(marks_folder(app.paths), window_name(sys.stdout.fileno(), app.environ), f"{hosts}\0{session.id}"),
         how=visible(f"`orbitctl session screen {short_name(session)} --scrollback` shows what is kept"),
     )
 

@@ -48,6 +48,7 @@ def start(paths: ClientPaths, timeout: float, out: Output, lock_fd: int | None =
         CommandError: It did not start; the message has orbitd's own reason.
     """
     state = paths.resolved.state_folder
+    paths.check_home()
     try:
         private_folder(state)  # for the log and the lock
         return _start_in_turn(paths, timeout, out, lock_fd)
@@ -70,7 +71,9 @@ def start_apart(paths: ClientPaths) -> bool:
     """
     import subprocess
 
-    private_folder(paths.resolved.state_folder)
+    state = paths.resolved.state_folder
+    paths.check_home()
+    private_folder(state)
     descriptor = _open_start_lock(paths)
     try:
         try:
@@ -79,7 +82,7 @@ def start_apart(paths: ClientPaths) -> bool:
             return False
         # The process inherits the lock, so that of a hundred clients whose daemon was killed one starts it: to run a
         # process for each takes longer than that.
-        socket = [] if paths.socket_flag is None else ["--socket", paths.socket_flag]
+        socket = [] if paths.socket_flag is None else ["--socket", paths.socket_path]
         process = subprocess.Popen(
             python_command("orbitctl", *socket, "daemon", "start", "--lock-fd", str(descriptor)),
             stdin=subprocess.DEVNULL,
@@ -227,16 +230,11 @@ def error_and_hint(lines: list[str]) -> tuple[str, str]:
 
 
 def arguments(paths: ClientPaths) -> list[str]:
-    """Return the flags for orbitd: it inherits the variables, but not the folder that their relative paths are for."""
-    chosen = {"--socket": paths.socket_flag or paths.environ.get(SOCKET_VARIABLE)}
-    chosen["--config"] = paths.environ.get(CONFIG_VARIABLE)
-    chosen["--database"] = paths.environ.get(DATABASE_VARIABLE)
-    given = {flag: value for flag, value in chosen.items() if value}
-    return [word for flag, value in given.items() for word in (flag, _absolute(value))]
+    """Return the flags for orbitd, which is started in another folder than the one that a relative path is for.
 
-
-def _absolute(path: str) -> str:
-    return path if path.startswith("~") else os.path.abspath(path)
+    It inherits the variables, which are absolute.
+    """
+    return [] if paths.socket_flag is None else ["--socket", paths.socket_path]
 
 
 def was_supervised(paths: ClientPaths) -> bool:

@@ -6,13 +6,15 @@ a command that only connects imports no TOML parser, and works beside a configur
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from orbit_os.files import read_regular
-from orbit_protocol.paths import default_paths, expand
+from orbit_os.files import UnsafeFolder, check_private, read_regular
+from orbit_os.places import HomeUnusable, Places
+from orbit_protocol.paths import path_mistake
 from orbitctl.errors import CommandError, ExitCode
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ SOCKET_VARIABLE, CONFIG_VARIABLE = "ORBITD_SOCKET", "ORBITD_CONFIG"
 
 
 class ClientPaths:
-    """The paths of one run; all are absolute.
+    """The paths of one run; all are absolute, and CommandError is raised where one cannot be decided.
 
     Args:
         environ: The environment.
@@ -32,53 +34,145 @@ class ClientPaths:
     def __init__(self, environ: Mapping[str, str], socket_flag: str | None) -> None:
         self.environ = environ
         self.socket_flag = socket_flag
+        self._places = Places(environ)
 
     @cached_property
     def socket_path(self) -> str:
-        """The daemon's socket. Raises: CommandError where the configuration cannot be read."""
-        named = self.socket_flag or self.environ.get(SOCKET_VARIABLE)
-        if named:
-            return os.path.abspath(expand(named, self.environ))
-        defaults = default_paths(self.environ)
-        if CONFIG_VARIABLE not in self.environ and not os.path.lexists(defaults.config_file):
-            return defaults.socket
-        return os.path.abspath(self.resolved.socket_path)
+        """The daemon's socket."""
+        if self.socket_flag is not None:
+            return self.absolute(self.socket_flag, "--socket")
+        if variable := self.environ.get(SOCKET_VARIABLE):
+            return self.absolute(variable, SOCKET_VARIABLE, typed=False)
+        with _usable_home():
+            has_config = self.environ.get(CONFIG_VARIABLE) or os.path.lexists(self._places.config_file)
+            path = self.resolved.socket_path if has_config else self._places.socket
+            if path == self._places.socket:
+                self._check_short_folder(path)
+        return path
+
+    def _check_short_folder(self, socket: str) -> None:
+        """Refuse a default socket in a folder of somebody else: anybody may make one in /tmp."""
+        folder = os.path.dirname(socket)
+        if folder == self._places.run_folder or not os.path.lexists(folder):
+            return
+        try:
+            check_private(folder)
+        except (OSError, UnsafeFolder) as error:
+            raise CommandError(
+                f"the folder of the socket cannot be used: {error}",
+                ExitCode.UNREACHABLE,
+                hint="Set XDG_RUNTIME_DIR to a folder of your own, or name a socket with --socket or ORBITD_SOCKET.",
+            ) from error
 
     @cached_property
     def config_path(self) -> str:
         """The configuration file, which need not exist."""
         from orbit_protocol.settings import config_path
 
-        return os.path.abspath(config_path(None, self.environ))
+        with _usable_home(), _usable_settings():
+            return config_path(None, self.environ, self._places)
 
     @cached_property
     def resolved(self) -> Resolved:
-        """Every setting and path. Raises: CommandError where the configuration cannot be read."""
+        """Every setting and path."""
         from orbit_protocol.settings import resolve
 
         path = self.config_path
-        return resolve(self.settings_of(path), self.environ, config_file=path, socket=self.socket_flag)
+        settings = self.settings_of(path, may_be_missing=not self.environ.get(CONFIG_VARIABLE))
+        socket = None if self.socket_flag is None else self.socket_path
+        with _usable_home(), _usable_settings():
+            return resolve(settings, self.environ, self._places, config_file=path, socket=socket)
+
+    def absolute(self, path: str, name: str, *, typed: bool = True) -> str:
+        """Return the absolute path of one that the user gave.
+
+        Args:
+            path: As it was given.
+            name: Of the flag, argument or variable, for the error.
+            typed: Whether it may be relative to the current folder.
+
+        Raises:
+            CommandError: It is no path, or the current folder has been deleted.
+        """
+        if mistake := path_mistake(path, typed=typed):
+            raise CommandError(f"{name} {mistake}", ExitCode.USAGE)
+        try:
+            with _usable_home():
+                return self._places.expand(path)
+        except FileNotFoundError as error:
+            raise CommandError(
+                f"{name} is relative to the current folder, which has been deleted: {path}",
+                ExitCode.USAGE,
+                hint="Change to another folder, or give the whole path.",
+            ) from error
+
+    def folder(self, variable: str, default: str, name: str) -> str:
+        """Return a folder below one of the XDG specification, as `Places.folder` does."""
+        with _usable_home():
+            return self._places.folder(variable, default, name)
+
+    def check_home(self) -> None:
+        """Refuse a HOME that does not exist, before something is made in it. Raises: CommandError."""
+        with _usable_home():
+            self._places.check_home()
+
+    @property
+    def run_folder(self) -> str:
+        """The folder of what may end with a reboot."""
+        with _usable_home():
+            return self._places.run_folder
+
+    @property
+    def usual_socket(self) -> str:
+        """The socket in the folder that systemd's `%t` means; empty where there is no such folder."""
+        folder = self._places.runtime_folder
+        return os.path.join(folder, "orbit", "orbitd.sock") if folder else ""
 
     @property
     def log_file(self) -> str:
         """The log of a daemon that orbitctl starts. Raises: CommandError where the configuration cannot be read."""
         return os.path.join(self.resolved.state_folder, "orbitd.log")
 
-    def settings_of(self, path: str) -> Settings:
-        """Return the settings of a configuration file; a missing file counts as an empty one.
+    def settings_of(self, path: str, *, may_be_missing: bool = True) -> Settings:
+        """Return the settings of a configuration file.
+
+        Args:
+            path: The file.
+            may_be_missing: Whether a missing file counts as an empty one.
 
         Raises:
             CommandError: It cannot be read, or has a key or a value that is not allowed.
         """
-        from orbit_protocol.settings import MAX_CONFIG_BYTES, Settings, SettingsError, parse_settings
+        from orbit_protocol.settings import MAX_CONFIG_BYTES, Settings, parse_settings
 
         try:
-            return parse_settings(read_regular(path, MAX_CONFIG_BYTES), path)
-        except FileNotFoundError:
-            return Settings()
-        except SettingsError as error:
-            raise CommandError(
-                str(error), ExitCode.USAGE, hint="Correct the file; `orbitctl config check` checks it."
-            ) from error
+            with _usable_settings():
+                return parse_settings(read_regular(path, MAX_CONFIG_BYTES), path)
+        except FileNotFoundError as error:
+            if may_be_missing:
+                return Settings()
+            raise CommandError(f"{path}: no such file", ExitCode.USAGE) from error
         except OSError as error:
             raise CommandError(f"cannot read {path}: {error.strerror}", ExitCode.USAGE) from error
+
+
+@contextlib.contextmanager
+def _usable_home() -> Iterator[None]:
+    """Turn HomeUnusable into CommandError."""
+    try:
+        yield
+    except HomeUnusable as error:
+        raise CommandError(str(error), ExitCode.USAGE, hint=error.hint) from error
+
+
+@contextlib.contextmanager
+def _usable_settings() -> Iterator[None]:
+    """Turn SettingsError into CommandError."""
+    from orbit_protocol.settings import SettingsError
+
+    try:
+        yield
+    except SettingsError as error:
+        raise CommandError(
+            str(error), ExitCode.USAGE, hint="Correct it; `orbitctl config check` checks the configuration."
+        ) from error

@@ -7,8 +7,11 @@ import os
 import click
 import msgspec
 
+from orbit_os.sockets import SocketPathTooLong, check_socket_path
 from orbit_protocol.jsonrpc import encode_message
+from orbit_protocol.text import path_from_text
 from orbitctl.app import App
+from orbitctl.client.paths import CONFIG_VARIABLE
 from orbitctl.commands.arguments import quoted
 from orbitctl.commands.group import LazyGroup
 from orbitctl.errors import CommandError, ExitCode
@@ -58,11 +61,15 @@ def check(app: App, file: str | None) -> None:
 
     Without FILE, the one in effect.
     """
-    target = os.path.abspath(file) if file else app.paths.config_path
+    target = app.paths.config_path if file is None else app.paths.absolute(file, "FILE")
     exists = os.path.exists(target)
-    if file and not exists:
-        raise CommandError(f"{target}: no such file", ExitCode.USAGE)
-    app.paths.settings_of(target)
+    is_named = file is not None or bool(app.environ.get(CONFIG_VARIABLE))
+    settings = app.paths.settings_of(target, may_be_missing=not is_named)
+    if (socket := settings.daemon.socket_path) is not None:
+        try:
+            check_socket_path(app.paths.absolute(path_from_text(socket, None), "daemon.socket_path"))
+        except SocketPathTooLong as error:
+            raise CommandError(f"{target}: `daemon.socket_path`: {error}", ExitCode.USAGE) from error
     if app.json:
         app.out.json(encode_message({"path": target, "exists": exists, "ok": True}))
     elif not app.quiet:

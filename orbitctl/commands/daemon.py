@@ -46,7 +46,7 @@ def run(app: App, config: str | None, database: str | None, log_level: str | Non
         "--log-level": log_level,
         "--log-format": log_format,
     }
-    options = [word for flag, value in given.items() if value for word in (flag, value)]
+    options = [word for flag, value in given.items() if value is not None for word in (flag, value)]
     command = python_command("orbitd", *options)
     # exec, not a child: a supervisor that runs this has orbitd's own pid, and signals reach it directly.
     try:

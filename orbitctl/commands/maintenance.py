@@ -105,7 +105,7 @@ def backup(app: App, path: str | None) -> None:
     Without PATH the copy goes into the folder `backups` beside the database, named by the
     time. An earlier backup at PATH is replaced, any other file is refused.
     """
-    target = os.path.abspath(os.path.expanduser(path)) if path else _default_backup(app)
+    target = app.paths.absolute(path, "PATH") if path else _default_backup(app)
     answer = app.ask_long(m.MAINTENANCE_BACKUP, p.Backup(path="", path_bytes=os.fsencode(target)), "backing up")
     app.show(answer, lambda done: _draw_backup(app, done), lambda done: [done.path])
 
@@ -128,7 +128,7 @@ def restore(app: App, backup: str, yes: bool) -> None:
     """
     # orbitd does it, run with `--restore`: it takes the lock that a serving daemon holds, so that nothing writes
     # meanwhile, and it keeps what was there before.
-    path = os.path.abspath(os.path.expanduser(backup))
+    path = app.paths.absolute(backup, "BACKUP")
     with spinner("checking the backup"):
         contents = msgspec.json.decode(_orbitd_restore(app, path, "--dry-run"), type=Contents)
     _confirm_restore(app, contents, yes)

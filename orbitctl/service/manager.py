@@ -13,9 +13,11 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from orbit_os.files import make_private_folders
+from orbitctl.client.paths import ClientPaths
 from orbitctl.errors import CommandError, ExitCode
 from orbitctl.service.units import (
     LABEL,
@@ -117,9 +119,10 @@ class SystemdUser:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
-        config = environ.get("XDG_CONFIG_HOME", "")
-        home = environ.get("HOME") or os.path.expanduser("~")
-        self._folder = os.path.join(config if config.startswith("/") else f"{home}/.config", "systemd", "user")
+
+    @cached_property
+    def _folder(self) -> str:
+        return ClientPaths(self._environ, None).folder("XDG_CONFIG_HOME", ".config", "systemd/user")
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -223,10 +226,14 @@ class Launchd:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
-        home = environ.get("HOME") or os.path.expanduser("~")
-        self._path = os.path.join(home, "Library", "LaunchAgents", f"{LABEL}.plist")
         self._domain = f"gui/{os.getuid()}"
         self._target = f"{self._domain}/{LABEL}"
+
+    @cached_property
+    def _path(self) -> str:
+        # No variable has an empty name: launchd looks nowhere else.
+        folder = ClientPaths(self._environ, None).folder("", "Library", "LaunchAgents")
+        return os.path.join(folder, f"{LABEL}.plist")
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from orbit_os.files import make_private_folders, set_mode, sync, sync_descriptor
 from orbit_os.python import python_command
-from orbit_protocol.paths import expand
 from orbit_protocol.text import path_text
 from orbitctl.client.paths import SOCKET_VARIABLE, ClientPaths
 from orbitctl.errors import CommandError
@@ -68,9 +67,8 @@ def this_installation(paths: ClientPaths) -> Installation:
     Raises:
         CommandError: The configuration cannot be read.
     """
-    runtime = paths.environ.get("XDG_RUNTIME_DIR", "")
-    usual = runtime.startswith("/") and paths.socket_path == os.path.join(runtime, "orbit", "orbitd.sock")
-    variables = dict(_carried(paths.environ))
+    usual = paths.socket_path == paths.usual_socket
+    variables = dict(_carried(paths))
     if not usual:
         variables[SOCKET_VARIABLE] = paths.socket_path
     return Installation(
@@ -199,12 +197,14 @@ def remove(path: str) -> bool:
     return True
 
 
-def _carried(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _carried(paths: ClientPaths) -> Iterator[tuple[str, str]]:
     """Yield the variables that decide where files are; the XDG specification has relative folders ignored."""
     for name in CARRIED_VARIABLES:
-        value = expand(environ.get(name, ""), environ)
-        if value and (value.startswith("/") or name.startswith("ORBITD_")):
-            yield name, os.path.abspath(value)
+        value = paths.environ.get(name, "")
+        if value.startswith("/"):
+            yield name, os.path.normpath(value)
+        elif value and name.startswith("ORBITD_"):
+            yield name, paths.absolute(value, name, typed=False)
 
 
 def _quoted(text: str) -> str:

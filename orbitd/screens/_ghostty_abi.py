@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from orbit_os.files import UnsafeFolder, check_private, open_private, private_folder
+from orbit_os.places import HomeUnusable, Places
 from orbitd.screens.model import TerminalUnavailable
 
 # cffi cannot pass a struct with a union by value (see pyghostty/_ffi.py). These have the same size and alignment with a
@@ -174,10 +175,11 @@ def cache_path(origin: str) -> str:
     The name and the checksum are CRCs: they are against accidents. Whoever could forge them owns the folder. And
     hashlib loads OpenSSL, which takes longer than all the rest, and a megabyte.
     """
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if not base.startswith("/"):
-        base = os.path.join(os.environ.get("HOME") or os.path.expanduser("~"), ".cache")
-    return os.path.join(base, "orbit", f"{_PREFIX}{zlib.crc32(origin.encode()):08x}{_SUFFIX}")
+    try:
+        folder = Places(os.environ).folder("XDG_CACHE_HOME", ".cache")
+    except HomeUnusable:
+        folder = os.devnull  # nothing is found in there, and nothing can be made: each start makes the tables
+    return os.path.join(folder, f"{_PREFIX}{zlib.crc32(origin.encode()):08x}{_SUFFIX}")
 
 
 def _read(path: str) -> Tables | None:

@@ -2,6 +2,7 @@
 
     files     folders that only the user can reach; fsync
     sockets   the longest path of a Unix socket; the uid of the peer
+    places    where files are by default, and whether HOME can be used
     python    isolate our interpreters from the user's project; name a process
 
 Standard library only, with as few imports as possible: the keeper, which has no

@@ -1,4 +1,4 @@
-"""What both sides agree on, as code: the wire, the settings, where files are. Nothing in this package does I/O.
+"""What both sides agree on, as code: the wire, the settings. Nothing in this package does I/O.
 
     types, params, results, notifications   what travels, as frozen Structs
     methods      the one table of methods: name, params, result, errors
@@ -8,7 +8,7 @@
     json_text    JSON before it is decoded: its nesting, and raw JSON on one line
     plain_words, visible    validation errors as sentences, and text that a terminal only shows
     openrpc      the OpenRPC document of the table
-    settings, paths    the configuration file, and where files are by default
+    settings, paths    the configuration file, and what may be written as a path
     terminal_reset     escape sequences that reset and restore a user's terminal
 
 Both programs, tests and the generators of documents read it; it knows of none of them.

@@ -1,50 +1,36 @@
-"""Where Orbit's files are, from the environment alone (XDG Base Directory Specification 0.8).
-
-Nothing here looks at the disk. The XDG variables are honoured on macOS too; a relative
-value is ignored, as the specification asks.
-"""
+"""What may be written where a path is configured, and which follows from another; no I/O."""
 
 from __future__ import annotations
 
 import os.path
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
-class Paths:
-    """Orbit's files of one user; all are absolute."""
+def path_mistake(path: str, *, typed: bool = False) -> str:
+    """Return why a path cannot be used as it is written; an empty string where it can.
 
-    config_file: str
-    database: str
-    state_folder: str
-    socket: str
+    A path of the configuration or of a variable is read by several programs, each in a folder of its own: it is
+    absolute, or begins with `~/`. What is typed as a flag may also be relative to the folder that it is typed in.
+    Nothing else is expanded: a shell has done that, or nobody has.
 
+    Args:
+        path: As it is written.
+        typed: Whether it was typed as a flag or an argument.
 
-def default_paths(environ: Mapping[str, str]) -> Paths:
-    """Return the places that hold where neither flag, variable nor configuration says otherwise."""
-    home = environ.get("HOME") or os.path.expanduser("~")
-
-    def base(variable: str, *fallback: str) -> str:
-        value = environ.get(variable, "")
-        return value if value.startswith("/") else os.path.join(home, *fallback)
-
-    state = os.path.join(base("XDG_STATE_HOME", ".local", "state"), "orbit")
-    runtime = environ.get("XDG_RUNTIME_DIR", "")
-    run_folder = os.path.join(runtime, "orbit") if runtime.startswith("/") else state
-    return Paths(
-        config_file=os.path.join(base("XDG_CONFIG_HOME", ".config"), "orbit", "config.toml"),
-        database=os.path.join(base("XDG_DATA_HOME", ".local", "share"), "orbit", "sessions.db"),
-        state_folder=state,
-        socket=os.path.join(run_folder, "orbitd.sock"),
-    )
-
-
-def expand(path: str, environ: Mapping[str, str]) -> str:
-    """Return a path with a leading `~/` replaced by the user's home."""
-    if path == "~" or path.startswith("~/"):
-        return (environ.get("HOME") or os.path.expanduser("~")) + path[1:]
-    return path
+    Returns:
+        What follows the name of the key, the variable or the flag in a sentence.
+    """
+    if "\0" in path:  # no system call takes one
+        return "must not contain NUL"
+    if not path:
+        return "must not be empty"
+    if path.endswith("/"):
+        return f"must name a file, not a folder: {path}"
+    if path.startswith(("/", "~/")):
+        return ""
+    if path.startswith(("~", "$", ":")):
+        expanded = "; variables and homes of other users are not expanded" if path.startswith(("~", "$")) else ""
+        return f"must be absolute or begin with `~/`{expanded}: {path}"
+    return "" if typed else f"must be absolute or begin with `~/`: {path}"
 
 
 def backups_folder(database: str) -> str:

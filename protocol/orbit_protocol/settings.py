@@ -7,12 +7,12 @@ file itself is the caller's; here text becomes a checked `Settings`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 import msgspec
 from msgspec import Meta, Struct
 
-from orbit_protocol.paths import default_paths, expand
+from orbit_protocol.paths import path_mistake
 from orbit_protocol.plain_words import in_plain_words
 from orbit_protocol.text import path_from_text
 
@@ -27,7 +27,7 @@ MAX_CONFIG_BYTES = 1024 * 1024
 
 
 class SettingsError(Exception):
-    """The configuration cannot be used; the text names file and key."""
+    """The configuration cannot be used; the text names file and key, the variable or the flag."""
 
 
 class SessionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,6 +66,39 @@ class Resolved(Struct, frozen=True, kw_only=True):
     database_path: str
     socket_path: str
     state_folder: str
+    run_folder: str
+    runtime_folder: str
+
+
+class DefaultPlaces(Protocol):
+    """Where files are unless something names another place; `orbit_os.places` decides it, and may raise."""
+
+    @property
+    def config_file(self) -> str:
+        """The configuration."""
+
+    @property
+    def database(self) -> str:
+        """The database."""
+
+    @property
+    def state_folder(self) -> str:
+        """The folder of journals and logs."""
+
+    @property
+    def socket(self) -> str:
+        """The daemon's socket."""
+
+    @property
+    def run_folder(self) -> str:
+        """The folder of what may end with a reboot."""
+
+    @property
+    def runtime_folder(self) -> str:
+        """The folder of XDG_RUNTIME_DIR; empty where there is none."""
+
+    def expand(self, path: str) -> str:
+        """Return the absolute path for one that `path_mistake` finds right."""
 
 
 def parse_settings(text: bytes, source: str) -> Settings:
@@ -86,8 +119,8 @@ def parse_settings(text: bytes, source: str) -> Settings:
         raise SettingsError(f"{source}: not valid TOML: {reason}") from error
     paths = {"session.database_path": settings.session.database_path, "daemon.socket_path": settings.daemon.socket_path}
     for key, path in paths.items():
-        if path is not None and "\0" in path:  # no system call takes one
-            raise SettingsError(f"{source}: {_key(key)} must not contain NUL")
+        if path is not None and (mistake := path_mistake(path)):
+            raise SettingsError(f"{source}: {_key(key)} {mistake}")
     return settings
 
 
@@ -95,30 +128,56 @@ def _key(path: str) -> str:
     return f"`{path}`"
 
 
-def config_path(flag: str | None, environ: Mapping[str, str]) -> str:
-    """Return the configuration file to read: flag > ORBITD_CONFIG > default."""
-    return expand(flag or environ.get(CONFIG_VARIABLE) or default_paths(environ).config_file, environ)
+def config_path(flag: str | None, environ: Mapping[str, str], places: DefaultPlaces) -> str:
+    """Return the configuration file to read: flag > ORBITD_CONFIG > default. Raises: SettingsError."""
+    named = named_path("--config", flag, CONFIG_VARIABLE, environ)
+    return places.config_file if named is None else places.expand(named)
 
 
 def resolve(
     settings: Settings,
     environ: Mapping[str, str],
+    places: DefaultPlaces,
     *,
     config_file: str,
     socket: str | None = None,
     database: str | None = None,
 ) -> Resolved:
-    """Decide every path: flag > environment > file > default."""
-    paths = default_paths(environ)
+    """Decide every path: flag > environment > file > default.
+
+    Raises:
+        SettingsError: A flag or a variable is no path.
+    """
     # What the file names is UTF-8 (TOML), whatever the locale: Python's functions may want other letters for its bytes.
-    database_in_file = path_from_text(settings.session.database_path or "", None)
-    socket_in_file = path_from_text(settings.daemon.socket_path or "", None)
-    database_path = database or environ.get(DATABASE_VARIABLE) or database_in_file or paths.database
-    socket_path = socket or environ.get(SOCKET_VARIABLE) or socket_in_file or paths.socket
+    named_database = named_path("--database", database, DATABASE_VARIABLE, environ)
+    if named_database is None and settings.session.database_path is not None:
+        named_database = path_from_text(settings.session.database_path, None)
+    named_socket = named_path("--socket", socket, SOCKET_VARIABLE, environ)
+    if named_socket is None and settings.daemon.socket_path is not None:
+        named_socket = path_from_text(settings.daemon.socket_path, None)
     return Resolved(
         settings=settings,
         config_path=config_file,
-        database_path=expand(database_path, environ),
-        socket_path=expand(socket_path, environ),
-        state_folder=paths.state_folder,
+        database_path=places.database if named_database is None else places.expand(named_database),
+        socket_path=places.socket if named_socket is None else places.expand(named_socket),
+        state_folder=places.state_folder,
+        run_folder=places.run_folder,
+        runtime_folder=places.runtime_folder,
     )
+
+
+def named_path(flag: str, typed: str | None, variable: str, environ: Mapping[str, str]) -> str | None:
+    """Return the path that a flag names, or else a variable; None where neither does. An empty variable names nothing.
+
+    Raises:
+        SettingsError: It is no path.
+    """
+    if typed is not None:
+        name, path = flag, typed
+    else:
+        name, path = variable, environ.get(variable, "")
+        if not path:
+            return None
+    if mistake := path_mistake(path, typed=typed is not None):
+        raise SettingsError(f"{name} {mistake}")
+    return path

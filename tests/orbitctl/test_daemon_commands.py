@@ -150,9 +150,9 @@ def test_a_database_that_serves_elsewhere_is_told(own_ctl: Orbitctl) -> None:
 
 
 def test_flags_and_variables_reach_the_started_daemon(lonely: Orbitctl) -> None:
-    """A relative socket and database mean the caller's folder, although the daemon runs elsewhere."""
+    """A relative socket is in the caller's folder, although the daemon runs elsewhere; `~/` in a variable is HOME."""
     (lonely.home / "d").mkdir(mode=0o700)
-    info = lonely.ok("daemon", "start", "--json", "--socket", "r/s", ORBITD_DATABASE="d/x.db").json
+    info = lonely.ok("daemon", "start", "--json", "--socket", "r/s", ORBITD_DATABASE="~/d/x.db").json
     assert info["socket_path"] == str(lonely.home / "r" / "s")
     assert info["database_path"] == str(lonely.home / "d" / "x.db")
     lonely.ok("daemon", "stop", "--socket", "r/s")

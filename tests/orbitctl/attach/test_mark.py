@@ -10,6 +10,7 @@ import pytest
 
 from orbitctl.attach import mark
 from orbitctl.attach.mark import Mark, marks_folder, window_name
+from orbitctl.client.paths import ClientPaths
 
 
 def test_a_mark_is_of_one_window_and_session(tmp_path: Path) -> None:
@@ -87,7 +88,12 @@ def test_a_later_window_is_another_one() -> None:
     os.close(terminal)
 
 
-def test_marks_are_beside_the_socket() -> None:
-    """They are in the runtime folder, where there is one."""
-    assert marks_folder({"HOME": "/h", "XDG_RUNTIME_DIR": "/run/user/1"}) == "/run/user/1/orbit/windows"
-    assert marks_folder({"HOME": "/h"}) == "/h/.local/state/orbit/windows"
+def test_marks_are_beside_the_socket(tmp_path: Path) -> None:
+    """They are in the runtime folder, where there is one; where no folder can be decided, none is kept."""
+    home, runtime = str(tmp_path / "home"), str(tmp_path / "run")
+    (tmp_path / "home").mkdir()
+    assert marks_folder(ClientPaths({"HOME": home, "XDG_RUNTIME_DIR": runtime}, None)) == f"{runtime}/orbit/windows"
+    assert marks_folder(ClientPaths({"HOME": home}, None)) == f"{home}/.local/state/orbit/windows"
+    mark = Mark(marks_folder(ClientPaths({"HOME": "home"}, None)), "w", "s")
+    mark.save(4711)
+    assert mark.load() is None
