@@ -65,10 +65,6 @@ class Readers:
 
     async def run_in_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run long work with a reading connection of its own; it runs to its end even if the caller is cancelled."""
-        await self._acquire_slot()
-        if len(self._idle) + self._busy > MAX_READERS:
-            # The thread opens a connection of its own, so an idle one is closed: nine stay the most.
-            await self._idle.pop().close()
 
         def run() -> T:
             self._file_watch.check()
@@ -79,9 +75,17 @@ class Readers:
                 finally:
                     self._long.discard(connection)
 
+        await self._acquire_slot()
+        try:
+            if len(self._idle) + self._busy > MAX_READERS:
+                # The thread opens a connection of its own, so an idle one is closed: nine stay the most.
+                await self._idle.pop().close()
+            running = asyncio.get_running_loop().run_in_executor(self._executor, run)
+        except BaseException:  # cancelled, or the executor takes nothing any more
+            self._release_slot()
+            raise
         # The slot is released when the thread is done. A cancelled await does not stop the thread,
         # and without the shield it would mark the future as done while the connection is in use.
-        running = asyncio.get_running_loop().run_in_executor(self._executor, run)
         running.add_done_callback(lambda _: self._release_slot())
         return await asyncio.shield(running)
 
