@@ -168,9 +168,11 @@ def pid_file(unit):
     return f"{sys.argv[0]}.{unit}.pid"
 def running(unit):
     try:
-        return os.pidfd_open(int(open(pid_file(unit)).read()))
+        with open(pid_file(unit)) as file:
+            process = os.pidfd_open(int(file.read()))
     except OSError:
         return None
+    return None if select.select([process], [], [], 0)[0] else process  # it may have ended, and not been reaped
 def start(unit):
     if running(unit) is not None or not unit.endswith(".service"):
         return

@@ -10,16 +10,24 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from documents_support import blocks
 from needs import program
 from support import WAIT_SECS, DaemonProcess
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "replication.md"
+PAGE = "docs/replication.md"
 
 
-def block(name: str) -> str:
-    """Return what the page shows in its code block of this name."""
-    (found,) = re.findall(rf"<!-- {name} -->\n```\w+\n(.*?)```\n<!-- end -->", PAGE.read_text(), re.DOTALL)
+def configuration() -> str:
+    """Return the page's configuration of Litestream."""
+    (found,) = [block.text for block in blocks(PAGE) if block.language == "yaml"]
     return found
+
+
+def restore_command(to: Path) -> str:
+    """Return the page's command for a restore, with another file to restore to."""
+    (found,) = [block.text for block in blocks(PAGE) if "litestream restore" in block.text]
+    (command,) = re.findall(r"^\(umask.*?\)$", found, re.DOTALL | re.MULTILINE)
+    return command.replace(" litestream ", f" {program('litestream')} ").replace("-o ~/restored.db", f"-o '{to}'")
 
 
 class Litestream:
@@ -34,7 +42,7 @@ class Litestream:
         self.folder = daemon.home / "replica"
         self.config = daemon.home / ".config" / "orbit" / "litestream.yml"
         self.config.parent.mkdir(parents=True, exist_ok=True)
-        page = block("litestream.yml").replace("/mnt/backup/orbit", str(self.folder)).replace("1s", "50ms")
+        page = configuration().replace("/mnt/backup/orbit", str(self.folder)).replace("1s", "50ms")
         self.config.write_text(page + "logging:\n  level: debug\n")
         self._process: subprocess.Popen[str] | None = None
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -77,11 +85,8 @@ class Litestream:
             self._process = None
 
     def restore(self, to: Path | None = None) -> None:
-        """Restore to the database's own place, as the page says, or to another."""
-        command = block("restore").strip().replace("litestream", program("litestream"), 1)
-        if to is not None:
-            command = command.replace(" -config", f" -o '{to}' -config")
-        shell = ["sh", "-c", command]
+        """Restore to the database's own place, or to another."""
+        shell = ["sh", "-c", restore_command(to or self.daemon.database_path)]
         run = subprocess.run(
             shell, env=self.daemon.environment, capture_output=True, text=True, timeout=WAIT_SECS, check=False
         )

@@ -23,6 +23,7 @@ from documents_support import (
     inline_code,
     wrong_with_command,
 )
+from needs import require
 from orbitctl.cli import cli
 from orbitctl.errors import in_commands
 
@@ -35,6 +36,7 @@ READY = "sh -c 'echo ready; exec cat'"
 @pytest.fixture
 def reader(home: Path) -> Iterator[Reader]:
     """Somebody with a machine of their own, who is reached by no network."""
+    require(linux=True)  # systemd's units are run
     reader = Reader(home)
     yield reader
     reader.close()
@@ -149,6 +151,17 @@ def test_prose_names_commands_that_exist(document: str) -> None:
     """Where a document names a command of orbitctl, it has it, with the options."""
     named = [text for text in inline_code(document) if text.startswith("orbitctl ")]
     assert [f"{text}: {wrong}" for text in named if (wrong := wrong_with_command(text))] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_prose_names_files_that_exist(document: str) -> None:
+    """Where a document leads to a file of the repository, by a link or by its path, it is there."""
+    text = (ROOT / document).read_text()
+    linked = [(ROOT / document).parent / path for path in re.findall(r"\]\(([^)#:]+)\)", text)]
+    folders = "benchmarks|docs|launchd|orbit_os|orbit_protocol|orbitctl|orbitd|systemd|tests"
+    named = [code for code in inline_code(document) if re.fullmatch(rf"({folders})/[\w./-]+", code)]
+    named = [f"protocol/{path}" if path.startswith(("orbit_os/", "orbit_protocol/")) else path for path in named]
+    assert [str(path) for path in (*linked, *(ROOT / path for path in named)) if not path.exists()] == []
 
 
 def strings(path: Path) -> Iterator[str]:

@@ -7,13 +7,18 @@ import os
 import shutil
 import signal
 import sqlite3
+import stat
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from litestream_support import Litestream
-from support import DaemonProcess, RawClient
+from documents_support import Reader, blocks
+from litestream_support import PAGE, Litestream, restore_command
+from needs import require
+from support import WAIT_SECS, DaemonProcess, RawClient
 
 pytestmark = pytest.mark.slow
 
@@ -172,3 +177,73 @@ def test_restarts_in_any_order_lose_nothing(daemon: DaemonProcess, litestream: L
     daemon.start()
     with daemon.client() as client:
         written.check(client)
+
+
+@pytest.fixture
+def reader(home: Path) -> Iterator[Reader]:
+    """Somebody who follows the page, with a replica in their home, and a Litestream that waits less and says more."""
+    require("litestream", linux=True)  # systemd's units are run
+    faster = {
+        "sync-interval: 1s\n": "sync-interval: 50ms\nlogging:\n  level: debug\n",
+        "interval: 1s": "interval: 50ms",
+    }
+    reader = Reader(home, {"/mnt/backup/orbit": f"{home}/replica", **faster})
+    yield reader
+    reader.close()
+
+
+def wait_until_replicated(reader: Reader, name: str) -> None:
+    """Wait until a session of this name is in the replica; look again whenever something was copied."""
+    copy = reader.home / "copy.db"
+    log = reader.folder / "systemctl.orbit-litestream.service.log"
+    command = ["timeout", str(WAIT_SECS), "tail", "-n", "+1", "-F", str(log)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as follow:
+        assert follow.stdout is not None
+        for line in follow.stdout:
+            if "ltx file uploaded" in line:
+                copy.unlink(missing_ok=True)
+                reader.sh(restore_command(copy))
+                database = sqlite3.connect(copy)
+                if database.execute("SELECT 1 FROM sessions WHERE name = ?", (name,)).fetchone():
+                    database.close()
+                    follow.terminate()
+                    return
+                database.close()
+    raise AssertionError(f"{name} is not in the replica")
+
+
+@pytest.mark.parametrize("loss", ["none", "the database", "the daemon and the database"])
+def test_the_page_is_followed_while_programs_run(reader: Reader, loss: str) -> None:
+    """Set up and restored as the page says, whatever is left: each program goes on, once, and is its session's.
+
+    One whose session is newer than the replica is listed again, and doctor names it.
+    """
+    page = blocks(PAGE)
+    first_after = next(number for number, block in enumerate(page) if block.heading == "Get it back")
+    for name in ("shell", "cat"):
+        reader.sh(f"orbitctl session run --detach --name {name} {'-- cat' if name == 'cat' else ''}")
+    for block in page[:first_after]:
+        reader.follow(block)
+    wait_until_replicated(reader, "cat")
+    reader.sh("systemctl --user stop orbit-litestream.service")
+    reader.sh("orbitctl session run --detach --name newer -- cat")
+    with reader.client() as client:
+        before = {one["id"]: one["pid"] for one in client.call("session.list")["sessions"]}
+        newer = client.call("session.find", ref="newer")["id"]
+    if loss == "the daemon and the database":
+        reader.sh("kill -9 $(orbitctl status -q)")
+    if loss != "none":
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{reader.database}{suffix}").unlink(missing_ok=True)
+
+    for block in page[first_after:]:
+        reader.follow(block)
+
+    with reader.client() as client:
+        sessions = client.call("session.list")["sessions"]
+    assert {one["id"]: one["pid"] for one in sessions if one["live"]} == before
+    assert {one["name"] for one in sessions} == {"shell", "cat", None}
+    assert f"session {newer} is gone from the database and its program runs" in reader.sh("orbitctl doctor")
+    assert stat.S_IMODE(reader.database.stat().st_mode) == 0o600
+    reader.sh("orbitctl session create --name afterwards")
+    wait_until_replicated(reader, "afterwards")
