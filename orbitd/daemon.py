@@ -42,7 +42,7 @@ from orbitd.sessions.programs import LiveSettings, Programs
 from orbitd.sessions.restore import finish_restoring, restore_sessions
 from orbitd.store.backup import daily, restore
 from orbitd.store.backup.daily import DailyBackups
-from orbitd.store.files import SIDE_FILES, size
+from orbitd.store.files import size
 from orbitd.supervision import Notifier, Supervision
 from orbitd.warnings import StoreWarning
 
@@ -88,8 +88,7 @@ class Daemon:
             OrbitError: The store cannot be opened.
         """
         private_folder(os.path.dirname(self._resolved.database_path))
-        for suffix in ("", *SIDE_FILES):
-            check_file(self._resolved.database_path + suffix)  # SQLite would open it through a link
+        check_file(self._resolved.database_path)  # SQLite would open it through a link
         supervisor = "" if self._supervision.name == "none" else self._supervision.name
         with (
             database_lock(self._resolved.database_path, self._resolved.socket_path, supervisor),

@@ -350,17 +350,19 @@ def _check_without_strange_logs(path: str, scripts: Sequence[str], repairs: list
 
 def _check_existing(path: str, scripts: Sequence[str]) -> _Checked:
     """Refuse a database that this program must not write, before SQLite opens it for writing, and look for damage."""
-    status = os.stat(path)
-    if status.st_mode & 0o077 and status.st_uid == os.geteuid():
-        set_mode(path, PRIVATE_FILE)  # it was copied here with a umask that let others read it
+    files = [each for each in (path, *(path + suffix for suffix in SIDE_FILES)) if os.path.exists(each)]
+    for each in files:
+        status = os.stat(each)
+        if status.st_mode & 0o077 and status.st_uid == os.geteuid():
+            set_mode(each, PRIVATE_FILE)  # it was copied here with a umask that let others read it
     log_cut_off = wal.is_cut_off(path)
     with recovery.opened_untouched(path) as connection:
         found = schema.inspect(connection)
         version = schema.identify(path, found, scripts)
         # SQLite would open a read-only file read-only, and make a WAL and a -shm file with the same mode,
         # which would still be read-only after the user has corrected the mode of the database.
-        for each in (path, *(path + suffix for suffix in SIDE_FILES)):
-            if os.path.exists(each) and not os.access(each, os.R_OK | os.W_OK):
+        for each in files:
+            if not os.access(each, os.R_OK | os.W_OK):
                 raise StorageReadOnly(
                     f"{each} cannot be written",
                     hint=f"Make it writable (chmod 600 '{each}'), or the disk that it is on.",

@@ -179,24 +179,16 @@ def open_private(path: str, flags: int) -> int:
 
 
 def check_file(path: str) -> None:
-    """Refuse what is not a regular file of ours, and close it to others. For what others open, as SQLite does.
-
-    A missing file passes.
-
-    Args:
-        path: In a private folder: nobody else can put a link there between the check and chmod(2).
+    """Refuse what is not a regular file of ours; a missing file passes. For what others open, as SQLite does.
 
     Raises:
         UnsafeFile: As `open_private` does.
-        OSError: It cannot be examined or closed.
     """
     try:
         found = os.lstat(path)
     except FileNotFoundError:
         return
     _check_regular(path, found)
-    if found.st_mode & 0o077:  # put there by another program, under the umask of a shell
-        os.chmod(path, stat.S_IMODE(found.st_mode) & 0o700)
 
 
 def _check_regular(path: str, found: os.stat_result) -> None:
