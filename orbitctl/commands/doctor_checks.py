@@ -74,11 +74,21 @@ def _check_private(
 ) -> Finding:
     if found.st_uid != os.getuid():
         remedy = f"Name one of your own, or: sudo chown -R {os.getuid()} '{path}'"
+        if not _is_at_home(path):  # /etc, say: to own all that is in it would ruin the machine
+            remedy = "Name one of your own."
         return Finding(check=check, state="fail", message=f"{path} belongs to uid {found.st_uid}", remedy=remedy)
+    if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX:  # /tmp, where we are root
+        message = f"{path} is a folder for everybody (mode {stat.S_IMODE(found.st_mode):04o})"
+        return Finding(check=check, state=state_if_open, message=message, remedy="Name one of your own.")
     if found.st_mode & 0o077:
         message = f"{path} is open to others (mode {stat.S_IMODE(found.st_mode):04o})"
         return Finding(check=check, state=state_if_open, message=message, remedy=f"chmod {mode} '{path}'")
     return Finding(check=check, state="ok", message=path)
+
+
+def _is_at_home(path: str) -> bool:
+    home = os.path.realpath(os.environ.get("HOME") or "/nonexistent")
+    return os.path.realpath(path).startswith(home.rstrip("/") + "/")
 
 
 def disk_room(path: str) -> Finding:

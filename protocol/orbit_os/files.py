@@ -91,6 +91,8 @@ def check_private(path: str) -> None:
         )
     if found.st_mode & 0o077:
         mode = stat.S_IMODE(found.st_mode)
+        if mode & stat.S_ISVTX:  # /tmp, where we are root: nobody may be told to close it
+            raise UnsafeFolder(f"{path} is a folder for everybody (mode {mode:04o}); configure a folder of your own")
         if not _keeps_modes(path):
             raise UnsafeFolder(f"{path} is open to others (mode {mode:04o}): {NO_MODES}")
         raise UnsafeFolder(f"{path} is open to others (mode {mode:04o}); close it: chmod 700 '{path}'")

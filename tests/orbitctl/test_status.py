@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ctl_support import Orbitctl
+from needs import needs
 from orbit_protocol import PROTOCOL_VERSION, VERSION
 from orbitctl.commands import doctor_checks
 from support import DaemonProcess
@@ -88,6 +89,26 @@ def test_doctor_finds_an_open_folder(own_ctl: Orbitctl, daemon: DaemonProcess) -
     assert ended.code == 1
     assert f"fail  database folder: {folder} is open to others (mode 0755)" in ended.text
     assert f"-> chmod 700 '{folder}'" in ended.text
+
+
+def test_no_remedy_harms_the_machine(offline: Orbitctl) -> None:
+    """Where a path is configured into a folder for everybody, nobody is told to close it, or to own all of it."""
+    ended = offline("doctor", ORBITD_DATABASE="/tmp/orbit-nowhere.db")
+    place = ended.lines.index(next(line for line in ended.lines if line.startswith("fail  database folder: /tmp ")))
+    assert ended.lines[place + 1].strip() == "-> Name one of your own."
+    started = offline("daemon", "start", ORBITD_DATABASE="/tmp/orbit-nowhere.db")
+    assert (started.code, "configure a folder of your own" in started.err) == (3, True), started
+
+
+@needs(root=True)
+@pytest.mark.parametrize("where", ["at home", "elsewhere"])
+def test_only_at_home_a_folder_is_given_back(home: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """A folder that another user owns, as after sudo, has the command that takes it back only where it is in HOME."""
+    monkeypatch.setenv("HOME", str(home if where == "at home" else home / "other"))
+    folder = home / "orbit"
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 12345, 12345)
+    assert ("sudo chown -R 0" in doctor_checks.folder("folder", str(folder)).remedy) == (where == "at home")
 
 
 def test_doctor_finds_a_damaged_snapshot(own_ctl: Orbitctl, daemon: DaemonProcess) -> None:
