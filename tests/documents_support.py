@@ -35,7 +35,10 @@ from support import WAIT_SECS, RawClient, clean_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted(
-    str(path.relative_to(ROOT)) for path in (ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md"))
+    str(path.relative_to(ROOT))
+    for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md", "benchmarks/**/*.md")
+    for path in ROOT.glob(pattern)
+    if "node_modules" not in path.parts
 )
 REASONS = ("a picture", "words of ssh", "by .ci/run", "needs macOS", "needs the network")
 """Why a block may not be run; it says so before its fence: `<!-- not run: REASON -->`."""
@@ -255,17 +258,23 @@ class Reader:
         self.ctl.command = [str(self.folder / "orbitctl")]
         self.database = home / ".local" / "share" / "orbit" / "sessions.db"
         (home / ".shrc").write_text("echo ready\n")  # an interactive sh reads it, on the other machines too
-        self._request: Any = None
+        self._answer: Any = None  # to the last request of a document
 
     def client(self) -> RawClient:
         """Connect to the daemon, which is started if none runs."""
-        return RawClient(Path(self.ctl.ok("daemon", "start", "--json").json["socket_path"]))
+        path = self.home / "run" / "orbit" / "orbitd.sock"
+        try:
+            return RawClient(path)
+        except OSError:
+            self.ctl.ok("daemon", "start")
+            return RawClient(path)
 
     def close(self) -> None:
         """End what the documents have started, on the other machines too."""
         for unit in self.folder.glob("systemctl.*.pid"):
             self.sh(f"systemctl --user stop {unit.name.removeprefix('systemctl.').removesuffix('.pid')}")
-        self.ctl("daemon", "stop", "--all")
+        if self.database.parent.exists():
+            self.ctl("daemon", "stop", "--all")
         for machine in self.home.glob("machines/*"):
             self.sh(f"ssh {machine.name} orbitctl daemon stop --all")
 
@@ -352,13 +361,12 @@ class Reader:
                 schema = {"type": "object", "properties": fields, "required": wanted, "additionalProperties": False}
                 jsonschema.validate(message["params"], {**schema, "components": openrpc()["components"]})
             elif "method" in message:
-                self._request = message
                 with self.client() as client:
                     self._answer = client.ask(line)
                 assert self._answer["id"] == message["id"]
+                assert "result" in self._answer, f"{block}: {self._answer}"
             else:
-                assert self._request is not None, f"{block}: an answer to nothing"
-                assert differences(message, self._answer) == []
+                assert differences(message, self._answer) == [], f"{block}"
 
     def _configuration(self, block: Block, text: str) -> None:
         assert tomllib.loads(text)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+from jsonschema import ValidationError
 
 from documents_support import (
     DOCUMENTS,
@@ -24,6 +25,7 @@ from documents_support import (
     wrong_with_command,
 )
 from needs import require
+from orbit_protocol.settings import SettingsError
 from orbitctl.cli import cli
 from orbitctl.errors import in_commands
 
@@ -67,6 +69,38 @@ def test_what_is_not_run_says_why(document: str) -> None:
     wrong += [str(each) for each in blocks(document) if each.not_run and each.not_run not in REASONS]
     assert wrong == []
     assert (ROOT / document).read_text().count("<!-- not run: ") == sum(bool(each.not_run) for each in blocks(document))
+
+
+WRONG = {
+    "a command that fails": ("sh", "false\ntrue"),
+    "a pipe into a command that fails": ("sh", "echo x | false"),
+    "a command that is not there": ("sh", "orbitctl sesion list"),
+    "a usage with an option that is not there": ("text", "orbitctl session list --newest"),
+    "something that is no usage": ("text", "+---+"),
+    "a request with a field that is not there": (
+        "json",
+        '{"jsonrpc": "2.0", "method": "daemon.ping", "params": {"x": 1}, "id": 1}',
+    ),
+    "another answer": (
+        "json",
+        '{"jsonrpc": "2.0", "method": "daemon.ping", "id": 1}\n{"jsonrpc": "2.0", "result": {"pong": false}, "id": 1}',
+    ),
+    "a notification that lacks a field": ("json", '{"jsonrpc": "2.0", "method": "session.output", "params": {}}'),
+    "a notification that is not there": ("json", '{"jsonrpc": "2.0", "method": "session.input_", "params": {}}'),
+    "a key of the configuration that is not there": ("toml", "[session]\nauto_save = 1\n"),
+    "a file without a name": ("yaml", "dbs: []\n"),
+    "a program that raises": ("python", "1 / 0"),
+    "a language that nobody knows": ("cobol", "STOP RUN."),
+}
+"""Blocks that are not right: their language and text."""
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_block_is_noticed(reader: Reader, what: str) -> None:
+    """No block passes that does not work, or is not answered, as it is written."""
+    language, text = WRONG[what]
+    with pytest.raises((AssertionError, KeyError, SettingsError, ValidationError)):
+        reader.follow(Block("a document", 1, language, text, "", "", ""))
 
 
 NAMED: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -114,8 +148,8 @@ def prepare_example(reader: Reader, example: str) -> str:
                 copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 client.call("maintenance.backup", path=str(reader.home / "made.db"))
                 (reader.home / "made.db").rename(copy)
-        if "daemon run" in example:
-            client.call("daemon.shutdown")
+    if "daemon run" in example:
+        reader.sh("orbitctl daemon stop")
     return example
 
 
