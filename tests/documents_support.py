@@ -121,10 +121,8 @@ def wrong_with_command(text: str) -> str:
                 if (below := command.get_command(context, name)) is None:
                     return f"{path} has no command {name}"
             command, path = below, f"{path} {name}"
-            options |= {name: each for each in below.params if isinstance(each, click.Option) for name in each.opts}
-            options |= {
-                name: each for each in below.params if isinstance(each, click.Option) for name in each.secondary_opts
-            }
+            own = [each for each in below.params if isinstance(each, click.Option)]
+            options |= {name: each for each in own for name in (*each.opts, *each.secondary_opts)}
     return ""
 
 
@@ -144,7 +142,7 @@ printf '%s\\n' "$*" >>"$0.calls"
 while [ "$1" ]; do
   case $1 in
   --) shift; break ;;
-  -[plobcEFIiJLmRSWw]|-e) shift 2 ;;
+  -[elop]) shift 2 ;;
   -*) shift ;;
   *) break ;;
   esac
@@ -161,7 +159,7 @@ exec sh -c "$*"
     # Runs what units say, with their variables and umask, and waits for READY=1 where they have Type=notify.
     "systemctl": PYTHON
     + """
-import os, re, select, shlex, signal, socket, subprocess, sys, tempfile
+import os, select, shlex, signal, socket, subprocess, sys, tempfile
 home = os.environ["HOME"]
 folder = os.environ.get("XDG_CONFIG_HOME", home + "/.config") + "/systemd/user/"
 def values(unit, key):

@@ -71,6 +71,17 @@ def test_what_is_not_run_says_why(document: str) -> None:
     assert (ROOT / document).read_text().count("<!-- not run: ") == sum(bool(each.not_run) for each in blocks(document))
 
 
+def test_ssh_is_run_as_the_page_says(reader: Reader) -> None:
+    """What docs/remote.md shows of ssh is what orbitctl runs, with a port and a user and without."""
+    (shown,) = [block.text for block in blocks("docs/remote.md") if block.not_run == "words of ssh"]
+    for port, user in ((True, True), (False, False)):
+        url = f"ssh://{'ada@' * user}build.example{':2222' * port}"
+        reader.ctl.ok("--host", url, "session", "list")
+        words = shown.removeprefix("ssh ").strip().replace("'", "").replace("HOST", "build.example")
+        words = words.replace("[-p PORT] ", "-p 2222 " * port).replace("[-l USER] ", "-l ada " * user)
+        assert (reader.folder / "ssh.calls").read_text().splitlines()[-1] == words
+
+
 WRONG = {
     "a command that fails": ("sh", "false\ntrue"),
     "a pipe into a command that fails": ("sh", "echo x | false"),
