@@ -25,6 +25,8 @@ from documents_support import (
     wrong_with_command,
 )
 from needs import require
+from orbit_protocol.errors import ALL_ERRORS
+from orbit_protocol.methods import METHODS
 from orbit_protocol.settings import SettingsError
 from orbitctl.cli import cli
 from orbitctl.errors import in_commands
@@ -210,7 +212,10 @@ def test_prose_names_files_that_exist(document: str) -> None:
 
 
 def strings(path: Path) -> Iterator[str]:
-    """Yield the texts of a module, docstrings too, with X for what is put in when it runs."""
+    """Yield the texts of a module, docstrings too, with X for what is put in when it runs.
+
+    A command that `typed` makes, which quotes its arguments, is yielded as it is shown.
+    """
     inner = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.JoinedStr):
@@ -218,6 +223,9 @@ def strings(path: Path) -> Iterator[str]:
             yield "".join(str(part.value) if isinstance(part, ast.Constant) else "X" for part in node.values)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inner:
             yield node.value
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "typed":
+            words = [*node.args[:1], *(keyword.value for keyword in node.keywords)]
+            yield f"`{' X '.join(str(word.value) for word in words if isinstance(word, ast.Constant))}`"
 
 
 def named_commands(text: str) -> list[str]:
@@ -257,7 +265,9 @@ def hints(path: Path) -> Iterator[str]:
 
 def test_methods_in_hints_have_commands() -> None:
     """Each method that a hint of the daemon names becomes a command that is there, where orbitctl shows it."""
-    texts = [in_commands(hint) for path in (ROOT / "orbitd").rglob("*.py") for hint in hints(path)]
+    given = [hint for path in (ROOT / "orbitd").rglob("*.py") for hint in hints(path)]
+    texts = [in_commands(hint) for hint in (*given, *(error.default_hint for error in ALL_ERRORS))]
+    assert [method for method in METHODS if any(method in text for text in texts)] == []
     assert any("orbitctl session" in text for text in texts)
     named = [each for text in texts for each in named_commands(text)]
     assert [f"{each}: {wrong}" for each in named if (wrong := wrong_with_command(each))] == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +11,8 @@ import pytest
 
 from commands_page import commands_markdown, walk
 from ctl_support import Orbitctl
-from orbit_protocol.errors import ALL_ERRORS
-from orbit_protocol.methods import METHODS
 from orbitctl.cli import cli
 from orbitctl.commands.group import common_options
-from orbitctl.errors import in_commands
 
 ROOT = Path(__file__).resolve().parents[2]
 TREE = list(walk(cli, click.Context(cli, info_name="orbitctl")))
@@ -120,15 +116,6 @@ def test_usage_errors_exit_with_2(offline: Orbitctl, arguments: list[str], messa
     assert (ended.code, ended.out) == (2, b""), ended
     assert ended.err.startswith("error: ")
     assert message in ended.err
-
-
-@pytest.mark.parametrize("hint", sorted({error.default_hint for error in ALL_ERRORS}))
-def test_hints_name_commands_that_exist(hint: str) -> None:
-    """Where the daemon's hint names a method, the command line names a command of its own."""
-    told = in_commands(hint)
-    commands = re.findall("`(orbitctl [a-z -]+)`", told)
-    assert set(commands) <= {*PATHS, "orbitctl session start"}
-    assert not [name for name in METHODS if name in told]
 
 
 def test_a_group_alone_shows_its_help(offline: Orbitctl) -> None:
