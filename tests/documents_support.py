@@ -239,19 +239,26 @@ class Reader:
     Args:
         home: Their home.
         replaced: Places of the documents that this machine has elsewhere.
+        runtime: The runtime folder.
+        real: A program that this machine has itself.
     """
 
-    def __init__(self, home: Path, replaced: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, home: Path, replaced: dict[str, str] | None = None, *, runtime: Path | None = None, real: str = ""
+    ) -> None:
         self.home = home
         self.folder = home / "played"
         self.folder.mkdir()
         for name, script in PLAYED.items():
+            if name == real:
+                continue
             (self.folder / name).write_text(script)
             (self.folder / name).chmod(0o755)
         self.replaced = replaced or {}
         self.environment = clean_environment(
             home, PATH=f"{self.folder}:{os.environ['PATH']}", SHELL="/bin/sh", ENV=f"{home}/.shrc", LANG="C.UTF-8"
         )
+        self.environment["XDG_RUNTIME_DIR"] = str(runtime or home / "run")
         self.ctl = Orbitctl(home, self.environment)
         self.ctl.command = [str(self.folder / "orbitctl")]
         self.database = home / ".local" / "share" / "orbit" / "sessions.db"
@@ -260,7 +267,7 @@ class Reader:
 
     def client(self) -> RawClient:
         """Connect to the daemon, which is started if none runs."""
-        path = self.home / "run" / "orbit" / "orbitd.sock"
+        path = Path(self.environment["XDG_RUNTIME_DIR"], "orbit", "orbitd.sock")
         try:
             return RawClient(path)
         except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from needs import needs
+from documents_support import Reader, blocks
+from needs import needs, require
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +42,25 @@ def test_install_writes_enables_and_starts(manager):
     assert [manager.show(unit, "UnitFileState") for unit in UNITS] == ["enabled", "enabled"]
     assert [manager.show(unit, "ActiveState") for unit in UNITS] == ["active", "active"]
     assert manager.orbitctl("rpc", "call", "daemon.ping").stdout == '{"pong":true}\n'
+
+
+def test_the_pages_hold_under_systemd(manager):
+    """The commands and the unit of docs/service.md and docs/replication.md do with the real systemd what they say."""
+    require("litestream")
+    replaced = {"/mnt/backup/orbit": f"{manager.home}/replica"}
+    with contextlib.closing(Reader(manager.home, replaced, runtime=manager.runtime, real="systemctl")) as reader:
+        for block in blocks("docs/service.md"):
+            reader.follow(block)
+        assert tree(manager.units) == {}
+        reader.sh("orbitctl session create --name web")
+        for block in blocks("docs/replication.md"):
+            if block.heading == "Set it up":
+                reader.follow(block)
+        unit = "orbit-litestream.service"
+        assert (manager.show(unit, "ActiveState"), manager.show(unit, "UnitFileState")) == ("active", "enabled")
+        assert manager.show(unit, "UMask") == "0077"
+        reader.sh("systemctl --user stop orbit-litestream.service")
+        assert (manager.show(unit, "ActiveState"), manager.show(unit, "Result")) == ("inactive", "success")
 
 
 def test_install_again_changes_nothing(installed):
