@@ -26,7 +26,7 @@ def configuration() -> str:
 def restore_command(to: Path) -> str:
     """Return the page's command for a restore, with another file to restore to."""
     (found,) = [block.text for block in blocks(PAGE) if "litestream restore" in block.text]
-    (command,) = re.findall(r"^\(umask.*?\)$", found, re.DOTALL | re.MULTILINE)
+    (command,) = re.findall(r"^\(umask.*?\)(?= &&$)", found, re.DOTALL | re.MULTILINE)
     return command.replace(" litestream ", f" {program('litestream')} ").replace("-o ~/restored.db", f"-o '{to}'")
 
 
