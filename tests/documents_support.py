@@ -276,12 +276,12 @@ class Reader:
 
     def close(self) -> None:
         """End what the documents have started, on the other machines too."""
-        for unit in self.folder.glob("systemctl.*.pid"):
-            self.sh(f"systemctl --user stop {unit.name.removeprefix('systemctl.').removesuffix('.pid')}")
-        if self.database.parent.exists():
-            self.ctl("daemon", "stop", "--all")
-        for machine in self.home.glob("machines/*"):
-            self.sh(f"ssh {machine.name} orbitctl daemon stop --all")
+        units = [path.name.removeprefix("systemctl.") for path in self.folder.glob("systemctl.*.pid")]
+        ending = [f"systemctl --user stop {unit.removesuffix('.pid')}" for unit in units]
+        ending += ["orbitctl daemon stop --all"] if self.database.parent.exists() else []
+        ending += [f"ssh {machine.name} orbitctl daemon stop --all" for machine in self.home.glob("machines/*")]
+        failed = [command for command in ending if self.ctl.shell(command).code != 0]
+        assert failed == []
 
     def follow(self, block: Block) -> None:
         """Do what a block says; fail where something of it is not as it is written."""
