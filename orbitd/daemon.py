@@ -143,8 +143,8 @@ class Daemon:
     async def _serve(self, manager: SessionManager, listeners: list[Listener]) -> None:
         settings = self._resolved.settings
         backups = DailyBackups(manager, settings.session.backup_retention_count)
-        maintenance = Maintenance(self._maintenance_tasks(manager, listeners, backups))
         programs = self._programs(manager)
+        maintenance = Maintenance(self._maintenance_tasks(manager, programs, listeners, backups))
         await restore_sessions(manager, programs, start_again=settings.session.restore_sessions_on_startup)
         handlers: Handlers[Call] = Handlers()
         add_daemon_handlers(handlers, info=lambda: self._info(manager, maintenance, backups, programs), stop=self.stop)
@@ -200,12 +200,13 @@ class Daemon:
         self._on_ready()
 
     def _maintenance_tasks(
-        self, manager: SessionManager, listeners: list[Listener], backups: DailyBackups
+        self, manager: SessionManager, programs: Programs, listeners: list[Listener], backups: DailyBackups
     ) -> list[MaintenanceTask]:
         session = self._resolved.settings.session
 
         async def check_socket() -> None:
             self._rebind_lost_sockets(listeners)
+            await programs.keeper.check_socket()
 
         tasks = [
             MaintenanceTask("database", DATABASE_CHECK_SECS, manager.watch),

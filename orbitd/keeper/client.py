@@ -36,6 +36,7 @@ from orbit_protocol.errors import (
     SpawnFailed,
 )
 from orbit_protocol.text import to_text
+from orbitd.keeper import place
 from orbitd.keeper.channel import Channel
 from orbitd.keeper.messages import VERSION, Message, Value, encode
 
@@ -59,18 +60,32 @@ class ProgramNotFound(SpawnFailed):
     """There is no such program: ENOENT of execve(2), or nothing on the PATH."""
 
 
+class NoResources(SpawnFailed):
+    """The keeper has no descriptor, process, terminal or memory left for a program.
+
+    Args:
+        message: What happened.
+        errno: EMFILE, ENFILE, EAGAIN, ENOMEM or ENOSPC (no terminal is left), of the keeper.
+    """
+
+    def __init__(self, message: str, errno: int) -> None:
+        super().__init__(message, hint="End a session that is not needed, or raise the limit.")
+        self.errno = errno
+
+
 class KeeperGone(Busy):
     """The keeper has ended, does not answer, or serves another orbitd.
 
     Args:
         message: What happened.
         superseded: Another orbitd has taken over; the programs go on, but are not ours any more.
+        hint: Instead of the class's own.
     """
 
     default_hint = "Start the session again; if the keeper has ended, its programs have too."
 
-    def __init__(self, message: str, *, superseded: bool = False) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, superseded: bool = False, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
         self.superseded = superseded
 
 
@@ -161,19 +176,40 @@ class KeeperClient:
 
     @classmethod
     async def connect(
-        cls, socket_path: str, *, on_exit: Callable[[KeptProgram], None], on_gone: Callable[[KeeperGone], None]
+        cls,
+        socket_path: str,
+        *,
+        on_exit: Callable[[KeptProgram], None],
+        on_gone: Callable[[KeeperGone], None],
+        patient: bool = False,
     ) -> KeeperClient | None:
         """Connect to the keeper if there is one; an orbitd that is connected to it is superseded.
 
+        Args:
+            socket_path: The keeper's; absolute.
+            on_exit: Called on the loop with each program that ends.
+            on_gone: Called once when the keeper is gone.
+            patient: Wait for its answer for as long as it takes: one that is stopped may go on at any time.
+
         Raises:
-            KeeperGone: There is something that does not serve us.
+            KeeperGone: There is something that does not serve us, or a keeper without its socket: it was asked to make
+                it again.
         """
         sock = _connect(socket_path)
         if sock is None:
-            return None
+            pid = await asyncio.to_thread(place.call_keeper, socket_path)
+            if pid is None:
+                return None
+            raise KeeperGone(
+                f"the socket of the keeper{f' (pid {pid})' if pid else ''} at {socket_path} is gone, and it has not "
+                "made it again",
+                hint="Its programs run on. `kill -CONT` lets a keeper go on that was stopped; where it is one of an "
+                "earlier Orbit, ending it ends its programs.",
+            )
         client = cls(sock, on_exit, on_gone)
         try:
-            hello = await client._call("hello", ("version", VERSION))
+            path = ("path", socket_path)  # a keeper's folder may have been moved since
+            hello = await client._call("hello", ("version", VERSION), path, patient=patient)
             client.keeper_pid = hello.message.number("pid")
         except RequestTimeout as exc:
             # A stopped process still accepts: the kernel queues connections up to the backlog.
@@ -262,6 +298,10 @@ class KeeperClient:
         """
         await self._call("forget", ("id", program_id))
 
+    async def bind(self) -> None:
+        """Have the keeper make its socket again. Raises: UnsupportedRequest, from an older keeper; InternalError."""
+        await self._call("bind")
+
     async def landing(self) -> int | None:
         """Return a descriptor of the landing buffer, which the caller closes; None where this keeper has none."""
         try:
@@ -269,7 +309,7 @@ class KeeperClient:
         except UnsupportedRequest:
             return None
 
-    async def _call(self, kind: str, *fields: tuple[str, Value]) -> _Answer:
+    async def _call(self, kind: str, *fields: tuple[str, Value], patient: bool = False) -> _Answer:
         # Calls may overlap. Each has a number of its own, and `_receive` finds by it whom an answer is for.
         if self._gone_reason:
             raise KeeperGone(self._gone_reason)
@@ -283,7 +323,7 @@ class KeeperClient:
         self._pending[seq] = pending
         try:
             self._channel.send(frame)
-            async with asyncio.timeout(REQUEST_SECONDS):
+            async with asyncio.timeout(None if patient else REQUEST_SECONDS):
                 return await pending.answer
         # The answer may have been set in the same round of the loop that ended this wait: the future
         # has a result then, with a descriptor that nobody else will close.
@@ -337,10 +377,12 @@ def _connect(path: str) -> socket.socket | None:
     try:
         # connect(2) on a Unix socket is done at once, or fails with EAGAIN where the backlog is full:
         # a keeper that is stopped must not block the event loop.
-        if os.path.islink(path):
+        found = place.socket_path(path)
+        if os.path.islink(found):
             raise OSError(errno.ELOOP, "a symbolic link is in its place")
         sock.setblocking(False)
-        sock.connect(path)
+        with place.socket_address(found) as address:
+            sock.connect(address)
         uid = peer_uid(sock)
     except (FileNotFoundError, ConnectionRefusedError):
         sock.close()
@@ -395,6 +437,8 @@ def start_keeper(socket_path: str) -> None:
         )
 
 
+_EXHAUSTED = frozenset(str(number) for number in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.ENOSPC))
+
 _ERRORS_BY_REASON: dict[str, type[OrbitError]] = {
     "spawn_failed": SpawnFailed,
     "exists": AlreadyRunning,
@@ -443,7 +487,10 @@ def _time(message: Message, name: str) -> datetime:
 
 def _parse_error(message: Message) -> OrbitError:
     """Return the exception that an `error` message stands for."""
-    words = to_text(message.value("words", b""))
-    if message.text("reason", "") == "spawn_failed" and message.text("errno", "") == str(errno.ENOENT):
+    words, reason = to_text(message.value("words", b"")), message.text("reason", "")
+    number = message.text("errno", "")
+    if reason in ("spawn_failed", "failed") and number in _EXHAUSTED:
+        return NoResources(words, int(number))
+    if reason == "spawn_failed" and number == str(errno.ENOENT):
         return ProgramNotFound(words)
-    return _ERRORS_BY_REASON.get(message.text("reason", ""), InternalError)(words)
+    return _ERRORS_BY_REASON.get(reason, InternalError)(words)

@@ -11,7 +11,7 @@ are skipped, which is how an older keeper serves a newer orbitd:
 Requests carry `seq`; the last answer to each is `ok` or `error` with the same `seq`.
 
     request     fields                                        answered with
-    hello       version                                       ok: version, pid, started_at
+    hello       version path                                  ok: version, pid, started_at
     spawn       id file argv* env* cwd cols rows umask        ok: pid, cwd, fds=1 and the master
     list                                                      a `program` for each, then ok
     take        id                                            ok: fds=1 and the master
@@ -19,15 +19,20 @@ Requests carry `seq`; the last answer to each is `ok` or `error` with the same `
     ack_exit    id                                            ok
     forget      id                                            ok; the keeper closes the master
     landing                                                   ok: fds=1 and the landing buffer
+    bind                                                      ok; the keeper's path leads to its socket
     (none)                                                    `exited`, pushed to the active orbitd
 
 The landing buffer is a memfd of `LANDING_BYTES` zeros, sealed against another size: always the same one, made by the
 first request. orbitd alone reads and writes it. Where the system has no memfds: error reason=unsupported. A keeper that
 is older than a request answers error reason=unknown_request.
 
+`path` of a hello is how orbitd has reached the keeper: after its folder was moved, the keeper's path is that one from
+then on. `bind` makes the socket again where it was removed.
+
 `superseded` is pushed to an orbitd before its connection is closed because another one said
 hello. `program` and `exited`: id, pid, started_at, and once it has ended ended_at, exit_code or
-exit_signal, acknowledged. `error`: reason, words, and for reason=spawn_failed errno, path.
+exit_signal, acknowledged. `error`: reason, words, and for reason=spawn_failed errno, path; for reason=failed errno,
+where there is one.
 A frame with `fds=1` carries one descriptor (SCM_RIGHTS) with its first byte.
 
 This module is shared by both sides and runs inside the keeper: no imports but `frames`.

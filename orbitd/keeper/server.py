@@ -1,8 +1,10 @@
 """The keeper's poll loop: connections of orbitds, their requests, and programs that end.
 
-The rules in here: one thread; no disk; no wait but the one `poll`; a master is held and
+The rules in here: one thread; no file but those that name it; no wait but the one `poll`; a master is held and
 handed out, never read or written; no request, peer or program may end the keeper. It ends
-by itself once every exit has been acknowledged and no orbitd is connected.
+by itself once every exit has been acknowledged and no orbitd is connected; or once no program
+runs and no orbitd can find it any more, as after its home was deleted. A program that runs is never
+ended for that.
 """
 
 from __future__ import annotations
@@ -26,12 +28,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from orbitd.keeper.messages import Fields, Message, Value
+    from orbitd.keeper.place import Place
 
 MAX_CONNECTIONS = 8
 """Open at once, the active orbitd's included; beyond, the oldest idle one is closed."""
 
 HELLO_TIMEOUT_MS = 60_000
 """How long a keeper stays that has never received a hello."""
+
+FIRST_LOOK_MS, MAX_LOOK_MS = 5_000, 60_000
+"""How often a keeper looks whether it can still be found, while no program runs and an orbitd is to ask how they ended:
+seldomer each time."""
 
 MAX_PROGRAMS = 4096
 """Programs held at once, if there are descriptors for so many; bounds the answer to `list`."""
@@ -41,6 +48,9 @@ MAX_ID = 100
 
 SPARE_FILES = 32
 """Descriptors kept free for connections and starting programs, so that accept(2) always has one."""
+
+ACCEPT_RETRY_MS = 1_000
+"""When accept(2) is tried again that found none all the same: the limit was lowered, or the system has none left."""
 
 MAX_UNSENT = 1024 * 1024
 """Bytes that may wait for a peer; a waiting descriptor counts as `DESCRIPTOR_WEIGHT` of them."""
@@ -85,6 +95,9 @@ class Connection:
 
         The descriptor is duplicated: the program may be forgotten, and its master closed,
         before the peer has read this frame.
+
+        Raises:
+            OSError: There is no descriptor left; nothing is queued.
         """
         self._unsent.append((data, os.dup(descriptor) if descriptor >= 0 else -1))
 
@@ -137,14 +150,17 @@ class Keeper:
     """The programs, the connections, and the loop that serves them.
 
     Args:
-        listener: Bound and listening, non-blocking.
+        place: Where it listens.
     """
 
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, place: Place) -> None:
         self.programs: dict[str, Program] = {}
         self.connections: list[Connection] = []
         self.active: Connection | None = None
-        self.listener = listener
+        self.place = place
+        self.listener = place.listener
+        self.accepts = True
+        self.look_ms = FIRST_LOOK_MS
         self.started_at = time.time()
         self.received_hello = False
         self.max_programs = min(raise_open_files_limit() - SPARE_FILES, MAX_PROGRAMS)
@@ -159,22 +175,56 @@ class Keeper:
         os.set_blocking(self.wakeup, False)
         os.set_blocking(wakeup_write, False)
         signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
-        self._watch(self.wakeup, self._reap)
-        self._watch(listener.fileno(), self._accept)
+        self._watch(self.wakeup, self._handle_signals)
+        self._watch(self.listener.fileno(), self._accept)
 
     def run(self) -> None:
         """Serve until there is nothing left to keep."""
-        # poll(2) returns nothing only at its timeout, which there is only before the first hello.
-        while events := self.poll.poll(None if self.received_hello else HELLO_TIMEOUT_MS):
+        while not self._is_done(timed_out=False):
+            events = self.poll.poll(self._timeout())
+            if not self.accepts:
+                self.accepts = True
+                self._watch(self.listener.fileno(), self._accept)
+            if not events and self._is_done(timed_out=True):
+                return
             for descriptor, event in events:
                 # An earlier event of this round may have closed the descriptor, or closed it and opened
                 # another one of the same number. The handler of that is then called for nothing; all
                 # reads are non-blocking, so it reads nothing.
                 if handler := self.handlers.get(descriptor):
                     handler(event)
-            unacknowledged = any(not program.acknowledged for program in self.programs.values())
-            if self.received_hello and not self.connections and not unacknowledged:
-                return
+
+    def _timeout(self) -> int | None:
+        """Return for how many milliseconds to wait for events; None for as long as it takes."""
+        if not self.accepts:
+            return ACCEPT_RETRY_MS
+        if not self.received_hello:
+            return HELLO_TIMEOUT_MS
+        return self.look_ms if self._only_reports() else None
+
+    def _is_done(self, *, timed_out: bool) -> bool:
+        """Return whether there is nothing left to keep, or nobody can ask for it any more."""
+        if not self.received_hello:
+            return timed_out
+        if not timed_out or not self._only_reports():
+            return not self.connections and all(program.acknowledged for program in self.programs.values())
+        self.look_ms = min(2 * self.look_ms, MAX_LOOK_MS)
+        return not self._look_after_socket()
+
+    def _only_reports(self) -> bool:
+        """Return whether no program runs, and no orbitd is connected that could ask how they ended."""
+        return not self.connections and all(program.exit_fields for program in self.programs.values())
+
+    def _look_after_socket(self) -> bool:
+        """Bind the socket again if its path does not lead here any more; return whether it does now."""
+        is_found = self.place.look_after()
+        if self.place.listener is not self.listener:
+            if self.accepts:
+                self._unwatch(self.listener.fileno())
+            self.listener.close()
+            self.listener, self.accepts = self.place.listener, True
+            self._watch(self.listener.fileno(), self._accept)
+        return is_found
 
     def _watch(self, descriptor: int, handler: Callable[[int], None]) -> None:
         self.handlers[descriptor] = handler
@@ -189,10 +239,17 @@ class Keeper:
     def _accept(self, event: int) -> None:
         try:
             sock, _ = self.listener.accept()
-            uid = peer_uid(sock)
+        except OSError as exc:
+            # The peer waits in the backlog, and poll(2) would return at once, again and again.
+            if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                self.accepts = False
+                self._unwatch(self.listener.fileno())
+            return  # else the peer has closed its end already
+        try:
+            is_foreign = peer_uid(sock) != os.geteuid()
         except OSError:
-            return  # the peer has closed its end already
-        if uid != os.geteuid():
+            is_foreign = True  # it has gone
+        if is_foreign:
             sock.close()
             return
         # An orbitd that hangs, or a peer that never says hello, must not keep the next one out.
@@ -220,7 +277,7 @@ class Keeper:
         if connection not in self.connections:
             return  # gone before its answer; the next orbitd asks for the list
         if data:
-            connection.queue(data, descriptor)
+            connection.queue(data, descriptor)  # OSError is the caller's: nothing was queued
         try:
             unsent = connection.flush()
         except (OSError, BufferError):
@@ -249,6 +306,9 @@ class Keeper:
             handler(self, message, connection, seq)
         except RequestError as exc:
             self._send(connection, encode("error", ("seq", seq), *exc.fields))
+        except OSError as exc:  # no descriptor is left for the answer's own
+            failed = RequestError("failed", exc.strerror or repr(exc), ("errno", exc.errno or errno.EIO))
+            self._send(connection, encode("error", ("seq", seq), *failed.fields))
         except Exception as exc:  # noqa: BLE001 - a fault in one request must not end the programs
             error = RequestError("bad_request", repr(exc))
             self._send(connection, encode("error", ("seq", seq), *error.fields))
@@ -277,6 +337,8 @@ class Keeper:
             self._drop(previous)
         self.active = connection
         self.received_hello = True
+        self.look_ms = FIRST_LOOK_MS
+        self.place.follow(message.text("path", ""))
         self._send_ok(connection, seq, ("version", VERSION), ("pid", os.getpid()), ("started_at", self.started_at))
 
     def spawn(self, message: Message, connection: Connection, seq: str) -> None:
@@ -287,7 +349,8 @@ class Keeper:
         if name in self.programs:
             raise RequestError("exists", f"program {name} is there already")
         try:
-            if len(self.programs) >= self.max_programs:
+            # One that starts takes two more until it is executed.
+            if len(self.programs) + 2 * len(self.spawning) >= self.max_programs:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             started = start_program(message)
         except OSError as exc:
@@ -304,10 +367,18 @@ class Keeper:
         connection, seq = self.spawning.pop(program.id)
         if b"errno" not in status:
             cwd = status.get(b"cwd", b"")
-            self._send_ok(connection, seq, ("pid", program.pid), ("cwd", cwd), descriptor=program.master)
-            return
+            try:
+                self._send_ok(connection, seq, ("pid", program.pid), ("cwd", cwd), descriptor=program.master)
+            except OSError as exc:  # no descriptor is left; nobody would have its terminal
+                if not program.exit_fields:  # else its pid may be another's
+                    with contextlib.suppress(OSError):
+                        os.killpg(program.pid, signal.SIGKILL)
+                error = _spawn_failed(exc.errno or errno.EIO, "a terminal for it")
+            else:
+                return
+        else:
+            error = _spawn_failed(int(status[b"errno"]), os.fsdecode(status.get(b"path", b"")))
         self._remove(program)  # its child has exited or is about to; `_reap` finds no program for that pid
-        error = _spawn_failed(int(status[b"errno"]), os.fsdecode(status.get(b"path", b"")))
         self._send(connection, encode("error", ("seq", seq), *error.fields))
 
     def list_programs(self, message: Message, connection: Connection, seq: str) -> None:
@@ -356,23 +427,35 @@ class Keeper:
         del self.programs[program.id]
         os.close(program.master)
 
-    # Exits
+    def bind(self, message: Message, connection: Connection, seq: str) -> None:
+        """Bind the socket again where its path does not lead here any more."""
+        if not self._look_after_socket():
+            raise RequestError("failed", f"{self.place.path} cannot be bound")
+        self._send_ok(connection, seq)
 
-    def _reap(self, event: int) -> None:
-        """Collect every child that has ended."""
+    # Signals
+
+    def _handle_signals(self, event: int) -> None:
+        received = b""
         with contextlib.suppress(BlockingIOError):
-            os.read(self.wakeup, 65536)
+            received = os.read(self.wakeup, 65536)  # the number of each
+        if signal.SIGHUP in received:
+            self._look_after_socket()
+        self._reap()
+
+    def _reap(self) -> None:
+        """Collect every child that has ended."""
         # Pending signals of one kind are merged (signal(7)): one SIGCHLD may stand for many exits.
         with contextlib.suppress(ChildProcessError):  # no child is left
             while (reaped := os.waitpid(-1, os.WNOHANG))[0]:
                 pid, wait_status = reaped
                 # Programs that have ended are passed over: the kernel may have given their pid to this one.
                 for program in [each for each in self.programs.values() if each.pid == pid and not each.exit_fields]:
+                    program.set_exited(wait_status)
                     if program.id in self.spawning:
                         # The child has ended and the pipe with it, so this finishes the spawn: its answer
                         # goes out before the exit. If execve failed, it removes the program.
                         self._finish_spawn(program)
-                    program.set_exited(wait_status)
                     if self.active is not None and program.id in self.programs:
                         self._send(self.active, encode("exited", *program.fields()))
 
@@ -403,4 +486,5 @@ HANDLERS: dict[str, Callable[[Keeper, Message, Connection, str], None]] = {
     "ack_exit": Keeper.ack_exit,
     "forget": Keeper.forget,
     "landing": Keeper.landing,
+    "bind": Keeper.bind,
 }

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+from collections.abc import Set
 
 from orbit_protocol.errors import NotRunning, RequestTimeout, SessionNotFound, StorageError
 from orbit_protocol.types import Session, SessionStatus
@@ -122,10 +123,14 @@ class Endings:
         client = await self._keeper.client()
         await client.signal(session_id, number)
 
-    def handle_keeper_gone(self) -> None:
-        """Mark all sessions as detached: with the keeper every master was closed, and every program hung up."""
+    def handle_keeper_gone(self, keep: Set[str] = frozenset()) -> None:
+        """Mark sessions as detached: with the keeper every master was closed, and every program hung up.
+
+        Args:
+            keep: Sessions whose programs there still are.
+        """
         for live in self._registry:
-            if live.state is State.RUNNING:
+            if live.state is State.RUNNING and live.id not in keep:
                 self._tasks.start(self._handle_lost_program(live))
 
     def stop_reconnecting(self, live: LiveSession) -> None:

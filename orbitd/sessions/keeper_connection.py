@@ -1,39 +1,117 @@
-"""The daemon's connection to its keeper: made when the first program needs it, and again after the keeper has ended."""
+"""The daemon's connection to its keeper: made when the first program needs it, and again where it was lost.
+
+At a start there may be a keeper with programs. Until it has answered, or is known to be gone, nothing is known of them:
+they are not called gone, and not started a second time. A keeper that is stopped, hung or out of reach keeps nobody
+from the store: connecting goes on in the background, and live sessions are unavailable meanwhile.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from orbit_os.files import private_folder
-from orbit_protocol.errors import NotRunning, OrbitError
-from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram
+from orbit_protocol.errors import LiveUnavailable, NotRunning, OrbitError
+from orbitd.keeper import place
+from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram, UnsupportedRequest
+from orbitd.logs import event
 from orbitd.sessions.session import LiveSession
+
+log = logging.getLogger("orbitd.sessions")
+
+ANSWER_SECS = 2.0
+"""How long a start of the daemon, and a request that needs a program, waits for a keeper; one that is well answers
+within milliseconds."""
+
+FIRST_RETRY_SECS, MAX_RETRY_SECS = 0.02, 30.0
 
 
 class KeeperConnection:
     """At most one connection to the keeper of this database.
 
     Args:
-        socket_path: The keeper's.
+        path: The keeper's.
         on_exit: Called with each program that ends.
-        on_gone: Called when the keeper is gone, and every program with it.
+        on_lost: Called with the programs that the keeper has after the connection was lost, and made again; with None
+            where the keeper is gone, and every program with it.
+
+    Attributes:
+        unreachable: Why what the keeper has is not known, or not restored, or "".
     """
 
     def __init__(
-        self, socket_path: str, on_exit: Callable[[KeptProgram], None], on_gone: Callable[[KeeperGone], None]
+        self,
+        path: str,
+        on_exit: Callable[[KeptProgram], None],
+        on_lost: Callable[[list[KeptProgram] | None], Awaitable[None]],
     ) -> None:
-        self._path = socket_path
+        self._path = path
         self._on_exit = on_exit
-        self._on_gone = on_gone
+        self._on_lost = on_lost
         self._client: KeeperClient | None = None
         self._lock = asyncio.Lock()
+        self._is_known = asyncio.Event()  # connected, or there is none
+        self._is_known.set()
+        self._has_tried = asyncio.Event()
+        self._retry = asyncio.Event()
+        self._reaching: asyncio.Task[None] | None = None
+        self._socket: os.stat_result | None = None
+        self._unbound = ""
+        self._is_lost = False
+        self.unreachable = ""
+
+    async def reach(self, restore: Callable[[], Awaitable[None]]) -> None:
+        """Restore what the keeper of an earlier daemon has; in the background where it does not answer in time.
+
+        Args:
+            restore: Calls `connect_existing` first. It is called again, with back-off, until it raises nothing.
+        """
+        self._start_reaching(restore)
+        try:
+            async with asyncio.timeout(ANSWER_SECS):
+                await self._is_known.wait()
+        except TimeoutError:
+            pid = await asyncio.to_thread(place.find_keeper, self._path)
+            if not self._is_known.is_set():
+                self._set_unreachable(self.unreachable or f"the keeper{f' (pid {pid})' if pid else ''} does not answer")
+                return
+        # As many sessions as there are: however long that takes, clients come after it.
+        await self._has_tried.wait()
+
+    async def reached(self) -> None:
+        """Wait until `reach` has restored everything."""
+        if self._reaching is not None:
+            await asyncio.shield(self._reaching)
+
+    async def require_known(self) -> None:
+        """Return once it is known what the keeper has. Raises: LiveUnavailable, if that is not soon."""
+        if self._is_known.is_set():
+            return
+        self._retry.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_SECS):
+                await self._is_known.wait()
+        if not self._is_known.is_set():
+            raise self.unavailable()
+
+    def unavailable(self) -> LiveUnavailable:
+        """Return the error of a request that needs what the keeper has."""
+        reason = self.unreachable or "the keeper does not answer"
+        return LiveUnavailable(f"Live sessions are not available now: {reason}", data={"reason": reason})
 
     async def client(self) -> KeeperClient:
-        """Return the connection; start the keeper if there is none. Raises: SpawnFailed, KeeperGone."""
+        """Return the connection; start the keeper if there is none.
+
+        Raises:
+            SpawnFailed: It could not be started.
+            KeeperGone: It has ended meanwhile, or does not answer.
+            LiveUnavailable: There may be one that cannot be reached.
+        """
+        await self.require_known()
         # Under the lock: starting a keeper takes a while, and each hello supersedes the connection before,
         # so that a second start at the same time would cut off the first.
         async with self._lock:
@@ -42,17 +120,69 @@ class KeeperConnection:
                 self._client = await KeeperClient.connect_or_start(
                     self._path, on_exit=self._on_exit, on_gone=self._handle_gone
                 )
+                self._look_at_socket()
             return self._client
 
-    async def connect_existing(self) -> list[KeptProgram]:
-        """Connect to the keeper of an earlier daemon, if there is one; return its programs.
+    async def connect_existing(self) -> list[KeptProgram] | None:
+        """Connect to the keeper of an earlier daemon; return its programs, or None if there is no keeper.
 
         Raises:
             OrbitError, OSError: There is something that does not serve us; its programs are not known.
         """
-        # Without the lock: this is called once, before any client is served.
-        self._client = await KeeperClient.connect(self._path, on_exit=self._on_exit, on_gone=self._handle_gone)
-        return await self._client.programs() if self._client is not None else []
+        if self._client is None:
+            client = await KeeperClient.connect(
+                self._path, on_exit=self._on_exit, on_gone=self._handle_gone, patient=True
+            )
+            if client is None and await asyncio.to_thread(self._lives):
+                raise KeeperGone("the keeper has closed the connection")
+            self._client = client
+        programs = await self._client.programs() if self._client is not None else None
+        self._look_at_socket()
+        self.unreachable = ""
+        self._is_known.set()
+        return programs
+
+    async def check_socket(self) -> None:
+        """Have the keeper make its socket again where it was removed: the next daemon has to find it."""
+        client = self._client
+        if client is None or self._is_found():
+            self._unbound = ""
+            return
+        try:
+            await client.bind()
+        except UnsupportedRequest:
+            self._unbound = "it is one of an earlier Orbit, which cannot make it again"
+        except OrbitError as error:
+            self._unbound = error.message
+        else:
+            self._look_at_socket()
+            self._unbound = "" if self._is_found() else "its folder was moved"
+            if not self._unbound:
+                event(log, logging.WARNING, "keeper's socket was removed, bound again", socket=self._path)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether this is connected, or there is no keeper."""
+        return self._is_known.is_set()
+
+    @property
+    def is_unrestored(self) -> bool:
+        """Whether the keeper may have programs that this daemon has not taken over."""
+        return bool(self.unreachable) or not self._is_known.is_set()
+
+    def warnings(self) -> list[str]:
+        """Return what is wrong with the keeper, as sentences for `status` and `doctor`."""
+        if self.is_unrestored:
+            return [
+                f"No live session is there: {self.unavailable().extra['reason']}. What they run goes on; they are back "
+                "by themselves once the keeper answers (`kill -CONT` lets one go on that was stopped)."
+            ]
+        if self._unbound and self._client is not None:
+            return [
+                f"The socket of the keeper (pid {self._client.keeper_pid}) is gone from {self._path}: {self._unbound}. "
+                "Live sessions go on; a daemon that is started later does not find their programs."
+            ]
+        return []
 
     async def fetch_terminal(self, live: LiveSession) -> None:
         """Have a session read and write its program's terminal, unless it does. Raises: NotRunning, KeeperGone."""
@@ -80,6 +210,12 @@ class KeeperConnection:
             with contextlib.suppress(OrbitError):
                 await self._client.signal(program_id, signal.SIGKILL)
 
+    async def stop_reaching(self) -> None:
+        """Stop connecting in the background."""
+        if self._reaching is not None:
+            self._reaching.cancel()
+            await asyncio.wait({self._reaching})
+
     def close(self) -> None:
         """Disconnect; the keeper and its programs go on."""
         if self._client is not None:
@@ -87,4 +223,65 @@ class KeeperConnection:
 
     def _handle_gone(self, error: KeeperGone) -> None:
         self._client = None
-        self._on_gone(error)
+        event(log, logging.ERROR, "keeper gone", reason=error.message, superseded=error.superseded)
+        if error.superseded:
+            return  # the programs go on under another daemon, which has taken the database too
+        # The connection is gone. Whether the keeper is has to be seen: it may have put this daemon out, or this one had
+        # no descriptor left for what it sent.
+        if self._reaching is not None and not self._reaching.done():
+            self._is_lost = True
+        else:
+            self._start_reaching(self._find_again)
+
+    async def _find_again(self) -> None:
+        await self._on_lost(await self.connect_existing())
+
+    def _start_reaching(self, restore: Callable[[], Awaitable[None]]) -> None:
+        self._is_known.clear()
+        self._has_tried.clear()
+        self._reaching = asyncio.get_running_loop().create_task(self._reach(restore))
+
+    async def _reach(self, restore: Callable[[], Awaitable[None]]) -> None:
+        delay = FIRST_RETRY_SECS
+        while True:
+            try:
+                await restore()
+            except Exception as error:  # noqa: BLE001  # whatever answers there, the store is served
+                self._set_unreachable(error.message if isinstance(error, OrbitError) else type(error).__name__, error)
+            else:
+                self.unreachable = ""
+                if not self._is_lost:
+                    return
+                self._is_lost = False  # meanwhile: what was taken over may be gone
+                self._is_known.clear()
+                restore, delay = self._find_again, 0
+            finally:
+                self._has_tried.set()
+            self._retry.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._retry.wait()
+            delay = min(max(2 * delay, FIRST_RETRY_SECS), MAX_RETRY_SECS)
+
+    def _set_unreachable(self, reason: str, error: Exception | None = None) -> None:
+        if reason != self.unreachable:
+            event(log, logging.ERROR, "keeper not reached", reason=reason, exc=error)
+        self.unreachable = reason
+
+    def _lives(self) -> bool:
+        """Return whether the keeper that has closed the connection lives: it has put this daemon out."""
+        return os.path.lexists(place.socket_path(self._path)) and place.find_keeper(self._path) is not None
+
+    def _look_at_socket(self) -> None:
+        """Record which file leads to the keeper."""
+        self._socket = None
+        with contextlib.suppress(OSError):
+            self._socket = os.lstat(place.socket_path(self._path))
+
+    def _is_found(self) -> bool:
+        """Return whether the keeper's path still leads to the file by which this daemon has reached it."""
+        try:
+            found = os.lstat(place.socket_path(self._path))
+        except OSError:
+            return False
+        return self._socket is not None and os.path.samestat(found, self._socket)

@@ -114,6 +114,9 @@ class SessionMethods:
 
     async def delete_workspace(self, workspace_id: str, *, delete_sessions: bool) -> None:
         """Delete a workspace; with its sessions, the live ones are deleted by `delete` first."""
+        interrupted = await self._manager.list_interrupted() if delete_sessions else []
+        if any(one.live and one.workspace_id == workspace_id for one in interrupted):
+            await self._programs.keeper.require_known()
         for live in self._registry if delete_sessions else ():
             with contextlib.suppress(SessionNotFound):  # deleted by another request meanwhile
                 if (await self._manager.get_session(live.id)).workspace_id == workspace_id:
@@ -276,11 +279,13 @@ class SessionMethods:
         raise RequestTimeout(f"The program of session {session_id} still runs after {timeout_secs} s")
 
     async def _last_exit(self, session_id: str) -> Exit:
-        """Return how the last program of a session has ended. Raises: SessionNotFound, NotRunning."""
+        """Return how the last program of a session has ended. Raises: SessionNotFound, NotRunning, LiveUnavailable."""
         live = self._registry.get(session_id)
         if live is not None and live.exit is not None:
             return Exit(exit_code=live.exit.exit_code, exit_signal=live.exit.exit_signal)
         session = await self._manager.get_session(session_id)
+        if session.live:
+            await self._programs.keeper.require_known()
         if session.exit_code is None and session.exit_signal is None:
             raise NotRunning(f"Session {session_id} has no program that runs here")
         return Exit(exit_code=session.exit_code, exit_signal=session.exit_signal)

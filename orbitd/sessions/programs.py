@@ -21,6 +21,7 @@ from orbit_protocol import MAX_COLUMNS_OR_ROWS
 from orbit_protocol.errors import (
     AlreadyRunning,
     InternalError,
+    LiveUnavailable,
     NotRunning,
     OrbitError,
     RequestTimeout,
@@ -29,7 +30,7 @@ from orbit_protocol.errors import (
 )
 from orbit_protocol.types import Session, SessionStatus
 from orbitd.background_tasks import BackgroundTasks
-from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram, ProgramNotFound, Spawned, SpawnRequest
+from orbitd.keeper.client import KeeperClient, KeptProgram, ProgramNotFound, Spawned, SpawnRequest
 from orbitd.logs import event
 from orbitd.manager import SessionManager
 from orbitd.screens.client import Screens
@@ -82,7 +83,6 @@ class Programs:
         self._manager = manager
         self._settings = settings
         self._tasks = BackgroundTasks(log, "live session task failed")
-        self._none_restored = ""
         self._held_exits: list[KeptProgram] | None = None
         self._unsaved_at_start: set[str] = set()
         self._landing_keeper: KeeperClient | None = None
@@ -91,7 +91,9 @@ class Programs:
         self.files = SessionFiles(manager, settings.journal_folder)
         self.screens = Screens(Limits(lines=MAX_SCROLLBACK_LINES, size=settings.scrollback_max_bytes))
         self.saver = Saver(manager, auto_save_interval_secs)
-        self.registry = Registry(manager, self._new_session, settings.total_scrollback_bytes)
+        self.registry = Registry(
+            manager, self._new_session, self._require_known, total_scrollback_bytes=settings.total_scrollback_bytes
+        )
         self._shared = Shared(
             files=self.files,
             screens=self.screens,
@@ -103,11 +105,14 @@ class Programs:
             on_held=self.registry.handle_held,
             on_idle=self.registry.forget_if_idle,
         )
-        self.keeper = KeeperConnection(settings.keeper_socket, self.handle_exit, self._handle_keeper_gone)
+        self.keeper = KeeperConnection(settings.keeper_socket, self.handle_exit, self._handle_lost_connection)
         self.reconnector = Reconnector(self._reconnect, self._stop_reconnecting, self._tasks.start)
         self.endings = Endings(
             manager, self.saver, self.files, self.registry, self.keeper, self.agents, self.reconnector, self._tasks
         )
+
+    async def _require_known(self) -> None:
+        await self.keeper.require_known()
 
     def _new_session(self, session_id: str) -> LiveSession:
         return LiveSession(session_id, self._shared)
@@ -118,16 +123,21 @@ class Programs:
         Raises:
             SessionNotFound, NameTaken: As `SessionManager.start_program` does.
             AlreadyRunning: It runs.
-            SpawnFailed: It cannot be executed, or there is no terminal emulation here.
+            SpawnFailed: It cannot be executed.
+            LiveUnavailable: There is no terminal emulation here, or the keeper does not answer.
             StorageError: This, or how its last program ended, cannot be stored.
         """
         cols, rows = min(cols, MAX_COLUMNS_OR_ROWS), min(rows, MAX_COLUMNS_OR_ROWS)  # older releases took more
+        await self.keeper.require_known()
         async with self.registry.locked(session_id) as live:
             if live.has_program:
                 raise AlreadyRunning(f"The program of session {session_id} runs already")
             reason = self.screens.unavailable_reason
             if reason is not None:
-                raise SpawnFailed(f"Live sessions are not available here: {reason}", hint="External sessions are.")
+                words = f"Live sessions are not available here: {reason}"
+                unavailable = LiveUnavailable(words, hint="External sessions are.", data={"reason": reason})
+                unavailable.retryable = False
+                raise unavailable
             await self.endings.store_pending_exit(live)
             before = await self._manager.get_session(session_id)
             had_link = self.agents.exists(session_id)
@@ -184,7 +194,11 @@ class Programs:
         Raises:
             RequestTimeout: It does not end.
             StorageError: Its exit could not be stored yet.
+            LiveUnavailable: It is recorded as running, and the keeper does not answer.
         """
+        session = self._manager.cached_session(session_id)
+        if session is not None and session.live:
+            await self.keeper.require_known()
         marked: LiveSession | None = None
         try:
             while True:
@@ -222,7 +236,7 @@ class Programs:
 
     async def connect_keeper(self) -> list[KeptProgram]:
         """Connect to the keeper of an earlier daemon, if there is one; return its programs. Raises: OrbitError."""
-        programs = await self.keeper.connect_existing()
+        programs = await self.keeper.connect_existing() or []
         if programs:
             await self._use_landing()
         self._unsaved_at_start = self.files.unsaved()
@@ -284,10 +298,6 @@ class Programs:
             for program in held:
                 self.handle_exit(program)
 
-    def none_restored(self, error: Exception) -> None:
-        """Record why no session could be restored."""
-        self._none_restored = _reason(error)
-
     def restore_failed(self, live: LiveSession, error: Exception) -> None:
         """Record why a session could not be restored."""
         live.not_restored = _reason(error)
@@ -295,7 +305,7 @@ class Programs:
     def _may_run_unseen(self, live: LiveSession) -> bool:
         """Return whether the keeper may have a program of a session that was not taken over."""
         session = self._manager.cached_session(live.id)
-        all_unknown = bool(self._none_restored) and session is not None and session.live
+        all_unknown = self.keeper.is_unrestored and session is not None and session.live
         return all_unknown or bool(live.not_restored)
 
     async def save_all(self) -> int:
@@ -314,10 +324,7 @@ class Programs:
         failing = [live.save.failure for live in self.registry if live.save.failure]
         if failing:
             warnings.append(f"The screens of {len(failing)} sessions could not be saved: {failing[0]}.")
-        if self._none_restored:
-            warnings.append(
-                f"No live session was restored: {self._none_restored}. `orbitctl daemon restart` tries again."
-            )
+        warnings += self.keeper.warnings()
         for live in self.registry:
             warnings += self._warnings_of(live)
         return warnings + self.files.warnings()
@@ -358,6 +365,7 @@ class Programs:
 
     async def close(self) -> None:
         """Save every screen, close the terminals and disconnect from the keeper; the programs go on."""
+        await self.keeper.stop_reaching()
         for live in self.registry:
             self.reconnector.cancel(live)
         # Exits that are being handled are stored first; what is not done in time is handled by the next
@@ -522,11 +530,17 @@ class Programs:
             if is_empty:  # made for this start; one with output of an earlier program stays
                 self.files.remove_journal(live.id)
 
-    def _handle_keeper_gone(self, error: KeeperGone) -> None:
-        event(log, logging.ERROR, "keeper gone", sessions=self.registry.running_count, superseded=error.superseded)
-        if error.superseded:
-            return  # the programs go on under another daemon, which has taken the database too
-        self.endings.handle_keeper_gone()
+    async def _handle_lost_connection(self, kept: list[KeptProgram] | None) -> None:
+        """Go on with the programs that the keeper still has; they are gone where it is."""
+        if kept is None:
+            event(log, logging.ERROR, "programs gone with the keeper", sessions=self.registry.running_count)
+            self.endings.handle_keeper_gone()
+            return
+        event(log, logging.WARNING, "keeper connected again", programs=len(kept))
+        self.endings.handle_keeper_gone(keep={program.id for program in kept})
+        for program in kept:
+            if program.ended_at is not None:
+                self.handle_exit(program)
 
 
 def _reason(error: Exception) -> str:

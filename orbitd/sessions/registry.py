@@ -7,7 +7,7 @@ never overlap; different sessions do not wait for each other.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 from orbit_protocol.errors import NotRunning
 from orbitd.manager import SessionManager
@@ -20,12 +20,21 @@ class Registry:
     Args:
         manager: The store.
         new: Returns a new session for an id.
+        require_known: Raises LiveUnavailable where programs may run that are not known.
         total_scrollback_bytes: What the pictures of all may take in memory.
     """
 
-    def __init__(self, manager: SessionManager, new: Callable[[str], LiveSession], total_scrollback_bytes: int) -> None:
+    def __init__(
+        self,
+        manager: SessionManager,
+        new: Callable[[str], LiveSession],
+        require_known: Callable[[], Awaitable[None]],
+        *,
+        total_scrollback_bytes: int,
+    ) -> None:
         self._manager = manager
         self._new = new
+        self._require_known = require_known
         self._sessions: dict[str, LiveSession] = {}
         self._total_bytes = total_scrollback_bytes
         self._held: dict[str, int] = {}
@@ -56,10 +65,12 @@ class Registry:
         return sum(session.has_program for session in self._sessions.values())
 
     async def require_running(self, session_id: str) -> LiveSession:
-        """Return a session that has a program. Raises: SessionNotFound, NotRunning."""
+        """Return a session that has a program. Raises: SessionNotFound, NotRunning, LiveUnavailable."""
         session = self.running(session_id)
+        if session is None and (await self._manager.get_session(session_id)).live:
+            await self._require_known()
+            session = self.running(session_id)
         if session is None:
-            await self._manager.get_session(session_id)
             raise NotRunning(f"Session {session_id} has no program that runs here")
         return session
 

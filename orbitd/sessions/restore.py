@@ -12,6 +12,7 @@ at the session, or its program prints. What only the journals of gone programs h
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import signal
 from collections.abc import Coroutine
@@ -31,20 +32,21 @@ log = logging.getLogger("orbitd.sessions")
 async def restore_sessions(manager: SessionManager, programs: Programs, *, start_again: bool) -> None:
     """Take over what runs, store exits, and restore the sessions whose programs are gone.
 
+    Where the keeper cannot be asked now, all of it is done in the background once it can: what runs is not known until
+    then, and taken for gone, programs would be started a second time.
+
     Args:
         manager: The store.
         programs: Takes over and starts programs.
         start_again: Whether programs are started without a request of a client.
     """
+    await programs.keeper.reach(functools.partial(_restore, manager, programs, start_again=start_again))
+
+
+async def _restore(manager: SessionManager, programs: Programs, *, start_again: bool) -> None:
     with programs.exits_held():
-        try:
-            # From the hello on, the keeper reports exits to this daemon; the list has those before it.
-            kept, interrupted = await programs.connect_keeper(), await manager.list_interrupted()
-        except Exception as error:  # noqa: BLE001  # whatever answers there, the store is served
-            # What runs is not known: taken for gone, programs would be started a second time.
-            event(log, logging.ERROR, "sessions not restored", error=type(error).__name__, exc=error)
-            programs.none_restored(error)
-            return
+        # From the hello on, the keeper reports exits to this daemon; the list has those before it.
+        kept, interrupted = await programs.connect_keeper(), await manager.list_interrupted()
         for program in kept:
             await _restore_one(manager, programs, program.id, _take_over(manager, programs, program))
         await programs.complete_landing()
@@ -60,6 +62,7 @@ async def restore_sessions(manager: SessionManager, programs: Programs, *, start
 
 async def finish_restoring(programs: Programs) -> None:
     """Read the terminals that were taken over, and save what only journals have; clients are served meanwhile."""
+    await programs.keeper.reached()
     await programs.fetch_terminals()
     for session_id in sorted(programs.files.unsaved()):
         try:
@@ -93,6 +96,8 @@ async def _take_over(manager: SessionManager, programs: Programs, program: KeptP
         await _end_unwanted(programs, program)
         return
     async with programs.registry.locked(session.id) as live:
+        if live.has_program:
+            return  # taken over by a start meanwhile: clients may be served already
         live.was_recorded_again = was_lost
         programs.take_over(live, session, program)
         if session.status == "active":  # its clients were connected to the daemon before
@@ -119,7 +124,9 @@ async def _restore_without_program(
     """Record that a session's program is gone, and start it again if that is wanted; its journal is kept."""
     event(log, logging.INFO, "program is gone", session=session.id)
     cwd = await programs.recorded_cwd(session.id)
-    async with programs.registry.locked(session.id):
+    async with programs.registry.locked(session.id) as live:
+        if live.has_program:
+            return  # started meanwhile
         await manager.end_program(session.id, "detached", cwd=cwd)
     if start_again and (is_login_shell(session.config) or session.config.restart):
         await programs.start(session.id, *last_size(session), None)

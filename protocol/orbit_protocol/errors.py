@@ -12,7 +12,8 @@
     ├── SessionError
     │   ├── SessionNotFound 1000      NameTaken 1001       InvalidTransition 1002
     │   ├── AmbiguousReference 1003   AlreadyRunning 1004  SpawnFailed 1005
-    │   └── NotRunning 1006          WouldLoop 1008
+    │   ├── NotRunning 1006          LiveUnavailable 1007
+    │   └── WouldLoop 1008
     ├── SnapshotError
     │   └── SnapshotNotFound 1100     SnapshotCorrupt 1101
     ├── WorkspaceNotFound 1200
@@ -197,6 +198,15 @@ class NotRunning(SessionError):
     code = 1006
     kind = "not_running"
     default_hint = "session.start runs it."
+
+
+class LiveUnavailable(SessionError):
+    """Live sessions cannot be had here, or not now; `data.reason` says why."""
+
+    code = 1007
+    kind = "live_unavailable"
+    default_hint = "Stored screens and external sessions are served; `orbitctl doctor` says what is wrong."
+    retryable = True
 
 
 class WouldLoop(SessionError):

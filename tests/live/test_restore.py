@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from keeper_support import KeeperProcess, open_files
 from live.sessions import start
 from live_support import Viewer
 from orbit_os.files import UnsafeFolder
-from orbit_protocol.errors import RequestTimeout, SpawnFailed, StorageFull
+from orbit_protocol.errors import LiveUnavailable, SpawnFailed, StorageFull
 from orbit_protocol.types import Session, SessionConfig
 from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram
 from orbitd.manager import SessionManager
 from orbitd.screens.model import TerminalError
+from orbitd.sessions import keeper_connection
 from orbitd.sessions.files import OpenFiles, SessionFiles
 from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import Output
@@ -177,51 +179,100 @@ async def test_one_session_that_cannot_be_restored(
     assert programs.warnings() == []
 
 
+def break_keeper(patched: pytest.MonkeyPatch, call: str, error: Exception) -> None:
+    """Have a call of the keeper's client fail."""
+
+    async def fail(*_: object, **__: object) -> None:
+        raise error
+
+    patched.setattr(KeeperClient, call, fail)
+
+
 @pytest.mark.parametrize(
     "error", [KeeperGone("it does not answer"), OSError(13, "Permission denied"), ValueError("garbage")], ids=repr
 )
+@pytest.mark.parametrize("call", ["connect", "programs"])
 async def test_a_keeper_that_does_not_serve(
-    daemons: Daemons, monkeypatch: pytest.MonkeyPatch, error: Exception
+    daemons: Daemons, monkeypatch: pytest.MonkeyPatch, error: Exception, call: str
 ) -> None:
-    """What runs is not known then: no session is taken for ended, none is started a second time, and it is named."""
+    """What runs is not known then: no session is taken for ended or started a second time, and a warning says so.
+
+    A request that needs a program is refused. When the keeper serves, all is there again by itself.
+    """
     session = await daemons.start_session()
-    with monkeypatch.context() as patched:
-
-        async def fail(*_: object, **__: object) -> None:
-            raise error
-
-        patched.setattr(KeeperClient, "connect", fail)
-        programs = await daemons.restart()
-    assert (await daemons.manager.get_session(session.id)).live
-    assert daemons.journal(session).exists()
-    [warning] = programs.warnings()
-    assert "No live session was restored" in warning
-    await daemons.restart()
     pid = daemons.pid(session)
-    assert daemons.programs.warnings() == []
+    with monkeypatch.context() as patched:
+        break_keeper(patched, call, error)
+        patched.setattr(keeper_connection, "ANSWER_SECS", 0.01)
+        programs = await daemons.restart()
+        methods = SessionMethods(daemons.manager, programs)
+        assert (await daemons.manager.get_session(session.id)).live
+        assert not methods.with_live_fields(session).live
+        assert daemons.journal(session).exists()
+        [warning] = programs.warnings()
+        assert "No live session is there" in warning
+        for request in (
+            programs.start(session.id, 80, 24, None),
+            daemons.start_session(),
+            methods.terminate(session.id),
+            methods.delete(session.id),
+            methods.wait(session.id, 0),
+            methods.signal(session.id, 9),
+        ):
+            with pytest.raises(LiveUnavailable) as refused:
+                await request
+            assert refused.value.data()["reason"] in warning
+        assert (await daemons.manager.get_session(session.id)).status == "detached"
+    await programs.keeper.require_known()
+    await programs.keeper.reached()
+    assert daemons.pid(session) == pid
+    assert programs.warnings() == []
     os.kill(pid, 0)
 
 
-@pytest.mark.parametrize("call", ["connect", "programs"])
-async def test_ending_a_session_whose_keeper_did_not_serve(
-    daemons: Daemons, monkeypatch: pytest.MonkeyPatch, exited: asyncio.Event, call: str
+async def test_a_keeper_that_answers_late(
+    daemons: Daemons, monkeypatch: pytest.MonkeyPatch, exited: asyncio.Event
 ) -> None:
-    """Its program is ended too: at once where the keeper is connected, else when the next daemon finds it."""
-    session = await daemons.start_session()
-    with monkeypatch.context() as patched:
-
-        async def fail(*_: object, **__: object) -> None:
-            raise RequestTimeout("it does not answer")
-
-        patched.setattr(KeeperClient, call, fail)
+    """What became of programs while the keeper was stopped is stored once it goes on, and all is read again."""
+    monkeypatch.setattr(keeper_connection, "ANSWER_SECS", 0.01)
+    session, ending = await daemons.start_session(), await daemons.start_session("sh -c 'read x; exit 7'")
+    keeper = (await daemons.programs.keeper.client()).keeper_pid
+    await daemons.programs.close()
+    os.kill(keeper, signal.SIGSTOP)
+    try:
         programs = await daemons.restart()
-    await SessionMethods(daemons.manager, programs).terminate(session.id)
-    if call == "connect":
-        programs = await daemons.restart()
-        assert session.id not in daemons.running()
+        assert f"pid {keeper}" in programs.warnings()[0]
+        restoring = asyncio.ensure_future(finish_restoring(programs))
+        with pytest.raises(LiveUnavailable):
+            await daemons.programs.start(session.id, 80, 24, None)
+    finally:
+        os.kill(keeper, signal.SIGCONT)
+    await restoring
+    assert daemons.running() == {session.id, ending.id}
+    live = programs.registry.running(ending.id)
+    assert live is not None
+    live.write_input(b"\n")
     await daemons.wait_for_exit(exited)
-    assert await (await programs.keeper.client()).programs() == []
-    assert (await daemons.manager.get_session(session.id)).status == "terminated"
+    assert (await daemons.manager.get_session(ending.id)).exit_code == 7
+
+
+async def test_a_connection_to_the_keeper_that_is_lost(daemons: Daemons) -> None:
+    """Programs are not called gone for it: this daemon connects again, and stores what has ended meanwhile."""
+    session, ending = await daemons.start_session(), await daemons.start_session("sh -c 'read x; exit 7'")
+    programs = daemons.programs
+    pid, client = daemons.pid(session), await programs.keeper.client()
+    client._channel._connection_lost("no descriptor was left for what it sent")
+    await programs.keeper.require_known()
+    await programs.keeper.reached()
+    assert daemons.running() == {session.id, ending.id}
+    assert daemons.pid(session) == pid
+    assert (await programs.keeper.client()).keeper_pid == client.keeper_pid
+    assert await daemons.start_session()
+    live = programs.registry.running(ending.id)
+    assert live is not None
+    os.kill(live.pid, 9)
+    async with asyncio.timeout(WAIT_SECS):
+        assert (await live.exited).exit_signal == 9
 
 
 def put(path: Path, kind: str) -> None:
@@ -244,7 +295,7 @@ async def test_something_else_in_the_keepers_place(daemons: Daemons, kind: str) 
     put(Path(daemons.keeper.path), kind)
     await daemons.restart()
     made = await daemons.manager.create_session(SessionConfig(session_type="local", command="cat"))
-    with pytest.raises((SpawnFailed, KeeperGone)):
+    with pytest.raises((SpawnFailed, LiveUnavailable)):
         await daemons.programs.start(made.id, 80, 24, None)
     assert not daemons.journal(made).exists()
     put(Path(daemons.keeper.path), "nothing")
