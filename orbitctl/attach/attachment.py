@@ -21,7 +21,15 @@ from typing import Literal
 
 import msgspec
 
-from orbit_protocol.errors import Busy, InvalidParams, NotRunning, OrbitError, ShuttingDown, from_object
+from orbit_protocol.errors import (
+    Busy,
+    InvalidParams,
+    LiveUnavailable,
+    NotRunning,
+    OrbitError,
+    ShuttingDown,
+    from_object,
+)
 from orbit_protocol.methods import SESSION_ATTACH, SESSION_LEAVE, SESSION_RESIZE, SESSION_SCREEN
 from orbit_protocol.notifications import DETACHED, EXITED, OUTPUT, REPAINT
 from orbit_protocol.params import ByAttachment, SessionAttach, SessionResize, SessionScreen
@@ -430,6 +438,8 @@ class Attachment:
                 self._attach()
                 return
             if isinstance(error, Busy | ShuttingDown):  # full, or about to stop: try again later
+                raise ConnectionLost(error.message)
+            if isinstance(error, LiveUnavailable) and self.was_attached:  # the daemon has not reached the keeper yet
                 raise ConnectionLost(error.message)
             raise error
         result = msgspec.json.decode(answer.result or b"", type=Attached)

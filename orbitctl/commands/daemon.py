@@ -166,13 +166,14 @@ def _journal(app: App, lines: int, follow: bool) -> list[str]:
 def _end_programs(app: App) -> int:
     """Send SIGHUP to every program, terminate those that go on, and return how many there were.
 
-    If no daemon runs but a keeper's socket is there, programs may run: then a daemon is started to end them.
+    If no daemon runs but a keeper's socket or note is there, programs may run: then a daemon is started to end them.
 
     Raises:
         CommandError: The daemon cannot be reached, or could not end one of them.
     """
     if app.find_client() is None:
-        if not os.path.exists(app.paths.resolved.database_path + ".keeper"):
+        keeper = app.paths.resolved.database_path + ".keeper"
+        if not os.path.exists(keeper) and not os.path.exists(keeper + ".pid"):
             return 0
         app.autostart = True
     sessions = ask_all(app.client, SESSION_LIST, SessionList(), "sessions").value.sessions

@@ -77,6 +77,11 @@ def attach(ctx: click.Context, session: str, read_only: bool, detach_key: str | 
     key = run_attach.parse_detach_key(detach_key)
     found = app.session(session)
     if not found.live:
+        try:
+            app.call(m.SESSION_WAIT, p.SessionWait(id=found.id, timeout_secs=0))
+        except CommandError as error:
+            if error.exit_code != ExitCode.CONFLICT:
+                raise  # whether it runs is not known now, say
         raise run_attach.not_running_error(found)
     options = run_attach.attach_options(app, found, key, read_only=read_only, scrollback=scrollback)
     try:

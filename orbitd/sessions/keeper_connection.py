@@ -56,7 +56,8 @@ class KeeperConnection:
         self._lock = asyncio.Lock()
         self._is_known = asyncio.Event()  # connected, or there is none
         self._is_known.set()
-        self._has_tried = asyncio.Event()
+        self._has_tried = asyncio.Event()  # to restore what it has
+        self._has_tried.set()
         self._retry = asyncio.Event()
         self._reaching: asyncio.Task[None] | None = None
         self._socket: os.stat_result | None = None
@@ -79,7 +80,7 @@ class KeeperConnection:
             if not self._is_known.is_set():
                 self._set_unreachable(self.unreachable or f"the keeper{f' (pid {pid})' if pid else ''} does not answer")
                 return
-        # As many sessions as there are: however long that takes, clients come after it.
+        # The task has begun, as the keeper is known. However many sessions there are, clients come after them.
         await self._has_tried.wait()
 
     async def reached(self) -> None:
@@ -98,9 +99,18 @@ class KeeperConnection:
         if not self._is_known.is_set():
             raise self.unavailable()
 
+    async def require_restored(self) -> None:
+        """Return once what the keeper has was taken over. Raises: LiveUnavailable, if that is not soon."""
+        await self.require_known()
+        try:
+            async with asyncio.timeout(ANSWER_SECS):
+                await self._has_tried.wait()
+        except TimeoutError:
+            raise self.unavailable() from None
+
     def unavailable(self) -> LiveUnavailable:
         """Return the error of a request that needs what the keeper has."""
-        reason = self.unreachable or "the keeper does not answer"
+        reason = self.unreachable or "what the keeper has is being taken over"
         return LiveUnavailable(f"Live sessions are not available now: {reason}", data={"reason": reason})
 
     async def client(self) -> KeeperClient:
@@ -238,12 +248,12 @@ class KeeperConnection:
 
     def _start_reaching(self, restore: Callable[[], Awaitable[None]]) -> None:
         self._is_known.clear()
-        self._has_tried.clear()
         self._reaching = asyncio.get_running_loop().create_task(self._reach(restore))
 
     async def _reach(self, restore: Callable[[], Awaitable[None]]) -> None:
         delay = FIRST_RETRY_SECS
         while True:
+            self._has_tried.clear()
             try:
                 await restore()
             except Exception as error:  # noqa: BLE001  # whatever answers there, the store is served

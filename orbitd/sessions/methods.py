@@ -116,7 +116,7 @@ class SessionMethods:
         """Delete a workspace; with its sessions, the live ones are deleted by `delete` first."""
         interrupted = await self._manager.list_interrupted() if delete_sessions else []
         if any(one.live and one.workspace_id == workspace_id for one in interrupted):
-            await self._programs.keeper.require_known()
+            await self._programs.keeper.require_restored()
         for live in self._registry if delete_sessions else ():
             with contextlib.suppress(SessionNotFound):  # deleted by another request meanwhile
                 if (await self._manager.get_session(live.id)).workspace_id == workspace_id:
@@ -285,7 +285,7 @@ class SessionMethods:
             return Exit(exit_code=live.exit.exit_code, exit_signal=live.exit.exit_signal)
         session = await self._manager.get_session(session_id)
         if session.live:
-            await self._programs.keeper.require_known()
+            await self._programs.keeper.require_restored()
         if session.exit_code is None and session.exit_signal is None:
             raise NotRunning(f"Session {session_id} has no program that runs here")
         return Exit(exit_code=session.exit_code, exit_signal=session.exit_signal)

@@ -92,7 +92,7 @@ class Programs:
         self.screens = Screens(Limits(lines=MAX_SCROLLBACK_LINES, size=settings.scrollback_max_bytes))
         self.saver = Saver(manager, auto_save_interval_secs)
         self.registry = Registry(
-            manager, self._new_session, self._require_known, total_scrollback_bytes=settings.total_scrollback_bytes
+            manager, self._new_session, self._require_restored, total_scrollback_bytes=settings.total_scrollback_bytes
         )
         self._shared = Shared(
             files=self.files,
@@ -111,8 +111,8 @@ class Programs:
             manager, self.saver, self.files, self.registry, self.keeper, self.agents, self.reconnector, self._tasks
         )
 
-    async def _require_known(self) -> None:
-        await self.keeper.require_known()
+    async def _require_restored(self) -> None:
+        await self.keeper.require_restored()
 
     def _new_session(self, session_id: str) -> LiveSession:
         return LiveSession(session_id, self._shared)
@@ -198,7 +198,7 @@ class Programs:
         """
         session = self._manager.cached_session(session_id)
         if session is not None and session.live:
-            await self.keeper.require_known()
+            await self.keeper.require_restored()
         marked: LiveSession | None = None
         try:
             while True:

@@ -20,7 +20,7 @@ class Registry:
     Args:
         manager: The store.
         new: Returns a new session for an id.
-        require_known: Raises LiveUnavailable where programs may run that are not known.
+        require_restored: Raises LiveUnavailable where programs may run that are not known.
         total_scrollback_bytes: What the pictures of all may take in memory.
     """
 
@@ -28,13 +28,13 @@ class Registry:
         self,
         manager: SessionManager,
         new: Callable[[str], LiveSession],
-        require_known: Callable[[], Awaitable[None]],
+        require_restored: Callable[[], Awaitable[None]],
         *,
         total_scrollback_bytes: int,
     ) -> None:
         self._manager = manager
         self._new = new
-        self._require_known = require_known
+        self._require_restored = require_restored
         self._sessions: dict[str, LiveSession] = {}
         self._total_bytes = total_scrollback_bytes
         self._held: dict[str, int] = {}
@@ -68,7 +68,7 @@ class Registry:
         """Return a session that has a program. Raises: SessionNotFound, NotRunning, LiveUnavailable."""
         session = self.running(session_id)
         if session is None and (await self._manager.get_session(session_id)).live:
-            await self._require_known()
+            await self._require_restored()
             session = self.running(session_id)
         if session is None:
             raise NotRunning(f"Session {session_id} has no program that runs here")

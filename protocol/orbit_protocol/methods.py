@@ -53,7 +53,7 @@ READS = (e.StorageCorrupt,)
 WRITES = (e.StorageFull, e.StorageCorrupt, e.StorageReadOnly)
 _ONE = (e.SessionNotFound, *WRITES)
 _SPACE = (e.WorkspaceNotFound, *WRITES)
-_RUNNING = (e.SessionNotFound, e.NotRunning)
+_RUNNING = (e.SessionNotFound, e.NotRunning, e.LiveUnavailable)
 
 DAEMON_PING: Method[p.Params, r.Pong] = Method("daemon.ping", p.Params, r.Pong, "Answer at once.")
 DAEMON_INFO: Method[p.Params, r.DaemonInfo] = Method(
@@ -98,7 +98,7 @@ SESSION_UPDATE_STATUS: Method[p.SessionUpdateStatus, t.Session] = Method(
     p.SessionUpdateStatus,
     t.Session,
     "Change a session's status.",
-    (e.InvalidTransition, e.NameTaken, *_ONE),
+    (e.InvalidTransition, e.NameTaken, e.LiveUnavailable, *_ONE),
 )
 SESSION_DETACH: Method[p.ById, t.Session] = Method(
     "session.detach", p.ById, t.Session, "Detach every client of a session, and keep it.", (e.InvalidTransition, *_ONE)
@@ -108,10 +108,10 @@ SESSION_TERMINATE: Method[p.ById, t.Session] = Method(
     p.ById,
     t.Session,
     "End a session; its record and snapshots stay.",
-    (e.InvalidTransition, *_ONE),
+    (e.InvalidTransition, e.LiveUnavailable, *_ONE),
 )
 SESSION_DELETE: Method[p.ById, r.Empty] = Method(
-    "session.delete", p.ById, r.Empty, "Delete a session and its snapshots.", _ONE
+    "session.delete", p.ById, r.Empty, "Delete a session and its snapshots.", (e.LiveUnavailable, *_ONE)
 )
 SESSION_RENAME: Method[p.SessionRename, t.Session] = Method(
     "session.rename", p.SessionRename, t.Session, "Give a session a name, or take it away.", (e.NameTaken, *_ONE)
@@ -135,7 +135,7 @@ SESSION_START: Method[p.SessionStart, t.Session] = Method(
     p.SessionStart,
     t.Session,
     "Run a session's program on a terminal that the daemon owns.",
-    (e.SessionNotFound, e.AlreadyRunning, e.SpawnFailed, e.NameTaken, *WRITES),
+    (e.SessionNotFound, e.AlreadyRunning, e.SpawnFailed, e.LiveUnavailable, e.NameTaken, *WRITES),
 )
 SESSION_ATTACH: Method[p.SessionAttach, r.Attached] = Method(
     "session.attach",
@@ -264,7 +264,7 @@ WORKSPACE_DELETE: Method[p.WorkspaceDelete, r.Empty] = Method(
     p.WorkspaceDelete,
     r.Empty,
     "Delete a workspace; its sessions stay unless `delete_sessions` is true.",
-    _SPACE,
+    (e.LiveUnavailable, *_SPACE),
 )
 
 MAINTENANCE_AUTO_SAVE: Method[p.Params, r.AutoSaveResult] = Method(

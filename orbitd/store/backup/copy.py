@@ -102,7 +102,7 @@ _BESIDE = re.compile(
 def _is_ours(path: str, database: str, reserved: Sequence[str]) -> bool:
     """Return whether a path, its folder without links, is one of Orbit's own, which need not exist."""
     folder, name = os.path.split(path)
-    beside = [database + suffix for suffix in ("", ".lock", ".keeper", ".keeper.lock", *SIDE_FILES)]
+    beside = [database + suffix for suffix in ("", ".lock", ".keeper", ".keeper.lock", ".keeper.pid", *SIDE_FILES)]
     return (
         name.startswith(TEMPORARY_PREFIX)
         or (_is_same(folder, os.path.dirname(database)) and _is_name_beside(name, os.path.basename(database)))

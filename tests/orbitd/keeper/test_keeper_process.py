@@ -271,9 +271,9 @@ def test_something_else_in_place(stopped: KeeperProcess) -> None:
     assert Path(stopped.path).read_text() == "precious"
 
 
-@pytest.mark.parametrize(("place", "words"), [("none/keeper.sock", "No such file"), ("n" * 120, "too long")])
+@pytest.mark.parametrize(("place", "words"), [("none/keeper.sock", "No such file"), ("n" * 260, "too long")])
 def test_impossible_place(folder: Path, place: str, words: str) -> None:
-    """A path that no socket can have is told as such."""
+    """A path that no file can have is told as such."""
     with pytest.raises(SpawnFailed, match=words):
         start_keeper(str(folder / place))
 
@@ -317,7 +317,7 @@ def test_ends_with_its_work(keeper: KeeperProcess) -> None:
     peer.close()
 
     watch.wait()
-    assert not Path(keeper.path).exists()
+    assert os.listdir(Path(keeper.path).parent) == ["keeper.sock.lock"]
 
 
 def test_stays_for_an_exit(keeper: KeeperProcess) -> None:
@@ -344,7 +344,8 @@ def test_leaves_another_keepers_socket(keeper: KeeperProcess) -> None:
     """A keeper whose socket was removed and replaced does not remove its successor's."""
     peer = keeper.peer()
     first = peer.ask("hello").number("pid")
-    Path(keeper.path).unlink()
+    for name in (keeper.path, f"{keeper.path}.pid"):
+        Path(name).unlink()
     keeper.start()
     second = keeper.greet()
     watch = ProcessWatch(first)

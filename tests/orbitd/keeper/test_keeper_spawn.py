@@ -179,7 +179,7 @@ def test_keeper_is_clean(stopped: KeeperProcess) -> None:
     pid = stopped.greet()
 
     files = {os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
-    assert {path.partition(":")[0] for path in files} <= {"/dev/null", "socket", "pipe"}
+    assert {path.partition(":")[0] for path in files} <= {"/dev/null", "socket", "pipe", f"{stopped.path}.pid"}
     assert "NOTIFY_SOCKET" not in proc_file(pid, "environ")
     assert os.readlink(f"/proc/{pid}/cwd") == "/"
     assert os.getsid(pid) == pid
