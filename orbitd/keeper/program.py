@@ -139,14 +139,11 @@ def start_program(request: Message) -> tuple[int, int, int]:
         KeyError, ValueError: The message lacks a field or has a wrong one.
     """
     rows, cols = request.number("rows"), request.number("cols")
-    master, slave = os.openpty()
+    opened: list[int] = []
     try:
-        status_read, status_write = os.pipe()
-    except OSError:
-        os.close(master)
-        os.close(slave)
-        raise
-    try:
+        opened += os.openpty()
+        opened += os.pipe()
+        master, slave, status_read, status_write = opened
         # Set before the fork, so that the program never sees a terminal of 0 by 0. IUTF8 makes the
         # kernel's line editing erase whole UTF-8 characters.
         termios.tcsetwinsize(slave, (rows, cols))
@@ -155,17 +152,15 @@ def start_program(request: Message) -> tuple[int, int, int]:
         termios.tcsetattr(slave, termios.TCSANOW, attributes)
         pid = os.fork()
     except BaseException:
-        os.close(master)
-        os.close(status_read)
+        for descriptor in opened:
+            os.close(descriptor)
         raise
-    else:
-        if pid == 0:
-            _exec_in_child(request, slave, status_write)
-    finally:
-        # The parent must not keep the slave: the master reports EIO only when every slave is
-        # closed. Nor the writing end: the pipe would never be at its end.
-        os.close(slave)
-        os.close(status_write)
+    if pid == 0:
+        _exec_in_child(request, slave, status_write)
+    # The parent must not keep the slave: the master reports EIO only when every slave is
+    # closed. Nor the writing end: the pipe would never be at its end.
+    os.close(slave)
+    os.close(status_write)
     os.set_blocking(status_read, False)
     return pid, master, status_read
 

@@ -1,0 +1,333 @@
+"""A keeper whose socket has lost its name: it is found by its note or its process, and binds its path again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import orbitd.keeper.server
+from keeper_support import SECONDS, KeeperProcess, Peer, ProcessWatch
+from needs import needs
+from orbitd.keeper.client import KeeperClient, KeeperGone, start_keeper
+from orbitd.keeper.place import call_keeper, find_keeper, socket_address, socket_path
+
+ROOT = Path(orbitd.keeper.server.__file__).parents[2]
+SPAWN = (("id", "A"), ("file", "/bin/cat"), ("argv", "cat"), ("cwd", "/"), ("cols", 80), ("rows", 24), ("umask", 0o22))
+
+pytestmark = needs(linux=True)
+
+
+class Data:
+    """A data folder with a keeper that has a program, and no orbitd that is connected to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "data"
+        self.folder.mkdir(0o700)
+        self.keeper = KeeperProcess(str(self.folder / "db.keeper"))
+        self.keeper.start()
+        with Peer(self.keeper.path) as peer:
+            self.pid = peer.ask("hello").number("pid")
+            assert peer.ask("spawn", *SPAWN).kind == "ok"
+
+    @property
+    def path(self) -> str:
+        return self.keeper.path
+
+    def programs(self, path: str | None = None) -> list[str]:
+        """Return the programs of the keeper that is reached at a path."""
+        with Peer(path or self.path) as peer:
+            peer.ask("hello", ("path", path or self.path))
+            peer.send("list")
+            found = []
+            while (message := peer.receive()).kind == "program":
+                found.append(message.text("id"))
+            return found
+
+    def call(self, path: str | None = None) -> None:
+        """Have the keeper bind its path again, and wait until it has."""
+        assert call_keeper(path or self.path) == self.pid
+        self.wait(path)
+
+    def wait(self, path: str | None = None) -> None:
+        """Wait until the keeper, which was called, listens."""
+        end = time.monotonic() + SECONDS
+        while not reachable(path or self.path):  # it says nothing to the one who calls it
+            assert time.monotonic() < end
+            os.sched_yield()
+
+    def end_program(self) -> None:
+        """End the keeper's program, with nobody to ask how it has ended."""
+        with Peer(self.path) as peer:
+            peer.hello()
+            assert peer.ask("signal", ("id", "A"), ("signal", 9), ("target", "program")).kind == "ok"
+            assert peer.receive().kind == "exited"
+
+
+def reachable(path: str) -> bool:
+    """Return whether a keeper listens at a path."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+        return True
+
+
+@pytest.fixture
+def data(folder: Path) -> Iterator[Data]:
+    made = Data(folder)
+    yield made
+    with contextlib.suppress(ProcessLookupError):
+        watch = ProcessWatch(made.pid)
+        os.kill(made.pid, signal.SIGKILL)  # its program is hung up
+        watch.wait()
+
+
+def remove_socket(data: Data) -> None:
+    Path(data.path).unlink()
+
+
+def remove_all_files(data: Data) -> None:
+    for path in data.folder.iterdir():
+        path.unlink()
+
+
+def move_aside(data: Data) -> None:
+    data.folder.rename(data.folder.with_name("old"))
+    data.folder.mkdir(0o700)
+
+
+def move_aside_and_copy(data: Data) -> None:
+    old = data.folder.with_name("old")
+    data.folder.rename(old)
+    subprocess.run(["cp", "-a", old, data.folder], check=True)
+    with contextlib.suppress(FileNotFoundError):
+        Path(data.path).unlink()
+
+
+def delete_and_make(data: Data) -> None:
+    shutil.rmtree(data.folder)
+    data.folder.mkdir(0o700)
+
+
+def replace_socket(data: Data) -> None:
+    """As a backup brings it back: a socket file that nobody listens at."""
+    Path(data.path).unlink()
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(data.path)
+
+
+LOSSES = [remove_socket, remove_all_files, move_aside, move_aside_and_copy, delete_and_make, replace_socket]
+
+
+@pytest.mark.parametrize("lose", LOSSES, ids=lambda lose: lose.__name__)
+def test_a_socket_that_is_gone(data: Data, lose: Callable[[Data], None]) -> None:
+    """However the path was lost, the living keeper is found and binds it again, and no second one is started."""
+    lose(data)
+    assert find_keeper(data.path) == data.pid
+    data.call()
+    start_keeper(data.path)
+    assert data.programs() == ["A"]
+    assert stat.S_IMODE(os.stat(data.path).st_mode) == 0o600
+
+
+@pytest.mark.parametrize("lose", [remove_socket, replace_socket], ids=lambda lose: lose.__name__)
+def test_starting_a_keeper_beside_one_without_a_socket(data: Data, lose: Callable[[Data], None]) -> None:
+    """The one that lives is called; a second one never listens."""
+    lose(data)
+    start_keeper(data.path)
+    data.wait()
+    with Peer(data.path) as peer:
+        assert peer.ask("hello").number("pid") == data.pid
+
+
+async def test_a_client_never_starts_a_second_keeper(data: Data) -> None:
+    """The client calls the living keeper and says so; asked again, it is connected to it."""
+    remove_all_files(data)
+    os.kill(data.pid, signal.SIGSTOP)
+    with pytest.raises(KeeperGone, match=f"pid {data.pid}.* is gone"):
+        await KeeperClient.connect_or_start(data.path, on_exit=print, on_gone=print)
+    os.kill(data.pid, signal.SIGCONT)
+    data.call()
+    client = await KeeperClient.connect_or_start(data.path, on_exit=print, on_gone=print)
+    assert client.keeper_pid == data.pid
+    client.close()
+
+
+def test_a_connected_orbitd_has_it_bound(data: Data) -> None:
+    """The request bind makes the socket again; where that is impossible it says so, and the connection goes on."""
+    with Peer(data.path) as peer:
+        peer.hello()
+        remove_socket(data)
+        assert peer.ask("bind").kind == "ok"
+        assert reachable(data.path)
+        remove_socket(data)
+        Path(data.path).mkdir()
+        assert peer.ask("bind").text("reason") == "failed"
+        Path(data.path).rmdir()
+        assert peer.ask("bind").kind == "ok"
+        assert peer.ask("list").text("id") == "A"
+
+
+def test_a_folder_that_was_moved(data: Data) -> None:
+    """The socket moves along; the keeper's path is the one by which it was reached, and the old one is free."""
+    moved = data.folder.with_name("elsewhere")
+    data.folder.rename(moved)
+    path = str(moved / "db.keeper")
+    assert data.programs(path) == ["A"]
+    assert find_keeper(path) == data.pid
+    data.folder.mkdir(0o700)
+    assert find_keeper(data.path) is None
+    Path(path).unlink()
+    data.call(path)
+    assert data.programs(path) == ["A"]
+
+
+def test_a_folder_that_was_moved_and_lost_its_socket(data: Data) -> None:
+    """The keeper follows its note, whose name the kernel knows."""
+    moved = data.folder.with_name("elsewhere")
+    data.folder.rename(moved)
+    path = str(moved / "db.keeper")
+    Path(path).unlink()
+    data.call(path)
+    assert data.programs(path) == ["A"]
+
+
+def test_a_folder_that_is_gone_for_good(folder: Path) -> None:
+    """A keeper whose program runs stays, and ends soon after it once no program runs and nobody can ask."""
+    path = str(folder / "data" / "db.keeper")
+    os.mkdir(folder / "data", 0o700)
+    impatient = (
+        "import sys; sys.path[:0] = sys.argv[2:]\n"
+        "from orbitd.keeper import daemonize, server\n"
+        "server.FIRST_LOOK_MS = 1\n"
+        "daemonize.main(sys.argv[1])"
+    )
+    command = [sys.executable, "-c", impatient, path, str(ROOT), str(ROOT / "protocol")]
+    subprocess.run(command, check=True, timeout=SECONDS)
+    with Peer(path) as peer:
+        watch = ProcessWatch(peer.ask("hello").number("pid"))
+        peer.send("spawn", *SPAWN)
+        program = peer.receive().number("pid")
+    ended = os.pidfd_open(program)
+    shutil.rmtree(folder / "data")
+    assert select.select([ended], [], [], 0.05)[0] == []
+    os.kill(program, signal.SIGKILL)
+    watch.wait()
+    os.close(ended)
+
+
+def test_an_exit_is_kept_for_who_can_ask(data: Data) -> None:
+    """Where its folder is there, a keeper without programs waits for an orbitd, and makes its socket again for it."""
+    data.end_program()
+    remove_socket(data)
+    data.call()
+    assert data.programs() == ["A"]
+
+
+@pytest.mark.parametrize("length", [108, 250, 1000, 4000])
+def test_a_long_path(folder: Path, length: int) -> None:
+    """The socket is beside the database however long the path is; a later orbitd finds it there."""
+    deep = folder
+    while len(str(deep)) + 200 < length:
+        deep /= "d" * 150
+    deep /= "e" * max(1, length - len(str(deep)) - len("//sessions.db.keeper"))
+    deep.mkdir(0o700, parents=True)
+    path = str(deep / "sessions.db.keeper")
+    assert len(path) == length
+    start_keeper(path)
+    assert socket_path(path) == path
+    assert stat.S_ISSOCK(os.lstat(path).st_mode)
+    found = find_keeper(path)
+    assert found
+    watch = ProcessWatch(found)
+    with socket.socket(socket.AF_UNIX) as sock:
+        with socket_address(path) as address:
+            sock.connect(address)
+        sock.sendall(b"\0\0\0\x16hello\0seq=1\0version=1\0")
+        assert sock.recv(100)
+    watch.wait()
+    assert os.listdir(deep) == ["sessions.db.keeper.lock"]
+
+
+async def test_a_long_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that fits nowhere has its socket in a short folder: the same one whatever the environment."""
+    path = str(folder / ("n" * 150))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/nonexistent")
+    client = await KeeperClient.connect_or_start(path, on_exit=print, on_gone=print)
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert socket_path(path) != path
+    again = await KeeperClient.connect(path, on_exit=print, on_gone=print)
+    assert again is not None
+    assert again.keeper_pid == client.keeper_pid
+    watch = ProcessWatch(client.keeper_pid)
+    again.close()
+    client.close()
+    watch.wait()
+    assert not os.path.lexists(socket_path(path))  # noqa: ASYNC240  # nothing else runs
+
+
+def test_a_note_of_another_process(data: Data) -> None:
+    """A pid that was used again, or is of another boot or machine, is never signalled, though the note is locked."""
+    note = Path(f"{data.path}.pid")
+    innocent = subprocess.Popen(["sleep", "600"])
+    true = note.read_bytes()
+    for wrong in (
+        true.replace(b"pid %d" % data.pid, b"pid %d" % innocent.pid),
+        true.replace(b"boot ", b"boot x"),
+        b"pid 0\nstarted \nboot \npath /x",
+        b"garbage",
+        b"",
+    ):
+        note.write_bytes(wrong)
+        assert call_keeper(data.path) == 0
+    assert innocent.poll() is None
+    innocent.kill()
+    innocent.wait()
+
+
+def test_a_keeper_of_an_earlier_release(folder: Path) -> None:
+    """It has no note: it is found by its command line, survives the call, and nothing is started beside it."""
+    program = folder / "orbitd" / "keeper" / "__main__.py"
+    program.parent.mkdir(parents=True)
+    program.write_text(
+        "import os, signal\n"
+        "os.setsid(); signal.signal(signal.SIGHUP, signal.SIG_IGN); os.write(1, b'x'); signal.pause()"
+    )
+    path = str(folder / "db.keeper")
+    old = subprocess.Popen([sys.executable, "-I", "-S", str(program), path], stdout=subprocess.PIPE)
+    assert old.stdout is not None
+    assert old.stdout.read(1) == b"x"
+    assert call_keeper(path) == find_keeper(path) == old.pid
+    assert find_keeper(f"{path}2") is None
+    old.kill()
+    old.wait()
+    old.stdout.close()
+    assert find_keeper(path) is None
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "link", "unlocked"])
+def test_no_keeper(folder: Path, kind: str) -> None:
+    """What lies in the note's place without a keeper's lock is none, and nothing waits for it."""
+    note = folder / "db.keeper.pid"
+    if kind == "folder":
+        note.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(note)
+    elif kind == "link":
+        note.symlink_to("/dev/tty")
+    else:
+        note.write_text(f"pid {os.getpid()}\n")
+    assert call_keeper(str(folder / "db.keeper")) is None
