@@ -27,7 +27,7 @@ ANSWER_SECS = 2.0
 """How long a start of the daemon, and a request that needs a program, waits for a keeper; one that is well answers
 within milliseconds."""
 
-FIRST_RETRY_SECS, MAX_RETRY_SECS = 0.02, 30.0
+FIRST_RETRY_SECS, MAX_RETRY_SECS = 0.02, 5.0
 
 
 class KeeperConnection:
@@ -264,13 +264,15 @@ class KeeperConnection:
                     return
                 self._is_lost = False  # meanwhile: what was taken over may be gone
                 self._is_known.clear()
-                restore, delay = self._find_again, 0
+                restore, delay = self._find_again, 0.0
             finally:
                 self._has_tried.set()
-            self._retry.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._retry.wait()
+            # A request waits for it: a keeper that was just called needs a moment to bind its path.
+            delay = 0.0 if self._retry.is_set() else delay
+            self._retry.clear()
             delay = min(max(2 * delay, FIRST_RETRY_SECS), MAX_RETRY_SECS)
 
     def _set_unreachable(self, reason: str, error: Exception | None = None) -> None:

@@ -267,6 +267,9 @@ class SessionMethods:
     async def wait(self, session_id: str, timeout_secs: float | None) -> Exit:
         """Wait until a session's program ends."""
         live = self._registry.running(session_id)
+        if live is None and (await self._manager.get_session(session_id)).live:
+            await self._programs.keeper.require_restored()
+            live = self._registry.running(session_id)
         if live is None:
             return await self._last_exit(session_id)
         # Kept here: the session gets a new future when it is started again.
@@ -279,13 +282,11 @@ class SessionMethods:
         raise RequestTimeout(f"The program of session {session_id} still runs after {timeout_secs} s")
 
     async def _last_exit(self, session_id: str) -> Exit:
-        """Return how the last program of a session has ended. Raises: SessionNotFound, NotRunning, LiveUnavailable."""
+        """Return how the last program of a session has ended. Raises: SessionNotFound, NotRunning."""
         live = self._registry.get(session_id)
         if live is not None and live.exit is not None:
             return Exit(exit_code=live.exit.exit_code, exit_signal=live.exit.exit_signal)
         session = await self._manager.get_session(session_id)
-        if session.live:
-            await self._programs.keeper.require_restored()
         if session.exit_code is None and session.exit_signal is None:
             raise NotRunning(f"Session {session_id} has no program that runs here")
         return Exit(exit_code=session.exit_code, exit_signal=session.exit_signal)

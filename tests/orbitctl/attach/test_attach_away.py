@@ -153,6 +153,25 @@ def test_a_program_that_went_with_its_keeper_is_told(own_ctl: Orbitctl) -> None:
         assert "orbitctl session start web" in window.screen().replace("\n", "")
 
 
+def test_a_program_whose_keeper_does_not_answer_is_not_called_lost(own_ctl: Orbitctl, daemon: DaemonProcess) -> None:
+    """An attached client waits for it and goes on; another one is told that what runs is not known now."""
+    with Window(own_ctl, *RUN_SHELL, ORBITCTL_NO_AUTOSTART="1") as window:
+        settled(window)
+        pid = shell_pid(window)
+        keeper = keeper_of(int(pid))
+        daemon.kill()
+        os.kill(keeper, signal.SIGSTOP)
+        try:
+            daemon.start()
+            with Window(own_ctl, "session", "attach", "web", size=(200, 24)) as other:
+                assert other.end() == 1
+                assert f"not available now: the keeper (pid {keeper}) does not answer" in other.screen()
+        finally:
+            os.kill(keeper, signal.SIGCONT)
+        window.until(REPAINT)
+        assert shell_pid(window) == pid
+
+
 def test_what_never_ran_here_says_what_would(ctl: Orbitctl) -> None:
     """Attaching to a session that is only recorded names `start`, and the application that hosts it."""
     ctl.ok("session", "create", "--name", "hosted")
