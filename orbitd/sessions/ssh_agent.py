@@ -53,11 +53,11 @@ class AgentLinks:
         target = os.fsdecode((environment or {}).get(b"SSH_AUTH_SOCK", b""))
         # A client inside a session has the path of that session's link in its own environment. The link must
         # not point to a link that changes with others' attaches, and never to itself.
-        if target and os.path.dirname(target) == folder:
-            target = os.path.realpath(target)
-        if not target or not target.startswith("/") or os.path.dirname(target) == folder:
-            return
         try:
+            if target and os.path.dirname(target) == folder:
+                target = os.path.realpath(target)
+            if not target or not target.startswith("/") or os.path.dirname(target) == folder:
+                return
             private_folder(folder)
             temporary = f"{path}.new"
             with contextlib.suppress(FileNotFoundError):
@@ -65,7 +65,7 @@ class AgentLinks:
             # symlink(2) does not replace; rename(2) does, and a program never finds no link at all.
             os.symlink(target, temporary)
             os.replace(temporary, path)
-        except (OSError, UnsafeFolder) as error:
+        except (OSError, UnsafeFolder, ValueError) as error:  # ValueError: a NUL in it
             _log_failure(session_id, error)
 
     def exists(self, session_id: str) -> bool:
@@ -78,7 +78,7 @@ class AgentLinks:
             os.unlink(self.path(session_id))
 
 
-def _log_failure(session_id: str, error: OSError | UnsafeFolder) -> None:
+def _log_failure(session_id: str, error: OSError | UnsafeFolder | ValueError) -> None:
     # Without OSError's file names: one is of the client's environment.
     reason = error.strerror if isinstance(error, OSError) else str(error)
     event(log, logging.WARNING, "agent link not updated", session=session_id, error=reason)

@@ -17,7 +17,7 @@ from live_support import Viewer
 from orbit_os.files import UnsafeFolder
 from orbit_protocol.errors import LiveUnavailable, SpawnFailed, StorageFull
 from orbit_protocol.types import Session, SessionConfig
-from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram
+from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram, UnsupportedRequest
 from orbitd.manager import SessionManager
 from orbitd.screens.model import TerminalError
 from orbitd.sessions import keeper_connection
@@ -273,6 +273,39 @@ async def test_a_connection_to_the_keeper_that_is_lost(daemons: Daemons) -> None
     os.kill(live.pid, 9)
     async with asyncio.timeout(WAIT_SECS):
         assert (await live.exited).exit_signal == 9
+
+
+def socket_inode(path: Path) -> int:
+    """Return the number of a socket's file."""
+    assert path.is_socket()
+    return path.stat().st_ino
+
+
+async def test_a_removed_socket_is_bound_again(daemons: Daemons, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connected daemon has the keeper make it again; where that cannot be, a warning says so until it can."""
+    await daemons.start_session()
+    keeper, socket = daemons.programs.keeper, Path(daemons.keeper.path)
+    await keeper.check_socket()
+    before = socket_inode(socket)
+    put(socket, "nothing")
+    await keeper.check_socket()
+    assert socket_inode(socket) != before
+    assert daemons.programs.warnings() == []
+    put(socket, "nothing")
+    put(socket, "folder")
+    await keeper.check_socket()
+    [warning] = daemons.programs.warnings()
+    assert str(socket) in warning
+    put(socket, "nothing")
+    with monkeypatch.context() as patched:
+        break_keeper(patched, "bind", UnsupportedRequest("no request bind"))
+        await keeper.check_socket()
+        assert "an earlier Orbit" in daemons.programs.warnings()[0]
+    await keeper.check_socket()
+    assert daemons.programs.warnings() == []
+    assert socket_inode(socket)
+    await daemons.restart()
+    assert len(daemons.running()) == 1
 
 
 def put(path: Path, kind: str) -> None:

@@ -90,7 +90,9 @@ def test_what_stands_in_the_place_of_sqlites_files(
     assert not (home / "nothing").exists()
 
 
-@pytest.mark.parametrize("name", ["backups", ".orbit-backup-0", "sessions.db.restoring", "sessions.db.keeper"])
+@pytest.mark.parametrize(
+    "name", ["backups", ".orbit-backup-0", "sessions.db.restoring", "sessions.db.keeper", "sessions.db.keeper.pid"]
+)
 @pytest.mark.parametrize("kind", ["link", "dangling link", "fifo", "folder", "file"])
 def test_odd_things_beside_the_database(
     stopped_daemon: DaemonProcess, home: Path, victim: Path, name: str, kind: str
@@ -232,7 +234,10 @@ def test_a_backup_replaces_nothing_of_ours(daemon: DaemonProcess, client: RawCli
         daemon.socket_path,
         daemon.socket_path.with_name("anything"),
         daemon.log_path,
-        *(Path(f"{database}{suffix}") for suffix in (".keeper", ".keeper.lock", ".lock", "-wal", "-shm", "-journal")),
+        *(
+            Path(f"{database}{suffix}")
+            for suffix in (".keeper", ".keeper.lock", ".keeper.pid", ".lock", "-wal", "-shm", "-journal")
+        ),
         *(state / name for name in ("orbitd.log", "start.lock", f"journal/{session}", f"journal/{session}.new")),
         *(state / name for name in (f"agent/{session}", "anything")),
         home / "state" / "start.lock",
