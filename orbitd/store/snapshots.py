@@ -413,11 +413,21 @@ def _info(head: SnapshotHead) -> SnapshotInfo:
 
 def rows_of_session(connection: sqlite3.Connection, table: str, session_id: object) -> Iterator[SnapshotRow]:
     """Iterate over a session's snapshots, newest first, one at a time, without those that cannot be decoded."""
-    seqs = connection.execute(f"SELECT seq FROM {table} WHERE session_id = ? ORDER BY seq DESC", (session_id,))  # noqa: S608  # ours
-    for (seq,) in seqs.fetchall():
+    of_session = f"SELECT seq FROM {table} WHERE session_id = ?"  # noqa: S608  # ours
+    query = f"SELECT {SNAPSHOT_COLUMNS} FROM {table} WHERE seq"  # noqa: S608  # ours
+    last = _END
+    try:
+        for row in connection.execute(f"{query} IN ({of_session}) ORDER BY seq DESC", (session_id,)):
+            last = row[0]
+            yield snapshot_from_row(row)
+        return
+    except sqlite3.DatabaseError as error:
+        if not is_corrupt(error):
+            raise
+    # One by one, which takes twice as long, so that only what cannot be decoded is left out.
+    for (seq,) in connection.execute(f"{of_session} AND seq < ? ORDER BY seq DESC", (session_id, last)).fetchall():
         try:
-            query = f"SELECT {SNAPSHOT_COLUMNS} FROM {table} WHERE seq = ?"  # noqa: S608  # ours
-            row = connection.execute(query, (seq,)).fetchone()
+            row = connection.execute(f"{query} = ?", (seq,)).fetchone()
         except sqlite3.DatabaseError as error:
             if not is_corrupt(error):
                 raise

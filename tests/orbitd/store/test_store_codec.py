@@ -39,6 +39,18 @@ def test_round_trip(screen: Screen, base: Screen | None) -> None:
     assert screen_codec.unpack(packed, sizes(screen), base) == screen
 
 
+@pytest.mark.parametrize("size", [1, 131_071, 131_072, 131_073])
+def test_a_dictionary_is_used_as_it_is_at_each_side_of_one_block(size: int) -> None:
+    """A screen comes back from a base of one zstd block and from a larger one, whatever it begins with."""
+    base = Screen(terminal_buffer=(b"\x37\xa4\x30\xec" + random.Random(size).randbytes(size))[:size])
+    screen = Screen(terminal_buffer=base.terminal_buffer + b"more", scrollback=base.terminal_buffer)
+    packed = screen_codec.pack(screen, base)
+    assert screen_codec.unpack(packed, sizes(screen), base) == screen
+    broken = Packed(terminal_buffer=packed.terminal_buffer[:-1], scrollback=packed.scrollback, native_state=None)
+    with pytest.raises(Damaged):
+        screen_codec.unpack(broken, sizes(screen), base)
+
+
 @given(one=screens, other=screens)
 @settings(deadline=None)
 def test_checksum_tells_screens_apart(one: Screen, other: Screen) -> None:
