@@ -1,8 +1,9 @@
 """The SessionManager's methods for the whole store: auto-save, cleanup, archive, vacuum, check, backup, statistics.
 
-What may take long is written in chunks, each a piece of work of its own: the writer's thread
-then serves other callers in between. What only reads for long has a reading connection and a
-thread of its own (`Readers.run_in_thread`).
+What may take long is written in slices of some milliseconds, each a piece of work of its own: the
+writer's thread serves other callers in between. What only reads for long has a reading connection
+and a thread of its own (`Readers.run_in_thread`). Both report how far they are, and end soon where
+their caller is cancelled; what is written by then stays.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ import itertools
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
 from orbit_os.files import make_private_folders
-from orbit_protocol.errors import InvalidParams, NameTaken, SessionNotFound, ShuttingDown, StorageCorrupt
+from orbit_protocol.errors import InvalidParams, NameTaken, OrbitError, SessionNotFound, ShuttingDown, StorageCorrupt
 from orbit_protocol.results import BackupResult, CheckReport, SessionStats
 from orbit_protocol.text import path_and_bytes
 from orbit_protocol.types import Session, Workspace
@@ -31,6 +33,7 @@ from orbitd.store.backup import copy
 from orbitd.store.cache import Change
 from orbitd.store.delta_chain import unpack_chain
 from orbitd.store.files import file_stamp
+from orbitd.store.progress import Progress
 from orbitd.store.rows import (
     SESSION_COLUMNS,
     DamagedRow,
@@ -53,14 +56,21 @@ from orbitd.store.rows import (
 from orbitd.store.snapshots import rows_of_session
 from orbitd.store.store import Store
 
-_ARCHIVE_CHUNK = 50
-"""Sessions archived in one transaction."""
+_SLICE_SECS = 0.008
+"""Time for the statements of one transaction; to write its pages takes as long again."""
 
-_CLEANUP_CHUNK = 64
-"""Sessions whose snapshots are deleted in one transaction."""
+_CHECKPOINT_SECS = 0.5
+"""How long slices are written before what they wrote is checkpointed."""
 
-_VACUUM_CHUNK = 1_024
-"""Pages freed in one transaction (4 MiB)."""
+_CHECKPOINT_PAGES = 1_000
+_BULK_CHECKPOINT_PAGES = 65_536
+"""How many pages the log has when a commit checkpoints it: SQLite's default, and while slices are written (256 MiB)."""
+
+_DELETED_AT_ONCE = 200
+"""Snapshots of one session that are deleted by one statement."""
+
+_VACUUM_CHUNK = 64
+"""Pages freed by one statement (256 KiB)."""
 
 _SPARE_PAGES = 256
 """Free pages (1 MiB) that `vacuum_step` leaves in the file: the next save uses them, instead of growing it again."""
@@ -68,7 +78,6 @@ _SPARE_PAGES = 256
 _FILL_CHUNK = 200
 """Rows that get their checksum in one transaction."""
 
-_BEFORE_ALL = -(1 << 63)
 _MOST = (1 << 63) - 1
 
 _MAX_FINDINGS = 100
@@ -101,15 +110,24 @@ _STATS = """
             AS old
 """
 
-_TO_ARCHIVE = f"""
-    SELECT {SESSION_COLUMNS} FROM sessions WHERE {{sound}} AND +status = 'terminated' AND last_active < ? AND seq > ?
-    ORDER BY seq LIMIT {_ARCHIVE_CHUNK}
+# The index on status leads to candidates only: what is moved is decided by the row (`_ONE_TO_ARCHIVE`).
+_TO_ARCHIVE = """
+    SELECT seq FROM sessions WHERE {sound} AND status = 'terminated' AND last_active < ? ORDER BY seq
+"""
+_ONE_TO_ARCHIVE = f"""
+    SELECT {SESSION_COLUMNS} FROM sessions WHERE seq = ? AND +status = 'terminated' AND last_active < ?
 """  # noqa: S608  # a constant of ours
-_WITH_MORE_SNAPSHOTS = "SELECT session_id FROM session_snapshots GROUP BY session_id HAVING count(*) > ?"
+# In the order of the table: what is deleted together lies on the same pages. In the order of the index, which is none,
+# each page is written for each of its rows (measured with a million snapshots: 84 us a row, and 49).
+_WITH_MORE_SNAPSHOTS = """
+    SELECT session_id, count(*) FROM session_snapshots GROUP BY session_id HAVING count(*) > ? ORDER BY min(seq)
+"""
 _ARCHIVED = f"""
     SELECT {SESSION_COLUMNS} FROM archived_sessions WHERE seq = (SELECT seq FROM archived_sessions WHERE id = ?)
 """  # noqa: S608  # a constant of ours
 
+
+T = TypeVar("T")
 
 log = logging.getLogger("orbitd.store")
 
@@ -146,68 +164,136 @@ class MaintenanceMethods:
         store.last_auto_save_at = moment
         return saved
 
-    async def cleanup_old_snapshots(self, keep_last_n: int) -> int:
+    async def cleanup_old_snapshots(self, keep_last_n: int, progress: Progress | None = None) -> int:
         """Delete all but the newest snapshots of each session; return how many. Raises: InvalidParams."""
         if keep_last_n < 1:
             raise InvalidParams("`keep_last_n` must be 1 or more")
         rows = await self._store.readers.fetch_all(_WITH_MORE_SNAPSHOTS, (keep_last_n,))
 
-        def work(connection: sqlite3.Connection, session_ids: list[str]) -> Change[int]:
-            deleted = 0
-            for session_id in session_ids:
-                # No other row is rewritten: snapshots depend on newer ones only (`delta_chain`).
-                deleted += execute_mending(
-                    connection,
-                    "session_snapshots",
-                    "DELETE FROM session_snapshots WHERE session_id = :id AND seq <= (SELECT seq FROM session_snapshots"
-                    " WHERE session_id = :id ORDER BY seq DESC LIMIT 1 OFFSET :keep)",
-                    {"id": session_id, "keep": keep_last_n},
-                )
+        def work(connection: sqlite3.Connection, session_id: str) -> Change[int]:
+            # No other row is rewritten: snapshots depend on newer ones only (`delta_chain`), and the oldest go first.
+            deleted = execute_mending(
+                connection,
+                "session_snapshots",
+                "DELETE FROM session_snapshots WHERE seq IN (SELECT seq FROM session_snapshots WHERE session_id = :id"
+                " AND seq <= (SELECT seq FROM session_snapshots WHERE session_id = :id ORDER BY seq DESC LIMIT 1"
+                " OFFSET :keep) ORDER BY seq LIMIT :most)",
+                {"id": session_id, "keep": keep_last_n, "most": _DELETED_AT_ONCE},
+            )
             return Change(result=deleted)
 
-        deleted = 0
-        for start in range(0, len(rows), _CLEANUP_CHUNK):
-            ids = [session_id for (session_id,) in rows[start : start + _CLEANUP_CHUNK]]
-            deleted += await self._store.write(partial(work, session_ids=ids))
-        return deleted
+        # A session that has many too many comes once for each statement.
+        items = [session_id for session_id, count in rows for _ in range(0, count - keep_last_n, _DELETED_AT_ONCE)]
+        return await self._write_in_slices(items, work, "sessions", progress)
 
-    async def archive_sessions(self, terminated_before: datetime) -> int:
+    async def archive_sessions(self, terminated_before: datetime, progress: Progress | None = None) -> int:
         """Archive terminated sessions that were last active before a moment; return how many. Raises: InvalidParams."""
         if terminated_before.tzinfo is None:
             raise InvalidParams("`terminated_before` must have a time zone")
+        before = time_to_text(terminated_before)
+        rows = await self._store.fetch(("sessions",), _TO_ARCHIVE, (before,))
 
-        def work(connection: sqlite3.Connection, after: int) -> Change[tuple[int, int | None]]:
-            parameters = (time_to_text(terminated_before), after)
-            rows = damage.fetch_rows(connection, ("sessions",), _TO_ARCHIVE, parameters)
+        def work(connection: sqlite3.Connection, seq: int) -> Change[int]:
+            row = None
+            # One that cannot be moved as it is, as a row of its or of a snapshot's is damaged, stays.
+            connection.execute("SAVEPOINT archive")
+            try:
+                row = connection.execute(_ONE_TO_ARCHIVE, (seq, before)).fetchone()
+                if row is None:  # it was started again, or deleted, since it was found
+                    return Change(result=0)
+                stored = session_from_row(row)
+                left = sessions.leave_front(connection, stored.item.id)
+                _move_to_archive(connection, stored)
+            except (DamagedRow, sqlite3.DatabaseError) as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise  # of the disk, not of a row
+                connection.execute("ROLLBACK TO archive")
+                event(log, logging.WARNING, "session not archived", row=seq, error=type(error).__name__)
+                return Change(result=0)
+            finally:
+                if connection.in_transaction:  # an error of the disk may have rolled everything back
+                    connection.execute("RELEASE archive")
+            return Change(result=1, gone_sessions=(stored.item.id,), workspaces=tuple(left))
+
+        return await self._write_in_slices([seq for (seq,) in rows], work, "sessions", progress)
+
+    async def _write_in_slices(
+        self,
+        items: Sequence[T],
+        work: Callable[[sqlite3.Connection, T], Change[int]],
+        what: str,
+        progress: Progress | None,
+    ) -> int:
+        """Do the work of each item, in transactions that are so short that other callers wait little.
+
+        Returns:
+            The sum of the results.
+        """
+        if not items:
+            return 0
+        progress = progress or Progress()
+
+        def write_slice(connection: sqlite3.Connection, start: int) -> Change[tuple[int, int]]:
+            end = time.monotonic() + _SLICE_SECS
+            result, place = 0, start
             gone: list[str] = []
-            changed: list[Stored[Workspace]] = []
-            for row in rows:
-                # One that cannot be moved as it is, as a row of its or of a snapshot's is damaged, stays.
-                connection.execute("SAVEPOINT archive")
-                try:
-                    stored = session_from_row(row)
-                    left = sessions.leave_front(connection, stored.item.id)
-                    _move_to_archive(connection, stored)
-                except (DamagedRow, sqlite3.DatabaseError) as error:
-                    if isinstance(error, sqlite3.OperationalError):
-                        raise  # of the disk, not of a row
-                    connection.execute("ROLLBACK TO archive")
-                    event(log, logging.WARNING, "session not archived", row=row[0], error=type(error).__name__)
-                else:
-                    gone.append(stored.item.id)
-                    changed += left
-                connection.execute("RELEASE archive")
-            last = (
-                rows[-1][0] if len(rows) == _ARCHIVE_CHUNK and rows[-1][0] > after else None
-            )  # None: no more are left
-            return Change(result=(len(gone), last), gone_sessions=tuple(gone), workspaces=tuple(changed))
+            changed: dict[int, Stored[Workspace]] = {}
+            for place in range(start, len(items)):
+                change = work(connection, items[place])
+                result += change.result
+                gone += change.gone_sessions
+                changed.update((each.seq, each) for each in change.workspaces)
+                if time.monotonic() >= end:
+                    break
+            return Change(result=(result, place + 1), gone_sessions=tuple(gone), workspaces=tuple(changed.values()))
 
-        archived = 0
-        after: int | None = _BEFORE_ALL
-        while after is not None:
-            done: tuple[int, int | None] = await self._store.write(partial(work, after=after))
-            archived, after = archived + done[0], done[1]
-        return archived
+        total = done = 0
+        async with self._bulk() as after_slice:
+            while done < len(items):
+                progress.report(what, done, len(items))
+                result, done = await self._store.write(partial(write_slice, start=done))
+                total += result
+                await after_slice()
+        return total
+
+    @contextlib.asynccontextmanager
+    async def _bulk(self) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """Let no commit checkpoint the log; what is yielded does it aside, now and then.
+
+        A commit that finds a thousand pages in the log writes them to the database, syncs it, and everybody waits. One
+        that finds a hundred times as many writes those once that were changed again and again (measured with a million
+        snapshots: half the time of a cleanup), so nobody but the caller should wait for that.
+        """
+        store, begun = self._store, time.monotonic()
+
+        def checkpoint(connection: sqlite3.Connection) -> None:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+        async def after_slice() -> None:
+            nonlocal begun
+            if time.monotonic() - begun >= _CHECKPOINT_SECS:
+                await store.readers.run_in_thread(checkpoint)
+                begun = time.monotonic()
+
+        store.bulk_writers += 1
+        await self._checkpoint_at(_BULK_CHECKPOINT_PAGES)
+        try:
+            yield after_slice
+            begun = 0.0
+            await after_slice()
+        finally:
+            store.bulk_writers -= 1
+            if not store.bulk_writers:
+                with contextlib.suppress(OrbitError):  # ShuttingDown
+                    await self._checkpoint_at(_CHECKPOINT_PAGES)
+
+    async def _checkpoint_at(self, pages: int) -> None:
+        """Have commits checkpoint the log where it has so many pages."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(f"PRAGMA wal_autocheckpoint = {pages:d}").fetchall()
+
+        await self._store.writer.run(work, lambda _: None)
 
     async def restore_archived_session(self, session_id: str) -> Session:
         """Restore an archived session as terminated, out of its workspace if that is gone. Raises: SessionNotFound."""
@@ -232,7 +318,7 @@ class MaintenanceMethods:
 
         return await self._store.change_session(work)
 
-    async def vacuum(self) -> int:
+    async def vacuum(self, progress: Progress | None = None) -> int:
         """Return all free pages to the file system; return how many bytes those were."""
 
         def checkpoint(connection: sqlite3.Connection) -> None:
@@ -246,9 +332,20 @@ class MaintenanceMethods:
             finally:
                 connection.execute(f"PRAGMA busy_timeout = {timeout:d}").fetchall()
 
-        freed = 0
-        while step := await self._store.write(partial(_vacuum, pages=_VACUUM_CHUNK)):
-            freed += step
+        progress = progress or Progress()
+        row = await self._store.readers.fetch_one("PRAGMA freelist_count")
+        total = 0 if row is None else row[0]
+        if not total:
+            return 0
+        freed = pages = 0
+        async with self._bulk() as after_slice:
+            while True:
+                progress.report("pages", pages, max(pages, total))
+                bytes_freed, count = await self._store.write(partial(_vacuum, most=_MOST))
+                if not count:
+                    break
+                freed, pages = freed + bytes_freed, pages + count
+                await after_slice()
         if freed:
             # A checkpoint fails inside a transaction (SQLITE_LOCKED), hence `alone`.
             await self._store.writer.run(checkpoint, lambda _: None, alone=True)
@@ -260,7 +357,8 @@ class MaintenanceMethods:
         spare = 0 if row is None else row[0] - _SPARE_PAGES
         if spare <= 0 or not self._store.writer.is_idle:
             return 0
-        return await self._store.write(partial(_vacuum, pages=min(spare, _VACUUM_CHUNK)))
+        freed, _ = await self._store.write(partial(_vacuum, most=spare))
+        return freed
 
     async def check(self) -> CheckReport:
         """Check the structure of the database, its references, every row, and the bytes of every snapshot."""
@@ -413,13 +511,19 @@ class MaintenanceMethods:
             await store.writer.run(write_something, lambda _: None)
 
 
-def _vacuum(connection: sqlite3.Connection, pages: int) -> Change[int]:
-    """Remove up to `pages` free pages; return by how many bytes the database became smaller."""
+def _vacuum(connection: sqlite3.Connection, most: int) -> Change[tuple[int, int]]:
+    """Remove free pages, at most so many, for the time of a slice; return how many bytes and pages those were."""
+    end = time.monotonic() + _SLICE_SECS
     (page_size,) = connection.execute("PRAGMA page_size").fetchone()
     (before,) = connection.execute("PRAGMA page_count").fetchone()
-    connection.execute(f"PRAGMA incremental_vacuum({pages:d})").fetchall()  # each step of the statement frees one page
-    (after,) = connection.execute("PRAGMA page_count").fetchone()
-    return Change(result=int((before - after) * page_size))
+    after = before
+    while (left := min(_VACUUM_CHUNK, most - (before - after))) > 0:
+        # Each step of the statement frees one page.
+        connection.execute(f"PRAGMA incremental_vacuum({left:d})").fetchall()
+        last, (after,) = after, connection.execute("PRAGMA page_count").fetchone()
+        if after == last or time.monotonic() >= end:
+            break
+    return Change(result=((before - after) * page_size, before - after))
 
 
 def _move_to_archive(connection: sqlite3.Connection, stored: Stored[Session]) -> None:

@@ -88,6 +88,7 @@ class Store:
         self.read_only = loaded.read_only
         self.damage = loaded.damage
         self.last_check: CheckReport | None = None
+        self.bulk_writers = 0  # how many write in slices now
         self.unusual: frozenset[str] = frozenset()  # ids of what could not get its name in NFC
         self.first_page: tuple[tuple[int, int | None], list[Session], str | None] | None = None
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="orbit-store")
