@@ -135,12 +135,13 @@ class App:
         return self.client.ask(method, params)
 
     def ask_long(self, method: Method[P, R], params: P, what: str) -> Answer[R]:
-        """Call a method that takes long, with a long timeout and a spinner. Raises: CommandError."""
+        """Call a method that takes long, with a long timeout, and show how far it is. Raises: CommandError."""
         from orbitctl.ui.spinner import spinner
 
         params, client = check_params(method, params), self.client
-        with spinner(what):
-            return client.ask(method, params, LONG_TIMEOUT if self.timeout is None else self.timeout)
+        timeout = LONG_TIMEOUT if self.timeout is None else self.timeout
+        with spinner(what) as shown:
+            return client.ask(method, params, timeout, shown.show_progress if shown.is_on_terminal else None)
 
     def session(self, ref: str) -> Session:
         """Return the session of an id, a unique prefix or a name. Raises: CommandError."""

@@ -7,8 +7,10 @@ mismatch gets a message and an exit code of its own.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Generic, NoReturn, TypeVar
 
 import msgspec
@@ -18,8 +20,8 @@ from orbit_protocol import PROTOCOL_VERSION, VERSION
 from orbit_protocol.errors import ErrorObject, MethodNotFound, OrbitError, from_object
 from orbit_protocol.framing import LineFramer, LineTooLong
 from orbit_protocol.jsonrpc import Response, decode_response, encode_request
-from orbit_protocol.methods import CANCEL_REQUEST, DAEMON_INFO, Method
-from orbit_protocol.params import CancelRequest
+from orbit_protocol.methods import CANCEL_REQUEST, DAEMON_INFO, WATCH_PROGRESS, Method
+from orbit_protocol.params import CancelRequest, WatchProgress
 from orbit_protocol.text import decoded_message, path_text
 from orbitctl.client.transport import Stream
 from orbitctl.errors import HINT_BY_KIND, CommandError, ExitCode, from_daemon, usage_message
@@ -32,6 +34,8 @@ DEFAULT_TIMEOUT = 30.0
 LONG_TIMEOUT = 3600.0
 """Seconds, for work whose time grows with the database."""
 CANCEL_SECS = 1.0
+_PROGRESS = "$/progress"
+"""The notification's name; its module is imported by few commands."""
 PAGE_SIZE = 1_000
 """Entries of a list in one answer."""
 
@@ -75,6 +79,14 @@ def check_params(method: Method[P, Any], params: P) -> P:
     return params
 
 
+class _Step(Struct, frozen=True, kw_only=True):
+    """What is shown of a `$/progress` notification."""
+
+    what: str
+    done: int
+    total: int
+
+
 class _Version(Struct, frozen=True, kw_only=True):
     """The part of `daemon.info` that is the same in every version of the protocol."""
 
@@ -102,18 +114,36 @@ class Client:
         """Return a method's result. Raises: CommandError."""
         return self.ask(method, params).value
 
-    def ask(self, method: Method[P, R], params: P, timeout: float | None = None) -> Answer[R]:
+    def ask(
+        self,
+        method: Method[P, R],
+        params: P,
+        timeout: float | None = None,
+        on_progress: Callable[[str, int, int], None] | None = None,
+    ) -> Answer[R]:
         """Return a method's result, not decoded yet. Raises: CommandError."""
-        return Answer(self, method, self.ask_raw(method.name, params, timeout))
+        return Answer(self, method, self.ask_raw(method.name, params, timeout, on_progress))
 
-    def ask_raw(self, name: str, params: Any = UNSET, timeout: float | None = None) -> bytes:
+    def ask_raw(
+        self,
+        name: str,
+        params: Any = UNSET,
+        timeout: float | None = None,
+        on_progress: Callable[[str, int, int], None] | None = None,
+    ) -> bytes:
         """Call any method and return its result as JSON.
+
+        Args:
+            name: The method.
+            params: Its params.
+            timeout: How long it may take, in seconds.
+            on_progress: Called with what a method that works for long does, how many are done, and of how many.
 
         Raises:
             CommandError: The daemon answered with an error or not in time, or closed the connection.
         """
         try:
-            return self._exchange(name, params, self.timeout if timeout is None else timeout)
+            return self._exchange(name, params, self.timeout if timeout is None else timeout, on_progress)
         except MethodNotFound as error:
             self._explain_missing(error)
         except OrbitError as error:
@@ -181,7 +211,13 @@ class Client:
         except (OrbitError, CommandError, msgspec.DecodeError, UnicodeDecodeError):
             return None
 
-    def _exchange(self, name: str, params: Any, timeout: float) -> bytes:
+    def _exchange(
+        self,
+        name: str,
+        params: Any,
+        timeout: float,
+        on_progress: Callable[[str, int, int], None] | None = None,
+    ) -> bytes:
         # One deadline for the whole exchange: each wait gets what is left of it, so that a daemon that sends a byte
         # now and then cannot stretch the call.
         deadline = time.monotonic() + timeout
@@ -189,12 +225,26 @@ class Client:
         self._is_cut = True
         self._send(_encode(name, params, self._last_id), deadline, timeout)
         self._is_cut = False
-        return self._answer(deadline, timeout, name)
+        if on_progress is not None:
+            # A notification: a daemon that does not know it says nothing.
+            watch = encode_request(WATCH_PROGRESS.name, WatchProgress(id=self._last_id))
+            self._send(watch, deadline, timeout)
+        return self._answer(deadline, timeout, name, on_progress)
 
-    def _answer(self, deadline: float, timeout: float, name: str) -> bytes:
+    def _answer(
+        self,
+        deadline: float,
+        timeout: float,
+        name: str,
+        on_progress: Callable[[str, int, int], None] | None = None,
+    ) -> bytes:
         """Return the result of the last call. Raises: OrbitError, CommandError."""
         while True:
             response = self._response(self._line(deadline, timeout, name))
+            if on_progress is not None and response.method == _PROGRESS and isinstance(response.params, Raw):
+                with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):  # an older one stays on the screen
+                    step = msgspec.json.decode(response.params, type=_Step)
+                    on_progress(step.what, step.done, step.total)
             # An error whose id is null is for a request that the daemon could not parse: ours, since there is only one.
             if response.method is not UNSET or response.id not in (self._last_id, None):
                 continue  # a notification, or the late answer to a call that timed out

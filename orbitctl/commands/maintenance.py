@@ -77,7 +77,7 @@ def vacuum(app: App) -> None:
 def check(ctx: click.Context) -> None:
     """Check the whole database and every snapshot in it."""
     app: App = ctx.obj
-    answer = app.ask_long(m.MAINTENANCE_CHECK, p.Params(), "checking the database")
+    answer = app.ask_long(m.MAINTENANCE_CHECK, p.Check(), "checking the database")
     app.show(answer, lambda report: _draw_check(app, report), lambda report: report.snapshots)
     if not answer.value.ok:
         ctx.exit(ExitCode.ERROR)
@@ -88,6 +88,8 @@ def _draw_check(app: App, report: CheckReport) -> None:
     for what in ("integrity", "foreign_keys", "rows", "snapshots"):
         for finding in getattr(report, what):
             app.out.line(f"{what.replace('_', ' ')}: {finding}")
+    if report.more_snapshots:
+        app.out.line(f"and {plural(report.more_snapshots, 'more snapshot')}")
 
 
 @maintenance.command(

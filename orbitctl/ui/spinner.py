@@ -1,9 +1,10 @@
-"""A spinner on stderr while something takes long."""
+"""A spinner on stderr while something takes long, and how far that is."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -11,33 +12,62 @@ from collections.abc import Iterator
 DELAY_SECONDS = 0.5
 """Seconds of work before the spinner is shown."""
 _STEP_SECONDS = 0.1
+_COLUMNS = 80
+
+
+class Shown:
+    """What a spinner shows beside its sign.
+
+    Args:
+        what: What is done, such as "checking the database".
+
+    Attributes:
+        is_on_terminal: Whether anything is shown at all.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self.text = what  # replaced as a whole, and read by the spinner's thread
+        self.is_on_terminal = sys.stderr.isatty()
+
+    def show_progress(self, what: str, done: int, total: int) -> None:
+        """Show how far the work is; `total` is 0 where that is not known."""
+        self.text = f"{self._what}: {done:,} of {total:,} {what}" if total else f"{self._what}: {what}"
 
 
 @contextlib.contextmanager
-def spinner(what: str) -> Iterator[None]:
+def spinner(what: str) -> Iterator[Shown]:
     """Show a spinner on stderr while the block runs, if stderr is a terminal."""
-    if not sys.stderr.isatty():
-        yield
+    shown = Shown(what)
+    if not shown.is_on_terminal:
+        yield shown
         return
     done = threading.Event()
     # A thread, since the block waits for the daemon in a blocking read. It writes to stderr only, and has ended before
     # anything that follows the block is written.
-    thread = threading.Thread(target=_spin, args=(what, done), daemon=True)
+    thread = threading.Thread(target=_spin, args=(shown, done), daemon=True)
     thread.start()
     try:
-        yield
+        yield shown
     finally:
         done.set()
         thread.join()
 
 
-def _spin(what: str, done: threading.Event) -> None:
+def _spin(shown: Shown, done: threading.Event) -> None:
     if done.wait(DELAY_SECONDS):
         return
+    try:
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns or _COLUMNS
+    except (OSError, ValueError):
+        columns = _COLUMNS
+    width = 0
     for sign in itertools.cycle("|/-\\"):
-        sys.stderr.write(f"\r{sign} {what}")
+        line = f"{sign} {shown.text}"[: columns - 1]  # a line that wraps could not be written over
+        sys.stderr.write(f"\r{line:<{width}}")
         sys.stderr.flush()
+        width = len(line)
         if done.wait(_STEP_SECONDS):
             break
-    sys.stderr.write("\r" + " " * (len(what) + 2) + "\r")
+    sys.stderr.write("\r" + " " * width + "\r")
     sys.stderr.flush()

@@ -11,8 +11,9 @@ reading. Their order among themselves is kept, and they overtake no batch, which
 are small; when `MAX_URGENT_UNSENT_BYTES` of them have piled up behind a client that does not read, or `MAX_URGENT` of
 them are in flight beyond the others' places, they wait too.
 
-**A call that waits for a program** (`Method.can_wait`) gives its place back until it is answered. At most `MAX_WAITING`
-wait; one more is refused. `$/cancelRequest` and the end of the connection cancel them, those too that are held back.
+**A call that waits for a program, or works for long** (`Method.can_wait`) gives its place back until it is answered. At
+most `MAX_WAITING` wait; one more is refused. `$/cancelRequest` and the end of the connection cancel them, those too
+that are held back. `$/watchProgress` has those that work send how far they are.
 
 **Input is typed in the order in which it was sent.** Almost always it is typed in the turn of the loop that
 reads it. Where it cannot be, since it waits for a terminal to be fetched or for another request of its batch, the
@@ -36,9 +37,11 @@ from msgspec import UNSET, Struct
 from orbit_os.sockets import peer_pid
 from orbit_protocol.errors import Busy, Cancelled, InternalError, MessageTooLarge, ShuttingDown
 from orbit_protocol.framing import Event, Line, LineFramer, LineTooLong, NewlineInMessage, frame
-from orbit_protocol.jsonrpc import encode_error
+from orbit_protocol.jsonrpc import encode_error, encode_message
+from orbit_protocol.notifications import PROGRESS, ProgressNotice
 from orbitd.logs import event
 from orbitd.rpc.dispatch import refuse
+from orbitd.store.progress import Progress, Step
 
 log = logging.getLogger("orbitd.rpc.connection")
 
@@ -53,6 +56,8 @@ MAX_URGENT_UNSENT_BYTES = 64 * 1024
 MAX_URGENT_BYTES = 2 * 1024 * 1024
 """A longer line is not searched for its method: it is held back, and so is what is urgent behind it."""
 DISCARD_SECONDS = 5.0
+REPORT_SECS = 0.1
+"""Between two looks at how far a request is that the client watches."""
 
 
 class InputTurns:
@@ -98,6 +103,9 @@ class Call:
     _is_cancelled = False
     _task: asyncio.Task[Any] | None = None
     _turn: asyncio.Event | None = None
+    _progress: Progress | None = None
+    _sent: Step | None = None
+    _next_report: asyncio.TimerHandle | None = None
 
     def __init__(self, connection: Connection, size: int = 0) -> None:
         self.connection = connection
@@ -131,6 +139,29 @@ class Call:
         for callback in self._callbacks:
             _call(callback)
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether the client is sent how far the request is."""
+        return self._next_report is not None
+
+    @property
+    def progress(self) -> Progress:
+        """How far the request is that is being handled, one that works for long."""
+        if self._progress is None:
+            self._progress = Progress()
+        return self._progress
+
+    def watch_progress(self) -> None:
+        """Send how far the request is, now and whenever it has come further, until it is answered."""
+        # Looked at in intervals: the work is done in another thread, and reports each of a million items.
+        step = self.progress.step
+        if step is not None and step is not self._sent:
+            self._sent = step
+            if not self.connection.is_congested:
+                notice = ProgressNotice(id=self.request_id, what=step.what, done=step.done, total=step.total)
+                self.connection.send(encode_message({"jsonrpc": "2.0", "method": PROGRESS.name, "params": notice}))
+        self._next_report = asyncio.get_running_loop().call_later(REPORT_SECS, self.watch_progress)
+
     # Waiting
 
     @property
@@ -154,6 +185,9 @@ class Call:
             yield
         finally:
             self._is_waiting = False
+            if self._next_report is not None:
+                self._next_report.cancel()
+            self._progress = self._sent = self._next_report = None  # the next request of a batch has its own
             self.connection.end_wait(self)
             self.take_cancel()  # one that came too late
             self._task = None
@@ -454,6 +488,12 @@ class Connection(asyncio.Protocol):
             if self._write_paused:
                 self._urgent_unsent_bytes += len(refusal)
             self._pump_soon()
+
+    def watch_progress(self, request_id: str | float) -> None:
+        """Send `$/progress` of the calls that wait and have this id, as they come further."""
+        for call, waiting_id in self._waiting.items():
+            if waiting_id == request_id and not call.is_watched:
+                call.watch_progress()
 
     # The queue: start what may start now, then decide whether to read on.
 

@@ -26,7 +26,7 @@ P = TypeVar("P")
 def add_daemon_handlers(
     handlers: Handlers[Call], *, info: Callable[[], r.DaemonInfo], stop: Callable[[], None]
 ) -> None:
-    """Answer `daemon.*`, `rpc.discover` and `$/cancelRequest`.
+    """Answer `daemon.*`, `rpc.discover`, `$/cancelRequest` and `$/watchProgress`.
 
     Args:
         handlers: Where they are added.
@@ -48,11 +48,16 @@ def add_daemon_handlers(
         call.connection.cancel_waits(params.id)
         return r.Empty()
 
+    def watch(call: Call, params: p.WatchProgress) -> r.Empty:
+        call.connection.watch_progress(params.id)
+        return r.Empty()
+
     handlers.add(m.DAEMON_PING, ping)
     handlers.add(m.DAEMON_INFO, lambda _, __: info())
     handlers.add(m.DAEMON_SHUTDOWN, shutdown)
     handlers.add(m.RPC_DISCOVER, discover)
     handlers.add(m.CANCEL_REQUEST, cancel)
+    handlers.add(m.WATCH_PROGRESS, watch)
 
 
 def add_session_handlers(handlers: Handlers[Call], manager: SessionManager, sessions: SessionMethods) -> None:
@@ -182,21 +187,21 @@ def add_maintenance_handlers(handlers: Handlers[Call], manager: SessionManager, 
     async def auto_save(_: Call, __: p.Params) -> r.AutoSaveResult:
         return r.AutoSaveResult(saved=await sessions.auto_save())
 
-    async def cleanup(_: Call, params: p.CleanupSnapshots) -> r.CleanupResult:
-        return r.CleanupResult(deleted=await manager.cleanup_old_snapshots(params.keep_last_n))
+    async def cleanup(call: Call, params: p.CleanupSnapshots) -> r.CleanupResult:
+        return r.CleanupResult(deleted=await manager.cleanup_old_snapshots(params.keep_last_n, call.progress))
 
-    async def archive(_: Call, params: p.Archive) -> r.ArchiveResult:
-        return r.ArchiveResult(archived=await manager.archive_sessions(params.terminated_before))
+    async def archive(call: Call, params: p.Archive) -> r.ArchiveResult:
+        return r.ArchiveResult(archived=await manager.archive_sessions(params.terminated_before, call.progress))
 
-    async def vacuum(_: Call, __: p.Params) -> r.VacuumResult:
-        return r.VacuumResult(bytes_freed=await manager.vacuum())
+    async def vacuum(call: Call, _: p.Params) -> r.VacuumResult:
+        return r.VacuumResult(bytes_freed=await manager.vacuum(call.progress))
 
     handlers.add(m.MAINTENANCE_AUTO_SAVE, auto_save)
     handlers.add(m.MAINTENANCE_CLEANUP_SNAPSHOTS, cleanup)
     handlers.add(m.MAINTENANCE_ARCHIVE, archive)
     handlers.add(m.MAINTENANCE_VACUUM, vacuum)
-    handlers.add(m.MAINTENANCE_CHECK, lambda _, __: manager.check())
-    handlers.add(m.MAINTENANCE_BACKUP, lambda _, params: manager.backup(params.file))
+    handlers.add(m.MAINTENANCE_CHECK, lambda call, params: manager.check(params.limit_secs, call.progress))
+    handlers.add(m.MAINTENANCE_BACKUP, lambda call, params: manager.backup(params.file, progress=call.progress))
     handlers.add(m.STATS_GET, lambda _, __: sessions.stats())
 
 

@@ -241,27 +241,33 @@ def _read_chunk(
     return rows, damaged, seqs[-1] if more else None
 
 
-def verify_rows(connection: sqlite3.Connection, check_closing: Callable[[], None]) -> Verified:
+def verify_rows(connection: sqlite3.Connection, look: Callable[[int], None] = lambda _: None) -> Verified:
     """Look at every row, but for the bytes of snapshots; in a thread.
 
     Args:
         connection: Reads.
-        check_closing: Called before each chunk. What it raises ends the pass.
+        look: Called before each chunk with the count of the rows that were read. What it raises ends the pass.
     """
-    damaged: list[DamagedRow] = []
-    unfilled: list[tuple[str, int]] = []
+    verified = Verified(damaged=[], unfilled=[])
+    verify_into(verified, connection, look)
+    return verified
+
+
+def verify_into(verified: Verified, connection: sqlite3.Connection, look: Callable[[int], None]) -> None:
+    """Do as `verify_rows` does, and keep what was found before `look` raises."""
+    count = 0
     for table, (_, decode) in TABLES.items():
         after: int | None = _FIRST_SEQ
         while after is not None:
-            check_closing()
+            look(count)
             rows, undecodable, after = _read_chunk(connection, table, after)
-            damaged += undecodable
+            count += len(rows)
+            verified.damaged.extend(undecodable)
             for row in rows:
                 try:
                     decode(row)
                 except DamagedRow as error:
-                    damaged.append(error)
+                    verified.damaged.append(error)
                 else:
                     if table in WITH_NAMES and (row[-1] is None or not validation.is_normalized(row[2])):
-                        unfilled.append((table, row[0]))
-    return Verified(damaged=damaged, unfilled=unfilled)
+                        verified.unfilled.append((table, row[0]))

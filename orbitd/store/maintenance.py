@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import math
 import os
 import sqlite3
 import time
@@ -44,7 +45,6 @@ from orbitd.store.rows import (
     find_session,
     in_workspace,
     insert_session,
-    is_corrupt,
     now,
     row_checksum,
     session_from_row,
@@ -81,6 +81,11 @@ _FILL_CHUNK = 200
 _MOST = (1 << 63) - 1
 
 _MAX_FINDINGS = 100
+_MAX_BAD_SNAPSHOTS = 10_000
+"""Damaged snapshots that a report names: an answer has a limit."""
+
+_STEPS_BETWEEN_LOOKS = 100_000
+"""Instructions of SQLite's virtual machine, some milliseconds, after which a statement looks at the clock."""
 
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_ERROR})
 """SQLite's codes for what `check` reports; any other error is raised."""
@@ -360,16 +365,22 @@ class MaintenanceMethods:
         freed, _ = await self._store.write(partial(_vacuum, most=spare))
         return freed
 
-    async def check(self) -> CheckReport:
-        """Check the structure of the database, its references, every row, and the bytes of every snapshot."""
-        store = self._store
-        report, verified = await store.readers.run_in_thread(partial(_check, check_closing=self._check_closing))
-        if verified is not None:
-            await self._take_over(verified)
+    async def check(self, limit_secs: float | None = None, progress: Progress | None = None) -> CheckReport:
+        """Check the structure of the database, its references, every row, and the bytes of every snapshot.
+
+        Args:
+            limit_secs: How long it may take; the report then says whether it is of everything.
+            progress: Reports how far it is.
+        """
+        store, progress = self._store, progress or Progress()
+        check = _Check(progress, self._check_closing, limit_secs)
+        report = await store.readers.run_in_thread(check.run, progress)
+        await self._take_over(check.verified, is_all=check.has_verified_rows)
         # As they are now: a row that was deleted meanwhile is not named.
         rows = store.damage.sentences()
         report = replace(report, rows=rows, ok=report.ok and not rows)
-        store.last_check = report
+        if report.complete or not report.ok:  # what was found before is known until a whole check does not find it
+            store.last_check = report
         return report
 
     async def verify_rows(self) -> None:
@@ -377,7 +388,7 @@ class MaintenanceMethods:
 
         What cannot be read is named by `damage_warnings`. Names become NFC, but for one that is taken then.
         """
-        work = partial(damage.verify_rows, check_closing=self._check_closing)
+        work = partial(damage.verify_rows, look=lambda _: self._check_closing())
         unfilled = await self._take_over(await self._store.readers.run_in_thread(work))
         unusual: set[str] = set()
         for start in range(0, len(unfilled), _FILL_CHUNK):
@@ -411,10 +422,13 @@ class MaintenanceMethods:
             for kind, item_id, name in store.unusual_names()
         ]
 
-    async def _take_over(self, verified: damage.Verified) -> list[tuple[str, int]]:
-        """Replace what is known of damaged rows by what a pass found; return the rows that want a checksum or name."""
+    async def _take_over(self, verified: damage.Verified, *, is_all: bool = True) -> list[tuple[str, int]]:
+        """Replace what is known of damaged rows by what a pass found; return the rows that want a checksum or name.
+
+        Of a pass that has not looked at all rows, what it found is added.
+        """
         known = self._store.damage
-        for error in known:
+        for error in known if is_all else ():
             known.forget(error)
         for error in verified.damaged:
             known.add(error)
@@ -430,12 +444,13 @@ class MaintenanceMethods:
         """Have no backup written to these files, nor into these folders; they need not exist."""
         self._store.reserved = tuple(paths)
 
-    async def backup(self, path: str, *, automatic: bool = False) -> BackupResult:
+    async def backup(self, path: str, *, automatic: bool = False, progress: Progress | None = None) -> BackupResult:
         """Write a consistent copy of the database, mode 0600, while it is in use; an earlier one at `path` is replaced.
 
         Args:
             path: The file, absolute.
             automatic: It is one of the daily backups.
+            progress: Reports how far it is.
 
         Raises:
             InvalidParams: `path` is no place for a file, or one of Orbit's own, or what is there is no backup.
@@ -446,9 +461,9 @@ class MaintenanceMethods:
 
         def work(connection: sqlite3.Connection) -> int:
             target = copy.check_target(path, store.path, store.reserved, automatic=automatic)
-            return copy.write(connection, target)
+            return copy.write(connection, target, report=None if progress is None else progress.report)
 
-        size = await self._store.readers.run_in_thread(work)
+        size = await self._store.readers.run_in_thread(work, progress)
         text, path_bytes = path_and_bytes(path)
         return BackupResult(path=text, path_bytes=path_bytes, bytes=size)
 
@@ -581,62 +596,110 @@ def _is_taken(connection: sqlite3.Connection, table: str, item: Session | Worksp
     return False
 
 
-def _check(
-    connection: sqlite3.Connection, check_closing: Callable[[], None]
-) -> tuple[CheckReport, damage.Verified | None]:
-    """Check the whole database; slow. The second result is None if it was too damaged to look at each row."""
-    check_closing()
-    integrity: list[str] = []
-    references: list[str] = []
-    snapshots: list[str] = []
-    failures: list[str] = []
-    checks: list[tuple[str, Callable[[sqlite3.Connection], Iterator[str]], list[str]]] = [
-        ("integrity", _integrity_errors, integrity),
-        ("references", _dangling_references, references),
-        ("bad_snapshots", _bad_snapshots, snapshots),
-    ]
-    for name, check, findings in checks:
+class _TimeIsOver(Exception):
+    """A check has looked for as long as it may."""
+
+
+class _Check:
+    """A check of the whole database, in a thread.
+
+    Args:
+        progress: Reports how far it is.
+        check_closing: Raises where the store is being closed.
+        limit_secs: How long it may take.
+
+    Attributes:
+        verified: What the pass over the rows found.
+        has_verified_rows: Whether it has come to the end.
+    """
+
+    def __init__(self, progress: Progress, check_closing: Callable[[], None], limit_secs: float | None) -> None:
+        self._progress = progress
+        self._check_closing = check_closing
+        self._is_limited = limit_secs is not None
+        self._deadline = time.monotonic() + (math.inf if limit_secs is None else limit_secs)
+        self.verified = damage.Verified(damaged=[], unfilled=[])
+        self.has_verified_rows = False
+        self._snapshots: list[str] = []
+        self._checked = self._total = self._more = 0
+
+    def run(self, connection: sqlite3.Connection) -> CheckReport:
+        """Check everything, or for as long as it may; what cannot be looked at stops no other check."""
+        integrity: list[str] = []
+        references: list[str] = []
+        failures: list[str] = []
+        checks: list[tuple[str, Callable[[sqlite3.Connection], Iterator[str]], list[str]]] = [
+            ("integrity", self._integrity_errors, integrity),
+            ("references", _dangling_references, references),
+            ("rows", self._verify_rows, integrity),
+            ("snapshots", self._bad_snapshots, self._snapshots),
+        ]
+        complete = True
+        if self._is_limited:  # a statement that takes long ends too (SQLITE_INTERRUPT)
+            connection.set_progress_handler(lambda: time.monotonic() >= self._deadline, _STEPS_BETWEEN_LOOKS)
         try:
-            findings.extend(check(connection))
-        except sqlite3.DatabaseError as error:  # too damaged for this check to go on; the others may still work
-            # An error of the sqlite3 module itself has no code. Others are no damage: `Readers.close` stopped it
-            # (SQLITE_INTERRUPT), or there is no descriptor left (SQLITE_CANTOPEN).
-            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _DAMAGE:
-                raise
-            failures.append(f"{name}: {error}")
-        check_closing()
-    verified = None
-    try:
-        verified = damage.verify_rows(connection, check_closing)
-    except sqlite3.DatabaseError as error:
-        if not is_corrupt(error):
-            raise
-        failures.append(f"rows: {error}")
-    integrity += failures
-    report = CheckReport(
-        ok=not integrity and not references and not snapshots,
-        integrity=integrity,
-        foreign_keys=references,
-        snapshots=snapshots,
-    )
-    return report, verified
+            for name, check, findings in checks:
+                self._look(name)
+                try:
+                    findings.extend(check(connection))
+                except sqlite3.DatabaseError as error:  # too damaged for this check to go on; the others may still work
+                    self._look(name)
+                    # An error of the sqlite3 module itself has no code. Others are no damage: `Readers` stopped it
+                    # (SQLITE_INTERRUPT), or there is no descriptor left (SQLITE_CANTOPEN).
+                    if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _DAMAGE:
+                        raise
+                    failures.append(f"{name}: {error}")
+        except _TimeIsOver:
+            complete = False
+        integrity += failures
+        return CheckReport(
+            ok=not integrity and not references and not self._snapshots,
+            integrity=integrity,
+            foreign_keys=references,
+            snapshots=self._snapshots,
+            complete=complete,
+            checked_snapshots=self._checked,
+            total_snapshots=self._total,
+            more_snapshots=self._more,
+        )
 
+    def _look(self, what: str, done: int = 0, total: int = 0) -> None:
+        """Report how far the check is. Raises: _TimeIsOver, Cancelled, ShuttingDown."""
+        self._check_closing()
+        self._progress.report(what, done, total)
+        if time.monotonic() >= self._deadline:
+            raise _TimeIsOver
 
-def _integrity_errors(connection: sqlite3.Connection) -> Iterator[str]:
-    rows = connection.execute(f"PRAGMA integrity_check({_MAX_FINDINGS})")
-    return (row[0] for row in rows if row[0] != "ok")
+    def _integrity_errors(self, connection: sqlite3.Connection) -> Iterator[str]:
+        pragma = "quick_check" if self._is_limited else "integrity_check"
+        rows = connection.execute(f"PRAGMA {pragma}({_MAX_FINDINGS})")
+        return (row[0] for row in rows if row[0] != "ok")
+
+    def _verify_rows(self, connection: sqlite3.Connection) -> Iterator[str]:
+        damage.verify_into(self.verified, connection, partial(self._look, "rows"))
+        self.has_verified_rows = True
+        return iter(())
+
+    def _bad_snapshots(self, connection: sqlite3.Connection) -> Iterator[str]:
+        tables = ("session_snapshots", "archived_snapshots")
+        counts = [connection.execute(f"SELECT count(*) FROM {table}").fetchone() for table in tables]  # noqa: S608  # ours
+        self._total = sum(count for (count,) in counts)
+        bad = 0
+        for table in tables:
+            # By the index's session, not the row's own, which may be what is damaged.
+            query = f"SELECT DISTINCT session_id FROM {table} ORDER BY 1"  # noqa: S608  # ours
+            for (session_id,) in connection.execute(query).fetchall():
+                self._look("snapshots", self._checked, self._total)
+                with contextlib.suppress(UnicodeEncodeError):  # an index entry that is no UTF-8: other checks name it
+                    for unpacked in unpack_chain(rows_of_session(connection, table, session_id)):
+                        self._checked += 1
+                        if unpacked.verified() is None:
+                            bad += 1
+                            if bad <= _MAX_BAD_SNAPSHOTS:
+                                yield shown(unpacked.row.head.id)
+        self._more = max(0, bad - _MAX_BAD_SNAPSHOTS)
 
 
 def _dangling_references(connection: sqlite3.Connection) -> Iterator[str]:
     rows = itertools.islice(connection.execute("PRAGMA foreign_key_check"), _MAX_FINDINGS)
     return (f"row {rowid} of {table} refers to a row of {parent} that is not there" for table, rowid, parent, _ in rows)
-
-
-def _bad_snapshots(connection: sqlite3.Connection) -> Iterator[str]:
-    for table in ("session_snapshots", "archived_snapshots"):
-        # By the index's session, not the row's own, which may be what is damaged.
-        found = connection.execute(f"SELECT DISTINCT session_id FROM {table} ORDER BY 1").fetchall()  # noqa: S608  # ours
-        for (session_id,) in found:
-            with contextlib.suppress(UnicodeEncodeError):  # an index entry that is no UTF-8: the other checks name it
-                chain = unpack_chain(rows_of_session(connection, table, session_id))
-                yield from (shown(unpacked.row.head.id) for unpacked in chain if unpacked.verified() is None)

@@ -23,6 +23,7 @@ from orbitd.store.database import BUSY_SECONDS, READER_SETUP, open_reader
 from orbitd.store.errors import translated
 from orbitd.store.file_watch import FileWatch
 from orbitd.store.files import file_uri
+from orbitd.store.progress import Progress
 from orbitd.store.rows import Row, lenient_text
 
 MAX_READERS = 9
@@ -63,16 +64,22 @@ class Readers:
         rows = await self.fetch_all(sql, parameters)
         return rows[0] if rows else None
 
-    async def run_in_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run long work with a reading connection of its own; it runs to its end even if the caller is cancelled."""
+    async def run_in_thread(self, work: Callable[[sqlite3.Connection], T], progress: Progress | None = None) -> T:
+        """Run long work with a reading connection of its own.
+
+        If the caller is cancelled, it runs to its end nevertheless, or ends soon where it has a `progress`.
+        """
+        own: list[sqlite3.Connection] = []
 
         def run() -> T:
             self._file_watch.check()
             with translated(), contextlib.closing(open_reader(self._path, self._setup)) as connection:
                 self._long.add(connection)
+                own.append(connection)
                 try:
                     return work(connection)
                 finally:
+                    own.clear()
                     self._long.discard(connection)
 
         await self._acquire_slot()
@@ -87,7 +94,14 @@ class Readers:
         # The slot is released when the thread is done. A cancelled await does not stop the thread,
         # and without the shield it would mark the future as done while the connection is in use.
         running.add_done_callback(lambda _: self._release_slot())
-        return await asyncio.shield(running)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            if progress is not None:
+                progress.cancel()  # before the statement that runs is ended, so that no other one follows it
+                for connection in own.copy():
+                    connection.interrupt()
+            raise
 
     async def close(self) -> None:
         """Wait for the queries that run, then close every connection. Long work is interrupted."""

@@ -29,8 +29,8 @@ class Method(Generic[P, R]):
         result: The type of its result (a Struct, or a union with None).
         summary: One sentence for people.
         errors: What it may answer beside the errors that every method may.
-        can_wait: A call may wait for a program for ever: it takes none of the places of those in flight, and
-            `$/cancelRequest` ends it.
+        can_wait: A call may wait for a program for ever, or work for long: it takes none of the places of those in
+            flight, and `$/cancelRequest` and the end of the connection end it. What it has done by then stays.
         is_input: Its calls on one connection are carried out in the order in which they were sent.
         is_urgent: It is started also while others are held back, since the client has too many in flight or does not
             read; its answer is small.
@@ -70,6 +70,14 @@ CANCEL_REQUEST: Method[p.CancelRequest, r.Empty] = Method(
     p.CancelRequest,
     r.Empty,
     "End the calls of this connection that wait and have this id; an id that none has is ignored.",
+    is_urgent=True,
+)
+
+WATCH_PROGRESS: Method[p.WatchProgress, r.Empty] = Method(
+    "$/watchProgress",
+    p.WatchProgress,
+    r.Empty,
+    "Send `$/progress` while the call of this connection that has this id works; an id that none has is ignored.",
     is_urgent=True,
 )
 
@@ -276,18 +284,34 @@ MAINTENANCE_CLEANUP_SNAPSHOTS: Method[p.CleanupSnapshots, r.CleanupResult] = Met
     r.CleanupResult,
     "Delete all but the newest snapshots of each session.",
     WRITES,
+    can_wait=True,
 )
 MAINTENANCE_ARCHIVE: Method[p.Archive, r.ArchiveResult] = Method(
-    "maintenance.archive", p.Archive, r.ArchiveResult, "Move old terminated sessions out of the hot tables.", WRITES
+    "maintenance.archive",
+    p.Archive,
+    r.ArchiveResult,
+    "Move old terminated sessions out of the hot tables.",
+    WRITES,
+    can_wait=True,
 )
 MAINTENANCE_VACUUM: Method[p.Params, r.VacuumResult] = Method(
-    "maintenance.vacuum", p.Params, r.VacuumResult, "Give free pages back to the file system.", WRITES
+    "maintenance.vacuum",
+    p.Params,
+    r.VacuumResult,
+    "Give free pages back to the file system.",
+    WRITES,
+    can_wait=True,
 )
-MAINTENANCE_CHECK: Method[p.Params, r.CheckReport] = Method(
-    "maintenance.check", p.Params, r.CheckReport, "Check the whole database and every snapshot.", READS
+MAINTENANCE_CHECK: Method[p.Check, r.CheckReport] = Method(
+    "maintenance.check", p.Check, r.CheckReport, "Check the database and every snapshot.", READS, can_wait=True
 )
 MAINTENANCE_BACKUP: Method[p.Backup, r.BackupResult] = Method(
-    "maintenance.backup", p.Backup, r.BackupResult, "Write a consistent copy while the daemon goes on.", WRITES
+    "maintenance.backup",
+    p.Backup,
+    r.BackupResult,
+    "Write a consistent copy while the daemon goes on.",
+    WRITES,
+    can_wait=True,
 )
 STATS_GET: Method[p.Params, r.SessionStats] = Method("stats.get", p.Params, r.SessionStats, "Count and measure.", READS)
 

@@ -66,6 +66,15 @@ class DetachedNotice(Struct, frozen=True, kw_only=True, omit_defaults=True):
     history_line: int | None = None
 
 
+class ProgressNotice(Struct, frozen=True, kw_only=True):
+    """How far the call with this id is: `done` of `total`, which is 0 where that is not known, and of what."""
+
+    id: int | float | str
+    what: str
+    done: int
+    total: int
+
+
 @dataclass(frozen=True)
 class Notification(Generic[P]):
     """What the daemon sends without being asked.
@@ -116,5 +125,12 @@ DETACHED: Notification[DetachedNotice] = Notification(
     {"attachment_id": _ID, "reason": "detached"},
 )
 
-NOTIFICATIONS: tuple[Notification[Any], ...] = (OUTPUT, REPAINT, EXITED, DETACHED)
+PROGRESS: Notification[ProgressNotice] = Notification(
+    "$/progress",
+    ProgressNotice,
+    "A call that works for long has come further; sent where `$/watchProgress` asks for it.",
+    {"id": 7, "what": "snapshots", "done": 12000, "total": 320000},
+)
+
+NOTIFICATIONS: tuple[Notification[Any], ...] = (OUTPUT, REPAINT, EXITED, DETACHED, PROGRESS)
 """All of them."""

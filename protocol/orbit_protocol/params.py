@@ -196,6 +196,15 @@ class Archive(Params, frozen=True, kw_only=True):
     terminated_before: Annotated[datetime, Meta(tz=True)]
 
 
+class Check(Params, frozen=True, kw_only=True):
+    """How long the check may take; without `limit_secs`, until it has looked at everything.
+
+    With a limit the structure is checked without comparing each index with its table, which takes most of that time.
+    """
+
+    limit_secs: Annotated[float, Meta(gt=0, le=86_400)] | None = None
+
+
 class Backup(Params, frozen=True, kw_only=True):
     """The file to write, an absolute path; an earlier backup or an empty file is replaced, any other file refused.
 
@@ -322,6 +331,12 @@ class SessionRefresh(ByAttachment, frozen=True, kw_only=True):
 
 class CancelRequest(Params, frozen=True, kw_only=True):
     """The id of the call that is to end."""
+
+    id: int | float | str
+
+
+class WatchProgress(Params, frozen=True, kw_only=True):
+    """The id of the call whose progress is to be sent."""
 
     id: int | float | str
 

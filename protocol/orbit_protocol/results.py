@@ -135,8 +135,9 @@ class CheckReport(Struct, frozen=True, kw_only=True):
     """What an integrity check found; every list is empty where `ok`.
 
     `integrity` and `foreign_keys` are SQLite's own findings, `snapshots` the ids of
-    snapshots whose bytes do not match their checksum. `rows` are sentences about rows that
-    cannot be read and are left out everywhere else.
+    snapshots whose bytes do not match their checksum, and `more_snapshots` counts those beyond the first thousands.
+    `rows` are sentences about rows that cannot be read and are left out everywhere else. Where the time was over
+    before everything was looked at, `complete` is false, and `ok` is of what was.
     """
 
     ok: bool
@@ -144,6 +145,10 @@ class CheckReport(Struct, frozen=True, kw_only=True):
     foreign_keys: list[str]
     snapshots: list[str]
     rows: list[str] = []
+    complete: bool = True
+    checked_snapshots: int = 0
+    total_snapshots: int = 0
+    more_snapshots: int = 0
 
 
 class Contents(Struct, frozen=True, kw_only=True):

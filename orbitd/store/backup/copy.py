@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
@@ -92,6 +92,8 @@ def check_target(path: str, database: str, reserved: Sequence[str], *, automatic
 
 _CHOOSE = "Choose another name, or move the file away."
 
+Report = Callable[[str, int, int], None]
+
 _BESIDE = re.compile(
     r"((-wal|-shm|-journal)(\.aside-.*)?|\.lock|\.keeper.*|\.restoring"
     r"|\.(corrupt|before-restore|before-reindex|rescued|backup-v\d+)-.*)?"
@@ -146,12 +148,13 @@ def _is_backup(path: str) -> bool:
     return header.startswith(HEADER_MAGIC) and header[68:72] == APPLICATION_ID.to_bytes(4, "big")
 
 
-def write(source: sqlite3.Connection, path: str) -> int:
+def write(source: sqlite3.Connection, path: str, report: Report | None = None) -> int:
     """Copy what `source` sees into the file `path`, replacing it.
 
     Args:
         source: A connection without an open transaction.
         path: The copy, mode 0600. It appears or is replaced when it is complete, checked and on disk.
+        report: Called with "pages", how many are copied, and of how many. What it raises ends the copy.
 
     Returns:
         The size of the copy in bytes.
@@ -168,7 +171,7 @@ def write(source: sqlite3.Connection, path: str) -> int:
         try:
             set_mode(temporary, PRIVATE_FILE)
             with translated(temporary):
-                _copy(source, temporary)
+                _copy(source, temporary, report)
             # rename(2) is atomic, but only for names: the contents have to be on disk before, and the
             # folder has to be synced after, or a power cut could leave the name without the contents.
             sync(temporary)
@@ -185,7 +188,11 @@ def write(source: sqlite3.Connection, path: str) -> int:
     return length
 
 
-def _copy(source: sqlite3.Connection, temporary: str) -> None:
+def _copy(source: sqlite3.Connection, temporary: str, report: Report | None) -> None:
+    def on_step(_: int, remaining: int, total: int) -> None:
+        if report is not None:
+            report("pages", total - remaining, total)
+
     with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as target:
         target.executescript(FULL_SYNC)
         # The backup API starts over when another connection commits between two steps
@@ -196,7 +203,7 @@ def _copy(source: sqlite3.Connection, temporary: str) -> None:
         try:
             # BEGIN is deferred: the transaction starts with the first read (sqlite.org/lang_transaction.html).
             source.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            source.backup(target, pages=_STEP_PAGES)
+            source.backup(target, pages=_STEP_PAGES, progress=on_step)
         finally:
             source.execute("ROLLBACK")
         # The copy took over WAL mode with the header; without it, it is one file, which can be read

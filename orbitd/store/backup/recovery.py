@@ -135,7 +135,7 @@ def has_damaged_indexes(connection: sqlite3.Connection, path: str) -> bool:
     if not findings.indexes:
         return False
     # An index that does not fit a damaged row is the better one of the two: it has the value that the row had.
-    return not verify_rows(connection, lambda: None).damaged
+    return not verify_rows(connection).damaged
 
 
 def reindex(connection: sqlite3.Connection, path: str) -> str:
@@ -313,7 +313,7 @@ def _check(connection: sqlite3.Connection, pragma: str) -> copy.Findings:
     findings = copy.check(connection, pragma)
     structure = findings.structure
     # A record that cannot be decoded is left out by itself when rows are read.
-    if structure and not (structure == [copy.CANNOT_DECODE] and verify_rows(connection, lambda: None).damaged):
+    if structure and not (structure == [copy.CANNOT_DECODE] and verify_rows(connection).damaged):
         # The PRAGMA returns what it finds as rows; raised, it is handled as damage that a query meets.
         error = sqlite3.DatabaseError(structure[0])
         error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
