@@ -12,6 +12,7 @@ import click
 
 from orbit_os.python import python_command
 from orbit_protocol import PROTOCOL_VERSION, VERSION
+from orbit_protocol.errors import InvalidParams
 from orbit_protocol.jsonrpc import encode_message
 from orbit_protocol.methods import DAEMON_INFO, MAINTENANCE_CHECK
 from orbit_protocol.params import Check, Params
@@ -181,6 +182,6 @@ def _check_for_a_while(app: App) -> CheckReport:
     try:
         return app.ask_long(MAINTENANCE_CHECK, Check(limit_secs=_CHECK_SECS), what).value
     except CommandError as error:
-        if error.exit_code != ExitCode.USAGE:
+        if not isinstance(error.__cause__, InvalidParams):
             raise
     return app.ask_long(MAINTENANCE_CHECK, Check(), what).value  # a daemon that is older knows no limit

@@ -155,11 +155,10 @@ class Call:
         """Send how far the request is, now and whenever it has come further, until it is answered."""
         # Looked at in intervals: the work is done in another thread, and reports each of a million items.
         step = self.progress.step
-        if step is not None and step is not self._sent:
+        if step is not None and step is not self._sent and not self.connection.is_congested:
             self._sent = step
-            if not self.connection.is_congested:
-                notice = ProgressNotice(id=self.request_id, what=step.what, done=step.done, total=step.total)
-                self.connection.send(encode_message({"jsonrpc": "2.0", "method": PROGRESS.name, "params": notice}))
+            notice = ProgressNotice(id=self.request_id, what=step.what, done=step.done, total=step.total)
+            self.connection.send(encode_message({"jsonrpc": "2.0", "method": PROGRESS.name, "params": notice}))
         self._next_report = asyncio.get_running_loop().call_later(REPORT_SECS, self.watch_progress)
 
     # Waiting

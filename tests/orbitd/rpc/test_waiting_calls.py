@@ -9,10 +9,12 @@ import pytest
 
 from connection_support import Served, request, turns
 from orbit_protocol.errors import Busy, Cancelled
-from orbit_protocol.methods import CANCEL_REQUEST, Method
-from orbit_protocol.params import CancelRequest
+from orbit_protocol.methods import CANCEL_REQUEST, WATCH_PROGRESS, Method
+from orbit_protocol.params import CancelRequest, WatchProgress
+from orbitd.rpc import connection
 from orbitd.rpc.connection import MAX_HELD, MAX_IN_FLIGHT, MAX_WAITING, Call
 from orbitd.rpc.dispatch import Dispatcher, Handlers
+from orbitd.store.progress import Progress
 
 WAIT: Method[Any, Any] = Method("wait", Any, Any, "Wait.", can_wait=True)
 WORK: Method[Any, Any] = Method("work", Any, Any, "Work.")
@@ -27,7 +29,10 @@ class Daemon:
         works: What work waits for.
         waiting: How many calls wait.
         pings: How many were answered.
+        progress: Of the call that has begun to wait last.
     """
+
+    progress: Progress
 
     def __init__(self) -> None:
         self.happens, self.works = asyncio.Event(), asyncio.Event()
@@ -37,11 +42,13 @@ class Daemon:
         handlers.add(WORK, self._work)
         handlers.add(PING, self._ping)
         handlers.add(CANCEL_REQUEST, self._cancel)
-        methods = (WAIT, WORK, PING, CANCEL_REQUEST)
+        handlers.add(WATCH_PROGRESS, self._watch)
+        methods = (WAIT, WORK, PING, CANCEL_REQUEST, WATCH_PROGRESS)
         self.client = Served(Dispatcher(handlers, {each.name: each for each in methods}))
 
-    async def _wait(self, _: Call, __: Any) -> str:
+    async def _wait(self, call: Call, __: Any) -> str:
         self.waiting += 1
+        self.progress = call.progress
         try:
             await self.happens.wait()
         finally:
@@ -58,6 +65,9 @@ class Daemon:
 
     def _cancel(self, call: Call, q: CancelRequest) -> None:
         call.connection.cancel_waits(q.id)
+
+    def _watch(self, call: Call, q: WatchProgress) -> None:
+        call.connection.watch_progress(q.id)
 
 
 async def test_they_take_no_place_in_flight() -> None:
@@ -263,3 +273,61 @@ async def test_a_client_that_has_sent_all_still_gets_its_answers() -> None:
     daemon.happens.set()
     await turns()
     assert (client.results, client.transport.is_closed) == ({1: "happened"}, True)
+
+
+async def test_a_client_that_watches_is_sent_how_far_its_call_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`$/progress` has the id of the call, comes when there is something new, and not after the answer."""
+    monkeypatch.setattr(connection, "REPORT_SECS", 0.0)
+    daemon = Daemon()
+    client = daemon.client
+    watch = {"jsonrpc": "2.0", "method": WATCH_PROGRESS.name}
+    client.send(request("wait", 7), request("wait", "other"), {**watch, "params": {"id": 7.0}})
+    await turns()
+    assert client.answers == []  # it has reported nothing yet, and "other" is not watched
+    daemon.progress.report("of the other", 1, 2)
+    (mine,) = [call.progress for call, wait_id in client.connection._waiting.items() if wait_id == 7]
+    for done in (3, 3, 4):
+        mine.report("things", done, 4)
+        await turns()
+    steps = [(each["method"], each["params"]["done"]) for each in client.answers]
+    assert steps == [("$/progress", 3), ("$/progress", 3), ("$/progress", 4)]
+    assert client.answers[-1]["params"] == {"id": 7, "what": "things", "done": 4, "total": 4}
+    client.send(
+        {**watch, "params": {"id": 7}}, {**watch, "params": {"id": "nobody"}}
+    )  # again, and one that is not there
+    daemon.happens.set()
+    await turns()
+    mine.report("things", 5, 5)
+    await turns()
+    assert [each.get("id") for each in client.answers[3:]] == [7, "other"]
+
+
+async def test_progress_waits_for_a_client_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing piles up behind a client that does not read; once it does, it gets the newest step."""
+    monkeypatch.setattr(connection, "REPORT_SECS", 0.0)
+    daemon = Daemon()
+    client = daemon.client
+    client.send(request("wait", 7), request(WATCH_PROGRESS.name, None, id=7))
+    await turns()
+    client.connection.pause_writing()
+    for done in range(5):
+        daemon.progress.report("things", done, 9)
+        await turns()
+    assert client.answers == []
+    client.connection.resume_writing()
+    await turns()
+    assert [each["params"]["done"] for each in client.answers] == [4]
+
+
+async def test_each_call_of_a_batch_has_its_own_progress() -> None:
+    """One that was cancelled does not cancel the next one of its batch."""
+    daemon = Daemon()
+    daemon.client.send([request("wait", 1), request("wait", 2)])
+    await turns()
+    first = daemon.progress
+    first.cancel()
+    daemon.happens.set()
+    await turns()
+    assert daemon.progress is not first
+    assert not daemon.progress.is_cancelled
+    assert daemon.client.results == {1: "happened", 2: "happened"}

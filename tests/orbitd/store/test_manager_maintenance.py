@@ -8,14 +8,18 @@ import os
 import random
 import re
 import sqlite3
+import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from orbit_protocol.errors import InvalidParams, SessionNotFound, SnapshotNotFound
-from orbit_protocol.types import SessionConfig
+from orbit_protocol.errors import Cancelled, InvalidParams, SessionNotFound, SnapshotNotFound
+from orbit_protocol.types import Session, SessionConfig
 from orbitd.manager import SessionManager
+from orbitd.store import maintenance
+from orbitd.store.progress import Progress
 from store_support import GRID, LOCAL, files, mode, names, rows, size
 
 NOISE = random.Random(3).randbytes(50_000)
@@ -123,6 +127,118 @@ async def test_cleanup_keeps_the_newest(manager: SessionManager) -> None:
     assert await manager.cleanup_old_snapshots(5) == 0
     with pytest.raises(InvalidParams):
         await manager.cleanup_old_snapshots(0)
+
+
+class Reports(Progress):
+    """Calls a function at each report, and keeps them.
+
+    Args:
+        on_report: Called with what is done and how many are; what it raises ends the work.
+    """
+
+    def __init__(self, on_report: Callable[[str, int], None]) -> None:
+        super().__init__()
+        self._on_report = on_report
+        self.all: list[tuple[str, int, int]] = []
+
+    def report(self, what: str, done: int = 0, total: int = 0) -> None:
+        self.all.append((what, done, total))
+        self._on_report(what, done)
+        super().report(what, done, total)
+
+
+async def sessions_with_snapshots(manager: SessionManager, sessions: int, each: int) -> list[list[str]]:
+    """Make sessions and return the ids of their snapshots."""
+    found = []
+    for _ in range(sessions):
+        session = await manager.create_session(LOCAL)
+        found.append([(await manager.save_snapshot(session.id, NOISE[:1000])).id for _ in range(each)])
+    return found
+
+
+async def test_others_write_between_the_slices_of_long_work(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cleanup writes in transactions that end when their time is over; who writes meanwhile waits for one of them."""
+    monkeypatch.setattr(maintenance, "_SLICE_SECS", 0.0)
+    await sessions_with_snapshots(manager, 5, 3)
+    others: list[asyncio.Task[Session]] = []
+    progress = Reports(lambda _, __: others.append(asyncio.create_task(manager.create_session(LOCAL))))
+    assert await manager.cleanup_old_snapshots(1, progress) == 10
+    assert progress.all == [("sessions", done, 5) for done in range(5)]
+    assert all(other.done() for other in others[:-1])
+    await others[-1]
+
+
+async def test_a_session_with_very_many_snapshots_is_cleaned_in_pieces(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No statement deletes more than so many snapshots of one session; the oldest go first."""
+    monkeypatch.setattr(maintenance, "_SLICE_SECS", 0.0)
+    monkeypatch.setattr(maintenance, "_DELETED_AT_ONCE", 3)
+    (ids,) = await sessions_with_snapshots(manager, 1, 10)
+
+    def stop_at_the_second(_: str, done: int) -> None:
+        if done:
+            raise Cancelled("enough")
+
+    with pytest.raises(Cancelled):
+        await manager.cleanup_old_snapshots(2, Reports(stop_at_the_second))
+    (session,) = await manager.list_active_sessions()
+    assert [info.id for info in (await manager.list_snapshots(session.id)).snapshots] == ids[:2:-1]
+    assert await manager.cleanup_old_snapshots(2) == 5
+    assert [info.id for info in (await manager.list_snapshots(session.id)).snapshots] == ids[:-3:-1]
+
+
+@pytest.mark.parametrize("way", ["task", "progress"])
+async def test_a_cancelled_cleanup_keeps_what_it_has_done(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """It ends after the slice that is being written; all that is left reads back, and commits checkpoint as before."""
+    monkeypatch.setattr(maintenance, "_SLICE_SECS", 0.0)
+    found = await sessions_with_snapshots(manager, 5, 3)
+
+    def cancel(_: str, done: int) -> None:
+        if done == 2 and way == "task":
+            cleaning.cancel()
+        elif done == 2:
+            progress.cancel()
+
+    progress = Reports(cancel)
+    cleaning = asyncio.create_task(manager.cleanup_old_snapshots(1, progress))
+    with pytest.raises((asyncio.CancelledError, Cancelled)):
+        await cleaning
+    left = [(await manager.list_snapshots(session.id)).snapshots for session in await manager.list_active_sessions()]
+    assert [len(each) for each in left][:2] == [1, 1]
+    assert [len(each) for each in left][3:] == [3, 3]
+    for infos, ids in zip(left, found, strict=True):
+        assert infos[0].id == ids[-1]
+        for info in infos:
+            assert (await manager.get_snapshot(info.id)).terminal_buffer == NOISE[:1000]
+    writer = manager._store.writer
+    assert await writer.run(lambda c: c.execute("PRAGMA wal_autocheckpoint").fetchone(), lambda row: row) == (1_000,)
+    assert (await manager.check()).ok
+
+
+async def test_a_log_is_checkpointed_while_slices_are_written(
+    path: Path, manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What long work writes does not pile up in the log: it is checkpointed aside, and the log begins again."""
+    monkeypatch.setattr(maintenance, "_SLICE_SECS", 0.0)
+    monkeypatch.setattr(maintenance, "_CHECKPOINT_SECS", 0.0)
+    session = await manager.create_session(LOCAL)
+    for number in range(60):
+        await manager.save_snapshot(session.id, random.Random(number).randbytes(50_000))
+    await manager.delete_session(session.id)
+    await manager._store.writer.run(_empty_log, lambda _: None, alone=True)
+    sizes: list[int] = []
+    await manager.vacuum(Reports(lambda _, __: sizes.append(size(Path(f"{path}-wal")))))
+    assert len(sizes) > 5
+    assert max(sizes) < 1_000_000  # what all slices write together is more than twice as much
+
+
+def _empty_log(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 async def test_archive_moves_old_terminated_sessions(path: Path, manager: SessionManager) -> None:
@@ -280,6 +396,76 @@ async def test_check_finds_dangling_rows(path: Path, manager: SessionManager) ->
     report = await manager.check()
     assert not report.ok
     assert report.foreign_keys == ["row 1 of workspaces refers to a row of sessions that is not there"]
+
+
+async def test_a_check_with_a_limit_says_whether_it_saw_everything(manager: SessionManager) -> None:
+    """Where the time is over, the report is of what was looked at; what was known of damage stays known."""
+    ((bad, _), _) = await sessions_with_snapshots(manager, 2, 2)
+    whole = await manager.check(limit_secs=3_600)
+    assert (whole.ok, whole.complete, whole.checked_snapshots, whole.total_snapshots) == (True, True, 4, 4)
+    assert await manager.check() == whole
+    await damage_snapshots(manager, [bad])
+    assert (await manager.check()).snapshots == [bad]
+    short = await manager.check(limit_secs=1e-9)
+    assert (short.ok, short.complete, short.checked_snapshots) == (True, False, 0)
+    assert manager.has_damage()
+
+
+async def test_a_check_names_no_more_than_an_answer_has_room_for(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of very many damaged snapshots the first are named, and the others are counted."""
+    monkeypatch.setattr(maintenance, "_MAX_BAD_SNAPSHOTS", 2)
+    found = await sessions_with_snapshots(manager, 5, 1)
+    await damage_snapshots(manager, [snapshot_id for (snapshot_id,) in found])
+    report = await manager.check()
+    assert (report.ok, len(report.snapshots), report.more_snapshots, report.checked_snapshots) == (False, 2, 3, 5)
+
+
+async def damage_snapshots(manager: SessionManager, ids: list[str]) -> None:
+    """Change the bytes of snapshots."""
+    query = "UPDATE session_snapshots SET terminal_buffer = x'00' WHERE id = ?"
+    await manager._store.writer.run(lambda c: [c.execute(query, (each,)) for each in ids], lambda _: None)
+
+
+async def test_a_cancelled_check_ends_its_thread(manager: SessionManager) -> None:
+    """A check whose caller has gone stops at its next look; the reader that it had is free again."""
+    await sessions_with_snapshots(manager, 3, 1)
+    looking, cancelled = threading.Event(), threading.Event()
+
+    def wait(what: str, _: int) -> None:
+        if what == "snapshots":
+            looking.set()
+            cancelled.wait()
+
+    progress = Reports(wait)
+    checking = asyncio.create_task(manager.check(progress=progress))
+    await asyncio.to_thread(looking.wait)
+    checking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await checking
+    reports = len(progress.all)
+    cancelled.set()
+    await manager._store.readers.close()  # waits for what still reads
+    assert progress.is_cancelled
+    assert len(progress.all) == reports
+
+
+async def test_a_cancelled_backup_leaves_nothing(tmp_path: Path, manager: SessionManager) -> None:
+    """A copy that is ended in the middle is deleted; the backup that was there before stays."""
+    await manager.create_session(LOCAL)
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    target = str(folder / "copy.db")
+    await manager.backup(target)
+    before = files(folder)
+    progress = Progress()
+    progress.cancel()
+    with pytest.raises(Cancelled):
+        await manager.backup(target, progress=progress)
+    assert progress.step is not None
+    assert progress.step.what == "pages"
+    assert files(folder) == before
 
 
 async def test_backup(tmp_path: Path, path: Path, manager: SessionManager) -> None:
