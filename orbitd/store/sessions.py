@@ -235,7 +235,9 @@ class SessionMethods:
                 and (workspace_id is None or stored.item.workspace_id == workspace_id)
             )
         else:
-            tables = ["sessions", "archived_sessions"] if "archived" in wanted else ["sessions"]
+            # The archive alone where nothing else is wanted: a page would read every row of the other table.
+            tables = ["archived_sessions"] if "archived" in wanted else []
+            tables += ["sessions"] if wanted != {"archived"} else []
             statuses = ", ".join(f"'{each}'" for each in sorted(wanted))  # only words of _STATUSES
             parts = [_PAGE.format(columns=SESSION_COLUMNS, table=table, statuses=statuses) for table in tables]
             query = f"{' UNION ALL '.join(parts)} ORDER BY seq LIMIT :most"

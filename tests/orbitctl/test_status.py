@@ -8,13 +8,21 @@ import shutil
 import sqlite3
 import stat
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from ctl_support import Orbitctl
 from needs import needs
 from orbit_protocol import PROTOCOL_VERSION, VERSION
-from orbitctl.commands import doctor_checks
+from orbit_protocol.errors import InvalidParams
+from orbit_protocol.methods import MAINTENANCE_CHECK, Method
+from orbit_protocol.params import Params
+from orbit_protocol.results import CheckReport
+from orbitctl.client.client import Answer, Client
+from orbitctl.commands import doctor, doctor_checks
+from orbitctl.errors import from_daemon
 from support import DaemonProcess
 
 
@@ -125,6 +133,42 @@ def test_doctor_finds_a_damaged_snapshot(own_ctl: Orbitctl, daemon: DaemonProces
     assert found in ended.text
     assert own_ctl("maintenance", "check").code == 1
     assert own_ctl("snapshot", "show", found).code == 1
+
+
+def test_doctor_does_not_wait_for_a_huge_database(ctl: Orbitctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is not enough time for everything, doctor says what has been checked and how to check the rest."""
+    monkeypatch.setattr(doctor, "_CHECK_SECS", 1e-9)
+    (line,) = [line for line in ctl.ok("doctor").lines if line.startswith("ok    database: ")]
+    assert "no damage in what" in line
+    assert line.endswith("`orbitctl maintenance check` checks everything")
+
+
+def test_doctor_checks_with_a_daemon_that_knows_no_limit(ctl: Orbitctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon of an earlier version, which refuses the limit, is asked for the whole check."""
+    asked: list[Params] = []
+    whole = CheckReport(ok=True, integrity=[], foreign_keys=[], snapshots=[])
+
+    def refuse_limit(client: Client, method: Method[Any, Any], params: Any, *more: Any) -> Any:
+        if method is not MAINTENANCE_CHECK:
+            return ask(client, method, params, *more)
+        asked.append(params)
+        if params.limit_secs is not None:
+            error = InvalidParams("Object contains unknown field `limit_secs`")
+            raise from_daemon(error) from error
+        return Answer(client, method, msgspec.json.encode(whole))
+
+    ask = Client.ask
+    monkeypatch.setattr(Client, "ask", refuse_limit)
+    assert "ok    database: no damage, in no snapshot either" in ctl.ok("doctor").lines
+    assert [getattr(params, "limit_secs", None) for params in asked] == [doctor._CHECK_SECS, None]
+
+
+def test_doctor_names_no_backup_that_is_being_written(own_ctl: Orbitctl, daemon: DaemonProcess) -> None:
+    """A copy that is not complete is nothing to restore."""
+    folder = daemon.database_path.parent / "backups"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    (folder / ".orbit-backup-0123456789abcdef").write_bytes(b"half")
+    assert not any("0123456789abcdef" in line for line in own_ctl("doctor").lines)
 
 
 def test_doctor_names_a_bad_configuration(offline: Orbitctl) -> None:

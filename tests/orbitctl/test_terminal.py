@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import re
 import select
+import struct
+import termios
 
 import pytest
 
@@ -189,6 +192,29 @@ def test_long_work_turns_a_spinner(monkeypatch: pytest.MonkeyPatch) -> None:
         shown += os.read(master, 100)
     os.close(master)
     assert shown.startswith(b"\r| checking")
+
+
+def test_a_spinner_shows_how_far_work_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts stand beside the sign, no wider than the terminal, and the line is empty again in the end."""
+    master, terminal = pty.openpty()
+    shown = b""
+    with os.fdopen(terminal, "w") as stderr:
+        monkeypatch.setattr("sys.stderr", stderr)
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+        with spinner("checking") as work:
+            work.show_progress("structure", 0, 0)
+            while b"checking: structure" not in shown:
+                shown += os.read(master, 200)
+            work.show_progress("snapshots", 12_000, 320_000)
+            while b"checking: 12,000 of 320,000 snapshots" not in shown:
+                shown += os.read(master, 200)
+            work.show_progress("x" * 100, 1, 2)
+            while b"checking: 1 of 2 xx" not in shown or not shown.endswith(b"x"):
+                shown += os.read(master, 200)
+    while not shown.endswith(b"\r" + b" " * 39 + b"\r"):
+        shown += os.read(master, 200)
+    os.close(master)
+    assert max(len(line) for line in shown.split(b"\r")) == 39
 
 
 def test_short_work_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

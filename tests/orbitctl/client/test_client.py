@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import runpy
 import select
@@ -20,7 +21,7 @@ import pytest
 from ctl_support import Orbitctl, Peer, read_line, scripted
 from orbit_os.sockets import MAX_PATH_BYTES
 from orbit_protocol import PROTOCOL_VERSION, VERSION
-from orbit_protocol.methods import DAEMON_INFO, DAEMON_PING, SESSION_FIND
+from orbit_protocol.methods import DAEMON_INFO, DAEMON_PING, MAINTENANCE_VACUUM, SESSION_FIND
 from orbit_protocol.params import ByRef, Params
 from orbit_protocol.results import Pong
 from orbitctl.attach.connection import ConnectionLost, DaemonConnection
@@ -130,6 +131,32 @@ def test_notifications_and_stale_answers_are_skipped(serve: Serve) -> None:
     ]
     client = serve(scripted({"daemon.ping": b"\n".join(lines) + b"\n"}))
     assert client.call(DAEMON_PING, Params()).pong is True
+
+
+@pytest.mark.parametrize("wants", [True, False])
+def test_progress_is_asked_for_by_whoever_shows_it(serve: Serve, wants: bool) -> None:
+    """What the daemon reports is handed on, a report of another form is skipped, and nothing is sent unasked."""
+    answer = (
+        b'{"jsonrpc":"2.0","method":"$/progress","params":{"id":1,"what":"rows","done":3,"total":9,"new":0}}\n'
+        b'{"jsonrpc":"2.0","method":"$/progress","params":{"id":1,"what":7}}\n'
+        b'{"jsonrpc":"2.0","id":1,"result":{"bytes_freed":5}}\n'
+    )
+    asked: list[Any] = []
+
+    def record(connection: socket.socket) -> None:
+        data = b""
+        while data.count(b"\n") < 1 + wants:
+            data += connection.recv(65536)
+        asked.extend(json.loads(line) for line in data.splitlines())
+        connection.sendall(answer)
+
+    seen: list[tuple[str, int, int]] = []
+    client = serve(record)
+    on_progress = (lambda *step: seen.append(step)) if wants else None
+    assert client.ask(MAINTENANCE_VACUUM, Params(), None, on_progress).value.bytes_freed == 5
+    watch = {"jsonrpc": "2.0", "method": "$/watchProgress", "params": {"id": 1}}
+    assert asked[1:] == ([watch] if wants else [])
+    assert seen == ([("rows", 3, 9)] if wants else [])
 
 
 def test_an_answer_in_pieces_is_put_together(serve: Serve) -> None:
