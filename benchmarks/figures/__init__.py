@@ -28,6 +28,7 @@ from benchmarks.figures import (
     reads,
     recover,
     restart,
+    scale,
     snapshots,
     startup,
 )
@@ -56,6 +57,7 @@ STORE = (
     Figure("snapshots", "100 sessions x 10 snapshots: <= 5 % of raw, <= 1/4 of separate zstd frames", snapshots.run),
     Figure("cli", "orbitctl session list: <= 1.5x a bare import, faster than supervisorctl status", cli.run),
     Figure("startup", "ready with 10,000 sessions and 100,000 snapshots: <= 1.5x an empty store", startup.run),
+    Figure("scale", "100,000 sessions, 1,000,000 snapshots: <= 2x the time per item of a tenth", scale.run),
     Figure("memory", "the daemon's memory (PSS), idle: <= 45 MB", memory.run),
 )
 LIVE = (

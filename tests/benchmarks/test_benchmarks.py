@@ -19,7 +19,7 @@ Line = tuple[str, str | None, str | None]
 """A line of the table: what was measured, its baseline, its bar."""
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ["ping", "reads", "creates", "snapshots", "cli", "startup", "memory"]
+NAMES = ["ping", "reads", "creates", "snapshots", "cli", "startup", "scale", "memory"]
 LIVE_NAMES = [
     *("output", "attach", "keys", "pings", "first", "many", "restart", "client", "recover", "kills", "programs"),
 ]
@@ -47,6 +47,22 @@ LINES: dict[str, list[Line]] = {
         ("orbitctl session list", "import click, msgspec, socket", "<= 1.5"),
         ("orbitctl session list", "supervisorctl status", "< 1"),
         ("orbitctl session list", "tmux list-sessions", None),
+    ],
+    "scale": [
+        (f"{name}, 40 sessions", f"{name}, 20 sessions", bar)
+        for name, bar in (
+            ("ready", None),
+            ("memory (PSS)", None),
+            ("first page", "<= 2"),
+            *((f"first page, {status}", None) for status in ("active", "terminated", "archived")),
+            *((name, None) for name in ("all pages", "last page", "session.get", "session.find by prefix")),
+            *((f"snapshot.{name}", None) for name in ("list", "latest", "save")),
+            *((name, None) for name in ("session.create", "stats.get", "daemon.info")),
+            ("backup, an item", "<= 2"),
+            ("check, an item", None),
+            ("cleanup, an item", "<= 2"),
+            *((f"{name}, an item", None) for name in ("vacuum", "archive")),
+        )
     ],
     "startup": [("ready, 50 sessions and 500 snapshots", "ready, empty store", "<= 1.5")],
     "output": [
