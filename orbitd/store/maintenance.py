@@ -16,15 +16,23 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from msgspec.structs import replace
 
 from orbit_os.files import make_private_folders
-from orbit_protocol.errors import InvalidParams, NameTaken, OrbitError, SessionNotFound, ShuttingDown, StorageCorrupt
+from orbit_protocol.errors import (
+    InvalidParams,
+    NameTaken,
+    OrbitError,
+    SessionNotFound,
+    ShuttingDown,
+    StorageCorrupt,
+    StorageFull,
+)
 from orbit_protocol.results import BackupResult, CheckReport, SessionStats
 from orbit_protocol.text import path_and_bytes
 from orbit_protocol.types import Session, Workspace
@@ -59,7 +67,7 @@ from orbitd.store.store import Store
 _SLICE_SECS = 0.008
 """Time for the statements of one transaction; to write its pages takes as long again."""
 
-_CHECKPOINT_SECS = 0.5
+_CHECKPOINT_SECS = 0.25
 """How long slices are written before what they wrote is checkpointed."""
 
 _CHECKPOINT_PAGES = 1_000
@@ -135,6 +143,13 @@ _ARCHIVED = f"""
 T = TypeVar("T")
 
 log = logging.getLogger("orbitd.store")
+
+
+class _Written(Protocol):
+    """What is called after each slice."""
+
+    async def __call__(self, *, checkpoint: bool = False) -> None:
+        """Checkpoint the log if it is time, or at once."""
 
 
 class MaintenanceMethods:
@@ -253,17 +268,22 @@ class MaintenanceMethods:
             return Change(result=(result, place + 1), gone_sessions=tuple(gone), workspaces=tuple(changed.values()))
 
         total = done = 0
-        async with self._bulk() as after_slice:
+        async with self._bulk() as written:
             while done < len(items):
                 progress.report(what, done, len(items))
-                result, done = await self._store.write(partial(write_slice, start=done))
+                try:
+                    result, done = await self._store.write(partial(write_slice, start=done))
+                except StorageFull:
+                    # It may be the log that has no room to grow, and what is deleted here makes room.
+                    await written(checkpoint=True)
+                    result, done = await self._store.write(partial(write_slice, start=done))
                 total += result
-                await after_slice()
+                await written()
         return total
 
     @contextlib.asynccontextmanager
-    async def _bulk(self) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-        """Let no commit checkpoint the log; what is yielded does it aside, now and then.
+    async def _bulk(self) -> AsyncIterator[_Written]:
+        """Let no commit checkpoint the log; what is yielded is called after each, and does it aside, now and then.
 
         A commit that finds a thousand pages in the log writes them to the database, syncs it, and everybody waits. One
         that finds a hundred times as many writes those once that were changed again and again (measured with a million
@@ -271,21 +291,17 @@ class MaintenanceMethods:
         """
         store, begun = self._store, time.monotonic()
 
-        def checkpoint(connection: sqlite3.Connection) -> None:
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-
-        async def after_slice() -> None:
+        async def written(*, checkpoint: bool = False) -> None:
             nonlocal begun
-            if time.monotonic() - begun >= _CHECKPOINT_SECS:
-                await store.readers.run_in_thread(checkpoint)
+            if checkpoint or time.monotonic() - begun >= _CHECKPOINT_SECS:
+                await store.readers.run_in_thread(_checkpoint_aside)
                 begun = time.monotonic()
 
         store.bulk_writers += 1
         await self._checkpoint_at(_BULK_CHECKPOINT_PAGES)
         try:
-            yield after_slice
-            begun = 0.0
-            await after_slice()
+            yield written
+            await written(checkpoint=True)
         finally:
             store.bulk_writers -= 1
             if not store.bulk_writers:
@@ -343,14 +359,14 @@ class MaintenanceMethods:
         if not total:
             return 0
         freed = pages = 0
-        async with self._bulk() as after_slice:
+        async with self._bulk() as written:
             while True:
                 progress.report("pages", pages, max(pages, total))
                 bytes_freed, count = await self._store.write(partial(_vacuum, most=_MOST))
                 if not count:
                     break
                 freed, pages = freed + bytes_freed, pages + count
-                await after_slice()
+                await written()
         if freed:
             # A checkpoint fails inside a transaction (SQLITE_LOCKED), hence `alone`.
             await self._store.writer.run(checkpoint, lambda _: None, alone=True)
@@ -539,6 +555,11 @@ def _vacuum(connection: sqlite3.Connection, most: int) -> Change[tuple[int, int]
         if after == last or time.monotonic() >= end:
             break
     return Change(result=((before - after) * page_size, before - after))
+
+
+def _checkpoint_aside(connection: sqlite3.Connection) -> None:
+    """Checkpoint the log as far as its readers let it be (sqlite.org/pragma.html#pragma_wal_checkpoint)."""
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
 def _move_to_archive(connection: sqlite3.Connection, stored: Stored[Session]) -> None:

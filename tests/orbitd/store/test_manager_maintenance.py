@@ -12,13 +12,15 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from orbit_protocol.errors import Cancelled, InvalidParams, SessionNotFound, SnapshotNotFound
+from orbit_protocol.errors import Cancelled, InvalidParams, SessionNotFound, SnapshotNotFound, StorageFull
 from orbit_protocol.types import Session, SessionConfig
 from orbitd.manager import SessionManager
 from orbitd.store import maintenance
+from orbitd.store.cache import Change
 from orbitd.store.progress import Progress
 from store_support import GRID, LOCAL, files, mode, names, rows, size
 
@@ -235,6 +237,37 @@ async def test_a_log_is_checkpointed_while_slices_are_written(
     await manager.vacuum(Reports(lambda _, __: sizes.append(size(Path(f"{path}-wal")))))
     assert len(sizes) > 5
     assert max(sizes) < 1_000_000  # what all slices write together is more than twice as much
+
+
+async def test_a_cleanup_goes_on_where_the_log_cannot_grow(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slice that finds no room is written once more after the log has begun again; without room then, it fails."""
+    monkeypatch.setattr(maintenance, "_SLICE_SECS", 0.0)
+    await sessions_with_snapshots(manager, 3, 2)
+    happened: list[str] = []
+    full = 1
+
+    def checkpoint(_: sqlite3.Connection) -> None:
+        happened.append("checkpoint")
+
+    async def write(work: Callable[[sqlite3.Connection], Change[Any]]) -> Any:
+        nonlocal full
+        happened.append("full" if full else "slice")
+        if full:
+            full -= 1
+            raise StorageFull("no room")
+        return await really_write(work)
+
+    really_write = manager._store.write
+    monkeypatch.setattr(manager._store, "write", write)
+    monkeypatch.setattr(maintenance, "_checkpoint_aside", checkpoint)
+    assert await manager.cleanup_old_snapshots(1) == 3
+    assert happened == ["full", "checkpoint", "slice", "slice", "slice", "checkpoint"]
+    await manager.save_snapshot((await manager.list_active_sessions())[0].id, b"more")
+    full = 2
+    with pytest.raises(StorageFull):
+        await manager.cleanup_old_snapshots(1)
 
 
 def _empty_log(connection: sqlite3.Connection) -> None:
