@@ -21,7 +21,6 @@ is better than a line lost.
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import re
 import shutil
@@ -214,7 +213,7 @@ def damaged_journals(folder: str) -> list[str]:
         names = os.listdir(folder)
     except OSError:
         return []
-    return [os.path.join(folder, name) for name in sorted(names) if DAMAGED in name]
+    return [os.path.join(folder, name) for name in sorted(name for name in names if DAMAGED in name)]
 
 
 def unreadable_journals(folder: str) -> list[str]:
@@ -223,7 +222,7 @@ def unreadable_journals(folder: str) -> list[str]:
         names = os.listdir(folder)
     except OSError:
         return []
-    return [os.path.join(folder, name) for name in sorted(names) if UNREADABLE in name]
+    return [os.path.join(folder, name) for name in sorted(name for name in names if UNREADABLE in name)]
 
 
 def session_of(name: str) -> str:
@@ -619,7 +618,20 @@ def _free_name(path: str) -> str:
 
 
 def _damaged_of(path: str) -> list[str]:
-    return sorted(glob.glob(glob.escape(path) + DAMAGED + "*"))
+    return _beginning_with(path + DAMAGED)
+
+
+def _beginning_with(*prefixes: str) -> list[str]:
+    """Return the files of one folder whose paths begin with one of these, in order."""
+    # One look through the folder, which has a file for each session. `glob` needs four times as long: half a second
+    # for 100,000 files.
+    folder = os.path.dirname(prefixes[0])
+    wanted = tuple(os.path.basename(prefix) for prefix in prefixes)
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    return sorted(os.path.join(folder, name) for name in names if name.startswith(wanted))
 
 
 def _remove_oldest(path: str) -> int:
@@ -633,13 +645,13 @@ def _remove_oldest(path: str) -> int:
 
 def remove_damaged(path: str) -> None:
     """Remove what was kept aside of a session that is deleted."""
-    for name in _damaged_of(path) + sorted(glob.glob(glob.escape(path) + UNREADABLE + "*")):
+    for name in _beginning_with(path + DAMAGED, path + UNREADABLE):
         with contextlib.suppress(OSError):
             os.unlink(name)
 
 
 def remove_oldest_unreadable(path: str) -> None:
     """Keep the newest files with records of a session that could not be drawn."""
-    for name in sorted(glob.glob(glob.escape(path) + UNREADABLE + "*"))[:-KEPT_UNREADABLE]:
+    for name in _beginning_with(path + UNREADABLE)[:-KEPT_UNREADABLE]:
         with contextlib.suppress(OSError):
             os.unlink(name)
