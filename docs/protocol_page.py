@@ -64,11 +64,15 @@ The answer is one line too:
 - A batch holds 1 to 100 requests. They run in order, and each has its answer. A notification has none, errors included.
 - Requests that are not in a batch run concurrently, at most 16 a connection; their answers come in any order, so compare
   the ids. Wait for an answer before you send what depends on it.
-- A call that waits for a program (`session.wait`; `session.input` and `session.send` while the program does not read)
+- A call that waits for a program (`session.wait`; `session.input` and `session.send` while the program does not read),
+  or works for long (`maintenance.backup`, `check`, `cleanup_snapshots`, `archive` and `vacuum`),
   takes none of the 16 places. At most 256 wait on a connection; one more is -32000 `busy`. `$/cancelRequest` with
   `{{"id": ID}}`, best as a notification, ends the calls that wait and have this id: they are answered with -32800
   `cancelled`. An id that no waiting call has is ignored; `1` and `"1"` are two ids. In a batch a wait holds the batch
-  only.
+  only. The end of the connection ends them too. Of work that is ended so, what it has done stays, and all is consistent:
+  call again to go on.
+- `$/watchProgress` with `{{"id": ID}}`, best as a notification, has the calls that work and have this id send `$/progress`,
+  at most ten times a second, until they are answered. A daemon that does not know it ignores the notification.
 - Input (`session.input`, `session.send`) of one connection to one session arrives in the order in which it was sent: by
   either method, pipelined, as notifications, in batches, and with waits between. Input behind a batch is typed after
   the batch's own.
