@@ -22,6 +22,7 @@ from orbitd.manager import SessionManager
 from orbitd.store import maintenance
 from orbitd.store.cache import Change
 from orbitd.store.progress import Progress
+from orbitd.store.readers import Readers
 from store_support import GRID, LOCAL, files, mode, names, rows, size
 
 NOISE = random.Random(3).randbytes(50_000)
@@ -268,6 +269,48 @@ async def test_a_cleanup_goes_on_where_the_log_cannot_grow(
     full = 2
     with pytest.raises(StorageFull):
         await manager.cleanup_old_snapshots(1)
+
+
+async def test_no_page_and_no_slice_reads_a_table_from_its_beginning(
+    path: Path, manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page begins where the one before has ended, and what is looked up by its id or session is found by an index."""
+    (ids, _, _) = await sessions_with_snapshots(manager, 3, 3)
+    first, second, third = await manager.list_active_sessions()
+    await manager.terminate_session(first.id)
+    await manager.terminate_session(second.id)
+    statements: list[str] = []
+    fetch_all = Readers.fetch_all
+
+    async def record(readers: Readers, sql: str, parameters: Any = ()) -> Any:
+        statements.append(sql)
+        return await fetch_all(readers, sql, parameters)
+
+    monkeypatch.setattr(Readers, "fetch_all", record)
+    await manager._store.writer.run(lambda c: c.set_trace_callback(statements.append), lambda _: None)
+    ended = await manager.list_sessions(status=["terminated"], limit=1)
+    await manager.list_sessions(status=["terminated"], limit=1, cursor=ended.next_cursor)
+    await manager.get_session(first.id)
+    await manager.find_session(first.id[:13])
+    page = await manager.list_snapshots(third.id, limit=1)
+    await manager.list_snapshots(third.id, limit=1, cursor=page.next_cursor)
+    await manager.get_snapshot(ids[0])
+    await manager.load_latest_snapshot(third.id)
+    await manager.cleanup_old_snapshots(1)
+    await manager.archive_sessions(datetime.now(UTC))
+    await manager._store.writer.run(lambda c: c.set_trace_callback(None), lambda _: None)
+    plans = {}
+    for sql in statements:
+        if sql.lstrip().startswith(("SELECT", "DELETE", "INSERT")):
+            names = dict.fromkeys(re.findall(r":([a-z_]+)", re.sub("'[^']*'", "", sql)), 1)
+            parameters: Any = names or (1,) * re.sub("'[^']*'", "", sql).count("?")
+            with contextlib.closing(sqlite3.connect(path)) as other:
+                plan = other.execute(f"EXPLAIN QUERY PLAN {sql}", parameters).fetchall()
+            plans[sql] = [detail for *_, detail in plan if re.match("SCAN (sessions|session_snap|archived_s)", detail)]
+    assert len(plans) > 20
+    # A cleanup reads the sizes of all chains once, in the index.
+    counting = ["SCAN session_snapshots USING COVERING INDEX idx_snapshots_session_id"]
+    assert {sql: found for sql, found in plans.items() if found} == {maintenance._WITH_MORE_SNAPSHOTS: counting}
 
 
 def _empty_log(connection: sqlite3.Connection) -> None:
