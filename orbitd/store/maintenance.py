@@ -71,8 +71,8 @@ _CHECKPOINT_SECS = 0.25
 """How long slices are written before what they wrote is checkpointed."""
 
 _CHECKPOINT_PAGES = 1_000
-_BULK_CHECKPOINT_PAGES = 65_536
-"""How many pages the log has when a commit checkpoints it: SQLite's default, and while slices are written (256 MiB)."""
+_BULK_CHECKPOINT_PAGES = 32_768
+"""How many pages the log has when a commit checkpoints it: SQLite's default, and while slices are written (128 MiB)."""
 
 _DELETED_AT_ONCE = 200
 """Snapshots of one session that are deleted by one statement."""
@@ -294,7 +294,10 @@ class MaintenanceMethods:
         async def written(*, checkpoint: bool = False) -> None:
             nonlocal begun
             if checkpoint or time.monotonic() - begun >= _CHECKPOINT_SECS:
-                await store.readers.run_in_thread(_checkpoint_aside)
+                await store.readers.run_in_thread(_checkpoint)
+                # The log begins again only where nothing of it is left to write to the database, and others have
+                # written meanwhile. In the writer's thread nobody does; there is little left, and it is quick.
+                await store.writer.run(_checkpoint, lambda _: None, alone=True)
                 begun = time.monotonic()
 
         store.bulk_writers += 1
@@ -557,7 +560,7 @@ def _vacuum(connection: sqlite3.Connection, most: int) -> Change[tuple[int, int]
     return Change(result=((before - after) * page_size, before - after))
 
 
-def _checkpoint_aside(connection: sqlite3.Connection) -> None:
+def _checkpoint(connection: sqlite3.Connection) -> None:
     """Checkpoint the log as far as its readers let it be (sqlite.org/pragma.html#pragma_wal_checkpoint)."""
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 

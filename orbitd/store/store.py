@@ -31,7 +31,7 @@ from orbitd.store.damage import TABLES, DamagedRows, fetch_rows, undecodable_row
 from orbitd.store.database import READER_SETUP, open_reader, open_writer, reader_setup
 from orbitd.store.errors import translate, translated
 from orbitd.store.file_watch import FileWatch
-from orbitd.store.readers import Readers
+from orbitd.store.readers import MAX_READERS, Readers
 from orbitd.store.rows import SESSION_COLUMNS, WORKSPACE_COLUMNS, Row, Stored, time_from_text
 from orbitd.store.writer import MAX_GROUP, MAX_WAITING, Writer
 
@@ -92,9 +92,12 @@ class Store:
         self.unusual: frozenset[str] = frozenset()  # ids of what could not get its name in NFC
         self.first_page: tuple[tuple[int, int | None], list[Session], str | None] | None = None
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="orbit-store")
+        # Threads of its own for work that reads for long: two of them, a check and a backup say, would have every
+        # snapshot wait that is compressed or decompressed (measured: for 15 s). The readers' slots are its bound.
+        self._long_pool = ThreadPoolExecutor(max_workers=MAX_READERS, thread_name_prefix="orbit-reader")
         assert writer.file_watch is not None
         self.file_watch = writer.file_watch
-        self.readers = Readers(path, self._pool, self.file_watch, loaded.reader_setup)
+        self.readers = Readers(path, self._long_pool, self.file_watch, loaded.reader_setup)
         # Weak: a lock exists as long as somebody holds it or waits for it.
         self._chain_locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -160,7 +163,8 @@ class Store:
         # deletes it, and that is to happen in the writer's thread.
         await self.readers.close()
         await self.writer.close()
-        await asyncio.to_thread(self._pool.shutdown)
+        for pool in (self._pool, self._long_pool):
+            await asyncio.to_thread(pool.shutdown)
 
 
 def _read_again(connection: sqlite3.Connection, table: str, seq: int) -> Change[None]:
