@@ -78,7 +78,7 @@ _DELETED_AT_ONCE = 200
 """Snapshots of one session that are deleted by one statement."""
 
 _VACUUM_CHUNK = 64
-"""Pages freed by one statement (256 KiB)."""
+"""Pages freed between two looks at the clock (256 KiB)."""
 
 _SPARE_PAGES = 256
 """Free pages (1 MiB) that `vacuum_step` leaves in the file: the next save uses them, instead of growing it again."""
@@ -552,8 +552,10 @@ def _vacuum(connection: sqlite3.Connection, most: int) -> Change[tuple[int, int]
     (before,) = connection.execute("PRAGMA page_count").fetchone()
     after = before
     while (left := min(_VACUUM_CHUNK, most - (before - after))) > 0:
-        # Each step of the statement frees one page.
-        connection.execute(f"PRAGMA incremental_vacuum({left:d})").fetchall()
+        # One by one: each step of the statement frees one page, and the sqlite3 module takes no second step of a
+        # statement that has no columns.
+        for _ in range(left):
+            connection.execute("PRAGMA incremental_vacuum(1)")
         last, (after,) = after, connection.execute("PRAGMA page_count").fetchone()
         if after == last or time.monotonic() >= end:
             break
