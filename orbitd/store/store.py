@@ -31,7 +31,7 @@ from orbitd.store.damage import TABLES, DamagedRows, fetch_rows, undecodable_row
 from orbitd.store.database import READER_SETUP, open_reader, open_writer, reader_setup
 from orbitd.store.errors import translate, translated
 from orbitd.store.file_watch import FileWatch
-from orbitd.store.readers import MAX_READERS, Readers
+from orbitd.store.readers import Readers
 from orbitd.store.rows import SESSION_COLUMNS, WORKSPACE_COLUMNS, Row, Stored, time_from_text
 from orbitd.store.writer import MAX_GROUP, MAX_WAITING, Writer
 
@@ -41,6 +41,8 @@ R = TypeVar("R")
 log = logging.getLogger("orbitd.store")
 
 _THREADS = min(4, os.cpu_count() or 1)
+LONG_THREADS = 4
+"""How much that reads for long goes on at once; more would only take the GIL from each other."""
 _CACHED_SESSIONS = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE {{sound}} AND status != 'terminated' ORDER BY seq"  # noqa: S608  # ours
 _WORKSPACES = f"SELECT {WORKSPACE_COLUMNS} FROM workspaces WHERE {{sound}} ORDER BY seq"  # noqa: S608  # ours
 _RECHECKED = 500
@@ -93,8 +95,8 @@ class Store:
         self.first_page: tuple[tuple[int, int | None], list[Session], str | None] | None = None
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="orbit-store")
         # Threads of its own for work that reads for long: two of them, a check and a backup say, would have every
-        # snapshot wait that is compressed or decompressed (measured: for 15 s). The readers' slots are its bound.
-        self._long_pool = ThreadPoolExecutor(max_workers=MAX_READERS, thread_name_prefix="orbit-reader")
+        # snapshot wait that is compressed or decompressed (measured: for 15 s).
+        self._long_pool = ThreadPoolExecutor(max_workers=LONG_THREADS, thread_name_prefix="orbit-reader")
         assert writer.file_watch is not None
         self.file_watch = writer.file_watch
         self.readers = Readers(path, self._long_pool, self.file_watch, loaded.reader_setup)

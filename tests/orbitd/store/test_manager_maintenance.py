@@ -25,6 +25,7 @@ from orbitd.store import maintenance
 from orbitd.store.cache import Change
 from orbitd.store.progress import Progress
 from orbitd.store.readers import Readers
+from orbitd.store.store import LONG_THREADS
 from store_support import GRID, LOCAL, files, mode, names, rows, size
 
 NOISE = random.Random(3).randbytes(50_000)
@@ -554,7 +555,7 @@ async def test_a_snapshot_is_read_and_saved_beside_any_long_work(manager: Sessio
     session = await manager.create_session(LOCAL)
     await manager.save_snapshot(session.id, b"screen")
     goes_on = threading.Event()
-    began = [threading.Event() for _ in range(6)]
+    began = [threading.Event() for _ in range(LONG_THREADS)]
 
     def work(connection: sqlite3.Connection, event: threading.Event) -> None:
         event.set()
