@@ -41,7 +41,7 @@ from orbitd.store import damage, sessions, validation, workspaces
 from orbitd.store.backup import copy
 from orbitd.store.cache import Change
 from orbitd.store.delta_chain import unpack_chain
-from orbitd.store.files import file_stamp
+from orbitd.store.files import FULL_SYNC, file_stamp
 from orbitd.store.progress import Progress
 from orbitd.store.rows import (
     SESSION_COLUMNS,
@@ -564,6 +564,7 @@ def _vacuum(connection: sqlite3.Connection, most: int) -> Change[tuple[int, int]
 
 def _checkpoint(connection: sqlite3.Connection) -> None:
     """Checkpoint the log as far as its readers let it be (sqlite.org/pragma.html#pragma_wal_checkpoint)."""
+    connection.executescript(FULL_SYNC)  # a reading connection has not
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 

@@ -100,7 +100,8 @@ class Readers:
             if progress is not None:
                 progress.cancel()  # before the statement that runs is ended, so that no other one follows it
                 for connection in own.copy():
-                    connection.interrupt()
+                    with contextlib.suppress(sqlite3.ProgrammingError):  # the thread has closed it just now
+                        connection.interrupt()
             raise
 
     async def close(self) -> None:
