@@ -92,6 +92,9 @@ _MAX_FINDINGS = 100
 _MAX_BAD_SNAPSHOTS = 10_000
 """Damaged snapshots that a report names: an answer has a limit."""
 
+_LARGE_BYTES = 128 * 1024 * 1024
+"""Of a database whose indexes a check with a limit compares last; up to that, it takes about a second."""
+
 _STEPS_BETWEEN_LOOKS = 100_000
 """Instructions of SQLite's virtual machine, some milliseconds, after which a statement looks at the clock."""
 
@@ -214,7 +217,6 @@ class MaintenanceMethods:
         rows = await self._store.fetch(("sessions",), _TO_ARCHIVE, (before,))
 
         def work(connection: sqlite3.Connection, seq: int) -> Change[int]:
-            row = None
             # One that cannot be moved as it is, as a row of its or of a snapshot's is damaged, stays.
             connection.execute("SAVEPOINT archive")
             try:
@@ -656,11 +658,14 @@ class _Check:
         references: list[str] = []
         failures: list[str] = []
         checks: list[tuple[str, Callable[[sqlite3.Connection], Iterator[str]], list[str]]] = [
-            ("integrity", self._integrity_errors, integrity),
+            ("integrity", partial(_structural_errors, "integrity_check"), integrity),
             ("references", _dangling_references, references),
             ("rows", self._verify_rows, integrity),
             ("snapshots", self._bad_snapshots, self._snapshots),
         ]
+        if self._is_limited and _is_large(connection):
+            # Each entry of an index is compared with its row last: that takes most of the time of an integrity check.
+            checks = [("structure", partial(_structural_errors, "quick_check"), integrity), *checks[1:], checks[0]]
         complete = True
         if self._is_limited:  # a statement that takes long ends too (SQLITE_INTERRUPT)
             connection.set_progress_handler(lambda: time.monotonic() >= self._deadline, _STEPS_BETWEEN_LOOKS)
@@ -678,7 +683,7 @@ class _Check:
                     failures.append(f"{name}: {error}")
         except _TimeIsOver:
             complete = False
-        integrity += failures
+        integrity = list(dict.fromkeys([*integrity, *failures]))  # of both looks at the structure
         return CheckReport(
             ok=not integrity and not references and not self._snapshots,
             integrity=integrity,
@@ -696,11 +701,6 @@ class _Check:
         self._progress.report(what, done, total)
         if time.monotonic() >= self._deadline:
             raise _TimeIsOver
-
-    def _integrity_errors(self, connection: sqlite3.Connection) -> Iterator[str]:
-        pragma = "quick_check" if self._is_limited else "integrity_check"
-        rows = connection.execute(f"PRAGMA {pragma}({_MAX_FINDINGS})")
-        return (row[0] for row in rows if row[0] != "ok")
 
     def _verify_rows(self, connection: sqlite3.Connection) -> Iterator[str]:
         damage.verify_into(self.verified, connection, partial(self._look, "rows"))
@@ -725,6 +725,16 @@ class _Check:
                             if bad <= _MAX_BAD_SNAPSHOTS:
                                 yield shown(unpacked.row.head.id)
         self._more = max(0, bad - _MAX_BAD_SNAPSHOTS)
+
+
+def _is_large(connection: sqlite3.Connection) -> bool:
+    query = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+    return bool(connection.execute(query).fetchone()[0] > _LARGE_BYTES)
+
+
+def _structural_errors(pragma: str, connection: sqlite3.Connection) -> Iterator[str]:
+    rows = connection.execute(f"PRAGMA {pragma}({_MAX_FINDINGS})")
+    return (row[0] for row in rows if row[0] != "ok")
 
 
 def _dangling_references(connection: sqlite3.Connection) -> Iterator[str]:

@@ -199,7 +199,7 @@ class Archive(Params, frozen=True, kw_only=True):
 class Check(Params, frozen=True, kw_only=True):
     """How long the check may take; without `limit_secs`, until it has looked at everything.
 
-    With a limit the structure is checked without comparing each index with its table, which takes most of that time.
+    With a limit the indexes of a large database are compared with its rows last, which takes long.
     """
 
     limit_secs: Annotated[float, Meta(gt=0, le=86_400)] | None = None

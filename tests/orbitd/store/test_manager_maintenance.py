@@ -510,6 +510,30 @@ async def test_a_check_with_a_limit_says_whether_it_saw_everything(manager: Sess
     assert manager.has_damage()
 
 
+async def test_the_indexes_of_a_large_database_are_compared_last(
+    path: Path, manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limited check of a large database has seen everything else by then, and finds what a whole one finds."""
+    monkeypatch.setattr(maintenance, "_LARGE_BYTES", 0)
+    await sessions_with_snapshots(manager, 2, 1)
+    progress = Reports(lambda _, __: None)
+    assert (await manager.check(limit_secs=3_600, progress=progress)).complete
+    steps = list(dict.fromkeys(what for what, _, _ in progress.all))
+    assert steps == ["structure", "references", "rows", "snapshots", "integrity"]
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        # A change of a row while the index is not known, so that it is not in the index.
+        index = other.execute("SELECT * FROM sqlite_schema WHERE name = 'idx_sessions_status'").fetchone()
+        other.execute("PRAGMA writable_schema = ON")
+        other.execute("DELETE FROM sqlite_schema WHERE name = 'idx_sessions_status'")
+        other.execute("PRAGMA writable_schema = RESET")
+        other.execute("UPDATE sessions SET status = 'detached' WHERE seq = 1")
+        other.execute("PRAGMA writable_schema = ON")
+        other.execute("INSERT INTO sqlite_schema VALUES (?, ?, ?, ?, ?)", index)
+    limited, whole = await manager.check(limit_secs=3_600), await manager.check()
+    assert limited.complete
+    assert limited.integrity == whole.integrity != []
+
+
 async def test_a_check_names_no_more_than_an_answer_has_room_for(
     manager: SessionManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
