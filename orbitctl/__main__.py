@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sys
 
-from orbit_os.python import isolate
+from orbit_os.python import fill_standard_descriptors, isolate
 
 
 def main() -> None:
     """Run the command line, with nothing of the user's project on the import path, and leave with its exit code."""
+    fill_standard_descriptors()
     isolate()
     try:
         from orbitctl.cli import run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import sys
@@ -52,7 +53,7 @@ _LEVELS = click.Choice(["debug", "info", "warning", "error"])
 @click.option("--database", type=click.Path(), help="Database file [~/.local/share/orbit/sessions.db].")
 @click.option("--log-level", type=_LEVELS, help="Least severe events to log [info].")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("--ready-fd", type=int, hidden=True, help="Write a line to this descriptor once clients are served.")
+@click.option("--ready-fd", type=int, hidden=True, help="Write a line to this descriptor: `ready` once clients are served, `locked` where another orbitd serves.")
 @click.option("--restore", metavar="BACKUP", help="Put a backup in the database's place and exit; orbitctl runs this.")
 @click.option("--dry-run", is_flag=True, hidden=True, help="With --restore: only look into the backup.")
 @click.version_option(VERSION, prog_name="orbitd")
@@ -91,7 +92,7 @@ def cli(
     if restore is not None:
         _exit_on_error(lambda: _restore(os.path.abspath(restore), resolved.database_path, dry_run=dry_run))
         return
-    run(Daemon(resolved, supervision, _ready_writer(ready_fd)))
+    run(Daemon(resolved, supervision, lambda: _serving(ready_fd)), ready_fd)
 
 
 def load_settings(config: str | None, socket: str | None, database: str | None) -> Resolved:
@@ -130,11 +131,19 @@ def read_settings(path: str, *, may_be_missing: bool) -> Settings:
         raise SettingsError(f"{path}: {error.strerror}") from error
 
 
-def run(daemon: Daemon) -> None:
+def run(daemon: Daemon, ready_fd: int | None) -> None:
     """Run the daemon to its end, and exit with what that means."""
+
+    async def serve() -> None:
+        try:
+            await daemon.run()
+        except AlreadyLocked:
+            _tell_starter(ready_fd, b"locked\n")
+            raise
+
     gc.disable()  # what a start allocates lives as long as the daemon; `_enable_gc` goes on from there
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        _exit_on_error(lambda: runner.run(daemon.run()))
+        _exit_on_error(lambda: runner.run(serve()))
 
 
 def _restore(backup: str, database_path: str, *, dry_run: bool) -> None:
@@ -164,14 +173,18 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-def _ready_writer(descriptor: int | None) -> Callable[[], None]:
-    def write() -> None:
-        _enable_gc()
-        if descriptor is not None:
-            os.write(descriptor, b"ready\n")
-            os.close(descriptor)
+def _serving(ready_fd: int | None) -> None:
+    _enable_gc()
+    _tell_starter(ready_fd, b"ready\n")
 
-    return write
+
+def _tell_starter(ready_fd: int | None, line: bytes) -> None:
+    """Write a line to the pipe of `--ready-fd`, and close it; a starter that has left needs none (EPIPE)."""
+    if ready_fd is not None:
+        with contextlib.suppress(OSError):
+            os.write(ready_fd, line)
+        with contextlib.suppress(OSError):
+            os.close(ready_fd)
 
 
 def _enable_gc() -> None:

@@ -20,7 +20,9 @@ from datetime import UTC, datetime
 
 from msgspec import UNSET
 
-from orbit_os.files import check_file, private_folder
+from orbit_os.files import UnsafeFolder, check_file, private_folder
+from orbit_os.lock_note import SERVING, STOPPING
+from orbit_os.sockets import fitting_socket_path
 from orbit_protocol import PROTOCOL_VERSION, VERSION
 from orbit_protocol.errors import StorageCorrupt
 from orbit_protocol.results import DaemonInfo, Limits
@@ -36,7 +38,7 @@ from orbitd.rpc.connection import MAX_IN_FLIGHT, Call
 from orbitd.rpc.dispatch import MAX_BATCH, Dispatcher, Handlers
 from orbitd.rpc.handlers import add_daemon_handlers, add_store_handlers
 from orbitd.rpc.server import Server, affordable_connections
-from orbitd.rpc.sockets import Listener, inherited_listener, listen
+from orbitd.rpc.sockets import Sockets, SocketUnusable, inherited_listener, listen
 from orbitd.sessions.methods import SessionMethods
 from orbitd.sessions.programs import LiveSettings, Programs
 from orbitd.sessions.restore import finish_restoring, restore_sessions
@@ -91,12 +93,14 @@ class Daemon:
         check_file(self._resolved.database_path)  # SQLite would open it through a link
         supervisor = "" if self._supervision.name == "none" else self._supervision.name
         with (
-            database_lock(self._resolved.database_path, self._resolved.socket_path, supervisor),
-            _listening(self._supervision, self._resolved.socket_path) as listeners,
+            database_lock(self._resolved.database_path, self._resolved.socket_path, supervisor) as lock,
+            self._listening() as self._sockets,
             _signals(self.stop),
         ):
+            self._lock = lock
+            lock.update(socket=self._sockets.path)
             async with self._open_store() as manager:
-                await self._serve(manager, listeners)
+                await self._serve(manager)
         event(log, logging.INFO, "stopped")
 
     def stop(self) -> None:
@@ -140,11 +144,35 @@ class Daemon:
             found.append(os.path.realpath("/dev/fd/2"))
         return [*found, resolved.run_folder]
 
-    async def _serve(self, manager: SessionManager, listeners: list[Listener]) -> None:
+    @contextlib.contextmanager
+    def _listening(self) -> Iterator[Sockets]:
+        """Listen on the sockets of a supervisor, else at the configured path; close them at the end."""
+        path, inherited = self._resolved.socket_path, self._supervision.sockets
+        spare_path = fitting_socket_path(os.path.join(self._resolved.state_folder, "orbitd.sock"))
+        if inherited:
+            listeners = [inherited_listener(one) for one in inherited]
+        else:
+            try:
+                listeners = [listen(path)]
+            except OSError as error:
+                # A runtime folder that is not there, or another user's: the variable outlives the login, and su keeps
+                # it. A path that somebody has chosen is not replaced.
+                if path != default_paths(os.environ).socket or path == spare_path:
+                    raise
+                event(log, logging.WARNING, "cannot listen in the runtime folder", socket=path, error=error.strerror)
+                listeners = [listen(spare_path)]
+        sockets = Sockets(listeners, spare_path)
+        try:
+            yield sockets
+        finally:
+            for listener in sockets.listeners:
+                listener.close()
+
+    async def _serve(self, manager: SessionManager) -> None:
         settings = self._resolved.settings
         backups = DailyBackups(manager, settings.session.backup_retention_count)
         programs = self._programs(manager)
-        maintenance = Maintenance(self._maintenance_tasks(manager, programs, listeners, backups))
+        maintenance = Maintenance(self._maintenance_tasks(manager, programs, backups))
         await restore_sessions(manager, programs, start_again=settings.session.restore_sessions_on_startup)
         handlers: Handlers[Call] = Handlers()
         add_daemon_handlers(handlers, info=lambda: self._info(manager, maintenance, backups, programs), stop=self.stop)
@@ -154,15 +182,19 @@ class Daemon:
             max_connections=self._max_connections,
             max_message_bytes=settings.daemon.max_message_bytes,
         )
-        for listener in listeners:
+        for listener in self._sockets.listeners:
             self._server.serve(listener)
+        self._check_sockets_now()  # one that was handed over may have no file any more
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCONT, self._check_sockets_now)
         async with asyncio.TaskGroup() as group:
             background = group.create_task(maintenance.run(), name="maintenance")
-            self._announce(listeners)
+            self._announce()
             # Nothing waits for these two: the first picture, and what is left of the restore.
             programs.screens.start()
             restoring = group.create_task(finish_restoring(programs), name="restoring")
             await self._stop.wait()
+            asyncio.get_running_loop().remove_signal_handler(signal.SIGCONT)
+            self._lock.update(state=STOPPING)
             self._supervision.notifier.stopping()
             event(log, logging.INFO, "stopping", connections=self._server.connection_count)
             background.cancel()
@@ -186,26 +218,27 @@ class Daemon:
         )
         return Programs(manager, live, session.auto_save_interval_secs)
 
-    def _announce(self, listeners: list[Listener]) -> None:
+    def _announce(self) -> None:
         event(
             log,
             logging.INFO,
             "serving",
             pid=os.getpid(),
             version=VERSION,
-            socket=listeners[0].path,
+            socket=self._sockets.path,
             database=self._resolved.database_path,
         )
+        self._lock.update(state=SERVING)
         self._supervision.notifier.ready()
         self._on_ready()
 
     def _maintenance_tasks(
-        self, manager: SessionManager, programs: Programs, listeners: list[Listener], backups: DailyBackups
+        self, manager: SessionManager, programs: Programs, backups: DailyBackups
     ) -> list[MaintenanceTask]:
         session = self._resolved.settings.session
 
         async def check_socket() -> None:
-            self._rebind_lost_sockets(listeners)
+            self._check_sockets()
             await programs.keeper.check_socket()
 
         tasks = [
@@ -233,19 +266,36 @@ class Daemon:
             tasks.append(MaintenanceTask("watchdog", self._supervision.watchdog_secs, feed, first_after_secs=0))
         return tasks
 
-    def _rebind_lost_sockets(self, listeners: list[Listener]) -> None:
-        """Listen again on each socket whose file or folder has been removed."""
-        for index, listener in enumerate(listeners):
-            if not listener.is_reachable():
-                listeners[index] = listen(listener.path)
-                self._server.replace(listener, listeners[index])
-                event(log, logging.WARNING, "socket was removed, listening again", socket=listener.path)
+    def _check_sockets(self) -> None:
+        """Listen again where a socket's file or folder has been removed, and say so in the lock.
+
+        Raises:
+            SocketUnusable, UnsafeFolder, OSError: It cannot listen anywhere.
+        """
+        added, given_up = self._sockets.listen_again()
+        for listener in added:
+            self._server.serve(listener)
+            event(log, logging.WARNING, "socket was removed, listening again", socket=listener.path)
+        for listener in given_up:
+            self._server.give_up(listener)
+        self._lock.update(socket=self._sockets.path)
+
+    def _check_sockets_now(self) -> None:
+        """Check the sockets without waiting for the next regular check, which reports a failure to `daemon.info`.
+
+        SIGCONT asks for it: from a client that finds this process in the lock's note and no socket, and when the
+        process goes on after it was stopped.
+        """
+        try:
+            self._check_sockets()
+        except (SocketUnusable, UnsafeFolder, OSError) as error:
+            event(log, logging.WARNING, "cannot listen", error=str(error))
 
     def _info(
         self, manager: SessionManager, maintenance: Maintenance, backups: DailyBackups, programs: Programs
     ) -> DaemonInfo:
         daemon = self._resolved.settings.daemon
-        socket_path, socket_path_bytes = path_and_bytes(self._resolved.socket_path)
+        socket_path, socket_path_bytes = path_and_bytes(self._sockets.path)
         database_path, database_path_bytes = path_and_bytes(self._resolved.database_path)
         backup, backup_bytes = (None, UNSET) if backups.last is None else path_and_bytes(backups.last.path)
         return DaemonInfo(
@@ -270,6 +320,7 @@ class Daemon:
             maintenance=maintenance.status(),
             warnings=[
                 *(each.sentence for each in self._warnings if each.lasts),
+                *self._sockets.warnings(self._supervision.name),
                 *manager.damage_warnings(),
                 *programs.warnings(),
             ],
@@ -292,21 +343,11 @@ def _landing_file(run_folder: str, database_path: str) -> str:
 
 
 @contextlib.contextmanager
-def _listening(supervision: Supervision, path: str) -> Iterator[list[Listener]]:
-    """Listen on the sockets of a supervisor, else at `path`; close them at the end."""
-    listeners = [inherited_listener(one) for one in supervision.sockets] or [listen(path)]
-    try:
-        yield listeners
-    finally:
-        for listener in listeners:
-            listener.close()
-
-
-@contextlib.contextmanager
 def _signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Stop gracefully on SIGTERM, SIGINT and SIGHUP."""
+    """Stop gracefully on SIGTERM, SIGINT and SIGHUP; one that is ignored at the start, as by nohup(1), stays ignored."""
     loop = asyncio.get_running_loop()
-    wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    ending = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    wanted = [number for number in ending if signal.getsignal(number) is not signal.SIG_IGN]
     for number in wanted:
         loop.add_signal_handler(number, stop)
     try:

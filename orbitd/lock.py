@@ -1,7 +1,7 @@
 """One daemon a database: an flock(2) on a file beside it, held as long as the daemon lives.
 
 The kernel releases the lock when the process ends, however it ends, so a lock file that was
-left behind means nothing.
+left behind means nothing. While the lock is held, a note in the file says by whom (`orbit_os.lock_note`).
 """
 
 from __future__ import annotations
@@ -10,24 +10,66 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 from orbit_os.files import lock, open_private
-from orbit_protocol.text import path_text, to_text
-
-_MAX_HOLDER_BYTES = 8192
+from orbit_os.lock_note import Holder, LockNote, note_of_this_process, read_note, write_note
+from orbit_protocol.text import path_text
 
 
 class AlreadyLocked(Exception):
     """Another process has the lock of this database; the text names it."""
 
 
+class DatabaseLock:
+    """A lock that is held, and the note in its file.
+
+    Args:
+        descriptor: The locked file.
+        note: What is to be read there.
+    """
+
+    def __init__(self, descriptor: int, note: LockNote) -> None:
+        self._descriptor = descriptor
+        self._note = note
+        self._write()
+
+    def update(self, *, socket: str | None = None, state: str | None = None) -> None:
+        """Say where the daemon listens now, and what it does; nothing is written where nothing has changed.
+
+        Args:
+            socket: The path of its socket.
+            state: A state of `lock_note`.
+        """
+        old = self._note
+        changed = replace(old, socket=old.socket if socket is None else socket, state=state or old.state)
+        # The path that was configured stays known: it is what the variables of users and sessions have.
+        configured = old.configured or old.socket
+        # A machine that has got another name, as a laptop does in another network, is still this one.
+        changed = replace(
+            changed, configured="" if configured == changed.socket else configured, host=os.uname().nodename
+        )
+        if changed != old:
+            self._note = changed
+            self._write()
+
+    def clear(self) -> None:
+        """Name nobody: a note that is left behind means that its daemon was killed."""
+        with contextlib.suppress(OSError):
+            write_note(self._descriptor, None)
+
+    def _write(self) -> None:
+        with contextlib.suppress(OSError):  # on a full disk the daemon serves all the same
+            write_note(self._descriptor, self._note)
+
+
 @contextlib.contextmanager
-def database_lock(database_path: str, socket_path: str, supervisor: str = "") -> Iterator[None]:
+def database_lock(database_path: str, socket_path: str, supervisor: str = "") -> Iterator[DatabaseLock]:
     """Hold the lock of a database.
 
     Args:
         database_path: The file that the lock is for; the lock file is this path + `.lock`.
-        socket_path: Written into the lock file, so that the next daemon can name the one that serves.
+        socket_path: Written into the lock file, so that clients find the daemon; empty for a process that serves none.
         supervisor: Written there too: clients of one that was killed wait for its supervisor to start another.
 
     Raises:
@@ -43,16 +85,22 @@ def database_lock(database_path: str, socket_path: str, supervisor: str = "") ->
         try:
             lock(path, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            lines = to_text(os.pread(descriptor, _MAX_HOLDER_BYTES, 0)).split("\n")
-            holder = ", ".join(line for line in lines if line) or "unknown"
-            raise AlreadyLocked(f"another orbitd serves this database ({holder}; lock {path_text(path)})") from error
-        with contextlib.suppress(OSError):  # on a full disk the daemon serves all the same
-            os.ftruncate(descriptor, 0)
-            # The path's own bytes: clients connect to what they read here.
-            note = b"pid %d\nsocket %s\n" % (os.getpid(), os.fsencode(socket_path))
-            os.pwrite(descriptor, note + (b"supervisor %s\n" % supervisor.encode() if supervisor else b""), 0)
-        yield
+            raise AlreadyLocked(_refusal(read_note(descriptor), path)) from error
+        held = DatabaseLock(descriptor, note_of_this_process(socket_path, supervisor))
+        try:
+            yield held
+        finally:
+            held.clear()
     finally:
         # The lock goes with the descriptor; the file stays. If it were unlinked, a process that opened
         # it before could lock a file without a name, and the next one a new file of the same name.
         os.close(descriptor)
+
+
+def _refusal(note: LockNote | None, path: str) -> str:
+    if note is None:
+        return f"another orbitd serves this database (its lock has no note: {path_text(path)})"
+    if note.holder() is Holder.ELSEWHERE:
+        return f"another {note.sentence()} and serves this database; stop it there (lock {path_text(path)})"
+    doing = f"socket {path_text(note.socket)}" if note.socket else "it serves no socket"
+    return f"another orbitd serves this database (pid {note.pid}, {doing}; lock {path_text(path)})"

@@ -68,12 +68,11 @@ class Server:
         self._listeners.append(listener)
         asyncio.get_running_loop().add_reader(listener.socket, self._accept, listener)
 
-    def replace(self, old: Listener, new: Listener) -> None:
-        """Accept from a new listener in the place of one whose path has been removed."""
-        self._listeners.remove(old)
-        asyncio.get_running_loop().remove_reader(old.socket)
-        old.close()
-        self.serve(new)
+    def give_up(self, listener: Listener) -> None:
+        """Accept no more from a listener, and close it; who is connected stays."""
+        self._listeners.remove(listener)
+        asyncio.get_running_loop().remove_reader(listener.socket)
+        listener.close()
 
     @property
     def connection_count(self) -> int:

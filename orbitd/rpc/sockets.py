@@ -12,8 +12,9 @@ import socket
 import stat
 from dataclasses import dataclass
 
-from orbit_os.files import PRIVATE_FILE, private_folder, set_mode
+from orbit_os.files import PRIVATE_FILE, UnsafeFolder, private_folder, set_mode
 from orbit_os.sockets import SocketPathTooLong, check_socket_path
+from orbit_protocol.text import path_text
 
 BACKLOG = 1024  # a full backlog makes connect(2) fail at once for clients that do not block
 
@@ -24,26 +25,123 @@ class SocketUnusable(Exception):
 
 @dataclass(frozen=True)
 class Listener:
-    """A listening socket, and the inode of its file; None where a supervisor made it, who owns the file too."""
+    """A listening socket.
+
+    Attributes:
+        path: Where its file is, or was.
+        file: Device and inode of the file; None for one that has none (an abstract name).
+        is_ours: Whether we made it; else a supervisor did, who owns the file too.
+    """
 
     socket: socket.socket
     path: str
-    inode: int | None
+    file: tuple[int, int] | None
+    is_ours: bool = True
 
     def close(self) -> None:
         """Stop listening; unlink the file if we made it and it has not been replaced."""
         self.socket.close()
-        if self.inode is not None:
+        if self.is_ours and self.file is not None and _file_at(self.path) == self.file:
             with contextlib.suppress(OSError):
-                if os.lstat(self.path).st_ino == self.inode:
-                    os.unlink(self.path)
+                os.unlink(self.path)
 
     def is_reachable(self) -> bool:
         """Return whether the file at the path is still this socket's."""
-        try:
-            return self.inode is None or os.lstat(self.path).st_ino == self.inode
-        except OSError:
-            return False
+        return not self.path.startswith("/") or (self.file is not None and _file_at(self.path) == self.file)
+
+
+def _file_at(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+class Sockets:
+    """What a daemon listens on, and where it listens instead when a socket's file or folder has been removed.
+
+    Args:
+        listeners: Those of the start.
+        spare_path: Where to listen while the first of them cannot be made again.
+    """
+
+    def __init__(self, listeners: list[Listener], spare_path: str) -> None:
+        self.listeners = listeners
+        self._paths = list(dict.fromkeys(listener.path for listener in listeners))
+        self._spare_path = spare_path
+
+    @property
+    def path(self) -> str:
+        """Where clients reach the daemon: the first path, or the spare one."""
+        reachable = [listener.path for listener in self.listeners if listener.is_reachable()]
+        return reachable[0] if reachable else self._paths[0]
+
+    def listen_again(self) -> tuple[list[Listener], list[Listener]]:
+        """Listen again at each path that no client can reach any more.
+
+        A socket that was handed over stays open beside the new one: its supervisor still holds it, and may hand it to
+        the next daemon.
+
+        Returns:
+            The listeners that are new, and those that have been given up, which the caller closes.
+
+        Raises:
+            SocketUnusable, UnsafeFolder, OSError: Nor can it listen at the spare path.
+        """
+        added: list[Listener] = []
+        for path in self._paths:
+            if not self._is_reached(path):
+                try:
+                    added.append(listen(path))
+                except (OSError, UnsafeFolder, SocketUnusable):
+                    if path == self._paths[0] and path != self._spare_path and not self._is_reached(self._spare_path):
+                        added.append(listen(self._spare_path))
+        served = {listener.path for listener in (*self.listeners, *added) if listener.is_reachable()}
+        # The spare one is given up once the first path is there again. Whoever is connected stays so.
+        given_up = [
+            listener
+            for listener in self.listeners
+            if listener.is_ours
+            and (
+                not listener.is_reachable()
+                or (listener.path not in self._paths and self._paths[0] in served)
+            )
+        ]
+        kept = [listener for listener in self.listeners if listener not in given_up]
+        # In the order of the paths: the first one is what clients are told.
+        self.listeners = sorted([*kept, *added], key=lambda listener: listener.path not in self._paths)
+        return added, given_up
+
+    def _is_reached(self, path: str) -> bool:
+        return any(listener.path == path and listener.is_reachable() for listener in self.listeners)
+
+    def warnings(self, supervisor: str) -> list[str]:
+        """Return what is wrong with the sockets, in sentences with their remedy.
+
+        Args:
+            supervisor: Who handed sockets over: "systemd", "launchd" or "none".
+        """
+        remedy = _REMEDIES.get(supervisor, "restart the program that handed it over")
+        found = [
+            f"The socket {path_text(listener.path)} that was handed over has been deleted; orbitd listens beside it "
+            f"itself. To have it back: {remedy}"
+            for listener in self.listeners
+            if not listener.is_ours and not listener.is_reachable()
+        ]
+        if not self._is_reached(self._paths[0]):
+            found.append(
+                f"The socket {path_text(self._paths[0])} is gone and cannot be made again; orbitd listens at "
+                f"{path_text(self.path)}, where orbitctl finds it. Other programs need its folder back "
+                "(mode 0700, yours), or `orbitctl daemon restart` in a login session"
+            )
+        return found
+
+
+_REMEDIES = {
+    "systemd": "`systemctl --user restart orbitd.socket orbitd.service`",
+    "launchd": "`orbitctl service uninstall`, then `orbitctl service install`",
+}
 
 
 def listen(path: str) -> Listener:
@@ -67,7 +165,7 @@ def listen(path: str) -> Listener:
         set_mode(path, PRIVATE_FILE)
         listening.listen(BACKLOG)
         listening.setblocking(False)
-        return Listener(listening, path, os.lstat(path).st_ino)
+        return Listener(listening, path, _file_at(path))
     except BaseException:
         listening.close()
         raise
@@ -88,7 +186,11 @@ def _bind(listening: socket.socket, path: str) -> None:
 def inherited_listener(inherited: socket.socket) -> Listener:
     """Return the listener of a socket that a supervisor passed to us; its file stays the supervisor's."""
     inherited.setblocking(False)
-    return Listener(inherited, str(inherited.getsockname()), None)
+    # Clients see the process that called listen(2) last as their peer (unix(7), SO_PEERCRED), and the lock's note
+    # names this one.
+    inherited.listen(BACKLOG)
+    path = os.fsdecode(inherited.getsockname())
+    return Listener(inherited, path, _file_at(path), is_ours=False)
 
 
 def _remove_stale(path: str) -> None:

@@ -1,9 +1,11 @@
 """What the daemon and the command line both need of the operating system.
 
-    files     folders that only the user can reach; fsync
-    sockets   the longest path of a Unix socket; the uid of the peer
-    places    where files are by default, and whether HOME can be used
-    python    isolate our interpreters from the user's project; name a process
+    files       folders that only the user can reach; fsync
+    sockets     the longest path of a Unix socket; the uid of the peer
+    places      where files are by default, and whether HOME can be used
+    processes   a process's start time, which tells it from the next one with its pid
+    lock_note   who holds a database's lock, and where it serves
+    python      isolate our interpreters from the user's project; name a process
 
 Standard library only, with as few imports as possible: the keeper, which has no
 site-packages, uses `sockets` too. Data goes one way: `orbitd` and `orbitctl` call these

@@ -1,4 +1,4 @@
-"""Start Python processes of ours so that they import nothing of the user's project.
+"""Start Python processes of ours so that they import nothing of the user's project, and no file takes stderr's place.
 
 There are two ways into an interpreter of ours. A user runs the entry point, with any PYTHONPATH and
 current folder: `isolate` removes those from sys.path. Or one of our programs starts another:
@@ -79,6 +79,20 @@ def _site_folders() -> set[str]:
 
     library = os.path.dirname(os.path.abspath(os.__file__))
     return {library, os.path.join(library, "lib-dynload"), *site.getsitepackages(), site.getusersitepackages()}
+
+
+def fill_standard_descriptors() -> None:
+    """Open /dev/null on each of the descriptors 0, 1 and 2 that was closed when this program was started.
+
+    An entry point calls this first: otherwise the next file that is opened gets such a number, a database or a socket,
+    and whatever is printed goes into it. sys.stdin, sys.stdout and sys.stderr stay None, as Python has set them.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # open(2) returns the lowest number that is free, which is this one: those below it are open.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def name_process(name: str) -> None:

@@ -76,7 +76,7 @@ def restore(path: str, database_path: str) -> Restored:
     private_folder(os.path.dirname(database_path))
     for suffix in ("", *SIDE_FILES):
         check_file(database_path + suffix)
-    with database_lock(database_path, "none: a backup is being restored"):
+    with database_lock(database_path, ""):
         contents = inspect_backup(path)
         with translated(), contextlib.closing(open_untouched(path)) as connection:
             copy.write(connection, database_path + _STAGED)
