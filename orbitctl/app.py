@@ -27,6 +27,9 @@ from orbitctl.ui.output import Output
 if TYPE_CHECKING:
     from orbitctl.client.ssh import Host
 
+AUTOSTART_VARIABLE = "ORBITCTL_NO_AUTOSTART"
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
+
 P = TypeVar("P")
 R = TypeVar("R")
 
@@ -61,7 +64,7 @@ class App:
         self.remote_command: str | None = None
         self.completing = False
         self.timeout: float | None = None
-        self.autostart = environ.get("ORBITCTL_NO_AUTOSTART", "") in ("", "0")
+        self.autostart = environ.get(AUTOSTART_VARIABLE, "").strip().lower() not in _TRUE
         self.out = Output()
         self._client: Client | None = None
 
@@ -101,15 +104,25 @@ class App:
                 return None
             raise
 
-    def stop_daemon(self) -> int | None:
-        """Stop the daemon and wait until it has exited; return its pid, or None if none ran. Raises: CommandError."""
+    def stop_daemon(self, *, force: bool = False) -> int | None:
+        """Stop the daemon and wait until it has exited; return its pid, or None if none ran.
+
+        Args:
+            force: Whether to end one that hangs by signals.
+
+        Raises:
+            CommandError: It runs, and could not be stopped.
+        """
         from orbitctl.client import daemon
 
-        client = self.find_client()
+        try:
+            client = self.find_client()
+        except CommandError as error:
+            return daemon.stop_unreachable(self.paths, error, self.timeout_seconds, force=force)
         if client is None:
             return None
         self._client = None  # `stop` closes it
-        return daemon.stop(client, self.timeout_seconds)
+        return daemon.stop(client, self.paths, self.timeout_seconds, force=force)
 
     def at(self, host: Host) -> App:
         """Return a copy of this app for one of its hosts, with a connection of its own."""
@@ -198,8 +211,11 @@ class App:
         if not click.confirm(visible(question), err=True):
             raise CommandError("nothing was changed")
 
-    def open_stream(self) -> Stream:
+    def open_stream(self, *, wait: bool = True) -> Stream:
         """Return a new connection to the daemon, which is started if none runs.
+
+        Args:
+            wait: Whether to wait for one that is about to serve, or to end.
 
         Raises:
             CommandError: It cannot be reached.
@@ -217,12 +233,25 @@ class App:
                 quiet=self.completing,
             )
             return SshStream(self.hosts[0], dial, self.environ)
-        path = self.paths.socket_path
         try:
-            return UnixStream(path, self.timeout_seconds)
+            return UnixStream(self.paths.socket_path, self.timeout_seconds)
         except Unreachable as error:
-            if not (error.no_daemon and self.autostart):
+            missing = error
+        # Here, since most runs find a daemon at its socket.
+        from orbitctl.client.finding import connect_to_holder
+
+        try:
+            return connect_to_holder(self.paths, missing, self.timeout_seconds, wait=wait)
+        except Unreachable as error:
+            if not (error.may_start and self.autostart):
                 raise
-        from orbitctl.client.daemon import start  # here, since most runs find a daemon
+        value = self.environ.get(AUTOSTART_VARIABLE, "").strip().lower()
+        if value not in (*_TRUE, *_FALSE):
+            raise CommandError(
+                f"{AUTOSTART_VARIABLE} is {value!r}, which says neither yes nor no",
+                ExitCode.USAGE,
+                hint="Set it to 1, true or yes so that no daemon is started; 0, false, no or nothing has it started.",
+            )
+        from orbitctl.client.daemon import start
 
         return start(self.paths, self.timeout_seconds, self.out)

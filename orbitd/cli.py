@@ -53,7 +53,12 @@ _LEVELS = click.Choice(["debug", "info", "warning", "error"])
 @click.option("--database", type=click.Path(), help="Database file [~/.local/share/orbit/sessions.db].")
 @click.option("--log-level", type=_LEVELS, help="Least severe events to log [info].")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("--ready-fd", type=int, hidden=True, help="Write a line to this descriptor: `ready` once clients are served, `locked` where another orbitd serves.")
+@click.option(
+    "--ready-fd",
+    type=int,
+    hidden=True,
+    help="Write a line to this descriptor: `ready` once clients are served, `locked` where another orbitd serves.",
+)
 @click.option("--restore", metavar="BACKUP", help="Put a backup in the database's place and exit; orbitctl runs this.")
 @click.option("--dry-run", is_flag=True, hidden=True, help="With --restore: only look into the backup.")
 @click.version_option(VERSION, prog_name="orbitd")

@@ -344,7 +344,7 @@ def _landing_file(run_folder: str, database_path: str) -> str:
 
 @contextlib.contextmanager
 def _signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Stop gracefully on SIGTERM, SIGINT and SIGHUP; one that is ignored at the start, as by nohup(1), stays ignored."""
+    """Stop gracefully on SIGTERM, SIGINT and SIGHUP; one that was ignored at the start, as by nohup(1), stays so."""
     loop = asyncio.get_running_loop()
     ending = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     wanted = [number for number in ending if signal.getsignal(number) is not signal.SIG_IGN]

@@ -12,7 +12,7 @@ import time
 
 from orbit_os.files import UnsafeFolder
 from orbitctl.app import App
-from orbitctl.client.daemon import start_apart, was_supervised
+from orbitctl.client.daemon import start_apart, was_killed, was_supervised
 from orbitctl.client.transport import Stream, Unreachable
 from orbitctl.errors import CommandError, ExitCode
 
@@ -101,14 +101,23 @@ class Reconnect:
             return None
         self._back_off(now)
         try:
-            return self._app.open_stream()
+            return self._app.open_stream(wait=False)
         except Unreachable as error:
+            if error.is_passing:
+                return None
             if not error.no_daemon:
                 raise
-        # A daemon that exits in good order unlinks its socket; one that was killed cannot.
-        if not self._start_tried and os.path.exists(self._app.paths.socket_path):
+        if not self._start_tried and self._has_crashed():
             self._start_tried = self._start_daemon(now)
         return None
+
+    def _has_crashed(self) -> bool:
+        """Return whether the daemon was killed: one that exits in good order unlinks its socket and clears its note."""
+        paths = self._app.paths
+        try:
+            return os.path.exists(paths.socket_path) or (not paths.is_socket_chosen and was_killed(paths))
+        except CommandError:  # the configuration is broken: nobody knows which daemon it was
+            return False
 
     def _start_daemon(self, now: float) -> bool:
         """Have a daemon started if it is our turn; return whether that was tried."""

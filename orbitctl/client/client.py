@@ -168,6 +168,12 @@ class Client:
             return error
         return None
 
+    def peer_pid(self) -> int:
+        """Return the pid of the daemon's process on this machine; 0 where it is not known."""
+        from orbitctl.client.transport import UnixStream
+
+        return self._stream.peer_pid() if isinstance(self._stream, UnixStream) else 0
+
     def close(self) -> None:
         """Close the stream."""
         self._stream.close()
@@ -179,7 +185,7 @@ class Client:
             raise CommandError(
                 message,
                 ExitCode.PROTOCOL,
-                hint="Another program seems to serve this socket; run `orbitctl doctor`.",
+                hint="Another program seems to serve this socket: name your daemon's with --socket or ORBITD_SOCKET.",
             )
         self._check_protocol(theirs)
         raise CommandError(message, hint=f"The daemon runs {theirs.version}, this is orbitctl {VERSION}.")
@@ -261,7 +267,7 @@ class Client:
             raise CommandError(
                 f"what answered does not speak Orbit's protocol: {in_plain_words(str(error))}",
                 ExitCode.PROTOCOL,
-                hint="Another program seems to serve this socket; run `orbitctl doctor`.",
+                hint="Another program seems to serve this socket: name your daemon's with --socket or ORBITD_SOCKET.",
             ) from error
 
     def _send(self, message: bytes, deadline: float, timeout: float) -> None:
@@ -368,5 +374,6 @@ def _timed_out(timeout: float) -> CommandError:
     return CommandError(
         f"no answer within {timeout:g} s",
         ExitCode.TIMEOUT,
-        hint="Allow more time with --timeout SECS; `orbitctl doctor` checks the daemon.",
+        hint="Allow more time with --timeout SECS. If `orbitctl status` has no answer either, the daemon hangs: "
+        "`orbitctl daemon restart --force` starts another.",
     )

@@ -4,7 +4,8 @@ It is started once, however many clients find none at the same moment: they take
 in the state folder, and each connects again before it starts one. A client that cannot wait has another
 process start it, which takes over its turn (`start_apart`). orbitd writes to a pipe when it
 serves (`--ready-fd`); the end of the pipe without that means that it has failed, and its log has the
-reason.
+reason. One that holds the database already is never raced: it is waited for while it starts or ends, and used or
+named otherwise (`finding`).
 """
 
 from __future__ import annotations
@@ -18,20 +19,24 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from orbit_os.files import UnsafeFile, UnsafeFolder, lock, open_private, private_folder
+from orbit_os.files import UnsafeFolder, lock, open_private, private_folder
+from orbit_os.lock_note import Holder, LockNote
 from orbit_os.python import python_command
 from orbit_protocol.methods import DAEMON_INFO, DAEMON_SHUTDOWN
 from orbit_protocol.params import Params
+from orbit_protocol.text import path_text
 from orbitctl.client.client import Client
-from orbitctl.client.paths import CONFIG_VARIABLE, SOCKET_VARIABLE, ClientPaths
+from orbitctl.client.finding import connect, hung, read_lock_note
+from orbitctl.client.paths import CONFIG_VARIABLE, DATABASE_VARIABLE, SOCKET_VARIABLE, ClientPaths
 from orbitctl.client.process_watch import ProcessWatch
 from orbitctl.client.transport import UnixStream, Unreachable
 from orbitctl.errors import CommandError, ExitCode
 from orbitctl.ui.output import Output
 
-DATABASE_VARIABLE = "ORBITD_DATABASE"
-_RETRY_SECONDS = 0.05
-_HANDOVER_SECONDS = 10.0
+FORCE_SECONDS = 5.0
+"""How long a daemon that is ended by force has to answer, and then to end on SIGTERM."""
+_MIN_SECONDS = 0.05
+_START_ATTEMPTS = 3
 _MAX_REASON_BYTES = 4096
 
 
@@ -58,7 +63,7 @@ def start(paths: ClientPaths, timeout: float, out: Output, lock_fd: int | None =
         raise CommandError(
             f"cannot start orbitd: {error.strerror}: {error.filename}",
             ExitCode.UNREACHABLE,
-            hint="`orbitctl doctor` checks the folders.",
+            hint="It must be a folder of yours that only you can open, on a disk with room.",
         ) from error
 
 
@@ -99,24 +104,98 @@ def start_apart(paths: ClientPaths) -> bool:
     return True
 
 
-def stop(client: Client, timeout: float) -> int:
+def stop(client: Client, paths: ClientPaths, timeout: float, *, force: bool = False) -> int:
     """Stop the daemon that a client is connected to, wait until its process has exited, and return its pid.
 
     Args:
         client: The connected client, which is closed.
-        timeout: How long the daemon may take to exit, in seconds.
+        paths: Where the database's lock is, by whose note a daemon that hangs is ended.
+        timeout: How long each step may take, in seconds.
+        force: Whether to end one that does not answer, or does not exit, by signals.
 
     Raises:
-        CommandError: It has not exited in time.
+        CommandError: It does not answer, or has not exited in time.
     """
-    pid = client.call(DAEMON_INFO, Params()).pid
-    # Made while the daemon is known to run, since it has just answered: later another process could have its pid.
-    with contextlib.closing(ProcessWatch(pid)) as process:
-        client.call(DAEMON_SHUTDOWN, Params())
-        client.close()
-        if not process.wait(timeout):
-            raise CommandError(f"orbitd (pid {pid}) has not ended after {timeout:g} s", ExitCode.TIMEOUT)
-    return pid
+    client.timeout = min(timeout, FORCE_SECONDS) if force else timeout
+    listener = client.peer_pid()
+    try:
+        pid = client.call(DAEMON_INFO, Params()).pid
+        # Made while the daemon is known to run, since it has just answered: later another process could have its pid.
+        with contextlib.closing(ProcessWatch(pid)) as process:
+            client.call(DAEMON_SHUTDOWN, Params())
+            client.close()
+            if process.wait(timeout):
+                return pid
+        error = CommandError(
+            f"orbitd (pid {pid}) has not ended after {timeout:g} s",
+            ExitCode.TIMEOUT,
+            hint="`orbitctl daemon stop --force` ends it: what was answered is on disk.",
+        )
+    except CommandError as failed:
+        if failed.exit_code != ExitCode.TIMEOUT:
+            raise
+        error = hung(paths, client.timeout)
+        error.hint = "`orbitctl daemon stop --force` ends it: what was answered is on disk, and programs go on."
+    client.close()
+    if not force:
+        raise error
+    note = read_lock_note(paths)
+    if note is None or listener != note.pid:
+        # The socket's daemon has another database than our flags and variables name.
+        raise CommandError(
+            f"{error.message}; it does not hold the lock of {path_text(paths.database_path)}, so nothing was done",
+            error.exit_code,
+            hint="Name the daemon's own database with ORBITD_DATABASE.",
+        )
+    return _end(note, error, timeout, kill=True)
+
+
+def stop_unreachable(paths: ClientPaths, error: CommandError, timeout: float, *, force: bool) -> int:
+    """Stop a daemon that cannot be connected to, and return its pid: by SIGTERM, where the lock's note fits.
+
+    Args:
+        paths: Where the lock is.
+        error: Why it cannot be connected to.
+        timeout: How long it may take to exit, in seconds.
+        force: Whether it is killed if it has not.
+
+    Raises:
+        CommandError: `error`, if nothing may be signalled; it has not exited in time.
+    """
+    note = read_lock_note(paths)
+    # One with a full backlog is as good as hung: it does not take connections, and may not be busy for long.
+    is_lost = isinstance(error, Unreachable) and error.is_passing
+    if note is None or not (is_lost or (force and error.exit_code == ExitCode.TIMEOUT)):
+        raise error
+    return _end(note, error, timeout, kill=force)
+
+
+def _end(note: LockNote, error: CommandError, timeout: float, *, kill: bool) -> int:
+    """Send SIGTERM, and SIGKILL to what has not ended, to the process that wrote a note; return its pid.
+
+    Nothing that was answered is lost: it is on disk before the answer is sent.
+
+    Raises:
+        CommandError: `error` where the note does not fit, or the process has not ended.
+    """
+    with contextlib.closing(ProcessWatch(note.pid)) as process:
+        # The watch comes first: from here on its descriptor stands for one process, and the check shows for which.
+        if note.holder() is not Holder.HERE:
+            raise error
+        process.send_signal(signal.SIGTERM)
+        if process.wait(min(timeout, FORCE_SECONDS) if kill else timeout):
+            return note.pid
+        if kill:
+            process.send_signal(signal.SIGKILL)
+            if process.wait(timeout):
+                return note.pid
+    raise CommandError(
+        f"orbitd (pid {note.pid}) has not ended after {timeout:g} s",
+        ExitCode.TIMEOUT,
+        hint="The kernel has not ended it: it waits for a disk or a file system that does not answer."
+        if kill
+        else "`orbitctl daemon stop --force` ends it: what was answered is on disk.",
+    )
 
 
 def _start_in_turn(paths: ClientPaths, timeout: float, out: Output, lock_fd: int | None) -> UnixStream:
@@ -125,35 +204,40 @@ def _start_in_turn(paths: ClientPaths, timeout: float, out: Output, lock_fd: int
     with _start_lock(_start_lock_path(paths), descriptor, timeout):
         # Of several clients that found no daemon at the same moment the first starts it while the others wait for
         # the lock; each of them finds it running when its turn comes.
-        if (stream := _connect(paths, timeout)) is not None:
+        if (stream := _connect(paths, deadline)) is not None:
             return stream
         if _is_default(paths) and _start_service(paths, out):
-            if (stream := _connect(paths, timeout)) is not None:
+            if (stream := _connect(paths, deadline)) is not None:
                 return stream
             out.note("the service was started, but does not serve this socket; starting orbitd without it")
-        handover = min(deadline, time.monotonic() + _HANDOVER_SECONDS)
+        # A supervisor, say, may start one in the same moment, and have the database's lock before ours. It is waited
+        # for in `_connect`; if it ends instead, ours has another chance, but never more than a few.
+        attempts_left = _START_ATTEMPTS
         while True:
             error = _spawn(paths, deadline)
-            if (stream := _connect(paths, timeout)) is not None:
+            if (stream := _connect(paths, deadline)) is not None:
                 return stream
             if error is None:
                 raise CommandError(f"orbitd started, but does not serve {paths.socket_path}", ExitCode.UNREACHABLE)
-            if not _is_locked(paths) or time.monotonic() > handover:
+            attempts_left -= 1
+            if not attempts_left or not isinstance(error, _Locked) or _is_held_by_unknown(paths):
                 raise error
-            # Ours has ended since an orbitd that is not of our making (a supervisor's, say) holds the database's
-            # lock. It is about to serve, and then we connect; or about to exit, and then ours can start. The first
-            # shows at the socket, the second at the lock, and no system call waits for both: hence a retry.
-            time.sleep(_RETRY_SECONDS)
 
 
-def _connect(paths: ClientPaths, timeout: float) -> UnixStream | None:
-    """Return a connection, or None if no daemon runs. Raises: CommandError."""
+def _connect(paths: ClientPaths, deadline: float) -> UnixStream | None:
+    """Return a connection, or None if none runs. Raises: CommandError."""
     try:
-        return UnixStream(paths.socket_path, timeout)
+        return connect(paths, max(_MIN_SECONDS, deadline - time.monotonic()))
     except Unreachable as error:
-        if error.no_daemon:
+        if error.may_start:
             return None
         raise
+
+
+def _is_held_by_unknown(paths: ClientPaths) -> bool:
+    """Return whether nobody can tell if the holder of the lock still runs: it is of another machine, or an old one."""
+    note = read_lock_note(paths)
+    return note is None or note.holder() in (Holder.ELSEWHERE, Holder.UNKNOWN)
 
 
 def _is_default(paths: ClientPaths) -> bool:
@@ -205,10 +289,16 @@ def _spawn(paths: ClientPaths, deadline: float) -> CommandError | None:
             raise CommandError(
                 "orbitd was started but does not serve yet", ExitCode.TIMEOUT, hint=f"Look into {log}, or try again."
             )
-        if ready.read(1):
+        line = ready.read(16)
+        if line.startswith(b"ready"):
             process.returncode = 0  # as above: it outlives this process
             return None
-    return _start_error(log, size_before, process.wait())
+    error = _start_error(log, size_before, process.wait())
+    return _Locked(error.message, error.exit_code, hint=error.hint) if line.startswith(b"locked") else error
+
+
+class _Locked(CommandError):
+    """orbitd has ended because another one holds the database's lock."""
 
 
 def _start_error(log: str, start: int, code: int) -> CommandError:
@@ -237,44 +327,20 @@ def arguments(paths: ClientPaths) -> list[str]:
     return [] if paths.socket_flag is None else ["--socket", paths.socket_path]
 
 
+def was_killed(paths: ClientPaths) -> bool:
+    """Return whether the last daemon has ended without stopping: it left its note in the lock. Raises: CommandError."""
+    note = read_lock_note(paths)
+    return note is not None and note.holder() is Holder.GONE
+
+
 def was_supervised(paths: ClientPaths) -> bool:
     """Return whether the last daemon was run by a supervisor, which brings back one that was killed.
 
     Raises:
         CommandError: The configuration, which says where its lock file is, cannot be read.
     """
-    try:
-        with open(_open_database_lock(paths), "rb") as file:
-            return b"\nsupervisor " in file.read(_MAX_REASON_BYTES)
-    except (UnsafeFile, OSError):
-        return False
-
-
-def _open_database_lock(paths: ClientPaths) -> int:
-    return open_private(paths.resolved.database_path + ".lock", os.O_RDONLY)
-
-
-def lock_holder(paths: ClientPaths) -> str | None:
-    """Return what the holder of the database's lock file has written into it; None if it is not locked."""
-    try:
-        descriptor = _open_database_lock(paths)
-    except (UnsafeFile, OSError):
-        return None
-    try:
-        # A shared lock is refused while orbitd has its exclusive one. If it is granted, close releases it; an
-        # orbitd that asks for its own in just that moment is refused.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return os.fsdecode(os.pread(descriptor, _MAX_REASON_BYTES, 0))
-    finally:
-        os.close(descriptor)
-    return None
-
-
-def _is_locked(paths: ClientPaths) -> bool:
-    """Return whether an orbitd that is to serve this socket has locked the database."""
-    holder = lock_holder(paths)
-    return holder is not None and (not holder or f"socket {paths.socket_path}\n" in holder)
+    note = read_lock_note(paths)
+    return note is not None and bool(note.supervisor)
 
 
 def _open_start_lock(paths: ClientPaths) -> int:

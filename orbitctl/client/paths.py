@@ -20,7 +20,7 @@ from orbitctl.errors import CommandError, ExitCode
 if TYPE_CHECKING:
     from orbit_protocol.settings import Resolved, Settings
 
-SOCKET_VARIABLE, CONFIG_VARIABLE = "ORBITD_SOCKET", "ORBITD_CONFIG"
+SOCKET_VARIABLE, CONFIG_VARIABLE, DATABASE_VARIABLE = "ORBITD_SOCKET", "ORBITD_CONFIG", "ORBITD_DATABASE"
 
 
 class ClientPaths:
@@ -63,6 +63,20 @@ class ClientPaths:
                 ExitCode.UNREACHABLE,
                 hint="Set XDG_RUNTIME_DIR to a folder of your own, or name a socket with --socket or ORBITD_SOCKET.",
             ) from error
+
+    @property
+    def is_socket_chosen(self) -> bool:
+        """Whether the user has named the socket: a variable in a session is orbitd's, of when its program started."""
+        return bool(self.socket_flag or (self.environ.get(SOCKET_VARIABLE) and "ORBIT_SESSION" not in self.environ))
+
+    @cached_property
+    def database_path(self) -> str:
+        """The database. Raises: CommandError where the configuration cannot be read."""
+        defaults = default_paths(self.environ)
+        named = self.environ.get(DATABASE_VARIABLE)
+        if not named and CONFIG_VARIABLE not in self.environ and not os.path.lexists(defaults.config_file):
+            return defaults.database
+        return os.path.abspath(self.resolved.database_path)
 
     @cached_property
     def config_path(self) -> str:

@@ -1,4 +1,4 @@
-"""Wait for the end of a process that is not our child, by event: pidfd_open(2), on macOS kqueue(2).
+"""Watch a process that is not our child, and signal it, by pidfd_open(2); on macOS by kqueue(2).
 
 waitpid(2) is for children only, and looking at the pid again and again would be polling. A pid can
 be given to another process once its owner has ended and been reaped, so a `ProcessWatch` must be
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 
 if sys.platform == "linux":
@@ -32,6 +33,16 @@ if sys.platform == "linux":
             poller.register(self._descriptor, select.POLLIN)
             return bool(poller.poll(timeout * 1000))
 
+        def send_signal(self, number: int) -> bool:
+            """Send a signal; return False if the process has ended, or may not be signalled."""
+            if self._descriptor is None:
+                return False
+            try:
+                signal.pidfd_send_signal(self._descriptor, number)
+            except OSError:
+                return False
+            return True
+
         def close(self) -> None:
             """Close the descriptor."""
             if self._descriptor is not None:
@@ -44,6 +55,7 @@ else:
         """Waits for a process to end; made while it is known to run."""
 
         def __init__(self, pid: int) -> None:
+            self._pid = pid
             self._queue = select.kqueue()
             exit_event = select.kevent(
                 pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD | select.KQ_EV_ONESHOT, select.KQ_NOTE_EXIT
@@ -59,6 +71,17 @@ else:
             # EV_ONESHOT: the event is delivered once, so it is remembered.
             self._ended = self._ended or bool(self._queue.control(None, 1, timeout))
             return self._ended
+
+        def send_signal(self, number: int) -> bool:
+            """Send a signal; return False if the process has ended, or may not be signalled."""
+            # By pid, since there is nothing else: right after the queue was asked, the pid is still its own.
+            if self.wait(0):
+                return False
+            try:
+                os.kill(self._pid, number)
+            except OSError:
+                return False
+            return True
 
         def close(self) -> None:
             """Close the queue."""

@@ -14,7 +14,7 @@ import stat
 import struct
 from typing import Protocol
 
-from orbit_os.sockets import SocketPathTooLong, check_socket_path, peer_uid
+from orbit_os.sockets import SocketPathTooLong, check_socket_path, peer_pid, peer_uid
 from orbitctl.errors import CommandError, ExitCode
 
 READ_BYTES = 1 << 18
@@ -43,11 +43,25 @@ class Unreachable(CommandError):
         message: Why.
         hint: The next step.
         no_daemon: Whether that is because none runs, so that starting one would help.
+        may_start: Whether starting one may help though another may run: on another machine, which only the lock knows.
+        is_passing: Whether one runs that starts, ends, or will listen again.
+        exit_code: Of the command that fails so.
     """
 
-    def __init__(self, message: str, *, hint: str, no_daemon: bool = False) -> None:
-        super().__init__(message, ExitCode.UNREACHABLE, hint=hint)
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str,
+        no_daemon: bool = False,
+        may_start: bool = False,
+        is_passing: bool = False,
+        exit_code: ExitCode = ExitCode.UNREACHABLE,
+    ) -> None:
+        super().__init__(message, exit_code, hint=hint)
         self.no_daemon = no_daemon
+        self.may_start = no_daemon or may_start
+        self.is_passing = is_passing
 
 
 class SocketStream:
@@ -92,6 +106,10 @@ class UnixStream(SocketStream):
             self.close()
             raise
 
+    def peer_pid(self) -> int:
+        """Return the pid of the process that listens; 0 where it is in another namespace of pids. Raises: OSError."""
+        return peer_pid(self._socket)
+
 
 def _check_path(path: str) -> None:
     try:
@@ -115,7 +133,9 @@ def _connect(connection: socket.socket, path: str, timeout: float) -> None:
         connection.connect(path)
     except BlockingIOError as error:
         raise CommandError(
-            f"the daemon did not take the connection within {timeout:g} s: {path}", ExitCode.TIMEOUT
+            f"the daemon did not take the connection within {timeout:g} s: {path}",
+            ExitCode.TIMEOUT,
+            hint="It hangs, or too many clients wait for it: try again, or `orbitctl daemon restart --force`.",
         ) from error
     except OSError as error:
         raise _unreachable(error, path) from error
@@ -129,7 +149,8 @@ def _unreachable(error: OSError, path: str) -> Unreachable:
         )
     meaning = _REASONS.get(error.errno or 0)
     if meaning is None:
-        return Unreachable(f"cannot connect to {path}: {error.strerror}", hint="Run `orbitctl doctor`.")
+        hint = "Correct the socket's path: --socket, ORBITD_SOCKET, or socket_path in the configuration."
+        return Unreachable(f"cannot connect to {path}: {error.strerror}", hint=hint)
     message, hint, no_daemon = meaning
     return Unreachable(message.format(path=path), hint=hint, no_daemon=no_daemon)
 
@@ -143,7 +164,7 @@ _REASONS: dict[int, tuple[str, str, bool]] = {
     ),
     errno.EACCES: (
         "no permission to use the socket {path}",
-        "It must belong to you: `orbitctl doctor` shows whose it and its folders are.",
+        "It and its folders must be yours: `ls -ld` shows whose they are; XDG_RUNTIME_DIR may be another user's.",
         False,
     ),
     errno.ENOTDIR: ("no socket at {path}: a part of the path is not a folder", "Correct the socket's path.", False),

@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from orbit_os.files import UnsafeFile, check_file
+from orbit_os.lock_note import Holder
 from orbit_os.python import python_command
 from orbit_protocol.methods import DAEMON_INFO, SESSION_LIST, SESSION_SIGNAL, SESSION_TERMINATE
 from orbit_protocol.params import ById, Params, SessionList, SessionSignal
@@ -16,6 +17,7 @@ from orbit_protocol.results import DaemonInfo
 from orbit_protocol.types import Session
 from orbitctl.app import App
 from orbitctl.client.client import Client, ask_all
+from orbitctl.client.finding import read_lock_note
 from orbitctl.commands.group import LazyGroup
 from orbitctl.errors import CommandError, ExitCode
 from orbitctl.ui.spinner import spinner
@@ -76,19 +78,24 @@ def start(app: App, lock_fd: int | None) -> None:
         _show(app, app.client, "orbitd started")
 
 
+_FORCE = click.option("--force", is_flag=True, help="End one that hangs: by SIGTERM, after 5 s by SIGKILL.")
+
+
 @daemon.command(epilog="Exits with 0 if none runs.")
 @click.option("--all", "programs_too", is_flag=True, help="End the programs of live sessions first.")
+@_FORCE
 @click.pass_obj
-def stop(app: App, programs_too: bool) -> None:
+def stop(app: App, programs_too: bool, force: bool) -> None:
     """Stop orbitd and wait until it has exited.
 
     It answers requests in flight and saves first. Programs of live sessions go on, unless
     --all is given: then each gets SIGHUP, and is killed after 5 s.
+    A daemon that hangs is ended by --force. What it has answered is on disk, and is not lost.
     """
     ended = None
     if programs_too:
         ended = _end_programs(app)
-    pid = app.stop_daemon()
+    pid = app.stop_daemon(force=force)
     if app.json:
         app.out.json(msgspec.json.encode({"stopped": pid} if ended is None else {"stopped": pid, "ended": ended}))
     elif not app.quiet:
@@ -98,10 +105,11 @@ def stop(app: App, programs_too: bool) -> None:
 
 
 @daemon.command()
+@_FORCE
 @click.pass_obj
-def restart(app: App) -> None:
+def restart(app: App, force: bool) -> None:
     """Stop orbitd, if it runs, and start it again."""
-    app.stop_daemon()
+    app.stop_daemon(force=force)
     app.autostart = True  # `stop_daemon` has turned it off; the next connection starts a daemon
     _show(app, app.client, "orbitd restarted")
 
@@ -157,9 +165,12 @@ def _journal(app: App, lines: int, follow: bool) -> list[str]:
     from orbitctl.service.manager import log_source
 
     command = log_source(app.environ, lines=lines, follow=follow)
-    with contextlib.suppress(CommandError):
-        if command and app.running_client().call(DAEMON_INFO, Params()).supervisor == "none":
-            return []
+    if command:
+        # By the lock's note, and not by a call: one reads the log of a daemon that hangs.
+        with contextlib.suppress(CommandError):
+            note = read_lock_note(app.paths)
+            if note is not None and note.holder() is Holder.HERE and not note.supervisor:
+                return []
     return command
 
 

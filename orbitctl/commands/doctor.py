@@ -19,11 +19,10 @@ from orbit_protocol.params import Check, Params
 from orbit_protocol.paths import backups_folder
 from orbit_protocol.results import CheckReport, DaemonInfo
 from orbitctl.app import App
-from orbitctl.client.daemon import lock_holder
 from orbitctl.client.transport import Unreachable
 from orbitctl.commands import doctor_checks
 from orbitctl.commands.doctor_checks import Finding
-from orbitctl.commands.status import warnings_of
+from orbitctl.commands.status import ANSWER_SECONDS, explained, warnings_of
 from orbitctl.errors import CommandError, ExitCode
 from orbitctl.ui.text import ago, plural
 
@@ -103,12 +102,16 @@ def _newest_backup(database: str) -> Finding:
 
 
 def _examine_daemon(app: App) -> Iterator[Finding]:
+    chosen = app.timeout
+    app.timeout = ANSWER_SECONDS if chosen is None else chosen
     try:
         client = app.running_client()
         info = client.call(DAEMON_INFO, Params())
     except CommandError as error:
-        yield _unreachable(app, error)
+        yield _unreachable(explained(app, error))
         return
+    finally:
+        app.timeout = chosen
     yield Finding(check="daemon", state="ok", message=f"orbitd {info.version}, pid {info.pid}, {info.socket_path}")
     yield _same_protocol(info)
     yield doctor_checks.file("socket", info.socket_file)
@@ -125,20 +128,10 @@ def _examine_daemon(app: App) -> Iterator[Finding]:
     yield _integrity(app)
 
 
-def _unreachable(app: App, error: CommandError) -> Finding:
-    """Return why the daemon does not answer; one that holds the database but serves another socket is an error."""
-    if not (isinstance(error, Unreachable) and error.no_daemon):
-        return Finding(check="daemon", state="fail", message=error.message, remedy=error.hint)
-    holder = lock_holder(app.paths)
-    if holder is None:
-        return Finding(check="daemon", state="warn", message=error.message, remedy=error.hint)
-    lock_text = ", ".join(holder.split("\n")).strip(", ")
-    return Finding(
-        check="daemon",
-        state="fail",
-        message=f"{error.message}; but an orbitd has locked the database ({lock_text})",
-        remedy="Use its socket with --socket, or stop it.",
-    )
+def _unreachable(error: CommandError) -> Finding:
+    """Return why the daemon does not answer; that none runs is only a warning."""
+    is_stopped = isinstance(error, Unreachable) and error.no_daemon
+    return Finding(check="daemon", state="warn" if is_stopped else "fail", message=error.message, remedy=error.hint)
 
 
 def _same_protocol(info: DaemonInfo) -> Finding:
@@ -155,7 +148,8 @@ def _same_protocol(info: DaemonInfo) -> Finding:
 def _integrity(app: App) -> Finding:
     try:
         report = _check_for_a_while(app)
-    except CommandError as error:
+    except CommandError as failed:
+        error = explained(app, failed)
         return Finding(check="database", state="fail", message=error.message, remedy=error.hint)
     if report.ok and report.complete:
         return Finding(check="database", state="ok", message="no damage, in no snapshot either")

@@ -12,8 +12,11 @@ from orbit_protocol.params import Params
 from orbit_protocol.results import DaemonInfo, MaintenanceStatus, SessionStats
 from orbitctl.app import App
 from orbitctl.client.transport import Unreachable
-from orbitctl.errors import ExitCode
+from orbitctl.errors import CommandError, ExitCode
 from orbitctl.ui.text import ago, size
+
+ANSWER_SECONDS = 5.0
+"""How long a daemon has to say how it is, unless --timeout says otherwise: more than one that works needs."""
 
 
 @click.command(epilog="Exits with 3 if no daemon runs, and starts none.")
@@ -21,11 +24,15 @@ from orbitctl.ui.text import ago, size
 def status(ctx: click.Context) -> None:
     """Show whether the daemon runs, and its state."""
     app: App = ctx.obj
+    app.timeout = ANSWER_SECONDS if app.timeout is None else app.timeout
     client = app.find_client()
     if client is None:
         _show_not_running(app)
         ctx.exit(ExitCode.UNREACHABLE)
-    info, stats = client.ask(DAEMON_INFO, Params()), client.ask(STATS_GET, Params())
+    try:
+        info, stats = client.ask(DAEMON_INFO, Params()), client.ask(STATS_GET, Params())
+    except CommandError as error:
+        raise explained(app, error) from error
     if app.json:
         shown = {"running": True, "info": Raw(info.raw), "stats": Raw(stats.raw), "warnings": warnings_of(info.value)}
         app.out.json(encode_message(shown))
@@ -33,6 +40,15 @@ def status(ctx: click.Context) -> None:
         app.out.line(str(info.value.pid))
     else:
         _draw(app, info.value, stats.value)
+
+
+def explained(app: App, error: CommandError) -> CommandError:
+    """Return the error to show for a call to this machine's daemon that failed: of one that hangs, what to do."""
+    if error.exit_code != ExitCode.TIMEOUT or app.hosts or isinstance(error, Unreachable):
+        return error
+    from orbitctl.client.finding import hung
+
+    return hung(app.paths, app.timeout_seconds)
 
 
 def _show_not_running(app: App) -> None:
@@ -114,11 +130,14 @@ def _draw_stats(app: App, found: SessionStats) -> None:
 def version(app: App) -> None:
     """Show the version of orbitctl, and of the daemon if one runs."""
     info: DaemonInfo | None = None
+    app.timeout = ANSWER_SECONDS if app.timeout is None else app.timeout
     try:
         info = app.running_client().call(DAEMON_INFO, Params())
-    except Unreachable as error:
-        if not error.no_daemon:
-            app.out.problem("warning", error.message, "33")
+    except CommandError as error:
+        if error.exit_code not in (ExitCode.UNREACHABLE, ExitCode.TIMEOUT):
+            raise
+        if not (isinstance(error, Unreachable) and error.no_daemon):
+            app.out.problem("warning", explained(app, error).message, "33")
     if app.json:
         daemon = {"version": info.version, "protocol_version": info.protocol_version} if info else None
         ours = {"version": VERSION, "protocol_version": PROTOCOL_VERSION}

@@ -97,6 +97,10 @@ def start_if_installed(environ: Mapping[str, str] = os.environ) -> bool:
     Raises:
         CommandError: It is installed, and its manager cannot be reached or could not start it.
     """
+    runtime = f"/run/user/{os.getuid()}"
+    if not environ.get("XDG_RUNTIME_DIR") and os.path.isdir(runtime):
+        # cron and su do not set what systemctl finds the manager by; the daemon is found by its lock anyway.
+        environ = {**environ, "XDG_RUNTIME_DIR": runtime}
     manager = manager_for(environ)
     if not all(read(path) for path in manager.paths):
         return False

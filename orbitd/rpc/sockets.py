@@ -103,10 +103,7 @@ class Sockets:
             listener
             for listener in self.listeners
             if listener.is_ours
-            and (
-                not listener.is_reachable()
-                or (listener.path not in self._paths and self._paths[0] in served)
-            )
+            and (not listener.is_reachable() or (listener.path not in self._paths and self._paths[0] in served))
         ]
         kept = [listener for listener in self.listeners if listener not in given_up]
         # In the order of the paths: the first one is what clients are told.

@@ -120,7 +120,7 @@ def parse_note(data: bytes) -> LockNote | None:
     text, mark, checksum = data.rpartition(b"\nsum ")
     if mark and checksum.strip() != b"%08x" % binascii.crc32(text + b"\n"):
         raise ValueError("checksum mismatch")
-    found = {}
+    found: dict[str, str] = {}
     for line in (text if mark else data).split(b"\n"):
         key, _, value = line.partition(b" ")
         found.setdefault(key.decode("ascii", "replace"), os.fsdecode(value))
@@ -151,4 +151,3 @@ def read_note(descriptor: int) -> LockNote | None:
         except ValueError:
             continue
     return None
-

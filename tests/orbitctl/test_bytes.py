@@ -207,10 +207,11 @@ def test_variables_name_files_by_their_bytes(lonely: Orbitctl, variable: str) ->
 
 
 def test_a_daemon_of_such_a_socket_is_named(lonely: Orbitctl) -> None:
-    """Where the database is locked by a daemon of another socket, that one's path is shown."""
+    """A daemon of another socket is found by the lock of its database; who names a third one is shown its path."""
     socket = str(lonely.home / f"{CAFE}.sock")
     lonely.ok("--socket", socket, "daemon", "start")
-    refused = lonely("session", "list")
+    lonely.ok("session", "list")
+    refused = lonely("session", "list", "--socket", str(lonely.home / "other.sock"))
     assert (refused.code, f"{SHOWN}.sock" in refused.err) == (ExitCode.UNREACHABLE, True)
     assert f"{SHOWN}.sock" in json.dumps(lonely("doctor", "--json").json).replace("\\\\", "\\")
     lonely.ok("--socket", socket, "daemon", "stop")

@@ -1,0 +1,191 @@
+"""Find the daemon that holds the database where none answers at the socket: by the note in the database's lock.
+
+cron, su, and ssh without PAM leave XDG_RUNTIME_DIR out or have that of another user, and a runtime folder goes with
+the last login. The lock is beside the database, and is held by the one daemon that serves it, wherever it listens.
+The lock itself is never asked for: an orbitd that asks for it in that moment would be refused.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from orbit_os.files import UnsafeFile, open_private
+from orbit_os.lock_note import STARTING, STOPPING, Holder, LockNote, read_note
+from orbit_protocol.text import path_text
+from orbitctl.client.paths import ClientPaths
+from orbitctl.client.process_watch import ProcessWatch
+from orbitctl.client.transport import UnixStream, Unreachable
+from orbitctl.errors import CommandError, ExitCode
+
+RETRY_SECONDS = 0.05
+_LISTENS_AGAIN_SECONDS = 2.0
+"""How long a daemon that was asked to listen again is waited for; it takes milliseconds unless it hangs."""
+RESTART_BY_FORCE = (
+    "`orbitctl daemon restart --force` ends it and starts another: what was answered is on disk, and programs in "
+    "sessions go on."
+)
+
+
+def read_lock_note(paths: ClientPaths) -> LockNote | None:
+    """Return what the holder of the database's lock says of itself; None where nothing can be read.
+
+    Raises:
+        CommandError: The configuration, which says where the database is, cannot be read.
+    """
+    try:
+        descriptor = open_private(paths.database_path + ".lock", os.O_RDONLY)
+    except (UnsafeFile, OSError):
+        return None
+    try:
+        return read_note(descriptor)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def connect(paths: ClientPaths, timeout: float) -> UnixStream:
+    """Return a connection to the daemon of a socket, or to the one that the database's lock names.
+
+    Raises: As `connect_to_holder` does.
+    """
+    try:
+        return UnixStream(paths.socket_path, timeout)
+    except Unreachable as error:
+        return connect_to_holder(paths, error, timeout)
+
+
+def connect_to_holder(paths: ClientPaths, missing: Unreachable, timeout: float, *, wait: bool = True) -> UnixStream:
+    """Return a connection to the daemon that the database's lock names.
+
+    Args:
+        paths: The socket that has been tried, and the database.
+        missing: Why no daemon could be reached there.
+        timeout: How long connecting may take, in seconds, while the daemon is about to serve or to end.
+        wait: Whether to wait for that at all.
+
+    Raises:
+        Unreachable: `missing`, if no daemon holds the lock either; another one if it cannot be reached.
+        CommandError: It does not take the connection in time.
+    """
+    deadline = time.monotonic() + timeout
+    is_asked = False
+    while True:
+        note = _holder(paths, missing)
+        try:
+            return _checked(note, timeout)
+        except Unreachable as error:
+            failed = error
+        if note.holder() is Holder.UNKNOWN:
+            raise missing
+        now = time.monotonic()
+        if not is_asked and note.socket and note.state not in (STARTING, STOPPING):
+            # Its socket is gone, and it may not have noticed yet: its regular check may be seconds away.
+            is_asked, deadline = True, min(deadline, now + _LISTENS_AGAIN_SECONDS)
+            send_signal(note, signal.SIGCONT)  # it looks at its sockets; to any other process this does nothing
+        if not wait or now >= deadline:
+            raise _not_reached(note, failed, timeout)
+        # It shows at the socket that a daemon serves, at the process that it has ended, and in the note that it
+        # listens elsewhere. No system call waits for all three: hence a retry, which the end of the process cuts short.
+        watch = ProcessWatch(note.pid)
+        try:
+            if note.holder() is Holder.HERE:  # as the watch was made
+                watch.wait(min(RETRY_SECONDS, deadline - now))
+        finally:
+            watch.close()
+
+
+def _holder(paths: ClientPaths, missing: Unreachable) -> LockNote:
+    """Return the note of the daemon to connect to. Raises: Unreachable: there is none, or another one is meant."""
+    try:
+        note = read_lock_note(paths)
+    except CommandError:  # a mistake in the configuration; where it matters it is told when it is read for a start
+        raise missing from None
+    holder = Holder.GONE if note is None else note.holder()
+    if note is None or holder is Holder.GONE:
+        raise missing
+    if holder is Holder.ELSEWHERE:
+        raise _elsewhere(note, missing)
+    if paths.is_socket_chosen and paths.socket_path not in (note.socket, note.configured):
+        # Flag or variable mean one socket. That another one is served would be a surprise to who has named it.
+        raise missing if holder is Holder.UNKNOWN else _another_socket(paths, note)
+    return note
+
+
+def _checked(note: LockNote, timeout: float) -> UnixStream:
+    """Return a connection to the process that wrote the note. Raises: Unreachable, CommandError."""
+    if not note.socket:
+        raise Unreachable("it serves no socket", hint="")
+    stream = UnixStream(note.socket, timeout)
+    pid = stream.peer_pid()
+    if pid == note.pid:
+        return stream
+    stream.close()
+    raise Unreachable(f"{path_text(note.socket)} is served by another process (pid {pid})", hint="")
+
+
+def send_signal(note: LockNote, number: int) -> bool:
+    """Send a signal to the process that wrote a note; return whether it was sent: only where all of the note fits."""
+    watch = ProcessWatch(note.pid)
+    try:
+        # The watch comes first: from here on the descriptor stands for one process, and the check shows for which.
+        return note.holder() is Holder.HERE and watch.send_signal(number)
+    finally:
+        watch.close()
+
+
+def hung(paths: ClientPaths, secs: float) -> CommandError:
+    """Return the error of a daemon that takes connections and does not answer."""
+    note = read_lock_note(paths)
+    if note is not None and note.holder() is Holder.HERE:
+        if note.state == STARTING:
+            return _still(note, "starting", secs)
+        who = f"orbitd (pid {note.pid})"
+    else:
+        who = "the daemon"
+    return CommandError(f"{who} does not answer: no answer within {secs:g} s", ExitCode.TIMEOUT, hint=RESTART_BY_FORCE)
+
+
+def _elsewhere(note: LockNote, missing: Unreachable) -> Unreachable:
+    return Unreachable(
+        f"{note.sentence()}, as the lock of the database says; on this one {missing.message}",
+        hint="Use it there: `orbitctl --host` connects to other machines. If that machine is gone, "
+        "`orbitctl daemon start` starts orbitd here, unless the lock is still held.",
+        may_start=missing.may_start,
+    )
+
+
+def _another_socket(paths: ClientPaths, note: LockNote) -> Unreachable:
+    place = f"at {path_text(note.socket)}" if note.socket else "without a socket"
+    return Unreachable(
+        f"nobody listens at {path_text(paths.socket_path)}: "
+        f"another orbitd serves this database (pid {note.pid}) {place}",
+        hint="Leave --socket and ORBITD_SOCKET out, or name that socket; ORBITD_DATABASE names another database.",
+    )
+
+
+def _not_reached(note: LockNote, failed: Unreachable, timeout: float) -> CommandError:
+    if note.state in (STARTING, STOPPING):
+        return _still(note, note.state, timeout)
+    if not note.socket:
+        return Unreachable(
+            f"orbitd (pid {note.pid}) puts a backup in the database's place",
+            hint="Try again when it has ended.",
+            is_passing=True,
+        )
+    return Unreachable(
+        f"orbitd runs (pid {note.pid}), but cannot be reached: {failed.message}",
+        hint="`orbitctl daemon restart` starts it again; programs in sessions go on.",
+        is_passing=True,
+    )
+
+
+def _still(note: LockNote, doing: str, timeout: float) -> Unreachable:
+    return Unreachable(
+        f"orbitd (pid {note.pid}) is still {doing} after {timeout:g} s",
+        hint="`orbitctl daemon logs` shows what it does; allow more time with --timeout SECS.",
+        is_passing=True,
+        exit_code=ExitCode.TIMEOUT,
+    )
