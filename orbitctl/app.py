@@ -115,14 +115,19 @@ class App:
         """
         from orbitctl.client import daemon
 
+        timeout, chosen = self.timeout_seconds, self.timeout
+        if force:
+            self.timeout = min(timeout, daemon.FORCE_SECONDS)
         try:
             client = self.find_client()
         except CommandError as error:
-            return daemon.stop_unreachable(self.paths, error, self.timeout_seconds, force=force)
+            return daemon.stop_unreachable(self.paths, error, timeout, force=force)
+        finally:
+            self.timeout = chosen
         if client is None:
             return None
         self._client = None  # `stop` closes it
-        return daemon.stop(client, self.paths, self.timeout_seconds, force=force)
+        return daemon.stop(client, self.paths, timeout, force=force)
 
     def at(self, host: Host) -> App:
         """Return a copy of this app for one of its hosts, with a connection of its own."""

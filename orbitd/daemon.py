@@ -22,6 +22,7 @@ from msgspec import UNSET
 
 from orbit_os.files import UnsafeFolder, check_file, private_folder
 from orbit_os.lock_note import SERVING, STOPPING
+from orbit_os.places import Places
 from orbit_os.sockets import fitting_socket_path
 from orbit_protocol import PROTOCOL_VERSION, VERSION
 from orbit_protocol.errors import StorageCorrupt
@@ -157,7 +158,7 @@ class Daemon:
             except OSError as error:
                 # A runtime folder that is not there, or another user's: the variable outlives the login, and su keeps
                 # it. A path that somebody has chosen is not replaced.
-                if path != default_paths(os.environ).socket or path == spare_path:
+                if path != Places(os.environ).socket or path == spare_path:
                     raise
                 event(log, logging.WARNING, "cannot listen in the runtime folder", socket=path, error=error.strerror)
                 listeners = [listen(spare_path)]
@@ -211,7 +212,7 @@ class Daemon:
             landing_file=_landing_file(resolved.run_folder, resolved.database_path),
             agent_folder=os.path.join(resolved.state_folder, "agent"),
             runtime_folder=resolved.runtime_folder,
-            daemon_socket=resolved.socket_path,
+            daemon_socket=self._sockets.path,
             program_umask=self._supervision.program_umask,
             scrollback_max_bytes=session.scrollback_max_bytes,
             total_scrollback_bytes=session.total_scrollback_bytes,

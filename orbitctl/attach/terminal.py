@@ -98,7 +98,8 @@ class Terminal:
         for number in _WAKING:
             self._old_handlers[number] = signal.signal(number, _do_nothing)
         for number in _ENDING:
-            self._old_handlers[number] = signal.signal(number, _raise_signal_received)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) has it: such a signal stays ignored
+                self._old_handlers[number] = signal.signal(number, _raise_signal_received)
         self._set_raw()
         return self
 

@@ -163,9 +163,11 @@ def stop_unreachable(paths: ClientPaths, error: CommandError, timeout: float, *,
         CommandError: `error`, if nothing may be signalled; it has not exited in time.
     """
     note = read_lock_note(paths)
-    # One with a full backlog is as good as hung: it does not take connections, and may not be busy for long.
-    is_lost = isinstance(error, Unreachable) and error.is_passing
-    if note is None or not (is_lost or (force and error.exit_code == ExitCode.TIMEOUT)):
+    # It was found by its note, or does not take connections at the socket that its note has: of one at another socket
+    # the lock knows nothing.
+    is_by_note = isinstance(error, Unreachable) and error.is_passing
+    is_its_socket = note is not None and note.socket == paths.socket_path and error.exit_code == ExitCode.TIMEOUT
+    if note is None or not (is_by_note or is_its_socket):
         raise error
     return _end(note, error, timeout, kill=force)
 
@@ -220,7 +222,13 @@ def _start_in_turn(paths: ClientPaths, timeout: float, out: Output, lock_fd: int
             if error is None:
                 raise CommandError(f"orbitd started, but does not serve {paths.socket_path}", ExitCode.UNREACHABLE)
             attempts_left -= 1
-            if not attempts_left or not isinstance(error, _Locked) or _is_held_by_unknown(paths):
+            if not isinstance(error, _Locked):
+                raise error
+            note = read_lock_note(paths)
+            # Of one on another machine, or an old one, nobody can tell whether it still runs.
+            is_known = note is not None and note.holder() not in (Holder.ELSEWHERE, Holder.UNKNOWN)
+            if not attempts_left or not is_known:
+                error.hint = "Use it there, or from here by `orbitctl --host`; `orbitctl daemon stop` there ends it."
                 raise error
 
 
@@ -232,12 +240,6 @@ def _connect(paths: ClientPaths, deadline: float) -> UnixStream | None:
         if error.may_start:
             return None
         raise
-
-
-def _is_held_by_unknown(paths: ClientPaths) -> bool:
-    """Return whether nobody can tell if the holder of the lock still runs: it is of another machine, or an old one."""
-    note = read_lock_note(paths)
-    return note is None or note.holder() in (Holder.ELSEWHERE, Holder.UNKNOWN)
 
 
 def _is_default(paths: ClientPaths) -> bool:

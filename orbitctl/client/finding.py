@@ -78,6 +78,8 @@ def connect_to_holder(paths: ClientPaths, missing: Unreachable, timeout: float, 
             return _checked(note, timeout)
         except Unreachable as error:
             failed = error
+        if failed.exit_code == ExitCode.TIMEOUT:
+            raise failed
         if note.holder() is Holder.UNKNOWN:
             raise missing
         now = time.monotonic()
@@ -118,7 +120,12 @@ def _checked(note: LockNote, timeout: float) -> UnixStream:
     """Return a connection to the process that wrote the note. Raises: Unreachable, CommandError."""
     if not note.socket:
         raise Unreachable("it serves no socket", hint="")
-    stream = UnixStream(note.socket, timeout)
+    try:
+        stream = UnixStream(note.socket, timeout)
+    except Unreachable:
+        raise
+    except CommandError as error:  # it does not take the connection in time
+        raise Unreachable(error.message, hint=error.hint, is_passing=True, exit_code=error.exit_code) from error
     pid = stream.peer_pid()
     if pid == note.pid:
         return stream

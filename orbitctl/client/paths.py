@@ -71,12 +71,11 @@ class ClientPaths:
 
     @cached_property
     def database_path(self) -> str:
-        """The database. Raises: CommandError where the configuration cannot be read."""
-        defaults = default_paths(self.environ)
-        named = self.environ.get(DATABASE_VARIABLE)
-        if not named and CONFIG_VARIABLE not in self.environ and not os.path.lexists(defaults.config_file):
-            return defaults.database
-        return os.path.abspath(self.resolved.database_path)
+        """The database."""
+        with _usable_home():
+            named = self.environ.get(DATABASE_VARIABLE) or self.environ.get(CONFIG_VARIABLE)
+            has_config = named or os.path.lexists(self._places.config_file)
+            return self.resolved.database_path if has_config else self._places.database
 
     @cached_property
     def config_path(self) -> str:
