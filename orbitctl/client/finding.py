@@ -107,6 +107,9 @@ def _holder(paths: ClientPaths, missing: Unreachable) -> LockNote:
         raise missing from None
     holder = Holder.GONE if note is None else note.holder()
     if note is None or holder is Holder.GONE:
+        folder = os.path.dirname(paths.socket_path)
+        if not paths.is_socket_chosen and not os.access(folder, os.W_OK | os.X_OK):
+            missing.may_start = True  # it listens elsewhere where the runtime folder is not there, or is not ours
         raise missing
     if holder is Holder.ELSEWHERE:
         raise _elsewhere(note, missing)

@@ -51,6 +51,8 @@ class Listener:
 
 
 def _file_at(path: str) -> tuple[int, int] | None:
+    if not path.startswith("/"):  # an abstract name (unix(7)), or none
+        return None
     try:
         found = os.lstat(path)
     except OSError:

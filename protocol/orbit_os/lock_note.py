@@ -118,7 +118,9 @@ def parse_note(data: bytes) -> LockNote | None:
         ValueError: The checksum does not match: the bytes are of two notes.
     """
     text, mark, checksum = data.rpartition(b"\nsum ")
-    if mark and checksum.strip() != b"%08x" % binascii.crc32(text + b"\n"):
+    # Older daemons wrote a note without one, which is shorter.
+    is_mixed = checksum.strip() != b"%08x" % binascii.crc32(text + b"\n") if mark else len(data) >= NOTE_BYTES
+    if is_mixed and data.strip():
         raise ValueError("checksum mismatch")
     found: dict[str, str] = {}
     for line in (text if mark else data).split(b"\n"):
