@@ -75,7 +75,7 @@ def connect_to_holder(paths: ClientPaths, missing: Unreachable, timeout: float, 
     while True:
         note = _holder(paths, missing)
         try:
-            return _checked(note, timeout)
+            return _checked(note, max(RETRY_SECONDS, deadline - time.monotonic()))
         except Unreachable as error:
             failed = error
         if failed.exit_code == ExitCode.TIMEOUT:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -52,6 +53,66 @@ def test_a_signal_stops_it_cleanly(daemon: DaemonProcess, number: int) -> None:
     """The daemon exits with 0 and takes its socket away."""
     assert daemon.stop(number) == 0
     assert not daemon.socket_path.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_was_ignored_at_the_start_stays_ignored(stopped_daemon: DaemonProcess, number: int) -> None:
+    """Under nohup a closed window ends no daemon; a job that a script put into the background ignores Ctrl-C."""
+    daemon = stopped_daemon
+    ignore = (
+        "import os, signal, sys; signal.signal(int(sys.argv[1]), signal.SIG_IGN); os.execv(sys.argv[2], sys.argv[2:])"
+    )
+    daemon.prefix = (sys.executable, "-c", ignore, str(int(number)))
+    daemon.start()
+    assert daemon.process is not None
+    with daemon.client() as client:
+        daemon.process.send_signal(number)
+        client.call("session.create", config={"session_type": "local"})
+        assert daemon.is_running
+        client.call("daemon.shutdown")
+    assert daemon.process.wait(WAIT_SECS) == 0
+
+
+@needs(linux=True)
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1), (0, 1, 2)])
+def test_no_file_takes_the_place_of_a_closed_standard_descriptor(
+    stopped_daemon: DaemonProcess, closed: tuple[int, ...]
+) -> None:
+    """Neither the database nor a socket gets such a number, into which a message would be printed."""
+    closing = " ".join(f"{number}>&-" for number in closed)
+    stopped_daemon.prefix = ("sh", "-c", f'exec "$@" {closing}', "sh")
+    daemon = stopped_daemon.start()
+    with daemon.client() as client:
+        client.call("session.create", config={"session_type": "local"})
+        found = [os.readlink(f"/proc/{daemon.pid}/fd/{number}") for number in closed]
+    assert daemon.stop() == 0
+    assert found == ["/dev/null"] * len(closed)
+    with sqlite3.connect(stopped_daemon.database_path) as database:
+        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    database.close()
+
+
+def test_a_daemon_whose_starter_has_left_serves(stopped_daemon: DaemonProcess, home: Path) -> None:
+    """The end of the pipe that it reports to is no reason to end (EPIPE)."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    stopped_daemon.arguments = ("--ready-fd", str(writer))
+    with subprocess.Popen(
+        [*stopped_daemon.command, *stopped_daemon.arguments],
+        env=stopped_daemon.environment,
+        cwd=home,
+        pass_fds=[writer],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
+        os.close(writer)
+        assert process.stderr is not None
+        assert any(b" serving " in line for line in process.stderr)
+        with stopped_daemon.client() as client:
+            client.call("session.create", config={"session_type": "local"})
+            client.call("daemon.shutdown")
+        process.stderr.read()
+        assert process.wait(WAIT_SECS) == 0
 
 
 def test_shutdown_answers_then_exits(daemon: DaemonProcess, client: RawClient) -> None:

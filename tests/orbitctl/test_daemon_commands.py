@@ -94,6 +94,15 @@ def test_a_daemon_of_somebody_else_that_is_starting_is_waited_for(home: Path, lo
     other.wait(WAIT_SECS)
 
 
+def test_a_start_that_takes_longer_than_the_timeout_goes_on(lonely: Orbitctl) -> None:
+    """The next try waits for the one that starts, and no second one is started beside it."""
+    first = lonely("session", "list", "--timeout", "0.01")
+    assert (first.code, "error: " in first.err) == (6, True)
+    pid = int(lonely.ok("daemon", "start", "-q").text)
+    assert lonely.ok("status", "-q").text == f"{pid}\n"
+    assert log_of(lonely).read_text().count(" serving ") == 1
+
+
 def test_a_left_over_socket_is_replaced(lonely: Orbitctl) -> None:
     """A socket that a killed daemon left is no obstacle."""
     folder = socket_of(lonely).parent

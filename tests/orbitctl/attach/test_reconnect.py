@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ctl_support import clean_environment
+from orbit_os.lock_note import format_note, note_of_this_process
 from orbitctl.app import App
 from orbitctl.attach import reconnect
 from orbitctl.attach.reconnect import Reconnect
@@ -109,6 +111,24 @@ def test_one_that_another_client_starts_is_waited_for_and_started_if_that_fails(
 def test_a_daemon_that_was_stopped_is_not_started(outage: Outage) -> None:
     """One that ends in good order takes its socket away."""
     outage.socket.unlink()
+    outage.go_on(5)
+    assert outage.starts == []
+
+
+def test_a_killed_daemon_whose_socket_is_gone_is_started(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client without its runtime folder knows by the lock: a daemon that stops in good order clears its note."""
+    outage = Outage(home, monkeypatch)
+    outage.app.socket = None
+    outage.note(format_note(replace(note_of_this_process("/gone/s"), started="1", state="serving")).decode())
+    outage.go_on(5)
+    assert outage.starts == [0]
+
+
+def test_one_that_runs_and_listens_nowhere_is_waited_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It starts, ends, or is about to listen again: no other one is started, and the client stays."""
+    outage = Outage(home, monkeypatch)
+    outage.app.socket = None
+    outage.note(format_note(note_of_this_process("/gone/s")).decode())
     outage.go_on(5)
     assert outage.starts == []
 

@@ -39,8 +39,8 @@ class Place:
 
 
 @pytest.fixture
-def place(home: Path) -> Iterator[Place]:
-    yield Place(home)
+def place(home: Path) -> Place:
+    return Place(home)
 
 
 @pytest.fixture
