@@ -7,6 +7,8 @@ import json
 import queue
 import resource
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from faults.asking import BUSY, LOCAL, doctor, names, resident, snapshot
-from support import WAIT_SECS, DaemonProcess, RawClient
+from support import WAIT_SECS, DaemonProcess, RawClient, clean_environment
 
 pytestmark = pytest.mark.slow
 
@@ -87,6 +89,25 @@ def test_a_thousand_connections_at_once(stopped_daemon: DaemonProcess, room: int
                         pass
             with daemon.client() as late:
                 assert names(late) == ["a", "b"]
+
+
+def test_a_crowd_with_and_without_a_runtime_folder_starts_one_daemon(home: Path) -> None:
+    """A hundred clients at once, half of them from cron: one daemon is started, and all of them reach it."""
+    login = clean_environment(home)
+    cron = {name: value for name, value in login.items() if name != "XDG_RUNTIME_DIR"}
+    command = [sys.executable, "-m", "orbitctl", "--timeout", "120", "daemon", "start", "-q"]
+    runs = [
+        subprocess.Popen(command, env=environ, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for environ in [login, cron] * 50
+    ]
+    printed = [run.communicate(timeout=240) for run in runs]
+    try:
+        assert [run.returncode for run in runs] == [0] * 100, {err for _, err in printed if err}
+        assert len({out for out, _ in printed}) == 1
+        assert (home / ".local/state/orbit/orbitd.log").read_text().count(" serving ") == 1
+        assert "another orbitd" not in (home / ".local/state/orbit/orbitd.log").read_text()
+    finally:
+        subprocess.run([*command[:3], "daemon", "stop"], env=cron, cwd=home, check=True, capture_output=True)
 
 
 def test_few_file_descriptors(stopped_daemon: DaemonProcess) -> None:

@@ -35,7 +35,7 @@ def test_the_first_call_starts_the_daemon(manager):
     info = manager.call("daemon.info")
     assert info["supervisor"] == "systemd"
     lock = Path(info["database_path"] + ".lock").read_text()  # there a client reads it when the daemon was killed
-    assert lock == f"pid {info['pid']}\nsocket {manager.socket}\nsupervisor systemd\n"
+    assert lock.startswith(f"pid {info['pid']}\nsocket {manager.socket}\nsupervisor systemd\n")
     assert info["socket_path"] == str(manager.socket)
     assert manager.show("orbitd.service", "MainPID") == str(info["pid"])
 
@@ -152,3 +152,44 @@ def test_the_time_to_stop_is_longer_than_the_drain(installed):
     """Systemd waits longer than the 10 s that the daemon may take to answer what is in flight."""
     usec = {"30s": 30}[installed.show("orbitd.service", "TimeoutStopUSec")]
     assert usec > 10
+
+
+def test_a_client_without_a_runtime_folder_reaches_the_service(installed):
+    """Programs of cron and su do not know where systemd's socket is: the lock does, and its peer is the daemon."""
+    pid = installed.call("daemon.info")["pid"]
+    without = {**installed.environ, "XDG_RUNTIME_DIR": ""}
+    assert installed.orbitctl("status", "-q", **without).stdout == f"{pid}\n"
+    ended(pid, lambda _: installed.orbitctl("daemon", "stop", **without))
+    assert installed.show("orbitd.service", "Result") == "success"
+
+
+@pytest.mark.parametrize("loss", ["file", "folder"])
+def test_a_socket_of_systemd_that_was_deleted_is_listened_on_again(installed, loss):
+    """The daemon is reached, doctor says what is wrong, and what it says to do brings systemd's own socket back."""
+    pid = installed.call("daemon.info")["pid"]
+    installed.socket.unlink()
+    if loss == "folder":
+        installed.socket.parent.rmdir()
+    assert installed.orbitctl("status", "-q").stdout == f"{pid}\n"
+    assert installed.call("daemon.info")["pid"] == pid
+    told = installed.orbitctl("doctor").stdout
+    assert f"The socket {installed.socket} that was handed over has been deleted" in told
+    remedy = "systemctl --user restart orbitd.socket orbitd.service"
+    assert f"`{remedy}`" in told
+    installed.run(*remedy.split())
+    info = installed.call("daemon.info")
+    assert (info["pid"] != pid, info["warnings"]) == (True, [])
+    assert installed.show("orbitd.socket", "ActiveState") == "active"
+    ended(info["pid"], lambda _: installed.orbitctl("daemon", "stop"))
+    assert installed.call("daemon.info")["pid"] != info["pid"]  # systemd's socket is what starts it
+
+
+def test_a_service_that_starts_with_a_deleted_socket_is_reached(installed):
+    """The manager does not notice the loss, and hands the same socket to the next daemon."""
+    pid = installed.call("daemon.info")["pid"]
+    installed.socket.unlink()
+    ended(pid, lambda pid: os.kill(pid, signal.SIGKILL))
+    installed.systemctl("restart", "orbitd.service")
+    info = installed.call("daemon.info")
+    assert info["pid"] != pid
+    assert any("has been deleted" in warning for warning in info["warnings"])
