@@ -134,7 +134,7 @@ def stop(client: Client, paths: ClientPaths, timeout: float, *, force: bool = Fa
     except CommandError as failed:
         if failed.exit_code != ExitCode.TIMEOUT:
             raise
-        error = hung(paths, client.timeout)
+        error = hung(paths, listener, client.timeout)
         error.hint = "`orbitctl daemon stop --force` ends it: what was answered is on disk, and programs go on."
     client.close()
     if not force:

@@ -73,7 +73,7 @@ def connect_to_holder(paths: ClientPaths, missing: Unreachable, timeout: float, 
     deadline = time.monotonic() + timeout
     is_asked = False
     while True:
-        note = _holder(paths, missing)
+        note = _holder(paths, missing, wait)
         try:
             return _checked(note, max(RETRY_SECONDS, deadline - time.monotonic()))
         except Unreachable as error:
@@ -99,8 +99,13 @@ def connect_to_holder(paths: ClientPaths, missing: Unreachable, timeout: float, 
             watch.close()
 
 
-def _holder(paths: ClientPaths, missing: Unreachable) -> LockNote:
-    """Return the note of the daemon to connect to. Raises: Unreachable: there is none, or another one is meant."""
+def _holder(paths: ClientPaths, missing: Unreachable, wait: bool) -> LockNote:
+    """Return the note of the daemon to connect to.
+
+    Raises:
+        Unreachable: There is none, or another one is meant; for a client that comes back by itself, and does not wait
+            here, both are `missing`: its own may be back soon.
+    """
     try:
         note = read_lock_note(paths)
     except CommandError:  # a mistake in the configuration; where it matters it is told when it is read for a start
@@ -112,10 +117,10 @@ def _holder(paths: ClientPaths, missing: Unreachable) -> LockNote:
             missing.may_start = True  # it listens elsewhere where the runtime folder is not there, or is not ours
         raise missing
     if holder is Holder.ELSEWHERE:
-        raise _elsewhere(note, missing)
+        raise _elsewhere(note, missing) if wait else missing
     if paths.is_socket_chosen and paths.socket_path not in (note.socket, note.configured):
         # Flag or variable mean one socket. That another one is served would be a surprise to who has named it.
-        raise missing if holder is Holder.UNKNOWN else _another_socket(paths, note)
+        raise _another_socket(paths, note) if wait and holder is Holder.HERE else missing
     return note
 
 
@@ -146,16 +151,19 @@ def send_signal(note: LockNote, number: int) -> bool:
         watch.close()
 
 
-def hung(paths: ClientPaths, secs: float) -> CommandError:
-    """Return the error of a daemon that takes connections and does not answer."""
+def hung(paths: ClientPaths, pid: int, secs: float) -> CommandError:
+    """Return the error of a daemon that takes connections and does not answer.
+
+    Args:
+        paths: Where the lock is.
+        pid: The process that listens.
+        secs: How long it was waited for.
+    """
     note = read_lock_note(paths)
-    if note is not None and note.holder() is Holder.HERE:
-        if note.state == STARTING:
-            return _still(note, "starting", secs)
-        who = f"orbitd (pid {note.pid})"
-    else:
-        who = "the daemon"
-    return CommandError(f"{who} does not answer: no answer within {secs:g} s", ExitCode.TIMEOUT, hint=RESTART_BY_FORCE)
+    if note is not None and note.pid == pid and note.state == STARTING:
+        return _still(note, "starting", secs)
+    message = f"orbitd (pid {pid}) does not answer: no answer within {secs:g} s"
+    return CommandError(message, ExitCode.TIMEOUT, hint=RESTART_BY_FORCE)
 
 
 def _elsewhere(note: LockNote, missing: Unreachable) -> Unreachable:

@@ -22,7 +22,7 @@ from orbitctl.app import App
 from orbitctl.client.transport import Unreachable
 from orbitctl.commands import doctor_checks
 from orbitctl.commands.doctor_checks import Finding
-from orbitctl.commands.status import ANSWER_SECONDS, explained, warnings_of
+from orbitctl.commands.status import explained, limit_wait, warnings_of
 from orbitctl.errors import CommandError, ExitCode
 from orbitctl.ui.text import ago, plural
 
@@ -103,12 +103,16 @@ def _newest_backup(database: str) -> Finding:
 
 def _examine_daemon(app: App) -> Iterator[Finding]:
     chosen = app.timeout
-    app.timeout = ANSWER_SECONDS if chosen is None else chosen
+    limit_wait(app)
     try:
         client = app.running_client()
-        info = client.call(DAEMON_INFO, Params())
+        try:
+            info = client.call(DAEMON_INFO, Params())
+        except CommandError as error:
+            yield _unreachable(explained(app, client, error))
+            return
     except CommandError as error:
-        yield _unreachable(explained(app, error))
+        yield _unreachable(error)
         return
     finally:
         app.timeout = chosen
@@ -149,7 +153,7 @@ def _integrity(app: App) -> Finding:
     try:
         report = _check_for_a_while(app)
     except CommandError as failed:
-        error = explained(app, failed)
+        error = explained(app, app.client, failed)
         return Finding(check="database", state="fail", message=error.message, remedy=error.hint)
     if report.ok and report.complete:
         return Finding(check="database", state="ok", message="no damage, in no snapshot either")

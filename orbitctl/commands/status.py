@@ -11,7 +11,7 @@ from orbit_protocol.methods import DAEMON_INFO, STATS_GET
 from orbit_protocol.params import Params
 from orbit_protocol.results import DaemonInfo, MaintenanceStatus, SessionStats
 from orbitctl.app import App
-from orbitctl.client.transport import Unreachable
+from orbitctl.client.client import Client
 from orbitctl.errors import CommandError, ExitCode
 from orbitctl.ui.text import ago, size
 
@@ -24,7 +24,7 @@ ANSWER_SECONDS = 5.0
 def status(ctx: click.Context) -> None:
     """Show whether the daemon runs, and its state."""
     app: App = ctx.obj
-    app.timeout = ANSWER_SECONDS if app.timeout is None else app.timeout
+    limit_wait(app)
     client = app.find_client()
     if client is None:
         _show_not_running(app)
@@ -32,7 +32,7 @@ def status(ctx: click.Context) -> None:
     try:
         info, stats = client.ask(DAEMON_INFO, Params()), client.ask(STATS_GET, Params())
     except CommandError as error:
-        raise explained(app, error) from error
+        raise explained(app, client, error) from error
     if app.json:
         shown = {"running": True, "info": Raw(info.raw), "stats": Raw(stats.raw), "warnings": warnings_of(info.value)}
         app.out.json(encode_message(shown))
@@ -42,13 +42,20 @@ def status(ctx: click.Context) -> None:
         _draw(app, info.value, stats.value)
 
 
-def explained(app: App, error: CommandError) -> CommandError:
-    """Return the error to show for a call to this machine's daemon that failed: of one that hangs, what to do."""
-    if error.exit_code != ExitCode.TIMEOUT or app.hosts or isinstance(error, Unreachable):
+def limit_wait(app: App) -> None:
+    """Give a daemon of this machine `ANSWER_SECONDS`, where --timeout was not given."""
+    if app.timeout is None and not app.hosts:
+        app.timeout = ANSWER_SECONDS
+
+
+def explained(app: App, client: Client, error: CommandError) -> CommandError:
+    """Return the error to show for a call that failed: of a daemon of this machine that hangs, what to do."""
+    pid = client.peer_pid()
+    if error.exit_code != ExitCode.TIMEOUT or not pid:
         return error
     from orbitctl.client.finding import hung
 
-    return hung(app.paths, app.timeout_seconds)
+    return hung(app.paths, pid, app.timeout_seconds)
 
 
 def _show_not_running(app: App) -> None:
@@ -130,14 +137,16 @@ def _draw_stats(app: App, found: SessionStats) -> None:
 def version(app: App) -> None:
     """Show the version of orbitctl, and of the daemon if one runs."""
     info: DaemonInfo | None = None
-    app.timeout = ANSWER_SECONDS if app.timeout is None else app.timeout
+    has_failed = False
+    limit_wait(app)
     try:
-        info = app.running_client().call(DAEMON_INFO, Params())
+        client = app.find_client()
+        info = None if client is None else client.call(DAEMON_INFO, Params())
     except CommandError as error:
         if error.exit_code not in (ExitCode.UNREACHABLE, ExitCode.TIMEOUT):
             raise
-        if not (isinstance(error, Unreachable) and error.no_daemon):
-            app.out.problem("warning", explained(app, error).message, "33")
+        has_failed = True
+        app.out.problem("warning", error.message, "33")
     if app.json:
         daemon = {"version": info.version, "protocol_version": info.protocol_version} if info else None
         ours = {"version": VERSION, "protocol_version": PROTOCOL_VERSION}
@@ -145,4 +154,5 @@ def version(app: App) -> None:
         return
     app.out.line(f"orbitctl {VERSION} (protocol {PROTOCOL_VERSION})")
     if not app.quiet:
-        app.out.line(f"orbitd {info.version} (protocol {info.protocol_version})" if info else "orbitd is not running")
+        unknown = "orbitd does not answer" if has_failed else "orbitd is not running"
+        app.out.line(f"orbitd {info.version} (protocol {info.protocol_version})" if info else unknown)

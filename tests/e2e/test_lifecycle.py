@@ -216,6 +216,40 @@ def test_a_socket_folder_that_vanished_is_made_anew(daemon: DaemonProcess) -> No
         assert client.call("daemon.info")["pid"] == daemon.pid
 
 
+HAND_OVER = """
+import os, socket, sys
+listening = socket.socket(socket.AF_UNIX)
+listening.bind(sys.argv[1])
+listening.listen(8)
+os.dup2(listening.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Passes a socket to the program that it becomes, as systemd does (sd_listen_fds(3))."""
+
+
+def test_a_socket_that_was_handed_over_and_deleted_is_listened_on_again(
+    stopped_daemon: DaemonProcess, home: Path
+) -> None:
+    """The daemon is reached at the same path within seconds, and says what has happened."""
+    daemon = stopped_daemon
+    daemon.socket_path.parent.mkdir(mode=0o700)
+    # Descriptor 3 is where systemd's sockets are: the pipe of --ready-fd gets a number above it.
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(4)]
+    daemon.prefix = (sys.executable, "-c", HAND_OVER, str(daemon.socket_path))
+    daemon.start()
+    for descriptor in held:
+        os.close(descriptor)
+    daemon.socket_path.unlink()
+    daemon.wait_for_log("listening again")
+    with daemon.client() as client:
+        (warning,) = client.call("daemon.info")["warnings"]
+    assert f"The socket {daemon.socket_path} that was handed over has been deleted" in warning
+    assert daemon.stop() == 0
+    assert not daemon.socket_path.exists()
+
+
 def test_nothing_it_makes_is_open_to_others(home: Path) -> None:
     """Under umask 000 folders are 0700, files and socket 0600, those of SQLite too."""
     old = os.umask(0)
