@@ -148,6 +148,6 @@ def common_options() -> list[click.Option]:
             "autostart",
             lambda _: False,
             is_flag=True,
-            help="Do not start a daemon if none runs.",
+            help="Start no daemon if none runs, as ORBITCTL_NO_AUTOSTART=1 (true, yes) does.",
         ),
     ]
