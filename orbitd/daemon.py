@@ -39,7 +39,7 @@ from orbitd.rpc.connection import MAX_IN_FLIGHT, Call
 from orbitd.rpc.dispatch import MAX_BATCH, Dispatcher, Handlers
 from orbitd.rpc.handlers import add_daemon_handlers, add_store_handlers
 from orbitd.rpc.server import Server, affordable_connections
-from orbitd.rpc.sockets import Sockets, SocketUnusable, inherited_listener, listen
+from orbitd.rpc.sockets import Sockets, SocketUnusable, inherited_listener, listen, reason
 from orbitd.sessions.methods import SessionMethods
 from orbitd.sessions.programs import LiveSettings, Programs
 from orbitd.sessions.restore import finish_restoring, restore_sessions
@@ -152,17 +152,17 @@ class Daemon:
         spare_path = fitting_socket_path(os.path.join(self._resolved.state_folder, "orbitd.sock"))
         if inherited:
             listeners = [inherited_listener(one) for one in inherited]
+            sockets = Sockets(listeners, [listener.path for listener in listeners], spare_path)
         else:
             try:
-                listeners = [listen(path)]
+                sockets = Sockets([listen(path)], [path], spare_path)
             except OSError as error:
                 # A runtime folder that is not there, or another user's: the variable outlives the login, and su keeps
                 # it. A path that somebody has chosen is not replaced.
                 if path != Places(os.environ).socket or path == spare_path:
                     raise
                 event(log, logging.WARNING, "cannot listen in the runtime folder", socket=path, error=error.strerror)
-                listeners = [listen(spare_path)]
-        sockets = Sockets(listeners, spare_path)
+                sockets = Sockets([listen(spare_path)], [path], spare_path, reason(error))
         try:
             yield sockets
         finally:

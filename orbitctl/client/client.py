@@ -185,7 +185,7 @@ class Client:
             raise CommandError(
                 message,
                 ExitCode.PROTOCOL,
-                hint="Another program seems to serve this socket: name your daemon's with --socket or ORBITD_SOCKET.",
+                hint="Another program seems to serve this socket; run `orbitctl doctor`.",
             )
         self._check_protocol(theirs)
         raise CommandError(message, hint=f"The daemon runs {theirs.version}, this is orbitctl {VERSION}.")
@@ -267,7 +267,7 @@ class Client:
             raise CommandError(
                 f"what answered does not speak Orbit's protocol: {in_plain_words(str(error))}",
                 ExitCode.PROTOCOL,
-                hint="Another program seems to serve this socket: name your daemon's with --socket or ORBITD_SOCKET.",
+                hint="Another program seems to serve this socket; run `orbitctl doctor`.",
             ) from error
 
     def _send(self, message: bytes, deadline: float, timeout: float) -> None:

@@ -135,7 +135,10 @@ def _examine_daemon(app: App) -> Iterator[Finding]:
 def _unreachable(error: CommandError) -> Finding:
     """Return why the daemon does not answer; that none runs is only a warning."""
     is_stopped = isinstance(error, Unreachable) and error.no_daemon
-    return Finding(check="daemon", state="warn" if is_stopped else "fail", message=error.message, remedy=error.hint)
+    remedy = error.hint
+    if error.exit_code == ExitCode.PROTOCOL and "orbitctl doctor" in remedy:
+        remedy = "Another program seems to serve this socket: name your daemon's with --socket or ORBITD_SOCKET."
+    return Finding(check="daemon", state="warn" if is_stopped else "fail", message=error.message, remedy=remedy)
 
 
 def _same_protocol(info: DaemonInfo) -> Finding:

@@ -50,6 +50,11 @@ class Listener:
         return not self.path.startswith("/") or (self.file is not None and _file_at(self.path) == self.file)
 
 
+def reason(error: OSError | UnsafeFolder | SocketUnusable) -> str:
+    """Return why `listen` has failed, in words."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
 def _file_at(path: str) -> tuple[int, int] | None:
     if not path.startswith("/"):  # an abstract name (unix(7)), or none
         return None
@@ -65,13 +70,16 @@ class Sockets:
 
     Args:
         listeners: Those of the start.
-        spare_path: Where to listen while the first of them cannot be made again.
+        paths: Where clients look for the daemon; the first one is what the lock names.
+        spare_path: Where to listen while there can be no socket at the first of them.
+        obstacle: Why there is none, if one of the start is at the spare path.
     """
 
-    def __init__(self, listeners: list[Listener], spare_path: str) -> None:
+    def __init__(self, listeners: list[Listener], paths: list[str], spare_path: str, obstacle: str = "") -> None:
         self.listeners = listeners
-        self._paths = list(dict.fromkeys(listener.path for listener in listeners))
+        self._paths = paths
         self._spare_path = spare_path
+        self._obstacle = obstacle
 
     @property
     def path(self) -> str:
@@ -96,7 +104,8 @@ class Sockets:
             if not self._is_reached(path):
                 try:
                     added.append(listen(path))
-                except (OSError, UnsafeFolder, SocketUnusable):
+                except (OSError, UnsafeFolder, SocketUnusable) as error:
+                    self._obstacle = reason(error)
                     if path == self._paths[0] and path != self._spare_path and not self._is_reached(self._spare_path):
                         added.append(listen(self._spare_path))
         served = {listener.path for listener in (*self.listeners, *added) if listener.is_reachable()}
@@ -130,9 +139,9 @@ class Sockets:
         ]
         if not self._is_reached(self._paths[0]):
             found.append(
-                f"The socket {path_text(self._paths[0])} is gone and cannot be made again; orbitd listens at "
-                f"{path_text(self.path)}, where orbitctl finds it. Other programs need its folder back "
-                "(mode 0700, yours), or `orbitctl daemon restart` in a login session"
+                f"There can be no socket at {path_text(self._paths[0])} ({self._obstacle}); orbitd listens at "
+                f"{path_text(self.path)}, where orbitctl finds it. It moves back when that folder is there, yours and "
+                "with mode 0700"
             )
         return found
 

@@ -452,15 +452,17 @@ def test_a_socket_folder_that_vanishes(daemon: DaemonProcess, client: RawClient,
 
 
 def test_a_socket_of_somebody_else_in_its_place(daemon: DaemonProcess, client: RawClient, hand: Shim) -> None:
-    """A socket that another program serves where ours was is left alone, and doctor says so."""
+    """A socket that another program serves where ours was is left alone; we listen elsewhere, and doctor says so."""
     daemon.socket_path.unlink()
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(daemon.socket_path))
         other.listen()
         look_again(client, hand)
-        daemon.wait_for_log("maintenance task failed")
-        told = client.call("daemon.info")["chores"]
-        assert "somebody serves" in next(one["last_error"] for one in told if one["name"] == "socket")
+        daemon.wait_for_log("listening again")
+        told = client.call("daemon.info")
+        assert any("somebody serves" in warning for warning in told["warnings"])
+        with RawClient(Path(told["socket_path"])) as elsewhere:
+            assert elsewhere.call("daemon.info")["pid"] == daemon.pid
 
 
 def test_no_configuration_by_its_usual_name(stopped_daemon: DaemonProcess) -> None:

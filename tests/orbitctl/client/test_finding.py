@@ -382,12 +382,22 @@ def test_a_runtime_folder_that_cannot_be_made_again(daemon: DaemonProcess) -> No
 
 
 def test_a_runtime_folder_that_is_not_there_at_the_start(stopped_daemon: DaemonProcess) -> None:
-    """A variable that outlived its login does not keep the daemon from starting: it listens in the state folder."""
+    """A variable that outlived its login does not keep the daemon from starting: it listens in the state folder.
+
+    At the next login the folder is there, and the daemon moves into it.
+    """
     run = stopped_daemon.home / "run"
     run.rmdir()
     run.touch()
     stopped_daemon.start()
     assert without(stopped_daemon).ok("status", "-q").text == f"{stopped_daemon.pid}\n"
+    run.unlink()
+    run.mkdir(mode=0o700)
+    assert stopped_daemon.process is not None
+    stopped_daemon.process.send_signal(signal.SIGCONT)
+    stopped_daemon.wait_for_log(f"listening again socket={stopped_daemon.socket_path}")
+    with stopped_daemon.client() as client:
+        assert client.call("daemon.info")["warnings"] == []
 
 
 @needs(linux=True)

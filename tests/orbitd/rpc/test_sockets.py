@@ -45,7 +45,7 @@ def place(home: Path) -> Place:
 
 @pytest.fixture
 def sockets(place: Place) -> Iterator[Sockets]:
-    made = Sockets([listen(str(place.path))], str(place.spare_path))
+    made = Sockets([listen(str(place.path))], [str(place.path)], str(place.spare_path))
     yield made
     for listener in made.listeners:
         listener.close()
@@ -128,7 +128,7 @@ def test_a_path_that_somebody_else_serves_is_left_to_them(place: Place, sockets:
 def test_a_socket_that_was_handed_over_is_replaced(place: Place, supervisor: str, remedy: str) -> None:
     """A new one is bound beside it, the old one stays open for who still holds it, and a warning has the remedy."""
     old = place.inherited()
-    sockets = Sockets([old], str(place.spare_path))
+    sockets = Sockets([old], [old.path], str(place.spare_path))
     assert place.check(sockets) == 0
     place.path.unlink()
     assert place.check(sockets) == 1
@@ -153,7 +153,7 @@ def test_a_socket_that_was_handed_over_without_its_file_is_replaced_at_once(plac
     """A supervisor that has not noticed the loss hands it over again."""
     bound = place.inherited().socket
     place.path.unlink()
-    sockets = Sockets([inherited_listener(bound)], str(place.spare_path))
+    sockets = Sockets([inherited_listener(bound)], [str(place.path)], str(place.spare_path))
     assert place.check(sockets) == 1
     assert can_connect(place.path)
     for listener in sockets.listeners:
@@ -185,4 +185,4 @@ def test_an_abstract_name_has_no_file_to_lose() -> None:
         bound.listen(1)
         listener = inherited_listener(bound)
         assert listener.is_reachable()
-        assert Sockets([listener], "/nowhere/s").listen_again() == ([], [])
+        assert Sockets([listener], [listener.path], "/nowhere/s").listen_again() == ([], [])
