@@ -157,8 +157,8 @@ class Daemon:
             try:
                 sockets = Sockets([listen(path)], [path], spare_path)
             except OSError as error:
-                # A runtime folder that is not there, or another user's: the variable outlives the login, and su keeps
-                # it. A path that somebody has chosen is not replaced.
+                # A runtime folder that is not there: the variable outlives the login. A path that somebody has chosen
+                # is not replaced.
                 if path != Places(os.environ).socket or path == spare_path:
                     raise
                 event(log, logging.WARNING, "cannot listen in the runtime folder", socket=path, error=error.strerror)
