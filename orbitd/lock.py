@@ -54,7 +54,7 @@ class DatabaseLock:
             self._write()
 
     def clear(self) -> None:
-        """Name nobody: a note that is left behind means that its daemon was killed."""
+        """Blank the note: one that is left behind means that its daemon was killed."""
         with contextlib.suppress(OSError):
             write_note(self._descriptor, None)
 

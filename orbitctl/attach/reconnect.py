@@ -116,7 +116,7 @@ class Reconnect:
         paths = self._app.paths
         try:
             return os.path.exists(paths.socket_path) or (not paths.is_socket_chosen and was_killed(paths))
-        except CommandError:  # the configuration is broken: nobody knows which daemon it was
+        except CommandError:  # the configuration is broken: which daemon it was is not known
             return False
 
     def _start_daemon(self, now: float) -> bool:

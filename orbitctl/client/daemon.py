@@ -225,7 +225,7 @@ def _start_in_turn(paths: ClientPaths, timeout: float, out: Output, lock_fd: int
             if not isinstance(error, _Locked):
                 raise error
             note = read_lock_note(paths)
-            # Of one on another machine, or an old one, nobody can tell whether it still runs.
+            # Whether one on another machine, or of an older release, still runs cannot be seen from here.
             is_known = note is not None and note.holder() not in (Holder.ELSEWHERE, Holder.UNKNOWN)
             if not attempts_left or not is_known:
                 error.hint = "Use it there, or from here by `orbitctl --host`; `orbitctl daemon stop` there ends it."

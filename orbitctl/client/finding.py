@@ -108,7 +108,7 @@ def _holder(paths: ClientPaths, missing: Unreachable, wait: bool) -> LockNote:
     """
     try:
         note = read_lock_note(paths)
-    except CommandError:  # a mistake in the configuration; where it matters it is told when it is read for a start
+    except CommandError:  # a mistake in the configuration: reported when it is read for a start
         raise missing from None
     holder = Holder.GONE if note is None else note.holder()
     if note is None or holder is Holder.GONE:
@@ -178,7 +178,7 @@ def _elsewhere(note: LockNote, missing: Unreachable) -> Unreachable:
 def _another_socket(paths: ClientPaths, note: LockNote) -> Unreachable:
     place = f"at {path_text(note.socket)}" if note.socket else "without a socket"
     return Unreachable(
-        f"nobody listens at {path_text(paths.socket_path)}: "
+        f"nothing listens at {path_text(paths.socket_path)}: "
         f"another orbitd serves this database (pid {note.pid}) {place}",
         hint="Leave --socket and ORBITD_SOCKET out, or name that socket; ORBITD_DATABASE names another database.",
     )

@@ -109,7 +109,7 @@ class Sockets:
                     if path == self._paths[0] and path != self._spare_path and not self._is_reached(self._spare_path):
                         added.append(listen(self._spare_path))
         served = {listener.path for listener in (*self.listeners, *added) if listener.is_reachable()}
-        # The spare one is given up once the first path is there again. Whoever is connected stays so.
+        # The spare one is closed once the first path is there again; connections stay.
         given_up = [
             listener
             for listener in self.listeners
@@ -117,7 +117,7 @@ class Sockets:
             and (not listener.is_reachable() or (listener.path not in self._paths and self._paths[0] in served))
         ]
         kept = [listener for listener in self.listeners if listener not in given_up]
-        # In the order of the paths: the first one is what clients are told.
+        # The spare one comes last: `path` returns the first that is reachable.
         self.listeners = sorted([*kept, *added], key=lambda listener: listener.path not in self._paths)
         return added, given_up
 

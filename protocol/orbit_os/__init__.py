@@ -3,7 +3,7 @@
     files       folders that only the user can reach; fsync
     sockets     the longest path of a Unix socket; the uid of the peer
     places      where files are by default, and whether HOME can be used
-    processes   a process's start time, which tells it from the next one with its pid
+    processes   a process's start time: with its pid it stands for that process alone
     lock_note   who holds a database's lock, and where it serves
     python      isolate our interpreters from the user's project; name a process
 

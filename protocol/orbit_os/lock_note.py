@@ -1,8 +1,8 @@
 """The note in the lock file of a database: which process holds the lock, and where it serves.
 
-The lock itself is an flock(2), which only a process of the same machine sees and which tells nothing of its
-holder. A reader never asks for the lock: a daemon that asks for it in that moment would be refused. So the note
-has all that is needed to say whether the process that wrote it still runs. Its text is lines of a key and a value;
+The lock itself is an flock(2), which says nothing about its holder, and a reader never tries to take it: a daemon
+that starts in that moment would be refused. So the note has all that is needed to see whether the process that
+wrote it still runs. Its text is lines of a key and a value;
 `pid` and `socket` come first, and other programs may rely on that.
 
 The note is replaced in place by one pwrite(2) of a fixed size, so that a full disk has room for it once it was there.
@@ -32,7 +32,7 @@ class Holder(Enum):
 
     HERE = "it runs on this machine, and its pid means what it says"
     GONE = "it has ended"
-    ELSEWHERE = "it belongs to another machine or container, where nobody can look"
+    ELSEWHERE = "it belongs to another machine or container, whose processes are not visible here"
     UNKNOWN = "an older daemon wrote the note, which says too little"
 
 
@@ -99,7 +99,7 @@ def note_of_this_process(socket: str, supervisor: str = "") -> LockNote:
 
 
 def format_note(note: LockNote | None) -> bytes:
-    """Return the bytes of a note, padded; of None, which nobody is named by, blanks."""
+    """Return the bytes of a note, padded to `NOTE_BYTES`; for None, blanks."""
     if note is None:
         return b" " * (NOTE_BYTES - 1) + b"\n"
     lines = [b"pid %d" % note.pid]
@@ -112,7 +112,7 @@ def format_note(note: LockNote | None) -> bytes:
 
 
 def parse_note(data: bytes) -> LockNote | None:
-    """Return the note in the bytes of a lock file; None where nobody is named.
+    """Return the note in the bytes of a lock file; None if there is none.
 
     Raises:
         ValueError: The checksum does not match: the bytes are of two notes.

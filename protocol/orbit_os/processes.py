@@ -28,7 +28,7 @@ def start_time(pid: int) -> str:
 
     Returns:
         An empty string where there is no such process, where it has ended and waits to be reaped, or where the
-        system does not tell.
+        system does not know.
     """
     if sys.platform == "darwin":
         return mac_start_time(pid)
