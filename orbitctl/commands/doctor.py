@@ -14,7 +14,7 @@ from orbit_os.python import python_command
 from orbit_protocol import PROTOCOL_VERSION, VERSION
 from orbit_protocol.errors import InvalidParams
 from orbit_protocol.jsonrpc import encode_message
-from orbit_protocol.methods import DAEMON_INFO, MAINTENANCE_CHECK
+from orbit_protocol.methods import DAEMON_INFO, MAINTENANCE_CHECK, STATS_GET
 from orbit_protocol.params import Check, Params
 from orbit_protocol.paths import backups_folder
 from orbit_protocol.results import CheckReport, DaemonInfo
@@ -28,6 +28,8 @@ from orbitctl.ui.text import ago, plural
 
 _CHECK_SECS = 5.0
 """How long the database is checked: enough for some 100,000 snapshots."""
+_DATABASE_SECS = 30.0
+"""How long the daemon has for a first look into its database."""
 
 
 @click.command(epilog="Exits with 1 if a check fails; warnings alone do not count.")
@@ -129,6 +131,9 @@ def _examine_daemon(app: App) -> Iterator[Finding]:
         yield Finding(check="daemon", state="warn", message=warning, remedy="`orbitctl daemon logs` has the details.")
     if not warnings:
         yield Finding(check="saving", state="ok", message="nothing has failed, nothing is overdue")
+    if (stuck := _stuck_database(app)) is not None:
+        yield stuck
+        return
     yield _integrity(app)
 
 
@@ -152,11 +157,25 @@ def _same_protocol(info: DaemonInfo) -> Finding:
     )
 
 
+def _stuck_database(app: App) -> Finding | None:
+    """Return why the database cannot be checked: its reads hang where the disk does."""
+    secs = _DATABASE_SECS if app.timeout is None else app.timeout
+    try:
+        app.client.ask(STATS_GET, Params(), secs)
+    except CommandError as error:
+        if error.exit_code == ExitCode.TIMEOUT:
+            remedy = (
+                "Look whether its disk answers (dmesg; a network file system), then `orbitctl daemon restart --force`."
+            )
+            message = f"orbitd answers, but no read of the database within {secs:g} s"
+            return Finding(check="database", state="fail", message=message, remedy=remedy)
+    return None
+
+
 def _integrity(app: App) -> Finding:
     try:
         report = _check_for_a_while(app)
-    except CommandError as failed:
-        error = explained(app, app.client, failed)
+    except CommandError as error:
         return Finding(check="database", state="fail", message=error.message, remedy=error.hint)
     if report.ok and report.complete:
         return Finding(check="database", state="ok", message="no damage, in no snapshot either")

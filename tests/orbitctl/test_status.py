@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
+import socket
 import sqlite3
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from ctl_support import Orbitctl
+from ctl_support import Orbitctl, Peer, read_line
 from needs import needs
 from orbit_protocol import PROTOCOL_VERSION, VERSION
 from orbit_protocol.errors import InvalidParams
 from orbit_protocol.methods import MAINTENANCE_CHECK, Method
 from orbit_protocol.params import Params
-from orbit_protocol.results import CheckReport
+from orbit_protocol.results import CheckReport, Limits
 from orbitctl.client.client import Answer, Client
 from orbitctl.commands import doctor, doctor_checks
 from orbitctl.errors import from_daemon
-from support import DaemonProcess
+from support import WAIT_SECS, DaemonProcess
 
 
 def test_status_tells_how_the_daemon_is(ctl: Orbitctl, shared_daemon: DaemonProcess) -> None:
@@ -169,6 +172,30 @@ def test_doctor_names_no_backup_that_is_being_written(own_ctl: Orbitctl, daemon:
     folder.mkdir(mode=0o700, exist_ok=True)
     (folder / ".orbit-backup-0123456789abcdef").write_bytes(b"half")
     assert not any("0123456789abcdef" in line for line in own_ctl("doctor").lines)
+
+
+def test_doctor_does_not_wait_for_a_database_that_hangs(offline: Orbitctl, home: Path) -> None:
+    """A daemon that answers while its disk does not: the check is not begun."""
+    info = {"version": VERSION, "protocol_version": PROTOCOL_VERSION, "pid": 1, "started_at": "2030-01-01T00:00:00Z"}
+    info |= {"features": [], "supervisor": "none", "chores": [], "warnings": []}
+    info["limits"] = dict.fromkeys(Limits.__struct_fields__, 1)
+    over = threading.Event()
+    asked = []
+
+    def talk(connection: socket.socket) -> None:
+        request = json.loads(read_line(connection))
+        paths = {"socket_path": str(home / "s"), "database_path": str(home / "d")}
+        body = {"jsonrpc": "2.0", "id": request["id"], "result": {**info, **paths}}
+        connection.sendall(json.dumps(body).encode() + b"\n")
+        asked.append(json.loads(read_line(connection))["method"])
+        over.wait(WAIT_SECS)
+
+    peer = Peer(home / "s", talk)
+    ended = offline("doctor", "--socket", str(home / "s"), "--timeout", "0.3")
+    over.set()
+    peer.close()
+    assert (ended.code, asked) == (1, ["stats.get"])
+    assert "fail  database: orbitd answers, but no read of the database within 0.3 s" in ended.text
 
 
 def test_doctor_names_a_bad_configuration(offline: Orbitctl) -> None:
