@@ -348,7 +348,9 @@ def _keeper_processes() -> dict[int, tuple[int, bytes]]:
             # One that has not left its starter's session yet is not ready for a signal, and has no program.
             if len(words) < 3 or not words[-3].endswith(_PROGRAM) or os.getsid(pid) != pid:
                 continue
-            if os.stat(f"/proc/{pid}").st_uid == os.geteuid():
+            # A path in a container leads to another file.
+            is_ours = os.stat(f"/proc/{pid}").st_uid == os.geteuid()
+            if is_ours and os.path.samefile(f"/proc/{pid}/root", "/"):
                 found[pid] = int(_process_fields(pid)[1]), _claimed_path(pid) or words[-2]
         except (OSError, ValueError, IndexError):
             continue  # it has ended meanwhile

@@ -298,24 +298,38 @@ def test_a_note_of_another_process(data: Data) -> None:
     innocent.wait()
 
 
-def test_a_keeper_of_an_earlier_release(folder: Path) -> None:
-    """It has no note: it is found by its command line, survives the call, and nothing is started beside it."""
+@contextlib.contextmanager
+def old_keeper(folder: Path, path: str, before: str = "") -> Iterator[int]:
+    """Run what looks like a keeper without a note, after a line of Python; yield its pid."""
     program = folder / "orbitd" / "keeper" / "__main__.py"
     program.parent.mkdir(parents=True)
     program.write_text(
-        "import os, signal\n"
+        f"import os, signal\n{before}\n"
         "os.setsid(); signal.signal(signal.SIGHUP, signal.SIG_IGN); os.write(1, b'x'); signal.pause()"
     )
+    with subprocess.Popen([sys.executable, "-I", "-S", str(program), path], stdout=subprocess.PIPE) as old:
+        assert old.stdout is not None
+        assert old.stdout.read(1) == b"x"
+        yield old.pid
+        assert old.poll() is None
+        old.kill()
+
+
+def test_a_keeper_of_an_earlier_release(folder: Path) -> None:
+    """It has no note: it is found by its command line, survives the call, and nothing is started beside it."""
     path = str(folder / "db.keeper")
-    old = subprocess.Popen([sys.executable, "-I", "-S", str(program), path], stdout=subprocess.PIPE)
-    assert old.stdout is not None
-    assert old.stdout.read(1) == b"x"
-    assert call_keeper(path) == find_keeper(path) == old.pid
-    assert find_keeper(f"{path}2") is None
-    old.kill()
-    old.wait()
-    old.stdout.close()
+    with old_keeper(folder, path) as pid:
+        assert call_keeper(path) == find_keeper(path) == pid
+        assert find_keeper(f"{path}2") is None
     assert find_keeper(path) is None
+
+
+@needs(root=True)
+def test_a_keeper_in_a_container(folder: Path) -> None:
+    """The same path means another file there: it is not this database's keeper."""
+    path = str(folder / "db.keeper")
+    with old_keeper(folder, path, f"os.chroot({str(folder)!r})"):
+        assert call_keeper(path) is None
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "link", "unlocked"])
