@@ -180,7 +180,7 @@ def _end_programs(app: App) -> int:
     If no daemon runs but a keeper's socket or note is there, programs may run: then a daemon is started to end them.
 
     Raises:
-        CommandError: The daemon cannot be reached, or could not end one of them.
+        CommandError: The daemon cannot be reached, does not know what runs, or could not end one of them.
     """
     if app.find_client() is None:
         keeper = app.paths.resolved.database_path + ".keeper"
@@ -189,6 +189,10 @@ def _end_programs(app: App) -> int:
         app.autostart = True
     sessions = ask_all(app.client, SESSION_LIST, SessionList(), "sessions").value.sessions
     live = [session for session in sessions if session.live]
+    for session in sessions:
+        # Its program is lost; or the keeper does not answer the daemon, which then refuses this, or has just answered.
+        if not session.live and session.cols is not None and session.exit_code is session.exit_signal is None:
+            live += [session] if _end(app, session, hang_up=True) else []
     with spinner(f"ending {plural(len(live), 'program')}"):
         for session in live:  # all of them first: each has time to exit while others are waited for
             _end(app, session, hang_up=True)
@@ -197,8 +201,8 @@ def _end_programs(app: App) -> int:
     return len(live)
 
 
-def _end(app: App, session: Session, *, hang_up: bool) -> None:
-    """Signal or terminate a program; no error if it has exited meanwhile. Raises: CommandError."""
+def _end(app: App, session: Session, *, hang_up: bool) -> bool:
+    """Signal or terminate a program; return False if there is none any more. Raises: CommandError."""
     try:
         if hang_up:
             app.call(SESSION_SIGNAL, SessionSignal(id=session.id, signal="HUP"))
@@ -207,3 +211,5 @@ def _end(app: App, session: Session, *, hang_up: bool) -> None:
     except CommandError as error:
         if error.exit_code not in (ExitCode.CONFLICT, ExitCode.NOT_FOUND):
             raise
+        return False
+    return True

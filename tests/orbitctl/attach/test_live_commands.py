@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
+import signal
 import socket
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 
 from attach_support import LateReader, Window
 from ctl_support import Orbitctl, Peer, read_line
+from live.sessions import keeper_of
 from orbit_protocol.errors import OrbitError, ShuttingDown
 from orbit_protocol.jsonrpc import encode_error, encode_result
 from orbitctl.commands.doctor_checks import lingering
@@ -167,6 +170,25 @@ def test_watch_ends_with_ctrl_c_and_outlives_the_daemon(own_ctl: Orbitctl) -> No
         window.type(b"\x03")
         assert window.end() == 0
         assert window.settings() == window.before
+
+
+def test_stop_all_ends_no_daemon_that_does_not_know_what_runs(own_ctl: Orbitctl, daemon: DaemonProcess) -> None:
+    """With a keeper that does not answer, `daemon stop --all` fails and says so, instead of leaving programs unseen."""
+    pid = own_ctl.ok("--json", "session", "run", "-d", "cat").json["pid"]
+    keeper = keeper_of(pid)
+    daemon.kill()
+    os.kill(keeper, signal.SIGSTOP)
+    try:
+        daemon.start()
+        refused = own_ctl("daemon", "stop", "--all")
+        assert (refused.code, "does not answer" in refused.err) == (1, True)
+        told = f"the keeper (pid {keeper}) does not answer"
+        assert told in " ".join(own_ctl.ok("status").err.split())
+        assert told in " ".join(own_ctl("doctor").text.split())
+    finally:
+        os.kill(keeper, signal.SIGCONT)
+    stopped = own_ctl.ok("daemon", "stop", "--all", "--json").json
+    assert stopped["ended"] == 1
 
 
 def test_stop_all_ends_the_programs_too(own_ctl: Orbitctl) -> None:
