@@ -79,13 +79,12 @@ class KeeperGone(Busy):
     Args:
         message: What happened.
         superseded: Another orbitd has taken over; the programs go on, but are not ours any more.
-        hint: Instead of the class's own.
     """
 
     default_hint = "Start the session again; if the keeper has ended, its programs have too."
 
-    def __init__(self, message: str, *, superseded: bool = False, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, *, superseded: bool = False) -> None:
+        super().__init__(message)
         self.superseded = superseded
 
 
@@ -200,12 +199,9 @@ class KeeperClient:
             pid = await asyncio.to_thread(place.call_keeper, socket_path)
             if pid is None:
                 return None
-            raise KeeperGone(
-                f"the socket of the keeper{f' (pid {pid})' if pid else ''} at {socket_path} is gone, and it has not "
-                "made it again",
-                hint="Its programs run on. `kill -CONT` lets a keeper go on that was stopped; where it is one of an "
-                "earlier Orbit, ending it ends its programs.",
-            )
+            words = f"the keeper (pid {pid})" if pid else "the keeper, whose process is not to be seen from here,"
+            ending = f" (one of an earlier Orbit cannot; `kill {pid}` ends it and its programs)" if pid else ""
+            raise KeeperGone(f"{words} has lost its socket {socket_path} and has not made it again{ending}")
         client = cls(sock, on_exit, on_gone)
         try:
             path = ("path", socket_path)  # a keeper's folder may have been moved since

@@ -157,7 +157,7 @@ async def test_a_client_never_starts_a_second_keeper(data: Data) -> None:
     """The client calls the living keeper and says so; asked again, it is connected to it."""
     remove_all_files(data)
     os.kill(data.pid, signal.SIGSTOP)
-    with pytest.raises(KeeperGone, match=f"pid {data.pid}.* is gone"):
+    with pytest.raises(KeeperGone, match=rf"pid {data.pid}\) has lost its socket"):
         await KeeperClient.connect_or_start(data.path, on_exit=print, on_gone=print)
     os.kill(data.pid, signal.SIGCONT)
     data.call()
