@@ -267,6 +267,25 @@ def test_the_old_release_is_run(old_release: OldRelease, stopped_daemon: DaemonP
         assert user_version(stopped_daemon.database_path) < len(load_migrations())
 
 
+def test_an_old_keeper_without_its_socket(old_release: OldRelease, stopped_daemon: DaemonProcess) -> None:
+    """It is named with its pid, its sessions are not called gone, and no second keeper is started beside it."""
+    with old_release.replace(stopped_daemon).start().client() as client:
+        session = client.call("session.start", id=create(client, "cat"))
+    keeper = keeper_of(session["pid"])
+    stopped_daemon.kill()
+    Path(f"{stopped_daemon.database_path}.keeper").unlink()
+    with replace_by_today(stopped_daemon).start().client() as client:
+        [warning] = client.call("daemon.info")["warnings"]
+        assert f"`kill {keeper}` ends it" in warning
+        assert client.call("session.get", id=session["id"])["status"] == "detached"
+        assert client.error("session.start", id=session["id"])["data"]["kind"] == "live_unavailable"
+        assert client.error("session.start", id=create(client, "cat"))["data"]["kind"] == "live_unavailable"
+        kill(keeper)
+        wait_for_end(session["pid"])
+        assert client.call("session.start", id=session["id"])["live"]
+        assert client.call("daemon.info")["warnings"] == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_programs_screens_and_rows_go_on(populated: Population, number: int) -> None:
     """Today's orbitd finds all as it was, also what programs wrote, and how they ended, while no daemon ran.
