@@ -589,6 +589,9 @@ class FakeKeeper:
         self.terminals[request.id], self.masters[request.id] = slave, os.dup(master)
         return Spawned(pid=1 << 24, master_fd=master, cwd=b"/")
 
+    async def bind(self) -> None:
+        pass
+
     async def landing(self) -> int:
         return Landing.create_file(self._landing_file)
 

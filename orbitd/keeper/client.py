@@ -1,9 +1,9 @@
 """orbitd's side of the keeper: types, the client with one method a request, and starting a keeper.
 
 One client a daemon, used from the event loop's thread only. Every call is answered within
-`REQUEST_SECONDS` or raises; a call that is cancelled or late leaks no descriptor. The caller
-closes the masters that `spawn` and `take` return; a program goes on if it does, because the
-keeper holds a descriptor of its own.
+`ANSWER_SECONDS`, a spawn within `SPAWN_SECONDS`, or raises; a call that is cancelled or late
+leaks no descriptor. The caller closes the masters that `spawn` and `take` return; a program
+goes on if it does, because the keeper holds a descriptor of its own.
 
 An exit is reported at least once: as a call of `on_exit` while connected, and in `programs()`
 until it is forgotten, so an orbitd that starts later misses none. Store it, then
@@ -30,6 +30,7 @@ from orbit_protocol.errors import (
     AlreadyRunning,
     Busy,
     InternalError,
+    LiveUnavailable,
     NotRunning,
     OrbitError,
     RequestTimeout,
@@ -40,8 +41,11 @@ from orbitd.keeper import place
 from orbitd.keeper.channel import Channel
 from orbitd.keeper.messages import VERSION, Message, Value, encode
 
-REQUEST_SECONDS = 30.0
-"""The keeper answers at once; only a program on a network drive that hangs takes this long to start."""
+ANSWER_SECONDS = 5.0
+"""The keeper answers at once, unless it is stopped or its memory is swapped out."""
+
+SPAWN_SECONDS = 30.0
+"""A program on a network drive that hangs takes long to start."""
 
 START_ATTEMPTS = 3
 """A keeper that has nothing left to keep may end between connect(2) and the hello."""
@@ -207,7 +211,7 @@ class KeeperClient:
             path = ("path", socket_path)  # a keeper's folder may have been moved since
             hello = await client._call("hello", ("version", VERSION), path, patient=patient)
             client.keeper_pid = hello.message.number("pid")
-        except RequestTimeout as exc:
+        except LiveUnavailable as exc:
             # A stopped process still accepts: the kernel queues connections up to the backlog.
             client.close()
             raise KeeperGone(f"the keeper at {socket_path} does not answer") from exc
@@ -319,13 +323,16 @@ class KeeperClient:
         self._pending[seq] = pending
         try:
             self._channel.send(frame)
-            async with asyncio.timeout(None if patient else REQUEST_SECONDS):
+            async with asyncio.timeout(None if patient else SPAWN_SECONDS if kind == "spawn" else ANSWER_SECONDS):
                 return await pending.answer
         # The answer may have been set in the same round of the loop that ended this wait: the future
         # has a result then, with a descriptor that nobody else will close.
         except TimeoutError as exc:
             _close_descriptor(pending.answer)
-            raise RequestTimeout(f"the keeper did not answer {kind} within {REQUEST_SECONDS:.0f} s") from exc
+            if kind == "spawn":
+                raise RequestTimeout(f"the program was not executed within {SPAWN_SECONDS:.0f} s") from exc
+            reason = f"the keeper (pid {self.keeper_pid}) does not answer"
+            raise LiveUnavailable(f"Live sessions are not available now: {reason}", data={"reason": reason}) from exc
         except asyncio.CancelledError:
             _close_descriptor(pending.answer)
             raise

@@ -15,7 +15,7 @@ import signal
 from collections.abc import Awaitable, Callable
 
 from orbit_os.files import private_folder
-from orbit_protocol.errors import LiveUnavailable, NotRunning, OrbitError
+from orbit_protocol.errors import InternalError, LiveUnavailable, NotRunning, OrbitError
 from orbitd.keeper import place
 from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram, UnsupportedRequest
 from orbitd.logs import event
@@ -152,6 +152,11 @@ class KeeperConnection:
         self._is_known.set()
         return programs
 
+    async def require_answer(self) -> None:
+        """Return once the keeper, which is connected, has answered. Raises: LiveUnavailable, KeeperGone."""
+        with contextlib.suppress(UnsupportedRequest, InternalError):  # either is an answer
+            await (await self.client()).bind()
+
     async def check_socket(self) -> None:
         """Have the keeper make its socket again where it was removed: the next daemon has to find it."""
         client = self._client
@@ -207,10 +212,11 @@ class KeeperConnection:
     async def release(self, program_id: str) -> None:
         """Acknowledge an exit that is stored, and have the program forgotten.
 
-        Nothing is raised where the keeper is gone or has forgotten it: that is what was wanted.
+        Nothing is raised where the keeper is gone or has forgotten it: that is what was wanted. One that does not
+        answer reports the exit again, to the next daemon.
         """
         if self._client is not None:
-            with contextlib.suppress(NotRunning, KeeperGone):
+            with contextlib.suppress(NotRunning, KeeperGone, LiveUnavailable):
                 await self._client.acknowledge_exit(program_id)
                 await self._client.forget(program_id)
 
@@ -257,7 +263,8 @@ class KeeperConnection:
             try:
                 await restore()
             except Exception as error:  # noqa: BLE001  # whatever answers there, the store is served
-                self._set_unreachable(error.message if isinstance(error, OrbitError) else type(error).__name__, error)
+                reason = error.message if isinstance(error, OrbitError) else type(error).__name__
+                self._set_unreachable(error.extra["reason"] if isinstance(error, LiveUnavailable) else reason, error)
             else:
                 self.unreachable = ""
                 if not self._is_lost:

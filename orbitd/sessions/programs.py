@@ -470,6 +470,8 @@ class Programs:
         Raises:
             SpawnFailed: It cannot be executed; if there is no such program, with `hint` unless that is empty.
         """
+        # A spawn may take long: one that waits for a keeper that is stopped would look like it.
+        await self.keeper.require_answer()
         client = await self.keeper.client()
         await self._use_landing()
         # Where nothing could be restored, an earlier daemon's output is still in it, and nothing else can be read.

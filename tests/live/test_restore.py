@@ -17,6 +17,7 @@ from live_support import Viewer
 from orbit_os.files import UnsafeFolder
 from orbit_protocol.errors import LiveUnavailable, SpawnFailed, StorageFull
 from orbit_protocol.types import Session, SessionConfig
+from orbitd.keeper import client as client_module
 from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram, UnsupportedRequest
 from orbitd.manager import SessionManager
 from orbitd.screens.model import TerminalError
@@ -254,6 +255,28 @@ async def test_a_keeper_that_answers_late(
     live.write_input(b"\n")
     await daemons.wait_for_exit(exited)
     assert (await daemons.manager.get_session(ending.id)).exit_code == 7
+
+
+async def test_a_keeper_that_is_stopped_under_a_daemon(daemons: Daemons, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What needs it is refused as unavailable, and no session is recorded as running; with SIGCONT all goes on."""
+    monkeypatch.setattr(client_module, "ANSWER_SECONDS", 0.05)
+    session = await daemons.start_session()
+    other = await daemons.manager.create_session(SessionConfig(session_type="local", command="cat"))
+    keeper = (await daemons.programs.keeper.client()).keeper_pid
+    os.kill(keeper, signal.SIGSTOP)
+    try:
+        for request in (
+            daemons.programs.start(other.id, 80, 24, None),
+            SessionMethods(daemons.manager, daemons.programs).signal(session.id, 0),
+        ):
+            with pytest.raises(LiveUnavailable, match=f"pid {keeper}"):
+                await request
+    finally:
+        os.kill(keeper, signal.SIGCONT)
+    assert not (await daemons.manager.get_session(other.id)).live
+    monkeypatch.undo()
+    assert (await daemons.programs.start(other.id, 80, 24, None)).live
+    assert daemons.running() == {session.id, other.id}
 
 
 async def test_a_connection_to_the_keeper_that_is_lost(daemons: Daemons) -> None:

@@ -29,7 +29,7 @@ from keeper_support import (
     request,
     status_of,
 )
-from orbit_protocol.errors import AlreadyRunning, InternalError, NotRunning, RequestTimeout
+from orbit_protocol.errors import AlreadyRunning, InternalError, LiveUnavailable, NotRunning, RequestTimeout
 from orbitd.keeper.client import KeeperClient, KeeperGone, SignalTarget
 
 ROOT = str(Path(__file__).parents[3])
@@ -373,13 +373,16 @@ async def test_late_answer(orbitd: Orbitd, monkeypatch: pytest.MonkeyPatch) -> N
     await orbitd.spawn("sleep", "1000")
     before = open_files()
     os.kill(orbitd.client.keeper_pid, signal.SIGSTOP)
-    monkeypatch.setattr(client_module, "REQUEST_SECONDS", 0.01)
-    with pytest.raises(RequestTimeout):
+    monkeypatch.setattr(client_module, "ANSWER_SECONDS", 0.01)
+    monkeypatch.setattr(client_module, "SPAWN_SECONDS", 0.01)
+    with pytest.raises(LiveUnavailable, match=f"pid {orbitd.client.keeper_pid}"):
         await orbitd.client.take("one")
+    with pytest.raises(RequestTimeout):
+        await orbitd.spawn("cat", id="two")
     monkeypatch.undo()
     os.kill(orbitd.client.keeper_pid, signal.SIGCONT)
 
-    assert len(await orbitd.client.programs()) == 1
+    assert [program.id for program in await orbitd.client.programs()] == ["one", "two"]
     assert open_files() == before
 
 
@@ -388,7 +391,7 @@ async def test_stopped_keeper(stopped: KeeperProcess, monkeypatch: pytest.Monkey
     orbitd = await stopped.orbitd()
     await orbitd.spawn("sleep", "1000")
     os.kill(orbitd.client.keeper_pid, signal.SIGSTOP)
-    monkeypatch.setattr(client_module, "REQUEST_SECONDS", 0.01)
+    monkeypatch.setattr(client_module, "ANSWER_SECONDS", 0.01)
 
     with pytest.raises(KeeperGone, match="does not answer"):
         await stopped.orbitd()
