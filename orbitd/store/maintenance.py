@@ -729,7 +729,9 @@ class _Check:
 
 def _is_large(connection: sqlite3.Connection) -> bool:
     query = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
-    return bool(connection.execute(query).fetchone()[0] > _LARGE_BYTES)
+    with contextlib.suppress(sqlite3.DatabaseError):  # the checks say what is damaged
+        return bool(connection.execute(query).fetchone()[0] > _LARGE_BYTES)
+    return False
 
 
 def _structural_errors(pragma: str, connection: sqlite3.Connection) -> Iterator[str]:
