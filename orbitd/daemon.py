@@ -31,6 +31,7 @@ from orbit_protocol.settings import Resolved
 from orbit_protocol.text import path_and_bytes
 from orbit_protocol.types import MAX_NAME_LENGTH, MAX_PAGE_SIZE
 from orbitd import warnings
+from orbitd.installation import this_installation
 from orbitd.lock import database_lock
 from orbitd.logs import event
 from orbitd.maintenance import Maintenance, MaintenanceTask
@@ -323,6 +324,7 @@ class Daemon:
                 *(each.sentence for each in self._warnings if each.lasts),
                 *self._sockets.warnings(self._supervision.name),
                 *manager.damage_warnings(),
+                *this_installation.warnings(),
                 *programs.warnings(),
             ],
             last_backup_at=None if backups.last is None else backups.last.moment,

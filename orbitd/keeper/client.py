@@ -37,6 +37,7 @@ from orbit_protocol.errors import (
     SpawnFailed,
 )
 from orbit_protocol.text import to_text
+from orbitd.installation import RESTART, this_installation
 from orbitd.keeper import place
 from orbitd.keeper.channel import Channel
 from orbitd.keeper.messages import VERSION, Message, Value, encode
@@ -431,13 +432,19 @@ def start_keeper(socket_path: str) -> None:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
-        raise SpawnFailed(f"the keeper could not be started: {exc}") from exc
+        raise _start_failed(socket_path, str(exc)) from exc
     if started.returncode != 0:
         lines = to_text(started.stderr).strip().splitlines() or [f"status {started.returncode}"]
-        raise SpawnFailed(
-            f"the keeper of {socket_path} could not be started: {lines[-1]}",
-            hint="Put that right, then start the session again.",
-        )
+        raise _start_failed(socket_path, lines[-1])
+
+
+def _start_failed(socket_path: str, reason: str) -> SpawnFailed:
+    change = this_installation.change()
+    if change is None:
+        hint = "Put that right, then start the session again."
+        return SpawnFailed(f"the keeper of {socket_path} could not be started: {reason}", hint=hint)
+    # The last line of Python's own words, which name a file or module that is gone, explains nothing then.
+    return SpawnFailed(f"The keeper could not be started. {change}", hint=RESTART)
 
 
 _EXHAUSTED = frozenset(str(number) for number in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.ENOSPC))

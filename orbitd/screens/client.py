@@ -41,6 +41,7 @@ from orbit_os.python import python_command
 from orbit_protocol.errors import Busy, NotRunning, OrbitError, SnapshotNotFound
 from orbit_protocol.types import ScreenStatus
 from orbitd.background_tasks import BackgroundTasks
+from orbitd.installation import this_installation
 from orbitd.keeper.frames import Framer, Malformed
 from orbitd.logs import event
 from orbitd.screens import messages as m
@@ -896,7 +897,7 @@ class Screens:
     def unavailable_reason(self) -> str | None:
         """Why no picture can be drawn on this machine; None where it can, or where that is not known yet."""
         if self._failed_starts >= MAX_FAILED_STARTS:
-            return "the terminal emulation cannot be started"
+            return this_installation.change() or "the terminal emulation cannot be started"
         return self._unavailable or None
 
     def next_request(self) -> int:
@@ -1071,7 +1072,8 @@ class Screens:
         delay = min(TEMPLATE_RETRY_SECS * 2**self._failed_starts, MAX_TEMPLATE_RETRY_SECS)
         self._failed_starts += 1
         level = logging.ERROR if self._failed_starts <= MAX_FAILED_STARTS else logging.DEBUG
-        event(log, level, "screens template ended", reason=reason, retry_secs=delay)
+        changed = this_installation.change()
+        event(log, level, "screens template ended", reason=changed or reason, retry_secs=delay)
         self._retry_timer = asyncio.get_running_loop().call_later(delay, self._start_again)
 
     def _start_again(self) -> None:

@@ -30,6 +30,7 @@ from orbit_protocol.errors import (
 )
 from orbit_protocol.types import Session, SessionStatus
 from orbitd.background_tasks import BackgroundTasks
+from orbitd.installation import RESTART, this_installation
 from orbitd.keeper.client import KeeperClient, KeptProgram, ProgramNotFound, Spawned, SpawnRequest
 from orbitd.logs import event
 from orbitd.manager import SessionManager
@@ -135,7 +136,8 @@ class Programs:
             reason = self.screens.unavailable_reason
             if reason is not None:
                 words = f"Live sessions are not available here: {reason}"
-                unavailable = LiveUnavailable(words, hint="External sessions are.", data={"reason": reason})
+                hint = "External sessions are." if this_installation.change() is None else RESTART
+                unavailable = LiveUnavailable(words, hint=hint, data={"reason": reason})
                 unavailable.retryable = False
                 raise unavailable
             await self.endings.store_pending_exit(live)

@@ -140,7 +140,7 @@ def reader_setup(path: str) -> str:
     """
     views = []
     with contextlib.closing(open_reader(path)) as connection:
-        for table, columns in schema.template(tuple(load_migrations())).columns.items():
+        for table, columns in schema.template(load_migrations()).columns.items():
             found: set[str] = set()
             with contextlib.suppress(sqlite3.Error):
                 found = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))}

@@ -61,11 +61,12 @@ class Template(Struct, frozen=True):
     columns: dict[str, tuple[str, ...]]
 
 
-def load_migrations() -> list[str]:
+@functools.cache  # read by the start: later an upgrade may have put others in their place
+def load_migrations() -> tuple[str, ...]:
     """Return the schema's scripts, in order; script number n raises user_version from n-1 to n."""
     folder = resources.files("orbitd.store.migrations")
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
-    return [(folder / name).read_text(encoding="utf-8") for name in names]
+    return tuple((folder / name).read_text(encoding="utf-8") for name in names)
 
 
 @functools.cache

@@ -125,7 +125,8 @@ def _list_backups(folder: str, now: datetime) -> list[Backup]:
         for name in os.listdir(folder):
             if match := AUTOMATIC_BACKUP.fullmatch(name):
                 with contextlib.suppress(ValueError):  # digits that are no date
-                    moment = datetime.strptime(match[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+                    # strptime would do, but imports a module at its first use: it may be gone by then.
+                    moment = datetime.fromisoformat(match[1])
                     found.append(Backup(path=os.path.join(folder, name), moment=moment))
     # One from the future was made before the clock was set back; it counts as the oldest.
     return sorted(found, key=lambda backup: (backup.moment <= now, backup.moment), reverse=True)

@@ -87,7 +87,7 @@ def salvage(connection: sqlite3.Connection, source: str) -> Salvaged:
         connection: Of the empty one, with today's schema.
         source: The damaged one, beside its WAL; neither is changed.
     """
-    made = schema.template(tuple(schema.load_migrations()))
+    made = schema.template(schema.load_migrations())
     with contextlib.closing(RawFile(source, made.roots)) as raw:
         connection.execute("BEGIN IMMEDIATE")
         try:
