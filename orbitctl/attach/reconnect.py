@@ -126,7 +126,8 @@ class Reconnect:
             if now < self._started_at + _SUPERVISOR_SECONDS and was_supervised(paths):
                 return False
             return start_apart(paths)
-        except (CommandError, OSError, UnsafeFolder):  # left is to wait: somebody else may start one
+        # ImportError: the installation has been replaced since. Left is to wait: somebody else may start one.
+        except (CommandError, ImportError, OSError, UnsafeFolder):
             return True
 
     def _back_off(self, now: float) -> None:
