@@ -166,7 +166,8 @@ def _exit_on_error(work: Callable[[], None]) -> None:
     except OrbitError as error:
         _fail(error.message, error.hint, EXIT_FAILED)
     except OSError as error:
-        _fail(f"{error.strerror}: {error.filename}", None, EXIT_FAILED)
+        place = "" if error.filename is None else f": {error.filename}"
+        _fail(f"{error.strerror or error}{place}", None, EXIT_FAILED)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

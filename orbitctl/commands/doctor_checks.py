@@ -26,6 +26,12 @@ NETWORK_FILE_SYSTEMS = frozenset((
     "ncpfs", "ceph", "fuse.ceph", "glusterfs", "fuse.glusterfs", "lustre", "beegfs", "gpfs", "fuse.rclone",
 ))  # fmt: skip
 
+MODELESS_FILE_SYSTEMS = frozenset((
+    "vfat", "msdos", "exfat", "fuseblk", "ntfs", "ntfs3", "cifs", "smb3", "smbfs", "9p", "drvfs", "vboxsf",
+    "fuse.vmhgfs-fuse", "fuse.rclone", "webdav", "davfs", "fuse.davfs2",
+))  # fmt: skip
+"""Those that may show one mode for all, by how they are mounted."""
+
 
 class Finding(Struct, frozen=True, kw_only=True):
     """One line of the report; `remedy` says what to do, and is empty if the state is ok."""
@@ -82,7 +88,11 @@ def _check_private(
         return Finding(check=check, state=state_if_open, message=message, remedy="Name one of your own.")
     if found.st_mode & 0o077:
         message = f"{path} is open to others (mode {stat.S_IMODE(found.st_mode):04o})"
-        return Finding(check=check, state=state_if_open, message=message, remedy=f"chmod {mode} '{path}'")
+        remedy = f"chmod {mode} '{path}'"
+        kind = _file_system(os.path.realpath(path))
+        if kind in MODELESS_FILE_SYSTEMS:
+            remedy += f"; if it stays open, {kind} keeps no modes here: configure a path on a local file system"
+        return Finding(check=check, state=state_if_open, message=message, remedy=remedy)
     return Finding(check=check, state="ok", message=path)
 
 

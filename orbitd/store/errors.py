@@ -91,6 +91,12 @@ _BY_ERRNO: dict[int, type[OrbitError]] = {
     errno.ENFILE: Busy,
 }
 
+_HINTS_BY_ERRNO: dict[int, str] = {
+    errno.EIO: _HINTS[sqlite3.SQLITE_IOERR],
+    errno.EROFS: "The file system is mounted read-only: remount it, or choose a path on another one.",
+    errno.EPERM: "The file system does not permit it to anybody: choose another path.",
+}
+
 
 def translate(error: sqlite3.Error, path: str | None = None) -> OrbitError | sqlite3.Error:
     """Return the Orbit error that a sqlite3 error means, or the error itself if it is a mistake of the program's.
@@ -142,7 +148,8 @@ def _is_quota_used_up(path: str) -> bool:
 def translate_os(error: OSError, doing: str) -> OrbitError:
     """Return the Orbit error for a failed file operation; `doing` begins the message."""
     found = _BY_ERRNO.get(error.errno or 0, StorageReadOnly)
-    return found(f"{doing}: {error.strerror or error}")
+    hint = _HINTS_BY_ERRNO.get(error.errno or 0) if found is StorageReadOnly else None
+    return found(f"{doing}: {error.strerror or error}", hint=hint)
 
 
 @contextlib.contextmanager

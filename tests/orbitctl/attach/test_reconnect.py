@@ -146,6 +146,18 @@ def test_a_configuration_that_broke_meanwhile_does_not_end_the_client(
     assert outage.starts == []
 
 
+def test_an_installation_that_was_replaced_does_not_end_the_client(
+    outage: Outage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a start needs is imported late, and may be gone: a daemon that somebody starts is waited for."""
+
+    def gone(_paths: object) -> bool:
+        raise ModuleNotFoundError("No module named 'subprocess'")
+
+    monkeypatch.setattr(reconnect, "start_apart", gone)
+    assert outage.go_on(5)
+
+
 def test_the_next_outage_is_a_new_one(outage: Outage) -> None:
     """A daemon that is killed again is started again."""
     outage.go_on(1)

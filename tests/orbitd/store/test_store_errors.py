@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import sqlite3
@@ -20,7 +21,7 @@ from orbit_protocol.errors import (
     StorageReadOnly,
 )
 from orbitd.store.database import open_reader
-from orbitd.store.errors import translated
+from orbitd.store.errors import translate_os, translated
 
 
 def full(connection: sqlite3.Connection, _: Path) -> None:
@@ -112,3 +113,62 @@ def test_too_few_descriptors(tmp_path: Path, spare: int) -> None:
                 reader.execute("SELECT a FROM t").fetchall()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize(
+    ("number", "expected", "hint"),
+    [
+        (errno.ENOSPC, StorageFull, "Free room"),
+        (errno.EDQUOT, StorageFull, "Free room"),
+        (errno.EROFS, StorageReadOnly, "mounted read-only"),
+        (errno.EIO, StorageReadOnly, "disk fails"),
+        (errno.EPERM, StorageReadOnly, "another path"),
+        (errno.EACCES, StorageReadOnly, "write access"),
+        (errno.EMFILE, Busy, ""),
+    ],
+    ids=lambda value: errno.errorcode.get(value) if isinstance(value, int) else None,
+)
+def test_failed_file_operations(number: int, expected: type[OrbitError], hint: str) -> None:
+    """What errno means for the store, and a hint that can help: write access does not mend a failing disk."""
+    error = translate_os(OSError(number, os.strerror(number), "/a"), "The backup /a cannot be written")
+    assert type(error) is expected
+    assert error.message == f"The backup /a cannot be written: {os.strerror(number)}"
+    assert hint in error.hint
+
+
+@pytest.mark.parametrize("call", ["open", "pwrite", "fsync"])
+def test_a_quota_is_told_from_a_failing_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """SQLite reports EDQUOT as any I/O error of a write: a write beside the database shows which it is."""
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_WRITE
+    path = str(tmp_path / "sessions.db")
+    with pytest.raises(StorageReadOnly, match="cannot be written"), translated(path):
+        raise error
+
+    def refuse(*_args: object) -> int:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(os, call, refuse)
+    with pytest.raises(StorageFull, match="quota"), translated(path):
+        raise error
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_IOERR_LOCK,
+        sqlite3.SQLITE_IOERR_SHMOPEN,
+        sqlite3.SQLITE_IOERR_SHMMAP,
+        sqlite3.SQLITE_IOERR_SHMLOCK,
+    ],
+)
+def test_no_locks_and_no_shared_memory(code: int) -> None:
+    """What SQLite raises on a network file system is told with the remedy, a local one."""
+    error = sqlite3.OperationalError("as SQLite says it")
+    error.sqlite_errorcode = code
+    with pytest.raises(OrbitError) as caught, translated():
+        raise error
+    assert "set database_path to a local one" in caught.value.hint
