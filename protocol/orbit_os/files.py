@@ -235,8 +235,9 @@ def sync(path: str) -> None:
         OSError: Of a file it could not be flushed; of a folder the disk failed.
     """
     try:
-        # fsync needs no write access, and a folder allows none.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # fsync(2) needs no write access, and a folder allows none; but some servers of CIFS flush nothing without it.
+        access = os.O_RDONLY if os.path.isdir(path) else os.O_RDWR
+        descriptor = os.open(path, access | os.O_CLOEXEC)
     except PermissionError:
         if os.path.isdir(path):
             return

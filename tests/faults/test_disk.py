@@ -244,6 +244,7 @@ CANNOT = [
     (shim.MODE, errno.EOPNOTSUPP),
     (shim.LINK, errno.EPERM),
     (shim.LINK, errno.EOPNOTSUPP),
+    (shim.FOLDER_SYNC | shim.MODE | shim.LINK, errno.EOPNOTSUPP),
 ]
 
 

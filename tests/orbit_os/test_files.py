@@ -91,6 +91,17 @@ def test_a_folder_that_can_only_be_written_passes(tmp_path: Path, monkeypatch: p
         sync(str(tmp_path / "file"))
 
 
+def test_a_file_is_flushed_by_a_descriptor_that_can_write(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server of CIFS refuses to flush what is open for reading only (EACCES), as other systems do (EBADF)."""
+
+    def flush(descriptor: int) -> None:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "fsync", flush)
+    sync(str(file))
+
+
 def test_macos_flushes_the_disks_own_memory(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where F_FULLFSYNC exists it is used, for files and for folders, and fsync is not."""
     calls: list[int] = []
