@@ -148,8 +148,9 @@ def restore(app: App, backup: str, yes: bool) -> None:
 def _default_backup(app: App) -> str:
     database = app.call(m.DAEMON_INFO, p.Params()).database_file
     folder = backups_folder(database)
-    with contextlib.suppress(OSError):  # the backup will fail then, and the daemon's message has the reason
-        make_private_folders(folder)
+    if not app.hosts:  # an earlier orbitd does not make it
+        with contextlib.suppress(OSError):  # the daemon's message has the reason
+            make_private_folders(folder)
     name = f"manual-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db"
     return os.path.join(folder, name)
 

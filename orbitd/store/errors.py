@@ -72,7 +72,7 @@ _HINTS: dict[int, str] = {
     sqlite3.SQLITE_IOERR_SHMMAP: _LOCAL,
 }
 
-_QUOTA_PROBE = bytes(1 << 16)
+_PROBE = bytes(1 << 16)
 _WRITES = frozenset((sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC))
 
 _MESSAGES: dict[type[OrbitError], str] = {
@@ -121,28 +121,31 @@ def translate(error: sqlite3.Error, path: str | None = None) -> OrbitError | sql
             except OSError as failure:
                 if failure.errno in (errno.EMFILE, errno.ENFILE):
                     return Busy("The daemon has no file descriptor left for this")
-    if path is not None and code in _WRITES and _is_quota_used_up(path):
-        return StorageFull(f"The quota of the database's disk is used up: {error}")
     hint = None if found is StorageFull else _HINTS.get(code) or _HINTS.get(code & _PRIMARY)
+    if path is not None and code in _WRITES:
+        reason = _reason_of_write(path)
+        if reason == errno.EDQUOT:
+            return StorageFull(f"The quota of the database's disk is used up: {error}")
+        hint = _HINTS_BY_ERRNO.get(reason, hint)
     return found(f"{_MESSAGES[found]}: {error}", hint=hint)
 
 
-def _is_quota_used_up(path: str) -> bool:
-    """Return whether another write beside a database fails with EDQUOT, which SQLite reports as any I/O error."""
+def _reason_of_write(path: str) -> int:
+    """Return the errno of another write beside a database, 0 if it succeeds: SQLite reports any as an I/O error."""
     probe = os.path.join(os.path.dirname(path), TEMPORARY_PREFIX + secrets.token_hex(8))
     try:
         descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            os.pwrite(descriptor, _QUOTA_PROBE, 0)
+            os.pwrite(descriptor, _PROBE, 0)
             os.fsync(descriptor)  # NFS has the quota looked at no sooner
         finally:
             os.close(descriptor)
     except OSError as error:
-        return error.errno == errno.EDQUOT
+        return error.errno or 0
     finally:
         with contextlib.suppress(OSError):
             os.unlink(probe)
-    return False
+    return 0
 
 
 def translate_os(error: OSError, doing: str) -> OrbitError:

@@ -481,6 +481,7 @@ class MaintenanceMethods:
         store = self._store
 
         def work(connection: sqlite3.Connection) -> int:
+            copy.make_own_folder(path, store.path)
             target = copy.check_target(path, store.path, store.reserved, automatic=automatic)
             return copy.write(connection, target, report=None if progress is None else progress.report)
 

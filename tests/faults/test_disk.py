@@ -184,7 +184,13 @@ def test_a_database_that_becomes_read_only(daemon: DaemonProcess, hand: Shim) ->
     with daemon.client() as client:
         client.call("session.create", config=LOCAL, name="before")
         hand.fail(shim.CHANGES, errno.EROFS)
-        assert client.error("session.create", config=LOCAL)["code"] == READ_ONLY
+        error = client.error("session.create", config=LOCAL)
+        assert error["code"] == READ_ONLY
+        assert "mounted read-only" in error["data"]["hint"]
+        folder = daemon.database_path.parent / "backups"
+        error = client.error("maintenance.backup", path=str(folder / "one.db"))
+        assert error["code"] == READ_ONLY
+        assert f"The folder {folder} cannot be made" in error["message"]
         assert names(client) == ["before"]
         hand.heal()
         client.call("session.create", config=LOCAL, name="after")

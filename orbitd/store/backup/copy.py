@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
-from orbit_os.files import PRIVATE_FILE, set_mode, sync
+from orbit_os.files import PRIVATE_FILE, make_private_folders, set_mode, sync
 from orbit_protocol.errors import InvalidParams, StorageCorrupt
 from orbit_protocol.paths import backups_folder
 from orbitd.store.errors import translate_os, translated
@@ -55,6 +55,16 @@ CANNOT_DECODE = "database disk image is malformed"
 
 _IGNORED_TABLES = frozenset({"meta"})
 """Tables whose rows do not count for a fingerprint: this one holds times of maintenance."""
+
+
+def make_own_folder(path: str, database: str) -> None:
+    """Make the folder of backups beside a database, if `path` is in it and it is missing. Raises: StorageError."""
+    folder, own = os.path.dirname(path), backups_folder(database)
+    if os.path.basename(folder) == os.path.basename(own) and _is_same(os.path.dirname(folder), os.path.dirname(own)):
+        try:
+            make_private_folders(folder)
+        except OSError as error:
+            raise translate_os(error, f"The folder {folder} cannot be made") from error
 
 
 def check_target(path: str, database: str, reserved: Sequence[str], *, automatic: bool) -> str:

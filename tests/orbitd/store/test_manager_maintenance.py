@@ -766,3 +766,12 @@ async def test_places_where_no_backup_goes(tmp_path: Path, path: Path, manager: 
             await manager.backup(target)
     assert names(tmp_path, path.parent) == before
     assert (await manager.check()).ok
+
+
+async def test_the_folder_of_backups_is_made(manager: SessionManager, path: Path) -> None:
+    """Orbit's own folder is made where it is missing, 0700; any other folder has to exist."""
+    folder = path.with_name("backups")
+    await manager.backup(str(folder / "one.db"))
+    assert mode(folder) == 0o700
+    with pytest.raises(InvalidParams, match="a folder that exists"):
+        await manager.backup(str(path.parent / "more" / "backups" / "one.db"))
