@@ -11,7 +11,8 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -34,6 +35,13 @@ UNITS = ("orbitd.socket", "orbitd.service")
 COMMAND_SECS = 60.0
 START_SECS = 330.0
 """More than the unit's TimeoutStartSec: a large database may be checked and migrated first."""
+
+UNLOAD_SECS = 40.0
+"""More than the job's ExitTimeOut, after which launchd kills it."""
+PAUSE_SECS = 0.2
+
+# launchctl ends with errno's numbers of macOS: ESRCH, EIO, EINPROGRESS and EALREADY.
+_NO_PROCESS, _NOT_YET, _BEGUN, _IN_PROGRESS = 3, 5, 36, 37
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,18 +270,19 @@ class Launchd:
         run_checked(["launchctl", "enable", self._target], self._environ)
         if not start:
             return
-        if changed and self._is_loaded():
-            # launchd keeps the job as it was loaded; only unloading it makes it read the file again.
-            run_checked(["launchctl", "bootout", self._target], self._environ)
         self._make_folders()
-        if not self._is_loaded():
+        # launchd keeps the job as it was loaded; only unloading it makes it read the file again.
+        if changed and self._is_loaded():
+            self._unload()
+            self._repeat(["launchctl", "bootstrap", self._domain, self._path])
+        elif not self._is_loaded():
             run_checked(["launchctl", "bootstrap", self._domain, self._path], self._environ)
-        run_checked(["launchctl", "kickstart", self._target], self._environ)
+        run_checked(["launchctl", "kickstart", self._target], self._environ, allowed=(_IN_PROGRESS,))
 
     def deactivate(self) -> None:
         """End the job. Raises: CommandError."""
         if self._is_loaded():
-            run_checked(["launchctl", "bootout", self._target], self._environ)
+            self._unload()
 
     def clean_up(self) -> None:
         """Do nothing: launchd reads the folder at each login."""
@@ -324,6 +333,29 @@ class Launchd:
             if path:
                 make_private_folders(os.path.dirname(path))
 
+    def _unload(self) -> None:
+        """Unload the job and wait until launchd has forgotten it. Raises: CommandError."""
+        # bootout only begins it (EINPROGRESS): the job is there until its process has ended, and what is done with
+        # it meanwhile fails with EIO or EALREADY, or starts the process that is about to end. launchctl can wait for
+        # nothing, so it is asked again.
+        run_checked(["launchctl", "bootout", self._target], self._environ, allowed=(_NO_PROCESS, _BEGUN))
+        deadline = time.monotonic() + UNLOAD_SECS
+        while self._is_loaded():
+            if time.monotonic() > deadline:
+                raise CommandError(
+                    f"launchd has not ended {LABEL} within {UNLOAD_SECS:g} s", hint="Try again in a moment."
+                )
+            time.sleep(PAUSE_SECS)
+
+    def _repeat(self, command: list[str]) -> None:
+        """Run a command, again while launchd is still forgetting the job. Raises: CommandError."""
+        deadline = time.monotonic() + UNLOAD_SECS
+        done = run(command, self._environ)
+        while done.returncode in (_NOT_YET, _IN_PROGRESS) and time.monotonic() < deadline:
+            time.sleep(PAUSE_SECS)
+            done = run(command, self._environ)
+        _checked(command, done)
+
     def _is_loaded(self) -> bool:
         return run(["launchctl", "print", self._target], self._environ).returncode == 0
 
@@ -359,10 +391,15 @@ def run(command: list[str], environ: Mapping[str, str], secs: float = COMMAND_SE
         raise CommandError(f"{' '.join(command)} took longer than {secs:g} s", ExitCode.TIMEOUT) from error
 
 
-def run_checked(command: list[str], environ: Mapping[str, str], secs: float = COMMAND_SECS) -> str:
-    """Run a command and return what it printed. Raises: CommandError if it fails."""
-    done = run(command, environ, secs)
-    if done.returncode != 0:
+def run_checked(
+    command: list[str], environ: Mapping[str, str], secs: float = COMMAND_SECS, allowed: Sequence[int] = ()
+) -> str:
+    """Run a command and return what it printed. Raises: CommandError if its status is neither 0 nor `allowed`."""
+    return _checked(command, run(command, environ, secs), allowed)
+
+
+def _checked(command: list[str], done: subprocess.CompletedProcess[str], allowed: Sequence[int] = ()) -> str:
+    if done.returncode != 0 and done.returncode not in allowed:
         printed = " ".join((done.stderr.strip() or done.stdout.strip()).split())
         raise CommandError(f"`{' '.join(command)}` failed: {printed}", hint="`orbitctl daemon logs` may show why.")
     return done.stdout

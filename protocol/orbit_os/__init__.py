@@ -1,6 +1,6 @@
 """What the daemon and the command line both need of the operating system.
 
-    files       folders that only the user can reach; fsync
+    files       folders and files that only the user can reach; modes, locks, fsync
     sockets     the longest path of a Unix socket; the uid of the peer
     places      where files are by default, and whether HOME can be used
     processes   a process's start time: with its pid it stands for that process alone

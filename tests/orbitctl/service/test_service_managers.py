@@ -11,6 +11,7 @@ import pytest
 
 from orbitctl.client.paths import ClientPaths
 from orbitctl.errors import CommandError, ExitCode
+from orbitctl.service import manager
 from orbitctl.service.manager import Launchd, SystemdUser, manager_for, run
 from orbitctl.service.units import this_installation, write
 
@@ -19,10 +20,15 @@ LAUNCHCTL = """#!/bin/sh
 echo "$*" >> "$0.calls"
 job="gui/$(id -u)/dev.orbit.orbitd"
 case "$1 $2" in
-"print $job") test -e "$0.loaded" || exit 113; printf '\\tpid = 7\\n\\tstate = running\\n' ;;
-"bootstrap "*) test -f "$3" && test -d "$(dirname "$SOCKET")" && : > "$0.loaded" ;;
-"bootout $job") rm "$0.loaded" ;;
-"kickstart $job") test -e "$0.loaded" ;;
+"print $job")
+  # A job that is being unloaded is there for as many looks as the file says.
+  if read left < "$0.leaving" && [ "$left" -gt 0 ]; then echo $((left - 1)) > "$0.leaving"; exit 0; fi
+  test -e "$0.loaded" || exit 113; printf '\\tpid = 7\\n\\tstate = running\\n' ;;
+"bootstrap "*)
+  if read left < "$0.late" && [ "$left" -gt 0 ]; then echo $((left - 1)) > "$0.late"; exit 5; fi
+  test -f "$3" && test -d "$(dirname "$SOCKET")" && : > "$0.loaded" ;;
+"bootout $job") rm "$0.loaded"; test ! -e "$0.leaving" || exit 36 ;;
+"kickstart $job") test -e "$0.loaded" || exit 113; test ! -e "$0.leaving" || exit 37 ;;
 esac
 """
 UID = os.getuid()
@@ -108,6 +114,34 @@ def test_a_changed_job_is_loaded_anew(mac):
         f"bootstrap gui/UID {mac.plist}",
         "kickstart gui/UID/dev.orbit.orbitd",
     ]
+
+
+def test_a_job_that_takes_a_while_to_end_is_waited_for(mac, monkeypatch):
+    """`bootout` only begins it: the job is loaded anew once launchd has forgotten it, and no refusal is an error."""
+    mac.install()
+    mac.calls()
+    monkeypatch.setattr(manager, "PAUSE_SECS", 0)
+    mac.program.with_suffix(".leaving").write_text("3\n")
+    mac.program.with_suffix(".late").write_text("2\n")
+    mac.plist.write_text(mac.plist.read_text().replace("<integer>30</integer>", "<integer>31</integer>"))
+    assert mac.install() is True
+    assert mac.calls()[1:] == [
+        "bootout gui/UID/dev.orbit.orbitd",
+        *[f"bootstrap gui/UID {mac.plist}"] * 3,
+        "kickstart gui/UID/dev.orbit.orbitd",
+    ]
+
+
+def test_a_job_that_does_not_end_is_an_error(mac, monkeypatch):
+    """Launchd kills a job after its ExitTimeOut; one that is there still is told, and not loaded a second time."""
+    mac.install()
+    mac.calls()
+    monkeypatch.setattr(manager, "PAUSE_SECS", 0)
+    monkeypatch.setattr(manager, "UNLOAD_SECS", 0)
+    mac.program.with_suffix(".leaving").write_text("1000000\n")
+    with pytest.raises(CommandError, match="has not ended dev"):
+        mac.manager.deactivate()
+    assert mac.calls() == ["bootout gui/UID/dev.orbit.orbitd"]
 
 
 def test_without_start_the_job_waits_for_the_next_login(mac):
