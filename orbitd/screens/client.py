@@ -896,8 +896,10 @@ class Screens:
     @property
     def unavailable_reason(self) -> str | None:
         """Why no picture can be drawn on this machine; None where it can, or where that is not known yet."""
+        if self._failed_starts and (change := this_installation.change()) is not None:
+            return change  # more tries help as little as the first
         if self._failed_starts >= MAX_FAILED_STARTS:
-            return this_installation.change() or "the terminal emulation cannot be started"
+            return "the terminal emulation cannot be started"
         return self._unavailable or None
 
     def next_request(self) -> int:

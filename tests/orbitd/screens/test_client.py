@@ -806,6 +806,23 @@ async def test_a_template_of_another_release(sessions: Sessions) -> None:
         await live.picture.paint(0)
 
 
+async def test_a_template_whose_installation_is_gone(quick: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it cannot be started is put down to the replaced installation at once; one that is back is started again."""
+    screens, changes = quick.programs.screens, ["The installation has been moved or removed"]
+
+    def gone(_socket: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "python")
+
+    monkeypatch.setattr(client.this_installation, "change", lambda: changes[-1] if changes else None)
+    with monkeypatch.context() as patch:
+        patch.setattr(screens, "_start_template", gone)
+        screens.start()
+        assert screens.unavailable_reason == changes[0]
+    changes.clear()
+    await until(lambda: quick.template.starts)
+    await until(lambda: screens.unavailable_reason is None)
+
+
 async def test_a_template_that_hangs(quick: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     """No further forks are asked of it, and no program is held back; after a while another one takes its place."""
     monkeypatch.setattr(client, "SILENT_SECS", 0.002)
