@@ -59,7 +59,12 @@ def create() -> int:
     else:
         with tempfile.TemporaryFile(buffering=0) as file:
             fd = os.dup(file.fileno())
-    os.ftruncate(fd, SIZE)
+    try:
+        # Written, and not only made that long: touching a page of a file for which the disk has no block is SIGBUS.
+        os.pwrite(fd, bytes(SIZE), 0)
+    except BaseException:
+        os.close(fd)
+        raise
     return fd
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 
@@ -26,6 +28,25 @@ def shared(fd: int) -> Iterator[Note]:
     mapped = Note(fd)
     yield mapped
     mapped.close()
+
+
+def test_without_memory_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On macOS it is a file without a name, and has its blocks: a full disk is an error here, and no SIGBUS later."""
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    monkeypatch.setattr(note, "tempfile", tempfile, raising=False)
+    created = note.create()
+    found = os.fstat(created)
+    assert (found.st_size, found.st_nlink) == (note.SIZE, 0)
+    os.close(created)
+
+    def full(*_args: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    before = len(os.listdir("/dev/fd"))
+    with pytest.raises(OSError, match="No space"):
+        note.create()
+    assert len(os.listdir("/dev/fd")) == before
 
 
 def test_a_new_note_says_nothing(shared: Note) -> None:
