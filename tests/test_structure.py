@@ -117,3 +117,20 @@ def test_every_test_says_what_it_shows() -> None:
         and not ast.get_docstring(node)
     ]
     assert silent == []
+
+
+DIRECT = {"os": {"fsync", "fdatasync", "chmod", "fchmod", "lchmod"}, "fcntl": {"flock", "lockf"}}
+
+
+def test_odd_file_systems_are_known_in_one_place() -> None:
+    """What CIFS, FAT, NFS or macOS answer otherwise is called through `orbit_os.files`, which knows what it means."""
+    found = []
+    for path in sorted(path for package in FORBIDDEN for path in (ROOT / package).rglob("*.py")):
+        if path == ROOT / "protocol" / "orbit_os" / "files.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)):
+                continue
+            if node.attr in DIRECT.get(node.value.id, ()):
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.value.id}.{node.attr}")
+    assert found == []

@@ -312,7 +312,7 @@ def _read_locked_note(path: str) -> dict[bytes, bytes] | None:
         return None
     try:
         # A shared lock, for this moment: a keeper that starts now does not get its own, and is started again.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        lock(path, descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as exc:
         return _parse_note(descriptor) if exc.errno == errno.EWOULDBLOCK else None
     finally:

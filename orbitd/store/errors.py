@@ -9,6 +9,7 @@ import secrets
 import sqlite3
 from collections.abc import Iterator
 
+from orbit_os.files import sync_descriptor
 from orbit_protocol.errors import (
     Busy,
     InvalidParams,
@@ -137,7 +138,7 @@ def _reason_of_write(path: str) -> int:
         descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.pwrite(descriptor, _PROBE, 0)
-            os.fsync(descriptor)  # NFS has the quota looked at no sooner
+            sync_descriptor(descriptor)  # NFS has the quota looked at no sooner
         finally:
             os.close(descriptor)
     except OSError as error:
