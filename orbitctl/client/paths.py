@@ -166,7 +166,11 @@ class ClientPaths:
                 return Settings()
             raise CommandError(f"{path}: no such file", ExitCode.USAGE) from error
         except OSError as error:
-            raise CommandError(f"cannot read {path}: {error.strerror}", ExitCode.USAGE) from error
+            raise CommandError(
+                f"cannot read {path}: {error.strerror}",
+                ExitCode.USAGE,
+                hint=f"Put a TOML file there, or name another one with {CONFIG_VARIABLE}.",
+            ) from error
 
 
 @contextlib.contextmanager

@@ -110,7 +110,8 @@ def start_if_installed(environ: Mapping[str, str] = os.environ) -> bool:
         # cron and su do not set what systemctl finds the manager by; the daemon is found by its lock anyway.
         environ = {**environ, "XDG_RUNTIME_DIR": runtime}
     manager = manager_for(environ)
-    if not all(read(path) for path in manager.paths):
+    texts = _installed(manager)
+    if not texts or not all(texts):
         return False
     manager.check()
     if not manager.start():
@@ -121,7 +122,15 @@ def start_if_installed(environ: Mapping[str, str] = os.environ) -> bool:
 def log_source(environ: Mapping[str, str] = os.environ, *, lines: int = 100, follow: bool = False) -> list[str]:
     """Return the command that prints the installed service's log; an empty list if none is installed."""
     manager = manager_for(environ)
-    return manager.log_command(lines, follow) if any(read(path) for path in manager.paths) else []
+    return manager.log_command(lines, follow) if any(_installed(manager)) else []
+
+
+def _installed(manager: ServiceManager) -> list[str]:
+    """Return the text of each of our unit files, empty for a missing one; none in a HOME that cannot be used."""
+    try:
+        return [read(path) for path in manager.paths]
+    except CommandError:
+        return []
 
 
 class SystemdUser:

@@ -285,7 +285,12 @@ def read_regular(path: str, limit: int) -> bytes:
         OSError: It cannot be read, is neither (EINVAL), or is longer (EFBIG).
     """
     # O_NONBLOCK: opening a FIFO would wait for its other end (fifo(7)); for a regular file it means nothing.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.EOPNOTSUPP):  # a socket; the latter on macOS
+            raise OSError(errno.EINVAL, "it is no regular file", path) from error
+        raise
     with open(descriptor, "rb") as file:
         found = os.fstat(descriptor)
         # /dev/null ends at once; people name it for "none".
