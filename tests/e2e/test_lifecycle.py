@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from ctl_support import InProcess
 from needs import needs
 from support import WAIT_SECS, DaemonProcess, RawClient, clean_environment
 
@@ -328,6 +329,8 @@ CONFIG_ERRORS = [
     ("[daemon\n", "not valid TOML"),
     ("\ufeff\x00", "not valid TOML"),
     ("a = " + "[" * 5000, "nested too deep"),
+    ("[daemon]\nsocket_path = '$HOME/o.sock'\n", "`daemon.socket_path` must be absolute or begin with `~/`"),
+    ("[session]\ndatabase_path = 'orbit/s.db'\n", "`session.database_path` must be absolute or begin with `~/`"),
     ("#" * ((1 << 20) + 1), "more than 1048576 bytes"),
 ]
 
@@ -347,6 +350,45 @@ def test_a_named_configuration_that_is_missing_is_an_error(home: Path) -> None:
     """A file that the user names has to be there; the default one does not."""
     failed = orbitd(home, "--config", str(home / "none.toml"))
     assert (failed.returncode, "none.toml" in failed.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("path", [":memory:", "$HOME/x", "~root/x", "~", "/x/", ""])
+@pytest.mark.parametrize("flag", ["--config", "--socket", "--database"])
+def test_a_flag_that_is_no_path_is_named(home: Path, flag: str, path: str) -> None:
+    """It exits with 2 and names the flag; nothing is made, in the current folder neither."""
+    failed = orbitd(home, flag, path)
+    assert (failed.returncode, f"{flag} must " in failed.stderr) == (2, True), failed.stderr
+    assert os.listdir(home) == ["run"]
+
+
+@pytest.mark.parametrize("path", [":memory:", "$HOME/x", "~root/x", "~", "/x/", "x", "./x"])
+@pytest.mark.parametrize("variable", ["ORBITD_CONFIG", "ORBITD_SOCKET", "ORBITD_DATABASE"])
+def test_a_variable_that_is_no_path_is_named(home: Path, variable: str, path: str) -> None:
+    """A relative one too: the programs that read it are in other folders. Both exit with 2, and nothing is made."""
+    failed = orbitd(home, **{variable: path})
+    assert (failed.returncode, f"{variable} must " in failed.stderr) == (2, True), failed.stderr
+    asked = InProcess(home)("session", "list", **{variable: path})
+    assert (asked.code, asked.out, f"{variable} must " in asked.err) == (2, b"", True), asked
+    assert os.listdir(home) == ["run"]
+
+
+def test_an_empty_variable_names_nothing(home: Path) -> None:
+    """As one that is not set: a configuration that is not there is no error then."""
+    empty = dict.fromkeys(("ORBITD_CONFIG", "ORBITD_SOCKET", "ORBITD_DATABASE"), "")
+    daemon = DaemonProcess(home, environment=empty)
+    try:
+        with daemon.start().client() as client:
+            assert client.call("daemon.info")["database_path"] == str(daemon.database_path)
+    finally:
+        daemon.end()
+
+
+def test_a_database_path_that_sqlite_would_not_open_is_named(home: Path) -> None:
+    """The error has its length and the limit, before anything is made."""
+    path = str(home) + "/d" * 250
+    failed = orbitd(home, "--database", path)
+    assert (failed.returncode, f"({len(path)} bytes, at most 440): {path}" in failed.stderr) == (2, True), failed.stderr
+    assert os.listdir(home) == ["run"]
 
 
 def test_flags_win_over_variables_and_those_over_the_file(home: Path, stopped_daemon: DaemonProcess) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ctl_support import Orbitctl
+from ctl_support import InProcess, Orbitctl
 from faults.asking import CORRUPT, LOCAL, READ_ONLY, SNAPSHOT_CORRUPT, doctor, look_again, names, snapshot
 from faults.contents import read
 from faults.interrupting import is_whole
@@ -319,11 +319,19 @@ def test_garbage_among_its_files(kept: DaemonProcess, make: Callable[[Path], obj
         assert_whole(client)
 
 
+def leave_socket(path: Path) -> None:
+    """Leave a socket that nobody listens on."""
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(path))
+
+
 CONFIGURATIONS = [
     ("not UTF-8", lambda path: path.write_bytes(b"# caf\xe9\n")),
     ("a NUL", lambda path: path.write_bytes(b"[session]\0\n")),
     ("a folder", lambda path: path.mkdir()),
     ("a FIFO", os.mkfifo),
+    ("a socket", leave_socket),
+    ("a link to itself", lambda path: path.symlink_to(path.name)),
     ("a device", lambda path: path.symlink_to("/dev/zero")),
     ("a gigabyte", lambda path: (path.touch(), os.truncate(path, 1 << 30))),
     ("nested", lambda path: path.write_bytes(b"a = " + b"[" * 100_000)),
@@ -342,9 +350,13 @@ def test_a_configuration_that_is_none(stopped_daemon: DaemonProcess, make: Calla
     said = stopped_daemon.log()
     assert str(path) in said
     assert "Traceback" not in said
-    checked = Orbitctl(stopped_daemon.home)("config", "check")
-    assert (checked.code, str(path) in checked.err) == (2, True), checked
-    assert "Traceback" not in checked.err
+    ctl = InProcess(stopped_daemon.home)
+    for words in (("config", "check"), ("config", "show"), ("session", "list"), ("status",), ("service", "print")):
+        ended = ctl(*words)
+        assert (ended.code, str(path) in ended.err) == (2, True), ended
+    moved = path.rename(path.with_name("named.toml")) if not path.is_symlink() else path
+    named = ctl("session", "list", ORBITD_CONFIG=str(moved))
+    assert (named.code, str(moved) in named.err) == (2, True), named
 
 
 def damage_pages(path: Path) -> bytes:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
+import shlex
 import signal
+import socket
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +20,7 @@ from live_support import Viewer
 from orbit_protocol.errors import SpawnFailed
 from orbit_protocol.types import Session, SessionConfig
 from orbitd.sessions.command_line import build_launch
+from orbitd.sessions.ssh_agent import AgentLinks
 from support import WAIT_SECS, DaemonProcess, RawClient
 
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -119,6 +123,109 @@ def test_a_folder_of_links_that_is_open_to_others(shared_daemon: DaemonProcess, 
         shared_daemon.wait_for_log("agent link not updated", count=2)
     finally:
         folder.chmod(0o700)
+
+
+AGENT = (
+    "import os, socket; s = socket.socket(socket.AF_UNIX); s.connect(os.environ['SSH_AUTH_SOCK']); "
+    "s.sendall(os.fsencode(os.environ['HOME'])); s.close(); input()"
+)
+"""A program that connects to the ssh agent."""
+
+
+@pytest.mark.parametrize("length", [46, 60, 66])
+def test_an_agent_is_reached_from_a_long_home(home: Path, length: int) -> None:
+    """connect(2) takes the path of the link itself, which is short where HOME is long."""
+    long = home / ("h" * (length - len(str(home)) - 1))
+    long.mkdir(mode=0o700)
+    daemon = DaemonProcess(home, environment={"HOME": str(long)})
+    daemon.database_path = long / ".local" / "share" / "orbit" / "sessions.db"
+    try:
+        with socket.socket(socket.AF_UNIX) as agent, daemon.start().client() as client:
+            agent.bind(str(home / "agent"))
+            agent.listen()
+            agent.settimeout(WAIT_SECS)
+            session_id = create(client, shlex.join([sys.executable, "-c", AGENT]))
+            client.call("session.start", id=session_id, env={"SSH_AUTH_SOCK": str(home / "agent")})
+            connection, _ = agent.accept()
+            with connection:
+                assert connection.recv(1000) == os.fsencode(long)
+            client.call("session.delete", id=session_id)
+        assert [path for path in home.rglob("*") if path.is_symlink()] == []
+    finally:
+        daemon.end()
+
+
+def test_links_of_long_paths_are_no_links_to_themselves(home: Path) -> None:
+    """A client in a session has that session's short link for an agent: another session's is followed, its own not."""
+    links = AgentLinks(f"{home}/{'s' * 100}", str(home))
+    one, other = "0" * 36, "1" * 36
+    links.update(one, {b"SSH_AUTH_SOCK": b"/agents/first"})
+    assert os.path.dirname(links.path(one)) == f"{home}/orbit"
+    links.update(one, {b"SSH_AUTH_SOCK": os.fsencode(links.path(one))})
+    links.update(other, {b"SSH_AUTH_SOCK": os.fsencode(links.path(one))})
+    assert [os.readlink(links.path(each)) for each in (one, other)] == ["/agents/first"] * 2
+    links.remove(one)
+    assert (links.exists(one), links.exists(other)) == (False, True)
+
+
+def test_no_program_is_given_a_link_in_a_folder_of_others(home: Path) -> None:
+    """Who can change the folder could put an agent there, and be given keys: the client's own agent is passed on."""
+    folder = home / "agent"
+    links = AgentLinks(str(folder))
+    assert links.path_for_program("one") == f"{folder}/one"
+    folder.chmod(0o777)
+    assert links.path_for_program("one") is None
+    sent = {b"SSH_AUTH_SOCK": b"/agents/own"}
+    env = {b"HOME": b"/h", b"SHELL": b"/bin/sh"}
+    session = session_of(session_type="local")
+    launch = build_launch(session, client_env=sent, socket_path="/s", agent_link=None, daemon_env=env)
+    assert launch.env[b"SSH_AUTH_SOCK"] == b"/agents/own"
+
+
+PASSWD = pwd.struct_passwd(("me", "x", 1, 1, "", "/passwd/home", "/passwd/shell"))
+
+
+@pytest.mark.parametrize(
+    ("env", "has_entry", "home_of_program", "folder", "shell"),
+    [
+        ({b"HOME": b"/h", b"SHELL": b"/s"}, False, b"/h", b"/h", b"/s"),
+        ({b"HOME": b"/h"}, False, b"/h", b"/h", b"/bin/sh"),
+        ({b"HOME": b"/h", b"SHELL": b""}, True, b"/h", b"/h", b"/passwd/shell"),
+        ({b"SHELL": b"/s"}, True, b"/passwd/home", b"/passwd/home", b"/s"),
+        ({b"HOME": b"", b"SHELL": b"/s"}, True, b"/passwd/home", b"/passwd/home", b"/s"),
+        ({b"SHELL": b"/s"}, False, None, b"/", b"/s"),
+        ({b"HOME": b"relative", b"SHELL": b"/s"}, False, b"relative", b"/", b"/s"),
+    ],
+)
+def test_home_and_shell_without_an_entry_in_passwd(
+    monkeypatch: pytest.MonkeyPatch,
+    env: dict[bytes, bytes],
+    has_entry: bool,
+    home_of_program: bytes | None,
+    folder: bytes,
+    shell: bytes,
+) -> None:
+    """The entry counts where a variable is missing; without one the shell is /bin/sh, and USER is not made up."""
+
+    def entry(uid: int) -> pwd.struct_passwd:
+        if has_entry:
+            return PASSWD
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", entry)
+    session = session_of(session_type="local")
+    launch = build_launch(session, client_env=None, socket_path="/s", agent_link="/a", daemon_env=env)
+    assert (launch.env.get(b"HOME"), launch.cwd, launch.file) == (home_of_program, folder, shell)
+    assert not {b"USER", b"LOGNAME"} & set(launch.env)
+
+
+def test_passwd_is_not_asked_where_nothing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look-up may take seconds, over a network, and fail."""
+    asked: list[int] = []
+    monkeypatch.setattr(pwd, "getpwuid", asked.append)
+    env = {b"HOME": b"/h", b"SHELL": b"/s"}
+    build_launch(session_of(session_type="local"), client_env=None, socket_path="/s", agent_link="/a", daemon_env=env)
+    assert asked == []
 
 
 def test_the_login_shell(stopped_daemon: DaemonProcess) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import sqlite3
 import stat
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -242,6 +244,71 @@ def test_config_path_show_and_check(offline: Orbitctl) -> None:
     assert offline.ok("config", "show", ORBITD_CONFIG=str(again)).out == shown.out
     assert offline("config", "check", "nowhere.toml").code == 2
     assert not (offline.home / "run" / "orbit").exists()
+
+
+@pytest.mark.parametrize("key", ["session.database_path", "daemon.socket_path"])
+@pytest.mark.parametrize("path", ["o/x", "$HOME/x", "~root/x", ":memory:", "~", "~/", ""])
+def test_a_path_that_each_program_would_read_otherwise(offline: Orbitctl, key: str, path: str) -> None:
+    """`config check` refuses it by file and key, and so does every command; nothing is made."""
+    config = offline.home / ".config" / "orbit" / "config.toml"
+    config.parent.mkdir(parents=True)
+    table, name = key.split(".")
+    config.write_text(f'[{table}]\n{name} = "{path}"\n')
+    before = sorted(offline.home.rglob("*"))
+    for words in (("config", "check"), ("config", "check", str(config)), ("session", "list"), ("daemon", "start")):
+        ended = offline(*words)
+        assert (ended.code, ended.out, f"{config}: `{key}` m" in ended.err) == (2, b"", True), ended
+    assert sorted(offline.home.rglob("*")) == before
+
+
+def test_a_socket_path_of_the_configuration_that_is_too_long(offline: Orbitctl) -> None:
+    """`config check` names it with its length and the limit, as the daemon would."""
+    config = offline.home / "config.toml"
+    config.write_text(f'[daemon]\nsocket_path = "~/{"s" * 120}"\n')
+    ended = offline("config", "check", str(config))
+    length = len(str(offline.home)) + 121
+    assert (
+        ended.code,
+        f"`daemon.socket_path`: socket path is too long ({length} bytes, at most 107)" in ended.err,
+    ) == (
+        2,
+        True,
+    ), ended
+
+
+def test_a_configuration_that_a_variable_names_has_to_be_there(offline: Orbitctl) -> None:
+    """The daemon refuses it, and a client that went on would ask another daemon."""
+    named = {"ORBITD_CONFIG": str(offline.home / "none.toml")}
+    for words in (("config", "check"), ("session", "list"), ("daemon", "stop")):
+        ended = offline(*words, **named)
+        assert (ended.code, "none.toml: no such file" in ended.err) == (2, True), ended
+    assert offline.ok("config", "path", **named).text == f"{offline.home}/none.toml\n"
+
+
+def test_what_needs_no_home_works_without_one(offline: Orbitctl) -> None:
+    """Help, version, completion and a configuration that is named; all else says what is wrong with HOME."""
+    for words in (("--help",), ("--version",), ("completion", "bash"), ("session", "list", "--help")):
+        assert offline.ok(*words, HOME="relative").text
+    assert offline.ok("config", "path", HOME="relative", ORBITD_CONFIG="/x/y.toml").text == "/x/y.toml\n"
+    for words in (("config", "path"), ("config", "show"), ("session", "list"), ("service", "print")):
+        ended = offline(*words, HOME="relative")
+        assert (ended.code, ended.out) == (2, b""), ended
+        assert "HOME is not an absolute path: relative" in ended.err
+    assert "fail  configuration: HOME is not an absolute path" in offline("doctor", HOME="relative").text
+    assert not (offline.home / "relative").exists()
+
+
+def test_a_flag_and_the_current_folder(offline: Orbitctl, home: Path) -> None:
+    """A relative path may be typed; it is refused where the current folder has been deleted."""
+    assert f"no socket at {home}/r/s" in offline("session", "list", "--socket", "r/s").err
+    gone = Orbitctl(home, offline.environment).shell(
+        f"mkdir {home}/gone && cd {home}/gone && rmdir {home}/gone && "
+        f"{shlex.join([sys.executable, '-m', 'orbitctl'])} --socket r/s session list"
+    )
+    assert (gone.code, "--socket is relative to the current folder, which has been deleted: r/s" in gone.err) == (
+        2,
+        True,
+    )
 
 
 def test_maintenance_tells_what_it_did(ctl: Orbitctl) -> None:
