@@ -23,6 +23,7 @@ PACKAGES = {
     "nano": "Debian: nano",
     "node": "Debian: nodejs",
     "npm": "Debian: npm",
+    "setpriv": "Debian: util-linux",
     "ssh": "Debian: openssh-client",
     "ssh-keygen": "Debian: openssh-client",
     "sshd": "Debian: openssh-server",
