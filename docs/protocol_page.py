@@ -38,7 +38,8 @@ returns the same as an OpenRPC document.
 ## A conversation
 
 Connect to the Unix stream socket (`$XDG_RUNTIME_DIR/orbit/orbitd.sock`, or `~/.local/state/orbit/orbitd.sock`
-where there is no runtime folder) and write one JSON-RPC 2.0 message a line, in UTF-8:
+where there is no runtime folder; where that path is longer than a socket's may be, `orbitctl config show` prints the one
+in its place) and write one JSON-RPC 2.0 message a line, in UTF-8:
 
 ```json
 {{"jsonrpc": "2.0", "method": "session.create", "params": {{"config": {{"session_type": "local"}}, "name": "web"}}, "id": 1}}
