@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sys
 
-from orbit_os.python import fill_standard_descriptors, isolate
+from orbit_os.python import isolate, open_closed_streams
 
 
 def main() -> None:
     """Run the command line, with nothing of the user's project on the import path, and leave with its exit code."""
-    fill_standard_descriptors()
+    open_closed_streams()
     isolate()
     try:
         from orbitctl.cli import run

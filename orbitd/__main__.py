@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from orbit_os.python import fill_standard_descriptors, isolate, name_process
+from orbit_os.python import isolate, name_process, open_closed_streams
 
 
 def main() -> None:
     """Run the daemon, with nothing of the user's project on the import path."""
-    fill_standard_descriptors()
+    open_closed_streams()
     isolate()
     name_process("orbitd")
     from orbitd.cli import cli

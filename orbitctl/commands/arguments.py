@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -69,6 +70,7 @@ WORKSPACE = WorkspaceRef()
 
 def read_bytes(file: str) -> bytes:
     """Return the content of a file, or of stdin for `-`. Raises: CommandError."""
+    source = "stdin" if file == "-" else file
     try:
         if file == "-":
             data = _read(sys.stdin.buffer)
@@ -76,9 +78,10 @@ def read_bytes(file: str) -> bytes:
             with open(file, "rb") as opened:
                 data = _read(opened)
     except OSError as error:
-        raise CommandError(f"cannot read {file}: {error.strerror}", ExitCode.USAGE) from error
+        reason = "it is closed" if error.errno == errno.EBADF else error.strerror
+        raise CommandError(f"cannot read {source}: {reason}", ExitCode.USAGE) from error
     if len(data) > MAX_INPUT_BYTES:
-        raise CommandError(f"{file} holds more than {MAX_INPUT_BYTES} bytes", ExitCode.USAGE)
+        raise CommandError(f"{source} holds more than {MAX_INPUT_BYTES} bytes", ExitCode.USAGE)
     return data
 
 

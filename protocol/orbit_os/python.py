@@ -1,7 +1,8 @@
 """Start Python processes of ours so that they import nothing of the user's project, and no file takes stderr's place.
 
 There are two ways into an interpreter of ours. A user runs the entry point, with any PYTHONPATH and
-current folder: `isolate` removes those from sys.path. Or one of our programs starts another:
+current folder: `isolate` removes those from sys.path; the standard streams may be closed
+(`open_closed_streams`). Or one of our programs starts another:
 `python_command` has the options that do the same from the first import on. What Python imports by
 itself before the first line of an entry point (PYTHONHOME, a sitecustomize module, and the few
 modules of the standard library that a script or `-m` needs) comes before us.
@@ -12,6 +13,10 @@ from __future__ import annotations
 # Nothing else is imported here: until `isolate` has run, it could come from the user's project.
 import os
 import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as typing has it, which is not imported here
+    from typing import Literal, TextIO
 
 ISOLATED = ("-E", "-P")
 """Ignore the PYTHON* variables, and never put the script's or the current folder on sys.path (python(1))."""
@@ -81,18 +86,28 @@ def _site_folders() -> set[str]:
     return {library, os.path.join(library, "lib-dynload"), *site.getsitepackages(), site.getusersitepackages()}
 
 
-def fill_standard_descriptors() -> None:
-    """Open /dev/null on each of the descriptors 0, 1 and 2 that was closed when this program was started.
+def open_closed_streams() -> None:
+    """Open /dev/null for each of stdin, stdout and stderr that is closed, as an entry point's first step.
 
-    An entry point calls this first: otherwise the next file that is opened gets such a number, a database or a socket,
-    and whatever is printed goes into it. sys.stdin, sys.stdout and sys.stderr stay None, as Python has set them.
+    Otherwise the next file or socket gets its number, and whatever prints writes into that. What is printed to a
+    closed stream is dropped; reading from a closed stdin fails with EBADF, as it should.
     """
-    for descriptor in (0, 1, 2):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            # open(2) returns the lowest number that is free, which is this one: those below it are open.
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    # Python has None for a stream that was closed when the interpreter started. In ascending order, since open(2)
+    # returns the lowest number that is free.
+    if sys.stdin is None:
+        sys.stdin = _open_null(os.O_WRONLY, "r")
+    if sys.stdout is None:
+        sys.stdout = _open_null(os.O_RDWR, "w")
+    if sys.stderr is None:
+        sys.stderr = _open_null(os.O_RDWR, "w")
+
+
+def _open_null(flags: int, mode: Literal["r", "w"]) -> TextIO:
+    descriptor = os.open(os.devnull, flags)
+    os.set_inheritable(descriptor, True)  # else a program that we exec would find it closed again
+    return open(
+        descriptor, mode, encoding="utf-8", errors="backslashreplace", closefd=False
+    )  # open as long as the process
 
 
 def name_process(name: str) -> None:
