@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from typing import Any, TextIO
 
 import click
 
@@ -12,6 +13,7 @@ from orbit_protocol import VERSION
 from orbitctl.app import App
 from orbitctl.commands.group import LazyGroup, add_common_options
 from orbitctl.errors import CommandError, ExitCode
+from orbitctl.ui.output import to_stderr
 
 _NO_COMMAND: type[click.UsageError] | tuple[()] = getattr(click.exceptions, "NoArgsIsHelpError", ())
 """Raised by newer releases of click for a group without a command; the message is its help. Older ones print that."""
@@ -34,8 +36,30 @@ COMMANDS = {
 }
 
 
+class _ReaderLeft(Exception):
+    """Whoever read our output has ended, as head(1) does."""
+
+
+class _Root(LazyGroup):
+    """The root of the command tree. click's own `main` takes a BrokenPipeError for exit code 1; it never gets one."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the command line; this is where help is printed."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except BrokenPipeError as error:
+            raise _ReaderLeft from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderLeft from error
+
+
 @click.group(
-    cls=LazyGroup,
+    cls=_Root,
     lazy=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b
@@ -69,27 +93,31 @@ def run(args: list[str]) -> int:
             stream.reconfigure(errors="backslashreplace")  # a name may have letters that the locale cannot encode
     app = App(os.environ)
     try:
-        code = _invoke(app, args)
-        sys.stdout.flush()  # here, where an error is handled, and not at the interpreter's exit
-    except BrokenPipeError:  # the reader of a pipe has ended, as head(1) does
-        _discard_stdout()
-        return ExitCode.BROKEN_PIPE
-    except OSError as error:  # a full disk under stdout, above all
-        _discard_stdout()
-        app.out.problem("error", str(error))
-        return ExitCode.ERROR
+        try:
+            code = _invoke(app, args)
+            sys.stdout.flush()  # here, where an error is handled, and not at the interpreter's exit
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # a full disk under stdout, above all
+            code = app.print_error(CommandError(_reason(error)))
+    except (BrokenPipeError, _ReaderLeft):  # of stdout or of stderr
+        code = ExitCode.BROKEN_PIPE
     finally:
         app.close()
+        for stream in (sys.stdout, sys.stderr):
+            _discard_unwritable(stream)
     return code
 
 
 def _invoke(app: App, args: list[str]) -> int:
     try:
         code = cli.main(args, prog_name="orbitctl", standalone_mode=False, obj=app)
+    except SystemExit as ended:  # how click ends a completion
+        return ended.code if isinstance(ended.code, int) else ExitCode.OK
     except CommandError as error:
         return app.print_error(error)
     except _NO_COMMAND as error:
-        sys.stderr.write(f"{error.format_message()}\n")
+        to_stderr(f"{error.format_message()}\n")
         return ExitCode.USAGE
     except click.UsageError as error:
         return app.print_error(CommandError(_message(error), ExitCode.USAGE, hint=_usage_hint(error)))
@@ -111,6 +139,23 @@ def _usage_hint(error: click.UsageError) -> str:
     return f"{error.ctx.get_usage().replace('Usage', 'usage', 1)} (-h shows more)"
 
 
-def _discard_stdout() -> None:
-    """Point stdout at /dev/null: what its buffer still holds is flushed at exit, and would fail once more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _reason(error: OSError) -> str:
+    """Return an operating system's error as a sentence; what stdout cannot take is not tried again."""
+    if _discard_unwritable(sys.stdout):
+        return f"cannot write to stdout: {error.strerror}"
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
+
+
+def _discard_unwritable(stream: TextIO) -> bool:
+    """Point a stream at /dev/null if what it holds cannot be written; return whether it could not.
+
+    The interpreter flushes it once more at exit, and would replace our exit code by 120.
+    """
+    try:
+        stream.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+        return True
+    return False

@@ -125,10 +125,7 @@ class InProcess(Orbitctl):
             mock.patch.multiple(sys, stdin=given, stdout=out, stderr=err),
             contextlib.chdir(self.home),
         ):
-            try:
-                code = run(list(arguments))
-            except SystemExit as ended:  # click's way to end a completion
-                code = int(ended.code or 0)
+            code = run(list(arguments))
             out.flush()
             err.flush()
         return Ended(code, out.buffer.getvalue(), err.buffer.getvalue().decode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 
 import click
 import msgspec
@@ -142,6 +143,8 @@ def logs(app: App, lines: int, follow: bool) -> None:
         except UnsafeFile as error:
             raise CommandError(str(error)) from error
     command = command or ["tail", "-n", str(lines), *(["-F"] if follow else []), path]
+    # Python ignores SIGPIPE, and exec(3) would have the program ignore it too: it is to end when its reader does.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         os.execvp(command[0], command)  # noqa: S606  # it follows by inotify, which we have not
     except OSError as error:

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from io import StringIO
-from typing import Generic, TextIO, TypeVar
+from typing import Generic, TypeVar
 
 from orbit_protocol.visible import visible, visible_json
+from orbitctl.errors import CommandError
 from orbitctl.ui import text
 
 T = TypeVar("T")
@@ -90,23 +91,26 @@ class Output:
         self.bytes((visible_json(raw) if self.terminal else raw) + b"\n")
 
     def bytes(self, data: bytes) -> None:
-        """Write bytes as they are."""
+        """Write bytes as they are. Raises: CommandError, BrokenPipeError."""
         sys.stdout.flush()  # text that was written before comes before
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        try:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise CommandError(f"cannot write to stdout: {error.strerror}") from error
 
     def table(self, columns: Sequence[Column[T]], rows: Iterable[T]) -> None:
         """Write a table with a header."""
         if self.terminal and is_smart_terminal():
-            _draw(columns, list(rows), self.format)
+            sys.stdout.write(self.drawn(columns, rows))
         else:
             self._plain(columns, rows)
 
     def drawn(self, columns: Sequence[Column[T]], rows: Iterable[T]) -> str:
-        """Return a table as `table` would write it to this terminal."""
-        file = StringIO()
-        _draw(columns, list(rows), self.format, file)
-        return file.getvalue()
+        """Return a table as `table` writes it to this terminal."""
+        return _drawn(columns, list(rows), self.format)
 
     def details(self, pairs: Iterable[tuple[str, str | None]]) -> None:
         """Write the fields of one thing, one on each line."""
@@ -117,8 +121,7 @@ class Output:
 
     def note(self, message: str) -> None:
         """Write a message that is not data to stderr."""
-        sys.stdout.flush()  # before stderr is written: on a terminal, both in order
-        sys.stderr.write(visible(message) + "\n")
+        to_stderr(visible(message) + "\n")
 
     def problem(self, label: str, message: str, colour: str = "31") -> None:
         """Write `label: message` to stderr; on a terminal the label is in colour, unless NO_COLOR is set."""
@@ -126,8 +129,7 @@ class Output:
             label = f"\x1b[{colour};1m{label}:\x1b[0m"
         else:
             label += ":"
-        sys.stdout.flush()
-        sys.stderr.write(f"{label} {visible(message)}\n")
+        to_stderr(f"{label} {visible(message)}\n")
 
     def _plain(self, columns: Sequence[Column[T]], rows: Iterable[T]) -> None:
         cells = [[_cell(column, row, self.format) for column in columns] for row in rows]
@@ -143,11 +145,23 @@ def is_smart_terminal() -> bool:
     return os.environ.get("TERM", "") not in ("", "dumb")
 
 
+def to_stderr(message: str) -> None:
+    """Write to stderr; where that is not possible nobody can be told, unless the reader has ended: BrokenPipeError."""
+    sys.stdout.flush()  # before stderr is written: on a terminal, both in order
+    try:
+        sys.stderr.write(message)
+        sys.stderr.flush()
+    except BrokenPipeError:
+        raise
+    except OSError:
+        return
+
+
 def _cell(column: Column[T], row: T, formatter: Formatter) -> str:
     return visible(column.cell(row, formatter) or EMPTY)
 
 
-def _draw(columns: Sequence[Column[T]], rows: list[T], formatter: Formatter, file: TextIO | None = None) -> None:
+def _drawn(columns: Sequence[Column[T]], rows: list[T], formatter: Formatter) -> str:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -165,6 +179,13 @@ def _draw(columns: Sequence[Column[T]], rows: list[T], formatter: Formatter, fil
             Text(cell, style, overflow="ellipsis", no_wrap=True) for cell, style in zip(cells, styles, strict=True)
         )
         table.add_row(*row_texts)
+    # Into a string: rich's way to end for a reader that has gone is exit code 1.
+    file = StringIO()
     Console(
-        file=file or sys.stdout, force_terminal=True if file else None, emoji=False, markup=False, highlight=False
+        file=file,
+        force_terminal=True,
+        emoji=False,
+        markup=False,
+        highlight=False,
     ).print(table)
+    return file.getvalue()
