@@ -19,6 +19,7 @@ from orbitctl.app import App, checked
 from orbitctl.client.client import Answer
 from orbitctl.commands.arguments import WORKSPACE
 from orbitctl.commands.session_table import show_session
+from orbitctl.errors import CommandError, ExitCode
 
 _CONTEXT: dict[str, Any] = {"allow_interspersed_args": False}
 """All that follows the first word of COMMAND belongs to COMMAND, options too."""
@@ -114,22 +115,22 @@ def run(ctx: click.Context, new: NewSession, detach: bool, detach_key: str | Non
 
     app: App = ctx.obj
     if detach:
-        show_session(app, run_detached(app, lambda: create_session(app, new, os.getcwd())))
+        show_session(app, run_detached(app, lambda: create_session(app, new, here=True)))
     else:
-        ctx.exit(run_attached(app, lambda: create_session(app, new, os.getcwd()), detach_key))
+        ctx.exit(run_attached(app, lambda: create_session(app, new, here=True), detach_key))
 
 
-def create_session(app: App, new: NewSession, folder: str | None = None) -> Answer[Session]:
+def create_session(app: App, new: NewSession, *, here: bool = False) -> Answer[Session]:
     """Create a session.
 
     Args:
         app: The app.
         new: The options.
-        folder: The folder that a local program starts in if the options name none.
+        here: Whether a local program starts in the current folder if the options name none.
 
     Raises:
         click.UsageError: The options contradict each other.
-        CommandError: The daemon refuses.
+        CommandError: The daemon refuses, or the current folder is needed and has been deleted.
     """
     kind: SessionType = new.session_type or ("ssh" if new.host else "local")
     if kind == "ssh" and not new.host:
@@ -137,7 +138,7 @@ def create_session(app: App, new: NewSession, folder: str | None = None) -> Answ
     if kind == "local" and (new.host or new.port or new.user):
         raise click.UsageError("--host, --port and --user are for --type ssh")
     # An ssh session, and one on another machine, has its folder there: none of this machine's is meant.
-    cwd = os.path.abspath(new.cwd) if new.cwd else folder if kind == "local" and not app.hosts else None
+    cwd = _absolute(new.cwd or "") if new.cwd or (here and kind == "local" and not app.hosts) else None
     with checked():
         config = SessionConfigInput(
             session_type=kind,
@@ -154,6 +155,19 @@ def create_session(app: App, new: NewSession, folder: str | None = None) -> Answ
         )
         params = p.SessionCreate(name=new.name, config=config)
     return app.ask(m.SESSION_CREATE, params)
+
+
+def _absolute(folder: str) -> str:
+    """Return the absolute path of a folder, of the current one for none. Raises: CommandError."""
+    try:
+        return os.path.abspath(folder)
+    except FileNotFoundError as error:
+        about = f"--cwd is relative to the current folder, which has been deleted: {folder}"
+        raise CommandError(
+            about if folder else "the current folder, which the program would start in, has been deleted",
+            ExitCode.USAGE,
+            hint="Change to another folder, or give the whole path with --cwd.",
+        ) from error
 
 
 def _variables(assignments: tuple[str, ...]) -> BytePairs:

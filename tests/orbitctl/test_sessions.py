@@ -9,7 +9,7 @@ from collections import defaultdict
 
 import pytest
 
-from ctl_support import Orbitctl
+from ctl_support import Ended, Orbitctl
 from support import DaemonProcess, RawClient
 
 SESSION_TITLES = [
@@ -198,6 +198,58 @@ def test_wide_names_keep_columns_aligned(ctl: Orbitctl) -> None:
     ctl.ok("session", "create", "--name", "plain")
     title, wide, plain = ctl.ok("session", "list").lines
     assert title.index("STATUS") == plain.index("active") == wide.index("active") + 6
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["session", "run", "--detach", "--", "sleep", "9"],
+        ["session", "run", "--detach", "--cwd", "below", "--", "sleep", "9"],
+        ["session", "create", "--cwd", "."],
+        ["maintenance", "backup", "copy.db"],
+        ["maintenance", "restore", "--yes", "copy.db"],
+        ["config", "check", "config.toml"],
+        ["--socket", "orbitd.sock", "session", "list"],
+    ],
+    ids=" ".join,
+)
+def test_what_needs_a_deleted_folder_is_refused_by_its_name(process_ctl: Orbitctl, words: list[str]) -> None:
+    """A command that means a path in the current folder, which has been deleted, says so and does nothing."""
+    ended = in_deleted_folder(process_ctl, *words)
+    assert (ended.code, ended.out) == (2, b"")
+    assert re.match("error: .*the current folder, which.* has been deleted", ended.err)
+    assert "Errno" not in ended.err
+    assert process_ctl.ok("session", "list", "-q").out == b""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["session", "list"],
+        ["session", "create"],
+        ["session", "run", "--detach", "--cwd", "/", "--", "sleep", "9"],
+        ["maintenance", "backup"],
+        ["config", "check"],
+        ["doctor"],
+        ["status"],
+    ],
+    ids=" ".join,
+)
+def test_what_needs_no_folder_works_in_a_deleted_one(process_ctl: Orbitctl, words: list[str]) -> None:
+    """All else does not ask where it runs."""
+    assert in_deleted_folder(process_ctl, *words).code == 0
+
+
+def test_a_daemon_is_started_from_a_deleted_folder(lonely: Orbitctl) -> None:
+    """It runs in a folder of its own."""
+    ended = in_deleted_folder(lonely, "session", "create", "-q")
+    assert ended.code == 0
+    assert lonely.ok("session", "list", "-q").out == ended.out
+
+
+def in_deleted_folder(ctl: Orbitctl, *words: str) -> Ended:
+    """Run orbitctl in a folder that has been deleted."""
+    return ctl.shell(f"mkdir gone && cd gone && rmdir ../gone && exec {shlex.join([*ctl.command, *words])}")
 
 
 def test_sessions_of_a_killed_daemon_come_back(daemon: DaemonProcess) -> None:
