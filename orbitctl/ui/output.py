@@ -22,6 +22,9 @@ from orbitctl.ui import text
 T = TypeVar("T")
 
 EMPTY = "-"
+MIN_COLUMNS = 60
+"""Tables are not drawn narrower: what a terminal wraps can still be read."""
+MAX_SIZE = 10_000
 
 
 @dataclass(frozen=True)
@@ -124,8 +127,8 @@ class Output:
         to_stderr(visible(message) + "\n")
 
     def problem(self, label: str, message: str, colour: str = "31") -> None:
-        """Write `label: message` to stderr; on a terminal the label is in colour, unless NO_COLOR is set."""
-        if sys.stderr.isatty() and is_smart_terminal() and "NO_COLOR" not in os.environ:
+        """Write `label: message` to stderr; on a terminal that may have colours the label is in colour."""
+        if sys.stderr.isatty() and is_smart_terminal() and not is_without_colour():
             label = f"\x1b[{colour};1m{label}:\x1b[0m"
         else:
             label += ":"
@@ -143,6 +146,34 @@ class Output:
 def is_smart_terminal() -> bool:
     """Return whether the terminal understands escape sequences, by TERM."""
     return os.environ.get("TERM", "") not in ("", "dumb")
+
+
+def is_without_colour() -> bool:
+    """Return whether NO_COLOR asks for no colour; set to nothing, it does not count (no-color.org)."""
+    return bool(os.environ.get("NO_COLOR"))
+
+
+def terminal_size() -> tuple[int, int]:
+    """Return the columns and lines to write for.
+
+    COLUMNS and LINES say so where they are whole numbers from 1 on, else the terminal does, else it is 80 and 24.
+    """
+    columns, lines = (_positive(os.environ.get(name, "")) for name in ("COLUMNS", "LINES"))
+    if not (columns and lines):
+        try:
+            of_terminal = os.get_terminal_size(sys.stdout.fileno())
+        except (OSError, ValueError):
+            of_terminal = os.terminal_size((0, 0))
+        columns, lines = columns or of_terminal.columns, lines or of_terminal.lines  # a serial line has 0 and 0
+    return columns or 80, lines or 24
+
+
+def _positive(number: str) -> int:
+    """Return a number that a variable holds, at most MAX_SIZE; 0 for what is none."""
+    digits = number.strip()
+    if not (digits.isascii() and digits.isdigit()):
+        return 0
+    return min(int(digits[:20]), MAX_SIZE)
 
 
 def to_stderr(message: str) -> None:
@@ -179,11 +210,14 @@ def _drawn(columns: Sequence[Column[T]], rows: list[T], formatter: Formatter) ->
             Text(cell, style, overflow="ellipsis", no_wrap=True) for cell, style in zip(cells, styles, strict=True)
         )
         table.add_row(*row_texts)
-    # Into a string: rich's way to end for a reader that has gone is exit code 1.
+    # Into a string: rich's way to end for a reader that has gone is exit code 1, and what it makes of COLUMNS and
+    # NO_COLOR depends on its release.
     file = StringIO()
     Console(
         file=file,
         force_terminal=True,
+        width=max(MIN_COLUMNS, terminal_size()[0]),
+        no_color=is_without_colour(),
         emoji=False,
         markup=False,
         highlight=False,

@@ -14,6 +14,7 @@ import termios
 import pytest
 
 from ctl_support import Orbitctl
+from orbitctl.ui.output import MAX_SIZE, terminal_size
 from orbitctl.ui.spinner import spinner
 from support import RawClient
 
@@ -47,6 +48,71 @@ def test_errors_are_coloured_on_a_terminal_only(ctl: Orbitctl) -> None:
     """The label of an error is red on a terminal, and plain with NO_COLOR."""
     assert "\x1b[31;1merror:\x1b[0m" in ctl.on_terminal("session", "show", "nosuch").text
     assert "\x1b" not in ctl.on_terminal("session", "show", "nosuch", NO_COLOR="1").text
+
+
+@pytest.mark.parametrize("words", [["session", "list"], ["session", "show", "nosuch"]], ids=" ".join)
+def test_no_color_set_to_nothing_changes_no_colour(ctl: Orbitctl, words: list[str]) -> None:
+    """It counts when it is not empty (no-color.org): in tables, and in errors."""
+    ctl.ok("session", "create", "--name", "web")
+    coloured = ctl.on_terminal(*words).text
+    assert "\x1b[3" in coloured
+    assert without_idle(ctl.on_terminal(*words, NO_COLOR="").text) == without_idle(coloured)
+
+
+def without_idle(shown: str) -> str:
+    """Return a table without the seconds that pass between two runs."""
+    return re.sub(r"\d+s", "0s", shown)
+
+
+@pytest.mark.parametrize("columns", ["0", "-1", "-80", "", "x", "1e9", "0x50", "\u0663", "8 0"])
+def test_columns_that_are_no_width_leave_it_to_the_terminal(ctl: Orbitctl, columns: str) -> None:
+    """Zero and less, and what is no number, count as none: the terminal is asked, and one without a size is 80 wide."""
+    ctl.ok("session", "create", "--name", "web", "--", *["word"] * 30)
+    of_terminal = ctl.on_terminal("session", "list", COLUMNS=columns).text
+    assert without_idle(of_terminal) == without_idle(ctl.on_terminal("session", "list", COLUMNS="80").text)
+    assert "web" in of_terminal
+
+
+@pytest.mark.parametrize("columns", ["1", "2", "59", "60"])
+def test_a_table_is_never_narrower_than_can_be_read(ctl: Orbitctl, columns: str) -> None:
+    """However few columns there are, the name, which is what one types next, is there."""
+    ctl.ok("session", "create", "--name", "website", "--", *["word"] * 30)
+    assert "website" in ctl.on_terminal("session", "list", COLUMNS=columns).text
+
+
+def test_a_table_is_no_wider_than_its_text(ctl: Orbitctl) -> None:
+    """A width that no terminal has costs nothing."""
+    ctl.ok("session", "create", "--name", "web")
+    for columns in ("10000", "999999999", "9" * 5000):
+        assert max(map(len, ctl.on_terminal("session", "list", COLUMNS=columns).lines)) < 200
+
+
+@pytest.mark.parametrize(
+    ("variables", "size", "found"),
+    [
+        ({}, (100, 30), (100, 30)),
+        ({"COLUMNS": "120"}, (100, 30), (120, 30)),
+        ({"COLUMNS": " 120 ", "LINES": "40"}, (100, 30), (120, 40)),
+        ({"COLUMNS": "0", "LINES": "-1"}, (100, 30), (100, 30)),
+        ({"COLUMNS": "120", "LINES": "x"}, (0, 0), (120, 24)),
+        ({}, (0, 0), (80, 24)),
+        ({"COLUMNS": "99999999999999999999999"}, (100, 30), (MAX_SIZE, 30)),
+    ],
+)
+def test_the_size_is_what_variables_or_the_terminal_say(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], size: tuple[int, int], found: tuple[int, int]
+) -> None:
+    """COLUMNS and LINES count each by itself; a terminal that does not know its size is 80 by 24."""
+    for name in ("COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    master, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
+    with os.fdopen(terminal, "w") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        assert terminal_size() == found
+    os.close(master)
 
 
 def test_an_empty_list_says_what_to_do(ctl: Orbitctl) -> None:
