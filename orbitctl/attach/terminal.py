@@ -33,7 +33,8 @@ from orbitctl.errors import CommandError, ExitCode
 READ_BYTES = 1 << 16
 RESTORE_SECONDS = 2.0
 """Seconds to wait for a terminal that takes no output, before its queue is discarded; and once more after that."""
-_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+"""Signals that end the process; while it has the terminal, they raise `SignalReceived`."""
 _WAKING = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
 
 
@@ -97,16 +98,16 @@ class Terminal:
         signal.set_wakeup_fd(self._wake_write_fd, warn_on_full_buffer=False)
         for number in _WAKING:
             self._old_handlers[number] = signal.signal(number, _do_nothing)
-        for number in _ENDING:
+        for number in ENDING:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) has it: such a signal stays ignored
-                self._old_handlers[number] = signal.signal(number, _raise_signal_received)
+                self._old_handlers[number] = signal.signal(number, raise_signal_received)
         self._set_raw()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Restore terminal and signal handlers, also after a hangup."""
         # First of all: another Ctrl-C or SIGTERM from an impatient user must not interrupt what follows.
-        for ignored in (*_ENDING, signal.SIGTSTP):
+        for ignored in (*ENDING, signal.SIGTSTP):
             signal.signal(ignored, signal.SIG_IGN)
         self._restore()
         signal.set_wakeup_fd(-1)
@@ -280,7 +281,8 @@ def _do_nothing(_number: int, _frame: FrameType | None) -> None:
     """Handle a waking signal: without a handler its default action would be taken and no byte be written."""
 
 
-def _raise_signal_received(number: int, _frame: FrameType | None) -> None:
-    for one in _ENDING:
+def raise_signal_received(number: int, _frame: FrameType | None) -> None:
+    """Handle a signal that ends the process. Raises: SignalReceived."""
+    for one in ENDING:
         signal.signal(one, signal.SIG_IGN)  # a second one would interrupt `__exit__`
     raise SignalReceived(number)

@@ -82,8 +82,7 @@ def list_(
     if watch:
         from orbitctl.commands.session_list_views import watch_sessions
 
-        watch_sessions(app, params_at(app), limit)
-        return ExitCode.OK
+        return watch_sessions(app, params_at(app), limit)
     if len(app.hosts) > 1:
         from orbitctl.commands.session_list_views import list_of_hosts
 

@@ -6,13 +6,18 @@ machine that fails does not hide the others: it is reported on stderr and by the
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import select
-import shutil
+import signal
 import sys
 import termios
 import tty
 from collections.abc import Callable
 from datetime import datetime
+from types import FrameType
+from typing import Any
 
 import click
 import msgspec
@@ -23,15 +28,17 @@ from orbit_protocol.params import SessionList
 from orbit_protocol.types import Session
 from orbit_protocol.visible import visible
 from orbitctl.app import App
+from orbitctl.attach.terminal import ENDING, SignalReceived, raise_signal_received
 from orbitctl.client.client import ask_all
 from orbitctl.client.ssh import Host
 from orbitctl.commands.session_table import NO_SESSIONS, names_of_workspaces, session_columns
 from orbitctl.errors import CommandError, ExitCode
-from orbitctl.ui.output import Column, is_smart_terminal
+from orbitctl.ui.output import Column, is_smart_terminal, terminal_size
 
 WATCH_SECONDS = 1.0
-_ENTER = "\x1b[?1049h\x1b[?25l"  # alternate screen, cursor hidden
-_LEAVE = "\x1b[H\x1b[J\x1b[?25h\x1b[?1049l"
+_ENTER = b"\x1b[?1049h\x1b[?25l\x1b[?7l"  # alternate screen, cursor hidden, long lines cut
+_LEAVE = b"\x1b[H\x1b[J\x1b[?7h\x1b[?25h\x1b[?1049l"
+_END_KEYS = frozenset(b"qQ\x04")
 
 
 class HostedSession(Struct, frozen=True, kw_only=True):
@@ -115,8 +122,8 @@ def _hosted_columns(names: dict[str, str]) -> list[Column[HostedSession]]:
     return [host, *map(of_session, session_columns(names))]
 
 
-def watch_sessions(app: App, params: SessionList, limit: int | None) -> None:
-    """Draw the table in place, once a second, until q, Ctrl-D or Ctrl-C.
+def watch_sessions(app: App, params: SessionList, limit: int | None) -> int:
+    """Draw the table in place, once a second, until q, Ctrl-D or Ctrl-C; return the exit code.
 
     Raises:
         click.UsageError: stdin or stdout is not a terminal, or there are several hosts.
@@ -128,21 +135,150 @@ def watch_sessions(app: App, params: SessionList, limit: int | None) -> None:
         raise click.UsageError("--watch takes one machine")
     page = _page(app, params, limit)
     app.autostart = False  # a daemon that is stopped while this runs stays stopped
-    saved = termios.tcgetattr(sys.stdin)
     try:
-        tty.setcbreak(sys.stdin)  # keys come at once and are not echoed; Ctrl-C stays a signal, unlike in raw mode
-        sys.stdout.write(_ENTER)
+        with _WatchTerminal() as terminal:
+            while True:
+                terminal.draw(_frame(page, terminal_size()[1]))
+                if terminal.wait_for_end(WATCH_SECONDS):
+                    return ExitCode.OK
+                page = _page_or_error(app, params, limit)
+    except SignalReceived as received:
+        return ExitCode.OK if received.number == signal.SIGINT else received.exit_code
+
+
+class _WatchTerminal:
+    """The terminal of stdin and stdout while a table is drawn on it; a context manager that restores it.
+
+    It shows the alternate screen without a cursor, and keys come at once and are not echoed; Ctrl-C stays a signal,
+    unlike in raw mode. Signals that end the process raise `SignalReceived`, wherever it is. SIGTSTP, which Ctrl-Z
+    sends, is carried out in its handler: the daemon that is being waited for meanwhile may not answer for long. That
+    is why nothing here is written through Python's buffers, which a handler may not enter a second time.
+    """
+
+    def __init__(self) -> None:
+        self._input, self._output = sys.stdin.fileno(), sys.stdout.fileno()
+        self._saved_attributes = termios.tcgetattr(self._input)
+        self._is_taken = False
+        self._old_handlers: dict[int, Any] = {}
+        self._wake, self._wake_write = os.pipe()
+
+    def __enter__(self) -> _WatchTerminal:
+        """Install the signal handlers and take the terminal."""
+        for descriptor in (self._wake, self._wake_write):
+            os.set_blocking(descriptor, False)
+        try:
+            # The kernel's handler is CPython's own: it writes the signal's number here at once, and the Python handler
+            # runs later.
+            signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+            for numbers, handler in (
+                (ENDING, raise_signal_received),
+                ((signal.SIGTSTP,), self._suspend),
+                ((signal.SIGWINCH, signal.SIGCONT), _do_nothing),
+            ):
+                for number in numbers:
+                    if signal.getsignal(number) is not signal.SIG_IGN:  # as after nohup(1)
+                        self._old_handlers[number] = signal.signal(number, handler)
+            self._take()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Restore terminal and signal handlers, also after a hangup."""
+        for number in (*ENDING, signal.SIGTSTP):  # another one may not interrupt what follows
+            signal.signal(number, signal.SIG_IGN)
+        self._give_back()
+        signal.set_wakeup_fd(-1)
+        for number in (*ENDING, signal.SIGTSTP, signal.SIGWINCH, signal.SIGCONT):
+            signal.signal(number, self._old_handlers.get(number, signal.SIG_IGN))
+        os.close(self._wake)
+        os.close(self._wake_write)
+
+    def draw(self, picture: str) -> None:
+        """Show a picture, which replaces the last one. Raises: OSError after a hangup."""
+        data = picture.encode(sys.stdout.encoding, "backslashreplace")
+        while data:
+            select.select([], [self._output], [])  # somebody else may have made it non-blocking
+            with contextlib.suppress(BlockingIOError):
+                data = data[os.write(self._output, data) :]
+
+    def wait_for_end(self, seconds: float) -> bool:
+        """Wait until it is time to draw again, or a signal asks for that; return True after a key that ends."""
+        ready = select.select([self._input, self._wake], [], [], seconds)[0]
+        if self._wake in ready:
+            self._signals()
+        if self._input not in ready:
+            return False
+        try:
+            typed = os.read(self._input, 4096)
+        except BlockingIOError:
+            return False
+        except OSError:  # a hangup
+            typed = b""
+        return not typed or not _END_KEYS.isdisjoint(typed)  # all that was typed: it may come in one piece
+
+    def _is_in_foreground(self) -> bool:
+        try:
+            return os.tcgetpgrp(self._input) == os.getpgrp()
+        except OSError:  # it is not our controlling terminal: no signal comes then
+            return True
+
+    def _take(self) -> None:
+        self._is_taken = True
         while True:
-            _draw_page(page)
-            if select.select([sys.stdin], [], [], WATCH_SECONDS)[0] and sys.stdin.read(1) in ("q", "Q", "\x04", ""):
-                return
-            page = _page_or_error(app, params, limit)
-    except KeyboardInterrupt:
-        return
-    finally:
-        sys.stdout.write(_LEAVE)
-        sys.stdout.flush()
-        termios.tcsetattr(sys.stdin, termios.TCSANOW, saved)
+            try:
+                # TCSANOW: the default discards what was typed ahead, and waits for a terminal stopped by Ctrl-S.
+                tty.setcbreak(self._input, termios.TCSANOW)
+                break
+            except termios.error as error:
+                # In the background SIGTTOU has stopped us, and SIGCONT, which has a handler, interrupted the call.
+                if error.args[0] != errno.EINTR:
+                    raise
+        os.write(self._output, _ENTER)
+
+    def _give_back(self) -> None:
+        """Restore the terminal; raise nothing, and wait two seconds at most for one that takes no output."""
+        if not self._is_taken:
+            return
+        self._is_taken = False
+        # In the background, as after SIGSTOP and `kill %1`, SIGTTOU would stop us, and a shell has settings of its own.
+        if self._is_in_foreground():
+            with contextlib.suppress(termios.error):  # a hangup
+                termios.tcsetattr(self._input, termios.TCSANOW, self._saved_attributes)
+        with contextlib.suppress(OSError, termios.error):
+            if not select.select([], [self._output], [], 1.0)[1]:
+                # It is stopped by Ctrl-S, or nobody reads it: what the kernel holds for it is dropped. A stop by a key
+                # is not undone by TCOON alone, only one by TCOOFF is (Linux, tty_ioctl.c).
+                termios.tcflush(self._output, termios.TCOFLUSH)
+                termios.tcflow(self._output, termios.TCOOFF)
+                termios.tcflow(self._output, termios.TCOON)
+            if select.select([], [self._output], [], 1.0)[1]:
+                os.write(self._output, _LEAVE)
+
+    def _suspend(self, _number: int, _frame: FrameType | None) -> None:
+        """Give the terminal back and stop, as SIGTSTP does by default; take it again when we are continued."""
+        self._give_back()
+        self._signals()
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, self._suspend)
+        if signal.SIGCONT not in self._signals():
+            # The kernel does not stop a process of an orphaned process group, which no shell could continue
+            # (`ssh -t host orbitctl ...`): who wants to leave and cannot be called back has left.
+            raise SignalReceived(signal.SIGINT)
+        self._take()
+        os.write(self._wake_write, b"\0")  # draw again, at once
+
+    def _signals(self) -> set[int]:
+        """Return the numbers of the signals that have come since the last call."""
+        with contextlib.suppress(BlockingIOError):
+            return set(os.read(self._wake, 4096))
+        return set()
+
+
+def _do_nothing(_number: int, _frame: FrameType | None) -> None:
+    """Handle a signal that only wakes `wait_for_end`."""
 
 
 def _page(app: App, params: SessionList, limit: int | None) -> str:
@@ -160,11 +296,11 @@ def _page_or_error(app: App, params: SessionList, limit: int | None) -> str:
         return visible(error.message)
 
 
-def _draw_page(page: str) -> None:
-    height = shutil.get_terminal_size().lines
+def _frame(page: str, height: int) -> str:
+    """Return a page as it is drawn on a terminal of some lines, with the time and the key below it."""
     lines = page.rstrip("\n").split("\n")
-    if len(lines) > height - 1:
-        lines = [*lines[: height - 2], f"... and {len(lines) - height + 2} more"]
+    more = len(lines) - max(0, height - 2)
+    if more > 1:
+        lines = [*lines[:-more], f"... and {more} more"]
     lines.append(f"\x1b[2m{datetime.now().astimezone():%H:%M:%S}  q ends\x1b[m")
-    sys.stdout.write("\x1b[H" + "\x1b[K\r\n".join(lines) + "\x1b[K\x1b[J")
-    sys.stdout.flush()
+    return "\x1b[H" + "\x1b[K\r\n".join(lines[-height:]) + "\x1b[K\x1b[J"

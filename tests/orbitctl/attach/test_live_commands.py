@@ -6,8 +6,10 @@ import base64
 import json
 import os
 import re
+import shlex
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -156,6 +158,144 @@ def test_watch_shows_changes_and_gives_the_terminal_back(ctl: Orbitctl) -> None:
         assert not window.emulator.alternate
         assert window.settings() == window.before
     assert ctl("session", "list", "--watch").code == 2
+
+
+@pytest.mark.parametrize("typed", ["q", "xq", "\x1b[Aq", "Q", "\x04", "jjjjq\r"])
+def test_watch_ends_with_a_key_among_others(ctl: Orbitctl, typed: str) -> None:
+    """Keys that come in one piece all count: the last of two is not kept for the shell."""
+    with Window(ctl, "session", "list", "--watch") as window:
+        window.screen_until("q ends")
+        window.type(typed)
+        assert window.end() == 0
+        assert is_given_back(window)
+        assert window.unread() == b""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT])
+def test_watch_gives_the_terminal_back_for_a_signal(ctl: Orbitctl, number: signal.Signals) -> None:
+    """A signal that ends it is no reason to leave the alternate screen, a hidden cursor and no echo behind."""
+    with Window(ctl, "session", "list", "--watch") as window:
+        window.screen_until("q ends")
+        window.process.send_signal(number)
+        assert window.end() == (0 if number == signal.SIGINT else 128 + number)
+        assert is_given_back(window)
+        assert b"Traceback" not in window.output
+
+
+def test_watch_gives_the_terminal_back_while_the_daemon_does_not_answer(
+    own_ctl: Orbitctl, daemon: DaemonProcess
+) -> None:
+    """A signal is carried out in the middle of a call."""
+    with Window(own_ctl, "session", "list", "--watch") as window:
+        window.screen_until("q ends")
+        daemon.process.send_signal(signal.SIGSTOP)
+        try:
+            window.process.send_signal(signal.SIGTERM)
+            assert window.end() == 128 + signal.SIGTERM
+            assert is_given_back(window)
+        finally:
+            daemon.process.send_signal(signal.SIGCONT)
+
+
+def test_watch_gives_a_stopped_terminal_back(ctl: Orbitctl) -> None:
+    """After Ctrl-S nothing is drawn, and a signal ends it all the same."""
+    with Window(ctl, "session", "list", "--watch") as window:
+        window.screen_until("q ends")
+        window.type(b"\x13")
+        window.process.send_signal(signal.SIGTERM)
+        assert window.end() == 128 + signal.SIGTERM
+        assert is_given_back(window)
+
+
+@pytest.fixture
+def shell(ctl: Orbitctl) -> Iterator[Window]:
+    """A window with a shell that has just started to watch the list."""
+    bash = Orbitctl(ctl.home, {**ctl.environment, "PS1": "prompt$ "})
+    bash.command = ["/bin/bash", "--norc", "--noprofile", "-i"]
+    with Window(bash) as window:
+        window.screen_until("prompt$")
+        window.type(shlex.join([*ctl.command, "session", "list", "--watch"]) + "\r")
+        window.screen_until("q ends")
+        yield window
+
+
+def test_watch_that_is_stopped_can_be_ended(shell: Window) -> None:
+    """A stopped job that gets SIGTERM ends, and touches the terminal no more: it is the shell's."""
+    shell.type(b"\x1a")
+    shell.screen_until("Stopped")
+    shell.type("kill %1; wait -f %1; echo it was $?\r")
+    shell.screen_until("it was 143")
+    assert shell.output.count(b"\x1b[?1049l") == 1
+    shell.type("exit\r")
+    assert shell.end() == 0
+
+
+def test_watch_is_stopped_and_continued_by_a_shell(ctl: Orbitctl, shell: Window) -> None:
+    """Ctrl-Z gives the terminal back to the shell; `fg` draws the table again."""
+    for _ in range(2):
+        shell.screen_until("q ends")
+        assert shell.emulator.alternate
+        shell.type(b"\x1a")
+        shell.screen_until("Stopped")
+        assert not shell.emulator.alternate
+        assert shell.emulator.dump().cursor.visible
+        shell.type("stty -a | tr ' ' '\\n' | grep -x -- '-\\?icanon'; clear\r")
+        shell.until(rb"[\r\n]icanon\r\n")
+        shell.until("prompt$")
+        shell.type("fg\r")
+    shell.screen_until("q ends")
+    ctl.ok("session", "create", "--name", "later")
+    shell.screen_until("later")
+    shell.type("q")
+    shell.screen_until("prompt$")
+    assert not shell.emulator.alternate
+    shell.type("exit\r")
+    assert shell.end() == 0
+
+
+def test_watch_that_no_shell_can_continue_ends_with_ctrl_z(ctl: Orbitctl) -> None:
+    """The kernel stops no process of an orphaned process group: Ctrl-Z is a way out then."""
+    with Window(ctl, "session", "list", "--watch") as window:
+        window.screen_until("q ends")
+        window.type(b"\x1a")
+        assert window.end() == 0
+        assert is_given_back(window)
+
+
+def test_watch_leaves_an_ignored_signal_ignored(ctl: Orbitctl) -> None:
+    """What nohup(1) has turned off stays off."""
+    started = Orbitctl(ctl.home, ctl.environment)
+    started.command = ["/bin/bash", "-c", "trap '' HUP TSTP; exec \"$@\"", "bash", *ctl.command]
+    with Window(started, "session", "list", "--watch") as window:
+        window.screen_until("q ends")
+        window.process.send_signal(signal.SIGHUP)
+        window.process.send_signal(signal.SIGTSTP)
+        ctl.ok("session", "create", "--name", "later")
+        window.screen_until("later")
+        window.type("q")
+        assert window.end() == 0
+
+
+def test_watch_is_laid_out_again_for_another_size(ctl: Orbitctl) -> None:
+    """A window of a few lines shows how many it leaves out, and the whole list when it is enlarged."""
+    for number in range(6):
+        ctl.ok("session", "create", "--name", f"number{number}")
+    with Window(ctl, "session", "list", "--watch", size=(100, 4)) as window:
+        window.screen_until("... and 5 more")
+        window.resize(100, 1)
+        window.screen_until("q ends")
+        window.resize(100, 20)
+        window.screen_until("number5")
+        assert "more" not in window.screen()
+        window.type("q")
+        assert window.end() == 0
+
+
+def is_given_back(window: Window) -> bool:
+    """Return whether a terminal is as it was: its screen, its cursor, its modes and its settings."""
+    shown = window.emulator.dump()
+    is_usual_screen = not window.emulator.alternate and shown.cursor.visible and "?7" in shown.modes
+    return is_usual_screen and window.settings() == window.before
 
 
 @pytest.mark.slow
