@@ -114,6 +114,7 @@ class App:
             CommandError: It runs, and could not be stopped.
         """
         from orbitctl.client import daemon
+        from orbitctl.ui.spinner import spinner
 
         timeout, chosen = self.timeout_seconds, self.timeout
         if force:
@@ -127,7 +128,8 @@ class App:
         if client is None:
             return None
         self._client = None  # `stop` closes it
-        return daemon.stop(client, self.paths, timeout, force=force)
+        with spinner("stopping orbitd"):
+            return daemon.stop(client, self.paths, timeout, force=force)
 
     def at(self, host: Host) -> App:
         """Return a copy of this app for one of its hosts, with a connection of its own."""
@@ -258,5 +260,7 @@ class App:
                 hint="Set it to 1, true or yes so that no daemon is started; 0, false, no or nothing has it started.",
             )
         from orbitctl.client.daemon import start
+        from orbitctl.ui.spinner import spinner
 
-        return start(self.paths, self.timeout_seconds, self.out)
+        with spinner("starting orbitd"):
+            return start(self.paths, self.timeout_seconds, self.out)

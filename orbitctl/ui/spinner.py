@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
+
+from orbitctl.ui.output import is_smart_terminal
 
 DELAY_SECONDS = 0.5
 """Seconds of work before the spinner is shown."""
@@ -28,7 +31,7 @@ class Shown:
     def __init__(self, what: str) -> None:
         self._what = what
         self.text = what  # replaced as a whole, and read by the spinner's thread
-        self.is_on_terminal = sys.stderr.isatty()
+        self.is_on_terminal = sys.stderr.isatty() and is_smart_terminal()
 
     def show_progress(self, what: str, done: int, total: int) -> None:
         """Show how far the work is; `total` is 0 where that is not known."""
@@ -37,7 +40,7 @@ class Shown:
 
 @contextlib.contextmanager
 def spinner(what: str) -> Iterator[Shown]:
-    """Show a spinner on stderr while the block runs, if stderr is a terminal."""
+    """Show a spinner on stderr while the block runs, if stderr is a terminal that can draw one."""
     shown = Shown(what)
     if not shown.is_on_terminal:
         yield shown
@@ -55,6 +58,8 @@ def spinner(what: str) -> Iterator[Shown]:
 
 
 def _spin(shown: Shown, done: threading.Event) -> None:
+    # Signals are for the main thread: one that another thread gets does not interrupt the main one's system call.
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     if done.wait(DELAY_SECONDS):
         return
     try:
@@ -62,12 +67,13 @@ def _spin(shown: Shown, done: threading.Event) -> None:
     except (OSError, ValueError):
         columns = _COLUMNS
     width = 0
-    for sign in itertools.cycle("|/-\\"):
-        line = f"{sign} {shown.text}"[: columns - 1]  # a line that wraps could not be written over
-        sys.stderr.write(f"\r{line:<{width}}")
+    with contextlib.suppress(OSError):  # the terminal has hung up
+        for sign in itertools.cycle("|/-\\"):
+            line = f"{sign} {shown.text}"[: columns - 1]  # a line that wraps could not be written over
+            sys.stderr.write(f"\r{line:<{width}}")
+            sys.stderr.flush()
+            width = len(line)
+            if done.wait(_STEP_SECONDS):
+                break
+        sys.stderr.write("\r" + " " * width + "\r")
         sys.stderr.flush()
-        width = len(line)
-        if done.wait(_STEP_SECONDS):
-            break
-    sys.stderr.write("\r" + " " * width + "\r")
-    sys.stderr.flush()

@@ -139,9 +139,7 @@ def test_a_reader_that_has_left_ends_any_command_with_141(process_ctl: Orbitctl,
     assert (ended.returncode, ended.stderr) == (141, "")
 
 
-@pytest.mark.parametrize(
-    "words", [["session", "show", "nosuch"], ["session", "list", "--nosuch"], []], ids=" ".join
-)
+@pytest.mark.parametrize("words", [["session", "show", "nosuch"], ["session", "list", "--nosuch"], []], ids=" ".join)
 def test_a_reader_of_errors_that_has_left_counts_too(process_ctl: Orbitctl, words: list[str]) -> None:
     """An error, a usage error, and the help that stands in for one, on a stderr that nobody reads."""
     assert ended_with(process_ctl, "stderr", unread_pipe(), *words).returncode == 141
@@ -168,9 +166,7 @@ def test_output_that_cannot_be_written_is_an_error(process_ctl: Orbitctl, words:
 @pytest.mark.parametrize(
     ("words", "code"), [(["session", "show", "nosuch"], 4), (["session", "list", "--nosuch"], 2), ([], 2)]
 )
-def test_errors_that_cannot_be_written_keep_their_exit_code(
-    process_ctl: Orbitctl, words: list[str], code: int
-) -> None:
+def test_errors_that_cannot_be_written_keep_their_exit_code(process_ctl: Orbitctl, words: list[str], code: int) -> None:
     """A full disk under stderr: nobody can be told, and the exit code is the error's."""
     ended = ended_with(process_ctl, "stderr", os.open("/dev/full", os.O_WRONLY), *words)
     assert ended.returncode == code

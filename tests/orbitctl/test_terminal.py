@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import termios
 
@@ -247,6 +248,7 @@ def test_a_screen_is_not_waited_for_on_a_terminal(ctl: Orbitctl) -> None:
 
 def test_long_work_turns_a_spinner(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal, work that takes its time shows what it is; the line is empty again in the end."""
+    monkeypatch.setenv("TERM", "xterm")
     master, terminal = pty.openpty()
     shown = b""
     with os.fdopen(terminal, "w") as stderr:
@@ -262,6 +264,7 @@ def test_long_work_turns_a_spinner(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_spinner_shows_how_far_work_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counts stand beside the sign, no wider than the terminal, and the line is empty again in the end."""
+    monkeypatch.setenv("TERM", "xterm")
     master, terminal = pty.openpty()
     shown = b""
     with os.fdopen(terminal, "w") as stderr:
@@ -283,8 +286,31 @@ def test_a_spinner_shows_how_far_work_is(monkeypatch: pytest.MonkeyPatch) -> Non
     assert max(len(line) for line in shown.split(b"\r")) == 39
 
 
+def test_interrupted_work_leaves_an_empty_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C takes the spinner off the screen too."""
+    monkeypatch.setenv("TERM", "xterm")
+    master, terminal = pty.openpty()
+    shown = b""
+
+    def work() -> None:
+        nonlocal shown
+        with spinner("checking"):
+            while b"checking" not in shown:
+                shown += os.read(master, 100)
+            signal.raise_signal(signal.SIGINT)
+
+    with os.fdopen(terminal, "w") as stderr:
+        monkeypatch.setattr("sys.stderr", stderr)
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    while not shown.endswith(b"\r          \r"):
+        shown += os.read(master, 100)
+    os.close(master)
+
+
 def test_short_work_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is done at once leaves the terminal alone."""
+    monkeypatch.setenv("TERM", "xterm")
     master, terminal = pty.openpty()
     with os.fdopen(terminal, "w") as stderr:
         monkeypatch.setattr("sys.stderr", stderr)
