@@ -13,6 +13,7 @@ import sqlite3
 
 from msgspec import Struct
 
+from orbit_os.shell import typed
 from orbitd.store.backup import recovery, salvage
 from orbitd.store.database import open_reader
 
@@ -52,7 +53,7 @@ def store_warnings(path: str, *, is_new: bool) -> list[StoreWarning]:
         if good is None:
             remedy = "There is no backup of it"
         else:
-            remedy = f"`orbitctl maintenance restore {good}` brings a backup back"
+            remedy = f"`{typed('orbitctl maintenance restore', good)}` brings a backup back"
         brought = ""
         if salvaged is not None and aside in (salvaged.source, salvaged.source + "-wal"):
             brought = f" {_salvage_in_words(salvaged)}"
@@ -63,7 +64,7 @@ def store_warnings(path: str, *, is_new: bool) -> list[StoreWarning]:
     if is_new and not damaged and (good := recovery.newest_good_backup(path)) is not None:
         sentence = (
             f"There was no database at {path}; a new one was begun. The newest backup comes back with "
-            f"`orbitctl maintenance restore {good}`."
+            f"`{typed('orbitctl maintenance restore', good)}`."
         )
         warnings.append(StoreWarning(sentence=sentence))
     return warnings

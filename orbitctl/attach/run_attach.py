@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 
 from msgspec import UNSET
 
+from orbit_os.shell import typed
 from orbit_protocol.errors import NotRunning, OrbitError, WouldLoop
 from orbit_protocol.methods import SESSION_DELETE, SESSION_GET, SESSION_SCREEN, SESSION_START
 from orbit_protocol.params import ById, SessionScreen, SessionStart
@@ -141,7 +142,9 @@ def attach_options(
         scrollback_lines=scrollback,
         env=[] if app.hosts else attach_environment(app.environ),
         mark=Mark(marks_folder(app.paths), window_name(sys.stdout.fileno(), app.environ), f"{hosts}\0{session.id}"),
-        how=visible(f"`orbitctl session screen {short_name(session)} --scrollback` shows what is kept"),
+        how=visible(
+            f"`{typed('orbitctl session screen', short_name(session), options='--scrollback')}` shows what is kept"
+        ),
     )
 
 
@@ -153,18 +156,21 @@ def not_running_error(session: Session) -> CommandError:
         return CommandError(
             f"the program of {name} has {how} ({ago(session.last_active)})",
             ExitCode.CONFLICT,
-            hint=f"`orbitctl session screen {name}` shows its last screen, `session start {name}` runs it again.",
+            hint=f"`{typed('orbitctl session screen', name)}` shows its last screen, "
+            f"`{typed('orbitctl session start', name)}` runs it again.",
         )
     if session.cols is not None:
         return CommandError(
             f"the program of {name} does not run: it was lost with a reboot, or with the process that held its PTY",
             ExitCode.CONFLICT,
-            hint=f"`orbitctl session start {name}` runs it again under its saved screen; `screen {name}` shows that.",
+            hint=f"`{typed('orbitctl session start', name)}` runs it again under its saved screen; "
+            f"`{typed('orbitctl session screen', name)}` shows that.",
         )
     return CommandError(
         f"orbitd does not run {name}: it is only recorded here, or another application hosts it",
         ExitCode.CONFLICT,
-        hint=f"`orbitctl session start {name}` runs its program here; else attach in the application that hosts it.",
+        hint=f"`{typed('orbitctl session start', name)}` runs its program here; "
+        "else attach in the application that hosts it.",
     )
 
 

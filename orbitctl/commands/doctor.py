@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import click
 
 from orbit_os.python import python_command
+from orbit_os.shell import command_line
 from orbit_protocol import PROTOCOL_VERSION, VERSION
 from orbit_protocol.errors import InvalidParams
 from orbit_protocol.jsonrpc import encode_message
@@ -85,7 +86,7 @@ def examine(app: App) -> Iterator[Finding]:
 
 def _program() -> Finding:
     program = python_command("orbitd")
-    return Finding(check="program", state="ok", message=f"orbitctl {VERSION}; orbitd is {' '.join(program)}")
+    return Finding(check="program", state="ok", message=f"orbitctl {VERSION}; orbitd is {command_line(program)}")
 
 
 def _newest_backup(database: str) -> Finding:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from orbit_os.shell import typed
 from orbitctl.ui.text import size
 
 FAIL_BELOW = 64 << 20
@@ -79,7 +80,7 @@ def _check_private(
     check: str, path: str, found: os.stat_result, mode: str, state_if_open: Literal["warn", "fail"]
 ) -> Finding:
     if found.st_uid != os.getuid():
-        remedy = f"Name one of your own, or: sudo chown -R {os.getuid()} '{path}'"
+        remedy = f"Name one of your own, or: {typed(f'sudo chown -R {os.getuid()}', path)}"
         if not _is_at_home(path):  # /etc, say: to own all that is in it would ruin the machine
             remedy = "Name one of your own."
         return Finding(check=check, state="fail", message=f"{path} belongs to uid {found.st_uid}", remedy=remedy)
@@ -88,7 +89,7 @@ def _check_private(
         return Finding(check=check, state=state_if_open, message=message, remedy="Name one of your own.")
     if found.st_mode & 0o077:
         message = f"{path} is open to others (mode {stat.S_IMODE(found.st_mode):04o})"
-        remedy = f"chmod {mode} '{path}'"
+        remedy = typed(f"chmod {mode}", path)
         kind = _file_system(os.path.realpath(path))
         if kind in MODELESS_FILE_SYSTEMS:
             remedy += f"; if it stays open, {kind} keeps no modes here: configure a path on a local file system"

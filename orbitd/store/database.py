@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from orbit_os.files import PRIVATE_FILE, make_private_folders, set_mode, sync
+from orbit_os.shell import typed
 from orbit_protocol.errors import Busy, StorageFull, StorageReadOnly
 from orbitd.logs import event
 from orbitd.store import schema
@@ -365,7 +366,7 @@ def _check_existing(path: str, scripts: Sequence[str]) -> _Checked:
             if not os.access(each, os.R_OK | os.W_OK):
                 raise StorageReadOnly(
                     f"{each} cannot be written",
-                    hint=f"Make it writable (chmod 600 '{each}'), or the disk that it is on.",
+                    hint=f"Make it writable ({typed('chmod 600', each)}), or the disk that it is on.",
                 )
         indexes = recovery.has_damaged_indexes(connection, path)
     is_damaged = version and (found.application_id, found.user_version) != (APPLICATION_ID, version)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 
+from orbit_os.shell import typed
 from orbit_protocol.errors import StorageCorrupt, StorageReadOnly
 
 _FileId = tuple[int, int]
@@ -49,7 +50,8 @@ class FileWatch:
             what = "deleted or moved away" if found is None else "replaced by another file"
             hint = "Move the file back: the daemon then goes on by itself."
             if self.is_rescued:
-                hint += f" All that was answered is in {self.rescued}: `orbitctl maintenance restore {self.rescued}`."
+                command = typed("orbitctl maintenance restore", self.rescued or "")
+                hint += f" All that was answered is in {self.rescued}: `{command}`."
             raise StorageCorrupt(f"{path} was {what} while it is in use; nothing can be saved", hint=hint)
 
 

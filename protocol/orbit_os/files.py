@@ -11,6 +11,8 @@ import errno
 import os
 import stat
 
+from orbit_os.shell import typed
+
 PRIVATE_FOLDER = 0o700
 PRIVATE_FILE = 0o600
 
@@ -95,7 +97,7 @@ def check_private(path: str) -> None:
             raise UnsafeFolder(f"{path} is a folder for everybody (mode {mode:04o}); configure a folder of your own")
         if not _keeps_modes(path):
             raise UnsafeFolder(f"{path} is open to others (mode {mode:04o}): {NO_MODES}")
-        raise UnsafeFolder(f"{path} is open to others (mode {mode:04o}); close it: chmod 700 '{path}'")
+        raise UnsafeFolder(f"{path} is open to others (mode {mode:04o}); close it: {typed('chmod 700', path)}")
 
 
 def _keeps_modes(folder: str) -> bool:

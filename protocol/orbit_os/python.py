@@ -16,7 +16,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # as typing has it, which is not imported here
-    from typing import TextIO
+    from typing import Literal, TextIO
 
 ISOLATED = ("-E", "-P")
 """Ignore the PYTHON* variables, and never put the script's or the current folder on sys.path (python(1))."""
@@ -102,7 +102,7 @@ def open_closed_streams() -> None:
         sys.stderr = _open_null(os.O_RDWR, "w")
 
 
-def _open_null(flags: int, mode: str) -> TextIO:
+def _open_null(flags: int, mode: Literal["r", "w"]) -> TextIO:
     descriptor = os.open(os.devnull, flags)
     os.set_inheritable(descriptor, True)  # else a program that we exec would find it closed again
     return open(descriptor, mode, encoding="utf-8", closefd=False)  # open as long as the process

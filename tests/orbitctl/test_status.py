@@ -101,7 +101,7 @@ def test_doctor_finds_an_open_folder(own_ctl: Orbitctl, daemon: DaemonProcess) -
     ended = own_ctl("doctor")
     assert ended.code == 1
     assert f"fail  database folder: {folder} is open to others (mode 0755)" in ended.text
-    assert f"-> chmod 700 '{folder}'" in ended.text
+    assert f"-> chmod 700 {folder}" in ended.text
 
 
 def test_no_remedy_harms_the_machine(offline: Orbitctl) -> None:

@@ -19,6 +19,7 @@ import stat
 from collections.abc import Iterator
 
 from orbit_os.files import sync
+from orbit_os.shell import typed
 from orbit_protocol.errors import StorageCorrupt
 from orbit_protocol.paths import backups_folder
 from orbitd.store import schema
@@ -303,7 +304,7 @@ def _damaged(path: str, aside: str, reason: str) -> StorageCorrupt:
     if good is None:
         hint = f"There is no backup. To begin with an empty store, move {aside}* elsewhere."
     else:
-        hint = f"To go back to the newest good backup: `orbitctl maintenance restore {good}`."
+        hint = f"To go back to the newest good backup: `{typed('orbitctl maintenance restore', good)}`."
     message = f"The database {path} is damaged ({reason}); it lies in {aside}, unchanged"
     return StorageCorrupt(message, hint=hint, data={"set_aside": aside, "backup": good})
 
