@@ -11,6 +11,7 @@ import os
 import time
 
 from orbit_os.files import UnsafeFolder
+from orbit_protocol.visible import seconds
 from orbitctl.app import App
 from orbitctl.client.daemon import start_apart, was_killed, was_supervised
 from orbitctl.client.transport import Stream, Unreachable
@@ -86,7 +87,7 @@ class Reconnect:
         """Raise CommandError when the daemon has been away for the timeout."""
         if now >= self._started_at + self._timeout:
             raise CommandError(
-                f"the daemon has not come back within {self._timeout:g} s",
+                f"the daemon has not come back within {seconds(self._timeout)}",
                 ExitCode.UNREACHABLE,
                 hint="The session's program goes on without it: attach again when the daemon runs.",
             )

@@ -23,6 +23,7 @@ from orbit_protocol.jsonrpc import Response, decode_response, encode_request
 from orbit_protocol.methods import CANCEL_REQUEST, DAEMON_INFO, WATCH_PROGRESS, Method
 from orbit_protocol.params import CancelRequest, WatchProgress
 from orbit_protocol.text import decoded_message, path_text
+from orbit_protocol.visible import seconds
 from orbitctl.client.transport import Stream
 from orbitctl.errors import HINT_BY_KIND, CommandError, ExitCode, from_daemon, usage_message
 
@@ -372,7 +373,7 @@ def _seconds_left(deadline: float, timeout: float) -> float:
 
 def _timed_out(timeout: float) -> CommandError:
     return CommandError(
-        f"no answer within {timeout:g} s",
+        f"no answer within {seconds(timeout)}",
         ExitCode.TIMEOUT,
         hint="Allow more time with --timeout SECS. If `orbitctl status` has no answer either, the daemon hangs: "
         "`orbitctl daemon restart --force` starts another.",

@@ -25,6 +25,7 @@ from orbit_os.python import python_command
 from orbit_protocol.methods import DAEMON_INFO, DAEMON_SHUTDOWN
 from orbit_protocol.params import Params
 from orbit_protocol.text import path_text
+from orbit_protocol.visible import seconds
 from orbitctl.client.client import Client
 from orbitctl.client.finding import connect, hung, read_lock_note
 from orbitctl.client.paths import CONFIG_VARIABLE, DATABASE_VARIABLE, SOCKET_VARIABLE, ClientPaths
@@ -127,7 +128,7 @@ def stop(client: Client, paths: ClientPaths, timeout: float, *, force: bool = Fa
             if process.wait(timeout):
                 return pid
         error = CommandError(
-            f"orbitd (pid {pid}) has not ended after {timeout:g} s",
+            f"orbitd (pid {pid}) has not ended after {seconds(timeout)}",
             ExitCode.TIMEOUT,
             hint="`orbitctl daemon stop --force` ends it: what was answered is on disk.",
         )
@@ -192,7 +193,7 @@ def _end(note: LockNote, error: CommandError, timeout: float, *, kill: bool) -> 
             if process.wait(timeout):
                 return note.pid
     raise CommandError(
-        f"orbitd (pid {note.pid}) has not ended after {timeout:g} s",
+        f"orbitd (pid {note.pid}) has not ended after {seconds(timeout)}",
         ExitCode.TIMEOUT,
         hint="The kernel has not ended it: it waits for a disk or a file system that does not answer."
         if kill
@@ -369,7 +370,7 @@ def _start_lock(path: str, descriptor: int, timeout: float) -> Iterator[None]:
                 lock(path, descriptor, fcntl.LOCK_EX)
         except TimeoutError as error:
             raise CommandError(
-                f"another orbitctl is still starting orbitd after {timeout:g} s", ExitCode.TIMEOUT
+                f"another orbitctl is still starting orbitd after {seconds(timeout)}", ExitCode.TIMEOUT
             ) from error
         yield
     finally:

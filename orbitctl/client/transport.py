@@ -15,6 +15,7 @@ import struct
 from typing import Protocol
 
 from orbit_os.sockets import SocketPathTooLong, check_socket_path, peer_pid, peer_uid
+from orbit_protocol.visible import seconds
 from orbitctl.errors import CommandError, ExitCode
 
 READ_BYTES = 1 << 18
@@ -133,7 +134,7 @@ def _connect(connection: socket.socket, path: str, timeout: float) -> None:
         connection.connect(path)
     except BlockingIOError as error:
         raise CommandError(
-            f"the daemon did not take the connection within {timeout:g} s: {path}",
+            f"the daemon did not take the connection within {seconds(timeout)}: {path}",
             ExitCode.TIMEOUT,
             hint="It hangs, or too many clients wait for it: try again, or `orbitctl daemon restart --force`.",
         ) from error

@@ -18,6 +18,8 @@ from functools import cached_property
 from typing import Protocol
 
 from orbit_os.files import make_private_folders
+from orbit_os.shell import command_line
+from orbit_protocol.visible import seconds
 from orbitctl.client.paths import ClientPaths
 from orbitctl.errors import CommandError, ExitCode
 from orbitctl.service.units import (
@@ -397,7 +399,7 @@ def run(command: list[str], environ: Mapping[str, str], secs: float = COMMAND_SE
     except OSError as error:
         raise CommandError(f"cannot run {command[0]}: {error.strerror}", hint="Look where PATH finds it.") from error
     except subprocess.TimeoutExpired as error:
-        raise CommandError(f"{' '.join(command)} took longer than {secs:g} s", ExitCode.TIMEOUT) from error
+        raise CommandError(f"`{command_line(command)}` took longer than {seconds(secs)}", ExitCode.TIMEOUT) from error
 
 
 def run_checked(
@@ -410,5 +412,5 @@ def run_checked(
 def _checked(command: list[str], done: subprocess.CompletedProcess[str], allowed: Sequence[int] = ()) -> str:
     if done.returncode != 0 and done.returncode not in allowed:
         printed = " ".join((done.stderr.strip() or done.stdout.strip()).split())
-        raise CommandError(f"`{' '.join(command)}` failed: {printed}", hint="`orbitctl daemon logs` may show why.")
+        raise CommandError(f"`{command_line(command)}` failed: {printed}", hint="`orbitctl daemon logs` may show why.")
     return done.stdout

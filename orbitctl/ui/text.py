@@ -57,7 +57,7 @@ def size(count: int) -> str:
     amount = float(count)
     for unit in ("KiB", "MiB", "GiB"):
         amount /= 1024
-        if amount < 1024:
+        if amount < 1023.95:  # which is 1024.0 when it is rounded
             return f"{amount:.1f} {unit}"
     return f"{amount / 1024:.1f} TiB"
 

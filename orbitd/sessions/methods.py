@@ -29,6 +29,7 @@ from orbit_protocol.errors import (
 from orbit_protocol.params import ScreenFormat, SessionAttach, SessionSend, SessionStart
 from orbit_protocol.results import Attached, CursorPosition, Empty, Exit, Left, Screen, SessionStats
 from orbit_protocol.types import Session, SessionPage, SessionStatus
+from orbit_protocol.visible import seconds
 from orbitd.manager import SessionManager
 from orbitd.rpc.connection import Call, Connection
 from orbitd.sessions.attachment import Attachment, require
@@ -279,7 +280,7 @@ class SessionMethods:
             return exited.result()
         if closing.done():
             raise ShuttingDown("The daemon is shutting down; the program goes on", hint="Ask the next daemon.")
-        raise RequestTimeout(f"The program of session {session_id} still runs after {timeout_secs} s")
+        raise RequestTimeout(f"The program of session {session_id} still runs after {seconds(timeout_secs or 0)}")
 
     async def _last_exit(self, session_id: str) -> Exit:
         """Return how the last program of a session has ended. Raises: SessionNotFound, NotRunning."""

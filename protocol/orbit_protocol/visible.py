@@ -24,6 +24,15 @@ _JSON_ESCAPES = {
 }
 
 
+def seconds(span: float) -> str:
+    """Return a number of seconds as people read it, without a tail of digits or an exponent: `0.25 s`, `90 s`."""
+    digits = 3 if span < 1 else 2 if span < 10 else 1 if span < 100 else 0
+    rounded = f"{span:.{digits}f}"
+    if "." in rounded:
+        rounded = rounded.rstrip("0").rstrip(".")
+    return "less than 0.001 s" if rounded == "0" and span > 0 else f"{rounded} s"
+
+
 def visible(text: str) -> str:
     """Return `text` with every character that a terminal could obey, and every lone surrogate, as an escape."""
     if text.isascii() and text.isprintable():

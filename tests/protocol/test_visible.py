@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orbit_protocol.visible import visible, visible_json
+from orbit_protocol.visible import seconds, visible, visible_json
 
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 STEERING = st.sampled_from([*map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0)), *BIDI, "\u2028", "\u2029", "\ufeff"])
@@ -33,6 +33,30 @@ STEERING = st.sampled_from([*map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0))
 def test_what_steers_a_terminal_is_made_visible(raw: str, shown: str) -> None:
     """Controls and reordering marks are written as escapes; other letters stay."""
     assert visible(raw) == shown
+
+
+@pytest.mark.parametrize(
+    ("span", "words"),
+    [
+        (0.9999956970000312, "1 s"),
+        (0, "0 s"),
+        (0.1, "0.1 s"),
+        (0.25, "0.25 s"),
+        (0.0004, "less than 0.001 s"),
+        (1e-300, "less than 0.001 s"),
+        (1.0, "1 s"),
+        (2.345678, "2.35 s"),
+        (9.999, "10 s"),
+        (30.0, "30 s"),
+        (59.96, "60 s"),
+        (100.4, "100 s"),
+        (3600.0, "3600 s"),
+        (31_536_000.0, "31536000 s"),
+    ],
+)
+def test_seconds_are_rounded(span: float, words: str) -> None:
+    """No tail of digits, no exponent, and no zero for what is not zero."""
+    assert seconds(span) == words
 
 
 def is_harmless(shown: str) -> bool:

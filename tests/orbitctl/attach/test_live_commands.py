@@ -145,6 +145,25 @@ def test_show_tells_of_the_program(ctl: Orbitctl) -> None:
     assert re.search(r"ended: +exit 2", ctl.ok("session", "show", "web").text)
 
 
+@pytest.mark.parametrize("name", ["two words", "$(touch made)", "a'b", "-x", "--help", "`id`;"])
+def test_hints_can_be_typed_whatever_a_session_is_called(ctl: Orbitctl, name: str) -> None:
+    """The command in a hint, given to a shell as it stands there, is about that session, and nothing more happens."""
+    found = ctl.id("session", "create", "--name", name, "--", "true")
+    shown = ctl.on_terminal("session", "attach", "--", name, NO_COLOR="1").text
+    (command,) = re.findall(r"hint: `orbitctl (.*)` runs its program here", shown)
+    assert ctl.shell(f"{shlex.join(ctl.command)} -q {command}").lines == [found]
+    assert not (ctl.home / "made").exists()
+
+
+@pytest.mark.parametrize("limit", ["0.1", "0.2", "0.3000000000000001"])
+def test_a_wait_that_ends_says_how_long_it_was(ctl: Orbitctl, limit: str) -> None:
+    """The time is rounded: what is left of a timeout has a tail of digits."""
+    ctl.ok(*CAT, "cat")
+    ended = ctl("session", "wait", "web", "--timeout", limit)
+    assert ended.code == 6
+    assert re.search(r" after 0\.\d{1,3} s\n", ended.err)
+
+
 def test_watch_shows_changes_and_gives_the_terminal_back(ctl: Orbitctl) -> None:
     """--watch draws the table in place, anew when something changes, and leaves with q."""
     ctl.ok("session", "create", "--name", "first")
