@@ -34,6 +34,7 @@ EXIT_CODES = """
 | 6 | timeout |
 | 7 | the daemon speaks another protocol |
 | 130 | interrupted |
+| 141 | whoever read the output has left |
 """
 
 

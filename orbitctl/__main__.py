@@ -13,9 +13,9 @@ from orbit_os.python import isolate, open_closed_streams
 
 def main() -> None:
     """Run the command line, with nothing of the user's project on the import path, and leave with its exit code."""
-    open_closed_streams()
-    isolate()
     try:
+        open_closed_streams()
+        isolate()
         from orbitctl.cli import run
 
         code = run(sys.argv[1:])

@@ -70,7 +70,8 @@ Examples:
   orbitctl --host ssh://ada@db.example session list
 
 Exit codes: 0 done, 1 error from the daemon, 2 usage, 3 daemon unreachable, 4 not found,
-5 conflict or ambiguous, 6 timeout, 7 protocol mismatch, 130 interrupted.
+5 conflict or ambiguous, 6 timeout, 7 protocol mismatch, 130 interrupted,
+141 whoever read the output has left.
 """,
 )
 @click.version_option(VERSION, prog_name="orbitctl", message="%(prog)s %(version)s", help="Print orbitctl's version.")

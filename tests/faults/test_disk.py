@@ -236,7 +236,7 @@ def test_permission_that_is_lost(stopped_daemon: DaemonProcess) -> None:
     daemon.database_path.chmod(0o400)
     daemon.start(check=False)
     assert daemon.kill() == 1
-    assert f"chmod 600 '{daemon.database_path}'" in daemon.log()
+    assert f"chmod 600 {daemon.database_path}" in daemon.log()
     daemon.database_path.chmod(0o600)
     daemon.start()
     with daemon.client() as client:
