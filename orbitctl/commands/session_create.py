@@ -126,11 +126,11 @@ def create_session(app: App, new: NewSession, *, here: bool = False) -> Answer[S
     Args:
         app: The app.
         new: The options.
-        here: Whether a local program starts in the current folder if the options name none.
+        here: Whether it is started at once, a local program in the current folder if the options name none.
 
     Raises:
         click.UsageError: The options contradict each other.
-        CommandError: The daemon refuses, or the current folder is needed and has been deleted.
+        CommandError: The daemon refuses, or the folder cannot be used.
     """
     kind: SessionType = new.session_type or ("ssh" if new.host else "local")
     if kind == "ssh" and not new.host:
@@ -138,7 +138,10 @@ def create_session(app: App, new: NewSession, *, here: bool = False) -> Answer[S
     if kind == "local" and (new.host or new.port or new.user):
         raise click.UsageError("--host, --port and --user are for --type ssh")
     # An ssh session, and one on another machine, has its folder there: none of this machine's is meant.
-    cwd = _absolute(new.cwd or "") if new.cwd or (here and kind == "local" and not app.hosts) else None
+    is_ours = kind == "local" and not app.hosts
+    cwd = _absolute(new.cwd or "") if new.cwd or (here and is_ours) else None
+    if cwd is not None and here and is_ours:
+        _check_entry(cwd)
     with checked():
         config = SessionConfigInput(
             session_type=kind,
@@ -167,6 +170,18 @@ def _absolute(folder: str) -> str:
             about if folder else "the current folder, which the program would start in, has been deleted",
             ExitCode.USAGE,
             hint="Change to another folder, or give the whole path with --cwd.",
+        ) from error
+
+
+def _check_entry(folder: str) -> None:
+    """Refuse a folder that no program can start in: it would be started in another one. Raises: CommandError."""
+    try:
+        os.stat(os.path.join(folder, "."))  # which takes the permission to enter it (path_resolution(7))
+    except OSError as error:
+        raise CommandError(
+            f"the program cannot start in {folder}: {error.strerror}",
+            ExitCode.USAGE,
+            hint="Change to another folder, or name one with --cwd.",
         ) from error
 
 

@@ -10,6 +10,7 @@ from collections import defaultdict
 import pytest
 
 from ctl_support import Ended, Orbitctl
+from needs import needs
 from support import DaemonProcess, RawClient
 
 SESSION_TITLES = [
@@ -220,6 +221,28 @@ def test_what_needs_a_deleted_folder_is_refused_by_its_name(process_ctl: Orbitct
     assert re.match("error: .*the current folder, which.* has been deleted", ended.err)
     assert "Errno" not in ended.err
     assert process_ctl.ok("session", "list", "-q").out == b""
+
+
+@pytest.mark.parametrize("folder", ["missing/folder", "/dev/null", "file"])
+def test_nothing_runs_in_another_folder_than_the_named_one(ctl: Orbitctl, folder: str) -> None:
+    """`rm -r build` with a mistyped --cwd does not run at home: what cannot be entered is refused by name."""
+    (ctl.home / "file").touch()
+    ended = ctl("session", "run", "--detach", "--cwd", folder, "--", "touch", str(ctl.home / "ran"))
+    assert (ended.code, ended.out) == (2, b"")
+    assert folder in ended.err
+    assert ctl.ok("session", "list", "--status", "all", "-q").out == b""
+
+
+@needs(root=True, linux=True)
+def test_a_current_folder_that_may_not_be_entered_is_refused(process_ctl: Orbitctl) -> None:
+    """A shell may stand in a folder that its user has lost the permission for (su, another group)."""
+    words = shlex.join([*process_ctl.command, "session", "run", "--detach", "--", "true"])
+    ended = process_ctl.shell(
+        "mkdir -p closed/in && chown 12345 closed && chmod 700 closed && cd closed/in && "
+        f"exec setpriv --bounding-set=-dac_override,-dac_read_search {words}"
+    )
+    assert (ended.code, ended.out) == (2, b"")
+    assert "/closed/in: Permission denied" in ended.err
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ctl_support import Orbitctl
+from needs import needs
 from orbitctl.client.paths import ClientPaths
 from support import WAIT_SECS
 
@@ -155,6 +156,7 @@ def test_the_log_s_program_ends_with_its_reader_too(lonely: Orbitctl) -> None:
     assert (ended.returncode, ended.stderr) == (-13, "")
 
 
+@needs(linux=True)  # which has /dev/full
 @pytest.mark.usefixtures("web")
 @pytest.mark.parametrize("words", LEFT, ids=" ".join)
 def test_output_that_cannot_be_written_is_an_error(process_ctl: Orbitctl, words: list[str]) -> None:
@@ -163,6 +165,7 @@ def test_output_that_cannot_be_written_is_an_error(process_ctl: Orbitctl, words:
     assert (ended.returncode, ended.stderr) == (1, "error: cannot write to stdout: No space left on device\n")
 
 
+@needs(linux=True)
 @pytest.mark.parametrize(
     ("words", "code"), [(["session", "show", "nosuch"], 4), (["session", "list", "--nosuch"], 2), ([], 2)]
 )
