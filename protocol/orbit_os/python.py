@@ -105,7 +105,7 @@ def open_closed_streams() -> None:
 def _open_null(flags: int, mode: Literal["r", "w"]) -> TextIO:
     descriptor = os.open(os.devnull, flags)
     os.set_inheritable(descriptor, True)  # else a program that we exec would find it closed again
-    return open(descriptor, mode, encoding="utf-8", closefd=False)  # open as long as the process
+    return open(descriptor, mode, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
 def name_process(name: str) -> None:
