@@ -14,6 +14,7 @@ import time
 from orbit_os.files import UnsafeFile, open_private
 from orbit_os.lock_note import STARTING, STOPPING, Holder, LockNote, read_note
 from orbit_protocol.text import path_text
+from orbit_protocol.visible import seconds
 from orbitctl.client.paths import ClientPaths
 from orbitctl.client.process_watch import ProcessWatch
 from orbitctl.client.transport import UnixStream, Unreachable
@@ -162,7 +163,7 @@ def hung(paths: ClientPaths, pid: int, secs: float) -> CommandError:
     note = read_lock_note(paths)
     if note is not None and note.pid == pid and note.state == STARTING:
         return _still(note, "starting", secs)
-    message = f"orbitd (pid {pid}) does not answer: no answer within {secs:g} s"
+    message = f"orbitd (pid {pid}) does not answer: no answer within {seconds(secs)}"
     return CommandError(message, ExitCode.TIMEOUT, hint=RESTART_BY_FORCE)
 
 
@@ -202,7 +203,7 @@ def _not_reached(note: LockNote, failed: Unreachable, timeout: float) -> Command
 
 def _still(note: LockNote, doing: str, timeout: float) -> Unreachable:
     return Unreachable(
-        f"orbitd (pid {note.pid}) is still {doing} after {timeout:g} s",
+        f"orbitd (pid {note.pid}) is still {doing} after {seconds(timeout)}",
         hint="`orbitctl daemon logs` shows what it does; allow more time with --timeout SECS.",
         is_passing=True,
         exit_code=ExitCode.TIMEOUT,

@@ -19,6 +19,7 @@ from orbit_protocol.methods import DAEMON_INFO, MAINTENANCE_CHECK, STATS_GET
 from orbit_protocol.params import Check, Params
 from orbit_protocol.paths import backups_folder
 from orbit_protocol.results import CheckReport, DaemonInfo
+from orbit_protocol.visible import seconds
 from orbitctl.app import App
 from orbitctl.client.transport import Unreachable
 from orbitctl.commands import doctor_checks
@@ -168,7 +169,7 @@ def _stuck_database(app: App) -> Finding | None:
             remedy = (
                 "Look whether its disk answers (dmesg; a network file system), then `orbitctl daemon restart --force`."
             )
-            message = f"orbitd answers, but no read of the database within {secs:g} s"
+            message = f"orbitd answers, but no read of the database within {seconds(secs)}"
             return Finding(check="database", state="fail", message=message, remedy=remedy)
     return None
 
@@ -185,7 +186,7 @@ def _integrity(app: App) -> Finding:
         return Finding(
             check="database",
             state="ok",
-            message=f"no damage in what {_CHECK_SECS:g} s are enough for{f', {seen}' if seen else ''}; "
+            message=f"no damage in what {seconds(_CHECK_SECS)} are enough for{f', {seen}' if seen else ''}; "
             "`orbitctl maintenance check` checks everything",
         )
     findings = [*report.integrity, *report.foreign_keys, *report.rows, *(f"snapshot {one}" for one in report.snapshots)]

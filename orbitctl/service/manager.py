@@ -354,7 +354,7 @@ class Launchd:
         while self._is_loaded():
             if time.monotonic() > deadline:
                 raise CommandError(
-                    f"launchd has not ended {LABEL} within {UNLOAD_SECS:g} s", hint="Try again in a moment."
+                    f"launchd has not ended {LABEL} within {seconds(UNLOAD_SECS)}", hint="Try again in a moment."
                 )
             time.sleep(PAUSE_SECS)
 
