@@ -222,7 +222,7 @@ def test_a_network_file_system_is_refused(monkeypatch: pytest.MonkeyPatch, home:
 def test_a_file_system_without_modes(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     """A folder on FAT stays open whatever chmod is told; only there does the remedy say so."""
     home.chmod(0o755)
-    assert doctor_checks.folder("database folder", str(home)).remedy == f"chmod 700 '{home}'"
+    assert doctor_checks.folder("database folder", str(home)).remedy == f"chmod 700 {home}"
     monkeypatch.setattr(doctor_checks, "_linux_mounts", lambda: {"/": "ext4", str(home): "vfat"})
     monkeypatch.setattr("sys.platform", "linux")
     assert "vfat keeps no modes here" in doctor_checks.folder("database folder", str(home)).remedy
