@@ -263,8 +263,7 @@ class KeeperConnection:
             try:
                 await restore()
             except Exception as error:  # noqa: BLE001  # whatever answers there, the store is served
-                reason = error.message if isinstance(error, OrbitError) else type(error).__name__
-                self._set_unreachable(error.extra["reason"] if isinstance(error, LiveUnavailable) else reason, error)
+                self._set_unreachable(_reason(error), error)
             else:
                 self.unreachable = ""
                 if not self._is_lost:
@@ -304,3 +303,11 @@ class KeeperConnection:
         except OSError:
             return False
         return self._socket is not None and os.path.samestat(found, self._socket)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, LiveUnavailable):
+        return str(error.extra["reason"])
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return error.message if isinstance(error, OrbitError) else type(error).__name__

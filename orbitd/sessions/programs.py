@@ -25,6 +25,7 @@ from orbit_protocol.errors import (
     NotRunning,
     OrbitError,
     RequestTimeout,
+    SessionNotFound,
     SpawnFailed,
     StorageError,
 )
@@ -545,6 +546,18 @@ class Programs:
         for program in kept:
             if program.ended_at is not None:
                 self.handle_exit(program)
+            elif self.registry.running(program.id) is None:
+                await self._end_unseen(program.id)
+
+    async def _end_unseen(self, session_id: str) -> None:
+        """End the program of a start that failed as the connection was lost: nobody has its terminal."""
+        async with self.registry.locked(session_id) as live:  # the start has failed once this has the lock
+            with contextlib.suppress(SessionNotFound):
+                session = await self._manager.get_session(session_id)
+                # One that is recorded as running, or could not be taken over, is left for another try.
+                if not session.live and not live.has_program and not live.not_restored:
+                    event(log, logging.WARNING, "program of a failed start ended", session=session_id)
+                    await self.keeper.kill(session_id)
 
 
 def _reason(error: Exception) -> str:

@@ -18,7 +18,7 @@ from orbit_os.files import UnsafeFolder
 from orbit_protocol.errors import LiveUnavailable, SpawnFailed, StorageFull
 from orbit_protocol.types import Session, SessionConfig
 from orbitd.keeper import client as client_module
-from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram, UnsupportedRequest
+from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram, SpawnRequest, UnsupportedRequest
 from orbitd.manager import SessionManager
 from orbitd.screens.model import TerminalError
 from orbitd.sessions import keeper_connection
@@ -255,6 +255,29 @@ async def test_a_keeper_that_answers_late(
     live.write_input(b"\n")
     await daemons.wait_for_exit(exited)
     assert (await daemons.manager.get_session(ending.id)).exit_code == 7
+
+
+async def test_a_start_whose_connection_is_lost(daemons: Daemons, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start fails, and the program that the keeper has started all the same does not run on unseen."""
+    await daemons.start_session()
+    spawn = KeeperClient.spawn
+
+    async def lose(client: KeeperClient, request: SpawnRequest) -> None:
+        os.close((await spawn(client, request)).master_fd)
+        client._channel._connection_lost("no descriptor was left for what it sent")
+        raise KeeperGone("it is lost")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(KeeperClient, "spawn", lose)
+        with pytest.raises(KeeperGone):
+            await daemons.start_session()
+    await daemons.programs.keeper.reached()
+    client = await daemons.programs.keeper.client()
+    async with asyncio.timeout(WAIT_SECS):
+        while len(await client.programs()) > 1:  # each is a round trip; its exit comes after one of them
+            pass
+    assert len(daemons.running()) == 1
+    assert await daemons.start_session()
 
 
 async def test_a_keeper_that_is_stopped_under_a_daemon(daemons: Daemons, monkeypatch: pytest.MonkeyPatch) -> None:
