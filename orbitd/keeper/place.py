@@ -5,7 +5,7 @@
     PATH.pid     the note: which process the keeper is, locked (flock(2)) by it as long as it lives
 
 A cleaner removes a socket, a restore moves the data folder aside, and the keeper with its programs lives on without a
-name. So whoever finds no socket looks for the process (`find_keeper`) before a second keeper is started, and has it
+name. So an orbitd that finds no socket looks for the process (`find_keeper`) before it starts a second one, and has it
 bind its path again (`call_keeper`: SIGHUP, which keepers of every release survive). A keeper does not look after its
 socket by itself: it would have to wake up for that.
 
@@ -77,7 +77,7 @@ class Place:
         path: The keeper's; absolute. Changed where the data folder has been moved, with the keeper's files in it.
 
     Attributes:
-        listener: Bound and listening, non-blocking. `look_after` may replace it; whoever uses it closes the one before.
+        listener: Bound and listening, non-blocking. `look_after` may replace it; the caller closes the one before.
     """
 
     def __init__(self, path: str) -> None:
@@ -118,7 +118,7 @@ class Place:
 
     def look_after(self) -> bool:
         """Bind the path again if it does not lead to this keeper's socket any more; return whether it does now."""
-        # The folder may be there again: made anew, or restored. Else it has been moved, and the note in it.
+        # The folder may be there again: made again, or restored. Else it has been moved, and the note in it.
         if self.is_own() or self._bind_again(self.path):
             return True
         moved = self._moved_path()
@@ -207,7 +207,7 @@ def find_keeper(path: str) -> int | None:
     """Find the living keeper of a path without its socket; this reads files, and /proc: call it in a thread.
 
     Returns:
-        Its pid; 0 if it lives and its process cannot be told (in another namespace, say); None if there is none.
+        Its pid; 0 if it lives and its process is not to be seen (in another namespace, say); None if there is none.
     """
     note = _read_locked_note(path + _NOTE)
     if note is not None:

@@ -169,7 +169,7 @@ def test_a_terminal_that_cannot_be_handed_out(stopped: KeeperProcess) -> None:
 
 
 async def test_the_client_says_what_is_used_up(orbitd: Orbitd) -> None:
-    """The error has the keeper's errno, so that it can be told from a program that cannot be executed."""
+    """The error has the keeper's errno, so that it differs from that of a program that cannot be executed."""
     pid = orbitd.client.keeper_pid
     await orbitd.spawn("cat")
     limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
