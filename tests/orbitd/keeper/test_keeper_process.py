@@ -387,7 +387,7 @@ def test_landing_buffer(keeper: KeeperProcess) -> None:
 
 
 def test_upgrade_under_a_running_keeper(folder: Path) -> None:
-    """A keeper whose package is removed from the disk still starts, reports, reaps and ends."""
+    """A keeper whose package is removed from the disk still starts, reports, reaps, binds its path and ends."""
     shutil.copytree(ROOT / "orbitd" / "keeper", folder / "orbitd" / "keeper")
     shutil.copy(ROOT / "orbitd" / "__init__.py", folder / "orbitd" / "__init__.py")
     shutil.copytree(Path(orbit_os.__file__).parent, folder / "orbit_os")
@@ -404,6 +404,9 @@ def test_upgrade_under_a_running_keeper(folder: Path) -> None:
     assert read_until(peer.descriptors[0], b"still here\r\nstill here")
     assert peer.ask("spawn", ("id", "B"), *SPAWN, ("env", "no equals sign")).text("reason") == "spawn_failed"
     assert peer.ask("landing").kind == "ok"
+    os.unlink(process.path)
+    assert peer.ask("bind").kind == "ok"
+    assert stat.S_ISSOCK(os.stat(process.path).st_mode)
     assert peer.ask("signal", ("id", "A"), ("signal", 9), ("target", "group")).kind == "ok"
     assert peer.receive().number("exit_signal") == 9
     assert peer.ask("ack_exit", ("id", "A")).kind == "ok"
