@@ -112,7 +112,7 @@ def load_settings(config: str | None, socket: str | None, database: str | None) 
         path = config_path(config, os.environ, places)
         settings = read_settings(path, may_be_missing=config is None and not os.environ.get(CONFIG_VARIABLE))
         found = resolve(settings, os.environ, places, config_file=path, socket=socket, database=database)
-        places.check_home()
+        places.check()
     except FileNotFoundError as error:
         raise SettingsError("a relative path is given, and the current folder has been deleted") from error
     length = len(os.fsencode(found.database_path))

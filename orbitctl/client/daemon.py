@@ -54,7 +54,7 @@ def start(paths: ClientPaths, timeout: float, out: Output, lock_fd: int | None =
         CommandError: It did not start; the message has orbitd's own reason.
     """
     state = paths.resolved.state_folder
-    paths.check_home()
+    paths.check()
     try:
         private_folder(state)  # for the log and the lock
         return _start_in_turn(paths, timeout, out, lock_fd)
@@ -78,7 +78,7 @@ def start_apart(paths: ClientPaths) -> bool:
     import subprocess
 
     state = paths.resolved.state_folder
-    paths.check_home()
+    paths.check()
     private_folder(state)
     descriptor = _open_start_lock(paths)
     try:

@@ -38,7 +38,7 @@ class ClientPaths:
 
     @cached_property
     def socket_path(self) -> str:
-        """The daemon's socket."""
+        """The daemon's socket; what cannot be used for a daemon is refused."""
         if self.socket_flag is not None:
             return self.absolute(self.socket_flag, "--socket")
         if variable := self.environ.get(SOCKET_VARIABLE):
@@ -48,6 +48,7 @@ class ClientPaths:
             path = self.resolved.socket_path if has_config else self._places.socket
             if path == self._places.socket:
                 self._check_short_folder(path)
+            self._places.check()
         return path
 
     def _check_short_folder(self, socket: str) -> None:
@@ -120,20 +121,24 @@ class ClientPaths:
             ) from error
 
     def folder(self, variable: str, default: str, name: str) -> str:
-        """Return a folder below one of the XDG specification, as `Places.folder` does."""
+        """Return a folder as `Places.folder` does, in which something may be made."""
         with _usable_home():
-            return self._places.folder(variable, default, name)
+            folder = self._places.folder(variable, default, name)
+            self._places.check()
+        return folder
 
-    def check_home(self) -> None:
-        """Refuse a HOME that does not exist, before something is made in it. Raises: CommandError."""
+    def check(self) -> None:
+        """Refuse folders that are missing or another user's, before something is made, as `Places.check` does."""
         with _usable_home():
-            self._places.check_home()
+            self._places.check()
 
     @property
     def run_folder(self) -> str:
-        """The folder of what may end with a reboot."""
+        """The folder of what may end with a reboot, in which something may be made."""
         with _usable_home():
-            return self._places.run_folder
+            folder = self._places.run_folder
+            self._places.check()
+        return folder
 
     @property
     def usual_socket(self) -> str:

@@ -52,7 +52,7 @@ def install(app: App, no_start: bool) -> None:
     """
     manager = manager_for(app.environ)
     units = manager.units(this_installation(app.paths))
-    app.paths.check_home()
+    app.paths.check()
     manager.check()
     refuse_foreign([unit.path for unit in units])
     if not no_start:

@@ -67,14 +67,15 @@ def this_installation(paths: ClientPaths) -> Installation:
     Raises:
         CommandError: The configuration cannot be read.
     """
-    usual = paths.socket_path == paths.usual_socket
+    socket = paths.resolved.socket_path
+    usual = socket == paths.usual_socket
     variables = dict(_carried(paths))
     if not usual:
-        variables[SOCKET_VARIABLE] = paths.socket_path
+        variables[SOCKET_VARIABLE] = socket
     return Installation(
         program=tuple(python_command("orbitd")),
         environment=tuple(variables.items()),
-        socket=paths.socket_path,
+        socket=socket,
         runtime_socket=usual,
         log=paths.log_file,
     )

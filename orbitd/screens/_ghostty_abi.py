@@ -176,7 +176,9 @@ def cache_path(origin: str) -> str:
     hashlib loads OpenSSL, which takes longer than all the rest, and a megabyte.
     """
     try:
-        folder = Places(os.environ).folder("XDG_CACHE_HOME", ".cache")
+        places = Places(os.environ)
+        folder = places.folder("XDG_CACHE_HOME", ".cache")
+        places.check()
     except HomeUnusable:
         folder = os.devnull  # nothing is found in there, and nothing can be made: each start makes the tables
     return os.path.join(folder, f"{_PREFIX}{zlib.crc32(origin.encode()):08x}{_SUFFIX}")

@@ -1,8 +1,8 @@
 """Where Orbit's files are unless something names another place (XDG Base Directory Specification 0.8).
 
-A place is worked out when it is asked for: HOME counts only for what no variable names. A folder that is not Orbit's
-alone is looked at before anything is made in it: sudo may keep HOME, su keeps XDG_RUNTIME_DIR, and what root makes in a
-user's folders locks that user out.
+A place is worked out when it is asked for: HOME counts only for what no variable names. Whoever is about to make
+something calls `check` first: sudo may keep HOME, su keeps XDG_RUNTIME_DIR, and what root makes in a user's folders
+locks that user out.
 """
 
 from __future__ import annotations
@@ -47,12 +47,21 @@ class Places:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
-        self._missing_home = ""
+        self._needs_home = False
+        self._used: list[tuple[str, str, str]] = []
 
-    def check_home(self) -> None:
-        """Refuse a HOME that does not exist, before something is made in it. Raises: HomeUnusable."""
-        if self._missing_home:
-            raise HomeUnusable(f"HOME is {self._missing_home}, which does not exist")
+    def check(self) -> None:
+        """Refuse a HOME that does not exist, and folders of another user, before something is made in them.
+
+        Only what paths have been derived from is looked at.
+
+        Raises:
+            HomeUnusable: One cannot be used.
+        """
+        if self._needs_home and not os.path.exists(self._home):
+            raise HomeUnusable(f"HOME is {self._home}, which does not exist")
+        for variable, base, folder in self._used:
+            _refuse_another_users(variable, base, folder)
 
     @property
     def config_file(self) -> str:
@@ -105,8 +114,9 @@ class Places:
             folder = os.path.join(base, name)
         else:
             base, variable = self._home, "HOME"
+            self._needs_home |= is_written
             folder = os.path.join(base, default, name)
-        _refuse_another_users(variable, base, folder if is_written and not self._missing_home else base)
+        self._used.append((variable, base, folder if is_written else base))
         return folder
 
     def expand(self, path: str) -> str:
@@ -117,7 +127,8 @@ class Places:
             FileNotFoundError: The current folder is needed, and has been deleted.
         """
         if path.startswith("~/"):
-            _refuse_another_users("HOME", self._home, self._home)
+            self._needs_home = True
+            self._used.append(("HOME", self._home, self._home))
             path = self._home + path[1:]
         return _absolute(path) or os.path.abspath(path)
 
@@ -132,7 +143,7 @@ class Places:
         try:
             is_folder = stat.S_ISDIR(os.stat(path).st_mode)
         except FileNotFoundError:
-            self._missing_home, is_folder = path, True
+            is_folder = True  # `check` refuses it, if something is to be made in it
         except OSError as error:
             raise HomeUnusable(f"HOME is {path}, which cannot be used: {error.strerror}") from error
         if not is_folder:

@@ -18,7 +18,19 @@ VARIABLES = ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
 
 
 def all_of(places: Places) -> list[str]:
-    return [places.config_file, places.database, places.state_folder, places.socket]
+    """Return the files that are looked for, once they may be made."""
+    found = [places.config_file, places.database, places.state_folder, places.socket]
+    places.check()
+    return found
+
+
+def refused(read: Callable[[Places], object], environ: dict[str, str]) -> HomeUnusable:
+    """Return why what has been derived may not be made."""
+    places = Places(environ)
+    read(places)
+    with pytest.raises(HomeUnusable) as caught:
+        places.check()
+    return caught.value
 
 
 def below(folder: str) -> list[str]:
@@ -151,33 +163,37 @@ def test_a_home_that_does_not_exist(home: Path) -> None:
     """Paths in it can be named; it is refused before something is made in it, and only where it is needed."""
     missing = f"{home}/missing"
     places = Places({"HOME": missing})
-    assert all_of(places) == below(missing)
+    assert [places.config_file, places.database, places.state_folder, places.socket] == below(missing)
     with pytest.raises(HomeUnusable, match=f"^HOME is {missing}, which does not exist$"):
-        places.check_home()
-    named = Places({"HOME": missing, **{name: str(home) for name in VARIABLES}})
-    assert named.database == f"{home}/orbit/sessions.db"
-    named.check_home()
+        places.check()
+    named = {"XDG_DATA_HOME": str(home), "XDG_STATE_HOME": str(home)}
+    assert all_of(Places({"HOME": missing, **named}))[1] == f"{home}/orbit/sessions.db"
+    assert str(refused(lambda places: places.expand("~/x"), {"HOME": missing, **named})).endswith("does not exist")
 
 
 def test_the_home_of_another_user(home: Path, owned: Callable[[Path, int], None]) -> None:
-    """Variable, folder and owner are named, and what to do."""
+    """Variable, folder and owner are named, and what to do; to name a path in it is no harm."""
     owned(home, 1001)
-    for read in (lambda: Places({"HOME": str(home)}).config_file, lambda: Places({"HOME": str(home)}).database):
-        with pytest.raises(HomeUnusable) as caught:
-            read()
-        assert str(caught.value) == f"HOME is {home}, which belongs to uid 1001, not to you (uid 1000)"
-        assert "sudo -H" in caught.value.hint
-    with pytest.raises(HomeUnusable):
-        Places({"HOME": str(home)}).expand("~/x")
+    reads: list[Callable[[Places], object]] = [
+        lambda places: places.config_file,
+        lambda places: places.database,
+        lambda places: places.expand("~/x"),
+    ]
+    for read in reads:
+        error = refused(read, {"HOME": str(home)})
+        assert str(error) == f"HOME is {home}, which belongs to uid 1001, not to you (uid 1000)"
+        assert "sudo -H" in error.hint
 
 
 def test_a_folder_of_another_user_in_ones_home(home: Path, owned: Callable[[Path, int], None]) -> None:
     """The nearest folder that is there is looked at: what is made in it would be in theirs."""
     (home / ".local").mkdir()
     owned(home / ".local", 1001)
-    with pytest.raises(HomeUnusable, match=rf"^HOME is {home}, where {home}/\.local belongs to uid 1001"):
-        Places({"HOME": str(home)}).database  # noqa: B018
-    assert Places({"HOME": str(home)}).config_file == f"{home}/.config/orbit/config.toml"
+    error = refused(lambda places: places.database, {"HOME": str(home)})
+    assert str(error).startswith(f"HOME is {home}, where {home}/.local belongs to uid 1001")
+    places = Places({"HOME": str(home)})
+    assert places.config_file == f"{home}/.config/orbit/config.toml"
+    places.check()
 
 
 @pytest.mark.parametrize("variable", ["XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME"])
@@ -218,8 +234,8 @@ def test_a_home_of_the_system(
     if is_taken:
         assert all_of(Places({"HOME": str(home)})) == below(str(home))
     else:
-        with pytest.raises(HomeUnusable, match=f"^HOME is {home}, which belongs to uid 0"):
-            Places({"HOME": str(home)}).database  # noqa: B018
+        error = refused(lambda places: places.database, {"HOME": str(home)})
+        assert str(error).startswith(f"HOME is {home}, which belongs to uid 0")
 
 
 def test_a_home_of_the_system_with_folders_of_ones_own(
@@ -233,8 +249,9 @@ def test_a_home_of_the_system_with_folders_of_ones_own(
     places = Places({"HOME": str(home)})
     assert places.config_file == f"{home}/.config/orbit/config.toml"
     assert places.database == f"{home}/.local/share/orbit/sessions.db"
-    with pytest.raises(HomeUnusable, match=rf"where {home}/\.local belongs to uid 0"):
-        places.state_folder  # noqa: B018
+    places.check()
+    error = refused(lambda places: places.state_folder, {"HOME": str(home)})
+    assert f"where {home}/.local belongs to uid 0" in str(error)
 
 
 def test_a_typed_path_is_made_absolute(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

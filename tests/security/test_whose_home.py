@@ -59,7 +59,7 @@ def made_by_root(folder: Path) -> list[Path]:
 
 @pytest.mark.parametrize(
     "words",
-    ["session list", "session run -d -- true", "daemon start", "service install", "maintenance backup", "config path"],
+    ["session list", "session run -d -- true", "daemon start", "service install", "maintenance backup", "status"],
 )
 def test_root_makes_nothing_in_a_users_home(users_home: Path, home: Path, words: str) -> None:
     """Sudo may keep HOME: it is refused with its owner and what to do, and the user is not locked out."""
