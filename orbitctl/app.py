@@ -122,7 +122,8 @@ class App:
         try:
             client = self.find_client()
         except CommandError as error:
-            return daemon.stop_unreachable(self.paths, error, timeout, force=force)
+            with spinner("stopping orbitd"):
+                return daemon.stop_unreachable(self.paths, error, timeout, force=force)
         finally:
             self.timeout = chosen
         if client is None:
