@@ -896,8 +896,9 @@ class Screens:
     @property
     def unavailable_reason(self) -> str | None:
         """Why no picture can be drawn on this machine; None where it can, or where that is not known yet."""
-        if self._failed_starts and (change := this_installation.change()) is not None:
-            return change  # more tries help as little as the first
+        # The first may be a crash, or an upgrade in the middle of a start; more tries help as little as the second.
+        if self._failed_starts > 1 and (change := this_installation.change()) is not None:
+            return change
         if self._failed_starts >= MAX_FAILED_STARTS:
             return "the terminal emulation cannot be started"
         return self._unavailable or None

@@ -56,16 +56,12 @@ def create() -> int:
     """Return the descriptor of a note's memory, of `SIZE` zeros: it has no name, and is gone with its last user."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("orbit-note", os.MFD_CLOEXEC)
-    else:
-        with tempfile.TemporaryFile(buffering=0) as file:
-            fd = os.dup(file.fileno())
-    try:
+        os.ftruncate(fd, SIZE)
+        return fd
+    with tempfile.TemporaryFile(buffering=0) as file:
         # Written, and not only made that long: touching a page of a file for which the disk has no block is SIGBUS.
-        os.pwrite(fd, bytes(SIZE), 0)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+        os.pwrite(file.fileno(), bytes(SIZE), 0)
+        return os.dup(file.fileno())
 
 
 class Note:

@@ -18,7 +18,7 @@ import orbitctl
 import orbitd
 from ctl_support import Orbitctl
 from orbit_protocol import VERSION
-from support import DaemonProcess
+from support import DaemonProcess, RawClient
 
 CAT = {"session_type": "local", "command": "cat"}
 
@@ -64,14 +64,19 @@ def warnings(daemon: DaemonProcess) -> list[str]:
         return list(client.call("daemon.info")["warnings"])
 
 
+def load_template(client: RawClient, session: str) -> None:
+    """Have a screen drawn: the template of screens processes, which is started in the background, is loaded then."""
+    client.call("snapshot.save", session_id=session, terminal_buffer="aGFsbG8=")
+    client.call("session.screen", id=session)
+
+
 @pytest.mark.parametrize("lost", ["packages", "interpreter"])
 def test_an_installation_that_is_gone(daemon: DaemonProcess, installed: Installed, lost: str) -> None:
     """The first live session is refused with what has happened and what to do; brought back, it starts."""
     gone = installed.site if lost == "packages" else installed.python.parent
     with daemon.client() as client:
         session = client.call("session.create", config=CAT)["id"]
-        client.call("snapshot.save", session_id=session, terminal_buffer="aGFsbG8=")
-        client.call("session.screen", id=session)  # the template of screens processes is loaded then
+        load_template(client, session)
         gone.rename(gone.with_name("aside"))
         error = client.error("session.start", id=session)
         assert error["data"]["kind"] == "spawn_failed"
@@ -91,7 +96,7 @@ def test_what_runs_goes_on_without_its_installation(daemon: DaemonProcess, insta
     with daemon.client() as client:
         first = client.call("session.create", config=CAT)["id"]
         client.call("session.start", id=first)
-        client.call("session.screen", id=first)  # the template of screens processes is loaded then
+        load_template(client, first)
         shutil.rmtree(installed.site)
         second = client.call("session.create", config={**CAT, "command": "printf drawn"}, name="Zoë")["id"]
         client.call("session.start", id=second)
@@ -107,6 +112,8 @@ def test_what_runs_goes_on_without_its_installation(daemon: DaemonProcess, insta
 
 def test_an_upgrade_is_told(daemon: DaemonProcess, installed: Installed) -> None:
     """`status` and `doctor` say which version runs and which is installed; after a restart they say nothing."""
+    with daemon.client() as client:
+        load_template(client, client.call("session.create", config=CAT)["id"])
     shutil.rmtree(installed.site)
     installed.site.mkdir()
     installed.install("99.0")

@@ -807,7 +807,7 @@ async def test_a_template_of_another_release(sessions: Sessions) -> None:
 
 
 async def test_a_template_whose_installation_is_gone(quick: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That it cannot be started is put down to the replaced installation at once; one that is back is started again."""
+    """That it cannot be started twice is put down to the replaced installation; one that is back is started again."""
     screens, changes = quick.programs.screens, ["The installation has been moved or removed"]
 
     def gone(_socket: object) -> None:
@@ -817,7 +817,8 @@ async def test_a_template_whose_installation_is_gone(quick: Sessions, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(screens, "_start_template", gone)
         screens.start()
-        assert screens.unavailable_reason == changes[0]
+        assert screens.unavailable_reason is None
+        await until(lambda: screens.unavailable_reason == changes[0])
     changes.clear()
     await until(lambda: quick.template.starts)
     await until(lambda: screens.unavailable_reason is None)
