@@ -57,7 +57,8 @@ _LEVELS = click.Choice(["debug", "info", "warning", "error"])
     "--ready-fd",
     type=int,
     hidden=True,
-    help="Write a line to this descriptor: `ready` once clients are served, `locked` where another orbitd serves.",
+    help="Write a line to this descriptor: `ready` once clients are served, `locked` where another orbitd serves, or "
+    "`failed`; behind the last two, what goes to stderr.",
 )
 @click.option("--restore", metavar="BACKUP", help="Put a backup in the database's place and exit; orbitctl runs this.")
 @click.option("--dry-run", is_flag=True, hidden=True, help="With --restore: only look into the backup.")
@@ -87,11 +88,12 @@ def cli(
         os.umask(0o077)
         resolved = load_settings(config, socket, database)
     except SocketActivationError as error:
-        _fail(str(error), None, EXIT_FAILED)
+        _fail(str(error), None, EXIT_FAILED, ready_fd)
     except HomeUnusable as error:
-        _fail(str(error), error.hint, EXIT_CONFIGURATION)
+        _fail(str(error), error.hint, EXIT_CONFIGURATION, ready_fd)
     except SettingsError as error:
-        _fail(str(error), "`orbitctl config check` reads the file without starting anything.", EXIT_CONFIGURATION)
+        hint = "`orbitctl config check` reads the file without starting anything."
+        _fail(str(error), hint, EXIT_CONFIGURATION, ready_fd)
     level = cast(LogLevel, log_level or resolved.settings.daemon.log_level)
     configure(level, "json" if log_format == "json" else "text")
     if restore is not None:
@@ -138,17 +140,9 @@ def read_settings(path: str, *, may_be_missing: bool) -> Settings:
 
 def run(daemon: Daemon, ready_fd: int | None) -> None:
     """Run the daemon to its end, and exit with what that means."""
-
-    async def serve() -> None:
-        try:
-            await daemon.run()
-        except AlreadyLocked:
-            _tell_starter(ready_fd, b"locked\n")
-            raise
-
     gc.disable()  # what a start allocates lives as long as the daemon; `_enable_gc` goes on from there
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        _exit_on_error(lambda: runner.run(serve()))
+        _exit_on_error(lambda: runner.run(daemon.run()), ready_fd)
 
 
 def _restore(backup: str, database_path: str, *, dry_run: bool) -> None:
@@ -157,17 +151,19 @@ def _restore(backup: str, database_path: str, *, dry_run: bool) -> None:
     click.echo(encode_message(result))
 
 
-def _exit_on_error(work: Callable[[], None]) -> None:
+def _exit_on_error(work: Callable[[], None], ready_fd: int | None = None) -> None:
     """Call `work`; print an error that it raises on purpose, and exit with 1."""
     try:
         work()
-    except (AlreadyLocked, SocketUnusable, UnsafeFolder) as error:
-        _fail(str(error), None, EXIT_FAILED)
+    except AlreadyLocked as error:
+        _fail(str(error), None, EXIT_FAILED, ready_fd, "locked")
+    except (SocketUnusable, UnsafeFolder) as error:
+        _fail(str(error), None, EXIT_FAILED, ready_fd)
     except OrbitError as error:
-        _fail(error.message, error.hint, EXIT_FAILED)
+        _fail(error.message, error.hint, EXIT_FAILED, ready_fd)
     except OSError as error:
         place = "" if error.filename is None else f": {error.filename}"
-        _fail(f"{error.strerror or error}{place}", None, EXIT_FAILED)
+        _fail(f"{error.strerror or error}{place}", None, EXIT_FAILED, ready_fd)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -180,15 +176,11 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def _serving(ready_fd: int | None) -> None:
-    _enable_gc()
-    _tell_starter(ready_fd, b"ready\n")
-
-
-def _tell_starter(ready_fd: int | None, line: bytes) -> None:
     """Write a line to the pipe of `--ready-fd`, and close it; a starter that has left needs none (EPIPE)."""
+    _enable_gc()
     if ready_fd is not None:
         with contextlib.suppress(OSError):
-            os.write(ready_fd, line)
+            os.write(ready_fd, b"ready\n")
         with contextlib.suppress(OSError):
             os.close(ready_fd)
 
@@ -204,8 +196,13 @@ def _enable_gc() -> None:
     gc.enable()
 
 
-def _fail(message: str, hint: str | None, code: int) -> None:
-    click.echo(f"orbitd: error: {visible(message)}", err=True)
-    if hint:
-        click.echo(f"hint: {visible(hint)}", err=True)
-    sys.exit(code)
+def _fail(message: str, hint: str | None, code: int, ready_fd: int | None, outcome: str = "failed") -> None:
+    text = f"orbitd: error: {visible(message)}\n" + (f"hint: {visible(hint)}\n" if hint else "")
+    lines = text.encode("utf-8", "backslashreplace")
+    # Not by sys.stderr, which keeps what it could not write, and fails once more at the interpreter's exit. What is on
+    # a full disk, as the log may be, the starter still hears.
+    for descriptor, told in ((2, lines), (ready_fd, outcome.encode() + b"\n" + lines)):
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.write(descriptor, told)
+    sys.exit(code)  # with the pipe's end: the starter waits for that

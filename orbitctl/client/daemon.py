@@ -292,11 +292,12 @@ def _spawn(paths: ClientPaths, deadline: float) -> CommandError | None:
             raise CommandError(
                 "orbitd was started but does not serve yet", ExitCode.TIMEOUT, hint=f"Look into {log}, or try again."
             )
-        line = ready.read(16)
+        line = ready.read(len(b"ready\n"))
         if line.startswith(b"ready"):
             process.returncode = 0  # as above: it outlives this process
             return None
-    error = _start_error(log, size_before, process.wait())
+        told = line + ready.readall()
+    error = _start_error(told, log, size_before, process.wait())
     return _Locked(error.message, error.exit_code, hint=error.hint) if line.startswith(b"locked") else error
 
 
@@ -304,12 +305,14 @@ class _Locked(CommandError):
     """orbitd has ended because another one holds the database's lock."""
 
 
-def _start_error(log: str, start: int, code: int) -> CommandError:
-    """Return why orbitd has ended, from what it has written to its log after `start` bytes."""
-    with open(open_private(log, os.O_RDONLY), "rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(max(start, end - _MAX_REASON_BYTES))
-        lines = file.read(_MAX_REASON_BYTES).decode(errors="replace").splitlines()
+def _start_error(told: bytes, log: str, start: int, code: int) -> CommandError:
+    """Return why orbitd has ended: as it told its starter, else as it has written to its log after `start` bytes."""
+    lines = told.decode(errors="replace").splitlines()[1:]
+    if not lines:
+        with open(open_private(log, os.O_RDONLY), "rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(start, end - _MAX_REASON_BYTES))
+            lines = file.read(_MAX_REASON_BYTES).decode(errors="replace").splitlines()
     error, hint = error_and_hint(lines)
     reason = error or (lines[-1] if lines else f"it ended with exit code {code}")
     hint = hint or f"Its log is {log}; `orbitctl daemon run` shows what it does."

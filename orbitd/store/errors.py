@@ -123,16 +123,18 @@ def translate(error: sqlite3.Error, path: str | None = None) -> OrbitError | sql
                 if failure.errno in (errno.EMFILE, errno.ENFILE):
                     return Busy("The daemon has no file descriptor left for this")
     hint = None if found is StorageFull else _HINTS.get(code) or _HINTS.get(code & _PRIMARY)
-    if path is not None and code in _WRITES:
+    if path is not None and (code in _WRITES or code & _PRIMARY == sqlite3.SQLITE_CANTOPEN):
         reason = _reason_of_write(path)
-        if reason == errno.EDQUOT:
-            return StorageFull(f"The quota of the database's disk is used up: {error}")
+        if _BY_ERRNO.get(reason) is StorageFull:
+            is_quota = reason == errno.EDQUOT
+            what = "The quota of the database's disk is used up" if is_quota else _MESSAGES[StorageFull]
+            return StorageFull(f"{what}: {error}")
         hint = _HINTS_BY_ERRNO.get(reason, hint)
     return found(f"{_MESSAGES[found]}: {error}", hint=hint)
 
 
 def _reason_of_write(path: str) -> int:
-    """Return the errno of another write beside a database, 0 if it succeeds: SQLite reports any as an I/O error."""
+    """Return the errno of another write beside a database, 0 if it succeeds: SQLite does not pass on errno."""
     probe = os.path.join(os.path.dirname(path), TEMPORARY_PREFIX + secrets.token_hex(8))
     try:
         descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

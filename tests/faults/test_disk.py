@@ -323,3 +323,22 @@ def test_a_keeper_where_no_sockets_are(home: Path, hand: Shim, number: int) -> N
     assert ended.returncode == 1
     assert "holds no sockets" in ended.stderr
     assert "set database_path to a local one" in ended.stderr
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_disk_that_takes_no_log_either(home: Path, number: int) -> None:
+    """Where the log is on the disk that is full, too, whoever starts orbitd still hears why it does not start."""
+    hand = Shim(home, home)
+    ctl = Orbitctl(home)
+    assert ctl("session", "list").code == 0  # the log's file is there from now on
+    assert ctl("daemon", "stop").code == 0
+    hand.fail(shim.CHANGES, number)
+    failed = ctl("session", "list", **hand.environment)
+    assert failed.code == 3
+    expected = {
+        errno.ENOSPC: "The disk of the database is full",
+        errno.EDQUOT: "The quota of the database's disk is used up",
+        errno.EROFS: "The file system is mounted read-only",
+    }[number]
+    assert expected in failed.err
+    assert "lost sys.stderr" not in failed.err
