@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import click
+import msgspec
 
 from orbit_os.python import python_command
 from orbit_os.shell import command_line
 from orbit_protocol import PROTOCOL_VERSION, VERSION
-from orbit_protocol.errors import InvalidParams
+from orbit_protocol.errors import InvalidParams, StorageCorrupt
 from orbit_protocol.jsonrpc import encode_message
 from orbit_protocol.methods import DAEMON_INFO, MAINTENANCE_CHECK, STATS_GET
 from orbit_protocol.params import Check, Params
@@ -30,6 +31,7 @@ from orbitctl.ui.text import ago, plural
 
 _CHECK_SECS = 5.0
 """How long the database is checked: enough for some 100,000 snapshots."""
+_RESTORE = "`orbitctl maintenance restore BACKUP` restores a backup; the line 'backup' above names the newest."
 _DATABASE_SECS = 30.0
 """How long the daemon has for a first look into its database."""
 
@@ -44,7 +46,7 @@ def doctor(ctx: click.Context) -> None:
     """
     app: App = ctx.obj
     findings: list[Finding] = []
-    for finding in examine(app):
+    for finding in map(_without_doctor, examine(app)):
         findings.append(finding)
         if not app.json and not (app.quiet and finding.state == "ok"):
             _print_finding(app, finding)
@@ -56,6 +58,16 @@ def doctor(ctx: click.Context) -> None:
         app.out.line(f"{plural(len(findings), 'check')}: {failed} failed, {plural(warned, 'warning')}")
     if failed:
         ctx.exit(ExitCode.ERROR)
+
+
+def _without_doctor(finding: Finding) -> Finding:
+    """Return a finding in which no advice that is meant for other commands sends the reader to this one."""
+    advice = StorageCorrupt.default_hint
+    return msgspec.structs.replace(
+        finding,
+        message=finding.message.replace(advice, "").strip(),
+        remedy=finding.remedy.replace(advice, _RESTORE),
+    )
 
 
 def _print_finding(app: App, finding: Finding) -> None:
@@ -143,8 +155,10 @@ def _unreachable(error: CommandError) -> Finding:
     """Return why the daemon does not answer; that none runs is only a warning."""
     is_stopped = isinstance(error, Unreachable) and error.no_daemon
     remedy = error.hint
-    if error.exit_code == ExitCode.PROTOCOL and "orbitctl doctor" in remedy:
-        remedy = "Another program seems to serve this socket: name your daemon's with --socket or ORBITD_SOCKET."
+    if "orbitctl doctor" in remedy:
+        remedy = "`orbitctl daemon logs` may show why; `orbitctl daemon restart` starts it again."
+        if error.exit_code == ExitCode.PROTOCOL:
+            remedy = "Another program seems to serve this socket: name your daemon's with --socket or ORBITD_SOCKET."
     return Finding(check="daemon", state="warn" if is_stopped else "fail", message=error.message, remedy=remedy)
 
 
@@ -194,7 +208,7 @@ def _integrity(app: App) -> Finding:
         check="database",
         state="fail",
         message=f"{plural(len(findings) + report.more_snapshots, 'finding')}: {'; '.join(findings[:5])}",
-        remedy="`orbitctl maintenance restore BACKUP` restores a backup; the line 'backup' above names the newest.",
+        remedy=_RESTORE,
     )
 
 

@@ -16,6 +16,7 @@ from orbit_protocol import params as p
 from orbit_protocol.paths import backups_folder
 from orbit_protocol.results import BackupResult, CheckReport, Contents, Restored
 from orbitctl.app import App
+from orbitctl.client.transport import Unreachable
 from orbitctl.commands.arguments import WHEN
 from orbitctl.commands.group import LazyGroup
 from orbitctl.errors import CommandError, ExitCode
@@ -174,7 +175,14 @@ def _confirm_restore(app: App, contents: Contents, yes: bool) -> None:
 
 def _stop_daemon(app: App) -> bool:
     """Stop the daemon if it runs; return whether it did. Raises: CommandError if it has another database."""
-    client = app.find_client()
+    try:
+        client = app.find_client()
+    except Unreachable as error:
+        # The lock's note is of another machine, which may be gone, or this one under an older name: whether it is held
+        # is found out by orbitd, which takes it for the restore.
+        if error.may_start:
+            return False
+        raise
     if client is None:
         return False
     served = client.call(m.DAEMON_INFO, p.Params()).database_file

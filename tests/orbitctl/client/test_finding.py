@@ -217,6 +217,19 @@ def test_a_note_that_was_left_behind_names_nobody(
     assert ctl("status").lines[0].split() == ["orbitd:", "not", "running"]
 
 
+def test_a_backup_is_restored_beside_the_note_of_another_machine(daemon: DaemonProcess) -> None:
+    """That machine may be gone, or be this one under an older name: the lock itself decides."""
+    ctl = without(daemon)
+    kept = ctl.id("session", "create")
+    backup = ctl.ok("maintenance", "backup", "-q").text.strip()
+    note = note_of(daemon)
+    daemon.stop()
+    write_lock(lock_of(daemon), replace(note, host="far"))
+    ctl.ok("maintenance", "restore", "--yes", backup)
+    daemon.start()
+    assert ctl.ok("session", "list", "-q").lines == [kept]
+
+
 def test_an_older_daemons_note_is_not_enough_for_a_signal(
     noted: tuple[Orbitctl, Path, subprocess.Popen[bytes]],
 ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from needs import needs
 from orbitctl.client.paths import ClientPaths
 from orbitctl.errors import CommandError, ExitCode
 from orbitctl.service import manager
@@ -114,6 +115,24 @@ def test_a_changed_job_is_loaded_anew(mac):
         f"bootstrap gui/UID {mac.plist}",
         "kickstart gui/UID/dev.orbit.orbitd",
     ]
+
+
+@needs(linux=True)
+def test_a_service_is_started_without_a_runtime_folder(home, monkeypatch):
+    """Under cron and su there is no XDG_RUNTIME_DIR, by which systemctl finds the manager: the usual one is tried."""
+    program = home / "systemctl"
+    program.write_text('#!/bin/sh\necho "$XDG_RUNTIME_DIR $*" >> "$0.calls"\n')
+    program.chmod(0o755)
+    environ = {"HOME": str(home), "PATH": f"{home}:/usr/bin:/bin"}
+    systemd = SystemdUser(environ)
+    for unit in systemd.units(this_installation(ClientPaths(environ, None))):
+        write(unit)
+    usual = f"/run/user/{UID}"
+    monkeypatch.setattr(manager.os.path, "isdir", lambda path: path == usual or os.path.exists(f"{path}/."))
+    assert manager.start_if_installed(environ)
+    calls = Path(f"{program}.calls").read_text().splitlines()
+    assert calls[-1] == f"{usual} --user start orbitd.socket orbitd.service"
+    assert all(call.startswith(f"{usual} ") for call in calls)
 
 
 def test_a_job_that_takes_a_while_to_end_is_waited_for(mac, monkeypatch):
