@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -58,6 +60,37 @@ def test_a_daemon_that_died_is_started_again(own_ctl: Orbitctl, daemon: DaemonPr
         daemon.kill()
         window.until(REPAINT)
         assert shell_pid(window) == pid
+
+
+def test_a_client_without_a_runtime_folder_comes_back(own_ctl: Orbitctl, daemon: DaemonProcess) -> None:
+    """It finds a daemon by the lock: one that goes on elsewhere, and the one that it starts after a kill."""
+    run = daemon.home / "run"
+    del own_ctl.environment["XDG_RUNTIME_DIR"]
+    with Window(own_ctl, *RUN_SHELL) as window:
+        settled(window)
+        pid = shell_pid(window)
+        shutil.rmtree(run)
+        run.touch()
+        assert shell_pid(window) == pid
+        daemon.kill()
+        window.until(REPAINT)
+        assert shell_pid(window) == pid
+    own_ctl.ok("daemon", "stop")
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_that_was_ignored_at_the_start_does_not_end_the_client(own_ctl: Orbitctl, number: int) -> None:
+    """Under nohup a SIGHUP means nothing, and the client stays attached."""
+    ignore = (
+        "import os, signal, sys; signal.signal(int(sys.argv[1]), signal.SIG_IGN); os.execv(sys.argv[2], sys.argv[2:])"
+    )
+    own_ctl.command = [sys.executable, "-c", ignore, str(int(number)), *own_ctl.command]
+    with Window(own_ctl, *RUN_SHELL) as window:
+        settled(window)
+        window.process.send_signal(number)
+        assert shell_pid(window)
+        window.type(DETACH)
+        assert window.end() == 0
 
 
 def test_one_of_many_clients_starts_it(own_ctl: Orbitctl, daemon: DaemonProcess) -> None:
