@@ -10,6 +10,9 @@ def main() -> None:
     open_closed_streams()
     isolate()
     name_process("orbitd")
+    from orbitd.log_writer import guard_stderr
+
+    guard_stderr()
     from orbitd.cli import cli
 
     cli(prog_name="orbitd")

@@ -95,7 +95,8 @@ def cli(
         hint = "`orbitctl config check` reads the file without starting anything."
         _fail(str(error), hint, EXIT_CONFIGURATION, ready_fd)
     level = cast(LogLevel, log_level or resolved.settings.daemon.log_level)
-    configure(level, "json" if log_format == "json" else "text")
+    log_file = os.path.join(resolved.state_folder, "orbitd.log")
+    configure(level, "json" if log_format == "json" else "text", log_file)
     if restore is not None:
         _exit_on_error(lambda: _restore(os.path.abspath(restore), resolved.database_path, dry_run=dry_run))
         return

@@ -140,8 +140,9 @@ class Daemon:
         """Return the files and folders, beside the database, that a backup may not be written to."""
         resolved = self._resolved
         state = resolved.state_folder
-        # The last two for their second names by hard links, which lie elsewhere.
-        found = [resolved.config_path, resolved.socket_path, state, f"{state}/start.lock", f"{state}/orbitd.log"]
+        # The files in it for their second names by hard links, which lie elsewhere.
+        files = [f"{state}/{name}" for name in ("start.lock", "orbitd.log", "orbitd.log.1")]
+        found = [resolved.config_path, resolved.socket_path, state, *files]
         if os.path.isfile("/dev/fd/2"):  # the log, where no orbitctl made it
             found.append(os.path.realpath("/dev/fd/2"))
         return [*found, resolved.run_folder]

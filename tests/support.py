@@ -176,8 +176,8 @@ class DaemonProcess:
         self.log_path = home / "orbitd.stderr"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *, check: bool = True) -> DaemonProcess:
-        """Start it and wait until it serves, or until it has ended."""
+    def start(self, *, check: bool = True, stderr: int | None = None) -> DaemonProcess:
+        """Start it and wait until it serves, or until it has ended; it logs to a descriptor, else to its file."""
         read_end, write_end = os.pipe()
         with self.log_path.open("ab") as log, open(read_end, "rb") as ready:
             command = [*self.prefix, *self.command, "--ready-fd", str(write_end), *self.arguments]
@@ -188,7 +188,7 @@ class DaemonProcess:
                 pass_fds=[write_end],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
-                stderr=log,
+                stderr=log if stderr is None else stderr,
             )
             os.close(write_end)
             is_ready = ready.read() == b"ready\n"

@@ -311,7 +311,8 @@ def _start_error(told: bytes, log: str, start: int, code: int) -> CommandError:
     if not lines:
         with open(open_private(log, os.O_RDONLY), "rb") as file:
             end = file.seek(0, os.SEEK_END)
-            file.seek(max(start, end - _MAX_REASON_BYTES))
+            # Where the file is shorter now, orbitd has put a new one in its place.
+            file.seek(max(start if start <= end else 0, end - _MAX_REASON_BYTES))
             lines = file.read(_MAX_REASON_BYTES).decode(errors="replace").splitlines()
     error, hint = error_and_hint(lines)
     reason = error or (lines[-1] if lines else f"it ended with exit code {code}")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections import deque
 
 import click
 import msgspec
 
-from orbit_os.files import UnsafeFile, check_file
+from orbit_os.files import UnsafeFile, check_file, open_private
 from orbit_os.lock_note import Holder
 from orbit_os.python import python_command
 from orbit_protocol.methods import DAEMON_INFO, SESSION_LIST, SESSION_SIGNAL, SESSION_TERMINATE
@@ -129,7 +130,8 @@ Examples:
 def logs(app: App, lines: int, follow: bool) -> None:
     """Print the end of the daemon's log.
 
-    Under systemd that is the journal of orbitd.service, else a file in the state folder.
+    Under systemd that is the journal of orbitd.service, else a file in the state folder. At 8 MiB it
+    becomes orbitd.log.1, in the place of an older one.
     """
     path = app.paths.log_file
     command = _journal(app, lines, follow)
@@ -140,6 +142,7 @@ def logs(app: App, lines: int, follow: bool) -> None:
     if not command:
         try:
             check_file(path)
+            _print_predecessor(path, lines)
         except UnsafeFile as error:
             raise CommandError(str(error)) from error
     command = command or ["tail", "-n", str(lines), *(["-F"] if follow else []), path]
@@ -152,6 +155,18 @@ def logs(app: App, lines: int, follow: bool) -> None:
         if command[0] == "tail":
             hint = f"Install it (Debian: coreutils), or read the file with another program: {command[-1]}"
         raise CommandError(f"cannot run {command[0]}: {error.strerror}", hint=hint) from error
+
+
+def _print_predecessor(path: str, lines: int) -> None:
+    """Print the last lines of the log file before this one, as many as this one is short of. Raises: UnsafeFile."""
+    with contextlib.suppress(OSError):
+        with open(open_private(path, os.O_RDONLY), "rb") as file:
+            missing = lines - sum(1 for _ in zip(file, range(lines), strict=False))
+        if missing > 0:
+            with open(open_private(path + ".1", os.O_RDONLY), "rb") as file:
+                before = deque(file, maxlen=missing)
+            with open(1, "wb", closefd=False) as out:
+                out.writelines(before)
 
 
 def _show(app: App, client: Client, done: str) -> None:

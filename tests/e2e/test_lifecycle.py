@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import shutil
 import signal
 import socket
@@ -11,7 +13,9 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import termios
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -432,6 +436,74 @@ def test_the_log_is_one_object_a_line_and_tells_no_content(stopped_daemon: Daemo
     assert {"serving", "stopped"} <= {one["event"] for one in events}
     assert "secret" not in log
     assert "c2VjcmV0" not in log
+
+
+@contextlib.contextmanager
+def stuck_stderr() -> Iterator[int]:
+    """A pipe that is full, and that nobody reads."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4096))
+    os.set_blocking(writer, True)
+    try:
+        yield writer
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+@contextlib.contextmanager
+def stopped_terminal() -> Iterator[int]:
+    """A terminal whose user has typed Ctrl-S."""
+    master, slave = pty.openpty()
+    termios.tcflow(slave, termios.TCOOFF)
+    try:
+        yield slave
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+@pytest.mark.parametrize("stuck", [stuck_stderr, stopped_terminal])
+def test_a_stderr_that_takes_nothing_holds_up_nobody(
+    stopped_daemon: DaemonProcess, stuck: Callable[[], contextlib.AbstractContextManager[int]]
+) -> None:
+    """With a full pipe or a stopped terminal as its stderr the daemon starts, answers, and stops on SIGTERM."""
+    with stuck() as stderr:
+        stopped_daemon.start(stderr=stderr)
+        with stopped_daemon.client() as client:
+            client.error("session.get", id="x")
+            client.call("session.create", config={"session_type": "local"}, name="s")
+        assert stopped_daemon.stop() == 0
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["--config", "missing"], 2), (["--no-such-flag"], 2), ([], 1)])
+def test_a_start_that_fails_ends_with_a_stuck_stderr(
+    daemon: DaemonProcess, home: Path, arguments: list[str], status: int
+) -> None:
+    """A wrong configuration, a wrong flag and a database that is locked have their exit status."""
+    with stuck_stderr() as stderr:
+        failed = subprocess.run(
+            [sys.executable, "-m", "orbitd", *arguments],
+            env=daemon.environment,
+            cwd=home,
+            stderr=stderr,
+            timeout=WAIT_SECS,
+            check=False,
+        )
+    assert failed.returncode == status
+
+
+def test_a_closed_stderr_is_no_file_of_the_store(stopped_daemon: DaemonProcess) -> None:
+    """No file that is opened later gets its number: log lines go nowhere, and the database stays whole."""
+    stopped_daemon.prefix = ("sh", "-c", 'exec "$@" 0<&- 1>&- 2>&-', "sh")
+    stopped_daemon.start()
+    with stopped_daemon.client() as client:
+        assert client.call("maintenance.check")["ok"]
+    assert [os.readlink(f"/proc/{stopped_daemon.pid}/fd/{number}") for number in range(3)] == 3 * [os.devnull]
+    assert stopped_daemon.stop() == 0
 
 
 def test_help_explains_the_daemon(home: Path) -> None:

@@ -231,6 +231,28 @@ def test_logs_that_are_not_there_are_told(stranded: Orbitctl) -> None:
     assert str(log_of(stranded)) in ended.err
 
 
+def test_logs_begin_in_the_file_before(lonely: Orbitctl) -> None:
+    """Just after the log file was renamed, the last lines are those of the one before and of this one."""
+    log_of(lonely).parent.mkdir(parents=True, mode=0o700)
+    log_of(lonely).with_suffix(".log.1").write_text("1\n2\n3\n")
+    log_of(lonely).write_text("4\n5\n")
+    shown = {count: lonely.ok("daemon", "logs", "-n", str(count)).text for count in (0, 2, 3, 50)}
+    assert shown == {0: "", 2: "4\n5\n", 3: "3\n4\n5\n", 50: "1\n2\n3\n4\n5\n"}
+
+
+def test_a_start_whose_log_file_is_renamed_is_explained(lonely: Orbitctl) -> None:
+    """The reason of a start that failed is found in the new file."""
+    log_of(lonely).parent.mkdir(parents=True, mode=0o700)
+    log_of(lonely).write_bytes(b"x" * (8 << 20))
+    config = lonely.home / ".config" / "orbit" / "config.toml"
+    config.parent.mkdir(parents=True)
+    (lonely.home / "file").touch()
+    config.write_text(f'[session]\ndatabase_path = "{lonely.home}/file/s.db"\n')
+    ended = lonely("daemon", "start")
+    assert ended.code == 3
+    assert f"orbitd did not start: {lonely.home}/file is not a folder" in ended.err
+
+
 def test_the_end_of_a_process_is_seen() -> None:
     """Ending waits by event, tells a process that runs on, and one that has gone already."""
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:

@@ -1,0 +1,200 @@
+"""How lines get to stderr: without ever blocking the daemon, and without filling the disk.
+
+Whoever has the other end of a pipe, or of a terminal (Ctrl-S), decides how long a write(2) takes. O_NONBLOCK would not
+do: it is a flag of the open file description, which all processes of a terminal share. So a thread writes, and what
+does not fit into its queue is counted and dropped.
+
+`orbitctl` starts orbitd with the log file as its stderr. That file is renamed at a limit, and a new one takes its
+place. Under systemd stderr is the journal, which has limits of its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import io
+import os
+import queue
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from orbit_os.files import UnsafeFile, open_private
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+MAX_QUEUED_LINES = 1000
+MAX_LOG_BYTES = 8 * 1024 * 1024
+"""The log file is renamed before it grows beyond this."""
+FLUSH_SECS = 1.0
+"""How long the end of the daemon waits for its last lines to be taken."""
+
+
+def _dropped_words(count: int) -> bytes:
+    return b"orbitd: %d lines were dropped\n" % count
+
+
+class LineWriter:
+    """Writes lines to a descriptor, in a thread that begins with the first one.
+
+    The thread is a daemon thread: one that is blocked in write(2) does not keep the process from its end.
+
+    Args:
+        fd: The descriptor.
+        max_bytes: The size at which a log file is renamed.
+
+    Attributes:
+        dropped_line: Returns the line that says how many were dropped.
+        on_turn: Called in the thread before it waits for a line; may `put` some, and returns after how many seconds
+            it wants to be called again if there is none until then.
+    """
+
+    def __init__(self, fd: int, max_bytes: int = MAX_LOG_BYTES) -> None:
+        self._fd = fd
+        self._max_bytes = max_bytes
+        self._log_file = ""
+        self._queue: queue.SimpleQueue[bytes | threading.Event] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self.dropped_line: Callable[[int], bytes] = _dropped_words
+        self.on_turn: Callable[[], float | None] = lambda: None
+        # From the first line that finds the queue full until the thread has emptied it, all are dropped. So the line
+        # that counts them stands where they are missing. `put` alone changes the first, the thread the others.
+        self._refused = 0
+        self._told = 0
+        self._failed = 0
+        self._is_dropping = False
+        self._is_torn = False
+
+    def rotate(self, log_file: str) -> None:
+        """Keep the log within its limit from now on, if the descriptor is the file at this path."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.lstat(log_file), os.fstat(self._fd)):
+                self._log_file = log_file
+
+    def put(self, line: bytes) -> None:
+        """Have a line written, or counted if there is no room for it. Never waits for the descriptor."""
+        if self._is_dropping or self._queue.qsize() >= MAX_QUEUED_LINES:
+            self._is_dropping = True
+            self._refused += 1
+            return
+        self._queue.put(line)
+        self._start()
+
+    def flush(self, secs: float = FLUSH_SECS) -> bool:
+        """Wait until all lines are written; return whether they are after `secs` seconds."""
+        if self._thread is None:
+            return True
+        done = threading.Event()
+        self._queue.put(done)
+        return done.wait(secs)
+
+    def _start(self) -> None:
+        if self._thread is None:
+            with contextlib.suppress(
+                RuntimeError
+            ):  # there are too many threads or processes: the next line tries again
+                self._start_thread()
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._run, name="log", daemon=True)
+        thread.start()
+        self._thread = thread
+
+    def _run(self) -> None:
+        while True:
+            with contextlib.suppress(queue.Empty):
+                item = self._queue.get(timeout=self.on_turn())
+                if isinstance(item, threading.Event):
+                    item.set()
+                else:
+                    self._write_counting(item)
+            if self._queue.empty() and (count := self._refused - self._told):
+                # Before the write, which may block: what comes now is queued behind it.
+                self._is_dropping = False
+                if self._write(self.dropped_line(count)):
+                    self._told += count
+
+    def _write_counting(self, line: bytes) -> None:
+        """Write a line, and before it how many could not be written."""
+        if self._write((self.dropped_line(self._failed) if self._failed else b"") + line):
+            self._failed = 0
+        else:
+            self._failed += 1
+
+    def _write(self, data: bytes) -> bool:
+        """Write all of it, however long that takes; return False on an error, such as a terminal that is gone."""
+        if self._is_torn:
+            data = b"\n" + data
+        rest = data
+        try:
+            if self._log_file and os.fstat(self._fd).st_size + len(data) > self._max_bytes:
+                self._replace_file()
+            while rest:
+                try:
+                    rest = rest[os.write(self._fd, rest) :]
+                except BlockingIOError:  # another process of the terminal has made it non-blocking
+                    select.select([], [self._fd], [])
+        except OSError:
+            # A full disk takes the beginning of a line, and refuses the rest.
+            self._is_torn = self._is_torn or len(rest) < len(data)
+            return False
+        self._is_torn = False
+        return True
+
+    def _replace_file(self) -> None:
+        """Rename the log file, and go on in a new one at its path. Raises: OSError."""
+        try:
+            # Another one is there where somebody has moved the file away; where it was deleted, there is none.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.lstat(self._log_file), os.fstat(self._fd)):
+                    os.replace(self._log_file, self._log_file + ".1")
+            new = open_private(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        except (OSError, UnsafeFile):  # a folder is in the way, say: the limit counts for more than old lines
+            os.ftruncate(self._fd, 0)
+            return
+        os.dup2(new, self._fd)
+        os.close(new)
+
+
+class _Stderr(io.RawIOBase):
+    """What Python and its libraries print to stderr, by way of a LineWriter."""
+
+    def __init__(self, writer: LineWriter, fd: int) -> None:
+        self._writer = writer
+        self._fd = fd
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: ReadableBuffer) -> int:
+        line = bytes(data)
+        self._writer.put(line)
+        return len(line)
+
+    def isatty(self) -> bool:
+        return os.isatty(self._fd)
+
+    def fileno(self) -> int:
+        return self._fd
+
+
+stderr = LineWriter(2)
+
+
+def guard_stderr() -> None:
+    """Have nothing that this process prints to stderr block it, tracebacks and warnings included.
+
+    A standard descriptor that is closed is opened on /dev/null: the next file to be opened, the database perhaps, would
+    get its number and be written to.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    # With `stty tostop` a terminal stops a process that writes to it from the background (termios(3)).
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    sys.stderr = io.TextIOWrapper(_Stderr(stderr, 2), "utf-8", "backslashreplace", write_through=True)
+    atexit.register(stderr.flush)
