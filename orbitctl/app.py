@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from orbit_protocol.methods import SESSION_FIND, WORKSPACE_FIND, WORKSPACE_LIST, Method
-from orbit_protocol.params import ByRef, WorkspaceList
+from orbit_protocol.methods import SESSION_FIND, SESSION_LIST, WORKSPACE_FIND, WORKSPACE_LIST, Method
+from orbit_protocol.params import ByRef, SessionList, WorkspaceList
 from orbit_protocol.types import Session, Workspace
 from orbit_protocol.visible import visible
 from orbitctl.client.client import DEFAULT_TIMEOUT, LONG_TIMEOUT, Answer, Client, ask_all, check_params
@@ -166,7 +166,17 @@ class App:
 
     def session(self, ref: str) -> Session:
         """Return the session of an id, a unique prefix or a name. Raises: CommandError."""
-        return self.call(SESSION_FIND, ByRef(ref=ref))
+        try:
+            return self.call(SESSION_FIND, ByRef(ref=ref))
+        except CommandError as error:
+            if not error.is_busy:
+                raise
+            # All connections are used, and the one that we have got lists sessions, but finds none.
+            found = ask_all(self.client, SESSION_LIST, SessionList(), "sessions").value.sessions
+            fitting = [one for one in found if ref in (one.id, one.name)]
+            if len(fitting) != 1:
+                raise
+            return fitting[0]
 
     def workspace(self, ref: str) -> Workspace:
         """Return the workspace of an id, a unique prefix or a name. Raises: CommandError."""
@@ -174,7 +184,12 @@ class App:
 
     def workspace_names(self) -> dict[str, str]:
         """Return every workspace's name by its id."""
-        page = ask_all(self.client, WORKSPACE_LIST, WorkspaceList(), "workspaces").value
+        try:
+            page = ask_all(self.client, WORKSPACE_LIST, WorkspaceList(), "workspaces").value
+        except CommandError as error:
+            if error.is_busy:  # all connections are used; a list without the names is better than none
+                return {}
+            raise
         return {one.id: one.name for one in page.workspaces}
 
     def show(self, answer: Answer[R], draw: Callable[[R], None], ids: Callable[[R], Iterable[str]]) -> None:

@@ -36,6 +36,7 @@ class CommandError(Exception):
         hint: The next step, where there is one.
         details: More lines, such as the candidates of an ambiguous name.
         damaged_id: Of the row that could not be read, if that is what failed; it can be deleted by it.
+        is_busy: The daemon has no room for this call now.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class CommandError(Exception):
         hint: str = "",
         details: tuple[str, ...] = (),
         damaged_id: str | None = None,
+        is_busy: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -53,6 +55,7 @@ class CommandError(Exception):
         self.hint = hint
         self.details = details
         self.damaged_id = damaged_id
+        self.is_busy = is_busy
 
 
 EXIT_BY_KIND: dict[str, ExitCode] = {
@@ -173,4 +176,5 @@ def from_daemon(error: OrbitError) -> CommandError:
         hint=hint,
         details=tuple(details),
         damaged_id=str(error.extra["id"]) if is_row and "id" in error.extra else None,
+        is_busy=error.kind == "busy",
     )

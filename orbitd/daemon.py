@@ -38,7 +38,7 @@ from orbitd.maintenance import Maintenance, MaintenanceTask
 from orbitd.manager import SessionManager
 from orbitd.rpc.connection import MAX_IN_FLIGHT, Call
 from orbitd.rpc.dispatch import MAX_BATCH, Dispatcher, Handlers
-from orbitd.rpc.handlers import add_daemon_handlers, add_store_handlers
+from orbitd.rpc.handlers import add_daemon_handlers, add_store_handlers, connected
 from orbitd.rpc.server import Server, affordable_connections
 from orbitd.rpc.sockets import Sockets, SocketUnusable, inherited_listener, listen, reason
 from orbitd.sessions.methods import SessionMethods
@@ -178,7 +178,12 @@ class Daemon:
         maintenance = Maintenance(self._maintenance_tasks(manager, programs, backups))
         await restore_sessions(manager, programs, start_again=settings.session.restore_sessions_on_startup)
         handlers: Handlers[Call] = Handlers()
-        add_daemon_handlers(handlers, info=lambda: self._info(manager, maintenance, backups, programs), stop=self.stop)
+        add_daemon_handlers(
+            handlers,
+            info=lambda: self._info(manager, maintenance, backups, programs),
+            connections=lambda: connected(self._server.connections, programs.registry),
+            stop=self.stop,
+        )
         add_store_handlers(handlers, manager, SessionMethods(manager, programs))
         self._server = Server(
             Dispatcher(handlers),
@@ -199,7 +204,7 @@ class Daemon:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGCONT)
             self._lock.update(state=STOPPING)
             self._supervision.notifier.stopping()
-            event(log, logging.INFO, "stopping", connections=self._server.connection_count)
+            event(log, logging.INFO, "stopping", connections=len(self._server.connections))
             background.cancel()
             restoring.cancel()
         programs.start_closing()
@@ -327,6 +332,7 @@ class Daemon:
                 *manager.damage_warnings(),
                 *this_installation.warnings(),
                 *programs.warnings(),
+                *warnings.connection_warnings(self._max_connections, is_full=self._server.is_full),
             ],
             last_backup_at=None if backups.last is None else backups.last.moment,
             last_backup_path=backup,

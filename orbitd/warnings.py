@@ -98,6 +98,16 @@ def _salvage_in_words(found: salvage.Salvaged) -> str:
     return words + "."
 
 
+def connection_warnings(limit: int, *, is_full: bool) -> list[str]:
+    """Return a sentence if all connections are used."""
+    if not is_full:
+        return []
+    return [
+        f"All {limit} connections are used: `orbitctl daemon connections` shows by whom. Close some, or raise "
+        "max_connections in the daemon's configuration."
+    ]
+
+
 def limit_warnings(served: int, wanted: int) -> list[StoreWarning]:
     """Return a warning if fewer clients can be served at once than are configured."""
     if served >= wanted:

@@ -626,6 +626,7 @@ class FakeConnection:
         self.sent: list[Any] = []
         self.is_congested = False
         self.is_open = True
+        self.in_reserve = False
         self.peer: PeerProcess | None = None
         self.attachments: dict[str, Attached] = {}
         self.turns = InputTurns()

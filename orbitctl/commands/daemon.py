@@ -13,15 +13,16 @@ import msgspec
 from orbit_os.files import UnsafeFile, check_file, open_private
 from orbit_os.lock_note import Holder
 from orbit_os.python import python_command
-from orbit_protocol.methods import DAEMON_INFO, SESSION_LIST, SESSION_SIGNAL, SESSION_TERMINATE
+from orbit_protocol.methods import DAEMON_CONNECTIONS, DAEMON_INFO, SESSION_LIST, SESSION_SIGNAL, SESSION_TERMINATE
 from orbit_protocol.params import ById, Params, SessionList, SessionSignal
-from orbit_protocol.results import DaemonInfo
+from orbit_protocol.results import ConnectionInfo, DaemonInfo
 from orbit_protocol.types import Session
 from orbitctl.app import App
 from orbitctl.client.client import Client, ask_all
 from orbitctl.client.finding import read_lock_note
 from orbitctl.commands.group import LazyGroup
 from orbitctl.errors import CommandError, ExitCode
+from orbitctl.ui.output import Column
 from orbitctl.ui.spinner import spinner
 from orbitctl.ui.text import plural
 
@@ -114,6 +115,30 @@ def restart(app: App, force: bool) -> None:
     app.stop_daemon(force=force)
     app.autostart = True  # `stop_daemon` has turned it off; the next connection starts a daemon
     _show(app, app.client, "orbitd restarted")
+
+
+@daemon.command(epilog="Works when all connections are used, too.")
+@click.pass_obj
+def connections(app: App) -> None:
+    """List who is connected to the daemon, this command included.
+
+    A program with many connections that it does not use keeps others out (max_connections).
+    """
+    answer = app.ask(DAEMON_CONNECTIONS, Params())
+    columns: list[Column[ConnectionInfo]] = [
+        Column("PID", lambda one, _: None if one.pid is None else str(one.pid)),
+        Column("PROGRAM", lambda one, _: one.program, elastic=True),
+        Column("SINCE", lambda one, to: to.moment(one.since)),
+        Column(
+            "ATTACHED TO", lambda one, to: " ".join(to.id(each.session_id) for each in one.attachments), elastic=True
+        ),
+        Column("KEPT BACK", lambda one, _: "yes" if one.reserved else None, optional=True),
+    ]
+    app.show(
+        answer,
+        lambda found: app.out.table(columns, found.connections),
+        lambda found: [str(one.pid) for one in found.connections if one.pid is not None],
+    )
 
 
 @daemon.command(

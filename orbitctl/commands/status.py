@@ -11,7 +11,7 @@ from orbit_protocol.methods import DAEMON_INFO, STATS_GET
 from orbit_protocol.params import Params
 from orbit_protocol.results import DaemonInfo, MaintenanceStatus, SessionStats
 from orbitctl.app import App
-from orbitctl.client.client import Client
+from orbitctl.client.client import Answer, Client
 from orbitctl.errors import CommandError, ExitCode
 from orbitctl.ui.text import ago, size
 
@@ -30,16 +30,27 @@ def status(ctx: click.Context) -> None:
         _show_not_running(app)
         ctx.exit(ExitCode.UNREACHABLE)
     try:
-        info, stats = client.ask(DAEMON_INFO, Params()), client.ask(STATS_GET, Params())
+        info, stats = client.ask(DAEMON_INFO, Params()), _ask_stats(client)
     except CommandError as error:
         raise explained(app, client, error) from error
     if app.json:
-        shown = {"running": True, "info": Raw(info.raw), "stats": Raw(stats.raw), "warnings": warnings_of(info.value)}
+        counted = None if stats is None else Raw(stats.raw)
+        shown = {"running": True, "info": Raw(info.raw), "stats": counted, "warnings": warnings_of(info.value)}
         app.out.json(encode_message(shown))
     elif app.quiet:
         app.out.line(str(info.value.pid))
     else:
-        _draw(app, info.value, stats.value)
+        _draw(app, info.value, None if stats is None else stats.value)
+
+
+def _ask_stats(client: Client) -> Answer[SessionStats] | None:
+    """Return what is stored; None where all connections are used, and ours serves little. A warning says so then."""
+    try:
+        return client.ask(STATS_GET, Params())
+    except CommandError as error:
+        if not error.is_busy:
+            raise
+        return None
 
 
 def limit_wait(app: App) -> None:
@@ -67,23 +78,24 @@ def _show_not_running(app: App) -> None:
         app.out.problem("hint", "`orbitctl daemon start` starts it; so does any command that needs it.", "36")
 
 
-def _draw(app: App, info: DaemonInfo, stats: SessionStats) -> None:
+def _draw(app: App, info: DaemonInfo, stats: SessionStats | None) -> None:
     to = app.out.format
-    saved = to.full_moment(stats.last_auto_save_at) if stats.last_auto_save_at else "never"
-    app.out.details(
-        [
-            ("orbitd", f"running, version {info.version}, pid {info.pid}"),
-            ("since", to.full_moment(info.started_at)),
-            ("supervisor", info.supervisor if info.supervisor != "none" else "none (no service)"),
-            ("socket", info.socket_path),
-            ("database", f"{info.database_path} ({size(stats.database_bytes)})"),
+    pairs = [
+        ("orbitd", f"running, version {info.version}, pid {info.pid}"),
+        ("since", to.full_moment(info.started_at)),
+        ("supervisor", info.supervisor if info.supervisor != "none" else "none (no service)"),
+        ("socket", info.socket_path),
+        ("database", f"{info.database_path} ({size(stats.database_bytes)})" if stats else info.database_path),
+    ]
+    if stats is not None:
+        pairs += [
             ("sessions", _sessions(stats)),
             ("workspaces", str(stats.total_workspaces)),
             ("snapshots", str(stats.total_snapshots)),
-            ("last auto-save", saved),
-            ("last backup", to.full_moment(info.last_backup_at) if info.last_backup_at else "no automatic one yet"),
+            ("last auto-save", to.full_moment(stats.last_auto_save_at) if stats.last_auto_save_at else "never"),
         ]
-    )
+    last_backup = to.full_moment(info.last_backup_at) if info.last_backup_at else "no automatic one yet"
+    app.out.details([*pairs, ("last backup", last_backup)])
     for warning in warnings_of(info):
         app.out.problem("warning", warning, "33")
 

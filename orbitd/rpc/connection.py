@@ -30,12 +30,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from datetime import UTC, datetime
 from typing import Any, Protocol, Self, cast
 
 from msgspec import UNSET, Struct
 
 from orbit_os.sockets import peer_pid
-from orbit_protocol.errors import Busy, Cancelled, InternalError, MessageTooLarge, ShuttingDown
+from orbit_protocol.errors import Busy, Cancelled, InternalError, MessageTooLarge, OrbitError, ShuttingDown
 from orbit_protocol.framing import Event, Line, LineFramer, LineTooLong, NewlineInMessage, frame
 from orbit_protocol.jsonrpc import encode_error, encode_message
 from orbit_protocol.notifications import PROGRESS, ProgressNotice
@@ -93,6 +94,7 @@ class Call:
         is_last_input: No input comes behind this request in its batch.
         has_place: It counts among those in flight.
         is_urgent: It has overtaken others.
+        in_reserve: The connection was one of those that are kept back when it was received.
     """
 
     request_id: Any = None
@@ -109,6 +111,7 @@ class Call:
 
     def __init__(self, connection: Connection, size: int = 0) -> None:
         self.connection = connection
+        self.in_reserve = connection.in_reserve
         self.size = size
         self._unsettled: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self._callbacks: list[Callable[[], None]] = []
@@ -333,6 +336,9 @@ class Connection(asyncio.Protocol):
     Attributes:
         attachments: What the client is attached to, by id.
         turns: Which line types next.
+        since: When it was made.
+        in_reserve: It is one of those that are kept back, and serves some methods only.
+        last_request_at: When it has sent its last request, by `time.monotonic`; kept up to date of one in the reserve.
     """
 
     def __init__(self, host: Host, peer: PeerProcess | None = None) -> None:
@@ -358,6 +364,9 @@ class Connection(asyncio.Protocol):
         self._discarding: asyncio.TimerHandle | None = None
         self.attachments: dict[str, Attached] = {}
         self.turns = InputTurns()
+        self.since = datetime.now(UTC)
+        self.in_reserve = False
+        self.last_request_at = time.monotonic()
 
     # Called by the transport.
 
@@ -443,6 +452,19 @@ class Connection(asyncio.Protocol):
 
     def _is_over_limit(self) -> bool:
         return self._transport is not None and self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether a handler is at work for it, or waits."""
+        return bool(self._in_flight or self._waiting)
+
+    def refuse(self, error: OrbitError) -> None:
+        """Send an error that is no answer to a request, and close."""
+        self.send(encode_error(None, error))
+        if self._transport is not None:
+            self._transport.close()
+            if self._transport.get_write_buffer_size():  # its client does not read: it would stay for ever
+                self._transport.abort()
 
     def close_when_idle(self) -> None:
         """Take no more requests, answer those in flight, then close."""
@@ -588,6 +610,8 @@ class Connection(asyncio.Protocol):
             if refusal is not None:
                 self.send(refusal)
         else:
+            if self.in_reserve:
+                self.last_request_at = time.monotonic()
             call = Call(self, len(item.data))
             call.is_urgent = is_urgent
             self._begin_request(item.data, call)

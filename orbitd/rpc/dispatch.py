@@ -47,10 +47,12 @@ class Caller(Protocol):
     Attributes:
         request_id: The id of the request that is being handled; UNSET of a notification.
         is_last_input: No input comes behind this request in its batch.
+        in_reserve: Its connection is one that is kept back, for some methods only.
     """
 
     request_id: Any
     is_last_input: bool
+    in_reserve: bool
 
     def settle(self, *, succeeded: bool) -> None:
         """Called once the answer is encoded: with the result of the request that was just handled, or an error."""
@@ -143,6 +145,7 @@ class Dispatcher(Generic[C]):
         self._inputs = frozenset(method.name for method in handlers.by_method if method.is_input)
         self._urgent = frozenset(method.name for method in handlers.by_method if method.is_urgent)
         self._waits = frozenset(method.name for method in handlers.by_method if method.can_wait)
+        self._reserve = frozenset(method.name for method in handlers.by_method if method.in_reserve)
 
     def is_urgent(self, line: bytes) -> bool:
         """Return whether a line has nothing but requests that are not held back with the others."""
@@ -234,6 +237,14 @@ class Dispatcher(Generic[C]):
             caller.request_id = envelope.id
         if envelope.method not in self._routes:
             return call.error(e.MethodNotFound(f"No such method: {envelope.method[:128]!r}"))
+        if caller is not None and caller.in_reserve and envelope.method not in self._reserve:
+            served = ", ".join(sorted(self._reserve))
+            return call.error(
+                e.Busy(
+                    "All connections of the daemon are used; this one is kept back for what can put that right",
+                    hint=f"Close others: daemon.connections shows who has them. Until then it serves {served}.",
+                )
+            )
         dispatch_request(self._routes, call, Request(envelope.method, {"params": envelope.params}, None))
         return call.answer
 

@@ -6,7 +6,8 @@ wait are plain functions and cost no task.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from orbit_protocol import methods as m
@@ -15,22 +16,29 @@ from orbit_protocol import results as r
 from orbit_protocol import types as t
 from orbit_protocol.openrpc import document
 from orbitd.manager import SessionManager
-from orbitd.rpc.connection import Call
+from orbitd.rpc.connection import Call, Connection
 from orbitd.rpc.dispatch import Handlers
 from orbitd.sessions import attachment
+from orbitd.sessions.circles import program_name
 from orbitd.sessions.methods import SessionMethods
+from orbitd.sessions.session import LiveSession
 
 P = TypeVar("P")
 
 
 def add_daemon_handlers(
-    handlers: Handlers[Call], *, info: Callable[[], r.DaemonInfo], stop: Callable[[], None]
+    handlers: Handlers[Call],
+    *,
+    info: Callable[[], r.DaemonInfo],
+    connections: Callable[[], Coroutine[Any, Any, r.Connections]],
+    stop: Callable[[], None],
 ) -> None:
     """Answer `daemon.*`, `rpc.discover`, `$/cancelRequest` and `$/watchProgress`.
 
     Args:
         handlers: Where they are added.
         info: Returns the answer of `daemon.info`.
+        connections: Returns the answer of `daemon.connections`.
         stop: Starts a graceful stop and returns at once.
     """
 
@@ -54,10 +62,40 @@ def add_daemon_handlers(
 
     handlers.add(m.DAEMON_PING, ping)
     handlers.add(m.DAEMON_INFO, lambda _, __: info())
+    handlers.add(m.DAEMON_CONNECTIONS, lambda _, __: connections())
     handlers.add(m.DAEMON_SHUTDOWN, shutdown)
     handlers.add(m.RPC_DISCOVER, discover)
     handlers.add(m.CANCEL_REQUEST, cancel)
     handlers.add(m.WATCH_PROGRESS, watch)
+
+
+async def connected(connections: list[Connection], sessions: Iterable[LiveSession]) -> r.Connections:
+    """Return the answer of `daemon.connections`.
+
+    Args:
+        connections: Those of the server.
+        sessions: All sessions of the daemon.
+    """
+    attachments: dict[Connection, list[r.ConnectionAttachment]] = {one: [] for one in connections}
+    for live in sessions:
+        for each in live.attachments:
+            of_connection = attachments.setdefault(each.connection, [])
+            of_connection.append(r.ConnectionAttachment(attachment_id=each.id, session_id=live.id))
+    peers = [one.peer for one in connections]
+    # In a thread: the files of hundreds of processes are read.
+    names = await asyncio.to_thread(lambda: [None if peer is None else program_name(peer) for peer in peers])
+    return r.Connections(
+        connections=[
+            r.ConnectionInfo(
+                pid=(one.peer.pid or None) if one.peer else None,
+                program=name,
+                since=one.since,
+                attachments=attachments[one],
+                reserved=one.in_reserve,
+            )
+            for one, name in zip(connections, names, strict=True)
+        ]
+    )
 
 
 def add_session_handlers(handlers: Handlers[Call], manager: SessionManager, sessions: SessionMethods) -> None:

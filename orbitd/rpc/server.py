@@ -13,7 +13,8 @@ import logging
 import os
 import resource
 import socket
-from collections.abc import Coroutine
+import time
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from orbit_os.sockets import peer_uid
@@ -33,6 +34,14 @@ ACCEPT_AT_ONCE = 16
 RESERVED_DESCRIPTORS = 128
 """File descriptors that clients may not use: ten connections to the database, backups, logs, terminals."""
 RETRY_SECONDS = 0.2
+RESERVED_CONNECTIONS = 3
+"""Beyond `max_connections`, so that somebody can always ask, stop and repair (`Method.in_reserve`)."""
+RESERVE_IDLE_SECS = 1.0
+"""After so long without a request a connection of the reserve is closed for another one, which nobody else can have."""
+_CLOSE_OTHERS = (
+    "Close some (`orbitctl daemon connections` shows who has them), or raise max_connections in the daemon's "
+    "configuration."
+)
 _OUT_OF_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -42,12 +51,18 @@ def affordable_connections(wanted: int) -> int:
     return wanted if limit == resource.RLIM_INFINITY else max(1, min(wanted, limit - RESERVED_DESCRIPTORS))
 
 
+def idle_longest(connections: Iterable[Connection], now: float) -> Connection | None:
+    """Return the connection that has been idle the longest, and for `RESERVE_IDLE_SECS`; None where there is none."""
+    idle = [each for each in connections if not each.is_answering and now - each.last_request_at >= RESERVE_IDLE_SECS]
+    return min(idle, key=lambda each: each.last_request_at, default=None)
+
+
 class Server:
     """Serves a dispatcher on listening sockets.
 
     Args:
         dispatcher: Answers lines.
-        max_connections: The most clients at once; one more gets the error `busy`.
+        max_connections: The most clients at once, beside those of the reserve; one more gets the error `busy`.
         max_message_bytes: The longest line accepted.
     """
 
@@ -59,7 +74,9 @@ class Server:
         self.max_message_bytes = max_message_bytes
         self.stopping = False
         self._listeners: list[Listener] = []
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, None] = {}  # in the order in which they were made
+        self._reserve: list[Connection] = []  # those of them that serve some methods only
+        self._is_out_of_room = False
         self._tasks = BackgroundTasks(log, "answering failed", on_done=self._check_idle)
         self._idle = asyncio.Event()
 
@@ -75,9 +92,14 @@ class Server:
         listener.close()
 
     @property
-    def connection_count(self) -> int:
-        """How many clients are connected."""
-        return len(self._connections)
+    def connections(self) -> list[Connection]:
+        """Who is connected, the oldest first."""
+        return list(self._connections)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether new clients are served some methods only."""
+        return len(self._connections) - len(self._reserve) >= self._max_connections
 
     async def stop(self, grace_secs: float) -> None:
         """Accept no more, answer what is in flight, and close every connection.
@@ -109,7 +131,11 @@ class Server:
 
     def connection_closed(self, connection: Connection) -> None:
         """Remove a connection that has ended."""
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
+        if connection in self._reserve:
+            self._reserve.remove(connection)
+        if self._reserve and not self.is_full:
+            self._reserve.pop(0).in_reserve = False
         event(log, logging.DEBUG, "connection closed", connections=len(self._connections))
         self._check_idle()
 
@@ -128,6 +154,9 @@ class Server:
             except OSError as error:
                 self._pause_accepting(listener, error)
                 return
+            if self._is_out_of_room:
+                self._is_out_of_room = False
+                event(log, logging.INFO, "accepting again")
             self._add_client(accepted)
 
     def _pause_accepting(self, listener: Listener, error: OSError) -> None:
@@ -135,7 +164,9 @@ class Server:
         # The socket stays readable, so the reader has to go meanwhile, or the loop would spin.
         if error.errno not in _OUT_OF_ROOM:
             raise error
-        event(log, logging.WARNING, "cannot accept", error=os.strerror(error.errno or 0))
+        if not self._is_out_of_room:
+            self._is_out_of_room = True
+            event(log, logging.WARNING, "cannot accept", error=os.strerror(error.errno or 0))
         loop = asyncio.get_running_loop()
         loop.remove_reader(listener.socket)
         loop.call_later(RETRY_SECONDS, self._resume_accepting, listener)
@@ -156,12 +187,27 @@ class Server:
         if uid != os.getuid():
             event(log, logging.WARNING, "connection refused", uid=uid)
             accepted.close()
-        elif len(self._connections) >= self._max_connections:
+            return
+        in_reserve = self.is_full
+        if in_reserve and len(self._reserve) >= RESERVED_CONNECTIONS and not self._close_idle():
             self._reject_busy(accepted)
-        else:
-            connection = Connection(self, process)
-            self._connections.add(connection)
-            self.start_task(self._connect(connection, accepted))
+            return
+        connection = Connection(self, process)
+        connection.in_reserve = in_reserve
+        self._connections[connection] = None
+        if in_reserve:
+            self._reserve.append(connection)
+            event(log, logging.WARNING, "all connections are used", limit=self._max_connections)
+        self.start_task(self._connect(connection, accepted))
+
+    def _close_idle(self) -> bool:
+        """Close the connection of the reserve that has been idle the longest; return False where none has been."""
+        idle = idle_longest(self._reserve, time.monotonic())
+        if idle is None:
+            return False
+        self._reserve.remove(idle)
+        idle.refuse(Busy("This connection was idle, and another client needs its place", hint=_CLOSE_OTHERS))
+        return True
 
     async def _connect(self, connection: Connection, accepted: socket.socket) -> None:
         try:
@@ -173,11 +219,8 @@ class Server:
 
     def _reject_busy(self, accepted: socket.socket) -> None:
         """Send the error and close, without waiting: an answer of this size fits an empty socket buffer."""
-        event(log, logging.WARNING, "too many connections", limit=self._max_connections)
-        error = Busy(
-            f"The daemon serves {self._max_connections} connections already",
-            hint="Close one, or raise max_connections in the daemon's configuration.",
-        )
+        event(log, logging.WARNING, "connection refused, all are used", limit=self._max_connections)
+        error = Busy(f"The daemon serves {self._max_connections} connections already", hint=_CLOSE_OTHERS)
         with accepted:
             try:
                 accepted.send(frame(encode_error(None, error)))

@@ -33,6 +33,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from msgspec import Struct
 
 from orbit_protocol.errors import WouldLoop
+from orbit_protocol.text import to_text
 from orbitd.rpc.connection import Connection, PeerProcess
 from orbitd.sessions.session import LiveSession
 
@@ -181,11 +182,9 @@ def read_process(pid: int) -> Process | None:
         except OSError:
             return None
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        _, fields = _read_stat(pid)
     except OSError:
         return None
-    # proc(5), counted from the state on, behind the name, which may hold anything.
     parent, leader, controlling_terminal, started_at = (int(fields[number]) for number in (1, 3, 4, 19))
     terminals = frozenset(_open_terminals(f"/proc/{pid}/fd"))
     return Process(
@@ -195,6 +194,24 @@ def read_process(pid: int) -> Process | None:
         terminals=terminals - {_UNKNOWN},
         variable=_session_variable(pid) if _UNKNOWN in terminals and not controlling_terminal else "",
     )
+
+
+def program_name(peer: PeerProcess) -> str | None:
+    """Return the name of the program that a client is; None where it has ended, or that is not known."""
+    if sys.platform != "linux" or peer.pid <= 0:
+        return None
+    try:
+        name, fields = _read_stat(peer.pid)
+    except OSError:
+        return None
+    return to_text(name) if int(fields[19]) / _CLOCK_TICKS <= peer.connected_at else None
+
+
+def _read_stat(pid: int) -> tuple[bytes, list[bytes]]:
+    """Return a process's name, and the fields of proc(5) from the state on. Raises: OSError."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        head, _, fields = file.read().rpartition(b")")  # the name may hold anything
+    return head.partition(b"(")[2], fields.split()
 
 
 def _open_terminals(folder: str) -> Iterator[int]:

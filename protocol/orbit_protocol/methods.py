@@ -34,6 +34,7 @@ class Method(Generic[P, R]):
         is_input: Its calls on one connection are carried out in the order in which they were sent.
         is_urgent: It is started also while others are held back, since the client has too many in flight or does not
             read; its answer is small.
+        in_reserve: It is served on the connections that are kept back, too, when all others are used.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Method(Generic[P, R]):
     can_wait: bool = False
     is_input: bool = False
     is_urgent: bool = False
+    in_reserve: bool = False
 
 
 ANY_METHOD: tuple[type[OrbitError], ...] = (e.InvalidParams, e.InternalError, e.Busy, e.ShuttingDown)
@@ -55,12 +57,15 @@ _ONE = (e.SessionNotFound, *WRITES)
 _SPACE = (e.WorkspaceNotFound, *WRITES)
 _RUNNING = (e.SessionNotFound, e.NotRunning, e.LiveUnavailable)
 
-DAEMON_PING: Method[p.Params, r.Pong] = Method("daemon.ping", p.Params, r.Pong, "Answer at once.")
+DAEMON_PING: Method[p.Params, r.Pong] = Method("daemon.ping", p.Params, r.Pong, "Answer at once.", in_reserve=True)
 DAEMON_INFO: Method[p.Params, r.DaemonInfo] = Method(
-    "daemon.info", p.Params, r.DaemonInfo, "Return version, process, paths, features and limits."
+    "daemon.info", p.Params, r.DaemonInfo, "Return version, process, paths, features and limits.", in_reserve=True
+)
+DAEMON_CONNECTIONS: Method[p.Params, r.Connections] = Method(
+    "daemon.connections", p.Params, r.Connections, "Return who is connected, the oldest first.", in_reserve=True
 )
 DAEMON_SHUTDOWN: Method[p.Params, r.Empty] = Method(
-    "daemon.shutdown", p.Params, r.Empty, "Answer what is in flight, save, and exit 0."
+    "daemon.shutdown", p.Params, r.Empty, "Answer what is in flight, save, and exit 0.", in_reserve=True
 )
 RPC_DISCOVER: Method[p.Params, dict[str, Any]] = Method(
     "rpc.discover", p.Params, dict[str, Any], "Return this document (OpenRPC 1.3)."
@@ -99,7 +104,12 @@ SESSION_FIND: Method[p.ByRef, t.Session] = Method(
     (e.SessionNotFound, e.AmbiguousReference, *READS),
 )
 SESSION_LIST: Method[p.SessionList, t.SessionPage] = Method(
-    "session.list", p.SessionList, t.SessionPage, "List sessions, oldest first.", (e.WorkspaceNotFound, *READS)
+    "session.list",
+    p.SessionList,
+    t.SessionPage,
+    "List sessions, oldest first.",
+    (e.WorkspaceNotFound, *READS),
+    in_reserve=True,
 )
 SESSION_UPDATE_STATUS: Method[p.SessionUpdateStatus, t.Session] = Method(
     "session.update_status",
@@ -117,6 +127,7 @@ SESSION_TERMINATE: Method[p.ById, t.Session] = Method(
     t.Session,
     "End a session; its record and snapshots stay.",
     (e.InvalidTransition, e.LiveUnavailable, *_ONE),
+    in_reserve=True,
 )
 SESSION_DELETE: Method[p.ById, r.Empty] = Method(
     "session.delete", p.ById, r.Empty, "Delete a session and its snapshots.", (e.LiveUnavailable, *_ONE)
@@ -303,7 +314,13 @@ MAINTENANCE_VACUUM: Method[p.Params, r.VacuumResult] = Method(
     can_wait=True,
 )
 MAINTENANCE_CHECK: Method[p.Check, r.CheckReport] = Method(
-    "maintenance.check", p.Check, r.CheckReport, "Check the database and every snapshot.", READS, can_wait=True
+    "maintenance.check",
+    p.Check,
+    r.CheckReport,
+    "Check the database and every snapshot.",
+    READS,
+    can_wait=True,
+    in_reserve=True,
 )
 MAINTENANCE_BACKUP: Method[p.Backup, r.BackupResult] = Method(
     "maintenance.backup",

@@ -99,6 +99,34 @@ class DaemonInfo(Struct, frozen=True, kw_only=True):
         return path_from_text(self.database_path, self.database_path_bytes)
 
 
+class ConnectionAttachment(Struct, frozen=True, kw_only=True):
+    """An attachment of a client, and the session that it is of."""
+
+    attachment_id: str
+    session_id: str
+
+
+class ConnectionInfo(Struct, frozen=True, kw_only=True):
+    """One client.
+
+    `pid` is that of the process that connected, and `program` its name; both are null where they are not known, as
+    of a process that has ended. A `reserved` connection is one of those that are kept back for when all others are
+    used, and serves only some methods.
+    """
+
+    pid: int | None
+    program: str | None
+    since: Timestamp
+    attachments: list[ConnectionAttachment]
+    reserved: bool = False
+
+
+class Connections(Struct, frozen=True, kw_only=True):
+    """Who is connected."""
+
+    connections: list[ConnectionInfo]
+
+
 class AutoSaveResult(Struct, frozen=True, kw_only=True):
     """How many sessions were written."""
 

@@ -47,7 +47,7 @@ class DaemonSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     socket_path: Annotated[str, Meta(min_length=1)] | None = None
     log_level: LogLevel = "info"
-    max_connections: Annotated[int, Meta(ge=1, le=100_000)] = 64
+    max_connections: Annotated[int, Meta(ge=1, le=100_000)] = 256
     max_message_bytes: Annotated[int, Meta(ge=1_024, le=1 << 30)] = 16 * 1024 * 1024
 
 

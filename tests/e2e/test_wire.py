@@ -165,17 +165,22 @@ def test_a_slow_call_does_not_delay_the_next(shared_client: RawClient) -> None:
 
 
 def test_one_connection_too_many_is_told_so(home: Path, stopped_daemon: DaemonProcess) -> None:
-    """Beyond max_connections a client reads `busy`; when one leaves, there is room again."""
+    """Beyond max_connections and the reserve a client reads `busy`; when one leaves, there is room again."""
     config = home / "config.toml"
     config.write_text("[daemon]\nmax_connections = 2\n")
     stopped_daemon.arguments = ("--config", str(config))
     stopped_daemon.start()
     with stopped_daemon.client() as first, stopped_daemon.client() as second:
         assert [one.call("daemon.ping") for one in (first, second)] == [{"pong": True}] * 2
-        with stopped_daemon.client() as third:
-            error = json.loads(third.read_line())["error"]
+        with contextlib.ExitStack() as stack:
+            for _ in range(3):
+                reserved = stack.enter_context(stopped_daemon.client())
+                assert reserved.call("daemon.ping") == {"pong": True}
+                assert reserved.error("stats.get")["code"] == -32000
+            last = stack.enter_context(stopped_daemon.client())
+            error = json.loads(last.read_line())["error"]
             assert (error["code"], error["data"]["retryable"]) == (-32000, True)
-            assert third.read_line() == b""
+            assert last.read_line() == b""
         first.socket.shutdown(socket.SHUT_WR)
         assert first.read_line() == b""
         with stopped_daemon.client() as fourth:

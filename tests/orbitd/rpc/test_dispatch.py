@@ -368,6 +368,8 @@ def test_a_line_of_many_brackets_is_no_deep_one(dispatcher: Dispatcher[None]) ->
 class Recorder:
     """A caller that records how its requests were answered."""
 
+    in_reserve = False
+
     def __init__(self) -> None:
         self.settled: list[bool] = []
 

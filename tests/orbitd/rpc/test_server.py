@@ -1,0 +1,251 @@
+"""The server's connections: how many there are, which are kept back, and what those serve."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import logging
+import os
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import pytest
+
+from orbit_protocol.methods import METHODS
+from orbitd.rpc.connection import Call, Connection
+from orbitd.rpc.dispatch import Dispatcher, Handlers
+from orbitd.rpc.server import RESERVE_IDLE_SECS, RESERVED_CONNECTIONS, Server, idle_longest
+from orbitd.rpc.sockets import Listener, listen
+
+BUSY = -32000
+LIMIT = 2
+RESERVED = {
+    "daemon.ping",
+    "daemon.info",
+    "daemon.connections",
+    "daemon.shutdown",
+    "maintenance.check",
+    "session.list",
+    "session.terminate",
+}
+PARAMS = {"session.terminate": {"id": "x"}, "session.get": {"id": "x"}, "session.create": {"config": {}}}
+
+
+class Client:
+    """A client of the server under test."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def ask(self, method: str) -> Any:
+        self.writer.write(line(method))
+        return json.loads(await self.reader.readline())
+
+    async def leave(self) -> None:
+        """Disconnect, and wait until the server has seen it."""
+        self.writer.write_eof()
+        assert await self.reader.read() == b""
+
+
+def line(method: str) -> bytes:
+    params = PARAMS.get(method, {})
+    return json.dumps({"jsonrpc": "2.0", "method": method, "params": params, "id": 1}).encode() + b"\n"
+
+
+class Served:
+    """A server and its clients."""
+
+    def __init__(self, server: Server, path: str) -> None:
+        self.server, self.path = server, path
+        self.clients: list[Client] = []
+
+    async def connect(self) -> Client:
+        self.clients.append(Client(*await asyncio.open_unix_connection(self.path)))
+        return self.clients[-1]
+
+    async def fill(self, count: int) -> list[Client]:
+        """Connect clients that send nothing; they are accepted before any client that connects later."""
+        return [await self.connect() for _ in range(count)]
+
+    async def refused(self) -> None:
+        """Connect a client for which there is no place, and wait until it is told."""
+        client = await self.connect()
+        error = json.loads(await client.reader.readline())["error"]
+        assert (error["code"], error["data"]["retryable"]) == (BUSY, True)
+        assert await client.reader.readline() == b""
+
+    def let_idle(self, secs: float) -> None:
+        """Let each connection have been idle for so long."""
+        for connection in self.server.connections:
+            connection.last_request_at -= secs
+
+
+def served_methods() -> Handlers[Call]:
+    handlers: Handlers[Call] = Handlers()
+    for method in METHODS.values():
+        handlers.add(method, lambda _, __: {"served": True})
+    return handlers
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    handlers: Handlers[Call] | None = None, wrap: type[socket.socket] | None = None
+) -> AsyncIterator[Served]:
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(Dispatcher(handlers or served_methods()), max_connections=LIMIT, max_message_bytes=1 << 20)
+        listener = listen(f"{folder}/s")
+        if wrap is not None:
+            listener = Listener(wrap(fileno=listener.socket.detach()), listener.path, listener.inode)
+            listener.socket.setblocking(False)
+        server.serve(listener)
+        served = Served(server, f"{folder}/s")
+        try:
+            yield served
+        finally:
+            await server.stop(0)
+            for client in served.clients:
+                client.writer.close()
+
+
+async def test_the_reserve_serves_what_can_put_it_right() -> None:
+    """When all connections are used, three more serve some methods, and refuse the others by name of those."""
+    async with serving() as served:
+        await served.fill(LIMIT)
+        last = await served.connect()
+        answers = {method: await last.ask(method) for method in METHODS if not method.startswith("$")}
+        refused = {method for method, answer in answers.items() if answer.get("error", {}).get("code") == BUSY}
+        assert answers.keys() - refused - {"session.create"} >= RESERVED
+        assert not refused & RESERVED
+        hint = answers["session.get"]["error"]["data"]["hint"]
+        assert "daemon.connections" in hint
+        assert all(method in hint for method in RESERVED)
+        served_there = {method for method, answer in answers.items() if answer.get("result") == {"served": True}}
+        assert served_there == RESERVED
+
+
+async def test_items_of_a_batch_are_refused_one_by_one() -> None:
+    """A batch on a connection of the reserve has an answer for each item."""
+    async with serving() as served:
+        await served.fill(LIMIT)
+        last = await served.connect()
+        last.writer.write(b"[" + line("daemon.ping").strip() + b"," + line("stats.get").strip() + b"]\n")
+        first, second = json.loads(await last.reader.readline())
+        assert (first["result"], second["error"]["code"]) == ({"served": True}, BUSY)
+
+
+async def test_one_beyond_the_reserve_is_told_so_and_closed() -> None:
+    """The last rejection is the busy error, and nothing of a client is read."""
+    async with serving() as served:
+        await served.fill(LIMIT + RESERVED_CONNECTIONS)
+        await served.refused()
+
+
+@pytest.mark.parametrize("sent", [b"", b'{"jsonrpc": "2.0", "method": "dae', 20_000 * line("daemon.ping")])
+async def test_one_that_idles_in_the_reserve_makes_room(sent: bytes) -> None:
+    """Clients that send nothing, half a line, or read no answers do not keep the reserve for ever."""
+    async with serving() as served:
+        for client in await served.fill(LIMIT + RESERVED_CONNECTIONS):
+            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            client.writer.write(sent)
+        await served.refused()
+        for _ in range(2 * RESERVED_CONNECTIONS):
+            answer: dict[str, Any] = {}
+            while "result" not in answer:  # requests that were sent at the beginning may be read only now
+                served.let_idle(RESERVE_IDLE_SECS)
+                with contextlib.suppress(OSError):
+                    answer = await (await served.connect()).ask("daemon.ping")
+            assert sum(each.in_reserve for each in served.server.connections) <= RESERVED_CONNECTIONS + 1
+
+
+async def test_who_waits_for_an_answer_is_not_closed() -> None:
+    """A check that takes long keeps its connection, however long ago it was asked for."""
+    handlers = served_methods()
+    begun: asyncio.Queue[None] = asyncio.Queue()
+    over = asyncio.Event()
+
+    async def check() -> dict[str, bool]:
+        begun.put_nowait(None)
+        await over.wait()
+        return {"ok": True}
+
+    handlers.add(METHODS["maintenance.check"], lambda _, __: check())
+    async with serving(handlers) as served:
+        checking = (await served.fill(LIMIT + RESERVED_CONNECTIONS))[LIMIT:]
+        for client in checking:
+            client.writer.write(line("maintenance.check"))
+            await begun.get()
+        served.let_idle(100 * RESERVE_IDLE_SECS)
+        await served.refused()
+        over.set()
+        answers = [json.loads(await client.reader.readline()) for client in checking]
+        assert [answer["result"] for answer in answers] == RESERVED_CONNECTIONS * [{"ok": True}]
+
+
+async def test_the_reserve_moves_up_when_there_is_room() -> None:
+    """When one of the others leaves, the oldest connection of the reserve serves everything."""
+    async with serving() as served:
+        first, _, waiting, next_one = await served.fill(LIMIT + 2)
+        assert (await waiting.ask("stats.get"))["error"]["code"] == BUSY
+        await first.leave()
+        assert (await waiting.ask("stats.get"))["result"] == {"served": True}
+        assert (await next_one.ask("stats.get"))["error"]["code"] == BUSY
+
+
+class Host:
+    """As much of a server as a connection needs that is only looked at."""
+
+    max_message_bytes = 1 << 10
+    stopping = False
+
+    def dispatch(self, _line: bytes, _call: Call) -> None:
+        raise AssertionError
+
+    def is_urgent(self, _line: bytes) -> bool:
+        return False
+
+    def wait_id(self, _line: bytes) -> Any:
+        return None
+
+    def start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        raise AssertionError
+
+    def connection_closed(self, connection: Connection) -> None:
+        raise AssertionError
+
+
+def test_the_one_that_is_idle_longest_is_closed_first() -> None:
+    """Nobody is closed who has asked just now."""
+    connections = [Connection(Host()) for _ in range(3)]
+    for connection, last in zip(connections, (5.0, 3.0, 9.5), strict=True):
+        connection.last_request_at = last
+    assert idle_longest(connections, 10.0) is connections[1]
+    assert idle_longest(connections[2:], 10.0) is None
+    assert idle_longest([], 10.0) is None
+
+
+class Exhausted(socket.socket):
+    """A listening socket: the first accepts find no descriptor left."""
+
+    failures = 3
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return super().accept()
+
+
+async def test_that_nothing_can_be_accepted_is_logged_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without descriptors it is tried again and again, and logged when it begins and when it is over."""
+    monkeypatch.setattr("orbitd.rpc.server.RETRY_SECONDS", 0.0)
+    caplog.set_level(logging.INFO)
+    async with serving(wrap=Exhausted) as served:
+        client = await served.connect()
+        assert (await client.ask("daemon.ping"))["result"] == {"served": True}
+        assert [record.message for record in caplog.records] == ["cannot accept", "accepting again"]
