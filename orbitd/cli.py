@@ -30,6 +30,7 @@ from orbit_protocol.settings import (
 )
 from orbit_protocol.visible import visible
 from orbitd.daemon import Daemon
+from orbitd.descriptors import raise_limit
 from orbitd.lock import AlreadyLocked
 from orbitd.logs import configure
 from orbitd.rpc.sockets import SocketUnusable
@@ -100,6 +101,7 @@ def cli(
     if restore is not None:
         _exit_on_error(lambda: _restore(os.path.abspath(restore), resolved.database_path, dry_run=dry_run))
         return
+    raise_limit()
     run(Daemon(resolved, supervision, lambda: _serving(ready_fd)), ready_fd)
 
 

@@ -31,6 +31,7 @@ from orbit_protocol.settings import Resolved
 from orbit_protocol.text import path_and_bytes
 from orbit_protocol.types import MAX_NAME_LENGTH, MAX_PAGE_SIZE
 from orbitd import warnings
+from orbitd.descriptors import affordable_connections
 from orbitd.installation import this_installation
 from orbitd.lock import database_lock
 from orbitd.logs import event
@@ -39,7 +40,7 @@ from orbitd.manager import SessionManager
 from orbitd.rpc.connection import MAX_IN_FLIGHT, Call
 from orbitd.rpc.dispatch import MAX_BATCH, Dispatcher, Handlers
 from orbitd.rpc.handlers import add_daemon_handlers, add_store_handlers, connected
-from orbitd.rpc.server import Server, affordable_connections
+from orbitd.rpc.server import Server
 from orbitd.rpc.sockets import Sockets, SocketUnusable, inherited_listener, listen, reason
 from orbitd.sessions.methods import SessionMethods
 from orbitd.sessions.programs import LiveSettings, Programs

@@ -14,6 +14,7 @@ import sqlite3
 from msgspec import Struct
 
 from orbit_os.shell import typed
+from orbitd.descriptors import RAISE_IT
 from orbitd.store.backup import recovery, salvage
 from orbitd.store.database import open_reader
 
@@ -112,8 +113,5 @@ def limit_warnings(served: int, wanted: int) -> list[StoreWarning]:
     """Return a warning if fewer clients can be served at once than are configured."""
     if served >= wanted:
         return []
-    sentence = (
-        f"Only {served} of max_connections = {wanted} clients can be served: raise the limit of "
-        "open files (LimitNOFILE of the service, ulimit -n)."
-    )
+    sentence = f"Only {served} of max_connections = {wanted} clients can be served: {RAISE_IT}."
     return [StoreWarning(sentence=sentence)]

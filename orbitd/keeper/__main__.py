@@ -1,4 +1,6 @@
-"""Entry of the keeper process: `python -I -S .../orbitd/keeper/__main__.py SOCKET`.
+"""Entry of the keeper process: `python -I -S .../orbitd/keeper/__main__.py SOCKET [OPEN_FILES]`.
+
+OPEN_FILES is the user's soft limit of open files, which programs get: orbitd has raised its own.
 
 Isolated (`-I`) and without site-packages (`-S`), so that it stays small and nothing of the
 user's Python set-up can break it. Everything it will ever need is imported here, once: the
@@ -6,7 +8,11 @@ package may be upgraded or removed under a running keeper.
 """
 
 import os.path
+import resource
 import sys
+
+if len(sys.argv) > 2:  # before the limit is read, which is when the package is imported
+    resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.append(_ROOT)

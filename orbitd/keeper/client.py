@@ -37,6 +37,7 @@ from orbit_protocol.errors import (
     SpawnFailed,
 )
 from orbit_protocol.text import to_text
+from orbitd.descriptors import STARTED_WITH, exhausted, too_many
 from orbitd.installation import RESTART, this_installation
 from orbitd.keeper import place
 from orbitd.keeper.channel import Channel
@@ -63,19 +64,6 @@ SignalTarget = Literal["program", "group", "foreground"]
 
 class ProgramNotFound(SpawnFailed):
     """There is no such program: ENOENT of execve(2), or nothing on the PATH."""
-
-
-class NoResources(SpawnFailed):
-    """The keeper has no descriptor, process, terminal or memory left for a program.
-
-    Args:
-        message: What happened.
-        errno: EMFILE, ENFILE, EAGAIN, ENOMEM or ENOSPC (no terminal is left), of the keeper.
-    """
-
-    def __init__(self, message: str, errno: int) -> None:
-        super().__init__(message, hint="End a session that is not needed, or raise the limit.")
-        self.errno = errno
 
 
 class KeeperGone(Busy):
@@ -417,7 +405,7 @@ def start_keeper(socket_path: str) -> None:
         SpawnFailed: It could not be started; the message says why.
     """
     program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
-    command = [sys.executable, "-I", "-S", program, os.path.abspath(socket_path)]
+    command = [sys.executable, "-I", "-S", program, os.path.abspath(socket_path), str(STARTED_WITH[0])]
     environment = {name: os.environ[name] for name in _KEEPER_ENVIRONMENT if name in os.environ}
     try:
         # run() returns at the end of file of both pipes, which is when the child that stays has replaced its
@@ -431,7 +419,9 @@ def start_keeper(socket_path: str) -> None:
             timeout=START_TIMEOUT_SECONDS,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as exc:
+    except OSError as exc:
+        raise too_many(exc, "the keeper could not be started") or _start_failed(socket_path, str(exc)) from exc
+    except subprocess.TimeoutExpired as exc:
         raise _start_failed(socket_path, str(exc)) from exc
     if started.returncode != 0:
         lines = to_text(started.stderr).strip().splitlines() or [f"status {started.returncode}"]
@@ -447,7 +437,8 @@ def _start_failed(socket_path: str, reason: str) -> SpawnFailed:
     return SpawnFailed(f"The keeper could not be started. {change}", hint=RESTART)
 
 
-_EXHAUSTED = frozenset(str(number) for number in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.ENOSPC))
+NO_TERMINAL = b"a terminal for it"
+"""What a failed spawn names in the place of a path before there is a child."""
 
 _ERRORS_BY_REASON: dict[str, type[OrbitError]] = {
     "spawn_failed": SpawnFailed,
@@ -498,9 +489,13 @@ def _time(message: Message, name: str) -> datetime:
 def _parse_error(message: Message) -> OrbitError:
     """Return the exception that an `error` message stands for."""
     words, reason = to_text(message.value("words", b"")), message.text("reason", "")
-    number = message.text("errno", "")
-    if reason in ("spawn_failed", "failed") and number in _EXHAUSTED:
-        return NoResources(words, int(number))
-    if reason == "spawn_failed" and number == str(errno.ENOENT):
+    number = message.number("errno", 0)
+    is_terminal = message.value("path", b"") == NO_TERMINAL
+    if reason in ("spawn_failed", "failed"):
+        if is_terminal and number in (errno.ENOENT, errno.ENOSPC):
+            return exhausted("terminals", f"The system has no terminal left for the program: {words}")
+        if (error := too_many(OSError(number, words), "There is no room for the program")) is not None:
+            return error
+    if reason == "spawn_failed" and number == errno.ENOENT:
         return ProgramNotFound(words)
     return _ERRORS_BY_REASON.get(reason, InternalError)(words)

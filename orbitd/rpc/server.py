@@ -11,7 +11,6 @@ import asyncio
 import errno
 import logging
 import os
-import resource
 import socket
 import time
 from collections.abc import Coroutine, Iterable
@@ -22,6 +21,7 @@ from orbit_protocol.errors import Busy
 from orbit_protocol.framing import frame
 from orbit_protocol.jsonrpc import encode_error
 from orbitd.background_tasks import BackgroundTasks
+from orbitd.descriptors import is_for_repair, lowest_free
 from orbitd.logs import event
 from orbitd.rpc.connection import Call, Connection, PeerProcess
 from orbitd.rpc.dispatch import Dispatcher
@@ -31,8 +31,6 @@ log = logging.getLogger("orbitd.rpc.server")
 
 ACCEPT_AT_ONCE = 16
 """Connections accepted in one turn of the loop; the rest of the backlog wakes the loop again."""
-RESERVED_DESCRIPTORS = 128
-"""File descriptors that clients may not use: ten connections to the database, backups, logs, terminals."""
 RETRY_SECONDS = 0.2
 RESERVED_CONNECTIONS = 3
 """Beyond `max_connections`, so that somebody can always ask, stop and repair (`Method.in_reserve`)."""
@@ -43,12 +41,6 @@ _CLOSE_OTHERS = (
     "configuration."
 )
 _OUT_OF_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-
-def affordable_connections(wanted: int) -> int:
-    """Return how many clients the limit of descriptors allows (RLIMIT_NOFILE, getrlimit(2)); at least one."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return wanted if limit == resource.RLIM_INFINITY else max(1, min(wanted, limit - RESERVED_DESCRIPTORS))
 
 
 def idle_longest(connections: Iterable[Connection], now: float) -> Connection | None:
@@ -134,7 +126,7 @@ class Server:
         self._connections.pop(connection, None)
         if connection in self._reserve:
             self._reserve.remove(connection)
-        if self._reserve and not self.is_full:
+        if self._reserve and not self.is_full and not is_for_repair(lowest_free()):
             self._reserve.pop(0).in_reserve = False
         event(log, logging.DEBUG, "connection closed", connections=len(self._connections))
         self._check_idle()
@@ -188,7 +180,7 @@ class Server:
             event(log, logging.WARNING, "connection refused", uid=uid)
             accepted.close()
             return
-        in_reserve = self.is_full
+        in_reserve = self.is_full or is_for_repair(accepted.fileno())
         if in_reserve and len(self._reserve) >= RESERVED_CONNECTIONS and not self._close_idle():
             self._reject_busy(accepted)
             return
@@ -197,7 +189,7 @@ class Server:
         self._connections[connection] = None
         if in_reserve:
             self._reserve.append(connection)
-            event(log, logging.WARNING, "all connections are used", limit=self._max_connections)
+            event(log, logging.WARNING, "all connections are used", connections=len(self._connections))
         self.start_task(self._connect(connection, accepted))
 
     def _close_idle(self) -> bool:
@@ -219,8 +211,8 @@ class Server:
 
     def _reject_busy(self, accepted: socket.socket) -> None:
         """Send the error and close, without waiting: an answer of this size fits an empty socket buffer."""
-        event(log, logging.WARNING, "connection refused, all are used", limit=self._max_connections)
-        error = Busy(f"The daemon serves {self._max_connections} connections already", hint=_CLOSE_OTHERS)
+        event(log, logging.WARNING, "connection refused, all are used", connections=len(self._connections))
+        error = Busy(f"The daemon serves {len(self._connections)} connections already", hint=_CLOSE_OTHERS)
         with accepted:
             try:
                 accepted.send(frame(encode_error(None, error)))

@@ -33,6 +33,7 @@ log = logging.getLogger("orbitd.sessions")
 TERMINATE_GRACE_SECS = 5.0
 MAX_SAVE_RETRY_SECS = 600.0
 LAST_SAVE_SECS = 5.0
+DRAINED_AT_ONCE = 4
 """How long the exit of a program waits for its last screen to be saved; later it is saved in the background."""
 
 
@@ -69,6 +70,7 @@ class Endings:
         self._agents = agents
         self._reconnector = reconnector
         self._tasks = tasks
+        self._draining = asyncio.Semaphore(DRAINED_AT_ONCE)
 
     async def handle_exit(self, program: KeptProgram) -> None:
         """Store how a program ended, then have the keeper forget it."""
@@ -192,16 +194,20 @@ class Endings:
             SessionNotFound: It was deleted meanwhile.
             StorageError: It cannot be stored now.
         """
+        # Of those that had no room for their terminal many may end at once: then a few at a time take some of the
+        # last descriptors.
+        turns = self._draining if live.is_left_to_keeper else contextlib.nullcontext()
         try:
-            await live.open_files()
-            if program_exit is not None:
-                # The process has ended, but its last output may still be in the terminal's buffer.
-                if program_exit.in_keeper:
-                    await self._keeper.fetch_terminal(live)
-                live.drain()
-                if live.is_unwanted:
-                    return False
-            await self._saver.save(live, limit_secs=LAST_SAVE_SECS)
+            async with turns:
+                await live.open_files()
+                if program_exit is not None:
+                    # The process has ended, but its last output may still be in the terminal's buffer.
+                    if program_exit.in_keeper:
+                        await self._keeper.fetch_terminal(live, to_drain=True)
+                    live.drain()
+                    if live.is_unwanted:
+                        return False
+                await self._saver.save(live, limit_secs=LAST_SAVE_SECS)
         except (SessionNotFound, StorageError):
             raise
         except Exception as error:  # noqa: BLE001  # see above

@@ -13,6 +13,7 @@ from msgspec import Struct
 from orbit_os.files import UnsafeFile, UnsafeFolder, private_folder
 from orbit_protocol.errors import SnapshotCorrupt, SpawnFailed
 from orbit_protocol.types import Session
+from orbitd.descriptors import too_many
 from orbitd.logs import event
 from orbitd.manager import SessionManager
 from orbitd.screens.client import Loaded
@@ -90,7 +91,9 @@ class SessionFiles:
             # In a thread: a journal that was not closed is read from its beginning to its end.
             opened = await asyncio.to_thread(Journal, path, covered=loaded.position)
         except OSError as error:
-            raise SpawnFailed(f"The session's journal cannot be opened: {path}: {error.strerror}") from error
+            raise too_many(error, "The session's journal cannot be opened") or SpawnFailed(
+                f"The session's journal cannot be opened: {path}: {error.strerror}"
+            ) from error
         except (UnsafeFolder, UnsafeFile) as error:
             raise SpawnFailed(f"The session's screen cannot be restored: {error}") from error
         if opened.gap(loaded.position):

@@ -15,7 +15,8 @@ import signal
 from collections.abc import Awaitable, Callable
 
 from orbit_os.files import private_folder
-from orbit_protocol.errors import InternalError, LiveUnavailable, NotRunning, OrbitError
+from orbit_protocol.errors import InternalError, LiveUnavailable, NotRunning, OrbitError, TooManySessions
+from orbitd.descriptors import SessionRoom
 from orbitd.keeper import place
 from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram, UnsupportedRequest
 from orbitd.logs import event
@@ -35,6 +36,7 @@ class KeeperConnection:
 
     Args:
         path: The keeper's.
+        room: Decides whether there are descriptors for another terminal.
         on_exit: Called with each program that ends.
         on_lost: Called with the programs that the keeper has after the connection was lost, and made again; with None
             where the keeper is gone, and every program with it.
@@ -46,10 +48,12 @@ class KeeperConnection:
     def __init__(
         self,
         path: str,
+        room: SessionRoom,
         on_exit: Callable[[KeptProgram], None],
         on_lost: Callable[[list[KeptProgram] | None], Awaitable[None]],
     ) -> None:
         self._path = path
+        self._room = room
         self._on_exit = on_exit
         self._on_lost = on_lost
         self._client: KeeperClient | None = None
@@ -199,15 +203,30 @@ class KeeperConnection:
             ]
         return []
 
-    async def fetch_terminal(self, live: LiveSession) -> None:
-        """Have a session read and write its program's terminal, unless it does. Raises: NotRunning, KeeperGone."""
+    async def fetch_terminal(self, live: LiveSession, *, to_drain: bool = False) -> None:
+        """Have a session read and write its program's terminal, unless it does.
+
+        Args:
+            live: The session.
+            to_drain: It is closed at once, and may take one of the last descriptors.
+
+        Raises:
+            NotRunning, KeeperGone: There is none.
+            TooManySessions: There is no room; the keeper keeps it.
+        """
         if live.has_terminal or live.is_drained:
             return
-        master_fd = await (await self.client()).take(live.id)
-        if live.has_terminal or live.is_drained or not live.has_program:  # meanwhile
-            os.close(master_fd)
-        else:
-            live.use_terminal(master_fd)
+        try:
+            with contextlib.nullcontext() if to_drain else self._room.take():
+                master_fd = await (await self.client()).take(live.id)
+                if live.has_terminal or live.is_drained or not live.has_program:  # meanwhile
+                    os.close(master_fd)
+                else:
+                    live.use_terminal(master_fd)
+        except TooManySessions:
+            live.is_left_to_keeper = True
+            raise
+        live.is_left_to_keeper = False
 
     async def release(self, program_id: str) -> None:
         """Acknowledge an exit that is stored, and have the program forgotten.

@@ -28,9 +28,11 @@ from orbit_protocol.errors import (
     SessionNotFound,
     SpawnFailed,
     StorageError,
+    TooManySessions,
 )
 from orbit_protocol.types import Session, SessionStatus
 from orbitd.background_tasks import BackgroundTasks
+from orbitd.descriptors import RAISE_IT, SessionRoom, too_many
 from orbitd.installation import RESTART, this_installation
 from orbitd.keeper.client import KeeperClient, KeptProgram, ProgramNotFound, Spawned, SpawnRequest
 from orbitd.logs import event
@@ -107,7 +109,10 @@ class Programs:
             on_held=self.registry.handle_held,
             on_idle=self.registry.forget_if_idle,
         )
-        self.keeper = KeeperConnection(settings.keeper_socket, self.handle_exit, self._handle_lost_connection)
+        self.room = SessionRoom(self._count_descriptors)
+        self.keeper = KeeperConnection(
+            settings.keeper_socket, self.room, self.handle_exit, self._handle_lost_connection
+        )
         self.reconnector = Reconnector(self._reconnect, self._stop_reconnecting, self._tasks.start)
         self.endings = Endings(
             manager, self.saver, self.files, self.registry, self.keeper, self.agents, self.reconnector, self._tasks
@@ -119,6 +124,10 @@ class Programs:
     def _new_session(self, session_id: str) -> LiveSession:
         return LiveSession(session_id, self._shared)
 
+    def _count_descriptors(self) -> tuple[int, int]:
+        present = [live.descriptors for live in self.registry if live.has_terminal]
+        return len(present), sum(present)
+
     async def start(self, session_id: str, cols: int, rows: int, env: Mapping[bytes, bytes] | None) -> Session:
         """Run a session's program.
 
@@ -127,6 +136,7 @@ class Programs:
             AlreadyRunning: It runs.
             SpawnFailed: It cannot be executed.
             LiveUnavailable: There is no terminal emulation here, or the keeper does not answer.
+            TooManySessions: There are no descriptors, processes or memory for it.
             StorageError: This, or how its last program ended, cannot be stored.
         """
         cols, rows = min(cols, MAX_COLUMNS_OR_ROWS), min(rows, MAX_COLUMNS_OR_ROWS)  # older releases took more
@@ -141,31 +151,32 @@ class Programs:
                 unavailable = LiveUnavailable(words, hint=hint, data={"reason": reason})
                 unavailable.retryable = False
                 raise unavailable
-            await self.endings.store_pending_exit(live)
-            before = await self._manager.get_session(session_id)
-            had_link = self.agents.exists(session_id)
-            self.agents.update(session_id, env)
-            live.retry_started()
-            # Stored before the program is started: if the daemon is killed in between, the next one finds a
-            # live session without a program, and restores it. The other way round it would find a program
-            # that the store says is not there.
-            started = await self._manager.start_program(session_id, cols, rows)
-            was = live.state
-            live.move(State.STARTING)
-            try:
-                await self._spawn(live, started, cols, rows, env)
-            except BaseException:  # a cancelled request too: the session gets the status back that it had
-                if live.state is not State.STARTING:
-                    raise  # its program was taken over, and runs; its terminal is fetched when it is needed
-                live.move(State.RECONNECTING if was is State.RECONNECTING else State.RECORDED)
-                if not had_link:
-                    self.agents.remove(session_id)
-                # One that was recorded as running could not be taken over: its program may run, and its exit is
-                # stored only for a session that is still recorded so.
-                if not before.live:
-                    await self._manager.end_program(session_id, before.status, before.exit_code, before.exit_signal)
-                raise
-            return started
+            with self.room.take():
+                await self.endings.store_pending_exit(live)
+                before = await self._manager.get_session(session_id)
+                had_link = self.agents.exists(session_id)
+                self.agents.update(session_id, env)
+                live.retry_started()
+                # Stored before the program is started: if the daemon is killed in between, the next one finds a
+                # live session without a program, and restores it. The other way round it would find a program
+                # that the store says is not there.
+                started = await self._manager.start_program(session_id, cols, rows)
+                was = live.state
+                live.move(State.STARTING)
+                try:
+                    await self._spawn(live, started, cols, rows, env)
+                except BaseException:  # a cancelled request too: the session gets the status back that it had
+                    if live.state is not State.STARTING:
+                        raise  # its program was taken over, and runs; its terminal is fetched when it is needed
+                    live.move(State.RECONNECTING if was is State.RECONNECTING else State.RECORDED)
+                    if not had_link:
+                        self.agents.remove(session_id)
+                    # One that was recorded as running could not be taken over: its program may run, and its exit is
+                    # stored only for a session that is still recorded so.
+                    if not before.live:
+                        await self._manager.end_program(session_id, before.status, before.exit_code, before.exit_signal)
+                    raise
+                return started
 
     def take_over(self, live: LiveSession, session: Session, program: KeptProgram) -> None:
         """Continue with a program that an earlier daemon has started; its terminal is fetched later."""
@@ -181,6 +192,9 @@ class Programs:
                 continue
             try:
                 await self.keeper.fetch_terminal(live)
+            except TooManySessions as error:  # it is tried again when another one has ended
+                event(log, logging.ERROR, "terminal left to the keeper", session=live.id, error=error.message)
+                continue
             except OrbitError as error:  # the keeper is gone: so is the program
                 event(log, logging.WARNING, "terminal not fetched", session=live.id, error=error.message)
             if live.id in unsaved:
@@ -287,7 +301,12 @@ class Programs:
         if self._held_exits is not None:
             self._held_exits.append(program)
             return
-        self._tasks.start(self.endings.handle_exit(program))
+        self._tasks.start(self._handle_exit(program))
+
+    async def _handle_exit(self, program: KeptProgram) -> None:
+        await self.endings.handle_exit(program)
+        if any(live.is_left_to_keeper for live in self.registry):
+            await self.fetch_terminals()
 
     @contextlib.contextmanager
     def exits_held(self) -> Iterator[None]:
@@ -327,6 +346,13 @@ class Programs:
         failing = [live.save.failure for live in self.registry if live.save.failure]
         if failing:
             warnings.append(f"The screens of {len(failing)} sessions could not be saved: {failing[0]}.")
+        left = sum(live.is_left_to_keeper and live.has_program for live in self.registry)
+        if left:
+            warnings.append(
+                f"The output of {left} sessions is not read, since orbitd may not open more files: their programs run, "
+                f"and wait once their terminals are full. End other sessions, or {RAISE_IT} and restart the daemon."
+            )
+        warnings += self.room.warning()
         warnings += self.keeper.warnings()
         for live in self.registry:
             warnings += self._warnings_of(live)
@@ -507,6 +533,8 @@ class Programs:
                 descriptor = Landing.create_file(self._settings.landing_file)
             landing = Landing(descriptor)
         except (OSError, UnsafeFile, UnsafeFolder, ValueError) as error:
+            if isinstance(error, OSError) and (full := too_many(error, "There is no buffer for its output")):
+                raise full from error
             reason = error.strerror if isinstance(error, OSError) else error
             raise SpawnFailed(f"There is no buffer for its output: {reason}") from error
         # Nothing is in the one before, of a keeper that is gone: it is cleared in the turn in which it is read into.

@@ -205,6 +205,7 @@ class LiveSession:
         is_drained: Its program has ended, and all of its output was read: its terminal is not opened again.
         not_restored: Why it could not be taken over, or "".
         not_opened: Why its journal could not be opened, or "": its output is not read.
+        is_left_to_keeper: There was no room for its terminal here: its output is not read, and waits.
         was_recorded_again: Its row was gone, and was written again for its program.
         reconnects: It has lost its connection, and keeps screen and clients for its next start.
         retry: When that is.
@@ -229,6 +230,7 @@ class LiveSession:
         self.is_terminating = self.is_unwanted = self.is_drained = False
         self.not_restored = ""
         self.not_opened = ""
+        self.is_left_to_keeper = False
         self.was_recorded_again = False
         self.reconnects = False
         self.retry: Retry | None = None
@@ -459,6 +461,11 @@ class LiveSession:
     def has_terminal(self) -> bool:
         """Whether its program's terminal is here: one that was taken over may be fetched later."""
         return self._master is not None
+
+    @property
+    def descriptors(self) -> int:
+        """How many descriptors it has open: its terminal, its journal."""
+        return (self._master is not None) + (self._journal is not None)
 
     @property
     def terminal_number(self) -> int | None:

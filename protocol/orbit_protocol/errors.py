@@ -13,7 +13,7 @@
     │   ├── SessionNotFound 1000      NameTaken 1001       InvalidTransition 1002
     │   ├── AmbiguousReference 1003   AlreadyRunning 1004  SpawnFailed 1005
     │   ├── NotRunning 1006          LiveUnavailable 1007
-    │   └── WouldLoop 1008
+    │   └── WouldLoop 1008            TooManySessions 1009
     ├── SnapshotError
     │   └── SnapshotNotFound 1100     SnapshotCorrupt 1101
     ├── WorkspaceNotFound 1200
@@ -215,6 +215,15 @@ class WouldLoop(SessionError):
     code = 1008
     kind = "would_loop"
     default_hint = "Attach from another terminal."
+
+
+class TooManySessions(SessionError):
+    """There is no room for another program; `data.resource` says of what, `data.limit` how much there is."""
+
+    code = 1009
+    kind = "too_many_sessions"
+    default_hint = "End a session, then try again."
+    retryable = True
 
 
 class SnapshotError(OrbitError):

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -189,22 +190,113 @@ def orbitctl(daemon: DaemonProcess, *words: str, code: int | None = 0) -> subpro
     return ended
 
 
+def limit_descriptors(daemon: DaemonProcess, limit: int, soft: int | None = None) -> None:
+    """Start the daemon with a hard limit of open files from now on, which it cannot raise, and a soft one."""
+    both = f"ulimit -Sn {soft or limit}; ulimit -Hn {limit}"
+    daemon.prefix = ("sh", "-c", f'{both}; exec "$@"', "sh")
+
+
 def test_few_file_descriptors(stopped_daemon: DaemonProcess) -> None:
     """Clients never take the descriptors that the store needs: the rest is told to wait, and doctor names the limit."""
     daemon = stopped_daemon
     configure(daemon, 500)
-    with descriptors(160):
-        daemon.start()
+    limit_descriptors(daemon, 160)
+    daemon.start()
     with daemon.client() as early, contextlib.ExitStack() as stack:
         room = early.call("daemon.info")["limits"]["max_connections"]
-        assert room == 32
+        assert room == 80
         session = early.call("session.create", config=LOCAL, name="a")["id"]
         crowd = [stack.enter_context(knock(daemon)) for _ in range(100)]
-        assert sum("result" in answer(one) for one in crowd) == room - 1 + RESERVED
+        assert sum("result" in answer(one) for one in crowd) >= room - 1 + RESERVED
         assert "result" in snapshot(early, session, 1_000)
         assert len(early.call("snapshot.list", session_id=session)["snapshots"]) == 1
         early.call("maintenance.backup", path=str(daemon.home / "copy.db"))
+        early.call("maintenance.check")
     assert "LimitNOFILE" in doctor(daemon)
+
+
+def start_all(client: RawClient, count: int) -> tuple[list[str], list[Any]]:
+    """Start as many sessions; return those that run, and the errors of the others."""
+    config = {"session_type": "local", "command": "sh -c 'echo printed; exec cat'"}
+    ids = [each["result"]["id"] for each in client.batch("session.create", count * [{"config": config}])]
+    answers = client.batch("session.start", [{"id": each} for each in ids])
+    running = [each for each, answer in zip(ids, answers, strict=True) if "result" in answer]
+    return running, [answer["error"] for answer in answers if "error" in answer]
+
+
+@pytest.mark.parametrize("limit", [128, 256])
+def test_sessions_leave_descriptors_for_clients(stopped_daemon: DaemonProcess, limit: int) -> None:
+    """The session for which there is no room is refused with the limit; clients come, and can back up and check."""
+    daemon = stopped_daemon
+    limit_descriptors(daemon, limit)
+    daemon.start()
+    with daemon.client() as first:
+        running, refused = start_all(first, limit // 2)
+        assert len(running) >= (limit - 48) // 2 - 16
+        assert {error["code"] for error in refused} == {1009}
+        assert {error["data"]["limit"] for error in refused} == {limit}
+        assert all("ulimit -n" in error["data"]["hint"] for error in refused)
+        assert "live sessions have their files open" in doctor(daemon)
+        with contextlib.ExitStack() as stack:
+            crowd = [stack.enter_context(knock(daemon)) for _ in range(limit)]
+            assert "result" in answer(crowd[0])
+            first.call("maintenance.backup", path=str(daemon.home / "copy.db"))
+            assert first.call("maintenance.check")["ok"]
+            assert first.call("session.screen", id=running[-1], format="text")["data"].startswith("printed")
+            until_served(daemon)
+        first.call("session.terminate", id=running[0])
+        again, refused = start_all(first, 1)
+        assert (len(again), refused) == (1, [])
+
+
+def test_a_restart_under_a_lower_limit_locks_nobody_out(stopped_daemon: DaemonProcess) -> None:
+    """Sessions that do not fit stay with the keeper, alive; attaching is 1009; they come back as others end."""
+    daemon = stopped_daemon
+    daemon.start()
+    with daemon.client() as client:
+        running, refused = start_all(client, 50)
+        assert refused == []
+    daemon.stop()
+    limit_descriptors(daemon, 128)
+    daemon.start()
+    daemon.wait_for_log("terminal left to the keeper")
+    with daemon.client() as client:
+        live = [each["id"] for each in client.call("session.list")["sessions"] if each["live"]]
+        assert sorted(live) == sorted(running)
+        assert any("sessions is not read" in warning for warning in client.call("daemon.info")["warnings"])
+        attached = client.batch("session.attach", [{"id": each, "cols": 80, "rows": 24} for each in running])
+        codes = {each["error"]["code"] if "error" in each else 0 for each in attached}
+        assert codes == {0, 1009}
+        (left, *_), (kept, *_) = (
+            [each for each, one in zip(running, attached, strict=True) if ("error" in one) == is_left]
+            for is_left in (True, False)
+        )
+        client.call("session.terminate", id=left)  # what is left to the keeper can be ended
+        for each in running:
+            if each not in (left, kept):
+                client.call("session.terminate", id=each)
+        client.call("session.attach", id=kept, cols=80, rows=24)
+        assert not any("is not read" in warning for warning in client.call("daemon.info")["warnings"])
+        screen = client.call("session.screen", id=left, format="text")["data"]
+        assert "printed" in screen
+
+
+def test_programs_get_the_limit_of_the_user(stopped_daemon: DaemonProcess) -> None:
+    """The daemon raises its own soft limit to the hard one, and programs have the one that it was started with."""
+    daemon = stopped_daemon
+    limit_descriptors(daemon, 500, soft=100)
+    daemon.start()
+    assert resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE) == (500, 500)
+    with daemon.client() as client:
+        config = {"session_type": "local", "command": "sh -c 'ulimit -Sn; ulimit -Hn; exec cat'"}
+        session = client.call("session.create", config=config)["id"]
+        client.call("session.start", id=session)
+        client.call("session.attach", id=session, cols=80, rows=24)
+        shown = b""
+        while b"500" not in shown:
+            screen = client.call("session.screen", id=session, format="text")
+            shown = screen["data"].encode()
+    assert shown.split() == [b"100", b"500"]
 
 
 def test_no_file_descriptor_at_all(daemon: DaemonProcess, client: RawClient) -> None:

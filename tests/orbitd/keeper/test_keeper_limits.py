@@ -18,8 +18,8 @@ import orbitd.keeper.server
 from keeper_support import SECONDS, KeeperProcess, Orbitd, Peer, open_files, request
 from live.screens_processes import descriptors
 from needs import needs
+from orbit_protocol.errors import TooManySessions
 from orbitd.keeper import program
-from orbitd.keeper.client import NoResources
 from orbitd.keeper.messages import Message
 
 ROOT = Path(orbitd.keeper.server.__file__).parents[2]
@@ -169,15 +169,15 @@ def test_a_terminal_that_cannot_be_handed_out(stopped: KeeperProcess) -> None:
 
 
 async def test_the_client_says_what_is_used_up(orbitd: Orbitd) -> None:
-    """The error has the keeper's errno, so that it differs from that of a program that cannot be executed."""
+    """The error names it, so that it can be told from a program that cannot be executed."""
     pid = orbitd.client.keeper_pid
     await orbitd.spawn("cat")
     limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(descriptors(pid)), limits[1]))
-    with pytest.raises(NoResources) as refused:
+    with pytest.raises(TooManySessions) as refused:
         await orbitd.client.spawn(request("cat", id="two"))
-    assert refused.value.errno == errno.EMFILE
-    with pytest.raises(NoResources):
+    assert refused.value.extra["resource"] == "descriptors"
+    with pytest.raises(TooManySessions):
         await orbitd.client.take("one")
     resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
     await orbitd.spawn("cat", id="two")

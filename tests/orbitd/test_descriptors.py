@@ -1,0 +1,117 @@
+"""Who may take the last file descriptors."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+
+import pytest
+
+from orbit_protocol.errors import TooManySessions
+from orbitd.descriptors import A_SESSION, FOR_STORE, KEPT_BACK, SessionRoom, count_open, lowest_free, too_many
+
+OTHERS = 20
+
+
+class Open:
+    """A process with descriptors of its own, and those of sessions; the quiet ones have their journals closed."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.sessions = self.quiet = 0
+        self.others = OTHERS
+        self.room = SessionRoom(lambda: (self.sessions, self.held), lambda: self.others + self.held, lambda: self.limit)
+
+    @property
+    def held(self) -> int:
+        return A_SESSION * self.sessions - self.quiet
+
+    def fill(self) -> None:
+        with contextlib.suppress(TooManySessions):
+            while True:
+                with self.room.take():
+                    self.sessions += 1
+
+
+@pytest.mark.parametrize("limit", [128, 256, 1024, 4096])
+def test_sessions_leave_some_for_clients_and_the_store(limit: int) -> None:
+    """However many are started, some stay for others; and there is no room wasted."""
+    opened = Open(limit)
+    opened.fill()
+    left = limit - opened.others - opened.held
+    assert KEPT_BACK + FOR_STORE <= left < KEPT_BACK + FOR_STORE + A_SESSION
+
+
+def test_quiet_sessions_count_as_others() -> None:
+    """A closed journal is opened again when the program prints: its place is not given away."""
+    noisy, quiet = Open(256), Open(256)
+    noisy.fill()
+    quiet.sessions = quiet.quiet = 40
+    quiet.fill()
+    assert quiet.sessions == noisy.sessions
+
+
+def test_starts_at_the_same_time_count() -> None:
+    """A session that is being started has none of its descriptors yet, and its place is taken all the same."""
+    opened = Open(KEPT_BACK + FOR_STORE + OTHERS + A_SESSION)
+    with opened.room.take(), pytest.raises(TooManySessions), opened.room.take():
+        pass
+    with opened.room.take():
+        pass
+
+
+def test_the_refusal_names_the_limit_and_how_to_raise_it() -> None:
+    """The error has the limit in its data, and its hint the two ways to raise it."""
+    with pytest.raises(TooManySessions) as refused, Open(64).room.take():
+        pass
+    assert refused.value.extra == {"resource": "descriptors", "limit": 64}
+    assert "`ulimit -n`" in refused.value.hint
+    assert "LimitNOFILE=" in refused.value.hint
+    assert refused.value.retryable
+
+
+def test_there_is_a_warning_before_the_last() -> None:
+    """From four fifths on a sentence says how many more there can be."""
+    opened = Open(256)
+    opened.fill()
+    most = opened.sessions
+    opened.sessions = most * 4 // 5
+    assert opened.room.warning() == []
+    opened.sessions = most * 4 // 5 + 1
+    (sentence,) = opened.room.warning()
+    assert f"{opened.sessions} of at most {most} live sessions" in sentence
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "limit"),
+    [
+        (errno.EMFILE, "descriptors", resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+        (errno.ENFILE, "descriptors", resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+        (errno.ENOMEM, "memory", None),
+    ],
+)
+def test_errors_of_the_system_that_mean_too_many(number: int, kind: str, limit: int | None) -> None:
+    """No descriptor and no memory are errors of their own; what else can fail is not."""
+    error = too_many(OSError(number, os.strerror(number)), "The terminal cannot be had")
+    assert error is not None
+    assert error.extra == {"resource": kind, "limit": limit}
+    assert os.strerror(number) in error.message
+    assert too_many(OSError(errno.EACCES, "no"), "The terminal cannot be had") is None
+
+
+def test_no_process_is_too_many() -> None:
+    """EAGAIN of fork(2) is a limit of processes."""
+    error = too_many(OSError(errno.EAGAIN, "no"), "The program cannot be started")
+    assert error is not None
+    assert error.extra["resource"] == "processes"
+
+
+def test_descriptors_are_counted() -> None:
+    """One more is open while a file is, and the next one has the lowest number that is free."""
+    before, lowest = count_open(), lowest_free()
+    fd = os.open(os.devnull, os.O_RDONLY)
+    assert (count_open(), fd) == (before + 1, lowest)
+    os.close(fd)
+    assert lowest_free() == lowest
