@@ -341,7 +341,7 @@ class KeeperClient:
             if message.kind == "program":
                 pending.programs.append(_parse_program(message))
             elif message.kind == "error":
-                pending.answer.set_exception(_parse_error(message))
+                pending.answer.set_exception(parse_error(message))
             else:
                 pending.answer.set_result(_Answer(message, pending.programs, descriptor))
                 return
@@ -486,7 +486,7 @@ def _time(message: Message, name: str) -> datetime:
     return datetime.fromtimestamp(float(message.value(name)), UTC)
 
 
-def _parse_error(message: Message) -> OrbitError:
+def parse_error(message: Message) -> OrbitError:
     """Return the exception that an `error` message stands for."""
     words, reason = to_text(message.value("words", b"")), message.text("reason", "")
     number = message.number("errno", 0)

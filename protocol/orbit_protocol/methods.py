@@ -154,14 +154,14 @@ SESSION_START: Method[p.SessionStart, t.Session] = Method(
     p.SessionStart,
     t.Session,
     "Run a session's program on a terminal that the daemon owns.",
-    (e.SessionNotFound, e.AlreadyRunning, e.SpawnFailed, e.LiveUnavailable, e.NameTaken, *WRITES),
+    (e.SessionNotFound, e.AlreadyRunning, e.SpawnFailed, e.LiveUnavailable, e.NameTaken, e.TooManySessions, *WRITES),
 )
 SESSION_ATTACH: Method[p.SessionAttach, r.Attached] = Method(
     "session.attach",
     p.SessionAttach,
     r.Attached,
     "Be sent a session's output from here on.",
-    (*_RUNNING, e.SpawnFailed, e.NameTaken, e.WouldLoop),
+    (*_RUNNING, e.SpawnFailed, e.NameTaken, e.WouldLoop, e.TooManySessions),
 )
 SESSION_LEAVE: Method[p.ByAttachment, r.Left] = Method(
     "session.leave",
@@ -201,7 +201,7 @@ SESSION_SEND: Method[p.SessionSend, r.Empty] = Method(
     p.SessionSend,
     r.Empty,
     "Type into a session without attaching; answered as `session.input` is.",
-    (*_RUNNING, e.Cancelled),
+    (*_RUNNING, e.Cancelled, e.TooManySessions),
     can_wait=True,
     is_input=True,
     is_urgent=True,
@@ -211,7 +211,7 @@ SESSION_SCREEN: Method[p.SessionScreen, r.Screen] = Method(
     p.SessionScreen,
     r.Screen,
     "Return a session's screen, as it is or as it was saved.",
-    (e.SessionNotFound, e.SnapshotNotFound, e.SnapshotCorrupt),
+    (e.SessionNotFound, e.SnapshotNotFound, e.SnapshotCorrupt, e.TooManySessions),
 )
 SESSION_WAIT: Method[p.SessionWait, r.Exit] = Method(
     "session.wait",

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from keeper_support import SECONDS, KeeperProcess, Orbitd, open_files, proc_file, read_to_end, request, status_of
-from orbit_protocol.errors import AlreadyRunning, OrbitError, SpawnFailed
+from orbit_protocol.errors import AlreadyRunning, OrbitError, SpawnFailed, TooManySessions
+from orbitd.keeper.client import NO_TERMINAL, parse_error
 from orbitd.keeper.messages import Framer, encode
 from orbitd.keeper.program import start_program
 
@@ -127,11 +128,13 @@ async def test_login_shell_name(orbitd: Orbitd) -> None:
 ODD_STARTER = """
 import os, resource, signal, sys
 sys.path[:0] = [sys.argv[2]]
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+from orbitd.descriptors import raise_limit
 from orbitd.keeper.client import start_keeper
+raise_limit()
 for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR2, signal.SIGCHLD):
     signal.signal(number, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGCHLD, signal.SIGHUP})
-resource.setrlimit(resource.RLIMIT_NOFILE, (200, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 os.dup2(os.open('/etc/passwd', os.O_RDONLY), 50, inheritable=True)
 os.environ['NOTIFY_SOCKET'] = '/secret'
 start_keeper(sys.argv[1])
@@ -163,7 +166,7 @@ async def test_signals(stopped: KeeperProcess) -> None:
 
 
 async def test_files_limit(stopped: KeeperProcess) -> None:
-    """The keeper may open all files that are allowed; its programs keep the soft limit that the daemon had."""
+    """The keeper may open all files that are allowed; programs have the soft limit that the daemon was started with."""
     start_oddly(stopped.path)
     orbitd = await stopped.orbitd()
 
@@ -271,6 +274,39 @@ async def test_id_in_use(orbitd: Orbitd) -> None:
 
     await orbitd.client.forget("one")
     assert (await orbitd.spawn("true"))[0] != pid
+
+
+async def test_a_keeper_without_descriptors_has_too_many_sessions(orbitd: Orbitd) -> None:
+    """The error says what there is too little of; the keeper goes on, and starts programs again when there is room."""
+    await orbitd.spawn("cat")
+    hard = resource.prlimit(orbitd.client.keeper_pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(orbitd.client.keeper_pid, resource.RLIMIT_NOFILE, (3, hard[1]))
+    with pytest.raises(TooManySessions) as refused:
+        await orbitd.spawn("cat", id="two")
+    assert refused.value.extra["resource"] == "descriptors"
+    resource.prlimit(orbitd.client.keeper_pid, resource.RLIMIT_NOFILE, hard)
+    await orbitd.spawn("cat", id="two")
+
+
+@pytest.mark.parametrize(
+    ("number", "path", "resource_name"),
+    [
+        (errno.EMFILE, NO_TERMINAL, "descriptors"),
+        (errno.ENOSPC, NO_TERMINAL, "terminals"),
+        (errno.EAGAIN, NO_TERMINAL, "processes"),
+        (errno.ENOMEM, b"/bin/cat", "memory"),
+        (errno.ENOENT, b"/bin/cat", None),
+        (errno.ENOSPC, b"/bin/cat", None),
+    ],
+)
+def test_what_a_failed_spawn_means(number: int, path: bytes, resource_name: str | None) -> None:
+    """What the system has too little of is an error of its own; a program that cannot be executed is another."""
+    [message] = Framer().receive(
+        encode("error", ("reason", "spawn_failed"), ("words", "no"), ("errno", number), ("path", path))
+    )
+    error = parse_error(message)
+    assert isinstance(error, SpawnFailed if resource_name is None else TooManySessions)
+    assert error.extra.get("resource") == resource_name
 
 
 def test_no_descriptor_for_the_status_pipe(monkeypatch: pytest.MonkeyPatch) -> None:

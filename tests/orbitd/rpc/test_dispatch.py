@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from typing import Any
 
@@ -363,6 +364,32 @@ def test_a_line_of_many_brackets_is_no_deep_one(dispatcher: Dispatcher[None]) ->
     params = f'[{"[]," * 5000} "{"[" * 5000}"]'
     answer = ask(dispatcher, f'{{"jsonrpc": "2.0", "method": "get_data", "params": {params}, "id": 1}}')
     assert answer == result(["hello", 5], 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "file descriptor"),
+        (OSError(errno.ENFILE, "Too many open files in system"), "file descriptor"),
+        (RuntimeError("can't start new thread"), "thread"),
+    ],
+)
+def test_what_there_is_too_little_of_is_busy(error: Exception, words: str) -> None:
+    """A handler that finds no descriptor or thread is answered with an error that a client can retry."""
+    method = Method("example", Any, Any, "An example.")
+    handlers: Handlers[None] = Handlers()
+
+    def fail(_: None, __: Any) -> None:
+        raise error
+
+    handlers.add(method, fail)
+    answer = Dispatcher(handlers, {"example": method}).dispatch(
+        b'{"jsonrpc": "2.0", "method": "example", "id": 1}', None
+    )
+    assert isinstance(answer, bytes)
+    found = json.loads(answer)["error"]
+    assert (found["code"], found["data"]["retryable"]) == (-32000, True)
+    assert words in found["message"]
 
 
 class Recorder:
