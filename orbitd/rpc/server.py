@@ -8,7 +8,6 @@ while file descriptors are used up.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 import socket
@@ -21,7 +20,7 @@ from orbit_protocol.errors import Busy
 from orbit_protocol.framing import frame
 from orbit_protocol.jsonrpc import encode_error
 from orbitd.background_tasks import BackgroundTasks
-from orbitd.descriptors import is_for_repair, lowest_free
+from orbitd.descriptors import RAISE_IT, is_for_repair, lowest_free
 from orbitd.logs import event
 from orbitd.rpc.connection import Call, Connection, PeerProcess
 from orbitd.rpc.dispatch import Dispatcher
@@ -36,11 +35,6 @@ RESERVED_CONNECTIONS = 3
 """Beyond `max_connections`, so that somebody can always ask, stop and repair (`Method.in_reserve`)."""
 RESERVE_IDLE_SECS = 1.0
 """After so long without a request a connection of the reserve is closed for another one, which nobody else can have."""
-_CLOSE_OTHERS = (
-    "Close some (`orbitctl daemon connections` shows who has them), or raise max_connections in the daemon's "
-    "configuration."
-)
-_OUT_OF_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 def idle_longest(connections: Iterable[Connection], now: float) -> Connection | None:
@@ -152,10 +146,8 @@ class Server:
             self._add_client(accepted)
 
     def _pause_accepting(self, listener: Listener, error: OSError) -> None:
-        """Leave clients in the backlog until descriptors or memory are free again."""
+        """Leave clients in the backlog until there are descriptors or memory again, or what else it was has passed."""
         # The socket stays readable, so the reader has to go meanwhile, or the loop would spin.
-        if error.errno not in _OUT_OF_ROOM:
-            raise error
         if not self._is_out_of_room:
             self._is_out_of_room = True
             event(log, logging.WARNING, "cannot accept", error=os.strerror(error.errno or 0))
@@ -198,8 +190,12 @@ class Server:
         if idle is None:
             return False
         self._reserve.remove(idle)
-        idle.refuse(Busy("This connection was idle, and another client needs its place", hint=_CLOSE_OTHERS))
+        idle.refuse(Busy("This connection was idle, and another client needs its place", hint=self._room_hint()))
         return True
+
+    def _room_hint(self) -> str:
+        more = "raise max_connections in the daemon's configuration" if self.is_full else RAISE_IT
+        return f"Close some (`orbitctl daemon connections` shows who has them), or {more}."
 
     async def _connect(self, connection: Connection, accepted: socket.socket) -> None:
         try:
@@ -212,7 +208,7 @@ class Server:
     def _reject_busy(self, accepted: socket.socket) -> None:
         """Send the error and close, without waiting: an answer of this size fits an empty socket buffer."""
         event(log, logging.WARNING, "connection refused, all are used", connections=len(self._connections))
-        error = Busy(f"The daemon serves {len(self._connections)} connections already", hint=_CLOSE_OTHERS)
+        error = Busy(f"The daemon serves {len(self._connections)} connections already", hint=self._room_hint())
         with accepted:
             try:
                 accepted.send(frame(encode_error(None, error)))

@@ -228,14 +228,15 @@ def test_the_one_that_is_idle_longest_is_closed_first() -> None:
 
 
 class Exhausted(socket.socket):
-    """A listening socket: the first accepts find no descriptor left."""
+    """A listening socket: the first accepts find no descriptor left, or another fault of the system."""
 
-    failures = 3
+    failures: tuple[int, ...] = (errno.EMFILE, errno.ENFILE, errno.EPROTO)
 
     def accept(self) -> tuple[socket.socket, Any]:
         if self.failures:
-            self.failures -= 1
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            number, *rest = self.failures
+            self.failures = tuple(rest)
+            raise OSError(number, os.strerror(number))
         return super().accept()
 
 
