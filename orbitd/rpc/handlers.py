@@ -82,8 +82,12 @@ async def connected(connections: list[Connection], sessions: Iterable[LiveSessio
             of_connection = attachments.setdefault(each.connection, [])
             of_connection.append(r.ConnectionAttachment(attachment_id=each.id, session_id=live.id))
     peers = [one.peer for one in connections]
-    # In a thread: the files of hundreds of processes are read.
-    names = await asyncio.to_thread(lambda: [None if peer is None else program_name(peer) for peer in peers])
+    names: list[str | None]
+    try:
+        # In a thread: the files of hundreds of processes are read.
+        names = await asyncio.to_thread(lambda: [None if peer is None else program_name(peer) for peer in peers])
+    except RuntimeError:  # none can be started now; this is asked to find out why
+        names = [None] * len(peers)
     return r.Connections(
         connections=[
             r.ConnectionInfo(

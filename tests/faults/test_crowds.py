@@ -26,6 +26,7 @@ MIB = 1 << 20
 LINE_LIMIT = 16 * MIB
 CROWD = 1_000
 RESERVED = 3
+TOO_MANY = 1009
 PING = b'{"jsonrpc": "2.0", "method": "daemon.ping", "id": 1}\n'
 DISCOVER = b'{"jsonrpc": "2.0", "method": "rpc.discover", "id": 1}\n'
 
@@ -233,7 +234,7 @@ def test_sessions_leave_descriptors_for_clients(stopped_daemon: DaemonProcess, l
     with daemon.client() as first:
         running, refused = start_all(first, limit // 2)
         assert len(running) >= (limit - 48) // 2 - 16
-        assert {error["code"] for error in refused} == {1009}
+        assert {error["code"] for error in refused} == {TOO_MANY}
         assert {error["data"]["limit"] for error in refused} == {limit}
         assert all("ulimit -n" in error["data"]["hint"] for error in refused)
         assert "live sessions have their files open" in doctor(daemon)
@@ -266,7 +267,7 @@ def test_a_restart_under_a_lower_limit_locks_nobody_out(stopped_daemon: DaemonPr
         assert any("sessions is not read" in warning for warning in client.call("daemon.info")["warnings"])
         attached = client.batch("session.attach", [{"id": each, "cols": 80, "rows": 24} for each in running])
         codes = {each["error"]["code"] if "error" in each else 0 for each in attached}
-        assert codes == {0, 1009}
+        assert codes == {0, TOO_MANY}
         (left, *_), (kept, *_) = (
             [each for each, one in zip(running, attached, strict=True) if ("error" in one) == is_left]
             for is_left in (True, False)
@@ -312,6 +313,11 @@ def test_no_file_descriptor_at_all(daemon: DaemonProcess, client: RawClient) -> 
         assert names(client) == ["a", "b"]
         error = client.error("maintenance.backup", path=str(daemon.home / "copy.db"))
         assert (error["code"], error["data"]["retryable"]) == (BUSY, True)
+        assert client.call("daemon.info")["pid"] == daemon.pid
+        assert [each["pid"] for each in client.call("daemon.connections")["connections"]] == [os.getpid()]
+        session = client.call("session.create", config={"session_type": "local", "command": "cat"})["id"]
+        assert client.error("session.start", id=session)["code"] == TOO_MANY
+        client.call("session.delete", id=session)
         error = client.error("maintenance.check")
         assert (error["code"], error["data"]["retryable"]) == (BUSY, True)
         resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, hard)
