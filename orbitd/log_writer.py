@@ -77,12 +77,20 @@ class LineWriter:
 
     def put(self, line: bytes) -> None:
         """Have a line written, or counted if there is no room for it. Never waits for the descriptor."""
-        if self._is_dropping or self._queue.qsize() >= MAX_QUEUED_LINES:
+        if self._is_dropping:
+            self._refused += 1
+            return
+        if self._queue.qsize() >= MAX_QUEUED_LINES:
             self._is_dropping = True
             self._refused += 1
+            self.wake()  # the thread may have emptied the queue just now: it has to see the count
             return
         self._queue.put(line)
         self._start()
+
+    def wake(self) -> None:
+        """Have the thread call `on_turn`, which wants to be called later though there may be no line until then."""
+        self._queue.put(threading.Event())
 
     def flush(self, secs: float = FLUSH_SECS) -> bool:
         """Wait until all lines are written; return whether they are after `secs` seconds."""

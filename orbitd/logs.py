@@ -165,6 +165,7 @@ class LogHandler(logging.Handler):
         self.setFormatter(formatter)
         self._writer = writer
         self._limiter = RepeatLimiter()
+        self._is_awaited = False  # the writer's thread wakes up at the end of a window
         writer.dropped_line = self._dropped_line
         writer.on_turn = self._write_ended
 
@@ -176,6 +177,9 @@ class LogHandler(logging.Handler):
                 event = RepeatedEvent(record.name, record.levelno, str(record.msg))
                 text = record.getMessage() + repr(getattr(record, "fields", ""))
                 if not self._limiter.admit(event, text, time.monotonic()):
+                    if not self._is_awaited:  # the thread waits for a line, and would not write the count
+                        self._is_awaited = True
+                        self._writer.wake()
                     return
             self._writer.put(self._line(record))
         except Exception:  # noqa: BLE001  # a line that cannot be formatted; nothing may raise where it is logged
@@ -191,6 +195,7 @@ class LogHandler(logging.Handler):
         with self.lock or contextlib.nullcontext():
             self._put_ended()
             end = self._limiter.next_end()
+            self._is_awaited = end is not None
         return None if end is None else max(0.0, end - time.monotonic())
 
     def _put_ended(self, now: float | None = None) -> None:

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -334,12 +335,25 @@ def test_the_log_says_how_often_a_line_was_repeated(tmp_path: Path) -> None:
 
 
 def test_a_count_is_written_without_another_line(tmp_path: Path) -> None:
-    """The writer's thread wakes up for it."""
+    """The writer's thread wakes up for it, also if it has waited for a line without end when the repetitions came."""
     reader, fd = os.pipe()
-    handler = LogHandler(TextFormatter(), LineWriter(fd))
+    writer = LineWriter(fd)
+    handler = LogHandler(TextFormatter(), writer)
     log = logging.Logger("orbitd.test")
     log.addHandler(handler)
-    for _ in range(5):
+    event(log, logging.WARNING, "too many connections", limit=64)
+    idle = threading.Event()
+
+    def on_turn() -> float | None:
+        end = handler_turn()
+        if end is None:
+            idle.set()
+        return end
+
+    handler_turn, writer.on_turn = writer.on_turn, on_turn
+    writer.wake()
+    assert idle.wait(WAIT_SECS)
+    for _ in range(4):
         event(log, logging.WARNING, "too many connections", limit=64)
     data = b""
     while data.count(b"\n") < 2:
