@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 MAX_QUEUED_LINES = 1000
+MAX_WRITE_BYTES = 64 * 1024
 MAX_LOG_BYTES = 8 * 1024 * 1024
 """The log file is renamed before it grows beyond this."""
 FLUSH_SECS = 1.0
@@ -115,31 +116,41 @@ class LineWriter:
     def _run(self) -> None:
         while True:
             with contextlib.suppress(queue.Empty):
-                item = self._queue.get(timeout=self.on_turn())
-                if isinstance(item, threading.Event):
-                    item.set()
-                else:
-                    self._write_counting(item)
+                self._handle(self._queue.get(timeout=self.on_turn()))
             if self._queue.empty() and (count := self._refused - self._told):
                 # Before the write, which may block: what comes now is queued behind it.
                 self._is_dropping = False
-                if self._write(self.dropped_line(count)):
+                if not self._write(self.dropped_line(count)):
                     self._told += count
 
-    def _write_counting(self, line: bytes) -> None:
-        """Write a line, and before it how many could not be written."""
-        if self._write((self.dropped_line(self._failed) if self._failed else b"") + line):
-            self._failed = 0
-        else:
-            self._failed += 1
+    def _handle(self, item: bytes | threading.Event) -> None:
+        """Write a line and those behind it, as one; set an event when all before it is written."""
+        # While the event loop is busy, each write may wait 5 ms for the interpreter (sys.setswitchinterval).
+        lines = b""
+        with contextlib.suppress(queue.Empty):
+            while isinstance(item, bytes):
+                lines += item
+                if len(lines) > MAX_WRITE_BYTES:
+                    break
+                item = self._queue.get_nowait()
+        if lines:
+            self._write_counting(lines)
+        if isinstance(item, threading.Event):
+            item.set()
 
-    def _write(self, data: bytes) -> bool:
-        """Write all of it, however long that takes; return False on an error, such as a terminal that is gone."""
-        if self._is_torn:
-            data = b"\n" + data
-        rest = data
+    def _write_counting(self, lines: bytes) -> None:
+        """Write lines, and before them how many could not be written."""
+        if self._failed and self._write(self.dropped_line(self._failed)):
+            self._failed += lines.count(b"\n")
+        else:
+            self._failed = self._write(lines).count(b"\n")
+
+    def _write(self, data: bytes) -> bytes:
+        """Write all of it, however long that takes; return what an error leaves, such as a terminal that is gone."""
+        wanted = b"\n" + data if self._is_torn else data
+        rest = wanted
         try:
-            if self._log_file and os.fstat(self._fd).st_size + len(data) > self._max_bytes:
+            if self._log_file and os.fstat(self._fd).st_size + len(rest) > self._max_bytes:
                 self._replace_file()
             while rest:
                 try:
@@ -148,10 +159,10 @@ class LineWriter:
                     select.select([], [self._fd], [])
         except OSError:
             # A full disk takes the beginning of a line, and refuses the rest.
-            self._is_torn = self._is_torn or len(rest) < len(data)
-            return False
+            self._is_torn = self._is_torn if rest == wanted else not wanted.endswith(b"\n" + rest)
+            return data if rest == wanted else rest
         self._is_torn = False
-        return True
+        return b""
 
     def _replace_file(self) -> None:
         """Rename the log file, and go on in a new one at its path. Raises: OSError."""

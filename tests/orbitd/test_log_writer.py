@@ -194,7 +194,7 @@ def log_of(path: Path, max_bytes: int) -> Iterator[LineWriter]:
 def write(writer: LineWriter, *lines: bytes) -> None:
     for line in lines:
         writer.put(line)
-    assert writer.flush(WAIT_SECS)
+        assert writer.flush(WAIT_SECS)
 
 
 def test_the_log_file_has_a_limit_and_one_predecessor(tmp_path: Path) -> None:
