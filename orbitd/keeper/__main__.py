@@ -1,18 +1,19 @@
-"""Entry of the keeper process: `python -I -S .../orbitd/keeper/__main__.py SOCKET [OPEN_FILES]`.
+"""Entry of the keeper process: `python -I -S .../orbitd/keeper/__main__.py SOCKET`.
 
-OPEN_FILES is the user's soft limit of open files, which programs get: orbitd has raised its own.
+The variable ORBIT_OPEN_FILES is the user's soft limit of open files, which programs get: orbitd has raised its own.
 
 Isolated (`-I`) and without site-packages (`-S`), so that it stays small and nothing of the
 user's Python set-up can break it. Everything it will ever need is imported here, once: the
 package may be upgraded or removed under a running keeper.
 """
 
-import os.path
+import os
 import resource
 import sys
 
-if len(sys.argv) > 2:  # before the limit is read, which is when the package is imported
-    resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+if "ORBIT_OPEN_FILES" in os.environ:  # before the limit is read, which is when the package is imported
+    _soft = int(os.environ["ORBIT_OPEN_FILES"])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.append(_ROOT)

@@ -405,8 +405,9 @@ def start_keeper(socket_path: str) -> None:
         SpawnFailed: It could not be started; the message says why.
     """
     program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
-    command = [sys.executable, "-I", "-S", program, os.path.abspath(socket_path), str(STARTED_WITH[0])]
+    command = [sys.executable, "-I", "-S", program, os.path.abspath(socket_path)]
     environment = {name: os.environ[name] for name in _KEEPER_ENVIRONMENT if name in os.environ}
+    environment["ORBIT_OPEN_FILES"] = str(STARTED_WITH[0])
     try:
         # run() returns at the end of file of both pipes, which is when the child that stays has replaced its
         # stdout and stderr: it listens then, and its errors until then are in `stderr`.
