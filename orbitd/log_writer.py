@@ -205,14 +205,7 @@ stderr = LineWriter(2)
 
 
 def guard_stderr() -> None:
-    """Have nothing that this process prints to stderr block it, tracebacks and warnings included.
-
-    A standard descriptor that is closed is opened on /dev/null: the next file to be opened, the database perhaps, would
-    get its number and be written to.
-    """
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(fd, True)
-    os.close(fd)
+    """Have nothing that this process prints to stderr, which is open, block it: tracebacks and warnings included."""
     # With `stty tostop` a terminal stops a process that writes to it from the background (termios(3)).
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     sys.stderr = io.TextIOWrapper(_Stderr(stderr, 2), "utf-8", "backslashreplace", write_through=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import json
 import logging
@@ -19,7 +20,7 @@ from orbit_protocol.methods import METHODS
 from orbitd.rpc.connection import Call, Connection
 from orbitd.rpc.dispatch import Dispatcher, Handlers
 from orbitd.rpc.server import RESERVE_IDLE_SECS, RESERVED_CONNECTIONS, Server, idle_longest
-from orbitd.rpc.sockets import Listener, listen
+from orbitd.rpc.sockets import listen
 
 BUSY = -32000
 LIMIT = 2
@@ -99,7 +100,7 @@ async def serving(
         server = Server(Dispatcher(handlers or served_methods()), max_connections=LIMIT, max_message_bytes=1 << 20)
         listener = listen(f"{folder}/s")
         if wrap is not None:
-            listener = Listener(wrap(fileno=listener.socket.detach()), listener.path, listener.inode)
+            listener = dataclasses.replace(listener, socket=wrap(fileno=listener.socket.detach()))
             listener.socket.setblocking(False)
         server.serve(listener)
         served = Served(server, f"{folder}/s")
