@@ -121,7 +121,7 @@ def _holder(paths: ClientPaths, missing: Unreachable, wait: bool) -> LockNote:
         raise _elsewhere(note, missing) if wait else missing
     if paths.is_socket_chosen and paths.socket_path not in (note.socket, note.configured):
         # Flag or variable mean one socket. That another one is served would be a surprise to who has named it.
-        raise _another_socket(paths, note) if wait and holder is Holder.HERE else missing
+        raise _another_socket(missing, note) if wait and holder is Holder.HERE else missing
     return note
 
 
@@ -176,10 +176,10 @@ def _elsewhere(note: LockNote, missing: Unreachable) -> Unreachable:
     )
 
 
-def _another_socket(paths: ClientPaths, note: LockNote) -> Unreachable:
+def _another_socket(missing: Unreachable, note: LockNote) -> Unreachable:
     place = f"at {path_text(note.socket)}" if note.socket else "without a socket"
     return Unreachable(
-        f"nothing listens at {path_text(paths.socket_path)}: "
+        f"{missing.message.removeprefix('no daemon is running: ')}; "
         f"another orbitd serves this database (pid {note.pid}) {place}",
         hint="Leave --socket and ORBITD_SOCKET out, or name that socket; ORBITD_DATABASE names another database.",
     )
