@@ -280,7 +280,7 @@ async def test_a_keeper_without_descriptors_has_too_many_sessions(orbitd: Orbitd
     """The error says what there is too little of; the keeper goes on, and starts programs again when there is room."""
     await orbitd.spawn("cat")
     hard = resource.prlimit(orbitd.client.keeper_pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(orbitd.client.keeper_pid, resource.RLIMIT_NOFILE, (3, hard[1]))
+    resource.prlimit(orbitd.client.keeper_pid, resource.RLIMIT_NOFILE, (4, hard[1]))
     with pytest.raises(TooManySessions) as refused:
         await orbitd.spawn("cat", id="two")
     assert refused.value.extra["resource"] == "descriptors"
