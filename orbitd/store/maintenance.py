@@ -296,7 +296,7 @@ class MaintenanceMethods:
         async def written(*, checkpoint: bool = False) -> None:
             nonlocal begun
             if checkpoint or time.monotonic() - begun >= _CHECKPOINT_SECS:
-                await store.readers.run_in_thread(_checkpoint)
+                await store.in_checkpoint_thread(_checkpoint)
                 # The log begins again only where nothing of it is left to write to the database, and others have
                 # written meanwhile. In the writer's thread nobody does; there is little left, and it is quick.
                 await store.writer.run(_checkpoint, lambda _: None, alone=True)
@@ -390,12 +390,16 @@ class MaintenanceMethods:
         """Check the structure of the database, its references, every row, and the bytes of every snapshot.
 
         Args:
-            limit_secs: How long it may take; the report then says whether it is of everything.
+            limit_secs: How long it may take, and how long it may wait before for other long work; the report then says
+                whether it is of everything.
             progress: Reports how far it is.
+
+        Raises:
+            Busy: Other checks and backups did not let it begin in that time.
         """
         store, progress = self._store, progress or Progress()
         check = _Check(progress, self._check_closing, limit_secs)
-        report = await store.readers.run_in_thread(check.run, progress)
+        report = await store.readers.run_in_thread(check.run, progress, wait_secs=limit_secs)
         await self._take_over(check.verified, is_all=check.has_verified_rows)
         # As they are now: a row that was deleted meanwhile is not named.
         rows = store.damage.sentences()
@@ -646,8 +650,8 @@ class _Check:
     def __init__(self, progress: Progress, check_closing: Callable[[], None], limit_secs: float | None) -> None:
         self._progress = progress
         self._check_closing = check_closing
-        self._is_limited = limit_secs is not None
-        self._deadline = time.monotonic() + (math.inf if limit_secs is None else limit_secs)
+        self._limit_secs = limit_secs
+        self._deadline = math.inf
         self.verified = damage.Verified(damaged=[], unfilled=[])
         self.has_verified_rows = False
         self._snapshots: list[str] = []
@@ -655,6 +659,8 @@ class _Check:
 
     def run(self, connection: sqlite3.Connection) -> CheckReport:
         """Check everything, or for as long as it may; what cannot be looked at stops no other check."""
+        if self._limit_secs is not None:
+            self._deadline = time.monotonic() + self._limit_secs
         integrity: list[str] = []
         references: list[str] = []
         failures: list[str] = []
@@ -664,11 +670,11 @@ class _Check:
             ("rows", self._verify_rows, integrity),
             ("snapshots", self._bad_snapshots, self._snapshots),
         ]
-        if self._is_limited and _is_large(connection):
+        if self._limit_secs is not None and _is_large(connection):
             # Each entry of an index is compared with its row last: that takes most of the time of an integrity check.
             checks = [("structure", partial(_structural_errors, "quick_check"), integrity), *checks[1:], checks[0]]
         complete = True
-        if self._is_limited:  # a statement that takes long ends too (SQLITE_INTERRUPT)
+        if self._limit_secs is not None:  # a statement that takes long ends too (SQLITE_INTERRUPT)
             connection.set_progress_handler(lambda: time.monotonic() >= self._deadline, _STEPS_BETWEEN_LOOKS)
         try:
             for name, check, findings in checks:

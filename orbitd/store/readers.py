@@ -2,8 +2,9 @@
 
 With the writer's one they are ten in all. Short queries go through aiosqlite, which has a
 thread for each connection. Long work (backup, check) gets a connection of its own in the
-store's thread pool, and counts as one of the nine. WAL readers block neither each other nor
-the writer (sqlite.org/wal.html#concurrency).
+store's thread pool, and counts as one of the nine; at most four of them are such, so that short
+queries never wait for it. WAL readers block neither each other nor the writer
+(sqlite.org/wal.html#concurrency).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
-from orbit_protocol.errors import ShuttingDown
+from orbit_protocol.errors import Busy, ShuttingDown
 from orbitd.store.database import BUSY_SECONDS, READER_SETUP, open_reader
 from orbitd.store.errors import translated
 from orbitd.store.file_watch import FileWatch
@@ -27,6 +28,8 @@ from orbitd.store.progress import Progress
 from orbitd.store.rows import Row, lenient_text
 
 MAX_READERS = 9
+LONG_THREADS = 4
+"""How much that reads for long goes on at once; more would only take the GIL from each other."""
 
 T = TypeVar("T")
 
@@ -47,6 +50,7 @@ class Readers:
         self._executor = executor
         self._file_watch = file_watch
         self._slots = asyncio.Semaphore(MAX_READERS)
+        self._long_slots = asyncio.Semaphore(LONG_THREADS)  # always taken before a slot
         self._idle: list[aiosqlite.Connection] = []
         self._long: set[sqlite3.Connection] = set()  # changed in the pool's threads; add and discard are atomic
         self._busy = 0  # slots that are taken
@@ -64,11 +68,55 @@ class Readers:
         rows = await self.fetch_all(sql, parameters)
         return rows[0] if rows else None
 
-    async def run_in_thread(self, work: Callable[[sqlite3.Connection], T], progress: Progress | None = None) -> T:
+    async def run_in_thread(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        progress: Progress | None = None,
+        *,
+        wait_secs: float | None = None,
+    ) -> T:
         """Run long work with a reading connection of its own.
 
         If the caller is cancelled, it runs to its end nevertheless, or ends soon where it has a `progress`.
+
+        Args:
+            work: Gets the connection.
+            progress: Ends the work.
+            wait_secs: How long it may wait for other long work to end, if not for ever.
+
+        Raises:
+            Busy: It could not begin by then.
         """
+        try:
+            async with asyncio.timeout(wait_secs):
+                await self._long_slots.acquire()
+                try:
+                    await self._acquire_slot()
+                except BaseException:
+                    self._long_slots.release()
+                    raise
+        except TimeoutError as error:
+            raise Busy(f"{LONG_THREADS} checks, backups or the like read the database already") from error
+        return await self._run(self._executor, work, progress, self._long_slots.release)
+
+    async def run_beside(self, executor: Executor, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do as `run_in_thread` does in a thread of another executor, which waits for no long work."""
+        await self._acquire_slot()
+        return await self._run(executor, work)
+
+    async def _run(
+        self,
+        executor: Executor,
+        work: Callable[[sqlite3.Connection], T],
+        progress: Progress | None = None,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> T:
+        """Run work for which a slot was acquired; release that, and call `on_end`, once its thread is done."""
+
+        def release() -> None:
+            self._release_slot()
+            on_end()
+
         own: list[sqlite3.Connection] = []
 
         def run() -> T:
@@ -82,18 +130,17 @@ class Readers:
                     own.clear()
                     self._long.discard(connection)
 
-        await self._acquire_slot()
         try:
             if len(self._idle) + self._busy > MAX_READERS:
                 # The thread opens a connection of its own, so an idle one is closed: nine stay the most.
                 await self._idle.pop().close()
-            running = asyncio.get_running_loop().run_in_executor(self._executor, run)
+            running = asyncio.get_running_loop().run_in_executor(executor, run)
         except BaseException:  # cancelled, or the executor takes nothing any more
-            self._release_slot()
+            release()
             raise
         # The slot is released when the thread is done. A cancelled await does not stop the thread,
         # and without the shield it would mark the future as done while the connection is in use.
-        running.add_done_callback(lambda _: self._release_slot())
+        running.add_done_callback(lambda _: release())
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:

@@ -31,7 +31,7 @@ from orbitd.store.damage import TABLES, DamagedRows, fetch_rows, undecodable_row
 from orbitd.store.database import READER_SETUP, open_reader, open_writer, reader_setup
 from orbitd.store.errors import translate, translated
 from orbitd.store.file_watch import FileWatch
-from orbitd.store.readers import Readers
+from orbitd.store.readers import LONG_THREADS, Readers
 from orbitd.store.rows import SESSION_COLUMNS, WORKSPACE_COLUMNS, Row, Stored, time_from_text
 from orbitd.store.writer import MAX_GROUP, MAX_WAITING, Writer
 
@@ -41,8 +41,6 @@ R = TypeVar("R")
 log = logging.getLogger("orbitd.store")
 
 _THREADS = min(4, os.cpu_count() or 1)
-LONG_THREADS = 4
-"""How much that reads for long goes on at once; more would only take the GIL from each other."""
 _CACHED_SESSIONS = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE {{sound}} AND status != 'terminated' ORDER BY seq"  # noqa: S608  # ours
 _WORKSPACES = f"SELECT {WORKSPACE_COLUMNS} FROM workspaces WHERE {{sound}} ORDER BY seq"  # noqa: S608  # ours
 _RECHECKED = 500
@@ -97,6 +95,8 @@ class Store:
         # Threads of its own for work that reads for long: two of them, a check and a backup say, would have every
         # snapshot wait that is compressed or decompressed (measured: for 15 s).
         self._long_pool = ThreadPoolExecutor(max_workers=LONG_THREADS, thread_name_prefix="orbit-reader")
+        # One for the checkpoints of long writing, which wait for no check.
+        self._checkpoint_pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="orbit-checkpoint")
         assert writer.file_watch is not None
         self.file_watch = writer.file_watch
         self.readers = Readers(path, self._long_pool, self.file_watch, loaded.reader_setup)
@@ -152,6 +152,10 @@ class Store:
         """Run slow work that does not use the database in a thread of the pool."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
+    async def in_checkpoint_thread(self, work: Callable[[sqlite3.Connection], None]) -> None:
+        """Run a checkpoint with a connection of its own, in a thread of its own."""
+        await self.readers.run_beside(self._checkpoint_pool, work)
+
     def chain_lock(self, session_id: str) -> asyncio.Lock:
         """Return the lock under which a session's snapshots are saved and deleted, one after the other."""
         lock = self._chain_locks.get(session_id)
@@ -165,7 +169,7 @@ class Store:
         # deletes it, and that is to happen in the writer's thread.
         await self.readers.close()
         await self.writer.close()
-        for pool in (self._pool, self._long_pool):
+        for pool in (self._pool, self._long_pool, self._checkpoint_pool):
             await asyncio.to_thread(pool.shutdown)
 
 

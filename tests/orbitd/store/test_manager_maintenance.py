@@ -18,14 +18,13 @@ from typing import Any
 
 import pytest
 
-from orbit_protocol.errors import Cancelled, InvalidParams, SessionNotFound, SnapshotNotFound, StorageFull
+from orbit_protocol.errors import Busy, Cancelled, InvalidParams, SessionNotFound, SnapshotNotFound, StorageFull
 from orbit_protocol.types import Session, SessionConfig
 from orbitd.manager import SessionManager
 from orbitd.store import maintenance
 from orbitd.store.cache import Change
 from orbitd.store.progress import Progress
-from orbitd.store.readers import Readers
-from orbitd.store.store import LONG_THREADS
+from orbitd.store.readers import LONG_THREADS, MAX_READERS, Readers
 from store_support import GRID, LOCAL, files, mode, names, rows, size
 
 NOISE = random.Random(3).randbytes(50_000)
@@ -593,6 +592,28 @@ async def test_a_snapshot_is_read_and_saved_beside_any_long_work(manager: Sessio
         found = await manager.load_latest_snapshot(session.id)
         assert found is not None
         assert found.terminal_buffer == b"another"
+    finally:
+        goes_on.set()
+        await asyncio.gather(*working)
+
+
+async def test_a_limited_check_does_not_wait_for_others_for_ever(manager: SessionManager) -> None:
+    """While as much reads for long as may, it is refused in its time; a cleanup's checkpoints do not wait either."""
+    await sessions_with_snapshots(manager, 2, 2)
+    goes_on, began = threading.Event(), threading.Semaphore(0)
+
+    def work(_: sqlite3.Connection) -> None:
+        began.release()
+        goes_on.wait()
+
+    working = [asyncio.create_task(manager._store.readers.run_in_thread(work)) for _ in range(2 * MAX_READERS)]
+    try:
+        for _ in range(LONG_THREADS):
+            await asyncio.to_thread(began.acquire)
+        with pytest.raises(Busy):
+            await manager.check(limit_secs=1e-9)
+        await manager.probe()
+        assert await manager.cleanup_old_snapshots(1) == 2
     finally:
         goes_on.set()
         await asyncio.gather(*working)

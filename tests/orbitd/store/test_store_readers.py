@@ -14,9 +14,9 @@ from typing import Any
 import aiosqlite
 import pytest
 
-from orbit_protocol.errors import ShuttingDown
+from orbit_protocol.errors import Busy, ShuttingDown
 from orbitd.store.file_watch import FileWatch
-from orbitd.store.readers import MAX_READERS, Readers
+from orbitd.store.readers import LONG_THREADS, MAX_READERS, Readers
 from support import WAIT_SECS
 
 
@@ -94,19 +94,50 @@ async def test_long_work_that_is_cancelled_while_it_makes_room(
 
 
 async def test_a_query_that_is_cancelled_while_it_waits_for_a_slot(readers: Readers) -> None:
-    """With every slot taken a query waits; cancelled, it takes none later."""
+    """With every slot taken a query waits, and long work with it; cancelled, they take none later."""
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(MAX_READERS):
+            await stack.enter_async_context(readers._connection())
+        assert await cancel_after(2, readers.fetch_one("SELECT x FROM t"))
+        assert await cancel_after(2, readers.run_in_thread(x))
+    assert await asyncio.gather(*(readers.run_in_thread(x) for _ in range(2 * LONG_THREADS))) == [7] * 2 * LONG_THREADS
+
+
+@contextlib.asynccontextmanager
+async def long_work(readers: Readers, amount: int) -> AsyncIterator[None]:
+    """Have so much long work begun, as far as it is let, while the block runs."""
     running, go_on = threading.Semaphore(0), threading.Event()
 
     def block(_: sqlite3.Connection) -> None:
         running.release()
         go_on.wait(WAIT_SECS)
 
-    work = [asyncio.ensure_future(readers.run_in_thread(block)) for _ in range(MAX_READERS)]
-    await asyncio.to_thread(running.acquire)
-    assert await cancel_after(2, readers.fetch_one("SELECT x FROM t"))
-    assert await cancel_after(2, readers.run_in_thread(x))
-    go_on.set()
-    await asyncio.gather(*work)
+    work = [asyncio.ensure_future(readers.run_in_thread(block)) for _ in range(amount)]
+    try:
+        await asyncio.to_thread(running.acquire)
+        yield
+    finally:
+        go_on.set()
+        await asyncio.gather(*work)
+
+
+async def test_short_reads_never_wait_for_long_work(readers: Readers, executor: ThreadPoolExecutor) -> None:
+    """However much that reads for long is begun, as many short reads as ever go on beside it, and other threads too."""
+    with ThreadPoolExecutor(1) as other:
+        async with long_work(readers, 3 * MAX_READERS), contextlib.AsyncExitStack() as stack:
+            for _ in range(MAX_READERS - LONG_THREADS - 1):
+                await stack.enter_async_context(readers._connection())
+            assert await readers.run_beside(other, x) == 7
+            assert await readers.fetch_one("SELECT x FROM t") == (7,)
+
+
+async def test_long_work_waits_no_longer_than_it_may(readers: Readers) -> None:
+    """Where it cannot begin in its time it is refused, and leaves all slots as they are; where it can, it is done."""
+    assert await readers.run_in_thread(x, wait_secs=1e-9) == 7
+    async with long_work(readers, LONG_THREADS):
+        with pytest.raises(Busy):
+            await readers.run_in_thread(x, wait_secs=1e-9)
+    assert await asyncio.gather(*(readers.run_in_thread(x) for _ in range(2 * LONG_THREADS))) == [7] * 2 * LONG_THREADS
 
 
 async def test_work_that_no_thread_takes(readers: Readers, executor: ThreadPoolExecutor) -> None:
