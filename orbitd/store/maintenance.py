@@ -41,7 +41,7 @@ from orbitd.store import damage, sessions, validation, workspaces
 from orbitd.store.backup import copy
 from orbitd.store.cache import Change
 from orbitd.store.delta_chain import unpack_chain
-from orbitd.store.files import FULL_SYNC, file_stamp
+from orbitd.store.files import FULL_SYNC, file_stamp, size
 from orbitd.store.progress import Progress
 from orbitd.store.rows import (
     SESSION_COLUMNS,
@@ -73,6 +73,10 @@ _CHECKPOINT_SECS = 0.25
 _CHECKPOINT_PAGES = 1_000
 _BULK_CHECKPOINT_PAGES = 32_768
 """How many pages the log has when a commit checkpoints it: SQLite's default, and while slices are written (128 MiB)."""
+
+_LOG_BYTES = 64 * 1024 * 1024
+_BULK_LOG_BYTES = 4 * 1024 * 1024
+"""What is left of the log's file when it begins again, and, of slices, by how much it may grow before a checkpoint."""
 
 _DELETED_AT_ONCE = 200
 """Snapshots of one session that are deleted by one statement."""
@@ -273,15 +277,20 @@ class MaintenanceMethods:
         async with self._bulk() as written:
             while done < len(items):
                 progress.report(what, done, len(items))
-                try:
-                    result, done = await self._store.write(partial(write_slice, start=done))
-                except StorageFull:
-                    # It may be the log that has no room to grow, and what is deleted here makes room.
-                    await written(checkpoint=True)
-                    result, done = await self._store.write(partial(write_slice, start=done))
+                result, done = await self._write_slice(partial(write_slice, start=done), written)
                 total += result
-                await written()
         return total
+
+    async def _write_slice(self, work: Callable[[sqlite3.Connection], Change[T]], written: _Written) -> T:
+        """Write one slice, once more where there was no room for it."""
+        try:
+            result = await self._store.write(work)
+        except StorageFull:
+            # It may be the log that has no room to grow, and what is deleted here makes room.
+            await written(checkpoint=True)
+            result = await self._store.write(work)
+        await written()
+        return result
 
     @contextlib.asynccontextmanager
     async def _bulk(self) -> AsyncIterator[_Written]:
@@ -289,35 +298,45 @@ class MaintenanceMethods:
 
         A commit that finds a thousand pages in the log writes them to the database, syncs it, and everybody waits. One
         that finds a hundred times as many writes those once that were changed again and again (measured with a million
-        snapshots: half the time of a cleanup), so nobody but the caller should wait for that.
+        snapshots: half the time of a cleanup), so nobody but the caller should wait for that. The log's file takes
+        little more room than usual, as the disk may be nearly full.
         """
-        store, begun = self._store, time.monotonic()
+        store, begun, log_file = self._store, time.monotonic(), f"{self._store.path}-wal"
+        length: int | None = None  # the file's after the first slice of the log: by then it was shortened
 
         async def written(*, checkpoint: bool = False) -> None:
-            nonlocal begun
-            if checkpoint or time.monotonic() - begun >= _CHECKPOINT_SECS:
+            nonlocal begun, length
+            now_long = size(log_file)
+            length = now_long if length is None else length
+            is_time = time.monotonic() - begun >= _CHECKPOINT_SECS or now_long - length >= _BULK_LOG_BYTES
+            if checkpoint or is_time:
                 await store.in_checkpoint_thread(_checkpoint)
                 # The log begins again only where nothing of it is left to write to the database, and others have
                 # written meanwhile. In the writer's thread nobody does; there is little left, and it is quick.
                 await store.writer.run(_checkpoint, lambda _: None, alone=True)
-                begun = time.monotonic()
+                begun, length = time.monotonic(), None
 
         store.bulk_writers += 1
-        await self._checkpoint_at(_BULK_CHECKPOINT_PAGES)
         try:
+            await self._checkpoint_at(_BULK_CHECKPOINT_PAGES, _BULK_LOG_BYTES)
             yield written
             await written(checkpoint=True)
+        except BaseException:  # a caller that has gone too: what was written is not left to the next commit
+            with contextlib.suppress(OrbitError):  # ShuttingDown
+                await asyncio.shield(written(checkpoint=True))
+            raise
         finally:
             store.bulk_writers -= 1
             if not store.bulk_writers:
-                with contextlib.suppress(OrbitError):  # ShuttingDown
-                    await self._checkpoint_at(_CHECKPOINT_PAGES)
+                with contextlib.suppress(OrbitError):  # as above
+                    await asyncio.shield(self._checkpoint_at(_CHECKPOINT_PAGES, _LOG_BYTES))
 
-    async def _checkpoint_at(self, pages: int) -> None:
-        """Have commits checkpoint the log where it has so many pages."""
+    async def _checkpoint_at(self, pages: int, left_bytes: int) -> None:
+        """Have commits checkpoint the log where it has so many pages; of its file so much is left when it begins."""
 
         def work(connection: sqlite3.Connection) -> None:
             connection.execute(f"PRAGMA wal_autocheckpoint = {pages:d}").fetchall()
+            connection.execute(f"PRAGMA journal_size_limit = {left_bytes:d}").fetchall()
 
         await self._store.writer.run(work, lambda _: None)
 
@@ -367,11 +386,10 @@ class MaintenanceMethods:
         async with self._bulk() as written:
             while True:
                 progress.report("pages", pages, max(pages, total))
-                bytes_freed, count = await self._store.write(partial(_vacuum, most=_MOST))
+                bytes_freed, count = await self._write_slice(partial(_vacuum, most=_MOST), written)
                 if not count:
                     break
                 freed, pages = freed + bytes_freed, pages + count
-                await written()
         if freed:
             # A checkpoint fails inside a transaction (SQLITE_LOCKED), hence `alone`.
             await self._store.writer.run(checkpoint, lambda _: None, alone=True)

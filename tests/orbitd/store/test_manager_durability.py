@@ -26,6 +26,7 @@ from orbit_protocol.errors import (
     StorageReadOnly,
 )
 from orbitd.manager import SessionManager
+from orbitd.store import maintenance
 from orbitd.store.cache import Change
 from store_support import LOCAL, rows
 
@@ -264,6 +265,27 @@ async def test_disk_full(small_disk: Path) -> None:
         os.unlink(filler)
         saved = await manager.save_snapshot(session.id, random.Random(1).randbytes(1 << 20))
         assert (await manager.get_snapshot(saved.id)).buffer_bytes == 1 << 20
+        assert (await manager.check()).ok
+
+
+@needs(root=True, linux=True)
+async def test_a_vacuum_of_a_nearly_full_disk(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the log has room for one slice and not for all, a vacuum still frees everything."""
+    monkeypatch.setattr(maintenance, "_SLICE_SECS", 0.0)
+    path = small_disk / "sessions.db"
+    async with SessionManager.open(str(path)) as manager:
+        gone, kept = [await manager.create_session(LOCAL) for _ in range(2)]
+        for number in range(8):
+            await manager.save_snapshot(gone.id, random.Random(number).randbytes(60_000))
+            await manager.save_snapshot(kept.id, random.Random(100 + number).randbytes(60_000))
+        await manager.delete_session(gone.id)
+        await manager._store.writer.run(
+            lambda c: c.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall(), lambda _: None, alone=True
+        )
+        _fill(small_disk / "filler")
+        with open(small_disk / "filler", "r+b") as filler:  # noqa: ASYNC230
+            filler.truncate(os.path.getsize(small_disk / "filler") - 400_000)  # noqa: ASYNC240
+        assert await manager.vacuum() > 400_000
         assert (await manager.check()).ok
 
 

@@ -248,6 +248,80 @@ async def test_a_log_is_checkpointed_while_slices_are_written(
     assert max(sizes) < 10 * sizes[1]  # some slices, and not all together
 
 
+async def test_a_log_is_checkpointed_where_it_has_grown(
+    path: Path, manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However quickly slices are written, the log takes no more room than it may: the disk may be nearly full."""
+    monkeypatch.setattr(maintenance, "_SLICE_SECS", 0.0)
+    monkeypatch.setattr(maintenance, "_CHECKPOINT_SECS", float("inf"))
+    monkeypatch.setattr(maintenance, "_BULK_LOG_BYTES", 1 << 17)
+    await sessions_with_snapshots(manager, 60, 2)
+    await manager._store.writer.run(_empty_log, lambda _: None, alone=True)
+    sizes: list[int] = []
+    await manager.cleanup_old_snapshots(1, Reports(lambda _, __: sizes.append(size(Path(f"{path}-wal")))))
+    assert len(sizes) == 60
+    assert 1 << 17 < max(sizes) < 4 << 17
+    writer = manager._store.writer
+    limit = await writer.run(lambda c: c.execute("PRAGMA journal_size_limit").fetchone(), lambda row: row)
+    assert limit == (64 << 20,)
+
+
+async def test_a_vacuum_goes_on_where_the_log_cannot_grow(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a cleanup's, each of its slices is written once more after a checkpoint."""
+    session = await manager.create_session(LOCAL)
+    await manager.save_snapshot(session.id, NOISE)
+    await manager.delete_session(session.id)
+    really_write, full = manager._store.write, [True, False] * 3
+
+    async def write(work: Callable[[sqlite3.Connection], Change[Any]]) -> Any:
+        if full.pop(0):
+            raise StorageFull("no room")
+        return await really_write(work)
+
+    monkeypatch.setattr(manager._store, "write", write)
+    assert await manager.vacuum() > 40_000
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_a_cleanup_that_is_cancelled_anywhere_leaves_the_writer_as_it_was(
+    manager: SessionManager, steps: int
+) -> None:
+    """Wherever it was, commits checkpoint the log again, and nobody counts as writing in slices."""
+    await sessions_with_snapshots(manager, 2, 2)
+    cleaning = asyncio.create_task(manager.cleanup_old_snapshots(1))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+        await manager._store.writer.run(lambda _: None, lambda _: None)
+    cleaning.cancel()
+    await asyncio.wait({cleaning})
+    assert manager._store.bulk_writers == 0
+    writer = manager._store.writer
+    assert await writer.run(lambda c: c.execute("PRAGMA wal_autocheckpoint").fetchone(), lambda row: row) == (1_000,)
+
+
+async def test_a_cleanup_that_is_cancelled_before_its_first_slice(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is over before the writer has heard of it; commits checkpoint the log as before."""
+    await sessions_with_snapshots(manager, 1, 2)
+    really, begun = manager._checkpoint_at, asyncio.Event()
+
+    async def wait_at_first(pages: int, left_bytes: int) -> None:
+        if not begun.is_set():
+            begun.set()
+            await asyncio.Event().wait()
+        await really(pages, left_bytes)
+
+    monkeypatch.setattr(manager, "_checkpoint_at", wait_at_first)
+    cleaning = asyncio.create_task(manager.cleanup_old_snapshots(1))
+    await begun.wait()
+    cleaning.cancel()
+    await asyncio.wait({cleaning})
+    assert manager._store.bulk_writers == 0
+
+
 async def test_a_cleanup_goes_on_where_the_log_cannot_grow(
     manager: SessionManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
