@@ -83,6 +83,7 @@ def check_params(method: Method[P, Any], params: P) -> P:
 class _Step(Struct, frozen=True, kw_only=True):
     """What is shown of a `$/progress` notification."""
 
+    id: int | float | str
     what: str
     done: int
     total: int
@@ -251,7 +252,8 @@ class Client:
             if on_progress is not None and response.method == _PROGRESS and isinstance(response.params, Raw):
                 with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):  # an older one stays on the screen
                     step = msgspec.json.decode(response.params, type=_Step)
-                    on_progress(step.what, step.done, step.total)
+                    if step.id == self._last_id:
+                        on_progress(step.what, step.done, step.total)
             # An error whose id is null is for a request that the daemon could not parse: ours, since there is only one.
             if response.method is not UNSET or response.id not in (self._last_id, None):
                 continue  # a notification, or the late answer to a call that timed out

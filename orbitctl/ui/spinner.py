@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
+from orbit_protocol.visible import visible
 from orbitctl.ui.output import is_smart_terminal
 
 DELAY_SECONDS = 0.5
@@ -35,6 +36,7 @@ class Shown:
 
     def show_progress(self, what: str, done: int, total: int) -> None:
         """Show how far the work is; `total` is 0 where that is not known."""
+        what = visible(what)  # as the daemon sent it
         self.text = f"{self._what}: {done:,} of {total:,} {what}" if total else f"{self._what}: {what}"
 
 

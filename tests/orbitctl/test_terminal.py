@@ -16,7 +16,7 @@ import pytest
 
 from ctl_support import Orbitctl
 from orbitctl.ui.output import MAX_SIZE, terminal_size
-from orbitctl.ui.spinner import spinner
+from orbitctl.ui.spinner import Shown, spinner
 from support import RawClient
 
 
@@ -284,6 +284,14 @@ def test_a_spinner_shows_how_far_work_is(monkeypatch: pytest.MonkeyPatch) -> Non
         shown += os.read(master, 200)
     os.close(master)
     assert max(len(line) for line in shown.split(b"\r")) == 39
+
+
+def test_a_spinner_shows_nothing_that_a_terminal_obeys() -> None:
+    """What the daemon says that it does is escaped, whether a total is known or not."""
+    shown = Shown("checking")
+    for total, text in ((0, "checking: \\x1b]0;x\\x07\\n"), (2, "checking: 1 of 2 \\x1b]0;x\\x07\\n")):
+        shown.show_progress("\x1b]0;x\x07\n", 1, total)
+        assert shown.text == text
 
 
 def test_interrupted_work_leaves_an_empty_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,10 +135,11 @@ def test_notifications_and_stale_answers_are_skipped(serve: Serve) -> None:
 
 @pytest.mark.parametrize("wants", [True, False])
 def test_progress_is_asked_for_by_whoever_shows_it(serve: Serve, wants: bool) -> None:
-    """What the daemon reports is handed on, a report of another form is skipped, and nothing is sent unasked."""
+    """What the daemon reports is handed on, one of another form or call is skipped, and nothing is sent unasked."""
     answer = (
         b'{"jsonrpc":"2.0","method":"$/progress","params":{"id":1,"what":"rows","done":3,"total":9,"new":0}}\n'
         b'{"jsonrpc":"2.0","method":"$/progress","params":{"id":1,"what":7}}\n'
+        b'{"jsonrpc":"2.0","method":"$/progress","params":{"id":2,"what":"rows","done":5,"total":9}}\n'
         b'{"jsonrpc":"2.0","id":1,"result":{"bytes_freed":5}}\n'
     )
     asked: list[Any] = []
