@@ -14,7 +14,7 @@ import msgspec
 from orbit_os.python import python_command
 from orbit_os.shell import command_line
 from orbit_protocol import PROTOCOL_VERSION, VERSION
-from orbit_protocol.errors import InvalidParams, StorageCorrupt
+from orbit_protocol.errors import Busy, InvalidParams, StorageCorrupt
 from orbit_protocol.jsonrpc import encode_message
 from orbit_protocol.methods import DAEMON_INFO, MAINTENANCE_CHECK, STATS_GET
 from orbit_protocol.params import Check, Params
@@ -192,16 +192,24 @@ def _integrity(app: App) -> Finding:
     try:
         report = _check_for_a_while(app)
     except CommandError as error:
-        return Finding(check="database", state="fail", message=error.message, remedy=error.hint)
+        # Busy: checks and backups that others have begun are going on.
+        is_busy = isinstance(error.__cause__, Busy)
+        return Finding(check="database", state="warn" if is_busy else "fail", message=error.message, remedy=error.hint)
     if report.ok and report.complete:
         return Finding(check="database", state="ok", message="no damage, in no snapshot either")
+    if report.ok and not report.total_snapshots:  # they are counted when their turn has come
+        return Finding(
+            check="database",
+            state="warn",
+            message=f"not checked: {seconds(_CHECK_SECS)} are not enough for any snapshot",
+            remedy="`orbitctl maintenance check` checks everything.",
+        )
     if report.ok:
-        seen = f"{report.checked_snapshots:,} of {report.total_snapshots:,} snapshots" if report.total_snapshots else ""
         return Finding(
             check="database",
             state="ok",
-            message=f"no damage in what {seconds(_CHECK_SECS)} are enough for{f', {seen}' if seen else ''}; "
-            "`orbitctl maintenance check` checks everything",
+            message=f"no damage in what {seconds(_CHECK_SECS)} are enough for, {report.checked_snapshots:,} of "
+            f"{report.total_snapshots:,} snapshots; `orbitctl maintenance check` checks everything",
         )
     findings = [*report.integrity, *report.foreign_keys, *report.rows, *(f"snapshot {one}" for one in report.snapshots)]
     return Finding(
