@@ -172,6 +172,7 @@ def _target(reference: dict[str, Any]) -> str:
 
 _LIMITS = {
     "minimum": "at least {}",
+    "exclusiveMinimum": "more than {}",
     "maximum": "at most {}",
     "minLength": "at least {} characters",
     "maxLength": "at most {} characters",

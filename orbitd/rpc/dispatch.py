@@ -239,7 +239,7 @@ class Dispatcher(Generic[C]):
         if envelope.method not in self._routes:
             return call.error(e.MethodNotFound(f"No such method: {envelope.method[:128]!r}"))
         if caller is not None and caller.in_reserve and envelope.method not in self._reserve:
-            served = ", ".join(sorted(self._reserve))
+            served = ", ".join(sorted(name for name in self._reserve if not name.startswith("$")))
             return call.error(
                 e.Busy(
                     "All connections of the daemon are used; this one is kept back for what can put that right",

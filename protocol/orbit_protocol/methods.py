@@ -76,6 +76,7 @@ CANCEL_REQUEST: Method[p.CancelRequest, r.Empty] = Method(
     r.Empty,
     "End the calls of this connection that wait and have this id; an id that none has is ignored.",
     is_urgent=True,
+    in_reserve=True,
 )
 
 WATCH_PROGRESS: Method[p.WatchProgress, r.Empty] = Method(
@@ -84,6 +85,7 @@ WATCH_PROGRESS: Method[p.WatchProgress, r.Empty] = Method(
     r.Empty,
     "Send `$/progress` while the call of this connection that has this id works; an id that none has is ignored.",
     is_urgent=True,
+    in_reserve=True,
 )
 
 SESSION_CREATE: Method[p.SessionCreate, t.Session] = Method(
@@ -294,7 +296,7 @@ MAINTENANCE_CLEANUP_SNAPSHOTS: Method[p.CleanupSnapshots, r.CleanupResult] = Met
     p.CleanupSnapshots,
     r.CleanupResult,
     "Delete all but the newest snapshots of each session.",
-    WRITES,
+    (*WRITES, e.Cancelled),
     can_wait=True,
 )
 MAINTENANCE_ARCHIVE: Method[p.Archive, r.ArchiveResult] = Method(
@@ -302,7 +304,7 @@ MAINTENANCE_ARCHIVE: Method[p.Archive, r.ArchiveResult] = Method(
     p.Archive,
     r.ArchiveResult,
     "Move old terminated sessions out of the hot tables.",
-    WRITES,
+    (*WRITES, e.Cancelled),
     can_wait=True,
 )
 MAINTENANCE_VACUUM: Method[p.Params, r.VacuumResult] = Method(
@@ -310,7 +312,7 @@ MAINTENANCE_VACUUM: Method[p.Params, r.VacuumResult] = Method(
     p.Params,
     r.VacuumResult,
     "Give free pages back to the file system.",
-    WRITES,
+    (*WRITES, e.Cancelled),
     can_wait=True,
 )
 MAINTENANCE_CHECK: Method[p.Check, r.CheckReport] = Method(
@@ -318,7 +320,7 @@ MAINTENANCE_CHECK: Method[p.Check, r.CheckReport] = Method(
     p.Check,
     r.CheckReport,
     "Check the database and every snapshot.",
-    READS,
+    (*READS, e.Cancelled),
     can_wait=True,
     in_reserve=True,
 )
@@ -327,7 +329,7 @@ MAINTENANCE_BACKUP: Method[p.Backup, r.BackupResult] = Method(
     p.Backup,
     r.BackupResult,
     "Write a consistent copy while the daemon goes on.",
-    WRITES,
+    (*WRITES, e.Cancelled),
     can_wait=True,
 )
 STATS_GET: Method[p.Params, r.SessionStats] = Method("stats.get", p.Params, r.SessionStats, "Count and measure.", READS)

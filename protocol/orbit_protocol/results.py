@@ -163,7 +163,7 @@ class CheckReport(Struct, frozen=True, kw_only=True):
     """What an integrity check found; every list is empty where `ok`.
 
     `integrity` and `foreign_keys` are SQLite's own findings, `snapshots` the ids of
-    snapshots whose bytes do not match their checksum, and `more_snapshots` counts those beyond the first thousands.
+    snapshots whose bytes do not match their checksum, and `more_snapshots` counts those beyond the first 10,000.
     `rows` are sentences about rows that cannot be read and are left out everywhere else. Where the time was over
     before everything was looked at, `complete` is false, and `ok` is of what was.
     """

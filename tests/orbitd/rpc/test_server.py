@@ -33,7 +33,13 @@ RESERVED = {
     "session.list",
     "session.terminate",
 }
-PARAMS = {"session.terminate": {"id": "x"}, "session.get": {"id": "x"}, "session.create": {"config": {}}}
+PARAMS = {
+    "$/watchProgress": {"id": 1},
+    "$/cancelRequest": {"id": 1},
+    "session.terminate": {"id": "x"},
+    "session.get": {"id": "x"},
+    "session.create": {"config": {}},
+}
 
 
 class Client:
@@ -126,6 +132,9 @@ async def test_the_reserve_serves_what_can_put_it_right() -> None:
         assert all(method in hint for method in RESERVED)
         served_there = {method for method, answer in answers.items() if answer.get("result") == {"served": True}}
         assert served_there == RESERVED
+        for method in ("$/watchProgress", "$/cancelRequest"):  # of a check, which may take long
+            assert (await last.ask(method))["result"] == {"served": True}
+            assert method not in hint
 
 
 async def test_items_of_a_batch_are_refused_one_by_one() -> None:
