@@ -16,6 +16,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -118,12 +119,24 @@ def _measure(bench: Bench, sessions: int) -> Store:
 
 
 def _wait_until_idle(client: LineClient) -> None:
-    """Wait until the daemon has done what it does after a start: it looks at every row, and makes a backup."""
-    while any(
-        each["last_run_at"] is not None and (each["last_success_at"] or "") < each["last_run_at"]
-        for each in client.call("daemon.info")["chores"]
-    ):
+    """Wait until the daemon has looked at every row, as it does after a start, and no other chore runs.
+
+    Raises:
+        RuntimeError: A chore has failed.
+    """
+    while not _is_idle(client.call("daemon.info")["chores"]):
         time.sleep(IDLE_SECS)
+
+
+def _is_idle(chores: list[dict[str, Any]]) -> bool:
+    """Return whether the first chore has been done and none runs. Raises: RuntimeError."""
+    for each in chores:
+        if each["last_error"] is not None:
+            raise RuntimeError(f"{each['name']}: {each['last_error']}")
+    return all(
+        (each["last_success_at"] or "") >= each["last_run_at"] if each["last_run_at"] else each["name"] != "rows"
+        for each in chores
+    )
 
 
 def _screens() -> Iterator[tuple[bytes, bytes | None]]:
@@ -212,12 +225,11 @@ def _others(home: Path) -> Iterator[tuple[list[float], list[float]]]:
                 into.append(_timed(lambda: act(client, session_id))[0])
                 done.wait(0.002)
 
-    threads = [threading.Thread(target=repeat, args=args) for args in ((read, waits[0]), (write, waits[1]))]
-    for thread in threads:
-        thread.start()
-    try:
-        yield waits
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
+    with ThreadPoolExecutor(2) as pool:
+        clients = [pool.submit(repeat, *args) for args in ((read, waits[0]), (write, waits[1]))]
+        try:
+            yield waits
+        finally:
+            done.set()
+        for each in clients:
+            each.result()  # raises what has ended it

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.figures import scale
+
 pytestmark = pytest.mark.slow
 
 Line = tuple[str, str | None, str | None]
@@ -162,6 +164,21 @@ def line(result: dict[str, Any]) -> Line:
         baseline and baseline["name"],
         bar and f"{bar['kind']} {bar['limit']:g}",
     )
+
+
+def test_a_daemon_is_waited_for_until_its_chores_are_done() -> None:
+    """It is busy before the first chore has begun and while one runs; one that fails ends the wait."""
+
+    def chore(name: str, run: str | None, success: str | None, error: str | None = None) -> dict[str, Any]:
+        return {"name": name, "last_run_at": run, "last_success_at": success, "last_error": error}
+
+    idle, later = chore("check", None, None), chore("rows", "2026-01-02", "2026-01-03")
+    assert scale._is_idle([idle, later])
+    assert not scale._is_idle([idle, chore("rows", None, None)])
+    assert not scale._is_idle([idle, chore("rows", "2026-01-02", None)])
+    assert not scale._is_idle([chore("check", "2026-01-02", "2026-01-01"), later])
+    with pytest.raises(RuntimeError, match="backup: no room"):
+        scale._is_idle([chore("backup", "2026-01-02", None, "no room"), later])
 
 
 def test_the_list_names_every_figure() -> None:
