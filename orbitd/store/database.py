@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import sqlite3
+import stat
 from collections.abc import Sequence
 
 from msgspec import Struct
@@ -355,7 +356,8 @@ def _check_existing(path: str, scripts: Sequence[str]) -> _Checked:
     for each in files:
         status = os.stat(each)
         if status.st_mode & 0o077 and status.st_uid == os.geteuid():
-            set_mode(each, PRIVATE_FILE)  # it was copied here with a umask that let others read it
+            # It was copied here with a umask that let others read it; what its owner may not, stays forbidden.
+            set_mode(each, stat.S_IMODE(status.st_mode) & 0o700)
     log_cut_off = wal.is_cut_off(path)
     with recovery.opened_untouched(path) as connection:
         found = schema.inspect(connection)

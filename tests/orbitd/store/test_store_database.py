@@ -126,6 +126,15 @@ async def test_open_files_are_closed_to_others(path: Path) -> None:
     assert mode(path) == 0o600
 
 
+async def test_an_open_file_that_its_owner_may_not_write(path: Path) -> None:
+    """It is closed to others, and what was forbidden to its owner stays so."""
+    await fill(path)
+    os.chmod(path, 0o444)
+    with contextlib.suppress(StorageReadOnly):  # root writes it all the same
+        await fill(path, 0)
+    assert mode(path) == 0o400
+
+
 async def test_closing_leaves_one_file(path: Path) -> None:
     """After a close, all is in the database itself."""
     await fill(path)
