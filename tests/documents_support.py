@@ -40,7 +40,7 @@ DOCUMENTS = sorted(
     for path in ROOT.glob(pattern)
     if "node_modules" not in path.parts
 )
-REASONS = ("a picture", "words of ssh", "by .ci/run", "needs macOS", "needs the network")
+REASONS = ("a picture", "words of ssh", "by .ci/run")
 """Why a block may not be run; it says so before its fence: `<!-- not run: REASON -->`."""
 
 
