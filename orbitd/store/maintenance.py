@@ -422,8 +422,11 @@ class MaintenanceMethods:
         # As they are now: a row that was deleted meanwhile is not named.
         rows = store.damage.sentences()
         report = replace(report, rows=rows, ok=report.ok and not rows)
-        if report.complete or not report.ok:  # what was found before is known until a whole check does not find it
+        # What was found before is known until a whole check does not find it.
+        if report.complete or store.last_check is None:
             store.last_check = report
+        else:
+            store.last_check = _with_more(store.last_check, report)
         return report
 
     async def verify_rows(self) -> None:
@@ -500,16 +503,20 @@ class MaintenanceMethods:
             StorageFull: There is no room for it.
             StorageReadOnly: The folder cannot be written.
         """
-        store = self._store
+        store, shared = self._store, progress or Progress()
+
+        def report(what: str, done: int, total: int) -> None:
+            self._check_closing()
+            shared.report(what, done, total)
 
         def work(connection: sqlite3.Connection) -> int:
             copy.make_own_folder(path, store.path)
             target = copy.check_target(path, store.path, store.reserved, automatic=automatic)
-            return copy.write(connection, target, report=None if progress is None else progress.report)
+            return copy.write(connection, target, report)
 
-        size = await self._store.readers.run_in_thread(work, progress)
+        length = await store.readers.run_in_thread(work, shared)
         text, path_bytes = path_and_bytes(path)
-        return BackupResult(path=text, path_bytes=path_bytes, bytes=size)
+        return BackupResult(path=text, path_bytes=path_bytes, bytes=length)
 
     async def fingerprint(self) -> bytes:
         """Return a digest of all rows; a backup with the same one is current."""
@@ -568,6 +575,19 @@ class MaintenanceMethods:
                 connection.execute("INSERT OR REPLACE INTO meta VALUES ('last_trouble_at', ?)", (time_to_text(now()),))
 
             await store.writer.run(write_something, lambda _: None)
+
+
+def _with_more(known: CheckReport, found: CheckReport) -> CheckReport:
+    """Return what is known of damage with what a check has found that did not look at everything."""
+    return replace(
+        known,
+        ok=known.ok and found.ok,
+        integrity=list(dict.fromkeys([*known.integrity, *found.integrity])),
+        foreign_keys=list(dict.fromkeys([*known.foreign_keys, *found.foreign_keys])),
+        snapshots=list(dict.fromkeys([*known.snapshots, *found.snapshots])),
+        more_snapshots=max(known.more_snapshots, found.more_snapshots),
+        rows=found.rows,
+    )
 
 
 def _vacuum(connection: sqlite3.Connection, most: int) -> Change[tuple[int, int]]:
@@ -741,15 +761,16 @@ class _Check:
             # By the index's session, not the row's own, which may be what is damaged.
             query = f"SELECT DISTINCT session_id FROM {table} ORDER BY 1"  # noqa: S608  # ours
             for (session_id,) in connection.execute(query).fetchall():
-                self._look("snapshots", self._checked, self._total)
                 with contextlib.suppress(UnicodeEncodeError):  # an index entry that is no UTF-8: other checks name it
                     for unpacked in unpack_chain(rows_of_session(connection, table, session_id)):
+                        self._look("snapshots", self._checked, self._total)
                         self._checked += 1
                         if unpacked.verified() is None:
                             bad += 1
                             if bad <= _MAX_BAD_SNAPSHOTS:
                                 yield shown(unpacked.row.head.id)
-        self._more = max(0, bad - _MAX_BAD_SNAPSHOTS)
+                            else:
+                                self._more += 1
 
 
 def _is_large(connection: sqlite3.Connection) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 
 from orbit_os.files import PRIVATE_FILE, make_private_folders, set_mode, sync
-from orbit_protocol.errors import InvalidParams, StorageCorrupt
+from orbit_protocol.errors import InvalidParams, OrbitError, StorageCorrupt
 from orbit_protocol.paths import backups_folder
 from orbitd.store.errors import translate_os, translated
 from orbitd.store.files import (
@@ -37,6 +37,9 @@ NO_ROWS = b""
 
 _STEP_PAGES = 4_096
 """Pages (16 MiB) that are copied in one step; sqlite3 releases the GIL during each."""
+
+_STEPS_BETWEEN_LOOKS = 100_000
+"""Instructions of SQLite's virtual machine, some milliseconds, between two looks at whether a copy is still wanted."""
 
 _ROWS_AT_ONCE = 1_000
 
@@ -164,7 +167,8 @@ def write(source: sqlite3.Connection, path: str, report: Report | None = None) -
     Args:
         source: A connection without an open transaction.
         path: The copy, mode 0600. It appears or is replaced when it is complete, checked and on disk.
-        report: Called with "pages", how many are copied, and of how many. What it raises ends the copy.
+        report: Called with "pages", how many are copied, and of how many; now and then until the copy is put in place.
+            What it raises ends the copy.
 
     Returns:
         The size of the copy in bytes.
@@ -175,17 +179,26 @@ def write(source: sqlite3.Connection, path: str, report: Report | None = None) -
         StorageCorrupt: The copy is damaged; nothing was replaced.
     """
     temporary = os.path.join(os.path.dirname(path), TEMPORARY_PREFIX + secrets.token_hex(8))
+    pages = (0, 0)
+
+    def look(done: int, total: int) -> None:
+        nonlocal pages
+        pages = (done, total)
+        if report is not None:
+            report("pages", done, total)
+
     try:
         # Made with its mode before SQLite opens it: SQLite would make it with 0644 and the umask.
         os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE))
         try:
             set_mode(temporary, PRIVATE_FILE)
             with translated(temporary):
-                _copy(source, temporary, report)
+                _copy(source, temporary, look)
             # rename(2) is atomic, but only for names: the contents have to be on disk before, and the
             # folder has to be synced after, or a power cut could leave the name without the contents.
             sync(temporary)
             length = os.stat(temporary).st_size
+            look(*pages)
             os.replace(temporary, path)
             sync(os.path.dirname(path))
         except BaseException:
@@ -198,10 +211,22 @@ def write(source: sqlite3.Connection, path: str, report: Report | None = None) -
     return length
 
 
-def _copy(source: sqlite3.Connection, temporary: str, report: Report | None) -> None:
+def _copy(source: sqlite3.Connection, temporary: str, look: Callable[[int, int], None]) -> None:
+    pages = 0
+
     def on_step(_: int, remaining: int, total: int) -> None:
-        if report is not None:
-            report("pages", total - remaining, total)
+        nonlocal pages
+        pages = total
+        look(total - remaining, total)
+
+    def is_over() -> bool:
+        try:
+            look(pages, pages)
+        except OrbitError as error:
+            raised.append(error)
+        return bool(raised)
+
+    raised: list[OrbitError] = []
 
     with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as target:
         target.executescript(FULL_SYNC)
@@ -219,7 +244,13 @@ def _copy(source: sqlite3.Connection, temporary: str, report: Report | None) -> 
         # The copy took over WAL mode with the header; without it, it is one file, which can be read
         # where no -shm file can be made beside it.
         target.execute("PRAGMA journal_mode = DELETE")
-        verdict = structural_damage(target, "quick_check")
+        target.set_progress_handler(is_over, _STEPS_BETWEEN_LOOKS)
+        try:
+            verdict = structural_damage(target, "quick_check")
+        except sqlite3.OperationalError:
+            if raised:
+                raise raised[0] from None
+            raise
     if verdict is not None:
         raise StorageCorrupt(f"The backup is not sound: {verdict}")
 

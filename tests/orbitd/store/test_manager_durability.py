@@ -284,7 +284,7 @@ async def test_a_vacuum_of_a_nearly_full_disk(small_disk: Path, monkeypatch: pyt
         )
         _fill(small_disk / "filler")
         with open(small_disk / "filler", "r+b") as filler:  # noqa: ASYNC230
-            filler.truncate(os.path.getsize(small_disk / "filler") - 400_000)  # noqa: ASYNC240
+            filler.truncate(os.path.getsize(small_disk / "filler") - 200_000)  # noqa: ASYNC240
         assert await manager.vacuum() > 400_000
         assert (await manager.check()).ok
 

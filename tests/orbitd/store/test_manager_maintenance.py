@@ -17,11 +17,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from orbit_protocol.errors import Busy, Cancelled, InvalidParams, SessionNotFound, SnapshotNotFound, StorageFull
+from orbit_protocol.errors import (
+    Busy,
+    Cancelled,
+    InvalidParams,
+    OrbitError,
+    SessionNotFound,
+    ShuttingDown,
+    SnapshotNotFound,
+    StorageFull,
+)
 from orbit_protocol.types import Session, SessionConfig
 from orbitd.manager import SessionManager
 from orbitd.store import maintenance
+from orbitd.store.backup import copy
 from orbitd.store.cache import Change
 from orbitd.store.progress import Progress
 from orbitd.store.readers import LONG_THREADS, MAX_READERS, Readers
@@ -583,6 +594,46 @@ async def test_a_check_with_a_limit_says_whether_it_saw_everything(manager: Sess
     assert manager.has_damage()
 
 
+async def test_damage_that_a_limited_check_finds_is_added_to_what_is_known(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a whole check has found stays known beside it, so that no backup is deleted, until a whole one is sound."""
+    (ids,) = await sessions_with_snapshots(manager, 1, 3)
+    one, other, _ = ids
+    await damage_snapshots(manager, [one])
+    assert (await manager.check()).snapshots == [one]
+    assert manager._store.last_check is not None
+    whole = manager._store.last_check
+    part = replace(whole, snapshots=[other], integrity=["a page"], complete=False, more_snapshots=3)
+    monkeypatch.setattr(maintenance._Check, "run", lambda *_: part)
+    assert (await manager.check(limit_secs=1)).snapshots == [other]
+    known = manager._store.last_check
+    assert (known.snapshots, known.integrity, known.complete) == ([one, other], ["a page"], True)
+    sound = replace(whole, ok=True, snapshots=[], complete=False)
+    monkeypatch.setattr(maintenance._Check, "run", lambda *_: sound)
+    await manager.check(limit_secs=1)
+    assert manager.has_damage()
+    monkeypatch.setattr(maintenance._Check, "run", lambda *_: replace(sound, complete=True))
+    await manager.check()
+    assert not manager.has_damage()
+
+
+async def test_the_limit_of_a_check_ends_it_between_two_snapshots(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many snapshots one session has, the clock is looked at before each; what was found by then is named."""
+    ((first, second, third),) = await sessions_with_snapshots(manager, 1, 3)
+    await damage_snapshots(manager, [first, second, third])
+
+    def stop(what: str, done: int) -> None:
+        if what == "snapshots" and done == 2:
+            raise maintenance._TimeIsOver
+
+    report = await manager.check(limit_secs=3_600, progress=Reports(stop))
+    assert (report.complete, report.checked_snapshots, report.total_snapshots) == (False, 2, 3)
+    assert report.snapshots == [third, second]
+
+
 async def test_the_indexes_of_a_large_database_are_compared_last(
     path: Path, manager: SessionManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -708,6 +759,51 @@ async def test_a_cancelled_backup_leaves_nothing(tmp_path: Path, manager: Sessio
     assert progress.step is not None
     assert progress.step.what == "pages"
     assert files(folder) == before
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+@pytest.mark.parametrize("error", [Cancelled, ShuttingDown])
+async def test_a_backup_that_ends_after_its_last_page_leaves_nothing(
+    tmp_path: Path, manager: SessionManager, monkeypatch: pytest.MonkeyPatch, after: int, error: type[OrbitError]
+) -> None:
+    """Cancelled, or the store closed, when all is copied, while it is checked or just before it is put in its place."""
+    monkeypatch.setattr(copy, "_STEPS_BETWEEN_LOOKS", 10)
+    await manager.create_session(LOCAL)
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    target = str(folder / "copy.db")
+    looks = Reports(lambda _, __: None)
+    await manager.backup(target, progress=looks)
+    at = (1, 2, len(looks.all))[after]
+    assert len(looks.all) > 3
+    before = files(folder)
+
+    def end(*_: object) -> None:
+        if len(progress.all) == at:
+            raise error("enough")
+
+    progress = Reports(end)
+    with pytest.raises(error):
+        await manager.backup(target, progress=progress)
+    assert files(folder) == before
+
+
+async def test_a_stop_ends_a_daily_backup_between_two_steps(tmp_path: Path, manager: SessionManager) -> None:
+    """Nobody asks for its progress, and it ends all the same once the store is being closed."""
+    await manager.create_session(LOCAL)
+
+    check_target = copy.check_target
+
+    def close_now(*args: Any, **more: Any) -> str:
+        manager._store.readers.closing.set()
+        return check_target(*args, **more)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(copy, "check_target", close_now)
+        with pytest.raises(ShuttingDown):
+            await manager.backup(str(tmp_path / "copy.db"), automatic=True)
+    manager._store.readers.closing.clear()
+    assert names(tmp_path) == ["orbit"]
 
 
 async def test_backup(tmp_path: Path, path: Path, manager: SessionManager) -> None:
