@@ -150,8 +150,8 @@ class LineWriter:
         wanted = b"\n" + data if self._is_torn else data
         rest = wanted
         try:
-            if self._log_file and os.fstat(self._fd).st_size + len(rest) > self._max_bytes:
-                self._replace_file()
+            if self._log_file:
+                self._keep_limit(len(rest))
             while rest:
                 try:
                     rest = rest[os.write(self._fd, rest) :]
@@ -164,17 +164,43 @@ class LineWriter:
         self._is_torn = False
         return b""
 
-    def _replace_file(self) -> None:
-        """Rename the log file, and go on in a new one at its path. Raises: OSError."""
-        try:
-            # Another one is there where somebody has moved the file away; where it was deleted, there is none.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.lstat(self._log_file), os.fstat(self._fd)):
-                    os.replace(self._log_file, self._log_file + ".1")
-            new = open_private(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        except (OSError, UnsafeFile):  # a folder is in the way, say: the limit counts for more than old lines
-            os.ftruncate(self._fd, 0)
+    def _keep_limit(self, more: int) -> None:
+        """Go on in a new file before this one grows beyond the limit. Raises: OSError."""
+        old = os.fstat(self._fd)
+        size = old.st_size + more
+        if size <= self._max_bytes:
             return
+        try:
+            self._replace_file(old)
+        except (OSError, UnsafeFile):
+            # No descriptor is free, say, and the next write tries again. In the end the limit counts for more than old
+            # lines.
+            if size > 2 * self._max_bytes:
+                os.ftruncate(self._fd, 0)
+
+    def _replace_file(self, old: os.stat_result) -> None:
+        """Rename the log file, and go on in a new one at its path. Raises: OSError, UnsafeFile."""
+        try:
+            current = os.lstat(self._log_file)
+        except FileNotFoundError:
+            current = None
+        if current is not None and not os.path.samestat(current, old):
+            # The old one was moved away, by another daemon that has the same log, say.
+            new = open_private(self._log_file, os.O_WRONLY | os.O_APPEND)
+        else:
+            # The new file is there before the old one loses its name: it may be that none can be made.
+            temporary = self._log_file + ".new"
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            new = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
+            try:
+                if current is not None:
+                    os.replace(self._log_file, self._log_file + ".1")
+                os.replace(temporary, self._log_file)
+            except OSError:
+                os.close(new)
+                os.unlink(temporary)
+                raise
         os.dup2(new, self._fd)
         os.close(new)
 

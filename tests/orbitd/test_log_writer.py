@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import pty
@@ -222,9 +223,9 @@ def test_a_link_in_the_predecessors_place_is_replaced_and_not_followed(tmp_path:
     assert (tmp_path / "orbitd.log.1").read_bytes() == b"1\n"
 
 
-@pytest.mark.parametrize("obstacle", ["orbitd.log.1", "orbitd.log"])
-def test_where_it_cannot_be_renamed_the_limit_holds(tmp_path: Path, obstacle: str) -> None:
-    """With a folder in the way the file is emptied, so that it does not fill the disk."""
+@pytest.mark.parametrize("obstacle", ["orbitd.log.1", "orbitd.log", "orbitd.log.new"])
+def test_where_it_cannot_be_renamed_it_is_emptied_at_twice_the_limit(tmp_path: Path, obstacle: str) -> None:
+    """With a folder in the way it goes on for a while, and then does not fill the disk."""
     log = tmp_path / "orbitd.log"
     with log_of(log, 2) as writer:
         write(writer, b"1\n")
@@ -233,7 +234,43 @@ def test_where_it_cannot_be_renamed_the_limit_holds(tmp_path: Path, obstacle: st
             log = tmp_path / "away"
         (tmp_path / obstacle / "full").mkdir(parents=True)
         write(writer, b"2\n")
-    assert log.read_bytes() == b"2\n"
+        assert log.read_bytes() == b"1\n2\n"
+        write(writer, b"3\n")
+    assert log.read_bytes() == b"3\n"
+    assert {path.name for path in tmp_path.iterdir()} == {log.name, obstacle}
+
+
+@pytest.mark.parametrize("failure", [errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EACCES])
+def test_where_no_new_file_can_be_made_no_line_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: int
+) -> None:
+    """Without a descriptor or an inode lines go on in the old file, which is renamed as soon as there is one."""
+
+    def refuse(path: str, _flags: int) -> int:
+        raise OSError(failure, os.strerror(failure), path)
+
+    log, old = tmp_path / "orbitd.log", tmp_path / "orbitd.log.1"
+    old.write_bytes(b"0\n")
+    with log_of(log, 4) as writer:
+        write(writer, b"1\n", b"2\n")
+        with monkeypatch.context() as patched:
+            patched.setattr("orbitd.log_writer.open_private", refuse)
+            write(writer, b"3\n", b"4\n")
+        assert (old.read_bytes(), log.read_bytes()) == (b"0\n", b"1\n2\n3\n4\n")
+        write(writer, b"5\n")
+    assert (old.read_bytes(), log.read_bytes()) == (b"1\n2\n3\n4\n", b"5\n")
+
+
+def test_what_a_killed_daemon_left_is_replaced(tmp_path: Path) -> None:
+    """A new file that never got its name is no obstacle, and none of its lines come back."""
+    log = tmp_path / "orbitd.log"
+    (tmp_path / "orbitd.log.new").write_bytes(b"left\n")
+    with log_of(log, 2) as writer:
+        write(writer, b"1\n", b"2\n")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        "orbitd.log": b"2\n",
+        "orbitd.log.1": b"1\n",
+    }
 
 
 def test_a_log_file_that_was_removed_comes_back(tmp_path: Path) -> None:
