@@ -1,8 +1,8 @@
 """How lines get to stderr: without ever blocking the daemon, and without filling the disk.
 
-Whoever has the other end of a pipe, or of a terminal (Ctrl-S), decides how long a write(2) takes. O_NONBLOCK would not
-do: it is a flag of the open file description, which all processes of a terminal share. So a thread writes, and what
-does not fit into its queue is counted and dropped.
+The reader of a pipe, or the user of a terminal (Ctrl-S), decides how long a write(2) takes. O_NONBLOCK would not do: it
+is a flag of the open file description, which all processes of a terminal share. So a thread writes, and what does not
+fit into its queue is counted and dropped.
 
 `orbitctl` starts orbitd with the log file as its stderr. That file is renamed at a limit, and a new one takes its
 place. Under systemd stderr is the journal, which has limits of its own.
@@ -19,6 +19,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -65,10 +66,11 @@ class LineWriter:
         # From the first line that finds the queue full until the thread has emptied it, all are dropped. So the line
         # that counts them stands where they are missing. `put` alone changes the first, the thread the others.
         self._refused = 0
-        self._told = 0
+        self._refused_written = 0  # how many of them stand in a line that was written
         self._failed = 0
         self._is_dropping = False
         self._is_torn = False
+        self._deadline: float | None = None  # of a flush without a thread
 
     def rotate(self, log_file: str) -> None:
         """Keep the log within its limit from now on, if the descriptor is the file at this path."""
@@ -87,7 +89,8 @@ class LineWriter:
             self.wake()  # the thread may have emptied the queue just now: it has to see the count
             return
         self._queue.put(line)
-        self._start()
+        if self._thread is None:
+            self._start()
 
     def wake(self) -> None:
         """Have the thread call `on_turn`, which wants to be called later though there may be no line until then."""
@@ -96,32 +99,30 @@ class LineWriter:
     def flush(self, secs: float = FLUSH_SECS) -> bool:
         """Wait until all lines are written; return whether they are after `secs` seconds."""
         if self._thread is None:
-            return True
+            return self._drain(secs)
         done = threading.Event()
         self._queue.put(done)
         return done.wait(secs)
 
     def _start(self) -> None:
-        if self._thread is None:
-            with contextlib.suppress(
-                RuntimeError
-            ):  # there are too many threads or processes: the next line tries again
-                self._start_thread()
-
-    def _start_thread(self) -> None:
+        """Start the thread. Where there are too many of them, or of processes, the next line tries again."""
         thread = threading.Thread(target=self._run, name="log", daemon=True)
-        thread.start()
-        self._thread = thread
+        with contextlib.suppress(RuntimeError):
+            thread.start()
+            self._thread = thread
 
     def _run(self) -> None:
         while True:
             with contextlib.suppress(queue.Empty):
                 self._handle(self._queue.get(timeout=self.on_turn()))
-            if self._queue.empty() and (count := self._refused - self._told):
-                # Before the write, which may block: what comes now is queued behind it.
-                self._is_dropping = False
-                if not self._write(self.dropped_line(count)):
-                    self._told += count
+
+    def _drain(self, secs: float) -> bool:
+        """Write what is queued in the caller's thread, where none could be started, but block no longer than told."""
+        self._deadline = time.monotonic() + secs
+        while not self._queue.empty():
+            self._handle(self._queue.get())
+        self._deadline = None
+        return not self._failed
 
     def _handle(self, item: bytes | threading.Event) -> None:
         """Write a line and those behind it, as one; set an event when all before it is written."""
@@ -135,6 +136,11 @@ class LineWriter:
                 item = self._queue.get_nowait()
         if lines:
             self._write_counting(lines)
+        if self._queue.empty() and (count := self._refused - self._refused_written):
+            # Before the write, which may block: what comes now is queued behind it.
+            self._is_dropping = False
+            if not self._write(self.dropped_line(count)):
+                self._refused_written += count
         if isinstance(item, threading.Event):
             item.set()
 
@@ -153,16 +159,28 @@ class LineWriter:
             if self._log_file:
                 self._keep_limit(len(rest))
             while rest:
-                try:
-                    rest = rest[os.write(self._fd, rest) :]
-                except BlockingIOError:  # another process of the terminal has made it non-blocking
-                    select.select([], [self._fd], [])
+                rest = rest[self._write_some(rest) :]
         except OSError:
             # A full disk takes the beginning of a line, and refuses the rest.
             self._is_torn = self._is_torn if rest == wanted else not wanted.endswith(b"\n" + rest)
             return data if rest == wanted else rest
         self._is_torn = False
         return b""
+
+    def _write_some(self, data: bytes) -> int:
+        """Write the beginning of it; return how long that is. Raises: OSError."""
+        if self._deadline is not None:
+            _, writable, _ = select.select([], [self._fd], [], max(0.0, self._deadline - time.monotonic()))
+            if not writable:
+                raise TimeoutError
+            # So many bytes a pipe takes without blocking (poll(2)); of a terminal nobody says how many.
+            data = data[: 1 if os.isatty(self._fd) else select.PIPE_BUF]
+        try:
+            return os.write(self._fd, data)
+        except BlockingIOError:  # another process of the terminal has made it non-blocking
+            if self._deadline is None:
+                select.select([], [self._fd], [])
+            return 0
 
     def _keep_limit(self, more: int) -> None:
         """Go on in a new file before this one grows beyond the limit. Raises: OSError."""

@@ -155,25 +155,88 @@ def test_a_line_that_was_torn_by_a_full_disk_is_ended(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_bytes() == b"first\nse\norbitd: 2 lines were dropped\nfourth\n"
 
 
-def test_no_thread_is_a_lost_line_and_no_error(tmp_path: Path) -> None:
-    """Where no thread can be started, the line waits for the next one."""
+def refuse_threads(patch: pytest.MonkeyPatch) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    patch.setattr(threading.Thread, "start", start)
+
+
+def test_where_no_thread_can_be_started_the_next_line_tries_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is no error; the line waits."""
     fd = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
-
-    class NoThread(LineWriter):
-        refusals = 1
-
-        def _start_thread(self) -> None:
-            if self.refusals:
-                self.refusals -= 1
-                raise RuntimeError("can't start new thread")
-            super()._start_thread()
-
-    writer = NoThread(fd)
-    writer.put(b"1\n")
-    assert writer.flush(0)
+    writer = LineWriter(fd)
+    with monkeypatch.context() as patched:
+        refuse_threads(patched)
+        writer.put(b"1\n")
     writer.put(b"2\n")
     assert writer.flush(WAIT_SECS)
     assert (tmp_path / "log").read_bytes() == b"1\n2\n"
+    os.close(fd)
+
+
+def test_without_a_thread_the_last_lines_are_written_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever ends the process writes them, and how many there was no room for."""
+    refuse_threads(monkeypatch)
+    fd = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+    writer = LineWriter(fd)
+    for line in numbered(LINES):
+        writer.put(line)
+    assert writer.flush(WAIT_SECS)
+    writer.put(b"last\n")
+    assert writer.flush(0)
+    check_counted((tmp_path / "log").read_bytes())
+    os.close(fd)
+
+
+def test_without_a_thread_a_pipe_that_nobody_reads_does_not_hold_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fits is written, and the rest is left."""
+    refuse_threads(monkeypatch)
+    reader, fd = os.pipe()
+    writer = LineWriter(fd)
+    for line in numbered(LINES):
+        writer.put(line)
+    assert not writer.flush(0)
+    os.close(fd)
+    written = b""
+    while data := os.read(reader, 65536):
+        written += data
+    assert written
+    assert b"".join(numbered(MAX_QUEUED_LINES)).startswith(written)
+    os.close(reader)
+
+
+def test_without_a_thread_a_stopped_terminal_does_not_hold_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After Ctrl-S nothing is written."""
+    refuse_threads(monkeypatch)
+    with stopped_terminal() as (_, slave):
+        writer = LineWriter(slave)
+        writer.put(b"1\n")
+        assert not writer.flush(0)
+
+
+def test_the_count_is_written_before_the_flush_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process may end right behind it."""
+    order: list[str] = []
+
+    class Event(threading.Event):
+        def set(self) -> None:
+            order.append("set")
+            super().set()
+
+    refuse_threads(monkeypatch)
+    monkeypatch.setattr(threading, "Event", Event)
+    fd = os.open(os.devnull, os.O_WRONLY)
+    writer = LineWriter(fd)
+    writer.dropped_line = lambda _: order.append("count") or b"dropped\n"  # type: ignore[func-returns-value]
+    for line in numbered(LINES):
+        writer.put(line)
+    assert writer.flush(WAIT_SECS)
+    assert order == ["count", "set"]
     os.close(fd)
 
 
