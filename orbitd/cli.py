@@ -32,6 +32,7 @@ from orbit_protocol.visible import visible
 from orbitd.daemon import Daemon
 from orbitd.descriptors import raise_limit
 from orbitd.lock import AlreadyLocked
+from orbitd.log_writer import stderr
 from orbitd.logs import configure
 from orbitd.rpc.sockets import SocketUnusable
 from orbitd.store.backup import restore
@@ -202,10 +203,9 @@ def _enable_gc() -> None:
 def _fail(message: str, hint: str | None, code: int, ready_fd: int | None, outcome: str = "failed") -> None:
     text = f"orbitd: error: {visible(message)}\n" + (f"hint: {visible(hint)}\n" if hint else "")
     lines = text.encode("utf-8", "backslashreplace")
-    # Not by sys.stderr, which keeps what it could not write, and fails once more at the interpreter's exit. What is on
-    # a full disk, as the log may be, the starter still hears.
-    for descriptor, told in ((2, lines), (ready_fd, outcome.encode() + b"\n" + lines)):
-        if descriptor is not None:
-            with contextlib.suppress(OSError):
-                os.write(descriptor, told)
+    # The starter first: it hears it although stderr is a terminal after Ctrl-S, or a log on a full disk.
+    if ready_fd is not None:
+        with contextlib.suppress(OSError):
+            os.write(ready_fd, outcome.encode() + b"\n" + lines)
+    stderr.put(lines)  # the interpreter's exit waits for it, but not for ever (`guard_stderr`)
     sys.exit(code)  # with the pipe's end: the starter waits for that

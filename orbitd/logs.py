@@ -172,7 +172,7 @@ class LogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write the line of a record, or count it."""
         try:
-            self._put_ended()
+            self._put_counts(self._limiter.ended(time.monotonic()))
             if record.levelno > logging.DEBUG:  # who has asked for those wants all of them
                 event = RepeatedEvent(record.name, record.levelno, str(record.msg))
                 text = record.getMessage() + repr(getattr(record, "fields", ""))
@@ -187,19 +187,23 @@ class LogHandler(logging.Handler):
 
     def finish(self, secs: float = FLUSH_SECS) -> bool:
         """Write what is left at the end of the process; return whether all was taken within so many seconds."""
-        self._put_ended(float("inf"))
+        with self.lock or contextlib.nullcontext():
+            ended = self._limiter.ended(float("inf"))
+        self._put_counts(ended)
         return self._writer.flush(secs)
 
     def _write_ended(self) -> float | None:
-        # In the writer's thread. The lock is the one under which logging calls `emit`; nothing blocks while it is held.
+        # In the writer's thread. The lock is the one under which logging calls `emit`, and the event loop waits for it:
+        # lines are made when it is free again.
         with self.lock or contextlib.nullcontext():
-            self._put_ended()
+            ended = self._limiter.ended(time.monotonic())
             end = self._limiter.next_end()
             self._is_awaited = end is not None
+        self._put_counts(ended)
         return None if end is None else max(0.0, end - time.monotonic())
 
-    def _put_ended(self, now: float | None = None) -> None:
-        for each in self._limiter.ended(time.monotonic() if now is None else now):
+    def _put_counts(self, ended: list[Repeated]) -> None:
+        for each in ended:
             fields = {"event": each.event.message, "times": each.times, "secs": round(each.secs)}
             self._writer.put(self._line(_record(each.event.logger, each.event.level, "repeated", fields)))
 

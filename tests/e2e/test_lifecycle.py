@@ -496,6 +496,25 @@ def test_a_start_that_fails_ends_with_a_stuck_stderr(
     assert failed.returncode == status
 
 
+def test_the_starter_hears_why_though_stderr_is_stuck(home: Path) -> None:
+    """The reason is in the pipe of --ready-fd, whole, and the pipe ends."""
+    reader, writer = os.pipe()
+    with stopped_terminal() as stderr, open(reader, "rb") as ready:
+        failed = subprocess.Popen(
+            [sys.executable, "-m", "orbitd", "--config", "missing", "--ready-fd", str(writer)],
+            env=clean_environment(home),
+            cwd=home,
+            stderr=stderr,
+            pass_fds=[writer],
+        )
+        os.close(writer)
+        told = ready.read().decode().splitlines()
+        assert failed.wait(WAIT_SECS) == 2
+    assert told[0] == "failed"
+    assert told[1] == f"orbitd: error: {home}/missing: no such file"
+    assert told[2].startswith("hint: ")
+
+
 def test_a_closed_stderr_is_no_file_of_the_store(stopped_daemon: DaemonProcess) -> None:
     """No file that is opened later gets its number: log lines go nowhere, and the database stays whole."""
     stopped_daemon.prefix = ("sh", "-c", 'exec "$@" 0<&- 1>&- 2>&-', "sh")

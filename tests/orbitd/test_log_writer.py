@@ -461,3 +461,33 @@ def test_a_count_is_written_without_another_line(tmp_path: Path) -> None:
     assert data.endswith(b'warning repeated event="too many connections" times=4 secs=2\n')
     os.close(reader)
     os.close(fd)
+
+
+def test_counts_are_formatted_while_others_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer's thread may have hundreds of them, and the event loop waits for none: the lock is free."""
+    clock = [0.0]
+    free: list[bool] = []
+
+    class Formatter(TextFormatter):
+        def format(self, record: logging.LogRecord) -> str:
+            if record.msg == "repeated":
+                other = threading.Thread(target=lambda: free.append(bool(lock.acquire(blocking=False))))
+                other.start()
+                other.join()
+            return super().format(record)
+
+    fd = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+    writer = LineWriter(fd)
+    handler = LogHandler(Formatter(), writer)
+    lock = handler.lock
+    assert lock is not None
+    log = logging.Logger("orbitd.test")
+    log.addHandler(handler)
+    monkeypatch.setattr("orbitd.logs.time.monotonic", lambda: clock[0])
+    for _ in range(2):
+        event(log, logging.WARNING, "too many connections", limit=64)
+    clock[0] = FIRST_WINDOW_SECS
+    writer.on_turn()
+    assert writer.flush(WAIT_SECS)
+    assert free == [True]
+    os.close(fd)
