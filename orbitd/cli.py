@@ -8,7 +8,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable
-from typing import cast
+from typing import Any, NoReturn, cast
 
 import click
 
@@ -40,13 +40,30 @@ from orbitd.supervision import SocketActivationError, Supervision
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
+EXIT_READER_LEFT = 141
 GARBAGE_THRESHOLD = 10_000
 MAX_DATABASE_PATH_BYTES = 440
 """SQLite takes 504 (MAX_PATHNAME in its os_unix.c, less `-journal`); backups and copies beside it have longer names."""
 _LEVELS = click.Choice(["debug", "info", "warning", "error"])
 
 
+class _Command(click.Command):
+    """The command. Help and version, which it prints while it reads the command line, end with their reader."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the command line."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except OSError as error:
+            with open(os.devnull, "wb") as nothing:  # else the interpreter's exit fails on what is left once more
+                os.dup2(nothing.fileno(), sys.stdout.fileno())
+            if isinstance(error, BrokenPipeError):
+                sys.exit(EXIT_READER_LEFT)
+            _fail(f"cannot write to stdout: {error.strerror}", None, EXIT_FAILED, None)
+
+
 @click.command(
+    cls=_Command,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Configuration: a flag wins over ORBITD_CONFIG, ORBITD_SOCKET and ORBITD_DATABASE, and those over the file.",
 )
@@ -200,7 +217,7 @@ def _enable_gc() -> None:
     gc.enable()
 
 
-def _fail(message: str, hint: str | None, code: int, ready_fd: int | None, outcome: str = "failed") -> None:
+def _fail(message: str, hint: str | None, code: int, ready_fd: int | None, outcome: str = "failed") -> NoReturn:
     text = f"orbitd: error: {visible(message)}\n" + (f"hint: {visible(hint)}\n" if hint else "")
     lines = text.encode("utf-8", "backslashreplace")
     # The starter first: it hears it although stderr is a terminal after Ctrl-S, or a log on a full disk.

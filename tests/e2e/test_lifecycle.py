@@ -525,6 +525,27 @@ def test_a_closed_stderr_is_no_file_of_the_store(stopped_daemon: DaemonProcess) 
     assert stopped_daemon.stop() == 0
 
 
+@needs(linux=True)  # which has /dev/full
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_help_that_nobody_can_read_has_an_exit_status(home: Path, flag: str) -> None:
+    """As with orbitctl: 141 without a word where the reader has left, 1 and why where the disk is full."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    outcomes = []
+    for stdout in (writer, os.open("/dev/full", os.O_WRONLY)):
+        ended = subprocess.run(
+            [sys.executable, "-m", "orbitd", flag],
+            env=clean_environment(home),
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+        os.close(stdout)
+        outcomes.append((ended.returncode, ended.stderr))
+    full = b"orbitd: error: cannot write to stdout: No space left on device\n"
+    assert outcomes == [(141, b""), (1, full)]
+
+
 def test_help_explains_the_daemon(home: Path) -> None:
     """Orbitd --help says what it is, how to end it and what its exit statuses mean."""
     shown = orbitd(home, "--help")
