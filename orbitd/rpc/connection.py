@@ -325,6 +325,9 @@ class Host(Protocol):
     def connection_closed(self, connection: Connection) -> None:
         """Remove a connection that has ended."""
 
+    def promote(self) -> None:
+        """Have connections that are kept back serve everything, where there is room for that meanwhile."""
+
 
 class Connection(asyncio.Protocol):
     """The server's side of one connection.
@@ -337,6 +340,7 @@ class Connection(asyncio.Protocol):
         attachments: What the client is attached to, by id.
         turns: Which line types next.
         since: When it was made.
+        made_at: The same by `time.monotonic`.
         in_reserve: It is one of those that are kept back, and serves some methods only.
         last_request_at: When it has sent its last request, by `time.monotonic`; kept up to date of one in the reserve.
     """
@@ -366,7 +370,7 @@ class Connection(asyncio.Protocol):
         self.turns = InputTurns()
         self.since = datetime.now(UTC)
         self.in_reserve = False
-        self.last_request_at = time.monotonic()
+        self.made_at = self.last_request_at = time.monotonic()
 
     # Called by the transport.
 
@@ -612,6 +616,7 @@ class Connection(asyncio.Protocol):
         else:
             if self.in_reserve:
                 self.last_request_at = time.monotonic()
+                self._host.promote()
             call = Call(self, len(item.data))
             call.is_urgent = is_urgent
             self._begin_request(item.data, call)

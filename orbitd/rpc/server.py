@@ -34,13 +34,21 @@ RETRY_SECONDS = 0.2
 RESERVED_CONNECTIONS = 3
 """Beyond `max_connections`, so that somebody can always ask, stop and repair (`Method.in_reserve`)."""
 RESERVE_IDLE_SECS = 1.0
-"""After so long without a request a connection of the reserve is closed for another one, which nobody else can have."""
+"""So long each connection of the reserve is let alone; then it may be closed for another one."""
 
 
-def idle_longest(connections: Iterable[Connection], now: float) -> Connection | None:
-    """Return the connection that has been idle the longest, and for `RESERVE_IDLE_SECS`; None where there is none."""
-    idle = [each for each in connections if not each.is_answering and now - each.last_request_at >= RESERVE_IDLE_SECS]
-    return min(idle, key=lambda each: each.last_request_at, default=None)
+def least_needed(connections: Iterable[Connection], now: float) -> Connection | None:
+    """Return which connection of the reserve to close for another client; None where each is at work, or new.
+
+    It is the one that has been idle the longest; where none has been for `RESERVE_IDLE_SECS`, as if each went on to
+    ask, the oldest.
+    """
+    free = [each for each in connections if not each.is_answering]
+    idle = [each for each in free if now - each.last_request_at >= RESERVE_IDLE_SECS]
+    if idle:
+        return min(idle, key=lambda each: each.last_request_at)
+    old = [each for each in free if now - each.made_at >= RESERVE_IDLE_SECS]
+    return min(old, key=lambda each: each.made_at, default=None)
 
 
 class Server:
@@ -120,10 +128,15 @@ class Server:
         self._connections.pop(connection, None)
         if connection in self._reserve:
             self._reserve.remove(connection)
-        if self._reserve and not self.is_full and not is_for_repair(lowest_free()):
-            self._reserve.pop(0).in_reserve = False
+        self.promote()
         event(log, logging.DEBUG, "connection closed", connections=len(self._connections))
         self._check_idle()
+
+    def promote(self) -> None:
+        """Have connections of the reserve serve everything, the oldest first, while there is room for that."""
+        # There may be although none was closed: a session has ended, and its descriptors are free.
+        while self._reserve and not self.is_full and not is_for_repair(lowest_free()):
+            self._reserve.pop(0).in_reserve = False
 
     def _check_idle(self) -> None:
         if self.stopping and not self._tasks and not self._connections:
@@ -164,7 +177,7 @@ class Server:
             accepted.setblocking(False)
             uid, process = peer_uid(accepted), PeerProcess.of(accepted)
         except OSError as error:
-            # macOS no longer knows a peer that has closed its end already; whoever it was gets nothing.
+            # macOS no longer knows a peer that has closed its end already.
             event(log, logging.DEBUG, "connection gone before it was served", error=error.strerror)
             accepted.close()
             return
@@ -172,8 +185,9 @@ class Server:
             event(log, logging.WARNING, "connection refused", uid=uid)
             accepted.close()
             return
+        self.promote()
         in_reserve = self.is_full or is_for_repair(accepted.fileno())
-        if in_reserve and len(self._reserve) >= RESERVED_CONNECTIONS and not self._close_idle():
+        if in_reserve and len(self._reserve) >= RESERVED_CONNECTIONS and not self._close_another():
             self._reject_busy(accepted)
             return
         connection = Connection(self, process)
@@ -184,13 +198,13 @@ class Server:
             event(log, logging.WARNING, "all connections are used", connections=len(self._connections))
         self.start_task(self._connect(connection, accepted))
 
-    def _close_idle(self) -> bool:
-        """Close the connection of the reserve that has been idle the longest; return False where none has been."""
-        idle = idle_longest(self._reserve, time.monotonic())
-        if idle is None:
+    def _close_another(self) -> bool:
+        """Close the connection of the reserve that is needed least; return False where there is none."""
+        least = least_needed(self._reserve, time.monotonic())
+        if least is None:
             return False
-        self._reserve.remove(idle)
-        idle.refuse(Busy("This connection was idle, and another client needs its place", hint=self._room_hint()))
+        self._reserve.remove(least)
+        least.refuse(Busy("Another client needs the place of this connection", hint=self._room_hint()))
         return True
 
     def _room_hint(self) -> str:

@@ -93,6 +93,9 @@ class Host:
     def connection_closed(self, connection: Connection) -> None:
         self.closed = connection
 
+    def promote(self) -> None:
+        """Nothing is kept back."""
+
 
 def connect() -> tuple[Connection, Host, Transport]:
     host, transport = Host(), Transport()

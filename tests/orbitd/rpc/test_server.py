@@ -19,7 +19,7 @@ import pytest
 from orbit_protocol.methods import METHODS
 from orbitd.rpc.connection import Call, Connection
 from orbitd.rpc.dispatch import Dispatcher, Handlers
-from orbitd.rpc.server import RESERVE_IDLE_SECS, RESERVED_CONNECTIONS, Server, idle_longest
+from orbitd.rpc.server import RESERVE_IDLE_SECS, RESERVED_CONNECTIONS, Server, least_needed
 from orbitd.rpc.sockets import listen
 
 BUSY = -32000
@@ -205,6 +205,50 @@ async def test_the_reserve_moves_up_when_there_is_room() -> None:
         assert (await next_one.ask("stats.get"))["error"]["code"] == BUSY
 
 
+async def test_the_reserve_moves_up_when_there_are_descriptors_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session has ended, and no client has left: all of the reserve serve everything from their next request on."""
+    scarce = True
+    monkeypatch.setattr("orbitd.rpc.server.is_for_repair", lambda _: scarce)
+    async with serving() as served:
+        clients = await served.fill(LIMIT)
+        for client in clients:
+            assert (await client.ask("stats.get"))["error"]["code"] == BUSY
+        scarce = False
+        assert (await clients[1].ask("stats.get"))["result"] == {"served": True}
+        assert not any(each.in_reserve for each in served.server.connections)
+
+
+async def test_a_new_client_finds_the_reserve_free_when_there_are_descriptors_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those before it, which say nothing, are no longer counted in the reserve."""
+    scarce = True
+    monkeypatch.setattr("orbitd.rpc.server.is_for_repair", lambda _: scarce)
+    monkeypatch.setattr("orbitd.rpc.server.RESERVE_IDLE_SECS", float("inf"))
+    async with serving() as served:
+        silent = await served.fill(RESERVED_CONNECTIONS)
+        assert (await silent[-1].ask("stats.get"))["error"]["code"] == BUSY
+        scarce = False
+        late = await served.connect()
+        assert (await late.ask("daemon.ping"))["result"] == {"served": True}
+        assert [each.in_reserve for each in served.server.connections] == [False, False, True, True]
+
+
+async def test_who_asks_all_the_time_does_not_own_the_reserve() -> None:
+    """The oldest makes room for a new client, and is told so."""
+    async with serving() as served:
+        busy = (await served.fill(LIMIT + RESERVED_CONNECTIONS))[LIMIT:]
+        for client in busy:
+            assert (await client.ask("daemon.ping"))["result"] == {"served": True}
+        for connection in served.server.connections:
+            connection.made_at -= RESERVE_IDLE_SECS
+            connection.last_request_at += RESERVE_IDLE_SECS
+        assert (await (await served.connect()).ask("daemon.ping"))["result"] == {"served": True}
+        assert json.loads(await busy[0].reader.readline())["error"]["code"] == BUSY
+        assert await busy[0].reader.read() == b""
+        assert (await busy[1].ask("daemon.ping"))["result"] == {"served": True}
+
+
 class Host:
     """As much of a server as a connection needs that is only looked at."""
 
@@ -226,15 +270,30 @@ class Host:
     def connection_closed(self, connection: Connection) -> None:
         raise AssertionError
 
+    def promote(self) -> None:
+        raise AssertionError
+
+
+def asking(*times: tuple[float, float]) -> list[Connection]:
+    """Return connections that were made, and have asked last, at these times."""
+    connections = [Connection(Host()) for _ in times]
+    for connection, (made, last) in zip(connections, times, strict=True):
+        connection.made_at, connection.last_request_at = made, last
+    return connections
+
 
 def test_the_one_that_is_idle_longest_is_closed_first() -> None:
-    """Nobody is closed who has asked just now."""
-    connections = [Connection(Host()) for _ in range(3)]
-    for connection, last in zip(connections, (5.0, 3.0, 9.5), strict=True):
-        connection.last_request_at = last
-    assert idle_longest(connections, 10.0) is connections[1]
-    assert idle_longest(connections[2:], 10.0) is None
-    assert idle_longest([], 10.0) is None
+    """It goes before older ones that go on to ask."""
+    connections = asking((1.0, 9.5), (4.0, 5.0), (2.5, 3.0), (9.5, 9.5))
+    assert least_needed(connections, 10.0) is connections[2]
+    assert least_needed(connections[3:], 10.0) is None
+    assert least_needed([], 10.0) is None
+
+
+def test_where_each_goes_on_to_ask_the_oldest_is_closed() -> None:
+    """Nobody owns the reserve by asking often; who is new is let alone."""
+    connections = asking((2.0, 9.9), (1.0, 9.9), (3.0, 9.9), (9.5, 9.9))
+    assert least_needed(connections, 10.0) is connections[1]
 
 
 class Exhausted(socket.socket):
