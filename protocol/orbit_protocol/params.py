@@ -199,7 +199,8 @@ class Archive(Params, frozen=True, kw_only=True):
 class Check(Params, frozen=True, kw_only=True):
     """How long the check may take; without `limit_secs`, until it has looked at everything.
 
-    With a limit the indexes of a large database are compared with its rows last, which takes long.
+    With a limit the indexes of a large database are compared with its rows last, which takes long. Where other checks
+    and backups let it not begin in that time, it is `busy`.
     """
 
     limit_secs: Annotated[float, Meta(gt=0, le=86_400)] | None = None
