@@ -95,12 +95,20 @@ class App:
         self.autostart = False
         return self.client
 
-    def find_client(self) -> Client | None:
-        """Return the connected client, or None if no daemon runs; none is started. Raises: CommandError."""
+    def find_client(self, *, may_start: bool = False) -> Client | None:
+        """Return the connected client, or None if no daemon runs; none is started.
+
+        Args:
+            may_start: Whether to return None, too, where one may run on another machine: the caller starts one then,
+                and the lock decides.
+
+        Raises:
+            CommandError: It cannot be reached.
+        """
         try:
             return self.running_client()
         except Unreachable as error:
-            if error.no_daemon:
+            if error.no_daemon or (may_start and error.may_start):
                 return None
             raise
 

@@ -101,6 +101,6 @@ def _refusal(note: LockNote | None, path: str) -> str:
     if note is None:
         return f"another orbitd serves this database (its lock has no note: {path_text(path)})"
     if note.holder() is Holder.ELSEWHERE:
-        return f"another {note.sentence()} and serves this database; stop it there (lock {path_text(path)})"
+        return f"another orbitd runs{note.where()} and serves this database; stop it there (lock {path_text(path)})"
     doing = f"socket {path_text(note.socket)}" if note.socket else "it serves no socket"
     return f"another orbitd serves this database (pid {note.pid}, {doing}; lock {path_text(path)})"

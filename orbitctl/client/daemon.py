@@ -168,7 +168,8 @@ def stop_unreachable(paths: ClientPaths, error: CommandError, timeout: float, *,
     # the lock knows nothing.
     is_by_note = isinstance(error, Unreachable) and error.is_passing
     is_its_socket = note is not None and note.socket == paths.socket_path and error.exit_code == ExitCode.TIMEOUT
-    if note is None or not (is_by_note or is_its_socket):
+    # A note without a socket is that of a restore, which is no daemon: it replaces the database's file.
+    if note is None or not note.socket or not (is_by_note or is_its_socket):
         raise error
     return _end(note, error, timeout, kill=force)
 

@@ -112,10 +112,11 @@ def _holder(paths: ClientPaths, missing: Unreachable, wait: bool) -> LockNote:
     except CommandError:  # a mistake in the configuration: reported when it is read for a start
         raise missing from None
     holder = Holder.GONE if note is None else note.holder()
-    if note is None or holder is Holder.GONE:
+    if note is None or holder in (Holder.GONE, Holder.ELSEWHERE):
         folder = os.path.dirname(paths.socket_path)
         if not paths.is_socket_chosen and not os.access(folder, os.W_OK | os.X_OK):
             missing.may_start = True  # it listens elsewhere where the runtime folder is not there, or is not ours
+    if note is None or holder is Holder.GONE:
         raise missing
     if holder is Holder.ELSEWHERE:
         raise _elsewhere(note, missing) if wait else missing
@@ -169,9 +170,10 @@ def hung(paths: ClientPaths, pid: int, secs: float) -> CommandError:
 
 def _elsewhere(note: LockNote, missing: Unreachable) -> Unreachable:
     return Unreachable(
-        f"{note.sentence()}, as the lock of the database says; on this one {missing.message}",
-        hint="Use it there: `orbitctl --host` connects to other machines. If that machine is gone, "
-        "`orbitctl daemon start` starts orbitd here, unless the lock is still held.",
+        f"the lock of the database was last taken by orbitd{note.where()}; whether it still runs cannot be seen from "
+        f"here; {missing.message}",
+        hint="If it runs, use it there: `orbitctl --host` connects to other machines. If it does not, "
+        "`orbitctl daemon start` starts orbitd here; it is refused while the lock is held.",
         may_start=missing.may_start,
     )
 
@@ -186,14 +188,14 @@ def _another_socket(missing: Unreachable, note: LockNote) -> Unreachable:
 
 
 def _not_reached(note: LockNote, failed: Unreachable, timeout: float) -> CommandError:
-    if note.state in (STARTING, STOPPING):
-        return _still(note, note.state, timeout)
-    if not note.socket:
+    if not note.socket:  # whatever its state: a daemon has one from the first note on
         return Unreachable(
             f"orbitd (pid {note.pid}) puts a backup in the database's place",
             hint="Try again when it has ended.",
             is_passing=True,
         )
+    if note.state in (STARTING, STOPPING):
+        return _still(note, note.state, timeout)
     return Unreachable(
         f"orbitd runs (pid {note.pid}), but cannot be reached: {failed.message}",
         hint="`orbitctl daemon restart` starts it again; programs in sessions go on.",

@@ -20,6 +20,7 @@ from orbit_protocol.types import Session
 from orbitctl.app import App
 from orbitctl.client.client import Client, ask_all
 from orbitctl.client.finding import read_lock_note
+from orbitctl.client.transport import Unreachable
 from orbitctl.commands.group import LazyGroup
 from orbitctl.errors import CommandError, ExitCode
 from orbitctl.ui.output import Column
@@ -73,7 +74,7 @@ def start(app: App, lock_fd: int | None) -> None:
 
         start_daemon(app.paths, app.timeout_seconds, app.out, lock_fd).close()
         return
-    client = app.find_client()
+    client = app.find_client(may_start=True)
     if client is not None:
         _show(app, client, "orbitd runs already")
     else:
@@ -112,7 +113,11 @@ def stop(app: App, programs_too: bool, force: bool) -> None:
 @click.pass_obj
 def restart(app: App, force: bool) -> None:
     """Stop orbitd, if it runs, and start it again."""
-    app.stop_daemon(force=force)
+    try:
+        app.stop_daemon(force=force)
+    except Unreachable as error:
+        if not error.may_start:
+            raise
     app.autostart = True  # `stop_daemon` has turned it off; the next connection starts a daemon
     _show(app, app.client, "orbitd restarted")
 

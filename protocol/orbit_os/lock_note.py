@@ -66,21 +66,21 @@ class LockNote:
         """Return where the process that wrote this is."""
         if not self.started:
             return Holder.UNKNOWN
-        if self.host != os.uname().nodename:
-            return Holder.ELSEWHERE
-        if self.boot != boot_id():
-            return Holder.GONE
+        # The boot comes before the host: containers of one kernel have its boot id and names of their own, and a machine
+        # gets another name while it runs.
+        if not self.boot or self.boot != boot_id():
+            return Holder.ELSEWHERE if self.host != os.uname().nodename else Holder.GONE
         if self.namespace != pid_namespace():
             return Holder.ELSEWHERE
         return Holder.HERE if start_time(self.pid) == self.started else Holder.GONE
 
-    def sentence(self) -> str:
-        """Return who holds the lock, as `orbitd runs on host X (pid N)`, or without the host if it is this one."""
-        where = ""
+    def where(self) -> str:
+        """Return where the process is, as ` on host X (pid N)`, or without the host if it is this one."""
+        place = ""
         if self.holder() is Holder.ELSEWHERE:
             # Containers may have the name of their host.
-            where = f" on host {self.host}" if self.host != os.uname().nodename else " in another container"
-        return f"orbitd runs{where} (pid {self.pid})"
+            place = f" on host {self.host}" if self.host != os.uname().nodename else " in another container"
+        return f"{place} (pid {self.pid})"
 
 
 def note_of_this_process(socket: str, supervisor: str = "") -> LockNote:

@@ -129,7 +129,10 @@ def test_a_process_that_runs_is_here() -> None:
 @pytest.mark.parametrize(
     ("changes", "holder"),
     [
-        ({"host": "another"}, Holder.ELSEWHERE),
+        ({"host": "another"}, Holder.HERE),  # renamed since, or a container that shares the kernel and the pids
+        ({"host": "another", "started": "1"}, Holder.GONE),
+        ({"host": "another", "namespace": "pid:[1]"}, Holder.ELSEWHERE),
+        ({"boot": ""}, Holder.GONE),
         ({"namespace": "pid:[1]"}, Holder.ELSEWHERE),
         ({"boot": "before"}, Holder.GONE),
         ({"started": "1"}, Holder.GONE),
@@ -147,10 +150,10 @@ def test_each_field_has_to_fit(changes: dict[str, object], holder: Holder) -> No
 def test_another_machine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sentence has host and pid; a container with the name of its host is called one."""
     note = note_of_this_process("/s")
-    assert note.sentence() == f"orbitd runs (pid {os.getpid()})"
-    assert replace(note, host="far").sentence() == f"orbitd runs on host far (pid {os.getpid()})"
+    assert note.where() == f" (pid {os.getpid()})"
+    assert replace(note, host="far", boot="another").where() == f" on host far (pid {os.getpid()})"
     monkeypatch.setattr(lock_note, "pid_namespace", lambda: "pid:[2]")
-    assert note.sentence() == f"orbitd runs in another container (pid {os.getpid()})"
+    assert note.where() == f" in another container (pid {os.getpid()})"
 
 
 @needs(linux=True)

@@ -185,7 +185,7 @@ def write_lock(path: Path, note: LockNote) -> None:
 
 
 @pytest.mark.parametrize("words", [["daemon", "stop"], ["daemon", "stop", "--force"], ["status"], ["session", "list"]])
-@pytest.mark.parametrize("change", [{"host": "far"}, {"namespace": "pid:[1]"}])
+@pytest.mark.parametrize("change", [{"host": "far", "boot": "another"}, {"namespace": "pid:[1]"}])
 def test_a_daemon_of_another_machine_is_left_alone(
     noted: tuple[Orbitctl, Path, subprocess.Popen[bytes]], words: list[str], change: dict[str, str]
 ) -> None:
@@ -202,7 +202,37 @@ def test_a_daemon_of_another_machine_is_left_alone(
             listening.accept()
     assert refused.code == 3
     where = "on host far" if "host" in change else "in another container"
-    assert f"orbitd runs {where} (pid {innocent.pid})" in refused.err
+    assert f"orbitd {where} (pid {innocent.pid}); whether it still runs cannot be seen from here" in refused.err
+
+
+@pytest.mark.parametrize("words", [["daemon", "start"], ["daemon", "restart"], ["daemon", "restart", "--force"]])
+@pytest.mark.parametrize("change", [{"host": "far", "boot": "another"}, {"namespace": "pid:[1]"}, {"started": "1"}])
+def test_a_start_beside_a_note_that_was_left_behind(
+    stopped_daemon: DaemonProcess, words: list[str], change: dict[str, str]
+) -> None:
+    """One that was killed in a container, or on a machine that is gone, keeps nobody from starting: the lock is free."""
+    ctl = without(stopped_daemon)
+    folder = lock_of(stopped_daemon).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    write_lock(lock_of(stopped_daemon), replace(note_of_this_process("/gone/s"), state=SERVING, **change))
+    try:
+        ctl.ok(*words)
+    finally:
+        ctl.ok("daemon", "stop")
+
+
+@pytest.mark.parametrize("words", [["daemon", "stop"], ["daemon", "stop", "--force"], ["daemon", "restart", "--force"]])
+def test_a_restore_is_not_stopped(
+    noted: tuple[Orbitctl, Path, subprocess.Popen[bytes]], words: list[str]
+) -> None:
+    """What has the lock and no socket puts a backup in the database's place: it gets no signal."""
+    ctl, lock, innocent = noted
+    note = replace(note_of_this_process(""), pid=innocent.pid, started=start_time(innocent.pid))
+    write_lock(lock, note)
+    refused = ctl(*words, "--timeout", TIMEOUT)
+    assert refused.code == 3
+    assert f"orbitd (pid {innocent.pid}) puts a backup in the database's place" in refused.err
 
 
 @pytest.mark.parametrize("change", [{"boot": "before"}, {"started": "1"}])
@@ -224,7 +254,7 @@ def test_a_backup_is_restored_beside_the_note_of_another_machine(daemon: DaemonP
     backup = ctl.ok("maintenance", "backup", "-q").text.strip()
     note = note_of(daemon)
     daemon.stop()
-    write_lock(lock_of(daemon), replace(note, host="far"))
+    write_lock(lock_of(daemon), replace(note, host="far", boot="another"))
     ctl.ok("maintenance", "restore", "--yes", backup)
     daemon.start()
     assert ctl.ok("session", "list", "-q").lines == [kept]
