@@ -7,6 +7,7 @@ The lock itself is never asked for: an orbitd that asks for it in that moment wo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -87,7 +88,8 @@ def connect_to_holder(paths: ClientPaths, missing: Unreachable, timeout: float, 
         if not is_asked and note.socket and note.state not in (STARTING, STOPPING):
             # Its socket is gone, and it may not have noticed yet: its regular check may be seconds away.
             is_asked, deadline = True, min(deadline, now + _LISTENS_AGAIN_SECONDS)
-            send_signal(note, signal.SIGCONT)  # it looks at its sockets; to any other process this does nothing
+            # It checks its sockets on SIGCONT. One that was stopped, as by Ctrl-Z, goes on by that, too.
+            send_signal(note, signal.SIGCONT)
         if not wait or now >= deadline:
             raise _not_reached(note, failed, timeout)
         # It shows at the socket that a daemon serves, at the process that it has ended, and in the note that it
@@ -140,7 +142,8 @@ def _checked(note: LockNote, timeout: float) -> UnixStream:
     if pid == note.pid:
         return stream
     stream.close()
-    raise Unreachable(f"{path_text(note.socket)} is served by another process (pid {pid})", hint="")
+    named = f"another process (pid {pid})" if pid else "a process that cannot be seen from here, or has ended"
+    raise Unreachable(f"{path_text(note.socket)} is served by {named}", hint="")
 
 
 def send_signal(note: LockNote, number: int) -> bool:
@@ -158,13 +161,16 @@ def hung(paths: ClientPaths, pid: int, secs: float) -> CommandError:
 
     Args:
         paths: Where the lock is.
-        pid: The process that listens.
+        pid: The process that listens; 0 where it is not known.
         secs: How long it was waited for.
     """
-    note = read_lock_note(paths)
+    note = None
+    with contextlib.suppress(CommandError):  # a mistake in the configuration: the daemon hangs all the same
+        note = read_lock_note(paths)
     if note is not None and note.pid == pid and note.state == STARTING:
         return _still(note, "starting", secs)
-    message = f"orbitd (pid {pid}) does not answer: no answer within {seconds(secs)}"
+    named = f"orbitd (pid {pid})" if pid else "orbitd"
+    message = f"{named} does not answer: no answer within {seconds(secs)}"
     return CommandError(message, ExitCode.TIMEOUT, hint=RESTART_BY_FORCE)
 
 

@@ -67,8 +67,12 @@ class ClientPaths:
 
     @property
     def is_socket_chosen(self) -> bool:
-        """Whether the user has named the socket: a variable in a session is orbitd's, of when its program started."""
-        return bool(self.socket_flag or (self.environ.get(SOCKET_VARIABLE) and "ORBIT_SESSION" not in self.environ))
+        """Whether the user has named the socket: in a session orbitd has, as of when its program started.
+
+        orbitd sets ORBIT_SOCKET to the same path, so that another one that is set there since counts as named.
+        """
+        variable = self.environ.get(SOCKET_VARIABLE)
+        return bool(self.socket_flag or (variable and variable != self.environ.get("ORBIT_SOCKET")))
 
     @cached_property
     def database_path(self) -> str:

@@ -108,8 +108,11 @@ class UnixStream(SocketStream):
             raise
 
     def peer_pid(self) -> int:
-        """Return the pid of the process that listens; 0 where it is in another namespace of pids. Raises: OSError."""
-        return peer_pid(self._socket)
+        """Return the pid of the process that listens; 0 where it is in another namespace of pids, or not known."""
+        try:
+            return peer_pid(self._socket)
+        except OSError:  # macOS no longer knows a peer that has ended
+            return 0
 
 
 def _check_path(path: str) -> None:

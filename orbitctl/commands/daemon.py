@@ -98,7 +98,12 @@ def stop(app: App, programs_too: bool, force: bool) -> None:
     """
     ended = None
     if programs_too:
-        ended = _end_programs(app)
+        try:
+            ended = _end_programs(app)
+        except CommandError as error:
+            if not force or error.exit_code != ExitCode.TIMEOUT:
+                raise
+            app.out.problem("warning", f"{error.message}; programs of live sessions go on", "33")
     pid = app.stop_daemon(force=force)
     if app.json:
         app.out.json(msgspec.json.encode({"stopped": pid} if ended is None else {"stopped": pid, "ended": ended}))

@@ -61,8 +61,7 @@ def limit_wait(app: App) -> None:
 
 def explained(app: App, client: Client, error: CommandError) -> CommandError:
     """Return the error to show for a call that failed: of a daemon of this machine that hangs, what to do."""
-    pid = client.peer_pid()
-    if error.exit_code != ExitCode.TIMEOUT or not pid:
+    if error.exit_code != ExitCode.TIMEOUT or not (pid := client.peer_pid()):
         return error
     from orbitctl.client.finding import hung
 

@@ -56,7 +56,7 @@ def build_launch(
     Args:
         session: The session, with its config, and the folder that its program was in last if it ran before.
         client_env: What the starting client sent; overrides the daemon's own.
-        socket_path: This daemon's, for ORBITD_SOCKET.
+        socket_path: This daemon's, for ORBITD_SOCKET and ORBIT_SOCKET.
         agent_link: The session's link to an ssh agent, for SSH_AUTH_SOCK; None leaves the client's own agent.
         daemon_env: The daemon's own environment.
 
@@ -72,6 +72,8 @@ def build_launch(
         env.pop(name, None)
     # Last, so that no config overrides them.
     env |= {b"ORBIT_SESSION": session.id.encode(), b"ORBITD_SOCKET": os.fsencode(socket_path)}
+    # The same once more: while both are equal, nobody has chosen another socket inside the session.
+    env[b"ORBIT_SOCKET"] = env[b"ORBITD_SOCKET"]
     shell = env.get(b"SHELL")
     if not (shell and env.get(b"HOME")):
         home_in_passwd, shell_in_passwd = _home_and_shell_in_passwd()

@@ -124,7 +124,8 @@ def test_the_environment_is_layered(stopped_daemon: DaemonProcess) -> None:
         viewer.read_until("done")
         lines = set(viewer.text().splitlines())
     wanted = {"FROM_DAEMON=daemon", "FROM_CLIENT=client", "FROM_CONFIG=config", "BOTH=config", "TERM=xterm-256color"}
-    assert wanted | {f"ORBIT_SESSION={session_id}", f"ORBITD_SOCKET={stopped_daemon.socket_path}"} <= lines
+    ours = {f"ORBIT{name}={stopped_daemon.socket_path}" for name in ("D_SOCKET", "_SOCKET")}
+    assert wanted | ours | {f"ORBIT_SESSION={session_id}"} <= lines
     assert not any(line.startswith(("TMUX=", "NOTIFY_SOCKET=")) for line in lines)
 
 

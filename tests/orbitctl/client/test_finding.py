@@ -148,11 +148,20 @@ def test_a_named_socket_means_that_one(shared_daemon: DaemonProcess, words: list
 
 def test_the_variable_of_a_session_is_no_choice(shared_daemon: DaemonProcess) -> None:
     """A program of a session has the socket of the daemon that started it, which may listen elsewhere by now."""
-    stale = {
-        "ORBIT_SESSION": "00000000-0000-4000-8000-000000000000",
-        "ORBITD_SOCKET": str(shared_daemon.home / "old.sock"),
-    }
+    stale = dict.fromkeys(("ORBITD_SOCKET", "ORBIT_SOCKET"), str(shared_daemon.home / "old.sock"))
     assert without(shared_daemon).ok("status", "-q", **stale).text == f"{shared_daemon.pid}\n"
+
+
+@pytest.mark.parametrize("words", [["daemon", "stop"], ["daemon", "stop", "--force"], ["session", "list"]])
+def test_another_socket_in_a_session_is_a_choice(shared_daemon: DaemonProcess, words: list[str]) -> None:
+    """Who sets the variable inside a session means that socket, and not the daemon of the session."""
+    variables = {
+        "ORBIT_SESSION": "00000000-0000-4000-8000-000000000000",
+        "ORBIT_SOCKET": str(shared_daemon.socket_path),
+        "ORBITD_SOCKET": str(shared_daemon.home / "other.sock"),
+    }
+    assert without(shared_daemon)(*words, **variables).code == 3
+    assert shared_daemon.is_running
 
 
 def test_another_database_is_another_daemon(from_cron: Orbitctl) -> None:
@@ -347,7 +356,9 @@ def test_the_log_of_a_daemon_that_hangs_can_be_read(stopped_daemon: DaemonProces
 
 
 @needs(linux=True)
-@pytest.mark.parametrize(("command", "runtime"), [("stop", True), ("stop", False), ("restart", False)])
+@pytest.mark.parametrize(
+    ("command", "runtime"), [("stop", True), ("stop", False), ("stop --all", True), ("restart", False)]
+)
 def test_a_daemon_that_hangs_is_ended_by_force(
     daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch, command: str, runtime: bool
 ) -> None:
@@ -357,9 +368,10 @@ def test_a_daemon_that_hangs_is_ended_by_force(
     with daemon.client() as client:
         kept = client.call("session.create", config=LOCAL)["id"]
         with stopped(daemon):
-            ctl.ok("daemon", command, "--force")
+            said = ctl.ok("daemon", *command.split(), "--force").err
+            assert ("programs of live sessions go on" in said) == ("--all" in command)
             assert ended(daemon) == -signal.SIGKILL
-    if command == "stop":
+    if command != "restart":
         daemon.start()
     assert ctl.ok("session", "list", "-q").lines == [kept]
     ctl.ok("daemon", "stop")
