@@ -176,6 +176,25 @@ class Client:
 
         return self._stream.peer_pid() if isinstance(self._stream, UnixStream) else 0
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the daemon's files are on this machine."""
+        from orbitctl.client.transport import UnixStream
+
+        return isinstance(self._stream, UnixStream)
+
+    def wait_for_end(self, timeout: float) -> bool:
+        """Return whether the daemon has closed the stream within `timeout` seconds; what comes before is discarded."""
+        deadline = time.monotonic() + timeout
+        try:
+            while self._stream.receive(max(0.001, deadline - time.monotonic())):
+                pass
+        except TimeoutError:
+            return False
+        except (OSError, CommandError):
+            pass  # it was reset, or ssh has ended
+        return True
+
     def close(self) -> None:
         """Close the stream."""
         self._stream.close()

@@ -28,7 +28,7 @@ from orbit_protocol.text import path_text
 from orbit_protocol.visible import seconds
 from orbitctl.client.client import Client
 from orbitctl.client.finding import connect, hung, read_lock_note
-from orbitctl.client.paths import CONFIG_VARIABLE, DATABASE_VARIABLE, SOCKET_VARIABLE, ClientPaths
+from orbitctl.client.paths import CONFIG_VARIABLE, DATABASE_VARIABLE, ClientPaths
 from orbitctl.client.process_watch import ProcessWatch
 from orbitctl.client.transport import UnixStream, Unreachable
 from orbitctl.errors import CommandError, ExitCode
@@ -88,9 +88,8 @@ def start_apart(paths: ClientPaths) -> bool:
             return False
         # The process inherits the lock, so that of a hundred clients whose daemon was killed one starts it: to run a
         # process for each takes longer than that.
-        socket = [] if paths.socket_flag is None else ["--socket", paths.socket_path]
         process = subprocess.Popen(
-            python_command("orbitctl", *socket, "daemon", "start", "--lock-fd", str(descriptor)),
+            python_command("orbitctl", *arguments(paths), "daemon", "start", "--lock-fd", str(descriptor)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -121,12 +120,20 @@ def stop(client: Client, paths: ClientPaths, timeout: float, *, force: bool = Fa
     listener = client.peer_pid()
     try:
         pid = client.call(DAEMON_INFO, Params()).pid
-        # Made while the daemon is known to run, since it has just answered: later another process could have its pid.
-        with contextlib.closing(ProcessWatch(pid)) as process:
+        if pid != listener:
+            # On another machine, or in another namespace of pids: that number is another process's here.
+            note = _note_of(paths, pid) if client.is_local else None
             client.call(DAEMON_SHUTDOWN, Params())
-            client.close()
-            if process.wait(timeout):
+            deadline = time.monotonic() + timeout
+            if client.wait_for_end(timeout) and _wait_for_release(paths, note, deadline):
                 return pid
+        else:
+            # Made while the daemon is known to run, since it has just answered: later another could have its pid.
+            with contextlib.closing(ProcessWatch(pid)) as process:
+                client.call(DAEMON_SHUTDOWN, Params())
+                client.close()
+                if process.wait(timeout):
+                    return pid
         error = CommandError(
             f"orbitd (pid {pid}) has not ended after {seconds(timeout)}",
             ExitCode.TIMEOUT,
@@ -149,6 +156,28 @@ def stop(client: Client, paths: ClientPaths, timeout: float, *, force: bool = Fa
             hint="Name the daemon's own database with ORBITD_DATABASE.",
         )
     return _end(note, error, timeout, kill=True)
+
+
+def _note_of(paths: ClientPaths, pid: int) -> LockNote | None:
+    """Return the note in the lock, if a process with this pid, in whatever namespace, wrote it."""
+    with contextlib.suppress(CommandError):  # a mistake in the configuration
+        note = read_lock_note(paths)
+        return note if note is not None and note.pid == pid else None
+    return None
+
+
+def _wait_for_release(paths: ClientPaths, note: LockNote | None, deadline: float) -> bool:
+    """Return whether a daemon whose end cannot be watched has blanked its note, the last that it does, in time."""
+    pause = _MIN_SECONDS
+    while note is not None:
+        now = _note_of(paths, note.pid)
+        if now is None or now.started != note.started:
+            break
+        if (left := deadline - time.monotonic()) <= 0:
+            return False
+        time.sleep(min(pause, left))
+        pause *= 2
+    return True
 
 
 def stop_unreachable(paths: ClientPaths, error: CommandError, timeout: float, *, force: bool) -> int:
@@ -186,6 +215,12 @@ def _end(note: LockNote, error: CommandError, timeout: float, *, kill: bool) -> 
         # The watch comes first: from here on its descriptor stands for one process, and the check shows for which.
         if note.holder() is not Holder.HERE:
             raise error
+        if not process.can_signal:
+            raise CommandError(
+                f"{error.message}; it was not signalled, since pidfd_open(2) does not work here",
+                error.exit_code,
+                hint=f"End it yourself: `kill {note.pid}`.",
+            )
         process.send_signal(signal.SIGTERM)
         if process.wait(min(timeout, FORCE_SECONDS) if kill else timeout):
             return note.pid
@@ -246,8 +281,8 @@ def _connect(paths: ClientPaths, deadline: float) -> UnixStream | None:
 
 def _is_default(paths: ClientPaths) -> bool:
     """Return whether the service would serve these paths: our flags and variables do not reach it."""
-    named = (paths.environ.get(name) for name in (SOCKET_VARIABLE, CONFIG_VARIABLE, DATABASE_VARIABLE))
-    return paths.socket_flag is None and not any(named)
+    named = (paths.environ.get(name) for name in (CONFIG_VARIABLE, DATABASE_VARIABLE))
+    return not paths.is_socket_chosen and not any(named)
 
 
 def _start_service(paths: ClientPaths, out: Output) -> bool:
@@ -284,11 +319,13 @@ def _spawn(paths: ClientPaths, deadline: float) -> CommandError | None:
         )
     finally:
         # With our copy closed, only orbitd holds the writing end: if it ends before it is ready, the pipe reports
-        # an end of file, and select returns then as for the byte that it writes when it serves.
+        # an end of file, and poll returns then as for the byte that it writes when it serves.
         os.close(writer)
         os.close(descriptor)
     with open(reader, "rb", buffering=0) as ready:
-        if not select.select([ready], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        poller = select.poll()  # select(2) takes no descriptor of 1024 or more
+        poller.register(ready, select.POLLIN)
+        if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
             process.returncode = 0  # else Popen's destructor warns of a child that still runs
             raise CommandError(
                 "orbitd was started but does not serve yet", ExitCode.TIMEOUT, hint=f"Look into {log}, or try again."
@@ -297,8 +334,8 @@ def _spawn(paths: ClientPaths, deadline: float) -> CommandError | None:
         if line.startswith(b"ready"):
             process.returncode = 0  # as above: it outlives this process
             return None
-        told = line + ready.readall()
-    error = _start_error(told, log, size_before, process.wait())
+        report = line + ready.readall()
+    error = _start_error(report, log, size_before, process.wait())
     return _Locked(error.message, error.exit_code, hint=error.hint) if line.startswith(b"locked") else error
 
 
@@ -306,9 +343,9 @@ class _Locked(CommandError):
     """orbitd has ended because another one holds the database's lock."""
 
 
-def _start_error(told: bytes, log: str, start: int, code: int) -> CommandError:
-    """Return why orbitd has ended: as it told its starter, else as it has written to its log after `start` bytes."""
-    lines = told.decode(errors="replace").splitlines()[1:]
+def _start_error(report: bytes, log: str, start: int, code: int) -> CommandError:
+    """Return why orbitd has ended: as it wrote to the pipe, else as it has written to its log after `start` bytes."""
+    lines = report.decode(errors="replace").splitlines()[1:]
     if not lines:
         with open(open_private(log, os.O_RDONLY), "rb") as file:
             end = file.seek(0, os.SEEK_END)
@@ -328,7 +365,7 @@ def error_and_hint(lines: list[str]) -> tuple[str, str]:
 
 
 def arguments(paths: ClientPaths) -> list[str]:
-    """Return the flags for orbitd, which is started in another folder than the one that a relative path is for.
+    """Return the flags for orbitd, or the orbitctl that starts it, in another folder than a relative path is for.
 
     It inherits the variables, which are absolute.
     """

@@ -11,27 +11,55 @@ import os
 import select
 import signal
 import sys
+import time
+
+from orbit_os.processes import start_time
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.25
 
 if sys.platform == "linux":
 
     class ProcessWatch:
-        """Waits for a process to end; made while it is known to run."""
+        """Waits for a process to end; made while it is known to run.
+
+        Attributes:
+            can_signal: Whether there is a pidfd to signal it by; without one its pid could be another process's.
+        """
 
         def __init__(self, pid: int) -> None:
+            self._pid = pid
+            self._started = ""
+            self._descriptor: int | None = None
             try:
-                self._descriptor: int | None = os.pidfd_open(pid)  # close-on-exec, always
+                self._descriptor = os.pidfd_open(pid)  # close-on-exec, always
             except ProcessLookupError:
-                self._descriptor = None  # it has ended already
+                pass  # it has ended already
+            except (AttributeError, OSError):
+                # Python was built on a system without it, the kernel is older than 5.3 (ENOSYS), or a filter of system
+                # calls refuses it (EPERM).
+                self._started = start_time(pid)
+            self.can_signal = not self._started
 
         def wait(self, timeout: float) -> bool:
             """Return whether it has ended within `timeout` seconds."""
             if self._descriptor is None:
-                return True
+                return self._wait_without_pidfd(timeout)
             # A pidfd becomes readable when the process terminates, before its parent has reaped it. poll and not
             # select, which takes no descriptor of 1024 or more.
             poller = select.poll()
             poller.register(self._descriptor, select.POLLIN)
             return bool(poller.poll(timeout * 1000))
+
+        def _wait_without_pidfd(self, timeout: float) -> bool:
+            # Nothing else reports the end of a process that is not our child.
+            deadline, pause = time.monotonic() + timeout, _FIRST_PAUSE
+            while self._started and start_time(self._pid) == self._started:
+                if (left := deadline - time.monotonic()) <= 0:
+                    return False
+                time.sleep(min(pause, left))
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            self._started = ""
+            return True
 
         def send_signal(self, number: int) -> bool:
             """Send a signal; return False if the process has ended, or may not be signalled."""
@@ -53,6 +81,8 @@ else:
 
     class ProcessWatch:
         """Waits for a process to end; made while it is known to run."""
+
+        can_signal = True
 
         def __init__(self, pid: int) -> None:
             self._pid = pid

@@ -193,7 +193,7 @@ class KeeperClient:
             if pid is None:
                 return None
             words = f"the keeper (pid {pid})" if pid else "the keeper, whose process is not to be seen from here,"
-            ending = f" (one of an earlier Orbit cannot; `kill {pid}` ends it and its programs)" if pid else ""
+            ending = f" (`kill -HUP {pid}` asks it to; `kill {pid}` ends it and its programs)" if pid else ""
             raise KeeperGone(f"{words} has lost its socket {socket_path} and has not made it again{ending}")
         client = cls(sock, on_exit, on_gone)
         try:

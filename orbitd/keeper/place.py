@@ -21,6 +21,7 @@ import os
 import signal
 import socket
 import stat
+import sys
 
 from orbit_os.files import PRIVATE_FILE, UnsafeFile, UnsafeFolder, lock, open_private, private_folder, set_mode
 from orbit_os.sockets import MAX_PATH_BYTES, fitting_socket_path
@@ -220,14 +221,18 @@ def find_keeper(path: str) -> int | None:
 
 
 def call_keeper(path: str) -> int | None:
-    """Have the living keeper of a path bind it again, if there is one; return as `find_keeper` does."""
+    """Have the living keeper of a path bind it again, if there is one; return as `find_keeper` does.
+
+    On Linux no signal is sent without a pidfd.
+    """
     pid = find_keeper(path)
     if not pid:
         return pid
     try:
         process = os.pidfd_open(pid)
-    except AttributeError:  # macOS; it held the lock a moment ago
-        os.kill(pid, signal.SIGHUP)
+    except AttributeError:  # macOS; it held the lock a moment ago. Or Python was built on a system without it.
+        if sys.platform == "darwin":
+            os.kill(pid, signal.SIGHUP)
         return pid
     except OSError:
         return find_keeper(path)

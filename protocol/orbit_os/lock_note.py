@@ -66,8 +66,8 @@ class LockNote:
         """Return where the process that wrote this is."""
         if not self.started:
             return Holder.UNKNOWN
-        # The boot comes before the host: containers of one kernel have its boot id and names of their own, and a machine
-        # gets another name while it runs.
+        # The boot comes before the host: containers of one kernel have its boot id and names of their own, and a
+        # machine may get another name while it runs.
         if not self.boot or self.boot != boot_id():
             return Holder.ELSEWHERE if self.host != os.uname().nodename else Holder.GONE
         if self.namespace != pid_namespace():

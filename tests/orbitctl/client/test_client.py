@@ -9,6 +9,7 @@ import runpy
 import select
 import socket
 import stat
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import msgspec
 import pytest
 
 from ctl_support import Orbitctl, Peer, read_line, scripted
+from needs import needs
 from orbit_os.sockets import MAX_PATH_BYTES
 from orbit_protocol import PROTOCOL_VERSION, VERSION
 from orbit_protocol.methods import DAEMON_INFO, DAEMON_PING, MAINTENANCE_VACUUM, SESSION_FIND
@@ -404,3 +406,41 @@ def test_waiting_for_a_process_on_macos(monkeypatch: pytest.MonkeyPatch) -> None
     FakeQueue.running.clear()
     assert (running.wait(0), running.wait(0)) == (True, True)
     running.close()
+
+
+@needs(linux=True)
+@pytest.mark.parametrize("number", [None, errno.ENOSYS, errno.EPERM])
+def test_waiting_for_a_process_without_pidfds(monkeypatch: pytest.MonkeyPatch, number: int | None) -> None:
+    """Where Python, the kernel or a filter has none, its start time shows the end, and no signal is sent."""
+
+    def refuse(_pid: int) -> int:
+        raise OSError(number, os.strerror(number or 0))
+
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        if number is None:
+            monkeypatch.delattr(os, "pidfd_open")
+        else:
+            monkeypatch.setattr(os, "pidfd_open", refuse)
+        watch = process_watch.ProcessWatch(process.pid)
+        assert (watch.wait(0), watch.can_signal, watch.send_signal(9)) == (False, False, False)
+        assert process.stdin is not None
+        process.stdin.close()
+        assert watch.wait(10)
+        watch.close()
+    assert process.returncode == 0
+    assert process_watch.ProcessWatch(process.pid).wait(0)
+
+
+def test_a_peer_that_has_ended_has_no_pid(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MacOS refuses to say who listened: that is no error of its own."""
+
+    def gone(_connection: object) -> int:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr("orbitctl.client.transport.peer_pid", gone)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(home / "s"))
+        listening.listen()
+        stream = UnixStream(str(home / "s"), 1)
+        assert stream.peer_pid() == 0
+        stream.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -12,6 +13,8 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -19,8 +22,13 @@ from ctl_support import Ended, InProcess, Orbitctl
 from needs import needs
 from orbit_os.lock_note import SERVING, STARTING, LockNote, format_note, note_of_this_process, parse_note
 from orbit_os.processes import start_time
+from orbit_protocol.methods import Method
 from orbitctl.client import daemon as client_daemon
+from orbitctl.client.client import Client
+from orbitctl.client.finding import hung
+from orbitctl.client.paths import ClientPaths
 from orbitctl.client.process_watch import ProcessWatch
+from orbitctl.errors import CommandError
 from support import WAIT_SECS, DaemonProcess, RawClient
 
 LOCAL = {"session_type": "local"}
@@ -219,7 +227,7 @@ def test_a_daemon_of_another_machine_is_left_alone(
 def test_a_start_beside_a_note_that_was_left_behind(
     stopped_daemon: DaemonProcess, words: list[str], change: dict[str, str]
 ) -> None:
-    """One that was killed in a container, or on a machine that is gone, keeps nobody from starting: the lock is free."""
+    """One that was killed in a container, or on a machine that is gone, prevents no start: the lock is free."""
     ctl = without(stopped_daemon)
     folder = lock_of(stopped_daemon).parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -232,9 +240,7 @@ def test_a_start_beside_a_note_that_was_left_behind(
 
 
 @pytest.mark.parametrize("words", [["daemon", "stop"], ["daemon", "stop", "--force"], ["daemon", "restart", "--force"]])
-def test_a_restore_is_not_stopped(
-    noted: tuple[Orbitctl, Path, subprocess.Popen[bytes]], words: list[str]
-) -> None:
+def test_a_restore_is_not_stopped(noted: tuple[Orbitctl, Path, subprocess.Popen[bytes]], words: list[str]) -> None:
     """What has the lock and no socket puts a backup in the database's place: it gets no signal."""
     ctl, lock, innocent = noted
     note = replace(note_of_this_process(""), pid=innocent.pid, started=start_time(innocent.pid))
@@ -488,6 +494,93 @@ def test_stop_by_signal_where_no_socket_can_be_reached(home: Path) -> None:
         assert ended(daemon) == 0
     finally:
         daemon.end()
+
+
+@needs(linux=True)
+def test_nothing_is_signalled_without_a_pidfd(
+    noted: tuple[Orbitctl, Path, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A filter of system calls leaves the pid alone, which may be another process's a moment later."""
+
+    def refuse(_pid: int) -> int:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    ctl, lock, innocent = noted
+    note = replace(note_of_this_process("/nowhere/s"), pid=innocent.pid, started=start_time(innocent.pid))
+    write_lock(lock, replace(note, state=SERVING))
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    refused = ctl("daemon", "stop", "--force", "--timeout", "0.1")
+    assert refused.code == 3
+    assert "it was not signalled" in refused.err
+    assert f"`kill {innocent.pid}`" in refused.err
+
+
+class FarClient:
+    """A client of a daemon in another namespace of pids: its pid is another process's here, and the peer has none."""
+
+    timeout = 1.0
+    is_local = True
+
+    def __init__(self, note: Path) -> None:
+        self.note = note
+        self.calls: list[str] = []
+
+    def peer_pid(self) -> int:
+        return 0
+
+    def call(self, method: Method[Any, Any], params: object) -> SimpleNamespace:
+        self.calls.append(method.name)
+        return SimpleNamespace(pid=os.getpid())
+
+    def wait_for_end(self, timeout: float) -> bool:
+        self.calls.append("end")
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("is_released", [True, False])
+def test_stopping_from_a_container_waits_for_the_note(
+    noted: tuple[Orbitctl, Path, subprocess.Popen[bytes]], is_released: bool
+) -> None:
+    """Where the pid means nothing, the daemon has ended once the stream has, and its note is blank."""
+    ctl, lock, _ = noted
+    write_lock(lock, replace(note_of_this_process("/s"), namespace="pid:[1]", state=SERVING))
+    client = FarClient(lock)
+    paths = ClientPaths(ctl.environment, None)
+    if not is_released:
+        with pytest.raises(CommandError, match="has not ended"):
+            client_daemon.stop(cast(Client, client), paths, 0.1)
+    else:
+        client.wait_for_end = lambda timeout: bool(lock.write_bytes(format_note(None)))  # type: ignore[method-assign]
+        assert client_daemon.stop(cast(Client, client), paths, WAIT_SECS) == os.getpid()
+    assert client.calls[:2] == ["daemon.info", "daemon.shutdown"]
+
+
+def test_a_daemon_that_hangs_is_named_beside_a_broken_configuration(home: Path) -> None:
+    """The note cannot be looked for then; the error is that of the daemon."""
+    config = home / "c.toml"
+    config.write_text("[")
+    environment = {"HOME": str(home), "ORBITD_CONFIG": str(config)}
+    assert hung(ClientPaths(environment, None), 7, 1).message == "orbitd (pid 7) does not answer: no answer within 1 s"
+    assert "pid" not in hung(ClientPaths(environment, None), 0, 1).message
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_default"),
+    [
+        ({}, True),
+        ({"ORBITD_SOCKET": "/s", "ORBIT_SOCKET": "/s"}, True),
+        ({"ORBITD_SOCKET": "/t", "ORBIT_SOCKET": "/s"}, False),
+        ({"ORBITD_SOCKET": "/s"}, False),
+        ({"ORBITD_DATABASE": "/d"}, False),
+        ({"ORBITD_CONFIG": "/c"}, False),
+    ],
+)
+def test_a_start_in_a_session_uses_the_service(home: Path, variables: dict[str, str], is_default: bool) -> None:
+    """What orbitd has set in a session keeps nobody from the installed service; what somebody has chosen does."""
+    assert client_daemon._is_default(ClientPaths({"HOME": str(home), **variables}, None)) is is_default
 
 
 # The variable
