@@ -41,7 +41,7 @@ from orbitd.rpc.connection import MAX_IN_FLIGHT, Call
 from orbitd.rpc.dispatch import MAX_BATCH, Dispatcher, Handlers
 from orbitd.rpc.handlers import add_daemon_handlers, add_store_handlers, connected
 from orbitd.rpc.server import Server
-from orbitd.rpc.sockets import Sockets, SocketUnusable, inherited_listener, listen, reason
+from orbitd.rpc.sockets import Sockets, SocketUnusable, inherited_listener
 from orbitd.sessions.methods import SessionMethods
 from orbitd.sessions.programs import LiveSettings, Programs
 from orbitd.sessions.restore import finish_restoring, restore_sessions
@@ -157,15 +157,11 @@ class Daemon:
             listeners = [inherited_listener(one) for one in inherited]
             sockets = Sockets(listeners, [listener.path for listener in listeners], spare_path)
         else:
-            try:
-                sockets = Sockets([listen(path)], [path], spare_path)
-            except OSError as error:
-                # A runtime folder that is not there: the variable outlives the login. A path that somebody has chosen
-                # is not replaced.
-                if path != Places(os.environ).socket or path == spare_path:
-                    raise
-                event(log, logging.WARNING, "cannot listen in the runtime folder", socket=path, error=error.strerror)
-                sockets = Sockets([listen(spare_path)], [path], spare_path, reason(error))
+            sockets = Sockets([], [path], spare_path)
+            # The variable of a runtime folder outlives the login. A path that somebody has chosen is not replaced.
+            sockets.listen_first(may_move=path == Places(os.environ).socket)
+            if sockets.obstacle:
+                event(log, logging.WARNING, "cannot listen in the runtime folder", socket=path, error=sockets.obstacle)
         try:
             yield sockets
         finally:

@@ -23,6 +23,10 @@ class SocketUnusable(Exception):
     """The socket cannot be made; the text names path and next step."""
 
 
+class SocketTaken(SocketUnusable):
+    """Somebody serves there, or something else is in the way: who is meant by the path is the user's to decide."""
+
+
 @dataclass(frozen=True)
 class Listener:
     """A listening socket.
@@ -50,7 +54,7 @@ class Listener:
         return not self.path.startswith("/") or (self.file is not None and _file_at(self.path) == self.file)
 
 
-def reason(error: OSError | UnsafeFolder | SocketUnusable) -> str:
+def _reason(error: OSError | UnsafeFolder | SocketUnusable) -> str:
     """Return why `listen` has failed, in words."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
@@ -69,23 +73,53 @@ class Sockets:
     """What a daemon listens on, and where it listens instead when a socket's file or folder has been removed.
 
     Args:
-        listeners: Those of the start.
+        listeners: Those of the start; none before `listen_first`.
         paths: Where clients look for the daemon; the first one is what the lock names.
         spare_path: Where to listen while there can be no socket at the first of them.
-        obstacle: Why there is none, if one of the start is at the spare path.
+
+    Attributes:
+        obstacle: Why there is no socket at the first path, if there is none.
     """
 
-    def __init__(self, listeners: list[Listener], paths: list[str], spare_path: str, obstacle: str = "") -> None:
+    def __init__(self, listeners: list[Listener], paths: list[str], spare_path: str) -> None:
         self.listeners = listeners
         self._paths = paths
         self._spare_path = spare_path
-        self._obstacle = obstacle
+        self.obstacle = ""
 
     @property
     def path(self) -> str:
         """Where clients reach the daemon: the first path, or the spare one."""
         reachable = [listener.path for listener in self.listeners if listener.is_reachable()]
         return reachable[0] if reachable else self._paths[0]
+
+    def listen_first(self, *, may_move: bool) -> None:
+        """Listen at the first path.
+
+        Args:
+            may_move: Whether to listen at the spare path where there can be no socket: not where it was chosen.
+
+        Raises:
+            SocketTaken, UnsafeFolder: The first path is in use, or its folder is not ours alone.
+            SocketUnusable, OSError: It cannot listen, nor at the spare path where it may.
+        """
+        path = self._paths[0]
+        if may_move and path != self._spare_path:
+            self.listeners = self._listen_or_move(path, is_start=True)
+        else:
+            self.listeners = [listen(path)]
+
+    def _listen_or_move(self, path: str, *, is_start: bool = False) -> list[Listener]:
+        """Return the new listener at a path, or that at the spare one; none where that serves already."""
+        try:
+            return [listen(path)]
+        except (OSError, UnsafeFolder, SocketUnusable) as error:
+            # A folder that is unsafe is refused while there is somebody to read why.
+            if is_start and isinstance(error, (SocketTaken, UnsafeFolder)):
+                raise
+            self.obstacle = _reason(error)
+        moves = path == self._paths[0] and path != self._spare_path and not self._is_reached(self._spare_path)
+        return [listen(self._spare_path)] if moves else []
 
     def listen_again(self) -> tuple[list[Listener], list[Listener]]:
         """Listen again at each path that no client can reach any more.
@@ -102,12 +136,7 @@ class Sockets:
         added: list[Listener] = []
         for path in self._paths:
             if not self._is_reached(path):
-                try:
-                    added.append(listen(path))
-                except (OSError, UnsafeFolder, SocketUnusable) as error:
-                    self._obstacle = reason(error)
-                    if path == self._paths[0] and path != self._spare_path and not self._is_reached(self._spare_path):
-                        added.append(listen(self._spare_path))
+                added += self._listen_or_move(path)
         served = {listener.path for listener in (*self.listeners, *added) if listener.is_reachable()}
         # The spare one is closed once the first path is there again; connections stay.
         given_up = [
@@ -139,7 +168,7 @@ class Sockets:
         ]
         if not self._is_reached(self._paths[0]):
             found.append(
-                f"There can be no socket at {path_text(self._paths[0])} ({self._obstacle}); orbitd listens at "
+                f"There can be no socket at {path_text(self._paths[0])} ({self.obstacle}); orbitd listens at "
                 f"{path_text(self.path)}, where orbitctl finds it. It moves back when that folder is there, yours and "
                 "with mode 0700"
             )
@@ -208,7 +237,7 @@ def _remove_stale(path: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
-        raise SocketUnusable(f"{path} is in the way and no socket; move it, or configure another socket_path")
+        raise SocketTaken(f"{path} is in the way and no socket; move it, or configure another socket_path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)  # a full backlog makes connect(2) wait
         try:
@@ -222,4 +251,4 @@ def _remove_stale(path: str) -> None:
                 f"{path} cannot be checked ({error.strerror}); remove it if nobody serves it"
             ) from error
         else:
-            raise SocketUnusable(f"somebody serves {path} already, for another database; configure another socket_path")
+            raise SocketTaken(f"somebody serves {path} already, for another database; configure another socket_path")

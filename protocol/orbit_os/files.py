@@ -284,7 +284,8 @@ def read_regular(path: str, limit: int) -> bytes:
         limit: The most bytes that it may have.
 
     Raises:
-        OSError: It cannot be read, is neither (EINVAL), or is longer (EFBIG).
+        OSError: It cannot be read, is neither (EINVAL), is longer (EFBIG), or belongs to another user (EPERM), who
+            could have us obey it where a HOME is shared.
     """
     # O_NONBLOCK: opening a FIFO would wait for its other end (fifo(7)); for a regular file it means nothing.
     try:
@@ -298,6 +299,8 @@ def read_regular(path: str, limit: int) -> bytes:
         # /dev/null ends at once; people name it for "none".
         if not stat.S_ISREG(found.st_mode) and found.st_rdev != os.stat(os.devnull).st_rdev:
             raise OSError(errno.EINVAL, "it is no regular file", path)
+        if found.st_uid not in (0, os.geteuid()):
+            raise PermissionError(errno.EPERM, f"it belongs to uid {found.st_uid}, not to you or root", path)
         data = file.read(limit + 1)
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"it has more than {limit} bytes", path)

@@ -1,6 +1,6 @@
 """Where Orbit's files are unless something names another place (XDG Base Directory Specification 0.8).
 
-A place is worked out when it is asked for: HOME counts only for what no variable names. Whoever is about to make
+A place is worked out when it is asked for: HOME counts only for what no variable names. Who is about to make
 something calls `check` first: sudo may keep HOME, su keeps XDG_RUNTIME_DIR, and what root makes in a user's folders
 locks that user out.
 """
@@ -93,10 +93,18 @@ class Places:
 
     @cached_property
     def runtime_folder(self) -> str:
-        """The folder of XDG_RUNTIME_DIR; empty where there is none, or it belongs to another user, as after su."""
+        """The folder of XDG_RUNTIME_DIR; empty where there is none, or it belongs to another user, as after su.
+
+        One that is missing belongs to who has the folder that it would be made in, or whose uid its name has.
+        """
         path = _absolute(self._environ.get("XDG_RUNTIME_DIR", ""))
+        if not path:
+            return ""
+        folder, name = os.path.split(path)
+        if folder == "/run/user" and name.isdigit() and int(name) != os.geteuid():  # logind makes these
+            return ""
         try:
-            return "" if _is_another_users(os.stat(path)) else path
+            return "" if _is_another_users(os.stat(_nearest(path))) else path
         except OSError:
             return path
 
@@ -166,6 +174,13 @@ def _absolute(path: str) -> str:
     return os.path.normpath("/" + path.lstrip("/")) if path.startswith("/") else ""
 
 
+def _nearest(path: str) -> str:
+    """Return the folder itself, or the nearest of its parents that is there."""
+    while not os.path.exists(path) and path != "/":
+        path = os.path.dirname(path)
+    return path
+
+
 def _is_another_users(found: os.stat_result) -> bool:
     """Return whether what is made in a folder would be made in another user's.
 
@@ -186,9 +201,7 @@ def _refuse_another_users(variable: str, base: str, folder: str) -> None:
     Raises:
         HomeUnusable: The message has variable, folder and owner.
     """
-    nearest = folder
-    while not os.path.exists(nearest) and nearest != "/":
-        nearest = os.path.dirname(nearest)
+    nearest = _nearest(folder)
     for each in (base, nearest):
         try:
             found = os.stat(each)

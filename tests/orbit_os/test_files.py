@@ -18,6 +18,7 @@ from orbit_os.files import (
     make_private_folders,
     open_private,
     private_folder,
+    read_regular,
     set_mode,
     sync,
     sync_descriptor,
@@ -236,3 +237,24 @@ def test_a_lock_that_another_has(file: Path) -> None:
     finally:
         os.close(first)
         os.close(second)
+
+
+@pytest.mark.parametrize(("uid", "is_read"), [(0, True), (1000, True), (1001, False)])
+def test_a_configuration_of_somebody_else_is_refused(
+    file: Path, monkeypatch: pytest.MonkeyPatch, uid: int, is_read: bool
+) -> None:
+    """In a HOME that is shared anybody may put one: only root's and our own count."""
+    stat_of = os.fstat
+
+    def fake_stat(descriptor: int) -> os.stat_result:
+        found = list(stat_of(descriptor))
+        found[stat.ST_UID] = uid
+        return os.stat_result(found)
+
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr("orbit_os.files.os.fstat", fake_stat)
+    if is_read:
+        assert read_regular(str(file), 100) == file.read_bytes()
+    else:
+        with pytest.raises(PermissionError, match="belongs to uid 1001, not to you or root"):
+            read_regular(str(file), 100)

@@ -215,6 +215,16 @@ def test_another_users_runtime_folder_is_passed_over(home: Path, owned: Callable
     assert Places({"HOME": str(home), "XDG_RUNTIME_DIR": str(theirs)}).socket == below(str(home))[-1]
 
 
+def test_a_runtime_folder_is_not_made_in_another_users(home: Path, owned: Callable[[Path, int], None]) -> None:
+    """One that is missing, in a folder of theirs or of their uid, is none: it would be ours in their place."""
+    theirs = home / "theirs"
+    theirs.mkdir()
+    owned(theirs, 1001)
+    for missing in (theirs / "run", theirs / "a" / "run", "/run/user/1001"):
+        assert Places({"HOME": str(home), "XDG_RUNTIME_DIR": str(missing)}).socket == below(str(home))[-1]
+    assert Places({"HOME": str(home), "XDG_RUNTIME_DIR": f"{home}/run"}).socket == f"{home}/run/orbit/orbitd.sock"
+
+
 @pytest.mark.parametrize(
     ("mode", "is_writable", "is_taken"),
     [(0o1777, True, True), (0o775, True, True), (0o777, True, False), (0o755, False, False)],

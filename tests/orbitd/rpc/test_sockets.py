@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from orbit_os.files import UnsafeFolder
 from orbit_os.sockets import peer_pid
-from orbitd.rpc.sockets import Listener, Sockets, inherited_listener, listen
+from orbitd.rpc.sockets import Listener, Sockets, SocketTaken, SocketUnusable, inherited_listener, listen
 
 
 class Place:
@@ -186,3 +188,58 @@ def test_an_abstract_name_has_no_file_to_lose() -> None:
         listener = inherited_listener(bound)
         assert listener.is_reachable()
         assert Sockets([listener], [listener.path], "/nowhere/s").listen_again() == ([], [])
+
+
+class Refusing:
+    """Stands for `listen`: it fails at one path."""
+
+    def __init__(self, path: str, error: Exception) -> None:
+        self.path, self.error = path, error
+
+    def __call__(self, path: str) -> Listener:
+        if path == self.path:
+            raise self.error
+        return Listener(socket.socket(), path, None)
+
+
+OBSTACLES = [SocketUnusable("no sockets here"), OSError(errno.ENOENT, "No such file")]
+
+
+@pytest.mark.parametrize("error", OBSTACLES, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("may_move", [True, False])
+def test_a_start_where_there_can_be_no_socket(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, may_move: bool
+) -> None:
+    """The spare path serves in the place of the usual one, and never of one that was configured."""
+    monkeypatch.setattr("orbitd.rpc.sockets.listen", Refusing("/run/s", error))
+    sockets = Sockets([], ["/run/s"], "/state/s")
+    if may_move:
+        sockets.listen_first(may_move=True)
+        assert [listener.path for listener in sockets.listeners] == ["/state/s"]
+        sockets.listeners[0].close()
+        assert sockets.obstacle
+    else:
+        with pytest.raises(type(error)):
+            sockets.listen_first(may_move=False)
+
+
+def test_a_start_in_an_unsafe_folder_is_refused(place: Place) -> None:
+    """Its owner is to close it: that somebody else can reach it is not passed over."""
+    place.folder.chmod(0o755)
+    with pytest.raises(UnsafeFolder, match="is open to others"):
+        Sockets([], [str(place.path)], str(place.spare_path)).listen_first(may_move=True)
+
+
+def test_a_start_at_a_path_in_use_is_refused(place: Place) -> None:
+    """Another database's daemon serves there, or a file is in the way: nothing is guessed."""
+    sockets = Sockets([], [str(place.path)], str(place.spare_path))
+    place.path.touch()
+    with pytest.raises(SocketTaken, match="in the way"):
+        sockets.listen_first(may_move=True)
+    place.path.unlink()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(place.path))
+        other.listen(5)
+        with pytest.raises(SocketTaken, match="somebody serves"):
+            sockets.listen_first(may_move=True)
+    assert not place.spare_path.exists()
