@@ -37,7 +37,7 @@ COMMANDS = {
 
 
 class _ReaderLeft(Exception):
-    """Whoever read our output has ended, as head(1) does."""
+    """The reader of our output has ended, as head(1) does."""
 
 
 class _Root(LazyGroup):
@@ -71,7 +71,7 @@ Examples:
 
 Exit codes: 0 done, 1 error from the daemon, 2 usage, 3 daemon unreachable, 4 not found,
 5 conflict or ambiguous, 6 timeout, 7 protocol mismatch, 130 interrupted,
-141 whoever read the output has left.
+141 the reader of the output has left.
 """,
 )
 @click.version_option(VERSION, prog_name="orbitctl", message="%(prog)s %(version)s", help="Print orbitctl's version.")

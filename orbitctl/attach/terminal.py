@@ -97,7 +97,7 @@ class Terminal:
         # thread between two bytecodes. A full pipe loses a number only where thousands are waiting to be read.
         signal.set_wakeup_fd(self._wake_write_fd, warn_on_full_buffer=False)
         for number in _WAKING:
-            self._old_handlers[number] = signal.signal(number, _do_nothing)
+            self._old_handlers[number] = signal.signal(number, do_nothing)
         for number in ENDING:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) has it: such a signal stays ignored
                 self._old_handlers[number] = signal.signal(number, raise_signal_received)
@@ -127,9 +127,7 @@ class Terminal:
 
     def signals(self) -> set[int]:
         """Return the numbers of the signals that have come since the last call."""
-        with contextlib.suppress(BlockingIOError):
-            return set(os.read(self.wake_fd, 4096))
-        return set()
+        return read_signals(self.wake_fd)
 
     def read(self) -> bytes | None:
         """Return what was typed; None if there is nothing yet, b"" after a hangup."""
@@ -277,7 +275,14 @@ def _reopen(descriptor: int, flags: int) -> int:
         return os.dup(descriptor)
 
 
-def _do_nothing(_number: int, _frame: FrameType | None) -> None:
+def read_signals(wake_fd: int) -> set[int]:
+    """Return the numbers of the signals that Python's wake-up descriptor has had since the last call."""
+    with contextlib.suppress(BlockingIOError):
+        return set(os.read(wake_fd, 4096))
+    return set()
+
+
+def do_nothing(_number: int, _frame: FrameType | None) -> None:
     """Handle a waking signal: without a handler its default action would be taken and no byte be written."""
 
 

@@ -87,6 +87,10 @@ def examine(app: App) -> Iterator[Finding]:
         return
     there = "" if os.path.exists(paths.config_path) else " (missing; the defaults are used)"
     yield Finding(check="configuration", state="ok", message=paths.config_path + there)
+    try:
+        app.paths.check()  # a socket that is named needs none of the folders that a start makes
+    except CommandError as error:
+        yield Finding(check="home", state="fail", message=error.message, remedy=error.hint)
     yield doctor_checks.folder("database folder", os.path.dirname(paths.database_path))
     yield doctor_checks.folder("state folder", paths.state_folder)
     yield doctor_checks.folder("socket folder", os.path.dirname(app.paths.socket_path))

@@ -28,7 +28,7 @@ from orbit_protocol.params import SessionList
 from orbit_protocol.types import Session
 from orbit_protocol.visible import visible
 from orbitctl.app import App
-from orbitctl.attach.terminal import ENDING, SignalReceived, raise_signal_received
+from orbitctl.attach.terminal import ENDING, SignalReceived, do_nothing, raise_signal_received, read_signals
 from orbitctl.client.client import ask_all
 from orbitctl.client.ssh import Host
 from orbitctl.commands.session_table import NO_SESSIONS, names_of_workspaces, session_columns
@@ -173,7 +173,7 @@ class _WatchTerminal:
             for numbers, handler in (
                 (ENDING, raise_signal_received),
                 ((signal.SIGTSTP,), self._suspend),
-                ((signal.SIGWINCH, signal.SIGCONT), _do_nothing),
+                ((signal.SIGWINCH, signal.SIGCONT), do_nothing),
             ):
                 for number in numbers:
                     if signal.getsignal(number) is not signal.SIG_IGN:  # as after nohup(1)
@@ -207,7 +207,7 @@ class _WatchTerminal:
         """Wait until it is time to draw again, or a signal asks for that; return True after a key that ends."""
         ready = select.select([self._input, self._wake], [], [], seconds)[0]
         if self._wake in ready:
-            self._signals()
+            read_signals(self._wake)
         if self._input not in ready:
             return False
         try:
@@ -259,26 +259,16 @@ class _WatchTerminal:
     def _suspend(self, _number: int, _frame: FrameType | None) -> None:
         """Give the terminal back and stop, as SIGTSTP does by default; take it again when we are continued."""
         self._give_back()
-        self._signals()
+        read_signals(self._wake)
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)
         signal.signal(signal.SIGTSTP, self._suspend)
-        if signal.SIGCONT not in self._signals():
+        if signal.SIGCONT not in read_signals(self._wake):
             # The kernel does not stop a process of an orphaned process group, which no shell could continue
             # (`ssh -t host orbitctl ...`): who wants to leave and cannot be called back has left.
             raise SignalReceived(signal.SIGINT)
         self._take()
         os.write(self._wake_write, b"\0")  # draw again, at once
-
-    def _signals(self) -> set[int]:
-        """Return the numbers of the signals that have come since the last call."""
-        with contextlib.suppress(BlockingIOError):
-            return set(os.read(self._wake, 4096))
-        return set()
-
-
-def _do_nothing(_number: int, _frame: FrameType | None) -> None:
-    """Handle a signal that only wakes `wait_for_end`."""
 
 
 def _page(app: App, params: SessionList, limit: int | None) -> str:

@@ -177,7 +177,7 @@ def _positive(number: str) -> int:
 
 
 def to_stderr(message: str) -> None:
-    """Write to stderr; where that is not possible nobody can be told, unless the reader has ended: BrokenPipeError."""
+    """Write to stderr; where that is not possible it is dropped, unless the reader has ended: BrokenPipeError."""
     sys.stdout.flush()  # before stderr is written: on a terminal, both in order
     try:
         sys.stderr.write(message)

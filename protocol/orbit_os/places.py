@@ -20,11 +20,16 @@ ROOT = 0
 class HomeUnusable(Exception):
     """HOME, or a folder that an XDG variable names, cannot be used; the message has its name and why.
 
+    Args:
+        message: What is wrong.
+        variable: The variable that is to be changed.
+        folder: What the user may make instead, where that is allowed.
+
     Attributes:
         hint: The next step.
     """
 
-    def __init__(self, message: str, variable: str = "HOME") -> None:
+    def __init__(self, message: str, variable: str = "HOME", folder: str = "") -> None:
         super().__init__(message)
         self.hint = f"Set {variable} to a folder of your own, or unset it. Nothing was made."
         if variable == "HOME":
@@ -32,6 +37,8 @@ class HomeUnusable(Exception):
                 "Set HOME to your own home (`sudo -H` does), or XDG_CONFIG_HOME, XDG_DATA_HOME and XDG_STATE_HOME to "
                 "folders of your own. Nothing was made."
             )
+        if folder:
+            self.hint = f"Make {folder} yourself. Or: {self.hint}"
 
 
 class HomeUnset(HomeUnusable):
@@ -210,7 +217,10 @@ def _refuse_another_users(variable: str, base: str, folder: str) -> None:
         is_closed = each == nearest and folder != base and not os.access(each, os.W_OK)
         if _is_another_users(found) or (is_closed and found.st_uid != os.geteuid()):
             where = "which" if each == base else f"where {each}"
+            # A group's folder, say: what the user makes there is the user's.
+            may_make = each != base and os.geteuid() != ROOT and os.access(each, os.W_OK)
             raise HomeUnusable(
                 f"{variable} is {base}, {where} belongs to uid {found.st_uid}, not to you (uid {os.geteuid()})",
                 variable,
+                folder if may_make else "",
             )

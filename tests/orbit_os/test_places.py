@@ -191,6 +191,7 @@ def test_a_folder_of_another_user_in_ones_home(home: Path, owned: Callable[[Path
     owned(home / ".local", 1001)
     error = refused(lambda places: places.database, {"HOME": str(home)})
     assert str(error).startswith(f"HOME is {home}, where {home}/.local belongs to uid 1001")
+    assert error.hint.startswith(f"Make {home}/.local/share/orbit yourself. Or: Set HOME")
     places = Places({"HOME": str(home)})
     assert places.config_file == f"{home}/.config/orbit/config.toml"
     places.check()

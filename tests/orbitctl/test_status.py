@@ -433,3 +433,11 @@ def test_completion_without_a_daemon_is_silent(lonely: Orbitctl) -> None:
     """No daemon is started for a completion, and nothing is said."""
     assert complete(lonely, "session", "show", "") == []
     assert not os.path.exists(lonely.home / "run" / "orbit" / "orbitd.sock")
+
+
+def test_doctor_looks_at_home_beside_a_named_socket(home: Path) -> None:
+    """A socket that is named needs no HOME; what a start would make does, and doctor says that first."""
+    ctl = Orbitctl(home)
+    found = ctl("doctor", ORBITD_SOCKET=str(home / "s"), HOME=str(home / "missing"), ORBITCTL_NO_AUTOSTART="1")
+    assert found.code == 1
+    assert f"HOME is {home}/missing, which does not exist" in found.text
