@@ -33,8 +33,9 @@ log = logging.getLogger("orbitd.sessions")
 TERMINATE_GRACE_SECS = 5.0
 MAX_SAVE_RETRY_SECS = 600.0
 LAST_SAVE_SECS = 5.0
-DRAINED_AT_ONCE = 4
 """How long the exit of a program waits for its last screen to be saved; later it is saved in the background."""
+DRAINED_AT_ONCE = 4
+"""How many programs that have ended take one of the last descriptors at the same time, to be read to their end."""
 
 
 class Endings:
