@@ -41,6 +41,9 @@ _MAX_NAME_BYTES = MAX_PATH_BYTES - len(f"{_OPEN_FILES}/{1 << 30}/")
 
 _PROGRAM = b"/orbitd/keeper/__main__.py"
 
+_USED_UP = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
+"""Why a path cannot be bound now that can be later."""
+
 
 def socket_path(path: str) -> str:
     """Return where the socket of a keeper is: at its path, else in a short folder, the same for every environment."""
@@ -109,19 +112,27 @@ class Place:
         """Write into the note which process this is: after the fork, once SIGHUP does not end it any more."""
         pid = os.getpid()
         lines = b"pid %d\nstarted %s\nboot %s\n" % (pid, _start_time(pid), _boot_id())
-        with contextlib.suppress(OSError):  # on a full disk; it is found by its command line then
-            os.ftruncate(self._note, 0)
-            os.pwrite(self._note, lines + b"path " + os.fsencode(self.path), 0)
+        note = lines + b"path " + os.fsencode(self.path)
+        with contextlib.suppress(OSError):  # on a full disk; it is found by the note before, or its command line
+            if os.pwrite(self._note, note, 0) == len(note):
+                os.ftruncate(self._note, len(note))
 
     def is_own(self) -> bool:
         """Return whether the path leads to this keeper's socket."""
         return self._leads_here(self.path)
 
-    def look_after(self) -> bool:
-        """Bind the path again if it does not lead to this keeper's socket any more; return whether it does now."""
-        # The folder may be there again: made again, or restored. Else it has been moved, and the note in it.
-        if self.is_own() or self._bind_again(self.path):
+    def look_after(self) -> bool | None:
+        """Bind the path again if it does not lead to this keeper's socket any more.
+
+        Returns:
+            Whether it leads there now; None if that cannot be said: there is no descriptor, say, to bind it with.
+        """
+        if self.is_own():
             return True
+        # The folder may be there again: made again, or restored. Else it has been moved, and the note in it.
+        is_bound = self._bind_again(self.path)
+        if is_bound is not False:
+            return is_bound
         moved = self._moved_path()
         self.follow(moved)
         return bool(moved) and (self.path == moved or self._bind_again(moved))
@@ -164,13 +175,18 @@ class Place:
         path = note.removesuffix(_NOTE)
         return path if path not in (note, self.path) else ""
 
-    def _bind_again(self, path: str) -> bool:
-        with contextlib.suppress(OSError, UnsafeFolder), _guarded(path, waits=False):
-            if not _is_served(path):
-                self._bind(path)
-                self.path = path
-                self.write_note()
-                return True
+    def _bind_again(self, path: str) -> bool | None:
+        """Bind a path if no process serves it; return whether that was done, None if it may be possible later."""
+        try:
+            with _guarded(path, waits=False):
+                if not _is_served(path):
+                    self._bind(path)
+                    self.path = path
+                    self.write_note()
+                    return True
+        except (OSError, UnsafeFolder) as error:
+            if isinstance(error, OSError) and error.errno in _USED_UP:
+                return None
         return False
 
     def _bind(self, path: str) -> None:
@@ -178,7 +194,8 @@ class Place:
 
         Raises:
             BlockingIOError: Another process has locked the note.
-            UnsafeFolder, OSError: As `take` does.
+            UnsafeFolder: Something else is in the place of the socket or the note.
+            OSError: It cannot be bound.
         """
         before = self._note
         self._lock_note(path)
@@ -190,6 +207,13 @@ class Place:
             raise
 
     def _lock_note(self, path: str) -> None:
+        """Open and lock the note beside a path, and let go of the one before.
+
+        Raises:
+            BlockingIOError: Another process has locked it.
+            UnsafeFolder: Something else is in its place.
+            OSError: It cannot be opened or locked.
+        """
         descriptor = open_private(path + _NOTE, os.O_RDWR | os.O_CREAT)
         try:
             if self._note >= 0 and os.path.sameopenfile(self._note, descriptor):
@@ -211,12 +235,14 @@ def find_keeper(path: str) -> int | None:
         Its pid; 0 if it lives and its process is not to be seen (in another namespace, say); None if there is none.
     """
     note = _read_locked_note(path + _NOTE)
-    if note is not None:
-        return _pid_of(note)
+    if note is not None and (pid := _pid_of(note)):
+        return pid
+    # There is no note, or none that says who has locked it: the disk was full, say, when it was written.
     keepers = _keeper_processes()
     # A program that is about to be executed is a copy of its keeper until then.
     return next(
-        (pid for pid, (parent, of) in keepers.items() if of == os.fsencode(path) and parent not in keepers), None
+        (pid for pid, (parent, of) in keepers.items() if of == os.fsencode(path) and parent not in keepers),
+        None if note is None else 0,
     )
 
 
@@ -283,7 +309,7 @@ def _listen(path: str) -> tuple[socket.socket, os.stat_result]:
 
     Raises:
         UnsafeFolder: Something else is in its place, or the short folder is not private.
-        OSError: It cannot be bound.
+        OSError: It cannot be bound, or its file system holds no sockets.
     """
     place = socket_path(path)
     if place != path:

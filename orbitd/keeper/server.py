@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import math
 import os
 import select
 import signal
@@ -162,6 +163,7 @@ class Keeper:
         self.accepts = True
         self.look_ms = FIRST_LOOK_MS
         self.started_at = time.time()
+        self.unmet_until = time.monotonic() + HELLO_TIMEOUT_MS / 1000
         self.received_hello = False
         self.max_programs = min(raise_open_files_limit() - SPARE_FILES, MAX_PROGRAMS)
         self.landing_buffer = -1
@@ -199,24 +201,24 @@ class Keeper:
         if not self.accepts:
             return ACCEPT_RETRY_MS
         if not self.received_hello:
-            return HELLO_TIMEOUT_MS
+            return max(0, math.ceil(1000 * (self.unmet_until - time.monotonic())))
         return self.look_ms if self._only_reports() else None
 
     def _is_done(self, *, timed_out: bool) -> bool:
         """Return whether there is nothing left to keep, or nobody can ask for it any more."""
         if not self.received_hello:
-            return timed_out
+            return timed_out and time.monotonic() >= self.unmet_until
         if not timed_out or not self._only_reports():
             return not self.connections and all(program.acknowledged for program in self.programs.values())
         self.look_ms = min(2 * self.look_ms, MAX_LOOK_MS)
-        return not self._look_after_socket()
+        return self._look_after_socket() is False  # else its exits wait for who may still come
 
     def _only_reports(self) -> bool:
         """Return whether no program runs, and no orbitd is connected that could ask how they ended."""
         return not self.connections and all(program.exit_fields for program in self.programs.values())
 
-    def _look_after_socket(self) -> bool:
-        """Bind the socket again if its path does not lead here any more; return whether it does now."""
+    def _look_after_socket(self) -> bool | None:
+        """Bind the socket again if its path does not lead here any more; return as `Place.look_after` does."""
         is_found = self.place.look_after()
         if self.place.listener is not self.listener:
             if self.accepts:

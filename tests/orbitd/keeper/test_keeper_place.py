@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import shutil
@@ -20,8 +21,11 @@ import pytest
 import orbitd.keeper.server
 from keeper_support import SECONDS, KeeperProcess, Peer, ProcessWatch
 from needs import needs
+from orbitd.keeper import place as keeper_place
 from orbitd.keeper.client import KeeperClient, KeeperGone, start_keeper
-from orbitd.keeper.place import call_keeper, find_keeper, socket_address, socket_path
+from orbitd.keeper.place import Place, call_keeper, find_keeper, socket_address, socket_path
+from orbitd.keeper.program import Program
+from orbitd.keeper.server import ACCEPT_RETRY_MS, FIRST_LOOK_MS, Keeper
 
 ROOT = Path(orbitd.keeper.server.__file__).parents[2]
 SPAWN = (("id", "A"), ("file", "/bin/cat"), ("argv", "cat"), ("cwd", "/"), ("cols", 80), ("rows", 24), ("umask", 0o22))
@@ -280,7 +284,10 @@ async def test_a_long_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_note_of_another_process(data: Data) -> None:
-    """A pid that was used again, or is of another boot or machine, is never signalled, though the note is locked."""
+    """A pid that was used again, or is of another boot or machine, is never signalled, though the note is locked.
+
+    The keeper is found by its process then, unless the note, which is its own, has another path.
+    """
     note = Path(f"{data.path}.pid")
     innocent = subprocess.Popen(["sleep", "600"])
     true = note.read_bytes()
@@ -292,10 +299,80 @@ def test_a_note_of_another_process(data: Data) -> None:
         b"",
     ):
         note.write_bytes(wrong)
-        assert call_keeper(data.path) == 0
+        assert call_keeper(data.path) == (0 if wrong.endswith(b"/x") else data.pid)
     assert innocent.poll() is None
     innocent.kill()
     innocent.wait()
+
+
+@pytest.fixture
+def place(folder: Path) -> Iterator[Place]:
+    """A keeper's place, taken by this process."""
+    made = Place.take(str(folder / "db.keeper"))
+    assert made is not None
+    yield made
+    made.leave()
+
+
+@pytest.mark.parametrize("taken", [-1, 0, 7])
+def test_a_note_that_cannot_be_written(place: Place, monkeypatch: pytest.MonkeyPatch, taken: int) -> None:
+    """On a full disk, whatever it takes of the new note, the keeper is found as before."""
+    place.write_note()
+    write = os.pwrite
+
+    def fill(descriptor: int, data: bytes, offset: int) -> int:
+        if taken < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data[:taken], offset)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", fill)
+        place.write_note()
+    assert find_keeper(place.path) == os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("number", "is_found"), [(errno.EMFILE, None), (errno.ENOSPC, None), (errno.ENOENT, False), (errno.EACCES, False)]
+)
+def test_a_socket_that_cannot_be_bound_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch, number: int, is_found: bool | None
+) -> None:
+    """A keeper that only has exits to report ends where its folder is gone, not where it is out of descriptors."""
+
+    def fail(*_: object) -> None:
+        raise OSError(number, "no")
+
+    keeper = idle_keeper(place)
+    os.unlink(place.path)
+    with monkeypatch.context() as patched:
+        patched.setattr(keeper_place, "open_private", fail)
+        assert place.look_after() is is_found
+        assert keeper._is_done(timed_out=True) is (is_found is False)
+    before = place.listener
+    assert place.look_after()
+    before.close()
+
+
+def test_a_keeper_that_nobody_has_met_yet(place: Place) -> None:
+    """An accept that failed makes it look again soon, and does not end it before its time."""
+    keeper = idle_keeper(place)
+    keeper.received_hello = keeper.accepts = False
+    keeper.unmet_until = time.monotonic() + SECONDS
+    assert keeper._timeout() == ACCEPT_RETRY_MS
+    assert not keeper._is_done(timed_out=True)
+    keeper.unmet_until = time.monotonic()
+    assert keeper._is_done(timed_out=True)
+
+
+def idle_keeper(place: Place) -> Keeper:
+    """Return a keeper that an orbitd has left with an exit to report, without this process's signals."""
+    keeper = object.__new__(Keeper)
+    keeper.place, keeper.listener, keeper.accepts, keeper.received_hello = place, place.listener, True, True
+    keeper.connections, keeper.look_ms, keeper.poll, keeper.handlers = [], FIRST_LOOK_MS, select.poll(), {}
+    program = object.__new__(Program)
+    program.exit_fields, program.acknowledged = (("exit_code", 0),), False
+    keeper.programs = {"A": program}
+    return keeper
 
 
 @contextlib.contextmanager
