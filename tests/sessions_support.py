@@ -570,9 +570,11 @@ class FakeKeeper:
         taken: Whose terminals were fetched.
         released: Whose exits were acknowledged.
         signals: What was sent.
+        is_gone: As of `KeeperClient`.
     """
 
     def __init__(self, folder: Path) -> None:
+        self.is_gone = False
         self.terminals: dict[str, int] = {}
         self.masters: dict[str, int] = {}
         self.taken: list[str] = []

@@ -81,6 +81,10 @@ class KeeperGone(Busy):
         self.superseded = superseded
 
 
+class SocketLost(KeeperGone):
+    """The keeper lives, and no path leads to it: it was asked to make its socket again."""
+
+
 class UnsupportedRequest(InternalError):
     """The keeper does not know a request, being older, or its system cannot do it."""
 
@@ -184,8 +188,8 @@ class KeeperClient:
             patient: Wait for its answer for as long as it takes: one that is stopped may go on at any time.
 
         Raises:
-            KeeperGone: There is something that does not serve us, or a keeper without its socket: it was asked to make
-                it again.
+            KeeperGone: There is something that does not serve us.
+            SocketLost: There is a keeper without its socket.
         """
         sock = _connect(socket_path)
         if sock is None:
@@ -194,7 +198,7 @@ class KeeperClient:
                 return None
             words = f"the keeper (pid {pid})" if pid else "the keeper, whose process is not to be seen from here,"
             ending = f" (`kill -HUP {pid}` asks it to; `kill {pid}` ends it and its programs)" if pid else ""
-            raise KeeperGone(f"{words} has lost its socket {socket_path} and has not made it again{ending}")
+            raise SocketLost(f"{words} has lost its socket {socket_path} and has not made it again{ending}")
         client = cls(sock, on_exit, on_gone)
         try:
             path = ("path", socket_path)  # a keeper's folder may have been moved since
@@ -232,6 +236,11 @@ class KeeperClient:
         if client is None:
             raise KeeperGone(f"the keeper at {socket_path} ended as soon as it was started")
         return client
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the connection is lost, or closed; `on_gone` may not have been called yet."""
+        return bool(self._gone_reason)
 
     def close(self) -> None:
         """Disconnect; the keeper ends by itself once it has nothing to keep."""

@@ -204,7 +204,7 @@ class Endings:
                 if program_exit is not None:
                     # The process has ended, but its last output may still be in the terminal's buffer.
                     if program_exit.in_keeper:
-                        await self._keeper.fetch_terminal(live, to_drain=True)
+                        await self._keeper.fetch_terminal(live, has_room=True)
                     live.drain()
                     if live.is_unwanted:
                         return False

@@ -1,7 +1,7 @@
 """The daemon's connection to its keeper: made when the first program needs it, and again where it was lost.
 
-At a start there may be a keeper with programs. Until it has answered, or is known to be gone, nothing is known of them:
-they are not called gone, and not started a second time. A keeper that is stopped, hung or out of reach keeps nobody
+At a start there may be a keeper with programs. Until it has answered, or is known to be gone, its programs are not
+called gone, and not started a second time. A keeper that is stopped, hung or out of reach keeps nobody
 from the store: connecting goes on in the background, and live sessions are unavailable meanwhile.
 """
 
@@ -18,7 +18,7 @@ from orbit_os.files import private_folder
 from orbit_protocol.errors import InternalError, LiveUnavailable, NotRunning, OrbitError, TooManySessions
 from orbitd.descriptors import SessionRoom
 from orbitd.keeper import place
-from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram, UnsupportedRequest
+from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram, SocketLost, UnsupportedRequest
 from orbitd.logs import event
 from orbitd.sessions.session import LiveSession
 
@@ -43,6 +43,7 @@ class KeeperConnection:
 
     Attributes:
         unreachable: Why what the keeper has is not known, or not restored, or "".
+        is_closing: The daemon stops: a connection that is lost now is not made again.
     """
 
     def __init__(
@@ -67,7 +68,9 @@ class KeeperConnection:
         self._socket: os.stat_result | None = None
         self._unbound = ""
         self._is_lost = False
+        self._has_lost_socket = False
         self.unreachable = ""
+        self.is_closing = False
 
     async def reach(self, restore: Callable[[], Awaitable[None]]) -> None:
         """Restore what the keeper of an earlier daemon has; in the background where it does not answer in time.
@@ -82,7 +85,8 @@ class KeeperConnection:
         except TimeoutError:
             pid = await asyncio.to_thread(place.find_keeper, self._path)
             if not self._is_known.is_set():
-                self._set_unreachable(self.unreachable or f"the keeper{f' (pid {pid})' if pid else ''} does not answer")
+                if not self.unreachable:
+                    self._set_unreachable(f"the keeper{f' (pid {pid})' if pid else ''} does not answer")
                 return
         # The task has begun, as the keeper is known. However many sessions there are, clients come after them.
         await self._has_tried.wait()
@@ -96,6 +100,8 @@ class KeeperConnection:
         """Return once it is known what the keeper has. Raises: LiveUnavailable, if that is not soon."""
         if self._is_known.is_set():
             return
+        if self.is_closing:
+            raise self.unavailable()
         self._retry.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ANSWER_SECS):
@@ -114,7 +120,8 @@ class KeeperConnection:
 
     def unavailable(self) -> LiveUnavailable:
         """Return the error of a request that needs what the keeper has."""
-        reason = self.unreachable or "what the keeper has is being taken over"
+        meanwhile = "the daemon stops" if self.is_closing else "what the keeper has is being taken over"
+        reason = self.unreachable or meanwhile
         return LiveUnavailable(f"Live sessions are not available now: {reason}", data={"reason": reason})
 
     async def client(self) -> KeeperClient:
@@ -124,12 +131,17 @@ class KeeperConnection:
             SpawnFailed: It could not be started.
             KeeperGone: It has ended meanwhile, or does not answer.
             LiveUnavailable: There may be one that cannot be reached.
+            TooManySessions: There are no descriptors, processes or memory to start it.
+            UnsafeFolder: Its folder is open to others.
+            OSError: Its folder cannot be made, or there is no descriptor for the connection.
         """
         await self.require_known()
         # Under the lock: starting a keeper takes a while, and each hello supersedes the connection before,
         # so that a second start at the same time would cut off the first.
         async with self._lock:
             if self._client is None:
+                if self.is_closing:
+                    raise self.unavailable()
                 private_folder(os.path.dirname(self._path))
                 self._client = await KeeperClient.connect_or_start(
                     self._path, on_exit=self._on_exit, on_gone=self._handle_gone
@@ -143,13 +155,16 @@ class KeeperConnection:
         Raises:
             OrbitError, OSError: There is something that does not serve us; its programs are not known.
         """
-        if self._client is None:
-            client = await KeeperClient.connect(
-                self._path, on_exit=self._on_exit, on_gone=self._handle_gone, patient=True
-            )
-            if client is None and await asyncio.to_thread(self._lives):
-                raise KeeperGone("the keeper has closed the connection")
-            self._client = client
+        async with self._lock:
+            if self._client is not None and self._client.is_gone:
+                self._client = None  # lost in the moment in which it was made
+            if self._client is None:
+                client = await KeeperClient.connect(
+                    self._path, on_exit=self._on_exit, on_gone=self._handle_gone, patient=True
+                )
+                if client is None and await asyncio.to_thread(self._lives):
+                    raise KeeperGone("the keeper has closed the connection")
+                self._client = client
         programs = await self._client.programs() if self._client is not None else None
         self._look_at_socket()
         self.unreachable = ""
@@ -192,9 +207,10 @@ class KeeperConnection:
     def warnings(self) -> list[str]:
         """Return what is wrong with the keeper, as sentences for `status` and `doctor`."""
         if self.is_unrestored:
+            hint = "" if self._has_lost_socket else " (`kill -CONT` lets one go on that was stopped)"
             return [
                 f"No live session is there: {self.unavailable().extra['reason']}. What they run goes on; they are back "
-                "by themselves once the keeper answers (`kill -CONT` lets one go on that was stopped)."
+                f"by themselves once the keeper answers{hint}."
             ]
         if self._unbound and self._client is not None:
             return [
@@ -203,21 +219,23 @@ class KeeperConnection:
             ]
         return []
 
-    async def fetch_terminal(self, live: LiveSession, *, to_drain: bool = False) -> None:
+    async def fetch_terminal(self, live: LiveSession, *, has_room: bool = False) -> None:
         """Have a session read and write its program's terminal, unless it does.
 
         Args:
             live: The session.
-            to_drain: It is closed at once, and may take one of the last descriptors.
+            has_room: The caller has made sure that there is room, or closes it at once: then it may take one of the
+                last descriptors.
 
         Raises:
-            NotRunning, KeeperGone: There is none.
+            NotRunning: There is none.
+            KeeperGone, LiveUnavailable: The keeper does not answer.
             TooManySessions: There is no room; the keeper keeps it.
         """
         if live.has_terminal or live.is_drained:
             return
         try:
-            with contextlib.nullcontext() if to_drain else self._room.take():
+            with contextlib.nullcontext() if has_room else self._room.take():
                 master_fd = await (await self.client()).take(live.id)
                 if live.has_terminal or live.is_drained or not live.has_program:  # meanwhile
                     os.close(master_fd)
@@ -226,7 +244,6 @@ class KeeperConnection:
         except TooManySessions:
             live.is_left_to_keeper = True
             raise
-        live.is_left_to_keeper = False
 
     async def release(self, program_id: str) -> None:
         """Acknowledge an exit that is stored, and have the program forgotten.
@@ -246,7 +263,8 @@ class KeeperConnection:
                 await self._client.signal(program_id, signal.SIGKILL)
 
     async def stop_reaching(self) -> None:
-        """Stop connecting in the background."""
+        """Stop connecting in the background, for good."""
+        self.is_closing = True
         if self._reaching is not None:
             self._reaching.cancel()
             await asyncio.wait({self._reaching})
@@ -257,10 +275,12 @@ class KeeperConnection:
             self._client.close()
 
     def _handle_gone(self, error: KeeperGone) -> None:
+        if self._client is not None and not self._client.is_gone:
+            return  # it is told of one before this
         self._client = None
         event(log, logging.ERROR, "keeper gone", reason=error.message, superseded=error.superseded)
-        if error.superseded:
-            return  # the programs go on under another daemon, which has taken the database too
+        if error.superseded or self.is_closing:
+            return  # the programs go on, under another daemon, which has the database too, or the next one
         # The connection is gone. Whether the keeper is has to be seen: it may have put this daemon out, or this one had
         # no descriptor left for what it sent.
         if self._reaching is not None and not self._reaching.done():
@@ -303,7 +323,7 @@ class KeeperConnection:
     def _set_unreachable(self, reason: str, error: Exception | None = None) -> None:
         if reason != self.unreachable:
             event(log, logging.ERROR, "keeper not reached", reason=reason, exc=error)
-        self.unreachable = reason
+        self.unreachable, self._has_lost_socket = reason, isinstance(error, SocketLost)
 
     def _lives(self) -> bool:
         """Return whether the keeper that has closed the connection lives: it has put this daemon out."""

@@ -34,7 +34,7 @@ from orbit_protocol.types import Session, SessionStatus
 from orbitd.background_tasks import BackgroundTasks
 from orbitd.descriptors import RAISE_IT, SessionRoom, too_many
 from orbitd.installation import RESTART, this_installation
-from orbitd.keeper.client import KeeperClient, KeptProgram, ProgramNotFound, Spawned, SpawnRequest
+from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram, ProgramNotFound, Spawned, SpawnRequest
 from orbitd.logs import event
 from orbitd.manager import SessionManager
 from orbitd.screens.client import Screens
@@ -54,6 +54,10 @@ from orbitd.sessions.terminal import Landing
 log = logging.getLogger("orbitd.sessions")
 
 CLOSE_GRACE_SECS = 5.0
+FIRST_FETCH_SECS, MAX_FETCH_SECS = 1.0, 30.0
+"""When terminals that could not be fetched are tried again, with exponential back-off."""
+COUNTED_TOGETHER = 64
+"""How many terminals are fetched between two counts of what is open: each count goes through all sessions."""
 
 
 class LiveSettings(Struct, frozen=True, kw_only=True):
@@ -90,13 +94,24 @@ class Programs:
         self._held_exits: list[KeptProgram] | None = None
         self._unsaved_at_start: set[str] = set()
         self._landing_keeper: KeeperClient | None = None
+        self._unsaved: set[str] | None = None  # by an earlier daemon, of those whose terminals are not fetched yet
+        self._is_fetching = self._fetches_again = False
+        self._fetch_delay = FIRST_FETCH_SECS
+        self._fetch_timer: asyncio.TimerHandle | None = None
         self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.agents = AgentLinks(settings.agent_folder, settings.runtime_folder)
         self.files = SessionFiles(manager, settings.journal_folder)
         self.screens = Screens(Limits(lines=MAX_SCROLLBACK_LINES, size=settings.scrollback_max_bytes))
         self.saver = Saver(manager, auto_save_interval_secs)
+        self.room = SessionRoom(self._count_descriptors)
+        self.keeper = KeeperConnection(
+            settings.keeper_socket, self.room, self.handle_exit, self._handle_lost_connection
+        )
         self.registry = Registry(
-            manager, self._new_session, self._require_restored, total_scrollback_bytes=settings.total_scrollback_bytes
+            manager,
+            self._new_session,
+            self.keeper.require_restored,
+            total_scrollback_bytes=settings.total_scrollback_bytes,
         )
         self._shared = Shared(
             files=self.files,
@@ -109,17 +124,10 @@ class Programs:
             on_held=self.registry.handle_held,
             on_idle=self.registry.forget_if_idle,
         )
-        self.room = SessionRoom(self._count_descriptors)
-        self.keeper = KeeperConnection(
-            settings.keeper_socket, self.room, self.handle_exit, self._handle_lost_connection
-        )
         self.reconnector = Reconnector(self._reconnect, self._stop_reconnecting, self._tasks.start)
         self.endings = Endings(
             manager, self.saver, self.files, self.registry, self.keeper, self.agents, self.reconnector, self._tasks
         )
-
-    async def _require_restored(self) -> None:
-        await self.keeper.require_restored()
 
     def _new_session(self, session_id: str) -> LiveSession:
         return LiveSession(session_id, self._shared)
@@ -185,20 +193,82 @@ class Programs:
         live.run(program.pid, last_folder(session))
 
     async def fetch_terminals(self) -> None:
-        """Read every terminal that was taken over, and save what an earlier daemon has not."""
-        unsaved = self.files.unsaved()
+        """Read every terminal that was taken over, and save what an earlier daemon has not.
+
+        Those that cannot be fetched now are tried again: after a while, when a program has ended, and when the
+        connection to the keeper was made again. Nothing is done here while another call does it.
+        """
+        self._fetches_again = True
+        if self._is_fetching:
+            return
+        self._is_fetching = True
+        try:
+            while self._fetches_again:
+                self._fetches_again = False
+                await self._fetch_terminals()
+        except (LiveUnavailable, KeeperGone) as error:  # the programs run on, unless the keeper is gone
+            reason = str(error.extra.get("reason", error.message))
+            event(log, logging.WARNING, "terminals not fetched", error=reason)
+            for live in self.registry:
+                if live.state is State.RUNNING and _lacks_terminal(live):
+                    live.not_fetched = reason
+        finally:
+            self._is_fetching = False
+            self._plan_fetch()
+
+    async def _fetch_terminals(self) -> None:
+        if self._unsaved is None:
+            self._unsaved = self.files.unsaved()
+        spare = until_count = 0
         for live in self.registry:
             if live.state is not State.RUNNING:
                 continue
-            try:
-                await self.keeper.fetch_terminal(live)
-            except TooManySessions as error:  # it is tried again when another one has ended
-                event(log, logging.ERROR, "terminal left to the keeper", session=live.id, error=error.message)
-                continue
-            except OrbitError as error:  # the keeper is gone: so is the program
-                event(log, logging.WARNING, "terminal not fetched", session=live.id, error=error.message)
-            if live.id in unsaved:
+            if _lacks_terminal(live):
+                if not until_count:
+                    present, room = self.room.used()
+                    spare, until_count = room - present, COUNTED_TOGETHER
+                spare, until_count = spare - 1, until_count - 1
+                if not await self._fetch_terminal(live, has_room=spare >= 0):
+                    continue
+            if live.id in self._unsaved:
+                self._unsaved.discard(live.id)
                 self.saver.mark_changed(live)
+
+    async def _fetch_terminal(self, live: LiveSession, *, has_room: bool) -> bool:
+        """Read one terminal; return whether it need not be tried again. Raises: LiveUnavailable, KeeperGone."""
+        was_left, live.is_left_to_keeper = live.is_left_to_keeper, not has_room
+        reason = "there is no room"
+        try:
+            if has_room:
+                await self.keeper.fetch_terminal(live, has_room=True)
+                return True
+        except TooManySessions as error:
+            reason = error.message
+        except NotRunning as error:  # its exit follows
+            event(log, logging.WARNING, "terminal not fetched", session=live.id, error=error.message)
+            return True
+        except (LiveUnavailable, KeeperGone):
+            raise
+        except (OrbitError, UnsafeFolder, OSError) as error:
+            live.not_fetched = _reason(error)
+            event(log, logging.ERROR, "terminal not fetched", session=live.id, error=live.not_fetched)
+            return False
+        if not was_left:  # else it is logged already
+            event(log, logging.ERROR, "terminal left to the keeper", session=live.id, error=reason)
+        return False
+
+    def _plan_fetch(self) -> None:
+        """Try again later to fetch the terminals that are left."""
+        if self._fetch_timer is not None:
+            self._fetch_timer.cancel()
+            self._fetch_timer = None
+        if not any(_is_left(live) for live in self.registry):
+            self._fetch_delay = FIRST_FETCH_SECS
+        elif not self.keeper.is_closing:
+            self._fetch_timer = asyncio.get_running_loop().call_later(
+                self._fetch_delay, lambda: self._tasks.start(self.fetch_terminals())
+            )
+            self._fetch_delay = min(2 * self._fetch_delay, MAX_FETCH_SECS)
 
     @contextlib.asynccontextmanager
     async def without_program(self, session_id: str, *, unwanted: bool = False) -> AsyncIterator[LiveSession]:
@@ -305,7 +375,7 @@ class Programs:
 
     async def _handle_exit(self, program: KeptProgram) -> None:
         await self.endings.handle_exit(program)
-        if any(live.is_left_to_keeper for live in self.registry):
+        if any(_is_left(live) for live in self.registry):
             await self.fetch_terminals()
 
     @contextlib.contextmanager
@@ -352,6 +422,12 @@ class Programs:
                 f"The output of {left} sessions is not read, since orbitd may not open more files: their programs run, "
                 f"and wait once their terminals are full. End other sessions, or {RAISE_IT} and restart the daemon."
             )
+        not_fetched = [live.not_fetched for live in self.registry if live.not_fetched and live.has_program]
+        if not_fetched:
+            warnings.append(
+                f"The output of {len(not_fetched)} sessions is not read: {not_fetched[0]}. Their programs run, and "
+                "wait once their terminals are full; they are read by themselves once the keeper answers."
+            )
         warnings += self.room.warning()
         warnings += self.keeper.warnings()
         for live in self.registry:
@@ -395,6 +471,7 @@ class Programs:
     async def close(self) -> None:
         """Save every screen, close the terminals and disconnect from the keeper; the programs go on."""
         await self.keeper.stop_reaching()
+        self._plan_fetch()  # no more
         for live in self.registry:
             self.reconnector.cancel(live)
         # Exits that are being handled are stored first; what is not done in time is handled by the next
@@ -551,7 +628,7 @@ class Programs:
         client = await self.keeper.client()
         program = next(each for each in await client.programs() if each.id == session.id)
         self.take_over(live, session, program)
-        await self.keeper.fetch_terminal(live)
+        await self.keeper.fetch_terminal(live, has_room=True)
         if program.ended_at is not None:
             self.handle_exit(program)
 
@@ -576,16 +653,30 @@ class Programs:
                 self.handle_exit(program)
             elif self.registry.running(program.id) is None:
                 await self._end_unseen(program.id)
+        if any(live.state is State.RUNNING and _lacks_terminal(live) for live in self.registry):
+            self._fetch_delay = FIRST_FETCH_SECS
+            self._tasks.start(self.fetch_terminals())
 
     async def _end_unseen(self, session_id: str) -> None:
         """End the program of a start that failed as the connection was lost: nobody has its terminal."""
         async with self.registry.locked(session_id) as live:  # the start has failed once this has the lock
-            with contextlib.suppress(SessionNotFound):
-                session = await self._manager.get_session(session_id)
+            try:
                 # One that is recorded as running, or could not be taken over, is left for another try.
-                if not session.live and not live.has_program and not live.not_restored:
-                    event(log, logging.WARNING, "program of a failed start ended", session=session_id)
-                    await self.keeper.kill(session_id)
+                is_wanted = (await self._manager.get_session(session_id)).live or bool(live.not_restored)
+            except SessionNotFound:  # deleted meanwhile; where a row is damaged, it may be this one's
+                is_wanted = self._manager.has_damaged_sessions()
+            if not is_wanted and not live.has_program:
+                event(log, logging.WARNING, "program of a failed start ended", session=session_id)
+                await self.keeper.kill(session_id)
+
+
+def _lacks_terminal(live: LiveSession) -> bool:
+    return not live.has_terminal and not live.is_drained
+
+
+def _is_left(live: LiveSession) -> bool:
+    """Return whether the terminal of a program that runs could not be fetched."""
+    return live.state is State.RUNNING and (live.is_left_to_keeper or bool(live.not_fetched))
 
 
 def _reason(error: Exception) -> str:

@@ -206,6 +206,7 @@ class LiveSession:
         not_restored: Why it could not be taken over, or "".
         not_opened: Why its journal could not be opened, or "": its output is not read.
         is_left_to_keeper: There was no room for its terminal here: its output is not read, and waits.
+        not_fetched: Why the keeper has not handed out its terminal, or "": its output is not read, and waits.
         was_recorded_again: Its row was gone, and was written again for its program.
         reconnects: It has lost its connection, and keeps screen and clients for its next start.
         retry: When that is.
@@ -231,6 +232,7 @@ class LiveSession:
         self.not_restored = ""
         self.not_opened = ""
         self.is_left_to_keeper = False
+        self.not_fetched = ""
         self.was_recorded_again = False
         self.reconnects = False
         self.retry: Retry | None = None
@@ -454,6 +456,7 @@ class LiveSession:
 
     def use_terminal(self, master_fd: int) -> None:
         """Read and write a terminal from now on; it is closed with the session."""
+        self.is_left_to_keeper, self.not_fetched = False, ""
         self._master = PtyMaster(master_fd, on_readable=self._read_terminal)
         self._master.resume("start")
 
