@@ -190,7 +190,7 @@ ID_PARAMS = [
     for method, described in METHODS.items()
     for param in described["params"]
     if param["name"] in ("id", "ref", "session_id", "workspace_id")
-    and method != "$/cancelRequest"  # its id is a request's: any may be asked for
+    and method not in ("$/cancelRequest", "$/watchProgress")  # their id is a request's: any may be asked for
 ]
 
 

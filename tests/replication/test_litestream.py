@@ -17,7 +17,7 @@ import pytest
 
 from documents_support import Reader, blocks
 from litestream_support import PAGE, Litestream, restore_command
-from needs import require
+from needs import program, require
 from support import WAIT_SECS, DaemonProcess, RawClient
 
 pytestmark = pytest.mark.slow
@@ -188,6 +188,7 @@ def reader(home: Path) -> Iterator[Reader]:
         "interval: 1s": "interval: 50ms",
     }
     reader = Reader(home, {"/mnt/backup/orbit": f"{home}/replica", **faster})
+    (reader.folder / "litestream").symlink_to(program("litestream"))  # it may be in a folder that no PATH leads to
     yield reader
     reader.close()
 

@@ -164,7 +164,7 @@ async def test_a_client_never_starts_a_second_keeper(data: Data) -> None:
     with pytest.raises(KeeperGone, match=rf"pid {data.pid}\) has lost its socket"):
         await KeeperClient.connect_or_start(data.path, on_exit=print, on_gone=print)
     os.kill(data.pid, signal.SIGCONT)
-    data.call()
+    data.wait()
     client = await KeeperClient.connect_or_start(data.path, on_exit=print, on_gone=print)
     assert client.keeper_pid == data.pid
     client.close()
