@@ -11,6 +11,7 @@ named otherwise (`finding`).
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import select
@@ -64,7 +65,9 @@ def start(paths: ClientPaths, timeout: float, out: Output, lock_fd: int | None =
         raise CommandError(
             f"cannot start orbitd: {error.strerror}: {error.filename}",
             ExitCode.UNREACHABLE,
-            hint="It must be a folder of yours that only you can open, on a disk with room.",
+            hint="Its disk is mounted read-only: remount it, or configure paths on another one."
+            if error.errno == errno.EROFS
+            else "It must be a folder of yours that only you can open, on a disk with room.",
         ) from error
 
 

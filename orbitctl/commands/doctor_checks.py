@@ -13,6 +13,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from orbit_os.files import is_below_home, may_be_closed
 from orbit_os.shell import typed
 from orbitctl.ui.text import size
 
@@ -81,7 +82,7 @@ def _check_private(
 ) -> Finding:
     if found.st_uid != os.getuid():
         remedy = f"Name one of your own, or: {typed(f'sudo chown -R {os.getuid()}', path)}"
-        if not _is_at_home(path):  # /etc, say: to own all that is in it would ruin the machine
+        if not is_below_home(path):  # /etc, say: to own all that is in it would ruin the machine
             remedy = "Name one of your own."
         return Finding(check=check, state="fail", message=f"{path} belongs to uid {found.st_uid}", remedy=remedy)
     if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX:  # /tmp, where we are root
@@ -89,6 +90,8 @@ def _check_private(
         return Finding(check=check, state=state_if_open, message=message, remedy="Name one of your own.")
     if found.st_mode & 0o077:
         message = f"{path} is open to others (mode {stat.S_IMODE(found.st_mode):04o})"
+        if stat.S_ISDIR(found.st_mode) and not may_be_closed(path):  # /etc, say
+            return Finding(check=check, state=state_if_open, message=message, remedy="Name one of your own.")
         remedy = typed(f"chmod {mode}", path)
         kind = _file_system(os.path.realpath(path))
         if kind in MODELESS_FILE_SYSTEMS:
@@ -97,17 +100,15 @@ def _check_private(
     return Finding(check=check, state="ok", message=path)
 
 
-def _is_at_home(path: str) -> bool:
-    home = os.path.realpath(os.environ.get("HOME") or "/nonexistent")
-    return os.path.realpath(path).startswith(home.rstrip("/") + "/")
-
-
 def disk_room(path: str) -> Finding:
     """Check the free space on the disk of `path`."""
     try:
         found = os.statvfs(_existing(path))
     except OSError as error:
         return Finding(check="disk room", state="warn", message=f"{path}: {error.strerror}", remedy="Check the disk.")
+    if found.f_flag & os.ST_RDONLY:
+        remedy = "Remount it, or configure a path on another one."
+        return Finding(check="disk room", state="fail", message=f"{path} is on a disk mounted read-only", remedy=remedy)
     free = found.f_bavail * found.f_frsize  # without the blocks that are reserved for root (statvfs(3))
     state: Literal["ok", "warn", "fail"] = "fail" if free < FAIL_BELOW else "warn" if free < WARN_BELOW else "ok"
     remedy = "" if state == "ok" else "Free some space: on a full disk sessions cannot be saved."

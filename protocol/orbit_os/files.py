@@ -97,7 +97,22 @@ def check_private(path: str) -> None:
             raise UnsafeFolder(f"{path} is a folder for everybody (mode {mode:04o}); configure a folder of your own")
         if not _keeps_modes(path):
             raise UnsafeFolder(f"{path} is open to others (mode {mode:04o}): {NO_MODES}")
-        raise UnsafeFolder(f"{path} is open to others (mode {mode:04o}); close it: {typed('chmod 700', path)}")
+        remedy = f"close it: {typed('chmod 700', path)}" if may_be_closed(path) else "configure a folder of your own"
+        raise UnsafeFolder(f"{path} is open to others (mode {mode:04o}); {remedy}")
+
+
+def may_be_closed(folder: str) -> bool:
+    """Return whether to close a folder to others can be advised: it lies below HOME, or has our name.
+
+    /etc or /dev of a configured path must stay open, and so must HOME itself where other programs serve files of it.
+    """
+    return os.path.basename(folder) == "orbit" or is_below_home(folder)
+
+
+def is_below_home(path: str) -> bool:
+    """Return whether a path lies below HOME; HOME itself does not, and nothing does where HOME is / or unset."""
+    home = os.path.realpath(os.environ.get("HOME") or "/")
+    return home != "/" and os.path.realpath(path).startswith(home + "/")
 
 
 def _keeps_modes(folder: str) -> bool:

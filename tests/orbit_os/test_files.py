@@ -208,12 +208,26 @@ def test_a_folder_on_a_file_system_without_modes(tmp_path: Path, monkeypatch: py
     assert list(folder.iterdir()) == []
 
 
-def test_a_folder_that_a_chmod_closes(tmp_path: Path) -> None:
+def test_a_folder_that_a_chmod_closes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On any other file system the message has the command that closes the folder, and nothing is left in it."""
-    tmp_path.chmod(0o755)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / "data"
+    folder.mkdir()
+    folder.chmod(0o755)
     with pytest.raises(UnsafeFolder, match="close it: chmod 700"):
+        private_folder(str(folder))
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("home", ["/", None, "same"])
+def test_a_folder_that_must_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str | None) -> None:
+    """Nobody is advised to close HOME itself, or a folder elsewhere, as /etc is: that would harm other programs."""
+    tmp_path.chmod(0o755)
+    monkeypatch.delenv("HOME") if home is None else monkeypatch.setenv(
+        "HOME", str(tmp_path) if home == "same" else home
+    )
+    with pytest.raises(UnsafeFolder, match="configure a folder of your own"):
         private_folder(str(tmp_path))
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, *UNSUPPORTED], ids=errno.errorcode.get)

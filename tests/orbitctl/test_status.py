@@ -12,6 +12,7 @@ import sqlite3
 import stat
 import sys
 import threading
+import types
 from pathlib import Path
 from typing import Any
 
@@ -260,11 +261,29 @@ def test_a_network_file_system_is_refused(monkeypatch: pytest.MonkeyPatch, home:
 
 def test_a_file_system_without_modes(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     """A folder on FAT stays open whatever chmod is told; only there does the remedy say so."""
-    home.chmod(0o755)
-    assert doctor_checks.folder("database folder", str(home)).remedy == f"chmod 700 {home}"
+    folder = home / "orbit"
+    folder.mkdir(mode=0o755)
+    folder.chmod(0o755)
+    assert doctor_checks.folder("database folder", str(folder)).remedy == f"chmod 700 {folder}"
     monkeypatch.setattr(doctor_checks, "_linux_mounts", lambda: {"/": "ext4", str(home): "vfat"})
     monkeypatch.setattr("sys.platform", "linux")
-    assert "vfat keeps no modes here" in doctor_checks.folder("database folder", str(home)).remedy
+    assert "vfat keeps no modes here" in doctor_checks.folder("database folder", str(folder)).remedy
+
+
+def test_a_disk_that_is_mounted_read_only(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """It fails by its own name: to free space would not help."""
+    real = os.statvfs(home)
+    fields = {name: getattr(real, name) for name in ("f_bavail", "f_frsize")}
+    monkeypatch.setattr(os, "statvfs", lambda _path: types.SimpleNamespace(**fields, f_flag=os.ST_RDONLY))
+    found = doctor_checks.disk_room(str(home))
+    assert (found.state, "read-only" in found.message, "Remount" in found.remedy) == ("fail", True, True)
+
+
+@pytest.mark.parametrize("path", ["/etc", "/usr", "/dev"])
+def test_a_folder_of_the_system_is_not_to_be_closed(path: str) -> None:
+    """Where a path is configured into /etc, the remedy is another path: root would ruin the machine with chmod."""
+    remedy = doctor_checks.folder("database folder", path).remedy
+    assert remedy == "Name one of your own."
 
 
 def test_config_path_show_and_check(offline: Orbitctl) -> None:
