@@ -265,9 +265,15 @@ class App:
             )
             return SshStream(self.hosts[0], dial, self.environ)
         try:
-            return UnixStream(self.paths.socket_path, self.timeout_seconds)
+            stream = UnixStream(self.paths.socket_path, self.timeout_seconds)
         except Unreachable as error:
             missing = error
+        else:
+            if self.paths.is_database_chosen:
+                from orbitctl.client.finding import of_chosen_database
+
+                return of_chosen_database(self.paths, stream, self.timeout_seconds)
+            return stream
         # Here, since most runs find a daemon at its socket.
         from orbitctl.client.finding import connect_to_holder
 

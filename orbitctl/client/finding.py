@@ -54,9 +54,38 @@ def connect(paths: ClientPaths, timeout: float) -> UnixStream:
     Raises: As `connect_to_holder` does.
     """
     try:
-        return UnixStream(paths.socket_path, timeout)
+        stream = UnixStream(paths.socket_path, timeout)
     except Unreachable as error:
         return connect_to_holder(paths, error, timeout)
+    return of_chosen_database(paths, stream, timeout) if paths.is_database_chosen else stream
+
+
+def of_chosen_database(paths: ClientPaths, stream: UnixStream, timeout: float) -> UnixStream:
+    """Return the connection if its daemon serves the database that a variable names, else one to the daemon that does.
+
+    Several databases have one default socket: whose daemon came first listens there.
+
+    Raises:
+        CommandError: No daemon serves that database. None is started: it would have no socket of its own.
+    """
+    pid = stream.peer_pid()
+    note = read_lock_note(paths)
+    holder = Holder.GONE if note is None else note.holder()
+    # A supervisor that made the socket may be the peer: the note names the socket then. The pid is 0 where the daemon
+    # is in another namespace of pids.
+    if pid == 0 or (
+        note is not None and (note.pid == pid or (note.socket == paths.socket_path and holder is not Holder.GONE))
+    ):
+        return stream
+    stream.close()
+    if note is not None and holder is Holder.HERE:
+        return _checked(note, timeout)
+    raise CommandError(
+        f"{path_text(paths.socket_path)} is served by orbitd (pid {pid}) for another database than "
+        f"{path_text(paths.database_path)}",
+        ExitCode.UNREACHABLE,
+        hint="Give each database a socket of its own: set ORBITD_SOCKET beside ORBITD_DATABASE. Nothing was done.",
+    )
 
 
 def connect_to_holder(paths: ClientPaths, missing: Unreachable, timeout: float, *, wait: bool = True) -> UnixStream:

@@ -74,6 +74,12 @@ class ClientPaths:
         variable = self.environ.get(SOCKET_VARIABLE)
         return bool(self.socket_flag or (variable and variable != self.environ.get("ORBIT_SOCKET")))
 
+    @property
+    def is_database_chosen(self) -> bool:
+        """Whether a variable names the database, and nothing the socket: another database may be served there."""
+        named = self.environ.get(DATABASE_VARIABLE) or self.environ.get(CONFIG_VARIABLE)
+        return bool(named) and not self.is_socket_chosen
+
     @cached_property
     def database_path(self) -> str:
         """The database."""

@@ -177,6 +177,27 @@ def test_another_database_is_another_daemon(from_cron: Orbitctl) -> None:
     assert from_cron("status", ORBITD_DATABASE=str(from_cron.home / "none.db")).code == 3
 
 
+@pytest.mark.parametrize(
+    "words", [["session", "list"], ["session", "create"], ["daemon", "stop"], ["daemon", "start"], ["status"]]
+)
+def test_a_daemon_of_another_database_is_not_used(shared_daemon: DaemonProcess, words: list[str]) -> None:
+    """Where the database is named and the usual socket is another one's, nothing is done, and both are named."""
+    ctl, other = Orbitctl(shared_daemon.home), shared_daemon.home / "other" / "x.db"
+    refused = ctl(*words, ORBITD_DATABASE=str(other))
+    assert refused.code == 3
+    assert f"{shared_daemon.socket_path} is served by orbitd (pid {shared_daemon.pid})" in refused.err
+    assert str(other) in refused.err
+    assert shared_daemon.is_running
+    assert not other.parent.exists()
+
+
+def test_the_daemon_of_the_named_database_is_used(shared_daemon: DaemonProcess) -> None:
+    """A variable that names what is served anyway changes nothing."""
+    database = shared_daemon.home / ".local" / "share" / "orbit" / "sessions.db"
+    ctl = Orbitctl(shared_daemon.home)
+    assert ctl.ok("status", "-q", ORBITD_DATABASE=str(database)).text == f"{shared_daemon.pid}\n"
+
+
 # Notes that do not fit
 
 
