@@ -143,6 +143,9 @@ def stop(client: Client, paths: ClientPaths, timeout: float, *, force: bool = Fa
             hint="`orbitctl daemon stop --force` ends it: what was answered is on disk.",
         )
     except CommandError as failed:
+        if failed.is_busy:  # others have taken all connections; SIGTERM has it stop in good order, too
+            client.close()
+            return _end_listener(paths, listener, failed, timeout, kill=force)
         if failed.exit_code != ExitCode.TIMEOUT:
             raise
         error = hung(paths, listener, client.timeout)
@@ -150,6 +153,11 @@ def stop(client: Client, paths: ClientPaths, timeout: float, *, force: bool = Fa
     client.close()
     if not force:
         raise error
+    return _end_listener(paths, listener, error, timeout, kill=True)
+
+
+def _end_listener(paths: ClientPaths, listener: int, error: CommandError, timeout: float, *, kill: bool) -> int:
+    """End the process that listens at the socket, if it is the one that holds the database's lock, as `_end` does."""
     note = read_lock_note(paths)
     if note is None or listener != note.pid:
         # The socket's daemon has another database than our flags and variables name.
@@ -158,7 +166,7 @@ def stop(client: Client, paths: ClientPaths, timeout: float, *, force: bool = Fa
             error.exit_code,
             hint="Name the daemon's own database with ORBITD_DATABASE.",
         )
-    return _end(note, error, timeout, kill=True)
+    return _end(note, error, timeout, kill=kill)
 
 
 def _note_of(paths: ClientPaths, pid: int) -> LockNote | None:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -631,3 +632,44 @@ def test_a_client_of_the_protocol_reads_the_note(daemon: DaemonProcess) -> None:
         assert client.call("daemon.info")["pid"] == daemon.pid
     daemon.stop()
     assert lock_of(daemon).read_text().strip() == ""
+
+
+# One that has no room
+
+
+FULL = """
+import socket, sys
+from orbit_os.lock_note import SERVING
+from orbit_protocol.errors import Busy
+from orbit_protocol.framing import frame
+from orbit_protocol.jsonrpc import encode_error
+from orbitd.lock import database_lock
+
+with socket.socket(socket.AF_UNIX) as listener, database_lock(sys.argv[1], sys.argv[2]) as lock:
+    listener.bind(sys.argv[2])
+    listener.listen()
+    lock.update(state=SERVING)
+    print("ready", flush=True)
+    while True:
+        with listener.accept()[0] as client:
+            client.sendall(frame(encode_error(None, Busy("The daemon serves 1 connections already"))))
+"""
+
+
+@needs(linux=True)
+@pytest.mark.parametrize("words", [["stop"], ["stop", "--force"]])
+def test_a_daemon_without_room_for_a_connection_is_stopped(home: Path, words: list[str]) -> None:
+    """Where all connections are used, SIGTERM ends it: by the lock it is known who listens there."""
+    folder = home / ".local" / "share" / "orbit"
+    folder.mkdir(parents=True, mode=0o700)
+    runtime = home / "run"
+    (runtime / "orbit").mkdir(parents=True, mode=0o700)
+    arguments = [str(folder / "sessions.db"), str(runtime / "orbit" / "orbitd.sock")]
+    with subprocess.Popen([sys.executable, "-c", FULL, *arguments], stdout=subprocess.PIPE) as full:
+        assert full.stdout is not None
+        assert full.stdout.readline() == b"ready\n"
+        ctl = InProcess(home, {**Orbitctl(home).environment, "XDG_RUNTIME_DIR": str(runtime)})
+        assert ctl("session", "list").code == 1
+        said = ctl.ok("daemon", *words)
+        assert f"(pid {full.pid})" in said.err
+        assert full.wait(WAIT_SECS) == -signal.SIGTERM
