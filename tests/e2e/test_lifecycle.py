@@ -314,7 +314,7 @@ def test_another_user_is_not_served(daemon: DaemonProcess, home: Path) -> None:
         [sys.executable, "-c", program, str(daemon.socket_path)], capture_output=True, text=True, check=False
     )
     assert "pong" not in run.stdout
-    assert "connection refused uid=12345" in daemon.log()
+    daemon.wait_for_log("connection refused uid=12345")
 
 
 def test_a_socket_path_that_is_too_long_is_refused(home: Path) -> None:

@@ -267,7 +267,7 @@ def test_a_log_with_a_flipped_bit(daemon: DaemonProcess, client: RawClient) -> N
         assert names(again) == [f"s{number}" for number in range(8)]
     (aside,) = set_aside(daemon)
     assert Path(f"{aside}-wal").read_bytes() == content
-    assert "log is damaged" in daemon.log()
+    daemon.wait_for_log("log is damaged")
 
 
 def test_the_last_resort_is_to_read(stopped_daemon: DaemonProcess) -> None:
