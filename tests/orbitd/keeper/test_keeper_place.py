@@ -426,3 +426,22 @@ def test_no_keeper(folder: Path, kind: str) -> None:
     else:
         note.write_text(f"pid {os.getpid()}\n")
     assert call_keeper(str(folder / "db.keeper")) is None
+
+
+@needs(linux=True)
+@pytest.mark.parametrize("has_none", [True, False])
+def test_no_keeper_is_signalled_without_a_pidfd(monkeypatch: pytest.MonkeyPatch, has_none: bool) -> None:
+    """Where Python or a filter of system calls has none, the pid is returned, and nothing is sent to it."""
+
+    def refuse(*_: int) -> int:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(keeper_place, "find_keeper", lambda _path: 7)
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
+    if has_none:
+        monkeypatch.delattr(os, "pidfd_open")
+    else:
+        monkeypatch.setattr(os, "pidfd_open", refuse)
+    assert call_keeper("/nowhere/db.keeper") == 7
+    assert sent == []
