@@ -468,10 +468,15 @@ def test_counts_are_formatted_while_others_log(tmp_path: Path, monkeypatch: pyte
     clock = [0.0]
     free: list[bool] = []
 
+    def try_lock() -> None:
+        free.append(lock.acquire(blocking=False))
+        if free[-1]:
+            lock.release()
+
     class Formatter(TextFormatter):
         def format(self, record: logging.LogRecord) -> str:
             if record.msg == "repeated":
-                other = threading.Thread(target=lambda: free.append(bool(lock.acquire(blocking=False))))
+                other = threading.Thread(target=try_lock)
                 other.start()
                 other.join()
             return super().format(record)
