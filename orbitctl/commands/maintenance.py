@@ -217,6 +217,13 @@ def _orbitd_restore(app: App, backup: str, *more: str) -> bytes:
 
 def _show_restored(app: App, result: bytes) -> None:
     done = msgspec.json.decode(result, type=Restored)
+    if done.not_carried_over is not None:
+        app.out.problem(
+            "warning",
+            f"the screens of programs that still run, if any do, were not taken over from {done.safety_copy}: "
+            f"{done.not_carried_over}",
+            "33",
+        )
     if app.json:
         app.out.json(result.strip())
     elif app.quiet:
@@ -225,3 +232,5 @@ def _show_restored(app: App, result: bytes) -> None:
         app.out.line(f"{done.database_path} is {done.contents.path} now")
         if done.safety_copy is not None:
             app.out.note(f"what was there before is kept in {done.safety_copy}")
+        if done.carried_over:
+            app.out.note(f"screens of programs that may still run were taken over from it: {done.carried_over}")

@@ -436,6 +436,26 @@ def rows_of_session(connection: sqlite3.Connection, table: str, session_id: obje
             yield snapshot_from_row(row)
 
 
+def add_newest(connection: sqlite3.Connection, head: SnapshotHead, screen: Screen) -> None:
+    """Add a snapshot out of another database as its session's newest, in a transaction of the caller's.
+
+    Args:
+        connection: To a database that no daemon has.
+        head: Of the snapshot as the other database has it; number and ordinal are given anew.
+        screen: Its bytes.
+    """
+    plan = plan_save(next(rows_of_session(connection, "session_snapshots", head.session_id), None), screen)
+    if plan.rewrite is not None:
+        _rewrite(connection, plan.rewrite)
+    values = (
+        next_seq(connection, "session_snapshots"),
+        *(head.id, head.session_id, time_to_text(head.snapshot_at), head.format, head.cols, head.rows, head.cwd),
+        *(plan.ordinal, 1, head.buffer_bytes, head.scrollback_bytes, head.native_bytes),
+        *(head.raw_bytes, plan.packed.size),
+    )
+    _insert(connection, values, plan.checksum, plan.packed)
+
+
 async def _retry_while_stale(attempt: Callable[[], Awaitable[R]]) -> R:
     for _ in range(_MAX_TRIES):
         try:

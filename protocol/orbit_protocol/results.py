@@ -191,11 +191,17 @@ class Contents(Struct, frozen=True, kw_only=True):
 
 
 class Restored(Struct, frozen=True, kw_only=True):
-    """What a restore did; `safety_copy` is the database that was there before, None where there was none."""
+    """What a restore did; `safety_copy` is the database that was there before, None where there was none.
+
+    `carried_over` counts the sessions whose programs may still run, and whose newest screens were taken over from it;
+    `not_carried_over` says why that failed, if it did.
+    """
 
     database_path: str
     contents: Contents
     safety_copy: str | None
+    carried_over: int = 0
+    not_carried_over: str | None = None
 
 
 class Attached(Struct, frozen=True, kw_only=True):

@@ -628,3 +628,38 @@ def test_a_running_program_whose_row_is_gone(daemon: DaemonProcess, client: RawC
         viewer.type("after\n")
         viewer.read_until("after\r\nafter")
         again.call("session.delete", id=session_id)
+
+
+def test_an_older_backup_under_a_running_program(daemon: DaemonProcess, client: RawClient) -> None:
+    """The journal goes on where the newer database's screen ends, so the restore takes that screen over."""
+    session_id = start(client, "cat")
+    first, second = (str(daemon.home / name) for name in ("first.db", "second.db"))
+    kept = []
+    for number, backup in enumerate((first, second)):
+        with daemon.client() as connected:
+            viewer = Viewer(connected, session_id)
+            viewer.type(f"line {number}\n")
+            viewer.read_until(f"line {number}\r\nline {number}")
+            connected.call("maintenance.backup", path=backup)
+        daemon.stop()  # which saves the screen
+        restored = Orbitctl(daemon.home).ok("maintenance", "restore", "--yes", "--json", first).json
+        assert (restored["carried_over"], restored.get("not_carried_over")) == (1, None)
+        kept.append(restored["safety_copy"])
+        daemon.start()
+    # An older one, one that is as old, and the newest, which was set aside and has nothing newer beside it.
+    for backup, carried in ((second, 1), (kept[1], 0)):
+        daemon.stop()
+        restored = Orbitctl(daemon.home).ok("maintenance", "restore", "--yes", "--json", backup).json
+        assert restored["carried_over"] == carried
+        daemon.start()
+    with daemon.client() as again:
+        shown = again.call("session.screen", id=session_id, scrollback=True)["data"]
+        assert shown.split() == ["line", "0"] * 2 + ["line", "1"] * 2
+        snapshots = again.call("snapshot.list", session_id=session_id)["snapshots"]
+        assert [again.call("snapshot.get", id=one["id"])["format"] for one in snapshots] == ["vt"] * len(snapshots)
+        assert again.call("maintenance.check")["ok"]
+        viewer = Viewer(again, session_id)
+        viewer.type("after\n")
+        viewer.read_until("after\r\nafter")
+        assert "missing" not in daemon.log()
+        again.call("session.delete", id=session_id)

@@ -3,6 +3,9 @@
     sessions.db.restoring            the backup, copied, checked and on disk, before anything is changed
     sessions.db.before-restore-...   the database that was there, whatever its state
 
+Programs run on meanwhile, and what they print is in their journals, which begin where the newest snapshot of the
+database that was there ends. So that one goes over into the backup's copy: with an older one a part would be missing.
+
 The caller of `finish_interrupted`, and `restore` itself, hold the database's lock.
 """
 
@@ -11,19 +14,36 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sqlite3
 import stat
 from datetime import UTC, datetime
+
+from msgspec.structs import replace
 
 from orbit_os.files import check_file, private_folder, sync
 from orbit_protocol.errors import StorageCorrupt, StorageReadOnly
 from orbit_protocol.results import Contents, Restored
 from orbitd.lock import database_lock
+from orbitd.screens.model import StateCorrupt
+from orbitd.sessions.saved_state import SavedState
 from orbitd.store import schema
 from orbitd.store.backup import copy, recovery
+from orbitd.store.delta_chain import Unpacked, unpack_chain
 from orbitd.store.errors import translate_os, translated
-from orbitd.store.files import APPLICATION_ID, SIDE_FILES, free_name, open_untouched
-from orbitd.store.rows import now
+from orbitd.store.files import APPLICATION_ID, FULL_SYNC, SIDE_FILES, free_name, open_untouched
+from orbitd.store.rows import (
+    SESSION_COLUMNS,
+    DamagedRow,
+    Stored,
+    find_session,
+    lenient_text,
+    now,
+    readable,
+    session_from_row,
+    update_session,
+)
 from orbitd.store.schema import load_migrations
+from orbitd.store.snapshots import add_newest, rows_of_session
 
 _STAGED = ".restoring"
 
@@ -80,6 +100,13 @@ def restore(path: str, database_path: str) -> Restored:
         contents = inspect_backup(path)
         with translated(), contextlib.closing(open_untouched(path)) as connection:
             copy.write(connection, database_path + _STAGED)
+            carried_over, not_carried_over = 0, None
+            if not recovery.is_absent(database_path):
+                try:
+                    carried_over = _carry_over(database_path, database_path + _STAGED)
+                except Exception as error:  # noqa: BLE001  # of a database in any state; the backup is what was asked for
+                    not_carried_over = str(error) or type(error).__name__
+                    copy.write(connection, database_path + _STAGED)
         # Whatever a kill interrupts below, `finish_interrupted` decides by two files: with the
         # database still there nothing has changed, and without it only the staged backup is missing
         # its name. The folder is synced in between, so that a power cut keeps this order.
@@ -91,7 +118,13 @@ def restore(path: str, database_path: str) -> Restored:
             _put_in_place(database_path)
         except OSError as error:
             raise translate_os(error, f"The database {database_path} cannot be replaced") from error
-    return Restored(database_path=database_path, contents=contents, safety_copy=kept)
+    return Restored(
+        database_path=database_path,
+        contents=contents,
+        safety_copy=kept,
+        carried_over=carried_over,
+        not_carried_over=not_carried_over,
+    )
 
 
 def finish_interrupted(database_path: str) -> bool:
@@ -111,6 +144,59 @@ def finish_interrupted(database_path: str) -> bool:
         return False
     _put_in_place(database_path)
     return True
+
+
+def _carry_over(present: str, staged: str) -> int:
+    """Copy the newest screen of each session whose program may run into the staged backup; return of how many.
+
+    Raises:
+        OrbitError: Something of the present database cannot be read. The backup may be half written then.
+    """
+    query = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE instr(program, '\"live\":true')"  # noqa: S608  # ours
+    carried = 0
+    with (
+        translated(),
+        contextlib.closing(open_untouched(present)) as source,
+        contextlib.closing(sqlite3.connect(staged, isolation_level=None)) as target,
+    ):
+        source.text_factory = target.text_factory = lenient_text
+        # A journal on disk would outlive a kill, and be rolled back into the next file of this name.
+        target.executescript(f"{FULL_SYNC} PRAGMA journal_mode = MEMORY; BEGIN IMMEDIATE")
+        is_current = schema.inspect(target).user_version == len(load_migrations())
+        for stored in readable(source.execute(query), session_from_row):
+            session = stored.item
+            if target.execute("SELECT 1 FROM sessions WHERE id = ?", (session.id,)).fetchone() is None:
+                continue  # its program is found, and it is recorded again
+            newest, known = _newest(source, session.id), _newest(target, session.id)
+            if newest is None or newest.screen is None or _position(newest) <= _position(known):
+                continue
+            add_newest(target, newest.row.head, newest.screen)
+            carried += 1
+            if is_current:
+                with contextlib.suppress(DamagedRow):
+                    older = find_session(target, session.id)
+                    # Not `last_active`: the start takes the program of a session that has ended since for unwanted.
+                    seen = ("cols", "rows", "title", "cwd", "cwd_bytes", "last_saved_at")
+                    fields = {field: getattr(session, field) for field in seen}
+                    update_session(target, Stored(older.seq, replace(older.item, **fields)))
+        target.execute("COMMIT")
+    sync(staged)
+    return carried
+
+
+def _newest(connection: sqlite3.Connection, session_id: str) -> Unpacked | None:
+    """Return the newest snapshot of a session that is whole."""
+    chain = unpack_chain(rows_of_session(connection, "session_snapshots", session_id))
+    return next((each for each in chain if each.verified() is not None), None)
+
+
+def _position(snapshot: Unpacked | None) -> int:
+    """Return up to where in its session's journal a snapshot goes; 0 where it does not say."""
+    native = None if snapshot is None or snapshot.screen is None else snapshot.screen.native_state
+    try:
+        return SavedState.from_bytes(native or b"").position
+    except StateCorrupt:
+        return 0
 
 
 def _keep_present(path: str) -> str | None:
