@@ -82,6 +82,7 @@ class Daemon:
         self._started_at = datetime.now(UTC)
         self._stop = asyncio.Event()
         self._warnings: list[StoreWarning] = []
+        self._is_new = False
         self._max_connections = affordable_connections(resolved.settings.daemon.max_connections)
 
     async def run(self) -> None:
@@ -117,7 +118,7 @@ class Daemon:
         daily.remove_leftovers(path)
         if restore.finish_interrupted(path):
             event(log, logging.WARNING, "interrupted restore finished", database=path)
-        is_new = size(path) == 0
+        self._is_new = size(path) == 0
         try:
             manager = await SessionManager.open(path)
         except StorageCorrupt as error:
@@ -126,7 +127,7 @@ class Daemon:
             event(log, logging.ERROR, "database set aside", reason=error.message, **error.extra)
             manager = await SessionManager.open(path, start_empty=True)
         try:
-            self._warnings = await asyncio.to_thread(warnings.store_warnings, path, is_new=is_new)
+            self._warnings = await asyncio.to_thread(warnings.store_warnings, path, is_new=self._is_new)
         except Exception as error:  # noqa: BLE001  # they are about odd files; the store is open
             event(log, logging.ERROR, "files not examined", error=type(error).__name__, exc=error)
         self._warnings += warnings.opening_warnings(manager.repairs, manager.read_only)
@@ -325,6 +326,9 @@ class Daemon:
             maintenance=maintenance.status(),
             warnings=[
                 *(each.sentence for each in self._warnings if each.lasts),
+                *warnings.new_database_warnings(
+                    self._resolved.database_path, programs.recorded_again if self._is_new else 0
+                ),
                 *self._sockets.warnings(self._supervision.name),
                 *manager.damage_warnings(),
                 *this_installation.warnings(),

@@ -71,6 +71,23 @@ def store_warnings(path: str, *, is_new: bool) -> list[StoreWarning]:
     return warnings
 
 
+def new_database_warnings(path: str, programs: int) -> list[str]:
+    """Return a sentence if programs of another database run under a new one.
+
+    Args:
+        path: The new database.
+        programs: How many.
+    """
+    if not programs:
+        return []
+    # Not by a move back: what the programs printed before the new database's newest snapshots is in that alone.
+    restore = typed("orbitctl maintenance restore", os.path.join("FOLDER", os.path.basename(path)))
+    return [
+        f"The database {path} is new, while programs of another one run ({programs}). If that one was moved, "
+        f"`{restore}` brings it back from the folder where it lies, with what the programs have printed since."
+    ]
+
+
 def opening_warnings(repairs: list[str], read_only: str | None) -> list[StoreWarning]:
     """Return warnings about how the database was opened."""
     sentences = list(repairs)

@@ -121,6 +121,9 @@ class Source(Protocol):
     def journal_readers(self, *, newest: bool) -> list[tuple[int, int]]:
         """Return new read-only descriptors of the journal's files, or of its newest, and their bases; oldest first."""
 
+    def gap(self, since: int) -> int:
+        """Return how much of the journal is missing between a position and the beginning of its oldest file."""
+
     def handle_fed(self, replies: bytes) -> None:
         """The picture has moved on: facts, `held` and `fed` are new."""
 
@@ -414,6 +417,9 @@ class Picture:
             base, divider = m.Base(cols=base.cols, rows=base.rows), "the saved screen could not be drawn"
         if restart is not None and restart.position >= position:
             base, position, divider = m.Base(cols=restart.cols, rows=restart.rows), restart.position, restart.divider
+        note, missing = "", self._missing(position)
+        if missing:
+            note, position = f"{missing:,} bytes of output are missing", position + missing
         try:
             process = self._screens.process_for(own=self._is_own)
         except OSError as error:  # no descriptor is left, say
@@ -433,6 +439,7 @@ class Picture:
             answer_from=max(position, self._answered),
             limits=self._screens.limits,
             divider=divider,
+            note=note,
             history_line=self.history_line or 0,
             appearance=self.appearance,
         )
@@ -450,6 +457,11 @@ class Picture:
             if end > position:
                 self._send_data(process, end, record)
         self._send_grown()
+
+    def _missing(self, position: int) -> int:
+        """Return how much output behind a position is neither in a file nor in memory."""
+        begins = [end - len(record) - position for end, record in self._unfiled if end > position]
+        return max(0, min([self._source.gap(position), *begins[:1]]))
 
     def _send_follow(self, process: Process, *, newest: bool) -> None:
         try:

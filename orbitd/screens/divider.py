@@ -62,6 +62,13 @@ _RESET = (
 )
 
 
+def print_note(emulator: Emulator, text: str) -> None:
+    """Print a line below the cursor; the modes stay, and so does the alternate screen, which gets none."""
+    if not emulator.alternate:
+        columns, _ = emulator.size
+        emulator.feed(f"{_CANCEL}\r\n\x1b[m\x1b[2m{f'-- {text} ':-<{columns}}\x1b[m\r\n".encode())
+
+
 def print_divider(emulator: Emulator, text: str) -> None:
     """Leave the alternate screen, reset everything but the text, and print a line below the cursor."""
     # The end of an unfinished question (DCS $ q) would be answered, to the new program.

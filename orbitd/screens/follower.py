@@ -99,10 +99,10 @@ class Follower:
             record = self._read(limit)
             if record:
                 return self._parse(record)
-            if limit == self.end:
+            if limit == self.end and limit not in bases:
                 raise Damaged("the journal's file ends too early")
             # Lost: this process was started after a full disk, say, and got what follows on it. The snapshot from
-            # which the file goes on is not known here.
+            # which the file goes on is not known here. A file with nothing in it yet begins at the end.
             self.position = limit
 
     def behind_damage(self) -> int:

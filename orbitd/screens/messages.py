@@ -96,6 +96,7 @@ class Open(Struct, frozen=True, kw_only=True, tag=True):
         position: What `base` covers.
         answer_from: Questions before this position have been answered already: no replies to them.
         divider: Drawn on the base first, if not "": what was lost before it.
+        note: Likewise, where the program that runs has printed what is lost: nothing is reset.
         history_line: How many lines had left the screen, as far as that is known: no line gets a lower number again.
         appearance: As in `SetAppearance`; None where it is not known: then the base's own stays.
     """
@@ -107,6 +108,7 @@ class Open(Struct, frozen=True, kw_only=True, tag=True):
     answer_from: int
     limits: Limits
     divider: str = ""
+    note: str = ""
     history_line: int = 0
     appearance: Appearance | None = None
 

@@ -27,7 +27,7 @@ from msgspec import Struct
 from orbit_protocol import MAX_COLUMNS_OR_ROWS, MAX_SCREEN_CELLS
 from orbit_protocol.terminal_reset import RESET
 from orbitd.keeper.frames import Framer, Malformed, receive
-from orbitd.screens.divider import print_divider
+from orbitd.screens.divider import print_divider, print_note
 from orbitd.screens.emulator import Emulator, StateHeader
 from orbitd.screens.follower import Damaged, Follower, Record
 from orbitd.screens.messages import (
@@ -566,6 +566,8 @@ class ScreensProcess:
             emulator.set_appearance(request.appearance)
         if request.divider:
             print_divider(emulator, request.divider)
+        if request.note:
+            print_note(emulator, request.note)
         emulator.replies()  # dropped: the program has not asked these questions now
         self._measure(picture, emulator, before)
         self._send(Opened(request=request.request, session=picture.session, loss=loss))

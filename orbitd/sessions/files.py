@@ -66,6 +66,7 @@ class SessionFiles:
     def __init__(self, manager: SessionManager, folder: str) -> None:
         self._manager = manager
         self._folder = folder
+        self._gaps: dict[str, int] = {}
 
     async def open(self, session_id: str, *, create: bool) -> OpenFiles:
         """Read a session's newest good snapshot, and open its journal. One journal is open once at a time.
@@ -96,8 +97,10 @@ class SessionFiles:
             ) from error
         except (UnsafeFolder, UnsafeFile) as error:
             raise SpawnFailed(f"The session's screen cannot be restored: {error}") from error
-        if opened.gap(loaded.position):
-            event(log, logging.WARNING, "output is missing between snapshot and journal", session=session_id)
+        if missing := opened.gap(loaded.position):
+            self._gaps[session_id] = missing
+            words = "output is missing between snapshot and journal"
+            event(log, logging.WARNING, words, session=session_id, bytes=missing)
         _log_damage(session_id, opened.damage)
         return OpenFiles(journal=opened, loaded=loaded, size=size)
 
@@ -132,6 +135,8 @@ class SessionFiles:
 
         A journal that cannot be removed is logged: its records are skipped, as the snapshot has them.
         """
+        if kept_aside:
+            self._gaps.pop(session_id, None)
         try:
             journal.delete(self._journal_path(session_id), kept_aside=kept_aside)
         except OSError as error:
@@ -142,6 +147,10 @@ class SessionFiles:
         path = self._unreadable_path(session_id)
         try:
             kept = journal.copy_records(opened, start, end, path)
+            if not kept:
+                os.unlink(path)
+                event(log, logging.ERROR, "output that was not drawn is gone", session=session_id, bytes=end - start)
+                return
         except (OSError, UnsafeFile) as error:
             event(log, logging.ERROR, "output that was not drawn is not kept", session=session_id, exc=error)
         else:
@@ -157,7 +166,7 @@ class SessionFiles:
             event(log, logging.ERROR, "output that was not recorded is not kept", session=pending.session, exc=error)
 
     def warnings(self) -> list[str]:
-        """Return a sentence about each file that was kept aside."""
+        """Return a sentence about each file that was kept aside, and about output that is missing."""
         sentences = [
             f"The journal of session {session_of(os.path.basename(path))} was damaged: some of its output may be "
             f"missing from its screen. It lies in {path}, unchanged; move it away when you need it no more."
@@ -168,9 +177,18 @@ class SessionFiles:
             f"behind it. The output lies in {path}; move it away when you need it no more."
             for path in unreadable_journals(self._folder)
         ]
+        sentences += [
+            f"{missing:,} bytes of what the program of session {session_id} printed are missing from its screen: its newest "
+            "snapshot ends before its journal begins, as where an older database takes the place of a newer one, which "
+            "had them."
+            for session_id, missing in self._gaps.items()
+        ]
         if len(sentences) > MAX_WARNINGS:
             more = len(sentences) - MAX_WARNINGS
-            sentences[MAX_WARNINGS:] = [f"{more} more journals that were kept aside lie in {self._folder}."]
+            sentences[MAX_WARNINGS:] = [
+                f"{more} more warnings of this kind: journals that were kept aside lie in {self._folder}, and "
+                "`orbitctl daemon logs` names the sessions whose output is missing."
+            ]
         return sentences
 
     async def _newest_good(self, session_id: str) -> SavedScreen | None:

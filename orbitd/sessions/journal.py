@@ -173,8 +173,8 @@ class Journal:
         return self._tail - FILE_HEADER_BYTES
 
     def gap(self, since: int) -> int:
-        """Return how many bytes of the stream are missing between a position and the file's beginning."""
-        return max(0, self._base - since)
+        """Return how many bytes of the stream are missing between a position and the oldest file's beginning."""
+        return max(0, (self._older[0][1] if self._older else self._base) - since)
 
     def events(self, since: int) -> Iterator[Event]:
         """Yield the events from a position on, the oldest first."""

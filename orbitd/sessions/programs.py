@@ -434,6 +434,11 @@ class Programs:
             warnings += self._warnings_of(live)
         return warnings + self.files.warnings()
 
+    @property
+    def recorded_again(self) -> int:
+        """How many programs run whose rows were gone when this daemon started."""
+        return sum(live.was_recorded_again and live.has_program for live in self.registry)
+
     def _warnings_of(self, live: LiveSession) -> list[str]:
         session = self._manager.cached_session(live.id)
         if session is None:

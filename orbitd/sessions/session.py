@@ -393,6 +393,10 @@ class LiveSession:
             return []
         return [(journal.reader(), journal.base)] if newest else journal.readers()
 
+    def gap(self, since: int) -> int:
+        """Return how much of the journal is missing behind a position."""
+        return 0 if self._journal is None else self._journal.gap(since)
+
     def mark(self) -> int:
         """Return the position that a save must cover; a journal that a full disk has stopped begins again here."""
         assert self._journal is not None

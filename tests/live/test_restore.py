@@ -479,6 +479,29 @@ async def test_a_start_that_fails_keeps_earlier_output(daemons: Daemons) -> None
     assert daemons.programs.agents.exists(made.id)
 
 
+async def test_an_older_database_under_a_running_program(daemons: Daemons) -> None:
+    """Where output is in no journal and no snapshot, the screen says so, and shows what follows; no file is kept."""
+    session = await daemons.start_session()
+    live = daemons.programs.registry.running(session.id)
+    assert live is not None
+    live.write_input(b"gone\r")
+    await daemons.wait_for_text(session, b"gone\ngone")
+    await daemons.programs.close()
+    for one in (await daemons.manager.list_snapshots(session.id)).snapshots:
+        await daemons.manager.delete_snapshot(one.id)
+    daemons.programs = daemons._programs()
+    await restore_sessions(daemons.manager, daemons.programs, start_again=False)
+    await finish_restoring(daemons.programs)
+    assert "bytes of output are missing" in await daemons.text(session)
+    live = daemons.programs.registry.running(session.id)
+    assert live is not None
+    live.write_input(b"after\r")
+    await daemons.wait_for_text(session, b"after\nafter")
+    (warning,) = daemons.programs.warnings()
+    assert f"of session {session.id} printed are missing from its screen" in warning
+    assert os.listdir(daemons.journal(session).parent) == [session.id]
+
+
 async def test_a_start_without_its_journal_keeps_it(daemons: Daemons, failing: dict[str, Exception]) -> None:
     """A journal that cannot be opened for a start is not removed: what is in it is shown by the next one."""
     made = await daemons.manager.create_session(SessionConfig(session_type="local", command="cat"))

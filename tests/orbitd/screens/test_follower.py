@@ -216,6 +216,13 @@ def test_a_file_that_was_truncated_is_refused(follower: Follower, journal: Journ
         follower.next()
 
 
+def test_an_empty_file_that_begins_behind_the_position(follower: Follower, tmp_path: Path) -> None:
+    """What is before it is lost, as with one that holds records: nothing is damaged."""
+    follow(follower, JournalFile(tmp_path / "later", base=50))
+    assert follower.next() is None
+    assert (follower.position, follower.end) == (50, 50)
+
+
 def test_without_any_file_the_position_cannot_be_reached(follower: Follower) -> None:
     """An announced position without a file is refused, not waited for."""
     follower.end = 10
