@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
@@ -16,6 +17,7 @@ import click
 
 from orbit_protocol.methods import SESSION_FIND, SESSION_LIST, WORKSPACE_FIND, WORKSPACE_LIST, Method
 from orbit_protocol.params import ByRef, SessionList, WorkspaceList
+from orbit_protocol.text import path_text
 from orbit_protocol.types import Session, Workspace
 from orbit_protocol.visible import visible
 from orbitctl.client.client import DEFAULT_TIMEOUT, LONG_TIMEOUT, Answer, Client, ask_all, check_params
@@ -292,5 +294,24 @@ class App:
         from orbitctl.client.daemon import start
         from orbitctl.ui.spinner import spinner
 
+        was_lost = _is_database_lost(self.paths)
         with spinner("starting orbitd"):
-            return start(self.paths, self.timeout_seconds, self.out)
+            stream = start(self.paths, self.timeout_seconds, self.out)
+        if was_lost:
+            self.out.problem(
+                "warning",
+                f"there was no database at {path_text(self.paths.database_path)}, and a new one is begun, though "
+                "sessions have journals; `orbitctl status` says what to do",
+                "33",
+            )
+        return stream
+
+
+def _is_database_lost(paths: ClientPaths) -> bool:
+    """Return whether the database is not there, though sessions that it recorded have journals."""
+    if os.path.lexists(paths.database_path):
+        return False
+    try:
+        return bool(os.listdir(os.path.join(os.path.dirname(paths.log_file), "journal")))
+    except OSError:
+        return False

@@ -16,6 +16,7 @@ from orbit_os.python import python_command
 from orbit_protocol.methods import DAEMON_CONNECTIONS, DAEMON_INFO, SESSION_LIST, SESSION_SIGNAL, SESSION_TERMINATE
 from orbit_protocol.params import ById, Params, SessionList, SessionSignal
 from orbit_protocol.results import ConnectionInfo, DaemonInfo
+from orbit_protocol.text import path_text
 from orbit_protocol.types import Session
 from orbitctl.app import App
 from orbitctl.client.client import Client, ask_all
@@ -104,13 +105,31 @@ def stop(app: App, programs_too: bool, force: bool) -> None:
             if not force or error.exit_code != ExitCode.TIMEOUT:
                 raise
             app.out.problem("warning", f"{error.message}; programs of live sessions go on", "33")
+    gone = _gone_database(app)
     pid = app.stop_daemon(force=force)
+    if gone is not None and pid is not None:
+        app.out.problem(
+            "warning",
+            f"the database {gone} was not there, so the last screens were not saved in it; what was printed since is "
+            "in the journals. If it was moved, put it back before orbitd starts again",
+            "33",
+        )
     if app.json:
         app.out.json(msgspec.json.encode({"stopped": pid} if ended is None else {"stopped": pid, "ended": ended}))
     elif not app.quiet:
         if ended:
             app.out.note(f"{plural(ended, 'program')} ended")
         app.out.note("orbitd is not running" if pid is None else f"orbitd stopped (pid {pid})")
+
+
+def _gone_database(app: App) -> str | None:
+    """Return the path of the running daemon's database if there is none any more."""
+    with contextlib.suppress(CommandError):
+        # The daemon is asked only where ours is missing: it may have another one.
+        if not app.hosts and not os.path.lexists(app.paths.database_path) and app.find_client() is not None:
+            path = app.call(DAEMON_INFO, Params()).database_file
+            return None if os.path.lexists(path) else path_text(path)
+    return None
 
 
 @daemon.command()

@@ -297,3 +297,20 @@ def test_a_stopped_daemon_is_a_timeout(own_ctl: Orbitctl, daemon: DaemonProcess)
         os.kill(daemon.pid, signal.SIGCONT)
     assert ended.code == 6
     assert "no answer within 0.2 s" in ended.err
+
+
+def test_a_database_that_was_moved_away_under_a_program(lonely: Orbitctl) -> None:
+    """Stop and the next start tell of it, and a restore brings it back, with the screen of the program that runs."""
+    folder, moved = lonely.home / ".local" / "share" / "orbit", lonely.home / "moved"
+    session_id = lonely.id("session", "run", "-d", "--name", "kept", "--", "sh", "-c", "echo shown; exec cat")
+    os.rename(folder, moved)
+    assert f"the database {folder / 'sessions.db'} was not there" in lonely.ok("daemon", "stop").err
+    assert f"no database at {folder / 'sessions.db'}" in lonely.ok("session", "list").err
+    assert "is new, while programs of another one run (1)" in lonely.ok("status").err
+    while "shown" not in lonely.ok("session", "screen", session_id).text:
+        pass  # each of them waits for what the program has printed by then
+    restored = lonely.ok("maintenance", "restore", "--yes", str(moved / "sessions.db"))
+    assert "were taken over from it: 1" in restored.err
+    assert lonely.ok("session", "screen", "kept").text.split() == ["shown"]
+    assert "programs of another one" not in lonely.ok("status").err
+    assert lonely.ok("daemon", "stop", "--all").err.startswith("1 program ended")
