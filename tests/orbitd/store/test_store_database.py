@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from orbit_protocol.errors import Busy, StorageCorrupt, StorageFull, StorageReadOnly
 from orbitd.manager import SessionManager
+from orbitd.sessions.saved_state import SavedState
 from orbitd.store import database, store
 from orbitd.store.backup import wal
 from orbitd.store.backup.recovery import Unexpected
@@ -667,6 +668,54 @@ async def test_restore_beside_a_half_written_transaction(path: Path, tmp_path: P
     assert rows(path, "SELECT name FROM sessions ORDER BY seq") == [("s0",), ("s1",)]
     assert not exists(f"{path}-journal")
     assert read(f"{kept}-journal") == journal
+
+
+@pytest.mark.parametrize("torn", [b"no database", b"SQLite format 3\0"])
+async def test_restore_over_a_database_that_cannot_be_read(path: Path, tmp_path: Path, torn: bytes) -> None:
+    """The backup is put back all the same, unchanged, and why no screen was taken over is told."""
+    backup = tmp_path / "backup.db"
+    await fill(path, 2)
+    shutil.copyfile(path, backup)
+    path.write_bytes(torn)
+    restored = restore(str(backup), str(path))
+    assert restored.carried_over == 0
+    assert restored.not_carried_over
+    assert restored.safety_copy is not None
+    assert read(restored.safety_copy) == torn
+    assert await session_names(path) == ["s0", "s1"]
+
+
+async def test_restore_over_a_database_with_one_bad_session(path: Path, tmp_path: Path) -> None:
+    """The screens of the others are taken over; what is not newer, or not in the backup, is left alone."""
+    backup = tmp_path / "backup.db"
+    async with SessionManager.open(str(path)) as manager:
+        made = [(await manager.create_session(LOCAL, name=name)).id for name in ("bad", "same", "newer")]
+        for each in made:
+            await manager.start_program(each, cols=80, rows=24)
+            await manager.save_snapshot(each, b"old", native_state=state_at(10))
+        await manager.backup(str(backup))
+        late = (await manager.create_session(LOCAL, name="late")).id
+        await manager.start_program(late, cols=80, rows=24)
+        for each in (made[0], made[2], late):
+            await manager.save_snapshot(each, b"new", native_state=state_at(20), cols=99, rows=9, title="t")
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE sessions SET checksum = 1 WHERE id = ?", (made[0],))
+        connection.commit()
+    restored = restore(str(backup), str(path))
+    assert (restored.carried_over, restored.not_carried_over) == (1, None)
+    async with SessionManager.open(str(path)) as manager:
+        found = [await manager.load_latest_snapshot(each) for each in made]
+        assert [one and one.terminal_buffer for one in found] == [b"old", b"old", b"new"]
+        session = await manager.get_session(made[2])
+        assert (session.cols, session.rows, session.title) == (99, 9, "t")
+        older = (await manager.list_snapshots(made[2])).snapshots[1]
+        assert (await manager.get_snapshot(older.id)).terminal_buffer == b"old"
+        assert (await manager.check()).ok
+
+
+def state_at(position: int) -> bytes:
+    """Return the native state of a screen that goes up to a position of its journal."""
+    return SavedState(native=b"", position=position).to_bytes()
 
 
 async def test_kill_before_the_log_is_set_aside(path: Path) -> None:
