@@ -178,9 +178,9 @@ class SessionFiles:
             for path in unreadable_journals(self._folder)
         ]
         sentences += [
-            f"{missing:,} bytes of what the program of session {session_id} printed are missing from its screen: its newest "
-            "snapshot ends before its journal begins, as where an older database takes the place of a newer one, which "
-            "had them."
+            f"{missing:,} bytes of what the program of session {session_id} printed are missing from its screen: its "
+            "newest snapshot ends before its journal begins, as where an older database takes the place of a newer one, "
+            "which had them."
             for session_id, missing in self._gaps.items()
         ]
         if len(sentences) > MAX_WARNINGS:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from orbitd.screens.divider import print_divider
+from orbitd.screens.divider import print_divider, print_note
 from orbitd.screens.emulator import Emulator, StateHeader
 from orbitd.screens.model import Screen
 from orbitd.screens.repaint import MODES
@@ -275,3 +275,17 @@ def test_the_same_picture_makes_the_same_line() -> None:
             print_divider(emulator, "restarted")
             states.append(emulator.encode())
     assert states[0] == states[1]
+
+
+def test_a_note_is_a_line_and_changes_nothing_else() -> None:
+    """The program that runs keeps its modes and its title; its alternate screen gets no line."""
+    emulator = Emulator(20, 5)
+    emulator.feed(b"\x1b[?2004h\x1b]2;title\x07prompt")
+    print_note(emulator, "9 are missing")
+    assert emulator.screen("text", scrollback=False).decode().split("\n")[:2] == ["prompt", "-- 9 are missing ---"]
+    assert emulator.title == "title"
+    assert b"\x1b[?2004h" in emulator.repaint(0)
+    emulator.feed(b"\x1b[?1049hfull")
+    before = emulator.repaint(0)
+    print_note(emulator, "9 are missing")
+    assert emulator.repaint(0) == before

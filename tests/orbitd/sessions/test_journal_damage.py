@@ -9,11 +9,14 @@ import socket
 import stat
 import zlib
 from pathlib import Path
+from typing import cast
 
 import pytest
 from msgspec import Struct
 
+from orbitd.manager import SessionManager
 from orbitd.sessions import journal_repair
+from orbitd.sessions.files import SessionFiles
 from orbitd.sessions.journal import Journal, delete
 from orbitd.sessions.journal_file import (
     CAPTURE_MAX_BYTES,
@@ -557,3 +560,14 @@ def test_no_room_for_a_repair(path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             Journal(path)
     assert os.listdir(path.parent) == [path.name]
     assert path.read_bytes() == data
+
+
+def test_no_empty_file_is_kept_of_output_that_is_gone(tmp_path: Path) -> None:
+    """A file that is kept aside has output: of what no file has, there is none."""
+    files = SessionFiles(cast(SessionManager, None), str(tmp_path))
+    with Journal(tmp_path / "session") as journal:
+        files.keep_unreadable("session", journal, journal.position, journal.position + 100)
+        assert os.listdir(tmp_path) == ["session"]
+        journal.append(Output(data=b"kept"))
+        files.keep_unreadable("session", journal, 0, journal.position)
+    assert len(os.listdir(tmp_path)) == 2

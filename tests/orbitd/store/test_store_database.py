@@ -676,7 +676,9 @@ async def test_restore_over_a_database_that_cannot_be_read(path: Path, tmp_path:
     backup = tmp_path / "backup.db"
     await fill(path, 2)
     shutil.copyfile(path, backup)
-    path.write_bytes(torn)
+    other = tmp_path / "torn"
+    other.write_bytes(torn)
+    os.replace(other, path)
     restored = restore(str(backup), str(path))
     assert restored.carried_over == 0
     assert restored.not_carried_over
