@@ -179,8 +179,8 @@ class SessionFiles:
         ]
         sentences += [
             f"{missing:,} bytes of what the program of session {session_id} printed are missing from its screen: its "
-            "newest snapshot ends before its journal begins, as where an older database takes the place of a newer one, "
-            "which had them."
+            "newest snapshot ends before its journal begins, as where an older database takes the place of a newer "
+            "one, which had them."
             for session_id, missing in self._gaps.items()
         ]
         if len(sentences) > MAX_WARNINGS:
