@@ -644,7 +644,8 @@ def test_a_running_program_whose_row_is_gone(daemon: DaemonProcess, client: RawC
             assert (found["live"], found["status"], found["name"]) == (True, "detached", None)
             assert "before" in again.call("session.screen", id=session_id, scrollback=True)["data"]
             warnings = again.call("daemon.info")["warnings"]
-            assert [session_id in warning for warning in warnings] == [True] * lost
+            assert [session_id in warning for warning in warnings] == [False, True] * lost
+            assert ["is new, while programs" in warning for warning in warnings] == [True, False] * lost
         daemon.kill()
     with daemon.start().client() as again:
         viewer = Viewer(again, session_id)
