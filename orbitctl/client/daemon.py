@@ -159,7 +159,9 @@ def stop(client: Client, paths: ClientPaths, timeout: float, *, force: bool = Fa
 def _end_listener(paths: ClientPaths, listener: int, error: CommandError, timeout: float, *, kill: bool) -> int:
     """End the process that listens at the socket, if it is the one that holds the database's lock, as `_end` does."""
     note = read_lock_note(paths)
-    if note is None or listener != note.pid:
+    # Of a socket that was handed over, the supervisor may be the one that listens.
+    is_its_socket = note is not None and note.socket == paths.socket_path and note.holder() is Holder.HERE
+    if note is None or not (listener == note.pid or is_its_socket):
         # The socket's daemon has another database than our flags and variables name.
         raise CommandError(
             f"{error.message}; it does not hold the lock of {path_text(paths.database_path)}, so nothing was done",

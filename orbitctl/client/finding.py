@@ -14,8 +14,11 @@ import time
 
 from orbit_os.files import UnsafeFile, open_private
 from orbit_os.lock_note import STARTING, STOPPING, Holder, LockNote, read_note
+from orbit_protocol.methods import DAEMON_INFO
+from orbit_protocol.params import Params
 from orbit_protocol.text import path_text
 from orbit_protocol.visible import seconds
+from orbitctl.client.client import Client
 from orbitctl.client.paths import ClientPaths
 from orbitctl.client.process_watch import ProcessWatch
 from orbitctl.client.transport import UnixStream, Unreachable
@@ -69,20 +72,28 @@ def of_chosen_database(paths: ClientPaths, stream: UnixStream, timeout: float) -
         CommandError: No daemon serves that database. None is started: it would have no socket of its own.
     """
     pid = stream.peer_pid()
-    note = read_lock_note(paths)
+    try:
+        note = read_lock_note(paths)
+    except CommandError:  # a mistake in the configuration; this daemon can be reached all the same
+        return stream
     holder = Holder.GONE if note is None else note.holder()
-    # A supervisor that made the socket may be the peer: the note names the socket then. The pid is 0 where the daemon
-    # is in another namespace of pids.
-    if pid == 0 or (
-        note is not None and (note.pid == pid or (note.socket == paths.socket_path and holder is not Holder.GONE))
-    ):
+    if note is not None and (note.pid == pid or (note.socket == paths.socket_path and holder is not Holder.GONE)):
+        return stream
+    # The lock does not show it: the peer may be a supervisor that has just started the daemon, a process in another
+    # namespace of pids, or one whose database has been moved. The daemon itself knows.
+    try:
+        served = Client(stream, timeout).call(DAEMON_INFO, Params()).database_file
+    except BaseException:
+        stream.close()  # the answer may still come, and would be taken for that of the next call
+        raise
+    if os.path.realpath(served) == os.path.realpath(paths.database_path):
         return stream
     stream.close()
     if note is not None and holder is Holder.HERE:
         return _checked(note, timeout)
     raise CommandError(
-        f"{path_text(paths.socket_path)} is served by orbitd (pid {pid}) for another database than "
-        f"{path_text(paths.database_path)}",
+        f"{path_text(paths.socket_path)} is served by orbitd{f' (pid {pid})' if pid else ''} for "
+        f"{path_text(served)}, not for {path_text(paths.database_path)}",
         ExitCode.UNREACHABLE,
         hint="Give each database a socket of its own: set ORBITD_SOCKET beside ORBITD_DATABASE. Nothing was done.",
     )

@@ -124,11 +124,13 @@ def stop(app: App, programs_too: bool, force: bool) -> None:
 
 def _gone_database(app: App) -> str | None:
     """Return the path of the running daemon's database if there is none any more."""
-    with contextlib.suppress(CommandError):
+    try:
         # The daemon is asked only where ours is missing: it may have another one.
         if not app.hosts and not os.path.lexists(app.paths.database_path) and app.find_client() is not None:
             path = app.call(DAEMON_INFO, Params()).database_file
             return None if os.path.lexists(path) else path_text(path)
+    except CommandError:
+        app.close()  # the daemon may have closed the connection, as one does that has no room
     return None
 
 

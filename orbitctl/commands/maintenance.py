@@ -220,7 +220,7 @@ def _show_restored(app: App, result: bytes) -> None:
     if done.not_carried_over is not None:
         app.out.problem(
             "warning",
-            f"the screens of programs that still run, if any do, were not taken over from {done.safety_copy}: "
+            f"screens of programs that still run, if any do, were not taken over from {done.safety_copy}: "
             f"{done.not_carried_over}",
             "33",
         )

@@ -462,6 +462,11 @@ class Connection(asyncio.Protocol):
         """Whether a handler is at work for it, or waits."""
         return bool(self._in_flight or self._waiting)
 
+    @property
+    def has_unsent(self) -> bool:
+        """Whether the kernel has not yet taken all that was sent."""
+        return self._transport is not None and self._transport.get_write_buffer_size() > 0
+
     def refuse(self, error: OrbitError) -> None:
         """Send an error that is no answer to a request, and close."""
         self.send(encode_error(None, error))

@@ -47,7 +47,8 @@ def least_needed(connections: Iterable[Connection], now: float) -> Connection | 
     idle = [each for each in free if now - each.last_request_at >= RESERVE_IDLE_SECS]
     if idle:
         return min(idle, key=lambda each: each.last_request_at)
-    old = [each for each in free if now - each.made_at >= RESERVE_IDLE_SECS]
+    # The answer to one that still asks may be on its way, to a client that reads slowly.
+    old = [each for each in free if now - each.made_at >= RESERVE_IDLE_SECS and not each.has_unsent]
     return min(old, key=lambda each: each.made_at, default=None)
 
 

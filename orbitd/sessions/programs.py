@@ -668,8 +668,8 @@ class Programs:
             try:
                 # One that is recorded as running, or could not be taken over, is left for another try.
                 is_wanted = (await self._manager.get_session(session_id)).live or bool(live.not_restored)
-            except SessionNotFound:  # deleted meanwhile; where a row is damaged, it may be this one's
-                is_wanted = self._manager.has_damaged_sessions()
+            except SessionNotFound:  # deleted; one that could not be recorded, or is damaged, has no row either
+                is_wanted = bool(live.not_restored) or self._manager.has_damaged_sessions()
             if not is_wanted and not live.has_program:
                 event(log, logging.WARNING, "program of a failed start ended", session=session_id)
                 await self.keeper.kill(session_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import subprocess
@@ -12,8 +13,6 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-
-from benchmarks.figures import scale
 
 pytestmark = pytest.mark.slow
 
@@ -166,8 +165,11 @@ def line(result: dict[str, Any]) -> Line:
     )
 
 
-def test_a_daemon_is_waited_for_until_its_chores_are_done() -> None:
+def test_a_daemon_is_waited_for_until_its_chores_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is busy before the first chore has begun and while one runs; one that fails ends the wait."""
+    monkeypatch.syspath_prepend(ROOT)  # where this folder, of the same name, may have been found first
+    monkeypatch.delitem(sys.modules, "benchmarks", raising=False)
+    scale: Any = importlib.import_module("benchmarks.figures.scale")
 
     def chore(name: str, run: str | None, success: str | None, error: str | None = None) -> dict[str, Any]:
         return {"name": name, "last_run_at": run, "last_success_at": success, "last_error": error}

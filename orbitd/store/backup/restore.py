@@ -23,6 +23,7 @@ from msgspec.structs import replace
 from orbit_os.files import check_file, private_folder, sync
 from orbit_protocol.errors import StorageCorrupt, StorageReadOnly
 from orbit_protocol.results import Contents, Restored
+from orbit_protocol.types import Session
 from orbitd.lock import database_lock
 from orbitd.screens.model import StateCorrupt
 from orbitd.sessions.saved_state import SavedState
@@ -103,9 +104,12 @@ def restore(path: str, database_path: str) -> Restored:
             carried_over, not_carried_over = 0, None
             if not recovery.is_absent(database_path):
                 try:
-                    carried_over = _carry_over(database_path, database_path + _STAGED)
+                    carried_over, not_carried_over = _carry_over(database_path, database_path + _STAGED)
                 except Exception as error:  # noqa: BLE001  # of a database in any state; the backup is what was asked for
                     not_carried_over = str(error) or type(error).__name__
+                    # There may be room for one copy only.
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(database_path + _STAGED)
                     copy.write(connection, database_path + _STAGED)
         # Whatever a kill interrupts below, `finish_interrupted` decides by two files: with the
         # database still there nothing has changed, and without it only the staged backup is missing
@@ -146,14 +150,18 @@ def finish_interrupted(database_path: str) -> bool:
     return True
 
 
-def _carry_over(present: str, staged: str) -> int:
-    """Copy the newest screen of each session whose program may run into the staged backup; return of how many.
+def _carry_over(present: str, staged: str) -> tuple[int, str | None]:
+    """Copy the newest screen of each session whose program may run into the staged backup.
+
+    Returns:
+        Of how many sessions, and why others are left out, if any are.
 
     Raises:
         OrbitError: Something of the present database cannot be read. The backup may be half written then.
     """
     query = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE instr(program, '\"live\":true')"  # noqa: S608  # ours
     carried = 0
+    left_out: list[str] = []
     with (
         translated(),
         contextlib.closing(open_untouched(present)) as source,
@@ -167,21 +175,35 @@ def _carry_over(present: str, staged: str) -> int:
             session = stored.item
             if target.execute("SELECT 1 FROM sessions WHERE id = ?", (session.id,)).fetchone() is None:
                 continue  # its program is found, and it is recorded again
-            newest, known = _newest(source, session.id), _newest(target, session.id)
-            if newest is None or newest.screen is None or _position(newest) <= _position(known):
-                continue
-            add_newest(target, newest.row.head, newest.screen)
-            carried += 1
-            if is_current:
-                with contextlib.suppress(DamagedRow):
-                    older = find_session(target, session.id)
-                    # Not `last_active`: the start takes the program of a session that has ended since for unwanted.
-                    seen = ("cols", "rows", "title", "cwd", "cwd_bytes", "last_saved_at")
-                    fields = {field: getattr(session, field) for field in seen}
-                    update_session(target, Stored(older.seq, replace(older.item, **fields)))
+            target.execute("SAVEPOINT one")
+            try:
+                carried += _carry_over_one(source, target, session, is_current=is_current)
+            except Exception as error:  # noqa: BLE001  # of one of many: the others are taken over
+                target.execute("ROLLBACK TO one")
+                left_out.append(f"session {session.id}: {error or type(error).__name__}")
+            target.execute("RELEASE one")
         target.execute("COMMIT")
     sync(staged)
-    return carried
+    more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+    return carried, left_out[0] + more if left_out else None
+
+
+def _carry_over_one(
+    source: sqlite3.Connection, target: sqlite3.Connection, session: Session, *, is_current: bool
+) -> bool:
+    """Copy the newest screen of a session, unless the backup has it or a newer one; return whether it was copied."""
+    newest, known = _newest(source, session.id), _newest(target, session.id)
+    if newest is None or newest.screen is None or _position(newest) <= _position(known):
+        return False
+    add_newest(target, newest.row.head, newest.screen)
+    if is_current:
+        with contextlib.suppress(DamagedRow):
+            older = find_session(target, session.id)
+            # Not `last_active`: the start takes the program of a session that has ended since for unwanted.
+            seen = ("cols", "rows", "title", "cwd", "cwd_bytes", "last_saved_at")
+            fields = {field: getattr(session, field) for field in seen}
+            update_session(target, Stored(older.seq, replace(older.item, **fields)))
+    return True
 
 
 def _newest(connection: sqlite3.Connection, session_id: str) -> Unpacked | None:

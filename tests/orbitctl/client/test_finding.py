@@ -199,6 +199,31 @@ def test_the_daemon_of_the_named_database_is_used(shared_daemon: DaemonProcess) 
     assert ctl.ok("status", "-q", ORBITD_DATABASE=str(database)).text == f"{shared_daemon.pid}\n"
 
 
+@pytest.mark.parametrize("words", [["status", "-q"], ["session", "list"], ["daemon", "stop"]])
+def test_the_daemon_is_asked_where_the_lock_says_nothing(daemon: DaemonProcess, words: list[str]) -> None:
+    """As beside a socket whose supervisor has just started it, or where the database has been moved away."""
+    ctl, database = Orbitctl(daemon.home), Path(daemon.database_path)
+    lock_of(daemon).write_bytes(b"")
+    ctl.ok(*words, ORBITD_DATABASE=str(database))
+
+
+def test_a_database_that_was_moved_away_locks_nobody_out(daemon: DaemonProcess) -> None:
+    """Its daemon is still the one that the variable means, and can be stopped."""
+    ctl, folder = Orbitctl(daemon.home), Path(daemon.database_path).parent
+    folder.rename(folder.with_name("moved"))
+    assert "was not there" in ctl.ok("daemon", "stop", ORBITD_DATABASE=str(daemon.database_path)).err
+    assert ended(daemon) == 0
+
+
+def test_a_mistake_in_the_configuration_keeps_nobody_from_a_session(shared_daemon: DaemonProcess, home: Path) -> None:
+    """A program of a session inherits orbitd's variables; the socket is known without the file."""
+    broken = shared_daemon.home / "broken.toml"
+    broken.write_text("no TOML")
+    socket_path = str(shared_daemon.socket_path)
+    variables = {"ORBITD_SOCKET": socket_path, "ORBIT_SOCKET": socket_path, "ORBITD_CONFIG": str(broken)}
+    assert Orbitctl(shared_daemon.home).ok("status", "-q", **variables).text == f"{shared_daemon.pid}\n"
+
+
 # Notes that do not fit
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import plistlib
 import re
 import subprocess
@@ -100,7 +101,7 @@ def test_the_installation_is_this_one(tmp_path, monkeypatch):
     monkeypatch.setattr("orbit_os.python._carried", [])  # as in an installed one, whatever this process has run before
     environ = {
         "HOME": str(tmp_path),
-        "XDG_RUNTIME_DIR": "/run/user/7",
+        "XDG_RUNTIME_DIR": f"/run/user/{os.geteuid()}",
         "XDG_DATA_HOME": "/data",
         "XDG_STATE_HOME": "relative/counts/for/nothing",
         "ORBITD_DATABASE": "~/my.db",
@@ -109,7 +110,7 @@ def test_the_installation_is_this_one(tmp_path, monkeypatch):
     found = this_installation(ClientPaths(environ, None))
     assert found.program == (sys.executable, "-E", "-P", "-m", "orbitd")
     assert found.environment == (("ORBITD_DATABASE", f"{tmp_path}/my.db"), ("XDG_DATA_HOME", "/data"))
-    assert (found.socket, found.runtime_socket) == ("/run/user/7/orbit/orbitd.sock", True)
+    assert (found.socket, found.runtime_socket) == (f"/run/user/{os.geteuid()}/orbit/orbitd.sock", True)
     assert found.log == str(tmp_path / ".local/state/orbit/orbitd.log")
 
 

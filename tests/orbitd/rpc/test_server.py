@@ -296,6 +296,14 @@ def test_where_each_goes_on_to_ask_the_oldest_is_closed() -> None:
     assert least_needed(connections, 10.0) is connections[1]
 
 
+def test_an_answer_on_its_way_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those that go on to ask, one whose client has not yet read the answer is passed over."""
+    connections = asking((1.0, 9.9), (2.0, 9.9))
+    monkeypatch.setattr(Connection, "has_unsent", property(lambda each: each is connections[0]))
+    assert least_needed(connections, 10.0) is connections[1]
+    assert least_needed(connections[:1], 10.0) is None
+
+
 class Exhausted(socket.socket):
     """A listening socket: the first accepts find no descriptor left, or another fault of the system."""
 

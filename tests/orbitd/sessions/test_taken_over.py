@@ -145,15 +145,17 @@ async def test_the_last_place_is_enough_for_an_unknown_program(
     assert (await sessions.run()).has_terminal
 
 
-@pytest.mark.parametrize("is_damaged", [False, True])
+@pytest.mark.parametrize("reason", ["", "damaged", "not recorded"])
 async def test_a_program_of_a_session_that_was_deleted(
-    sessions: Sessions, monkeypatch: pytest.MonkeyPatch, is_damaged: bool
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
-    """It is ended when the keeper is back, unless a damaged row may be its session's."""
-    monkeypatch.setattr(sessions.store, "has_damaged_sessions", lambda: is_damaged)
+    """It is ended when the keeper is back, unless a damaged row may be its session's, or it could not be recorded."""
+    monkeypatch.setattr(sessions.store, "has_damaged_sessions", lambda: reason == "damaged")
     await sessions.programs.keeper.client()
-    await sessions.programs._handle_lost_connection([kept("deleted")])
-    assert sessions.keeper.signals == ([] if is_damaged else [("deleted", signal.SIGKILL)])
+    with sessions.programs.registry.using("deleted") as live:
+        live.not_restored = "the disk is full" if reason == "not recorded" else ""
+        await sessions.programs._handle_lost_connection([kept("deleted")])
+    assert sessions.keeper.signals == ([] if reason else [("deleted", signal.SIGKILL)])
 
 
 async def test_a_keeper_that_dies_while_the_daemon_stops(sessions: Sessions) -> None:

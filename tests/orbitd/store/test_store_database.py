@@ -27,6 +27,7 @@ from orbitd.store.backup.restore import restore
 from orbitd.store.backup.salvage import Salvaged, salvage, salvaged_into
 from orbitd.store.files import APPLICATION_ID
 from orbitd.store.schema import Damage, template
+from orbitd.store.snapshots import add_newest
 from orbitd.store.store import open_store
 from store_support import LOCAL, exists, files, mode, names, read, rows, size
 
@@ -991,3 +992,31 @@ async def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageReadOnly, match=r"file/sessions\.db"):
         await SessionManager.open(str(tmp_path / "file" / "sessions.db"))
+
+
+async def test_restore_where_the_screen_of_one_cannot_be_taken_over(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the others are, the backup's screen of that one stays, and it is named."""
+    backup = tmp_path / "backup.db"
+    async with SessionManager.open(str(path)) as manager:
+        made = [(await manager.create_session(LOCAL, name=name)).id for name in ("refused", "taken")]
+        for each in made:
+            await manager.start_program(each, cols=80, rows=24)
+            await manager.save_snapshot(each, b"old", native_state=state_at(10))
+        await manager.backup(str(backup))
+        for each in made:
+            await manager.save_snapshot(each, b"new", native_state=state_at(20))
+
+    def add_but_one(target: sqlite3.Connection, head: Any, screen: Any) -> None:
+        add_newest(target, head, screen)
+        if head.session_id == made[0]:
+            raise OSError("no room")
+
+    monkeypatch.setattr("orbitd.store.backup.restore.add_newest", add_but_one)
+    restored = restore(str(backup), str(path))
+    assert (restored.carried_over, restored.not_carried_over) == (1, f"session {made[0]}: no room")
+    async with SessionManager.open(str(path)) as manager:
+        found = [await manager.load_latest_snapshot(each) for each in made]
+        assert [one and one.terminal_buffer for one in found] == [b"old", b"new"]
+        assert (await manager.check()).ok
