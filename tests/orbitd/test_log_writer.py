@@ -469,7 +469,8 @@ def test_counts_are_formatted_while_others_log(tmp_path: Path, monkeypatch: pyte
     free: list[bool] = []
 
     def try_lock() -> None:
-        free.append(lock.acquire(blocking=False))
+        # Waited for, since the thread takes it at each turn; held while lines are formatted, it never comes.
+        free.append(lock.acquire(timeout=2))
         if free[-1]:
             lock.release()
 
