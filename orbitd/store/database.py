@@ -210,8 +210,12 @@ def _move_strange_files(path: str) -> list[str]:
             f"{path} is no regular file",
             hint="Move it away, or set database_path in the configuration to another file.",
         )
-    names = [path + suffix for suffix in SIDE_FILES]
-    strange = [name for name in names if os.path.lexists(name) and (os.path.islink(name) or not os.path.isfile(name))]
+    strange = []
+    for name in (path + suffix for suffix in SIDE_FILES):
+        # Another process that opens the database may delete its journal. What cannot be looked at, opening reports.
+        with contextlib.suppress(OSError):
+            if not stat.S_ISREG(os.lstat(name).st_mode):
+                strange.append(name)
     return [_move_aside(name) for name in strange]
 
 
@@ -352,12 +356,13 @@ def _check_without_strange_logs(path: str, scripts: Sequence[str], repairs: list
 
 def _check_existing(path: str, scripts: Sequence[str]) -> _Checked:
     """Refuse a database that this program must not write, before SQLite opens it for writing, and look for damage."""
-    files = [each for each in (path, *(path + suffix for suffix in SIDE_FILES)) if os.path.exists(each)]
+    files = [path, *(path + suffix for suffix in SIDE_FILES)]
     for each in files:
-        status = os.stat(each)
-        if status.st_mode & 0o077 and status.st_uid == os.geteuid():
-            # It was copied here with a umask that let others read it; what its owner may not, stays forbidden.
-            set_mode(each, stat.S_IMODE(status.st_mode) & 0o700)
+        with contextlib.suppress(FileNotFoundError):  # another process that opens the database may delete its journal
+            status = os.stat(each)
+            if status.st_mode & 0o077 and status.st_uid == os.geteuid():
+                # It was copied here with a umask that let others read it; what its owner may not, stays forbidden.
+                set_mode(each, stat.S_IMODE(status.st_mode) & 0o700)
     log_cut_off = wal.is_cut_off(path)
     with recovery.opened_untouched(path) as connection:
         found = schema.inspect(connection)
@@ -365,7 +370,7 @@ def _check_existing(path: str, scripts: Sequence[str]) -> _Checked:
         # SQLite would open a read-only file read-only, and make a WAL and a -shm file with the same mode,
         # which would still be read-only after the user has corrected the mode of the database.
         for each in files:
-            if not os.access(each, os.R_OK | os.W_OK):
+            if not os.access(each, os.R_OK | os.W_OK) and os.path.exists(each):
                 raise StorageReadOnly(
                     f"{each} cannot be written",
                     hint=f"Make it writable ({typed('chmod 600', each)}), or the disk that it is on.",
