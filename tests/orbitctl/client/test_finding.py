@@ -466,6 +466,17 @@ def test_a_socket_that_vanished_is_found_at_once(daemon: DaemonProcess, loss: st
     assert daemon.socket_path.exists()
 
 
+def assert_moves_into(daemon: DaemonProcess, run: Path) -> None:
+    """Make the runtime folder, where a file is, and have the daemon listen in it, as usual and without a warning."""
+    run.unlink()
+    run.mkdir(mode=0o700)
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGCONT)
+    daemon.wait_for_log(f"listening again socket={daemon.socket_path}")
+    with daemon.client() as client:
+        assert client.call("daemon.info")["warnings"] == []
+
+
 def test_a_runtime_folder_that_cannot_be_made_again(daemon: DaemonProcess) -> None:
     """The daemon listens in the state folder, warns, and is back at the usual place once the folder is there."""
     run = daemon.home / "run"
@@ -479,13 +490,7 @@ def test_a_runtime_folder_that_cannot_be_made_again(daemon: DaemonProcess) -> No
     assert any(str(daemon.socket_path) in warning for warning in info["warnings"])
     # The variable that a user or a session has of before still means this daemon.
     assert ctl.ok("status", "-q", ORBITD_SOCKET=str(daemon.socket_path)).text == f"{daemon.pid}\n"
-    run.unlink()
-    run.mkdir(mode=0o700)
-    assert daemon.process is not None
-    daemon.process.send_signal(signal.SIGCONT)
-    daemon.wait_for_log(f"listening again socket={daemon.socket_path}")
-    with daemon.client() as client:
-        assert client.call("daemon.info")["warnings"] == []
+    assert_moves_into(daemon, run)
     assert not spare.exists()
 
 
@@ -499,13 +504,7 @@ def test_a_runtime_folder_that_is_not_there_at_the_start(stopped_daemon: DaemonP
     run.touch()
     stopped_daemon.start()
     assert without(stopped_daemon).ok("status", "-q").text == f"{stopped_daemon.pid}\n"
-    run.unlink()
-    run.mkdir(mode=0o700)
-    assert stopped_daemon.process is not None
-    stopped_daemon.process.send_signal(signal.SIGCONT)
-    stopped_daemon.wait_for_log(f"listening again socket={stopped_daemon.socket_path}")
-    with stopped_daemon.client() as client:
-        assert client.call("daemon.info")["warnings"] == []
+    assert_moves_into(stopped_daemon, run)
 
 
 @needs(linux=True)
