@@ -10,7 +10,7 @@ import copy
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -84,13 +84,27 @@ class App:
     def client(self) -> Client:
         """The connected client; a daemon is started if none runs. Raises: CommandError, click.UsageError."""
         if self._client is None:
-            self._client = Client(self.open_stream(), self.timeout_seconds)
+            stream = self.open_stream()
+            self._client = Client(stream, self.timeout_seconds)
+            if isinstance(stream, UnixStream) and not self.completing:
+                self._client.on_silence = partial(self._warn_if_hung, stream)
         return self._client
 
     @property
     def timeout_seconds(self) -> float:
         """The timeout of a call, in seconds."""
         return DEFAULT_TIMEOUT if self.timeout is None else self.timeout
+
+    def _warn_if_hung(self, stream: UnixStream) -> None:
+        """Say that the daemon does not answer, and what to do, long before the timeout of the call."""
+        from orbitctl.client.finding import check_answers
+
+        try:
+            check_answers(self.paths, stream)
+        except CommandError as error:
+            self.out.clear_line()  # of a spinner, which draws itself again below
+            self.out.problem("warning", f"{error.message}; still waiting", "33")
+            self.out.problem("hint", error.hint, "36")
 
     def running_client(self) -> Client:
         """Return the connected client, without starting a daemon. Raises: CommandError."""

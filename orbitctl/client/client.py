@@ -34,6 +34,8 @@ MAX_ANSWER_BYTES = 1 << 30
 DEFAULT_TIMEOUT = 30.0
 LONG_TIMEOUT = 3600.0
 """Seconds, for work whose time grows with the database."""
+SILENCE_SECS = 1.0
+"""How long an answer is waited for before `on_silence` is called."""
 CANCEL_SECS = 1.0
 _PROGRESS = "$/progress"
 """The notification's name; its module is imported by few commands."""
@@ -102,10 +104,14 @@ class Client:
     Args:
         stream: A connected stream; the client closes it.
         timeout: How long a call may take, in seconds.
+
+    Attributes:
+        on_silence: Called once, while an answer is waited for, if nothing has come for `SILENCE_SECS`.
     """
 
     def __init__(self, stream: Stream, timeout: float = DEFAULT_TIMEOUT) -> None:
         self.timeout = timeout
+        self.on_silence: Callable[[], None] | None = None
         self._stream = stream
         self._framer = LineFramer(MAX_ANSWER_BYTES)
         self._lines: deque[bytes] = deque()
@@ -318,7 +324,7 @@ class Client:
     def _receive(self, deadline: float, timeout: float) -> bool:
         """Receive some bytes and split them into lines; return False at the end of the stream."""
         try:
-            data = self._stream.receive(_seconds_left(deadline, timeout))
+            data = self._receive_or_notice(deadline, timeout)
         except TimeoutError as error:
             raise _timed_out(timeout) from error
         except (BrokenPipeError, ConnectionResetError):
@@ -328,6 +334,18 @@ class Client:
                 raise CommandError(f"the daemon's answer is longer than {event.limit} bytes")
             self._lines.append(event.data)
         return bool(data)
+
+    def _receive_or_notice(self, deadline: float, timeout: float) -> bytes:
+        """Receive some bytes; where none come for `SILENCE_SECS`, call `on_silence` and go on waiting."""
+        left = _seconds_left(deadline, timeout)
+        if (notice := self.on_silence) is not None and left > SILENCE_SECS:
+            try:
+                return self._stream.receive(SILENCE_SECS)
+            except TimeoutError:
+                self.on_silence = None
+                notice()
+                left = _seconds_left(deadline, timeout)
+        return self._stream.receive(left)
 
 
 class _Cursor(Struct, frozen=True):

@@ -14,11 +14,11 @@ import time
 
 from orbit_os.files import UnsafeFile, open_private
 from orbit_os.lock_note import STARTING, STOPPING, Holder, LockNote, read_note
-from orbit_protocol.methods import DAEMON_INFO
+from orbit_protocol.methods import DAEMON_INFO, DAEMON_PING
 from orbit_protocol.params import Params
 from orbit_protocol.text import path_text
 from orbit_protocol.visible import seconds
-from orbitctl.client.client import Client
+from orbitctl.client.client import SILENCE_SECS, Client
 from orbitctl.client.paths import ClientPaths
 from orbitctl.client.process_watch import ProcessWatch
 from orbitctl.client.transport import UnixStream, Unreachable
@@ -27,6 +27,7 @@ from orbitctl.errors import CommandError, ExitCode
 RETRY_SECONDS = 0.05
 _LISTENS_AGAIN_SECONDS = 2.0
 """How long a daemon that was asked to listen again is waited for; it takes milliseconds unless it hangs."""
+_SIGN_OF_LIFE_SECONDS = 1.0
 RESTART_BY_FORCE = (
     "`orbitctl daemon restart --force` ends it and starts another: what was answered is on disk, and programs in "
     "sessions go on."
@@ -212,6 +213,22 @@ def hung(paths: ClientPaths, pid: int, secs: float) -> CommandError:
     named = f"orbitd (pid {pid})" if pid else "orbitd"
     message = f"{named} does not answer: no answer within {seconds(secs)}"
     return CommandError(message, ExitCode.TIMEOUT, hint=RESTART_BY_FORCE)
+
+
+def check_answers(paths: ClientPaths, stream: UnixStream) -> None:
+    """Ask the daemon of a stream for a sign of life on another connection: one that works for long gives it.
+
+    Raises:
+        CommandError: It does not answer; what it works for, if anything, cannot be seen.
+    """
+    try:
+        other = UnixStream(stream.path, _SIGN_OF_LIFE_SECONDS)
+        with contextlib.closing(other):
+            Client(other, _SIGN_OF_LIFE_SECONDS).call(DAEMON_PING, Params())
+    except CommandError as error:
+        if error.exit_code == ExitCode.TIMEOUT:
+            raise hung(paths, stream.peer_pid(), SILENCE_SECS + _SIGN_OF_LIFE_SECONDS) from error
+        # Anything else is an answer, or shows on the connection that waits, too.
 
 
 def _elsewhere(note: LockNote, missing: Unreachable) -> Unreachable:

@@ -99,6 +99,7 @@ class UnixStream(SocketStream):
     def __init__(self, path: str, timeout: float) -> None:
         """Connect. Raises: Unreachable, or CommandError where it takes longer than `timeout` seconds."""
         _check_path(path)
+        self.path = path
         super().__init__(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
             _connect(self._socket, path, timeout)

@@ -126,6 +126,11 @@ class Output:
         """Write a message that is not data to stderr."""
         to_stderr(visible(message) + "\n")
 
+    def clear_line(self) -> None:
+        """Clear the line of stderr's cursor, if it is a terminal that can."""
+        if sys.stderr.isatty() and is_smart_terminal():
+            to_stderr("\r\x1b[K")
+
     def problem(self, label: str, message: str, colour: str = "31") -> None:
         """Write `label: message` to stderr; on a terminal that may have colours the label is in colour."""
         if sys.stderr.isatty() and is_smart_terminal() and not is_without_colour():

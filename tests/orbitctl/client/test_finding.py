@@ -24,7 +24,9 @@ from needs import needs
 from orbit_os.lock_note import SERVING, STARTING, LockNote, format_note, note_of_this_process, parse_note
 from orbit_os.processes import start_time
 from orbit_protocol.methods import Method
+from orbitctl.client import client as client_module
 from orbitctl.client import daemon as client_daemon
+from orbitctl.client import finding
 from orbitctl.client.client import Client
 from orbitctl.client.finding import hung
 from orbitctl.client.paths import ClientPaths
@@ -393,6 +395,37 @@ def test_a_daemon_that_hangs_is_told_with_the_next_step(
     if words != ["version"]:
         assert "--force" in said
     assert shared_daemon.is_running
+
+
+@needs(linux=True)
+@pytest.mark.parametrize("words", [["session", "list"], ["daemon", "stop"], ["maintenance", "vacuum"]])
+def test_a_daemon_that_hangs_is_named_before_the_timeout(
+    shared_daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """Nobody waits for half a minute without a word."""
+    monkeypatch.setattr(client_module, "SILENCE_SECS", 0.05)
+    monkeypatch.setattr(finding, "_SIGN_OF_LIFE_SECONDS", 0.05)
+    with stopped(shared_daemon):
+        found = without(shared_daemon)(*words, "--timeout", TIMEOUT)
+    assert found.code == 6
+    warning, hint, error = found.err.splitlines()[:3]
+    assert warning.startswith(f"warning: orbitd (pid {shared_daemon.pid}) does not answer: no answer within ")
+    assert warning.endswith("; still waiting")
+    assert hint.startswith("hint: `orbitctl daemon restart --force` ends it")
+    assert error.startswith("error: ")
+
+
+def test_a_daemon_that_works_for_long_is_not_taken_for_one_that_hangs(
+    daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers a ping meanwhile."""
+    monkeypatch.setattr(client_module, "SILENCE_SECS", 0.05)
+    monkeypatch.setattr(finding, "_SIGN_OF_LIFE_SECONDS", WAIT_SECS)
+    ctl = without(daemon)
+    ctl.ok("session", "run", "-d", "--name", "long", "--", "cat")
+    found = ctl("session", "wait", "long", "--timeout", TIMEOUT)
+    assert found.code == 6
+    assert "warning" not in found.err
 
 
 @needs(linux=True)
