@@ -41,6 +41,12 @@ _MIN_SECONDS = 0.05
 _START_ATTEMPTS = 3
 _MAX_REASON_BYTES = 4096
 
+_FOLDER_HINT = "It must be a folder of yours that only you can open, on a disk with room."
+_HINTS_BY_ERRNO = {
+    errno.EROFS: "Its disk is mounted read-only: remount it, or configure paths on another one.",
+    errno.EIO: "Its disk fails: see the system's log (dmesg), or configure paths on another one.",
+}
+
 
 def start(paths: ClientPaths, timeout: float, out: Output, lock_fd: int | None = None) -> UnixStream:
     """Start a daemon and return a connection to it.
@@ -62,12 +68,11 @@ def start(paths: ClientPaths, timeout: float, out: Output, lock_fd: int | None =
     except UnsafeFolder as error:
         raise CommandError(f"cannot start orbitd: {error}", ExitCode.UNREACHABLE) from error
     except OSError as error:
+        # What concerns no file has no name: fork(2) without a free process, say.
+        what = error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
+        other = "" if error.filename is None else _FOLDER_HINT
         raise CommandError(
-            f"cannot start orbitd: {error.strerror}: {error.filename}",
-            ExitCode.UNREACHABLE,
-            hint="Its disk is mounted read-only: remount it, or configure paths on another one."
-            if error.errno == errno.EROFS
-            else "It must be a folder of yours that only you can open, on a disk with room.",
+            f"cannot start orbitd: {what}", ExitCode.UNREACHABLE, hint=_HINTS_BY_ERRNO.get(error.errno or 0, other)
         ) from error
 
 

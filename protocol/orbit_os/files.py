@@ -20,7 +20,7 @@ NO_MODES = "its file system keeps no modes, so that others could reach it; confi
 """Why a file or folder stays open to others: FAT, and CIFS and FUSE by their options of mount(8)."""
 
 _NOT_SUPPORTED = frozenset((errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS))
-_NO_FOLDER_SYNC = _NOT_SUPPORTED | {errno.EBADF}
+_NO_FOLDER_SYNC = _NOT_SUPPORTED | {errno.EBADF, errno.EACCES, errno.EPERM}
 _NO_FULL_SYNC = _NOT_SUPPORTED | {errno.ENOTTY}
 _NO_LOCKS = _NOT_SUPPORTED | {errno.ENOLCK}
 _NO_CHMOD = _NOT_SUPPORTED | {errno.EPERM}
@@ -249,7 +249,7 @@ def sync(path: str) -> None:
     file itself holds is safe, and its name is as safe as it can be made there.
 
     Raises:
-        OSError: Of a file it could not be flushed; of a folder the disk failed.
+        OSError: Of a file it could not be flushed; of a folder the disk failed. It has the path, which fsync(2) lacks.
     """
     try:
         # fsync(2) needs no write access, and a folder allows none; but some servers of CIFS flush nothing without it.
@@ -261,6 +261,8 @@ def sync(path: str) -> None:
         raise
     try:
         sync_descriptor(descriptor)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
     finally:
         os.close(descriptor)
 
@@ -270,7 +272,8 @@ def sync_descriptor(descriptor: int) -> None:
     try:
         _flush(descriptor)
     except OSError as error:
-        # CIFS, sshfs and vboxsf cannot flush a folder; EINVAL is fsync(2)'s word for it. Of a file it is a failure.
+        # CIFS, sshfs and vboxsf cannot flush a folder; EINVAL is fsync(2)'s word for it. A server that flushes only
+        # what is open for writing has EACCES or EPERM, and no folder is ever open so. Of a file it is a failure.
         if error.errno not in _NO_FOLDER_SYNC or not stat.S_ISDIR(os.fstat(descriptor).st_mode):
             raise
 

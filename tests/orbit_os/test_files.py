@@ -50,7 +50,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("number", [*UNSUPPORTED, errno.EBADF], ids=errno.errorcode.get)
+@pytest.mark.parametrize("number", [*UNSUPPORTED, errno.EBADF, errno.EACCES, errno.EPERM], ids=errno.errorcode.get)
 def test_a_folder_that_cannot_be_flushed_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """CIFS, sshfs and vboxsf refuse to flush a folder, which is no failure: by its path and by a descriptor."""
     monkeypatch.setattr(os, "fsync", failing(number))
@@ -63,24 +63,24 @@ def test_a_folder_that_cannot_be_flushed_passes(tmp_path: Path, monkeypatch: pyt
         os.close(descriptor)
 
 
-@pytest.mark.parametrize("number", [*UNSUPPORTED, *FAILURES], ids=errno.errorcode.get)
+@pytest.mark.parametrize("number", [*UNSUPPORTED, *FAILURES, errno.EACCES, errno.EPERM], ids=errno.errorcode.get)
 def test_a_file_that_cannot_be_flushed_is_an_error(file: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """A file whose fsync fails, for whatever reason, is not on disk."""
+    """A file whose fsync fails, for whatever reason, is not on disk; the error names it."""
     monkeypatch.setattr(os, "fsync", failing(number))
     with pytest.raises(OSError) as caught:
         sync(str(file))
-    assert caught.value.errno == number
+    assert (caught.value.errno, caught.value.filename) == (number, str(file))
 
 
 @pytest.mark.parametrize("number", FAILURES, ids=errno.errorcode.get)
 def test_a_failing_disk_is_an_error_of_a_folder_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """Only that it is not supported passes: a folder that the disk did not take is an error."""
+    """Only that it is not supported passes: a folder that the disk did not take is an error, which names it."""
     monkeypatch.setattr(os, "fsync", failing(number))
     with pytest.raises(OSError) as caught:
         sync(str(tmp_path))
-    assert caught.value.errno == number
+    assert (caught.value.errno, caught.value.filename) == (number, str(tmp_path))
 
 
 def test_a_folder_that_can_only_be_written_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

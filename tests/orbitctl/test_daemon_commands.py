@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -11,11 +12,17 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import cast
+from unittest.mock import Mock
 
 import pytest
 
 from ctl_support import InProcess, Orbitctl, Peer, read_line
+from orbitctl.client import daemon as client_daemon
+from orbitctl.client.paths import ClientPaths
 from orbitctl.client.process_watch import ProcessWatch
+from orbitctl.errors import CommandError
+from orbitctl.ui.output import Output
 from support import WAIT_SECS, DaemonProcess, clean_environment
 
 
@@ -138,6 +145,27 @@ def test_a_state_folder_that_cannot_be_used_is_told(stranded: Orbitctl, obstacle
     assert ended.code == 3
     named = "orbit is not a folder" if obstacle == "folder" else "orbit/start.lock is a symbolic link"
     assert f"cannot start orbitd: {folder}/{named}" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("failure", "words", "hint"),
+    [
+        (OSError(errno.EIO, "Input/output error", "/state"), "Input/output error: /state", "Its disk fails"),
+        (OSError(errno.EROFS, "Read-only file system", "/state"), "Read-only file system: /state", "remount it"),
+        (OSError(errno.ENOSPC, "No space left", "/state"), "No space left: /state", "a disk with room"),
+        (OSError(errno.EAGAIN, "No process"), "No process", ""),
+    ],
+)
+def test_what_the_system_refuses_at_a_start_is_told(
+    monkeypatch: pytest.MonkeyPatch, home: Path, failure: OSError, words: str, hint: str
+) -> None:
+    """The file is named where there is one, and the advice fits the failure: no folder is blamed for a failed fork."""
+    monkeypatch.setattr(client_daemon, "private_folder", Mock(side_effect=failure))
+    with pytest.raises(CommandError) as caught:
+        client_daemon.start(ClientPaths({"HOME": str(home)}, None), 1, cast(Output, None))
+    assert str(caught.value) == f"cannot start orbitd: {words}"
+    assert hint in caught.value.hint
+    assert bool(hint) == bool(caught.value.hint)
 
 
 def test_the_turn_of_another_client_is_waited_for_only_so_long(stranded: Orbitctl) -> None:
