@@ -151,10 +151,10 @@ def _reason_of_write(path: str) -> int:
     return 0
 
 
-def translate_os(error: OSError, doing: str) -> OrbitError:
-    """Return the Orbit error for a failed file operation; `doing` begins the message."""
+def translate_os(error: OSError, doing: str, hint: str | None = None) -> OrbitError:
+    """Return the Orbit error for a failed file operation; `doing` begins the message, and `hint` is of no errno."""
     found = _BY_ERRNO.get(error.errno or 0, StorageReadOnly)
-    hint = _HINTS_BY_ERRNO.get(error.errno or 0) if found is StorageReadOnly else None
+    hint = _HINTS_BY_ERRNO.get(error.errno or 0, hint) if found is StorageReadOnly else None
     return found(f"{doing}: {error.strerror or error}", hint=hint)
 
 

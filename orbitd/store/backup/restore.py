@@ -30,7 +30,7 @@ from orbitd.sessions.saved_state import SavedState
 from orbitd.store import schema
 from orbitd.store.backup import copy, recovery
 from orbitd.store.delta_chain import Unpacked, unpack_chain
-from orbitd.store.errors import translate_os, translated
+from orbitd.store.errors import translate, translate_os, translated
 from orbitd.store.files import APPLICATION_ID, FULL_SYNC, SIDE_FILES, free_name, open_untouched
 from orbitd.store.rows import (
     SESSION_COLUMNS,
@@ -47,6 +47,7 @@ from orbitd.store.schema import load_migrations
 from orbitd.store.snapshots import add_newest, rows_of_session
 
 _STAGED = ".restoring"
+_ANOTHER = "Choose another one."
 
 
 def inspect_backup(path: str) -> Contents:
@@ -58,12 +59,17 @@ def inspect_backup(path: str) -> Contents:
     """
     try:
         found = os.stat(path)
-        with translated(), contextlib.closing(open_untouched(path)) as connection:
+        # SQLite would wait for the other end of a FIFO, and take a folder for a disk that fails.
+        if not stat.S_ISREG(found.st_mode):
+            raise StorageReadOnly(f"{path} is no regular file, and no backup of Orbit's", hint=_ANOTHER)
+        with open(path, "rb"):  # SQLite does not pass on why it cannot
+            pass
+        with contextlib.closing(open_untouched(path)) as connection:
             if (verdict := copy.structural_damage(connection, "integrity_check")) is not None:
-                raise StorageCorrupt(f"The backup {path} is damaged: {verdict}", hint="Choose another one.")
+                raise StorageCorrupt(f"The backup {path} is damaged: {verdict}", hint=_ANOTHER)
             header = schema.inspect(connection)
             if header.application_id != APPLICATION_ID:
-                raise StorageReadOnly(f"{path} is no backup of Orbit's", hint="Choose another one.")
+                raise StorageReadOnly(f"{path} is no backup of Orbit's", hint=_ANOTHER)
             if header.user_version > (known := len(load_migrations())):
                 raise StorageReadOnly(
                     f"{path} was written by a newer Orbit (schema {header.user_version}, this one knows {known})",
@@ -73,8 +79,13 @@ def inspect_backup(path: str) -> Contents:
                 int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608  # names of ours
                 for table in ("sessions", "session_snapshots", "workspaces")
             ]
+    except sqlite3.Error as error:
+        meaning = translate(error)
+        if isinstance(meaning, (StorageCorrupt, StorageReadOnly)):  # their own words are of the database
+            raise type(meaning)(f"The backup {path} cannot be read: {error}", hint=_ANOTHER) from error
+        raise meaning from error
     except OSError as error:
-        raise translate_os(error, f"The backup {path} cannot be read") from error
+        raise translate_os(error, f"The backup {path} cannot be read", _ANOTHER) from error
     sessions, snapshots, workspaces = counts
     return Contents(
         path=path,
