@@ -20,6 +20,9 @@ from orbitctl.ui.text import size
 FAIL_BELOW = 64 << 20
 WARN_BELOW = 512 << 20
 """Free bytes on the database's disk."""
+FAIL_BELOW_FILES = 16
+WARN_BELOW_FILES = 256
+"""Free inodes there, where their number is limited."""
 LINGER_FOLDER = "/var/lib/systemd/linger"
 """Where systemd-logind has a file for each user that lingers (loginctl(1))."""
 
@@ -109,6 +112,14 @@ def disk_room(path: str) -> Finding:
     if found.f_flag & os.ST_RDONLY:
         remedy = "Remount it, or configure a path on another one."
         return Finding(check="disk room", state="fail", message=f"{path} is on a disk mounted read-only", remedy=remedy)
+    # 0 in all are as many as are wanted (Btrfs, FAT). Without one the disk is as full as without a block (ENOSPC).
+    if found.f_files and found.f_favail < WARN_BELOW_FILES:
+        return Finding(
+            check="disk room",
+            state="fail" if found.f_favail < FAIL_BELOW_FILES else "warn",
+            message=f"{found.f_favail} more files can be made on the disk of {path} (inodes: `df -i`)",
+            remedy="Delete files there: without a free inode no session can be started or saved.",
+        )
     free = found.f_bavail * found.f_frsize  # without the blocks that are reserved for root (statvfs(3))
     state: Literal["ok", "warn", "fail"] = "fail" if free < FAIL_BELOW else "warn" if free < WARN_BELOW else "ok"
     remedy = "" if state == "ok" else "Free some space: on a full disk sessions cannot be saved."

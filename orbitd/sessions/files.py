@@ -40,6 +40,8 @@ log = logging.getLogger("orbitd.sessions")
 MAX_WARNINGS = 20
 """How many files that were kept aside are named one by one."""
 
+_NOT_THE_COMMAND = "Put that right, then start the session again."
+
 
 class OpenFiles(Struct, frozen=True, kw_only=True):
     """A session's files, ready to go on.
@@ -93,10 +95,10 @@ class SessionFiles:
             opened = await asyncio.to_thread(Journal, path, covered=loaded.position)
         except OSError as error:
             raise too_many(error, "The session's journal cannot be opened") or SpawnFailed(
-                f"The session's journal cannot be opened: {path}: {error.strerror}"
+                f"The session's journal cannot be opened: {path}: {error.strerror}", hint=_NOT_THE_COMMAND
             ) from error
         except (UnsafeFolder, UnsafeFile) as error:
-            raise SpawnFailed(f"The session's screen cannot be restored: {error}") from error
+            raise SpawnFailed(f"The session's screen cannot be restored: {error}", hint=_NOT_THE_COMMAND) from error
         if missing := opened.gap(loaded.position):
             self._gaps[session_id] = missing
             words = "output is missing between snapshot and journal"

@@ -130,6 +130,8 @@ class Saver:
     def _handle_failure(self, session: LiveSession, error: Exception) -> None:
         """Record a failure, log it if it is a new one, and schedule the next try."""
         reason = error.message if isinstance(error, OrbitError) else type(error).__name__
+        if isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
         level = logging.DEBUG if session.save.failure == reason else logging.ERROR
         event(log, level, "screen not saved", session=session.id, error=reason, exc=error)
         session.save.failure = reason

@@ -279,6 +279,19 @@ def test_a_disk_that_is_mounted_read_only(monkeypatch: pytest.MonkeyPatch, home:
     assert (found.state, "read-only" in found.message, "Remount" in found.remedy) == ("fail", True, True)
 
 
+@pytest.mark.parametrize(
+    ("files", "left", "state"),
+    [(1000, 0, "fail"), (1000, 15, "fail"), (1000, 16, "warn"), (1000, 255, "warn"), (1000, 256, "ok"), (0, 0, "ok")],
+)
+def test_a_disk_without_inodes(monkeypatch: pytest.MonkeyPatch, home: Path, files: int, left: int, state: str) -> None:
+    """A disk where no file can be made is full, whatever room there is; one without a limit of files is not."""
+    room = {"f_bavail": 1 << 30, "f_frsize": 4096, "f_flag": 0}
+    monkeypatch.setattr(os, "statvfs", lambda _path: types.SimpleNamespace(**room, f_files=files, f_favail=left))
+    found = doctor_checks.disk_room(str(home))
+    assert found.state == state
+    assert ("inode" in found.message) == (state != "ok")
+
+
 @pytest.mark.parametrize("path", ["/etc", "/usr", "/dev"])
 def test_a_folder_of_the_system_is_not_to_be_closed(path: str) -> None:
     """Where a path is configured into /etc, the remedy is another path: root would ruin the machine with chmod."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+from typing import cast
+from unittest.mock import Mock
 
 import pytest
 
-from orbit_protocol.errors import SessionNotFound, StorageFull
+from orbit_os.files import UnsafeFolder
+from orbit_protocol.errors import SessionNotFound, SpawnFailed, StorageFull
+from orbitd.manager import SessionManager
 from orbitd.screens import messages as m
-from orbitd.sessions import saver, session
+from orbitd.sessions import files, saver, session
 from sessions_support import Sessions, until
 
 
@@ -99,6 +104,29 @@ async def test_a_save_that_takes_too_long(sessions: Sessions) -> None:
     process.release(m.Save)
     await sessions.saver.save(live)
     assert live.is_saved
+
+
+async def test_a_save_that_the_system_refuses_has_its_reason(sessions: Sessions) -> None:
+    """`status` shows what the system said, not the name of an exception."""
+    live = await sessions.run()
+    await sessions.print(b"hello")
+    sessions.store.errors["save_snapshot"] = [OSError(errno.ENOSPC, "No space left on device")]
+    with pytest.raises(OSError, match="No space"):
+        await sessions.saver.save(live)
+    assert live.save.failure == "No space left on device"
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), UnsafeFolder("it is a link")])
+async def test_a_journal_that_cannot_be_made_is_no_fault_of_the_command(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    """Where a disk has no free inode, say, the start is refused with the reason, and the command is not suspected."""
+    monkeypatch.setattr(files, "private_folder", Mock(side_effect=failure))
+    sessions.store.add("one")
+    with pytest.raises(SpawnFailed) as caught:
+        await files.SessionFiles(cast(SessionManager, sessions.store), "/journal").open("one", create=True)
+    assert str(getattr(failure, "strerror", failure)) in caught.value.message
+    assert "command" not in caught.value.hint
 
 
 async def test_saves_after_the_close(quick: Sessions) -> None:
