@@ -57,6 +57,17 @@ def cache() -> str:
     return folder
 
 
+def wait_for_line(file: Path, *texts: str, count: int = 1) -> str:
+    """Return the last of `count` lines of a file that hold one of the texts, once there are as many."""
+    command = ["timeout", str(WAIT_SECS), "tail", "-n", "+1", "-F", str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as follow:
+        assert follow.stdout is not None
+        found = list(itertools.islice((line for line in follow.stdout if any(text in line for text in texts)), count))
+        follow.terminate()
+    assert len(found) == count, f"{texts} is {len(found)} times in the log:\n{file.read_text()}"
+    return found[-1]
+
+
 class RawClient:
     """A client that knows only JSON and lines: what docs/protocol.md promises to any program."""
 
@@ -214,15 +225,7 @@ class DaemonProcess:
 
     def wait_for_log(self, *texts: str, count: int = 1) -> str:
         """Return the last of `count` lines of the log that hold one of the texts, once there are as many."""
-        command = ["timeout", str(WAIT_SECS), "tail", "-n", "+1", "-F", str(self.log_path)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as follow:
-            assert follow.stdout is not None
-            found = list(
-                itertools.islice((line for line in follow.stdout if any(text in line for text in texts)), count)
-            )
-            follow.terminate()
-        assert len(found) == count, f"{texts} is {len(found)} times in the log:\n{self.log()}"
-        return found[-1]
+        return wait_for_line(self.log_path, *texts, count=count)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and return the exit status."""

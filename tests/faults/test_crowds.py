@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from faults.asking import BUSY, LOCAL, doctor, names, resident, snapshot
-from support import WAIT_SECS, DaemonProcess, RawClient, clean_environment
+from support import WAIT_SECS, DaemonProcess, RawClient, clean_environment, wait_for_line
 
 pytestmark = pytest.mark.slow
 
@@ -111,8 +111,10 @@ def test_a_crowd_with_and_without_a_runtime_folder_starts_one_daemon(home: Path)
     try:
         assert [run.returncode for run in runs] == [0] * 100, {err for _, err in printed if err}
         assert len({out for out, _ in printed}) == 1
-        assert (home / ".local/state/orbit/orbitd.log").read_text().count(" serving ") == 1
-        assert "another orbitd" not in (home / ".local/state/orbit/orbitd.log").read_text()
+        log = home / ".local/state/orbit/orbitd.log"
+        wait_for_line(log, " serving ")
+        assert log.read_text().count(" serving ") == 1
+        assert "another orbitd" not in log.read_text()
     finally:
         subprocess.run([*command[:3], "daemon", "stop"], env=cron, cwd=home, check=True, capture_output=True)
 

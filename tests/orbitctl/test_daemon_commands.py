@@ -23,7 +23,7 @@ from orbitctl.client.paths import ClientPaths
 from orbitctl.client.process_watch import ProcessWatch
 from orbitctl.errors import CommandError
 from orbitctl.ui.output import Output
-from support import WAIT_SECS, DaemonProcess, clean_environment
+from support import WAIT_SECS, DaemonProcess, clean_environment, wait_for_line
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_the_log_of_a_started_daemon_is_private(lonely: Orbitctl) -> None:
     """Its stderr goes to a file in the state folder that only the user can read."""
     lonely.ok("session", "list")
     assert stat.S_IMODE(log_of(lonely).stat().st_mode) == 0o600
-    assert "serving" in log_of(lonely).read_text()
+    wait_for_line(log_of(lonely), "serving")
     assert "serving" in lonely.ok("daemon", "logs").text
     assert lonely.ok("daemon", "logs", "-n", "0").text == ""
 
@@ -78,6 +78,7 @@ def test_clients_that_start_at_once_share_one_daemon(lonely: Orbitctl) -> None:
     pids = {run.communicate(timeout=WAIT_SECS)[0] for run in runs}
     assert [run.returncode for run in runs] == [0] * 6
     assert len(pids) == 1
+    wait_for_line(log_of(lonely), " serving ")
     assert log_of(lonely).read_text().count(" serving ") == 1
 
 
@@ -107,6 +108,7 @@ def test_a_start_that_takes_longer_than_the_timeout_goes_on(lonely: Orbitctl) ->
     assert (first.code, "error: " in first.err) == (6, True)
     pid = int(lonely.ok("daemon", "start", "-q").text)
     assert lonely.ok("status", "-q").text == f"{pid}\n"
+    wait_for_line(log_of(lonely), " serving ")
     assert log_of(lonely).read_text().count(" serving ") == 1
 
 

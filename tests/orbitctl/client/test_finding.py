@@ -437,6 +437,7 @@ def test_the_log_of_a_daemon_that_hangs_can_be_read(stopped_daemon: DaemonProces
     stopped_daemon.log_path.touch(mode=0o600)
     daemon = stopped_daemon.start()
     ctl = Orbitctl(daemon.home, daemon.environment)
+    daemon.wait_for_log(" serving ")  # another thread of the daemon's writes it
     with stopped(daemon):
         assert " serving " in ctl.ok("daemon", "logs").text
 
