@@ -434,10 +434,13 @@ class _OnlyId(Struct):
     id: Any | UnsetType = UNSET
 
 
+_ids = msgspec.json.Decoder(_OnlyId)
+
+
 def _read_id(line: bytes) -> Any:
     """Return a request's id: UNSET where it has none, None where it cannot be read or is not valid."""
     try:
-        found = msgspec.json.decode(line, type=_OnlyId).id
+        found = _ids.decode(line).id
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return found if found is UNSET or _is_id(found) else None

@@ -92,7 +92,7 @@ class StateHeader(Struct, frozen=True, kw_only=True, omit_defaults=True):
         start = len(_HEADER_MAGIC) + _HEADER_LENGTH_BYTES
         end = start + int.from_bytes(state[len(_HEADER_MAGIC) : start], "big")
         try:
-            return msgspec.msgpack.decode(state[start:end], type=cls), state[end:]
+            return _headers.decode(state[start:end]), state[end:]
         except msgspec.DecodeError as exc:
             raise StateCorrupt(f"the saved terminal's header cannot be read ({exc})") from exc
 
@@ -103,6 +103,9 @@ class StateHeader(Struct, frozen=True, kw_only=True, omit_defaults=True):
             return cls.split(state)[0].history_line
         except StateCorrupt:
             return 0
+
+
+_headers = msgspec.msgpack.Decoder(StateHeader)
 
 
 class IconName:

@@ -223,6 +223,12 @@ class _WorkspaceRow(Struct, frozen=True, array_like=True):
     checksum: int | None
 
 
+# msgspec 0.22 inspects a Struct when it is first decoded to, and has the result on the class before it is complete: of
+# two threads that begin at once, the second reads a null pointer, and the process ends. Here there is no other thread.
+for _inspected in (_SessionRow, _WorkspaceRow, SnapshotHead):
+    msgspec.json.Decoder(_inspected)
+
+
 def now() -> datetime:
     """Return the current time in UTC."""
     return datetime.now(UTC)

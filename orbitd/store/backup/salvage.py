@@ -67,6 +67,9 @@ class Salvaged(Struct, frozen=True, kw_only=True):
     lost: tuple[str, ...] = ()
 
 
+_decoder = msgspec.json.Decoder(Salvaged)
+
+
 class _Table:
     """The rows of one table: those that are whole, by seq, and what is known of the others."""
 
@@ -108,7 +111,7 @@ def salvaged_into(connection: sqlite3.Connection) -> Salvaged | None:
     """Return what was brought over when this database was made, or None."""
     with contextlib.suppress(sqlite3.Error, msgspec.DecodeError):
         row = connection.execute("SELECT value FROM meta WHERE key = ?", (_KEY,)).fetchone()
-        return None if row is None else msgspec.json.decode(row[0], type=Salvaged)
+        return None if row is None else _decoder.decode(row[0])
     return None
 
 
