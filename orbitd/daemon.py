@@ -33,7 +33,7 @@ from orbit_protocol.types import MAX_NAME_LENGTH, MAX_PAGE_SIZE
 from orbitd import warnings
 from orbitd.descriptors import affordable_connections
 from orbitd.installation import this_installation
-from orbitd.lock import database_lock
+from orbitd.lock import AlreadyLocked, database_lock
 from orbitd.logs import event
 from orbitd.maintenance import Maintenance, MaintenanceTask
 from orbitd.manager import SessionManager
@@ -247,8 +247,12 @@ class Daemon:
             self._check_sockets()
             await programs.keeper.check_socket()
 
+        async def check_database() -> None:
+            await manager.watch()
+            self._check_lock()  # where that raises, the lock may belong to another database by now
+
         tasks = [
-            MaintenanceTask("database", DATABASE_CHECK_SECS, manager.watch),
+            MaintenanceTask("database", DATABASE_CHECK_SECS, check_database),
             # What rows cannot show: an index or a tree whose damage hides some of them.
             MaintenanceTask("check", WEEK_SECS, manager.check, first_after_secs=STARTUP_QUIET_SECS),
             MaintenanceTask("socket", SOCKET_CHECK_SECS, check_socket),
@@ -271,6 +275,21 @@ class Daemon:
             feed = functools.partial(_feed_watchdog, manager, self._supervision.notifier)
             tasks.append(MaintenanceTask("watchdog", self._supervision.watchdog_secs, feed, first_after_secs=0))
         return tasks
+
+    def _check_lock(self) -> None:
+        """Lock again where the lock's file was removed; stop where another daemon has done so, and serves too.
+
+        Raises:
+            UnsafeFile, OSError: The lock's file cannot be opened or locked.
+        """
+        try:
+            if self._lock.check():
+                path = self._resolved.database_path
+                event(log, logging.WARNING, "lock file was removed, locked again", database=path)
+        except AlreadyLocked as error:
+            # Two that write one database lose what they answer. Clients find the other one, by its note.
+            event(log, logging.ERROR, "the lock was lost, stopping", error=str(error))
+            self.stop()
 
     def _check_sockets(self) -> None:
         """Listen again where a socket's file or folder has been removed, and say so in the lock.

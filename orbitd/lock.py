@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from orbit_os.files import lock, open_private
-from orbit_os.lock_note import Holder, LockNote, note_of_this_process, read_note, write_note
+from orbit_os.lock_note import NOTE_BYTES, Holder, LockNote, format_note, note_of_this_process, read_note, write_note
 from orbit_protocol.text import path_text
 
 
@@ -25,11 +25,13 @@ class DatabaseLock:
     """A lock that is held, and the note in its file.
 
     Args:
-        descriptor: The locked file.
+        path: The lock file.
+        descriptor: The locked file; `close` closes it.
         note: What is to be read there.
     """
 
-    def __init__(self, descriptor: int, note: LockNote) -> None:
+    def __init__(self, path: str, descriptor: int, note: LockNote) -> None:
+        self._path = path
         self._descriptor = descriptor
         self._note = note
         self._write()
@@ -53,10 +55,58 @@ class DatabaseLock:
             self._note = changed
             self._write()
 
+    def check(self) -> bool:
+        """Lock the file at the path again where it was deleted or replaced, and write the note where it was changed.
+
+        Call it only while the database at the path is the one that is open: of another one the lock is not ours.
+
+        Returns:
+            Whether a file had to be locked again.
+
+        Raises:
+            AlreadyLocked: Another daemon has locked the new file meanwhile, and serves the same database.
+            UnsafeFile, OSError: The file cannot be opened or locked.
+        """
+        is_new = not self._is_in_place() and self._lock_again()
+        if os.pread(self._descriptor, NOTE_BYTES + 1, 0) != format_note(self._note):
+            self._write()
+        return is_new
+
+    def _is_in_place(self) -> bool:
+        try:
+            return os.path.samestat(os.lstat(self._path), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
+
+    def _lock_again(self) -> bool:
+        descriptor = open_private(self._path, os.O_RDWR | os.O_CREAT)
+        try:
+            lock(self._path, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            note = read_note(descriptor)
+            os.close(descriptor)
+            # Our own note: a file system that has given the same file another number. None, or one that was left
+            # behind: its holder has not written yet, and the next check sees it.
+            if note is None or note.holder() is Holder.GONE or _process(note) == _process(self._note):
+                return False
+            raise AlreadyLocked(_refusal(note, self._path)) from error
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(self._descriptor)
+        self._descriptor = descriptor
+        return True
+
     def clear(self) -> None:
         """Blank the note: one that is left behind means that its daemon was killed."""
         with contextlib.suppress(OSError):
             write_note(self._descriptor, None)
+
+    def close(self) -> None:
+        """Give the lock back."""
+        # The lock goes with the descriptor; the file stays. If it were unlinked, a process that opened
+        # it before could lock a file without a name, and the next one a new file of the same name.
+        os.close(self._descriptor)
 
     def _write(self) -> None:
         with contextlib.suppress(OSError):  # on a full disk the daemon serves all the same
@@ -86,15 +136,19 @@ def database_lock(database_path: str, socket_path: str, supervisor: str = "") ->
             lock(path, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise AlreadyLocked(_refusal(read_note(descriptor), path)) from error
-        held = DatabaseLock(descriptor, note_of_this_process(socket_path, supervisor))
-        try:
-            yield held
-        finally:
-            held.clear()
-    finally:
-        # The lock goes with the descriptor; the file stays. If it were unlinked, a process that opened
-        # it before could lock a file without a name, and the next one a new file of the same name.
+        held = DatabaseLock(path, descriptor, note_of_this_process(socket_path, supervisor))
+    except BaseException:
         os.close(descriptor)
+        raise
+    try:
+        yield held
+    finally:
+        held.clear()
+        held.close()
+
+
+def _process(note: LockNote) -> tuple[object, ...]:
+    return note.pid, note.started, note.boot, note.namespace
 
 
 def _refusal(note: LockNote | None, path: str) -> str:

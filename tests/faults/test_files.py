@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from faults.contents import read
 from faults.interrupting import is_whole
 from faults.ledger import Author
 from faults.shim import Shim
-from support import DaemonProcess, RawClient
+from support import WAIT_SECS, DaemonProcess, RawClient
 from upgrades.old_stores import load
 
 pytestmark = pytest.mark.slow
@@ -450,6 +451,42 @@ def test_a_stale_lock_and_socket(daemon: DaemonProcess) -> None:
     listed = Orbitctl(daemon.home).ok("session", "list")
     assert listed.code == 0
     Orbitctl(daemon.home).ok("daemon", "stop")
+
+
+def from_cron(daemon: DaemonProcess) -> dict[str, str]:
+    return {name: value for name, value in daemon.environment.items() if name != "XDG_RUNTIME_DIR"}
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_lock_file_that_vanishes(daemon: DaemonProcess, client: RawClient, hand: Shim, is_replaced: bool) -> None:
+    """It is locked again within seconds: who has no runtime folder finds the daemon that runs, and starts no other."""
+    lock = Path(f"{daemon.database_path}.lock")
+    lock.unlink()
+    if is_replaced:
+        lock.touch()
+    look_again(client, hand)
+    daemon.wait_for_log("locked again")
+    assert InProcess(daemon.home, from_cron(daemon)).ok("status", "-q").text == f"{daemon.pid}\n"
+
+
+def test_a_daemon_whose_lock_another_one_has(daemon: DaemonProcess, client: RawClient, hand: Shim) -> None:
+    """It stops when it sees that: one database has one daemon, and clients find the other by its note."""
+    kept = client.call("session.create", config=LOCAL)["id"]
+    Path(f"{daemon.database_path}.lock").unlink()
+    second = DaemonProcess(daemon.home)
+    second.environment = from_cron(daemon)
+    second.socket_path = daemon.home / ".local" / "state" / "orbit" / "orbitd.sock"
+    os.kill(daemon.pid, signal.SIGSTOP)  # it looks every five seconds, and is to be too late
+    try:
+        second.start()
+        os.kill(daemon.pid, signal.SIGCONT)
+        hand.pass_time(10)
+        assert daemon.process is not None
+        assert daemon.process.wait(WAIT_SECS) == 0
+        daemon.wait_for_log("the lock was lost, stopping")
+        assert Orbitctl(daemon.home).ok("session", "list", "-q").lines == [kept]
+    finally:
+        second.stop()
 
 
 def test_a_socket_folder_that_vanishes(daemon: DaemonProcess, client: RawClient, hand: Shim) -> None:
