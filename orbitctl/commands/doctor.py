@@ -94,7 +94,14 @@ def examine(app: App) -> Iterator[Finding]:
     yield doctor_checks.folder("database folder", os.path.dirname(paths.database_path))
     yield doctor_checks.folder("state folder", paths.state_folder)
     yield doctor_checks.folder("socket folder", os.path.dirname(app.paths.socket_path))
-    yield doctor_checks.file("database file", paths.database_path)
+    yield doctor_checks.regular_file("database file", paths.database_path)
+    for name, path in (
+        ("lock file", paths.database_path + ".lock"),
+        ("lock of starts", os.path.join(paths.state_folder, "start.lock")),
+        ("log", os.path.join(paths.state_folder, "orbitd.log")),
+    ):
+        if (found := doctor_checks.regular_file(name, path)).state == "fail":
+            yield found
     yield doctor_checks.disk_room(paths.database_path)
     yield doctor_checks.local_disk(paths.database_path)
     yield _newest_backup(paths.database_path)

@@ -13,7 +13,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from orbit_os.files import is_below_home, may_be_closed
+from orbit_os.files import UnsafeFile, check_file, is_below_home, may_be_closed
 from orbit_os.shell import typed
 from orbitctl.ui.text import size
 
@@ -67,6 +67,19 @@ def file(check: str, path: str) -> Finding:
     """
     found = _lstat(check, path)
     return found if isinstance(found, Finding) else _check_private(check, path, found, "600", "warn")
+
+
+def regular_file(check: str, path: str) -> Finding:
+    """Check a file as `file` does, and that it is one: orbitd opens no link, FIFO or folder, and does not start."""
+    found = file(check, path)
+    if found.state == "fail":
+        return found
+    try:
+        check_file(path)
+    except UnsafeFile as error:
+        message, _, remedy = str(error).rpartition("; ")
+        return Finding(check=check, state="fail", message=message, remedy=f"{remedy.capitalize()}.")
+    return found
 
 
 def _lstat(check: str, path: str) -> os.stat_result | Finding:

@@ -250,6 +250,21 @@ def test_doctor_names_a_bad_configuration(offline: Orbitctl) -> None:
     assert "fail  configuration: " in ended.text
 
 
+@pytest.mark.parametrize("name", ["share/orbit/sessions.db", "share/orbit/sessions.db.lock", "state/orbit/start.lock"])
+@pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
+def test_doctor_names_what_stands_in_the_place_of_a_file(offline: Orbitctl, name: str, kind: str) -> None:
+    """No daemon starts there, and each command that needs one says so: doctor says it, too."""
+    path = offline.home / ".local" / name
+    path.parent.mkdir(parents=True, mode=0o700)
+    make = {"link": lambda: path.symlink_to("away"), "fifo": lambda: os.mkfifo(path, 0o600), "folder": path.mkdir}
+    make[kind]()
+    ended = offline("doctor")
+    assert ended.code == 1
+    what, remedy = ("is a symbolic link", "Name the file itself.") if kind == "link" else ("is no regular", "Move it ")
+    assert f"{path} {what}" in ended.text
+    assert remedy in ended.text
+
+
 def test_a_network_file_system_is_refused(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     """A database on NFS fails, whatever lies above it is fine."""
     monkeypatch.setattr(doctor_checks, "_linux_mounts", lambda: {"/": "ext4", str(home): "nfs4"})
