@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 
-from orbit_os.files import lock, open_private
+from orbit_os.files import PRIVATE_FILE, lock, open_private, set_mode
 from orbit_os.lock_note import NOTE_BYTES, Holder, LockNote, format_note, note_of_this_process, read_note, write_note
 from orbit_protocol.text import path_text
 
@@ -56,7 +56,7 @@ class DatabaseLock:
             self._write()
 
     def check(self) -> bool:
-        """Lock the file at the path again where it was deleted or replaced, and write the note where it was changed.
+        """Lock the file at the path again where it was deleted or replaced, and put its mode and its note right.
 
         Call it only while the database at the path is the one that is open: of another one the lock is not ours.
 
@@ -70,6 +70,7 @@ class DatabaseLock:
         is_new = not self._is_in_place() and self._lock_again()
         if os.pread(self._descriptor, NOTE_BYTES + 1, 0) != format_note(self._note):
             self._write()
+        set_mode(self._path, PRIVATE_FILE, self._descriptor)  # else clients cannot read it, nor the next daemon lock it
         return is_new
 
     def _is_in_place(self) -> bool:

@@ -122,7 +122,7 @@ class Sockets:
         return [listen(self._spare_path)] if moves else []
 
     def listen_again(self) -> tuple[list[Listener], list[Listener]]:
-        """Listen again at each path that no client can reach any more.
+        """Listen again at each path that no client can reach any more, and put modes right that keep clients out.
 
         A socket that was handed over stays open beside the new one: its supervisor still holds it, and may hand it to
         the next daemon.
@@ -133,6 +133,10 @@ class Sockets:
         Raises:
             SocketUnusable, UnsafeFolder, OSError: Nor can it listen at the spare path.
         """
+        for listener in self.listeners:
+            if listener.is_ours and listener.file is not None and listener.is_reachable():
+                with contextlib.suppress(OSError):  # not to be changed: clients say that they may not use it
+                    set_mode(listener.path, PRIVATE_FILE)  # connect(2) needs to write
         added: list[Listener] = []
         for path in self._paths:
             if not self._is_reached(path):

@@ -73,6 +73,14 @@ def test_a_note_that_was_changed_is_written_again(held: DatabaseLock, path: Path
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("mode", [0, 0o400, 0o666])
+def test_the_mode_of_a_lock_file_is_put_right(held: DatabaseLock, path: Path, mode: int) -> None:
+    """Clients that may not read it find nobody, and start a daemon that may not lock it."""
+    path.chmod(mode)
+    assert not held.check()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 @pytest.mark.parametrize(
     ("note", "is_another"),
     [

@@ -65,6 +65,14 @@ def test_nothing_is_done_while_the_file_is_there(place: Place, sockets: Sockets)
     assert can_connect(place.path)
 
 
+@pytest.mark.parametrize("mode", [0, 0o400, 0o666])
+def test_the_mode_of_a_socket_is_put_right(place: Place, sockets: Sockets, mode: int) -> None:
+    """connect(2) needs to write: without that the user is kept from a daemon that runs."""
+    place.path.chmod(mode)
+    assert place.check(sockets) == 0
+    assert place.path.stat().st_mode & 0o777 == 0o600
+
+
 @pytest.mark.parametrize("loss", ["file", "folder", "replaced"])
 def test_a_lost_socket_is_made_again(place: Place, sockets: Sockets, loss: str) -> None:
     """Without its file, or its folder, and where a left-over of another process lies in its place."""
