@@ -12,7 +12,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Coroutine, Iterable
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from orbit_os.sockets import peer_uid
@@ -37,13 +38,22 @@ RESERVE_IDLE_SECS = 1.0
 """So long each connection of the reserve is let alone; then it may be closed for another one."""
 
 
-def least_needed(connections: Iterable[Connection], now: float) -> Connection | None:
+def least_needed(
+    connections: Iterable[Connection], now: float, is_of_crowd: Callable[[Connection], bool] = lambda _: False
+) -> Connection | None:
     """Return which connection of the reserve to close for another client; None where each is at work, or new.
 
     It is the one that has been idle the longest; where none has been for `RESERVE_IDLE_SECS`, as if each went on to
     ask, the oldest.
+
+    Args:
+        connections: Those of the reserve.
+        now: By `time.monotonic`.
+        is_of_crowd: Returns whether the other end has many more; then a connection goes first, and however new it is.
     """
     free = [each for each in connections if not each.is_answering]
+    if crowd := [each for each in free if not each.has_unsent and is_of_crowd(each)]:
+        return min(crowd, key=lambda each: each.last_request_at)
     idle = [each for each in free if now - each.last_request_at >= RESERVE_IDLE_SECS]
     if idle:
         return min(idle, key=lambda each: each.last_request_at)
@@ -188,7 +198,7 @@ class Server:
             return
         self.promote()
         in_reserve = self.is_full or is_for_repair(accepted.fileno())
-        if in_reserve and len(self._reserve) >= RESERVED_CONNECTIONS and not self._close_another():
+        if in_reserve and len(self._reserve) >= RESERVED_CONNECTIONS and not self._close_another(process.pid):
             self._reject_busy(accepted)
             return
         connection = Connection(self, process)
@@ -199,9 +209,19 @@ class Server:
             event(log, logging.WARNING, "all connections are used", connections=len(self._connections))
         self.start_task(self._connect(connection, accepted))
 
-    def _close_another(self) -> bool:
-        """Close the connection of the reserve that is needed least; return False where there is none."""
-        least = least_needed(self._reserve, time.monotonic())
+    def _close_another(self, newcomer: int) -> bool:
+        """Close the connection of the reserve that is needed least; return False where there is none.
+
+        Args:
+            newcomer: The pid of the process that needs its place; 0 where that is not known.
+        """
+        # A process that has taken all connections, and those of the reserve in the same second, or that connects in a
+        # loop, is what the reserve is kept from. Each run of orbitctl has one connection.
+        held = Counter(each.peer.pid for each in self._connections if each.peer is not None and each.peer.pid)
+        many = max(RESERVED_CONNECTIONS, held[newcomer])
+        least = least_needed(
+            self._reserve, time.monotonic(), lambda one: one.peer is not None and held[one.peer.pid] > many
+        )
         if least is None:
             return False
         self._reserve.remove(least)

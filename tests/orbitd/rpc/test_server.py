@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from orbit_protocol.methods import METHODS
-from orbitd.rpc.connection import Call, Connection
+from orbitd.rpc.connection import Call, Connection, PeerProcess
 from orbitd.rpc.dispatch import Dispatcher, Handlers
 from orbitd.rpc.server import RESERVE_IDLE_SECS, RESERVED_CONNECTIONS, Server, least_needed
 from orbitd.rpc.sockets import listen
@@ -247,6 +247,25 @@ async def test_who_asks_all_the_time_does_not_own_the_reserve() -> None:
         assert json.loads(await busy[0].reader.readline())["error"]["code"] == BUSY
         assert await busy[0].reader.read() == b""
         assert (await busy[1].ask("daemon.ping"))["result"] == {"served": True}
+
+
+async def test_a_process_with_many_connections_makes_room_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one has taken all connections and the reserve in the same moment, the next client is served all the same.
+
+    The newcomer's own place is not taken by another connection of that process.
+    """
+    pids = iter([7] * (LIMIT + RESERVED_CONNECTIONS) + [8, 7])
+    monkeypatch.setattr(PeerProcess, "of", lambda _accepted: PeerProcess(pid=next(pids), connected_at=0.0))
+    async with serving() as served:
+        crowd = (await served.fill(LIMIT + RESERVED_CONNECTIONS))[LIMIT:]
+        newcomer = await served.connect()
+        assert (await newcomer.ask("daemon.ping"))["result"] == {"served": True}
+        assert json.loads(await crowd[0].reader.readline())["error"]["code"] == BUSY
+        for connection in served.server.connections:  # however slow this machine is, none has idled for long
+            connection.made_at += 3600
+            connection.last_request_at += 3600
+        assert json.loads(await (await served.connect()).reader.readline())["error"]["code"] == BUSY
+        assert (await newcomer.ask("daemon.ping"))["result"] == {"served": True}
 
 
 class Host:
