@@ -55,6 +55,7 @@ class App:
         named_hosts: Every `--host`, `local` among them.
         completing: Whether a shell completes a word: then nothing may be asked or printed.
         autostart: Whether a daemon is started where none runs.
+        way_out: What a user may do whose daemon does not answer; "" where the command does it, None for the usual.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -67,6 +68,7 @@ class App:
         self.completing = False
         self.timeout: float | None = None
         self.autostart = environ.get(AUTOSTART_VARIABLE, "").strip().lower() not in _TRUE
+        self.way_out: str | None = None
         self.out = Output()
         self._client: Client | None = None
 
@@ -102,9 +104,14 @@ class App:
         try:
             check_answers(self.paths, stream)
         except CommandError as error:
-            self.out.clear_line()  # of a spinner, which draws itself again below
-            self.out.problem("warning", f"{error.message}; still waiting", "33")
-            self.out.problem("hint", error.hint, "36")
+            self._warn_that_waits(error)
+
+    def _warn_that_waits(self, error: CommandError) -> None:
+        """Say what the command waits for, and what the user may do meanwhile."""
+        self.out.clear_line()  # of a spinner, which draws itself again below
+        self.out.problem("warning", f"{error.message}; still waiting", "33")
+        if hint := error.hint if self.way_out is None else self.way_out:
+            self.out.problem("hint", hint, "36")
 
     def running_client(self) -> Client:
         """Return the connected client, without starting a daemon. Raises: CommandError."""
@@ -294,7 +301,8 @@ class App:
         from orbitctl.client.finding import connect_to_holder
 
         try:
-            return connect_to_holder(self.paths, missing, self.timeout_seconds, wait=wait)
+            notice = None if self.completing else self._warn_that_waits
+            return connect_to_holder(self.paths, missing, self.timeout_seconds, wait=wait, on_wait=notice)
         except Unreachable as error:
             if not (error.may_start and self.autostart):
                 raise

@@ -338,7 +338,8 @@ class Client:
     def _receive_or_notice(self, deadline: float, timeout: float) -> bytes:
         """Receive some bytes; where none come for `SILENCE_SECS`, call `on_silence` and go on waiting."""
         left = _seconds_left(deadline, timeout)
-        if (notice := self.on_silence) is not None and left > SILENCE_SECS:
+        # To find out whether it hangs takes about as long again, and must not stretch the call.
+        if (notice := self.on_silence) is not None and left > 2 * SILENCE_SECS:
             try:
                 return self._stream.receive(SILENCE_SECS)
             except TimeoutError:

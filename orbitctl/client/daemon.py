@@ -35,6 +35,7 @@ from orbitctl.client.transport import UnixStream, Unreachable
 from orbitctl.errors import CommandError, ExitCode
 from orbitctl.ui.output import Output
 
+STOP_BY_FORCE = "`orbitctl daemon stop --force` ends it: what was answered is on disk, and programs go on."
 FORCE_SECONDS = 5.0
 """How long a daemon that is ended by force has to answer, and then to end on SIGTERM."""
 _MIN_SECONDS = 0.05
@@ -154,7 +155,7 @@ def stop(client: Client, paths: ClientPaths, timeout: float, *, force: bool = Fa
         if failed.exit_code != ExitCode.TIMEOUT:
             raise
         error = hung(paths, listener, client.timeout)
-        error.hint = "`orbitctl daemon stop --force` ends it: what was answered is on disk, and programs go on."
+        error.hint = STOP_BY_FORCE
     client.close()
     if not force:
         raise error

@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Callable
 
 from orbit_os.files import UnsafeFile, open_private
 from orbit_os.lock_note import STARTING, STOPPING, Holder, LockNote, read_note
@@ -28,6 +29,8 @@ RETRY_SECONDS = 0.05
 _LISTENS_AGAIN_SECONDS = 2.0
 """How long a daemon that was asked to listen again is waited for; it takes milliseconds unless it hangs."""
 _SIGN_OF_LIFE_SECONDS = 1.0
+NOTICE_SECONDS = 2.0
+"""How long a connection is waited for without a word."""
 RESTART_BY_FORCE = (
     "`orbitctl daemon restart --force` ends it and starts another: what was answered is on disk, and programs in "
     "sessions go on."
@@ -100,7 +103,14 @@ def of_chosen_database(paths: ClientPaths, stream: UnixStream, timeout: float) -
     )
 
 
-def connect_to_holder(paths: ClientPaths, missing: Unreachable, timeout: float, *, wait: bool = True) -> UnixStream:
+def connect_to_holder(
+    paths: ClientPaths,
+    missing: Unreachable,
+    timeout: float,
+    *,
+    wait: bool = True,
+    on_wait: Callable[[CommandError], None] | None = None,
+) -> UnixStream:
     """Return a connection to the daemon that the database's lock names.
 
     Args:
@@ -108,11 +118,13 @@ def connect_to_holder(paths: ClientPaths, missing: Unreachable, timeout: float, 
         missing: Why no daemon could be reached there.
         timeout: How long connecting may take, in seconds, while the daemon is about to serve or to end.
         wait: Whether to wait for that at all.
+        on_wait: Called once with what is waited for, if that takes longer than `NOTICE_SECONDS`.
 
     Raises:
         Unreachable: `missing`, if no daemon holds the lock either; another one if it cannot be reached.
         CommandError: It does not take the connection in time.
     """
+    notice_at = time.monotonic() + NOTICE_SECONDS
     deadline = time.monotonic() + timeout
     is_asked = False
     while True:
@@ -133,6 +145,9 @@ def connect_to_holder(paths: ClientPaths, missing: Unreachable, timeout: float, 
             send_signal(note, signal.SIGCONT)
         if not wait or now >= deadline:
             raise _not_reached(note, failed, timeout)
+        if on_wait is not None and now >= notice_at:
+            on_wait(_not_reached(note, failed, NOTICE_SECONDS))
+            on_wait = None
         # It shows at the socket that a daemon serves, at the process that it has ended, and in the note that it
         # listens elsewhere. No system call waits for all three: hence a retry, which the end of the process cuts short.
         watch = ProcessWatch(note.pid)
@@ -269,7 +284,8 @@ def _not_reached(note: LockNote, failed: Unreachable, timeout: float) -> Command
 def _still(note: LockNote, doing: str, timeout: float) -> Unreachable:
     return Unreachable(
         f"orbitd (pid {note.pid}) is still {doing} after {seconds(timeout)}",
-        hint="`orbitctl daemon logs` shows what it does; allow more time with --timeout SECS.",
+        hint="`orbitctl daemon logs` shows what it does; allow more time with --timeout SECS. If it hangs, "
+        "`orbitctl daemon restart --force` ends it and starts another.",
         is_passing=True,
         exit_code=ExitCode.TIMEOUT,
     )

@@ -97,6 +97,9 @@ def stop(app: App, programs_too: bool, force: bool) -> None:
     --all is given: then each gets SIGHUP, and is killed after 5 s.
     A daemon that hangs is ended by --force. What it has answered is on disk, and is not lost.
     """
+    from orbitctl.client.daemon import STOP_BY_FORCE
+
+    app.way_out = "" if force else STOP_BY_FORCE
     ended = None
     if programs_too:
         try:
@@ -139,11 +142,13 @@ def _gone_database(app: App) -> str | None:
 @click.pass_obj
 def restart(app: App, force: bool) -> None:
     """Stop orbitd, if it runs, and start it again."""
+    app.way_out = "" if force else None
     try:
         app.stop_daemon(force=force)
     except Unreachable as error:
         if not error.may_start:
             raise
+    app.way_out = None  # of another that hangs
     app.autostart = True  # `stop_daemon` has turned it off; the next connection starts a daemon
     _show(app, app.client, "orbitd restarted")
 

@@ -21,7 +21,7 @@ import pytest
 
 from ctl_support import Ended, InProcess, Orbitctl
 from needs import needs
-from orbit_os.lock_note import SERVING, STARTING, LockNote, format_note, note_of_this_process, parse_note
+from orbit_os.lock_note import SERVING, STARTING, STOPPING, LockNote, format_note, note_of_this_process, parse_note
 from orbit_os.processes import start_time
 from orbit_protocol.methods import Method
 from orbitctl.client import client as client_module
@@ -411,7 +411,8 @@ def test_a_daemon_that_hangs_is_named_before_the_timeout(
     warning, hint, error = found.err.splitlines()[:3]
     assert warning.startswith(f"warning: orbitd (pid {shared_daemon.pid}) does not answer: no answer within ")
     assert warning.endswith("; still waiting")
-    assert hint.startswith("hint: `orbitctl daemon restart --force` ends it")
+    remedy = "stop" if words == ["daemon", "stop"] else "restart"
+    assert hint.startswith(f"hint: `orbitctl daemon {remedy} --force` ends it")
     assert error.startswith("error: ")
 
 
@@ -462,6 +463,24 @@ def test_a_daemon_that_hangs_is_ended_by_force(
         daemon.start()
     assert ctl.ok("session", "list", "-q").lines == [kept]
     ctl.ok("daemon", "stop")
+
+
+@needs(linux=True)
+@pytest.mark.parametrize("command", ["stop", "restart"])
+def test_a_command_that_ends_a_daemon_by_force_does_not_advise_to_do_so(
+    daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """It says that the daemon does not answer, and goes on to end it."""
+    monkeypatch.setattr(client_daemon, "FORCE_SECONDS", 0.3)
+    monkeypatch.setattr(client_module, "SILENCE_SECS", 0.05)
+    monkeypatch.setattr(finding, "_SIGN_OF_LIFE_SECONDS", 0.05)
+    ctl = without(daemon)
+    with stopped(daemon):
+        said = ctl.ok("daemon", command, "--force").err
+        assert ended(daemon) == -signal.SIGKILL
+    ctl.ok("daemon", "stop")
+    assert f"warning: orbitd (pid {daemon.pid}) does not answer" in said
+    assert "hint: " not in said
 
 
 @needs(linux=True)
@@ -558,6 +577,24 @@ def test_a_daemon_that_cannot_be_reached_is_told_at_once(
     assert (refused.code, said in refused.err) == (6 if state == STARTING else 3, True), refused.err
     assert "hint: " in refused.err
     assert not (ctl.home / ".local" / "state" / "orbit" / "orbitd.log").exists()
+
+
+@needs(linux=True)
+@pytest.mark.parametrize("state", [STARTING, STOPPING])
+def test_a_start_or_stop_that_does_not_end_is_named_before_the_timeout(
+    noted: tuple[Orbitctl, Path, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """Who waits for it hears why, and how to end it if it hangs."""
+    monkeypatch.setattr(finding, "NOTICE_SECONDS", 0.05)
+    ctl, lock, innocent = noted
+    note = replace(note_of_this_process("/nowhere/s"), pid=innocent.pid, started=start_time(innocent.pid), state=state)
+    write_lock(lock, note)
+    found = ctl("session", "list", "--timeout", "0.5")
+    assert found.code == 6
+    warning, hint, error = found.err.splitlines()[:3]
+    assert warning == f"warning: orbitd (pid {innocent.pid}) is still {state} after 0.05 s; still waiting"
+    assert "`orbitctl daemon restart --force` ends it" in hint
+    assert error == f"error: orbitd (pid {innocent.pid}) is still {state} after 0.5 s"
 
 
 def test_stop_by_signal_where_no_socket_can_be_reached(home: Path) -> None:
