@@ -186,6 +186,7 @@ class Daemon:
         self._server = Server(
             Dispatcher(handlers),
             max_connections=self._max_connections,
+            wanted_connections=settings.daemon.max_connections,
             max_message_bytes=settings.daemon.max_message_bytes,
         )
         for listener in self._sockets.listeners:
@@ -352,7 +353,9 @@ class Daemon:
                 *manager.damage_warnings(),
                 *this_installation.warnings(),
                 *programs.warnings(),
-                *warnings.connection_warnings(self._max_connections, is_full=self._server.is_full),
+                *warnings.connection_warnings(
+                    self._max_connections, daemon.max_connections, is_full=self._server.is_full
+                ),
             ],
             last_backup_at=None if backups.last is None else backups.last.moment,
             last_backup_path=backup,

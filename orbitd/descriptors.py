@@ -35,6 +35,10 @@ STARTED_WITH = resource.getrlimit(resource.RLIMIT_NOFILE)
 """What the user's programs get: one that uses select(2) breaks with more than 1,024 (`raise_limit`)."""
 
 RAISE_IT = "raise the limit of open files (`ulimit -n` where orbitd is started, LimitNOFILE= of its service)"
+_ALLOW_THREADS = (
+    "raise the limits of processes and memory (`ulimit -u` and `ulimit -v` where orbitd is started, TasksMax= and "
+    "MemoryMax= of its service)"
+)
 _RESOURCES = {
     errno.EMFILE: "descriptors",
     errno.ENFILE: "descriptors",
@@ -92,6 +96,16 @@ def is_for_repair(number: int) -> bool:
 def affordable_connections(wanted: int) -> int:
     """Return how many clients the limit allows at most; at least one."""
     return max(1, min(wanted, current_limit() - KEPT_BACK - 3 * FOR_STORE))
+
+
+def shortage(error: BaseException) -> tuple[str, str] | None:
+    """Return what the system had none of, if that is why something failed, and what the user can do about it."""
+    if isinstance(error, OSError) and error.errno in OUT_OF_DESCRIPTORS:
+        return "file descriptor", RAISE_IT
+    # Python says no more of it (_thread.start_new_thread).
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return "thread", _ALLOW_THREADS
+    return None
 
 
 def too_many(error: OSError, what: str) -> TooManySessions | None:

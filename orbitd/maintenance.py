@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from orbit_os.files import UnsafeFolder
 from orbit_protocol.errors import OrbitError
 from orbit_protocol.results import MaintenanceStatus
+from orbitd.descriptors import shortage
 from orbitd.logs import event
 from orbitd.rpc.sockets import SocketUnusable
 
@@ -113,4 +114,7 @@ def _message_of(error: Exception) -> str:
     """Return what an error says, if it was written for people and quotes nothing that a client sent; else its type."""
     if isinstance(error, OrbitError):
         return f"{error.message}. {error.hint}"
+    if (missing := shortage(error)) is not None:
+        what, remedy = missing
+        return f"no {what} is left: {remedy}"
     return str(error) if isinstance(error, OSError | UnsafeFolder | SocketUnusable) else type(error).__name__

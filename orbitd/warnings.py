@@ -116,14 +116,18 @@ def _salvage_in_words(found: salvage.Salvaged) -> str:
     return words + "."
 
 
-def connection_warnings(limit: int, *, is_full: bool) -> list[str]:
-    """Return a sentence if all connections are used."""
+def connection_warnings(served: int, wanted: int, *, is_full: bool) -> list[str]:
+    """Return a sentence if all connections are used.
+
+    Args:
+        served: How many clients are served at once.
+        wanted: How many are configured.
+        is_full: Whether so many are connected.
+    """
     if not is_full:
         return []
-    return [
-        f"All {limit} connections are used: `orbitctl daemon connections` shows by whom. Close some, or raise "
-        "max_connections in the daemon's configuration."
-    ]
+    more = RAISE_IT if served < wanted else "raise max_connections in the daemon's configuration"
+    return [f"All {served} connections are used: `orbitctl daemon connections` shows by whom. Close some, or {more}."]
 
 
 def limit_warnings(served: int, wanted: int) -> list[StoreWarning]:

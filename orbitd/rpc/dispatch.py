@@ -32,7 +32,7 @@ from orbit_protocol import errors as e
 from orbit_protocol.json_text import MAX_NESTING, is_nested_too_deep
 from orbit_protocol.jsonrpc import encode_batch, encode_error, encode_result
 from orbit_protocol.methods import METHODS, Method
-from orbitd.descriptors import OUT_OF_DESCRIPTORS, RAISE_IT
+from orbitd.descriptors import shortage
 from orbitd.logs import event
 
 MAX_BATCH = 100
@@ -287,10 +287,11 @@ class _Call(Generic[C]):
         """Encode what an exception of a handler means to the peer."""
         if isinstance(exc, e.OrbitError):
             return self.error(exc)
-        if (words := _out_of(exc)) is not None:
+        if (missing := shortage(exc)) is not None:
             self._log(exc, "")
+            what, remedy = missing
             return self.error(
-                e.Busy(f"The daemon has no {words} left for this", hint=f"Try again; if it stays so, {RAISE_IT}.")
+                e.Busy(f"The daemon has no {what} left for this", hint=f"Try again; if it stays so, {remedy}.")
             )
         reference = uuid.uuid4().hex[:12]
         self._log(exc, reference)
@@ -320,14 +321,6 @@ class _Call(Generic[C]):
         assert self.caller is not None
         with self.caller.waiting():
             return await self.wait(outcome)
-
-
-def _out_of(exc: BaseException) -> str | None:
-    """Return what there is too little of, if that is why a handler failed."""
-    if isinstance(exc, OSError) and exc.errno in OUT_OF_DESCRIPTORS:
-        return "file descriptor"
-    # Python says no more of it (_thread.start_new_thread).
-    return "thread" if isinstance(exc, RuntimeError) and "start new thread" in str(exc) else None
 
 
 _encode = msgspec.json.Encoder().encode

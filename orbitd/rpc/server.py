@@ -69,13 +69,17 @@ class Server:
         dispatcher: Answers lines.
         max_connections: The most clients at once, beside those of the reserve; one more gets the error `busy`.
         max_message_bytes: The longest line accepted.
+        wanted_connections: How many are configured, where the limit of descriptors leaves room for fewer.
     """
 
-    def __init__(self, dispatcher: Dispatcher[Call], *, max_connections: int, max_message_bytes: int) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher[Call], *, max_connections: int, max_message_bytes: int, wanted_connections: int = 0
+    ) -> None:
         self.dispatch = dispatcher.dispatch
         self.is_urgent = dispatcher.is_urgent
         self.wait_id = dispatcher.wait_id
         self._max_connections = max_connections
+        self._wanted_connections = wanted_connections
         self.max_message_bytes = max_message_bytes
         self.stopping = False
         self._listeners: list[Listener] = []
@@ -229,7 +233,8 @@ class Server:
         return True
 
     def _room_hint(self) -> str:
-        more = "raise max_connections in the daemon's configuration" if self.is_full else RAISE_IT
+        is_configured = self.is_full and self._max_connections >= self._wanted_connections
+        more = "raise max_connections in the daemon's configuration" if is_configured else RAISE_IT
         return f"Close some (`orbitctl daemon connections` shows who has them), or {more}."
 
     async def _connect(self, connection: Connection, accepted: socket.socket) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 
 from orbit_os.files import private_folder
 from orbit_protocol.errors import InternalError, LiveUnavailable, NotRunning, OrbitError, TooManySessions
-from orbitd.descriptors import SessionRoom
+from orbitd.descriptors import SessionRoom, shortage
 from orbitd.keeper import place
 from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram, SocketLost, UnsupportedRequest
 from orbitd.logs import event
@@ -349,4 +349,7 @@ def _reason(error: Exception) -> str:
         return str(error.extra["reason"])
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if (missing := shortage(error)) is not None:
+        what, remedy = missing
+        return f"the daemon has no {what} left ({remedy})"
     return error.message if isinstance(error, OrbitError) else type(error).__name__

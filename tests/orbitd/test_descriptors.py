@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -11,6 +12,8 @@ import pytest
 
 from orbit_protocol.errors import TooManySessions
 from orbitd.descriptors import A_SESSION, FOR_STORE, KEPT_BACK, SessionRoom, count_open, lowest_free, too_many
+from orbitd.maintenance import Maintenance, MaintenanceTask
+from orbitd.warnings import connection_warnings
 
 OTHERS = 20
 
@@ -115,3 +118,30 @@ def test_descriptors_are_counted() -> None:
     assert (count_open(), fd) == (before + 1, lowest)
     os.close(fd)
     assert lowest_free() == lowest
+
+
+async def test_a_task_that_finds_no_thread_says_so() -> None:
+    """What `status` shows of it is a sentence and a remedy, and no class of Python."""
+    again = asyncio.Event()
+
+    async def fail() -> None:
+        if maintenance.status()[0].last_error:
+            again.set()
+        raise RuntimeError("can't start new thread")
+
+    maintenance = Maintenance([MaintenanceTask("rows", 0.0, fail)])
+    running = asyncio.create_task(maintenance.run())
+    await again.wait()
+    running.cancel()
+    found = maintenance.status()[0].last_error
+    assert found is not None
+    assert found.startswith("no thread is left: raise the limits of processes and memory (`ulimit -u`")
+
+
+def test_what_is_full_by_the_limit_of_descriptors_is_not_put_down_to_the_configuration() -> None:
+    """Where fewer clients are served than are configured, to configure more would not help."""
+    (by_limit,) = connection_warnings(48, 256, is_full=True)
+    assert "ulimit -n" in by_limit
+    (configured,) = connection_warnings(256, 256, is_full=True)
+    assert "max_connections" in configured
+    assert connection_warnings(48, 256, is_full=False) == []

@@ -367,15 +367,18 @@ def test_a_line_of_many_brackets_is_no_deep_one(dispatcher: Dispatcher[None]) ->
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("error", "words", "remedy"),
     [
-        (OSError(errno.EMFILE, "Too many open files"), "file descriptor"),
-        (OSError(errno.ENFILE, "Too many open files in system"), "file descriptor"),
-        (RuntimeError("can't start new thread"), "thread"),
+        (OSError(errno.EMFILE, "Too many open files"), "file descriptor", "ulimit -n"),
+        (OSError(errno.ENFILE, "Too many open files in system"), "file descriptor", "ulimit -n"),
+        (RuntimeError("can't start new thread"), "thread", "ulimit -u"),
     ],
 )
-def test_what_there_is_too_little_of_is_busy(error: Exception, words: str) -> None:
-    """A handler that finds no descriptor or thread is answered with an error that a client can retry."""
+def test_what_there_is_too_little_of_is_busy(error: Exception, words: str, remedy: str) -> None:
+    """A handler that finds no descriptor or thread is answered with an error that a client can retry.
+
+    Its hint names the limit that is to be raised.
+    """
     method = Method("example", Any, Any, "An example.")
     handlers: Handlers[None] = Handlers()
 
@@ -390,6 +393,7 @@ def test_what_there_is_too_little_of_is_busy(error: Exception, words: str) -> No
     found = json.loads(answer)["error"]
     assert (found["code"], found["data"]["retryable"]) == (-32000, True)
     assert words in found["message"]
+    assert remedy in found["data"]["hint"]
 
 
 class Recorder:
