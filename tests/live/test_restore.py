@@ -302,6 +302,30 @@ async def test_a_keeper_that_is_stopped_under_a_daemon(daemons: Daemons, monkeyp
     assert daemons.running() == {session.id, other.id}
 
 
+async def test_what_was_refused_is_not_done_later(daemons: Daemons, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal and an end that a stopped keeper could not carry out are not carried out once it goes on."""
+    monkeypatch.setattr(client_module, "ANSWER_SECONDS", 0.05)
+    command = "sh -c 'read x; echo $x is here; cat'"
+    session, other = await daemons.start_session(command), await daemons.start_session(command)
+    methods = SessionMethods(daemons.manager, daemons.programs)
+    client = await daemons.programs.keeper.client()
+    os.kill(client.keeper_pid, signal.SIGSTOP)
+    try:
+        for request in (methods.terminate(session.id), methods.signal(other.id, signal.SIGKILL)):
+            with pytest.raises(LiveUnavailable, match=f"pid {client.keeper_pid}"):
+                await request
+    finally:
+        os.kill(client.keeper_pid, signal.SIGCONT)
+    monkeypatch.undo()
+    await client.programs()  # answered after all that was sent before
+    for one in (session, other):
+        live = daemons.programs.registry.running(one.id)
+        assert live is not None
+        assert not live.is_terminating
+        live.write_input(b"all\n")
+        await daemons.wait_for_text(one, b"all is here")
+
+
 async def test_a_connection_to_the_keeper_that_is_lost(daemons: Daemons) -> None:
     """Programs are not called gone for it: this daemon connects again, and stores what has ended meanwhile."""
     session, ending = await daemons.start_session(), await daemons.start_session("sh -c 'read x; exit 7'")
