@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn, cast
@@ -105,6 +106,9 @@ def cli(
     try:
         supervision = Supervision.from_environment()
         os.umask(0o077)
+        # The mask is inherited through fork and execve (signal(7)), and some launchers block all there is before they
+        # start a program. SIGTERM would end nothing then, and screens processes that have ended would not be reaped.
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         resolved = load_settings(config, socket, database)
     except SocketActivationError as error:
         _fail(str(error), None, EXIT_FAILED, ready_fd)

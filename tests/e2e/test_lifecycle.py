@@ -78,6 +78,20 @@ def test_a_signal_that_was_ignored_at_the_start_stays_ignored(stopped_daemon: Da
     assert daemon.process.wait(WAIT_SECS) == 0
 
 
+def test_signals_that_were_blocked_at_the_start_are_heard(stopped_daemon: DaemonProcess) -> None:
+    """A daemon whose launcher blocks signals before it starts a program ends on SIGTERM as any other."""
+    daemon = stopped_daemon
+    block = (
+        "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    daemon.prefix = (sys.executable, "-c", block)
+    daemon.start()
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGTERM)
+    assert daemon.process.wait(WAIT_SECS) == 0
+
+
 @needs(linux=True)
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1), (0, 1, 2)])
 def test_no_file_takes_the_place_of_a_closed_standard_descriptor(
