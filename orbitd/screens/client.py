@@ -924,7 +924,11 @@ class Screens:
         """Start the template. It is not waited for: what is sent to a process is read once there is one."""
         if self._template is not None or self._retry_timer is not None or self._is_closed or self._unavailable:
             return
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:  # there are no descriptors left
+            self._start_later(error.strerror or str(error))
+            return
         try:
             self._template_process = self._start_template(theirs)
         except OSError as error:

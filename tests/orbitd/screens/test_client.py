@@ -824,6 +824,18 @@ async def test_a_template_whose_installation_is_gone(quick: Sessions, monkeypatc
     await until(lambda: screens.unavailable_reason is None)
 
 
+async def test_a_template_without_a_descriptor(quick: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is none for its socket nothing is raised, which would end the daemon, and it is started later."""
+
+    def used_up() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client.socket, "socketpair", used_up)
+        quick.programs.screens.start()
+    await until(lambda: quick.template.starts)
+
+
 async def test_a_template_that_hangs(quick: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     """No further forks are asked of it, and no program is held back; after a while another one takes its place."""
     monkeypatch.setattr(client, "SILENT_SECS", 0.002)
