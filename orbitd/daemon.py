@@ -366,7 +366,9 @@ class Daemon:
 async def _feed_watchdog(manager: SessionManager, notifier: Notifier) -> None:
     """Feed the supervisor's watchdog: this runs, so the loop does, and the read shows that the database answers."""
     await manager.probe()
-    notifier.watchdog()
+    # Of a manager that does not read the queue is full, and sendto(2) blocks: in a thread, not on the event loop.
+    if not notifier.watchdog(waits=False):
+        await asyncio.to_thread(notifier.watchdog)
 
 
 def _landing_file(run_folder: str, database_path: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import struct
 from collections.abc import Mapping
 
 VARIABLES = (
@@ -29,8 +30,8 @@ VARIABLES = (
 """What systemd.exec(5) sets for this process; none of it is meant for a child."""
 
 FIRST_DESCRIPTOR = 3  # SD_LISTEN_FDS_START
-SEND_TIMEOUT_SECS = 1.0
-"""The manager reads at once; where its queue is full, sendto(2) blocks the event loop for this long at most."""
+SEND_TIMEOUT_SECS = 1
+"""The manager reads at once; where its queue is full, sendto(2) blocks for this long at most."""
 
 logger = logging.getLogger(__name__)
 
@@ -122,9 +123,13 @@ class Notifier:
         """Set the line that `systemctl status` shows."""
         return self._send(*_status(text))
 
-    def watchdog(self) -> bool:
-        """Reset the watchdog; call it only after the loop and the store have answered."""
-        return self._send("WATCHDOG=1")
+    def watchdog(self, *, waits: bool = True) -> bool:
+        """Reset the watchdog; call it only after the loop and the store have answered.
+
+        Args:
+            waits: Whether this may block where the manager's queue is full. If not, that is not logged either.
+        """
+        return self._send("WATCHDOG=1", waits=waits)
 
     def extend_timeout(self, secs: float) -> bool:
         """Ask for more time to start or stop, counted from now (a long migration, a big checkpoint)."""
@@ -136,7 +141,7 @@ class Notifier:
             self._socket.close()
             self._socket = None
 
-    def _send(self, *assignments: str) -> bool:
+    def _send(self, *assignments: str, waits: bool = True) -> bool:
         if self._address is None or not assignments:
             return False
         try:
@@ -144,9 +149,14 @@ class Notifier:
             # was restarted is reached without any work here.
             if self._socket is None:
                 self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-                self._socket.settimeout(SEND_TIMEOUT_SECS)
-            self._socket.sendto("\n".join(assignments).encode(), self._address)
+                # By the kernel: a socket that is not connected always polls as writable, whatever the peer's queue
+                # holds, so that Python's own timeout would spin.
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", SEND_TIMEOUT_SECS, 0))
+            flags = 0 if waits else socket.MSG_DONTWAIT
+            self._socket.sendto("\n".join(assignments).encode(), flags, self._address)
         except OSError as error:
+            if isinstance(error, BlockingIOError) and not waits:
+                return False
             if not self._error_logged:
                 self._error_logged = True
                 logger.warning("cannot reach the service manager at NOTIFY_SOCKET: %s", error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from orbitd.daemon import _feed_watchdog
 from orbitd.supervision import (
     Notifier,
     SocketActivationError,
@@ -21,6 +24,7 @@ from orbitd.supervision import (
     supervisor_name,
     watchdog_interval,
 )
+from support import WAIT_SECS
 
 PID = str(os.getpid())
 
@@ -221,6 +225,35 @@ def test_a_manager_that_is_gone_is_logged_once_and_survived(folder, caplog):
     assert [record.getMessage().split(":")[0] for record in caplog.records] == [
         "cannot reach the service manager at NOTIFY_SOCKET"
     ]
+
+
+async def test_a_manager_that_does_not_read_holds_up_nobody(folder, monkeypatch):
+    """The loop goes on while its queue is full, and the watchdog is fed as soon as there is room."""
+    monkeypatch.setattr("orbitd.supervision.systemd.SEND_TIMEOUT_SECS", int(WAIT_SECS))
+
+    class Manager:
+        async def probe(self):
+            pass
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(folder / "n"))
+        manager.setblocking(False)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other, contextlib.suppress(BlockingIOError):
+            other.setblocking(False)
+            while True:
+                other.sendto(b"", str(folder / "n"))
+        notifier = Notifier(str(folder / "n"))
+        feeding = asyncio.ensure_future(_feed_watchdog(Manager(), notifier))
+        await asyncio.sleep(0)  # it has found the queue full, and left the loop
+        assert not feeding.done()
+        assert manager.recv(4096) == b""
+        await feeding
+        received = set()
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                received.add(manager.recv(4096))
+        assert received == {b"", b"WATCHDOG=1"}
+        notifier.close()
 
 
 def test_an_unknown_form_of_notify_socket_is_left_alone(caplog):
