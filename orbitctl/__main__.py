@@ -6,9 +6,16 @@ first on sys.path, and PYTHONPATH comes next, before the standard library. A `cl
 
 from __future__ import annotations
 
+import os
 import sys
 
 from orbit_os.python import isolate, open_closed_streams
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as typing has it, which is not imported here
+    from types import FrameType
+
+_INTERRUPTED = 130
 
 
 def main() -> None:
@@ -16,12 +23,35 @@ def main() -> None:
     try:
         open_closed_streams()
         isolate()
+        handle_interrupts()
         from orbitctl.cli import run
 
         code = run(sys.argv[1:])
-    except KeyboardInterrupt:  # while modules were being imported; later `run` handles it
-        code = 130
+    except KeyboardInterrupt:  # later than in `run`, which handles it
+        code = _INTERRUPTED
     sys.exit(code)
+
+
+def handle_interrupts() -> None:
+    """Have Ctrl-C end this process at each moment, unless SIGINT is ignored, as in a background job of a script."""
+    import signal  # not at the top: a signal.py of the user's project would be found first
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(_number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, as Python does; while a module is being imported, exit at once.
+
+    importlib releases its locks in callbacks of weak references. What is raised there is printed and dropped, and the
+    command would go on without the Ctrl-C (importlib/_bootstrap.py, `_get_module_lock`). A quarter of a second of most
+    commands is imports.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            os._exit(_INTERRUPTED)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -149,3 +149,27 @@ def test_only_what_a_command_needs_is_imported() -> None:
     shared = {f"orbitctl.commands.{name}" for name in ("arguments", "group", "session_table")}
     assert groups == {"orbitctl.commands.session", *shared}
     assert not any(name.startswith(("orbitd", "orbitctl.service")) for name in loaded)
+
+
+def test_ctrl_c_is_not_lost_in_an_import(tmp_path: Path) -> None:
+    """While a module is imported, Ctrl-C ends the process with 130 and no word, though importlib drops exceptions."""
+    (tmp_path / "dropping.py").write_text(
+        "import signal\ntry:\n    signal.raise_signal(signal.SIGINT)\nexcept KeyboardInterrupt:\n    print('dropped')\n"
+    )
+    program = (
+        "import sys; from orbitctl.__main__ import handle_interrupts; handle_interrupts(); "
+        f"sys.path.insert(0, {str(tmp_path)!r}); import dropping"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=30)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")
+
+
+@pytest.mark.parametrize("handler", ["SIG_DFL", "SIG_IGN"])
+def test_an_ignored_ctrl_c_stays_ignored(handler: str) -> None:
+    """As in a background job of a script: only Python's own handler is replaced."""
+    program = (
+        f"import signal; from orbitctl.__main__ import handle_interrupts; signal.signal(signal.SIGINT, signal.{handler}); "
+        "handle_interrupts(); print(signal.getsignal(signal.SIGINT).name)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=30, text=True)
+    assert (ended.stdout, ended.stderr) == (f"{handler}\n", "")
