@@ -17,10 +17,11 @@ from orbit_os.files import UnsafeFile, open_private
 from orbit_os.lock_note import STARTING, STOPPING, Holder, LockNote, read_note
 from orbit_protocol.methods import DAEMON_INFO, DAEMON_PING
 from orbit_protocol.params import Params
+from orbit_protocol.paths import path_mistake
 from orbit_protocol.text import path_text
 from orbit_protocol.visible import seconds
 from orbitctl.client.client import SILENCE_SECS, Client
-from orbitctl.client.paths import ClientPaths
+from orbitctl.client.paths import DATABASE_VARIABLE, ClientPaths
 from orbitctl.client.process_watch import ProcessWatch
 from orbitctl.client.transport import UnixStream, Unreachable
 from orbitctl.errors import CommandError, ExitCode
@@ -73,13 +74,18 @@ def of_chosen_database(paths: ClientPaths, stream: UnixStream, timeout: float) -
     Several databases have one default socket: whose daemon came first listens there.
 
     Raises:
-        CommandError: No daemon serves that database. None is started: it would have no socket of its own.
+        CommandError: The variable holds no path, or no daemon serves that database. None is started: it would have no
+            socket of its own.
     """
     pid = stream.peer_pid()
     try:
         note = read_lock_note(paths)
-    except CommandError:  # a mistake in the configuration; this daemon can be reached all the same
-        return stream
+    except CommandError:
+        variable = paths.environ.get(DATABASE_VARIABLE)
+        if variable and path_mistake(variable):  # another database is meant, and it cannot be told which
+            stream.close()
+            raise
+        return stream  # a mistake in the configuration file; this daemon can be reached all the same
     holder = Holder.GONE if note is None else note.holder()
     if note is not None and (note.pid == pid or (note.socket == paths.socket_path and holder is not Holder.GONE)):
         return stream

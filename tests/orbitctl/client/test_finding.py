@@ -194,6 +194,17 @@ def test_a_daemon_of_another_database_is_not_used(shared_daemon: DaemonProcess, 
     assert not other.parent.exists()
 
 
+@pytest.mark.parametrize("path", ["x.db", "$HOME/x.db", "~", "/d/", " "])
+@pytest.mark.parametrize("words", [["session", "create"], ["daemon", "stop"], ["status"]])
+def test_no_daemon_is_used_for_a_database_that_is_no_path(
+    shared_daemon: DaemonProcess, words: list[str], path: str
+) -> None:
+    """A variable that holds none is named, also where a daemon runs: its database is not the one that is meant."""
+    refused = Orbitctl(shared_daemon.home)(*words, ORBITD_DATABASE=path)
+    assert (refused.code, "ORBITD_DATABASE must " in refused.err) == (2, True), refused
+    assert shared_daemon.is_running
+
+
 def test_the_daemon_of_the_named_database_is_used(shared_daemon: DaemonProcess) -> None:
     """A variable that names what is served anyway changes nothing."""
     database = shared_daemon.home / ".local" / "share" / "orbit" / "sessions.db"
