@@ -97,6 +97,7 @@ def command_line(host: Host, dial: Dial, environ: Mapping[str, str]) -> list[str
         ssh = shlex.split(environ.get(SSH_VARIABLE) or "ssh")
     except ValueError as error:
         raise CommandError(f"{SSH_VARIABLE} is no command: {error}", ExitCode.USAGE) from error
+    ssh = ssh or ["ssh"]  # blanks name no command, as nothing does
     port = ["-p", str(host.port)] if host.port is not None else []
     user = ["-l", host.user] if host.user is not None else []
     batch = ["-o", "BatchMode=yes"] if dial.quiet else []
@@ -104,7 +105,7 @@ def command_line(host: Host, dial: Dial, environ: Mapping[str, str]) -> list[str
 
 
 def _remote_command(dial: Dial, environ: Mapping[str, str]) -> str:
-    program = dial.remote_command or environ.get(COMMAND_VARIABLE) or "orbitctl"
+    program = dial.remote_command or environ.get(COMMAND_VARIABLE, "").strip() or "orbitctl"
     options = [] if dial.socket is None else [f"--socket={dial.socket}"]
     options += [] if dial.autostart else ["--no-autostart"]
     # sshd has the user's login shell run this as one string (ssh(1)), so each word is quoted, and the program is not.

@@ -209,6 +209,12 @@ def test_another_ssh_can_be_named() -> None:
     assert words[:4] == ["my-ssh", "-F", "/a b/config", "-T"]
 
 
+def test_variables_of_blanks_name_nothing() -> None:
+    """ORBITCTL_SSH and ORBITCTL_REMOTE_COMMAND with blanks alone count as not set."""
+    words = command_line(parse_host("ssh://box"), Dial(), {"ORBITCTL_SSH": " ", "ORBITCTL_REMOTE_COMMAND": " "})
+    assert words == command_line(parse_host("ssh://box"), Dial(), {})
+
+
 def test_an_unbalanced_quote_in_the_ssh_command_is_told() -> None:
     """ORBITCTL_SSH that is no command line is a usage error."""
     with pytest.raises(CommandError, match="ORBITCTL_SSH is no command"):
