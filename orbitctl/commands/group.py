@@ -107,7 +107,7 @@ def refuse_remote(app: App | None, command_path: str) -> None:
 
 def _seconds(value: float) -> float:
     if not 0 < value <= MAX_TIMEOUT:  # NaN fails too
-        raise click.BadParameter(f"{value:g} is not between 0 and {MAX_TIMEOUT:.0f} seconds")
+        raise click.BadParameter(f"{value:.10g} is not between 0 and {MAX_TIMEOUT:.0f} seconds")
     return value
 
 

@@ -75,6 +75,7 @@ def test_help_fits_a_terminal(command: click.Command, context: click.Context) ->
         (["session", "show"], "Missing argument 'SESSION'."),
         (["session", "list", "--limit", "0"], "Invalid value for '--limit': 0 is not in the range"),
         (["session", "list", "--timeout", "0"], "Invalid value for '--timeout': 0 is not between"),
+        (["session", "list", "--timeout", "31536001"], "31536001 is not between 0 and 31536000 seconds"),
         (["session", "rename", "x"], "give a NAME or --none"),
         (["session", "move", "x", "y", "--none"], "give a WORKSPACE or --none"),
         (["session", "create", "--type", "ssh"], "an ssh session needs --host"),
@@ -168,7 +169,8 @@ def test_ctrl_c_is_not_lost_in_an_import(tmp_path: Path) -> None:
 def test_an_ignored_ctrl_c_stays_ignored(handler: str) -> None:
     """As in a background job of a script: only Python's own handler is replaced."""
     program = (
-        f"import signal; from orbitctl.__main__ import handle_interrupts; signal.signal(signal.SIGINT, signal.{handler}); "
+        "import signal; from orbitctl.__main__ import handle_interrupts; "
+        f"signal.signal(signal.SIGINT, signal.{handler}); "
         "handle_interrupts(); print(signal.getsignal(signal.SIGINT).name)"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=30, text=True)
