@@ -9,7 +9,6 @@ memory only until the next auto-save.
 from __future__ import annotations
 
 import bisect
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -107,9 +106,9 @@ class Index(Generic[T]):
 
     def after(self, seq: int) -> Iterator[Stored[T]]:
         """Iterate over the items after a sequence number, oldest first; without an await meanwhile."""
-        by_seq, by_id = self._by_seq, self._by_id
-        for each in itertools.islice(self._order, bisect.bisect_right(self._order, seq), None):
-            item_id = by_seq.get(each)
+        by_seq, by_id, order = self._by_seq, self._by_id, self._order
+        for place in range(bisect.bisect_right(order, seq), len(order)):  # islice would step over all that is before
+            item_id = by_seq.get(order[place])
             if item_id is None:
                 continue  # it could not be read
             found = by_id[item_id]

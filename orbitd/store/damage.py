@@ -6,6 +6,7 @@ out and keeps it here, so that it is named (`daemon.info`, `maintenance.check`) 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -131,7 +132,10 @@ class DamagedRows:
         while start not in starts:  # the numbers of a damaged tree need not ascend
             starts.add(start)
             rows = await fetch(start, wanted)
-            found += self.readable(rows, decode)
+            for first in range(0, len(rows), _CHUNK):
+                if first:
+                    await asyncio.sleep(0)  # others are served between two chunks
+                found += self.readable(rows[first : first + _CHUNK], decode)
             # A page that was short by what is damaged would look like the last one.
             if len(rows) < wanted or len(found) >= wanted:
                 break

@@ -8,9 +8,12 @@ from there and not from the cache, which may be behind by the transactions that 
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import sqlite3
+import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from msgspec.structs import replace
@@ -61,6 +64,13 @@ TRANSITIONS: frozenset[tuple[str, str]] = frozenset(
 _IN_MEMORY = frozenset({"active", "detached"})
 _STATUSES = frozenset({"active", "detached", "terminated", "archived"})
 _MAX_CANDIDATES = 20
+
+_LOOKED_AT_ONCE = 100
+"""Sessions in memory that a list looks at, and decodes if it is the first, between two looks at the clock."""
+
+_TURN_SECS = 0.002
+"""How long a list looks at sessions in memory before others are served."""
+
 _BOTH = ("sessions", "archived_sessions")
 
 _BY_ID = f"""
@@ -224,16 +234,8 @@ class SessionMethods:
         if wanted == _IN_MEMORY and session_type is None and workspace_id is None and cursor is None:
             return self.first_page(limit)
         start = pages.start_of(cursor)
-        found: Iterable[Stored[Session]]
         if wanted <= _IN_MEMORY:
-            # Lazy: `pages.cut` stops at the end of the page, and does not await.
-            found = (
-                stored
-                for stored in self._store.cache.sessions.after(start)
-                if stored.item.status in wanted
-                and (session_type is None or stored.item.session_type == session_type)
-                and (workspace_id is None or stored.item.workspace_id == workspace_id)
-            )
+            found = await self._find_in_memory(wanted, session_type, workspace_id, start, limit)
         else:
             # The archive alone where nothing else is wanted: a page would read every row of the other table.
             tables = ["archived_sessions"] if "archived" in wanted else []
@@ -250,6 +252,36 @@ class SessionMethods:
             found = [Stored(each.seq, self._store.cache.as_touched(each.item)) for each in stored_rows]
         page, next_cursor = pages.cut(found, limit, pages.session_bytes)
         return SessionPage(sessions=page, next_cursor=next_cursor)
+
+    async def _find_in_memory(
+        self,
+        wanted: frozenset[str],
+        session_type: SessionType | None,
+        workspace_id: str | None,
+        start: int,
+        limit: int | None,
+    ) -> list[Stored[Session]]:
+        """Return one session more than a page may have, if there are as many that are wanted."""
+        found: list[Stored[Session]] = []
+        most, index = pages.page_size(limit) + 1, self._store.cache.sessions
+        end = time.monotonic() + _TURN_SECS
+        while True:
+            # Where few are wanted, all are looked at, and the first list after a start decodes them (measured with
+            # 24,000 sessions: 185 ms, and 7 ms from then on).
+            chunk = list(itertools.islice(index.after(start), _LOOKED_AT_ONCE))
+            found += [
+                stored
+                for stored in chunk
+                if stored.item.status in wanted
+                and (session_type is None or stored.item.session_type == session_type)
+                and (workspace_id is None or stored.item.workspace_id == workspace_id)
+            ]
+            if len(chunk) < _LOOKED_AT_ONCE or len(found) >= most:
+                return found[:most]
+            start = chunk[-1].seq
+            if time.monotonic() >= end:
+                await asyncio.sleep(0)
+                end = time.monotonic() + _TURN_SECS
 
     def first_page(self, limit: int | None) -> SessionPage:
         """Return the first page of active and detached sessions, from memory. Raises: InvalidParams.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from orbit_protocol.errors import (
 from orbit_protocol.params import SessionConfigInput
 from orbit_protocol.types import Session, SessionConfig, SessionStatus
 from orbitd.manager import SessionManager
+from orbitd.store import damage, sessions
+from orbitd.store.rows import Row, Stored
 from store_support import GRID, LOCAL, UNKNOWN, rows
 
 STATUSES: tuple[SessionStatus, ...] = ("active", "detached", "terminated")
@@ -467,3 +470,62 @@ async def test_an_old_host_that_would_be_refused_today_stays_readable(path: Path
     old = '{"session_type":"ssh","host":"a;b","username":"c d"}'
     rows(path, "UPDATE sessions SET config = ?, checksum = NULL", old)
     assert (await reopened(path, session.id)).config == config
+
+
+@pytest.fixture
+async def turns() -> AsyncIterator[list[int]]:
+    """Return a list that another task appends to at each turn of the event loop."""
+    found: list[int] = []
+
+    async def take_turns() -> None:
+        while True:
+            found.append(len(found))
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(take_turns())
+    yield found
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def test_others_are_served_while_a_list_looks_at_many_sessions(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch, turns: list[int]
+) -> None:
+    """A list for which few of the sessions in memory are wanted looks at some of them at a time, and finds all."""
+    made = [await manager.create_session(LOCAL) for _ in range(10)]
+    wanted = [made[each].id for each in (0, 2, 3, 8, 9)]
+    for session_id in wanted:
+        await manager.detach_session(session_id)
+    monkeypatch.setattr(sessions, "_LOOKED_AT_ONCE", 3)
+    monkeypatch.setattr(sessions, "_TURN_SECS", 0.0)
+    for limit, pages in ((None, 1), (1, 5), (2, 3), (3, 2), (5, 1)):
+        turns.clear()
+        found, cursor = [], None
+        for page_number in range(pages):
+            page = await manager.list_sessions(status=["detached"], limit=limit, cursor=cursor)
+            found += [session.id for session in page.sessions]
+            cursor = page.next_cursor
+            assert (cursor is None) == (page_number == pages - 1)
+        assert found == wanted
+        assert turns
+
+
+async def test_others_are_served_while_a_page_is_decoded(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch, turns: list[int]
+) -> None:
+    """The rows of a page, which may be ten thousand, are decoded some at a time."""
+    monkeypatch.setattr(damage, "_CHUNK", 3)
+    decoded: list[int] = []
+
+    async def fetch(_: int, __: int) -> list[Row]:
+        turns.clear()
+        return [(seq,) for seq in range(1, 11)]
+
+    def decode(row: Row) -> Stored[Session]:
+        decoded.append(len(turns))
+        return Stored(row[0], session)
+
+    session = await manager.create_session(LOCAL)
+    found = await manager._store.damage.fetch_readable(fetch, decode, 0, None)
+    assert [each.seq for each in found] == list(range(1, 11))
+    assert [decoded.count(turn) for turn in sorted(set(decoded))] == [3, 3, 3, 1]
