@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
@@ -30,6 +30,8 @@ from orbitd.store.rows import Row, lenient_text
 MAX_READERS = 9
 LONG_THREADS = 4
 """How much that reads for long goes on at once; more would only take the GIL from each other."""
+
+_INTERRUPT_SECS = 0.1
 
 T = TypeVar("T")
 
@@ -125,6 +127,8 @@ class Readers:
                 self._long.add(connection)
                 own.append(connection)
                 try:
+                    if self.closing.is_set():  # `close` may have looked for connections just before
+                        raise ShuttingDown("The store is closed")
                     return work(connection)
                 finally:
                     own.clear()
@@ -146,9 +150,7 @@ class Readers:
         except asyncio.CancelledError:
             if progress is not None:
                 progress.cancel()  # before the statement that runs is ended, so that no other one follows it
-                for connection in own.copy():
-                    with contextlib.suppress(sqlite3.ProgrammingError):  # the thread has closed it just now
-                        connection.interrupt()
+                _interrupt(own)
             raise
 
     async def close(self) -> None:
@@ -156,12 +158,14 @@ class Readers:
         self.closing.set()
         # interrupt() may be called from another thread; the statement that runs fails with
         # SQLITE_INTERRUPT, which callers get as ShuttingDown. An integrity check of a large store
-        # would outlast the grace period of a stop. Work that is between two statements runs on.
-        for connection in list(self._long):
-            connection.interrupt()
+        # would outlast the grace period of a stop.
         while self._busy:
+            _interrupt(self._long)
             self._slot_released.clear()
-            await self._slot_released.wait()
+            # Again and again: what comes between two statements is lost, and the next one may take long.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_INTERRUPT_SECS):
+                    await self._slot_released.wait()
         while self._idle:
             await self._idle.pop().close()
 
@@ -205,3 +209,10 @@ class Readers:
         self._busy -= 1
         self._slots.release()
         self._slot_released.set()
+
+
+def _interrupt(connections: Collection[sqlite3.Connection]) -> None:
+    """End the statements that run on connections of other threads."""
+    for connection in tuple(connections):
+        with contextlib.suppress(sqlite3.ProgrammingError):  # its thread has closed it just now
+            connection.interrupt()

@@ -167,8 +167,10 @@ class Store:
         """Finish what runs, then close."""
         # The writer last: the last connection to close checkpoints the WAL into the database and
         # deletes it, and that is to happen in the writer's thread.
-        await self.readers.close()
-        await self.writer.close()
+        try:
+            await self.readers.close()
+        finally:
+            await self.writer.close()
         for pool in (self._pool, self._long_pool, self._checkpoint_pool):
             await asyncio.to_thread(pool.shutdown)
 

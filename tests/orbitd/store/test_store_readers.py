@@ -15,6 +15,7 @@ import aiosqlite
 import pytest
 
 from orbit_protocol.errors import Busy, ShuttingDown
+from orbitd.store import readers as readers_module
 from orbitd.store.file_watch import FileWatch
 from orbitd.store.readers import LONG_THREADS, MAX_READERS, Readers
 from support import WAIT_SECS
@@ -157,3 +158,59 @@ async def test_nothing_is_read_after_the_end(readers: Readers) -> None:
     with pytest.raises(ShuttingDown):
         await readers.fetch_one("SELECT x FROM t")
     readers.closing.clear()  # for the fixture's own look
+
+
+ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n"
+
+
+async def test_a_statement_that_begins_after_the_interrupt_is_ended_too(readers: Readers) -> None:
+    """Work that was between two statements when the store was closed does not hold up the close."""
+    running, may_begin = threading.Event(), threading.Event()
+
+    def look_away(connection: sqlite3.Connection) -> None:
+        running.set()
+        may_begin.wait(WAIT_SECS)
+        connection.execute(ENDLESS)
+
+    work = asyncio.ensure_future(readers.run_in_thread(look_away))
+    await asyncio.to_thread(running.wait, WAIT_SECS)
+    closing = asyncio.ensure_future(readers.close())
+    await asyncio.sleep(0)  # the interrupt has been sent, and nothing ran
+    may_begin.set()
+    async with asyncio.timeout(WAIT_SECS):
+        with pytest.raises(ShuttingDown):
+            await work
+        await closing
+    readers.closing.clear()
+
+
+async def test_work_whose_connection_opens_while_the_store_is_closed(
+    readers: Readers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not begun: nobody would interrupt it."""
+
+    def open_late(path: str, setup: str) -> sqlite3.Connection:
+        readers.closing.set()
+        return open_reader(path, setup)
+
+    open_reader = readers_module.open_reader
+    monkeypatch.setattr(readers_module, "open_reader", open_late)
+    begun: list[sqlite3.Connection] = []
+    with pytest.raises(ShuttingDown):
+        await readers.run_in_thread(begun.append)
+    assert begun == []
+    readers.closing.clear()
+
+
+async def test_a_connection_that_its_thread_has_just_closed_is_no_error_of_the_close(readers: Readers) -> None:
+    """The writer is closed after the readers, whatever they do."""
+    closed = sqlite3.connect(":memory:")
+    closed.close()
+    readers._long.add(closed)
+    async with long_work(readers, 1):
+        closing = asyncio.ensure_future(readers.close())
+        await asyncio.sleep(0)
+        assert not closing.done()
+    await closing
+    readers._long.clear()
+    readers.closing.clear()
