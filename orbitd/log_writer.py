@@ -32,6 +32,8 @@ MAX_QUEUED_LINES = 1000
 MAX_WRITE_BYTES = 64 * 1024
 MAX_LOG_BYTES = 8 * 1024 * 1024
 """The log file is renamed before it grows beyond this."""
+_PAUSE_SECS = 0.1
+"""Before the next line is tried, after one that could not be handled."""
 FLUSH_SECS = 1.0
 """How long the end of the daemon waits for its last lines to be taken."""
 
@@ -113,8 +115,13 @@ class LineWriter:
 
     def _run(self) -> None:
         while True:
-            with contextlib.suppress(queue.Empty):
+            try:
                 self._handle(self._queue.get(timeout=self.on_turn()))
+            except queue.Empty:
+                pass
+            except Exception:  # noqa: BLE001  # no memory, say: a line is lost, and not all that come after it
+                self._failed += 1
+                time.sleep(_PAUSE_SECS)
 
     def _drain(self, secs: float) -> bool:
         """Write what is queued in the caller's thread, where none could be started, but block no longer than told."""

@@ -144,7 +144,8 @@ class RepeatLimiter:
     def ended(self, now: float) -> list[Repeated]:
         """End the windows whose time is over; return what was counted in them."""
         found = []
-        for event, window in [each for each in self._windows.items() if each[1].end <= now]:
+        # A copy, made at once: a finalizer that the garbage collector runs meanwhile may log something in this thread.
+        for event, window in [each for each in self._windows.copy().items() if each[1].end <= now]:
             del self._windows[event]
             if window.unwritten:
                 found.append(Repeated(event=event, times=window.unwritten, secs=window.secs))
@@ -154,7 +155,7 @@ class RepeatLimiter:
 
     def next_end(self) -> float | None:
         """Return when a window ends in which something was counted; None where there is none."""
-        return min((window.end for window in self._windows.values() if window.unwritten), default=None)
+        return min((window.end for window in self._windows.copy().values() if window.unwritten), default=None)
 
 
 class LogHandler(logging.Handler):

@@ -463,6 +463,24 @@ def test_a_count_is_written_without_another_line(tmp_path: Path) -> None:
     os.close(fd)
 
 
+def test_an_error_in_the_thread_does_not_end_the_log() -> None:
+    """One line may be lost; those that come after it are written."""
+    reader, fd = os.pipe()
+    writer = LineWriter(fd)
+    errors = [MemoryError()]
+
+    def on_turn() -> float | None:
+        if errors:
+            raise errors.pop()
+        return None
+
+    writer.on_turn = on_turn
+    writer.put(b"after it\n")
+    assert b"after it\n" in read_all(reader, writer, b"after it\n")
+    os.close(reader)
+    os.close(fd)
+
+
 def test_counts_are_formatted_while_others_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The writer's thread may have hundreds of them, and the event loop waits for none: the lock is free."""
     clock = [0.0]
