@@ -52,7 +52,8 @@ def least_needed(
         is_of_crowd: Returns whether the other end has many more; then a connection goes first, and however new it is.
     """
     free = [each for each in connections if not each.is_answering]
-    if crowd := [each for each in free if not each.has_unsent and is_of_crowd(each)]:
+    # One that was accepted just now has no transport yet, and could not be closed.
+    if crowd := [each for each in free if each.is_open and not each.has_unsent and is_of_crowd(each)]:
         return min(crowd, key=lambda each: each.last_request_at)
     idle = [each for each in free if now - each.last_request_at >= RESERVE_IDLE_SECS]
     if idle:

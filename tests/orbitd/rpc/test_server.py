@@ -323,6 +323,14 @@ def test_an_answer_on_its_way_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) ->
     assert least_needed(connections[:1], 10.0) is None
 
 
+def test_of_a_crowd_only_what_can_be_closed_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that was accepted in this turn of the loop has no transport yet."""
+    connections = asking((9.9, 9.9))
+    assert least_needed(connections, 10.0, lambda _: True) is None
+    monkeypatch.setattr(Connection, "is_open", True)
+    assert least_needed(connections, 10.0, lambda _: True) is connections[0]
+
+
 class Exhausted(socket.socket):
     """A listening socket: the first accepts find no descriptor left, or another fault of the system."""
 
