@@ -102,20 +102,24 @@ class Endings:
             StorageError: It has ended, but that could not be stored yet.
             LiveUnavailable: The keeper does not answer, and nothing was sent.
         """
-        await self._require_answer(session_id)
         live = await self._registry.require_running(session_id)
-        live.is_terminating = True
+        live.is_terminating, exited = True, live.exited
+        try:
+            await self._keeper.require_answer()
+        except BaseException:  # nothing was sent
+            live.is_terminating = False
+            raise
         # SIGCONT: a stopped process handles no other signal but SIGKILL (signal(7)).
         for numbers in ((signal.SIGHUP, signal.SIGCONT), (signal.SIGKILL,)):
-            for number in numbers:
+            for number in () if exited.done() else numbers:
                 with contextlib.suppress(NotRunning):  # it has just ended by itself
                     await self.signal(session_id, number)
             # shield: the timeout must not cancel the future, which others wait for too. An exit that is
             # being handled is waited for below, and not answered by a second signal.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TERMINATE_GRACE_SECS):
-                    await asyncio.shield(live.exited)
-            if live.exited.done() or live.state is State.ENDING:
+                    await asyncio.shield(exited)
+            if exited.done() or live.state is State.ENDING:
                 # `handle_exit` holds the lock. With the lock it is known whether the exit was stored.
                 async with self._registry.locked(session_id) as ended:
                     await self.store_pending_exit(ended)

@@ -15,7 +15,7 @@ from keeper_support import KeeperProcess, open_files
 from live.sessions import start
 from live_support import Viewer
 from orbit_os.files import UnsafeFolder
-from orbit_protocol.errors import LiveUnavailable, SpawnFailed, StorageFull
+from orbit_protocol.errors import LiveUnavailable, SessionNotFound, SpawnFailed, StorageFull
 from orbit_protocol.types import Session, SessionConfig
 from orbitd.keeper import client as client_module
 from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram, SpawnRequest, UnsupportedRequest
@@ -324,6 +324,31 @@ async def test_what_was_refused_is_not_done_later(daemons: Daemons, monkeypatch:
         assert not live.is_terminating
         live.write_input(b"all\n")
         await daemons.wait_for_text(one, b"all is here")
+
+
+@pytest.mark.parametrize("wish", ["terminate", "delete"])
+async def test_a_program_that_ends_just_before_it_is_ended(
+    daemons: Daemons, monkeypatch: pytest.MonkeyPatch, wish: str
+) -> None:
+    """While the keeper is asked for an answer a program may end by itself: what was wished for is so."""
+    session = await daemons.start_session()
+    live = daemons.programs.registry.running(session.id)
+    assert live is not None
+    require_answer = daemons.programs.keeper.require_answer
+
+    async def answer_late() -> None:
+        os.kill(live.pid, signal.SIGKILL)
+        await live.exited
+        await require_answer()
+
+    monkeypatch.setattr(daemons.programs.keeper, "require_answer", answer_late)
+    methods = SessionMethods(daemons.manager, daemons.programs)
+    if wish == "delete":
+        await methods.delete(session.id)
+        with pytest.raises(SessionNotFound):
+            await daemons.manager.get_session(session.id)
+    else:
+        assert (await methods.terminate(session.id)).status == "terminated"
 
 
 async def test_a_connection_to_the_keeper_that_is_lost(daemons: Daemons) -> None:
