@@ -249,8 +249,11 @@ class Daemon:
             await programs.keeper.check_socket()
 
         async def check_database() -> None:
-            await manager.watch()
-            self._check_lock()  # where that raises, the lock may belong to another database by now
+            try:
+                await manager.watch()
+            finally:
+                if manager.is_database_in_place():  # else the lock may belong to another database by now
+                    self._check_lock()
 
         tasks = [
             MaintenanceTask("database", DATABASE_CHECK_SECS, check_database),

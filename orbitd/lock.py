@@ -13,7 +13,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from orbit_os.files import PRIVATE_FILE, lock, open_private, set_mode
-from orbit_os.lock_note import NOTE_BYTES, Holder, LockNote, format_note, note_of_this_process, read_note, write_note
+from orbit_os.lock_note import (
+    NOTE_BYTES,
+    STARTING,
+    Holder,
+    LockNote,
+    format_note,
+    note_of_this_process,
+    read_note,
+    write_note,
+)
 from orbit_protocol.text import path_text
 
 
@@ -84,11 +93,16 @@ class DatabaseLock:
         try:
             lock(self._path, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            note = read_note(descriptor)
-            os.close(descriptor)
+            try:
+                note = read_note(descriptor)
+            finally:
+                os.close(descriptor)
             # Our own note: a file system that has given the same file another number. None, or one that was left
-            # behind: its holder has not written yet, and the next check sees it.
+            # behind: its holder has not written yet, and the next check sees it. One that starts may still find that
+            # it cannot serve, and the next check sees that; a restore has no socket, and replaces the database at once.
             if note is None or note.holder() is Holder.GONE or _process(note) == _process(self._note):
+                return False
+            if note.state == STARTING and note.socket:
                 return False
             raise AlreadyLocked(_refusal(note, self._path)) from error
         except BaseException:

@@ -31,6 +31,7 @@ from orbit_protocol.errors import (
     SessionNotFound,
     ShuttingDown,
     StorageCorrupt,
+    StorageError,
     StorageFull,
 )
 from orbit_protocol.results import BackupResult, CheckReport, SessionStats
@@ -547,6 +548,14 @@ class MaintenanceMethods:
     async def probe(self) -> None:
         """Read from the database, to show that it answers."""
         await self._store.readers.fetch_one("SELECT count(*) FROM meta")
+
+    def is_database_in_place(self) -> bool:
+        """Return whether the database that is open is still at its path."""
+        try:
+            self._store.file_watch.check()
+        except StorageError:
+            return False
+        return True
 
     async def watch(self) -> None:
         """Check that the database is still at its path and, only if the last write failed, that it can be written.

@@ -478,8 +478,10 @@ def test_a_daemon_whose_lock_another_one_has(daemon: DaemonProcess, client: RawC
     second.socket_path = daemon.home / ".local" / "state" / "orbit" / "orbitd.sock"
     os.kill(daemon.pid, signal.SIGSTOP)  # it looks every five seconds, and is to be too late
     try:
-        second.start()
-        os.kill(daemon.pid, signal.SIGCONT)
+        try:
+            second.start()
+        finally:
+            os.kill(daemon.pid, signal.SIGCONT)
         hand.pass_time(10)
         assert daemon.process is not None
         assert daemon.process.wait(WAIT_SECS) == 0

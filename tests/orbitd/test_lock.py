@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orbit_os.files import UnsafeFile
-from orbit_os.lock_note import LockNote, format_note, note_of_this_process, parse_note
+from orbit_os.lock_note import SERVING, LockNote, format_note, note_of_this_process, parse_note
 from orbitd.lock import AlreadyLocked, DatabaseLock, database_lock
 
 
@@ -46,7 +46,8 @@ def test_a_lock_file_that_is_in_place_stays(held: DatabaseLock, path: Path) -> N
     """Nothing is opened, and nothing written, where nothing has changed."""
     before = path.stat()
     assert not held.check()
-    assert path.stat() == before
+    after = path.stat()
+    assert (after.st_ino, after.st_mode, after.st_mtime_ns) == (before.st_ino, before.st_mode, before.st_mtime_ns)
 
 
 @pytest.mark.parametrize("is_replaced", [False, True])
@@ -84,7 +85,9 @@ def test_the_mode_of_a_lock_file_is_put_right(held: DatabaseLock, path: Path, mo
 @pytest.mark.parametrize(
     ("note", "is_another"),
     [
-        (replace(note_of_this_process("/run/s"), boot="of another kernel", host="far"), True),
+        (replace(note_of_this_process("/run/s"), boot="of another kernel", host="far", state=SERVING), True),
+        (replace(note_of_this_process(""), boot="of another kernel", host="far"), True),
+        (replace(note_of_this_process("/run/s"), boot="of another kernel", host="far"), False),
         (note_of_this_process("/run/s"), False),
         (replace(note_of_this_process("/run/s"), started="1"), False),
         (None, False),
@@ -93,7 +96,7 @@ def test_the_mode_of_a_lock_file_is_put_right(held: DatabaseLock, path: Path, mo
 def test_another_daemon_that_has_locked_the_new_file(
     held: DatabaseLock, path: Path, note: LockNote | None, is_another: bool
 ) -> None:
-    """It is named; not so our own note, one that was left behind, and one that is not there yet."""
+    """It is named, and so is a restore; not so one that starts, our own note, one left behind, and none yet."""
     path.unlink()
     path.write_bytes(format_note(note))
     with path.open() as file:
