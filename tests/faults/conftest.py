@@ -44,8 +44,7 @@ def stopped_daemon(home: Path, hand: Shim) -> Iterator[DaemonProcess]:
     """A daemon in that hand that has not been started yet."""
     daemon = DaemonProcess(home, environment=hand.environment)
     yield daemon
-    if daemon.process is not None:
-        daemon.kill()
+    daemon.end()
 
 
 class SmallDisk:
