@@ -189,7 +189,16 @@ class Readers:
         # one than the writer has open.
         self._file_watch.check()
         uri = file_uri(self._path, "mode=rw")
-        connection = await aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS)
+        opening = asyncio.ensure_future(_connect(uri))
+        try:
+            connection = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # aiosqlite (0.22) forgets a connection whose opening is cancelled, and leaves it open: it is opened, some
+            # milliseconds, and closed.
+            await asyncio.wait({opening})
+            if not opening.cancelled() and opening.exception() is None:
+                await opening.result().close()
+            raise
         connection.text_factory = lenient_text
         try:
             await connection.executescript(self._setup)
@@ -216,3 +225,7 @@ def _interrupt(connections: Collection[sqlite3.Connection]) -> None:
     for connection in tuple(connections):
         with contextlib.suppress(sqlite3.ProgrammingError):  # its thread has closed it just now
             connection.interrupt()
+
+
+async def _connect(uri: str) -> aiosqlite.Connection:
+    return await aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS)
