@@ -128,16 +128,12 @@ class Endings:
 
     async def signal(self, session_id: str, number: int) -> None:
         """Send a signal to a program's process group. Raises: SessionNotFound, NotRunning, LiveUnavailable."""
-        await self._require_answer(session_id)
-        client = await self._keeper.client()
-        await client.signal(session_id, number)
-
-    async def _require_answer(self, session_id: str) -> None:
-        """Return once the keeper of a program has answered. Raises: SessionNotFound, NotRunning, LiveUnavailable."""
         await self._registry.require_running(session_id)
         # A request that has been sent cannot be taken back: a keeper that is stopped would carry it out when it goes
         # on, long after the error that was answered here.
         await self._keeper.require_answer()
+        client = await self._keeper.client()
+        await client.signal(session_id, number)
 
     def handle_keeper_gone(self, keep: Set[str] = frozenset()) -> None:
         """Mark sessions as detached: with the keeper every master was closed, and every program hung up.
