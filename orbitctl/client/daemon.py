@@ -92,7 +92,7 @@ def start_apart(paths: ClientPaths) -> bool:
     descriptor = _open_start_lock(paths)
     try:
         try:
-            lock(_start_lock_path(paths), descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(paths.start_lock_file, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         # The process inherits the lock, so that of a hundred clients whose daemon was killed one starts it: to run a
@@ -259,7 +259,7 @@ def _end(note: LockNote, error: CommandError, timeout: float, *, kill: bool) -> 
 def _start_in_turn(paths: ClientPaths, timeout: float, out: Output, lock_fd: int | None) -> UnixStream:
     deadline = time.monotonic() + timeout
     descriptor = _open_start_lock(paths) if lock_fd is None else lock_fd
-    with _start_lock(_start_lock_path(paths), descriptor, timeout):
+    with _start_lock(paths.start_lock_file, descriptor, timeout):
         # Of several clients that found no daemon at the same moment the first starts it while the others wait for
         # the lock; each of them finds it running when its turn comes.
         if (stream := _connect(paths, deadline)) is not None:
@@ -408,11 +408,7 @@ def was_supervised(paths: ClientPaths) -> bool:
 
 
 def _open_start_lock(paths: ClientPaths) -> int:
-    return open_private(_start_lock_path(paths), os.O_RDWR | os.O_CREAT)
-
-
-def _start_lock_path(paths: ClientPaths) -> str:
-    return os.path.join(paths.resolved.state_folder, "start.lock")
+    return open_private(paths.start_lock_file, os.O_RDWR | os.O_CREAT)
 
 
 @contextlib.contextmanager

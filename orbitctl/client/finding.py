@@ -45,7 +45,7 @@ def read_lock_note(paths: ClientPaths) -> LockNote | None:
         CommandError: The configuration, which says where the database is, cannot be read.
     """
     try:
-        descriptor = open_private(paths.database_path + ".lock", os.O_RDONLY)
+        descriptor = open_private(paths.lock_file, os.O_RDONLY)
     except (UnsafeFile, OSError):
         return None
     try:

@@ -161,6 +161,16 @@ class ClientPaths:
         """The log of a daemon that orbitctl starts. Raises: CommandError where the configuration cannot be read."""
         return os.path.join(self.resolved.state_folder, "orbitd.log")
 
+    @property
+    def start_lock_file(self) -> str:
+        """The file by whose lock clients take turns to start a daemon. Raises: CommandError, likewise."""
+        return os.path.join(self.resolved.state_folder, "start.lock")
+
+    @property
+    def lock_file(self) -> str:
+        """The lock of the database, with the note of the daemon that holds it. Raises: CommandError, likewise."""
+        return self.database_path + ".lock"
+
     def settings_of(self, path: str, *, may_be_missing: bool = True) -> Settings:
         """Return the settings of a configuration file.
 

@@ -96,9 +96,9 @@ def examine(app: App) -> Iterator[Finding]:
     yield doctor_checks.folder("socket folder", os.path.dirname(app.paths.socket_path))
     yield doctor_checks.regular_file("database file", paths.database_path)
     for name, path in (
-        ("lock file", paths.database_path + ".lock"),
-        ("lock of starts", os.path.join(paths.state_folder, "start.lock")),
-        ("log", os.path.join(paths.state_folder, "orbitd.log")),
+        ("lock file", app.paths.lock_file),
+        ("lock of starts", app.paths.start_lock_file),
+        ("log", app.paths.log_file),
     ):
         if (found := doctor_checks.regular_file(name, path)).state == "fail":
             yield found
