@@ -19,7 +19,7 @@ from msgspec import UNSET
 from orbit_os.shell import typed
 from orbit_protocol.errors import NotRunning, OrbitError, WouldLoop
 from orbit_protocol.methods import SESSION_DELETE, SESSION_GET, SESSION_SCREEN, SESSION_START
-from orbit_protocol.params import ById, SessionScreen, SessionStart
+from orbit_protocol.params import ById, SessionDelete, SessionScreen, SessionStart
 from orbit_protocol.terminal_reset import RESET
 from orbit_protocol.text import BytePairs
 from orbit_protocol.types import Session
@@ -89,7 +89,7 @@ def run_detached(app: App, create: Callable[[], Answer[Session]]) -> Answer[Sess
         return start_session(app, session.id)
     except CommandError:
         with contextlib.suppress(CommandError):
-            app.call(SESSION_DELETE, ById(id=session.id))
+            app.call(SESSION_DELETE, SessionDelete(id=session.id, purge=True))
         raise
 
 

@@ -178,7 +178,7 @@ def delete(app: App, session: str, yes: bool) -> None:
     """Delete a session and its snapshots for good."""
     session_id, shown = to_delete(app.session, session)
     app.confirm(f"Delete session {shown} and its snapshots?", yes)
-    app.done(app.ask(m.SESSION_DELETE, p.ById(id=session_id)), f"deleted session {shown}", session_id)
+    app.done(app.ask(m.SESSION_DELETE, p.SessionDelete(id=session_id)), f"deleted session {shown}", session_id)
 
 
 def _change(app: App, method: Method[p.ById, Session], session: str) -> None:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
+from orbit_protocol import errors as e
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
 from orbit_protocol import results as r
@@ -139,10 +140,17 @@ def add_session_handlers(handlers: Handlers[Call], manager: SessionManager, sess
     async def get_stored(session_id: str) -> t.Session:
         return sessions.with_live_fields(await manager.get_session(session_id))
 
-    async def delete(_: Call, params: p.ById) -> r.Empty:
+    async def delete(_: Call, params: p.SessionDelete) -> r.Empty:
         await sessions.delete(params.id)
         return r.Empty()
 
+    async def not_yet(_: Call, params: Any) -> Any:
+        raise e.SessionNotFound(f"not built yet: {params}")
+
+    handlers.add(m.SESSION_UNDELETE, not_yet)
+    handlers.add(m.SESSION_LIST_DELETED, not_yet)
+    handlers.add(m.SESSION_SET_LABELS, not_yet)
+    handlers.add(m.SESSION_SET_RESUME, not_yet)
     handlers.add(m.SESSION_CREATE, viewed(lambda params: manager.create_session(params.config, params.name)))
     handlers.add(m.SESSION_GET, get)
     handlers.add(m.SESSION_FIND, viewed(lambda params: manager.find_session(params.ref)))

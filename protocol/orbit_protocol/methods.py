@@ -131,8 +131,32 @@ SESSION_TERMINATE: Method[p.ById, t.Session] = Method(
     (e.InvalidTransition, e.LiveUnavailable, *_ONE),
     in_reserve=True,
 )
-SESSION_DELETE: Method[p.ById, r.Empty] = Method(
-    "session.delete", p.ById, r.Empty, "Delete a session and its snapshots.", (e.LiveUnavailable, *_ONE)
+SESSION_DELETE: Method[p.SessionDelete, r.Empty] = Method(
+    "session.delete",
+    p.SessionDelete,
+    r.Empty,
+    "Put a session and its snapshots into the trash, or delete them for good.",
+    (e.LiveUnavailable, *_ONE),
+)
+SESSION_UNDELETE: Method[p.ById, t.Session] = Method(
+    "session.undelete", p.ById, t.Session, "Take a session out of the trash.", (e.NameTaken, *_ONE)
+)
+SESSION_LIST_DELETED: Method[p.SessionListDeleted, t.SessionPage] = Method(
+    "session.list_deleted",
+    p.SessionListDeleted,
+    t.SessionPage,
+    "List the sessions in the trash, the one that was deleted last first.",
+    READS,
+)
+SESSION_SET_LABELS: Method[p.SessionSetLabels, t.Session] = Method(
+    "session.set_labels", p.SessionSetLabels, t.Session, "Set and remove labels of a session.", _ONE
+)
+SESSION_SET_RESUME: Method[p.SessionSetResume, t.Session] = Method(
+    "session.set_resume",
+    p.SessionSetResume,
+    t.Session,
+    "Set the command that starts a session again after a reboot, or remove it.",
+    _ONE,
 )
 SESSION_RENAME: Method[p.SessionRename, t.Session] = Method(
     "session.rename", p.SessionRename, t.Session, "Give a session a name, or take it away.", (e.NameTaken, *_ONE)

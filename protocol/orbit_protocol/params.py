@@ -16,6 +16,8 @@ from msgspec.structs import force_setattr
 from orbit_protocol import MAX_SCREEN_CELLS
 from orbit_protocol.text import pairs_from_text, path_from_text, text_and_bytes
 from orbit_protocol.types import (
+    MAX_COMMAND_LENGTH,
+    MAX_LABELS,
     MAX_PATH_LENGTH,
     AbsolutePath,
     Cells,
@@ -23,6 +25,8 @@ from orbit_protocol.types import (
     Environment,
     EnvironmentBytes,
     Id,
+    LabelKey,
+    LabelValue,
     Name,
     PageSize,
     Ref,
@@ -32,6 +36,7 @@ from orbit_protocol.types import (
     SessionType,
     WorkspaceLayoutInput,
     check_environment,
+    check_labels,
     check_name,
     environment_from_bytes,
     normal_name,
@@ -89,13 +94,48 @@ class SessionCreate(_Named, frozen=True, kw_only=True):
 
 
 class SessionList(Params, frozen=True, kw_only=True):
-    """Which sessions to list; without `status`, those that are active or detached."""
+    """Which sessions to list; without `status`, those that are active or detached. All `labels` must be a session's."""
 
     status: Annotated[list[SessionStatus], Meta(min_length=1, max_length=16)] | None = None
     session_type: SessionType | None = None
     workspace_id: Id | None = None
+    labels: Annotated[dict[LabelKey, LabelValue], Meta(max_length=MAX_LABELS)] | None = None
     limit: PageSize | None = None
     cursor: Cursor | None = None
+
+
+class SessionDelete(ById, frozen=True, kw_only=True):
+    """A session to put into the trash, or with `purge` to delete for good."""
+
+    purge: bool = False
+
+
+class SessionListDeleted(Params, frozen=True, kw_only=True):
+    """A page of the sessions in the trash."""
+
+    limit: PageSize | None = None
+    cursor: Cursor | None = None
+
+
+class SessionSetLabels(ById, frozen=True, kw_only=True):
+    """Labels to set; null removes one, and those that are not named stay."""
+
+    labels: Annotated[dict[LabelKey, LabelValue | None], Meta(max_length=MAX_LABELS)]
+
+    def __post_init__(self) -> None:
+        """Check the labels. Raises: ValueError."""
+        check_labels(self.labels)
+
+
+class SessionSetResume(ById, frozen=True, kw_only=True):
+    """The command that starts the session after a reboot, in the place of its own; null for none."""
+
+    command: Annotated[str, Meta(min_length=1, max_length=MAX_COMMAND_LENGTH)] | None
+
+    def __post_init__(self) -> None:
+        """Refuse what execve(2) cannot take. Raises: ValueError."""
+        if "\0" in (self.command or ""):
+            raise ValueError("`command` may not hold a NUL")
 
 
 class SessionUpdateStatus(Params, frozen=True, kw_only=True):
@@ -243,6 +283,8 @@ class _WithEnvironment(ById, frozen=True, kw_only=True):
 
     env: Environment | None = None
     env_bytes: EnvironmentBytes | UnsetType | None = UNSET
+    umask: Annotated[int, Meta(ge=0, le=0o777)] | None = None
+    limits: Annotated[dict[str, Annotated[int, Meta(ge=-1, le=2**63 - 1)]], Meta(max_length=32)] | None = None
 
     def check(self, cols: int, rows: int) -> None:
         """Check a size and the environment, and keep the one form of it that counts. Raises: ValueError."""
@@ -260,7 +302,9 @@ class _WithEnvironment(ById, frozen=True, kw_only=True):
 
 
 class SessionStart(_WithEnvironment, frozen=True, kw_only=True):
-    """Run a session's program. `env` overrides the daemon's own environment and is never stored.
+    """Run a session's program. `env` is the program's whole environment but for what orbitd sets; it is never stored.
+
+    `umask` and `limits` are the client's: soft limits by the names of ulimits (`nofile`, `core`), -1 for no limit.
 
     A terminal has at most 4096 columns and rows; where more is asked for, it gets so many.
     `env_bytes`, a list of `[name, value]`, is for an environment that is not all UTF-8; where it is given,
@@ -383,17 +427,19 @@ class SessionWait(ById, frozen=True, kw_only=True):
 
 
 class SessionSignal(ById, frozen=True, kw_only=True):
-    """A signal by name (`TERM` or `SIGTERM`), for the session's process group."""
+    """A signal by name (`TERM` or `SIGTERM`) or number, for the terminal's foreground process group."""
 
-    signal: Annotated[str, Meta(min_length=1, max_length=16)]
+    signal: Annotated[str, Meta(min_length=1, max_length=16)] | Annotated[int, Meta(ge=1, le=64)]
 
     def __post_init__(self) -> None:
         """Refuse what is no signal here. Raises: ValueError."""
         if self.number is None:
-            raise ValueError("`signal` is no signal's name; TERM, INT and HUP are, for example")
+            raise ValueError("`signal` is no signal; TERM, INT and HUP are, for example")
 
     @property
     def number(self) -> int | None:
         """The signal's number on this machine."""
+        if isinstance(self.signal, int):
+            return self.signal if self.signal in signal.valid_signals() else None
         name = self.signal.upper()
         return SIGNALS.get(name) or SIGNALS.get("SIG" + name)

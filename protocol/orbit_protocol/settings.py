@@ -38,6 +38,8 @@ class SessionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     snapshot_retention_count: Annotated[int, Meta(ge=1, le=1_000_000)] = 10
     backup_retention_count: Annotated[int, Meta(ge=1, le=1_000)] = 3
     restore_sessions_on_startup: bool = True
+    trash_retention_secs: Annotated[int, Meta(ge=0, le=10 * 366 * 86_400)] = 7 * 86_400
+    ended_retention_secs: Annotated[int, Meta(ge=0, le=100 * 366 * 86_400)] = 30 * 86_400
     scrollback_max_bytes: Annotated[int, Meta(ge=0, le=1 << 40)] = 16 * 1024 * 1024
     total_scrollback_bytes: Annotated[int, Meta(ge=0, le=1 << 40)] = 512 * 1024 * 1024
 

@@ -8,7 +8,7 @@ and not ignored. Bytes are base64 in JSON, times are RFC 3339 in UTC.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -72,6 +72,10 @@ AbsolutePath = Annotated[
         description=f"An absolute path of at most {MAX_PATH_LENGTH} characters, unless its bytes stand beside it.",
     ),
 ]
+MAX_LABELS = 64
+"""Of one session."""
+LabelKey = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH, description="No control character, no `=`.")]
+LabelValue = Annotated[str, Meta(max_length=MAX_NAME_LENGTH, description="No control character.")]
 Timestamp = Annotated[datetime, Meta(tz=True)]
 Cursor = Annotated[
     str, Meta(min_length=1, max_length=MAX_NAME_LENGTH, description="`next_cursor` of the page before this one.")
@@ -115,6 +119,13 @@ def check_name(text: str) -> str:
     return name
 
 
+def check_labels(labels: Mapping[str, str | None]) -> None:
+    """Refuse labels that cannot be typed as KEY=VALUE, or that would steer a terminal. Raises: ValueError."""
+    for key, value in labels.items():
+        if "=" in key or has_control_characters(key) or has_control_characters(value or ""):
+            raise ValueError("`labels` may hold no control characters, and no `=` in a key")
+
+
 def check_environment(environment: dict[str, str] | None) -> None:
     """Refuse what execve(2) cannot take. Raises: ValueError."""
     for name, value in (environment or {}).items():
@@ -136,8 +147,9 @@ class SessionConfig(Struct, frozen=True, kw_only=True):
     `ssh` needs a host; `local` takes none of host, port and username. `command` is split
     as a POSIX shell would, without running one. `workspace_id` is where the session
     belongs now. `cwd` and `env` are for the program; `env` is stored and shown. After a reboot
-    a program is started again if `restart` says so; `reconnect` starts ssh again when it has
-    lost its connection.
+    a program is started again if `restart` says so; `resume` is a command of its own for coming back
+    (`vim -r`), run in the place of `command` then. `reconnect` starts ssh again when it has lost its
+    connection. With `auto_remove` the session is deleted, into the trash, when its program has ended.
 
     `command_bytes` (the whole line), `cwd_bytes` and `env_bytes` (the whole environment, as a list of
     `[name, value]`) are there only where those are not UTF-8; the text then has `\xNN` for each byte
@@ -157,6 +169,8 @@ class SessionConfig(Struct, frozen=True, kw_only=True):
     env_bytes: EnvironmentBytes | UnsetType | None = UNSET
     restart: bool = False
     reconnect: bool = False
+    resume: Command | None = None
+    auto_remove: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what ssh or execve would misread. Raises: ValueError."""
@@ -166,11 +180,15 @@ class SessionConfig(Struct, frozen=True, kw_only=True):
             self._refuse_remote_fields()
         if self.command_bytes is not UNSET or self.cwd_bytes is not UNSET or self.env_bytes is not UNSET:
             self._set_text_from_bytes()
-        for field, longest in (("command", MAX_COMMAND_LENGTH), ("cwd", MAX_PATH_LENGTH)):
+        for field, longest in (
+            ("command", MAX_COMMAND_LENGTH),
+            ("resume", MAX_COMMAND_LENGTH),
+            ("cwd", MAX_PATH_LENGTH),
+        ):
             text = getattr(self, field) or ""
             if "\0" in text:
                 raise ValueError(f"`{field}` may not hold a NUL")
-            if len(text) > longest and getattr(self, f"{field}_bytes") is UNSET:
+            if len(text) > longest and getattr(self, f"{field}_bytes", UNSET) is UNSET:
                 raise ValueError(f"`{field}` may have {longest} characters at most")
         if self.cwd is not None and not self.cwd.startswith("/"):
             raise ValueError("`cwd` must be an absolute path")
@@ -259,7 +277,8 @@ class Session(Struct, frozen=True, kw_only=True):
     folder are then those of now, else the last ones. Sizes are in cells. `screen` is `rebuilding`
     or `damaged` while its picture cannot be shown, since the terminal emulation has failed.
     `cwd_bytes` is there only where the folder's path is not UTF-8; `cwd` then has `\xNN` for
-    each byte that is not.
+    each byte that is not. `last_output_at` and `last_input_at` are those of a live session; `deleted_at`
+    is when it was put into the trash.
     """
 
     id: str
@@ -282,6 +301,10 @@ class Session(Struct, frozen=True, kw_only=True):
     clients: int = 0
     last_saved_at: Timestamp | None = None
     screen: ScreenStatus = "ok"
+    labels: dict[str, str] = {}
+    last_output_at: Timestamp | None = None
+    last_input_at: Timestamp | None = None
+    deleted_at: Timestamp | None = None
 
 
 class SnapshotInfo(Struct, frozen=True, kw_only=True):
