@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
-from functools import cached_property
 
 from orbit_os.sockets import fitting_socket_path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as typing has it: an `orbitctl ls` is half done in the time of the imports that this saves
+    from collections.abc import Mapping
 
 ROOT = 0
 
@@ -83,12 +85,12 @@ class Places:
         """The database."""
         return os.path.join(self.folder("XDG_DATA_HOME", ".local/share"), "sessions.db")
 
-    @cached_property
+    @property
     def state_folder(self) -> str:
         """The folder of journals and logs."""
         return self.folder("XDG_STATE_HOME", ".local/state")
 
-    @cached_property
+    @property
     def run_folder(self) -> str:
         """The folder of what may end with a reboot."""
         return os.path.join(self.runtime_folder, "orbit") if self.runtime_folder else self.state_folder
@@ -98,7 +100,7 @@ class Places:
         """The daemon's socket, in `run_folder`, or at a short path where that would not fit into sun_path."""
         return fitting_socket_path(os.path.join(self.run_folder, "orbitd.sock"), self.runtime_folder)
 
-    @cached_property
+    @property
     def runtime_folder(self) -> str:
         """The folder of XDG_RUNTIME_DIR; empty where there is none, or it belongs to another user, as after su.
 
@@ -147,7 +149,7 @@ class Places:
             path = self._home + path[1:]
         return _absolute(path) or os.path.abspath(path)
 
-    @cached_property
+    @property
     def _home(self) -> str:
         """HOME, or what passwd says where that is not set; whose it is has not been looked at."""
         path = self._environ.get("HOME") or _home_in_passwd()
