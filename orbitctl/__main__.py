@@ -24,9 +24,13 @@ def main() -> None:
         open_closed_streams()
         isolate()
         handle_interrupts()
-        from orbitctl.cli import run
+        from orbitctl.fast import run_fast
 
-        code = run(sys.argv[1:])
+        code = run_fast(sys.argv[1:])
+        if code is None:
+            from orbitctl.cli import run
+
+            code = run(sys.argv[1:])
     except KeyboardInterrupt:  # later than in `run`, which handles it
         code = _INTERRUPTED
     sys.exit(code)
@@ -34,10 +38,11 @@ def main() -> None:
 
 def handle_interrupts() -> None:
     """Have Ctrl-C end this process at each moment, unless SIGINT is ignored, as in a background job of a script."""
-    import signal  # not at the top: a signal.py of the user's project would be found first
+    # What `signal` wraps in enums, whose import takes longer than a list of sessions.
+    import _signal  # type: ignore[import-not-found]  # typeshed has `signal` alone
 
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupt)
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _interrupt)
 
 
 def _interrupt(_number: int, frame: FrameType | None) -> None:

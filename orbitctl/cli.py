@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Callable
 from typing import Any, TextIO
 
 import click
@@ -89,13 +90,26 @@ add_common_options(cli)
 
 def run(args: list[str]) -> int:
     """Run a command line and return its exit code; every error is printed."""
+    return _run(lambda app: _invoke(app, args))
+
+
+def report_unwritable(error: OSError) -> int:
+    """Return the exit code of a command that was run without click, and could not write; print the error."""
+
+    def fail(_: App) -> int:
+        raise error
+
+    return _run(fail)
+
+
+def _run(command: Callable[[App], int]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name may have letters that the locale cannot encode
     app = App(os.environ)
     try:
         try:
-            code = _invoke(app, args)
+            code = command(app)
             sys.stdout.flush()  # here, where an error is handled, and not at the interpreter's exit
         except BrokenPipeError:
             raise
