@@ -90,6 +90,9 @@ add_common_options(cli)
 
 def run(args: list[str]) -> int:
     """Run a command line and return its exit code; every error is printed."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a name may have letters that the locale cannot encode
     return _run(lambda app: _invoke(app, args))
 
 
@@ -103,9 +106,6 @@ def report_unwritable(error: OSError) -> int:
 
 
 def _run(command: Callable[[App], int]) -> int:
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a name may have letters that the locale cannot encode
     app = App(os.environ)
     try:
         try:

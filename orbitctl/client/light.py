@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # as typing has it, which is not imported here
     from typing import Any
 
 SOCKET_VARIABLE, CONFIG_VARIABLE, DATABASE_VARIABLE = "ORBITD_SOCKET", "ORBITD_CONFIG", "ORBITD_DATABASE"
-PATIENCE_SECS = 1
+PATIENCE_SECS = 1.0
 """How long a connection, or some bytes of an answer, are waited for: then the usual way says what it waits for."""
 MAX_ANSWER_BYTES = 1 << 24
 READ_BYTES = 1 << 18
@@ -131,12 +131,17 @@ def _connected(path: str) -> socket:
     except SocketPathTooLong as error:
         raise Unusual from error
     connection = socket(AF_UNIX, SOCK_STREAM)
-    # As in `transport`: a socket that blocks, and whose waits the kernel limits, connect(2)'s too (socket(7)).
-    connection.setsockopt(SOL_SOCKET, SO_SNDTIMEO, struct.pack("ll", PATIENCE_SECS, 0))
-    connection.connect(path)
-    # Nothing is sent before the kernel has named the user of the process at the other end.
-    if peer_uid(connection) != os.getuid():
-        raise Unusual
+    try:
+        # As in `transport`: a socket that blocks, and whose waits the kernel limits, connect(2)'s too (socket(7)).
+        timeval = struct.pack("ll", *divmod(int(PATIENCE_SECS * 1_000_000), 1_000_000))
+        connection.setsockopt(SOL_SOCKET, SO_SNDTIMEO, timeval)
+        connection.connect(path)
+        # Nothing is sent before the kernel has named the user of the process at the other end.
+        if peer_uid(connection) != os.getuid():
+            raise Unusual
+    except BaseException:
+        connection.close()
+        raise
     connection.settimeout(PATIENCE_SECS)
     return connection
 

@@ -57,6 +57,7 @@ class Places:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self._needs_home = False
+        self._found_home = ""
         self._used: list[tuple[str, str, str]] = []
 
     def check(self) -> None:
@@ -152,6 +153,8 @@ class Places:
     @property
     def _home(self) -> str:
         """HOME, or what passwd says where that is not set; whose it is has not been looked at."""
+        if self._found_home:
+            return self._found_home
         path = self._environ.get("HOME") or _home_in_passwd()
         if not path:
             raise HomeUnset(f"HOME is not set, and uid {os.geteuid()} has no home in passwd")
@@ -165,7 +168,8 @@ class Places:
             raise HomeUnusable(f"HOME is {path}, which cannot be used: {error.strerror}") from error
         if not is_folder:
             raise HomeUnusable(f"HOME is {path}, which is not a folder")
-        return _absolute(path)
+        self._found_home = _absolute(path)
+        return self._found_home
 
 
 def _home_in_passwd() -> str:
