@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from orbit_protocol.errors import Busy, Cancelled, ErrorObject, ShuttingDown
+from orbit_protocol.errors import Busy, Cancelled, ShuttingDown
 from orbit_protocol.framing import Line, LineFramer
 from orbit_protocol.json_text import check_nesting
-from orbit_protocol.jsonrpc import encode_request
+from orbit_protocol.jsonrpc import ErrorObject, encode_request
 from orbit_protocol.methods import CANCEL_REQUEST, SESSION_INPUT, Method
 from orbit_protocol.params import CancelRequest, SessionInput
 from orbitctl.client.transport import Stream

@@ -17,9 +17,9 @@ import msgspec
 from msgspec import UNSET, Raw, Struct
 
 from orbit_protocol import PROTOCOL_VERSION, VERSION
-from orbit_protocol.errors import ErrorObject, MethodNotFound, OrbitError, from_object
+from orbit_protocol.errors import MethodNotFound, OrbitError, from_object
 from orbit_protocol.framing import LineFramer, LineTooLong
-from orbit_protocol.jsonrpc import Response, decode_response, encode_request
+from orbit_protocol.jsonrpc import ErrorObject, Response, decode_response, encode_request
 from orbit_protocol.methods import CANCEL_REQUEST, DAEMON_INFO, WATCH_PROGRESS, Method
 from orbit_protocol.params import CancelRequest, WatchProgress
 from orbit_protocol.text import decoded_message, path_text

@@ -19,6 +19,7 @@ from _socket import AF_UNIX, SO_SNDTIMEO, SOCK_STREAM, SOL_SOCKET, socket
 from orbit_os.places import HomeUnusable, Places
 from orbit_os.sockets import SocketPathTooLong, check_socket_path, peer_uid
 from orbit_protocol.paths import path_mistake
+from orbitctl.client.light_json import encode, scan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # as typing has it, which is not imported here
@@ -68,17 +69,10 @@ class LightConnection:
 
     def call(self, method: str, params: Mapping[str, Any]) -> LightAnswer:
         """Call a method and return its result. Raises: Unusual: for an error, too."""
-        try:
-            from _json import encode_basestring_ascii, make_encoder
-        except ImportError as error:  # not CPython
-            raise Unusual from error
         self._last_id += 1
         request = {"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params}
-        # Markers, default, string encoder, indent, separators, sort_keys, skipkeys, allow_nan: as json.dumps has it.
-        settings: Any = (None, None, encode_basestring_ascii, None, ":", ",", False, False, False)
-        encode: Any = make_encoder(*settings)
         try:
-            self._socket.sendall("".join(encode(request, 0)).encode() + b"\n")
+            self._socket.sendall(encode(request).encode() + b"\n")
             return _result(self._line(), self._last_id)
         except (OSError, ValueError, RecursionError) as error:  # the last for an answer that is nested too deeply
             raise Unusual from error
@@ -148,32 +142,12 @@ def _connected(path: str) -> socket:
 
 def _result(line: bytes, request_id: int) -> LightAnswer:
     """Return the result in the line of an answer. Raises: ValueError, RecursionError, Unusual."""
-    from _json import make_scanner
-
-    scan: Any = make_scanner  # typed for a whole JSONDecoder
     text = line.decode()
     head, tail = '{"jsonrpc":"2.0","result":', f',"id":{request_id}}}\n'
     # msgspec refuses a lone surrogate, which only an escape can be; other letters it does not write as escapes.
     if not text.startswith(head) or "\\ud" in text or "\\uD" in text:
         raise Unusual
-    try:
-        value, end = scan(_Numbers())(text, len(head))
-    except StopIteration as error:  # how the scanner says that there is no value
-        raise Unusual from error
+    value, end = scan(text, len(head))
     if text[end:] != tail:
         raise Unusual
     return LightAnswer(text[len(head) : end].encode(), value)
-
-
-class _Numbers:
-    """What the C scanner of json reads from its JSONDecoder, which imports regular expressions."""
-
-    strict = True
-    object_hook = object_pairs_hook = None
-    parse_float = float
-    parse_int = int
-
-    @staticmethod
-    def parse_constant(name: str) -> Any:
-        """Refuse NaN and the infinities, which are no JSON."""
-        raise ValueError(name)

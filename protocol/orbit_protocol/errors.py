@@ -28,9 +28,19 @@ reference that is in the log.
 
 from __future__ import annotations
 
-from typing import Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as typing has it: an attached client, which lives for weeks, loads neither that nor msgspec
+    from typing import Any, Protocol
 
-from msgspec import Struct
+    class ErrorMember(Protocol):
+        """The `error` member of a response, however it was decoded."""
+
+        @property
+        def code(self) -> int: ...
+        @property
+        def message(self) -> str: ...
+        @property
+        def data(self) -> dict[str, Any] | None: ...
 
 
 class OrbitError(Exception):
@@ -283,14 +293,6 @@ class StorageReadOnly(StorageError):
     default_hint = "Give the daemon's user write access to the database and its folder."
 
 
-class ErrorObject(Struct, frozen=True, kw_only=True):
-    """The `error` member of a response (JSON-RPC 2.0, 5.1)."""
-
-    code: int
-    message: str
-    data: dict[str, Any] | None = None
-
-
 def _walk(root: type[OrbitError]) -> list[type[OrbitError]]:
     """Return the classes below `root` that are answered with, not the branches."""
     below = [leaf for child in root.__subclasses__() for leaf in _walk(child)]
@@ -302,7 +304,7 @@ BY_KIND: dict[str, type[OrbitError]] = {error.kind: error for error in ALL_ERROR
 BY_CODE: dict[int, type[OrbitError]] = {error.code: error for error in reversed(ALL_ERRORS)}
 
 
-def from_object(error: ErrorObject) -> OrbitError:
+def from_object(error: ErrorMember) -> OrbitError:
     """Return the exception that an error object stands for, as its most specific class.
 
     An error that this version does not know keeps its code and kind, as an `OrbitError`.

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from orbit_protocol.errors import ErrorObject, OrbitError
+from orbit_protocol.errors import OrbitError
 from orbit_protocol.framing import NewlineInMessage, frame
 from orbit_protocol.json_text import check_nesting, one_line
 from orbit_protocol.text import encodable_message
@@ -25,6 +25,14 @@ class Request(Struct, frozen=True, kw_only=True, omit_defaults=False):
     id: RequestId | UnsetType = UNSET
     method: str
     params: Any = UNSET
+
+
+class ErrorObject(Struct, frozen=True, kw_only=True):
+    """The `error` member of a response (JSON-RPC 2.0, 5.1)."""
+
+    code: int
+    message: str
+    data: dict[str, Any] | None = None
 
 
 class Response(Struct, frozen=True, kw_only=True):

@@ -7,7 +7,8 @@ from typing import Any, cast
 import pytest
 from msgspec import Struct
 
-from orbit_protocol.errors import Busy, Cancelled, ErrorObject, NotRunning, OrbitError, ShuttingDown
+from orbit_protocol.errors import Busy, Cancelled, NotRunning, OrbitError, ShuttingDown
+from orbit_protocol.jsonrpc import ErrorObject
 from orbit_protocol.methods import CANCEL_REQUEST, SESSION_INPUT, Method
 from orbit_protocol.params import CancelRequest, SessionInput
 from orbitctl.attach.connection import (
