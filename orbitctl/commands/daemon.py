@@ -163,12 +163,11 @@ def connections(app: App) -> None:
     answer = app.ask(DAEMON_CONNECTIONS, Params())
     columns: list[Column[ConnectionInfo]] = [
         Column("PID", lambda one, _: None if one.pid is None else str(one.pid)),
-        Column("PROGRAM", lambda one, _: one.program, elastic=True),
-        Column("SINCE", lambda one, to: to.moment(one.since)),
-        Column(
-            "ATTACHED TO", lambda one, to: " ".join(to.id(each.session_id) for each in one.attachments), elastic=True
-        ),
-        Column("KEPT BACK", lambda one, _: "yes" if one.reserved else None, optional=True),
+        Column("PROGRAM", lambda one, _: one.program, rank=2, floor=16),
+        Column("SINCE", lambda one, to: to.moment(one.since), rank=3),
+        # Not cut: an id is what one types next.
+        Column("ATTACHED TO", lambda one, to: " ".join(to.short_id(each.session_id) for each in one.attachments)),
+        Column("KEPT BACK", lambda one, _: "yes" if one.reserved else None, rank=4, optional=True),
     ]
     app.show(
         answer,

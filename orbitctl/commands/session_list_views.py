@@ -31,9 +31,10 @@ from orbitctl.app import App
 from orbitctl.attach.terminal import ENDING, SignalReceived, do_nothing, raise_signal_received, read_signals
 from orbitctl.client.client import ask_all
 from orbitctl.client.ssh import Host
-from orbitctl.commands.session_table import NO_SESSIONS, names_of_workspaces, session_columns
+from orbitctl.commands.session_table import NO_SESSIONS, drawn_sessions, names_of_workspaces, row_of
 from orbitctl.errors import CommandError, ExitCode
-from orbitctl.ui.output import Column, is_smart_terminal, terminal_size
+from orbitctl.ui.listing import LIST_COLUMNS, LIST_COLUMNS_OF_HOSTS, View, sessions_table
+from orbitctl.ui.output import is_smart_terminal, terminal_size
 
 WATCH_SECONDS = 1.0
 _ENTER = b"\x1b[?1049h\x1b[?25l\x1b[?7l"  # alternate screen, cursor hidden, long lines cut
@@ -101,25 +102,10 @@ def _show_hosted(
         for one in sessions:
             app.out.line(one.session.id)
     elif sessions or not app.out.terminal:
-        app.out.table(_hosted_columns(names), sessions)
+        rows = [{**row_of(one.session), "host": one.host.label} for one in sessions]
+        sys.stdout.write(sessions_table(rows, LIST_COLUMNS_OF_HOSTS, app.out.view(View, workspaces=names)))
     else:
         app.out.note("no sessions")
-
-
-def _hosted_columns(names: dict[str, str]) -> list[Column[HostedSession]]:
-    def of_session(column: Column[Session]) -> Column[HostedSession]:
-        style = column.style
-        return Column(
-            "SSH HOST" if column.title == "HOST" else column.title,
-            lambda one, to: column.cell(one.session, to),
-            None if style is None else lambda one: style(one.session),
-            column.right,
-            column.elastic,
-            column.optional,
-        )
-
-    host: Column[HostedSession] = Column("HOST", lambda one, _: one.host.label, lambda _: "cyan", elastic=True)
-    return [host, *map(of_session, session_columns(names))]
 
 
 def watch_sessions(app: App, params: SessionList, limit: int | None) -> int:
@@ -275,7 +261,7 @@ def _page(app: App, params: SessionList, limit: int | None) -> str:
     sessions = ask_all(app.client, SESSION_LIST, params, "sessions", limit).value.sessions
     if not sessions:
         return NO_SESSIONS
-    return app.out.drawn(session_columns(names_of_workspaces(app, sessions)), sessions)
+    return drawn_sessions(app, sessions, LIST_COLUMNS)
 
 
 def _page_or_error(app: App, params: SessionList, limit: int | None) -> str:

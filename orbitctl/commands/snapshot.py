@@ -114,11 +114,11 @@ def _draw(app: App, snapshots: list[SnapshotInfo]) -> None:
         return
     columns: list[Column[SnapshotInfo]] = [
         Column("ID", lambda info, _: info.id),
-        Column("TAKEN", lambda info, to: to.moment(info.snapshot_at)),
-        Column("FORMAT", lambda info, _: info.format),
-        Column("CELLS", lambda info, _: f"{info.cols}x{info.rows}" if info.cols and info.rows else None),
-        Column("SCREEN", lambda info, to: to.size(info.buffer_bytes), right=True),
-        Column("SCROLLBACK", lambda info, to: to.size(info.scrollback_bytes), right=True),
-        Column("STORED", lambda info, to: to.size(info.stored_bytes), right=True),
+        Column("TAKEN", lambda info, to: to.moment(info.snapshot_at), rank=1),
+        Column("FORMAT", lambda info, _: info.format, rank=6),
+        Column("CELLS", lambda info, _: f"{info.cols}x{info.rows}" if info.cols and info.rows else None, rank=3),
+        Column("SCREEN", lambda info, to: to.size(info.buffer_bytes), right=True, rank=2),
+        Column("SCROLLBACK", lambda info, to: to.size(info.scrollback_bytes), right=True, rank=4),
+        Column("STORED", lambda info, to: to.size(info.stored_bytes), right=True, rank=5),
     ]
     app.out.table(columns, snapshots)

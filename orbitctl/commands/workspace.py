@@ -13,6 +13,7 @@ from orbitctl.client.client import Answer, ask_all
 from orbitctl.commands.arguments import LAYOUT, LIMIT, SESSION, WORKSPACE
 from orbitctl.commands.group import LazyGroup
 from orbitctl.commands.session_table import to_delete
+from orbitctl.ui.listing import NAME_CELLS
 from orbitctl.ui.output import Column
 
 DEFAULT_LAYOUT_TYPE = "tabs"
@@ -131,11 +132,15 @@ def _draw(app: App, workspaces: list[Workspace]) -> None:
         app.out.note("no workspaces; `orbitctl workspace create NAME` makes one")
         return
     columns: list[Column[Workspace]] = [
-        Column("ID", lambda one, to: to.id(one.id)),
-        Column("NAME", lambda one, _: one.name, lambda _: "bold", elastic=True),
-        Column("LAYOUT", lambda one, _: one.layout.layout_type),
-        Column("ACTIVE SESSION", lambda one, to: to.id(one.active_session_id) if one.active_session_id else None),
-        Column("CREATED", lambda one, to: to.moment(one.created_at)),
+        Column("ID", lambda one, to: to.short_id(one.id), rank=2),
+        Column("NAME", lambda one, _: one.name, lambda _: "bold", floor=NAME_CELLS),
+        Column("LAYOUT", lambda one, _: one.layout.layout_type, rank=4, floor=12),
+        Column(
+            "ACTIVE SESSION",
+            lambda one, to: to.short_id(one.active_session_id) if one.active_session_id else None,
+            rank=3,
+        ),
+        Column("CREATED", lambda one, to: to.moment(one.created_at), rank=5),
     ]
     app.out.table(columns, workspaces)
 

@@ -1,37 +1,32 @@
 """Write output: data to stdout, all else to stderr.
 
-On a terminal tables are drawn by rich, times are friendly and ids short; in a pipe columns
-are aligned with blanks, nothing is cut, and times and ids are whole. All text passes `visible`
-before it is written.
+On a terminal tables are as wide as it is, times are friendly and ids short; in a pipe columns
+are aligned with blanks, nothing is cut, and times and ids are whole (`orbitctl.ui.listing`). All text
+passes `visible` before it is written.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from io import StringIO
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from orbit_protocol.visible import visible, visible_json
 from orbitctl.errors import CommandError
-from orbitctl.ui import text
+from orbitctl.ui import listing, text
+from orbitctl.ui.listing import EMPTY, View
 
 T = TypeVar("T")
+V = TypeVar("V", bound=View)
 
-EMPTY = "-"
-MIN_COLUMNS = 60
-"""Tables are not drawn narrower: what a terminal wraps can still be read."""
 MAX_SIZE = 10_000
 
 
-@dataclass(frozen=True)
-class Formatter:
+class Formatter(View):
     """Formats values for a terminal or for a pipe."""
-
-    terminal: bool
 
     def moment(self, value: datetime | None) -> str:
         """Return a time: `3m ago` or RFC 3339."""
@@ -45,37 +40,26 @@ class Formatter:
             return self.moment(value)
         return f"{text.ago(value)} ({value.astimezone():%Y-%m-%d %H:%M})"
 
-    def id(self, value: str) -> str:
-        """Return an id; on a terminal its first 8 characters."""
-        return value[:8] if self.terminal else value
-
     def size(self, count: int) -> str:
         """Return a number of bytes, with a unit on a terminal."""
         return text.size(count) if self.terminal else str(count)
 
 
-@dataclass(frozen=True)
-class Column(Generic[T]):
-    """One column of a table.
+class Column(listing.Column, Generic[T]):
+    """A column of a table whose rows are objects of one type; see `listing.Column`."""
 
-    Args:
-        title: What stands above it.
-        cell: Its text for a row.
-        style: How it looks on a terminal (a rich style).
-        right: Whether it is aligned to the right there.
-        elastic: Whether it is among the first to be cut on a narrow terminal.
-        optional: Whether it is left out on a terminal if no row has a value.
-    """
-
-    title: str
-    cell: Callable[[T, Formatter], str | None]
-    style: Callable[[T], str] | None = None
-    right: bool = False
-    elastic: bool = False
-    optional: bool = False
-
-
-STATUS_STYLES = {"active": "green", "detached": "yellow", "terminated": "dim", "archived": "dim"}
+    def __init__(
+        self,
+        title: str,
+        cell: Callable[[T, Formatter], str | None],
+        style: Callable[[T], str] | None = None,
+        *,
+        right: bool = False,
+        rank: int = 0,
+        floor: int | None = None,
+        optional: bool = False,
+    ) -> None:
+        super().__init__(title, cell, style, right=right, rank=rank, floor=floor, optional=optional)
 
 
 class Output:
@@ -83,7 +67,7 @@ class Output:
 
     def __init__(self) -> None:
         self.terminal = sys.stdout.isatty()
-        self.format = Formatter(self.terminal)
+        self.format = Formatter(terminal=self.terminal)
 
     def line(self, line: str) -> None:
         """Write a line of data."""
@@ -106,14 +90,18 @@ class Output:
 
     def table(self, columns: Sequence[Column[T]], rows: Iterable[T]) -> None:
         """Write a table with a header."""
-        if self.terminal and is_smart_terminal():
-            sys.stdout.write(self.drawn(columns, rows))
-        else:
-            self._plain(columns, rows)
+        sys.stdout.write(listing.table(columns, list(rows), self.view(Formatter)))
 
-    def drawn(self, columns: Sequence[Column[T]], rows: Iterable[T]) -> str:
-        """Return a table as `table` writes it to this terminal."""
-        return _drawn(columns, list(rows), self.format)
+    def view(self, kind: type[V], **more: Any) -> V:
+        """Return a `View`, or a class like it, of stdout as it is now; `more` are other arguments of it."""
+        return kind(
+            terminal=self.terminal,
+            width=terminal_size()[0],
+            colour=is_smart_terminal() and not is_without_colour(),
+            now=time.time(),
+            encoding=sys.stdout.encoding,
+            **more,
+        )
 
     def details(self, pairs: Iterable[tuple[str, str | None]]) -> None:
         """Write the fields of one thing, one on each line."""
@@ -138,14 +126,6 @@ class Output:
         else:
             label += ":"
         to_stderr(f"{label} {visible(message)}\n")
-
-    def _plain(self, columns: Sequence[Column[T]], rows: Iterable[T]) -> None:
-        cells = [[_cell(column, row, self.format) for column in columns] for row in rows]
-        lines = [[column.title for column in columns], *cells]
-        widths = [max(map(text.width, column)) for column in zip(*lines, strict=True)]
-        for line in lines:
-            padded = (text.pad(cell, columns) for cell, columns in zip(line, widths, strict=True))
-            sys.stdout.write("  ".join(padded).rstrip() + "\n")
 
 
 def is_smart_terminal() -> bool:
@@ -191,40 +171,3 @@ def to_stderr(message: str) -> None:
         raise
     except OSError:
         return
-
-
-def _cell(column: Column[T], row: T, formatter: Formatter) -> str:
-    return visible(column.cell(row, formatter) or EMPTY)
-
-
-def _drawn(columns: Sequence[Column[T]], rows: list[T], formatter: Formatter) -> str:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    columns = [one for one in columns if not one.optional or any(_cell(one, row, formatter) != EMPTY for row in rows)]
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(column.title, justify="right" if column.right else "left", no_wrap=not column.elastic)
-    for row in rows:
-        styles = [column.style(row) if column.style else "" for column in columns]
-        cells = [_cell(column, row, formatter) for column in columns]
-        # rich shrinks the columns that may wrap before the others. The text itself may not wrap, so that what is
-        # shrunk is cut with an ellipsis.
-        row_texts = (
-            Text(cell, style, overflow="ellipsis", no_wrap=True) for cell, style in zip(cells, styles, strict=True)
-        )
-        table.add_row(*row_texts)
-    # Into a string: rich's way to end for a reader that has gone is exit code 1, and what it makes of COLUMNS and
-    # NO_COLOR depends on its release.
-    file = StringIO()
-    Console(
-        file=file,
-        force_terminal=True,
-        width=max(MIN_COLUMNS, terminal_size()[0]),
-        no_color=is_without_colour(),
-        emoji=False,
-        markup=False,
-        highlight=False,
-    ).print(table)
-    return file.getvalue()

@@ -2,23 +2,69 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as typing has it, which is not imported here: lists of sessions are drawn within milliseconds
+    from datetime import datetime
+
+
+_CELLS: dict[str, int] = {}
+"""How many columns a character occupies, as far as it has been asked for: the tables are searched once for each."""
+_EMOJI_STYLE = "\N{VARIATION SELECTOR-16}"
+
+
+def _cells(character: str) -> int:
+    # Not at the top: most text is ASCII, and the tables are a shared library of their own to load.
+    from unicodedata import category, east_asian_width
+
+    # Nonspacing and enclosing marks and format characters have no width; wide ones have two (Annex 11).
+    if category(character) in ("Mn", "Me", "Cf") and character != "\N{SOFT HYPHEN}":
+        found = 0
+    else:
+        found = 2 if east_asian_width(character) in "WF" else 1
+    _CELLS[character] = found
+    return found
 
 
 def width(text: str) -> int:
     """Return how many columns `text` occupies on a terminal."""
     if text.isascii():
         return len(text)
-    # Not at the top: most text is ASCII, and the tables are a shared library of their own to load.
-    from unicodedata import category, east_asian_width
+    total = 0
+    known = _CELLS.get
+    for character in text:
+        cells = known(character)
+        total += _cells(character) if cells is None else cells
+    if _EMOJI_STYLE in text:  # what is before it is shown as an emoji, which is wide (Standard 51, 1.4.1)
+        total += sum(width(before[-1:]) == 1 for before in text.split(_EMOJI_STYLE)[:-1])
+    return total
 
-    def columns(character: str) -> int:
-        # Nonspacing and enclosing marks and format characters have no width; wide ones have two (Annex 11).
-        if category(character) in ("Mn", "Me", "Cf"):
-            return 0
-        return 2 if east_asian_width(character) in "WF" else 1
 
-    return sum(columns(character) for character in text)
+def take(text: str, columns: int) -> str:
+    """Return the longest beginning of `text` that is no wider than `columns`."""
+    if text.isascii():
+        return text[: max(0, columns)]
+    # A character and what is combined with it stay together: where the next one would be too much is the end.
+    end, used = 0, 0
+    for number, character in enumerate(text):
+        cells = width(character)
+        if character == _EMOJI_STYLE and width(text[number - 1 : number]) == 1:
+            cells = 1
+        if cells and character != _EMOJI_STYLE:
+            end = number
+        used += cells
+        if used > columns:
+            return text[:end]
+    return text
+
+
+def take_end(text: str, columns: int) -> str:
+    """Return the longest end of `text` that is no wider than `columns`, and begins with no combining character."""
+    start = max(0, len(text) - max(0, columns))
+    while start < len(text) and (width(text[start:]) > columns or not width(text[start])):
+        start += 1
+    return text[start:]
 
 
 def pad(text: str, columns: int) -> str:
@@ -28,6 +74,8 @@ def pad(text: str, columns: int) -> str:
 
 def rfc3339(moment: datetime) -> str:
     """Return a time as in the protocol: UTC, with a Z."""
+    from datetime import UTC
+
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
@@ -42,12 +90,16 @@ def duration(seconds: float) -> str:
     return "0s"
 
 
-def ago(moment: datetime) -> str:
-    """Return how long ago a time was: `3m ago`."""
-    seconds = (datetime.now(UTC) - moment).total_seconds()
+def span_ago(seconds: float) -> str:
+    """Return how long ago something was: `3m ago`; less than nothing is in the future."""
     if seconds < -1:
         return f"in {duration(-seconds)}"
     return "just now" if seconds < 1 else f"{duration(seconds)} ago"
+
+
+def ago(moment: datetime) -> str:
+    """Return how long ago a time was: `3m ago`."""
+    return span_ago(time.time() - moment.timestamp())
 
 
 def size(count: int) -> str:
