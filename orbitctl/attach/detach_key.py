@@ -42,6 +42,8 @@ class DetachKey:
         self.keys: tuple[Key, ...] = tuple(parse_key(name) for name in names)
         if not names and text.lower() != "none":
             raise ValueError("the detach key is empty; `none` turns it off")
+        if shifted := [name for name, key in zip(names, self.keys, strict=False) if key.is_shifted_control]:
+            raise ValueError(f"most terminals send for {shifted[0]!r} what they send without Shift; take another key")
         if self.keys and not (self.keys[0].modifiers & ~1 or self.keys[0].plain < b" "):
             raise ValueError(f"{names[0]!r} is a key for typing; begin with Ctrl or Alt, as in C-a d")
         if self.keys and self.keys[0].plain == b"\x1b":

@@ -255,7 +255,8 @@ def signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:
-        return f"signal {number}"
+        first = getattr(signal, "SIGRTMIN", 65)  # macOS has no real-time signals
+        return f"SIGRTMIN+{number - first}" if number > first else f"signal {number}"
 
 
 def short_name(session: Session) -> str:

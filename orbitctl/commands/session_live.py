@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import sys
 import time
 
@@ -99,13 +100,19 @@ def attach(ctx: click.Context, session: str, read_only: bool, detach_key: str | 
 Examples:
   orbitctl session send web 'make test' --enter
   orbitctl session send web --key C-c
-  orbitctl session send web --key Up --enter
+  orbitctl session send web --key Up --key C-Right --key S-F5 --enter
   orbitctl session send web - < answers.txt
+
+Keys: C-, M- and S- before a character or a name, in any case: Enter Tab BackTab Esc Space
+Backspace Up Down Left Right Home End Insert Delete PageUp PageDown F1 to F20; tmux's names too.
+--timeout counts from the last byte that the program has read.
 """,
 )
 @click.argument("session", type=SESSION)
 @click.argument("text", nargs=-1)
-@click.option("--key", "keys", multiple=True, metavar="KEY", help="A key after the text: C-c, Up, F1; may be repeated.")
+@click.option(
+    "--key", "keys", multiple=True, metavar="KEY", help="A key after the text: C-c, Up, S-F5; may be repeated."
+)
 @click.option("--enter", is_flag=True, help="Press Enter at the end.")
 @click.pass_obj
 def send(app: App, session: str, text: tuple[str, ...], keys: tuple[str, ...], enter: bool) -> None:
@@ -125,37 +132,59 @@ def send(app: App, session: str, text: tuple[str, ...], keys: tuple[str, ...], e
 
 
 def _type(app: App, session_id: str, data: bytes) -> Answer[r.Empty]:
-    """Type all of some input, at the pace of the program. Raises: CommandError, which says how much was typed."""
-    typed, client = 0, app.client
+    """Type all of some input, at the pace of the program: the timeout counts from the last byte that it took.
+
+    Raises:
+        CommandError: It says how much was typed, also where Ctrl-C has ended it.
+    """
+    typed, asked, client = 0, 0, app.client
     deadline = time.monotonic() + client.timeout
-    while True:
-        part = data[typed : typed + PART_BYTES]
-        try:
-            answer = app.ask(m.SESSION_SEND, p.SessionSend(id=session_id, data=part))
-            taken: int | None = len(part)
-            if typed + len(part) == len(data):
-                return answer
-        except CommandError as error:
-            taken = _taken(client, error, len(part))
-            if isinstance(error.__cause__, Busy) and (taken or time.monotonic() < deadline):
-                time.sleep(RETRY_SECS)  # others have filled the session's queue; no event reports that there is room
-            elif taken != len(part):
-                raise _with_count(error, typed, taken, len(data)) from error
-        if taken:
-            typed += taken
-            deadline = time.monotonic() + client.timeout
+    try:
+        while True:
+            part = data[typed : typed + PART_BYTES]
+            try:
+                asked = len(part)
+                answer = app.ask(m.SESSION_SEND, p.SessionSend(id=session_id, data=part))
+                taken: int | None = len(part)
+                if typed + len(part) == len(data):
+                    return answer
+            except CommandError as error:
+                is_busy = isinstance(error.__cause__, Busy)
+                taken = _taken(client, error, len(part))
+                if not ((is_busy or error.exit_code is ExitCode.TIMEOUT) and (taken or time.monotonic() < deadline)):
+                    raise _with_count(error, typed, taken, len(data)) from error
+                if is_busy:
+                    asked = 0
+                    time.sleep(
+                        RETRY_SECS
+                    )  # others have filled the session's queue; no event reports that there is room
+            if taken:
+                typed, asked = typed + taken, 0
+                deadline = time.monotonic() + client.timeout
+    except KeyboardInterrupt:
+        interrupted = CommandError("interrupted", ExitCode.INTERRUPTED)
+        raise _with_count(interrupted, typed, _cancelled(client, asked), len(data)) from None
 
 
 def _taken(client: Client, error: CommandError, size: int) -> int | None:
     """Return how many bytes were typed of a part that failed; None where that is not known."""
-    cause: BaseException | None = error.__cause__
     if error.exit_code is ExitCode.TIMEOUT:
-        try:
-            cause = client.cancel()
-        except CommandError:
-            return None
-        if cause is None:
-            return size
+        return _cancelled(client, size)
+    return _written(error.__cause__)
+
+
+def _cancelled(client: Client, size: int) -> int | None:
+    """Cancel the call that types a part of so many bytes; return how many were typed, None where that is not known."""
+    if not size:
+        return 0  # no call waits
+    try:
+        cause = client.cancel()
+    except CommandError:
+        return None
+    return size if cause is None else _written(cause)
+
+
+def _written(cause: BaseException | None) -> int | None:
     return int(cause.extra.get("written", 0)) if isinstance(cause, OrbitError) else None
 
 
@@ -179,10 +208,10 @@ def _check_keys(keys: tuple[str, ...]) -> None:
 
 def _key_bytes(app: App, session_id: str, keys: tuple[str, ...]) -> bytes:
     """Return the bytes that the keys send; those of cursor keys depend on a mode of the program's (DECCKM)."""
-    from orbitctl.attach.keys import CURSOR_KEYS, key_bytes
+    from orbitctl.attach.keys import depends_on_mode, key_bytes
 
     application = False
-    if any(key.lower() in CURSOR_KEYS for key in keys):
+    if any(map(depends_on_mode, keys)):
         screen = app.call(m.SESSION_SCREEN, p.SessionScreen(id=session_id, format="vt"))
         application = b"\x1b[?1h" in base64.b64decode(screen.data)
     return b"".join(key_bytes(key, application=application) for key in keys)
@@ -262,18 +291,45 @@ def _wait(app: App, session_id: str, deadline: float | None) -> Answer[r.Exit]:
         wait_for_daemon(app)
 
 
-@click.command(epilog="Example: orbitctl session signal web INT")
+@click.command(
+    epilog="""\b
+Examples:
+  orbitctl session signal web INT
+  orbitctl session signal web 15
+  orbitctl session signal web RTMIN+1
+""",
+)
 @click.argument("session", type=SESSION)
 @click.argument("signal")
 @click.pass_obj
 def signal(app: App, session: str, signal: str) -> None:
     """Send a signal to a session's programs.
 
-    By name: TERM, INT, HUP, KILL, USR1 and so on.
+    What runs in the foreground gets it, as with Ctrl-C. By name, in any case, with or without SIG (TERM, INT, HUP, KILL, USR1 and so on), or by number.
     """
-    name = signal.upper()
-    if name not in p.SIGNALS and f"SIG{name}" not in p.SIGNALS:
-        raise click.UsageError(f"{signal!r} is no signal; TERM, INT and HUP are, for example")
+    wanted, name = parse_signal(signal)
     found = app.session(session)
-    answer = app.ask(m.SESSION_SIGNAL, p.SessionSignal(id=found.id, signal=name))
+    answer = app.ask(m.SESSION_SIGNAL, p.SessionSignal(id=found.id, signal=wanted))
     app.done(answer, f"sent {name} to session {label(found)}", found.id)
+
+
+def parse_signal(text: str) -> tuple[str | int, str]:
+    """Return a signal as `session.signal` takes it, and as it is shown. Raises: click.UsageError."""
+    name = text.upper().removeprefix("SIG")
+    known = {number: long.removeprefix("SIG") for long, number in p.SIGNALS.items()}
+    number: int | None = None
+    if re.fullmatch(r"[0-9]{1,3}", name):
+        number = int(name)
+    elif realtime := re.fullmatch(r"RT(MIN|MAX)([+-][0-9]{1,2})", name):
+        base = p.SIGNALS.get(f"SIGRT{realtime[1]}")
+        number = None if base is None else base + int(realtime[2])
+    elif f"SIG{name}" in p.SIGNALS:
+        return name, name
+    # `number` is what the daemon's own check calls it: None for what is no signal on this machine.
+    if number is None or not 1 <= number <= 64 or p.SessionSignal(id="", signal=number).number is None:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, known.values())
+        help_text = f"did you mean {' or '.join(near)}?" if near else "TERM, INT, HUP, 15 and RTMIN+1 are, for example"
+        raise click.UsageError(f"{text!r} is no signal; {help_text}")
+    return number, f"{known[number]} ({number})" if number in known else str(number)

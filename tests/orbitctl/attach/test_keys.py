@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from orbitctl.attach.detach_key import DetachKey, KeyFilter
-from orbitctl.attach.keys import key_bytes, parse_key
+from orbitctl.attach.keys import depends_on_mode, key_bytes, parse_key
 
 
 @pytest.mark.parametrize(
@@ -23,10 +25,52 @@ def test_keys_have_names(name: str, sent: bytes) -> None:
     assert key_bytes(name, application=False) == sent
 
 
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        # As xterm's ctlseqs have them ("PC-Style" and "VT220-Style Function Keys"): the modifiers are a number, 1 plus
+        # 1 for Shift, 2 for Alt and 4 for Ctrl.
+        ("C-Up", "\x1b[1;5A"), ("S-Down", "\x1b[1;2B"), ("M-Left", "\x1b[1;3D"), ("C-S-Home", "\x1b[1;6H"),
+        ("C-M-End", "\x1b[1;7F"), ("S-M-C-Right", "\x1b[1;8C"), ("shift-up", "\x1b[1;2A"), ("^Up", "\x1b[1;5A"),
+        ("F2", "\x1bOQ"), ("F3", "\x1bOR"), ("F4", "\x1bOS"), ("S-F1", "\x1b[1;2P"), ("C-F4", "\x1b[1;5S"),
+        ("F5", "\x1b[15~"), ("F6", "\x1b[17~"), ("F10", "\x1b[21~"), ("F11", "\x1b[23~"), ("S-F5", "\x1b[15;2~"),
+        ("M-F12", "\x1b[24;3~"), ("F13", "\x1b[25~"), ("F14", "\x1b[26~"), ("F15", "\x1b[28~"), ("F16", "\x1b[29~"),
+        ("F17", "\x1b[31~"), ("F18", "\x1b[32~"), ("F19", "\x1b[33~"), ("F20", "\x1b[34~"),
+        ("Insert", "\x1b[2~"), ("IC", "\x1b[2~"), ("DC", "\x1b[3~"), ("C-Delete", "\x1b[3;5~"),
+        ("PPage", "\x1b[5~"), ("S-PgUp", "\x1b[5;2~"), ("NPage", "\x1b[6~"), ("C-PageDown", "\x1b[6;5~"),
+        ("S-Tab", "\x1b[Z"), ("BTab", "\x1b[Z"), ("M-Enter", "\x1b\r"), ("C-Space", "\0"), ("C-M-Space", "\x1b\0"),
+        ("M-BSpace", "\x1b\x7f"), ("C-Backspace", "\b"), ("Escape", "\x1b"), ("^[", "\x1b"), ("C-2", "\0"),
+        ("C-8", "\x7f"), ("S-a", "A"), ("C-S-a", "\x01"), ("M-S-a", "\x1bA"), ("C-/", "\x1f"), ("^_", "\x1f"),
+    ],
+)  # fmt: skip
+def test_keys_with_modifiers_are_sent_as_xterm_sends_them(name: str, sent: str) -> None:
+    """Cursor, function and editing keys carry the modifiers as a number; Tab, Space and Backspace have their own."""
+    assert key_bytes(name, application=False) == sent.encode()
+    assert key_bytes(name.swapcase() if len(name) > 3 else name, application=False) == sent.encode()
+    assert not depends_on_mode(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("C-Upp", "did you mean C-Up?"),
+        ("pagup", "did you mean PageUp?"),
+        ("F21", "did you mean"),
+        ("S-1", "character"),
+    ],
+)
+def test_what_is_near_a_key_is_named(name: str, said: str) -> None:
+    """The error for a misspelt key lists the keys that it may be."""
+    with pytest.raises(ValueError, match=re.escape(said)):
+        key_bytes(name, application=False)
+
+
 @pytest.mark.parametrize(("application", "sent"), [(False, b"\x1b[A"), (True, b"\x1bOA")])
 def test_cursor_keys_depend_on_the_program(application: bool, sent: bytes) -> None:
     """Arrows are sent as the program has asked for (DECCKM)."""
     assert key_bytes("Up", application=application) == sent
+    assert depends_on_mode("up")
+    assert key_bytes("C-Up", application=application) == b"\x1b[1;5A"
 
 
 @pytest.mark.parametrize("name", ["", "C-", "nokey", "C-é", "C-enter-", "xx"])
@@ -118,7 +162,7 @@ def test_none_turns_it_off() -> None:
     assert passed("none", b"\x1c\x1b[92;5u") == (b"\x1c\x1b[92;5u", False)
 
 
-@pytest.mark.parametrize("text", ["", "  ", "d", "d C-a", "C-[", "Esc d", "C-nokey", "Space"])
+@pytest.mark.parametrize("text", ["", "  ", "d", "d C-a", "C-[", "Esc d", "C-nokey", "Space", "F5", "C-S-d", "C-Up"])
 def test_keys_that_are_needed_are_no_detach_keys(text: str) -> None:
     """A sequence that begins with a letter or with Escape, and what is no key, is refused."""
     with pytest.raises(ValueError, match="key"):

@@ -9,7 +9,9 @@ import re
 import shlex
 import signal
 import socket
-from collections.abc import Iterator
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,10 +19,10 @@ import pytest
 from attach_support import LateReader, Window
 from ctl_support import Orbitctl, Peer, read_line
 from live.sessions import keeper_of
-from orbit_protocol.errors import OrbitError, ShuttingDown
+from orbit_protocol.errors import Busy, Cancelled, OrbitError, ShuttingDown
 from orbit_protocol.jsonrpc import encode_error, encode_result
 from orbitctl.commands.doctor_checks import lingering
-from support import DaemonProcess
+from support import WAIT_SECS, DaemonProcess
 
 CAT = ("session", "run", "--detach", "--name", "web", "--")
 
@@ -75,7 +77,11 @@ def test_cursor_keys_are_sent_as_the_program_wants_them(ctl: Orbitctl) -> None:
     [
         (["send", "web"], "give a TEXT, --key or --enter"),
         (["send", "web", "--key", "nokey"], "'nokey' is no key"),
-        (["signal", "web", "NOSUCH"], "'NOSUCH' is no signal"),
+        (["send", "web", "--key", "C-pageupp"], "did you mean C-PageUp?"),
+        (["signal", "web", "NOSUCH"], "'NOSUCH' is no signal; TERM, INT, HUP, 15 and RTMIN+1 are, for example"),
+        (["signal", "web", "sigtermm"], "did you mean TERM?"),
+        (["signal", "web", "0"], "'0' is no signal"),
+        (["signal", "web", "65"], "'65' is no signal"),
         (["screen", "web", "--format", "png"], "Invalid value for '--format'"),
     ],
 )
@@ -116,13 +122,14 @@ def test_wait_prints_how_it_ended(ctl: Orbitctl) -> None:
 
 
 def test_signals_reach_the_program(ctl: Orbitctl) -> None:
-    """A signal by either of its names ends a program that does not catch it."""
+    """A signal by name or by number ends a program that does not catch it."""
     ctl.ok(*CAT, "cat")
     ctl.ok("session", "signal", "web", "int")
     assert ctl.ok("session", "wait", "web").text == "signal SIGINT\n"
-    ctl.ok("session", "start", "web")
-    ctl.ok("session", "signal", "web", "SIGTERM")
-    assert ctl.ok("session", "wait", "web").text == "signal SIGTERM\n"
+    for written, name in (("SIGTERM", "SIGTERM"), ("15", "SIGTERM"), ("rtmin+1", "SIGRTMIN+1")):
+        ctl.ok("session", "start", "web")
+        ctl.ok("session", "signal", "web", written)
+        assert ctl.ok("session", "wait", "web").text == f"signal {name}\n"
     assert ctl("session", "signal", "web", "TERM").code == 5
 
 
@@ -417,6 +424,75 @@ def test_input_that_is_not_taken_in_time_is_counted(ctl: Orbitctl) -> None:
     assert said, failed.err
     program.let_read()
     assert program.end() == data[: int(said[1])]
+
+
+class SlowProgram(Peer):
+    """A daemon whose program reads 1,000 bytes of the first part that is sent, and all of every later one.
+
+    Args:
+        ctl: Where the session is created.
+        answer: What the first part is answered with; by default it waits until it is cancelled.
+        on_wait: Called while the client waits for the answer to the first part.
+    """
+
+    def __init__(
+        self, ctl: Orbitctl, answer: OrbitError | None = None, on_wait: Callable[[], None] = lambda: None
+    ) -> None:
+        self.typed = b""
+        self._first_answer, self._on_wait, self._waiting = answer, on_wait, 0
+        self._session = ctl.ok("--json", "session", "create", "--name", "slow").json
+        super().__init__(ctl.home / "slow", self._talk)
+
+    def _talk(self, connection: socket.socket) -> None:
+        while line := read_line(connection):
+            request = json.loads(line)
+            if request["method"] == "session.find":
+                reply = encode_result(request["id"], self._session)
+            elif request["method"] == "$/cancelRequest":
+                reply = encode_error(self._waiting, Cancelled("Cancelled", data={"written": 1_000}))
+            elif not self.typed:
+                self._waiting = request["id"]
+                self.typed = base64.b64decode(request["params"]["data"])[:1_000]
+                self._on_wait()
+                if self._first_answer is None:
+                    continue
+                reply = encode_error(request["id"], self._first_answer)
+            else:
+                self.typed += base64.b64decode(request["params"]["data"])
+                reply = encode_result(request["id"], {})
+            connection.sendall(reply + b"\n")
+
+
+@pytest.mark.parametrize("busy", [None, Busy("The program does not read its input", data={"written": 1_000})])
+def test_the_timeout_of_a_send_counts_from_the_last_progress(ctl: Orbitctl, busy: OrbitError | None) -> None:
+    """Where a program has read a part of it within the timeout, the rest of it is sent, and nothing is typed twice."""
+    data = b"".join(b"%07d\n" % number for number in range(12_500))
+    slow = SlowProgram(ctl, busy)
+    ctl.ok("--socket", str(ctl.home / "slow"), "--timeout", "0.3", "session", "send", "slow", "-", stdin=data)
+    assert slow.typed == data
+    slow.close()
+
+
+def test_a_send_that_the_daemon_does_not_finish_says_how_much_was_typed(ctl: Orbitctl) -> None:
+    """When the daemon stops, nothing more is sent to it or to the next one: the user knows how much is left."""
+    slow = SlowProgram(ctl, ShuttingDown("The daemon is shutting down", data={"written": 1_000}))
+    failed = ctl("--socket", str(ctl.home / "slow"), "session", "send", "slow", "x" * 9_000)
+    assert (failed.code, "1000 of 9000 bytes were typed" in failed.err) == (1, True)
+    assert slow.typed == b"x" * 1_000
+    slow.close()
+
+
+def test_ctrl_c_says_how_much_was_sent(process_ctl: Orbitctl) -> None:
+    """What the program has not read is withdrawn, the count is exact, and the exit code is 130."""
+    waiting = threading.Event()
+    slow = SlowProgram(process_ctl, on_wait=waiting.set)
+    command = [*process_ctl.command, "--socket", str(process_ctl.home / "slow"), "session", "send", "slow", "x" * 9_000]
+    with subprocess.Popen(command, env=process_ctl.environment, stderr=subprocess.PIPE, text=True) as sending:
+        assert waiting.wait(WAIT_SECS)
+        sending.send_signal(signal.SIGINT)
+        _, said = sending.communicate(timeout=WAIT_SECS)
+    assert (sending.returncode, said) == (130, "error: interrupted\n  1000 of 9000 bytes were typed\n")
+    slow.close()
 
 
 def test_several_senders_share_what_a_program_reads(ctl: Orbitctl, shared_daemon: DaemonProcess) -> None:
