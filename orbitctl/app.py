@@ -15,20 +15,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from orbit_protocol.errors import SessionNotFound
 from orbit_protocol.methods import SESSION_FIND, SESSION_LIST, WORKSPACE_FIND, WORKSPACE_LIST, Method
 from orbit_protocol.params import ByRef, SessionList, WorkspaceList
 from orbit_protocol.text import path_text
-from orbit_protocol.types import Session, Workspace
+from orbit_protocol.types import Session, Workspace, normal_name
 from orbit_protocol.visible import visible
 from orbitctl.client.client import DEFAULT_TIMEOUT, LONG_TIMEOUT, Answer, Client, ask_all, check_params
 from orbitctl.client.paths import ClientPaths
 from orbitctl.client.transport import Stream, UnixStream, Unreachable
-from orbitctl.errors import CommandError, ExitCode, usage_message
+from orbitctl.errors import CommandError, ExitCode, candidate_lines, candidate_of, usage_message
 from orbitctl.ui.output import Output
 
 if TYPE_CHECKING:
     from orbitctl.client.ssh import Host
 
+SESSION_VARIABLE = "ORBIT_SESSION"
+"""What orbitd sets to the session's id for the programs in it."""
 AUTOSTART_VARIABLE = "ORBITCTL_NO_AUTOSTART"
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
@@ -195,10 +198,20 @@ class App:
         with spinner(what) as shown:
             return client.ask(method, params, timeout, shown.show_progress if shown.is_on_terminal else None)
 
-    def session(self, ref: str) -> Session:
-        """Return the session of an id, a unique prefix or a name. Raises: CommandError."""
+    def this_session(self) -> str | None:
+        """Return the id of the session that this process runs in, None outside of one."""
+        return (self.environ.get(SESSION_VARIABLE) or None) if not self.hosts else None
+
+    def named_or_this(self, ref: str | None) -> str:
+        """Return a reference, or without one the session that this process runs in. Raises: click.UsageError."""
+        if (found := ref if ref is not None else self.this_session()) is None:
+            raise click.UsageError("Missing argument 'SESSION'.")
+        return found
+
+    def session(self, ref: str, *, or_begins: bool = False) -> Session:
+        """Return the session of an id, a unique prefix of one, or a name; as `ask_session`. Raises: CommandError."""
         try:
-            return self.call(SESSION_FIND, ByRef(ref=ref))
+            return self.ask_session(ref, or_begins=or_begins).value
         except CommandError as error:
             if not error.is_busy:
                 raise
@@ -208,6 +221,43 @@ class App:
             if len(fitting) != 1:
                 raise
             return fitting[0]
+
+    def ask_session(self, ref: str, *, or_begins: bool = False) -> Answer[Session]:
+        """Ask for the session of an id, a unique prefix of one, or a name.
+
+        Args:
+            ref: What the user typed.
+            or_begins: Whether it may also be what one name alone begins with, on a terminal: for what destroys
+                nothing.
+
+        Raises:
+            CommandError: There is no such session, or more than one.
+        """
+        try:
+            return self.ask(SESSION_FIND, ByRef(ref=ref))
+        except CommandError as error:
+            if not (or_begins and sys.stdin.isatty() and isinstance(error.__cause__, SessionNotFound)):
+                raise
+            if (found := self._session_that_begins(ref)) is None:
+                raise
+        return self.ask(SESSION_FIND, ByRef(ref=found.id))
+
+    def _session_that_begins(self, ref: str) -> Session | None:
+        """Return the session whose name alone begins with `ref`, None for none. Raises: CommandError for several."""
+        params = SessionList(status=["active", "detached", "terminated"])
+        found = ask_all(self.client, SESSION_LIST, params, "sessions").value.sessions
+        fitting = [one for one in found if one.name and one.name.startswith(normal_name(ref, "it"))]
+        fitting = [one for one in fitting if one.status != "terminated"] or fitting
+        # Of ended sessions, a name means the newest one.
+        newest = {one.name: one for one in sorted(fitting, key=lambda one: one.last_active)}
+        if len(newest) > 1:
+            raise CommandError(
+                f"{len(newest)} names begin with {ref!r}",
+                ExitCode.CONFLICT,
+                hint="Type more of the name.",
+                details=candidate_lines([candidate_of(one) for one in newest.values()]),
+            )
+        return next(iter(newest.values()), None)
 
     def workspace(self, ref: str) -> Workspace:
         """Return the workspace of an id, a unique prefix or a name. Raises: CommandError."""

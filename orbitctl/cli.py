@@ -19,7 +19,24 @@ from orbitctl.ui.output import to_stderr
 _NO_COMMAND: type[click.UsageError] | tuple[()] = getattr(click.exceptions, "NoArgsIsHelpError", ())
 """Raised by newer releases of click for a group without a command; the message is its help. Older ones print that."""
 
+SHORT_WORDS = {
+    "new": "orbitctl.commands.session_create:new",
+    "attach": "orbitctl.commands.session_live:attach",
+    "a": "orbitctl.commands.session_live:attach",
+    "ls": "orbitctl.commands.session_ls:ls",
+    "run": "orbitctl.commands.session_create:run_program",
+    "kill": "orbitctl.commands.session_end:terminate",
+    "rm": "orbitctl.commands.session_end:delete",
+    "undelete": "orbitctl.commands.session_end:undelete",
+    "prune": "orbitctl.commands.session_end:prune",
+    "logs": "orbitctl.commands.session_logs:logs",
+    "label": "orbitctl.commands.session:label",
+    "resume": "orbitctl.commands.session:resume",
+}
+"""What is typed fifty times a day; most are commands of `orbitctl session` under another name."""
+
 COMMANDS = {
+    **SHORT_WORDS,
     "status": "orbitctl.commands.status:status",
     "stats": "orbitctl.commands.status:stats",
     "doctor": "orbitctl.commands.doctor:doctor",
@@ -33,6 +50,7 @@ COMMANDS = {
     "config": "orbitctl.commands.config:config",
     "rpc": "orbitctl.commands.rpc:rpc",
     "completion": "orbitctl.commands.completion:completion",
+    "help": "orbitctl.commands.help:help_",
     "dial-stdio": "orbitctl.commands.dial_stdio:dial_stdio",
 }
 
@@ -41,15 +59,36 @@ class _ReaderLeft(Exception):
     """The reader of our output has ended, as head(1) does."""
 
 
+class _NothingAsked(Exception):
+    """There are no arguments at all."""
+
+
 class _Root(LazyGroup):
     """The root of the command tree. click's own `main` takes a BrokenPipeError for exit code 1; it never gets one."""
 
-    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **more: Any) -> click.Context:
         """Read the command line; this is where help is printed."""
+        if not (args or more.get("resilient_parsing")):
+            raise _NothingAsked
         try:
-            return super().make_context(*args, **kwargs)
+            return super().make_context(info_name, args, *rest, **more)
         except BrokenPipeError as error:
             raise _ReaderLeft from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the short words first, apart from the groups."""
+        for title, names in (("Commands", SHORT_WORDS), ("More commands", COMMANDS.keys() - SHORT_WORDS.keys())):
+            found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx) if name in names]
+            longest = max(len(name) for name, _ in found)
+            room = formatter.width - 6 - longest
+            with formatter.section(title):
+                formatter.write_dl(
+                    [
+                        (name, command.get_short_help_str(room))
+                        for name, command in found
+                        if command and not command.hidden
+                    ]
+                )
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -65,7 +104,8 @@ class _Root(LazyGroup):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b
 Examples:
-  orbitctl session create --name web -- npm run dev
+  orbitctl new work
+  orbitctl new web -d -- npm run dev
   orbitctl session list --json
   orbitctl snapshot show --latest web
   orbitctl --host ssh://ada@db.example session list
@@ -131,6 +171,11 @@ def _invoke(app: App, args: list[str]) -> int:
         return ended.code if isinstance(ended.code, int) else ExitCode.OK
     except CommandError as error:
         return app.print_error(error)
+    except _NothingAsked:
+        from orbitctl.commands.help import SHORT_HELP
+
+        to_stderr(SHORT_HELP)
+        return ExitCode.USAGE
     except _NO_COMMAND as error:
         to_stderr(f"{error.format_message()}\n")
         return ExitCode.USAGE

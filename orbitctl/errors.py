@@ -7,9 +7,15 @@ daemon's hints name methods; here they name the commands that do the same.
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from enum import IntEnum
+from typing import TYPE_CHECKING, Any
 
 from orbit_protocol.errors import InvalidParams, OrbitError
+from orbit_protocol.visible import visible
+
+if TYPE_CHECKING:
+    from orbit_protocol.types import Session
 
 
 class ExitCode(IntEnum):
@@ -87,6 +93,9 @@ _COMMANDS: dict[str, str] = {
     "session.find": "session show",
     "session.update_status": "session set-status",
     "session.restore_archived": "session restore",
+    "session.list_deleted": "session list --deleted",
+    "session.set_labels": "session label",
+    "session.set_resume": "session resume",
     "snapshot.get": "snapshot show",
     "snapshot.latest": "snapshot show --latest",
     "workspace.get": "workspace show",
@@ -151,10 +160,50 @@ def usage_message(error: Exception) -> str:
     return in_plain_words(str(error), lambda path: _OPTIONS.get(path.rpartition(".")[2], f"'{path}'"))
 
 
+def candidate_of(session: Session) -> dict[str, Any]:
+    """Return a session as `data.sessions` of an ambiguous reference describes it."""
+    return {
+        "id": session.id,
+        "name": session.name,
+        "status": session.status,
+        "since": session.last_active,
+        "command": session.config.command,
+    }
+
+
+def candidate_lines(sessions: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Return a table of what an ambiguous reference could be, line by line."""
+    from orbitctl.ui.text import pad, width  # here: most runs need no widths
+
+    rows = [["ID", "NAME", "STATUS", "SINCE", "COMMAND"]]
+    for one in sessions:
+        cells = [one.get("id"), one.get("name"), one.get("status"), _since(one.get("since")), one.get("command")]
+        rows.append([visible(str(cell or "-")) for cell in cells])  # columns are aligned by what is written
+    widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
+    return tuple("  ".join(map(pad, row, widths)).rstrip() for row in rows)
+
+
+def _since(value: Any) -> str:
+    """Return how long ago a time of an error's data was."""
+    from orbitctl.ui.text import ago
+
+    try:
+        return ago(value if isinstance(value, datetime) else datetime.fromisoformat(value))
+    except (TypeError, ValueError):
+        return str(value or "")
+
+
+def _candidates(error: OrbitError) -> tuple[str, ...]:
+    """Return the lines about what an ambiguous reference could be; older daemons send the ids alone."""
+    sessions, ids = error.extra.get("sessions"), error.extra.get("candidates")
+    if error.kind == "ambiguous_reference" and isinstance(sessions, list) and sessions:
+        return candidate_lines([one for one in sessions if isinstance(one, dict)])
+    return tuple(f"could be: {item}" for item in ids) if isinstance(ids, list) else ()
+
+
 def from_daemon(error: OrbitError) -> CommandError:
     """Return the CommandError for an error of the daemon."""
-    candidates = error.extra.get("candidates")
-    details = [f"could be: {item}" for item in candidates] if isinstance(candidates, list) else []
+    details = list(_candidates(error))
     if isinstance(good := error.extra.get("good_snapshot_id"), str):
         details.append(f"newest older good snapshot: {good}")
     # A hint that the daemon has written for this very case is better than the one of the table.

@@ -64,8 +64,34 @@ class WorkspaceRef(_Ref):
         return workspace_names(ctx, incomplete)
 
 
+class OptionalSession(click.Argument):
+    """A session that may be left out inside one; in messages its name stands without the brackets of the usage."""
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        """Return what an error calls it."""
+        return "'SESSION'"
+
+
 SESSION = SessionRef()
 WORKSPACE = WorkspaceRef()
+
+
+class Label(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
+    """A label to look for: KEY=VALUE."""
+
+    name = "label"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Return key and value. Raises: click.BadParameter."""
+        if isinstance(value, tuple):
+            return value
+        key, equals, wanted = value.partition("=")
+        if not (key and equals):
+            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
+        return key, wanted
+
+
+LABEL = Label()
 
 
 def read_bytes(file: str) -> bytes:

@@ -51,10 +51,9 @@ class LazyGroup(click.Group):
         """Return the command that is called; suggest one for a misspelt name. Raises: click.UsageError."""
         name, known = args[0], self.list_commands(ctx)
         if name not in known and not name.startswith("-") and not ctx.resilient_parsing:
-            from difflib import get_close_matches
+            from orbitctl.commands.help import suggestion
 
-            near = [f" Did you mean {word!r}?" for word in get_close_matches(name, known, n=1)]
-            raise click.UsageError("".join([f"No such command {name!r}.", *near]), ctx)
+            raise click.UsageError(f"No such command {name!r}. {suggestion(self, ctx, name)}".rstrip(), ctx)
         # Also here, since --host may stand before the command; its own callback has only seen the group so far.
         refuse_remote(ctx.find_object(App), f"{ctx.command_path} {name}")
         return super().resolve_command(ctx, args)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Literal, cast
 
 import click
 
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
-from orbit_protocol.methods import Method
 from orbit_protocol.types import Session, SessionStatus, SessionType
 from orbitctl.app import App, checked
 from orbitctl.client.client import ask_all
-from orbitctl.commands.arguments import LIMIT, SESSION, WORKSPACE
+from orbitctl.commands.arguments import LABEL, LIMIT, SESSION, WORKSPACE, OptionalSession
 from orbitctl.commands.group import LazyGroup
-from orbitctl.commands.session_table import details, draw_sessions, show_session, to_delete
+from orbitctl.commands.session_table import details, draw_sessions, show_session
 from orbitctl.errors import ExitCode
 
 STATUSES: tuple[SessionStatus, ...] = ("active", "detached", "terminated", "archived")
@@ -24,6 +24,10 @@ LAZY = {
     **{
         name: f"orbitctl.commands.session_live:{name}"
         for name in ("start", "attach", "send", "screen", "wait", "signal")
+    },
+    "logs": "orbitctl.commands.session_logs:logs",
+    **{
+        name: f"orbitctl.commands.session_end:{name}" for name in ("detach", "terminate", "delete", "undelete", "prune")
     },
     "snapshot": "orbitctl.commands.snapshot:save",
 }
@@ -58,6 +62,8 @@ Examples:
 )
 @click.option("--type", "session_type", type=click.Choice(["local", "ssh"]), help="Sessions of this type.")
 @click.option("--workspace", type=WORKSPACE, metavar="WORKSPACE", help="Sessions of this workspace.")
+@click.option("--label", "labels", multiple=True, type=LABEL, metavar="KEY=VALUE", help="Sessions with this label.")
+@click.option("--deleted", is_flag=True, help="Those in the trash, the one that was deleted last first.")
 @click.option("--limit", type=LIMIT, metavar="N", help="At most this many.")
 @click.option("--watch", is_flag=True, help="Draw the table again every second, until q.")
 @click.pass_obj
@@ -66,6 +72,8 @@ def list_(
     statuses: tuple[str, ...],
     session_type: SessionType | None,
     workspace: str | None,
+    labels: tuple[tuple[str, str], ...],
+    deleted: bool,
     limit: int | None,
     watch: bool,
 ) -> int:
@@ -75,9 +83,21 @@ def list_(
     """
     wanted = list(STATUSES) if "all" in statuses else cast("list[SessionStatus]", list(dict.fromkeys(statuses)))
 
+    if deleted:
+        if statuses or session_type or workspace or labels or watch:
+            raise click.UsageError("--deleted stands alone, or with --limit")
+        from orbitctl.commands.session_end import list_deleted
+
+        list_deleted(app, limit)
+        return ExitCode.OK
+
     def params_at(one: App) -> p.SessionList:
-        workspace_id = one.workspace(workspace).id if workspace else None
-        return p.SessionList(status=wanted or None, session_type=session_type, workspace_id=workspace_id)
+        return p.SessionList(
+            status=wanted or None,
+            session_type=session_type,
+            workspace_id=one.workspace(workspace).id if workspace else None,
+            labels=dict(labels) or None,
+        )
 
     if watch:
         from orbitctl.commands.session_list_views import watch_sessions
@@ -97,27 +117,128 @@ def list_(
 
 
 @session.command()
-@click.argument("session", type=SESSION)
+@click.argument("session", cls=OptionalSession, type=SESSION, required=False)
 @click.pass_obj
-def show(app: App, session: str) -> None:
-    """Show everything about one session."""
-    answer = app.ask(m.SESSION_FIND, p.ByRef(ref=session))
+def show(app: App, session: str | None) -> None:
+    """Show everything about one session.
+
+    In a session, without a SESSION: about this one.
+    """
+    answer = app.ask_session(app.named_or_this(session), or_begins=True)
     app.show(answer, lambda one: details(app, one), lambda one: [one.id])
 
 
 @session.command(epilog="Example: orbitctl session rename web api")
-@click.argument("session", type=SESSION)
+@click.argument("session", cls=OptionalSession, type=SESSION, required=False)
 @click.argument("name", required=False)
 @click.option("--none", "unname", is_flag=True, help="Remove its name.")
 @click.pass_obj
-def rename(app: App, session: str, name: str | None, unname: bool) -> None:
-    """Give a session another name, or none."""
+def rename(app: App, session: str | None, name: str | None, unname: bool) -> None:
+    """Give a session another name, or none.
+
+    In a session, a NAME alone is for this one.
+    """
+    if name is None and not unname and app.this_session():
+        session, name = None, session
     if (name is None) != unname:
         raise click.UsageError("give a NAME or --none")
-    found = app.session(session)
+    found = app.session(app.named_or_this(session))
     with checked():
         params = p.SessionRename(id=found.id, name=name)
     show_session(app, app.ask(m.SESSION_RENAME, params))
+
+
+@session.command(
+    epilog="""\b
+Examples:
+  orbitctl session label web tier=front team=shop
+  orbitctl session label web tier-
+  orbitctl session list --label team=shop
+""",
+)
+@click.argument("session", type=SESSION)
+@click.argument("labels", nargs=-1, metavar="[KEY=VALUE | KEY-]...")
+@click.pass_obj
+def label(app: App, session: str, labels: tuple[str, ...]) -> None:
+    """Set labels of a session, and remove them with `KEY-`.
+
+    Without any, print those that it has. `--label` of a list chooses by them.
+    """
+    found = app.ask_session(session, or_begins=not labels)
+    changes: dict[str, str | None] = {}
+    for word in labels:
+        key, equals, value = word.partition("=")
+        if not equals and (len(word) < 2 or not word.endswith("-")):
+            raise click.UsageError(f"{word!r} is neither KEY=VALUE nor KEY-")
+        changes[key if equals else word[:-1]] = value if equals else None
+    if changes:
+        with checked():
+            params = p.SessionSetLabels(id=found.value.id, labels=changes)
+        found = app.ask(m.SESSION_SET_LABELS, params)
+
+    def draw(one: Session) -> None:
+        for key, value in sorted(one.labels.items()):
+            app.out.line(f"{key}={value}")
+
+    app.show(found, draw, lambda one: [one.id])
+
+
+class _Resume(click.Command):
+    """`resume [SESSION] [COMMAND...]`: which word is the session depends on `--` and on where it runs."""
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Return the pieces of the usage line."""
+        return ["[OPTIONS]", "[SESSION]", "[--]", "[COMMAND...]"]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options, and which word is the session. Raises: click.UsageError."""
+        dashes = args.index("--") if "--" in args else len(args)
+        rest = super().parse_args(ctx, args[:dashes])
+        app, words = ctx.find_object(App), ctx.params["words"]
+        if dashes < len(args):
+            if len(words) > 1:
+                raise click.UsageError("before `--` stands the SESSION alone", ctx)
+            ctx.params["named"] = ctx.params["named"] or (words[0] if words else None)
+            ctx.params["words"] = tuple(args[dashes + 1 :])
+        elif words[1:] and words[1].startswith("-") and not (app and app.this_session()):
+            # `resume work --clear`: these are options, since no command begins with a dash.
+            ctx.params.clear()
+            rest = super().parse_args(ctx, [*args[: len(args) - len(words)], "--session", *words])
+        return rest
+
+
+@session.command(
+    cls=_Resume,
+    context_settings={"allow_interspersed_args": False},
+    epilog="""\b
+Examples:
+  orbitctl session resume 'vim -r notes'
+  orbitctl session resume work -- agent --resume 4711
+  orbitctl session resume --clear work
+""",
+)
+@click.option("--session", "named", type=SESSION, metavar="SESSION", help="The session; inside one, this one.")
+@click.option("--clear", is_flag=True, help="Remove the command: it comes back as any other.")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def resume(app: App, named: str | None, clear: bool, words: tuple[str, ...]) -> None:
+    """Set the command that starts a session again after a reboot.
+
+    It runs in the place of the session's own, in its folder, under its saved screen. Inside a
+    session all words are the COMMAND, for this one; elsewhere the first is the SESSION. One word
+    is a whole command line, as in 'vim -r'. Without a COMMAND, print it.
+    """
+    if named is None and not (app.this_session() and words and not clear):
+        named, words = (words[0], words[1:]) if words else (app.named_or_this(None), ())
+    if clear and words:
+        raise click.UsageError("give a COMMAND or --clear")
+    found = app.ask_session(app.named_or_this(named))
+    if words or clear:
+        command = None if clear else words[0] if len(words) == 1 else shlex.join(words)
+        with checked():
+            params = p.SessionSetResume(id=found.value.id, command=command)
+        found = app.ask(m.SESSION_SET_RESUME, params)
+    app.show(found, lambda one: app.out.line(one.config.resume or "-"), lambda one: [one.id])
 
 
 @session.command(epilog="Example: orbitctl session move api shop")
@@ -149,38 +270,6 @@ def set_status(app: App, session: str, status: str) -> None:
 @session.command()
 @click.argument("session", type=SESSION)
 @click.pass_obj
-def detach(app: App, session: str) -> None:
-    """Detach every client from a session, which goes on."""
-    _change(app, m.SESSION_DETACH, session)
-
-
-@session.command()
-@click.argument("session", type=SESSION)
-@click.pass_obj
-def terminate(app: App, session: str) -> None:
-    """End a session; its record and its snapshots stay."""
-    _change(app, m.SESSION_TERMINATE, session)
-
-
-@session.command()
-@click.argument("session", type=SESSION)
-@click.pass_obj
 def restore(app: App, session: str) -> None:
     """Bring an archived session back, terminated."""
-    _change(app, m.SESSION_RESTORE_ARCHIVED, session)
-
-
-@session.command()
-@click.argument("session", type=SESSION)
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.pass_obj
-def delete(app: App, session: str, yes: bool) -> None:
-    """Delete a session and its snapshots for good."""
-    session_id, shown = to_delete(app.session, session)
-    app.confirm(f"Delete session {shown} and its snapshots?", yes)
-    app.done(app.ask(m.SESSION_DELETE, p.SessionDelete(id=session_id)), f"deleted session {shown}", session_id)
-
-
-def _change(app: App, method: Method[p.ById, Session], session: str) -> None:
-    """Call a method whose only param is the session, and show the session that it returns."""
-    show_session(app, app.ask(method, p.ById(id=app.session(session).id)))
+    show_session(app, app.ask(m.SESSION_RESTORE_ARCHIVED, p.ById(id=app.session(session).id)))

@@ -1,8 +1,9 @@
-"""`orbitctl session create` and `run`: new sessions, only recorded, or started and attached."""
+"""`orbitctl new`, `run`, `session create` and `session run`: sessions that are recorded, or started and attached."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import shlex
 from collections.abc import Callable
@@ -10,19 +11,26 @@ from typing import Any
 
 import click
 from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
+from orbit_os.shell import typed
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
+from orbit_protocol.errors import NameTaken
 from orbit_protocol.text import BytePairs
-from orbit_protocol.types import Session, SessionConfigInput, SessionType
+from orbit_protocol.types import Session, SessionConfigInput, SessionType, check_name
 from orbitctl.app import App, checked
-from orbitctl.client.client import Answer
+from orbitctl.client.client import Answer, ask_all
 from orbitctl.commands.arguments import WORKSPACE
 from orbitctl.commands.session_table import show_session
 from orbitctl.errors import CommandError, ExitCode
 
 _CONTEXT: dict[str, Any] = {"allow_interspersed_args": False}
 """All that follows the first word of COMMAND belongs to COMMAND, options too."""
+
+
+_MAX_PROGRAM_NAME = 240
+"""Characters, so that a number fits behind it."""
 
 
 class NewSession(Struct, frozen=True, kw_only=True):
@@ -38,6 +46,8 @@ class NewSession(Struct, frozen=True, kw_only=True):
     env: tuple[str, ...]
     restart: bool
     reconnect: bool
+    resume: str | None
+    auto_remove: bool
     command: tuple[str, ...]
 
 
@@ -52,7 +62,13 @@ _OPTIONS = (
     click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable for the program; stored and shown."),
     click.option("--restart", is_flag=True, help="Start it again after a reboot."),
     click.option("--reconnect", is_flag=True, help="Start ssh again when its connection is lost."),
+    click.option("--resume", metavar="COMMAND", help="Start it again after a reboot, by this command."),
+    click.option("--rm", "auto_remove", is_flag=True, help="Delete it, into the trash, when its program has ended."),
     click.argument("command", nargs=-1, type=click.UNPROCESSED),
+)
+_DETACH = click.option("-d", "--detach", is_flag=True, help="Run it in the background, and print which session it is.")
+_DETACH_KEY = click.option(
+    "--detach-key", metavar="KEY", envvar="ORBITCTL_DETACH_KEY", help="The keys that detach [C-\\]."
 )
 
 
@@ -103,8 +119,8 @@ ended it, and 0 after a detach.
 """,
 )
 @new_session_options
-@click.option("-d", "--detach", is_flag=True, help="Run it in the background and print the session.")
-@click.option("--detach-key", metavar="KEY", envvar="ORBITCTL_DETACH_KEY", help="The keys that detach [C-\\].")
+@_DETACH
+@_DETACH_KEY
 @click.pass_context
 def run(ctx: click.Context, new: NewSession, detach: bool, detach_key: str | None) -> None:
     """Run a program in a new session, and attach to it.
@@ -118,6 +134,156 @@ def run(ctx: click.Context, new: NewSession, detach: bool, detach_key: str | Non
         show_session(app, run_detached(app, lambda: create_session(app, new, here=True)))
     else:
         ctx.exit(run_attached(app, lambda: create_session(app, new, here=True), detach_key))
+
+
+class _NewCommand(click.Command):
+    """`new [NAME] [OPTIONS] [-- COMMAND...]`: only what follows `--` is COMMAND, so that NAME may be left out."""
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Return the pieces of the usage line; click writes `[COMMAND]...`, without the `--`."""
+        return ["[NAME]", "[OPTIONS]", "[-- COMMAND...]"]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read NAME and options up to `--`. Raises: click.UsageError."""
+        dashes = args.index("--") if "--" in args else len(args)
+        after = args[dashes + 1 :]
+        rest = super().parse_args(ctx, args[:dashes])
+        if (words := ctx.params["command"]) and not ctx.resilient_parsing:
+            line = f"{typed('orbitctl new', ctx.params['called'])} -- {shlex.join([*words, *after])}"
+            raise click.UsageError(f"the program stands after `--`: `{line}`", ctx)
+        ctx.params["command"] = tuple(after)
+        return rest
+
+
+@click.command(
+    "new",
+    cls=_NewCommand,
+    epilog="""\b
+Examples:
+  orbitctl new
+  orbitctl new work
+  orbitctl new work -d -- npm run dev
+  orbitctl new -A work
+
+C-\\ detaches; `orbitctl a work` comes back. The exit code is the program's, 128+N if signal N
+ended it, and 0 after a detach.
+""",
+)
+@click.argument("called", required=False, metavar="NAME")
+@new_session_options
+@_DETACH
+@click.option("-A", "or_attach", is_flag=True, help="Attach to the session of this NAME if there is one.")
+@_DETACH_KEY
+@click.pass_context
+def new(
+    ctx: click.Context, new: NewSession, called: str | None, detach: bool, or_attach: bool, detach_key: str | None
+) -> None:
+    """Start a program in a new session, and attach to it.
+
+    COMMAND runs in this folder, with this environment; without one, the login shell. With -d it
+    runs in the background, and its name and id are printed.
+    """
+    from orbitctl.attach.run_attach import run_attached, run_detached
+    from orbitctl.attach.terminal import require_terminal
+
+    app: App = ctx.obj
+    if called is not None and new.name not in (None, called):
+        raise click.UsageError("NAME and --name are one: give it once")
+    new = replace(new, name=new.name if called is None else called)
+    if or_attach and new.name is None:
+        raise click.UsageError("-A needs the NAME of the session to attach to")
+    is_inside = app.this_session() is not None
+    if not detach:
+        require_terminal()
+    try:
+        if detach:
+            _print_started(app, run_detached(app, lambda: create_session(app, new, here=True)))
+        elif is_inside:
+            # `attach` moves the window that it is called in over to the new session, instead of nesting it.
+            started = run_detached(app, lambda: create_session(app, new, here=True)).value
+            _attach(ctx, started.id, detach_key)
+        else:
+            ctx.exit(run_attached(app, lambda: create_session(app, new, here=True), detach_key))
+    except CommandError as error:
+        if not isinstance(error.__cause__, NameTaken) or new.name is None:
+            raise
+        if not or_attach:
+            hint = f"`{typed('orbitctl a', new.name)}` attaches to it."
+            raise CommandError(error.message, error.exit_code, hint=hint) from error
+        if detach:
+            _print_started(app, app.ask(m.SESSION_FIND, p.ByRef(ref=new.name)))
+        else:
+            _attach(ctx, new.name, detach_key)
+
+
+def _attach(ctx: click.Context, ref: str, detach_key: str | None) -> None:
+    """Run `orbitctl attach` for a session, and leave with its exit code."""
+    from orbitctl.commands.session_live import attach
+
+    words = [*(() if detach_key is None else ("--detach-key", detach_key)), "--", ref]
+    with attach.make_context("attach", words, parent=ctx.parent) as below:
+        attach.invoke(below)
+
+
+@click.command(
+    "run",
+    context_settings=_CONTEXT,
+    epilog="""\b
+Examples:
+  orbitctl run htop -d 10
+  orbitctl run -d --name web npm run dev
+  orbitctl run --rm make -j4
+
+C-\\ detaches; the program goes on. The exit code is the program's, 128+N if signal N
+ended it, and 0 after a detach.
+""",
+)
+@new_session_options
+@_DETACH
+@_DETACH_KEY
+@click.pass_context
+def run_program(ctx: click.Context, new: NewSession, detach: bool, detach_key: str | None) -> None:
+    """Run a program in a new session that is named after it.
+
+    Options stand before COMMAND: all that follows its first word is the program's. A second
+    `htop` is named `htop-2`.
+    """
+    from orbitctl.attach.run_attach import run_attached, run_detached
+
+    app: App = ctx.obj
+    if not (new.command or new.host):
+        raise click.UsageError("Missing argument 'COMMAND'; `orbitctl new` starts a shell")
+
+    def create() -> Answer[Session]:
+        return create_session(app, new, here=True) if new.name is not None else _create_numbered(app, new)
+
+    if detach:
+        _print_started(app, run_detached(app, create))
+    else:
+        ctx.exit(run_attached(app, create, detach_key))
+
+
+def _create_numbered(app: App, new: NewSession) -> Answer[Session]:
+    """Create a session that is named after its program, with the first number from 2 on where that is taken."""
+    name = os.path.basename((new.command[0] if new.command else new.host or "").rstrip("/"))[:_MAX_PROGRAM_NAME]
+    try:
+        name = check_name(name)
+    except ValueError:  # of bytes that are no text, say: then it has no name
+        return create_session(app, new, here=True)
+    tried = name
+    while True:
+        try:
+            return create_session(app, replace(new, name=tried), here=True)
+        except CommandError as error:
+            if not isinstance(error.__cause__, NameTaken):
+                raise
+        # Somebody else may take the number that is found here, too: then the next one is looked for.
+        taken = {one.name for one in ask_all(app.client, m.SESSION_LIST, p.SessionList(), "sessions").value.sessions}
+        tried = next(numbered for number in itertools.count(2) if (numbered := f"{name}-{number}") not in taken)
+
+
+def _print_started(app: App, answer: Answer[Session]) -> None:
+    app.show(answer, lambda one: app.out.line("  ".join(filter(None, (one.name, one.id)))), lambda one: [one.id])
 
 
 def create_session(app: App, new: NewSession, *, here: bool = False) -> Answer[Session]:
@@ -155,6 +321,8 @@ def create_session(app: App, new: NewSession, *, here: bool = False) -> Answer[S
             env_bytes=_variables(new.env) if new.env else UNSET,
             restart=new.restart,
             reconnect=new.reconnect,
+            resume=new.resume,
+            auto_remove=new.auto_remove,
         )
         params = p.SessionCreate(name=new.name, config=config)
     return app.ask(m.SESSION_CREATE, params)

@@ -17,7 +17,7 @@ from orbitctl.errors import CommandError
 from orbitctl.ui import listing
 from orbitctl.ui.listing import LIST_COLUMNS, View, host_of, sessions_table
 
-NO_SESSIONS = "no sessions; `orbitctl session run` starts one, `orbitctl session create` records one"
+NO_SESSIONS = "no sessions; `orbitctl new` starts one, `orbitctl session create` records one"
 
 
 def label(found: Session | Workspace) -> str:
@@ -92,6 +92,8 @@ def details(app: App, one: Session) -> None:
         ("host", host_of(row)),
         ("command", one.config.command),
         ("workspace", listing.workspace_of(row, view)),
+        *(("label", f"{key}={value}") for key, value in sorted(one.labels.items())),
+        *([("resume", one.config.resume)] if one.config.resume else []),
         ("created", to.full_moment(one.created_at)),
         ("last active", to.full_moment(one.last_active)),
     ]

@@ -167,7 +167,8 @@ def test_deleting_needs_yes_where_nobody_can_be_asked(ctl: Orbitctl) -> None:
     assert "--yes" in ended.err
     assert ctl.ok("session", "list", "-q").lines == [found]
     done = ctl.ok("session", "delete", found, "--yes")
-    assert (done.text, done.err) == ("", f"deleted session {found}\n")
+    undo = f"hint: `orbitctl undelete {found}` brings it back\n"
+    assert (done.text, done.err) == ("", f"deleted session {found}\n{undo}")
     assert ctl.ok("session", "list", "-q").lines == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +14,15 @@ from commands_page import commands_markdown, walk
 from ctl_support import Orbitctl
 from orbitctl.cli import cli
 from orbitctl.commands.group import common_options
+from orbitctl.commands.help import SUGGESTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 TREE = list(walk(cli, click.Context(cli, info_name="orbitctl")))
 PATHS = [context.command_path for _, context in TREE]
 CONTRACT = {
-    "": "status stats doctor version completion",
-    "session": "create list show rename move set-status detach terminate restore delete snapshot",
+    "": "new run attach a ls kill rm undelete logs prune label resume help status stats doctor version completion",
+    "session": "create run start attach list show rename move label send screen logs wait signal detach terminate "
+    "delete undelete prune resume set-status restore snapshot",
     "snapshot": "save list show delete",
     "workspace": "create list show rename set-layout set-active delete",
     "maintenance": "auto-save cleanup archive vacuum check backup",
@@ -108,6 +111,20 @@ def test_help_fits_a_terminal(command: click.Command, context: click.Context) ->
         (["--host", "ssh://a b", "session", "list"], "--host may not hold blanks or control characters"),
         (["maintenance", "archive", "--before", "soon"], "'soon' is no time, date or span"),
         (["rpc", "call", "daemon.ping", "{}}"], "not JSON"),
+        (["new", "work", "htop", "-d", "--", "-x"], "the program stands after `--`: `orbitctl new work -- htop -x`"),
+        (["new", "work", "--name", "other", "-d"], "NAME and --name are one"),
+        (["new", "-A", "-d"], "-A needs the NAME"),
+        (["run", "-d"], "Missing argument 'COMMAND'; `orbitctl new` starts a shell"),
+        (["kill"], "Missing argument 'SESSION...'"),
+        (["rm"], "Missing argument 'SESSION...'"),
+        (["logs"], "Missing argument 'SESSION'."),
+        (["session", "detach"], "Missing argument 'SESSION'."),
+        (["resume"], "Missing argument 'SESSION'."),
+        (["resume", "a", "b", "--", "c"], "before `--` stands the SESSION alone"),
+        (["resume", "--clear", "a", "b"], "give a COMMAND or --clear"),
+        (["session", "list", "--label", "x"], "'x' is not KEY=VALUE"),
+        (["session", "list", "--deleted", "--watch"], "--deleted stands alone"),
+        (["prune", "--older", "soon"], "'soon' is no time, date or span"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -126,6 +143,84 @@ def test_a_group_alone_shows_its_help(offline: Orbitctl) -> None:
         assert (ended.code, ended.out) == (2, b"")
         assert ended.err.startswith("Usage: orbitctl ")
         assert "\nCommands:\n" in ended.err
+
+
+def test_help_without_words_is_one_screen(offline: Orbitctl) -> None:
+    """`orbitctl` alone fits 24 rows and 80 columns, its prompt included, and begins with what is typed most."""
+    lines = offline().err.splitlines()
+    assert len(lines) < 24
+    assert max(map(len, lines)) <= 80
+    commands = [line.split()[0] for line in lines[lines.index("Commands:") + 1 :] if line.startswith("  ")]
+    assert commands[:3] == ["new", "a", "ls"]
+    assert all(f"orbitctl {name}" in PATHS for name in commands)
+
+
+def test_help_describes_a_command(offline: Orbitctl) -> None:
+    """`help COMMAND` prints what `COMMAND --help` does, `help` what `--help` does, and neither asks the daemon."""
+    for words in ([], ["kill"], ["session", "rename"], ["session"]):
+        assert offline.ok("help", *words).text == offline.ok(*words, "--help").text
+    assert offline("help", "stop").err.startswith("error: No such command 'stop'. `orbitctl kill NAME` does this\n")
+    assert "`orbitctl kill` has no commands below it" in offline("help", "kill", "x").err
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("stop", "orbitctl kill NAME"),
+        ("kill-session", "orbitctl kill NAME"),
+        ("delete", "orbitctl rm NAME"),
+        ("exec", "orbitctl run COMMAND"),
+        ("list-sessions", "orbitctl ls"),
+        ("ps", "orbitctl ls"),
+        ("attach-session", "orbitctl a NAME"),
+        ("new-session", "orbitctl new NAME"),
+        ("inspect", "orbitctl session show NAME"),
+        ("detach", "orbitctl session detach NAME"),
+        ("backup", "orbitctl maintenance backup"),
+        ("session kill", "orbitctl session terminate"),
+        ("daemon kill", "orbitctl daemon stop"),
+        ("workspace ls", "orbitctl workspace list"),
+    ],
+)
+def test_words_of_other_programs_are_answered_with_ours(offline: Orbitctl, words: str, meant: str) -> None:
+    """A word of tmux, docker, gh or systemctl gets exit code 2 and the command that does it."""
+    ended = offline(*words.split(), "-t", "work")
+    assert (ended.code, ended.out) == (2, b"")
+    assert f"`{meant}` does this" in ended.err
+
+
+def test_suggestions_are_commands() -> None:
+    """No suggestion names a command that there is not, and no word of them is a command itself."""
+    for word, line in SUGGESTIONS.items():
+        assert f"orbitctl {word}" not in PATHS
+        for one in line.split(" && "):
+            assert re.sub(r"( [A-Z=-]+| --\w+)+$", "", one) in PATHS, line
+
+
+@pytest.mark.parametrize(
+    ("line", "params"),
+    [
+        ("new work", {"called": "work"}),
+        ("new work -d -- htop -d", {"called": "work", "detach": True, "command": ("htop", "-d")}),
+        ("new -- htop", {"called": None, "command": ("htop",)}),
+        ("run htop -d 10 --json", {"command": ("htop", "-d", "10", "--json"), "detach": False}),
+        ("run -d --rm -- htop -d", {"command": ("htop", "-d"), "detach": True, "auto_remove": True}),
+        ("a work", {"session": "work"}),
+        ("ls -a", {}),
+        ("kill work", {"sessions": ("work",)}),
+        ("rm work other", {"sessions": ("work", "other")}),
+        ("logs work", {"session": "work"}),
+        ("prune", {"older": None}),
+    ],
+)
+def test_what_is_typed_most_is_short(line: str, params: dict[str, object]) -> None:
+    """The lines that are typed fifty times a day are read as they are meant, without a word more."""
+    words = line.split()
+    root = click.Context(cli, info_name="orbitctl")
+    command = cli.get_command(root, words[0])
+    assert command is not None
+    read = command.make_context(words[0], words[1:], parent=root).params
+    assert {name: read[name] for name in params} == params
 
 
 def test_help_of_a_group_cuts_no_sentence(offline: Orbitctl) -> None:

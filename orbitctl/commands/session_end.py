@@ -1,0 +1,273 @@
+"""`orbitctl kill`, `rm`, `undelete`, `prune` and `session detach`: how sessions end, are deleted, and come back.
+
+Each takes several sessions: one that fails is reported by what the user typed, and the others are done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import click
+
+from orbit_os.shell import typed
+from orbit_protocol import methods as m
+from orbit_protocol import params as p
+from orbit_protocol.errors import NameTaken
+from orbit_protocol.types import Session, SessionPage
+from orbitctl.app import App
+from orbitctl.client.client import Answer, ask_all
+from orbitctl.commands.arguments import SESSION, WHEN
+from orbitctl.commands.session_table import label, to_delete
+from orbitctl.errors import CommandError, ExitCode, candidate_lines, candidate_of
+from orbitctl.ui.output import Column
+from orbitctl.ui.text import plural
+
+_MIN_PREFIX = 4
+"""Characters of an id that may stand for it, as in `session.find`."""
+_SHOWN = 12
+"""How many sessions a question names; the others are counted."""
+
+
+def for_each(app: App, refs: Sequence[str], act: Callable[[str], None]) -> int:
+    """Do something to each of some sessions, once.
+
+    Returns:
+        The exit code: 0, or that of the first that failed.
+
+    Raises:
+        CommandError: No daemon answers, which the others would be told as well; or the only one has failed.
+    """
+    code = ExitCode.OK
+    refs = list(dict.fromkeys(refs))
+    for ref in refs:
+        try:
+            act(ref)
+        except CommandError as error:
+            if len(refs) == 1 or error.exit_code in (ExitCode.UNREACHABLE, ExitCode.PROTOCOL):
+                raise
+            failed = app.print_error(error, "" if ref in error.message else f"{ref}: ")
+            code = code or failed
+    return code
+
+
+@click.command()
+@click.argument("sessions", type=SESSION, nargs=-1, metavar="[SESSION...]")
+@click.pass_obj
+def detach(app: App, sessions: tuple[str, ...]) -> int:
+    """Detach every client from sessions, which go on.
+
+    In a session, without a SESSION: from this one. With --json, a line of JSON for each.
+    """
+
+    def detach_one(ref: str) -> None:
+        answer = app.ask_session(ref)
+        found, said = answer.value, "was detached already"
+        if found.status != "detached":
+            answer, said = app.ask(m.SESSION_DETACH, p.ById(id=found.id)), "is detached"
+        app.done(answer, f"{label(found)} {said}", found.id)
+
+    return for_each(app, sessions or [app.named_or_this(None)], detach_one)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  orbitctl kill work
+  orbitctl kill web api
+""",
+)
+@click.argument("sessions", type=SESSION, nargs=-1, required=True, metavar="SESSION...")
+@click.pass_obj
+def terminate(app: App, sessions: tuple[str, ...]) -> int:
+    """End sessions; their records and their screens stay.
+
+    Their programs get SIGHUP, and SIGKILL 5 s later. One that has ended already is no error.
+    With --json, a line of JSON for each.
+    """
+
+    def end(ref: str) -> None:
+        answer = app.ask_session(ref)
+        found, said = answer.value, "had ended already"
+        if found.status != "terminated":
+            answer, said = app.ask(m.SESSION_TERMINATE, p.ById(id=found.id)), "has ended"
+        app.done(answer, f"{label(found)} {said}", found.id)
+
+    return for_each(app, sessions, end)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  orbitctl rm work other
+  orbitctl rm --purge work
+  orbitctl rm --yes work
+""",
+)
+@click.argument("sessions", type=SESSION, nargs=-1, required=True, metavar="SESSION...")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--purge", is_flag=True, help="Delete them for good, with their screens; also out of the trash.")
+@click.pass_obj
+def delete(app: App, sessions: tuple[str, ...], yes: bool, purge: bool) -> int:
+    """Delete sessions, into the trash; what still runs is ended.
+
+    `orbitctl undelete` brings them back, until the trash is emptied of them after 7 days
+    (`trash_retention_secs`). With --json, a line of JSON for each.
+    """
+    targets: dict[str, tuple[str, str]] = {}
+
+    def find(ref: str) -> None:
+        try:
+            session_id, shown = to_delete(app.session, ref)
+        except CommandError as error:
+            if not purge or error.exit_code is not ExitCode.NOT_FOUND:
+                raise
+            found = find_deleted(app, ref)
+            session_id, shown = found.id, f"{label(found)}, which is in the trash"
+        if session_id not in [found for found, _ in targets.values()]:  # by its id, say, and by its name
+            targets[ref] = session_id, shown
+
+    code = for_each(app, sessions, find)
+    if not targets:
+        return code
+    names = _listed([shown for _, shown in targets.values()])
+    app.confirm(f"Delete {names} for good?" if purge else f"Delete {names}?", yes)
+    deleted: list[str] = []
+
+    def remove(ref: str) -> None:
+        session_id, shown = targets[ref]
+        answer = app.ask(m.SESSION_DELETE, p.SessionDelete(id=session_id, purge=purge))
+        app.done(answer, f"deleted session {shown}{' for good' if purge else ''}", session_id)
+        deleted.append(ref)
+
+    failed = for_each(app, list(targets), remove)
+    if not purge:
+        _hint_at_undo(app, deleted)
+    return code or failed
+
+
+@click.command(epilog="Example: orbitctl undelete work")
+@click.argument("sessions", type=SESSION, nargs=-1, required=True, metavar="SESSION...")
+@click.pass_obj
+def undelete(app: App, sessions: tuple[str, ...]) -> int:
+    """Bring deleted sessions back from the trash.
+
+    By id, a unique prefix of one, or name: of several of that name, the one deleted last.
+    `orbitctl session list --deleted` shows what is there.
+    """
+
+    def bring_back(ref: str) -> None:
+        found = find_deleted(app, ref)
+        try:
+            answer = app.ask(m.SESSION_UNDELETE, p.ById(id=found.id))
+        except CommandError as error:
+            if isinstance(error.__cause__, NameTaken) and found.name:
+                hint = f"Give that one another name: `{typed('orbitctl session rename', found.name, 'NEW-NAME')}`."
+                raise CommandError(error.message, error.exit_code, hint=hint) from error
+            raise
+        app.done(answer, f"brought {label(found)} back", found.id)
+
+    return for_each(app, sessions, bring_back)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  orbitctl prune
+  orbitctl prune --older 7d --yes
+""",
+)
+@click.option("--older", type=WHEN, metavar="AGE", help="Only what ended so long ago (7d, 12h), or before this time.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def prune(app: App, older: datetime | None, yes: bool) -> int:
+    """Delete all sessions that have ended, into the trash.
+
+    With --json, a line of JSON for each.
+    """
+    ended = ask_all(app.client, m.SESSION_LIST, p.SessionList(status=["terminated"]), "sessions").value.sessions
+    found = {one.id: one for one in ended if older is None or one.last_active <= older}
+    if not found:
+        if not (app.json or app.quiet):
+            app.out.note("no session has ended" if older is None else "no session has ended before that time")
+        return ExitCode.OK
+    what = f"{plural(len(found), 'ended session')} ({_listed([one.name or one.id[:8] for one in found.values()])})"
+    app.confirm(f"Delete {what}?", yes)
+    deleted: list[str] = []
+
+    def remove(session_id: str) -> None:
+        answer = app.ask(m.SESSION_DELETE, p.SessionDelete(id=session_id))
+        if app.json or app.quiet:
+            app.done(answer, "", session_id)
+        deleted.append(session_id)
+
+    code = for_each(app, list(found), remove)
+    if not (app.json or app.quiet):
+        app.out.note(f"deleted {plural(len(deleted), 'ended session')}")
+        _hint_at_undo(app, [found[one].id[:8] for one in deleted])
+    return code
+
+
+def find_deleted(app: App, ref: str) -> Session:
+    """Return a session of the trash: by id, by name the one that was deleted last, or by a prefix of its id.
+
+    Raises:
+        CommandError: There is none, or there are several.
+    """
+    there = _deleted(app).value.sessions
+    found = [one for one in there if one.id == ref] or [one for one in there if one.name == ref][:1]
+    if not found and len(ref) >= _MIN_PREFIX:
+        found = [one for one in there if one.id.startswith(ref)]
+    if len(found) > 1:
+        raise CommandError(
+            f"{len(found)} deleted sessions have an id that begins with {ref!r}",
+            ExitCode.CONFLICT,
+            hint="Give more characters of the id.",
+            details=candidate_lines([candidate_of(one) for one in found]),
+        )
+    if not found:
+        raise CommandError(
+            f"no deleted session is {ref!r}",
+            ExitCode.NOT_FOUND,
+            hint="`orbitctl session list --deleted` shows those that are in the trash.",
+        )
+    return found[0]
+
+
+def list_deleted(app: App, limit: int | None = None) -> None:
+    """Show the sessions that are in the trash, the one that was deleted last first."""
+
+    def draw(sessions: list[Session]) -> None:
+        if not sessions and app.out.terminal:
+            app.out.note("the trash is empty")
+            return
+        columns: list[Column[Session]] = [
+            Column("ID", lambda one, to: to.id(one.id)),
+            Column("NAME", lambda one, _: one.name, lambda _: "bold", elastic=True),
+            Column("DELETED", lambda one, to: to.moment(one.deleted_at)),
+            Column("COMMAND", lambda one, _: one.config.command or one.title, elastic=True),
+        ]
+        app.out.table(columns, sessions)
+
+    answer = _deleted(app, limit)
+    app.show(answer, lambda page: draw(page.sessions), lambda page: [one.id for one in page.sessions])
+
+
+def _deleted(app: App, limit: int | None = None) -> Answer[SessionPage]:
+    return ask_all(app.client, m.SESSION_LIST_DELETED, p.SessionListDeleted(), "sessions", limit)
+
+
+def _listed(names: list[str]) -> str:
+    """Return names with commas between them, the first of many."""
+    more = len(names) - _SHOWN
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:_SHOWN])} and {more} more"
+
+
+def _hint_at_undo(app: App, refs: list[str]) -> None:
+    """Say how what was deleted comes back."""
+    if not refs or app.json or app.quiet:
+        return
+    hint = f"`{typed('orbitctl undelete', *refs)}` brings {'it' if len(refs) == 1 else 'them'} back"
+    if len(refs) > _SHOWN:
+        hint = "`orbitctl undelete` brings them back, by the names that `orbitctl session list --deleted` shows"
+    app.out.problem("hint", hint, "36")
