@@ -21,8 +21,8 @@ _NO_COMMAND: type[click.UsageError] | tuple[()] = getattr(click.exceptions, "NoA
 
 SHORT_WORDS = {
     "new": "orbitctl.commands.session_create:new",
-    "attach": "orbitctl.commands.session_live:attach",
-    "a": "orbitctl.commands.session_live:attach",
+    "attach": "orbitctl.commands.session_attach:attach",
+    "a": "orbitctl.commands.session_attach:attach",
     "ls": "orbitctl.commands.session_ls:ls",
     "run": "orbitctl.commands.session_create:run_program",
     "kill": "orbitctl.commands.session_end:terminate",

@@ -119,8 +119,7 @@ def scripted_session() -> Session:
 
 def scripted_attachment(terminal: ScriptedTerminal, stream: socket.socket) -> Attachment:
     """Return an attachment to that session, without any of its history."""
-    session = scripted_session()
-    options = AttachOptions(session=session, read_only=False, detach_key=DetachKey("C-\\"), scrollback_lines=0, env=[])
+    options = AttachOptions(session_id="s", read_only=False, detach_key=DetachKey("C-\\"), scrollback_lines=0, env=[])
     return Attachment(options, cast(Terminal, terminal), DaemonConnection(SocketStream(stream)), Reconnect(App({})))
 
 

@@ -39,7 +39,7 @@ from orbit_protocol.text import BytePairs
 from orbit_protocol.types import Session
 from orbitctl.attach.connection import ConnectionLost, DaemonConnection, InputQueue, Message, Notice
 from orbitctl.attach.detach_key import PARTIAL_KEY_SECONDS, DetachKey, KeyFilter
-from orbitctl.attach.mark import Mark
+from orbitctl.attach.mark import Mark, Shown
 from orbitctl.attach.painter import Painter
 from orbitctl.attach.reconnect import Reconnect
 from orbitctl.attach.terminal import SignalReceived, Terminal
@@ -65,17 +65,20 @@ class AttachOptions:
     """What the user asked for.
 
     Attributes:
+        session_id: The session.
         scrollback_lines: How many lines of history; None for those that the window does not have yet.
         mark: Where it is remembered which these are, if it is.
+        shown: Where it is remembered which sessions the window has shown; without it, it cannot be switched.
         how: How the user can see lines that are left out.
     """
 
-    session: Session
+    session_id: str
     read_only: bool
     detach_key: DetachKey
     scrollback_lines: int | None
     env: BytePairs
     mark: Mark | None = None
+    shown: Shown | None = None
     how: str = ""
 
 
@@ -85,16 +88,18 @@ class AttachResult:
 
     Attributes:
         reason: `detached` by the key, `detached_elsewhere` by `session detach`, `exited` with the program,
-            `hangup` of the terminal.
+            `hangup` of the terminal, `switched` to another session.
         exit_code: Of a program that has exited.
         exit_signal: Of a program that a signal ended. Both are None where the exit status is lost.
         not_taken: How many bytes that were typed before the user left did not reach the program.
+        session_id: The session that is to be shown now.
     """
 
-    reason: Literal["detached", "detached_elsewhere", "exited", "hangup"]
+    reason: Literal["detached", "detached_elsewhere", "exited", "hangup", "switched"]
     exit_code: int | None = None
     exit_signal: int | None = None
     not_taken: int = 0
+    session_id: str = ""
 
 
 class Attachment:
@@ -103,15 +108,17 @@ class Attachment:
     Args:
         options: The session, and how to attach to it.
         terminal: The user's terminal, in raw mode.
-        connection: A new connection to the daemon; the attachment closes it.
+        connection: A connection to the daemon, None where it is lost; the attachment closes it, unless it is left for
+            another session.
         reconnect: Reaches the daemon again when the connection is lost.
 
     Attributes:
         was_attached: Whether the session has been shown.
+        session: The session, once it is attached to.
     """
 
     def __init__(
-        self, options: AttachOptions, terminal: Terminal, connection: DaemonConnection, reconnect: Reconnect
+        self, options: AttachOptions, terminal: Terminal, connection: DaemonConnection | None, reconnect: Reconnect
     ) -> None:
         self._options = options
         self._terminal = terminal
@@ -120,8 +127,10 @@ class Attachment:
         self._input = InputQueue()
         self._questions = terminal.questions
         self._is_asking = False  # the attach waits for the terminal's answers
-        self._connection: DaemonConnection | None = connection
+        self._connection = connection
         self._reconnect = reconnect
+        self._before = None if options.shown is None else options.shown.load()
+        self.session: Session | None = None
         self._id = ""  # empty unless attached
         self._attach_request = self._leave_request = self._screen_request = 0
         self._window = Window(options.how)
@@ -167,15 +176,22 @@ class Attachment:
             raise
         finally:
             self._take_answers()
-            if self._connection is not None:
+            if self._connection is not None and (self._result is None or self._result.reason != "switched"):
                 self._connection.close()
+
+    @property
+    def connection(self) -> DaemonConnection | None:
+        """The connection, for the session that is shown next; None where it is lost."""
+        return self._connection
 
     def _begin(self) -> None:
         """Ask the terminal, and attach, at once or when it has answered."""
         self._painter.take_over()
         self._terminal.ask()
         self._is_asking = self._questions.deadline is not None
-        if not self._is_asking:  # else `_run_timers` attaches
+        if self._connection is None:
+            self._disconnect()
+        elif not self._is_asking:  # else `_run_timers` attaches
             try:
                 self._attach()
             except ConnectionLost:
@@ -417,7 +433,7 @@ class Attachment:
             self._window.begin(after_line)
         self._asked_line = after_line
         params = SessionAttach(
-            id=options.session.id,
+            id=options.session_id,
             cols=cols,
             rows=rows,
             read_only=options.read_only,
@@ -425,6 +441,7 @@ class Attachment:
             after_line=after_line if self._counts_lines else None,
             env_bytes=options.env,
             terminal=self._questions.terminal(),
+            before=self._before,
         )
         self._attach_request = self._connection.request(SESSION_ATTACH, params)
 
@@ -432,9 +449,7 @@ class Attachment:
         """Handle the answer to `session.attach`."""
         if answer.error is not None:
             error = from_object(answer.error)
-            if isinstance(error, InvalidParams) and self._counts_lines:
-                # A daemon from before `after_line` gives all lines that it is asked for, and no line numbers.
-                self._counts_lines = False
+            if isinstance(error, InvalidParams) and self._drop_newest_param():
                 self._attach()
                 return
             if isinstance(error, Busy | ShuttingDown):  # full, or about to stop: try again later
@@ -445,6 +460,9 @@ class Attachment:
         result = msgspec.json.decode(answer.result or b"", type=Attached)
         self._attach_request = 0
         self._id = result.attachment_id
+        self.session = result.session
+        if not self.was_attached and self._options.shown is not None:
+            self._options.shown.add(result.session.id)
         self.was_attached = True
         self._reconnect.stop()
         self._input.start(connection, self._id)
@@ -456,6 +474,16 @@ class Attachment:
             self._paint(Notice(data=result.repaint, cols=cols, rows=rows, history_line=result.history_line))
         if self._resize_at is None:
             self._resize()  # the window may have changed since the request was sent
+
+    def _drop_newest_param(self) -> bool:
+        """Have the next attach do without a param that an earlier daemon does not know; return whether there is one."""
+        if self._before is not None:  # it cannot switch windows
+            self._before = None
+        elif self._counts_lines:  # it gives all lines that it is asked for, and no line numbers
+            self._counts_lines = False
+        else:
+            return False
+        return True
 
     def _receive(self, connection: DaemonConnection) -> None:
         """Handle the messages that have come."""
@@ -507,7 +535,10 @@ class Attachment:
             self._id = ""
         elif method == DETACHED.name:
             self._save_mark(notice.history_line)
-            self._result = AttachResult(reason="detached_elsewhere")
+            if notice.session_id is None:
+                self._result = AttachResult(reason="detached_elsewhere")
+            else:
+                self._result = AttachResult(reason="switched", session_id=notice.session_id)
             self._id = ""
 
     # To the terminal
@@ -554,7 +585,7 @@ class Attachment:
         deadline = time.monotonic() + FAREWELL_SECS
         try:
             self._draw_last()
-            self._screen_request = connection.request(SESSION_SCREEN, SessionScreen(id=self._options.session.id))
+            self._screen_request = connection.request(SESSION_SCREEN, SessionScreen(id=self._options.session_id))
             if self._id:
                 self._leave_request = connection.request(SESSION_LEAVE, ByAttachment(attachment_id=self._id))
             while (left := deadline - time.monotonic()) > 0 and (self._leave_request or self._screen_request):

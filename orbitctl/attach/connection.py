@@ -50,6 +50,7 @@ class Notice(Struct, frozen=True, kw_only=True):
     lost_lines: int = 0
     cursor_row: int = 0
     history_line: int | None = None
+    session_id: str | None = None
 
 
 class Message(Struct, frozen=True, kw_only=True):

@@ -1,7 +1,8 @@
-"""Remember which lines of a session a window has in its history, so that no line is printed there twice.
+"""What is remembered of a window: which lines of a session are in its history, and which sessions it has shown.
 
-There is one small file for each window and session, which only the client in that window writes. A lost or damaged one
-does no harm: then all is printed once more.
+There is one small file for each window and session, so that no line is printed there twice, and one for each window.
+Only the client in that window writes them. A lost or damaged one does no harm: then all is printed once more, and the
+newest session is taken for the last.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import binascii
 import contextlib
 import os
+import re
 from collections.abc import Mapping, Sequence
 
 from orbit_os.files import UnsafeFolder, open_private, private_folder
@@ -16,51 +18,56 @@ from orbitctl.client.paths import ClientPaths
 from orbitctl.errors import CommandError
 
 MAX_MARKS = 1000
+MAX_SHOWN = 8
+"""How many sessions are remembered of a window."""
 _MAX_DIGITS = 19
+_MAX_ID = 64
+_MAX_CONTENT = MAX_SHOWN * (_MAX_ID + 1)
 _MAX_NAME = 2048
+_ID = re.compile(rb"[0-9A-Za-z-]{1,%d}" % _MAX_ID)
 _NAMES_OF_WINDOWS = (
     "TMUX", "TMUX_PANE", "STY", "WINDOW", "TERM_SESSION_ID", "ITERM_SESSION_ID", "WT_SESSION", "WINDOWID",
     "KITTY_WINDOW_ID", "WEZTERM_PANE",
 )  # fmt: skip
 
 
-class Mark:
-    """How far a window has one session's history.
+class _File:
+    """One small file about a window.
 
     Args:
-        folder: Of the marks of all windows; it is made when it is needed.
+        folder: Of the files of all windows; it is made when it is needed.
         window: What tells the window from others, from `window_name`.
-        session: What tells the session from others.
+        about: What tells the file from others of the window.
     """
 
-    def __init__(self, folder: str, window: str, session: str) -> None:
+    def __init__(self, folder: str, window: str, about: str) -> None:
         self._folder = folder
         # The file's name is a checksum, and the whole name stands in it: hashlib would load a library of megabytes.
-        self._name = os.fsencode(f"{session}\0{window}")[:_MAX_NAME]
+        self._name = os.fsencode(f"{about}\0{window}")[:_MAX_NAME]
         self._path = os.path.join(folder, f"{binascii.crc32(self._name):08x}")
 
-    def load(self) -> int | None:
-        """Return the line that was saved; None where there is none."""
+    def _read(self) -> bytes:
+        """Return what was written; b"" where there is nothing, or it is another window's."""
         try:
             descriptor = open_private(self._path, os.O_RDONLY)
         except (OSError, UnsafeFolder):
-            return None
+            return b""
         try:
-            text, _, name = os.read(descriptor, _MAX_DIGITS + 1 + _MAX_NAME).partition(b" ")
+            text, _, name = os.read(descriptor, _MAX_CONTENT + 1 + _MAX_NAME).partition(b" ")
         except OSError:
-            return None
+            return b""
         finally:
             os.close(descriptor)
-        return int(text) if name == self._name and text.isdigit() and len(text) <= _MAX_DIGITS else None
+        return text if name == self._name and len(text) <= _MAX_CONTENT else b""
 
-    def save(self, line: int) -> None:
-        """Save a line; where that fails, more is printed the next time."""
+    def _write(self, text: bytes) -> None:
+        """Replace the file, if that can be done; there is no blank in `text`."""
         temporary = f"{self._path}.{os.getpid()}"
         with contextlib.suppress(OSError, UnsafeFolder):
             private_folder(self._folder)
             descriptor = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             try:
-                os.write(descriptor, b"%d %s" % (line, self._name))
+                os.write(descriptor, b"%s %s" % (text, self._name))
             finally:
                 os.close(descriptor)
             os.replace(temporary, self._path)
@@ -78,6 +85,33 @@ class Mark:
         for _, path in sorted(ages)[: len(ages) - MAX_MARKS]:
             with contextlib.suppress(OSError):
                 os.unlink(path)
+
+
+class Mark(_File):
+    """How far a window has one session's history; `about` is the session."""
+
+    def load(self) -> int | None:
+        """Return the line that was saved; None where there is none."""
+        text = self._read()
+        return int(text) if text.isdigit() and len(text) <= _MAX_DIGITS else None
+
+    def save(self, line: int) -> None:
+        """Save a line; where that fails, more is printed the next time."""
+        self._write(b"%d" % line)
+
+
+class Shown(_File):
+    """The sessions that a window has shown; `about` is the machine that they are on."""
+
+    def load(self) -> list[str]:
+        """Return their ids, that of the last one first."""
+        ids = self._read().split(b",")
+        return [each.decode() for each in ids if _ID.fullmatch(each)][:MAX_SHOWN]
+
+    def add(self, session_id: str) -> None:
+        """Record which one is shown now; where that fails, the newest session is taken for the last."""
+        ids = [session_id, *(each for each in self.load() if each != session_id)]
+        self._write(",".join(ids[:MAX_SHOWN]).encode())
 
 
 def marks_folder(paths: ClientPaths) -> str:

@@ -13,11 +13,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from msgspec import UNSET
 
 from orbit_os.shell import typed
-from orbit_protocol.errors import NotRunning, OrbitError, WouldLoop
+from orbit_protocol.errors import AlreadyRunning, NotRunning, OrbitError, WouldLoop
 from orbit_protocol.methods import SESSION_DELETE, SESSION_GET, SESSION_SCREEN, SESSION_START
 from orbit_protocol.params import ById, SessionDelete, SessionScreen, SessionStart
 from orbit_protocol.terminal_reset import RESET
@@ -28,7 +29,7 @@ from orbitctl.app import App, checked
 from orbitctl.attach.attachment import Attachment, AttachOptions, AttachResult
 from orbitctl.attach.connection import DaemonConnection
 from orbitctl.attach.detach_key import DEFAULT_DETACH_KEY, DetachKey
-from orbitctl.attach.mark import Mark, marks_folder, window_name
+from orbitctl.attach.mark import Mark, Shown, marks_folder, window_name
 from orbitctl.attach.painter import ask_cursor
 from orbitctl.attach.reconnect import Reconnect
 from orbitctl.attach.terminal import SignalReceived, Terminal, require_terminal
@@ -87,7 +88,9 @@ def run_detached(app: App, create: Callable[[], Answer[Session]]) -> Answer[Sess
     session = create().value
     try:
         return start_session(app, session.id)
-    except CommandError:
+    except CommandError as error:
+        if isinstance(error.__cause__, AlreadyRunning):  # another client has found it, and was quicker
+            return app.ask(SESSION_GET, ById(id=session.id))
         with contextlib.suppress(CommandError):
             app.call(SESSION_DELETE, SessionDelete(id=session.id, purge=True))
         raise
@@ -98,19 +101,25 @@ def run_attached(app: App, create: Callable[[], Answer[Session]], detach_key: st
     require_terminal()
     key = parse_detach_key(detach_key)
     session = run_detached(app, create).value
+    return attach_started(app, session, attach_options(app, session, key))
+
+
+def attach_started(app: App, session: Session, options: AttachOptions) -> int:
+    """Attach to a session whose program was started just now; return the exit code. Raises: CommandError."""
     try:
-        return exit_code_of(run_attach(app, attach_options(app, session, key)))
+        return exit_code_of(run_attach(app, session, options))
     except NotRunning:  # the program had exited before the attach reached the daemon
-        return exit_code_of(_show_last_screen(app, session))
+        return exit_code_of(_show_last_screen(app, session.id))
     except SignalReceived as received:
         return received.exit_code
 
 
-def _show_last_screen(app: App, session: Session) -> AttachResult:
+def _show_last_screen(app: App, session_id: str) -> AttachResult:
     app.close()
-    result = _exit_status(app, session)
-    screen = app.call(SESSION_SCREEN, SessionScreen(id=session.id, format="vt"))
-    text = app.call(SESSION_SCREEN, SessionScreen(id=session.id))
+    session = app.call(SESSION_GET, ById(id=session_id))
+    result = AttachResult(reason="exited", exit_code=session.exit_code, exit_signal=session.exit_signal)
+    screen = app.call(SESSION_SCREEN, SessionScreen(id=session_id, format="vt"))
+    text = app.call(SESSION_SCREEN, SessionScreen(id=session_id))
     with Terminal() as terminal:
         picture = RESET + base64.b64decode(screen.data)
         picture = Window("").draw_first(picture, 0, terminal.size, ask_cursor(terminal))
@@ -134,18 +143,37 @@ def attach_options(
     app: App, session: Session, key: DetachKey, *, read_only: bool = False, scrollback: int | None = None
 ) -> AttachOptions:
     """Return the options of an attach; the ssh agent is sent only to a daemon of this machine."""
-    hosts = " ".join(str(host.address) for host in app.hosts)
     return AttachOptions(
-        session=session,
+        session_id=session.id,
         read_only=read_only,
         detach_key=key,
         scrollback_lines=scrollback,
         env=[] if app.hosts else attach_environment(app.environ),
-        mark=Mark(marks_folder(app.paths), window_name(sys.stdout.fileno(), app.environ), f"{hosts}\0{session.id}"),
-        how=visible(
-            f"`{typed('orbitctl session screen', short_name(session), options='--scrollback')}` shows what is kept"
-        ),
+        mark=_mark(app, session.id),
+        shown=shown_here(app),
+        how=_how_to_see(short_name(session)),
     )
+
+
+def _mark(app: App, session_id: str) -> Mark:
+    return Mark(marks_folder(app.paths), _window(app), f"{_hosts(app)}\0{session_id}")
+
+
+def shown_here(app: App) -> Shown:
+    """Return which sessions this window has shown, of the machine that is asked."""
+    return Shown(marks_folder(app.paths), _window(app), f"{_hosts(app)}\0")
+
+
+def _window(app: App) -> str:
+    return window_name(sys.stdout.fileno(), app.environ)
+
+
+def _hosts(app: App) -> str:
+    return " ".join(str(host.address) for host in app.hosts)
+
+
+def _how_to_see(name: str) -> str:
+    return visible(f"`{typed('orbitctl session screen', name, options='--scrollback')}` shows what is kept")
 
 
 def not_running_error(session: Session) -> CommandError:
@@ -174,31 +202,47 @@ def not_running_error(session: Session) -> CommandError:
     )
 
 
-def run_attach(app: App, options: AttachOptions) -> AttachResult:
+def run_attach(app: App, session: Session, options: AttachOptions) -> AttachResult:
     """Attach until the user detaches or the program exits, and print which.
+
+    The window may be switched to other sessions meanwhile: the one that it shows last counts.
 
     Raises:
         NotRunning: The program does not run, at the first attach.
         CommandError: The daemon refuses, or has not come back.
         SignalReceived: A signal is to end this process; that it detached has been printed.
     """
-    name = short_name(options.session)
+    name = short_name(session)
     app.close()  # the attachment has a connection of its own
     connection = DaemonConnection(app.open_stream())  # may start a daemon; after `Reconnect` nothing here does
     reconnect = Reconnect(app)
+    attachment: Attachment | None = None
+    was_switched = False
     try:
         with Terminal(read_only=options.read_only) as terminal:
             attachment = Attachment(options, terminal, connection, reconnect)
-            result = attachment.run()
+            while (result := attachment.run()).reason == "switched":
+                # What the old one shows stays in the window, as when it is left; the terminal stays in raw mode.
+                terminal.leave_session()
+                was_switched = True
+                name = result.session_id[:8]
+                options = replace(
+                    options,
+                    session_id=result.session_id,
+                    scrollback_lines=None,
+                    mark=_mark(app, result.session_id),
+                    how=_how_to_see(name),
+                )
+                attachment = Attachment(options, terminal, attachment.connection, reconnect)
     except SignalReceived:
-        print_message(f"[detached from {name}]")
+        print_message(f"[detached from {_name_of(attachment, name)}]")
         raise
     except NotRunning as error:
-        if not attachment.was_attached:
+        if not (was_switched or (attachment is not None and attachment.was_attached)):
             raise
         # It has ended while no daemon was there, or while its picture was to be drawn once more.
         try:
-            return _show_last_screen(app, options.session)
+            return _show_last_screen(app, options.session_id)
         except CommandError:
             raise from_daemon(error) from error
     except WouldLoop as error:
@@ -206,13 +250,13 @@ def run_attach(app: App, options: AttachOptions) -> AttachResult:
         raise CommandError(message, ExitCode.CONFLICT, hint=error.hint) from error
     except OrbitError as error:
         raise from_daemon(error) from error
-    print_message(f"[{describe_result(name, result)}]")
+    print_message(f"[{describe_result(_name_of(attachment, name), result)}]")
     return result
 
 
-def _exit_status(app: App, session: Session) -> AttachResult:
-    found = app.call(SESSION_GET, ById(id=session.id))
-    return AttachResult(reason="exited", exit_code=found.exit_code, exit_signal=found.exit_signal)
+def _name_of(attachment: Attachment | None, name: str) -> str:
+    """Return a session's name as the daemon has it; `name` where it was not attached to."""
+    return name if attachment is None or attachment.session is None else short_name(attachment.session)
 
 
 # Report

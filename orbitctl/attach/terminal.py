@@ -85,7 +85,7 @@ class Terminal:
         self.output_filter = OutputFilter(read_only=read_only)
         self.rows_below: int | None = None
         self._read_only = read_only
-        self._is_entered = False
+        self._is_entered = self._was_asked = False
         self.wake_fd, self._wake_write_fd = os.pipe()
 
     def __enter__(self) -> Terminal:
@@ -170,8 +170,9 @@ class Terminal:
             return False
 
     def ask(self) -> None:
-        """Ask it what it looks like; the answers come as input, for `questions`."""
-        if self.is_in_foreground:
+        """Ask it what it looks like, once; the answers come as input, for `questions`."""
+        if self.is_in_foreground and not self._was_asked:
+            self._was_asked = True
             self.write(self.questions.ask(os.environ, time.monotonic()))
 
     def flush(self) -> None:
@@ -208,23 +209,35 @@ class Terminal:
         # output has been sent, which a terminal stopped by Ctrl-S never does (termios(3)).
         tty.setraw(self.input_fd, termios.TCSANOW)
 
+    def leave_session(self, barrier: bytes = b"") -> bool:
+        """Leave the session's screen and modes within a bounded time, still in raw mode; never raise OSError.
+
+        Args:
+            barrier: What the terminal is asked behind that.
+
+        Returns:
+            Whether it was asked: not where it shows no session, or is frozen.
+        """
+        if not self._is_entered:
+            return False
+        self._pending.clear()
+        self.pending = 0
+        data = self._farewell() + (RESTORE_COLORS if self.output_filter.has_set_colors else b"") + barrier
+        self.output_filter = OutputFilter(read_only=self._read_only)
+        self.rows_below = None
+        self._is_entered = False
+        if self._write_within(data, RESTORE_SECONDS):
+            return True
+        # It is frozen, by Ctrl-S or a stalled emulator. What the kernel still holds for it is dropped: that makes room
+        # for this, which is read when it goes on.
+        with contextlib.suppress(termios.error):
+            termios.tcflush(self.output_fd, termios.TCOFLUSH)
+        self._write_within(data, RESTORE_SECONDS)
+        return False
+
     def _restore(self) -> None:
-        """Leave the session's screen and modes within a bounded time; never raise OSError."""
-        has_barrier = False
-        if self._is_entered:
-            self._pending.clear()
-            self.pending = 0
-            data = self._farewell() + (RESTORE_COLORS if self.output_filter.has_set_colors else b"")
-            data += self.questions.barrier
-            self.output_filter = OutputFilter(read_only=self._read_only)
-            has_barrier = self._write_within(data, RESTORE_SECONDS)
-            if not has_barrier:
-                # It is frozen, by Ctrl-S or a stalled emulator. What the kernel still holds for it is dropped: that
-                # makes room for this, which is read when it goes on.
-                with contextlib.suppress(termios.error):
-                    termios.tcflush(self.output_fd, termios.TCOFLUSH)
-                self._write_within(data, RESTORE_SECONDS)
-            self._is_entered = False
+        """Give the terminal back within a bounded time; never raise OSError."""
+        has_barrier = self.leave_session(self.questions.barrier)
         # Not where it was frozen: it may go on in an hour.
         self.questions.wait_for_answers(self.input_fd, has_barrier=has_barrier)
         with contextlib.suppress(termios.error):  # a hangup

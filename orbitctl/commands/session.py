@@ -21,10 +21,8 @@ STATUSES: tuple[SessionStatus, ...] = ("active", "detached", "terminated", "arch
 LAZY = {
     "create": "orbitctl.commands.session_create:create",
     "run": "orbitctl.commands.session_create:run",
-    **{
-        name: f"orbitctl.commands.session_live:{name}"
-        for name in ("start", "attach", "send", "screen", "wait", "signal")
-    },
+    **{name: f"orbitctl.commands.session_live:{name}" for name in ("start", "send", "screen", "wait", "signal")},
+    "attach": "orbitctl.commands.session_attach:attach",
     "logs": "orbitctl.commands.session_logs:logs",
     **{
         name: f"orbitctl.commands.session_end:{name}" for name in ("detach", "terminate", "delete", "undelete", "prune")

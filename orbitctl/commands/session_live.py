@@ -1,4 +1,4 @@
-"""`orbitctl session start|attach|send|screen|wait|signal`: live sessions, whose programs orbitd runs."""
+"""`orbitctl session start|send|screen|wait|signal`: live sessions, whose programs orbitd runs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import click
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
 from orbit_protocol import results as r
-from orbit_protocol.errors import Busy, NotRunning, OrbitError, ShuttingDown
+from orbit_protocol.errors import Busy, OrbitError, ShuttingDown
 from orbit_protocol.visible import visible
 from orbitctl.app import App, checked
 from orbitctl.client.client import Answer, Client
 from orbitctl.client.transport import Unreachable
 from orbitctl.commands.arguments import SESSION, read_bytes
 from orbitctl.commands.session_table import label, show_session
-from orbitctl.errors import CommandError, ExitCode, from_daemon
+from orbitctl.errors import CommandError, ExitCode
 
 MAX_WAIT = 2_000_000.0
 """Seconds. poll(2) takes milliseconds as an int: 2**31 of them are 24.8 days."""
@@ -42,57 +42,6 @@ def start(app: App, session: str) -> None:
     from orbitctl.attach.run_attach import start_session
 
     show_session(app, start_session(app, app.session(session).id))
-
-
-@click.command(
-    epilog="""\b
-Examples:
-  orbitctl session attach web
-  orbitctl session attach web --read-only
-  orbitctl session attach web --detach-key 'C-a d'
-
-Keys are written C-a or ^a, M-a (Alt), or by name; several make a sequence; `none` turns it
-off. ORBITCTL_DETACH_KEY changes the default. If orbitd restarts, orbitctl connects again.
-""",
-)
-@click.argument("session", type=SESSION)
-@click.option("-r", "--read-only", is_flag=True, help="Show the session only: no input, no change of size.")
-@click.option("--detach-key", metavar="KEY", envvar="ORBITCTL_DETACH_KEY", help="The keys that detach [C-\\].")
-@click.option(
-    "--scrollback",
-    type=click.IntRange(0, 1_000_000),
-    metavar="N",
-    help="Lines of history for this terminal [all that it does not have yet].",
-)
-@click.pass_context
-def attach(ctx: click.Context, session: str, read_only: bool, detach_key: str | None, scrollback: int | None) -> None:
-    r"""Attach to a session: show it here, and type into it.
-
-    C-\ detaches, unless --detach-key names another key; the program goes on.
-    """
-    from orbitctl.attach import run_attach
-    from orbitctl.attach.terminal import SignalReceived, require_terminal
-
-    app: App = ctx.obj
-    require_terminal()
-    key = run_attach.parse_detach_key(detach_key)
-    found = app.session(session)
-    if not found.live:
-        try:
-            app.call(m.SESSION_WAIT, p.SessionWait(id=found.id, timeout_secs=0))
-        except CommandError as error:
-            if error.exit_code != ExitCode.CONFLICT:
-                raise  # whether it runs is not known now, say
-        raise run_attach.not_running_error(found)
-    options = run_attach.attach_options(app, found, key, read_only=read_only, scrollback=scrollback)
-    try:
-        result = run_attach.run_attach(app, options)
-    except NotRunning as error:
-        raise from_daemon(error) from error
-    except SignalReceived as received:
-        ctx.exit(received.exit_code)
-    # The program's exit code is that of `run`, which started it; an attach succeeds however it ended.
-    ctx.exit(run_attach.HANGUP_EXIT_CODE if result.reason == "hangup" else 0)
 
 
 @click.command(

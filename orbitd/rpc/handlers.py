@@ -178,6 +178,7 @@ def add_live_handlers(handlers: Handlers[Call], sessions: SessionMethods) -> Non
 
     handlers.add(m.SESSION_START, start)
     handlers.add(m.SESSION_ATTACH, sessions.attach)
+    handlers.add(m.SESSION_SWITCH, sessions.switch)
     handlers.add(m.SESSION_LEAVE, lambda call, params: sessions.end_attachment(call.connection, params.attachment_id))
     handlers.add(m.SESSION_INPUT, attachment.write_input)
     handlers.add(m.SESSION_RESIZE, attachment.resize)

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import enum
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -115,8 +115,10 @@ class Attachment:
         frames: Whether it is sent frames: where the sizes of window and session differ, never, or always.
         after_line: How many lines of the session its window had been given before.
         appearance: What its terminal looks like; None where the client has not said.
+        before: The sessions that its window has shown, newest first; None for a client that cannot be switched.
 
     Attributes:
+        typed_at: The loop's time at which it typed last; -inf where it has not.
         is_framed: It is sent frames now, and no output.
         history_line: How many lines of the session its window has been given.
         wants_repaint: What is on its screen is out of date: output is held until `send_repaint`, or `release_output`.
@@ -137,6 +139,7 @@ class Attachment:
         frames: FrameUse = "auto",
         after_line: int = 0,
         appearance: Appearance | None = None,
+        before: Sequence[str] | None = None,
     ) -> None:
         self.id = attachment_id
         self.connection = connection
@@ -159,6 +162,8 @@ class Attachment:
         self._held: list[tuple[int, bytes]] = []
         self._held_bytes = 0
         self.appearance = appearance
+        self.before = before
+        self.typed_at = float("-inf")
         self._scanner = InputScanner()
         self._scan_timer: asyncio.TimerHandle | None = None
         self._scanned: asyncio.Future[OrbitError | None] | None = None  # done when the scanner holds nothing more
@@ -408,6 +413,7 @@ class Attachment:
         passed, is_typing = self._scanner.receive(data, position_asked=position_asked)
         secs, rest = self._scanner.flush_secs, None
         if is_typing and self._state is not State.ENDED:
+            self.typed_at = _now()
             self.session.note_typing(self)  # first: the program is to handle the key at the new size
         if secs is None and self._scanned is None:  # nothing is held, nor was: the usual case
             return self.session.write_input(passed) if passed else None
@@ -456,17 +462,28 @@ class Attachment:
         with contextlib.suppress(OrbitError):  # the calls that wait have it
             if held:
                 if self._state is not State.ENDED:
+                    self.typed_at = _now()
                     self.session.note_typing(self)
                 self._write_scanned(held, held)
         self._settle_scanned(None)
 
-    def detach(self, history_line: int | None = None) -> None:
-        """Notify the client that its attachment was ended by a request of another one, and end."""
+    def detach(self, history_line: int | None = None, *, switched_to: str | None = None) -> None:
+        """Notify the client that its attachment was ended by a request of another one, and end.
+
+        Args:
+            history_line: How many lines have left the session's screen.
+            switched_to: The session that the client is to show now, if that is why.
+        """
         if self.is_framed:
             history_line = self.history_line
         self._release_held()
-        line = history_line if self.counts_lines else None
-        self._send(_encode(DETACHED, DetachedNotice(attachment_id=self.id, reason="detached", history_line=line)))
+        notice = DetachedNotice(
+            attachment_id=self.id,
+            reason="detached" if switched_to is None else "switched",
+            history_line=history_line if self.counts_lines else None,
+            session_id=switched_to,
+        )
+        self._send(_encode(DETACHED, notice))
         self.end()
 
     def end(self) -> None:

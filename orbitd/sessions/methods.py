@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -26,7 +26,7 @@ from orbit_protocol.errors import (
     SpawnFailed,
     StorageCorrupt,
 )
-from orbit_protocol.params import ScreenFormat, SessionAttach, SessionSend, SessionStart
+from orbit_protocol.params import ScreenFormat, SessionAttach, SessionSend, SessionStart, SessionSwitch
 from orbit_protocol.results import Attached, CursorPosition, Empty, Exit, Left, Screen, SessionStats
 from orbit_protocol.types import Session, SessionPage, SessionStatus
 from orbit_protocol.visible import seconds
@@ -176,6 +176,7 @@ class SessionMethods:
                 after_line=q.after_line or 0,
                 frames=q.frames,
                 terminal=q.terminal,
+                before=q.before,
             )
             attachment.sits_in = sits_in
             try:
@@ -218,6 +219,68 @@ class SessionMethods:
                 line = attachment.history_line if attachment.is_framed else await live.history_line()
             await self._programs.update_status_from_clients(live)
         return Left(history_line=line)
+
+    async def switch(self, call: Call, q: SessionSwitch) -> Session:
+        """Move the window that typed into a session last over to another one."""
+        source, window = await self._window_to_switch(call, q.id)
+        if window.before is None:
+            raise NotRunning(
+                f"The client that shows session {source.id} cannot be switched to another session",
+                hint="Attach from another terminal.",
+                data={"reason": "client"},
+            )
+        target = await self._registry.require_running(q.to or await self._one_before(source, window.before))
+        if target is not source:
+            sits_in = await self._circles.find_sessions_of(window.connection)
+            if window.counts_lines:
+                await source.history_line()  # for the notification
+            # From here to the notification nothing is awaited.
+            self._circles.refuse(target.id, sits_in)
+            if window not in source.attachments or not target.is_attachable:
+                raise NotRunning("The window or the program has gone meanwhile", hint="Look at the sessions.")
+            source.switch(window, target.id)
+            await self._programs.update_status_from_clients(source)
+        return self.with_live_fields(await self._manager.get_session(target.id))
+
+    async def _window_to_switch(self, call: Call, session_id: str | None) -> tuple[LiveSession, Attachment]:
+        """Return the writable attachment that typed last, and its session.
+
+        Args:
+            call: Its client runs in the terminal of the session, where `session_id` is None.
+            session_id: The session.
+
+        Raises:
+            NotRunning: There is none; `data.reason` is `outside` where the client runs in no session's terminal.
+        """
+        if session_id is not None:
+            places = [await self._registry.require_running(session_id)]
+        else:
+            # Two, where a multiplexer that the client is in is shown in two sessions.
+            sits_in = await self._circles.find_sessions_of(call.connection)
+            places = [live for each in sits_in if (live := self._registry.running(each)) is not None]
+            if not places:
+                raise NotRunning(
+                    "The client runs in no session's terminal", hint="Name the session.", data={"reason": "outside"}
+                )
+        # The last of each is the size owner: it counts where nobody has typed.
+        windows = [(live, each) for live in places for each in reversed(live.attachments) if not each.read_only]
+        if not windows:
+            raise NotRunning(
+                f"No window shows session {places[0].id} and types into it",
+                hint="Attach from another terminal.",
+                data={"reason": "client"},
+            )
+        return max(windows, key=lambda each: each[1].typed_at)
+
+    async def _one_before(self, source: LiveSession, before: Sequence[str]) -> str:
+        """Return the running session that a window has shown before, else the newest one. Raises: NotRunning."""
+        for session_id in before:
+            if session_id != source.id and self._registry.attachable(session_id) is not None:
+                return session_id
+        others = [live.id for live in self._registry if live is not source and live.is_attachable]
+        if not others:
+            raise NotRunning("No other session runs", hint="session.create records one, session.start runs it.")
+        return max([await self._manager.get_session(each) for each in others], key=lambda each: each.created_at).id
 
     def send_input(self, call: Call, q: SessionSend) -> Empty | Coroutine[Any, Any, Empty]:
         """Write to a session's input without attaching."""

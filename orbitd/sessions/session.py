@@ -23,7 +23,7 @@ import enum
 import itertools
 import logging
 import os
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -686,6 +686,7 @@ class LiveSession:
         frames: FrameUse = "auto",
         after_line: int = 0,
         terminal: ClientTerminal | None = None,
+        before: Sequence[str] | None = None,
     ) -> Attachment:
         """Attach a client; a writable one becomes the size owner. The files are open.
 
@@ -699,6 +700,7 @@ class LiveSession:
             frames: Whether it is sent frames, where the sizes of window and session differ.
             after_line: How many lines of the session its window had been given before.
             terminal: The colours of its terminal, and what it can show; None where it has not said.
+            before: The sessions that its window has shown; None for a client that cannot be switched.
 
         Raises:
             InvalidParams: The client has chosen an id that an attachment of its connection has.
@@ -717,6 +719,7 @@ class LiveSession:
             frames=frames,
             after_line=after_line,
             appearance=None if terminal is None else appearance_of(terminal),
+            before=before,
         )
         self.attachments.append(attachment)
         if not read_only:
@@ -797,6 +800,10 @@ class LiveSession:
             async with asyncio.timeout(COUNT_SECS):
                 return await self.picture.count(self.position)
         return None
+
+    def switch(self, attachment: Attachment, to: str) -> None:
+        """End an attachment, and notify its client which session it is to show now."""
+        attachment.detach(self.picture.history_line, switched_to=to)
 
     def detach_all(self) -> None:
         """End every attachment, and notify the clients."""

@@ -189,6 +189,13 @@ SESSION_ATTACH: Method[p.SessionAttach, r.Attached] = Method(
     "Be sent a session's output from here on.",
     (*_RUNNING, e.SpawnFailed, e.NameTaken, e.WouldLoop, e.TooManySessions),
 )
+SESSION_SWITCH: Method[p.SessionSwitch, t.Session] = Method(
+    "session.switch",
+    p.SessionSwitch,
+    t.Session,
+    "Move the window that typed into a session last over to another session.",
+    (*_RUNNING, e.WouldLoop),
+)
 SESSION_LEAVE: Method[p.ByAttachment, r.Left] = Method(
     "session.leave",
     p.ByAttachment,

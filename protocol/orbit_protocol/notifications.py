@@ -54,8 +54,8 @@ class ExitedNotice(Exit, frozen=True, kw_only=True, omit_defaults=True):
     history_line: int | None = None
 
 
-DetachReason = Literal["detached"]
-"""`detached`: by `session.detach`."""
+DetachReason = Literal["detached", "switched"]
+"""`detached`: by `session.detach`; `switched`: by `session.switch`, and the client attaches to `session_id` now."""
 
 
 class DetachedNotice(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -64,6 +64,7 @@ class DetachedNotice(Struct, frozen=True, kw_only=True, omit_defaults=True):
     attachment_id: str
     reason: DetachReason
     history_line: int | None = None
+    session_id: str | None = None
 
 
 class ProgressNotice(Struct, frozen=True, kw_only=True):

@@ -45,6 +45,8 @@ from orbit_protocol.types import (
 MAX_INPUT_BYTES = 1024 * 1024
 MAX_LINE = 2**53
 """Of a `history_line`: what every JSON parser reads as it is."""
+MAX_BEFORE = 16
+"""Of the sessions that a window has shown."""
 SIGNALS = {one.name: int(one) for one in signal.Signals}
 ScreenFormat = Literal["text", "vt", "html"]
 FrameUse = Literal["auto", "never", "always"]
@@ -345,6 +347,9 @@ class SessionAttach(_WithEnvironment, frozen=True, kw_only=True):
 
     Of `env`, or of `env_bytes` where that is given, only SSH_AUTH_SOCK is looked at, unless the program is started:
     the session's programs find the agent there.
+
+    A client that gives `before`, the ids of the sessions that its window has shown, newest first, can be moved to
+    another session by `session.switch`.
     """
 
     cols: ScreenCells
@@ -356,10 +361,22 @@ class SessionAttach(_WithEnvironment, frozen=True, kw_only=True):
     terminal: ClientTerminal | None = None
     start: bool = False
     frames: FrameUse = "auto"
+    before: Annotated[list[Id], Meta(max_length=MAX_BEFORE)] | None = None
 
     def __post_init__(self) -> None:
         """Check what no single type can. Raises: ValueError."""
         self.check(self.cols, self.rows)
+
+
+class SessionSwitch(Params, frozen=True, kw_only=True):
+    """The session whose window is moved, and the one that it shows then.
+
+    Without `id` it is the session in whose terminal the caller runs; without `to`, the one that the window has shown
+    before, or else the newest that runs.
+    """
+
+    id: Id | None = None
+    to: Id | None = None
 
 
 class ByAttachment(Params, frozen=True, kw_only=True):

@@ -180,7 +180,7 @@ def test_a_program_that_went_with_its_keeper_is_told(own_ctl: Orbitctl) -> None:
         os.kill(keeper_of(int(shell_pid(window))), signal.SIGKILL)
         assert window.end() == 1
         assert "web does not run any more" in window.screen()
-    with Window(own_ctl, "session", "attach", "web") as window:
+    with Window(own_ctl, "session", "attach", "web", "--no-start") as window:
         assert window.end() == 5
         assert "does not run" in window.screen()
         assert "orbitctl session start web" in window.screen().replace("\n", "")
@@ -215,10 +215,10 @@ def test_what_never_ran_here_says_what_would(ctl: Orbitctl) -> None:
 
 
 def test_what_has_ended_says_so(ctl: Orbitctl) -> None:
-    """Attaching to a session whose program has ended names its screen and how to run it again."""
+    """With --no-start, a session whose program has ended is refused; its screen is named, and how to run it again."""
     ctl.ok("session", "run", "-d", "--name", "web", "--", "sh", "-c", "echo bye; exit 4")
     ctl.ok("session", "wait", "web")
-    with Window(ctl, "session", "attach", "web", size=(200, 24)) as window:
+    with Window(ctl, "session", "attach", "web", "--no-start", size=(200, 24)) as window:
         assert window.end() == 5
         assert "has ended: exit 4" in window.screen()
         assert "orbitctl session screen web" in window.screen()
