@@ -32,7 +32,7 @@ _OF_A_NEW_CLIENT = ("read_only", "detach_key", "scrollback")
 class _OptionalSession(click.Argument):
     """A session that may be left out; errors name it as those of other commands do."""
 
-    def get_error_hint(self, ctx: click.Context | None) -> str:  # noqa: ARG002 - as click calls it
+    def get_error_hint(self, ctx: click.Context | None) -> str:
         """Return what an error calls it."""
         return "'SESSION'"
 
