@@ -597,7 +597,7 @@ class FakeKeeper:
     async def landing(self) -> int:
         return Landing.create_file(self._landing_file)
 
-    async def signal(self, program_id: str, number: int) -> None:
+    async def signal(self, program_id: str, number: int, target: str = "group") -> None:
         self.signals.append((program_id, number))
         self.on_signal(program_id, number)
 

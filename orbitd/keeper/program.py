@@ -14,6 +14,7 @@ import fcntl
 import os
 import resource
 import signal
+import sys
 import termios
 import time
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 OPEN_FILES_LIMIT = resource.getrlimit(resource.RLIMIT_NOFILE)
 """What the keeper was started with and programs get; a raised soft limit breaks those that use select(2)."""
+
+_TIOCSIG = 0x40045436
+"""Linux's; sends a signal to what is in the foreground of a terminal, by its master. `termios` does not name it."""
 
 _IUTF8 = 0x4000
 """The same on Linux and macOS; `termios` names it from Python 3.13 on only."""
@@ -105,7 +109,19 @@ class Program:
         group = os.tcgetpgrp(self.master)
         if group <= 1:  # none; killpg(0) would be the keeper's own group, killpg(1) every process
             raise ProcessLookupError
-        os.killpg(group, number)
+        try:
+            is_ours = os.getsid(group) == self.pid
+        except ProcessLookupError:  # its leader has ended; others of it may go on
+            is_ours = True
+        if not is_ours:  # the terminal keeps the number of a group that has ended: another process has it by now
+            raise ProcessLookupError
+        try:
+            os.killpg(group, number)
+        except PermissionError:
+            # Of another user, as under sudo. These three the terminal sends by itself, as for Ctrl-C.
+            if number not in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP) or sys.platform != "linux":
+                raise
+            fcntl.ioctl(self.master, _TIOCSIG, number)
 
 
 # The child called setsid, so it leads the process group that has the number of its pid.

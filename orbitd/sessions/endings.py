@@ -14,7 +14,7 @@ import logging
 import signal
 from collections.abc import Set
 
-from orbit_protocol.errors import NotRunning, RequestTimeout, SessionNotFound, StorageError
+from orbit_protocol.errors import InternalError, NotRunning, RequestTimeout, SessionNotFound, StorageError
 from orbit_protocol.types import Session, SessionStatus
 from orbitd.background_tasks import BackgroundTasks
 from orbitd.keeper.client import KeptProgram
@@ -94,7 +94,7 @@ class Endings:
                 await self._keeper.release(program.id)
 
     async def terminate(self, session_id: str) -> None:
-        """Send SIGHUP to a program's process group, and SIGKILL if it has not ended after `TERMINATE_GRACE_SECS`.
+        """Hang a program up, with what is in its terminal's foreground; kill both after `TERMINATE_GRACE_SECS`.
 
         Raises:
             SessionNotFound, NotRunning: It does not run.
@@ -113,7 +113,7 @@ class Endings:
         for numbers in ((signal.SIGHUP, signal.SIGCONT), (signal.SIGKILL,)):
             for number in () if exited.done() else numbers:
                 with contextlib.suppress(NotRunning):  # it has just ended by itself
-                    await self.signal(session_id, number)
+                    await self._signal_all(live, number)
             # shield: the timeout must not cancel the future, which others wait for too. An exit that is
             # being handled is waited for below, and not answered by a second signal.
             with contextlib.suppress(TimeoutError):
@@ -127,13 +127,33 @@ class Endings:
         raise RequestTimeout(f"The program of session {session_id} does not end", hint="Try again later.")
 
     async def signal(self, session_id: str, number: int) -> None:
-        """Send a signal to a program's process group. Raises: SessionNotFound, NotRunning, LiveUnavailable."""
+        """Send a signal to the process group in the foreground of a session's terminal, as Ctrl-C does.
+
+        Where there is none, or it has just ended, the signal is for the program's own group.
+
+        Raises:
+            SessionNotFound, NotRunning, LiveUnavailable: There is no program, or it cannot be reached.
+            InternalError: What is in the foreground belongs to another user, as under sudo.
+        """
         await self._registry.require_running(session_id)
         # A request that has been sent cannot be taken back: a keeper that is stopped would carry it out when it goes
         # on, long after the error that was answered here.
         await self._keeper.require_answer()
         client = await self._keeper.client()
-        await client.signal(session_id, number)
+        try:
+            await client.signal(session_id, number, "foreground")
+        except NotRunning:
+            await client.signal(session_id, number)
+
+    async def _signal_all(self, live: LiveSession, number: int) -> None:
+        """Send a signal to a program's process group, and to that in the foreground. Raises: NotRunning."""
+        await self._keeper.require_answer()
+        client = await self._keeper.client()
+        if live.foreground_group not in (None, live.pid):  # else the program would get it twice
+            # Another user's under sudo, or gone: it is hung up by the kernel when the program ends.
+            with contextlib.suppress(NotRunning, InternalError):
+                await client.signal(live.id, number, "foreground")
+        await client.signal(live.id, number)
 
     def handle_keeper_gone(self, keep: Set[str] = frozenset()) -> None:
         """Mark sessions as detached: with the keeper every master was closed, and every program hung up.

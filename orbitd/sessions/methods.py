@@ -289,11 +289,13 @@ class SessionMethods:
             if isinstance(attachment, Attachment) and attachment.session is live:
                 attachment.flush_input()  # what the client has sent before this
         if live is not None and live.has_terminal:
+            live.note_input()
             return type_input(call, live, q.data)
 
         async def find() -> LiveSession:
             found = await self._registry.require_running(q.id)
             await self._programs.keeper.fetch_terminal(found)
+            found.note_input()
             return found
 
         return type_in_turn(call, find, q.data)
@@ -332,7 +334,7 @@ class SessionMethods:
         """Wait until a session's program ends."""
         live = self._registry.running(session_id)
         if live is None and (await self._manager.get_session(session_id)).live:
-            await self._programs.keeper.require_restored()
+            await self._programs.require_restored(session_id)
             live = self._registry.running(session_id)
         if live is None:
             return await self._last_exit(session_id)
@@ -356,5 +358,5 @@ class SessionMethods:
         return Exit(exit_code=session.exit_code, exit_signal=session.exit_signal)
 
     async def signal(self, session_id: str, number: int) -> None:
-        """Send a signal to a session's process group."""
+        """Send a signal to the process group in the foreground of a session's terminal."""
         await self._programs.endings.signal(session_id, number)

@@ -11,10 +11,12 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from datetime import datetime
+from typing import Any
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from orbit_os.files import UnsafeFile, UnsafeFolder, private_folder
 from orbit_protocol import MAX_COLUMNS_OR_ROWS
@@ -30,6 +32,7 @@ from orbit_protocol.errors import (
     StorageError,
     TooManySessions,
 )
+from orbit_protocol.text import text_and_bytes
 from orbit_protocol.types import Session, SessionStatus
 from orbitd.background_tasks import BackgroundTasks
 from orbitd.descriptors import RAISE_IT, SessionRoom, too_many
@@ -56,6 +59,8 @@ log = logging.getLogger("orbitd.sessions")
 CLOSE_GRACE_SECS = 5.0
 FIRST_FETCH_SECS, MAX_FETCH_SECS = 1.0, 30.0
 """When terminals that could not be fetched are tried again, with exponential back-off."""
+STARTED_TOGETHER = 4
+"""How many sessions are started at the same time after a reboot: clients, and the shells' own files, need the rest."""
 COUNTED_TOGETHER = 64
 """How many terminals are fetched between two counts of what is open: each count goes through all sessions."""
 
@@ -98,6 +103,8 @@ class Programs:
         self._is_fetching = self._fetches_again = False
         self._fetch_delay = FIRST_FETCH_SECS
         self._fetch_timer: asyncio.TimerHandle | None = None
+        self._coming_back: dict[str, asyncio.Future[None]] = {}
+        self._turns = asyncio.Semaphore(STARTED_TOGETHER)
         self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.agents = AgentLinks(settings.agent_folder, settings.runtime_folder)
         self.files = SessionFiles(manager, settings.journal_folder)
@@ -110,7 +117,7 @@ class Programs:
         self.registry = Registry(
             manager,
             self._new_session,
-            self.keeper.require_restored,
+            self.require_restored,
             total_scrollback_bytes=settings.total_scrollback_bytes,
         )
         self._shared = Shared(
@@ -136,8 +143,26 @@ class Programs:
         present = [live.descriptors for live in self.registry if live.has_terminal]
         return len(present), sum(present)
 
-    async def start(self, session_id: str, cols: int, rows: int, env: Mapping[bytes, bytes] | None) -> Session:
+    async def start(
+        self,
+        session_id: str,
+        cols: int,
+        rows: int,
+        env: Mapping[bytes, bytes] | None,
+        *,
+        only_lost: bool = False,
+    ) -> Session:
         """Run a session's program.
+
+        One whose last program was lost, as by a reboot, comes back with its `resume` command where it has one; one that
+        has ended by itself or by a request begins with its own command.
+
+        Args:
+            session_id: The session.
+            cols: Columns of its terminal.
+            rows: Rows of its terminal.
+            env: The client's environment.
+            only_lost: Start it only while it is recorded as running.
 
         Raises:
             SessionNotFound, NameTaken: As `SessionManager.start_program` does.
@@ -146,6 +171,7 @@ class Programs:
             LiveUnavailable: There is no terminal emulation here, or the keeper does not answer.
             TooManySessions: There are no descriptors, processes or memory for it.
             StorageError: This, or how its last program ended, cannot be stored.
+            NotRunning: `only_lost`, and it is not recorded as running any more.
         """
         cols, rows = min(cols, MAX_COLUMNS_OR_ROWS), min(rows, MAX_COLUMNS_OR_ROWS)  # older releases took more
         await self.keeper.require_known()
@@ -162,6 +188,8 @@ class Programs:
             with self.room.take():
                 await self.endings.store_pending_exit(live)
                 before = await self._manager.get_session(session_id)
+                if only_lost and (before.status == "terminated" or not before.live):
+                    raise NotRunning(f"Session {session_id} is not to be started again")
                 had_link = self.agents.exists(session_id)
                 self.agents.update(session_id, env)
                 live.retry_started()
@@ -172,7 +200,7 @@ class Programs:
                 was = live.state
                 live.move(State.STARTING)
                 try:
-                    await self._spawn(live, started, cols, rows, env)
+                    await self._spawn(live, _resumed(started) if _is_lost(before) else started, cols, rows, env)
                 except BaseException:  # a cancelled request too: the session gets the status back that it had
                     if live.state is not State.STARTING:
                         raise  # its program was taken over, and runs; its terminal is fetched when it is needed
@@ -190,7 +218,7 @@ class Programs:
         """Continue with a program that an earlier daemon has started; its terminal is fetched later."""
         live.size = last_size(session)
         live.move(State.RUNNING)
-        live.run(program.pid, last_folder(session))
+        live.run(program.pid, last_folder(session), last_folder(session))
 
     async def fetch_terminals(self) -> None:
         """Read every terminal that was taken over, and save what an earlier daemon has not.
@@ -357,6 +385,41 @@ class Programs:
                 event(log, logging.ERROR, "output not recorded", session=pending.session, exc=error)
                 self.files.keep_landing(pending)
         landing.clear()
+
+    def come_back(self, session_id: str, start: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start a lost session again in the background, a few at a time; `require_restored` waits for it.
+
+        Args:
+            session_id: The session.
+            start: Starts it, and raises nothing. It is not called once the daemon stops: the next one does so.
+        """
+        done = self._coming_back[session_id] = asyncio.get_running_loop().create_future()
+
+        async def start_in_turn() -> None:
+            try:
+                async with self._turns:
+                    if not self.closing.done():
+                        await start()
+            finally:
+                del self._coming_back[session_id]
+                done.set_result(None)
+
+        self._tasks.start(start_in_turn())
+
+    async def wait_for_comebacks(self, timeout_secs: float | None = None) -> None:
+        """Return once every session that was to come back has been started, or could not be; or after the timeout."""
+        if self._coming_back:
+            await asyncio.wait(list(self._coming_back.values()), timeout=timeout_secs)
+
+    async def require_restored(self, session_id: str) -> None:
+        """Return once a session that ran under an earlier daemon is taken over or started again.
+
+        Raises:
+            LiveUnavailable: What the keeper has is not known, and will not be soon.
+        """
+        await self.keeper.require_restored()
+        if (coming_back := self._coming_back.get(session_id)) is not None:
+            await asyncio.wait([coming_back])
 
     async def recorded_cwd(self, session_id: str) -> bytes | None:
         """Return the newest folder in the journal of a session whose program is gone."""
@@ -533,14 +596,18 @@ class Programs:
         self, live: LiveSession, session: Session, cols: int, rows: int, env: Mapping[bytes, bytes] | None
     ) -> None:
         """Have the keeper start the program, on the screen that the session has."""
-        launch = build_launch(
-            session,
-            client_env=env,
-            socket_path=self._settings.daemon_socket,
-            agent_link=self.agents.path_for_program(session.id),
-        )
         try:
             await live.open_files()
+            recorded_cwd = live.recorded_cwd  # newer than the row's where it could not be saved
+            if recorded_cwd is not None:
+                text, companion = text_and_bytes(recorded_cwd)
+                session = replace(session, cwd=text, cwd_bytes=companion)
+            launch = build_launch(
+                session,
+                client_env=env,
+                socket_path=self._settings.daemon_socket,
+                agent_link=self.agents.path_for_program(session.id),
+            )
             cols, rows = live.owner_size or (cols, rows)
             request = SpawnRequest(
                 id=session.id,
@@ -570,7 +637,7 @@ class Programs:
             await self.keeper.kill(session.id)
             raise
         live.move(State.RUNNING)
-        live.run(spawned.pid, spawned.cwd)
+        live.run(spawned.pid, spawned.cwd, last_folder(session) or spawned.cwd)
         live.use_terminal(spawned.master_fd)
         if live.attachments:
             self._tasks.start(self.update_status_from_clients(live))
@@ -673,6 +740,20 @@ class Programs:
             if not is_wanted and not live.has_program:
                 event(log, logging.WARNING, "program of a failed start ended", session=session_id)
                 await self.keeper.kill(session_id)
+
+
+def _is_lost(session: Session) -> bool:
+    """Return whether a session's last program has not ended by itself nor by a request."""
+    has_run = session.cols is not None
+    return has_run and session.status != "terminated" and session.exit_code is None and session.exit_signal is None
+
+
+def _resumed(session: Session) -> Session:
+    """Return a session with the command for coming back in the place of its own, where it has one."""
+    resume = session.config.resume
+    if resume is None:
+        return session
+    return replace(session, config=replace(session.config, command=resume, command_bytes=UNSET))
 
 
 def _lacks_terminal(live: LiveSession) -> bool:

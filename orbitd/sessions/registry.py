@@ -20,7 +20,8 @@ class Registry:
     Args:
         manager: The store.
         new: Returns a new session for an id.
-        require_restored: Raises LiveUnavailable where programs may run that are not known.
+        require_restored: Called with a session that is recorded as running and is not known here: returns once it is
+            taken over or started again; raises LiveUnavailable where programs may run that are not known.
         total_scrollback_bytes: What the pictures of all may take in memory.
     """
 
@@ -28,7 +29,7 @@ class Registry:
         self,
         manager: SessionManager,
         new: Callable[[str], LiveSession],
-        require_restored: Callable[[], Awaitable[None]],
+        require_restored: Callable[[str], Awaitable[None]],
         *,
         total_scrollback_bytes: int,
     ) -> None:
@@ -68,7 +69,7 @@ class Registry:
         """Return a session that has a program. Raises: SessionNotFound, NotRunning, LiveUnavailable."""
         session = self.running(session_id)
         if session is None and (await self._manager.get_session(session_id)).live:
-            await self._require_restored()
+            await self._require_restored(session_id)
             session = self.running(session_id)
         if session is None:
             raise NotRunning(f"Session {session_id} has no program that runs here")

@@ -1,25 +1,34 @@
-"""Restore sessions when the daemon starts: take over running programs, restart shells after a reboot.
+"""Restore sessions when the daemon starts: take over running programs, start sessions again after a reboot.
 
 If the keeper runs, its programs are taken over, with the output that they wrote meanwhile,
 and exits are stored. If it is gone, as after a reboot, no program runs: the sessions become
-detached, and login shells, and sessions that want it, are started again in their working
-directory and below their saved screen.
+detached, and those that come back by themselves are started again in their folder and below their
+saved screen: shells, and what has `restart` or `resume` in its config. A program that has ended is not started again.
 
 No screen is rebuilt here, and no journal of a program that runs is opened: that happens when somebody looks
-at the session, or its program prints. What only the journals of gone programs have is saved once clients are served.
+at the session, or its program prints. Clients are served before hundreds of sessions are started, and what only the
+journals of gone programs have is saved after that.
+
+A session that is to come back stays recorded as running until it does. So the next daemon starts it, where this one is
+killed before its turn.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import logging
+import os
+import pwd
+import shlex
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator, Set
 from typing import Any
 
-from orbit_protocol.errors import OrbitError, SessionNotFound, StorageError
-from orbit_protocol.types import Session
+from orbit_protocol.errors import AlreadyRunning, NotRunning, OrbitError, SessionNotFound, StorageError
+from orbit_protocol.text import from_text
+from orbit_protocol.types import Session, SessionConfig
 from orbitd.keeper.client import KeptProgram
 from orbitd.logs import event
 from orbitd.manager import SessionManager
@@ -27,6 +36,27 @@ from orbitd.sessions.command_line import is_login_shell, last_size
 from orbitd.sessions.programs import Programs
 
 log = logging.getLogger("orbitd.sessions")
+
+STARTED_FIRST_SECS = 0.5
+"""How long clients wait for sessions that come back. The few of most users are there then; of hundreds the rest follows
+while clients are served."""
+
+STORED_TOGETHER = 16
+"""How many sessions that do not come back are recorded at the same time: the store commits them together."""
+
+SHELLS_FILE = "/etc/shells"
+_USUAL_SHELLS = ("sh", "bash", "zsh", "fish", "dash", "ash", "ksh", "mksh", "csh", "tcsh")
+"""Where there is no such file, as in small containers."""
+
+_VALUES_OF_SH = frozenset({"o", "O", "--rcfile", "--init-file", "--emulate"})
+_VALUES_OF_FISH = frozenset({"C", "d", "D", "f", "o", "p", "--init-command", "--debug", "--debug-output", "--features"})
+_VALUES_OF_FISH |= {"--debug-stack-frames", "--profile", "--profile-startup"}
+_OPTIONS_WITH_VALUES = {
+    **dict.fromkeys(("sh", "bash", "rbash", "zsh", "rzsh", "dash", "ash", "ksh", "ksh93", "mksh"), _VALUES_OF_SH),
+    **dict.fromkeys(("csh", "tcsh"), frozenset[str]()),
+    "fish": _VALUES_OF_FISH,
+}
+"""The shells whose options are known, and which options take the next word."""
 
 
 async def restore_sessions(manager: SessionManager, programs: Programs, *, start_again: bool) -> None:
@@ -51,19 +81,32 @@ async def _restore(manager: SessionManager, programs: Programs, *, start_again: 
             await _restore_one(manager, programs, program.id, _take_over(manager, programs, program))
         await programs.complete_landing()
         ids = {program.id for program in kept}
+        lost = [session for session in interrupted if session.live and session.id not in ids]
+        together = asyncio.Semaphore(STORED_TOGETHER)
+
+        async def record(session: Session, *, comes_back: bool) -> None:
+            async with together:
+                work = _record_lost(manager, programs, session, comes_back=comes_back)
+                await _restore_one(manager, programs, session.id, work)
+
+        coming_back = [session for session in lost if start_again and comes_back(session.config)]
+        ids_coming_back = {session.id for session in coming_back}
+        await asyncio.gather(*(record(session, comes_back=session.id in ids_coming_back) for session in lost))
         for session in interrupted:
-            if session.live and session.id not in ids:
-                restored = _restore_without_program(manager, programs, session, start_again=start_again)
-                await _restore_one(manager, programs, session.id, restored)
-            elif start_again and session.status == "detached":
+            if start_again and not session.live and session.status == "detached":
                 with programs.registry.using(session.id) as live:
                     programs.reconnector.schedule(live, session)
+    # Those that were used last come first.
+    for session in sorted(coming_back, key=lambda each: each.last_active, reverse=True):
+        programs.come_back(session.id, functools.partial(_come_back, manager, programs, session))
+    await programs.wait_for_comebacks(STARTED_FIRST_SECS)
 
 
 async def finish_restoring(programs: Programs) -> None:
     """Read the terminals that were taken over, and save what only journals have; clients are served meanwhile."""
     await programs.keeper.reached()
     await programs.fetch_terminals()
+    await programs.wait_for_comebacks()
     for session_id in sorted(programs.files.unsaved()):
         try:
             await programs.endings.save_stopped(session_id)
@@ -118,18 +161,104 @@ async def _end_unwanted(programs: Programs, program: KeptProgram) -> None:
         await programs.keeper.release(program.id)
 
 
-async def _restore_without_program(
-    manager: SessionManager, programs: Programs, session: Session, *, start_again: bool
-) -> None:
-    """Record that a session's program is gone, and start it again if that is wanted; its journal is kept."""
+async def _record_lost(manager: SessionManager, programs: Programs, session: Session, *, comes_back: bool) -> None:
+    """Record that a session's program is gone, unless it is to be started again; its journal is kept."""
     event(log, logging.INFO, "program is gone", session=session.id)
+    if comes_back:
+        if session.status != "detached":
+            await manager.detach_session(session.id)
+        return
     cwd = await programs.recorded_cwd(session.id)
     async with programs.registry.locked(session.id) as live:
-        if live.has_program:
-            return  # started meanwhile
-        await manager.end_program(session.id, "detached", cwd=cwd)
-    if start_again and (is_login_shell(session.config) or session.config.restart):
-        await programs.start(session.id, *last_size(session), None)
+        if not live.has_program:  # else started meanwhile
+            await manager.end_program(session.id, "detached", cwd=cwd)
+
+
+async def _come_back(manager: SessionManager, programs: Programs, session: Session) -> None:
+    """Start a session again whose program is gone, unless a client has started, ended or deleted it meanwhile."""
+
+    async def start() -> None:
+        try:
+            await programs.start(session.id, *last_size(session), None, only_lost=True)
+        except (AlreadyRunning, NotRunning, SessionNotFound):
+            pass
+        except Exception:
+            # A client may ask for it again. A daemon does not, at each of its starts: `resume` may name what is gone.
+            with contextlib.suppress(OrbitError):
+                await manager.end_program(session.id, "detached")
+            raise
+
+    await _restore_one(manager, programs, session.id, start())
+
+
+def comes_back(config: SessionConfig) -> bool:
+    """Return whether a session is started again after a reboot without being asked for."""
+    return config.restart or config.resume is not None or is_shell(config)
+
+
+def is_shell(config: SessionConfig) -> bool:
+    """Return whether a session runs a shell for somebody to type into: a shell of this system, without a script."""
+    if is_login_shell(config):
+        return True
+    if config.session_type != "local" or config.command is None:
+        return False
+    try:
+        line = from_text(config.command, config.command_bytes).decode("utf-8", "surrogateescape")
+        program, *arguments = shlex.split(line)
+    except ValueError:  # it cannot be split, or is empty
+        return False
+    name = os.path.basename(program)
+    chosen = (config.env or {}).get("SHELL")
+    return name in _shells(chosen) and not _has_script(name, arguments)
+
+
+def _shells(chosen: str | None) -> set[str]:
+    """Return the names of the shells of this system, and of this user."""
+    shells = [chosen or "", os.environ.get("SHELL", "")]
+    with contextlib.suppress(KeyError):
+        shells.append(pwd.getpwuid(os.getuid()).pw_shell)
+    try:
+        with open(SHELLS_FILE, encoding="utf-8", errors="surrogateescape") as file:
+            shells += [line.partition("#")[0].strip() for line in file]
+    except OSError:
+        shells += _USUAL_SHELLS
+    return {os.path.basename(each) for each in shells if each}
+
+
+def _has_script(name: str, arguments: list[str]) -> bool:
+    """Return whether a shell is given a script or a command to run.
+
+    Args:
+        name: The shell's.
+        arguments: What follows it.
+    """
+    with_value = _OPTIONS_WITH_VALUES.get(name)
+    if with_value is None:
+        return not set(arguments) <= {"-l", "-i", "-il", "-li", "--login", "--interactive"}
+    words = iter(arguments)
+    for word in words:
+        if word in ("-", "--"):  # what follows is no option
+            return next(words, None) is not None
+        if word[0:1] not in ("-", "+") or _is_command(name, word, with_value, words):
+            return True
+    return False
+
+
+def _is_command(name: str, option: str, with_value: Set[str], words: Iterator[str]) -> bool:
+    """Return whether an option has a shell run a command and end; take the values of other options off the words."""
+    if option.startswith("--"):
+        long, equals, _ = option.partition("=")
+        if long in with_value and not equals:
+            next(words, None)
+        return long == "--command"
+    for index, letter in enumerate(option[1:], 2):
+        if letter == "c":
+            return True
+        if letter in with_value:
+            if name in ("fish", "zsh", "rzsh") and option[index:]:  # its value follows in the same word
+                break
+            next(words, None)
+    return False
 
 
 async def _restore_one(

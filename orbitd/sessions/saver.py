@@ -93,7 +93,7 @@ class Saver:
             format="vt",
             native_state=SavedState(native=saved.native, position=saved.position).to_bytes(),
             title=saved.title or None,
-            cwd=session.current_cwd() if session.has_program else session.recorded_cwd,
+            cwd=session.cwd_to_save,
         )
         session.handle_saved(saved.position)
 

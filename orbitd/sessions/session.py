@@ -23,9 +23,10 @@ import enum
 import itertools
 import logging
 import os
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import unquote_to_bytes, urlsplit
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -43,6 +44,7 @@ from orbitd.rpc.connection import Connection
 from orbitd.screens.client import Loaded, Picture, PictureState, Screens
 from orbitd.sessions.attachment import Attachment, Repaint, appearance_of
 from orbitd.sessions.files import OpenFiles, SessionFiles
+from orbitd.sessions.folders import folder_of, reported_folder
 from orbitd.sessions.frames import Frames, draw
 from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import Cwd, Divider, Event, Resize
@@ -77,7 +79,8 @@ behind it is of another process, which may go on printing for ever (with SIGHUP 
 
 LAST_REPAINT_SECS = 5.0
 COUNT_SECS = 0.5
-CWD_SECS = 1.0
+CWD_SECS, FLOODED_CWD_SECS = 1.0, 0.1
+"""A folder is recorded at most once in so many seconds, and looked for while output floods."""
 RETRY_SECS = 1.0
 IDLE_SECS = 10.0
 """A picture that is saved, has no client and is fed nothing for so long is freed, and its journal closed."""
@@ -215,6 +218,8 @@ class LiveSession:
         detached_since: The loop's time at which the last client left, or its program began to run after that.
         attachments: Its clients; the writable ones in the order in which they owned the size last.
         position_asked_at: The loop's time at which its program last asked where the cursor is (CPR), or was answered.
+        last_output_at: When its program last printed, in seconds since the epoch; 0 if not since this daemon's start.
+        last_input_at: When somebody last typed into it, likewise.
     """
 
     def __init__(self, session_id: str, shared: Shared) -> None:
@@ -240,6 +245,7 @@ class LiveSession:
         self.save_lock = asyncio.Lock()
         self.detached_since = self._loop.time()
         self.position_asked_at = float("-inf")
+        self.last_output_at = self.last_input_at = 0.0
         self._ends_in_6 = False  # of the last output, which may be half of such a question
         self.attachments: list[Attachment] = []
         self.picture = Picture(self, shared.screens)
@@ -253,6 +259,7 @@ class LiveSession:
         self._position = self._asked_from = 0
         self._cwd: bytes | None = None
         self._recorded_cwd: bytes | None = None
+        self._cwd_recorded_at = float("-inf")
         self._cwd_timer: asyncio.TimerHandle | None = None
         self._flood = self._flood_at = 0.0
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -353,6 +360,7 @@ class LiveSession:
     def _use_files(self, files: OpenFiles) -> None:
         journal = self._journal = files.journal
         self._damage = None if journal is None else journal.damage  # logged by who has opened it
+        self._recorded_cwd = self.recorded_cwd or self._recorded_cwd
         self._loaded = files.loaded
         self.save.position = files.loaded.position
         if journal is None:
@@ -443,17 +451,18 @@ class LiveSession:
 
     # The program
 
-    def run(self, pid: int, cwd: bytes | None) -> None:
+    def run(self, pid: int, cwd: bytes | None, recorded_cwd: bytes | None) -> None:
         """Its program runs.
 
         Args:
             pid: The program's.
             cwd: Its last known working directory.
+            recorded_cwd: What a restore would start it in as things stand.
         """
         # Tasks that waited for the program before have its future, and its result.
         if self.exited.done():
             self.exited = self._loop.create_future()
-        self.pid, self._cwd, self._recorded_cwd = pid, cwd, cwd
+        self.pid, self._cwd, self._recorded_cwd = pid, cwd, recorded_cwd
         self.not_restored = ""
         self.reconnects = self.is_drained = self.is_unwanted = False
         self.retry_started()
@@ -491,6 +500,10 @@ class LiveSession:
             raise NotRunning(f"Session {self.id} {what}", data={"written": 0})
         self._shared.typing.note(self, self._loop.time())
         return self._master.write_now(data)
+
+    def note_input(self) -> None:
+        """Record that somebody types: keys and pastes, not what a terminal reports by itself."""
+        self.last_input_at = time.time()
 
     @property
     def unwritten(self) -> InputQueue:
@@ -531,11 +544,17 @@ class LiveSession:
         for attachment in list(self.attachments):
             attachment.send_output(data, position)
         self.picture.grown()
-        if self._cwd_timer is None:
-            self._cwd_timer = self._loop.call_later(CWD_SECS, self._record_cwd)
+        self.last_output_at = time.time()
         if self.save.timer is None or (self.journal_bytes > SAVE_SOON_BYTES and not self.save.is_soon):
             self._shared.on_output(self)
-        self._give_way(len(data), self._loop.time())
+        now = self._loop.time()
+        self._give_way(len(data), now)
+        # A shell that has changed its folder prints its prompt: whatever is on the screen, the folder is as new.
+        if self._cwd_timer is None:
+            if self._flood > FLOOD_BYTES:
+                self._cwd_timer = self._loop.call_later(FLOODED_CWD_SECS, self._record_cwd_later)
+            else:
+                self._record_cwd(now)
         if self.picture.state is PictureState.DAMAGED:
             self._limit_unreadable()
         if self.picture.is_too_far_behind and self._master is not None:
@@ -572,23 +591,71 @@ class LiveSession:
 
         self._shared.start_task(open_then_read())
 
-    def _record_cwd(self) -> None:
-        """Record the folder if it is another one: a shell that changes it prints its prompt, so that this is called."""
-        self._cwd_timer = None
-        now = self.current_cwd()
-        if now is None or now == self._recorded_cwd or self._journal is None or len(now) > MAX_PATH_LENGTH:
+    def _record_cwd(self, now: float) -> None:
+        """Record the folder if it is another one, unless one was recorded just before: then it is done in time."""
+        cwd = self.current_cwd()
+        if cwd is None or cwd == self._recorded_cwd or self._journal is None or len(cwd) > MAX_PATH_LENGTH:
             return
-        self._recorded_cwd = now
-        self._record(Cwd(path=now))
+        if (wait := self._cwd_recorded_at + CWD_SECS - now) > 0:
+            self._cwd_timer = self._loop.call_later(wait, self._record_cwd_later)
+            return
+        self._recorded_cwd, self._cwd_recorded_at = cwd, now
+        self._record(Cwd(path=cwd))
         self._shared.on_output(self)
 
+    def _record_cwd_later(self) -> None:
+        self._cwd_timer = None
+        self._record_cwd(self._loop.time())
+
     def current_cwd(self) -> bytes | None:
-        """Return the program's working directory: from proc(5), else as it reported it (OSC 7), else the last known."""
-        try:
-            self._cwd = os.readlink(b"/proc/%d/cwd" % self.pid)
-        except OSError:  # it has ended, runs as another user, or this is not Linux
-            self._cwd = _path_of_url(self.picture.facts.cwd) or self._cwd
+        """Return the folder where the user is, on this machine; the last known one if the program has ended.
+
+        That is the folder of the process group in the terminal's foreground, such as a shell in a shell; else of the
+        program itself. What a program reports (OSC 7) counts where the kernel does not tell: of a shell of another user
+        (sudo -s), and on a system without /proc.
+        """
+        if self.state is State.RUNNING:  # else its pid may be another program's by now
+            self._cwd = self._foreground_cwd() or self._program_cwd() or self._cwd
         return self._cwd
+
+    def _foreground_cwd(self) -> bytes | None:
+        group = self.foreground_group
+        if group is None or group == self.pid:
+            return None
+        try:
+            # The leader of a group that goes on may have ended; its pid is given to no other process meanwhile.
+            return folder_of(group)
+        except PermissionError:
+            return reported_folder(self.picture.facts.cwd)
+        except OSError:
+            return None
+
+    def _program_cwd(self) -> bytes | None:
+        try:
+            return folder_of(self.pid)
+        except OSError:
+            return reported_folder(self.picture.facts.cwd)
+
+    @property
+    def foreground_group(self) -> int | None:
+        """The process group in the terminal's foreground, which Ctrl-C reaches; None where there is none."""
+        if self._master is None or (group := self._master.foreground_group) is None:
+            return None
+        # The terminal keeps the number of a group that has ended, and another process may have that by now.
+        try:
+            return group if os.getsid(group) == self.pid else None
+        except OSError:  # its leader has ended
+            return group
+
+    @property
+    def cwd_to_save(self) -> bytes | None:
+        """The folder to be stored with a snapshot: as new as the journal has it, so that neither is behind the other.
+
+        Of a program that has ended it is the last known one, which may not be recorded yet.
+        """
+        if self.state is State.RUNNING:
+            return self._recorded_cwd
+        return self._cwd if self.has_program else self.recorded_cwd
 
     @property
     def recorded_cwd(self) -> bytes | None:
@@ -774,6 +841,7 @@ class LiveSession:
 
     def note_typing(self, attachment: Attachment) -> None:
         """Make the client that types the size owner."""
+        self.note_input()
         if self._size_owner is not attachment:
             self._set_size_owner(attachment)
 
@@ -815,8 +883,14 @@ class LiveSession:
         """Return the fields of a Session that only a running program has."""
         cols, rows = self.size
         folder = self.current_cwd()
+        if self._cwd_timer is None:
+            self._record_cwd(self._loop.time())  # what was answered is not lost, if the program prints nothing either
         cwd, cwd_bytes = (session.cwd, session.cwd_bytes) if folder is None else text_and_bytes(folder)
+        output_at, input_at = _moment(self.last_output_at), _moment(self.last_input_at)
         return {
+            "last_active": max(each for each in (session.last_active, output_at, input_at) if each is not None),
+            "last_output_at": output_at,
+            "last_input_at": input_at,
             "live": True,
             "pid": self.pid,
             "cols": cols,
@@ -1047,11 +1121,5 @@ class LiveSession:
         self._shared.on_clients(self)
 
 
-def _path_of_url(url: str) -> bytes | None:
-    """Return the path of a file:// URL that a program has reported by OSC 7, if it is one."""
-    try:
-        path = unquote_to_bytes(urlsplit(url).path)
-    except ValueError:  # no URL: a program may report anything, such as a host in brackets that is no address
-        return None
-    # A NUL is in no path, and neither execve nor a column of the store takes what is longer than PATH_MAX.
-    return path if path.startswith(b"/") and b"\0" not in path and len(path) <= MAX_PATH_LENGTH else None
+def _moment(seconds: float) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds else None

@@ -308,6 +308,15 @@ class PtyMaster:
             lambda written: ShuttingDown("The daemon is shutting down; the program goes on", data={"written": written})
         )
 
+    @property
+    def foreground_group(self) -> int | None:
+        """The process group in the foreground (tcgetpgrp(3)); None where there is none."""
+        try:
+            group = os.tcgetpgrp(self.descriptor)
+        except OSError:  # no process has the terminal open any more
+            return None
+        return group if group > 1 else None
+
     def resize(self, cols: int, rows: int) -> None:
         """Set the size; the kernel sends SIGWINCH to the foreground where it differs (tty_ioctl(4))."""
         if not self.is_closed:

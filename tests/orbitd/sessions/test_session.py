@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import itertools
+import os
 
 import pytest
 
@@ -71,12 +72,23 @@ async def test_a_key_in_each_state(sessions: Sessions) -> None:
     assert sessions.typed() == b""
 
 
+HOST = os.uname().nodename
+
+
 @pytest.mark.parametrize(
     ("url", "folder"),
     [
-        ("file://host/caf%e9", b"/" + CAFE),
+        (f"file://{HOST}/caf%e9", b"/" + CAFE),
+        (f"file://{HOST.upper()}/x", b"/x"),
+        ("file://localhost/x", b"/x"),
+        ("file:/x", b"/x"),
+        ("/x", b"/x"),
+        ("kitty-shell-cwd:///100%25", b"/100%25"),
         ("file:///caf%C3%A9%20x", "/café x".encode()),
         ("file:///caf\u00e9", "/café".encode()),
+        ("file:///a#b?c%", b"/a#b?c%"),
+        ("file://elsewhere.example/x", None),
+        ("http://localhost/x", None),
         ("file:///a%00b", None),
         ("file:///" + "x" * 4096, None),
         ("relative", None),
@@ -85,12 +97,89 @@ async def test_a_key_in_each_state(sessions: Sessions) -> None:
     ],
 )
 async def test_a_folder_that_a_program_reports(sessions: Sessions, url: str, folder: bytes | None) -> None:
-    """OSC 7 has any byte of a path percent-encoded; what cannot be one is none."""
-    live = LiveSession("one", sessions.programs._shared)
+    """OSC 7 has any byte of a path percent-encoded; what cannot be a folder of this machine is none."""
+    live = await sessions.run()  # its pid is nobody's
+    before = live.current_cwd()
     with Emulator(80, 24) as emulator:
         emulator.feed(f"\x1b]7;{url}\x1b\\".encode())
         live.picture.facts = Facts(cwd=emulator.cwd)
+    assert live.current_cwd() == (before if folder is None else folder)
+
+
+class Folders:
+    """Where processes are, by pid."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folders: dict[int, bytes | OSError] = {}
+        monkeypatch.setattr("orbitd.sessions.session.folder_of", self._folder_of)
+
+    def _folder_of(self, pid: int) -> bytes:
+        found = self.folders.get(pid, FileNotFoundError())
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+
+@pytest.mark.parametrize(
+    ("in_foreground", "reported", "folder"),
+    [
+        (b"/deep", "", b"/deep"),
+        (PermissionError(), "file:///root", b"/root"),
+        (PermissionError(), "file://elsewhere.example/root", b"/own"),
+        (PermissionError(), "", b"/own"),
+        (FileNotFoundError(), "file:///stale", b"/own"),
+    ],
+)
+async def test_the_folder_is_the_foregrounds(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch, in_foreground: bytes | OSError, reported: str, folder: bytes
+) -> None:
+    """A shell in a shell counts; of one that may not be looked at what it reports; else the program's own folder."""
+    live = await sessions.run()
+    monkeypatch.setattr(LiveSession, "foreground_group", 4242)
+    Folders(monkeypatch).folders.update({live.pid: b"/own", 4242: in_foreground})
+    live.picture.facts = Facts(cwd=reported)
     assert live.current_cwd() == folder
+
+
+async def test_a_folder_is_recorded_with_the_output_that_shows_it(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first change is in the journal at once, the next one a second later; a save stores what the journal has."""
+    monkeypatch.setattr("orbitd.sessions.session.CWD_SECS", 0.01)
+    live = await sessions.run()
+    where = Folders(monkeypatch).folders
+    where[live.pid] = b"/first"
+    await sessions.print(b"$ ")
+    assert (live.recorded_cwd, live._cwd_timer) == (b"/first", None)
+    where[live.pid] = b"/second"
+    await sessions.print(b"$ ")
+    assert (live.recorded_cwd, live.cwd_to_save, live.current_cwd()) == (b"/first", b"/first", b"/second")
+    await until(lambda: live.recorded_cwd == b"/second")
+    assert live._cwd_timer is None, "nothing wakes an idle session up"
+    where[live.pid] = b"/third"
+    live.live_fields(sessions.store.sessions["one"])
+    assert live.recorded_cwd in (b"/second", b"/third")
+    await until(lambda: live.recorded_cwd == b"/third")
+
+
+async def test_when_a_session_was_used_last(sessions: Sessions) -> None:
+    """Output and keys move it at once, what a terminal reports by itself does not."""
+    live = await sessions.run()
+    client = await sessions.attach()
+    row = sessions.store.sessions["one"]
+    assert sessions.methods.with_live_fields(row).last_input_at is None
+    client.type(b"\x1b[I")  # the window has got the focus
+    assert sessions.methods.with_live_fields(row).last_input_at is None
+    client.type(b"x")
+    typed = sessions.methods.with_live_fields(row)
+    assert typed.last_active == typed.last_input_at is not None
+    await sessions.print(b"x")
+    printed = sessions.methods.with_live_fields(row)
+    assert printed.last_active == printed.last_output_at is not None
+    live.last_input_at = 0.0
+    await sessions.send(b"y")
+    sent = sessions.methods.with_live_fields(row)
+    assert sent.last_active == sent.last_input_at is not None
 
 
 async def test_a_terminal_that_cannot_be_read(
