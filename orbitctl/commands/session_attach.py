@@ -183,19 +183,7 @@ def _find_or_create(app: App, name: str, command: tuple[str, ...]) -> tuple[Sess
 
     found = _of_name(app, name)
     if found is None or _is_replaced(found, command):
-        new = NewSession(
-            name=name,
-            session_type=None,
-            host=None,
-            port=None,
-            user=None,
-            workspace=None,
-            cwd=None,
-            env=(),
-            restart=False,
-            reconnect=False,
-            command=command,
-        )
+        new = NewSession(name=name, command=command)
         try:
             return run_attach.run_detached(app, lambda: create_session(app, new, here=True)).value, True
         except CommandError as error:

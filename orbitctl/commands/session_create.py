@@ -36,19 +36,19 @@ _MAX_PROGRAM_NAME = 240
 class NewSession(Struct, frozen=True, kw_only=True):
     """The options of a new session, as they were given."""
 
-    name: str | None
-    session_type: SessionType | None
-    host: str | None
-    port: int | None
-    user: str | None
-    workspace: str | None
-    cwd: str | None
-    env: tuple[str, ...]
-    restart: bool
-    reconnect: bool
-    resume: str | None
-    auto_remove: bool
-    command: tuple[str, ...]
+    name: str | None = None
+    session_type: SessionType | None = None
+    host: str | None = None
+    port: int | None = None
+    user: str | None = None
+    workspace: str | None = None
+    cwd: str | None = None
+    env: tuple[str, ...] = ()
+    restart: bool = False
+    reconnect: bool = False
+    resume: str | None = None
+    auto_remove: bool = False
+    command: tuple[str, ...] = ()
 
 
 _OPTIONS = (
@@ -218,7 +218,7 @@ def new(
 
 def _attach(ctx: click.Context, ref: str, detach_key: str | None) -> None:
     """Run `orbitctl attach` for a session, and leave with its exit code."""
-    from orbitctl.commands.session_live import attach
+    from orbitctl.commands.session_attach import attach
 
     words = [*(() if detach_key is None else ("--detach-key", detach_key)), "--", ref]
     with attach.make_context("attach", words, parent=ctx.parent) as below:

@@ -243,9 +243,9 @@ def list_deleted(app: App, limit: int | None = None) -> None:
             return
         columns: list[Column[Session]] = [
             Column("ID", lambda one, to: to.id(one.id)),
-            Column("NAME", lambda one, _: one.name, lambda _: "bold", elastic=True),
+            Column("NAME", lambda one, _: one.name, lambda _: "bold"),
             Column("DELETED", lambda one, to: to.moment(one.deleted_at)),
-            Column("COMMAND", lambda one, _: one.config.command or one.title, elastic=True),
+            Column("COMMAND", lambda one, _: one.config.command or one.title, floor=8),
         ]
         app.out.table(columns, sessions)
 

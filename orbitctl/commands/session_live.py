@@ -254,7 +254,8 @@ Examples:
 def signal(app: App, session: str, signal: str) -> None:
     """Send a signal to a session's programs.
 
-    What runs in the foreground gets it, as with Ctrl-C. By name, in any case, with or without SIG (TERM, INT, HUP, KILL, USR1 and so on), or by number.
+    What runs in the foreground gets it, as with Ctrl-C. By name, in any case, with or
+    without SIG (TERM, INT, HUP, KILL, USR1 and so on), or by number.
     """
     wanted, name = parse_signal(signal)
     found = app.session(session)

@@ -36,11 +36,16 @@ if TYPE_CHECKING:  # as typing has it: an attached client, which lives for weeks
         """The `error` member of a response, however it was decoded."""
 
         @property
-        def code(self) -> int: ...
+        def code(self) -> int:
+            """The number of the contract."""
+
         @property
-        def message(self) -> str: ...
+        def message(self) -> str:
+            """One sentence."""
+
         @property
-        def data(self) -> dict[str, Any] | None: ...
+        def data(self) -> dict[str, Any] | None:
+            """Its kind, hint and further fields."""
 
 
 class OrbitError(Exception):
