@@ -121,6 +121,7 @@ def add_session_handlers(handlers: Handlers[Call], manager: SessionManager, sess
             params.status is None
             and params.session_type is None
             and params.workspace_id is None
+            and params.labels is None
             and params.cursor is None
         ):
             return sessions.page_with_live_fields(manager.first_page(params.limit))
@@ -132,6 +133,7 @@ def add_session_handlers(handlers: Handlers[Call], manager: SessionManager, sess
                 status=params.status,
                 session_type=params.session_type,
                 workspace_id=params.workspace_id,
+                labels=params.labels,
                 limit=params.limit,
                 cursor=params.cursor,
             )
@@ -149,8 +151,6 @@ def add_session_handlers(handlers: Handlers[Call], manager: SessionManager, sess
 
     handlers.add(m.SESSION_UNDELETE, not_yet)
     handlers.add(m.SESSION_LIST_DELETED, not_yet)
-    handlers.add(m.SESSION_SET_LABELS, not_yet)
-    handlers.add(m.SESSION_SET_RESUME, not_yet)
     handlers.add(m.SESSION_CREATE, viewed(lambda params: manager.create_session(params.config, params.name)))
     handlers.add(m.SESSION_GET, get)
     handlers.add(m.SESSION_FIND, viewed(lambda params: manager.find_session(params.ref)))
@@ -160,6 +160,8 @@ def add_session_handlers(handlers: Handlers[Call], manager: SessionManager, sess
     handlers.add(m.SESSION_TERMINATE, viewed(lambda params: sessions.terminate(params.id)))
     handlers.add(m.SESSION_DELETE, delete)
     handlers.add(m.SESSION_RENAME, viewed(lambda params: manager.rename_session(params.id, params.name)))
+    handlers.add(m.SESSION_SET_LABELS, viewed(lambda params: manager.set_labels(params.id, params.labels)))
+    handlers.add(m.SESSION_SET_RESUME, viewed(lambda params: manager.set_resume(params.id, params.command)))
     handlers.add(m.SESSION_MOVE, viewed(lambda params: manager.move_session(params.id, params.workspace_id)))
     handlers.add(m.SESSION_TOUCH, viewed(lambda params: manager.touch_session(params.id)))
     handlers.add(m.SESSION_RESTORE_ARCHIVED, viewed(lambda params: manager.restore_archived_session(params.id)))

@@ -28,6 +28,7 @@ from orbitd.store.rows import (
     is_corrupt,
     session_from_row,
     snapshot_head_from_row,
+    stored_checksum,
     workspace_from_row,
     workspace_not_found,
 )
@@ -117,14 +118,16 @@ class DamagedRows:
         decode: Callable[[Row], Stored[T]],
         start: int,
         limit: int | None,
+        fits: Callable[[T], bool] = lambda _: True,
     ) -> list[Stored[T]]:
-        """Return one item more than a page may have, if there are as many that can be read.
+        """Return one item more than a page may have, if there are as many that can be read and are wanted.
 
         Args:
             fetch: Returns up to so many rows that come after a sequence number.
             decode: Makes an item of a row.
             start: The sequence number that the page starts after.
             limit: The most items of the page.
+            fits: Whether an item is wanted.
         """
         wanted = pages.page_size(limit) + 1  # one more shows whether there is a next page
         found: list[Stored[T]] = []
@@ -135,7 +138,7 @@ class DamagedRows:
             for first in range(0, len(rows), _CHUNK):
                 if first:
                     await asyncio.sleep(0)  # others are served between two chunks
-                found += self.readable(rows[first : first + _CHUNK], decode)
+                found += (each for each in self.readable(rows[first : first + _CHUNK], decode) if fits(each.item))
             # A page that was short by what is damaged would look like the last one.
             if len(rows) < wanted or len(found) >= wanted:
                 break
@@ -273,5 +276,7 @@ def verify_into(verified: Verified, connection: sqlite3.Connection, look: Callab
                 except DamagedRow as error:
                     verified.damaged.append(error)
                 else:
-                    if table in WITH_NAMES and (row[-1] is None or not validation.is_normalized(row[2])):
+                    if table in WITH_NAMES and (
+                        stored_checksum(row, table) is None or not validation.is_normalized(row[2])
+                    ):
                         verified.unfilled.append((table, row[0]))

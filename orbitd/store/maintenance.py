@@ -48,6 +48,7 @@ from orbitd.store.rows import (
     SESSION_COLUMNS,
     DamagedRow,
     Stored,
+    covered,
     delete_row,
     delete_session_row,
     execute_mending,
@@ -58,6 +59,7 @@ from orbitd.store.rows import (
     row_checksum,
     session_from_row,
     shown,
+    stored_checksum,
     time_to_text,
     update_session,
     update_workspace,
@@ -659,9 +661,9 @@ def _fill(connection: sqlite3.Connection, rows: list[tuple[str, int]]) -> Change
                 update_session(connection, renamed, table)
             if table in changed:
                 changed[table].append(renamed)
-        elif row[-1] is None:
+        elif stored_checksum(row, table) is None:
             query = f"UPDATE {table} SET checksum = ? WHERE seq = ?"  # noqa: S608  # a name of ours
-            connection.execute(query, (row_checksum(row[:-1]), seq))
+            connection.execute(query, (row_checksum(covered(row, table)), seq))
     return Change(result=unusual, sessions=tuple(changed["sessions"]), workspaces=tuple(changed["workspaces"]))
 
 

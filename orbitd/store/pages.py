@@ -6,6 +6,7 @@ is added or deleted between two calls neither repeats another one nor hides it.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -70,7 +71,8 @@ def cut(items: Iterable[Stored[T]], limit: int | None, size_of: Callable[[T], in
 def session_bytes(session: Session) -> int:
     """Estimate the bytes of a session's JSON, in which a character may take six, as a control character does."""
     config = session.config
-    texts = (session.name, session.title, session.cwd, config.command, config.cwd)
+    texts = [session.name, session.title, session.cwd, config.command, config.resume, config.cwd]
+    texts += itertools.chain.from_iterable(session.labels.items())
     # A byte that is not UTF-8 is counted as 24 bytes, and takes 7: `\xNN` in the text, and a third more in base64.
     characters = sum(len(text) for text in texts if text)
     variables = [each for each in (config.env, config.env_bytes) if each]

@@ -7,7 +7,7 @@ session_row, workspace_row              a Struct as the values of its row, the c
 insert_*, update_*                      the only statements that write these tables, as each writes the checksum
 delete_row, execute_mending             statements that work although a row and its index entries disagree
 find_session, find_workspace            a row by its id, inside the writer's transaction
-row_checksum                            what a row's `checksum` column holds
+row_checksum, covered                   what a row's `checksum` column holds, and of which values
 lenient_text                            how every connection decodes text
 time_to_text, time_from_text            times as columns hold them
 """
@@ -43,7 +43,8 @@ T = TypeVar("T")
 Row = tuple[Any, ...]
 
 SESSION_COLUMNS = (
-    "seq, id, name, session_type, created_at, last_active, status, config, workspace_id, program, checksum"
+    "seq, id, name, session_type, created_at, last_active, status, config, workspace_id, program, checksum,"
+    " labels, deleted_at"
 )
 WORKSPACE_COLUMNS = "seq, id, name, created_at, layout, active_session_id, checksum"
 SNAPSHOT_HEAD_COLUMNS = (
@@ -59,9 +60,9 @@ _SELECT_WORKSPACE = f"SELECT {WORKSPACE_COLUMNS} FROM workspaces WHERE seq = (SE
 _INSERT_SESSION, _UPDATE_SESSION = (
     {table: statement.format(table=table) for table in ("sessions", "archived_sessions")}
     for statement in (
-        f"INSERT INTO {{table}} ({SESSION_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # ours
+        f"INSERT INTO {{table}} ({SESSION_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # ours
         "UPDATE {table} SET name = ?, created_at = ?, last_active = ?, status = ?, config = ?, workspace_id = ?,"
-        " program = ?, checksum = ? WHERE seq = ?",
+        " program = ?, checksum = ?, labels = ?, deleted_at = ? WHERE seq = ?",
     )
 )
 _INSERT_WORKSPACE = f"INSERT INTO workspaces ({WORKSPACE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  # ours
@@ -89,7 +90,11 @@ _NEXT_SEQ = {
     )
 }
 
+_CHECKSUM_AT = {"sessions": 10, "archived_sessions": 10, "workspaces": 6}
+"""Where the checksum stands in a row; behind it are the columns that later migrations have added."""
+
 _config_decoder = msgspec.json.Decoder(SessionConfig)
+_labels_decoder = msgspec.json.Decoder(dict[str, str])
 _layout_decoder = msgspec.json.Decoder(WorkspaceLayout)
 _MAX_SHOWN = 64
 
@@ -190,6 +195,8 @@ class _SessionRow(Struct, frozen=True, array_like=True):
     workspace_id: str | None
     program: str | None
     checksum: int | None
+    labels: str | None
+    deleted_at: Timestamp | None
 
 
 class SnapshotHead(Struct, frozen=True, array_like=True):
@@ -277,7 +284,7 @@ def row_checksum(values: Iterable[Any]) -> int:
     """Return the checksum of a row: the CRC-32 (zlib) of its values, without the checksum, as one MessagePack array.
 
     Args:
-        values: Of every other column, in the order of SESSION_COLUMNS or WORKSPACE_COLUMNS.
+        values: Of every other column that it covers (`covered`), in the order of SESSION_COLUMNS or WORKSPACE_COLUMNS.
 
     Raises:
         UnicodeEncodeError: A text is no UTF-8 (`lenient_text`).
@@ -285,13 +292,30 @@ def row_checksum(values: Iterable[Any]) -> int:
     return zlib.crc32(msgspec.msgpack.encode(values))
 
 
+def covered(row: Row, table: str) -> Row:
+    """Return the values of a row that its checksum covers.
+
+    Those behind the checksum are left out while they and all after them are NULL: the row has the checksum then that
+    an earlier Orbit gave it, which did not know these columns.
+    """
+    place, end = _CHECKSUM_AT[table], len(row)
+    while end > place + 1 and row[end - 1] is None:
+        end -= 1
+    return row[:place] + row[place + 1 : end]
+
+
+def stored_checksum(row: Row, table: str) -> Any:
+    """Return a row's `checksum` column: None if an earlier Orbit wrote the row, and it is not filled in yet."""
+    return row[_CHECKSUM_AT[table]]
+
+
 def verify_row(row: Row, table: str) -> None:
-    """Check a row's text and its checksum, the last column, if it has one already. Raises: DamagedRow."""
+    """Check a row's text and its checksum, if it has one already. Raises: DamagedRow."""
     try:
-        computed = row_checksum(row[:-1])
+        computed = row_checksum(covered(row, table))
     except (UnicodeEncodeError, OverflowError):
         raise DamagedRow(table, row[0], row[1], "its text is not UTF-8", row[2]) from None
-    if row[-1] is not None and row[-1] != computed:  # None: an earlier Orbit wrote it, and it is not filled in yet
+    if stored_checksum(row, table) not in (None, computed):
         raise DamagedRow(table, row[0], row[1], "its checksum does not fit", row[2])
 
 
@@ -309,6 +333,8 @@ def session_from_row(row: Row, table: str = "sessions") -> Stored[Session]:
             status=found.status,
             config=_config_decoder.decode(found.config),
             workspace_id=found.workspace_id,
+            labels={} if found.labels is None else _labels_decoder.decode(found.labels),
+            deleted_at=found.deleted_at,
         )
         if found.program is not None:  # NULL for a session that never had one (0002_programs.sql)
             session = replace(session, **structs.asdict(_program_decoder.decode(found.program)))
@@ -334,7 +360,11 @@ def session_row(stored: Stored[Session]) -> Row:
         session.workspace_id,
         None if program == _NO_PROGRAM else to_json(program),
     )
-    return (*values, row_checksum(values))
+    later = (
+        msgspec.json.encode(session.labels).decode() if session.labels else None,
+        None if session.deleted_at is None else time_to_text(session.deleted_at),
+    )
+    return (*values, row_checksum(covered((*values, None, *later), "sessions")), *later)
 
 
 def insert_session(connection: sqlite3.Connection, stored: Stored[Session], table: str = "sessions") -> None:
@@ -502,11 +532,14 @@ def _fetch_exactly(connection: sqlite3.Connection, table: str, query: str, item_
 
 
 def find_session(connection: sqlite3.Connection, session_id: str) -> Stored[Session]:
-    """Return a session that is not archived. Raises: SessionNotFound, DamagedRow."""
+    """Return a session that is neither archived nor in the trash. Raises: SessionNotFound, DamagedRow."""
     row = _fetch_exactly(connection, "sessions", _SELECT_SESSION, session_id)
     if row is not None:
-        return as_asked(session_from_row(row), session_id, "sessions")
-    archived = connection.execute("SELECT 1 FROM archived_sessions WHERE id = ?", (session_id,)).fetchone()
+        stored = as_asked(session_from_row(row), session_id, "sessions")
+        if stored.item.deleted_at is None:
+            return stored
+    query = "SELECT 1 FROM archived_sessions WHERE id = ? AND deleted_at IS NULL"
+    archived = connection.execute(query, (session_id,)).fetchone()
     raise session_is_archived(session_id) if archived else session_not_found(session_id)
 
 

@@ -13,14 +13,23 @@ import itertools
 import sqlite3
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
+import msgspec
 from msgspec.structs import replace
 
 from orbit_protocol.errors import AmbiguousReference, InvalidParams, InvalidTransition, NameTaken, SessionNotFound
 from orbit_protocol.text import text_and_bytes
-from orbit_protocol.types import Session, SessionConfig, SessionPage, SessionStatus, SessionType, Workspace
+from orbit_protocol.types import (
+    MAX_LABELS,
+    Session,
+    SessionConfig,
+    SessionPage,
+    SessionStatus,
+    SessionType,
+    Workspace,
+)
 from orbitd.store import pages, validation
 from orbitd.store.cache import Change
 from orbitd.store.damage import fetch_rows
@@ -86,18 +95,24 @@ _PAGE = """
       AND (:workspace_id IS NULL OR workspace_id = :workspace_id)
 """
 
+_NEWEST = "seq DESC"
 _BY_REFERENCE = [
-    f"SELECT {SESSION_COLUMNS} FROM {table} WHERE {{sound}} AND"  # noqa: S608
-    f" seq IN (SELECT seq FROM {table} WHERE {{sound}} AND {condition}) ORDER BY seq LIMIT {_MAX_CANDIDATES}"
-    for table in ("sessions", "archived_sessions")
-    for condition in (
-        "id = :nfc",
-        "name IN (:nfc, :nfd) AND status != 'terminated'",
-        "id >= :low AND id < :high",
-        "name IN (:nfc, :nfd)",
+    (
+        f"SELECT {SESSION_COLUMNS} FROM {table} WHERE {{sound}} AND deleted_at IS NULL AND"  # noqa: S608
+        f" seq IN (SELECT seq FROM {table} WHERE {{sound}} AND {condition}) ORDER BY {order} LIMIT {_MAX_CANDIDATES}",
+        order == _NEWEST,
+    )
+    for table, condition, order in (
+        ("sessions", "id = :nfc", "seq"),
+        ("sessions", "name IN (:nfc, :nfd) AND status != 'terminated' AND deleted_at IS NULL", "seq"),
+        ("sessions", "id >= :low AND id < :high", "seq"),
+        ("sessions", "name IN (:nfc, :nfd) AND status = 'terminated' AND deleted_at IS NULL", _NEWEST),
+        ("archived_sessions", "id = :nfc", "seq"),
+        ("archived_sessions", "id >= :low AND id < :high", "seq"),
+        ("archived_sessions", "name IN (:nfc, :nfd) AND deleted_at IS NULL", _NEWEST),
     )
 ]
-"""Queries for a reference, tried in this order until one returns rows."""
+"""Queries for a reference, tried in this order until one returns rows; and whether the first row is meant then."""
 
 # By the letters that `rows.to_json` writes: SQLite's JSON functions fail the whole query at one text that is no JSON.
 _INTERRUPTED = """
@@ -184,6 +199,8 @@ class SessionMethods:
     async def find_session(self, ref: str) -> Session:
         """Find a session by id, by its name if it is not terminated, by a unique id prefix (4+), or by an old name.
 
+        A name that only ended sessions have means the newest of them.
+
         Raises:
             SessionNotFound: Nothing fits.
             AmbiguousReference: More than one fits; `data.candidates` has ids.
@@ -198,10 +215,10 @@ class SessionMethods:
         prefix = validation.id_prefix(ref)
         nfc, nfd = validation.spellings(ref)
         parameters = {"nfc": nfc, "nfd": nfd, "low": prefix, "high": prefix and prefix + "g"}
-        for query in _BY_REFERENCE:
+        for query, is_first_meant in _BY_REFERENCE:
             rows = await self._store.fetch(_BOTH, query, parameters)
             found = list(self._store.damage.readable(rows, _from_either))
-            if len(found) == 1:
+            if len(found) == 1 or (found and is_first_meant):
                 return self._store.cache.as_touched(found[0].item)
             if found:
                 candidates = [each.item.id for each in found]
@@ -217,10 +234,13 @@ class SessionMethods:
         status: Sequence[SessionStatus] | None = None,
         session_type: SessionType | None = None,
         workspace_id: str | None = None,
+        labels: Mapping[str, str] | None = None,
         limit: int | None = None,
         cursor: str | None = None,
     ) -> SessionPage:
         """Return a page of sessions, oldest first; without `status`, of those that are active or detached.
+
+        All of the `labels` must be a session's.
 
         Raises:
             WorkspaceNotFound: `workspace_id` is unknown.
@@ -231,35 +251,43 @@ class SessionMethods:
             raise InvalidParams(f"`status` knows {', '.join(sorted(_STATUSES))}")
         if workspace_id is not None and self._store.cache.workspaces.get(workspace_id) is None:
             raise self._store.damage.workspace_missing(workspace_id)
-        if wanted == _IN_MEMORY and session_type is None and workspace_id is None and cursor is None:
+        pairs = validation.labels(labels or {}).items()
+        if wanted == _IN_MEMORY and session_type is None and workspace_id is None and cursor is None and not pairs:
             return self.first_page(limit)
+
+        def fits(session: Session) -> bool:
+            return (
+                (session_type is None or session.session_type == session_type)
+                and (workspace_id is None or session.workspace_id == workspace_id)
+                and (not pairs or pairs <= session.labels.items())
+            )
+
         start = pages.start_of(cursor)
         if wanted <= _IN_MEMORY:
-            found = await self._find_in_memory(wanted, session_type, workspace_id, start, limit)
+            found = await self._find_in_memory(lambda one: one.status in wanted and fits(one), start, limit)
         else:
             # The archive alone where nothing else is wanted: a page would read every row of the other table.
             tables = ["archived_sessions"] if "archived" in wanted else []
             tables += ["sessions"] if wanted != {"archived"} else []
             statuses = ", ".join(f"'{each}'" for each in sorted(wanted))  # only words of _STATUSES
-            parts = [_PAGE.format(columns=SESSION_COLUMNS, table=table, statuses=statuses) for table in tables]
+            with_labels = "".join(f" AND instr(labels, :{name})" for name in _label_texts(pairs))
+            parts = [
+                f"{_PAGE}{with_labels}".format(columns=SESSION_COLUMNS, table=table, statuses=statuses)
+                for table in tables
+            ]
             query = f"{' UNION ALL '.join(parts)} ORDER BY seq LIMIT :most"
-            filters = {"session_type": session_type, "workspace_id": workspace_id}
+            filters = {"session_type": session_type, "workspace_id": workspace_id, **_label_texts(pairs)}
 
             async def fetch(after: int, most: int) -> list[Row]:
                 return await self._store.fetch(tables, query, {**filters, "after": after, "most": most})
 
-            stored_rows = await self._store.damage.fetch_readable(fetch, _from_either, start, limit)
+            stored_rows = await self._store.damage.fetch_readable(fetch, _from_either, start, limit, fits)
             found = [Stored(each.seq, self._store.cache.as_touched(each.item)) for each in stored_rows]
         page, next_cursor = pages.cut(found, limit, pages.session_bytes)
         return SessionPage(sessions=page, next_cursor=next_cursor)
 
     async def _find_in_memory(
-        self,
-        wanted: frozenset[str],
-        session_type: SessionType | None,
-        workspace_id: str | None,
-        start: int,
-        limit: int | None,
+        self, fits: Callable[[Session], bool], start: int, limit: int | None
     ) -> list[Stored[Session]]:
         """Return one session more than a page may have, if there are as many that are wanted."""
         found: list[Stored[Session]] = []
@@ -269,13 +297,7 @@ class SessionMethods:
             # Where few are wanted, all are looked at, and the first list after a start decodes them (measured with
             # 24,000 sessions: 185 ms, and 7 ms from then on).
             chunk = list(itertools.islice(index.after(start), _LOOKED_AT_ONCE))
-            found += [
-                stored
-                for stored in chunk
-                if stored.item.status in wanted
-                and (session_type is None or stored.item.session_type == session_type)
-                and (workspace_id is None or stored.item.workspace_id == workspace_id)
-            ]
+            found += [stored for stored in chunk if fits(stored.item)]
             if len(chunk) < _LOOKED_AT_ONCE or len(found) >= most:
                 return found[:most]
             start = chunk[-1].seq
@@ -362,6 +384,37 @@ class SessionMethods:
 
         return await self._store.change_session(work)
 
+    async def set_labels(self, session_id: str, labels: Mapping[str, str | None]) -> Session:
+        """Set labels of a session, and remove those that are None. Raises: SessionNotFound, InvalidParams."""
+        given = validation.labels(labels)
+
+        def work(connection: sqlite3.Connection) -> Change[Session]:
+            stored = find_session(connection, session_id)
+            merged = {**stored.item.labels, **given}
+            after = {key: value for key, value in sorted(merged.items()) if value is not None}
+            if len(after) > MAX_LABELS:
+                raise InvalidParams(f"A session has {MAX_LABELS} labels at most; this one would have {len(after)}")
+            if after == stored.item.labels:
+                return Change(result=stored.item)
+            return _update(connection, stored, replace(stored.item, labels=after))
+
+        return await self._store.change_session(work)
+
+    async def set_resume(self, session_id: str, command: str | None) -> Session:
+        """Set the command that a session is started with after a reboot. Raises: SessionNotFound, InvalidParams."""
+
+        def work(connection: sqlite3.Connection) -> Change[Session]:
+            stored = find_session(connection, session_id)
+            try:
+                config = validation.config(replace(stored.item.config, resume=command))
+            except ValueError as error:
+                raise InvalidParams(str(error)) from error
+            if config == stored.item.config:
+                return Change(result=stored.item)
+            return _update(connection, stored, replace(stored.item, config=config))
+
+        return await self._store.change_session(work)
+
     async def move_session(self, session_id: str, workspace_id: str | None) -> Session:
         """Move a session to a workspace, or out of one. Raises: SessionNotFound, WorkspaceNotFound."""
 
@@ -445,6 +498,16 @@ class SessionMethods:
         return await self._store.change_session(work)
 
 
+def _label_texts(pairs: Iterable[tuple[str, str | None]]) -> dict[str, str]:
+    """Return each of some labels as it stands in the `labels` column, by the names of a query's parameters.
+
+    A row without that text has not the label; one that has it is compared once more when it is decoded.
+    """
+    return {
+        f"label_{number}": msgspec.json.encode({key: value}).decode()[1:-1] for number, (key, value) in enumerate(pairs)
+    }
+
+
 def _from_either(row: Row) -> Stored[Session]:
     """Decode a row of `sessions` or of the archive, by its status. Raises: DamagedRow."""
     return session_from_row(row, "archived_sessions" if row[6] == "archived" else "sessions")
@@ -499,7 +562,7 @@ def refuse_taken_name(connection: sqlite3.Connection, name: str | None, session_
     if name is None:
         return
     row = connection.execute(
-        "SELECT id FROM sessions WHERE name IN (?, ?) AND status != 'terminated' AND id != ?",
+        "SELECT id FROM sessions WHERE name IN (?, ?) AND status != 'terminated' AND deleted_at IS NULL AND id != ?",
         (*validation.spellings(name), session_id),
     ).fetchone()
     if row is not None:

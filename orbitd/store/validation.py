@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import unicodedata
 import uuid
+from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from orbit_protocol.errors import InvalidParams
-from orbit_protocol.types import SessionConfig, WorkspaceLayout, check_name, check_ssh_words, normal_name
+from orbit_protocol.types import (
+    SessionConfig,
+    WorkspaceLayout,
+    check_labels,
+    check_name,
+    check_ssh_words,
+    normal_name,
+)
 
 S = TypeVar("S", bound=Struct)
 
@@ -50,6 +58,16 @@ def normalized(value: str) -> str:
 def is_normalized(value: str | None) -> bool:
     """Return whether a name is in NFC."""
     return value is None or unicodedata.is_normalized("NFC", value)
+
+
+def labels(value: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return labels with keys and values in NFC. Raises: InvalidParams."""
+    found = {normalized(key): None if text is None else normalized(text) for key, text in value.items()}
+    try:
+        check_labels(found)
+    except ValueError as error:
+        raise InvalidParams(str(error)) from error
+    return found
 
 
 def config(value: SessionConfig) -> SessionConfig:

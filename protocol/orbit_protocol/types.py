@@ -122,6 +122,8 @@ def check_name(text: str) -> str:
 def check_labels(labels: Mapping[str, str | None]) -> None:
     """Refuse labels that cannot be typed as KEY=VALUE, or that would steer a terminal. Raises: ValueError."""
     for key, value in labels.items():
+        if not 1 <= len(key) <= MAX_NAME_LENGTH or len(value or "") > MAX_NAME_LENGTH:
+            raise ValueError(f"`labels` may have {MAX_NAME_LENGTH} characters in a key or value, and no empty key")
         if "=" in key or has_control_characters(key) or has_control_characters(value or ""):
             raise ValueError("`labels` may hold no control characters, and no `=` in a key")
 

@@ -104,9 +104,9 @@ class Contract:
         ways = [
             [one for one in every if one.holds_name and one.name == ref],
             [one for one in every if len(ref) >= 4 and one.id.startswith(ref) and one.status != "archived"],
-            [one for one in every if one.name == ref and one.status != "archived"],
+            [one for one in every if one.name == ref and one.status != "archived"][-1:],
             [one for one in every if len(ref) >= 4 and one.id.startswith(ref)],
-            [one for one in every if one.name == ref],
+            [one for one in every if one.name == ref][-1:],
         ]
         found = next((way for way in ways if way), [])
         if not found:

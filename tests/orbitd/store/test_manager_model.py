@@ -129,8 +129,9 @@ def wrong_checksums(path: Path) -> list[tuple[str, int]]:
     """Return the rows whose checksum is not that of their other columns, as it is computed here."""
     wrong = []
     for table in ("sessions", "archived_sessions", "workspaces"):
-        for *values, checksum in rows(path, f"SELECT * FROM {table}"):
-            if checksum != zlib.crc32(msgspec.msgpack.encode(values)):
+        for *values, checksum, labels, deleted_at in rows(path, _AS_COVERED[table]):
+            later = [labels, deleted_at] if deleted_at is not None else [labels] if labels is not None else []
+            if checksum != zlib.crc32(msgspec.msgpack.encode([*values, *later])):
                 wrong.append((table, values[0]))
     for table in ("session_snapshots", "archived_snapshots"):
         for *values, checksum, _, _, _ in rows(path, f"SELECT * FROM {table}"):
@@ -139,13 +140,19 @@ def wrong_checksums(path: Path) -> list[tuple[str, int]]:
     return wrong
 
 
+_AS_COVERED = {
+    "sessions": "SELECT * FROM sessions",
+    "archived_sessions": "SELECT * FROM archived_sessions",
+    "workspaces": "SELECT *, NULL, NULL FROM workspaces",
+}
+
 _BROKEN_RULES = """
     SELECT 'a session in front is not in its workspace', workspaces.id FROM workspaces
         JOIN sessions ON sessions.id = active_session_id WHERE sessions.workspace_id IS NOT workspaces.id
     UNION ALL SELECT 'config says another workspace', id FROM sessions
         WHERE config ->> 'workspace_id' IS NOT workspace_id
     UNION ALL SELECT 'a name is used twice', name FROM sessions
-        WHERE status != 'terminated' AND name IS NOT NULL GROUP BY name HAVING count(*) > 1
+        WHERE status != 'terminated' AND deleted_at IS NULL AND name IS NOT NULL GROUP BY name HAVING count(*) > 1
 """
 
 

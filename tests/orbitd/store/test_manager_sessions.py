@@ -262,7 +262,7 @@ async def test_ambiguous_prefix(path: Path, manager: SessionManager) -> None:
 
 
 async def test_name_of_the_living_comes_first(manager: SessionManager) -> None:
-    """A name finds the one that has it now; if none has, the terminated one that had it, if there was one only."""
+    """A name finds the one that has it now; if none has, the newest of those that had it, archived ones last."""
     old = await manager.create_session(LOCAL, name="x")
     await manager.terminate_session(old.id)
     new = await manager.create_session(LOCAL, name="x")
@@ -271,8 +271,75 @@ async def test_name_of_the_living_comes_first(manager: SessionManager) -> None:
     assert (await manager.find_session("x")).id == old.id
     await manager.rename_session(new.id, "x")
     await manager.terminate_session(new.id)
-    with pytest.raises(AmbiguousReference):
-        await manager.find_session("x")
+    assert (await manager.find_session("x")).id == new.id
+    await manager.archive_sessions(datetime.now(UTC))
+    assert (await manager.find_session("x")).id == new.id
+    await manager.restore_archived_session(old.id)
+    assert (await manager.find_session("x")).id == old.id
+
+
+async def test_labels_are_set_removed_and_kept(path: Path, manager: SessionManager) -> None:
+    """Those that are named change, the others stay; they are on disk, and an archived session keeps its."""
+    session = await manager.create_session(LOCAL)
+    assert session.labels == {}
+    await manager.set_labels(session.id, {"team": "web", "cafe\u0301": "a=b"})
+    changed = await manager.set_labels(session.id, {"team": None, "absent": None, "empty": ""})
+    assert changed.labels == {"caf\u00e9": "a=b", "empty": ""}
+    assert await reopened(path, session.id) == changed
+    await manager.terminate_session(session.id)
+    await manager.archive_sessions(datetime.now(UTC))
+    assert (await manager.get_session(session.id)).labels == changed.labels
+
+
+async def test_a_session_has_sixty_four_labels_at_most(manager: SessionManager) -> None:
+    """The limit counts those that are there afterwards; what is over it, or cannot be typed, changes nothing."""
+    session = await manager.create_session(LOCAL)
+    await manager.set_labels(session.id, {f"k{number}": "v" for number in range(64)})
+    full = await manager.set_labels(session.id, {"k0": None, "k64": "v"})
+    assert len(full.labels) == 64
+    for bad in ({"k0": "v"}, {"k=1": "v"}, {"k1": "\x1b"}, {"": "v"}, {"k1": "v" * 257}, {"k" * 257: None}):
+        with pytest.raises(InvalidParams):
+            await manager.set_labels(session.id, bad)
+    assert await manager.get_session(session.id) == full
+
+
+@pytest.mark.parametrize("status", [None, ["terminated"], ["active", "terminated", "archived"]])
+async def test_lists_by_labels(manager: SessionManager, status: list[SessionStatus] | None) -> None:
+    """All labels that are asked for must be a session's, in memory and on disk, over several pages too."""
+    wanted = []
+    for labels in ({"a": "1"}, {"a": "1", "b": "2"}, {"b": "2", "a": "12"}, {}, {"a": "2", "b": "1"}, {'"a": "1': "2"}):
+        session = await manager.create_session(LOCAL)
+        await manager.set_labels(session.id, labels)
+        if status is not None:
+            await manager.terminate_session(session.id)
+        wanted.append(session.id)
+
+    async def ids(labels: dict[str, str]) -> list[str]:
+        found: list[str] = []
+        cursor = None
+        while True:
+            page = await manager.list_sessions(status=status, labels=labels, limit=1, cursor=cursor)
+            found += [one.id for one in page.sessions]
+            if (cursor := page.next_cursor) is None:
+                return found
+
+    assert await ids({"a": "1"}) == [wanted[0], wanted[1]]
+    assert await ids({"a": "1", "b": "2"}) == [wanted[1]]
+    assert await ids({"b": "2"}) == [wanted[1], wanted[2]]
+    assert await ids({"a": "3"}) == []
+    assert await ids({}) == wanted
+
+
+async def test_resume_is_set_and_removed(path: Path, manager: SessionManager) -> None:
+    """The command for coming back is a part of the configuration, of an ended session too."""
+    session = await manager.create_session(LOCAL)
+    await manager.terminate_session(session.id)
+    changed = await manager.set_resume(session.id, "vim -r")
+    assert changed.config == SessionConfig(session_type="local", resume="vim -r")
+    assert await reopened(path, session.id) == changed
+    assert (await manager.set_resume(session.id, None)).config == LOCAL
+    with pytest.raises(InvalidParams):
+        await manager.set_resume(session.id, "a\0b")
 
 
 async def test_a_name_that_looks_like_a_prefix(manager: SessionManager) -> None:
