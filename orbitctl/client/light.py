@@ -5,8 +5,8 @@ that. So this module knows the plain case only: a daemon of this user that runs 
 else raises `Unusual`, and the caller starts again the usual way (`orbitctl.client.client`), which has a message for
 each case. Nothing is printed here.
 
-    connection = LightConnection(os.environ)
-    answer = connection.call("session.list", {"limit": 1000})
+    with LightConnection(os.environ) as connection:
+        answer = connection.call("session.list", {"limit": 1000})
     answer.value["sessions"], answer.raw
 """
 
@@ -87,7 +87,10 @@ class LightConnection:
                 raise Unusual
         return bytes(received)
 
-    def close(self) -> None:
+    def __enter__(self) -> LightConnection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Close it."""
         self._socket.close()
 

@@ -7,9 +7,7 @@ passes `visible` before it is written.
 
 from __future__ import annotations
 
-import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -18,11 +16,14 @@ from orbit_protocol.visible import visible, visible_json
 from orbitctl.errors import CommandError
 from orbitctl.ui import listing, text
 from orbitctl.ui.listing import EMPTY, View
+from orbitctl.ui.stdout import MAX_SIZE as MAX_SIZE
+from orbitctl.ui.stdout import is_smart_terminal as is_smart_terminal
+from orbitctl.ui.stdout import is_without_colour as is_without_colour
+from orbitctl.ui.stdout import terminal_size as terminal_size
+from orbitctl.ui.stdout import view_of_stdout
 
 T = TypeVar("T")
 V = TypeVar("V", bound=View)
-
-MAX_SIZE = 10_000
 
 
 class Formatter(View):
@@ -94,14 +95,7 @@ class Output:
 
     def view(self, kind: type[V], **more: Any) -> V:
         """Return a `View`, or a class like it, of stdout as it is now; `more` are other arguments of it."""
-        return kind(
-            terminal=self.terminal,
-            width=terminal_size()[0],
-            colour=is_smart_terminal() and not is_without_colour(),
-            now=time.time(),
-            encoding=sys.stdout.encoding,
-            **more,
-        )
+        return view_of_stdout(kind, **more)
 
     def details(self, pairs: Iterable[tuple[str, str | None]]) -> None:
         """Write the fields of one thing, one on each line."""
@@ -126,39 +120,6 @@ class Output:
         else:
             label += ":"
         to_stderr(f"{label} {visible(message)}\n")
-
-
-def is_smart_terminal() -> bool:
-    """Return whether the terminal understands escape sequences, by TERM."""
-    return os.environ.get("TERM", "") not in ("", "dumb")
-
-
-def is_without_colour() -> bool:
-    """Return whether NO_COLOR asks for no colour; set to nothing, it does not count (no-color.org)."""
-    return bool(os.environ.get("NO_COLOR"))
-
-
-def terminal_size() -> tuple[int, int]:
-    """Return the columns and lines to write for.
-
-    COLUMNS and LINES say so where they are whole numbers from 1 on, else the terminal does, else it is 80 and 24.
-    """
-    columns, lines = (_positive(os.environ.get(name, "")) for name in ("COLUMNS", "LINES"))
-    if not (columns and lines):
-        try:
-            of_terminal = os.get_terminal_size(sys.stdout.fileno())
-        except (OSError, ValueError):
-            of_terminal = os.terminal_size((0, 0))
-        columns, lines = columns or of_terminal.columns, lines or of_terminal.lines  # a serial line has 0 and 0
-    return columns or 80, lines or 24
-
-
-def _positive(number: str) -> int:
-    """Return a number that a variable holds, at most MAX_SIZE; 0 for what is none."""
-    digits = number.strip()
-    if not (digits.isascii() and digits.isdigit()):
-        return 0
-    return min(int(digits[:20]), MAX_SIZE)
 
 
 def to_stderr(message: str) -> None:

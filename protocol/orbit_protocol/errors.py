@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # as typing has it: an attached client, which lives for weeks
 
         @property
         def code(self) -> int:
-            """The number of the contract."""
+            """The number that programs compare."""
 
         @property
         def message(self) -> str:
@@ -45,7 +45,7 @@ if TYPE_CHECKING:  # as typing has it: an attached client, which lives for weeks
 
         @property
         def data(self) -> dict[str, Any] | None:
-            """Its kind, hint and further fields."""
+            """Kind, hint, and what else belongs to it."""
 
 
 class OrbitError(Exception):

@@ -32,7 +32,7 @@ def serve(home: Path) -> Iterator[Serve]:
 
     yield start
     for one in made:
-        one.close()
+        one.__exit__(None) if isinstance(one, LightConnection) else one.close()
 
 
 ENVIRONMENTS: dict[str, dict[str, str]] = {
@@ -168,7 +168,6 @@ def test_a_socket_without_a_daemon_is_left_to_the_usual_client(home: Path) -> No
 
 def test_an_answer_of_the_daemon_is_plain(shared_daemon: Any) -> None:
     """The daemon's own answers are understood: nothing here expects another form than it writes."""
-    connection = LightConnection(shared_daemon.environment)
-    assert connection.call("daemon.ping", {}).raw == b'{"pong":true}'
-    assert "sessions" in connection.call("session.list", {"limit": 1}).value
-    connection.close()
+    with LightConnection(shared_daemon.environment) as connection:
+        assert connection.call("daemon.ping", {}).raw == b'{"pong":true}'
+        assert "sessions" in connection.call("session.list", {"limit": 1}).value
