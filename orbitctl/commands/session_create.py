@@ -218,8 +218,10 @@ def new(
 
 def _attach(ctx: click.Context, ref: str, detach_key: str | None) -> None:
     """Run `orbitctl attach` for a session, and leave with its exit code."""
-    from orbitctl.commands.session_attach import attach
-
+    root = ctx.find_root()
+    assert isinstance(root.command, click.Group)
+    attach = root.command.get_command(root, "attach")
+    assert attach is not None
     words = [*(() if detach_key is None else ("--detach-key", detach_key)), "--", ref]
     with attach.make_context("attach", words, parent=ctx.parent) as below:
         attach.invoke(below)

@@ -242,7 +242,7 @@ def list_deleted(app: App, limit: int | None = None) -> None:
             app.out.note("the trash is empty")
             return
         columns: list[Column[Session]] = [
-            Column("ID", lambda one, to: to.id(one.id)),
+            Column("ID", lambda one, to: to.short_id(one.id)),
             Column("NAME", lambda one, _: one.name, lambda _: "bold"),
             Column("DELETED", lambda one, to: to.moment(one.deleted_at)),
             Column("COMMAND", lambda one, _: one.config.command or one.title, floor=8),
