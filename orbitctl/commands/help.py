@@ -14,7 +14,7 @@ Keep terminal sessions: they outlive their window, the daemon and a reboot.
 
 Commands:
   new [NAME] [-- COMMAND...]  start a shell or COMMAND, and attach to it
-  a [NAME]                    attach to a session; without a NAME, to the last one
+  a [NAME]                    attach to a session, with no NAME to the last
   ls [-a]                     list sessions; with -a those that have ended, too
   run COMMAND [ARGS...]       run a program in a session that is named after it
   kill NAME...                end sessions
