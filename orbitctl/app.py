@@ -326,7 +326,7 @@ class App:
             click.UsageError: Several hosts were named, and this command talks to one.
         """
         if len(self.hosts) > 1:
-            raise click.UsageError("only `orbitctl session list` takes more than one --host")
+            raise click.UsageError("only `orbitctl ls` and `session list` take more than one --host")
         if self.hosts:
             from orbitctl.client.ssh import Dial, SshStream
 

@@ -9,15 +9,15 @@ import click
 
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
-from orbit_protocol.types import Session, SessionStatus, SessionType
+from orbit_protocol.types import Session, SessionType
 from orbitctl.app import App, checked
-from orbitctl.client.client import ask_all
 from orbitctl.commands.arguments import LABEL, LIMIT, SESSION, WORKSPACE, OptionalSession
 from orbitctl.commands.group import LazyGroup
-from orbitctl.commands.session_table import details, draw_sessions, show_session
-from orbitctl.errors import ExitCode
+from orbitctl.commands.list_options import list_options
+from orbitctl.commands.session_ls import STATUS_OPTION, SessionOptions, list_deleted, list_sessions, statuses_of
+from orbitctl.commands.session_table import details, show_session
+from orbitctl.ui.listing import LIST_COLUMNS, LS_DELETED_COLUMNS
 
-STATUSES: tuple[SessionStatus, ...] = ("active", "detached", "terminated", "archived")
 LAZY = {
     "create": "orbitctl.commands.session_create:create",
     "run": "orbitctl.commands.session_create:run",
@@ -48,22 +48,18 @@ Examples:
   orbitctl session list
   orbitctl session list --status terminated --status archived
   orbitctl session list --workspace shop -q
+  orbitctl session list --sort -idle --columns id,name,idle
   orbitctl session list --host local --host ssh://build.example
 """,
 )
-@click.option(
-    "--status",
-    "statuses",
-    multiple=True,
-    type=click.Choice([*STATUSES, "all"]),
-    help="Sessions of this status; may be repeated [active, detached].",
-)
+@STATUS_OPTION
 @click.option("--type", "session_type", type=click.Choice(["local", "ssh"]), help="Sessions of this type.")
 @click.option("--workspace", type=WORKSPACE, metavar="WORKSPACE", help="Sessions of this workspace.")
 @click.option("--label", "labels", multiple=True, type=LABEL, metavar="KEY=VALUE", help="Sessions with this label.")
 @click.option("--deleted", is_flag=True, help="Those in the trash, the one that was deleted last first.")
 @click.option("--limit", type=LIMIT, metavar="N", help="At most this many.")
 @click.option("--watch", is_flag=True, help="Draw the table again every second, until q.")
+@list_options
 @click.pass_obj
 def list_(
     app: App,
@@ -74,44 +70,29 @@ def list_(
     deleted: bool,
     limit: int | None,
     watch: bool,
+    columns: str | None,
+    template: str | None,
+    sort: str | None,
 ) -> int:
     """List sessions, oldest first.
 
-    With several --host, the sessions of each machine, with its name.
+    With several --host, the sessions of each machine, with its name. `orbitctl ls` is a shorter
+    list; its help says what --format takes.
     """
-    wanted = list(STATUSES) if "all" in statuses else cast("list[SessionStatus]", list(dict.fromkeys(statuses)))
-
     if deleted:
         if statuses or session_type or workspace or labels or watch:
             raise click.UsageError("--deleted stands alone, or with --limit")
-        from orbitctl.commands.session_end import list_deleted
-
-        list_deleted(app, limit)
-        return ExitCode.OK
+        return list_deleted(app, limit, SessionOptions(LS_DELETED_COLUMNS, False, columns, template, sort))
 
     def params_at(one: App) -> p.SessionList:
         return p.SessionList(
-            status=wanted or None,
+            status=statuses_of(statuses),
             session_type=session_type,
             workspace_id=one.workspace(workspace).id if workspace else None,
             labels=dict(labels) or None,
         )
 
-    if watch:
-        from orbitctl.commands.session_list_views import watch_sessions
-
-        return watch_sessions(app, params_at(app), limit)
-    if len(app.hosts) > 1:
-        from orbitctl.commands.session_list_views import list_of_hosts
-
-        return list_of_hosts(app, params_at, limit)
-    answer = ask_all(app.client, m.SESSION_LIST, params_at(app), "sessions", limit)
-    app.show(
-        answer,
-        lambda page: draw_sessions(app, page.sessions),
-        lambda page: [one.id for one in page.sessions],
-    )
-    return ExitCode.OK
+    return list_sessions(app, params_at, limit, watch, SessionOptions(LIST_COLUMNS, False, columns, template, sort))
 
 
 @session.command()

@@ -14,13 +14,12 @@ from orbit_os.shell import typed
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
 from orbit_protocol.errors import NameTaken
-from orbit_protocol.types import Session, SessionPage
+from orbit_protocol.types import Session
 from orbitctl.app import App
-from orbitctl.client.client import Answer, ask_all
+from orbitctl.client.client import ask_all
 from orbitctl.commands.arguments import SESSION, WHEN
 from orbitctl.commands.session_table import label, to_delete
 from orbitctl.errors import CommandError, ExitCode, candidate_lines, candidate_of
-from orbitctl.ui.output import Column
 from orbitctl.ui.text import plural
 
 _MIN_PREFIX = 4
@@ -214,7 +213,7 @@ def find_deleted(app: App, ref: str) -> Session:
     Raises:
         CommandError: There is none, or there are several.
     """
-    there = _deleted(app).value.sessions
+    there = ask_all(app.client, m.SESSION_LIST_DELETED, p.SessionListDeleted(), "sessions").value.sessions
     found = [one for one in there if one.id == ref] or [one for one in there if one.name == ref][:1]
     if not found and len(ref) >= _MIN_PREFIX:
         found = [one for one in there if one.id.startswith(ref)]
@@ -232,29 +231,6 @@ def find_deleted(app: App, ref: str) -> Session:
             hint="`orbitctl session list --deleted` shows those that are in the trash.",
         )
     return found[0]
-
-
-def list_deleted(app: App, limit: int | None = None) -> None:
-    """Show the sessions that are in the trash, the one that was deleted last first."""
-
-    def draw(sessions: list[Session]) -> None:
-        if not sessions and app.out.terminal:
-            app.out.note("the trash is empty")
-            return
-        columns: list[Column[Session]] = [
-            Column("ID", lambda one, to: to.short_id(one.id)),
-            Column("NAME", lambda one, _: one.name, lambda _: "bold"),
-            Column("DELETED", lambda one, to: to.moment(one.deleted_at)),
-            Column("COMMAND", lambda one, _: one.config.command or one.title, floor=8),
-        ]
-        app.out.table(columns, sessions)
-
-    answer = _deleted(app, limit)
-    app.show(answer, lambda page: draw(page.sessions), lambda page: [one.id for one in page.sessions])
-
-
-def _deleted(app: App, limit: int | None = None) -> Answer[SessionPage]:
-    return ask_all(app.client, m.SESSION_LIST_DELETED, p.SessionListDeleted(), "sessions", limit)
 
 
 def _listed(names: list[str]) -> str:

@@ -31,9 +31,10 @@ from orbitctl.app import App
 from orbitctl.attach.terminal import ENDING, SignalReceived, do_nothing, raise_signal_received, read_signals
 from orbitctl.client.client import ask_all
 from orbitctl.client.ssh import Host
-from orbitctl.commands.session_table import NO_SESSIONS, drawn_sessions, names_of_workspaces, row_of
+from orbitctl.commands.session_ls import SessionOptions, drawn_sessions
+from orbitctl.commands.session_table import NO_SESSIONS, names_of_workspaces, row_of
 from orbitctl.errors import CommandError, ExitCode
-from orbitctl.ui.listing import LIST_COLUMNS, LIST_COLUMNS_OF_HOSTS, View, sessions_table
+from orbitctl.ui.listing import View
 from orbitctl.ui.output import is_smart_terminal, terminal_size
 
 WATCH_SECONDS = 1.0
@@ -54,13 +55,14 @@ class _Page(Struct, frozen=True):
     sessions: list[Raw]
 
 
-def list_of_hosts(app: App, params_at: Callable[[App], SessionList], limit: int | None) -> int:
+def list_of_hosts(app: App, params_at: Callable[[App], SessionList], limit: int | None, options: SessionOptions) -> int:
     """List the sessions of every host in one table.
 
     Args:
         app: The app, with several hosts.
         params_at: Returns the params for one of them, whose workspaces have other ids.
         limit: The most sessions of each host.
+        options: What is shown.
 
     Returns:
         The exit code: 0, or that of the first host that failed.
@@ -72,14 +74,14 @@ def list_of_hosts(app: App, params_at: Callable[[App], SessionList], limit: int 
         at = app.at(host)
         try:
             found = _sessions_of(at, host, params_at(at), limit)
-            if not (app.json or app.quiet):
+            if not (app.json or app.quiet) and options.uses("workspace"):
                 names |= names_of_workspaces(at, [one.session for one in found])
             sessions += found
         except CommandError as error:
             errors[host] = error
         finally:
             at.close()
-    _show_hosted(app, sessions, names, errors)
+    _show_hosted(app, sessions, names, errors, options)
     codes = [app.print_error(error, f"{host.label}: ") for host, error in errors.items()]
     return codes[0] if codes else ExitCode.OK
 
@@ -92,23 +94,28 @@ def _sessions_of(at: App, host: Host, params: SessionList, limit: int | None) ->
 
 
 def _show_hosted(
-    app: App, sessions: list[HostedSession], names: dict[str, str], errors: dict[Host, CommandError]
+    app: App,
+    sessions: list[HostedSession],
+    names: dict[str, str],
+    errors: dict[Host, CommandError],
+    options: SessionOptions,
 ) -> None:
     if app.json:
         found = [{"host": one.host.name, **msgspec.json.decode(one.raw, type=dict[str, Raw])} for one in sessions]
         failed = [{"host": host.name, "message": error.message} for host, error in errors.items()]
         app.out.json(msgspec.json.encode({"sessions": found, "failed": failed}))
-    elif app.quiet:
-        for one in sessions:
-            app.out.line(one.session.id)
-    elif sessions or not app.out.terminal:
-        rows = [{**row_of(one.session), "host": one.host.label} for one in sessions]
-        sys.stdout.write(sessions_table(rows, LIST_COLUMNS_OF_HOSTS, app.out.view(View, workspaces=names)))
+        return
+    rows = [{**row_of(one.session), "machine": one.host.label} for one in sessions]
+    if app.quiet:
+        for row in options.sorted(rows, app.out.view(View)):
+            app.out.line(row["id"])
+    elif sessions or not app.out.terminal or options.parts is not None:
+        sys.stdout.write(options.sessions(app, rows, names, of_hosts=True))
     else:
         app.out.note("no sessions")
 
 
-def watch_sessions(app: App, params: SessionList, limit: int | None) -> int:
+def watch_sessions(app: App, params: SessionList, limit: int | None, options: SessionOptions) -> int:
     """Draw the table in place, once a second, until q, Ctrl-D or Ctrl-C; return the exit code.
 
     Raises:
@@ -119,7 +126,7 @@ def watch_sessions(app: App, params: SessionList, limit: int | None) -> int:
         raise click.UsageError("--watch needs a terminal, and neither --json nor --quiet")
     if len(app.hosts) > 1:
         raise click.UsageError("--watch takes one machine")
-    page = _page(app, params, limit)
+    page = _page(app, params, limit, options)
     app.autostart = False  # a daemon that is stopped while this runs stays stopped
     try:
         with _WatchTerminal() as terminal:
@@ -127,7 +134,7 @@ def watch_sessions(app: App, params: SessionList, limit: int | None) -> int:
                 terminal.draw(_frame(page, terminal_size()[1]))
                 if terminal.wait_for_end(WATCH_SECONDS):
                     return ExitCode.OK
-                page = _page_or_error(app, params, limit)
+                page = _page_or_error(app, params, limit, options)
     except SignalReceived as received:
         return ExitCode.OK if received.number == signal.SIGINT else received.exit_code
 
@@ -257,16 +264,16 @@ class _WatchTerminal:
         os.write(self._wake_write, b"\0")  # draw again, at once
 
 
-def _page(app: App, params: SessionList, limit: int | None) -> str:
+def _page(app: App, params: SessionList, limit: int | None, options: SessionOptions) -> str:
     sessions = ask_all(app.client, SESSION_LIST, params, "sessions", limit).value.sessions
     if not sessions:
         return NO_SESSIONS
-    return drawn_sessions(app, sessions, LIST_COLUMNS)
+    return drawn_sessions(app, sessions, options)
 
 
-def _page_or_error(app: App, params: SessionList, limit: int | None) -> str:
+def _page_or_error(app: App, params: SessionList, limit: int | None, options: SessionOptions) -> str:
     try:
-        return _page(app, params, limit)
+        return _page(app, params, limit, options)
     except CommandError as error:
         app.close()  # the next attempt is made on a new connection
         return visible(error.message)

@@ -1,21 +1,214 @@
-"""`orbitctl ls`: sessions as people look at them."""
+"""`orbitctl ls`: the list of sessions that a person reads, and what it shares with `session list`."""
 
 from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
+from orbit_protocol.types import Session, SessionConfig, SessionPage, SessionStatus
 from orbitctl.app import App
-from orbitctl.client.client import ask_all
-from orbitctl.commands.session_table import draw_sessions
+from orbitctl.client.client import Answer, ask_all
+from orbitctl.commands.arguments import LABEL, LIMIT, WORKSPACE
+from orbitctl.commands.list_options import Kind, ListOptions, fields_of, list_options
+from orbitctl.commands.session_table import NO_SESSIONS, names_of_workspaces, row_of
+from orbitctl.errors import ExitCode
+from orbitctl.ui.listing import (
+    LIST_COLUMNS,
+    LIST_COLUMNS_OF_HOSTS,
+    LS_ALL_COLUMNS,
+    LS_COLUMNS,
+    LS_DELETED_COLUMNS,
+    SESSION_COLUMNS,
+    View,
+    idle_seconds,
+    sessions_table,
+)
+
+if TYPE_CHECKING:
+    from orbitctl.ui.listing import Row
+
+STATUSES: tuple[SessionStatus, ...] = ("active", "detached", "terminated", "archived")
+_COLUMNS = (
+    *("id", "name", "status", "state", "exit", "type", "host", "workspace", "live", "size", "clients", "idle", "saved"),
+    *("command", "title", "folder", "pid", "created", "deleted", "labels", "mark", "machine"),
+)
+_IN_LS = {"name": "name-or-id", "status": "state", "command": "running"}
+"""What `ls` shows in the columns of these names."""
 
 
-@click.command(epilog="Example: orbitctl ls -a")
-@click.option("-a", "--all", "ended_too", is_flag=True, help="Sessions that have ended, too.")
+class SessionOptions(ListOptions):
+    """How sessions are listed.
+
+    Args:
+        usual: The columns that are shown if none are asked for: keys of `SESSION_COLUMNS`.
+        is_ls: Whether columns show what `ls` shows in them.
+        columns: `--columns`.
+        template: `--format`.
+        sort: `--sort`.
+    """
+
+    def __init__(
+        self, usual: Sequence[str], is_ls: bool, columns: str | None, template: str | None, sort: str | None
+    ) -> None:
+        self._keys = usual
+        kind = Kind(
+            columns={name: SESSION_COLUMNS[_IN_LS.get(name, name) if is_ls else name] for name in _COLUMNS},
+            usual=usual,
+            fields=fields_of(Session, config=SessionConfig),
+            open_fields=("labels", "config.env"),
+            sort_values={
+                "idle": lambda row, view: idle_seconds(row, view.now),
+                "name": "name",
+                "created": "created_at",
+                "saved": "last_saved_at",
+                "deleted": "deleted_at",
+            },
+        )
+        super().__init__(kind, columns, template, sort)
+
+    def sessions(self, app: App, rows: Sequence[Row], workspaces: dict[str, str], *, of_hosts: bool = False) -> str:
+        """Return the list as it is printed; `of_hosts` adds the machine's column to the usual ones."""
+        keys = self._keys
+        if of_hosts:
+            keys = LIST_COLUMNS_OF_HOSTS if keys is LIST_COLUMNS else ("machine", *keys)
+        view = app.out.view(View, workspaces=workspaces, here=app.environ.get("ORBIT_SESSION"))
+        return self.text(rows, view, lambda rows, view: sessions_table(rows, keys, view))
+
+
+def show_sessions(app: App, answer: Answer[SessionPage], options: SessionOptions, nothing: str = NO_SESSIONS) -> None:
+    """Print the sessions of a page; on a terminal, `nothing` if there are none."""
+    if app.json:
+        app.out.json(answer.raw)
+        return
+    sessions = answer.value.sessions
+    if app.quiet:
+        for row in options.sorted([row_of(one) for one in sessions], app.out.view(View)):
+            app.out.line(row["id"])
+    elif not sessions and app.out.terminal and options.parts is None:
+        app.out.note(nothing)
+    else:
+        sys.stdout.write(drawn_sessions(app, sessions, options))
+
+
+def drawn_sessions(app: App, sessions: Sequence[Session], options: SessionOptions) -> str:
+    """Return the list of sessions as it is printed."""
+    workspaces = names_of_workspaces(app, sessions) if options.uses("workspace") else {}
+    return options.sessions(app, [row_of(one) for one in sessions], workspaces)
+
+
+def list_sessions(
+    app: App, params_at: Callable[[App], p.SessionList], limit: int | None, watch: bool, options: SessionOptions
+) -> int:
+    """Print sessions, of several machines where several are named; return the exit code.
+
+    Args:
+        app: The app.
+        params_at: Returns the params for one machine, whose workspaces have ids of their own.
+        limit: The most sessions of each machine.
+        watch: Whether to draw the table again and again.
+        options: What is shown.
+    """
+    options.check(app)
+    if watch:
+        from orbitctl.commands.session_list_views import watch_sessions
+
+        return watch_sessions(app, params_at(app), limit, options)
+    if len(app.hosts) > 1:
+        from orbitctl.commands.session_list_views import list_of_hosts
+
+        return list_of_hosts(app, params_at, limit, options)
+    show_sessions(app, ask_all(app.client, m.SESSION_LIST, params_at(app), "sessions", limit), options)
+    return ExitCode.OK
+
+
+def list_deleted(app: App, limit: int | None, options: SessionOptions) -> int:
+    """Print the sessions in the trash; return the exit code."""
+    options.check(app)
+    answer = ask_all(app.client, m.SESSION_LIST_DELETED, p.SessionListDeleted(), "sessions", limit)
+    show_sessions(app, answer, options, "the trash is empty")
+    return ExitCode.OK
+
+
+def statuses_of(words: Sequence[str]) -> list[SessionStatus] | None:
+    """Return the statuses that `--status` asks for; None for those that are listed anyway."""
+    if "all" in words:
+        return list(STATUSES)
+    return cast("list[SessionStatus]", list(dict.fromkeys(words))) or None
+
+
+STATUS_OPTION = click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    type=click.Choice([*STATUSES, "all"]),
+    help="Sessions of this status; may be repeated [active, detached].",
+)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  orbitctl ls
+  orbitctl ls -a --sort -idle
+  orbitctl ls --label team=web --columns name,status,folder
+  orbitctl ls --format '{id}\\t{NAME}\\t{config.command}'
+""",
+)
+@click.option("-a", "--all", "ended", is_flag=True, help="Those that have ended, too.")
+@STATUS_OPTION
+@click.option("-l", "--label", "labels", multiple=True, type=LABEL, metavar="KEY=VALUE", help="Those with this label.")
+@click.option("--workspace", type=WORKSPACE, metavar="WORKSPACE", help="Sessions of this workspace.")
+@click.option("--deleted", is_flag=True, help="Those in the trash instead; `orbitctl undelete` brings one back.")
+@click.option("--limit", type=LIMIT, metavar="N", help="At most this many.")
+@click.option("--watch", is_flag=True, help="Draw the table again every second, until q.")
+@list_options
 @click.pass_obj
-def ls(app: App, ended_too: bool) -> None:
-    """List sessions."""
-    params = p.SessionList(status=["active", "detached", "terminated"] if ended_too else None)
-    answer = ask_all(app.client, m.SESSION_LIST, params, "sessions")
-    app.show(answer, lambda page: draw_sessions(app, page.sessions), lambda page: [one.id for one in page.sessions])
+def ls(
+    app: App,
+    ended: bool,
+    statuses: tuple[str, ...],
+    labels: tuple[tuple[str, str], ...],
+    workspace: str | None,
+    deleted: bool,
+    limit: int | None,
+    watch: bool,
+    columns: str | None,
+    template: str | None,
+    sort: str | None,
+) -> int:
+    """List sessions, oldest first.
+
+    \b
+    STATUS is
+      attached, detached   its program runs, with or without a window on it
+      exit 1, signal KILL  its program has ended
+      lost                 it ran, until the machine went down or ssh lost its connection
+      recorded             it has never run here
+
+    IDLE is the time since the last output or key. COMMAND is the title that a running program
+    has set, else its command. `*` marks the session that this runs in, `!` one whose bell has
+    rung or whose picture is damaged. A session without a name shows the first digits of its id.
+
+    --format prints a line for each session: {name}, {config.command} and {labels.KEY} are
+    fields of the session's JSON, {idle} is a column, and {STATUS}, in capitals, always is.
+    On a narrow terminal columns are left out and COMMAND is cut before a name is.
+    """  # noqa: D301  # \b is click's
+    if deleted:
+        if ended or statuses or labels or workspace or watch:
+            raise click.UsageError("--deleted stands alone, or with --limit")
+        return list_deleted(app, limit, SessionOptions(LS_DELETED_COLUMNS, True, columns, template, sort))
+    wanted = statuses_of(statuses)
+    if ended and not statuses:
+        wanted = ["active", "detached", "terminated"]
+
+    def params_at(one: App) -> p.SessionList:
+        workspace_id = one.workspace(workspace).id if workspace else None
+        return p.SessionList(status=wanted, workspace_id=workspace_id, labels=dict(labels) or None)
+
+    usual = LS_ALL_COLUMNS if ended else LS_COLUMNS
+    return list_sessions(app, params_at, limit, watch, SessionOptions(usual, True, columns, template, sort))

@@ -49,18 +49,10 @@ def show_session(app: App, answer: Answer[Session]) -> None:
     app.show(answer, lambda one: draw_sessions(app, [one]), lambda one: [one.id])
 
 
-def draw_sessions(app: App, sessions: list[Session], nothing: str = NO_SESSIONS) -> None:
-    """Draw a table of sessions; on a terminal, print `nothing` if there are none."""
-    if not sessions and app.out.terminal:
-        app.out.note(nothing)
-        return
-    sys.stdout.write(drawn_sessions(app, sessions, LIST_COLUMNS))
-
-
-def drawn_sessions(app: App, sessions: Sequence[Session], columns: Sequence[str]) -> str:
-    """Return a table of sessions; `columns` are keys of `listing.SESSION_COLUMNS`."""
-    view = app.out.view(View, workspaces=names_of_workspaces(app, sessions), here=app.environ.get("ORBIT_SESSION"))
-    return sessions_table([row_of(one) for one in sessions], columns, view)
+def draw_sessions(app: App, sessions: list[Session]) -> None:
+    """Draw a table of sessions, as `session list` does."""
+    view = app.out.view(View, workspaces=names_of_workspaces(app, sessions))
+    sys.stdout.write(sessions_table([row_of(one) for one in sessions], LIST_COLUMNS, view))
 
 
 def row_of(one: Session) -> dict[str, Any]:

@@ -13,8 +13,30 @@ from orbitctl.app import App
 from orbitctl.client.client import Answer, ask_all
 from orbitctl.commands.arguments import CELLS, LIMIT, SESSION, read_bytes
 from orbitctl.commands.group import LazyGroup
+from orbitctl.commands.list_options import Kind, ListOptions, fields_of, list_options, show_list
 from orbitctl.errors import CommandError, ExitCode
-from orbitctl.ui.output import Column
+from orbitctl.ui.listing import Column, moment_cell, size_of
+
+COLUMNS = {
+    "id": Column("ID", lambda row, _: row["id"]),  # whole, since it has to be given whole
+    "taken": Column("TAKEN", moment_cell("snapshot_at"), rank=1),
+    "format": Column("FORMAT", lambda row, _: row["format"], rank=6),
+    "cells": Column("CELLS", lambda row, _: size_of(row), rank=3),
+    "screen": Column("SCREEN", lambda row, to: to.size(row["buffer_bytes"]), right=True, rank=2),
+    "scrollback": Column("SCROLLBACK", lambda row, to: to.size(row["scrollback_bytes"]), right=True, rank=4),
+    "stored": Column("STORED", lambda row, to: to.size(row["stored_bytes"]), right=True, rank=5),
+}
+_KIND = Kind(
+    columns=COLUMNS,
+    usual=list(COLUMNS),
+    fields=fields_of(SnapshotInfo),
+    sort_values={
+        "taken": "snapshot_at",
+        "screen": "buffer_bytes",
+        "scrollback": "scrollback_bytes",
+        "stored": "stored_bytes",
+    },
+)
 
 
 @click.group(cls=LazyGroup)
@@ -50,18 +72,26 @@ def save(app: App, session: str, file: str | None, scrollback: str | None, cols:
         session_id=app.session(session).id, terminal_buffer=screen, scrollback=above, cols=cols, rows=rows
     )
     answer = app.ask(m.SNAPSHOT_SAVE, params)
-    app.show(answer, lambda info: _draw(app, [info]), lambda info: [info.id])
+    show_list(app, answer, [answer.value], ListOptions(_KIND, None, None, None), "")
 
 
 @snapshot.command("list")
 @click.argument("session", type=SESSION)
 @click.option("--limit", type=LIMIT, metavar="N", help="At most this many.")
+@list_options
 @click.pass_obj
-def list_(app: App, session: str, limit: int | None) -> None:
-    """List a session's snapshots, newest first."""
+def list_(
+    app: App, session: str, limit: int | None, columns: str | None, template: str | None, sort: str | None
+) -> None:
+    """List a session's snapshots, newest first.
+
+    `orbitctl ls --help` says what --format takes.
+    """
+    options = ListOptions(_KIND, columns, template, sort)
+    options.check(app)
     params = p.SnapshotList(session_id=app.session(session).id)
     answer = ask_all(app.client, m.SNAPSHOT_LIST, params, "snapshots", limit)
-    app.show(answer, lambda page: _draw(app, page.snapshots), lambda page: [info.id for info in page.snapshots])
+    show_list(app, answer, answer.value.snapshots, options, "no snapshots; `orbitctl snapshot save` makes one")
 
 
 @snapshot.command(
@@ -106,19 +136,3 @@ def delete(app: App, snapshot: str, yes: bool) -> None:
     """Delete one snapshot for good."""
     app.confirm(f"Delete snapshot {snapshot}?", yes)
     app.done(app.ask(m.SNAPSHOT_DELETE, p.ById(id=snapshot)), f"deleted snapshot {snapshot}", snapshot)
-
-
-def _draw(app: App, snapshots: list[SnapshotInfo]) -> None:
-    if not snapshots and app.out.terminal:
-        app.out.note("no snapshots; `orbitctl snapshot save` makes one")
-        return
-    columns: list[Column[SnapshotInfo]] = [
-        Column("ID", lambda info, _: info.id),
-        Column("TAKEN", lambda info, to: to.moment(info.snapshot_at), rank=1),
-        Column("FORMAT", lambda info, _: info.format, rank=6),
-        Column("CELLS", lambda info, _: f"{info.cols}x{info.rows}" if info.cols and info.rows else None, rank=3),
-        Column("SCREEN", lambda info, to: to.size(info.buffer_bytes), right=True, rank=2),
-        Column("SCROLLBACK", lambda info, to: to.size(info.scrollback_bytes), right=True, rank=4),
-        Column("STORED", lambda info, to: to.size(info.stored_bytes), right=True, rank=5),
-    ]
-    app.out.table(columns, snapshots)

@@ -7,16 +7,30 @@ from msgspec import Raw
 
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
-from orbit_protocol.types import Workspace, WorkspaceLayoutInput
+from orbit_protocol.types import Workspace, WorkspaceLayout, WorkspaceLayoutInput
 from orbitctl.app import App, checked
 from orbitctl.client.client import Answer, ask_all
 from orbitctl.commands.arguments import LAYOUT, LIMIT, SESSION, WORKSPACE
 from orbitctl.commands.group import LazyGroup
+from orbitctl.commands.list_options import Kind, ListOptions, fields_of, list_options, show_list
 from orbitctl.commands.session_table import to_delete
-from orbitctl.ui.listing import NAME_CELLS
-from orbitctl.ui.output import Column
+from orbitctl.ui.listing import NAME_CELLS, Column, moment_cell
 
 DEFAULT_LAYOUT_TYPE = "tabs"
+COLUMNS = {
+    "id": Column("ID", lambda row, view: view.short_id(row["id"]), rank=2),
+    "name": Column("NAME", lambda row, _: row["name"], lambda _: "bold", floor=NAME_CELLS),
+    "layout": Column("LAYOUT", lambda row, _: row["layout"]["layout_type"], rank=4, floor=12),
+    "active": Column("ACTIVE SESSION", lambda row, view: view.short_id(row["active_session_id"] or ""), rank=3),
+    "created": Column("CREATED", moment_cell("created_at"), rank=5),
+}
+_KIND = Kind(
+    columns=COLUMNS,
+    usual=list(COLUMNS),
+    fields=fields_of(Workspace, layout=WorkspaceLayout),
+    open_fields=("layout.config",),
+    sort_values={"created": "created_at"},
+)
 
 
 @click.group(cls=LazyGroup)
@@ -50,11 +64,18 @@ def create(app: App, name: str, layout_type: str, config: Raw | None) -> None:
 
 @workspace.command("list")
 @click.option("--limit", type=LIMIT, metavar="N", help="At most this many.")
+@list_options
 @click.pass_obj
-def list_(app: App, limit: int | None) -> None:
-    """List workspaces, oldest first."""
+def list_(app: App, limit: int | None, columns: str | None, template: str | None, sort: str | None) -> None:
+    """List workspaces, oldest first.
+
+    `orbitctl ls --help` says what --format takes.
+    """
+    options = ListOptions(_KIND, columns, template, sort)
+    options.check(app)
     answer = ask_all(app.client, m.WORKSPACE_LIST, p.WorkspaceList(), "workspaces", limit)
-    app.show(answer, lambda page: _draw(app, page.workspaces), lambda page: [one.id for one in page.workspaces])
+    nothing = "no workspaces; `orbitctl workspace create NAME` makes one"
+    show_list(app, answer, answer.value.workspaces, options, nothing)
 
 
 @workspace.command()
@@ -124,25 +145,7 @@ def delete(app: App, workspace: str, delete_sessions: bool, yes: bool) -> None:
 
 
 def _show(app: App, answer: Answer[Workspace]) -> None:
-    app.show(answer, lambda one: _draw(app, [one]), lambda one: [one.id])
-
-
-def _draw(app: App, workspaces: list[Workspace]) -> None:
-    if not workspaces and app.out.terminal:
-        app.out.note("no workspaces; `orbitctl workspace create NAME` makes one")
-        return
-    columns: list[Column[Workspace]] = [
-        Column("ID", lambda one, to: to.short_id(one.id), rank=2),
-        Column("NAME", lambda one, _: one.name, lambda _: "bold", floor=NAME_CELLS),
-        Column("LAYOUT", lambda one, _: one.layout.layout_type, rank=4, floor=12),
-        Column(
-            "ACTIVE SESSION",
-            lambda one, to: to.short_id(one.active_session_id) if one.active_session_id else None,
-            rank=3,
-        ),
-        Column("CREATED", lambda one, to: to.moment(one.created_at), rank=5),
-    ]
-    app.out.table(columns, workspaces)
+    show_list(app, answer, [answer.value], ListOptions(_KIND, None, None, None), "")
 
 
 def _details(app: App, one: Workspace) -> None:

@@ -177,7 +177,7 @@ def _cells_of(column: Column, rows: Sequence[Any], view: View) -> list[str]:
 
 def _padded(text: str, columns_wide: int, style: str, right: bool) -> str:
     blanks = pad(text, columns_wide)[len(text) :]
-    if style:
+    if style and text:
         text = f"\x1b[{ESCAPES[style]}m{text}\x1b[0m"
     return blanks + text if right else text + blanks
 
@@ -373,7 +373,9 @@ def workspace_of(row: Row, view: View) -> str | None:
     return view.workspaces.get(found or "", found)
 
 
-def _moment(field: str) -> Callable[[Row, View], str | None]:
+def moment_cell(field: str) -> Callable[[Row, View], str | None]:
+    """Return the cell of a column for a time: `3m ago` on a terminal, else as it came."""
+
     def cell(row: Row, view: View) -> str | None:
         moment: str | None = row.get(field)
         return moment if not moment or not view.terminal else span_ago(view.now - timestamp(moment))
@@ -387,6 +389,10 @@ def _field(name: str) -> Callable[[Row, View], str | None]:
         return None if value is None else str(value)
 
     return cell
+
+
+def _labels(row: Row, _: View) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted((row.get("labels") or {}).items()))
 
 
 STATUS_STYLES = {"active": "green", "detached": "yellow", "terminated": "dim", "archived": "dim"}
@@ -408,7 +414,7 @@ def _cyan(_: object) -> str:
 # By the names that --columns takes.
 SESSION_COLUMNS: dict[str, Column] = {
     "mark": Column("", _mark, optional=True, empty="", gap=1, rank=2),
-    "machine": Column("HOST", _field("host"), _cyan, rank=2, floor=16),  # of a list of several machines
+    "machine": Column("HOST", _field("machine"), _cyan, rank=2, floor=16),  # of a list of several machines
     "id": Column("ID", lambda row, view: view.short_id(row["id"]), rank=2),
     "name": Column("NAME", lambda row, view: row["name"], _bold, floor=NAME_CELLS),
     "name-or-id": Column("NAME", lambda row, view: row["name"] or view.short_id(row["id"]), _bold, floor=NAME_CELLS),
@@ -425,7 +431,13 @@ SESSION_COLUMNS: dict[str, Column] = {
         "CLIENTS", lambda row, _: str(row["clients"]) if row.get("live") else None, right=True, optional=True, rank=8
     ),
     "idle": Column("IDLE", lambda row, view: duration(idle_seconds(row, view.now)), right=True, rank=3),
-    "saved": Column("SAVED", _moment("last_saved_at"), optional=True, rank=10),
+    "saved": Column("SAVED", moment_cell("last_saved_at"), optional=True, rank=10),
+    "created": Column("CREATED", moment_cell("created_at"), rank=6),
+    "deleted": Column("DELETED", moment_cell("deleted_at"), rank=3),
+    "title": Column("TITLE", _field("title"), floor=20, rank=4),
+    "folder": Column("FOLDER", _field("cwd"), floor=20, rank=4),
+    "pid": Column("PID", _field("pid"), right=True, rank=7),
+    "labels": Column("LABELS", _labels, floor=16, rank=5),
     "command": Column("COMMAND", _command, floor=20, rank=4),
     "running": Column("COMMAND", _running, floor=20, rank=4),
 }
@@ -438,14 +450,15 @@ LIST_COLUMNS_OF_HOSTS = ("machine", *("ssh-host" if name == "host" else name for
 """Of `session list` with several machines."""
 LS_COLUMNS = ("mark", "name-or-id", "state", "idle", "running")
 LS_ALL_COLUMNS = ("mark", "name-or-id", "state", "exit", "idle", "running")
-"""Of `ls`, and of `ls -a`."""
+LS_DELETED_COLUMNS = ("id", "name-or-id", "deleted", "running")
+"""Of `ls`, `ls -a` and `ls --deleted`."""
 
 
 def sessions_table(rows: Sequence[Row], names: Iterable[str], view: View, *, chosen: bool = False) -> str:
     """Return a table of sessions.
 
     Args:
-        rows: The JSON of each session; with `host`, its machine, in a list of several.
+        rows: The JSON of each session; with `machine` in a list of several.
         names: Keys of SESSION_COLUMNS.
         view: What it is drawn for.
         chosen: Whether the user has named the columns.

@@ -119,7 +119,7 @@ def test_the_size_is_what_variables_or_the_terminal_say(
 def test_an_empty_list_says_what_to_do(ctl: Orbitctl) -> None:
     """On a terminal an empty list tells how to make the first."""
     assert ctl.on_terminal("session", "list").lines == [
-        "no sessions; `orbitctl session run` starts one, `orbitctl session create` records one"
+        "no sessions; `orbitctl new` starts one, `orbitctl session create` records one"
     ]
     assert "orbitctl workspace create" in ctl.on_terminal("workspace", "list").text
 
@@ -129,7 +129,7 @@ def test_deleting_asks(ctl: Orbitctl, typed: bytes, code: int) -> None:
     """Only yes deletes; no, nothing and Ctrl-C keep the session."""
     found = ctl.id("session", "create", "--name", "web")
     ended = ctl.on_terminal("session", "delete", "web", prompt=b"[y/N]:", typed=typed)
-    assert f"Delete session web ({found[:8]}) and its snapshots? [y/N]:" in ended.text
+    assert f"Delete web ({found[:8]})? [y/N]:" in ended.text
     assert ended.code == code
     assert ctl.ok("session", "list", "-q").lines == ([] if code == 0 else [found])
 

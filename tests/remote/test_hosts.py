@@ -241,7 +241,7 @@ def test_the_host_of_a_new_ssh_session_is_another_option(capsys: pytest.CaptureF
 def test_other_commands_talk_to_one_host(capsys: pytest.CaptureFixture[str]) -> None:
     """Anything but `session list` refuses several hosts before any of them is reached."""
     assert run(["--host", "ssh://a", "--host", "ssh://b", "session", "show", "x"]) == 2
-    assert "only `orbitctl session list` takes more than one --host" in capsys.readouterr().err
+    assert "only `orbitctl ls` and `session list` take more than one --host" in capsys.readouterr().err
 
 
 def test_this_machine_alone_is_no_other_machine(near: Near) -> None:
