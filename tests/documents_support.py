@@ -221,7 +221,7 @@ if verb == "show":
 
 LEAVES: tuple[tuple[str, bytes, bytes], ...] = (
     (r"--detach-key 'C-a d'", b"ready", b"\x01d"),
-    (r"orbitctl session attach\b", b"ready", b"\x1c"),
+    (r"orbitctl (session )?(attach|a)\b", b"ready", b"\x1c"),
     (r"orbitctl session run\b(?!.*--detach)", b"ready", b"\x1c"),
     (r"orbitctl daemon logs\b.*(--follow|-f\b)", b"serving", b"\x03"),
     (r"orbitctl daemon run\b", b"serving", b"\x03"),
@@ -353,7 +353,7 @@ class Reader:
                 if is_inside:
                     is_inside = not (typed.startswith("exit") or "Ctrl-\\" in pressed)
                 else:
-                    is_inside = re.search(r"orbitctl session (run|attach)", typed) is not None
+                    is_inside = re.search(r"orbitctl (session )?(new|run|attach|a)\b", typed) is not None
             terminal.wait_for(r"[\r\n]\$ $")
 
     def _message(self, block: Block, text: str) -> None:
