@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -106,6 +107,8 @@ def cli(
     try:
         supervision = Supervision.from_environment()
         os.umask(0o077)
+        # A core dump would hold screens and environments. The soft limit alone, which programs get back as it was.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         # The mask is inherited through fork and execve (signal(7)), and some launchers block all there is before they
         # start a program. SIGTERM would end nothing then, and screens processes that have ended would not be reaped.
         signal.pthread_sigmask(signal.SIG_SETMASK, ())

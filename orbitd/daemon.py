@@ -220,6 +220,8 @@ class Daemon:
             runtime_folder=resolved.runtime_folder,
             daemon_socket=self._sockets.path,
             program_umask=self._supervision.program_umask,
+            program_limits=self._supervision.program_limits,
+            is_managed=self._supervision.name != "none",
             scrollback_max_bytes=session.scrollback_max_bytes,
             total_scrollback_bytes=session.total_scrollback_bytes,
         )

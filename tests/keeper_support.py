@@ -190,13 +190,13 @@ def request(*command: str, **changes: object) -> SpawnRequest:
         "file": command[0],
         "argv": command,
         "env": HOME_ENVIRONMENT,
-        "cwd": "/",
+        "folders": ("/",),
         "cols": 80,
         "rows": 24,
         "umask": 0o022,
         **changes,
     }
-    fields["file"], fields["cwd"] = os.fsencode(fields["file"]), os.fsencode(fields["cwd"])
+    fields["file"], fields["folders"] = os.fsencode(fields["file"]), tuple(map(os.fsencode, fields["folders"]))
     fields["argv"] = tuple(map(os.fsencode, fields["argv"]))
     fields["env"] = {os.fsencode(name): os.fsencode(value) for name, value in fields["env"].items()}
     return SpawnRequest(**fields)

@@ -15,9 +15,9 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from msgspec import UNSET
-
+from orbit_os.processes import own_umask, soft_limits
 from orbit_os.shell import typed
+from orbit_protocol.environment import belongs_to_window
 from orbit_protocol.errors import AlreadyRunning, NotRunning, OrbitError, WouldLoop
 from orbit_protocol.methods import SESSION_DELETE, SESSION_GET, SESSION_SCREEN, SESSION_START
 from orbit_protocol.params import ById, SessionDelete, SessionScreen, SessionStart
@@ -40,13 +40,6 @@ from orbitctl.ui.text import ago
 
 HANGUP_EXIT_CODE = 128 + signal.SIGHUP
 
-NOT_SENT = frozenset((
-    "TERM", "COLORTERM", "TERMINFO", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "TERM_SESSION_ID", "VTE_VERSION",
-    "WINDOWID", "COLUMNS", "LINES", "_", "SHLVL", "PWD", "OLDPWD", "ORBIT_SESSION",
-))  # fmt: skip
-"""Variables that describe the user's own window and shell, which a session does not run in."""
-_OUR_PREFIXES = ("ORBITCTL_", "ORBITD_", "_ORBITCTL_")
-
 
 # Start
 
@@ -54,8 +47,11 @@ _OUR_PREFIXES = ("ORBITCTL_", "ORBITD_", "_ORBITCTL_")
 def start_session(app: App, session_id: str) -> Answer[Session]:
     """Run a session's program in the background, in the size of this window. Raises: CommandError."""
     cols, rows = window_size()
-    env = UNSET if app.hosts else start_environment(app.environ)
-    return app.ask(SESSION_START, SessionStart(id=session_id, cols=cols, rows=rows, env_bytes=env))
+    if app.hosts:  # it gets what a login there has
+        return app.ask(SESSION_START, SessionStart(id=session_id, cols=cols, rows=rows))
+    env, umask, limits = start_environment(app.environ), own_umask(), soft_limits()
+    params = SessionStart(id=session_id, cols=cols, rows=rows, env_bytes=env, umask=umask, limits=limits)
+    return app.ask(SESSION_START, params)
 
 
 def window_size() -> tuple[int, int]:
@@ -69,12 +65,9 @@ def window_size() -> tuple[int, int]:
 
 
 def start_environment(environ: Mapping[str, str]) -> BytePairs:
-    """Return the environment that a program starts with, in bytes: a variable may hold any.
-
-    SHLVL is 0, so that a shell in the session counts itself as the outermost.
-    """
-    found = [each for each in environ.items() if each[0] not in NOT_SENT and not each[0].startswith(_OUR_PREFIXES)]
-    return [(os.fsencode(name), os.fsencode(value)) for name, value in (*found, ("SHLVL", "0"))]
+    """Return the environment that a program starts with, in bytes: a variable may hold any."""
+    pairs = [(os.fsencode(name), os.fsencode(value)) for name, value in environ.items()]
+    return [each for each in pairs if not belongs_to_window(each[0])]
 
 
 def attach_environment(environ: Mapping[str, str]) -> BytePairs:

@@ -97,18 +97,20 @@ class SpawnRequest(Struct, frozen=True, kw_only=True):
         file: A path, or a name to look up on the PATH of `env`.
         argv: All arguments from argv[0] on; a login shell's begins with `-`.
         env: The whole environment.
-        cwd: Its working directory; if that cannot be entered, `HOME` of `env` or `/`.
+        folders: It starts in the first of them that can be entered, and not at all if none can.
         umask: The user's, not the daemon's.
+        limits: Soft limits, by the names of getrlimit(2) without RLIMIT_, in lower case; -1 is none.
     """
 
     id: str
     file: bytes
     argv: tuple[bytes, ...]
     env: Mapping[bytes, bytes]
-    cwd: bytes
+    folders: tuple[bytes, ...]
     cols: int
     rows: int
     umask: int
+    limits: Mapping[str, int] = {}
 
 
 class Spawned(Struct, frozen=True, kw_only=True):
@@ -251,7 +253,7 @@ class KeeperClient:
         """Start a program on a new terminal.
 
         Raises:
-            SpawnFailed: It could not be executed; errno's words and the path are in the message.
+            SpawnFailed: It could not be executed, or no folder entered; errno's words and the path are in the message.
             AlreadyRunning: The keeper has a program of this id (which may have ended but is not forgotten).
             RequestTimeout: It has not been executed in time; it may be later, and is in `programs()` then.
         """
@@ -450,6 +452,8 @@ def _start_failed(socket_path: str, reason: str) -> SpawnFailed:
 NO_TERMINAL = b"a terminal for it"
 """What a failed spawn names in the place of a path before there is a child."""
 
+_FOLDER_HINT = "Make the folder, or start a session in another one (`--cwd`)."
+
 _ERRORS_BY_REASON: dict[str, type[OrbitError]] = {
     "spawn_failed": SpawnFailed,
     "exists": AlreadyRunning,
@@ -471,10 +475,11 @@ def _spawn_fields(request: SpawnRequest) -> list[tuple[str, Value]]:
         ("file", request.file),
         *(("argv", argument) for argument in request.argv),
         *(("env", variable) for variable in variables),
-        ("cwd", request.cwd),
+        *(("cwd", folder) for folder in request.folders),
         ("cols", request.cols),
         ("rows", request.rows),
         ("umask", request.umask),
+        *(("limit", f"{name}={number}") for name, number in request.limits.items()),
     ]
 
 
@@ -506,6 +511,9 @@ def parse_error(message: Message) -> OrbitError:
             return exhausted("terminals", f"The system has no terminal left for the program: {words}")
         if (error := too_many(OSError(number, words), "There is no room for the program")) is not None:
             return error
+    if reason == "spawn_failed" and any(name == "cwd" for name, _ in message.fields):
+        folder = to_text(message.value("cwd"))
+        return SpawnFailed(f"The program cannot start in {folder}: {os.strerror(number)}", hint=_FOLDER_HINT)
     if reason == "spawn_failed" and number == errno.ENOENT:
         return ProgramNotFound(words)
     return _ERRORS_BY_REASON.get(reason, InternalError)(words)

@@ -12,7 +12,8 @@ Requests carry `seq`; the last answer to each is `ok` or `error` with the same `
 
     request     fields                                        answered with
     hello       version path                                  ok: version, pid, started_at
-    spawn       id file argv* env* cwd cols rows umask        ok: pid, cwd, fds=1 and the master
+    spawn       id file argv* env* cwd* cols rows umask       ok: pid, cwd, fds=1 and the master
+                limit*
     list                                                      a `program` for each, then ok
     take        id                                            ok: fds=1 and the master
     signal      id signal target=program|group|foreground     ok
@@ -21,6 +22,10 @@ Requests carry `seq`; the last answer to each is `ok` or `error` with the same `
     landing                                                   ok: fds=1 and the landing buffer
     bind                                                      ok; the keeper's path leads to its socket
     (none)                                                    `exited`, pushed to the active orbitd
+
+A program starts in the first folder `cwd` of its spawn that can be entered, which is `cwd` of the answer; of an error
+it is the first of all, where none can be. Older keepers take the first, else HOME, and no `limit`. That is a soft
+limit, `nofile=1024` or `core=-1` (none): as much of it as the hard limit allows.
 
 The landing buffer is a memfd of `LANDING_BYTES` zeros, sealed against another size: always the same one, made by the
 first request. orbitd alone reads and writes it. Where the system has no memfds: error reason=unsupported. A keeper that
@@ -31,8 +36,8 @@ then on. `bind` makes the socket again where it was removed.
 
 `superseded` is pushed to an orbitd before its connection is closed because another one said
 hello. `program` and `exited`: id, pid, started_at, and once it has ended ended_at, exit_code or
-exit_signal, acknowledged. `error`: reason, words, and for reason=spawn_failed errno, path; for reason=failed errno,
-where there is one.
+exit_signal, acknowledged. `error`: reason, words, and for reason=spawn_failed errno, path or cwd; for reason=failed
+errno, where there is one.
 A frame with `fds=1` carries one descriptor (SCM_RIGHTS) with its first byte.
 
 This module is shared by both sides and runs inside the keeper: no imports but `frames`.

@@ -9,6 +9,7 @@ on a dead network drive must not hold up the others.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -32,6 +33,9 @@ OPEN_FILES_LIMIT = resource.getrlimit(resource.RLIMIT_NOFILE)
 
 _TIOCSIG = 0x40045436
 """Linux's; sends a signal to what is in the foreground of a terminal, by its master. `termios` does not name it."""
+
+MAX_CPUS = 8192
+"""The highest that Linux can be built for."""
 
 _IUTF8 = 0x4000
 """The same on Linux and macOS; `termios` names it from Python 3.13 on only."""
@@ -80,7 +84,7 @@ class Program:
             self._status += data
 
     def close_status_pipe(self) -> dict[bytes, bytes]:
-        """Close the pipe and return what was reported: `cwd`, and `errno` and `path` if execve failed.
+        """Close the pipe and return what was reported: `cwd`, else `no_cwd`; and if it failed, `errno` and `path`.
 
         A part that is not `name=value` is skipped, so that no child can make this raise.
         """
@@ -191,11 +195,13 @@ def _exec_in_child(request: Message, slave: int, status_pipe: int) -> NoReturn:
         if status_pipe <= 2:  # login_tty is about to put the terminal there
             status_pipe = fcntl.fcntl(status_pipe, fcntl.F_DUPFD_CLOEXEC, 3)
         _reset_signals()
+        _reset_scheduling()
         os.login_tty(slave)  # setsid, TIOCSCTTY, dup2 to 0, 1 and 2
         resource.setrlimit(resource.RLIMIT_NOFILE, OPEN_FILES_LIMIT)
         environment = dict(entry.split(b"=", 1) for entry in request.all("env"))
-        _change_directory((request.value("cwd", b""), environment.get(b"HOME", b""), b"/"), status_pipe)
+        _change_directory(request.all("cwd"), status_pipe)
         os.umask(request.number("umask", 0o077))
+        _set_limits(request.all("limit"))
         _exec_on_path(request.value("file"), request.all("argv"), environment)
     except OSError as exc:
         _report_failure(status_pipe, exc.errno or errno.EIO, os.fsencode(exc.filename or b""))
@@ -223,15 +229,47 @@ def _reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def _change_directory(candidates: tuple[bytes, ...], status_pipe: int) -> None:
-    """Enter the first directory that can be entered, and report which."""
-    for directory in candidates:
-        try:
-            os.chdir(directory)
-        except OSError:
+def _reset_scheduling() -> None:
+    """Undo `nice`, `taskset` and `chrt` of whoever started orbitd, as far as the system lets this user."""
+    # Each fails alone. A nice value can be lowered with CAP_SYS_NICE or RLIMIT_NICE only (setpriority(2)).
+    if sys.platform != "darwin":
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        with contextlib.suppress(OSError):
+            # What cpuset(7) does not allow, and what this machine does not have, the kernel leaves out.
+            os.sched_setaffinity(0, range(MAX_CPUS))
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
+
+
+def _set_limits(limits: list[bytes]) -> None:
+    """Set soft limits, each as far as its hard limit allows; those that this system has not are skipped."""
+    for entry in limits:
+        name, _, number = entry.decode().partition("=")
+        limit = getattr(resource, f"RLIMIT_{name.upper()}", None)
+        if limit is None:
             continue
-        os.write(status_pipe, encode_fields((("cwd", directory),)))
+        wanted, hard = int(number), resource.getrlimit(limit)[1]
+        if hard != resource.RLIM_INFINITY and (wanted == resource.RLIM_INFINITY or wanted > hard):
+            wanted = hard
+        with contextlib.suppress(OSError, ValueError):  # macOS refuses what is over OPEN_MAX
+            resource.setrlimit(limit, (wanted, hard))
+
+
+def _change_directory(folders: list[bytes], status_pipe: int) -> None:
+    """Enter the first folder that can be entered, and report which. Raises: OSError, of the first; it is reported."""
+    first_error: OSError | None = None
+    for folder in folders:
+        try:
+            os.chdir(folder)
+        except OSError as exc:
+            first_error = first_error or exc
+            continue
+        os.write(status_pipe, encode_fields((("cwd", folder),)))
         return
+    if first_error is not None:
+        os.write(status_pipe, encode_fields((("no_cwd", folders[0]),)))
+        raise first_error
 
 
 def _exec_on_path(file: bytes, argv: list[bytes], environment: dict[bytes, bytes]) -> NoReturn:

@@ -380,6 +380,8 @@ class Keeper:
                 return
         else:
             error = _spawn_failed(int(status[b"errno"]), os.fsdecode(status.get(b"path", b"")))
+            if b"no_cwd" in status:
+                error.fields = (*error.fields, ("cwd", status[b"no_cwd"]))
         self._remove(program)  # its child has exited or is about to; `_reap` finds no program for that pid
         self._send(connection, encode("error", ("seq", seq), *error.fields))
 

@@ -1,10 +1,11 @@
 """What a session runs: file, arguments, environment and working directory of its program.
 
 Nothing is started here; the keeper executes the result. All of it is bytes, as execve(2) takes
-it: what a client sent as text is UTF-8. No shell reads a command: it is split as a shell would
-split it (shlex). In ssh's own command line `--` ends the options.
-Old versions of ssh read options behind the host all the same; there a blank before it keeps
-a remote command from being read as one.
+it: what a client sent as text is UTF-8. A program gets what a new window of the user's would
+give it: the environment of the client that starts it, or that of a fresh login, and nothing of
+whoever happened to start orbitd. No shell reads a command: it is split as a shell would split it
+(shlex). In ssh's own command line `--` ends the options. Old versions of ssh read options behind
+the host all the same; there a blank before it keeps a remote command from being read as one.
 """
 
 from __future__ import annotations
@@ -12,29 +13,38 @@ from __future__ import annotations
 import os
 import pwd
 import shlex
+import sys
 from collections.abc import Mapping
 
 from msgspec import Struct
 
+from orbit_protocol.environment import belongs_to_window
 from orbit_protocol.errors import SpawnFailed
 from orbit_protocol.text import from_text, pairs_from_text
 from orbit_protocol.types import Session, SessionConfig, check_ssh_words
 
 TERMINAL = {b"TERM": b"xterm-256color", b"COLORTERM": b"truecolor"}
-NEVER_INHERITED = (b"TMUX", b"TMUX_PANE", b"STY", b"WINDOW", b"COLUMNS", b"LINES", b"TERMCAP")
-"""Variables that describe the terminal that the daemon or the client was started in."""
+
+LOGIN_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""What programs find where neither a client nor a service manager says where they are."""
+
+_OF_THE_LOGIN = frozenset((b"HOME", b"USER", b"LOGNAME", b"SHELL", b"LANG", b"LANGUAGE", b"XDG_RUNTIME_DIR",
+                           b"DBUS_SESSION_BUS_ADDRESS"))  # fmt: skip
+"""Of the environment of a shell that happened to start orbitd, what any other login of this user has too."""
+_OF_A_MAC_LOGIN = frozenset((b"TMPDIR", b"__CF_USER_TEXT_ENCODING"))
 
 
 class Launch(Struct, frozen=True, kw_only=True):
     """A program ready to be executed; `file` is looked up on the PATH of `env`.
 
-    `hint` is the next step where it cannot be executed, if that is another than to check the command.
+    It starts in the first of `folders` that can be entered. `hint` is the next step where it cannot be executed, if
+    that is another than to check the command.
     """
 
     file: bytes
     argv: tuple[bytes, ...]
     env: dict[bytes, bytes]
-    cwd: bytes
+    folders: tuple[bytes, ...]
     hint: str = ""
 
 
@@ -48,52 +58,105 @@ def build_launch(
     *,
     client_env: Mapping[bytes, bytes] | None,
     socket_path: str,
-    agent_link: str | None,
+    agent: bytes | None,
     daemon_env: Mapping[bytes, bytes] = os.environb,
+    is_managed: bool = False,
+    may_move: bool = False,
 ) -> Launch:
-    """Return what a session runs.
+    """Return what a session runs. This may ask passwd, which may be a server that is slow: call it in a thread.
 
     Args:
         session: The session, with its config, and the folder that its program was in last if it ran before.
-        client_env: What the starting client sent; overrides the daemon's own.
+        client_env: The whole environment of the client that starts it; None where there is none.
         socket_path: This daemon's, for ORBITD_SOCKET and ORBIT_SOCKET.
-        agent_link: The session's link to an ssh agent, for SSH_AUTH_SOCK; None leaves the client's own agent.
+        agent: For SSH_AUTH_SOCK, the path of an ssh agent; None where there is none.
         daemon_env: The daemon's own environment.
+        is_managed: Whether a service manager started the daemon, so that this is the manager's.
+        may_move: Whether it starts in HOME where the folder that was asked for is gone: a shell that comes back.
 
     Raises:
         SpawnFailed: The command cannot be split, or is empty, or ssh would misread its host or user.
     """
     config = session.config
-    # Of two values of a name the later one is used.
-    agent = {} if agent_link is None else {b"SSH_AUTH_SOCK": os.fsencode(agent_link)}
-    own = pairs_from_text(config.env, config.env_bytes) or {}
-    env = {**daemon_env, **(client_env or {}), **TERMINAL, **agent, **own}
-    for name in NEVER_INHERITED:
-        env.pop(name, None)
+    if client_env is None:
+        base = login_environment(daemon_env, is_managed=is_managed)
+    else:
+        base = {name: value for name, value in client_env.items() if not belongs_to_window(name)}
+    base.pop(b"SSH_AUTH_SOCK", None)
+    if agent is not None:
+        base[b"SSH_AUTH_SOCK"] = agent
+    env = {**base, **TERMINAL, **(pairs_from_text(config.env, config.env_bytes) or {})}
     # Last, so that no config overrides them.
     env |= {b"ORBIT_SESSION": session.id.encode(), b"ORBITD_SOCKET": os.fsencode(socket_path)}
     # The same once more: while both are equal, nobody has chosen another socket inside the session.
     env[b"ORBIT_SOCKET"] = env[b"ORBITD_SOCKET"]
-    shell = env.get(b"SHELL")
-    if not (shell and env.get(b"HOME")):
-        home_in_passwd, shell_in_passwd = _home_and_shell_in_passwd()
-        shell = shell or shell_in_passwd
-        if not env.get(b"HOME") and home_in_passwd:
-            env[b"HOME"] = home_in_passwd
-    file, argv = _command(config, shell or b"/bin/sh")
-    home = env.get(b"HOME", b"")
-    home = home if home.startswith(b"/") else b"/"  # the client's variable; nobody is in the folder it is relative to
-    folder = last_folder(session) or from_text(config.cwd or "", config.cwd_bytes) or home
-    return Launch(file=file, argv=argv, env=env, cwd=folder, hint=_hint(config))
+    env.pop(b"ORBIT_SESSION_NAME", None)
+    if session.name is not None:
+        env[b"ORBIT_SESSION_NAME"] = session.name.encode()
+    # What the client has not stays out of the environment, and is needed all the same: a shell, and a folder.
+    shell, home = env.get(b"SHELL"), env.get(b"HOME")
+    if not (shell and home):
+        account = _account()
+        shell = shell or account.get(b"SHELL") or b"/bin/sh"
+        home = home or account.get(b"HOME")
+    file, argv = _command(config, shell)
+    folders = _folders(session, home or b"", may_move=may_move)
+    return Launch(file=file, argv=argv, env=env, folders=folders, hint=_hint(config))
 
 
-def _home_and_shell_in_passwd() -> tuple[bytes, bytes]:
-    """Return what passwd has for this uid; two empty strings for a uid without an entry, as containers use."""
+def login_environment(daemon_env: Mapping[bytes, bytes], *, is_managed: bool) -> dict[bytes, bytes]:
+    """Return the environment of a fresh login, for a program that no client starts.
+
+    The environment of a service manager is one, but for what it gives to the daemon alone. That of a shell, which
+    happened to be the first to need a daemon, is not: names, shell and PATH in it are not taken, as it may have been
+    started by sudo, nix-shell or in a virtual environment. HOME is: Orbit's own files are there.
+    """
+    if is_managed:
+        env = {name: value for name, value in daemon_env.items() if not belongs_to_window(name)}
+        if not {b"HOME", b"USER", b"LOGNAME", b"SHELL"} <= env.keys():
+            env = {**_account(), **env}
+    else:
+        kept = _OF_THE_LOGIN | _OF_A_MAC_LOGIN if sys.platform == "darwin" else _OF_THE_LOGIN
+        env = {
+            name: value
+            for name, value in daemon_env.items()
+            if name in kept or (name.startswith(b"LC_") and not belongs_to_window(name))
+        }
+        account = _account()
+        if env.get(b"HOME"):
+            account.pop(b"HOME", None)
+        env |= account
+    env.setdefault(b"PATH", LOGIN_PATH)
+    return env
+
+
+def _account() -> dict[bytes, bytes]:
+    """Return the variables that login(1) sets from passwd; none for a uid without an entry, as containers use."""
     try:
         account = pwd.getpwuid(os.getuid())
     except KeyError:
-        return b"", b""
-    return os.fsencode(account.pw_dir), os.fsencode(account.pw_shell)
+        return {}
+    name = os.fsencode(account.pw_name)
+    found = {b"HOME": os.fsencode(account.pw_dir), b"SHELL": os.fsencode(account.pw_shell)}
+    return {variable: value for variable, value in {**found, b"USER": name, b"LOGNAME": name}.items() if value}
+
+
+def _folders(session: Session, home: bytes, *, may_move: bool) -> tuple[bytes, ...]:
+    """Return where a program may start, the best first.
+
+    A folder that was asked for is the only one: with another, `rm -r build` would be run somewhere else. The one that
+    its program was in last, and has left behind, was not asked for.
+    """
+    config = session.config
+    last, asked = last_folder(session), from_text(config.cwd or "", config.cwd_bytes)
+    # The client's HOME may be relative, and nobody is in the folder that it is relative to.
+    at_home = (*((home,) if home.startswith(b"/") else ()), b"/")
+    followed = (last,) if last else ()
+    if asked and config.session_type == "local":
+        followed = (*followed, asked) if last != asked else (asked,)
+        return (*followed, *at_home) if may_move else followed
+    # ssh runs anywhere: the folder that is meant is on the other machine.
+    return (*followed, *((asked,) if asked else ()), *at_home)
 
 
 def last_folder(session: Session) -> bytes | None:

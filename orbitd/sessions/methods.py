@@ -148,14 +148,14 @@ class SessionMethods:
 
     async def start(self, q: SessionStart) -> Session:
         """Run a session's program."""
-        return await self._programs.start(q.id, q.cols, q.rows, q.environment)
+        return await self._programs.start(q.id, q.cols, q.rows, q.environment, umask=q.umask, limits=q.limits)
 
     async def attach(self, call: Call, q: SessionAttach) -> Attached:
         """Attach the calling client to a session; output is sent after the answer."""
         sits_in = await self._circles.find_sessions_of(call.connection)
         if q.start and self._registry.attachable(q.id) is None:
             with contextlib.suppress(AlreadyRunning):  # started by somebody else at the same time
-                await self._programs.start(q.id, q.cols, q.rows, q.environment)
+                await self._programs.start(q.id, q.cols, q.rows, q.environment, umask=q.umask, limits=q.limits)
         live = self._registry.attachable(q.id) or await self._registry.require_running(q.id)
         if len(live.attachments) >= MAX_ATTACHMENTS:
             raise Busy(f"Session {q.id} has {MAX_ATTACHMENTS} clients already", hint="Detach one of them.")

@@ -32,8 +32,9 @@ from orbit_protocol.errors import (
     StorageError,
     TooManySessions,
 )
-from orbit_protocol.text import text_and_bytes
+from orbit_protocol.text import text_and_bytes, to_text
 from orbit_protocol.types import Session, SessionStatus
+from orbit_protocol.visible import visible
 from orbitd.background_tasks import BackgroundTasks
 from orbitd.descriptors import RAISE_IT, SessionRoom, too_many
 from orbitd.installation import RESTART, this_installation
@@ -50,7 +51,7 @@ from orbitd.sessions.keeper_connection import KeeperConnection
 from orbitd.sessions.reconnecting import Reconnector
 from orbitd.sessions.registry import Registry
 from orbitd.sessions.saver import Saver
-from orbitd.sessions.session import LiveSession, Shared, State, Typing
+from orbitd.sessions.session import LiveSession, Shared, StartedBy, State, Typing
 from orbitd.sessions.ssh_agent import AgentLinks
 from orbitd.sessions.terminal import Landing
 
@@ -66,7 +67,13 @@ COUNTED_TOGETHER = 64
 
 
 class LiveSettings(Struct, frozen=True, kw_only=True):
-    """Paths of live sessions, what every program is started with, and how much history pictures keep, in bytes."""
+    """Paths of live sessions, what programs are started with, and how much history pictures keep, in bytes.
+
+    Attributes:
+        program_umask: Of programs whose client sends none.
+        program_limits: Soft limits of programs, where the client does not send others.
+        is_managed: Whether a service manager has started this daemon.
+    """
 
     keeper_socket: str
     journal_folder: str
@@ -75,6 +82,8 @@ class LiveSettings(Struct, frozen=True, kw_only=True):
     runtime_folder: str = ""
     daemon_socket: str
     program_umask: int
+    program_limits: Mapping[str, int] = {}
+    is_managed: bool = False
     scrollback_max_bytes: int
     total_scrollback_bytes: int
 
@@ -106,7 +115,8 @@ class Programs:
         self._coming_back: dict[str, asyncio.Future[None]] = {}
         self._turns = asyncio.Semaphore(STARTED_TOGETHER)
         self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.agents = AgentLinks(settings.agent_folder, settings.runtime_folder)
+        login = os.environb if settings.is_managed else None
+        self.agents = AgentLinks(settings.agent_folder, settings.runtime_folder, login)
         self.files = SessionFiles(manager, settings.journal_folder)
         self.screens = Screens(Limits(lines=MAX_SCROLLBACK_LINES, size=settings.scrollback_max_bytes))
         self.saver = Saver(manager, auto_save_interval_secs)
@@ -150,7 +160,10 @@ class Programs:
         rows: int,
         env: Mapping[bytes, bytes] | None,
         *,
+        umask: int | None = None,
+        limits: Mapping[str, int] | None = None,
         only_lost: bool = False,
+        may_move: bool = False,
     ) -> Session:
         """Run a session's program.
 
@@ -161,8 +174,11 @@ class Programs:
             session_id: The session.
             cols: Columns of its terminal.
             rows: Rows of its terminal.
-            env: The client's environment.
+            env: The environment of the client that starts it; None for that of a fresh login.
+            umask: The client's; None for the one that the daemon was started with.
+            limits: The client's soft limits; the others are those that the daemon was started with.
             only_lost: Start it only while it is recorded as running.
+            may_move: Start it in HOME where the folder that was asked for is gone.
 
         Raises:
             SessionNotFound, NameTaken: As `SessionManager.start_program` does.
@@ -191,7 +207,6 @@ class Programs:
                 if only_lost and (before.status == "terminated" or not before.live):
                     raise NotRunning(f"Session {session_id} is not to be started again")
                 had_link = self.agents.exists(session_id)
-                self.agents.update(session_id, env)
                 live.retry_started()
                 # Stored before the program is started: if the daemon is killed in between, the next one finds a
                 # live session without a program, and restores it. The other way round it would find a program
@@ -200,7 +215,9 @@ class Programs:
                 was = live.state
                 live.move(State.STARTING)
                 try:
-                    await self._spawn(live, _resumed(started) if _is_lost(before) else started, cols, rows, env)
+                    by = StartedBy(env=env, umask=umask, limits=limits or {})
+                    await self._spawn(live, _resumed(started) if _is_lost(before) else started, by, may_move=may_move)
+                    live.started_by = by if started.config.reconnect else StartedBy()
                 except BaseException:  # a cancelled request too: the session gets the status back that it had
                     if live.state is not State.STARTING:
                         raise  # its program was taken over, and runs; its terminal is fetched when it is needed
@@ -586,15 +603,18 @@ class Programs:
         session = await self._manager.get_session(session_id)
         if session.status != "detached":
             raise NotRunning(f"Session {session_id} is {session.status}")
-        await self.start(session_id, *last_size(session), None)
+        live = self.registry.get(session_id)
+        by = StartedBy() if live is None else live.started_by
+        # Its own link for an agent: it leads to that of the client that attached last, which may be another by now.
+        link = {b"SSH_AUTH_SOCK": os.fsencode(self.agents.path(session_id))}
+        env = None if by.env is None else {**by.env, **link}
+        await self.start(session_id, *last_size(session), env, umask=by.umask, limits=by.limits)
 
     async def _stop_reconnecting(self, live: LiveSession) -> None:
         async with self.registry.locked(live.id):
             self.endings.stop_reconnecting(live)
 
-    async def _spawn(
-        self, live: LiveSession, session: Session, cols: int, rows: int, env: Mapping[bytes, bytes] | None
-    ) -> None:
+    async def _spawn(self, live: LiveSession, session: Session, by: StartedBy, *, may_move: bool) -> None:
         """Have the keeper start the program, on the screen that the session has."""
         try:
             await live.open_files()
@@ -602,22 +622,26 @@ class Programs:
             if recorded_cwd is not None:
                 text, companion = text_and_bytes(recorded_cwd)
                 session = replace(session, cwd=text, cwd_bytes=companion)
-            launch = build_launch(
+            launch = await asyncio.to_thread(
+                build_launch,
                 session,
-                client_env=env,
+                client_env=by.env,
                 socket_path=self._settings.daemon_socket,
-                agent_link=self.agents.path_for_program(session.id),
+                agent=self.agents.prepare(session.id, by.env),
+                is_managed=self._settings.is_managed,
+                may_move=may_move,
             )
-            cols, rows = live.owner_size or (cols, rows)
+            cols, rows = live.owner_size or last_size(session)
             request = SpawnRequest(
                 id=session.id,
                 file=launch.file,
                 argv=launch.argv,
                 env=launch.env,
-                cwd=launch.cwd,
+                folders=launch.folders,
                 cols=cols,
                 rows=rows,
-                umask=self._settings.program_umask,
+                umask=self._settings.program_umask if by.umask is None else by.umask,
+                limits={**self._settings.program_limits, **by.limits},
             )
             spawned = await self._request_spawn(request, launch.hint)
             if spawned is None:
@@ -629,7 +653,8 @@ class Programs:
         # No await until the session runs: output is read only after the divider, and no other task looks for
         # the session in between.
         try:
-            live.print_divider(f"started again {datetime.now().astimezone():%Y-%m-%d %H:%M:%S}")
+            when = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}"
+            live.print_divider(f"started again {when}{_moved(request, spawned)}")
             live.resize_screen(cols, rows)
         except BaseException:  # no memory, say
             os.close(spawned.master_fd)
@@ -763,6 +788,16 @@ def _lacks_terminal(live: LiveSession) -> bool:
 def _is_left(live: LiveSession) -> bool:
     """Return whether the terminal of a program that runs could not be fetched."""
     return live.state is State.RUNNING and (live.is_left_to_keeper or bool(live.not_fetched))
+
+
+def _moved(request: SpawnRequest, spawned: Spawned) -> str:
+    """Return the words for a program that could not be started where it was."""
+    if not request.folders or spawned.cwd == request.folders[0]:
+        return ""
+    event(log, logging.WARNING, "program started in another folder, its own cannot be entered", session=request.id)
+    return (
+        f" in {visible(to_text(spawned.cwd))}, not in {visible(to_text(request.folders[0]))}, which cannot be entered"
+    )
 
 
 def _reason(error: Exception) -> str:

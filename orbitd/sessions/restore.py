@@ -179,7 +179,9 @@ async def _come_back(manager: SessionManager, programs: Programs, session: Sessi
 
     async def start() -> None:
         try:
-            await programs.start(session.id, *last_size(session), None, only_lost=True)
+            await programs.start(
+                session.id, *last_size(session), None, only_lost=True, may_move=is_shell(session.config)
+            )
         except (AlreadyRunning, NotRunning, SessionNotFound):
             pass
         except Exception:

@@ -24,7 +24,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -132,6 +132,14 @@ class Retry(Struct):
     timer: asyncio.TimerHandle | None = None
 
 
+class StartedBy(Struct, frozen=True, kw_only=True):
+    """What the client that started a program has sent for it. It is never stored, since it may hold secrets."""
+
+    env: Mapping[bytes, bytes] | None = None
+    umask: int | None = None
+    limits: Mapping[str, int] = {}
+
+
 class SavePlan(Struct):
     """When a session is saved next, what was saved last, and why that failed.
 
@@ -213,6 +221,7 @@ class LiveSession:
         was_recorded_again: Its row was gone, and was written again for its program.
         reconnects: It has lost its connection, and keeps screen and clients for its next start.
         retry: When that is.
+        started_by: What its ssh gets again then; of other sessions it is not kept.
         save: When it is saved.
         save_lock: Held by a save: one at a time.
         detached_since: The loop's time at which the last client left, or its program began to run after that.
@@ -241,6 +250,7 @@ class LiveSession:
         self.was_recorded_again = False
         self.reconnects = False
         self.retry: Retry | None = None
+        self.started_by = StartedBy()
         self.save = SavePlan()
         self.save_lock = asyncio.Lock()
         self.detached_since = self._loop.time()

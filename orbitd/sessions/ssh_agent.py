@@ -25,10 +25,12 @@ class AgentLinks:
     Args:
         folder: Where they belong; created, and made private, when the first is needed.
         runtime_folder: $XDG_RUNTIME_DIR, or empty: where they are if their paths would be too long in `folder`.
+        login: The environment of the service manager, which may know an agent.
     """
 
-    def __init__(self, folder: str, runtime_folder: str = "") -> None:
+    def __init__(self, folder: str, runtime_folder: str = "", login: Mapping[bytes, bytes] | None = None) -> None:
         self._natural_folder = folder
+        self._login = login or {}
         self._runtime_folder = runtime_folder
 
     def path(self, session_id: str) -> str:
@@ -36,27 +38,41 @@ class AgentLinks:
         # connect(2) takes a link's own path for sun_path, whatever the link leads to.
         return fitting_socket_path(os.path.join(self._natural_folder, session_id), self._runtime_folder)
 
-    def path_for_program(self, session_id: str) -> str | None:
-        """Return the path of a session's link for its program; None where others could put an agent there."""
+    def prepare(self, session_id: str, environment: Mapping[bytes, bytes] | None) -> bytes | None:
+        """Return what a program that is about to start has for SSH_AUTH_SOCK; None where there is no agent.
+
+        That is the session's link, where it leads to an agent; the client's own agent, where others could change the
+        link. A program that no client starts gets the agent of the client that was attached last, else the login's.
+
+        Args:
+            session_id: The session.
+            environment: Of the client that starts it; None where there is none.
+        """
         path = self.path(session_id)
+        if environment is None and not os.path.exists(path):
+            environment = self._login
+        self.update(session_id, environment)
+        agent = _agent_of(environment)
+        if environment is not None and not agent:
+            self.remove(session_id)
         try:
             private_folder(os.path.dirname(path))
         except (OSError, UnsafeFolder) as error:
             _log_failure(session_id, error)
-            return None
-        return path
+            return os.fsencode(agent) if agent else None
+        return os.fsencode(path) if os.path.exists(path) else None
 
     def update(self, session_id: str, environment: Mapping[bytes, bytes] | None) -> None:
         """Point a session's link to the agent of a client's environment; without one it stays. A failure is logged."""
         path = self.path(session_id)
         folder = os.path.dirname(path)
-        target = os.fsdecode((environment or {}).get(b"SSH_AUTH_SOCK", b""))
+        target = _agent_of(environment)
         # A client inside a session has the path of that session's link in its own environment. The link must
         # not point to a link that changes with others' attaches, and never to itself.
         try:
             if target and os.path.dirname(target) == folder:
                 target = os.path.realpath(target)
-            if not target or not target.startswith("/") or os.path.dirname(target) == folder:
+            if not target or os.path.dirname(target) == folder:
                 return
             private_folder(folder)
             temporary = f"{path}.new"
@@ -65,7 +81,7 @@ class AgentLinks:
             # symlink(2) does not replace; rename(2) does, and a program never finds no link at all.
             os.symlink(target, temporary)
             os.replace(temporary, path)
-        except (OSError, UnsafeFolder, ValueError) as error:  # ValueError: a NUL in it
+        except (OSError, UnsafeFolder) as error:
             _log_failure(session_id, error)
 
     def exists(self, session_id: str) -> bool:
@@ -78,7 +94,13 @@ class AgentLinks:
             os.unlink(self.path(session_id))
 
 
-def _log_failure(session_id: str, error: OSError | UnsafeFolder | ValueError) -> None:
+def _agent_of(environment: Mapping[bytes, bytes] | None) -> str:
+    """Return the path of a client's ssh agent; "" where it has none, or one that has ended and left the variable."""
+    target = os.fsdecode((environment or {}).get(b"SSH_AUTH_SOCK", b""))
+    return target if target.startswith("/") and os.path.exists(target) else ""
+
+
+def _log_failure(session_id: str, error: OSError | UnsafeFolder) -> None:
     # Without OSError's file names: one is of the client's environment.
     reason = error.strerror if isinstance(error, OSError) else str(error)
     event(log, logging.WARNING, "agent link not updated", session=session_id, error=reason)

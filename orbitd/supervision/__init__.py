@@ -6,10 +6,10 @@
     supervision.notifier.ready()     # and stopping(), status(text), watchdog()
     supervision.watchdog_secs        # call watchdog() this often, or None
     supervision.program_umask        # the umask that the user's programs are to have
+    supervision.program_limits       # and their soft limits
 
 socket_activation.py has that interface and turns passed descriptors into sockets; systemd.py and
-launchd.py read what their supervisor passes, and systemd.py notifies it. Only the standard library
-is used, and nothing here needs an event loop.
+launchd.py read what their supervisor passes, and systemd.py notifies it. Nothing here needs an event loop.
 """
 
 from orbitd.supervision.socket_activation import (

@@ -14,8 +14,6 @@ LABEL = "dev.orbit.orbitd"
 SOCKET_NAME = "orbitd"
 """The key in the plist's Sockets."""
 
-VARIABLES = ("XPC_SERVICE_NAME",)
-
 # launch_activate_socket(3) answers with these where the job simply has no such socket.
 _NO_SUCH_SOCKET = frozenset({2, 3})  # ENOENT: no such key; ESRCH: not managed by launchd
 

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from orbit_os.processes import own_umask, soft_limits
+from orbit_protocol.environment import OF_A_SERVICE
 from orbitd.supervision import launchd, systemd
 from orbitd.supervision.systemd import Notifier, watchdog_interval
 
@@ -41,6 +43,7 @@ class Supervision:
     notifier: Notifier
     watchdog_secs: float | None
     program_umask: int
+    program_limits: Mapping[str, int]
 
     @classmethod
     def from_environment(
@@ -70,6 +73,7 @@ class Supervision:
             notifier=notifier,
             watchdog_secs=watchdog_secs,
             program_umask=umask,
+            program_limits=soft_limits(),
         )
 
 
@@ -97,8 +101,8 @@ def inherited_sockets(
     except ValueError as error:
         raise SocketActivationError(str(error)) from error
     finally:
-        for variable in (*systemd.VARIABLES, *launchd.VARIABLES):
-            environ.pop(variable, None)
+        for variable in OF_A_SERVICE:
+            environ.pop(variable.decode(), None)
 
 
 def listening_sockets(descriptors: list[int], supervisor: str) -> list[socket.socket]:
@@ -146,9 +150,7 @@ def program_umask(name: SupervisorName) -> int:
         return _umask_of(os.getppid())
     if name == "launchd":
         return DEFAULT_UMASK
-    mask = os.umask(0o077)  # umask(2) can only be read by setting it
-    os.umask(mask)
-    return mask
+    return own_umask()
 
 
 def _umask_of(pid: int) -> int:

@@ -13,22 +13,6 @@ import socket
 import struct
 from collections.abc import Mapping
 
-VARIABLES = (
-    "NOTIFY_SOCKET",
-    "LISTEN_FDS",
-    "LISTEN_FDNAMES",
-    "LISTEN_PID",
-    "LISTEN_PIDFDID",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-    "INVOCATION_ID",
-    "JOURNAL_STREAM",
-    "MANAGERPID",
-    "MANAGERPIDFDID",
-    "SYSTEMD_EXEC_PID",
-)
-"""What systemd.exec(5) sets for this process; none of it is meant for a child."""
-
 FIRST_DESCRIPTOR = 3  # SD_LISTEN_FDS_START
 SEND_TIMEOUT_SECS = 1
 """The manager reads at once; where its queue is full, sendto(2) blocks for this long at most."""

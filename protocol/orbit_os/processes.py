@@ -2,6 +2,7 @@
 
 A pid stands for one process only together with the time at which that process started, the boot of the
 machine, and the namespace of pids that the number was read in (a container has its own).
+Beside that, what a process hands on to those that it starts: its umask and its limits.
 """
 
 from __future__ import annotations
@@ -60,6 +61,21 @@ def pid_namespace() -> str:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
         return ""
+
+
+def own_umask() -> int:
+    """Return this process's umask. What another thread makes at the same moment is private."""
+    mask = os.umask(0o077)  # umask(2) can only be read by setting it
+    os.umask(mask)
+    return mask
+
+
+def soft_limits() -> dict[str, int]:
+    """Return this process's soft limits, by their names in getrlimit(2) without RLIMIT_ in lower case; -1 is none."""
+    import resource  # an extension module that most commands do not need
+
+    names = [name for name in dir(resource) if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"]  # is NOFILE
+    return {name.removeprefix("RLIMIT_").lower(): resource.getrlimit(getattr(resource, name))[0] for name in names}
 
 
 def mac_start_time(pid: int, library: Any = None) -> str:

@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import force_setattr
 
 from orbit_protocol import MAX_SCREEN_CELLS
+from orbit_protocol.environment import LIMITS
 from orbit_protocol.text import pairs_from_text, path_from_text, text_and_bytes
 from orbit_protocol.types import (
     MAX_COMMAND_LENGTH,
@@ -296,6 +297,8 @@ class _WithEnvironment(ById, frozen=True, kw_only=True):
             force_setattr(self, "env", env if env_bytes is UNSET else None)  # what is ignored is not sent
             force_setattr(self, "env_bytes", env_bytes)
         check_environment(self.env)
+        if unknown := set(self.limits or ()) - LIMITS:
+            raise ValueError(f"`limits` has no {min(unknown)!r}; nofile, core and stack are, for example")
 
     @property
     def environment(self) -> dict[bytes, bytes] | None:
@@ -304,9 +307,10 @@ class _WithEnvironment(ById, frozen=True, kw_only=True):
 
 
 class SessionStart(_WithEnvironment, frozen=True, kw_only=True):
-    """Run a session's program. `env` is the program's whole environment but for what orbitd sets; it is never stored.
+    """Run a session's program. `env` is its whole environment, but for what orbitd sets and the variables of a window.
 
-    `umask` and `limits` are the client's: soft limits by the names of ulimits (`nofile`, `core`), -1 for no limit.
+    Without `env` it gets that of a fresh login; it is never stored. `umask` and `limits` are the client's: soft limits
+    by the names of getrlimit(2) (`nofile`, `core`), -1 for no limit; without them it gets those of orbitd's start.
 
     A terminal has at most 4096 columns and rows; where more is asked for, it gets so many.
     `env_bytes`, a list of `[name, value]`, is for an environment that is not all UTF-8; where it is given,

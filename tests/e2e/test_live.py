@@ -114,19 +114,20 @@ def test_what_does_not_run_is_not_running(shared_client: RawClient) -> None:
 
 
 def test_the_environment_is_layered(stopped_daemon: DaemonProcess) -> None:
-    """What the client sends lies over the daemon's own, config.env over both, and ours last; none of it is stored."""
+    """What the client sends is all, config.env lies over it, and ours last; nothing of the daemon's own is there."""
     stopped_daemon.environment |= {"FROM_DAEMON": "daemon", "TMUX": "/tmp/elsewhere"}
     stopped_daemon.start()
     with stopped_daemon.client() as client:
         session_id = create(client, "sh -c 'env; echo done; read x'", env={"FROM_CONFIG": "config", "BOTH": "config"})
-        client.call("session.start", id=session_id, rows=100, env={"FROM_CLIENT": "client", "BOTH": "client"})
+        sent = {"FROM_CLIENT": "client", "BOTH": "client", "PATH": os.environ["PATH"]}
+        client.call("session.start", id=session_id, rows=100, env=sent)
         viewer = Viewer(client, session_id, (200, 100))
         viewer.read_until("done")
         lines = set(viewer.text().splitlines())
-    wanted = {"FROM_DAEMON=daemon", "FROM_CLIENT=client", "FROM_CONFIG=config", "BOTH=config", "TERM=xterm-256color"}
+    wanted = {"FROM_CLIENT=client", "FROM_CONFIG=config", "BOTH=config", "TERM=xterm-256color"}
     ours = {f"ORBIT{name}={stopped_daemon.socket_path}" for name in ("D_SOCKET", "_SOCKET")}
     assert wanted | ours | {f"ORBIT_SESSION={session_id}"} <= lines
-    assert not any(line.startswith(("TMUX=", "NOTIFY_SOCKET=")) for line in lines)
+    assert not any(line.startswith(("FROM_DAEMON=", "TMUX=", "NOTIFY_SOCKET=")) for line in lines)
 
 
 def test_a_program_starts_in_its_folder(shared_client: RawClient, home: Path) -> None:

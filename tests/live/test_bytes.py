@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from live.sessions import keeper_of, start, wait_for_end
+from live.sessions import create, keeper_of, start, wait_for_end
 from live.test_programs_begin import argv_of, session_of
 from live_support import Viewer, encoded
 from orbit_protocol.text import to_text
@@ -95,10 +95,10 @@ def test_a_session_leaves_such_a_folder(shared_client: RawClient, home: Path) ->
 
 def test_such_a_folder_is_there_after_a_restart_and_a_reboot(stopped_daemon: DaemonProcess, home: Path) -> None:
     """A next daemon finds program and folder again, and after a reboot a shell comes back there."""
-    stopped_daemon.environment["SHELL"] = "/bin/sh"
     folder = folder_in(home)
     with stopped_daemon.start().client() as client:
-        session_id = start(client)
+        session_id = create(client)
+        client.call("session.start", id=session_id, env={**stopped_daemon.environment, "SHELL": "/bin/sh"})
         go_into(client, session_id, folder)
         pid = client.call("session.get", id=session_id)["pid"]
         saved(client, session_id)
@@ -193,21 +193,19 @@ def test_a_program_that_is_not_there_is_named(shared_client: RawClient, home: Pa
     assert (error["code"], to_text(CAFE) in error["message"]) == (1005, True)
 
 
-def test_what_the_daemon_has_reaches_the_program(stopped_daemon: DaemonProcess, home: Path) -> None:
-    """A variable of the daemon's own environment that is not UTF-8 is a program's too."""
-    stopped_daemon.environment["FROM_DAEMON"] = os.fsdecode(CAFE)
+def test_what_the_login_has_reaches_the_program(stopped_daemon: DaemonProcess, home: Path) -> None:
+    """A variable of the daemon's own environment that is not UTF-8 is a program's too, where it is the login's."""
+    stopped_daemon.environment["LC_NAME"] = os.fsdecode(CAFE)
     with stopped_daemon.start().client() as client:
         told, _, _ = shown_bytes(client, home / "report", [])
-    assert told["environment"][b"FROM_DAEMON".hex()] == CAFE.hex()
+    assert told["environment"][b"LC_NAME".hex()] == CAFE.hex()
 
 
 def test_a_shell_of_such_a_path_is_run(home: Path) -> None:
     """SHELL and HOME may be any bytes; the login shell's name begins with a dash all the same."""
     env = {b"SHELL": b"/bin/" + CAFE, b"HOME": b"/home/" + CAFE}
-    launch = build_launch(
-        session_of(session_type="local"), client_env=None, socket_path="/s", agent_link="/a", daemon_env=env
-    )
-    assert (launch.file, launch.argv, launch.cwd) == (env[b"SHELL"], (b"-" + CAFE,), env[b"HOME"])
+    launch = build_launch(session_of(session_type="local"), client_env=env, socket_path="/s", agent=None)
+    assert (launch.file, launch.argv, launch.folders[0]) == (env[b"SHELL"], (b"-" + CAFE,), env[b"HOME"])
 
 
 def test_a_remote_command_keeps_its_bytes() -> None:
@@ -219,6 +217,7 @@ def test_a_remote_command_keeps_its_bytes() -> None:
 def test_an_agent_of_such_a_path_is_linked_to(home: Path) -> None:
     """The link of a session leads to the agent's own path."""
     links = AgentLinks(str(home / "agent"))
+    Path(os.fsdecode(os.fsencode(home) + b"/" + CAFE)).touch()
     links.update("one", {b"SSH_AUTH_SOCK": os.fsencode(home) + b"/" + CAFE})
     assert os.readlink(os.fsencode(links.path("one"))) == os.fsencode(home) + b"/" + CAFE
 

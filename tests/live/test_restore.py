@@ -507,7 +507,7 @@ async def test_ending_a_session_that_was_not_taken_over(
 async def test_a_start_that_fails_leaves_nothing(daemons: Daemons, command: str) -> None:
     """There is no journal and no link to an agent, and the row is as it was."""
     made = await daemons.manager.create_session(SessionConfig(session_type="local", command=command))
-    agent = {b"SSH_AUTH_SOCK": b"/agent"}
+    agent = {b"SSH_AUTH_SOCK": b"/dev/null"}
     with pytest.raises(SpawnFailed):
         await daemons.programs.start(made.id, 80, 24, agent)
     assert list((daemons.home / "state").rglob(f"{made.id}*")) == []
@@ -521,9 +521,9 @@ async def test_a_start_that_fails_keeps_earlier_output(daemons: Daemons) -> None
     daemons.journal(made).parent.mkdir(0o700)
     with Journal(daemons.journal(made)) as journal:
         journal.append(Output(data=b"unsaved"))
-    daemons.programs.agents.update(made.id, {b"SSH_AUTH_SOCK": b"/agents/old"})
+    daemons.programs.agents.update(made.id, {b"SSH_AUTH_SOCK": b"/dev/null"})
     with pytest.raises(SpawnFailed):
-        await daemons.programs.start(made.id, 80, 24, {b"SSH_AUTH_SOCK": b"/agents/new"})
+        await daemons.programs.start(made.id, 80, 24, {b"SSH_AUTH_SOCK": b"/dev/zero"})
     assert "unsaved" in await daemons.text(made)
     assert daemons.programs.agents.exists(made.id)
 

@@ -40,15 +40,15 @@ def machine(home: Path) -> Iterator[Machine]:
 
 
 @pytest.fixture
-def near(stopped_daemon: DaemonProcess, machine: Machine) -> DaemonProcess:
-    """A daemon that finds our ssh."""
-    stopped_daemon.environment["PATH"] = f"{stopped_daemon.home}/bin:{os.environ['PATH']}"
-    return stopped_daemon.start()
+def near(daemon: DaemonProcess, machine: Machine) -> DaemonProcess:
+    """A daemon in a home with our ssh."""
+    return daemon
 
 
 def connect(client: RawClient, machine: Machine, **config: Any) -> str:
-    """Return the id of a session that runs ssh."""
-    config = {"session_type": "ssh", "host": "127.0.0.1", "port": machine.port, **config}
+    """Return the id of a session that runs our ssh."""
+    ours = {"PATH": f"{Path(client.socket.getpeername()).parents[2]}/bin:{os.environ['PATH']}"}
+    config = {"session_type": "ssh", "host": "127.0.0.1", "port": machine.port, "env": ours, **config}
     session_id = create(client, config.pop("command", ECHO), **config)
     client.call("session.start", id=session_id)
     return session_id

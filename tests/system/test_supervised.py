@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from orbit_protocol.environment import OF_A_SERVICE
+
 pytestmark = pytest.mark.slow
 
 WAIT_SECS = 30
@@ -38,6 +40,24 @@ def test_the_first_call_starts_the_daemon(manager):
     assert lock.startswith(f"pid {info['pid']}\nsocket {manager.socket}\nsupervisor systemd\n")
     assert info["socket_path"] == str(manager.socket)
     assert manager.show("orbitd.service", "MainPID") == str(info["pid"])
+
+
+def test_programs_have_what_the_service_manager_has(manager):
+    """A program that no client starts has the manager's environment, but for what systemd gives to the daemon alone."""
+    manager.systemctl("set-environment", "FROM_MANAGER=1", "TMUX=x", "PATH=/from/manager:/usr/bin:/bin")
+    manager.orbitctl("service", "install")
+    config = {"session_type": "local", "command": f"sh -c '(env; umask; ulimit -Sn) > {manager.home}/told'"}
+    with manager.client() as client:
+        session_id = client.call("session.create", config=config)["id"]
+        client.call("session.start", id=session_id)
+        client.call("session.wait", id=session_id)
+    *variables, umask, files = (manager.home / "told").read_text().splitlines()
+    found = dict(line.split("=", 1) for line in variables)
+    managers = dict(line.split("=", 1) for line in manager.systemctl("show-environment").splitlines())
+    assert (found["FROM_MANAGER"], found["PATH"]) == ("1", managers["PATH"])
+    assert (found["HOME"], found["XDG_RUNTIME_DIR"]) == (str(manager.home), str(manager.runtime))
+    assert not {"TMUX", *(name.decode() for name in OF_A_SERVICE)} & set(found)
+    assert (int(umask, 8), files) == (0o022, manager.show("orbitd.service", "LimitNOFILESoft"))
 
 
 def test_the_socket_is_for_the_user_alone_and_stays_systemds(installed):

@@ -210,8 +210,8 @@ from orbitd.keeper.client import SpawnRequest
 async def main():
     client = await KeeperClient.connect_or_start(sys.argv[1], on_exit=print, on_gone=print)
     spawned = await client.spawn(SpawnRequest(
-        id='one', file=b'sh', argv=tuple(map(os.fsencode, sys.argv[3:])), env={b'PATH': b'/usr/bin:/bin'}, cwd=b'/',
-        cols=80, rows=24, umask=18))
+        id='one', file=b'sh', argv=tuple(map(os.fsencode, sys.argv[3:])), env={b'PATH': b'/usr/bin:/bin'},
+        folders=(b'/',), cols=80, rows=24, umask=18))
     print(json.dumps([client.keeper_pid, spawned.pid]), flush=True)
     await asyncio.Event().wait()
 asyncio.run(main())

@@ -45,6 +45,11 @@ print('<' + json.dumps({
     'env': {name: value for name, value in os.environ.items() if name != 'LC_CTYPE'},
     'ignored': int(status['SigIgn'], 16), 'blocked': int(status['SigBlk'], 16),
     'files_limit': resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+    'limits': [resource.getrlimit(getattr(resource, 'RLIMIT_' + each))[0] for each in ('NOFILE', 'CORE', 'FSIZE')],
+    'hard': resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+    'nice': os.getpriority(os.PRIO_PROCESS, 0),
+    'cpus': sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else None,
+    'policy': os.sched_getscheduler(0) if hasattr(os, 'sched_getscheduler') else None,
 }) + '>')
 """
 
@@ -98,17 +103,29 @@ async def test_nameless_variable(orbitd: Orbitd) -> None:
 
 async def test_folder(orbitd: Orbitd, folder: Path) -> None:
     """A program starts in the folder that was asked for."""
-    assert (await probe(orbitd, cwd=str(folder)))["cwd"] == str(folder)
+    assert (await probe(orbitd, folders=(str(folder),)))["cwd"] == str(folder)
 
 
-@pytest.mark.parametrize(("home", "expected"), [("/usr", "/usr"), ("/nowhere", "/")])
-async def test_folder_gone(orbitd: Orbitd, home: str, expected: str) -> None:
-    """Where the folder is gone, the program starts at home, else at the root, and the answer says so."""
-    spawned = await orbitd.client.spawn(request("pwd", cwd="/gone/away", env={"HOME": home, "PATH": "/bin:/usr/bin"}))
+async def test_folder_gone(orbitd: Orbitd, folder: Path) -> None:
+    """Where a folder cannot be entered, the program starts in the next one, and the answer says so."""
+    (folder / "file").touch()
+    spawned = await orbitd.client.spawn(request("pwd", folders=("/gone/away", f"{folder}/file", "/usr", "/")))
     orbitd.masters.append(spawned.master_fd)
 
-    assert read_to_end(spawned.master_fd).decode().strip() == expected
-    assert spawned.cwd == expected.encode()
+    assert read_to_end(spawned.master_fd).decode().strip() == "/usr"
+    assert spawned.cwd == b"/usr"
+
+
+@pytest.mark.parametrize(("name", "words"), [("none", "No such file or directory"), ("file", "Not a directory")])
+async def test_no_folder(orbitd: Orbitd, folder: Path, name: str, words: str) -> None:
+    """Where none can be entered, nothing is started: the error names the first and why, and no HOME takes its place."""
+    (folder / "file").touch()
+    env = {"HOME": "/usr", "PATH": "/bin:/usr/bin"}
+    with pytest.raises(SpawnFailed, match=f"The program cannot start in {folder}/{name}: {words}") as refused:
+        await orbitd.client.spawn(request("touch", "ran", folders=(f"{folder}/{name}", "/gone/away"), env=env))
+
+    assert refused.value.hint.startswith("Make the folder")
+    assert await orbitd.client.programs() == []
 
 
 async def test_umask(orbitd: Orbitd, stopped: KeeperProcess) -> None:
@@ -132,6 +149,10 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (200, resource.getrlimit(resource.RLI
 from orbitd.descriptors import raise_limit
 from orbitd.keeper.client import start_keeper
 raise_limit()
+os.nice(5)
+if hasattr(os, 'sched_setaffinity'):
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR2, signal.SIGCHLD):
     signal.signal(number, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGCHLD, signal.SIGHUP})
@@ -174,6 +195,29 @@ async def test_files_limit(stopped: KeeperProcess) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     limits = proc_file(orbitd.client.keeper_pid, "limits").splitlines()
     assert [int(line.split()[3]) for line in limits if line.startswith("Max open files")] == [hard]
+
+
+async def test_limits(stopped: KeeperProcess) -> None:
+    """A program has the soft limits of its request, as far as the hard ones allow; a limit of no system is skipped."""
+    start_oddly(stopped.path)
+    orbitd = await stopped.orbitd()
+
+    found = await probe(orbitd, limits={"nofile": 64, "core": 0, "fsize": 1 << 30, "of_no_system": 1})
+    assert found["limits"] == [64, 0, 1 << 30]
+    found = await probe(orbitd, id="two", limits={"nofile": -1})
+    assert found["files_limit"] == found["hard"]
+
+
+async def test_scheduling(stopped: KeeperProcess) -> None:
+    """Neither `nice` nor `taskset` nor `chrt` of who started the daemon reaches a program, where the system allows."""
+    start_oddly(stopped.path)
+    orbitd = await stopped.orbitd()
+
+    found = await probe(orbitd)
+    may_lower = os.geteuid() == 0 or resource.getrlimit(resource.RLIMIT_NICE)[0] >= 20
+    assert found["nice"] == (0 if may_lower else 5)
+    assert found["cpus"] == sorted(os.sched_getaffinity(0))
+    assert found["policy"] == os.SCHED_OTHER
 
 
 def test_keeper_is_clean(stopped: KeeperProcess) -> None:
