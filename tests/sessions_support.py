@@ -570,6 +570,7 @@ class FakeKeeper:
         taken: Whose terminals were fetched.
         released: Whose exits were acknowledged.
         signals: What was sent.
+        targets: To whom, likewise.
         is_gone: As of `KeeperClient`.
     """
 
@@ -580,6 +581,7 @@ class FakeKeeper:
         self.taken: list[str] = []
         self.released: list[str] = []
         self.signals: list[tuple[str, int]] = []
+        self.targets: list[str] = []
         self.on_signal: Callable[[str, int], None] = lambda *_: None
         self._landing_file = str(folder / "landing")
 
@@ -599,6 +601,7 @@ class FakeKeeper:
 
     async def signal(self, program_id: str, number: int, target: str = "group") -> None:
         self.signals.append((program_id, number))
+        self.targets.append(target)
         self.on_signal(program_id, number)
 
     async def take(self, program_id: str) -> int:

@@ -124,7 +124,9 @@ class Program:
         except PermissionError:
             # Of another user, as under sudo. These three the terminal sends by itself, as for Ctrl-C.
             if number not in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP) or sys.platform != "linux":
-                raise
+                raise PermissionError(
+                    errno.EPERM, "what is in the foreground is another user's, as under sudo"
+                ) from None
             fcntl.ioctl(self.master, _TIOCSIG, number)
 
 

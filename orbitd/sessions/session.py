@@ -545,10 +545,20 @@ class LiveSession:
             if missing:
                 self.picture.data(missing)
             self._log_new_damage()
-            self._handle_output(data, journal.position)
+            position, now = journal.position, self._loop.time()
+            self._flood = self._flood * 0.5 ** ((now - self._flood_at) / FLOOD_SECS) + len(data)
+            self._flood_at = now
+            # A shell that has changed its folder prints its prompt. What a client has seen is recorded with the folder
+            # that it was printed in, whatever becomes of this process.
+            if self._cwd_timer is None:
+                if self._flood > FLOOD_BYTES:
+                    self._cwd_timer = self._loop.call_later(FLOODED_CWD_SECS, self._record_cwd_later)
+                else:
+                    self._record_cwd(now)
+            self._handle_output(data, position, now)
         return hung_up
 
-    def _handle_output(self, data: bytes, position: int) -> None:
+    def _handle_output(self, data: bytes, position: int, now: float) -> None:
         self._note_questions(data)
         # A copy: sending may find out that a client has gone, and remove its attachment.
         for attachment in list(self.attachments):
@@ -557,14 +567,7 @@ class LiveSession:
         self.last_output_at = time.time()
         if self.save.timer is None or (self.journal_bytes > SAVE_SOON_BYTES and not self.save.is_soon):
             self._shared.on_output(self)
-        now = self._loop.time()
-        self._give_way(len(data), now)
-        # A shell that has changed its folder prints its prompt: whatever is on the screen, the folder is as new.
-        if self._cwd_timer is None:
-            if self._flood > FLOOD_BYTES:
-                self._cwd_timer = self._loop.call_later(FLOODED_CWD_SECS, self._record_cwd_later)
-            else:
-                self._record_cwd(now)
+        self._give_way(now)
         if self.picture.state is PictureState.DAMAGED:
             self._limit_unreadable()
         if self.picture.is_too_far_behind and self._master is not None:
@@ -576,10 +579,8 @@ class LiveSession:
             self.position_asked_at = self._loop.time()
         self._ends_in_6 = data[-1:] == b"6"
 
-    def _give_way(self, size: int, now: float) -> None:
+    def _give_way(self, now: float) -> None:
         """Let a flood pause while somebody types into another session: keys wait for whatever is done for it."""
-        self._flood = self._flood * 0.5 ** ((now - self._flood_at) / FLOOD_SECS) + size
-        self._flood_at = now
         if self._flood > FLOOD_BYTES and self._master is not None and self._shared.typing.is_elsewhere(self, now):
             self._master.pause("give way")
             self._loop.call_later(GIVE_WAY_SECS, self._master.resume, "give way")

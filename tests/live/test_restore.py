@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,13 +17,14 @@ from keeper_support import KeeperProcess, open_files
 from live.sessions import start
 from live_support import Viewer
 from orbit_os.files import UnsafeFolder
-from orbit_protocol.errors import LiveUnavailable, SessionNotFound, SpawnFailed, StorageFull
+from orbit_protocol.errors import LiveUnavailable, NotRunning, SessionNotFound, SpawnFailed, StorageFull
 from orbit_protocol.types import Session, SessionConfig
 from orbitd.keeper import client as client_module
-from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram, SpawnRequest, UnsupportedRequest
+from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram, Spawned, SpawnRequest, UnsupportedRequest
 from orbitd.manager import SessionManager
 from orbitd.screens.model import TerminalError
-from orbitd.sessions import keeper_connection
+from orbitd.sessions import keeper_connection, restore
+from orbitd.sessions import programs as programs_module
 from orbitd.sessions.files import OpenFiles, SessionFiles
 from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import Output
@@ -64,16 +67,22 @@ class Daemons:
         )
         return Programs(self.manager, settings, auto_save_interval_secs=3600)
 
-    async def start_session(self, command: str = "cat") -> Session:
-        made = await self.manager.create_session(SessionConfig(session_type="local", command=command))
+    async def start_session(self, command: str | None = "cat", **config: Any) -> Session:
+        made = await self.manager.create_session(SessionConfig(session_type="local", command=command, **config))
         return await self.programs.start(made.id, 80, 24, None)
 
-    async def restart(self) -> Programs:
+    async def restart(self, *, start_again: bool = False) -> Programs:
         """Close one daemon and start the next one, which restores the sessions."""
         await self.programs.close()
         self.programs = self._programs()
-        await restore_sessions(self.manager, self.programs, start_again=False)
+        await restore_sessions(self.manager, self.programs, start_again=start_again)
         return self.programs
+
+    async def reboot(self, *, start_again: bool = True) -> Programs:
+        """Restart with every program gone."""
+        await self.programs.close()
+        self.keeper.kill()
+        return await self.restart(start_again=start_again)
 
     def running(self) -> set[str]:
         """Return the sessions that have a program."""
@@ -115,6 +124,91 @@ async def daemons(home: Path) -> AsyncIterator[Daemons]:
         yield daemons
         await daemons.programs.close()
         daemons.keeper.kill()
+
+
+async def test_what_comes_back_after_a_reboot(daemons: Daemons) -> None:
+    """Shells, and what has `restart` or `resume`, under their screens; one that cannot be started is named alone.
+
+    What has ended, other commands, and all of it where the user does not want that, wait until they are asked for.
+    """
+    resume = "sh -c 'echo resumed; cat'"
+    login, shell, kept, resumed, broken, _, ended = sessions = [
+        await daemons.start_session(None, env={"SHELL": "/bin/sh"}),
+        await daemons.start_session("sh -i"),
+        await daemons.start_session(restart=True),
+        await daemons.start_session("sh -c 'echo first; read x'", resume=resume),
+        await daemons.start_session(resume="/nonexistent/program"),
+        await daemons.start_session(),
+        await daemons.start_session(None, env={"SHELL": "/bin/sh"}),
+    ]
+    await daemons.manager.update_session_status(shell.id, "active")
+    await daemons.wait_for_text(resumed, b"first")
+    methods = SessionMethods(daemons.manager, daemons.programs)
+    await methods.terminate(ended.id)
+    await daemons.reboot(start_again=False)
+    assert daemons.running() == set()
+    assert [(await daemons.manager.get_session(one.id)).live for one in sessions] == [False] * 7
+    for one in sessions[:6]:
+        await daemons.manager.start_program(one.id, 80, 24)  # as one does that is killed just after
+    programs = await daemons.reboot()
+    await programs.wait_for_comebacks()
+    assert daemons.running() == {login.id, shell.id, kept.id, resumed.id}
+    await daemons.wait_for_text(resumed, b"first")
+    await daemons.wait_for_text(resumed, b"resumed")
+    found = await daemons.manager.get_session(broken.id)
+    assert (found.status, found.live, found.exit_code) == ("detached", False, None)
+    [warning] = programs.warnings()
+    assert broken.id in warning
+    await daemons.reboot()
+    assert daemons.programs.warnings() == [], "a start that has failed is not tried at each boot"
+
+
+async def test_a_command_for_coming_back_is_for_what_was_lost(daemons: Daemons, exited: asyncio.Event) -> None:
+    """Asked for, a lost session resumes too; one that has ended begins with its own command, even if resuming fails."""
+    session = await daemons.start_session("sh -c 'echo own; cat'", resume="sh -c 'echo resumed; exit 3'")
+    await daemons.reboot(start_again=False)
+    await daemons.programs.start(session.id, 80, 24, None)
+    await daemons.wait_for_exit(exited)
+    assert (await daemons.manager.get_session(session.id)).exit_code == 3
+    assert "resumed" in await daemons.text(session)
+    await daemons.reboot()
+    assert daemons.running() == set()
+    await daemons.programs.start(session.id, 80, 24, None)
+    await daemons.wait_for_text(session, b"own")
+
+
+async def test_sessions_that_wait_for_their_turn(daemons: Daemons, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients are served meanwhile; who asks for one waits for it; the next daemon starts those that had no turn."""
+    monkeypatch.setattr(restore, "STARTED_FIRST_SECS", 0.0)
+    monkeypatch.setattr(programs_module, "STARTED_TOGETHER", 1)
+    names = ["sh -i"] * 4
+    sessions = [await daemons.start_session(name) for name in names]
+    gate, spawn = asyncio.Event(), KeeperClient.spawn
+
+    async def wait(client: KeeperClient, request: SpawnRequest) -> Spawned:
+        await gate.wait()
+        return await spawn(client, request)
+
+    monkeypatch.setattr(KeeperClient, "spawn", wait)
+    programs = await daemons.reboot()
+    methods = SessionMethods(daemons.manager, programs)
+    rows = [methods.with_live_fields(await daemons.manager.get_session(one.id)) for one in sessions]
+    assert [(row.live, row.status) for row in rows] == [(False, "detached")] * 4
+    await methods.terminate(sessions[0].id)
+    await methods.delete(sessions[1].id)
+    asked = asyncio.ensure_future(methods.signal(sessions[2].id, signal.SIGCONT))
+    await asyncio.sleep(0)
+    programs.start_closing()
+    gate.set()
+    with contextlib.suppress(NotRunning):
+        await asked
+    await programs.wait_for_comebacks()
+    running = daemons.running()
+    assert len(running) == 1
+    await daemons.restart(start_again=True)
+    await daemons.programs.wait_for_comebacks()
+    assert daemons.running() == {sessions[2].id, sessions[3].id}
+    assert running < daemons.running()
 
 
 @pytest.fixture

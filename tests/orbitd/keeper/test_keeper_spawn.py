@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -10,16 +11,27 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from keeper_support import SECONDS, KeeperProcess, Orbitd, open_files, proc_file, read_to_end, request, status_of
+from keeper_support import (
+    SECONDS,
+    KeeperProcess,
+    Orbitd,
+    open_files,
+    proc_file,
+    read_to_end,
+    read_until,
+    request,
+    status_of,
+)
 from orbit_protocol.errors import AlreadyRunning, OrbitError, SpawnFailed, TooManySessions
 from orbitd.keeper.client import NO_TERMINAL, parse_error
 from orbitd.keeper.messages import Framer, encode
-from orbitd.keeper.program import start_program
+from orbitd.keeper.program import Program, start_program
 
 PROBE = """
 import fcntl, json, os, resource, stat, sys, termios
@@ -366,3 +378,46 @@ def test_no_descriptor_for_the_status_pipe(monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(OSError, match="too many"):
             start_program(message)
     assert open_files() == before
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Program]:
+    """Run a program that says when it hears a signal of a terminal, on a terminal of its own; end it."""
+    take_terminal = "import fcntl, os, sys, termios; fcntl.ioctl(0, t.TIOCSCTTY, 0); os.execvp('sh', sys.argv[1:])"
+    words = ("sh", "-c", "trap 'echo heard' INT QUIT; echo ready; while read -r x; do :; done")
+    master, slave = os.openpty()
+    command = [sys.executable, "-c", take_terminal, *words]
+    with subprocess.Popen(command, stdin=slave, stdout=slave, start_new_session=True) as process:
+        os.close(slave)
+        try:
+            read_until(master, b"ready")
+            yield Program("one", (process.pid, master, -1))
+        finally:
+            process.kill()
+            os.close(master)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_for_another_users_job(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    """What a terminal sends by itself at a key reaches a job under sudo too; anything else is refused with a reason."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    with running() as program:
+        monkeypatch.setattr("os.killpg", refuse)
+        if number is signal.SIGTERM:
+            with pytest.raises(PermissionError, match="as under sudo"):
+                program.send_signal("foreground", number)
+        else:
+            program.send_signal("foreground", number)
+            read_until(program.master, b"heard")
+
+
+def test_a_signal_for_a_group_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process of another terminal that has its number by now gets nothing."""
+    with running() as program:
+        monkeypatch.setattr("os.getsid", lambda _: program.pid + 1)
+        with pytest.raises(ProcessLookupError):
+            program.send_signal("foreground", signal.SIGKILL)
+        assert os.waitpid(program.pid, os.WNOHANG) == (0, 0)  # it runs

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import signal
 import struct
 import termios
 from unittest.mock import AsyncMock
 
 import pytest
 
-from orbit_protocol.errors import AlreadyRunning, Busy, NotRunning, OrbitError, RequestTimeout, SpawnFailed, StorageFull
+from orbit_protocol.errors import (
+    AlreadyRunning,
+    Busy,
+    InternalError,
+    NotRunning,
+    OrbitError,
+    RequestTimeout,
+    SpawnFailed,
+    StorageFull,
+)
 from orbit_protocol.terminal_reset import RESET
 from orbit_protocol.types import SessionConfig
 from orbitd.keeper.client import KeptProgram
@@ -22,7 +32,7 @@ from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import FILE_HEADER_BYTES
 from orbitd.sessions.session import LiveSession, State
 from orbitd.sessions.terminal import Landing
-from sessions_support import MOMENT, Client, ScriptedProcess, Sessions, until
+from sessions_support import MOMENT, Client, FakeKeeper, ScriptedProcess, Sessions, until
 
 
 async def text(live: LiveSession) -> bytes:
@@ -551,6 +561,53 @@ async def test_a_lost_connection_keeps_screen_and_clients(sessions: Sessions) ->
     await sessions.methods.terminate("one")
     assert (live.state, client.story[-1]) == (State.ENDED, "exited")
     assert live.retry is None
+
+
+@pytest.mark.parametrize("foreground", ["nothing", "itself", "a job"])
+async def test_whom_the_end_of_a_session_reaches(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch, foreground: str
+) -> None:
+    """The job in the foreground and the program, each once, are hung up, then killed."""
+    monkeypatch.setattr(endings, "TERMINATE_GRACE_SECS", 0.001)
+    live = await sessions.run()
+    group = {"nothing": None, "itself": live.pid, "a job": 4242}[foreground]
+    monkeypatch.setattr(LiveSession, "foreground_group", group)
+    with pytest.raises(RequestTimeout):
+        await sessions.methods.terminate("one")
+    targets = ["foreground", "group"] if foreground == "a job" else ["group"]
+    sent = [number for number in (signal.SIGHUP, signal.SIGCONT, signal.SIGKILL) for _ in targets]
+    assert sessions.keeper.signals == [("one", number) for number in sent]
+    assert sessions.keeper.targets == targets * 3
+
+
+@pytest.mark.parametrize("error", [NotRunning("it has gone"), InternalError("Operation not permitted")], ids=repr)
+async def test_a_job_that_cannot_be_signalled(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch, error: OrbitError
+) -> None:
+    """A signal for a job that has just ended is the program's; for one of another user it is refused.
+
+    Either keeps no session from being ended.
+    """
+    monkeypatch.setattr(endings, "TERMINATE_GRACE_SECS", 0.001)
+    monkeypatch.setattr(LiveSession, "foreground_group", 4242)
+    await sessions.run()
+    send = FakeKeeper.signal
+
+    async def fail(keeper: FakeKeeper, program_id: str, number: int, target: str = "group") -> None:
+        if target == "foreground":
+            raise error
+        await send(keeper, program_id, number)
+
+    monkeypatch.setattr(FakeKeeper, "signal", fail)
+    if isinstance(error, NotRunning):
+        await sessions.methods.signal("one", signal.SIGTERM)
+        assert sessions.keeper.signals == [("one", signal.SIGTERM)]
+    else:
+        with pytest.raises(InternalError, match="not permitted"):
+            await sessions.methods.signal("one", signal.SIGTERM)
+    with pytest.raises(RequestTimeout):
+        await sessions.methods.terminate("one")
+    assert sessions.keeper.signals[-1] == ("one", signal.SIGKILL)
 
 
 # Attaching
