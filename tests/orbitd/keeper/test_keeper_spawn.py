@@ -383,10 +383,10 @@ def test_no_descriptor_for_the_status_pipe(monkeypatch: pytest.MonkeyPatch) -> N
 @contextlib.contextmanager
 def running() -> Iterator[Program]:
     """Run a program that says when it hears a signal of a terminal, on a terminal of its own; end it."""
-    take_terminal = "import fcntl, os, sys, termios; fcntl.ioctl(0, t.TIOCSCTTY, 0); os.execvp('sh', sys.argv[1:])"
+    prologue = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp('sh', sys.argv[1:])"
     words = ("sh", "-c", "trap 'echo heard' INT QUIT; echo ready; while read -r x; do :; done")
     master, slave = os.openpty()
-    command = [sys.executable, "-c", take_terminal, *words]
+    command = [sys.executable, "-c", prologue, *words]
     with subprocess.Popen(command, stdin=slave, stdout=slave, start_new_session=True) as process:
         os.close(slave)
         try:
