@@ -17,6 +17,7 @@ from orbitctl.app import App
 from orbitctl.client.client import Answer
 from orbitctl.ui.listing import Column, View, table, timestamp
 from orbitctl.ui.output import Formatter
+from orbitctl.ui.stdout import view_of_stdout
 
 if TYPE_CHECKING:
     from orbitctl.ui.listing import Row
@@ -183,7 +184,7 @@ def show_list(app: App, answer: Answer[Any], entries: Sequence[Any], options: Li
     if app.json:
         app.out.json(answer.raw)
         return
-    view = app.out.view(Formatter)
+    view = view_of_stdout(Formatter)
     # The hook is for Raw.
     rows = options.sorted(msgspec.to_builtins(entries, enc_hook=msgspec.json.decode), view)
     if app.quiet:

@@ -9,16 +9,14 @@ import click
 
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
-from orbit_protocol.types import Session, SessionType
+from orbit_protocol.types import Session
 from orbitctl.app import App, checked
-from orbitctl.commands.arguments import LABEL, LIMIT, SESSION, WORKSPACE, OptionalSession
+from orbitctl.commands.arguments import SESSION, WORKSPACE, OptionalSession
 from orbitctl.commands.group import LazyGroup
-from orbitctl.commands.list_options import list_options
-from orbitctl.commands.session_ls import STATUS_OPTION, SessionOptions, list_deleted, list_sessions, statuses_of
 from orbitctl.commands.session_table import details, show_session
-from orbitctl.ui.listing import LIST_COLUMNS, LS_DELETED_COLUMNS
 
 LAZY = {
+    "list": "orbitctl.commands.session_ls:list_",
     "create": "orbitctl.commands.session_create:create",
     "run": "orbitctl.commands.session_create:run",
     **{name: f"orbitctl.commands.session_live:{name}" for name in ("start", "send", "screen", "wait", "signal")},
@@ -39,60 +37,6 @@ def session() -> None:
     A session is a terminal that is kept: `active` while a client is attached, `detached`
     while none is, `terminated` once it has ended, `archived` after `maintenance archive`.
     """
-
-
-@session.command(
-    "list",
-    epilog="""\b
-Examples:
-  orbitctl session list
-  orbitctl session list --status terminated --status archived
-  orbitctl session list --workspace shop -q
-  orbitctl session list --sort -idle --columns id,name,idle
-  orbitctl session list --host local --host ssh://build.example
-""",
-)
-@STATUS_OPTION
-@click.option("--type", "session_type", type=click.Choice(["local", "ssh"]), help="Sessions of this type.")
-@click.option("--workspace", type=WORKSPACE, metavar="WORKSPACE", help="Sessions of this workspace.")
-@click.option("--label", "labels", multiple=True, type=LABEL, metavar="KEY=VALUE", help="Sessions with this label.")
-@click.option("--deleted", is_flag=True, help="Those in the trash, the one that was deleted last first.")
-@click.option("--limit", type=LIMIT, metavar="N", help="At most this many.")
-@click.option("--watch", is_flag=True, help="Draw the table again every second, until q.")
-@list_options
-@click.pass_obj
-def list_(
-    app: App,
-    statuses: tuple[str, ...],
-    session_type: SessionType | None,
-    workspace: str | None,
-    labels: tuple[tuple[str, str], ...],
-    deleted: bool,
-    limit: int | None,
-    watch: bool,
-    columns: str | None,
-    template: str | None,
-    sort: str | None,
-) -> int:
-    """List sessions, oldest first.
-
-    With several --host, the sessions of each machine, with its name. `orbitctl ls` is a shorter
-    list; its help says what --format takes.
-    """
-    if deleted:
-        if statuses or session_type or workspace or labels or watch:
-            raise click.UsageError("--deleted stands alone, or with --limit")
-        return list_deleted(app, limit, SessionOptions(LS_DELETED_COLUMNS, False, columns, template, sort))
-
-    def params_at(one: App) -> p.SessionList:
-        return p.SessionList(
-            status=statuses_of(statuses),
-            session_type=session_type,
-            workspace_id=one.workspace(workspace).id if workspace else None,
-            labels=dict(labels) or None,
-        )
-
-    return list_sessions(app, params_at, limit, watch, SessionOptions(LIST_COLUMNS, False, columns, template, sort))
 
 
 @session.command()

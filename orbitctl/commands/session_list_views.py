@@ -36,6 +36,7 @@ from orbitctl.commands.session_table import NO_SESSIONS, names_of_workspaces, ro
 from orbitctl.errors import CommandError, ExitCode
 from orbitctl.ui.listing import View
 from orbitctl.ui.output import is_smart_terminal, terminal_size
+from orbitctl.ui.stdout import view_of_stdout
 
 WATCH_SECONDS = 1.0
 _ENTER = b"\x1b[?1049h\x1b[?25l\x1b[?7l"  # alternate screen, cursor hidden, long lines cut
@@ -106,11 +107,12 @@ def _show_hosted(
         app.out.json(msgspec.json.encode({"sessions": found, "failed": failed}))
         return
     rows = [{**row_of(one.session), "machine": one.host.label} for one in sessions]
+    view = view_of_stdout(View, workspaces=names)
     if app.quiet:
-        for row in options.sorted(rows, app.out.view(View)):
+        for row in options.sorted(rows, view):
             app.out.line(row["id"])
     elif sessions or not app.out.terminal or options.parts is not None:
-        sys.stdout.write(options.sessions(app, rows, names, of_hosts=True))
+        sys.stdout.write(options.sessions_text(rows, view, of_hosts=True))
     else:
         app.out.note("no sessions")
 

@@ -1,4 +1,4 @@
-"""`orbitctl ls`: the list of sessions that a person reads, and what it shares with `session list`."""
+"""`orbitctl ls`, the list of sessions that a person reads, and `orbitctl session list`, which has all columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
-from orbit_protocol.types import Session, SessionConfig, SessionPage, SessionStatus
+from orbit_protocol.types import Session, SessionConfig, SessionPage, SessionStatus, SessionType
 from orbitctl.app import App
 from orbitctl.client.client import Answer, ask_all
 from orbitctl.commands.arguments import LABEL, LIMIT, WORKSPACE
@@ -28,6 +28,7 @@ from orbitctl.ui.listing import (
     idle_seconds,
     sessions_table,
 )
+from orbitctl.ui.stdout import view_of_stdout
 
 if TYPE_CHECKING:
     from orbitctl.ui.listing import Row
@@ -71,12 +72,11 @@ class SessionOptions(ListOptions):
         )
         super().__init__(kind, columns, template, sort)
 
-    def sessions(self, app: App, rows: Sequence[Row], workspaces: dict[str, str], *, of_hosts: bool = False) -> str:
+    def sessions_text(self, rows: Sequence[Row], view: View, *, of_hosts: bool = False) -> str:
         """Return the list as it is printed; `of_hosts` adds the machine's column to the usual ones."""
         keys = self._keys
         if of_hosts:
             keys = LIST_COLUMNS_OF_HOSTS if keys is LIST_COLUMNS else ("machine", *keys)
-        view = app.out.view(View, workspaces=workspaces, here=app.environ.get("ORBIT_SESSION"))
         return self.text(rows, view, lambda rows, view: sessions_table(rows, keys, view))
 
 
@@ -87,7 +87,7 @@ def show_sessions(app: App, answer: Answer[SessionPage], options: SessionOptions
         return
     sessions = answer.value.sessions
     if app.quiet:
-        for row in options.sorted([row_of(one) for one in sessions], app.out.view(View)):
+        for row in options.sorted([row_of(one) for one in sessions], view_of_stdout(View)):
             app.out.line(row["id"])
     elif not sessions and app.out.terminal and options.parts is None:
         app.out.note(nothing)
@@ -98,7 +98,8 @@ def show_sessions(app: App, answer: Answer[SessionPage], options: SessionOptions
 def drawn_sessions(app: App, sessions: Sequence[Session], options: SessionOptions) -> str:
     """Return the list of sessions as it is printed."""
     workspaces = names_of_workspaces(app, sessions) if options.uses("workspace") else {}
-    return options.sessions(app, [row_of(one) for one in sessions], workspaces)
+    view = view_of_stdout(View, workspaces=workspaces, here=app.environ.get("ORBIT_SESSION"))
+    return options.sessions_text([row_of(one) for one in sessions], view)
 
 
 def list_sessions(
@@ -212,3 +213,57 @@ def ls(
 
     usual = LS_ALL_COLUMNS if ended else LS_COLUMNS
     return list_sessions(app, params_at, limit, watch, SessionOptions(usual, True, columns, template, sort))
+
+
+@click.command(
+    "list",
+    epilog="""\b
+Examples:
+  orbitctl session list
+  orbitctl session list --status terminated --status archived
+  orbitctl session list --workspace shop -q
+  orbitctl session list --sort -idle --columns id,name,idle
+  orbitctl session list --host local --host ssh://build.example
+""",
+)
+@STATUS_OPTION
+@click.option("--type", "session_type", type=click.Choice(["local", "ssh"]), help="Sessions of this type.")
+@click.option("--workspace", type=WORKSPACE, metavar="WORKSPACE", help="Sessions of this workspace.")
+@click.option("--label", "labels", multiple=True, type=LABEL, metavar="KEY=VALUE", help="Sessions with this label.")
+@click.option("--deleted", is_flag=True, help="Those in the trash, the one that was deleted last first.")
+@click.option("--limit", type=LIMIT, metavar="N", help="At most this many.")
+@click.option("--watch", is_flag=True, help="Draw the table again every second, until q.")
+@list_options
+@click.pass_obj
+def list_(
+    app: App,
+    statuses: tuple[str, ...],
+    session_type: SessionType | None,
+    workspace: str | None,
+    labels: tuple[tuple[str, str], ...],
+    deleted: bool,
+    limit: int | None,
+    watch: bool,
+    columns: str | None,
+    template: str | None,
+    sort: str | None,
+) -> int:
+    """List sessions, oldest first.
+
+    With several --host, the sessions of each machine, with its name. `orbitctl ls` is a shorter
+    list; its help says what --format takes.
+    """
+    if deleted:
+        if statuses or session_type or workspace or labels or watch:
+            raise click.UsageError("--deleted stands alone, or with --limit")
+        return list_deleted(app, limit, SessionOptions(LS_DELETED_COLUMNS, False, columns, template, sort))
+
+    def params_at(one: App) -> p.SessionList:
+        return p.SessionList(
+            status=statuses_of(statuses),
+            session_type=session_type,
+            workspace_id=one.workspace(workspace).id if workspace else None,
+            labels=dict(labels) or None,
+        )
+
+    return list_sessions(app, params_at, limit, watch, SessionOptions(LIST_COLUMNS, False, columns, template, sort))

@@ -16,6 +16,7 @@ from orbitctl.client.client import Answer
 from orbitctl.errors import CommandError
 from orbitctl.ui import listing
 from orbitctl.ui.listing import LIST_COLUMNS, View, host_of, sessions_table
+from orbitctl.ui.stdout import view_of_stdout
 
 NO_SESSIONS = "no sessions; `orbitctl new` starts one, `orbitctl session create` records one"
 
@@ -51,7 +52,7 @@ def show_session(app: App, answer: Answer[Session]) -> None:
 
 def draw_sessions(app: App, sessions: list[Session]) -> None:
     """Draw a table of sessions, as `session list` does."""
-    view = app.out.view(View, workspaces=names_of_workspaces(app, sessions))
+    view = view_of_stdout(View, workspaces=names_of_workspaces(app, sessions))
     sys.stdout.write(sessions_table([row_of(one) for one in sessions], LIST_COLUMNS, view))
 
 
@@ -75,7 +76,7 @@ def _ended(one: Session) -> str | None:
 def details(app: App, one: Session) -> None:
     """Show everything about one session; what only a live session has, if it is or was one."""
     to = app.out.format
-    row, view = row_of(one), app.out.view(View, workspaces=names_of_workspaces(app, [one]))
+    row, view = row_of(one), view_of_stdout(View, workspaces=names_of_workspaces(app, [one]))
     pairs = [
         ("id", one.id),
         ("name", one.name),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from orbit_protocol.visible import visible, visible_json
 from orbitctl.errors import CommandError
@@ -23,7 +23,6 @@ from orbitctl.ui.stdout import terminal_size as terminal_size
 from orbitctl.ui.stdout import view_of_stdout
 
 T = TypeVar("T")
-V = TypeVar("V", bound=View)
 
 
 class Formatter(View):
@@ -91,11 +90,7 @@ class Output:
 
     def table(self, columns: Sequence[Column[T]], rows: Iterable[T]) -> None:
         """Write a table with a header."""
-        sys.stdout.write(listing.table(columns, list(rows), self.view(Formatter)))
-
-    def view(self, kind: type[V], **more: Any) -> V:
-        """Return a `View`, or a class like it, of stdout as it is now; `more` are other arguments of it."""
-        return view_of_stdout(kind, **more)
+        sys.stdout.write(listing.table(columns, list(rows), view_of_stdout(Formatter)))
 
     def details(self, pairs: Iterable[tuple[str, str | None]]) -> None:
         """Write the fields of one thing, one on each line."""

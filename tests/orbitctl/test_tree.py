@@ -242,7 +242,9 @@ def test_only_what_a_command_needs_is_imported() -> None:
     unwanted = {"rich", "asyncio", "subprocess", "tomllib", "urllib.parse", "unicodedata", "tempfile"}
     assert loaded & unwanted == set()
     groups = {name for name in loaded if name.startswith("orbitctl.commands.")}
-    shared = {f"orbitctl.commands.{name}" for name in ("arguments", "group", "session_table")}
+    shared = {
+        f"orbitctl.commands.{name}" for name in ("arguments", "group", "list_options", "session_ls", "session_table")
+    }
     assert groups == {"orbitctl.commands.session", *shared}
     assert not any(name.startswith(("orbitd", "orbitctl.service")) for name in loaded)
 
