@@ -19,7 +19,7 @@ would read the same they are cut in the middle. In a pipe nothing is cut and no 
 from __future__ import annotations
 
 from orbit_protocol.visible import visible
-from orbitctl.ui.text import duration, pad, span_ago, take, take_end, width
+from orbitctl.ui.text import duration, span_ago, take, take_end, width
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # as typing has it, which is not imported here
@@ -145,21 +145,26 @@ def table(columns: Sequence[Column], rows: Sequence[Any], view: View, *, chosen:
     shown = list(range(len(columns)))
     if view.terminal and not chosen:
         shown = [i for i in shown if not columns[i].optional or any(cell != columns[i].empty for cell in cells[i])]
-    natural = {i: max(map(width, [columns[i].title, *cells[i]])) for i in shown}
+    # In a pipe nothing is padded to the width of the last column, whose texts may be thousands of characters long.
+    measured = shown if view.terminal else shown[:-1]
+    natural = {i: max(map(width, [columns[i].title, *cells[i]])) if i in measured else 0 for i in shown}
     widths = _fit(columns, natural, view.width, chosen) if view.terminal else natural
     drawn = []
     for i, columns_wide in widths.items():
         column = columns[i]
         texts = cells[i] if natural[i] <= columns_wide else _cut(cells[i], columns_wide, view)
-        title = take(column.title, columns_wide)
+        title = take(column.title, columns_wide) if view.terminal else column.title
         if view.colour:
             styles = ["bold", *map(column.style, rows)] if column.style else ["bold", *[""] * len(rows)]
         else:
             styles = [""] * (len(rows) + 1)
-        right = column.right and view.terminal
+        if i == max(widths) and not column.right:
+            drawn.append([_styled(text, style) for text, style in zip([title, *texts], styles, strict=True)])
+            continue
+        gap = " " * column.gap
         drawn.append(
             [
-                _padded(text, columns_wide, style, right) + " " * column.gap
+                _padded(text, columns_wide, style, right=column.right and view.terminal) + gap
                 for text, style in zip([title, *texts], styles, strict=True)
             ]
         )
@@ -175,11 +180,13 @@ def _cells_of(column: Column, rows: Sequence[Any], view: View) -> list[str]:
     return [view.text(value, column.empty) for value in values]
 
 
-def _padded(text: str, columns_wide: int, style: str, right: bool) -> str:
-    blanks = pad(text, columns_wide)[len(text) :]
-    if style and text:
-        text = f"\x1b[{ESCAPES[style]}m{text}\x1b[0m"
-    return blanks + text if right else text + blanks
+def _styled(text: str, style: str) -> str:
+    return f"\x1b[{ESCAPES[style]}m{text}\x1b[0m" if style and text else text
+
+
+def _padded(text: str, columns_wide: int, style: str, *, right: bool) -> str:
+    blanks = " " * (columns_wide - width(text))
+    return blanks + _styled(text, style) if right else _styled(text, style) + blanks
 
 
 class _Fit:
