@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.bench import Bench, file_system
 from benchmarks.peers import CMUX_RELEASE, PROGRAMS, find
 
-LIBRARIES = ("jsonrpcserver", "msgspec", "click", "aiosqlite", "uvloop", "zstandard", "rich", "pyghostty")
+LIBRARIES = ("jsonrpcserver", "msgspec", "click", "aiosqlite", "uvloop", "zstandard", "pyghostty")
 
 
 def facts(bench: Bench) -> dict[str, str]:

@@ -7,7 +7,6 @@
     service/   units of systemd and launchd
 
 Calls go from cli to commands, to attach, to app, to client; `client.daemon` starts an installed service, and any of
-them calls ui. A command's process
-lives for milliseconds, so every import counts: a group's module is imported when the group is called, and rich only
-when a table is drawn on a terminal. Nothing here imports `orbitd`.
+them calls ui. A command's process lives for milliseconds, so every import counts: a group's module is imported when the
+group is called. Nothing here imports `orbitd`.
 """

@@ -152,4 +152,4 @@ def test_other_machines_require_no_live_sessions(unpacked: Path, tmp_path: Path,
     tree = unpacked if source == "sdist" else ROOT
     wheel = build("wheel", tree, tmp_path, PYTHONPATH=str(tmp_path))
     assert wheel.name == "orbit_sessions-0.1.0-py3-none-any.whl"
-    assert requirements(wheel) == ["aiosqlite", "click", "jsonrpcserver", "msgspec", "rich", "uvloop", "zstandard"]
+    assert requirements(wheel) == ["aiosqlite", "click", "jsonrpcserver", "msgspec", "uvloop", "zstandard"]

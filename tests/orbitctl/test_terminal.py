@@ -233,7 +233,7 @@ def test_a_narrow_terminal_cuts_what_is_elastic(ctl: Orbitctl) -> None:
 
 
 def test_markup_in_a_name_is_no_markup(ctl: Orbitctl) -> None:
-    """What looks like rich's markup is shown as it is."""
+    """What looks like markup of a library is shown as it is."""
     ctl.ok("session", "create", "--name", "[red]x[/red] :smile:")
     assert "[red]x[/red] :smile:" in ctl.on_terminal("session", "list").text
 
