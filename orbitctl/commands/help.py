@@ -18,7 +18,7 @@ Commands:
   ls [-a]                     list sessions; with -a those that have ended, too
   run COMMAND [ARGS...]       run a program in a session that is named after it
   kill NAME...                end sessions
-  rm NAME...                  delete sessions; `undelete NAME` brings them back
+  rm NAME...                  delete sessions; `undelete NAME` brings one back
   logs NAME                   print what a session has printed
   prune                       delete all sessions that have ended
 

@@ -7,16 +7,17 @@ import itertools
 import os
 import shlex
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import click
+from click.core import ParameterSource
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from orbit_os.shell import typed
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
-from orbit_protocol.errors import NameTaken
+from orbit_protocol.errors import NameTaken, SessionNotFound
 from orbit_protocol.text import BytePairs
 from orbit_protocol.types import Session, SessionConfigInput, SessionType, check_name
 from orbitctl.app import App, checked
@@ -127,13 +128,13 @@ def run(ctx: click.Context, new: NewSession, detach: bool, detach_key: str | Non
 
     COMMAND runs in this folder, with this environment; without one, the login shell.
     """
-    from orbitctl.attach.run_attach import run_attached, run_detached
+    from orbitctl.attach.run_attach import run_detached
 
     app: App = ctx.obj
     if detach:
         show_session(app, run_detached(app, lambda: create_session(app, new, here=True)))
     else:
-        ctx.exit(run_attached(app, lambda: create_session(app, new, here=True), detach_key))
+        ctx.exit(_run_attached(app, lambda: create_session(app, new, here=True), detach_key))
 
 
 class _NewCommand(click.Command):
@@ -183,7 +184,7 @@ def new(
     COMMAND runs in this folder, with this environment; without one, the login shell. With -d it
     runs in the background, and its name and id are printed.
     """
-    from orbitctl.attach.run_attach import run_attached, run_detached
+    from orbitctl.attach.run_attach import run_detached
     from orbitctl.attach.terminal import require_terminal
 
     app: App = ctx.obj
@@ -201,9 +202,9 @@ def new(
         elif is_inside:
             # `attach` moves the window that it is called in over to the new session, instead of nesting it.
             started = run_detached(app, lambda: create_session(app, new, here=True)).value
-            _attach(ctx, started.id, detach_key)
+            _attach(ctx, started.id)
         else:
-            ctx.exit(run_attached(app, lambda: create_session(app, new, here=True), detach_key))
+            ctx.exit(_run_attached(app, lambda: create_session(app, new, here=True), detach_key))
     except CommandError as error:
         if not isinstance(error.__cause__, NameTaken) or new.name is None:
             raise
@@ -213,17 +214,18 @@ def new(
         if detach:
             _print_started(app, app.ask(m.SESSION_FIND, p.ByRef(ref=new.name)))
         else:
-            _attach(ctx, new.name, detach_key)
+            _attach(ctx, new.name)
 
 
-def _attach(ctx: click.Context, ref: str, detach_key: str | None) -> None:
+def _attach(ctx: click.Context, ref: str) -> None:
     """Run `orbitctl attach` for a session, and leave with its exit code."""
     root = ctx.find_root()
-    assert isinstance(root.command, click.Group)
-    attach = root.command.get_command(root, "attach")
+    attach = cast("click.Group", root.command).get_command(root, "attach")
     assert attach is not None
-    words = [*(() if detach_key is None else ("--detach-key", detach_key)), "--", ref]
-    with attach.make_context("attach", words, parent=ctx.parent) as below:
+    words = ["--", ref]
+    if ctx.get_parameter_source("detach_key") is ParameterSource.COMMANDLINE:
+        words = ["--detach-key", ctx.params["detach_key"], *words]
+    with attach.make_context("attach", words, parent=root) as below:
         attach.invoke(below)
 
 
@@ -250,7 +252,7 @@ def run_program(ctx: click.Context, new: NewSession, detach: bool, detach_key: s
     Options stand before COMMAND: all that follows its first word is the program's. A second
     `htop` is named `htop-2`.
     """
-    from orbitctl.attach.run_attach import run_attached, run_detached
+    from orbitctl.attach.run_attach import run_detached
 
     app: App = ctx.obj
     if not (new.command or new.host):
@@ -262,7 +264,39 @@ def run_program(ctx: click.Context, new: NewSession, detach: bool, detach_key: s
     if detach:
         _print_started(app, run_detached(app, create))
     else:
-        ctx.exit(run_attached(app, create, detach_key))
+        ctx.exit(_run_attached(app, create, detach_key))
+
+
+def _run_attached(app: App, create: Callable[[], Answer[Session]], detach_key: str | None) -> int:
+    """Create a session, run its program and attach to it; return the exit code. Raises: CommandError."""
+    from orbitctl.attach import run_attach
+
+    created: list[Session] = []
+
+    def create_and_keep() -> Answer[Session]:
+        answer = create()
+        created.append(answer.value)
+        return answer
+
+    try:
+        return run_attach.run_attached(app, create_and_keep, detach_key)
+    except CommandError as error:
+        is_removed = created and created[0].config.auto_remove and isinstance(error.__cause__, SessionNotFound)
+        if not is_removed:
+            raise
+    # The program had ended, and its session was deleted (`--rm`), before the attach reached the daemon. It is brought
+    # back for as long as it takes to print what it has printed.
+    session_id = created[0].id
+    ended = app.call(m.SESSION_UNDELETE, p.ById(id=session_id))
+    try:
+        shown = app.call(m.SESSION_SCREEN, p.SessionScreen(id=session_id, scrollback=True))
+    finally:
+        app.call(m.SESSION_DELETE, p.SessionDelete(id=session_id))
+    for line in shown.data.rstrip("\n").split("\n"):
+        app.out.line(line)
+    result = run_attach.AttachResult(reason="exited", exit_code=ended.exit_code, exit_signal=ended.exit_signal)
+    run_attach.print_message(f"[{run_attach.describe_result(run_attach.short_name(ended), result)}]")
+    return run_attach.exit_code_of(result)
 
 
 def _create_numbered(app: App, new: NewSession) -> Answer[Session]:
