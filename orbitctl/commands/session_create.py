@@ -270,6 +270,7 @@ def run_program(ctx: click.Context, new: NewSession, detach: bool, detach_key: s
 def _run_attached(app: App, create: Callable[[], Answer[Session]], detach_key: str | None) -> int:
     """Create a session, run its program and attach to it; return the exit code. Raises: CommandError."""
     from orbitctl.attach import run_attach
+    from orbitctl.attach.attachment import AttachResult
 
     created: list[Session] = []
 
@@ -294,7 +295,7 @@ def _run_attached(app: App, create: Callable[[], Answer[Session]], detach_key: s
         app.call(m.SESSION_DELETE, p.SessionDelete(id=session_id))
     for line in shown.data.rstrip("\n").split("\n"):
         app.out.line(line)
-    result = run_attach.AttachResult(reason="exited", exit_code=ended.exit_code, exit_signal=ended.exit_signal)
+    result = AttachResult(reason="exited", exit_code=ended.exit_code, exit_signal=ended.exit_signal)
     run_attach.print_message(f"[{run_attach.describe_result(run_attach.short_name(ended), result)}]")
     return run_attach.exit_code_of(result)
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from attach_support import Window
 from ctl_support import Ended, Orbitctl, Peer, read_line
-from orbit_protocol.errors import AmbiguousReference, NameTaken, OrbitError
+from orbit_protocol.errors import AmbiguousReference, NameTaken, OrbitError, SessionNotFound
+from orbit_protocol.types import Session
+from orbitctl.app import App
+from orbitctl.client.client import Answer
 from orbitctl.errors import from_daemon
 
 
@@ -133,6 +137,24 @@ def test_a_number_that_somebody_else_takes_meanwhile_is_passed_over(scripted_dae
     assert ended.text == f"htop-3  {session()['id']}\n"
     tried = [params["name"] for method, params in scripted_daemon.asked if method == "session.create"]
     assert tried == ["htop", "htop-2", "htop-3"]
+
+
+def test_what_is_removed_at_its_end_is_seen_however_quick_it_was(scripted_daemon: ScriptedDaemon) -> None:
+    """Where `run --rm` finds its session deleted already, what it printed and its exit code come from the trash."""
+    one = session("true", exit_code=3)
+    one["config"]["auto_remove"] = True
+    screen = {"data": "quick\n\n", "cols": 80, "rows": 24, "cursor": {"col": 0, "row": 1, "visible": True}, "title": ""}
+
+    def attach(_: App, create: Callable[[], Answer[Session]], __: str | None) -> int:
+        create()
+        raise from_daemon(SessionNotFound("gone")) from SessionNotFound("gone")
+
+    with mock.patch("orbitctl.attach.run_attach.run_attached", attach):
+        ended = scripted_daemon("run", "--rm", "true", answers=[one, one, screen, {}])
+    assert (ended.code, ended.text) == (3, "quick\n")
+    methods = [method.removeprefix("session.") for method, _ in scripted_daemon.asked]
+    assert methods == ["create", "undelete", "screen", "delete"]
+    assert scripted_daemon.asked[-1][1] == {"id": one["id"], "purge": False}
 
 
 def test_several_are_ended_and_each_that_fails_is_told(ctl: Orbitctl) -> None:
