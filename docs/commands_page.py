@@ -45,9 +45,20 @@ def commands_markdown() -> str:
     parts = [
         HEAD,
         "## Options of every command\n\nThey may stand before the command or at its end.\n\n" + common + "\n",
-        *(_section(command, context) for command, context in walk(cli, root)),
+        *_sections(root),
     ]
     return "\n".join(parts).rstrip() + "\n" + EXIT_CODES
+
+
+def _sections(root: click.Context) -> Iterator[str]:
+    """Yield the section of each command; one that stands under two names is described under the first."""
+    seen: dict[int, str] = {}
+    for command, context in walk(cli, root):
+        first = seen.setdefault(id(command), context.command_path)
+        if first == context.command_path:
+            yield _section(command, context)
+        else:
+            yield f"{_title(context)}\n\nThe same as `{first}`.\n"
 
 
 def walk(command: click.Command, context: click.Context) -> Iterator[tuple[click.Command, click.Context]]:
@@ -64,11 +75,9 @@ def walk(command: click.Command, context: click.Context) -> Iterator[tuple[click
 
 def _section(command: click.Command, context: click.Context) -> str:
     is_group = isinstance(command, click.Group)
-    depth = context.command_path.count(" ") + 1
-    lines = [f"{'#' * depth} {context.command_path}", ""]
+    lines = [_title(context), ""]
     if not is_group:
-        usage = " ".join(command.collect_usage_pieces(context))
-        lines += ["```text", f"{context.command_path} {usage}", "```", ""]
+        lines += ["```text", usage_of(command, context), "```", ""]
     lines += [_prose(command.help or ""), ""]
     own = [  # the common options expose no value, and are listed once, at the top
         param for param in command.params if isinstance(param, click.Option) and param.expose_value and not param.hidden
@@ -78,6 +87,15 @@ def _section(command: click.Command, context: click.Context) -> str:
     if command.epilog:
         lines += [_epilog(command.epilog), ""]
     return "\n".join(lines)
+
+
+def _title(context: click.Context) -> str:
+    return f"{'#' * (context.command_path.count(' ') + 1)} {context.command_path}"
+
+
+def usage_of(command: click.Command, context: click.Context) -> str:
+    """Return how a command is called."""
+    return " ".join([context.command_path, *command.collect_usage_pieces(context)])
 
 
 def _option_lines(context: click.Context, options: list[click.Option]) -> list[str]:

@@ -11,9 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from commands_page import commands_markdown
+from man_page import man_page
 from protocol_page import protocol_markdown
 
-DOCUMENTS: dict[str, Callable[[], str]] = {"protocol.md": protocol_markdown, "commands.md": commands_markdown}
+DOCUMENTS: dict[str, Callable[[], str]] = {
+    "protocol.md": protocol_markdown,
+    "commands.md": commands_markdown,
+    "orbitctl.1": man_page,
+}
 
 
 def main(arguments: list[str]) -> int:

@@ -41,7 +41,7 @@ def start(app: App, session: str) -> None:
     """
     from orbitctl.attach.run_attach import start_session
 
-    show_session(app, start_session(app, app.session(session).id))
+    show_session(app, start_session(app, app.session(session, or_begins=True).id))
 
 
 @click.command(
@@ -185,7 +185,7 @@ def screen(app: App, session: str, scrollback: bool, how: p.ScreenFormat) -> Non
 
     `vt` is escape sequences that draw it on a terminal, with colours and styles.
     """
-    found = app.session(session)
+    found = app.session(session, or_begins=True)
     answer = app.ask(m.SESSION_SCREEN, p.SessionScreen(id=found.id, format=how, scrollback=scrollback))
     app.show(answer, lambda shown: _print_screen(app, shown, how), lambda _: [found.id])
 
@@ -210,7 +210,7 @@ def wait(app: App, session: str) -> None:
     from orbitctl.attach.run_attach import signal_name
 
     limit, app.timeout = app.timeout, None
-    found = app.session(session)
+    found = app.session(session, or_begins=True)
     answer = _wait(app, found.id, None if limit is None else time.monotonic() + limit)
 
     def draw(ended: r.Exit) -> None:

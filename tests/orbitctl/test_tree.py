@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from commands_page import commands_markdown, walk
 from ctl_support import Orbitctl
+from needs import needs
 from orbitctl.cli import cli
 from orbitctl.commands.group import common_options
 from orbitctl.commands.help import SUGGESTIONS
@@ -53,6 +55,19 @@ def test_every_command_is_documented(command: click.Command, context: click.Cont
 def test_the_reference_is_current() -> None:
     """docs/commands.md is what the command tree says now."""
     assert (ROOT / "docs" / "commands.md").read_text() == commands_markdown()
+
+
+@needs("man")
+def test_the_manual_page_is_shown_by_man() -> None:
+    """docs/orbitctl.1 has every command, and man(1) draws it without a warning, examples line by line."""
+    command = ["man", "--warnings", "-l", str(ROOT / "docs" / "orbitctl.1")]
+    shown = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "MANWIDTH": "80", "LC_ALL": "C"}
+    )
+    assert shown.stderr == ""
+    text = re.sub(".\x08", "", shown.stdout)
+    assert [path for path in PATHS if f"   {path}\n" not in text] == []
+    assert "\n           orbitctl kill work\n           orbitctl kill web api\n" in text
 
 
 @pytest.mark.parametrize(("command", "context"), TREE, ids=PATHS)

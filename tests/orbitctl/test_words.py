@@ -154,7 +154,7 @@ def test_what_is_removed_at_its_end_is_seen_however_quick_it_was(scripted_daemon
     assert (ended.code, ended.text) == (3, "quick\n")
     methods = [method.removeprefix("session.") for method, _ in scripted_daemon.asked]
     assert methods == ["create", "undelete", "screen", "delete"]
-    assert scripted_daemon.asked[-1][1] == {"id": one["id"], "purge": False}
+    assert scripted_daemon.asked[-1][1] == {"id": one["id"]}  # into the trash
 
 
 def test_several_are_ended_and_each_that_fails_is_told(ctl: Orbitctl) -> None:
