@@ -20,6 +20,7 @@ from orbitctl.app import App
 from orbitctl.attach.attachment import Attachment, AttachOptions, AttachResult
 from orbitctl.attach.connection import DaemonConnection
 from orbitctl.attach.detach_key import DetachKey
+from orbitctl.attach.mark import Shown
 from orbitctl.attach.output_filter import OutputFilter
 from orbitctl.attach.questions import TerminalQuestions
 from orbitctl.attach.reconnect import Reconnect
@@ -117,10 +118,23 @@ def scripted_session() -> Session:
     )
 
 
-def scripted_attachment(terminal: ScriptedTerminal, stream: socket.socket) -> Attachment:
+def scripted_attachment(
+    terminal: ScriptedTerminal,
+    stream: socket.socket | DaemonConnection | None,
+    session_id: str = "s",
+    shown: Shown | None = None,
+) -> Attachment:
     """Return an attachment to that session, without any of its history."""
-    options = AttachOptions(session_id="s", read_only=False, detach_key=DetachKey("C-\\"), scrollback_lines=0, env=[])
-    return Attachment(options, cast(Terminal, terminal), DaemonConnection(SocketStream(stream)), Reconnect(App({})))
+    options = AttachOptions(
+        session_id=session_id,
+        read_only=False,
+        detach_key=DetachKey("C-\\"),
+        scrollback_lines=0,
+        env=[],
+        shown=shown,
+    )
+    connection = DaemonConnection(SocketStream(stream)) if isinstance(stream, socket.socket) else stream
+    return Attachment(options, cast(Terminal, terminal), connection, Reconnect(App({})))
 
 
 def attached(request_id: int, attachment_id: str, repaint: bytes = b"") -> dict[str, Any]:
@@ -167,8 +181,8 @@ class ScriptedDaemon:
 
 
 @contextmanager
-def running(terminal: ScriptedTerminal) -> Iterator[ScriptedDaemon]:
-    """Run a client in this terminal; on leaving, it has ended."""
+def running(terminal: ScriptedTerminal, shown: Shown | None = None) -> Iterator[ScriptedDaemon]:
+    """Run a client in this terminal, which shows the sessions that it is switched to; on leaving, it has ended."""
     ours, theirs = socket.socketpair()
     theirs.settimeout(WAIT_SECS)
     with ours, theirs:
@@ -176,7 +190,10 @@ def running(terminal: ScriptedTerminal) -> Iterator[ScriptedDaemon]:
 
         def run() -> None:
             try:
-                daemon.outcome = scripted_attachment(terminal, ours).run()
+                attachment = scripted_attachment(terminal, ours, shown=shown)
+                while (result := attachment.run()).reason == "switched":
+                    attachment = scripted_attachment(terminal, attachment.connection, result.session_id, shown)
+                daemon.outcome = result
             except BaseException as error:  # noqa: BLE001 - it is the outcome
                 daemon.outcome = error
 

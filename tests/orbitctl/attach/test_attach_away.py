@@ -184,6 +184,9 @@ def test_a_program_that_went_with_its_keeper_is_told(own_ctl: Orbitctl) -> None:
         assert window.end() == 5
         assert "does not run" in window.screen()
         assert "orbitctl session start web" in window.screen().replace("\n", "")
+    with Window(own_ctl, "a", "web") as window:  # a shell comes back without a question
+        window.screen_until("started again")
+        settled(window)
 
 
 def test_a_program_whose_keeper_does_not_answer_is_not_called_lost(own_ctl: Orbitctl, daemon: DaemonProcess) -> None:

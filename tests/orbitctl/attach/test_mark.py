@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orbitctl.attach import mark
-from orbitctl.attach.mark import Mark, marks_folder, window_name
+from orbitctl.attach.mark import MAX_SHOWN, Mark, Shown, marks_folder, window_name
 from orbitctl.client.paths import ClientPaths
 
 
@@ -97,3 +97,29 @@ def test_marks_are_beside_the_socket(tmp_path: Path) -> None:
     mark = Mark(marks_folder(ClientPaths({"HOME": "home"}, None)), "w", "s")
     mark.save(4711)
     assert mark.load() is None
+
+
+def test_a_window_knows_the_sessions_that_it_has_shown(tmp_path: Path) -> None:
+    """The last one is first, each is there once, and a few are kept; another window and another machine have none."""
+    shown = Shown(str(tmp_path), "w", "")
+    assert shown.load() == []
+    for session in ("a", "b", "c", "b"):
+        shown.add(session)
+    assert shown.load() == ["b", "c", "a"]
+    assert Shown(str(tmp_path), "w", "ssh://host").load() == Shown(str(tmp_path), "other", "").load() == []
+    for number in range(20):
+        shown.add(f"0b1f7a6e-0000-4000-8000-{number:012}")
+    assert len(shown.load()) == MAX_SHOWN
+    assert [path.stat().st_mode & 0o777 for path in tmp_path.iterdir()] == [0o600]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff,\0", b",,,", b"a,b", b"x" * 10_000, b"../../etc w", b"a\nb w"])
+def test_damaged_sessions_of_a_window_are_none(tmp_path: Path, content: bytes) -> None:
+    """What cannot be an id is left out, and the next one that is shown mends it."""
+    shown = Shown(str(tmp_path), "w", "")
+    shown.add("a")
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(content)
+    assert shown.load() == []
+    shown.add("b")
+    assert shown.load() == ["b"]
