@@ -23,12 +23,13 @@ from orbit_protocol.types import Session, Workspace, normal_name
 from orbit_protocol.visible import visible
 from orbitctl.client.client import DEFAULT_TIMEOUT, LONG_TIMEOUT, Answer, Client, ask_all, check_params
 from orbitctl.client.paths import ClientPaths
-from orbitctl.client.transport import Stream, UnixStream, Unreachable
+from orbitctl.client.transport import UnixStream, Unreachable
 from orbitctl.errors import CommandError, ExitCode, candidate_lines, candidate_of, usage_message
 from orbitctl.ui.output import Output
 
 if TYPE_CHECKING:
     from orbitctl.client.ssh import Host
+    from orbitctl.client.transport import Stream
 
 SESSION_VARIABLE = "ORBIT_SESSION"
 """What orbitd sets to the session's id for the programs in it."""

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 
 from orbit_os.files import PRIVATE_FILE, lock, open_private, set_mode
 from orbit_os.lock_note import (
@@ -53,12 +52,12 @@ class DatabaseLock:
             state: A state of `lock_note`.
         """
         old = self._note
-        changed = replace(old, socket=old.socket if socket is None else socket, state=state or old.state)
+        changed = old._replace(socket=old.socket if socket is None else socket, state=state or old.state)
         # The path that was configured stays known: it is what the variables of users and sessions have.
         configured = old.configured or old.socket
         # A machine that has got another name, as a laptop does in another network, is still this one.
-        changed = replace(
-            changed, configured="" if configured == changed.socket else configured, host=os.uname().nodename
+        changed = changed._replace(
+            configured="" if configured == changed.socket else configured, host=os.uname().nodename
         )
         if changed != old:
             self._note = changed

@@ -16,10 +16,7 @@ import select
 import signal
 import time
 from collections import deque
-from dataclasses import dataclass, replace
-from typing import Literal
-
-import msgspec
+from typing import NamedTuple
 
 from orbit_protocol.errors import (
     Busy,
@@ -30,20 +27,35 @@ from orbit_protocol.errors import (
     ShuttingDown,
     from_object,
 )
-from orbit_protocol.methods import SESSION_ATTACH, SESSION_LEAVE, SESSION_RESIZE, SESSION_SCREEN
-from orbit_protocol.notifications import DETACHED, EXITED, OUTPUT, REPAINT
-from orbit_protocol.params import ByAttachment, SessionAttach, SessionResize, SessionScreen
-from orbit_protocol.results import Attached, Left, Screen
 from orbit_protocol.terminal_reset import LINES_UP
-from orbit_protocol.text import BytePairs
-from orbit_protocol.types import Session
-from orbitctl.attach.connection import ConnectionLost, DaemonConnection, InputQueue, Message, Notice
+from orbitctl.attach.connection import (
+    DETACHED,
+    EXITED,
+    OUTPUT,
+    REPAINT,
+    SESSION_ATTACH,
+    SESSION_LEAVE,
+    SESSION_RESIZE,
+    SESSION_SCREEN,
+    ConnectionLost,
+    DaemonConnection,
+    InputQueue,
+    Message,
+    Notice,
+    bytes_of,
+    text_of,
+)
 from orbitctl.attach.detach_key import PARTIAL_KEY_SECONDS, DetachKey, KeyFilter
-from orbitctl.attach.mark import Mark, Shown
 from orbitctl.attach.painter import Painter
-from orbitctl.attach.reconnect import Reconnect
 from orbitctl.attach.terminal import SignalReceived, Terminal
 from orbitctl.attach.window import MAX_HISTORY_LINES, Window, rows_below
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as typing has it
+    from typing import Any, Literal
+
+    from orbitctl.attach.mark import Mark, Shown
+    from orbitctl.attach.reconnect import Reconnect
 
 MAX_PENDING_BYTES = 256 * 1024
 """Output that waits for the terminal; beyond that, nothing is read from the daemon."""
@@ -60,8 +72,19 @@ CANCEL_SECS = 0.1
 """How much of that is for taking back what was not."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class AttachOptions:
+class Named(NamedTuple):
+    """What a message about a session needs of it.
+
+    Attributes:
+        id: Its id.
+        name: Its name, if it has one.
+    """
+
+    id: str
+    name: str | None
+
+
+class AttachOptions(NamedTuple):
     """What the user asked for.
 
     Attributes:
@@ -76,14 +99,13 @@ class AttachOptions:
     read_only: bool
     detach_key: DetachKey
     scrollback_lines: int | None
-    env: BytePairs
+    env: list[tuple[bytes, ...]]
     mark: Mark | None = None
     shown: Shown | None = None
     how: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class AttachResult:
+class AttachResult(NamedTuple):
     """Why an attachment ended.
 
     Attributes:
@@ -130,7 +152,7 @@ class Attachment:
         self._connection = connection
         self._reconnect = reconnect
         self._before = None if options.shown is None else options.shown.load()
-        self.session: Session | None = None
+        self.session: Named | None = None
         self._id = ""  # empty unless attached
         self._attach_request = self._leave_request = self._screen_request = 0
         self._window = Window(options.how)
@@ -307,7 +329,7 @@ class Attachment:
         except ConnectionLost:
             pass
         if self._result is result:
-            self._result = replace(result, not_taken=self._input.not_taken)
+            self._result = result._replace(not_taken=self._input.not_taken)
 
     def _exchange(self, connection: DaemonConnection, secs: float) -> None:
         """Wait so long at most for the daemon, and send and receive what is ready. Raises: ConnectionLost."""
@@ -323,7 +345,7 @@ class Attachment:
             self._receive(connection)
             return
         # The terminal is stopped, or slow. The answers are behind output that it will not show any more.
-        self._messages.extend(message for message in connection.receive() if message.method != OUTPUT.name)
+        self._messages.extend(message for message in connection.receive() if message.method != OUTPUT)
         self._handle_messages(connection)
 
     # From the terminal
@@ -399,7 +421,7 @@ class Attachment:
             self._attach_again()
         elif size != self._requested_size:
             self._requested_size, self._was_resized = size, False
-            connection.notify(SESSION_RESIZE, SessionResize(attachment_id=self._id, cols=size[0], rows=size[1]))
+            connection.notify(SESSION_RESIZE, {"attachment_id": self._id, "cols": size[0], "rows": size[1]})
         elif self._was_resized:
             self._window.mark_resized()
             self._attach_again()
@@ -411,7 +433,7 @@ class Attachment:
         assert self._connection is not None
         self._input.pause()
         if self._id:
-            self._connection.notify(SESSION_LEAVE, ByAttachment(attachment_id=self._id))
+            self._connection.notify(SESSION_LEAVE, {"attachment_id": self._id})
         self._id = ""
         self._attach()
 
@@ -432,17 +454,19 @@ class Attachment:
             after_line = options.mark.load() or 0 if options.mark is not None else 0
             self._window.begin(after_line)
         self._asked_line = after_line
-        params = SessionAttach(
-            id=options.session_id,
-            cols=cols,
-            rows=rows,
-            read_only=options.read_only,
-            scrollback_lines=lines,
-            after_line=after_line if self._counts_lines else None,
-            env_bytes=options.env,
-            terminal=self._questions.terminal(),
-            before=self._before,
-        )
+        params: dict[str, Any] = {
+            "id": options.session_id,
+            "cols": cols,
+            "rows": rows,
+            "read_only": options.read_only,
+            "scrollback_lines": lines,
+            "after_line": after_line if self._counts_lines else None,
+            "env_bytes": [[text_of(name), text_of(value)] for name, value in options.env],
+            "terminal": self._questions.terminal(),
+            "before": self._before,
+        }
+        # What is left out has its default: an earlier daemon does not know all of these.
+        params = {name: value for name, value in params.items() if value is not None}
         self._attach_request = self._connection.request(SESSION_ATTACH, params)
 
     def _attached(self, connection: DaemonConnection, answer: Message) -> None:
@@ -457,12 +481,12 @@ class Attachment:
             if isinstance(error, LiveUnavailable) and self.was_attached:  # the daemon has not reached the keeper yet
                 raise ConnectionLost(error.message)
             raise error
-        result = msgspec.json.decode(answer.result or b"", type=Attached)
         self._attach_request = 0
-        self._id = result.attachment_id
-        self.session = result.session
+        result, session = answer.result, answer.result["session"]
+        self._id = result["attachment_id"]
+        self.session = Named(session["id"], session["name"])
         if not self.was_attached and self._options.shown is not None:
-            self._options.shown.add(result.session.id)
+            self._options.shown.add(self.session.id)
         self.was_attached = True
         self._reconnect.stop()
         self._input.start(connection, self._id)
@@ -471,7 +495,11 @@ class Attachment:
             self._painter.skip()  # the last picture has turned out to be drawn wrongly since the request was sent
             self._attach_later()
         else:
-            self._paint(Notice(data=result.repaint, cols=cols, rows=rows, history_line=result.history_line))
+            self._paint(
+                Notice(
+                    data=bytes_of(result["repaint"]), cols=cols, rows=rows, history_line=result.get("history_line", 0)
+                )
+            )
         if self._resize_at is None:
             self._resize()  # the window may have changed since the request was sent
 
@@ -495,7 +523,7 @@ class Attachment:
         output: list[bytes] = []
         while self._messages and not self._painter.is_waiting:
             message = self._messages.popleft()
-            if message.method == OUTPUT.name:
+            if message.method == OUTPUT:
                 # Another attachment's was sent before the daemon had read `session.leave`.
                 if message.params.attachment_id == self._id:
                     output.append(message.params.data)
@@ -515,25 +543,25 @@ class Attachment:
         elif answer.id == self._leave_request:
             self._leave_request = 0
             if answer.error is None:
-                self._save_mark(msgspec.json.decode(answer.result or b"", type=Left).history_line)
+                self._save_mark((answer.result or {}).get("history_line"))
         elif answer.id == self._screen_request:
             self._screen_request = 0
             if answer.error is None:
-                self._set_rows_below(msgspec.json.decode(answer.result or b"", type=Screen))
+                self._set_rows_below(answer.result)
         else:
             self._input.handle_answer(answer.id, answer.error, time.monotonic())
 
     def _handle_notice(self, method: str, notice: Notice) -> None:
-        if method == REPAINT.name:
+        if method == REPAINT:
             if not self._needs_attachment:
                 self._paint(notice)
-        elif method == EXITED.name:
+        elif method == EXITED:
             if self._needs_attachment or self._window.is_resized:
                 raise NotRunning("The program has ended")  # its last screen is still to be shown
             self._save_mark(notice.history_line)
             self._result = AttachResult(reason="exited", exit_code=notice.exit_code, exit_signal=notice.exit_signal)
             self._id = ""
-        elif method == DETACHED.name:
+        elif method == DETACHED:
             self._save_mark(notice.history_line)
             if notice.session_id is None:
                 self._result = AttachResult(reason="detached_elsewhere")
@@ -585,9 +613,9 @@ class Attachment:
         deadline = time.monotonic() + FAREWELL_SECS
         try:
             self._draw_last()
-            self._screen_request = connection.request(SESSION_SCREEN, SessionScreen(id=self._options.session_id))
+            self._screen_request = connection.request(SESSION_SCREEN, {"id": self._options.session_id})
             if self._id:
-                self._leave_request = connection.request(SESSION_LEAVE, ByAttachment(attachment_id=self._id))
+                self._leave_request = connection.request(SESSION_LEAVE, {"attachment_id": self._id})
             while (left := deadline - time.monotonic()) > 0 and (self._leave_request or self._screen_request):
                 self._exchange(connection, left)
         except (ConnectionLost, OrbitError):
@@ -598,10 +626,10 @@ class Attachment:
         """Wait for the terminal's answers, or the user's shell would read them."""
         self._questions.receive(self._painter.take_answers(), time.monotonic())
 
-    def _set_rows_below(self, screen: Screen) -> None:
+    def _set_rows_below(self, screen: dict[str, Any]) -> None:
         """Set how far the session's text goes on below the cursor, if the window shows all of it."""
-        if (screen.cols, screen.rows) == self._terminal.size and not self._window.is_frame:
-            self._terminal.rows_below = rows_below(screen)
+        if (screen["cols"], screen["rows"]) == self._terminal.size and not self._window.is_frame:
+            self._terminal.rows_below = rows_below(screen["data"], screen["cols"], screen["cursor"]["row"])
 
     def _save_mark(self, line: int | None) -> None:
         """Remember which history the window has: up to a line, or to where it began to show parts of the picture."""

@@ -7,21 +7,32 @@ program that reads it.
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+import binascii
+from typing import NamedTuple
 
 from orbit_protocol.errors import Busy, Cancelled, ShuttingDown
-from orbit_protocol.framing import Line, LineFramer
-from orbit_protocol.json_text import check_nesting
-from orbit_protocol.jsonrpc import ErrorObject, encode_request
-from orbit_protocol.methods import CANCEL_REQUEST, SESSION_INPUT, Method
-from orbit_protocol.params import CancelRequest, SessionInput
-from orbitctl.client.transport import Stream
+from orbit_protocol.json_text import MAX_NESTING, is_nested_too_deep
+from orbitctl.client.light_json import encode, scan
 from orbitctl.errors import CommandError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as typing has it, which is not imported here
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from orbit_protocol.errors import ErrorMember
+    from orbitctl.client.transport import Stream
+
+# An attached client lives for weeks, and each window has one: so it has no msgspec, which takes as long to import as
+# all the rest of it and half as much memory. That the names and params here are the protocol's is shown by a test.
+SESSION_ATTACH, SESSION_LEAVE, SESSION_RESIZE = "session.attach", "session.leave", "session.resize"
+SESSION_INPUT, SESSION_SCREEN, CANCEL_REQUEST = "session.input", "session.screen", "$/cancelRequest"
+OUTPUT, REPAINT, EXITED, DETACHED = "session.output", "session.repaint", "session.exited", "session.detached"
+
 MAX_MESSAGE_BYTES = 1 << 30
+FLOOD_BYTES = 8 * 1024 * 1024
+"""After so much output msgspec is imported all the same: it decodes base64 five times as fast as the standard library
+does (2 and 10 ms a MB), and takes about 50 ms to import."""
 MAX_READS = 4
 """Reads of the socket in one turn of the loop: then keys and signals are looked at again."""
 
@@ -37,7 +48,7 @@ RETRY_SECONDS = 0.05
 _MAY_BE_TAKEN_LATER = frozenset({Busy.code, ShuttingDown.code, Cancelled.code})
 
 
-class Notice(Struct, frozen=True, kw_only=True):
+class Notice(NamedTuple):
     """The params of every notification: each has some of these."""
 
     attachment_id: str = ""
@@ -53,23 +64,95 @@ class Notice(Struct, frozen=True, kw_only=True):
     session_id: str | None = None
 
 
-class Message(Struct, frozen=True, kw_only=True):
+class AnswerError(NamedTuple):
+    """The `error` member of an answer."""
+
+    code: int
+    message: str
+    data: dict[str, Any] | None = None
+
+
+class Message(NamedTuple):
     """A notification, which has a method, or the answer to a request."""
 
     id: int | None = None
     method: str = ""
     params: Notice = Notice()
-    result: Raw | UnsetType = UNSET
-    error: ErrorObject | None = None
+    result: Any = None
+    error: AnswerError | None = None
 
 
-# One type for all messages: a flood of output is decoded in a single pass, without looking at `method` first.
-_decoder = msgspec.json.Decoder(Message)
+_TEXT, _NUMBER, _MAYBE_NUMBER = (str,), (int,), (int, type(None))
+_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("attachment_id", "data", "reason"), _TEXT),
+    **dict.fromkeys(("cols", "rows", "lost_lines", "cursor_row"), _NUMBER),
+    **dict.fromkeys(("exit_code", "exit_signal", "history_line"), _MAYBE_NUMBER),
+    "session_id": (str, type(None)),
+}
 
 
-def _decode(line: bytes) -> Message:
-    check_nesting(line)
-    return _decoder.decode(line)
+def bytes_of(text: str) -> bytes:
+    """Return the bytes that stand in base64 in a message. Raises: ValueError."""
+    return binascii.a2b_base64(text, strict_mode=True)
+
+
+def text_of(data: bytes) -> str:
+    """Return bytes as they stand in a message: in base64."""
+    return binascii.b2a_base64(data, newline=False).decode()
+
+
+class _Decoder:
+    """Decodes messages, and is quicker once there are many of them."""
+
+    def __init__(self) -> None:
+        self._decoded_bytes = 0
+        self._is_flood = False
+        self._loads: Callable[[bytes], Any] = _loads
+        self._bytes_of: Callable[[str], bytes] = bytes_of
+
+    def decode(self, line: bytes) -> Message:
+        """Return the message in a line. Raises: ValueError, TypeError, LookupError, RecursionError."""
+        if is_nested_too_deep(line):
+            raise ValueError(f"JSON is nested deeper than {MAX_NESTING}")
+        self._decoded_bytes += len(line)
+        if self._decoded_bytes > FLOOD_BYTES and not self._is_flood:
+            self._is_flood = True
+            self._use_msgspec()
+        message = self._loads(line)
+        method, error, request_id = message.get("method", ""), message.get("error"), message.get("id")
+        if not isinstance(request_id, _MAYBE_NUMBER):
+            raise TypeError("the id of an answer is none of ours")
+        if method:
+            params = message.get("params") or {}
+            return Message(method=method, params=self._notice(params))
+        if error is not None:
+            error = AnswerError(error["code"], error["message"], error.get("data"))
+        return Message(id=request_id, result=message.get("result"), error=error)
+
+    def _notice(self, params: dict[str, Any]) -> Notice:
+        known = {name: value for name, value in params.items() if name in _TYPES}
+        for name, value in known.items():
+            if not isinstance(value, _TYPES[name]):
+                raise TypeError(f"{name} has another type than it should")
+        if "data" in known:
+            known["data"] = self._bytes_of(known["data"])
+        return Notice(**known)
+
+    def _use_msgspec(self) -> None:
+        try:
+            import msgspec
+        except ImportError:  # the installation has been replaced since
+            return
+        self._loads = msgspec.json.decode
+        self._bytes_of = lambda text: msgspec.convert(text, bytes)
+
+
+def _loads(line: bytes) -> Any:
+    text = line.decode()
+    value, end = scan(text)
+    if text[end:].strip():
+        raise ValueError("something follows the JSON of a message")
+    return value
 
 
 class ConnectionLost(Exception):
@@ -85,7 +168,8 @@ class DaemonConnection:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._framer = LineFramer(MAX_MESSAGE_BYTES)
+        self._decoder = _Decoder()
+        self._unfinished = bytearray()  # a line whose rest has not come
         self._unsent = bytearray()
         self._last_id = 0
 
@@ -98,18 +182,18 @@ class DaemonConnection:
         """Whether bytes wait for the socket to become writable."""
         return bool(self._unsent)
 
-    def notify(self, method: Method[Any, Any], params: Struct) -> None:
+    def notify(self, method: str, params: Mapping[str, Any]) -> None:
         """Call a method without an answer. Raises: ConnectionLost."""
-        self._send(encode_request(method.name, params))
+        self._send({"jsonrpc": "2.0", "method": method, "params": params})
 
-    def request(self, method: Method[Any, Any], params: Struct) -> int:
+    def request(self, method: str, params: Mapping[str, Any]) -> int:
         """Call a method; return the id that its answer will have. Raises: ConnectionLost."""
         self._last_id += 1
-        self._send(encode_request(method.name, params, self._last_id))
+        self._send({"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params})
         return self._last_id
 
-    def _send(self, message: bytes) -> None:
-        self._unsent += message
+    def _send(self, message: dict[str, Any]) -> None:
+        self._unsent += encode(message).encode() + b"\n"
         self.flush()
 
     def flush(self) -> None:
@@ -133,16 +217,29 @@ class DaemonConnection:
                 data = self._stream.receive(0)
                 if not data:
                     break
-                messages += [_decode(event.data) for event in self._framer.receive(data) if isinstance(event, Line)]
+                messages += [self._decoder.decode(line) for line in self._lines(data)]
         except BlockingIOError:
             return messages
-        except (OSError, CommandError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        # What is no JSON, or none of ours, ends the connection: ValueError is that of decoders and of UTF-8, too.
+        except (OSError, CommandError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise ConnectionLost(str(error)) from error
         # At the end of the stream the last messages come first, such as "exited"; the end is seen again by the
         # next call, since recv(2) goes on returning nothing.
         if not data and not messages:
             raise ConnectionLost("the daemon has closed the connection")
         return messages
+
+    def _lines(self, data: bytes) -> list[bytes]:
+        """Return the lines that some bytes complete, without blank ones. Raises: ConnectionLost."""
+        complete, newline, rest = data.rpartition(b"\n")
+        if not newline:
+            self._unfinished += data
+            if len(self._unfinished) > MAX_MESSAGE_BYTES:
+                raise ConnectionLost(f"a message is longer than {MAX_MESSAGE_BYTES} bytes")
+            return []
+        lines = (bytes(self._unfinished) + complete).split(b"\n")
+        self._unfinished = bytearray(rest)
+        return [line for line in lines if line.strip()]
 
     def close(self) -> None:
         """Close the connection, which ends the attachment."""
@@ -222,9 +319,9 @@ class InputQueue:
         """Send nothing more, and take back what was sent and is not taken. Raises: ConnectionLost."""
         self._is_cancelled, self.retry_at = True, None
         if self._connection is not None and self._request_id is not None:
-            self._connection.notify(CANCEL_REQUEST, CancelRequest(id=self._request_id))
+            self._connection.notify(CANCEL_REQUEST, {"id": self._request_id})
 
-    def handle_answer(self, request_id: int, error: ErrorObject | None, now: float) -> None:
+    def handle_answer(self, request_id: int, error: ErrorMember | None, now: float) -> None:
         """Send the next chunk; after an error, what is left of this one, where that may be taken later.
 
         Raises:
@@ -264,7 +361,7 @@ class InputQueue:
         if not size and not (self._is_finishing and self._unconfirmed):
             return
         self._chunk = bytes(self._queued[:CHUNK_BYTES])
-        params = SessionInput(attachment_id=self._attachment_id, data=self._chunk)
+        params = {"attachment_id": self._attachment_id, "data": text_of(self._chunk)}
         is_key = size <= MAX_NOTIFICATION_BYTES and self._unconfirmed + size <= MAX_UNCONFIRMED_BYTES
         if is_key and not self._is_finishing:
             self._queued.clear()

@@ -10,7 +10,7 @@ at the corner, too, where the answer is known: only one that gives it is trusted
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 ANSWER_SECS = 0.1
 """How long the first answer is waited for."""
@@ -28,8 +28,7 @@ Position = tuple[int, int]
 """Row and column, from 0."""
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """What a terminal has answered.
 
     Attributes:

@@ -14,7 +14,7 @@ import re
 import select
 import time
 from collections import deque
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from orbit_protocol.terminal_reset import LINES_UP
 from orbitctl.attach.connection import Notice
@@ -35,8 +35,7 @@ MAX_LATE = 5
 """So often in a row a picture is not drawn, or drawn once more, before a size is reported. Then it is drawn."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Expected:
+class Expected(NamedTuple):
     """What a terminal should answer about a picture that has just been drawn.
 
     Attributes:

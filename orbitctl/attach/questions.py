@@ -16,10 +16,13 @@ import os
 import re
 import select
 import time
-from collections.abc import Mapping
 
-from orbit_protocol.params import ClientTerminal
 from orbit_protocol.terminal_input import InputScanner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as typing has it, which is not imported here
+    from collections.abc import Mapping
+    from typing import Any
 
 ASK_SECS = 0.1
 LATE_SECS = 5.0
@@ -111,8 +114,8 @@ class TerminalQuestions:
         self.flush_at = None
         return b"" if self._scanner is None else self._scanner.flush()
 
-    def terminal(self) -> ClientTerminal | None:
-        """Return what the terminal has answered; None for nothing."""
+    def terminal(self) -> dict[str, Any] | None:
+        """Return what the terminal has answered, as `ClientTerminal` of the protocol has it; None for nothing."""
         colors: dict[bytes, str] = {}
         for answer in self._answers:
             found = _COLOR_ANSWER.match(answer)
@@ -124,12 +127,12 @@ class TerminalQuestions:
         graphics = _GRAPHICS_ANSWER in self._answers
         if not colors and not graphics:
             return None
-        return ClientTerminal(
-            foreground=colors.get(b"10"),
-            background=colors.get(b"11"),
-            palette=palette or None,
-            kitty_graphics=graphics,
-        )
+        return {
+            "foreground": colors.get(b"10"),
+            "background": colors.get(b"11"),
+            "palette": palette or None,
+            "kitty_graphics": graphics,
+        }
 
     @property
     def barrier(self) -> bytes:

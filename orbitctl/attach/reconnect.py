@@ -12,10 +12,15 @@ import time
 
 from orbit_os.files import UnsafeFolder
 from orbit_protocol.visible import seconds
-from orbitctl.app import App
 from orbitctl.client.daemon import start_apart, was_killed, was_supervised
-from orbitctl.client.transport import Stream, Unreachable
+from orbitctl.client.transport import Unreachable
 from orbitctl.errors import CommandError, ExitCode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as typing has it: an attached client, which lives for weeks, has none of click
+    from orbitctl.app import App
+    from orbitctl.attach.local import LocalDaemon
+    from orbitctl.client.transport import Stream
 
 TIMEOUT_SECONDS = 60.0
 NOTIFY_SECONDS = 1.0
@@ -41,7 +46,7 @@ class Reconnect:
         user_notified: Whether the user has been notified of it.
     """
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App | LocalDaemon) -> None:
         self._app = app
         # Starting a daemon takes as long as its database needs, and `open_stream` would block for it: the detach
         # key would do nothing. So another process starts it.
@@ -136,7 +141,7 @@ class Reconnect:
         self._next_attempt = now + min(max(delay, _MIN_DELAY), _MAX_DELAY)
 
 
-def wait_for_daemon(app: App) -> None:
+def wait_for_daemon(app: App | LocalDaemon) -> None:
     """Block until the daemon can be reached again. Raises: CommandError."""
     reconnect = Reconnect(app)
     reconnect.start(time.monotonic())

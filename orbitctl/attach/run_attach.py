@@ -7,26 +7,19 @@ environment and size go with a start, why an attach is refused) and after it (th
 
 from __future__ import annotations
 
-import base64
+import binascii
 import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from orbit_os.processes import own_umask, soft_limits
 from orbit_os.shell import typed
 from orbit_protocol.environment import belongs_to_window
 from orbit_protocol.errors import AlreadyRunning, NotRunning, OrbitError, WouldLoop
-from orbit_protocol.methods import SESSION_DELETE, SESSION_GET, SESSION_SCREEN, SESSION_START
-from orbit_protocol.params import ById, SessionDelete, SessionScreen, SessionStart
 from orbit_protocol.terminal_reset import RESET
-from orbit_protocol.text import BytePairs
-from orbit_protocol.types import Session
 from orbit_protocol.visible import visible
-from orbitctl.app import App, checked
-from orbitctl.attach.attachment import Attachment, AttachOptions, AttachResult
+from orbitctl.attach.attachment import Attachment, AttachOptions, AttachResult, Named
 from orbitctl.attach.connection import DaemonConnection
 from orbitctl.attach.detach_key import DEFAULT_DETACH_KEY, DetachKey
 from orbitctl.attach.mark import Mark, Shown, marks_folder, window_name
@@ -34,9 +27,20 @@ from orbitctl.attach.painter import ask_cursor
 from orbitctl.attach.reconnect import Reconnect
 from orbitctl.attach.terminal import SignalReceived, Terminal, require_terminal
 from orbitctl.attach.window import Window, rows_below
-from orbitctl.client.client import Answer
 from orbitctl.errors import CommandError, ExitCode, from_daemon
 from orbitctl.ui.text import ago
+
+# What a start needs is imported by the functions that start: an attach alone has no click and no msgspec, which take
+# longer to import than it takes until the session is shown.
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as typing has it
+    from collections.abc import Callable, Mapping
+
+    from orbit_protocol.text import BytePairs
+    from orbit_protocol.types import Session
+    from orbitctl.app import App
+    from orbitctl.attach.local import LocalDaemon
+    from orbitctl.client.client import Answer
 
 HANGUP_EXIT_CODE = 128 + signal.SIGHUP
 
@@ -46,6 +50,9 @@ HANGUP_EXIT_CODE = 128 + signal.SIGHUP
 
 def start_session(app: App, session_id: str) -> Answer[Session]:
     """Run a session's program in the background, in the size of this window. Raises: CommandError."""
+    from orbit_protocol.methods import SESSION_START
+    from orbit_protocol.params import SessionStart
+
     cols, rows = window_size()
     if app.hosts:  # it gets what a login there has
         return app.ask(SESSION_START, SessionStart(id=session_id, cols=cols, rows=rows))
@@ -78,6 +85,9 @@ def attach_environment(environ: Mapping[str, str]) -> BytePairs:
 
 def run_detached(app: App, create: Callable[[], Answer[Session]]) -> Answer[Session]:
     """Create a session and run its program; delete it again if that cannot be started. Raises: CommandError."""
+    from orbit_protocol.methods import SESSION_DELETE, SESSION_GET
+    from orbit_protocol.params import ById, SessionDelete
+
     session = create().value
     try:
         return start_session(app, session.id)
@@ -97,7 +107,7 @@ def run_attached(app: App, create: Callable[[], Answer[Session]], detach_key: st
     return attach_started(app, session, attach_options(app, session, key))
 
 
-def attach_started(app: App, session: Session, options: AttachOptions) -> int:
+def attach_started(app: App, session: Session | Named, options: AttachOptions) -> int:
     """Attach to a session whose program was started just now; return the exit code. Raises: CommandError."""
     try:
         return exit_code_of(run_attach(app, session, options))
@@ -107,18 +117,21 @@ def attach_started(app: App, session: Session, options: AttachOptions) -> int:
         return received.exit_code
 
 
-def _show_last_screen(app: App, session_id: str) -> AttachResult:
+def _show_last_screen(app: App | LocalDaemon, session_id: str) -> AttachResult:
+    from orbit_protocol.methods import SESSION_GET, SESSION_SCREEN
+    from orbit_protocol.params import ById, SessionScreen
+
     app.close()
     session = app.call(SESSION_GET, ById(id=session_id))
     result = AttachResult(reason="exited", exit_code=session.exit_code, exit_signal=session.exit_signal)
     screen = app.call(SESSION_SCREEN, SessionScreen(id=session_id, format="vt"))
     text = app.call(SESSION_SCREEN, SessionScreen(id=session_id))
     with Terminal() as terminal:
-        picture = RESET + base64.b64decode(screen.data)
+        picture = RESET + binascii.a2b_base64(screen.data)
         picture = Window("").draw_first(picture, 0, terminal.size, ask_cursor(terminal))
         terminal.enter()
         terminal.show(picture)
-        terminal.rows_below = rows_below(text)
+        terminal.rows_below = rows_below(text.data, text.cols, text.cursor.row)
     print_message(f"[{describe_result(short_name(session), result)}]")
     return result
 
@@ -128,12 +141,19 @@ def _show_last_screen(app: App, session_id: str) -> AttachResult:
 
 def parse_detach_key(text: str | None) -> DetachKey:
     """Return the keys that detach, the default ones for None. Raises: click.UsageError."""
+    from orbitctl.app import checked
+
     with checked():
         return DetachKey(DEFAULT_DETACH_KEY if text is None else text)
 
 
 def attach_options(
-    app: App, session: Session, key: DetachKey, *, read_only: bool = False, scrollback: int | None = None
+    app: App | LocalDaemon,
+    session: Session | Named,
+    key: DetachKey,
+    *,
+    read_only: bool = False,
+    scrollback: int | None = None,
 ) -> AttachOptions:
     """Return the options of an attach; the ssh agent is sent only to a daemon of this machine."""
     return AttachOptions(
@@ -148,20 +168,20 @@ def attach_options(
     )
 
 
-def _mark(app: App, session_id: str) -> Mark:
+def _mark(app: App | LocalDaemon, session_id: str) -> Mark:
     return Mark(marks_folder(app.paths), _window(app), f"{_hosts(app)}\0{session_id}")
 
 
-def shown_here(app: App) -> Shown:
+def shown_here(app: App | LocalDaemon) -> Shown:
     """Return which sessions this window has shown, of the machine that is asked."""
     return Shown(marks_folder(app.paths), _window(app), f"{_hosts(app)}\0")
 
 
-def _window(app: App) -> str:
+def _window(app: App | LocalDaemon) -> str:
     return window_name(sys.stdout.fileno(), app.environ)
 
 
-def _hosts(app: App) -> str:
+def _hosts(app: App | LocalDaemon) -> str:
     return " ".join(str(host.address) for host in app.hosts)
 
 
@@ -195,7 +215,7 @@ def not_running_error(session: Session) -> CommandError:
     )
 
 
-def run_attach(app: App, session: Session, options: AttachOptions) -> AttachResult:
+def run_attach(app: App | LocalDaemon, session: Session | Named, options: AttachOptions) -> AttachResult:
     """Attach until the user detaches or the program exits, and print which.
 
     The window may be switched to other sessions meanwhile: the one that it shows last counts.
@@ -219,8 +239,7 @@ def run_attach(app: App, session: Session, options: AttachOptions) -> AttachResu
                 terminal.leave_session()
                 was_switched = True
                 name = result.session_id[:8]
-                options = replace(
-                    options,
+                options = options._replace(
                     session_id=result.session_id,
                     scrollback_lines=None,
                     mark=_mark(app, result.session_id),
@@ -236,7 +255,7 @@ def run_attach(app: App, session: Session, options: AttachOptions) -> AttachResu
         # It has ended while no daemon was there, or while its picture was to be drawn once more.
         try:
             return _show_last_screen(app, options.session_id)
-        except CommandError:
+        except (CommandError, ImportError):  # the daemon does not serve, or the installation has been replaced since
             raise from_daemon(error) from error
     except WouldLoop as error:
         message = f"{name} cannot be attached here: it would show itself"
@@ -296,7 +315,7 @@ def signal_name(number: int) -> str:
         return f"SIGRTMIN+{number - first}" if number > first else f"signal {number}"
 
 
-def short_name(session: Session) -> str:
+def short_name(session: Session | Named) -> str:
     """Return a session's name, or the beginning of its id."""
     return session.name or session.id[:8]
 

@@ -17,9 +17,7 @@ picture that turns out to be drawn wrongly is followed by another one with every
 from __future__ import annotations
 
 import re
-import unicodedata
 
-from orbit_protocol.results import Screen
 from orbit_protocol.terminal_reset import LINES_UP, RESET, RESET_IN_USE, TO_PRIMARY
 from orbitctl.attach.connection import Notice
 from orbitctl.attach.cursor_question import Position
@@ -241,12 +239,16 @@ def rows_of_text(text: str, cols: int) -> int:
     return sum(max(1, -(-sum(map(_width, line)) // cols)) if len(line) * 2 > cols else 1 for line in lines)
 
 
-def rows_below(screen: Screen) -> int:
+def rows_below(text: str, cols: int, cursor_row: int) -> int:
     """Return how many rows a screen's text goes on below the cursor; -1 where the cursor's own row is blank, too."""
-    return max(-1, rows_of_text(screen.data, screen.cols) - 1 - screen.cursor.row)
+    return max(-1, rows_of_text(text, cols) - 1 - cursor_row)
 
 
 def _width(character: str) -> int:
+    if character.isascii():
+        return 1
+    import unicodedata  # not at the top: a library of a megabyte, and most text needs none of it
+
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 

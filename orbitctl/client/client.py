@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct
@@ -24,8 +24,11 @@ from orbit_protocol.methods import CANCEL_REQUEST, DAEMON_INFO, WATCH_PROGRESS, 
 from orbit_protocol.params import CancelRequest, WatchProgress
 from orbit_protocol.text import decoded_message, path_text
 from orbit_protocol.visible import seconds
-from orbitctl.client.transport import Stream
+from orbitctl.client.transport import SILENCE_SECS
 from orbitctl.errors import HINT_BY_KIND, CommandError, ExitCode, from_daemon, usage_message
+
+if TYPE_CHECKING:
+    from orbitctl.client.transport import Stream
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -34,8 +37,6 @@ MAX_ANSWER_BYTES = 1 << 30
 DEFAULT_TIMEOUT = 30.0
 LONG_TIMEOUT = 3600.0
 """Seconds, for work whose time grows with the database."""
-SILENCE_SECS = 1.0
-"""How long an answer is waited for before `on_silence` is called."""
 CANCEL_SECS = 1.0
 _PROGRESS = "$/progress"
 """The notification's name; its module is imported by few commands."""

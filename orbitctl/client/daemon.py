@@ -17,23 +17,25 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator
-from types import FrameType
 
 from orbit_os.files import UnsafeFolder, lock, open_private, private_folder
 from orbit_os.lock_note import Holder, LockNote
 from orbit_os.python import python_command
-from orbit_protocol.methods import DAEMON_INFO, DAEMON_SHUTDOWN
-from orbit_protocol.params import Params
-from orbit_protocol.text import path_text
+from orbit_protocol.paths import path_text
 from orbit_protocol.visible import seconds
-from orbitctl.client.client import Client
 from orbitctl.client.finding import connect, hung, read_lock_note
 from orbitctl.client.paths import CONFIG_VARIABLE, DATABASE_VARIABLE, ClientPaths
 from orbitctl.client.process_watch import ProcessWatch
 from orbitctl.client.transport import UnixStream, Unreachable
 from orbitctl.errors import CommandError, ExitCode
-from orbitctl.ui.output import Output
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as typing has it: attached clients, which have a daemon started, load none of these
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from orbitctl.client.client import Client
+    from orbitctl.ui.output import Output
 
 STOP_BY_FORCE = "`orbitctl daemon stop --force` ends it: what was answered is on disk, and programs go on."
 FORCE_SECONDS = 5.0
@@ -125,6 +127,9 @@ def stop(client: Client, paths: ClientPaths, timeout: float, *, force: bool = Fa
     Raises:
         CommandError: It does not answer, or has not exited in time.
     """
+    from orbit_protocol.methods import DAEMON_INFO, DAEMON_SHUTDOWN
+    from orbit_protocol.params import Params
+
     client.timeout = min(timeout, FORCE_SECONDS) if force else timeout
     listener = client.peer_pid()
     try:

@@ -11,21 +11,19 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
 
 from orbit_os.files import UnsafeFile, open_private
 from orbit_os.lock_note import STARTING, STOPPING, Holder, LockNote, read_note
-from orbit_protocol.methods import DAEMON_INFO, DAEMON_PING
-from orbit_protocol.params import Params
-from orbit_protocol.paths import path_mistake
-from orbit_protocol.text import path_text
+from orbit_protocol.paths import path_mistake, path_text
 from orbit_protocol.visible import seconds
-from orbitctl.client.client import SILENCE_SECS, Client
 from orbitctl.client.paths import DATABASE_VARIABLE, ClientPaths
 from orbitctl.client.process_watch import ProcessWatch
-from orbitctl.client.transport import UnixStream, Unreachable
+from orbitctl.client.transport import SILENCE_SECS, UnixStream, Unreachable
 from orbitctl.errors import CommandError, ExitCode
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as typing has it, which is not imported here
+    from collections.abc import Callable
 RETRY_SECONDS = 0.05
 _LISTENS_AGAIN_SECONDS = 2.0
 """How long a daemon that was asked to listen again is waited for; it takes milliseconds unless it hangs."""
@@ -56,15 +54,20 @@ def read_lock_note(paths: ClientPaths) -> LockNote | None:
         os.close(descriptor)
 
 
-def connect(paths: ClientPaths, timeout: float) -> UnixStream:
+def connect(paths: ClientPaths, timeout: float, *, wait: bool = True) -> UnixStream:
     """Return a connection to the daemon of a socket, or to the one that the database's lock names.
+
+    Args:
+        paths: The socket, and the database.
+        timeout: How long that may take, in seconds.
+        wait: Whether to wait for one that is about to serve, or to end.
 
     Raises: As `connect_to_holder` does.
     """
     try:
         stream = UnixStream(paths.socket_path, timeout)
     except Unreachable as error:
-        return connect_to_holder(paths, error, timeout)
+        return connect_to_holder(paths, error, timeout, wait=wait)
     return of_chosen_database(paths, stream, timeout) if paths.is_database_chosen else stream
 
 
@@ -91,6 +94,10 @@ def of_chosen_database(paths: ClientPaths, stream: UnixStream, timeout: float) -
         return stream
     # The lock does not show it: the peer may be a supervisor that has just started the daemon, a process in another
     # namespace of pids, or one whose database has been moved. The daemon itself knows.
+    from orbit_protocol.methods import DAEMON_INFO
+    from orbit_protocol.params import Params
+    from orbitctl.client.client import Client  # here, since attached clients connect again without it
+
     try:
         served = Client(stream, timeout).call(DAEMON_INFO, Params()).database_file
     except BaseException:
@@ -242,6 +249,10 @@ def check_answers(paths: ClientPaths, stream: UnixStream) -> None:
     Raises:
         CommandError: It does not answer; what it works for, if anything, cannot be seen.
     """
+    from orbit_protocol.methods import DAEMON_PING
+    from orbit_protocol.params import Params
+    from orbitctl.client.client import Client
+
     try:
         other = UnixStream(stream.path, _SIGN_OF_LIFE_SECONDS)
         with contextlib.closing(other):

@@ -9,32 +9,36 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import stat
 import struct
-from typing import Protocol
+from _socket import AF_UNIX, SO_SNDTIMEO, SOCK_STREAM, SOL_SOCKET, socket
 
 from orbit_os.sockets import SocketPathTooLong, check_socket_path, peer_pid, peer_uid
 from orbit_protocol.visible import seconds
 from orbitctl.errors import CommandError, ExitCode
 
 READ_BYTES = 1 << 18
+SILENCE_SECS = 1.0
+"""How long an answer is waited for without a word."""
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as typing has it: `socket` and `typing` are not imported, since that takes longer than connecting
+    from typing import Protocol
 
-class Stream(Protocol):
-    """A connected, ordered stream of bytes."""
+    class Stream(Protocol):
+        """A connected, ordered stream of bytes."""
 
-    def send(self, data: memoryview, timeout: float) -> int:
-        """Send some of `data` and return how much. Raises: TimeoutError, OSError."""
+        def send(self, data: memoryview, timeout: float) -> int:
+            """Send some of `data` and return how much. Raises: TimeoutError, OSError."""
 
-    def receive(self, timeout: float) -> bytes:
-        """Return the bytes that came, none at the end. Raises: TimeoutError, OSError."""
+        def receive(self, timeout: float) -> bytes:
+            """Return the bytes that came, none at the end. Raises: TimeoutError, OSError."""
 
-    def fileno(self) -> int:
-        """Return the descriptor to wait on."""
+        def fileno(self) -> int:
+            """Return the descriptor to wait on."""
 
-    def close(self) -> None:
-        """Close it."""
+        def close(self) -> None:
+            """Close it."""
 
 
 class Unreachable(CommandError):
@@ -71,7 +75,7 @@ class SocketStream:
     A timeout of 0 is a socket that does not block: BlockingIOError where nothing can be sent or received now.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket) -> None:
         self._socket = connection
 
     def send(self, data: memoryview, timeout: float) -> int:
@@ -100,7 +104,7 @@ class UnixStream(SocketStream):
         """Connect. Raises: Unreachable, or CommandError where it takes longer than `timeout` seconds."""
         _check_path(path)
         self.path = path
-        super().__init__(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        super().__init__(socket(AF_UNIX, SOCK_STREAM))
         try:
             _connect(self._socket, path, timeout)
             _check_owner(self._socket, path)
@@ -126,14 +130,14 @@ def _check_path(path: str) -> None:
         raise Unreachable(f"not a path: {path!r}", hint="Correct socket_path in the configuration.")
 
 
-def _connect(connection: socket.socket, path: str, timeout: float) -> None:
+def _connect(connection: socket, path: str, timeout: float) -> None:
     # A daemon that is busy accepts late. While its backlog is full, connect(2) waits for room on a blocking socket;
     # a non-blocking one, which Python's settimeout makes of it, gets EAGAIN at once and nothing to wait for with
     # poll. So the socket stays blocking, and the kernel limits the wait: SO_SNDTIMEO holds for connect too
     # (socket(7)), which then fails with EAGAIN. A timeval of 0 would mean no limit.
     microseconds = max(1, int(timeout * 1_000_000))
     timeval = struct.pack("ll", *divmod(microseconds, 1_000_000))
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+    connection.setsockopt(SOL_SOCKET, SO_SNDTIMEO, timeval)
     try:
         connection.connect(path)
     except BlockingIOError as error:
@@ -184,7 +188,7 @@ def _is_socket(path: str) -> bool:
         return True  # removed since the connect: then it was one
 
 
-def _check_owner(connection: socket.socket, path: str) -> None:
+def _check_owner(connection: socket, path: str) -> None:
     # Any process that can create the socket's path could serve it: nothing is sent before the kernel has named the
     # process at the other end, by the uid that it had when it called listen(2).
     try:

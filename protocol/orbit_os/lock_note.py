@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import binascii
 import os
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from orbit_os.processes import boot_id, pid_namespace, start_time
 
@@ -36,8 +36,7 @@ class Holder(Enum):
     UNKNOWN = "an older daemon wrote the note, which says too little"
 
 
-@dataclass(frozen=True, kw_only=True)
-class LockNote:
+class LockNote(NamedTuple):
     """What the holder of a lock says of itself. All but the pid may be empty: older daemons wrote less.
 
     Attributes:
@@ -129,7 +128,7 @@ def parse_note(data: bytes) -> LockNote | None:
     pid = found.pop("pid", "")
     if not (pid.isascii() and pid.isdigit()) or int(pid) == 0:
         return None
-    known = LockNote.__dataclass_fields__
+    known = LockNote._fields
     return LockNote(pid=int(pid), **{key: value for key, value in found.items() if key in known})
 
 

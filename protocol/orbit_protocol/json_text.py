@@ -11,8 +11,6 @@ import re
 from array import array
 from itertools import accumulate
 
-import msgspec
-
 MAX_NESTING = 512
 """How many arrays and objects may stand inside each other; a number alone is nested 0 deep."""
 MAX_LAYOUT_NESTING = 500
@@ -55,7 +53,9 @@ def is_nested_too_deep(data: bytes, limit: int = MAX_NESTING) -> bool:
 def check_nesting(data: bytes) -> None:
     """Refuse JSON that is nested deeper than MAX_NESTING. Raises: msgspec.DecodeError."""
     if is_nested_too_deep(data):
-        raise msgspec.DecodeError(f"JSON is nested deeper than {MAX_NESTING}")
+        from msgspec import DecodeError  # not at the top: attached clients measure messages, and have no msgspec
+
+        raise DecodeError(f"JSON is nested deeper than {MAX_NESTING}")
 
 
 def one_line(raw: bytes, max_nesting: int = MAX_NESTING) -> bytes:
@@ -67,6 +67,8 @@ def one_line(raw: bytes, max_nesting: int = MAX_NESTING) -> bytes:
     Raises:
         ValueError: It is not exactly one JSON value in UTF-8, or nested too deep. The text says what and where.
     """
+    import msgspec
+
     data = raw.removeprefix(_BOM)
     if is_nested_too_deep(data, max_nesting):
         raise ValueError(f"nested deeper than {max_nesting}")

@@ -1,8 +1,8 @@
-"""What may be written where a path is configured, and which follows from another; no I/O."""
+"""What may be written where a path is configured, which follows from another, and paths as text; no I/O."""
 
 from __future__ import annotations
 
-import os.path
+import os
 
 
 def path_mistake(path: str, *, typed: bool = False) -> str:
@@ -31,6 +31,30 @@ def path_mistake(path: str, *, typed: bool = False) -> str:
         expanded = "; variables and homes of other users are not expanded" if path.startswith(("~", "$")) else ""
         return f"must be absolute or begin with `~/`{expanded}: {path}"
     return "" if typed else f"must be absolute or begin with `~/`: {path}"
+
+
+def to_text(raw: bytes) -> str:
+    r"""Return bytes as text: UTF-8 as it is, each other byte as `\xNN`, in lower case."""
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def path_text(path: str | bytes) -> str:
+    """Return a path, or another string that the operating system gave to Python, as text."""
+    try:
+        return to_text(os.fsencode(path))
+    except UnicodeEncodeError:  # it came from elsewhere: with letters that the locale has not, or another surrogate
+        return encodable(str(path))
+
+
+def encodable(text: str) -> str:
+    r"""Return text that may quote strings of the operating system as text that can be encoded, with `\xNN` for those.
+
+    For messages, which mix such strings with words. A surrogate that stands for no byte is written as `\uNNNN`.
+    """
+    try:
+        return text if text.isascii() else to_text(text.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
 
 
 def backups_folder(database: str) -> str:

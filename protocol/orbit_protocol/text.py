@@ -20,16 +20,15 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from orbit_protocol.paths import encodable as encodable
+from orbit_protocol.paths import path_text as path_text
+from orbit_protocol.paths import to_text as to_text
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 BytePairs = list[tuple[bytes, ...]]
 """An environment in bytes: a name and a value each."""
 Companion = bytes | UnsetType
 """A companion field: UNSET, so that it is not sent at all, where the text beside it says everything."""
-
-
-def to_text(raw: bytes) -> str:
-    r"""Return bytes as text: UTF-8 as it is, each other byte as `\xNN`, in lower case."""
-    return raw.decode("utf-8", "backslashreplace")
 
 
 def text_and_bytes(raw: bytes) -> tuple[str, Companion]:
@@ -73,14 +72,6 @@ def _as_dict(pairs: Iterable[tuple[bytes, ...]]) -> dict[bytes, bytes]:
     return {name: value for name, value in pairs}  # noqa: C416  # dict() takes only what is a pair by its type
 
 
-def path_text(path: str | bytes) -> str:
-    """Return a path, or another string that the operating system gave to Python, as text."""
-    try:
-        return to_text(os.fsencode(path))
-    except UnicodeEncodeError:  # it came from elsewhere: with letters that the locale has not, or another surrogate
-        return encodable(str(path))
-
-
 def path_and_bytes(path: str) -> tuple[str, Companion]:
     """Return a path that Python was given by the operating system as text, and its companion field."""
     return text_and_bytes(os.fsencode(path))
@@ -89,17 +80,6 @@ def path_and_bytes(path: str) -> tuple[str, Companion]:
 def path_from_text(text: str, companion: Companion | None) -> str:
     """Return a path from its field and companion field, as Python's functions take it."""
     return os.fsdecode(from_text(text, companion))
-
-
-def encodable(text: str) -> str:
-    r"""Return text that may quote strings of the operating system as text that can be encoded, with `\xNN` for those.
-
-    For messages, which mix such strings with words. A surrogate that stands for no byte is written as `\uNNNN`.
-    """
-    try:
-        return text if text.isascii() else to_text(text.encode("utf-8", "surrogateescape"))
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "backslashreplace").decode()
 
 
 def encodable_message(value: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,11 +84,11 @@ def test_the_mode_of_a_lock_file_is_put_right(held: DatabaseLock, path: Path, mo
 @pytest.mark.parametrize(
     ("note", "is_another"),
     [
-        (replace(note_of_this_process("/run/s"), boot="of another kernel", host="far", state=SERVING), True),
-        (replace(note_of_this_process(""), boot="of another kernel", host="far"), True),
-        (replace(note_of_this_process("/run/s"), boot="of another kernel", host="far"), False),
+        (note_of_this_process("/run/s")._replace(boot="of another kernel", host="far", state=SERVING), True),
+        (note_of_this_process("")._replace(boot="of another kernel", host="far"), True),
+        (note_of_this_process("/run/s")._replace(boot="of another kernel", host="far"), False),
         (note_of_this_process("/run/s"), False),
-        (replace(note_of_this_process("/run/s"), started="1"), False),
+        (note_of_this_process("/run/s")._replace(started="1"), False),
         (None, False),
     ],
 )

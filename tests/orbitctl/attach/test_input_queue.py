@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import binascii
+from collections.abc import Mapping
 from typing import Any, cast
 
 import pytest
-from msgspec import Struct
 
 from orbit_protocol.errors import Busy, Cancelled, NotRunning, OrbitError, ShuttingDown
-from orbit_protocol.jsonrpc import ErrorObject
-from orbit_protocol.methods import CANCEL_REQUEST, SESSION_INPUT, Method
-from orbit_protocol.params import CancelRequest, SessionInput
 from orbitctl.attach.connection import (
+    CANCEL_REQUEST,
     CHUNK_BYTES,
     MAX_NOTIFICATION_BYTES,
     MAX_UNCONFIRMED_BYTES,
     RETRY_SECONDS,
+    SESSION_INPUT,
+    AnswerError,
     DaemonConnection,
     InputQueue,
 )
@@ -41,26 +42,24 @@ class Daemon:
     def connect(self) -> None:
         self.queue.start(cast(DaemonConnection, self), "a")
 
-    def notify(self, method: Method[Any, Any], params: Struct) -> None:
-        if method is CANCEL_REQUEST:
-            assert isinstance(params, CancelRequest)
-            self.cancelled.append(params.id)
+    def notify(self, method: str, params: Mapping[str, Any]) -> None:
+        if method == CANCEL_REQUEST:
+            self.cancelled.append(params["id"])
         else:
             self.typed.append(self._data(method, params))
 
-    def request(self, method: Method[Any, Any], params: Struct) -> int:
+    def request(self, method: str, params: Mapping[str, Any]) -> int:
         self._last_id += 1
         self.typed.append((self._last_id, self._data(method, params)))
         return self._last_id
 
-    def _data(self, method: Method[Any, Any], params: Struct) -> bytes:
-        assert method is SESSION_INPUT
-        assert isinstance(params, SessionInput)
-        return params.data
+    def _data(self, method: str, params: Mapping[str, Any]) -> bytes:
+        assert (method, params["attachment_id"]) == (SESSION_INPUT, "a")
+        return binascii.a2b_base64(params["data"])
 
     def answer(self, error: type[OrbitError] | None = None, now: float = 0.0, **data: int) -> None:
         """Answer the last request."""
-        found = None if error is None else ErrorObject(code=error.code, message="", data=dict(data))
+        found = None if error is None else AnswerError(code=error.code, message="", data=dict(data))
         self.queue.handle_answer(self._last_id, found, now)
 
     def take(self) -> list[Any]:

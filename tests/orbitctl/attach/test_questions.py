@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,8 +74,7 @@ def test_answers_are_told_from_keys(typed: list[tuple[int, bytes]]) -> None:
     kept = b"".join(questions.receive(piece, 0.0) for piece in data)
     assert len(kept) == sum(len(key) for _, key in typed)
     assert questions.deadline is None
-    found = questions.terminal()
-    assert found is not None
+    found = msgspec.convert(questions.terminal(), ClientTerminal)
     assert (found.foreground, found.background, found.kitty_graphics) == ("#102030", "#fffff0", True)
     assert found.palette is not None
     assert len(found.palette) == 16
@@ -90,7 +90,9 @@ def test_what_has_come_in_time_counts() -> None:
         questions.receive(b"a\x1b]4;0;rgb:f/8/0\x07\x1b]4;2;#aabbcc\x1b\\\x1b]11;rgba:1111/2222/3333/ffff\x07b", 5.0)
         == b"ab"
     )
-    assert questions.terminal() == ClientTerminal(background="#112233", palette=["#ff8800"])
+    assert msgspec.convert(questions.terminal(), ClientTerminal) == ClientTerminal(
+        background="#112233", palette=["#ff8800"]
+    )
     assert questions.barrier == b""
 
 

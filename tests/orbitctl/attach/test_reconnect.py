@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import socket
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,7 +118,7 @@ def test_a_killed_daemon_whose_socket_is_gone_is_started(home: Path, monkeypatch
     """A client without its runtime folder knows by the lock: a daemon that stops in good order clears its note."""
     outage = Outage(home, monkeypatch)
     outage.app.socket = None
-    outage.note(format_note(replace(note_of_this_process("/gone/s"), started="1", state="serving")).decode())
+    outage.note(format_note(note_of_this_process("/gone/s")._replace(started="1", state="serving")).decode())
     outage.go_on(5)
     assert outage.starts == [0]
 

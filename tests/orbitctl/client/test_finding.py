@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -272,7 +271,7 @@ def test_a_daemon_of_another_machine_is_left_alone(
         listening.bind(str(ctl.home / "s"))
         listening.listen(1)
         listening.setblocking(False)
-        note = replace(note_of_this_process(str(ctl.home / "s")), pid=innocent.pid, state=SERVING, **change)
+        note = note_of_this_process(str(ctl.home / "s"))._replace(pid=innocent.pid, state=SERVING, **change)
         write_lock(lock, note)
         refused = ctl(*words)
         with pytest.raises(BlockingIOError):
@@ -292,7 +291,7 @@ def test_a_start_beside_a_note_that_was_left_behind(
     folder = lock_of(stopped_daemon).parent
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
-    write_lock(lock_of(stopped_daemon), replace(note_of_this_process("/gone/s"), state=SERVING, **change))
+    write_lock(lock_of(stopped_daemon), note_of_this_process("/gone/s")._replace(state=SERVING, **change))
     try:
         ctl.ok(*words)
     finally:
@@ -303,7 +302,7 @@ def test_a_start_beside_a_note_that_was_left_behind(
 def test_a_restore_is_not_stopped(noted: tuple[Orbitctl, Path, subprocess.Popen[bytes]], words: list[str]) -> None:
     """What has the lock and no socket puts a backup in the database's place: it gets no signal."""
     ctl, lock, innocent = noted
-    note = replace(note_of_this_process(""), pid=innocent.pid, started=start_time(innocent.pid))
+    note = note_of_this_process("")._replace(pid=innocent.pid, started=start_time(innocent.pid))
     write_lock(lock, note)
     refused = ctl(*words, "--timeout", TIMEOUT)
     assert refused.code == 3
@@ -317,7 +316,7 @@ def test_a_note_that_was_left_behind_names_nobody(
 ) -> None:
     """After a kill or a power cut another process may have the pid: it is not taken for the daemon."""
     ctl, lock, innocent = noted
-    write_lock(lock, replace(note_of_this_process("/s"), pid=innocent.pid, state=SERVING, **change))
+    write_lock(lock, note_of_this_process("/s")._replace(pid=innocent.pid, state=SERVING, **change))
     assert ctl.ok("daemon", "stop", *force).err == "orbitd is not running\n"
     assert ctl("status").lines[0].split() == ["orbitd:", "not", "running"]
 
@@ -329,7 +328,7 @@ def test_a_backup_is_restored_beside_the_note_of_another_machine(daemon: DaemonP
     backup = ctl.ok("maintenance", "backup", "-q").text.strip()
     note = note_of(daemon)
     daemon.stop()
-    write_lock(lock_of(daemon), replace(note, host="far", boot="another"))
+    write_lock(lock_of(daemon), note._replace(host="far", boot="another"))
     ctl.ok("maintenance", "restore", "--yes", backup)
     daemon.start()
     assert ctl.ok("session", "list", "-q").lines == [kept]
@@ -350,7 +349,7 @@ def test_the_lock_is_never_asked_for(
 ) -> None:
     """Looking for a daemon takes no lock, not even for a moment: an orbitd that starts then would be refused."""
     ctl, lock, innocent = noted
-    note = replace(note_of_this_process("/nowhere/s"), pid=innocent.pid, started=start_time(innocent.pid))
+    note = note_of_this_process("/nowhere/s")._replace(pid=innocent.pid, started=start_time(innocent.pid))
     write_lock(lock, note)
 
     def refuse(*_: object) -> None:
@@ -370,7 +369,7 @@ def test_a_socket_that_another_process_serves_is_not_used(daemon: DaemonProcess,
         listening.listen(100)  # it is tried again while the daemon could listen elsewhere
         # This process is the one that listens; another one of ours is what the note names.
         with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
-            named = replace(note, pid=other.pid, started=start_time(other.pid), socket=str(home / "s"), state=SERVING)
+            named = note._replace(pid=other.pid, started=start_time(other.pid), socket=str(home / "s"), state=SERVING)
             write_lock(lock_of(daemon), named)
             refused = without(daemon)("session", "list")
             other.communicate()
@@ -579,7 +578,7 @@ def test_a_daemon_that_cannot_be_reached_is_told_at_once(
     """One that does not listen, or starts for longer than the timeout, is named, and no other is started beside it."""
     ctl, lock, innocent = noted
     del ctl.environment["ORBITCTL_NO_AUTOSTART"]
-    note = replace(note_of_this_process("/nowhere/s"), pid=innocent.pid, started=start_time(innocent.pid), state=state)
+    note = note_of_this_process("/nowhere/s")._replace(pid=innocent.pid, started=start_time(innocent.pid), state=state)
     write_lock(lock, note)
     refused = ctl("session", "list", "--timeout", "0.2")
     said = f"orbitd (pid {innocent.pid}) is still starting after 0.2 s"
@@ -598,7 +597,7 @@ def test_a_start_or_stop_that_does_not_end_is_named_before_the_timeout(
     """Who waits for it hears why, and how to end it if it hangs."""
     monkeypatch.setattr(finding, "NOTICE_SECONDS", 0.05)
     ctl, lock, innocent = noted
-    note = replace(note_of_this_process("/nowhere/s"), pid=innocent.pid, started=start_time(innocent.pid), state=state)
+    note = note_of_this_process("/nowhere/s")._replace(pid=innocent.pid, started=start_time(innocent.pid), state=state)
     write_lock(lock, note)
     found = ctl("session", "list", "--timeout", "0.5")
     assert found.code == 6
@@ -634,8 +633,8 @@ def test_nothing_is_signalled_without_a_pidfd(
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     ctl, lock, innocent = noted
-    note = replace(note_of_this_process("/nowhere/s"), pid=innocent.pid, started=start_time(innocent.pid))
-    write_lock(lock, replace(note, state=SERVING))
+    note = note_of_this_process("/nowhere/s")._replace(pid=innocent.pid, started=start_time(innocent.pid))
+    write_lock(lock, note._replace(state=SERVING))
     monkeypatch.setattr(os, "pidfd_open", refuse)
     refused = ctl("daemon", "stop", "--force", "--timeout", "0.1")
     assert refused.code == 3
@@ -674,7 +673,7 @@ def test_stopping_from_a_container_waits_for_the_note(
 ) -> None:
     """Where the pid means nothing, the daemon has ended once the stream has, and its note is blank."""
     ctl, lock, _ = noted
-    write_lock(lock, replace(note_of_this_process("/s"), namespace="pid:[1]", state=SERVING))
+    write_lock(lock, note_of_this_process("/s")._replace(namespace="pid:[1]", state=SERVING))
     client = FarClient(lock)
     paths = ClientPaths(ctl.environment, None)
     if not is_released:

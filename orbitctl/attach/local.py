@@ -1,0 +1,64 @@
+"""This user's own daemon, as an attach asks for it where nothing on the command line says otherwise.
+
+`App` is the same for every command line, and comes with click, which takes longer to import than it takes until a
+session is shown.
+"""
+
+from __future__ import annotations
+
+from orbitctl.client.finding import connect
+from orbitctl.client.paths import ClientPaths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as typing has it, which is not imported here
+    from collections.abc import Mapping
+    from typing import TypeVar
+
+    from orbit_protocol.methods import Method
+    from orbitctl.client.ssh import Host
+    from orbitctl.client.transport import UnixStream
+
+    P = TypeVar("P")
+    R = TypeVar("R")
+
+TIMEOUT = 30.0
+"""Seconds for a connection; `DEFAULT_TIMEOUT` of the client that decodes by msgspec."""
+
+
+class LocalDaemon:
+    """What an attach needs of `App`, of this machine's daemon and without an option.
+
+    Args:
+        environ: The environment.
+
+    Attributes:
+        hosts: The machines to connect to: none but this one.
+        timeout: What `--timeout` says: nothing.
+        autostart: Whether another process may start a daemon where one was killed; none is started in this one.
+        paths: The paths of the daemon and its files.
+    """
+
+    def __init__(self, environ: Mapping[str, str], *, autostart: bool) -> None:
+        self.environ = environ
+        self.hosts: tuple[Host, ...] = ()
+        self.timeout: float | None = None
+        self.autostart = autostart
+        self.paths = ClientPaths(environ, None)
+
+    def open_stream(self, *, wait: bool = True) -> UnixStream:
+        """Return a new connection to the daemon; `wait` for one that is about to serve. Raises: CommandError."""
+        return connect(self.paths, TIMEOUT, wait=wait)
+
+    def call(self, method: Method[P, R], params: P) -> R:
+        """Call a method, once. Raises: CommandError, ImportError where the installation has been replaced."""
+        from orbitctl.app import App
+
+        app = App(self.environ)
+        app.autostart = False
+        try:
+            return app.call(method, params)
+        finally:
+            app.close()
+
+    def close(self) -> None:
+        """Close nothing: each call has a connection of its own."""
