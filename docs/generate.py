@@ -11,27 +11,29 @@ from collections.abc import Callable
 from pathlib import Path
 
 from commands_page import commands_markdown
+from completion_table import table_source
 from man_page import man_page
 from protocol_page import protocol_markdown
 
+ROOT = Path(__file__).parents[1]
 DOCUMENTS: dict[str, Callable[[], str]] = {
-    "protocol.md": protocol_markdown,
-    "commands.md": commands_markdown,
-    "orbitctl.1": man_page,
+    "docs/protocol.md": protocol_markdown,
+    "docs/commands.md": commands_markdown,
+    "docs/orbitctl.1": man_page,
+    "orbitctl/completion/table.py": table_source,
 }
 
 
 def main(arguments: list[str]) -> int:
     """Write or check every document; return the exit status."""
-    folder = Path(__file__).parent
-    stale = [name for name, write in DOCUMENTS.items() if _read(folder / name) != write()]
+    stale = [name for name, write in DOCUMENTS.items() if _read(ROOT / name) != write()]
     if "--check" in arguments:
         for name in stale:
-            print(f"docs/{name} is stale; run: python docs/generate.py", file=sys.stderr)
+            print(f"{name} is stale; run: python docs/generate.py", file=sys.stderr)
         return 1 if stale else 0
     for name in stale:
-        (folder / name).write_text(DOCUMENTS[name]())
-        print(f"wrote docs/{name}")
+        (ROOT / name).write_text(DOCUMENTS[name]())
+        print(f"wrote {name}")
     return 0
 
 

@@ -25,6 +25,10 @@ FLAGS = {"--json": "json", "-q": "quiet", "--quiet": "quiet"}
 
 def run_fast(arguments: Sequence[str]) -> int | None:
     """Run a plain command line and return its exit code; None, with nothing printed, for any other."""
+    if arguments[:1] == ["_complete"]:
+        from orbitctl.completion.answer import main
+
+        return main(arguments[1:])
     words = [word for word in arguments if word not in FLAGS]
     if words != ["session", "list"] or COMPLETION_VARIABLE in os.environ:
         return None

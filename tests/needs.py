@@ -13,7 +13,9 @@ import sys
 import pytest
 
 PACKAGES = {
+    "bash": "Debian: bash",
     "cc": "Debian: gcc, libc6-dev",
+    "fish": "Debian: fish",
     "git": "Debian: git",
     "htop": "Debian: htop",
     "less": "Debian: less",
@@ -31,6 +33,7 @@ PACKAGES = {
     "systemd": "Debian: systemd",
     "tmux": "Debian: tmux",
     "vim": "Debian: vim",
+    "zsh": "Debian: zsh",
 }
 """Each program that a test may ask for, and the package that has it."""
 

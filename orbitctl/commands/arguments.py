@@ -19,8 +19,6 @@ from orbitctl.errors import CommandError, ExitCode
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from click.shell_completion import CompletionItem
-
 MAX_INPUT_BYTES = 1 << 30
 """The limit of a file or of stdin."""
 _PIECE_BYTES = 1 << 20
@@ -45,23 +43,11 @@ class SessionRef(_Ref):
 
     name = "session"
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Return completions."""
-        from orbitctl.commands.completion import session_names
-
-        return session_names(ctx, incomplete)
-
 
 class WorkspaceRef(_Ref):
     """A workspace's id, unique prefix or name."""
 
     name = "workspace"
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Return completions."""
-        from orbitctl.commands.completion import workspace_names
-
-        return workspace_names(ctx, incomplete)
 
 
 class OptionalSession(click.Argument):

@@ -92,7 +92,7 @@ def test_completion_needs_no_shell(bare: Orbitctl) -> None:
     """The script for a shell is printed where that shell is not installed, too."""
     for shell in ("bash", "zsh", "fish"):
         ended = bare("completion", shell)
-        assert (ended.code, b"_ORBITCTL_COMPLETE" in ended.out, "Traceback" in ended.err) == (0, True, False), ended
+        assert (ended.code, b"_complete" in ended.out, "Traceback" in ended.err) == (0, True, False), ended
 
 
 def test_a_manager_that_cannot_be_executed_is_an_error(tmp_path: Path) -> None:

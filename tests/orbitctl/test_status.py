@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import socket
 import sqlite3
 import stat
@@ -432,54 +431,6 @@ def test_a_backup_goes_beside_the_database_or_where_it_is_told(own_ctl: Orbitctl
             assert database.execute("SELECT name FROM sessions").fetchall() == [("web",)]
         database.close()
     assert f"ok    backup: {usual}" in own_ctl.ok("doctor").text
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_scripts_are_sound(offline: Orbitctl, shell: str) -> None:
-    """The script is one that its shell reads without complaint."""
-    script = offline.ok("completion", shell).out
-    assert b"_ORBITCTL_COMPLETE" in script
-    if program := shutil.which(shell):
-        (offline.home / "script").write_bytes(script)
-        assert offline.shell(f"{program} -n {offline.home}/script").code == 0
-
-
-def complete(ctl: Orbitctl, *words: str) -> list[str]:
-    """Return what bash would be offered for the last word."""
-    variables = {
-        "_ORBITCTL_COMPLETE": "bash_complete",
-        "COMP_WORDS": " ".join(["orbitctl", *words]),
-        "COMP_CWORD": str(len(words)),
-    }
-    return [line.partition(",")[2] for line in ctl.ok(**variables).lines if line]
-
-
-def test_completion_offers_commands_and_names(ctl: Orbitctl) -> None:
-    """Commands, sessions and workspaces are offered; a name that a shell would split, by its id."""
-    ctl.ok("session", "create", "--name", "web")
-    blank = ctl.id("session", "create", "--name", "two words")
-    ctl.ok("workspace", "create", "shop")
-    assert complete(ctl, "session", "te") == ["terminate"]
-    assert complete(ctl, "session", "show", "w") == ["web"]
-    assert set(complete(ctl, "session", "show", "")) == {"web", blank}
-    assert complete(ctl, "session", "move", "web", "") == ["shop"]
-    assert complete(ctl, "session", "list", "--workspace", "s") == ["shop"]
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_shows_nothing_that_steers_the_terminal(ctl: Orbitctl, shell: str) -> None:
-    """A name with bidirectional controls or line separators is described by escapes, beside the id that is offered."""
-    found = ctl.id("session", "create", "--name", "gpj\u202e\u2028\u2069x")
-    asked = {"COMP_WORDS": "orbitctl session show ", "COMP_CWORD": "" if shell == "fish" else "3"}
-    shown = ctl.ok(_ORBITCTL_COMPLETE=f"{shell}_complete", **asked).text
-    assert found in shown
-    assert all(line.isprintable() for line in shown.replace("\t", "").splitlines())
-
-
-def test_completion_without_a_daemon_is_silent(lonely: Orbitctl) -> None:
-    """No daemon is started for a completion, and nothing is said."""
-    assert complete(lonely, "session", "show", "") == []
-    assert not os.path.exists(lonely.home / "run" / "orbit" / "orbitd.sock")
 
 
 def test_doctor_looks_at_home_beside_a_named_socket(home: Path) -> None:

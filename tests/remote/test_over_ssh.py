@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from ctl_support import Ended, InProcess, Peer, read_line, scripted
+from ctl_support import Ended, Peer, read_line, scripted
 from needs import require_that
 from orbit_protocol import PROTOCOL_VERSION
 from orbitctl.client.ssh import Dial, SshStream, parse_host
-from orbitctl.commands import completion
+from orbitctl.completion import answer
 from ssh_support import Machine, Near, make_key
 from support import WAIT_SECS
 
@@ -252,10 +252,9 @@ def test_settings_for_shells_do_not_get_in_the_way(near: Near, far: Machine) -> 
 
 def test_names_are_completed_from_the_other_machine(near: Near, far: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The shell offers the sessions of the machine that the line names."""
-    monkeypatch.setattr(completion, "TIMEOUT", WAIT_SECS)  # a busy machine needs longer for ssh than a person waits
+    monkeypatch.setattr(answer, "TIMEOUT", WAIT_SECS)  # a busy machine needs longer for ssh than a person waits
+    for name, value in near.ctl.environment.items():
+        monkeypatch.setenv(name, value)
     near.ctl.ok("--host", far.url, "session", "create", "--name", "faraway")
-    words = f"orbitctl --host {far.url} session show far"
-    offered = InProcess(near.home, near.ctl.environment).ok(
-        _ORBITCTL_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD="5"
-    )
-    assert "faraway" in offered.text
+    line = f"orbitctl --host {far.url} session show far"
+    assert answer.answer("bash", [line, ":"]) == ["words", "faraway"]
