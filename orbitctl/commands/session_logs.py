@@ -138,10 +138,10 @@ class _Follower:
 
     def _follow(self, connection: DaemonConnection) -> None:
         """Follow on one connection. Raises: ConnectionLost, CommandError."""
-        attach = p.SessionAttach(
-            id=self._id, read_only=True, frames="never", scrollback_lines=_ALL_LINES, after_line=0, cols=80, rows=24
-        )
-        self._request = connection.request(m.SESSION_ATTACH, attach)
+        size = {"cols": 80, "rows": 24}
+        history = {"scrollback_lines": _ALL_LINES, "after_line": 0}
+        attach = {"id": self._id, "read_only": True, "frames": "never", **history, **size}
+        self._request = connection.request(m.SESSION_ATTACH.name, attach)
         messages: deque[Message] = deque()
         waiting_bytes, lost = 0, None
         while True:
@@ -173,8 +173,8 @@ class _Follower:
             if self._request:
                 return False
             self._set_next()
-            refresh = p.SessionRefresh(attachment_id=self._attachment_id, scrollback_lines=_ALL_LINES)
-            self._request = connection.request(m.SESSION_REFRESH, refresh)
+            refresh = {"attachment_id": self._attachment_id, "scrollback_lines": _ALL_LINES}
+            self._request = connection.request(m.SESSION_REFRESH.name, refresh)
         elif message.method == "session.exited":
             if self._request:
                 self._print_end(notice.history_line)
@@ -191,7 +191,7 @@ class _Follower:
     def _answered(self, message: Message) -> bool:
         """Handle a picture, or why there is none; return whether the program has ended. Raises: CommandError."""
         if message.error is None:
-            picture = msgspec.json.decode(message.result, type=_Picture)  # type: ignore[arg-type]  # it is there
+            picture = msgspec.convert(message.result, _Picture)
             self._attachment_id = picture.attachment_id or self._attachment_id
             if picture.session is not None:
                 self._size = picture.session.cols or 80, picture.session.rows or 24
