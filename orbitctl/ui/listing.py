@@ -351,7 +351,7 @@ def _command(row: Row, _: View) -> str | None:
 def _running(row: Row, _: View) -> str | None:
     """Return what a session is about: the title that its program has set, else what runs, or would."""
     command: str | None = row["config"].get("command")
-    title: str | None = row.get("title")
+    title = (row.get("title") or "").strip()
     if host := host_of(row):
         command = f"ssh {host} {command or ''}".rstrip()
     return (title or command if row.get("live") else command or title) or _shell(row)
@@ -360,7 +360,7 @@ def _running(row: Row, _: View) -> str | None:
 def _mark(row: Row, view: View) -> str | None:
     if row["id"] == view.here:
         return "*"
-    return "!" if row.get("bell") or row.get("screen", "ok") != "ok" else None
+    return "!" if row.get("bell") or row.get("screen") == "damaged" else None
 
 
 def _exit(row: Row, _: View) -> str | None:
@@ -475,7 +475,7 @@ def sessions_table(rows: Sequence[Row], names: Iterable[str], view: View, *, cho
         view.id_length = _short_id_length(rows)
         if view.width < NARROW and not chosen and "name" in names:
             names = ["name-or-id" if name == "name" else name for name in names if name != "id"]
-        given = [row["name"] for row in rows if row["name"]]
+        given = [(row.get("machine"), row["name"]) for row in rows if row["name"]]
         if "name-or-id" in names and not chosen and len(set(given)) < len(given):
             names.insert(names.index("name-or-id"), "id")  # a name alone does not say which one is meant
     elif not chosen:

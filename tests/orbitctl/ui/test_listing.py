@@ -143,6 +143,8 @@ def test_names_that_two_sessions_had_have_their_ids_beside_them() -> None:
     lines = drawn([session(1, "web", **ended), session(2, "web", **ended)], LS_ALL_COLUMNS)
     assert titles(lines)[:2] == ["ID", "NAME"]
     assert [line.split()[:2] for line in lines[1:]] == [["00000001", "web"], ["00000002", "web"]]
+    apart = [session(1, "web", machine="one"), session(2, "web", machine="two")]
+    assert titles(drawn(apart, ("machine", *LS_COLUMNS)))[:2] == ["HOST", "NAME"]
 
 
 def test_in_a_pipe_nothing_is_cut_or_left_out() -> None:
@@ -196,6 +198,7 @@ def test_idle_counts_from_the_last_output_or_key(more: dict[str, Any], seconds: 
         ({"command": "bash", "title": "ada@host: ~"}, "ada@host: ~"),
         ({"command": "bash", "title": "ada@host: ~", "live": False}, "bash"),
         ({"command": "bash"}, "bash"),
+        ({"command": "bash", "title": "  "}, "bash"),
         ({}, "(login shell)"),
         ({"cols": None, "live": False}, "-"),
         (
