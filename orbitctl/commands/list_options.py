@@ -12,10 +12,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import msgspec
 
+from orbit_protocol.types import Session, SessionConfig
 from orbit_protocol.visible import visible
 from orbitctl.app import App
 from orbitctl.client.client import Answer
-from orbitctl.ui.listing import Column, View, table, timestamp
+from orbitctl.commands.session_table import names_of_workspaces, row_of
+from orbitctl.ui.listing import (
+    LIST_COLUMNS,
+    LIST_COLUMNS_OF_HOSTS,
+    SESSION_COLUMNS,
+    Column,
+    View,
+    idle_seconds,
+    sessions_table,
+    table,
+    timestamp,
+)
 from orbitctl.ui.output import Formatter
 from orbitctl.ui.stdout import view_of_stdout
 
@@ -225,3 +237,56 @@ def fields_of(kind: Any, prefix: str = "", **below: Any) -> list[str]:
     """Return the fields of a Struct, and of those Structs in it that `below` names."""
     names = [prefix + name for name in kind.__struct_fields__]
     return names + [name for outer, inner in below.items() for name in fields_of(inner, f"{prefix}{outer}.")]
+
+
+_SESSION_COLUMNS = (
+    *("id", "name", "status", "state", "exit", "type", "host", "workspace", "live", "size", "clients", "idle", "saved"),
+    *("command", "title", "folder", "pid", "created", "deleted", "labels", "mark", "machine"),
+)
+_IN_LS = {"name": "name-or-id", "status": "state", "command": "running"}
+"""What `ls` shows in the columns of these names."""
+
+
+class SessionOptions(ListOptions):
+    """How sessions are listed.
+
+    Args:
+        usual: The columns that are shown if none are asked for: keys of `SESSION_COLUMNS`.
+        is_ls: Whether columns show what `ls` shows in them.
+        columns: `--columns`.
+        template: `--format`.
+        sort: `--sort`.
+    """
+
+    def __init__(
+        self, usual: Sequence[str], is_ls: bool, columns: str | None, template: str | None, sort: str | None
+    ) -> None:
+        self._keys = usual
+        kind = Kind(
+            columns={name: SESSION_COLUMNS[_IN_LS.get(name, name) if is_ls else name] for name in _SESSION_COLUMNS},
+            usual=usual,
+            fields=fields_of(Session, config=SessionConfig),
+            open_fields=("labels", "config.env"),
+            sort_values={
+                "idle": lambda row, view: idle_seconds(row, view.now),
+                "name": "name",
+                "created": "created_at",
+                "saved": "last_saved_at",
+                "deleted": "deleted_at",
+            },
+        )
+        super().__init__(kind, columns, template, sort)
+
+    def sessions_text(self, rows: Sequence[Row], view: View, *, of_hosts: bool = False) -> str:
+        """Return the list as it is printed; `of_hosts` adds the machine's column to the usual ones."""
+        keys = self._keys
+        if of_hosts:
+            keys = LIST_COLUMNS_OF_HOSTS if keys is LIST_COLUMNS else ("machine", *keys)
+        return self.text(rows, view, lambda rows, view: sessions_table(rows, keys, view))
+
+
+def drawn_sessions(app: App, sessions: Sequence[Session], options: SessionOptions) -> str:
+    """Return the list of sessions as it is printed."""
+    workspaces = names_of_workspaces(app, sessions) if options.uses("workspace") else {}
+    view = view_of_stdout(View, workspaces=workspaces, here=app.environ.get("ORBIT_SESSION"))
+    return options.sessions_text([row_of(one) for one in sessions], view)

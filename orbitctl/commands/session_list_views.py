@@ -31,7 +31,7 @@ from orbitctl.app import App
 from orbitctl.attach.terminal import ENDING, SignalReceived, do_nothing, raise_signal_received, read_signals
 from orbitctl.client.client import ask_all
 from orbitctl.client.ssh import Host
-from orbitctl.commands.session_ls import SessionOptions, drawn_sessions
+from orbitctl.commands.list_options import SessionOptions, drawn_sessions
 from orbitctl.commands.session_table import NO_SESSIONS, names_of_workspaces, row_of
 from orbitctl.errors import CommandError, ExitCode
 from orbitctl.ui.listing import View

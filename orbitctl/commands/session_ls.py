@@ -4,80 +4,29 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import click
 
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
-from orbit_protocol.types import Session, SessionConfig, SessionPage, SessionStatus, SessionType
+from orbit_protocol.types import SessionPage, SessionStatus, SessionType
 from orbitctl.app import App
 from orbitctl.client.client import Answer, ask_all
 from orbitctl.commands.arguments import LABEL, LIMIT, WORKSPACE
-from orbitctl.commands.list_options import Kind, ListOptions, fields_of, list_options
-from orbitctl.commands.session_table import NO_SESSIONS, names_of_workspaces, row_of
+from orbitctl.commands.list_options import SessionOptions, drawn_sessions, list_options
+from orbitctl.commands.session_table import NO_SESSIONS, row_of
 from orbitctl.errors import ExitCode
 from orbitctl.ui.listing import (
     LIST_COLUMNS,
-    LIST_COLUMNS_OF_HOSTS,
     LS_ALL_COLUMNS,
     LS_COLUMNS,
     LS_DELETED_COLUMNS,
-    SESSION_COLUMNS,
     View,
-    idle_seconds,
-    sessions_table,
 )
 from orbitctl.ui.stdout import view_of_stdout
 
-if TYPE_CHECKING:
-    from orbitctl.ui.listing import Row
-
 STATUSES: tuple[SessionStatus, ...] = ("active", "detached", "terminated", "archived")
-_COLUMNS = (
-    *("id", "name", "status", "state", "exit", "type", "host", "workspace", "live", "size", "clients", "idle", "saved"),
-    *("command", "title", "folder", "pid", "created", "deleted", "labels", "mark", "machine"),
-)
-_IN_LS = {"name": "name-or-id", "status": "state", "command": "running"}
-"""What `ls` shows in the columns of these names."""
-
-
-class SessionOptions(ListOptions):
-    """How sessions are listed.
-
-    Args:
-        usual: The columns that are shown if none are asked for: keys of `SESSION_COLUMNS`.
-        is_ls: Whether columns show what `ls` shows in them.
-        columns: `--columns`.
-        template: `--format`.
-        sort: `--sort`.
-    """
-
-    def __init__(
-        self, usual: Sequence[str], is_ls: bool, columns: str | None, template: str | None, sort: str | None
-    ) -> None:
-        self._keys = usual
-        kind = Kind(
-            columns={name: SESSION_COLUMNS[_IN_LS.get(name, name) if is_ls else name] for name in _COLUMNS},
-            usual=usual,
-            fields=fields_of(Session, config=SessionConfig),
-            open_fields=("labels", "config.env"),
-            sort_values={
-                "idle": lambda row, view: idle_seconds(row, view.now),
-                "name": "name",
-                "created": "created_at",
-                "saved": "last_saved_at",
-                "deleted": "deleted_at",
-            },
-        )
-        super().__init__(kind, columns, template, sort)
-
-    def sessions_text(self, rows: Sequence[Row], view: View, *, of_hosts: bool = False) -> str:
-        """Return the list as it is printed; `of_hosts` adds the machine's column to the usual ones."""
-        keys = self._keys
-        if of_hosts:
-            keys = LIST_COLUMNS_OF_HOSTS if keys is LIST_COLUMNS else ("machine", *keys)
-        return self.text(rows, view, lambda rows, view: sessions_table(rows, keys, view))
 
 
 def show_sessions(app: App, answer: Answer[SessionPage], options: SessionOptions, nothing: str = NO_SESSIONS) -> None:
@@ -93,13 +42,6 @@ def show_sessions(app: App, answer: Answer[SessionPage], options: SessionOptions
         app.out.note(nothing)
     else:
         sys.stdout.write(drawn_sessions(app, sessions, options))
-
-
-def drawn_sessions(app: App, sessions: Sequence[Session], options: SessionOptions) -> str:
-    """Return the list of sessions as it is printed."""
-    workspaces = names_of_workspaces(app, sessions) if options.uses("workspace") else {}
-    view = view_of_stdout(View, workspaces=workspaces, here=app.environ.get("ORBIT_SESSION"))
-    return options.sessions_text([row_of(one) for one in sessions], view)
 
 
 def list_sessions(

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from ctl_support import InProcess, Orbitctl, Peer, scripted
-from orbitctl.commands.session_ls import SessionOptions
+from orbitctl.commands.list_options import SessionOptions
 from orbitctl.ui.listing import LIST_COLUMNS, LS_COLUMNS, View
 from support import RawClient
 
