@@ -134,6 +134,8 @@ def test_nothing_of_who_started_the_daemon_reaches_a_program(oddly_started: Daem
             "ORBIT_SESSION": two["session"],
         }
         assert (two["umask"], two["files"], two["core"]) == (0o027, 256, CORE)
+        limits = Path(f"/proc/{oddly_started.pid}/limits").read_text().splitlines()
+        assert [line.split()[4] for line in limits if line.startswith("Max core file size")] == ["0"]
         for told in (one, two):
             assert told["ignored"] & ~PYTHONS_AND_GLIBCS == told["blocked"] == 0
             assert (told["nice"], told["cpus"]) == (NICE, sorted(os.sched_getaffinity(0)))
@@ -141,6 +143,27 @@ def test_nothing_of_who_started_the_daemon_reaches_a_program(oddly_started: Daem
     kept = [path.read_bytes() for path in home.rglob("*") if path.is_file() and path.name != "told"]
     assert len(kept) > 3
     assert not any(b"the client's" in content for content in kept)
+
+
+def test_ssh_that_is_connected_again_is_what_it_was(shared_daemon: DaemonProcess, home: Path) -> None:
+    """It has the environment and umask of the client that started it, and the agent of the one that attached last."""
+    (home / "bin").mkdir()
+    wrapper, agents = home / "bin" / "ssh", [home / "first", home / "second"]
+    for agent in agents:
+        agent.touch()
+    wrapper.write_text(
+        f'#!/bin/sh\necho "$ONLY $(umask) $(readlink "$SSH_AUTH_SOCK")."\n'
+        f"[ -e {home}/again ] && exec sleep 1000\ntouch {home}/again; read x; exit 255\n"
+    )
+    wrapper.chmod(0o755)
+    with shared_daemon.client() as client:
+        session_id = create(client, session_type="ssh", host="h", reconnect=True)
+        env = {"PATH": f"{home}/bin:{os.environ['PATH']}", "ONLY": "the client's", "SSH_AUTH_SOCK": str(agents[0])}
+        client.call("session.start", id=session_id, env=env, umask=0o026)
+        terminal = Terminal(client, session_id, env={"SSH_AUTH_SOCK": str(agents[1])})
+        terminal.follow_until("the client's 0026")
+        terminal.type("\n")
+        terminal.follow_until(f"the client's 0026 {agents[1]}.")
 
 
 def test_a_name_of_a_session_is_told(shared_client: RawClient, home: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,20 @@ SESSION_TITLES = [
     "SAVED",
     "COMMAND",
 ]
+
+
+def test_a_program_is_given_what_this_shell_has(process_ctl: Orbitctl, home: Path) -> None:
+    """Environment, umask and limits are those of the shell that runs orbitctl, but for what names its window."""
+    told = f"{home}/told"
+    script = f"(umask; ulimit -Sn; env) > {told}"
+    ours = " ".join([*process_ctl.command, "-q", "session", "run", "-d", "--", "sh", "-c", shlex.quote(script)])
+    env = "ONLY=here TMUX=x TERM_PROGRAM=x SSH_TTY=x"
+    session = process_ctl.shell(f"umask 026; ulimit -Sn 111; {env} {ours}").text.strip()
+    process_ctl.ok("session", "wait", session)
+    umask, files, *variables = Path(told).read_text().splitlines()
+    found = dict(line.split("=", 1) for line in variables)
+    assert (umask, files, found["ONLY"], found["HOME"]) == ("0026", "111", "here", process_ctl.environment["HOME"])
+    assert not {"TMUX", "TERM_PROGRAM", "SSH_TTY"} & set(found)
 
 
 def test_a_created_session_is_listed(ctl: Orbitctl) -> None:
