@@ -554,7 +554,7 @@ class LiveSession:
                 if self._flood > FLOOD_BYTES:
                     self._cwd_timer = self._loop.call_later(FLOODED_CWD_SECS, self._record_cwd_later)
                 else:
-                    self._record_cwd(now)
+                    self._record_cwd(self.current_cwd(), now)
             self._handle_output(data, position, now)
         return hung_up
 
@@ -602,9 +602,8 @@ class LiveSession:
 
         self._shared.start_task(open_then_read())
 
-    def _record_cwd(self, now: float) -> None:
+    def _record_cwd(self, cwd: bytes | None, now: float) -> None:
         """Record the folder if it is another one, unless one was recorded just before: then it is done in time."""
-        cwd = self.current_cwd()
         if cwd is None or cwd == self._recorded_cwd or self._journal is None or len(cwd) > MAX_PATH_LENGTH:
             return
         if (wait := self._cwd_recorded_at + CWD_SECS - now) > 0:
@@ -616,7 +615,7 @@ class LiveSession:
 
     def _record_cwd_later(self) -> None:
         self._cwd_timer = None
-        self._record_cwd(self._loop.time())
+        self._record_cwd(self.current_cwd(), self._loop.time())
 
     def current_cwd(self) -> bytes | None:
         """Return the folder where the user is, on this machine; the last known one if the program has ended.
@@ -650,8 +649,9 @@ class LiveSession:
     @property
     def foreground_group(self) -> int | None:
         """The process group in the terminal's foreground, which Ctrl-C reaches; None where there is none."""
-        if self._master is None or (group := self._master.foreground_group) is None:
-            return None
+        group = None if self._master is None else self._master.foreground_group
+        if group is None or group == self.pid:
+            return group
         # The terminal keeps the number of a group that has ended, and another process may have that by now.
         try:
             return group if os.getsid(group) == self.pid else None
@@ -895,7 +895,8 @@ class LiveSession:
         cols, rows = self.size
         folder = self.current_cwd()
         if self._cwd_timer is None:
-            self._record_cwd(self._loop.time())  # what was answered is not lost, if the program prints nothing either
+            # What was answered is not lost, even if the program prints nothing.
+            self._record_cwd(folder, self._loop.time())
         cwd, cwd_bytes = (session.cwd, session.cwd_bytes) if folder is None else text_and_bytes(folder)
         output_at, input_at = _moment(self.last_output_at), _moment(self.last_input_at)
         return {

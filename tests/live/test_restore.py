@@ -194,7 +194,7 @@ async def test_sessions_that_wait_for_their_turn(daemons: Daemons, monkeypatch: 
     methods = SessionMethods(daemons.manager, programs)
     rows = [methods.with_live_fields(await daemons.manager.get_session(one.id)) for one in sessions]
     assert [(row.live, row.status) for row in rows] == [(False, "detached")] * 4
-    await methods.terminate(sessions[0].id)
+    assert not (await methods.terminate(sessions[0].id)).live
     await methods.delete(sessions[1].id)
     asked = asyncio.ensure_future(methods.signal(sessions[2].id, signal.SIGCONT))
     await asyncio.sleep(0)
