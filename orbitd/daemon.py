@@ -15,7 +15,7 @@ import hashlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 
 from msgspec import UNSET
@@ -54,7 +54,8 @@ from orbitd.warnings import StoreWarning
 log = logging.getLogger("orbitd")
 
 STOP_GRACE_SECS = 10.0
-DAY_SECS = 86_400.0
+HOUR_SECS = 3_600.0
+DAY_SECS = 24 * HOUR_SECS
 WEEK_SECS = 7 * DAY_SECS
 VACUUM_INTERVAL_SECS = 600.0
 SOCKET_CHECK_SECS = 5.0
@@ -224,6 +225,7 @@ class Daemon:
             is_managed=self._supervision.name != "none",
             scrollback_max_bytes=session.scrollback_max_bytes,
             total_scrollback_bytes=session.total_scrollback_bytes,
+            keeps_deleted=session.trash_retention_secs > 0,
         )
         return Programs(manager, live, session.auto_save_interval_secs)
 
@@ -271,10 +273,13 @@ class Daemon:
                 lambda: manager.cleanup_old_snapshots(session.snapshot_retention_count),
                 first_after_secs=STARTUP_QUIET_SECS,
             ),
+            _retention_task("trash", session.trash_retention_secs, HOUR_SECS, manager.purge_expired),
             MaintenanceTask("vacuum", VACUUM_INTERVAL_SECS, manager.vacuum_step),
             MaintenanceTask("backup", BACKUP_CHECK_SECS, backups.run, first_after_secs=STARTUP_QUIET_SECS),
             MaintenanceTask("rows", DAY_SECS, manager.verify_rows, first_after_secs=0),
         ]
+        if session.ended_retention_secs:
+            writing.append(_retention_task("archive", session.ended_retention_secs, DAY_SECS, manager.archive_ended))
         if manager.read_only is None:
             tasks = writing + tasks
         if self._supervision.watchdog_secs is not None:
@@ -366,6 +371,15 @@ class Daemon:
             last_backup_path=backup,
             last_backup_path_bytes=backup_bytes,
         )
+
+
+def _retention_task(
+    name: str, retention_secs: int, most_secs: float, run: Callable[[int], Awaitable[object]]
+) -> MaintenanceTask:
+    """Return a task for what is kept for some time: the shorter that is, the more often it is looked at."""
+    interval = max(1.0, min(most_secs, retention_secs / 10 or most_secs))
+    first = min(STARTUP_QUIET_SECS, interval)
+    return MaintenanceTask(name, interval, lambda: run(retention_secs), first_after_secs=first)
 
 
 async def _feed_watchdog(manager: SessionManager, notifier: Notifier) -> None:

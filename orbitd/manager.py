@@ -36,6 +36,7 @@ class SessionManager(SessionMethods, SnapshotMethods, WorkspaceMethods, Maintena
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        store.make_room = self.make_room
 
     @classmethod
     def open(

@@ -509,6 +509,13 @@ class FakeStore:
         self._find(session_id)
         del self.sessions[session_id]
 
+    async def trash_session(self, session_id: str) -> bool:
+        await self.delete_session(session_id)
+        return True
+
+    async def list_purged(self) -> list[str]:
+        return []
+
     async def save_snapshot(
         self, session_id: str, terminal_buffer: bytes, *, cols: int, rows: int, native_state: bytes, **_: Any
     ) -> None:

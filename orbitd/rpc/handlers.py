@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
-from orbit_protocol import errors as e
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
 from orbit_protocol import results as r
@@ -143,14 +142,12 @@ def add_session_handlers(handlers: Handlers[Call], manager: SessionManager, sess
         return sessions.with_live_fields(await manager.get_session(session_id))
 
     async def delete(_: Call, params: p.SessionDelete) -> r.Empty:
-        await sessions.delete(params.id)
+        await sessions.delete(params.id, purge=params.purge)
         return r.Empty()
 
-    async def not_yet(_: Call, params: Any) -> Any:
-        raise e.SessionNotFound(f"not built yet: {params}")
+    async def list_deleted(_: Call, params: p.SessionListDeleted) -> t.SessionPage:
+        return await manager.list_deleted_sessions(limit=params.limit, cursor=params.cursor)
 
-    handlers.add(m.SESSION_UNDELETE, not_yet)
-    handlers.add(m.SESSION_LIST_DELETED, not_yet)
     handlers.add(m.SESSION_CREATE, viewed(lambda params: manager.create_session(params.config, params.name)))
     handlers.add(m.SESSION_GET, get)
     handlers.add(m.SESSION_FIND, viewed(lambda params: manager.find_session(params.ref)))
@@ -159,6 +156,8 @@ def add_session_handlers(handlers: Handlers[Call], manager: SessionManager, sess
     handlers.add(m.SESSION_DETACH, viewed(lambda params: sessions.detach(params.id)))
     handlers.add(m.SESSION_TERMINATE, viewed(lambda params: sessions.terminate(params.id)))
     handlers.add(m.SESSION_DELETE, delete)
+    handlers.add(m.SESSION_UNDELETE, viewed(lambda params: sessions.undelete(params.id)))
+    handlers.add(m.SESSION_LIST_DELETED, list_deleted)
     handlers.add(m.SESSION_RENAME, viewed(lambda params: manager.rename_session(params.id, params.name)))
     handlers.add(m.SESSION_SET_LABELS, viewed(lambda params: manager.set_labels(params.id, params.labels)))
     handlers.add(m.SESSION_SET_RESUME, viewed(lambda params: manager.set_resume(params.id, params.command)))

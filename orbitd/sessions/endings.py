@@ -12,7 +12,8 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Set
+from collections.abc import Callable, Coroutine, Set
+from typing import Any
 
 from orbit_protocol.errors import InternalError, NotRunning, RequestTimeout, SessionNotFound, StorageError
 from orbit_protocol.types import Session, SessionStatus
@@ -50,6 +51,7 @@ class Endings:
         agents: The links to ssh agents.
         reconnector: Starts ssh again that has lost its connection.
         tasks: Runs retries in the background.
+        remove_ended: Deletes a session whose program has ended, if it is to be.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Endings:
         agents: AgentLinks,
         reconnector: Reconnector,
         tasks: BackgroundTasks,
+        remove_ended: Callable[[str], Coroutine[Any, Any, None]],
     ) -> None:
         self._manager = manager
         self._saver = saver
@@ -71,6 +74,7 @@ class Endings:
         self._agents = agents
         self._reconnector = reconnector
         self._tasks = tasks
+        self._remove_ended = remove_ended
         self._draining = asyncio.Semaphore(DRAINED_AT_ONCE)
 
     async def handle_exit(self, program: KeptProgram) -> None:
@@ -187,6 +191,22 @@ class Endings:
         live.move(State.ENDED)
         self._finish_journal(live, is_saved=is_saved)
         await self._release(live, pending)
+
+    async def save_for_trash(self, live: LiveSession) -> None:
+        """Save all that is left of a session's program before it is deleted, under its lock.
+
+        A screen that cannot be saved now stays in the journal, which waits with the session.
+
+        Raises:
+            StorageError: How its program has ended cannot be stored.
+        """
+        await self.store_pending_exit(live)
+        if live.not_restored or not self._files.has_journal(live.id):
+            return
+        with contextlib.suppress(SessionNotFound, StorageError):  # logged by the saver
+            if await self._save_last_screen(live):
+                live.close_journal()
+                self._files.remove_journal(live.id)
 
     async def save_stopped(self, session_id: str, retry_secs: float | None = None) -> None:
         """Save the last screen of a session whose program is gone, and remove its journal.
@@ -316,9 +336,13 @@ class Endings:
         await self._release(live, program_exit)
 
     async def _store(self, live: LiveSession, program_exit: ProgramExit) -> Session:
-        return await self._manager.end_program(
+        session = await self._manager.end_program(
             live.id, program_exit.status, program_exit.exit_code, program_exit.exit_signal
         )
+        if session.config.auto_remove:
+            # It waits for the lock, which the caller holds until the clients have their exit.
+            self._tasks.start(self._remove_ended(live.id))
+        return session
 
     async def _release(self, live: LiveSession, program_exit: ProgramExit) -> None:
         if program_exit.status == "terminated":

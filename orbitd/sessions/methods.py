@@ -108,15 +108,16 @@ class SessionMethods:
                 return await self._manager.end_program(session_id, "terminated")
             return await self._manager.terminate_session(session_id)
 
-    async def delete(self, session_id: str) -> None:
-        """Delete a session; its program is ended first."""
-        async with self._programs.without_program(session_id, unwanted=True) as live:
-            await self._manager.delete_session(session_id)
-            # Still under the lock: a start that waits for it finds no session, and opens no journal.
-            self._programs.remove_files(live)
+    async def delete(self, session_id: str, *, purge: bool = False) -> None:
+        """Put a session into the trash, or delete it for good; its program is ended first."""
+        await self._programs.delete(session_id, purge=purge)
+
+    async def undelete(self, session_id: str) -> Session:
+        """Take a session out of the trash."""
+        return await self._programs.undelete(session_id)
 
     async def delete_workspace(self, workspace_id: str, *, delete_sessions: bool) -> None:
-        """Delete a workspace; with its sessions, the live ones are deleted by `delete` first."""
+        """Delete a workspace; of its sessions, those that have more than their rows are deleted by `delete` first."""
         interrupted = await self._manager.list_interrupted() if delete_sessions else []
         if any(one.live and one.workspace_id == workspace_id for one in interrupted):
             await self._programs.keeper.require_restored()
@@ -124,15 +125,12 @@ class SessionMethods:
             with contextlib.suppress(SessionNotFound):  # deleted by another request meanwhile
                 if (await self._manager.get_session(live.id)).workspace_id == workspace_id:
                     await self.delete(live.id)
-        members = []
         for session_id in self._programs.files.sessions_on_disk() if delete_sessions else ():
             with contextlib.suppress(SessionNotFound, StorageCorrupt):  # what cannot be read is kept
-                if (await self._manager.get_session(session_id)).workspace_id == workspace_id:
-                    members.append(session_id)
-        await self._manager.delete_workspace(workspace_id, delete_sessions)
-        for session_id in members:
-            async with self._registry.locked(session_id) as live:
-                self._programs.remove_files(live)
+                session = await self._manager.get_session(session_id)
+                if session.workspace_id == workspace_id and session.status != "archived":
+                    await self.delete(session_id)
+        await self._programs.delete_workspace(workspace_id, delete_sessions=delete_sessions)
 
     async def auto_save(self) -> int:
         """Write what is only in memory; return how many sessions had something to write."""

@@ -73,6 +73,7 @@ class LiveSettings(Struct, frozen=True, kw_only=True):
         program_umask: Of programs whose client sends none.
         program_limits: Soft limits of programs, where the client does not send others.
         is_managed: Whether a service manager has started this daemon.
+        keeps_deleted: Whether there is a trash; without one a session that is deleted is gone at once.
     """
 
     keeper_socket: str
@@ -86,6 +87,7 @@ class LiveSettings(Struct, frozen=True, kw_only=True):
     is_managed: bool = False
     scrollback_max_bytes: int
     total_scrollback_bytes: int
+    keeps_deleted: bool = True
 
 
 class Programs:
@@ -143,8 +145,17 @@ class Programs:
         )
         self.reconnector = Reconnector(self._reconnect, self._stop_reconnecting, self._tasks.start)
         self.endings = Endings(
-            manager, self.saver, self.files, self.registry, self.keeper, self.agents, self.reconnector, self._tasks
+            manager,
+            self.saver,
+            self.files,
+            self.registry,
+            self.keeper,
+            self.agents,
+            self.reconnector,
+            self._tasks,
+            self.remove_ended,
         )
+        manager.on_purged = lambda: self._tasks.start(self.remove_purged())
 
     def _new_session(self, session_id: str) -> LiveSession:
         return LiveSession(session_id, self._shared)
@@ -351,6 +362,79 @@ class Programs:
                 marked.is_unwanted = False
                 self._tasks.start(self.endings.save_stopped(session_id))
             raise
+
+    async def delete(self, session_id: str, *, purge: bool) -> None:
+        """Put a session into the trash, or delete it for good; its program is ended first.
+
+        Raises:
+            OrbitError: As `without_program`, `SessionManager.trash_session` and `delete_session` do.
+        """
+        purge = purge or not self._settings.keeps_deleted
+        async with self.without_program(session_id, unwanted=purge) as live:
+            await self._delete(live, purge=purge)
+
+    async def delete_workspace(self, workspace_id: str, *, delete_sessions: bool) -> None:
+        """Delete a workspace, perhaps with its sessions, none of which has a program. Raises: WorkspaceNotFound."""
+        purge = not self._settings.keeps_deleted
+        await self._manager.delete_workspace(workspace_id, delete_sessions, purge=purge)
+        if delete_sessions and purge:
+            self._tasks.start(self.remove_purged())
+
+    async def undelete(self, session_id: str) -> Session:
+        """Take a session out of the trash. Raises: SessionNotFound, NameTaken."""
+        async with self.registry.locked(session_id):
+            session = await self._manager.undelete_session(session_id)
+        if self.files.has_journal(session_id):  # its last screen could not be saved before
+            self._tasks.start(self.endings.save_stopped(session_id))
+        return session
+
+    async def remove_ended(self, session_id: str) -> None:
+        """Put a session into the trash whose program has ended, if its configuration says so."""
+        async with self.registry.locked(session_id) as live:
+            if live.is_attachable or live.not_restored or live.state is State.UNSTORED:
+                return  # started again, or not done with
+            with contextlib.suppress(SessionNotFound):
+                session = await self._manager.get_session(session_id)
+                if session.config.auto_remove and not session.live:
+                    await self._delete(live, purge=not self._settings.keeps_deleted)
+
+    async def remove_purged(self) -> None:
+        """Remove the files of sessions that are gone for good."""
+        removed = await self._manager.list_purged()
+        for session_id in removed:
+            async with self.registry.locked(session_id) as live:
+                try:
+                    await self._manager.get_session(session_id)
+                except SessionNotFound:
+                    if not live.has_program:
+                        self.remove_files(live)
+                except StorageError:  # a row that is damaged has its id
+                    pass
+        if removed:
+            await self._manager.forget_purged(removed)
+
+    async def clean_up(self) -> None:
+        """Do what an earlier daemon has not: delete sessions whose programs had ended, and files of deleted ones."""
+        try:
+            for session_id in await self._manager.list_ended_to_remove():
+                await self.remove_ended(session_id)
+            await self.remove_purged()
+        except OrbitError as error:  # the next start tries again
+            event(log, logging.ERROR, "deleted sessions not cleaned up", error=error.message)
+
+    async def _delete(self, live: LiveSession, *, purge: bool) -> None:
+        """Delete a session that has no program, under its lock: a start that waits for it finds none."""
+        if purge:
+            await self._manager.delete_session(live.id)
+        else:
+            await self.endings.save_for_trash(live)
+            if await self._manager.trash_session(live.id):
+                live.not_restored = ""
+                live.close()
+                self.agents.remove(live.id)
+                return
+        self.remove_files(live)
+        self._tasks.start(self.remove_purged())
 
     def remove_files(self, live: LiveSession) -> None:
         """Remove what a deleted session has outside of the store."""

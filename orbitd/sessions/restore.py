@@ -113,6 +113,7 @@ async def finish_restoring(programs: Programs) -> None:
         except Exception as error:  # noqa: BLE001  # one of many; the journal stays
             kind = type(error).__name__
             event(log, logging.ERROR, "last screen not saved", session=session_id, error=kind, exc=error)
+    await programs.clean_up()
 
 
 async def _take_over(manager: SessionManager, programs: Programs, program: KeptProgram) -> None:

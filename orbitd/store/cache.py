@@ -29,8 +29,8 @@ class Change(Struct, Generic[R], frozen=True, kw_only=True):
 
     Args:
         result: For the caller.
-        sessions: Sessions as they are now; terminated ones leave the cache.
-        gone_sessions: Ids of sessions that were deleted or archived.
+        sessions: Sessions as they are now; terminated ones, and those in the trash, leave the cache.
+        gone_sessions: Ids of sessions that were deleted, put into the trash or archived.
         workspaces: Workspaces as they are now.
         gone_workspaces: Ids of deleted workspaces.
     """
@@ -192,7 +192,7 @@ class Cache:
     """Both indexes, and the touches that are not in the database yet.
 
     Args:
-        sessions: Rows of SESSION_COLUMNS that are not terminated, in order.
+        sessions: Rows of SESSION_COLUMNS that are neither terminated nor in the trash, in order.
         workspaces: Rows of WORKSPACE_COLUMNS, in order.
         on_damage: Called with each row that cannot be read.
     """
@@ -212,7 +212,7 @@ class Cache:
             self._remove_session(session_id)
         for stored in change.sessions:
             session = self.as_touched(stored.item)
-            if session.status == "terminated":
+            if session.status == "terminated" or session.deleted_at is not None:
                 self._remove_session(session.id)
                 continue
             if session is stored.item:  # what was committed is as late as the touch, or later

@@ -17,7 +17,7 @@ import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -46,18 +46,21 @@ from orbitd.store.files import FULL_SYNC, file_stamp, size
 from orbitd.store.progress import Progress
 from orbitd.store.rows import (
     SESSION_COLUMNS,
+    SNAPSHOTS_OF,
     DamagedRow,
     Stored,
     covered,
     delete_row,
     delete_session_row,
     execute_mending,
+    find_deleted,
     find_session,
     in_workspace,
     insert_session,
     now,
     row_checksum,
     session_from_row,
+    session_not_found,
     shown,
     stored_checksum,
     time_to_text,
@@ -83,6 +86,9 @@ _BULK_LOG_BYTES = 4 * 1024 * 1024
 
 _DELETED_AT_ONCE = 200
 """Snapshots of one session that are deleted by one statement."""
+
+_MAKE_ROOM_SECS = 5.0
+"""How long free pages are returned to a full disk, while callers wait."""
 
 _VACUUM_CHUNK = 64
 """Pages freed between two looks at the clock (256 KiB)."""
@@ -119,32 +125,59 @@ _CHECK_REMEDY = "`orbitctl maintenance check` names all; `orbitctl maintenance r
 
 _STATS = """
     SELECT
-        (SELECT count(*) FROM sessions WHERE status = 'active' AND seq NOT IN ({sessions})),
-        (SELECT count(*) FROM sessions WHERE status = 'detached' AND seq NOT IN ({sessions})),
-        (SELECT count(*) FROM sessions WHERE status = 'terminated' AND seq NOT IN ({sessions})),
-        (SELECT count(*) FROM archived_sessions WHERE seq NOT IN ({archived_sessions})),
+        (SELECT count(*) FROM sessions WHERE status = 'active' AND seq NOT IN ({sessions})) - trash.active,
+        (SELECT count(*) FROM sessions WHERE status = 'detached' AND seq NOT IN ({sessions})) - trash.detached,
+        (SELECT count(*) FROM sessions WHERE status = 'terminated' AND seq NOT IN ({sessions})) - trash.terminated,
+        (SELECT count(*) FROM archived_sessions WHERE seq NOT IN ({archived_sessions})) - archived_trash.sessions,
         (SELECT count(*) FROM workspaces WHERE seq NOT IN ({workspaces})),
-        hot.number + old.number, hot.raw + old.raw, hot.stored + old.stored,
+        hot.number + old.number - hot_trash.number - old_trash.number,
+        hot.raw + old.raw - hot_trash.raw - old_trash.raw,
+        hot.stored + old.stored - hot_trash.stored - old_trash.stored,
+        trash.active + trash.detached + trash.terminated + archived_trash.sessions,
         (SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size())
     FROM
-        (SELECT count(*) AS number, total(raw_bytes) AS raw, total(stored_bytes) AS stored FROM session_snapshots)
-            AS hot,
-        (SELECT count(*) AS number, total(raw_bytes) AS raw, total(stored_bytes) AS stored FROM archived_snapshots)
-            AS old
+        (SELECT total(status = 'active') AS active, total(status = 'detached') AS detached,
+            total(status = 'terminated') AS terminated
+            FROM sessions WHERE deleted_at IS NOT NULL AND seq NOT IN ({sessions})) AS trash,
+        (SELECT count(*) AS sessions
+            FROM archived_sessions WHERE deleted_at IS NOT NULL AND seq NOT IN ({archived_sessions})) AS archived_trash,
+        (SELECT {sums} FROM session_snapshots) AS hot,
+        (SELECT {sums} FROM archived_snapshots) AS old,
+        (SELECT {sums} FROM session_snapshots
+            WHERE session_id IN (SELECT id FROM sessions WHERE deleted_at IS NOT NULL)) AS hot_trash,
+        (SELECT {sums} FROM archived_snapshots
+            WHERE session_id IN (SELECT id FROM archived_sessions WHERE deleted_at IS NOT NULL)) AS old_trash
 """
+# The trash has few sessions, which partial indexes lead to: all are counted in indexes, and its own are subtracted.
+_SUMS = "count(*) AS number, total(raw_bytes) AS raw, total(stored_bytes) AS stored"
 
 # The index on status leads to candidates only: what is moved is decided by the row (`_ONE_TO_ARCHIVE`).
 _TO_ARCHIVE = """
-    SELECT seq FROM sessions WHERE {sound} AND status = 'terminated' AND last_active < ? ORDER BY seq
+    SELECT seq FROM sessions
+    WHERE {sound} AND status = 'terminated' AND last_active < ? AND deleted_at IS NULL ORDER BY seq
 """
 _ONE_TO_ARCHIVE = f"""
-    SELECT {SESSION_COLUMNS} FROM sessions WHERE seq = ? AND +status = 'terminated' AND last_active < ?
+    SELECT {SESSION_COLUMNS} FROM sessions
+    WHERE seq = ? AND +status = 'terminated' AND last_active < ? AND deleted_at IS NULL
 """  # noqa: S608  # a constant of ours
 # In the order of the table: what is deleted together lies on the same pages. In the order of the index, which is none,
 # each page is written for each of its rows (measured with a million snapshots: 84 us a row, and 49).
 _WITH_MORE_SNAPSHOTS = """
-    SELECT session_id, count(*) FROM session_snapshots GROUP BY session_id HAVING count(*) > ? ORDER BY min(seq)
+    SELECT session_id, count(*) FROM session_snapshots
+    WHERE session_id NOT IN (SELECT id FROM sessions WHERE deleted_at IS NOT NULL)
+    GROUP BY session_id HAVING count(*) > ? ORDER BY min(seq)
 """
+# Oldest first, each with the count of its snapshots.
+_TO_PURGE = " UNION ALL ".join(
+    f"SELECT deleted_at, '{table}', seq, (SELECT count(*) FROM {snapshots} WHERE session_id = {table}.id)"  # noqa: S608
+    f" FROM {table} WHERE {{sound}} AND deleted_at < :before"  # names of ours
+    for table, snapshots in SNAPSHOTS_OF.items()
+)
+_TO_PURGE = f"{_TO_PURGE} ORDER BY deleted_at, seq"
+_DELETED_LATER = " UNION ALL ".join(
+    f"SELECT id FROM {table} WHERE {{sound}} AND deleted_at > :now"  # noqa: S608  # names of ours
+    for table in SNAPSHOTS_OF
+)
 _ARCHIVED = f"""
     SELECT {SESSION_COLUMNS} FROM archived_sessions WHERE seq = (SELECT seq FROM archived_sessions WHERE id = ?)
 """  # noqa: S608  # a constant of ours
@@ -166,6 +199,9 @@ class MaintenanceMethods:
     """Auto-save, cleanup, archive, vacuum, check, backup and statistics."""
 
     _store: Store
+
+    on_purged: Callable[[], None] = staticmethod(lambda: None)
+    """Called when sessions are gone for good, whose files may be left (`list_purged`); set by the daemon."""
 
     async def auto_save_sessions(self) -> int:
         """Write the touches that are in memory only, if there are any; return how many sessions that were."""
@@ -190,7 +226,7 @@ class MaintenanceMethods:
             store.cache.forget_touches(touches)
             return saved
 
-        saved = await store.writer.run(work, on_commit) if touches else 0
+        saved = await store.run(work, on_commit) if touches else 0
         store.last_auto_save_at = moment
         return saved
 
@@ -246,6 +282,89 @@ class MaintenanceMethods:
 
         return await self._write_in_slices([seq for (seq,) in rows], work, "sessions", progress)
 
+    async def purge_deleted(self, before: datetime | None = None, progress: Progress | None = None) -> int:
+        """Delete for good what was put into the trash before a moment, or all of it; return how many sessions.
+
+        A row that cannot be read stays, as everywhere.
+        """
+        moment = "~" if before is None else time_to_text(before)
+        rows = await self._store.fetch(tuple(SNAPSHOTS_OF), _TO_PURGE, {"before": moment})
+
+        def work(connection: sqlite3.Connection, item: tuple[str, int]) -> Change[int]:
+            table, seq = item
+            snapshots = SNAPSHOTS_OF[table]
+            query = f"SELECT {SESSION_COLUMNS} FROM {table} WHERE seq = ? AND deleted_at < ?"  # noqa: S608  # ours
+            try:
+                row = connection.execute(query, (seq, moment)).fetchone()
+                if row is None:  # it was taken out of the trash since, or is gone
+                    return Change(result=0)
+                session_id = session_from_row(row, table).item.id
+            except DamagedRow:
+                return Change(result=0)
+            # The oldest first, which no other one needs: what is left of a purge that is stopped in between can be
+            # read, and taken out of the trash.
+            deleted = execute_mending(
+                connection,
+                snapshots,
+                f"DELETE FROM {snapshots} WHERE seq IN"  # noqa: S608  # names of ours
+                f" (SELECT seq FROM {snapshots} WHERE session_id = ? ORDER BY seq LIMIT {_DELETED_AT_ONCE})",
+                (session_id,),
+            )
+            if deleted == _DELETED_AT_ONCE:
+                return Change(result=0)
+            delete_row(connection, table, seq)
+            sessions.note_purged(connection, session_id)
+            return Change(result=1)
+
+        # A session that has many snapshots comes once for each statement.
+        items = [(table, seq) for _, table, seq, count in rows for _ in range(count // _DELETED_AT_ONCE + 1)]
+        purged = await self._write_in_slices(items, work, "sessions", progress)
+        if purged:
+            self.on_purged()
+        return purged
+
+    async def purge_expired(self, retention_secs: int) -> int:
+        """Delete for good what has been in the trash for so long; return how many sessions."""
+        moment = now()
+        ahead = await self._store.fetch(tuple(SNAPSHOTS_OF), _DELETED_LATER, {"now": time_to_text(moment)})
+
+        def work(connection: sqlite3.Connection, session_id: str) -> Change[int]:
+            with contextlib.suppress(DamagedRow):
+                found = find_deleted(connection, session_id)
+                if found is not None:
+                    table, stored = found
+                    update_session(connection, Stored(stored.seq, replace(stored.item, deleted_at=moment)), table)
+            return Change(result=0)
+
+        # The clock was ahead when these were deleted: they would stay until that time comes. They stay as long as
+        # those that are deleted now.
+        await self._write_in_slices([session_id for (session_id,) in ahead], work, "sessions", None)
+        return await self.purge_deleted(moment - timedelta(seconds=retention_secs))
+
+    async def make_room(self) -> bool:
+        """Empty the trash, since the disk is full; return whether that may have made room."""
+        store = self._store
+        rounds = store.trash_emptied
+        async with store.room_lock:
+            if store.trash_emptied != rounds:  # by another caller, meanwhile
+                return True
+            purged = 0
+            with contextlib.suppress(OrbitError):  # the caller's own error says more
+                purged = await self.purge_deleted()
+            if not purged:
+                return False
+            store.trash_emptied += 1
+            event(log, logging.WARNING, "disk is full, trash emptied", database=store.path, sessions=purged)
+            # The pages that are free now serve the database alone: its log, and journals, need room on the disk.
+            with contextlib.suppress(OrbitError, TimeoutError):
+                async with asyncio.timeout(_MAKE_ROOM_SECS):
+                    await self.vacuum()
+            return True
+
+    async def archive_ended(self, retention_secs: int) -> int:
+        """Archive terminated sessions that were last active so long ago; return how many."""
+        return await self.archive_sessions(now() - timedelta(seconds=retention_secs))
+
     async def _write_in_slices(
         self,
         items: Sequence[T],
@@ -287,11 +406,11 @@ class MaintenanceMethods:
     async def _write_slice(self, work: Callable[[sqlite3.Connection], Change[T]], written: _Written) -> T:
         """Write one slice, once more where there was no room for it."""
         try:
-            result = await self._store.write(work)
+            result = await self._store.write_once(work)
         except StorageFull:
             # It may be the log that has no room to grow, and what is deleted here makes room.
             await written(checkpoint=True)
-            result = await self._store.write(work)
+            result = await self._store.write_once(work)
         await written()
         return result
 
@@ -352,17 +471,13 @@ class MaintenanceMethods:
                 find_session(connection, session_id)
                 raise SessionNotFound(f"Session {session_id} is not archived", hint="It is where it should be.")
             stored = session_from_row(row, "archived_sessions")
+            if stored.item.deleted_at is not None:
+                raise session_not_found(session_id)
             session = replace(stored.item, status="terminated")
             workspace = connection.execute("SELECT 1 FROM workspaces WHERE id = ?", (session.workspace_id,)).fetchone()
             if workspace is None:
                 session = in_workspace(session, None)
-            restored = Stored(stored.seq, session)
-            insert_session(connection, restored)
-            connection.execute(
-                "INSERT INTO session_snapshots SELECT * FROM archived_snapshots WHERE session_id = ?", (session_id,)
-            )
-            delete_row(connection, "archived_sessions", stored.seq)
-            return Change(result=session, sessions=(restored,))
+            return sessions.move_from_archive(connection, Stored(stored.seq, session))
 
         return await self._store.change_session(work)
 
@@ -526,19 +641,23 @@ class MaintenanceMethods:
         return await self._store.readers.run_in_thread(copy.fingerprint)
 
     async def get_stats(self) -> SessionStats:
-        """Count sessions, workspaces and snapshots, without what is known to be damaged, and measure the database."""
+        """Count sessions, workspaces and snapshots, and measure the database.
+
+        What is known to be damaged is not counted, and what is in the trash only as `deleted_sessions`.
+        """
         damaged = {table: ", ".join(map(str, self._store.damage.seqs(table))) for table in damage.WITH_NAMES}
-        row = await self._store.readers.fetch_one(_STATS.format(**damaged))
+        row = await self._store.readers.fetch_one(_STATS.format(sums=_SUMS, **damaged))
         assert row is not None
         # A sum of sizes is infinite where a damaged row has such a size.
         counts = [int(max(0, min(number or 0, _MOST))) for number in row]
-        active, detached, terminated, archived, workspaces, snapshots, raw, stored, database = counts
+        active, detached, terminated, archived, workspaces, snapshots, raw, stored, deleted, database = counts
         return SessionStats(
             total_sessions=active + detached + terminated + archived,
             active_sessions=active,
             detached_sessions=detached,
             terminated_sessions=terminated,
             archived_sessions=archived,
+            deleted_sessions=deleted,
             total_workspaces=workspaces,
             total_snapshots=snapshots,
             snapshot_raw_bytes=raw,
@@ -672,7 +791,7 @@ def _is_taken(connection: sqlite3.Connection, table: str, item: Session | Worksp
     try:
         if isinstance(item, Workspace):
             workspaces.refuse_taken_name(connection, name, item.id)
-        elif item.status in ("active", "detached"):
+        elif item.status in ("active", "detached") and item.deleted_at is None:
             sessions.refuse_taken_name(connection, name, item.id)
     except NameTaken:
         return True

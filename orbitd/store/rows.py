@@ -6,7 +6,8 @@ SNAPSHOT_HEAD_COLUMNS, SnapshotHead     a snapshot without its bytes, likewise
 session_row, workspace_row              a Struct as the values of its row, the checksum too
 insert_*, update_*                      the only statements that write these tables, as each writes the checksum
 delete_row, execute_mending             statements that work although a row and its index entries disagree
-find_session, find_workspace            a row by its id, inside the writer's transaction
+find_session, find_deleted,
+find_workspace                          a row by its id, inside the writer's transaction
 row_checksum, covered                   what a row's `checksum` column holds, and of which values
 lenient_text                            how every connection decodes text
 time_to_text, time_from_text            times as columns hold them
@@ -55,7 +56,10 @@ SNAPSHOT_HEAD_COLUMNS = (
 
 # By the number that the index has, here and in other modules: where a query uses an index, SQLite takes the columns
 # that are in it from there (`sqlite3WhereEnd`), and a row whose own column is damaged would look sound.
-_SELECT_SESSION = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE seq = (SELECT seq FROM sessions WHERE id = ?)"  # noqa: S608  # ours
+_SELECT_BY_ID = {
+    table: f"SELECT {SESSION_COLUMNS} FROM {table} WHERE seq = (SELECT seq FROM {table} WHERE id = ?)"  # noqa: S608  # ours
+    for table in ("sessions", "archived_sessions")
+}
 _SELECT_WORKSPACE = f"SELECT {WORKSPACE_COLUMNS} FROM workspaces WHERE seq = (SELECT seq FROM workspaces WHERE id = ?)"  # noqa: S608  # ours
 _INSERT_SESSION, _UPDATE_SESSION = (
     {table: statement.format(table=table) for table in ("sessions", "archived_sessions")}
@@ -89,6 +93,8 @@ _NEXT_SEQ = {
         ("workspaces", "workspaces"),
     )
 }
+
+SNAPSHOTS_OF = {"sessions": "session_snapshots", "archived_sessions": "archived_snapshots"}
 
 _CHECKSUM_AT = {"sessions": 10, "archived_sessions": 10, "workspaces": 6}
 """Where the checksum stands in a row; behind it are the columns that later migrations have added."""
@@ -495,14 +501,14 @@ def delete_row(connection: sqlite3.Connection, table: str, seq: int) -> None:
     execute_mending(connection, table, f"DELETE FROM {table} WHERE seq = ?", (seq,))  # noqa: S608  # a name of ours
 
 
-def delete_session_row(connection: sqlite3.Connection, seq: int, session_id: str) -> None:
+def delete_session_row(connection: sqlite3.Connection, seq: int, session_id: str, table: str = "sessions") -> None:
     """Delete a session and its snapshots, also where the row has another id than its index entry, and they have this.
 
     The foreign key would find the snapshots by the row's own id (0001_initial.sql).
     """
-    delete = "DELETE FROM session_snapshots WHERE session_id = ?"
-    execute_mending(connection, "session_snapshots", delete, (session_id,))
-    delete_row(connection, "sessions", seq)
+    snapshots = SNAPSHOTS_OF[table]
+    execute_mending(connection, snapshots, f"DELETE FROM {snapshots} WHERE session_id = ?", (session_id,))  # noqa: S608  # ours
+    delete_row(connection, table, seq)
 
 
 def readable(rows: Iterable[Row], decode: Callable[[Row], T]) -> Iterator[T]:
@@ -533,7 +539,7 @@ def _fetch_exactly(connection: sqlite3.Connection, table: str, query: str, item_
 
 def find_session(connection: sqlite3.Connection, session_id: str) -> Stored[Session]:
     """Return a session that is neither archived nor in the trash. Raises: SessionNotFound, DamagedRow."""
-    row = _fetch_exactly(connection, "sessions", _SELECT_SESSION, session_id)
+    row = _fetch_exactly(connection, "sessions", _SELECT_BY_ID["sessions"], session_id)
     if row is not None:
         stored = as_asked(session_from_row(row), session_id, "sessions")
         if stored.item.deleted_at is None:
@@ -566,6 +572,16 @@ def raise_damaged(row: Row, table: str, error: Exception) -> NoReturn:
     if isinstance(error, MemoryError):
         raise error
     raise DamagedRow(table, row[0], row[1], "its values are not of the right types", row[2]) from error
+
+
+def find_deleted(connection: sqlite3.Connection, session_id: str) -> tuple[str, Stored[Session]] | None:
+    """Return a session in the trash and its table, `sessions` or `archived_sessions`. Raises: DamagedRow."""
+    for table in ("sessions", "archived_sessions"):
+        row = _fetch_exactly(connection, table, _SELECT_BY_ID[table], session_id)
+        if row is not None:
+            stored = as_asked(session_from_row(row, table), session_id, table)
+            return None if stored.item.deleted_at is None else (table, stored)
+    return None
 
 
 def session_not_found(session_id: str) -> SessionNotFound:

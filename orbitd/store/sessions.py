@@ -20,7 +20,7 @@ import msgspec
 from msgspec.structs import replace
 
 from orbit_protocol.errors import AmbiguousReference, InvalidParams, InvalidTransition, NameTaken, SessionNotFound
-from orbit_protocol.text import text_and_bytes
+from orbit_protocol.text import encodable, text_and_bytes
 from orbit_protocol.types import (
     MAX_LABELS,
     Session,
@@ -43,16 +43,18 @@ from orbitd.store.rows import (
     delete_row,
     delete_session_row,
     execute_mending,
+    find_deleted,
     find_session,
     find_workspace,
     in_workspace,
     insert_session,
+    is_corrupt,
     next_seq,
     now,
     readable,
     session_from_row,
-    session_is_archived,
     session_not_found,
+    time_to_text,
     update_session,
     update_workspace,
     workspace_from_row,
@@ -82,15 +84,18 @@ _TURN_SECS = 0.002
 
 _BOTH = ("sessions", "archived_sessions")
 
-_BY_ID = f"""
-    SELECT {SESSION_COLUMNS} FROM sessions WHERE {{sound}} AND seq = (SELECT seq FROM sessions WHERE id = :id)
-    UNION ALL SELECT {SESSION_COLUMNS} FROM archived_sessions
-    WHERE {{sound}} AND seq = (SELECT seq FROM archived_sessions WHERE id = :id)
-"""  # noqa: S608  # constants of ours
+_PURGED = "purged "
+"""What the keys in `meta` begin with that name sessions whose files may be left."""
+
+_BY_ID = " UNION ALL ".join(
+    f"SELECT {SESSION_COLUMNS} FROM {table}"  # noqa: S608  # constants of ours
+    f" WHERE {{sound}} AND seq = (SELECT seq FROM {table} WHERE id = :id) AND deleted_at IS NULL"
+    for table in _BOTH
+)
 
 _PAGE = """
     SELECT {columns} FROM {table}
-    WHERE {{sound}} AND seq > :after AND +status IN ({statuses})
+    WHERE {{sound}} AND seq > :after AND +status IN ({statuses}) AND deleted_at IS NULL
       AND (:session_type IS NULL OR session_type = :session_type)
       AND (:workspace_id IS NULL OR workspace_id = :workspace_id)
 """
@@ -117,8 +122,24 @@ _BY_REFERENCE = [
 # By the letters that `rows.to_json` writes: SQLite's JSON functions fail the whole query at one text that is no JSON.
 _INTERRUPTED = """
     SELECT id FROM sessions
-    WHERE {sound} AND status != 'terminated' AND (instr(program, '"live":true') OR instr(program, '"exit_code":'))
+    WHERE {sound} AND status != 'terminated' AND deleted_at IS NULL
+      AND (instr(program, '"live":true') OR instr(program, '"exit_code":'))
     ORDER BY seq
+"""
+
+_DELETED = " UNION ALL ".join(
+    f"SELECT {SESSION_COLUMNS} FROM {table} WHERE {{sound}} AND seq IN ("  # noqa: S608  # constants of ours
+    f" SELECT seq FROM {table} WHERE {{sound}} AND deleted_at IS NOT NULL AND (deleted_at, seq) < (:moment, :seq)"
+    " ORDER BY deleted_at DESC, seq DESC LIMIT :most)"
+    for table in _BOTH
+)
+_DELETED = f"{_DELETED} ORDER BY deleted_at DESC, seq DESC LIMIT :most"
+
+# The program of one that was never started has no size. By its letters, as above.
+_TO_REMOVE = """
+    SELECT id FROM sessions
+    WHERE {sound} AND deleted_at IS NULL AND instr(config, '"auto_remove":true')
+      AND (status = 'terminated' OR instr(program, '"cols":')) ORDER BY seq
 """
 
 _DELETE_ORPHANS = "DELETE FROM session_snapshots WHERE session_id NOT IN (SELECT id FROM sessions NOT INDEXED)"
@@ -175,7 +196,24 @@ class SessionMethods:
             workspace_id=None,
             live=True,
         )
-        return await self._store.change_session(lambda connection: _insert(connection, session))
+
+        def work(connection: sqlite3.Connection) -> Change[Session]:
+            connection.execute("DELETE FROM meta WHERE key = ?", (f"{_PURGED}{session_id}",))
+            found = find_deleted(connection, session_id)
+            if found is None:
+                return _insert(connection, session)
+            # In the trash of a backup that was restored, from which it was taken before it was started again.
+            table, stored = found
+            back = replace(stored.item, deleted_at=None, status="detached", live=True, last_active=now())
+            try:
+                refuse_taken_name(connection, back.name, session_id)
+            except NameTaken:
+                back = replace(back, name=None)
+            if table == "sessions":
+                return _update(connection, stored, back)
+            return move_from_archive(connection, Stored(stored.seq, back))
+
+        return await self._store.change_session(work)
 
     async def get_session(self, session_id: str) -> Session:
         """Return a session, archived ones too. Raises: SessionNotFound, DamagedRow."""
@@ -203,7 +241,7 @@ class SessionMethods:
 
         Raises:
             SessionNotFound: Nothing fits.
-            AmbiguousReference: More than one fits; `data.candidates` has ids.
+            AmbiguousReference: More than one fits; `data.candidates` has ids, `data.sessions` more about each.
             InvalidParams: Nothing can be named so.
         """
         ref = validation.reference(ref)
@@ -222,7 +260,10 @@ class SessionMethods:
                 return self._store.cache.as_touched(found[0].item)
             if found:
                 candidates = [each.item.id for each in found]
-                raise AmbiguousReference(f"{ref!r} fits {len(rows)} sessions or more", data={"candidates": candidates})
+                shown = [_candidate(self._store.cache.as_touched(each.item)) for each in found]
+                raise AmbiguousReference(
+                    f"{ref!r} fits {len(rows)} sessions or more", data={"candidates": candidates, "sessions": shown}
+                )
             if rows:
                 with self._store.damage.noted():
                     _from_either(rows[0])
@@ -352,25 +393,114 @@ class SessionMethods:
         return await self.update_session_status(session_id, "terminated")
 
     async def delete_session(self, session_id: str) -> None:
-        """Delete a session and its snapshots, also one whose row cannot be read. Raises: SessionNotFound."""
+        """Delete a session and its snapshots for good: an archived one too, one in the trash, and a damaged row.
+
+        Raises:
+            SessionNotFound: There is none with the id.
+        """
+        await self._delete(session_id, purge=True)
+
+    async def trash_session(self, session_id: str) -> bool:
+        """Put a session and its snapshots into the trash, an archived one too.
+
+        Returns:
+            Whether it is in the trash: a row that cannot be read cannot be written either, and is deleted for good.
+
+        Raises:
+            SessionNotFound: There is none with the id, or it is in the trash.
+        """
+        return await self._delete(session_id, purge=False)
+
+    async def _delete(self, session_id: str, *, purge: bool) -> bool:
         damaged = self._store.damage.named("sessions", session_id)
         is_last_damaged = damaged is not None and self._store.damage.seqs("sessions") == [damaged.seq]
+        touched_at = self._store.cache.touched.get(session_id)
 
-        def work(connection: sqlite3.Connection) -> Change[None]:
-            seq = find_seq(connection, "sessions", session_id, damaged)
-            if seq is None:
-                _delete_from_archive(connection, session_id, damaged)
-                return Change(result=None)
+        def work(connection: sqlite3.Connection) -> Change[bool]:
+            for table in _BOTH:
+                seq = find_seq(connection, table, session_id, damaged)
+                if seq is not None:
+                    break
+            else:
+                raise session_not_found(session_id)
+            stored = _read_sound(connection, table, seq, session_id)
+            if stored is not None and stored.item.deleted_at is not None and not purge:
+                raise session_not_found(session_id)
             # The foreign keys would clear active_session_id and delete the snapshots by themselves
             # (0001_initial.sql); the cache has to be sent the workspace, so it is read and changed here.
             workspaces = leave_front(connection, session_id)
-            delete_session_row(connection, seq, session_id)
-            if is_last_damaged:  # whatever belongs to no session now was its own, under the id that it had
-                execute_mending(connection, "session_snapshots", _DELETE_ORPHANS, ())
-            return Change(result=None, gone_sessions=(session_id,), workspaces=workspaces)
+            if stored is None or purge:
+                delete_session_row(connection, seq, session_id, table)
+                note_purged(connection, session_id)
+                if is_last_damaged and table == "sessions":
+                    # Whatever belongs to no session now was its own, under the id that it had.
+                    execute_mending(connection, "session_snapshots", _DELETE_ORPHANS, ())
+                return Change(result=False, gone_sessions=(session_id,), workspaces=workspaces)
+            put_into_trash(connection, stored, table, now(), touched_at)
+            return Change(result=True, gone_sessions=(session_id,), workspaces=workspaces)
+
+        is_in_trash = await self._store.write(work)
+        await self._store.recheck_damaged()
+        return is_in_trash
+
+    async def undelete_session(self, session_id: str) -> Session:
+        """Take a session out of the trash, with the status that it had; out of its workspace if that is gone.
+
+        Raises:
+            SessionNotFound: It is not in the trash.
+            NameTaken: A session that has not ended has its name now.
+        """
+
+        def work(connection: sqlite3.Connection) -> Change[Session]:
+            found = find_deleted(connection, session_id)
+            if found is None:
+                find_session(connection, session_id)
+                raise SessionNotFound(f"Session {session_id} is not in the trash", hint="It is where it should be.")
+            table, stored = found
+            refuse_taken_name(connection, stored.item.name, session_id)
+            session = replace(stored.item, deleted_at=None)
+            query = "SELECT 1 FROM workspaces WHERE id = ?"
+            if connection.execute(query, (session.workspace_id,)).fetchone() is None:
+                session = in_workspace(session, None)
+            restored = Stored(stored.seq, session)
+            update_session(connection, restored, table)
+            return Change(result=session, sessions=(restored,) if table == "sessions" else ())
+
+        return await self._store.change_session(work)
+
+    async def list_deleted_sessions(self, *, limit: int | None = None, cursor: str | None = None) -> SessionPage:
+        """Return a page of the sessions in the trash, the one that was deleted last first. Raises: InvalidParams."""
+        (moment, seq), most = pages.start_of_deleted(cursor), pages.page_size(limit) + 1
+        found: list[Stored[Session]] = []
+        while True:
+            parameters = {"moment": moment, "seq": seq, "most": most}
+            rows = await self._store.fetch(_BOTH, _DELETED, parameters)
+            found += self._store.damage.readable(rows, _from_either)
+            # A page that was short by what is damaged would look like the last one.
+            if len(rows) < most or len(found) >= most or not isinstance(rows[-1][-1], str):
+                break
+            moment, seq = encodable(rows[-1][-1]), rows[-1][0]
+        page, next_cursor = pages.cut(found, limit, pages.session_bytes, pages.cursor_of_deleted)
+        return SessionPage(sessions=page, next_cursor=next_cursor)
+
+    async def list_ended_to_remove(self) -> list[str]:
+        """Return the ids of the sessions that are to be deleted once their programs have ended, and seem to have."""
+        return [session_id for (session_id,) in await self._store.fetch(("sessions",), _TO_REMOVE)]
+
+    async def list_purged(self) -> list[str]:
+        """Return the ids of the sessions that are gone for good, and whose files may be left (`note_purged`)."""
+        query = "SELECT substr(key, length(?1) + 1) FROM meta WHERE substr(key, 1, length(?1)) = ?1 ORDER BY key"
+        return [session_id for (session_id,) in await self._store.readers.fetch_all(query, (_PURGED,))]
+
+    async def forget_purged(self, session_ids: Sequence[str]) -> None:
+        """Record that no files of these sessions are left."""
+        keys = [(f"{_PURGED}{session_id}",) for session_id in session_ids]
+
+        def work(connection: sqlite3.Connection) -> Change[None]:
+            connection.executemany("DELETE FROM meta WHERE key = ?", keys)
+            return Change(result=None)
 
         await self._store.write(work)
-        await self._store.recheck_damaged()
 
     async def rename_session(self, session_id: str, name: str | None) -> Session:
         """Give a session a name, or remove it. Raises: SessionNotFound, NameTaken, InvalidParams."""
@@ -522,18 +652,69 @@ def find_seq(connection: sqlite3.Connection, table: str, row_id: str, damaged: D
     return None if row is None else int(row[0])
 
 
-def _delete_from_archive(connection: sqlite3.Connection, session_id: str, damaged: DamagedRow | None) -> None:
-    """Delete an archived session whose row cannot be read; it cannot be restored first, as another one has to be."""
-    seq = find_seq(connection, "archived_sessions", session_id, damaged)
-    if seq is None:
-        raise session_not_found(session_id)
-    query = f"SELECT {SESSION_COLUMNS} FROM archived_sessions WHERE seq = ?"  # noqa: S608  # a constant of ours
+def _read_sound(connection: sqlite3.Connection, table: str, seq: int, session_id: str) -> Stored[Session] | None:
+    """Return the session of a row, or None where the row is damaged."""
+    query = f"SELECT {SESSION_COLUMNS} FROM {table} WHERE seq = ?"  # noqa: S608  # constants of ours
     try:
-        session_from_row(connection.execute(query, (seq,)).fetchone(), "archived_sessions")
+        row = connection.execute(query, (seq,)).fetchone()
+        return None if row is None else as_asked(session_from_row(row, table), session_id, table)
     except DamagedRow:
-        delete_row(connection, "archived_sessions", seq)
-        return
-    raise session_is_archived(session_id)
+        return None
+    except sqlite3.DatabaseError as error:
+        if not is_corrupt(error):
+            raise
+        return None
+
+
+def put_into_trash(
+    connection: sqlite3.Connection, stored: Stored[Session], table: str, moment: datetime, touched_at: datetime | None
+) -> None:
+    """Mark a session as deleted; all that belongs to it stays as it is.
+
+    Args:
+        connection: The writer's.
+        stored: The session.
+        table: Its table.
+        moment: When it is deleted.
+        touched_at: Its last touch, if that is in memory only.
+    """
+    session = stored.item
+    if session.live:  # its program was ended before, or is not there any more
+        session = replace(session, live=False, status="terminated")
+    if touched_at is not None and touched_at > session.last_active:
+        session = replace(session, last_active=touched_at)
+    update_session(connection, Stored(stored.seq, replace(session, deleted_at=moment)), table)
+
+
+def move_from_archive(connection: sqlite3.Connection, stored: Stored[Session]) -> Change[Session]:
+    """Move an archived session, as it is to be from now on, and its snapshots back."""
+    insert_session(connection, stored)
+    connection.execute(
+        "INSERT INTO session_snapshots SELECT * FROM archived_snapshots WHERE session_id = ?", (stored.item.id,)
+    )
+    delete_row(connection, "archived_sessions", stored.seq)
+    return Change(result=stored.item, sessions=(stored,))
+
+
+def note_purged(connection: sqlite3.Connection, session_id: str) -> None:
+    """Keep in mind that files of a session that is gone may be left, in the transaction in which it goes.
+
+    Without that, a daemon that is killed before it has removed them would leave them for ever: a journal without a
+    session may also be one that an older database does not know.
+    """
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, '')", (f"{_PURGED}{session_id}",))
+
+
+def _candidate(session: Session) -> dict[str, str | None]:
+    """Return what a person knows a session by, for an error."""
+    has_ended = session.status in ("terminated", "archived")
+    return {
+        "id": session.id,
+        "name": session.name,
+        "status": session.status,
+        "since": time_to_text(session.last_active if has_ended else session.created_at),
+        "command": session.config.command,
+    }
 
 
 def leave_front(connection: sqlite3.Connection, session_id: str) -> tuple[Stored[Workspace], ...]:

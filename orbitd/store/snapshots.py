@@ -70,16 +70,25 @@ _END = (1 << 60) - 1
 # Rows are found through an index and read by their number: where a query uses an index, SQLite takes the columns that
 # are in it from there (`sqlite3WhereEnd`), and a row whose own column is damaged would look sound.
 _NEWEST_SEQ = "SELECT max(seq) FROM session_snapshots WHERE session_id = ?"
+_NOT_IN_TRASH = "NOT EXISTS (SELECT 1 FROM sessions WHERE id = :id AND deleted_at IS NOT NULL)"
+_NEWEST_LISTED = f"SELECT max(seq) FROM session_snapshots WHERE session_id = :id AND {_NOT_IN_TRASH}"  # noqa: S608  # ours
+_IN_TRASH = """
+    SELECT 1 FROM session_snapshots INDEXED BY idx_snapshots_session_id
+    WHERE session_id IN (SELECT id FROM sessions WHERE deleted_at IS NOT NULL) AND seq = ?
+"""
 _BY_SEQ = f"SELECT {SNAPSHOT_COLUMNS} FROM session_snapshots WHERE seq = :seq"  # noqa: S608  # ours
 _PAGE = f"""
     SELECT {SNAPSHOT_HEAD_COLUMNS} FROM session_snapshots WHERE {{sound}} AND seq IN (
-        SELECT seq FROM session_snapshots WHERE session_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?
-    ) ORDER BY seq DESC
+        SELECT seq FROM session_snapshots WHERE session_id = :id AND seq < :before ORDER BY seq DESC LIMIT :most
+    ) AND {_NOT_IN_TRASH} ORDER BY seq DESC
 """  # noqa: S608  # ours
 # Of the indexes alone, as the record is damaged; they are read from end to end.
 _ID_IN_INDEX = "SELECT id FROM session_snapshots INDEXED BY sqlite_autoindex_session_snapshots_1 WHERE +seq = ?"
 _SESSION_IN_INDEX = "SELECT session_id FROM session_snapshots INDEXED BY idx_snapshots_session_id WHERE +seq = ?"
-_IS_ARCHIVED = "SELECT 0 FROM sessions WHERE id = :id UNION ALL SELECT 1 FROM archived_sessions WHERE id = :id"
+_IS_ARCHIVED = (
+    "SELECT 0 FROM sessions WHERE id = :id AND deleted_at IS NULL"
+    " UNION ALL SELECT 1 FROM archived_sessions WHERE id = :id AND deleted_at IS NULL"
+)
 
 # The queries around one snapshot (`target`). Its keyframe is the nearest one that is not older:
 # itself, or newer. Its segment goes from there to before the next older keyframe.
@@ -189,7 +198,7 @@ class SnapshotMethods:
 
     async def load_latest_screen(self, session_id: str) -> SavedScreen | None:
         """Return a session's newest snapshot with its native state. Raises: SessionNotFound, SnapshotCorrupt."""
-        newest = await self._store.readers.fetch_one(_NEWEST_SEQ, (session_id,))
+        newest = await self._store.readers.fetch_one(_NEWEST_LISTED, {"id": session_id})
         if newest is None or newest[0] is None:
             await self._require_session(session_id)
             return None
@@ -212,7 +221,8 @@ class SnapshotMethods:
         """Return a page of a session's snapshots, newest first. Raises: SessionNotFound, InvalidParams."""
 
         async def fetch(before: int, most: int) -> list[Row]:
-            return await self._store.fetch(("session_snapshots",), _PAGE, (session_id, before, most))
+            parameters = {"id": session_id, "before": before, "most": most}
+            return await self._store.fetch(("session_snapshots",), _PAGE, parameters)
 
         start = pages.start_of(cursor, _END)
         heads = await self._store.damage.fetch_readable(fetch, snapshot_head_from_row, start, limit)
@@ -292,6 +302,8 @@ class SnapshotMethods:
         """Return a snapshot's sequence number, that of a damaged one too. Raises: SnapshotNotFound."""
         row = await self._store.readers.fetch_one("SELECT seq FROM session_snapshots WHERE id = ?", (snapshot_id,))
         if row is not None:
+            if await self._store.readers.fetch_one(_IN_TRASH, row) is not None:
+                raise _snapshot_not_found(snapshot_id)
             return int(row[0])
         damaged = self._store.damage.named("session_snapshots", snapshot_id)
         if damaged is None or damaged.table != "session_snapshots":

@@ -12,7 +12,7 @@ import logging
 import os
 import sqlite3
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from orbit_protocol.errors import Busy, StorageCorrupt, StorageError, StorageReadOnly
+from orbit_protocol.errors import Busy, StorageCorrupt, StorageError, StorageFull, StorageReadOnly
 from orbit_protocol.results import CheckReport
 from orbit_protocol.types import Session
 from orbitd.logs import event
@@ -41,7 +41,10 @@ R = TypeVar("R")
 log = logging.getLogger("orbitd.store")
 
 _THREADS = min(4, os.cpu_count() or 1)
-_CACHED_SESSIONS = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE {{sound}} AND status != 'terminated' ORDER BY seq"  # noqa: S608  # ours
+_CACHED_SESSIONS = f"""
+    SELECT {SESSION_COLUMNS} FROM sessions
+    WHERE {{sound}} AND status != 'terminated' AND deleted_at IS NULL ORDER BY seq
+"""  # noqa: S608  # ours
 _WORKSPACES = f"SELECT {WORKSPACE_COLUMNS} FROM workspaces WHERE {{sound}} ORDER BY seq"  # noqa: S608  # ours
 _RECHECKED = 500
 """The most damaged rows that are read once more at a time."""
@@ -89,6 +92,9 @@ class Store:
         self.damage = loaded.damage
         self.last_check: CheckReport | None = None
         self.bulk_writers = 0  # how many write in slices now
+        self.room_lock = asyncio.Lock()
+        self.trash_emptied = 0  # how often, for want of room
+        self.make_room: Callable[[], Awaitable[bool]] | None = None  # on a full disk; returns whether it made any
         self.unusual: frozenset[str] = frozenset()  # ids of what could not get its name in NFC
         self.first_page: tuple[tuple[int, int | None], list[Session], str | None] | None = None
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="orbit-store")
@@ -105,6 +111,19 @@ class Store:
 
     async def write(self, work: Callable[[sqlite3.Connection], Change[R]]) -> R:
         """Have `work` done in the writer's thread, and its change applied to the cache once it is on disk."""
+        return await self.run(work, self.cache.apply)
+
+    async def run(self, work: Callable[[sqlite3.Connection], T], on_commit: Callable[[T], R]) -> R:
+        """Do as `Writer.run` does; where the disk is full, make room and try once more."""
+        try:
+            return await self.writer.run(work, on_commit)
+        except StorageFull:
+            if self.make_room is None or not await self.make_room():
+                raise
+        return await self.writer.run(work, on_commit)
+
+    async def write_once(self, work: Callable[[sqlite3.Connection], Change[R]]) -> R:
+        """Do as `write` does, without making room: for what itself makes room."""
         return await self.writer.run(work, self.cache.apply)
 
     async def change_session(self, work: Callable[[sqlite3.Connection], Change[Session]]) -> Session:

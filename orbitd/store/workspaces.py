@@ -138,15 +138,17 @@ class WorkspaceMethods:
 
         return await self._store.write(work)
 
-    async def delete_workspace(self, workspace_id: str, delete_sessions: bool = False) -> None:
+    async def delete_workspace(self, workspace_id: str, delete_sessions: bool = False, *, purge: bool = True) -> None:
         """Delete a workspace, also one whose row cannot be read. Raises: WorkspaceNotFound.
 
         Args:
             workspace_id: Of the workspace.
             delete_sessions: Delete its sessions too; else they stay, in no workspace. Archived ones always stay, and
                 those that cannot be read.
+            purge: Delete them for good; else they are put into the trash.
         """
         damaged = self._store.damage.named("workspaces", workspace_id)
+        touched = self._store.cache.touched.copy()
 
         def work(connection: sqlite3.Connection) -> Change[None]:
             seq = sessions.find_seq(connection, "workspaces", workspace_id, damaged)
@@ -154,19 +156,24 @@ class WorkspaceMethods:
                 raise workspace_not_found(workspace_id)
             members = _members(connection, "sessions", _MEMBERS, workspace_id)
             gone: tuple[str, ...] = ()
-            kept: tuple[Stored[Session], ...] = ()
             workspaces: list[Stored[Workspace]] = []
+            # Before the workspace goes: ON DELETE SET NULL would clear the column, not the
+            # copy of the id in the JSON of `config`, and leave the checksum. Of those in the trash too.
+            members = [Stored(each.seq, in_workspace(each.item, None)) for each in members]
             if delete_sessions:
-                for each in members:
+                moment, remaining = now(), [each for each in members if each.item.deleted_at is None]
+                for each in remaining:
                     workspaces += sessions.leave_front(connection, each.item.id)
-                    delete_session_row(connection, each.seq, each.item.id)
-                gone = tuple(each.item.id for each in members)
-            else:
-                # Before the workspace goes: ON DELETE SET NULL would clear the column, not the
-                # copy of the id in the JSON of `config`, and leave the checksum.
-                kept = tuple(Stored(each.seq, in_workspace(each.item, None)) for each in members)
-                for each in kept:
-                    update_session(connection, each)
+                    if purge:
+                        delete_session_row(connection, each.seq, each.item.id)
+                        sessions.note_purged(connection, each.item.id)
+                    else:
+                        sessions.put_into_trash(connection, each, "sessions", moment, touched.get(each.item.id))
+                gone = tuple(each.item.id for each in remaining)
+                members = [each for each in members if each.item.deleted_at is not None]
+            for each in members:
+                update_session(connection, each)
+            kept = tuple(members)
             # The archive has no foreign key to `workspaces` (0001_initial.sql).
             for each in _members(connection, "archived_sessions", _ARCHIVED_MEMBERS, workspace_id):
                 left = Stored(each.seq, in_workspace(each.item, None))

@@ -12,7 +12,7 @@ class SessionStats(Struct, frozen=True, kw_only=True):
     """Counts and sizes of the whole store; sizes are in bytes.
 
     `live_sessions` have a program that runs here; `scrollback_bytes` is about what their history
-    takes in memory.
+    takes in memory. What is in the trash is counted as `deleted_sessions` only.
     """
 
     total_sessions: int
@@ -27,6 +27,7 @@ class SessionStats(Struct, frozen=True, kw_only=True):
     database_bytes: int
     last_auto_save_at: Timestamp | None
     live_sessions: int = 0
+    deleted_sessions: int = 0
     scrollback_bytes: int = 0
 
 

@@ -7,6 +7,7 @@ move, must stay, or may be forgotten by a kill.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +56,7 @@ class Session:
     last_active: str
     saved_active: str
     snapshots: list[Snapshot] = field(default_factory=list)
+    born: int = field(default_factory=itertools.count().__next__)
 
     @property
     def is_alive(self) -> bool:
@@ -81,6 +83,7 @@ class Contract:
     def __init__(self) -> None:
         self.sessions: dict[str, Session] = {}
         self.workspaces: dict[str, Workspace] = {}
+        self.trash: dict[str, Session] = {}  # in the order of deletion
 
     # Looking things up.
 
@@ -155,10 +158,21 @@ class Contract:
             self._leave_front(session_id)
         found.workspace_id = workspace_id
 
-    def delete_session(self, session_id: str) -> None:
-        self.session(session_id)
-        self._leave_front(session_id)
-        del self.sessions[session_id]
+    def delete_session(self, session_id: str, *, purge: bool) -> None:
+        if session_id in self.sessions:
+            self._leave_front(session_id)
+            self._put_into_trash(session_id)
+        elif not purge or session_id not in self.trash:
+            raise Refused(SESSION_NOT_FOUND)
+        if purge:
+            del self.trash[session_id]
+
+    def undelete(self, session_id: str) -> None:
+        if session_id not in self.trash:
+            raise Refused(SESSION_NOT_FOUND)
+        self._refuse_taken(self.trash[session_id].name, session_id)
+        self.sessions[session_id] = self.trash.pop(session_id)
+        self.sessions = dict(sorted(self.sessions.items(), key=lambda item: item[1].born))
 
     # Snapshots: oldest first here.
 
@@ -200,9 +214,11 @@ class Contract:
         for session in list(self.sessions.values()):
             if session.workspace_id != workspace_id:
                 continue
+            session.workspace_id = None
             if delete_sessions and session.status != "archived":
-                del self.sessions[session.id]
-            else:
+                self._put_into_trash(session.id)
+        for session in self.trash.values():
+            if session.workspace_id == workspace_id:
                 session.workspace_id = None
 
     # The whole store.
@@ -243,6 +259,7 @@ class Contract:
         return {
             **by_status,
             "total_sessions": len(every),
+            "deleted_sessions": len(self.trash),
             "total_workspaces": len(self.workspaces),
             "total_snapshots": len(snapshots),
             "snapshot_raw_bytes": sum(snapshot.raw_bytes for snapshot in snapshots),
@@ -253,6 +270,10 @@ class Contract:
             one.holds_name and one.name == name and one.id != session_id for one in self.sessions.values()
         ):
             raise Refused(NAME_TAKEN)
+
+    def _put_into_trash(self, session_id: str) -> None:
+        session = self.trash[session_id] = self.sessions.pop(session_id)
+        session.saved_active = session.last_active
 
     def _leave_front(self, session_id: str) -> None:
         for workspace in self.workspaces.values():

@@ -93,10 +93,30 @@ class Machine(Sides):
         if answer is not None:
             self._moved(answer, saved=not self.model.sessions[session_id].is_alive)
 
+    @rule(at=INDEX, purge=st.booleans(), again=st.booleans())
+    def delete(self, at: int, purge: bool, again: bool) -> None:
+        session_id = pick([*self.model.trash], at) if again else self._session(at)
+        params = {"id": session_id, "purge": purge}
+        self._both("session.delete", params, lambda: self.model.delete_session(session_id, purge=purge))
+
     @rule(at=INDEX)
-    def delete(self, at: int) -> None:
-        session_id = self._session(at)
-        self._both("session.delete", {"id": session_id}, lambda: self.model.delete_session(session_id))
+    def undelete(self, at: int) -> None:
+        session_id = pick([*self.model.trash], at)
+        answer = self._both("session.undelete", {"id": session_id}, lambda: self.model.undelete(session_id))
+        if answer is not None:
+            self._assert_like(answer, self.model.sessions[session_id])
+
+    @rule(limit=st.sampled_from([1, 2, 1000]))
+    def list_deleted(self, limit: int) -> None:
+        params = {"limit": limit}
+        shown = self._pages(
+            "session.list_deleted", "sessions", params, self.client.call("session.list_deleted", **params)
+        )
+        # Those that were deleted with a workspace have one time, and are in no order among themselves.
+        assert [one["deleted_at"] for one in shown] == sorted((one["deleted_at"] for one in shown), reverse=True)
+        assert {one["id"] for one in shown} == set(self.model.trash)
+        for one in shown:
+            self._assert_like(one, self.model.trash[one["id"]])
 
     @rule(at=INDEX, length=st.sampled_from([3, 4, 8, 35, 36]), name=NAMES)
     def find(self, at: int, length: int, name: str | None) -> None:

@@ -33,9 +33,9 @@ class Sides(RuleBasedStateMachine):
 
     def _empty(self) -> None:
         for session in self.client.call("session.list", status=ALL)["sessions"]:
-            if session["status"] == "archived":
-                self.client.call("session.restore_archived", id=session["id"])
-            self.client.call("session.delete", id=session["id"])
+            self.client.call("session.delete", id=session["id"], purge=True)
+        for session in self.client.call("session.list_deleted")["sessions"]:
+            self.client.call("session.delete", id=session["id"], purge=True)
         for workspace in self.client.call("workspace.list")["workspaces"]:
             self.client.call("workspace.delete", id=workspace["id"])
 

@@ -284,14 +284,14 @@ async def test_a_vacuum_goes_on_where_the_log_cannot_grow(
     session = await manager.create_session(LOCAL)
     await manager.save_snapshot(session.id, NOISE)
     await manager.delete_session(session.id)
-    really_write, full = manager._store.write, [True, False] * 3
+    really_write, full = manager._store.write_once, [True, False] * 3
 
     async def write(work: Callable[[sqlite3.Connection], Change[Any]]) -> Any:
         if full.pop(0):
             raise StorageFull("no room")
         return await really_write(work)
 
-    monkeypatch.setattr(manager._store, "write", write)
+    monkeypatch.setattr(manager._store, "write_once", write)
     assert await manager.vacuum() > 40_000
 
 
@@ -354,8 +354,8 @@ async def test_a_cleanup_goes_on_where_the_log_cannot_grow(
             raise StorageFull("no room")
         return await really_write(work)
 
-    really_write = manager._store.write
-    monkeypatch.setattr(manager._store, "write", write)
+    really_write = manager._store.write_once
+    monkeypatch.setattr(manager._store, "write_once", write)
     monkeypatch.setattr(maintenance, "_checkpoint", checkpoint)
     assert await manager.cleanup_old_snapshots(1) == 3
     assert happened == ["full", *aside, "slice", "slice", "slice", *aside]
@@ -443,7 +443,6 @@ async def test_archived_sessions_cannot_be_changed(manager: SessionManager) -> N
         manager.rename_session(session.id, "x"),
         manager.move_session(session.id, None),
         manager.touch_session(session.id),
-        manager.delete_session(session.id),
         manager.save_snapshot(session.id, b""),
         manager.load_latest_snapshot(session.id),
         manager.list_snapshots(session.id),
