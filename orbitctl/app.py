@@ -22,6 +22,7 @@ from orbit_protocol.text import path_text
 from orbit_protocol.types import Session, Workspace, normal_name
 from orbit_protocol.visible import visible
 from orbitctl.client.client import DEFAULT_TIMEOUT, LONG_TIMEOUT, Answer, Client, ask_all, check_params
+from orbitctl.client.local import AUTOSTART_VARIABLE, FALSE, TRUE, may_autostart
 from orbitctl.client.paths import ClientPaths
 from orbitctl.client.transport import UnixStream, Unreachable
 from orbitctl.errors import CommandError, ExitCode, candidate_lines, candidate_of, usage_message
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 SESSION_VARIABLE = "ORBIT_SESSION"
 """What orbitd sets to the session's id for the programs in it."""
-AUTOSTART_VARIABLE = "ORBITCTL_NO_AUTOSTART"
-_TRUE, _FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -71,7 +70,7 @@ class App:
         self.remote_command: str | None = None
         self.completing = False
         self.timeout: float | None = None
-        self.autostart = environ.get(AUTOSTART_VARIABLE, "").strip().lower() not in _TRUE
+        self.autostart = may_autostart(environ)
         self.way_out: str | None = None
         self.out = Output()
         self._client: Client | None = None
@@ -358,7 +357,7 @@ class App:
             if not (error.may_start and self.autostart):
                 raise
         value = self.environ.get(AUTOSTART_VARIABLE, "").strip().lower()
-        if value not in (*_TRUE, *_FALSE):
+        if value not in (*TRUE, *FALSE):
             raise CommandError(
                 f"{AUTOSTART_VARIABLE} is {value!r}, which says neither yes nor no",
                 ExitCode.USAGE,

@@ -136,10 +136,12 @@ def run(args: list[str]) -> int:
     return _run(lambda app: _invoke(app, args))
 
 
-def report_unwritable(error: OSError) -> int:
-    """Return the exit code of a command that was run without click, and could not write; print the error."""
+def report(error: OSError | CommandError) -> int:
+    """Print the error of a command that was run without click; return its exit code."""
 
-    def fail(_: App) -> int:
+    def fail(app: App) -> int:
+        if isinstance(error, CommandError):
+            return app.print_error(error)
         raise error
 
     return _run(fail)

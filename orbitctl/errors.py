@@ -7,7 +7,6 @@ daemon's hints name methods; here they name the commands that do the same.
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
@@ -185,6 +184,8 @@ def candidate_lines(sessions: list[dict[str, Any]]) -> tuple[str, ...]:
 
 def _since(value: Any) -> str:
     """Return how long ago a time of an error's data was."""
+    from datetime import datetime  # not at the top: an attached client needs no dates
+
     from orbitctl.ui.text import ago
 
     try:

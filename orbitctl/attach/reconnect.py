@@ -19,7 +19,7 @@ from orbitctl.errors import CommandError, ExitCode
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # as typing has it: an attached client, which lives for weeks, has none of click
     from orbitctl.app import App
-    from orbitctl.attach.local import LocalDaemon
+    from orbitctl.client.local import LocalDaemon
     from orbitctl.client.transport import Stream
 
 TIMEOUT_SECONDS = 60.0

@@ -39,8 +39,8 @@ if TYPE_CHECKING:  # as typing has it
     from orbit_protocol.text import BytePairs
     from orbit_protocol.types import Session
     from orbitctl.app import App
-    from orbitctl.attach.local import LocalDaemon
     from orbitctl.client.client import Answer
+    from orbitctl.client.local import LocalDaemon
 
 HANGUP_EXIT_CODE = 128 + signal.SIGHUP
 

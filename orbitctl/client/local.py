@@ -21,8 +21,16 @@ if TYPE_CHECKING:  # as typing has it, which is not imported here
     P = TypeVar("P")
     R = TypeVar("R")
 
+AUTOSTART_VARIABLE = "ORBITCTL_NO_AUTOSTART"
+TRUE, FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
+"""What the variable may say."""
 TIMEOUT = 30.0
-"""Seconds for a connection; `DEFAULT_TIMEOUT` of the client that decodes by msgspec."""
+"""Seconds for a connection, as `DEFAULT_TIMEOUT` of the client that decodes by msgspec."""
+
+
+def may_autostart(environ: Mapping[str, str]) -> bool:
+    """Return whether a daemon may be started where none runs."""
+    return environ.get(AUTOSTART_VARIABLE, "").strip().lower() not in TRUE
 
 
 class LocalDaemon:
@@ -38,11 +46,11 @@ class LocalDaemon:
         paths: The paths of the daemon and its files.
     """
 
-    def __init__(self, environ: Mapping[str, str], *, autostart: bool) -> None:
+    def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = environ
         self.hosts: tuple[Host, ...] = ()
         self.timeout: float | None = None
-        self.autostart = autostart
+        self.autostart = may_autostart(environ)
         self.paths = ClientPaths(environ, None)
 
     def open_stream(self, *, wait: bool = True) -> UnixStream:
@@ -51,14 +59,13 @@ class LocalDaemon:
 
     def call(self, method: Method[P, R], params: P) -> R:
         """Call a method, once. Raises: CommandError, ImportError where the installation has been replaced."""
-        from orbitctl.app import App
+        from orbitctl.client.client import Client  # here, since few attaches end in a call
 
-        app = App(self.environ)
-        app.autostart = False
+        client = Client(self.open_stream(), TIMEOUT)
         try:
-            return app.call(method, params)
+            return client.call(method, params)
         finally:
-            app.close()
+            client.close()
 
     def close(self) -> None:
         """Close nothing: each call has a connection of its own."""
