@@ -128,7 +128,7 @@ def everything(places: Sequence[Place], *windows: Window) -> set[int]:
 
 def _orbit_place(client: LineClient, home: Path, server: int, script: Script) -> Place:
     session_id, pid = start_session(client, script.command(_pid_file(home)), cwd=str(home))
-    attach = [*orbitctl(), "session", "attach", session_id]
+    attach = [*orbitctl(), "attach", session_id]
     return Place(attach=attach, home=home, pid=pid, server=server, session_id=session_id)
 
 
@@ -268,7 +268,7 @@ def beside(
 def orbitctl() -> list[str]:
     """Return the installed script beside this interpreter, else the module."""
     script = find("orbitctl")
-    return [*([script] if script is not None else [sys.executable, "-m", "orbitctl"]), "--no-autostart"]
+    return [script] if script is not None else [sys.executable, "-m", "orbitctl"]
 
 
 def start_session(client: LineClient, command: Sequence[str], **config: Any) -> tuple[str, int]:
@@ -299,7 +299,7 @@ def end_programs(home: Path) -> None:
 
 
 def _variables(home: Path) -> dict[str, str]:
-    return {**environment(home), "SCREENDIR": str(home / "screens")}
+    return {**environment(home), "SCREENDIR": str(home / "screens"), "ORBITCTL_NO_AUTOSTART": "1"}
 
 
 def _program(name: str) -> str:

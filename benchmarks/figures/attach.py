@@ -40,7 +40,7 @@ def run(bench: Bench) -> Sequence[Outcome]:
                 measures[HISTORY] = partial(_attach, client, place, KEEP_LINES)
                 measures[SCREEN_ONLY] = partial(_attach, client, place, 0)
                 place = replace(place, attach=[*place.attach, "--scrollback", str(KEEP_LINES)])
-            measures[name] = partial(_last_line, place)
+            measures[name] = partial(last_line, place)
         found = by_turns(measures, bench.amount(15, 2), warm_up=bench.amount(2, 0))
     numbers = {name: summary(name, "ms", series) for name, series in found.items()}
     return [
@@ -63,7 +63,7 @@ def _attach(client: LineClient, place: Place, lines: int) -> float:
     return taken
 
 
-def _last_line(place: Place) -> float:
+def last_line(place: Place) -> float:
     """Return how long a client takes from spawn to the last line on its terminal, in milliseconds."""
     begun = time.perf_counter_ns()
     with place.window() as window:

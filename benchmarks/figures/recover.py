@@ -66,8 +66,8 @@ def _orbit(bench: Bench, *, supervised: bool) -> float:
         daemon = stack.enter_context(served(home, ORBITD))
         with LineClient(socket_of(home)) as client:
             session_id, _ = start_session(client, SHOWN.command(home / "pid"), cwd=str(home))
-        command = [part for part in orbitctl() if supervised or part != "--no-autostart"]
-        window = stack.enter_context(Window([*command, "session", "attach", session_id], environment(home), home))
+        variables = {**environment(home), "ORBITCTL_NO_AUTOSTART": "1" if supervised else "0"}
+        window = stack.enter_context(Window([*orbitctl(), "session", "attach", session_id], variables, home))
         window.read_until(MARK)
         window.empty()
         begun = time.perf_counter_ns()

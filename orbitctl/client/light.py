@@ -30,6 +30,8 @@ SOCKET_VARIABLE, CONFIG_VARIABLE, DATABASE_VARIABLE = "ORBITD_SOCKET", "ORBITD_C
 PATIENCE_SECS = 1.0
 """How long a connection, or some bytes of an answer, are waited for: then the usual way says what it waits for."""
 MAX_ANSWER_BYTES = 1 << 24
+MAX_COMMENTS = 1 << 14
+"""Bytes of a configuration file that is looked at."""
 READ_BYTES = 1 << 18
 
 
@@ -110,7 +112,7 @@ def socket_path(environ: Mapping[str, str]) -> str:
                 raise Unusual
             return places.expand(variable)
         # A file that is there may name the socket, or have a mistake in it, which has to be reported.
-        if os.path.lexists(places.config_file):
+        if not _says_nothing(places.config_file):
             raise Unusual
         path = places.socket
         if os.path.dirname(path) != places.run_folder:  # a short one elsewhere, whose folder must be looked at
@@ -119,6 +121,23 @@ def socket_path(environ: Mapping[str, str]) -> str:
     except (HomeUnusable, OSError) as error:
         raise Unusual from error
     return path
+
+
+def _says_nothing(path: str) -> bool:
+    """Return whether a configuration file is not there, or has nothing but comments in it. Raises: OSError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return not os.path.lexists(path)
+    try:
+        data = os.read(descriptor, MAX_COMMENTS)
+    finally:
+        os.close(descriptor)
+    if len(data) == MAX_COMMENTS or not data.isascii():
+        return False
+    # TOML takes no control characters in comments, but tabs.
+    lines = [line.strip(" \t") for line in data.decode().replace("\r\n", "\n").split("\n")]
+    return all(not line or (line[0] == "#" and line.replace("\t", " ").isprintable()) for line in lines)
 
 
 def _connected(path: str) -> socket:

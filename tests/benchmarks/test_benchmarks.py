@@ -45,9 +45,15 @@ LINES: dict[str, list[Line]] = {
         ("database file", "raw", None),
     ],
     "cli": [
-        ("orbitctl session list", "import click, msgspec, socket", "<= 1.5"),
-        ("orbitctl session list", "supervisorctl status", "< 1"),
-        ("orbitctl session list", "tmux list-sessions", None),
+        *(
+            (f"orbitctl {name}, {where}", "import click, msgspec, socket", "<= 0.4")
+            for name in ("session list", "ls")
+            for where in ("in a pipe", "on a terminal")
+        ),
+        ("orbitctl completion, one Tab", "import click, msgspec, socket", "<= 0.5"),
+        ("orbitctl a, 10,000 lines, to its paint", "import click, msgspec, socket", "<= 1"),
+        ("orbitctl session list, in a pipe", "supervisorctl status", "< 1"),
+        ("orbitctl session list, in a pipe", "tmux list-sessions", None),
     ],
     "scale": [
         (f"{name}, 40 sessions", f"{name}, 20 sessions", bar)

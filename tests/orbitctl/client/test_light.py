@@ -55,18 +55,25 @@ ENVIRONMENTS: dict[str, dict[str, str]] = {
     "a database": {"HOME": "{home}", "ORBITD_DATABASE": "{home}/d"},
     "a configuration": {"HOME": "{home}", "ORBITD_CONFIG": "{home}/c.toml"},
     "a configuration in its place": {"HOME": "{home}", "XDG_CONFIG_HOME": "{home}/configured"},
+    "a configuration of comments": {"HOME": "{home}", "XDG_CONFIG_HOME": "{home}/commented"},
+    "a configuration that is a folder": {"HOME": "{home}", "XDG_CONFIG_HOME": "{home}/folder"},
+    "a configuration that cannot be found": {"HOME": "{home}", "XDG_CONFIG_HOME": "{home}/dangling"},
 }
 PLAIN = {
     "a runtime folder", "no runtime folder", "a relative one", "another user's", "a state folder", "a socket",
-    "a socket below home", "a socket in a session", "an empty socket",
+    "a socket below home", "a socket in a session", "an empty socket", "a configuration of comments",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("named", ENVIRONMENTS)
 def test_the_socket_is_the_usual_client_s_or_it_is_left_to_that(home: Path, named: str) -> None:
     """In no environment are there two answers to which socket is the daemon's; the plain ones have this one."""
-    (home / "configured" / "orbit").mkdir(parents=True)
+    for name in ("configured", "commented", "dangling", "folder"):
+        (home / name / "orbit").mkdir(parents=True)
     (home / "configured" / "orbit" / "config.toml").write_text(f'[daemon]\nsocket_path = "{home}/configured.sock"\n')
+    (home / "commented" / "orbit" / "config.toml").write_text('# [daemon]\r\n\n \t# socket_path = "x"')
+    (home / "dangling" / "orbit" / "config.toml").symlink_to("none")
+    (home / "folder" / "orbit" / "config.toml").mkdir()
     environ = {name: value.format(home=home) for name, value in ENVIRONMENTS[named].items()}
     try:
         found = socket_path(environ)
@@ -75,6 +82,17 @@ def test_the_socket_is_the_usual_client_s_or_it_is_left_to_that(home: Path, name
         return
     paths = ClientPaths(environ, None)
     assert (found, paths.is_database_chosen) == (paths.socket_path, False)
+
+
+@pytest.mark.parametrize(
+    "text", [b"x", b"[daemon]", b"# a\x00", b"# \xff", b"#" * 20_000, b"# a\rsocket_path = 'x'", b" \x0b"]
+)
+def test_a_configuration_that_may_say_something_is_left_to_the_usual_client(home: Path, text: bytes) -> None:
+    """Settings, mistakes, and what TOML does not take in a comment."""
+    (home / "orbit").mkdir()
+    (home / "orbit" / "config.toml").write_bytes(text)
+    with pytest.raises(Unusual):
+        socket_path({"HOME": str(home), "XDG_CONFIG_HOME": str(home)})
 
 
 def test_a_call_returns_its_result_to_the_letter(serve: Serve) -> None:
