@@ -133,6 +133,8 @@ _OPTIONS: dict[str, str] = {
     "command": "the command",
     "cwd": "--cwd",
     "env": "--env",
+    "resume": "--resume",
+    "labels": "labels",
     "reconnect": "--reconnect",
     "layout_type": "--layout-type",
     "config": "--config",

@@ -105,7 +105,7 @@ def attach(
     elif create:
         found, is_started = _find_or_create(app, session, command)
     else:
-        found = app.session(session)
+        found = app.session(session, or_begins=True)
         is_started = not found.live and _start_again(app, found, no_start=no_start)
     if switches and _switch(app, found.id):
         return

@@ -6,6 +6,7 @@ import base64
 import re
 import sys
 import time
+from typing import Any
 
 import click
 
@@ -13,11 +14,12 @@ from orbit_protocol import methods as m
 from orbit_protocol import params as p
 from orbit_protocol import results as r
 from orbit_protocol.errors import Busy, OrbitError, ShuttingDown
+from orbit_protocol.types import Session
 from orbit_protocol.visible import visible
 from orbitctl.app import App, checked
 from orbitctl.client.client import Answer, Client
 from orbitctl.client.transport import Unreachable
-from orbitctl.commands.arguments import SESSION, read_bytes
+from orbitctl.commands.arguments import SESSION, OptionalSession, SessionRef, read_bytes
 from orbitctl.commands.session_table import label, show_session
 from orbitctl.errors import CommandError, ExitCode
 
@@ -28,6 +30,17 @@ PART_BYTES = 64 * 1024
 RETRY_SECS = 0.05
 _GRACE_SECONDS = 10.0
 """Seconds that the client waits longer than the daemon, so that the daemon's `timeout` error arrives first."""
+
+
+class _SessionOrText(SessionRef):
+    """A session, or inside one a text of any length."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the reference in NFC, and what cannot be one as it is. Raises: click.BadParameter."""
+        app = ctx.find_object(App) if ctx is not None else None
+        if app is not None and app.this_session():
+            return str(value)
+        return super().convert(value, param, ctx)
 
 
 @click.command(epilog="Example: orbitctl session start web")
@@ -57,27 +70,47 @@ Backspace Up Down Left Right Home End Insert Delete PageUp PageDown F1 to F20; t
 --timeout counts from the last byte that the program has read.
 """,
 )
-@click.argument("session", type=SESSION)
+@click.argument("session", cls=OptionalSession, type=_SessionOrText(), required=False)
 @click.argument("text", nargs=-1)
 @click.option(
     "--key", "keys", multiple=True, metavar="KEY", help="A key after the text: C-c, Up, S-F5; may be repeated."
 )
 @click.option("--enter", is_flag=True, help="Press Enter at the end.")
 @click.pass_obj
-def send(app: App, session: str, text: tuple[str, ...], keys: tuple[str, ...], enter: bool) -> None:
+def send(app: App, session: str | None, text: tuple[str, ...], keys: tuple[str, ...], enter: bool) -> None:
     """Send input to a session without attaching.
 
-    TEXT is sent as it is, several words with a blank between them; `-` reads it from stdin.
+    TEXT is sent as it is, several words with a blank between them; `-` reads it from stdin. In a
+    session, one word that names no session, or none, is sent to this one.
     """
+    found = None
+    if not text and app.this_session():
+        found, text = _found_inside(app, session)
     data = read_bytes("-") if text == ("-",) else " ".join(text).encode(errors="surrogateescape")
     if not (data or keys or enter):
         raise click.UsageError("give a TEXT, --key or --enter")
     _check_keys(keys)
-    found = app.session(session)
+    if found is None:
+        found = app.session(app.named_or_this(session))
     data += _key_bytes(app, found.id, keys) + (b"\r" if enter else b"")
     answer = _type(app, found.id, data)
     if app.json or app.quiet:
         app.done(answer, "", found.id)
+
+
+def _found_inside(app: App, word: str | None) -> tuple[Session, tuple[str, ...]]:
+    """Return what a single word means inside a session: another session, or a text for this one."""
+    this = app.session(app.named_or_this(None))
+    if word is None:
+        return this, ()
+    try:
+        return app.session(SESSION.convert(word, None, None)), ()
+    except click.BadParameter:  # too long for a name, or no text
+        return this, (word,)
+    except CommandError as error:
+        if error.exit_code is not ExitCode.NOT_FOUND:
+            raise
+        return this, (word,)
 
 
 def _type(app: App, session_id: str, data: bytes) -> Answer[r.Empty]:

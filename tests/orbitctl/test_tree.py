@@ -213,23 +213,29 @@ def test_suggestions_are_commands() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "params"),
+    ("line", "keys", "params"),
     [
-        ("new work", {"called": "work"}),
-        ("new work -d -- htop -d", {"called": "work", "detach": True, "command": ("htop", "-d")}),
-        ("new -- htop", {"called": None, "command": ("htop",)}),
-        ("run htop -d 10 --json", {"command": ("htop", "-d", "10", "--json"), "detach": False}),
-        ("run -d --rm -- htop -d", {"command": ("htop", "-d"), "detach": True, "auto_remove": True}),
-        ("a work", {"session": "work"}),
-        ("ls -a", {}),
-        ("kill work", {"sessions": ("work",)}),
-        ("rm work other", {"sessions": ("work", "other")}),
-        ("logs work", {"session": "work"}),
-        ("prune", {"older": None}),
+        ("new work", 18, {"called": "work"}),
+        ("new work -- htop", 26, {"called": "work", "command": ("htop",)}),
+        ("new work -d -- htop -d", 32, {"called": "work", "detach": True, "command": ("htop", "-d")}),
+        ("new -- htop", 21, {"called": None, "command": ("htop",)}),
+        ("run htop -d 10", 24, {"command": ("htop", "-d", "10"), "detach": False}),
+        ("run -d --rm -- htop --json", 36, {"command": ("htop", "--json"), "detach": True, "auto_remove": True}),
+        ("a", 11, {"session": None}),
+        ("a work", 16, {"session": "work"}),
+        ("a -c work", 19, {"session": "work", "create": True}),
+        ("ls", 12, {"ended": False}),
+        ("ls -a", 15, {"ended": True}),
+        ("kill work", 19, {"sessions": ("work",)}),
+        ("rm work other", 23, {"sessions": ("work", "other")}),
+        ("logs work -f", 22, {"session": "work", "follow": True}),
+        ("prune", 15, {"older": None}),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_typed_most_is_short(line: str, params: dict[str, object]) -> None:
-    """The lines that are typed fifty times a day are read as they are meant, without a word more."""
+def test_what_is_typed_most_costs_few_keys(line: str, keys: int, params: dict[str, object]) -> None:
+    """The lines that are typed fifty times a day are read as they are meant, at so many keys with Enter."""
+    assert len(f"orbitctl {line}\r") == keys
     words = line.split()
     root = click.Context(cli, info_name="orbitctl")
     command = cli.get_command(root, words[0])

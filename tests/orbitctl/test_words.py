@@ -190,6 +190,24 @@ def test_inside_a_session_none_means_this_one(ctl: Orbitctl) -> None:
         assert ctl(word).code == 2
 
 
+def test_send_inside_a_session_types_into_this_one(ctl: Orbitctl) -> None:
+    """One word, or keys alone, go to this session; a word that names another goes there, and two always do."""
+    found = ctl.id("new", "-d", "work", "--", "cat")
+    ctl.ok("new", "-d", "other", "--", "cat")
+    ctl.environment["ORBIT_SESSION"] = found
+    ctl.ok("session", "send", "x" * 300, "--enter")
+    ctl.ok("session", "send", "last line", "--enter")
+    ctl.ok("session", "send", "other", "there")
+    assert ctl("session", "send", "nosuch", "text").code == 4
+    ctl.ok("session", "send", "other", "--enter")
+    ctl.ok("session", "send", "--key", "C-d")
+    ctl.ok("session", "send", "other", "--key", "C-d")
+    for name in ("work", "other"):
+        ctl.ok("session", "wait", name)
+    assert ctl.ok("logs", "work").lines == ["x" * 300] * 2 + ["last line"] * 2
+    assert ctl.ok("logs", "other").lines == ["there"] * 2
+
+
 def test_logs_are_the_lines_that_were_printed(ctl: Orbitctl) -> None:
     """History and screen come in order, without the empty rows below; -n takes the last lines."""
     ctl.ok("new", "-d", "work", "--", "sh", "-c", "seq 1 100; exit 0")
@@ -203,7 +221,9 @@ def test_a_name_is_found_by_its_beginning_where_nothing_is_destroyed(ctl: Orbitc
     """On a terminal, what one name alone begins with will do for show, and not for kill, nor in a pipe."""
     found = ctl.id("session", "create", "--name", "build-web")
     assert ctl.on_terminal("session", "show", "-q", "buil").text.split() == [found]
-    assert ctl.on_terminal("kill", "buil").code == 4
+    for word in ("kill", "rm", "undelete"):
+        assert ctl.on_terminal(word, "buil").code == 4
+    assert "buil" not in ctl.on_terminal("a", "--no-start", "buil", NO_COLOR="1").text.split("error: ")[1].split()
     assert ctl("session", "show", "buil").code == 4
     ctl.ok("session", "create", "--name", "build-api", "--", "make")
     shown = ctl.on_terminal("session", "show", "build", NO_COLOR="1")
