@@ -15,6 +15,7 @@ from support import build
 
 ROOT = Path(__file__).resolve().parent.parent
 LIVE_PLATFORMS = ("manylinux_2_27_x86_64", "manylinux_2_27_aarch64", "macosx_13_0_arm64", "macosx_13_0_x86_64")
+DATA = "orbit_sessions-0.1.0.data"
 DIST_INFO = "orbit_sessions-0.1.0.dist-info"
 
 
@@ -54,11 +55,12 @@ def test_the_files_of_the_wheel(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert sorted({name.split("/")[0] for name in names}) == [
-        *("orbit_os", "orbit_protocol", DIST_INFO, "orbitctl", "orbitd"),
+        *("orbit_os", "orbit_protocol", DATA, DIST_INFO, "orbitctl", "orbitd"),
     ]
     assert sorted(name for name in names if not name.endswith(".py")) == [
         "orbit_os/py.typed",
         "orbit_protocol/py.typed",
+        f"{DATA}/data/share/man/man1/orbitctl.1",
         f"{DIST_INFO}/METADATA",
         f"{DIST_INFO}/RECORD",
         f"{DIST_INFO}/WHEEL",
@@ -72,6 +74,8 @@ def test_the_files_of_the_wheel(wheel: Path) -> None:
         "orbitd/store/migrations/0001_initial.sql",
         "orbitd/store/migrations/0002_programs.sql",
         "orbitd/store/migrations/0003_checksums.sql",
+        "orbitd/store/migrations/0004_labels.sql",
+        "orbitd/store/migrations/0005_trash.sql",
     ]
     assert [name for name in names if "test" in name or "generate" in name or "build_hooks" in name] == []
 
@@ -100,17 +104,21 @@ def test_the_files_of_the_sdist(unpacked: Path) -> None:
         ".ci/run",
         "docs/architecture.md",
         "docs/commands.md",
+        "docs/orbitctl.1",
         "docs/protocol.md",
         "docs/reliability.md",
         "docs/remote.md",
         "docs/replication.md",
         "docs/service.md",
+        "docs/shell.md",
         "launchd/dev.orbit.orbitd.plist",
         "orbitctl/py.typed",
         "orbitd/py.typed",
         "orbitd/store/migrations/0001_initial.sql",
         "orbitd/store/migrations/0002_programs.sql",
         "orbitd/store/migrations/0003_checksums.sql",
+        "orbitd/store/migrations/0004_labels.sql",
+        "orbitd/store/migrations/0005_trash.sql",
         "protocol/orbit_os/py.typed",
         "protocol/orbit_protocol/py.typed",
         "systemd/orbitd.service",
@@ -118,6 +126,8 @@ def test_the_files_of_the_sdist(unpacked: Path) -> None:
         "tests/faults/shim.c",
         "tests/fixtures/schema-1.sql",
         "tests/fixtures/schema-2.sql",
+        "tests/fixtures/schema-3.sql",
+        "tests/fixtures/schema-4.sql",
         "tests/xterm/package-lock.json",
         "tests/xterm/package.json",
         "tests/xterm/terminal.js",

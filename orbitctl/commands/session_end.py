@@ -115,9 +115,17 @@ def delete(app: App, sessions: tuple[str, ...], yes: bool, purge: bool) -> int:
     """
     targets: dict[str, tuple[str, str]] = {}
 
+    running: set[str] = set()
+
+    def find_session(ref: str) -> Session:
+        found = app.session(ref)
+        if found.live:
+            running.add(found.id)
+        return found
+
     def find(ref: str) -> None:
         try:
-            session_id, shown = to_delete(app.session, ref)
+            session_id, shown = to_delete(find_session, ref)
         except CommandError as error:
             if not purge or error.exit_code is not ExitCode.NOT_FOUND:
                 raise
@@ -129,7 +137,7 @@ def delete(app: App, sessions: tuple[str, ...], yes: bool, purge: bool) -> int:
     code = for_each(app, sessions, find)
     if not targets:
         return code
-    names = _listed([shown for _, shown in targets.values()])
+    names = _listed([f"{shown}{' (still runs)' if found in running else ''}" for found, shown in targets.values()])
     app.confirm(f"Delete {names} for good?" if purge else f"Delete {names}?", yes)
     deleted: list[str] = []
 

@@ -250,12 +250,12 @@ def test_an_ambiguous_reference_shows_what_it_could_be() -> None:
 
 def test_removing_asks_once_and_says_how_to_undo(ctl: Orbitctl) -> None:
     """On a terminal one question names all; elsewhere it needs --yes. What was deleted comes back by a command."""
-    for name in ("one", "two words"):
-        ctl.ok("session", "create", "--name", name)
+    ctl.ok("new", "-d", "one", "--", "cat")
+    ctl.ok("session", "create", "--name", "two words")
     refused = ctl("rm", "one", "two words")
     assert (refused.code, "--yes" in refused.err) == (2, True)
     asked = ctl.on_terminal("rm", "one", "nosuch", "two words", prompt=b"[y/N]: ", typed=b"y\n", NO_COLOR="1")
-    assert re.search(r"Delete one \(\w{8}\), two words \(\w{8}\)\?", asked.text)
+    assert re.search(r"Delete one \(\w{8}\) \(still runs\), two words \(\w{8}\)\?", asked.text)
     assert asked.text.count("[y/N]") == 1
     assert "hint: `orbitctl undelete one 'two words'` brings them back\n" in asked.text
     assert (asked.code, names(ctl)) == (4, [])
