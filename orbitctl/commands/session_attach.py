@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
 from orbit_os.shell import typed
-from orbit_os.shells import is_interactive_shell, login_shells
+from orbit_os.shells import is_interactive_shell
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
 from orbit_protocol.errors import AlreadyRunning, NameTaken, NotRunning
+from orbit_protocol.text import from_text
 from orbit_protocol.types import Session, SessionConfig
 from orbit_protocol.visible import visible
 from orbitctl.app import App
@@ -23,10 +23,9 @@ from orbitctl.errors import CommandError, ExitCode, from_daemon
 if TYPE_CHECKING:
     from orbitctl.attach.attachment import AttachOptions
 
-SESSION_VARIABLE = "ORBIT_SESSION"
 JUST_CREATED_SECS = 10.0
 """A session that was recorded so short a time ago and has never run is about to be started by whoever recorded it."""
-_OF_A_NEW_CLIENT = ("read_only", "detach_key", "scrollback")
+DETACH_KEY_VARIABLE = "ORBITCTL_DETACH_KEY"
 
 
 class _OptionalSession(click.Argument):
@@ -56,7 +55,7 @@ The exit code is the program's where it ended, 128+N if signal N ended it, and 0
 @click.option("-c", "--create", is_flag=True, help="Make the session if there is none of this name; it runs COMMAND.")
 @click.option("--no-start", is_flag=True, help="Refuse a session whose program does not run.")
 @click.option("-r", "--read-only", is_flag=True, help="Show the session only: no input, no change of size.")
-@click.option("--detach-key", metavar="KEY", envvar="ORBITCTL_DETACH_KEY", help="The keys that detach [C-\\].")
+@click.option("--detach-key", metavar="KEY", envvar=DETACH_KEY_VARIABLE, help="The keys that detach [C-\\].")
 @click.option(
     "--scrollback",
     type=click.IntRange(0, 1_000_000),
@@ -90,8 +89,8 @@ def attach(
 
     app: App = ctx.obj
     _check_usage(session, command, create=create, no_start=no_start)
-    is_for_new_client = any(ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in _OF_A_NEW_CLIENT)
-    switches = bool(app.environ.get(SESSION_VARIABLE)) and not app.hosts and not is_for_new_client
+    has_own_key = detach_key is not None and detach_key != app.environ.get(DETACH_KEY_VARIABLE)
+    switches = app.this_session() is not None and not (read_only or has_own_key or scrollback is not None)
     key = run_attach.parse_detach_key(detach_key)
     if not switches:
         require_terminal()
@@ -271,12 +270,13 @@ def _is_external(found: Session) -> bool:
 
 
 def comes_back(config: SessionConfig) -> bool:
-    """Return whether a session's program is started again without a question: it holds nothing but its place."""
+    """Return whether a session's program is started again without a question: a shell, or what is meant to be."""
     if config.restart or config.resume is not None:
         return True
-    return config.session_type == "local" and (
-        not config.command or is_interactive_shell(config.command, login_shells())
-    )
+    if config.session_type != "local":
+        return False
+    line = from_text(config.command or "", config.command_bytes).decode("utf-8", "surrogateescape")
+    return not line or is_interactive_shell(line, chosen=(config.env or {}).get("SHELL"))
 
 
 def _command(config: SessionConfig) -> str:
@@ -319,6 +319,6 @@ def _switch(app: App, session_id: str | None) -> bool:
         raise
     if app.json or app.quiet:
         app.show(answer, lambda _: None, lambda one: [one.id])
-    elif answer.value.id == app.environ.get(SESSION_VARIABLE):
+    elif answer.value.id == app.this_session():
         app.out.note(f"this window shows {short_name(answer.value)} already")
     return True

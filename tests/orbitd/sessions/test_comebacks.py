@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from orbit_os import shells as system_shells
 from orbit_protocol.types import SessionConfig
-from orbitd.sessions import restore
 from orbitd.sessions.restore import comes_back
 
 SHELLS = """
@@ -70,7 +70,7 @@ def shells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A system with these shells, and a user with another one."""
     file = tmp_path / "shells"
     file.write_text("# Shells of this system\n\n/bin/bash\n/usr/bin/zsh # the newer one\n/usr/bin/fish\n/x/strange\n")
-    monkeypatch.setattr(restore, "SHELLS_FILE", str(file))
+    monkeypatch.setattr(system_shells, "SHELLS_FILE", str(file))
     monkeypatch.setenv("SHELL", "/home/me/bin/own")
 
 
@@ -102,6 +102,6 @@ def test_a_login_shell_comes_back() -> None:
 
 def test_a_system_without_a_list_of_shells(monkeypatch: pytest.MonkeyPatch) -> None:
     """The usual names are shells there."""
-    monkeypatch.setattr(restore, "SHELLS_FILE", "/nonexistent")
+    monkeypatch.setattr(system_shells, "SHELLS_FILE", "/nonexistent")
     assert comes_back(local("/usr/local/bin/bash -l"))
     assert not comes_back(local("vim"))
