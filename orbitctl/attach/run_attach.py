@@ -123,6 +123,10 @@ def _show_last_screen(app: App | LocalDaemon, session_id: str) -> AttachResult:
 
     app.close()
     session = app.call(SESSION_GET, ById(id=session_id))
+    if session.live:  # the attachment was ended before it was answered
+        result = AttachResult(reason="detached_elsewhere")
+        print_message(f"[{describe_result(short_name(session), result)}]")
+        return result
     result = AttachResult(reason="exited", exit_code=session.exit_code, exit_signal=session.exit_signal)
     screen = app.call(SESSION_SCREEN, SessionScreen(id=session_id, format="vt"))
     text = app.call(SESSION_SCREEN, SessionScreen(id=session_id))

@@ -175,6 +175,11 @@ class Attachment:
         return self._state is State.BEHIND
 
     @property
+    def is_answering(self) -> bool:
+        """Whether an answer with a picture is due: one that ends now is never shown."""
+        return self._state is State.ANSWERING
+
+    @property
     def takes_repaint(self) -> bool:
         """Whether a repaint would be sent now: no answer with a picture is due, and it reads."""
         return self._state is State.STREAMING and self.wants_repaint

@@ -238,6 +238,8 @@ class SessionMethods:
             self._circles.refuse(target.id, sits_in)
             if window not in source.attachments or not target.is_attachable:
                 raise NotRunning("The window or the program has gone meanwhile", hint="Look at the sessions.")
+            if window.is_answering:  # its client would find the attach refused, and not learn where to go
+                raise Busy(f"The window that shows session {source.id} is being drawn", hint="Switch it again.")
             source.switch(window, target.id)
             await self._programs.update_status_from_clients(source)
         return self.with_live_fields(await self._manager.get_session(target.id))

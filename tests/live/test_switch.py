@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -76,6 +77,18 @@ def test_a_switch_to_itself_does_nothing(shared_client: RawClient, windows: Wind
     client = windows.open(here, [])
     assert shared_client.call("session.switch", id=here, to=here)["clients"] == 1
     client.call("session.resize", attachment_id="window", cols=70, rows=20)
+
+
+def test_a_window_that_is_being_drawn_is_not_switched(shared_client: RawClient) -> None:
+    """The caller is asked to try again: the client has no answer yet, and would take the attach for refused."""
+    here, there = start(shared_client, "cat"), start(shared_client, "cat")
+    attach = {"id": here, "cols": 80, "rows": 24, "attachment_id": "window", "before": []}
+    calls = [("session.attach", attach), ("session.switch", {"id": here, "to": there})]
+    batch = [{"jsonrpc": "2.0", "method": name, "params": params, "id": name} for name, params in calls]
+    attached, switched = shared_client.ask(json.dumps(batch))
+    assert attached["result"]["attachment_id"] == "window"
+    assert switched["error"]["code"] == -32000
+    shared_client.call("session.switch", id=here, to=there)
 
 
 def test_what_cannot_be_switched_is_refused(shared_client: RawClient, windows: Windows) -> None:
