@@ -99,7 +99,7 @@ def attach(
     is_started = False
     if session is None:
         require_terminal()
-        found = _last(app)
+        found = _last(app, no_start=no_start)
         is_started = not found.live and _start_again(app, found, no_start=no_start)
     elif create:
         found, is_started = _find_or_create(app, session, command)
@@ -139,7 +139,7 @@ def _attach(app: App, found: Session, options: AttachOptions, *, is_started: boo
 # Which session
 
 
-def _last(app: App) -> Session:
+def _last(app: App, *, no_start: bool) -> Session:
     """Return the session that this window has shown last, of those that run or come back; else the newest that runs.
 
     Raises:
@@ -155,7 +155,8 @@ def _last(app: App) -> Session:
                 raise
             continue
         # One that was ended is passed over, also a shell: its user has left it for good.
-        if found.live or (found.status == "detached" and found.cols is not None and comes_back(found.config)):
+        is_lost = found.status == "detached" and found.cols is not None
+        if found.live or (is_lost and not no_start and comes_back(found.config)):
             return found
     sessions = ask_all(app.client, m.SESSION_LIST, p.SessionList(), "sessions").value.sessions
     running = [one for one in sessions if one.live]
@@ -310,6 +311,10 @@ def _switch(app: App, session_id: str | None) -> bool:
         reason = cause.extra.get("reason") if isinstance(cause, NotRunning) else ""
         if reason == "outside":
             return False
+        if reason == "alone":
+            raise CommandError(
+                "no other session runs", ExitCode.NOT_FOUND, hint="`orbitctl new` starts one, and shows it here."
+            ) from error
         if reason == "client":
             raise CommandError(
                 "the window that shows this session cannot be switched",

@@ -281,7 +281,11 @@ class SessionMethods:
                 return session_id
         others = [live.id for live in self._registry if live is not source and live.is_attachable]
         if not others:
-            raise NotRunning("No other session runs", hint="session.create records one, session.start runs it.")
+            raise NotRunning(
+                "No other session runs",
+                hint="session.create records one, session.start runs it.",
+                data={"reason": "alone"},
+            )
         return max([await self._manager.get_session(each) for each in others], key=lambda each: each.created_at).id
 
     def send_input(self, call: Call, q: SessionSend) -> Empty | Coroutine[Any, Any, Empty]:

@@ -110,5 +110,5 @@ def test_what_cannot_be_switched_is_refused(shared_client: RawClient, windows: W
     assert refusal(id=here, to="no session") == (1000, None)
     assert refusal(id="no session", to=there) == (1000, None)
     shared_client.call("session.terminate", id=there)
-    assert refusal(id=here) == (1006, None)
+    assert refusal(id=here) == (1006, "alone")
     assert shared_client.call("session.get", id=here)["clients"] == 3
