@@ -2,7 +2,7 @@
 
 BASH = r"""# Completion of orbitctl for bash, 3.2 and later; with the package bash-completion or without.
 _orbitctl() {
-    local IFS=$' \t\n' program=orbitctl line=${COMP_LINE:0:COMP_POINT} answer one word rest at
+    local IFS=$' \t\n' program=orbitctl line=${COMP_LINE:0:COMP_POINT} answer one word rest at newline=$'\n'
     [[ $1 == */* ]] && program=${1/#\~\//$HOME/}
     if [[ -z $line ]]; then
         line="${COMP_WORDS[*]:0:COMP_CWORD+1}"
@@ -10,10 +10,10 @@ _orbitctl() {
     COMPREPLY=()
     answer=$(command "$program" _complete bash "$line" "$COMP_WORDBREAKS" 2>/dev/null </dev/null) || return 0
     case $answer in
-    words$'\n'*)
+    words"$newline"*)
         while IFS= read -r one; do
             COMPREPLY+=("$one")
-        done <<<"${answer#*$'\n'}"
+        done <<<"${answer#*"$newline"}"
         ;;
     files)
         compopt -o default 2>/dev/null || while IFS= read -r one; do COMPREPLY+=("$one"); done < <(compgen -f -- "$2")
