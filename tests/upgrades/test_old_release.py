@@ -125,9 +125,16 @@ def look(client: RawClient) -> dict[str, Seen]:
     return found
 
 
+COME_BACK = ("login shell", "shell", "wanted again")
+"""What starts again by itself after a reboot."""
+
+
 def of_old(found: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields that the old release has, too."""
-    return {name: found[name] for name in old}
+    """Return the fields that the old release has, too; of a session's configuration likewise."""
+    same = {name: found[name] for name in old}
+    if "config" in old:
+        same["config"] = {name: found["config"][name] for name in old["config"]}
+    return same
 
 
 class Population:
@@ -226,7 +233,7 @@ class Population:
                 row |= {field: new.row[field] for field in ("last_active", "last_saved_at")}
                 row |= {"status": "detached", "clients": 0}
             if row["live"] and rebooted:
-                if name in ("login shell", "wanted again"):
+                if name in COME_BACK:
                     assert new.row["live"], name
                     assert new.row["pid"] != row["pid"]
                     continue
@@ -386,7 +393,7 @@ def test_screens_come_back_after_a_reboot(populated: Population) -> None:
     populated.daemon.end_keeper()
     with replace_by_today(populated.daemon).start().client() as client:
         populated.check(client, rebooted=True)
-        for name in ("login shell", "wanted again"):
+        for name in COME_BACK:
             before = populated.seen[name].screen
             assert before is not None
             after = client.call("session.screen", id=populated.ids[name], scrollback=True)["data"]
