@@ -130,7 +130,7 @@ def delete(app: App, sessions: tuple[str, ...], yes: bool, purge: bool) -> int:
             if not purge or error.exit_code is not ExitCode.NOT_FOUND:
                 raise
             found = find_deleted(app, ref)
-            session_id, shown = found.id, f"{label(found)}, which is in the trash"
+            session_id, shown = found.id, label(found)
         if session_id not in [found for found, _ in targets.values()]:  # by its id, say, and by its name
             targets[ref] = session_id, shown
 
