@@ -150,9 +150,9 @@ class RawClient:
         while sessions := self.call("session.list", status=EVERY_STATUS)["sessions"]:
             ids = [{"id": session["id"]} for session in sessions]
             self.batch("session.signal", [{**one, "signal": "KILL"} for one in ids])  # those that run
-            archived = [one for one, session in zip(ids, sessions, strict=True) if session["status"] == "archived"]
-            self.batch("session.restore_archived", archived)
-            self.batch("session.delete", ids)
+            self.batch("session.delete", [{**one, "purge": True} for one in ids])
+        while deleted := self.call("session.list_deleted")["sessions"]:
+            self.batch("session.delete", [{"id": session["id"], "purge": True} for session in deleted])
         while workspaces := self.call("workspace.list")["workspaces"]:
             self.batch("workspace.delete", [{"id": workspace["id"]} for workspace in workspaces])
 

@@ -397,6 +397,7 @@ class Programs:
                 session = await self._manager.get_session(session_id)
                 if session.config.auto_remove and not session.live:
                     await self._delete(live, purge=not self._settings.keeps_deleted)
+                    event(log, logging.INFO, "ended session deleted, as its configuration says", session=session_id)
 
     async def remove_purged(self) -> None:
         """Remove the files of sessions that are gone for good."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sqlite3
 import stat
 import urllib.parse
 from datetime import UTC, datetime
+
+from orbit_os.files import PRIVATE_FILE
 
 APPLICATION_ID = 0x4F524254
 """`ORBT`: what marks an Orbit database in its header (sqlite.org/pragma.html#pragma_application_id)."""
@@ -26,6 +29,11 @@ FULL_SYNC = "PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;"
 elsewhere it changes nothing (sqlite.org/pragma.html#pragma_fullfsync)."""
 
 _HEADER_BYTES = 100
+
+RESERVE_SUFFIX = ".reserve"
+RESERVE_BYTES = 1 << 20
+"""Of a file beside the database while its trash has anything: deleting rows needs room in the log first, and on a disk
+that is full there is none."""
 
 SIDE_FILES = ("-wal", "-shm", "-journal")
 """Suffixes of the files that SQLite keeps beside a database (sqlite.org/tempfiles.html)."""
@@ -73,6 +81,29 @@ def size(path: str) -> int:
         return os.stat(path).st_size
     except (FileNotFoundError, NotADirectoryError):
         return 0
+
+
+def hold_reserve(path: str) -> None:
+    """Take some room on the disk of a database, which `free_reserve` gives back, unless it is taken already."""
+    reserve = path + RESERVE_SUFFIX
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.suppress(OSError):
+        descriptor = os.open(reserve, flags, PRIVATE_FILE)
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
+            else:
+                os.write(descriptor, bytes(RESERVE_BYTES))
+        except OSError:  # no room for it
+            os.unlink(reserve)
+        finally:
+            os.close(descriptor)
+
+
+def free_reserve(path: str) -> None:
+    """Give back the room that `hold_reserve` has taken."""
+    with contextlib.suppress(OSError):
+        os.unlink(path + RESERVE_SUFFIX)
 
 
 def free_name(prefix: str, moment: datetime) -> str:

@@ -42,7 +42,7 @@ from orbitd.store import damage, sessions, validation, workspaces
 from orbitd.store.backup import copy
 from orbitd.store.cache import Change
 from orbitd.store.delta_chain import unpack_chain
-from orbitd.store.files import FULL_SYNC, file_stamp, size
+from orbitd.store.files import FULL_SYNC, file_stamp, free_reserve, hold_reserve, size
 from orbitd.store.progress import Progress
 from orbitd.store.rows import (
     SESSION_COLUMNS,
@@ -86,6 +86,9 @@ _BULK_LOG_BYTES = 4 * 1024 * 1024
 
 _DELETED_AT_ONCE = 200
 """Snapshots of one session that are deleted by one statement."""
+
+_SECURE_DELETE_FAST = 2
+"""What the PRAGMA returns for FAST; 0 and 1 are OFF and ON (sqlite.org/pragma.html#pragma_secure_delete)."""
 
 _MAKE_ROOM_SECS = 5.0
 """How long free pages are returned to a full disk, while callers wait."""
@@ -174,6 +177,10 @@ _TO_PURGE = " UNION ALL ".join(
     for table, snapshots in SNAPSHOTS_OF.items()
 )
 _TO_PURGE = f"{_TO_PURGE} ORDER BY deleted_at, seq"
+_COUNT_DELETED = (
+    "SELECT (SELECT count(*) FROM sessions WHERE deleted_at IS NOT NULL)"
+    " + (SELECT count(*) FROM archived_sessions WHERE deleted_at IS NOT NULL)"
+)
 _DELETED_LATER = " UNION ALL ".join(
     f"SELECT id FROM {table} WHERE {{sound}} AND deleted_at > :now"  # noqa: S608  # names of ours
     for table in SNAPSHOTS_OF
@@ -320,6 +327,7 @@ class MaintenanceMethods:
         items = [(table, seq) for _, table, seq, count in rows for _ in range(count // _DELETED_AT_ONCE + 1)]
         purged = await self._write_in_slices(items, work, "sessions", progress)
         if purged:
+            event(log, logging.INFO, "deleted sessions purged", sessions=purged)
             self.on_purged()
         return purged
 
@@ -339,7 +347,14 @@ class MaintenanceMethods:
         # The clock was ahead when these were deleted: they would stay until that time comes. They stay as long as
         # those that are deleted now.
         await self._write_in_slices([session_id for (session_id,) in ahead], work, "sessions", None)
-        return await self.purge_deleted(moment - timedelta(seconds=retention_secs))
+        purged = await self.purge_deleted(moment - timedelta(seconds=retention_secs))
+        change_reserve = hold_reserve if await self._count_deleted() else free_reserve
+        await self._store.in_pool(partial(change_reserve, self._store.path))
+        return purged
+
+    async def _count_deleted(self) -> int:
+        row = await self._store.readers.fetch_one(_COUNT_DELETED)
+        return 0 if row is None else int(row[0])
 
     async def make_room(self) -> bool:
         """Empty the trash, since the disk is full; return whether that may have made room."""
@@ -348,22 +363,38 @@ class MaintenanceMethods:
         async with store.room_lock:
             if store.trash_emptied != rounds:  # by another caller, meanwhile
                 return True
-            purged = 0
-            with contextlib.suppress(OrbitError):  # the caller's own error says more
-                purged = await self.purge_deleted()
-            if not purged:
+            before = await self._count_deleted()
+            if not before:
                 return False
-            store.trash_emptied += 1
-            event(log, logging.WARNING, "disk is full, trash emptied", database=store.path, sessions=purged)
-            # The pages that are free now serve the database alone: its log, and journals, need room on the disk.
-            with contextlib.suppress(OrbitError, TimeoutError):
-                async with asyncio.timeout(_MAKE_ROOM_SECS):
-                    await self.vacuum()
-            return True
+            await store.in_pool(partial(free_reserve, store.path))
+            # Builds of SQLite whose default it is write zeros to each page that becomes free, and so to the log.
+            secure_delete = await store.writer.run(partial(_set_secure_delete, value="FAST"), lambda before: before)
+            # A checkpoint would let the database grow, for pages that are free and about to go.
+            store.is_making_room = True
+            try:
+                with contextlib.suppress(OrbitError):  # the caller's own error says more
+                    await self.purge_deleted()
+                purged = before - await self._count_deleted()
+                if not purged:
+                    return False
+                store.trash_emptied += 1
+                event(log, logging.WARNING, "disk is full, trash emptied", database=store.path, sessions=purged)
+                # The pages that are free now serve the database alone: its log, and journals, need room on the disk.
+                with contextlib.suppress(OrbitError, TimeoutError):
+                    async with asyncio.timeout(_MAKE_ROOM_SECS):
+                        await self.vacuum()
+                return True
+            finally:
+                store.is_making_room = False
+                restore = partial(_set_secure_delete, value=secure_delete)
+                await asyncio.shield(store.writer.run(restore, lambda _: None))
 
     async def archive_ended(self, retention_secs: int) -> int:
         """Archive terminated sessions that were last active so long ago; return how many."""
-        return await self.archive_sessions(now() - timedelta(seconds=retention_secs))
+        archived = await self.archive_sessions(now() - timedelta(seconds=retention_secs))
+        if archived:
+            event(log, logging.INFO, "ended sessions archived", sessions=archived)
+        return archived
 
     async def _write_in_slices(
         self,
@@ -431,18 +462,21 @@ class MaintenanceMethods:
             now_long = size(log_file)
             length = now_long if length is None else length
             is_time = time.monotonic() - begun >= _CHECKPOINT_SECS or now_long - length >= _BULK_LOG_BYTES
-            if checkpoint or is_time:
-                await store.in_checkpoint_thread(_checkpoint)
-                # The log begins again only where nothing of it is left to write to the database, and others have
-                # written meanwhile. In the writer's thread nobody does; there is little left, and it is quick.
-                await store.writer.run(_checkpoint, lambda _: None, alone=True)
+            if checkpoint or (is_time and not store.is_making_room):
+                # One that finds no room to let the database grow leaves all in the log, for a later one.
+                with contextlib.suppress(StorageFull):
+                    await store.in_checkpoint_thread(_checkpoint)
+                    # The log begins again only where nothing of it is left to write to the database, and others have
+                    # written meanwhile. In the writer's thread nobody does; there is little left, and it is quick.
+                    await store.writer.run(_checkpoint, lambda _: None, alone=True)
                 begun, length = time.monotonic(), None
 
         store.bulk_writers += 1
         try:
             await self._checkpoint_at(_BULK_CHECKPOINT_PAGES, _BULK_LOG_BYTES)
             yield written
-            await written(checkpoint=True)
+            if not store.is_making_room:
+                await written(checkpoint=True)
         except BaseException:  # a caller that has gone too: what was written is not left to the next commit
             with contextlib.suppress(OrbitError):  # ShuttingDown
                 await asyncio.shield(written(checkpoint=True))
@@ -735,6 +769,13 @@ def _vacuum(connection: sqlite3.Connection, most: int) -> Change[tuple[int, int]
         if after == last or time.monotonic() >= end:
             break
     return Change(result=((before - after) * page_size, before - after))
+
+
+def _set_secure_delete(connection: sqlite3.Connection, value: str) -> str:
+    """Set `PRAGMA secure_delete`; return what it was, as it is set again."""
+    (before,) = connection.execute("PRAGMA secure_delete").fetchone()
+    connection.execute(f"PRAGMA secure_delete = {value}").fetchall()
+    return "FAST" if before == _SECURE_DELETE_FAST else str(before)
 
 
 def _checkpoint(connection: sqlite3.Connection) -> None:

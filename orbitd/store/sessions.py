@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 
 import msgspec
 from msgspec.structs import replace
@@ -33,6 +34,7 @@ from orbit_protocol.types import (
 from orbitd.store import pages, validation
 from orbitd.store.cache import Change
 from orbitd.store.damage import fetch_rows
+from orbitd.store.files import hold_reserve
 from orbitd.store.rows import (
     SESSION_COLUMNS,
     WORKSPACE_COLUMNS,
@@ -440,6 +442,8 @@ class SessionMethods:
             return Change(result=True, gone_sessions=(session_id,), workspaces=workspaces)
 
         is_in_trash = await self._store.write(work)
+        if is_in_trash:
+            await self._store.in_pool(partial(hold_reserve, self._store.path))
         await self._store.recheck_damaged()
         return is_in_trash
 

@@ -94,6 +94,7 @@ class Store:
         self.bulk_writers = 0  # how many write in slices now
         self.room_lock = asyncio.Lock()
         self.trash_emptied = 0  # how often, for want of room
+        self.is_making_room = False
         self.make_room: Callable[[], Awaitable[bool]] | None = None  # on a full disk; returns whether it made any
         self.unusual: frozenset[str] = frozenset()  # ids of what could not get its name in NFC
         self.first_page: tuple[tuple[int, int | None], list[Session], str | None] | None = None

@@ -289,6 +289,26 @@ async def test_a_vacuum_of_a_nearly_full_disk(small_disk: Path, monkeypatch: pyt
         assert (await manager.check()).ok
 
 
+@pytest.mark.parametrize("in_log", [True, False])
+@needs(root=True, linux=True)
+async def test_a_full_disk_empties_the_trash_first(small_disk: Path, in_log: bool) -> None:
+    """Where not a byte is free, what is in the trash makes room for a save, be it in the log still or not."""
+    async with SessionManager.open(str(small_disk / "sessions.db")) as manager:
+        gone, kept = [await manager.create_session(LOCAL) for _ in range(2)]
+        for number in range(8):
+            await manager.save_snapshot(gone.id, random.Random(number).randbytes(60_000))
+        await manager.trash_session(gone.id)
+        if not in_log:
+            await manager._store.writer.run(
+                lambda c: c.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall(), lambda _: None, alone=True
+            )
+        _fill(small_disk / "filler")
+        for number in range(3):
+            await manager.save_snapshot(kept.id, random.Random(number).randbytes(100_000))
+        assert (await manager.list_deleted_sessions()).sessions == []
+        assert (await manager.check()).ok
+
+
 @needs(root=True, linux=True)
 async def test_one_call_that_does_not_fit(small_disk: Path) -> None:
     """In a group, only the call that is too big for the disk fails; those around it are committed."""
