@@ -204,7 +204,7 @@ class Endings:
         if live.not_restored or not self._files.has_journal(live.id):
             return
         with contextlib.suppress(SessionNotFound, StorageError):  # logged by the saver
-            if await self._save_last_screen(live):
+            if self._files.is_journal_empty(live.id) or await self._save_last_screen(live):
                 live.close_journal()
                 self._files.remove_journal(live.id)
 

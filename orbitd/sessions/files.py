@@ -115,6 +115,13 @@ class SessionFiles:
         """Return whether a session has a journal."""
         return os.path.lexists(self._journal_path(session_id))
 
+    def is_journal_empty(self, session_id: str) -> bool:
+        """Return whether a session's journal, which is there, holds nothing."""
+        try:
+            return os.lstat(self._journal_path(session_id)).st_size <= FILE_HEADER_BYTES
+        except OSError:
+            return False
+
     def unsaved(self) -> set[str]:
         """Return the sessions whose journals hold anything."""
         found = set()

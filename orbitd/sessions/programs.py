@@ -413,6 +413,7 @@ class Programs:
                     pass
         if removed:
             await self._manager.forget_purged(removed)
+            event(log, logging.INFO, "files of deleted sessions removed", sessions=len(removed))
 
     async def clean_up(self) -> None:
         """Do what an earlier daemon has not: delete sessions whose programs had ended, and files of deleted ones."""

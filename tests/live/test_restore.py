@@ -582,19 +582,19 @@ async def test_a_second_try_that_fails_too(
     await assert_exit_is_stored(daemons, session, pid, exited)
 
 
-@pytest.mark.parametrize("method", ["terminate", "delete"])
+@pytest.mark.parametrize(("method", "options"), [("terminate", {}), ("delete", {}), ("delete", {"purge": True})])
 async def test_ending_a_session_that_was_not_taken_over(
-    daemons: Daemons, failing: dict[str, Exception], exited: asyncio.Event, method: str
+    daemons: Daemons, failing: dict[str, Exception], exited: asyncio.Event, method: str, options: dict[str, bool]
 ) -> None:
-    """Its program is ended with it, and the warning goes."""
+    """Its program is ended with it, and the warning goes; its journal, which could not be read, only with a purge."""
     session = await daemons.start_session()
     failing[session.id] = TerminalError("too long")
     programs = await daemons.restart()
-    await getattr(SessionMethods(daemons.manager, programs), method)(session.id)
+    await getattr(SessionMethods(daemons.manager, programs), method)(session.id, **options)
     await daemons.wait_for_exit(exited)
     assert await (await programs.keeper.client()).programs() == []
     assert programs.warnings() == []
-    assert daemons.journal(session).exists() == (method == "terminate")
+    assert daemons.journal(session).exists() == (not options)
 
 
 @pytest.mark.parametrize("command", ["/nonexistent/program", "/", "'unclosed"])

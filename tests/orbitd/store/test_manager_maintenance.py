@@ -392,6 +392,12 @@ async def test_no_page_and_no_slice_reads_a_table_from_its_beginning(
     await manager.load_latest_snapshot(third.id)
     await manager.cleanup_old_snapshots(1)
     await manager.archive_sessions(datetime.now(UTC))
+    await manager.trash_session(first.id)
+    await manager.trash_session(third.id)
+    deleted = await manager.list_deleted_sessions(limit=1)
+    await manager.list_deleted_sessions(limit=1, cursor=deleted.next_cursor)
+    await manager.undelete_session(first.id)
+    assert await manager.purge_expired(0) == 1
     await manager._store.writer.run(lambda c: c.set_trace_callback(None), lambda _: None)
     plans = {}
     for sql in statements:

@@ -22,7 +22,7 @@ from orbit_protocol.params import SessionConfigInput
 from orbit_protocol.types import Session, SessionConfig, SessionStatus
 from orbitd.manager import SessionManager
 from orbitd.store import damage, sessions
-from orbitd.store.rows import Row, Stored
+from orbitd.store.rows import Row, Stored, time_to_text
 from store_support import GRID, LOCAL, UNKNOWN, rows
 
 STATUSES: tuple[SessionStatus, ...] = ("active", "detached", "terminated")
@@ -248,16 +248,23 @@ async def test_find_by_prefix(manager: SessionManager) -> None:
 
 
 async def test_ambiguous_prefix(path: Path, manager: SessionManager) -> None:
-    """A prefix of two ids is 1003 with both ids, also where one is terminated."""
-    first, second = [await manager.create_session(LOCAL) for _ in range(2)]
-    await manager.terminate_session(second.id)
+    """A prefix of two ids is 1003 with both ids and what a person knows them by, also where one is terminated."""
+    first = await manager.create_session(SessionConfig(session_type="local", command="top -d 1"), name="n")
+    second = await manager.create_session(LOCAL)
+    ended = await manager.terminate_session(second.id)
     await manager.close()
     rows(path, "UPDATE sessions SET id = 'abcd1' || substr(id, 6), checksum = NULL WHERE id = ?", first.id)
     rows(path, "UPDATE sessions SET id = 'abcd2' || substr(id, 6), checksum = NULL WHERE id = ?", second.id)
     async with SessionManager.open(str(path)) as again:
         with pytest.raises(AmbiguousReference) as caught:
             await again.find_session("abcd")
-        assert caught.value.extra["candidates"] == ["abcd1" + first.id[5:], "abcd2" + second.id[5:]]
+        ids = ["abcd1" + first.id[5:], "abcd2" + second.id[5:]]
+        since = [time_to_text(first.created_at), time_to_text(ended.last_active)]
+        assert caught.value.extra["candidates"] == ids
+        assert caught.value.extra["sessions"] == [
+            {"id": ids[0], "name": "n", "status": "active", "since": since[0], "command": "top -d 1"},
+            {"id": ids[1], "name": None, "status": "terminated", "since": since[1], "command": None},
+        ]
         assert (await again.find_session("abcd2")).id == "abcd2" + second.id[5:]
 
 
