@@ -112,7 +112,7 @@ def socket_path(environ: Mapping[str, str]) -> str:
                 raise Unusual
             return places.expand(variable)
         # A file that is there may name the socket, or have a mistake in it, which has to be reported.
-        if not _says_nothing(places.config_file):
+        if not says_nothing(places.config_file):
             raise Unusual
         path = places.socket
         if os.path.dirname(path) != places.run_folder:  # a short one elsewhere, whose folder must be looked at
@@ -123,8 +123,11 @@ def socket_path(environ: Mapping[str, str]) -> str:
     return path
 
 
-def _says_nothing(path: str) -> bool:
-    """Return whether a configuration file is not there, or has nothing but comments in it. Raises: OSError."""
+def says_nothing(path: str) -> bool:
+    """Return whether a configuration file is not there, or has nothing but comments in it. Raises: OSError.
+
+    Then no TOML parser is needed, which takes longer to import than a list of sessions.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from orbit_os.files import UnsafeFolder, check_private, read_regular
 from orbit_os.places import HomeUnusable, Places
 from orbit_protocol.paths import path_mistake
+from orbitctl.client.light import says_nothing
 from orbitctl.errors import CommandError, ExitCode
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class ClientPaths:
         if variable := self.environ.get(SOCKET_VARIABLE):
             return self.absolute(variable, SOCKET_VARIABLE, typed=False)
         with _usable_home():
-            has_config = self.environ.get(CONFIG_VARIABLE) or os.path.lexists(self._places.config_file)
+            has_config = self.environ.get(CONFIG_VARIABLE) or self._has_settings
             path = self.resolved.socket_path if has_config else self._places.socket
             if path == self._places.socket:
                 self._check_short_folder(path)
@@ -85,8 +86,16 @@ class ClientPaths:
         """The database."""
         with _usable_home():
             named = self.environ.get(DATABASE_VARIABLE) or self.environ.get(CONFIG_VARIABLE)
-            has_config = named or os.path.lexists(self._places.config_file)
+            has_config = named or self._has_settings
             return self.resolved.database_path if has_config else self._places.database
+
+    @property
+    def _has_settings(self) -> bool:
+        """Whether the usual configuration file may say something."""
+        try:
+            return not says_nothing(self._places.config_file)
+        except OSError:  # it is reported when it is read
+            return True
 
     @cached_property
     def config_path(self) -> str:
