@@ -502,6 +502,7 @@ class Attachment:
             )
         if self._resize_at is None:
             self._resize()  # the window may have changed since the request was sent
+        self._reconnect.prepare()
 
     def _drop_newest_param(self) -> bool:
         """Have the next attach do without a param that an earlier daemon does not know; return whether there is one."""

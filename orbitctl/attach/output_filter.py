@@ -17,7 +17,12 @@ import re
 
 from orbit_protocol.terminal_reset import RESET, RESTORE_COLORS
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as typing has it, which is not imported here
+    from collections.abc import Iterator
+
 ALTERNATE_MODES = (47, 1047, 1049)
+PIECE_BYTES = 4096
 MAX_HELD_BYTES = 4096
 """Parameter bytes of a sequence after which it is dropped: no terminal's own has so many."""
 _MAX_OSC_HEAD = 64  # bytes of an OSC by which it is known whether it passes
@@ -104,14 +109,21 @@ class OutputFilter:
             data = self._drop(data)
         # Only what begins with the last ESC, or the last byte of a C1 control, can be unfinished.
         last = max(data.rfind(b"\x1b"), data.rfind(b"\xc2", -_MAX_OSC_HEAD))
-        executed = b""
+        executed, is_endless = b"", False
         if last >= 0 and _UNFINISHED.match(data, last):
             data, self._held = data[:last], data[last:]
             if len(self._held) > MAX_HELD_BYTES:
                 executed, self._held = _controls(self._held), self._held.translate(None, _CONTROLS)
             if len(self._held) > MAX_HELD_BYTES:
-                self._held, self._dropping = b"", _CSI_END
-        return (data if self._is_plain(data) else self._rewrite(data)) + executed
+                self._held, is_endless = b"", True
+        passed: list[bytes] = []
+        for piece in [data] if self.stop_at_primary else _pieces(data):
+            if self._dropping is not None:
+                piece = self._drop(piece)
+            passed.append(piece if self._is_plain(piece) else self._rewrite(piece))
+        if is_endless:
+            self._dropping = _CSI_END
+        return b"".join(passed) + executed
 
     def _is_plain(self, data: bytes) -> bool:
         """Return whether nothing in it can be of interest."""
@@ -194,6 +206,21 @@ class OutputFilter:
         head = head.translate(None, _CONTROLS)
         self.has_set_colors = self.has_set_colors or _SETS_COLOR.match(head) is not None
         return bool(_ALWAYS_DROPPED.match(head) or (self._read_only and _CLIPBOARD.match(head)))
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """Return output in pieces, cut before an ESC, which is nowhere within a sequence.
+
+    A picture with its history has something of interest at its ends alone: to look for it in all of a megabyte takes
+    half as long as starting a client.
+    """
+    start = 0
+    while len(data) - start > PIECE_BYTES and (end := data.find(b"\x1b", start + PIECE_BYTES)) >= 0:
+        if data[end - 1] == 0xC2:  # it may be held as the beginning of a C1 control
+            break
+        yield data[start:end]
+        start = end
+    yield data[start:]
 
 
 def _number(digits: bytes) -> int:

@@ -12,7 +12,6 @@ import time
 
 from orbit_os.files import UnsafeFolder
 from orbit_protocol.visible import seconds
-from orbitctl.client.daemon import start_apart, was_killed, was_supervised
 from orbitctl.client.transport import Unreachable
 from orbitctl.errors import CommandError, ExitCode
 
@@ -58,6 +57,13 @@ class Reconnect:
         self._start_tried = False
         self.is_active = False
         self.user_notified = False
+
+    def prepare(self) -> None:
+        """Import what an outage needs: an upgrade ends the daemon, and has replaced the modules by then.
+
+        Not earlier than the session is shown: it takes a tenth of the time until then.
+        """
+        import orbitctl.client.daemon  # noqa: F401
 
     def start(self, now: float) -> None:
         """Begin an outage; in one that goes on, schedule the next attempt."""
@@ -119,6 +125,8 @@ class Reconnect:
 
     def _has_crashed(self) -> bool:
         """Return whether the daemon was killed: one that exits in good order unlinks its socket and clears its note."""
+        from orbitctl.client.daemon import was_killed
+
         paths = self._app.paths
         try:
             return os.path.exists(paths.socket_path) or (not paths.is_socket_chosen and was_killed(paths))
@@ -127,6 +135,8 @@ class Reconnect:
 
     def _start_daemon(self, now: float) -> bool:
         """Have a daemon started if it is our turn; return whether that was tried."""
+        from orbitctl.client.daemon import start_apart, was_supervised
+
         paths = self._app.paths
         try:
             if now < self._started_at + _SUPERVISOR_SECONDS and was_supervised(paths):

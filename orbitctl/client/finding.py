@@ -54,20 +54,15 @@ def read_lock_note(paths: ClientPaths) -> LockNote | None:
         os.close(descriptor)
 
 
-def connect(paths: ClientPaths, timeout: float, *, wait: bool = True) -> UnixStream:
+def connect(paths: ClientPaths, timeout: float) -> UnixStream:
     """Return a connection to the daemon of a socket, or to the one that the database's lock names.
-
-    Args:
-        paths: The socket, and the database.
-        timeout: How long that may take, in seconds.
-        wait: Whether to wait for one that is about to serve, or to end.
 
     Raises: As `connect_to_holder` does.
     """
     try:
         stream = UnixStream(paths.socket_path, timeout)
     except Unreachable as error:
-        return connect_to_holder(paths, error, timeout, wait=wait)
+        return connect_to_holder(paths, error, timeout)
     return of_chosen_database(paths, stream, timeout) if paths.is_database_chosen else stream
 
 

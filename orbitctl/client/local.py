@@ -6,8 +6,8 @@ session is shown.
 
 from __future__ import annotations
 
-from orbitctl.client.finding import connect
 from orbitctl.client.paths import ClientPaths
+from orbitctl.client.transport import UnixStream, Unreachable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # as typing has it, which is not imported here
@@ -16,7 +16,6 @@ if TYPE_CHECKING:  # as typing has it, which is not imported here
 
     from orbit_protocol.methods import Method
     from orbitctl.client.ssh import Host
-    from orbitctl.client.transport import UnixStream
 
     P = TypeVar("P")
     R = TypeVar("R")
@@ -34,7 +33,7 @@ def may_autostart(environ: Mapping[str, str]) -> bool:
 
 
 class LocalDaemon:
-    """What an attach needs of `App`, of this machine's daemon and without an option.
+    """What an attach needs of `App`, of this machine's daemon and without an option or a database that is named.
 
     Args:
         environ: The environment.
@@ -55,7 +54,13 @@ class LocalDaemon:
 
     def open_stream(self, *, wait: bool = True) -> UnixStream:
         """Return a new connection to the daemon; `wait` for one that is about to serve. Raises: CommandError."""
-        return connect(self.paths, TIMEOUT, wait=wait)
+        try:
+            return UnixStream(self.paths.socket_path, TIMEOUT)
+        except Unreachable as error:
+            missing = error
+        from orbitctl.client.finding import connect_to_holder  # here, since most attaches find a daemon at its socket
+
+        return connect_to_holder(self.paths, missing, TIMEOUT, wait=wait)
 
     def call(self, method: Method[P, R], params: P) -> R:
         """Call a method, once. Raises: CommandError, ImportError where the installation has been replaced."""

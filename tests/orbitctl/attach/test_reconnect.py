@@ -11,8 +11,8 @@ import pytest
 from ctl_support import clean_environment
 from orbit_os.lock_note import format_note, note_of_this_process
 from orbitctl.app import App
-from orbitctl.attach import reconnect
 from orbitctl.attach.reconnect import Reconnect
+from orbitctl.client import daemon
 from orbitctl.client.paths import CONFIG_VARIABLE
 from orbitctl.errors import CommandError
 
@@ -36,7 +36,7 @@ class Outage:
         self.starts: list[float] = []
         self.is_taken = False
         self.now = KILLED_AT
-        monkeypatch.setattr(reconnect, "start_apart", self._start)
+        monkeypatch.setattr(daemon, "start_apart", self._start)
         self.reconnect = Reconnect(self.app)
         self.reconnect.start(KILLED_AT)
 
@@ -153,7 +153,7 @@ def test_an_installation_that_was_replaced_does_not_end_the_client(
     def gone(_paths: object) -> bool:
         raise ModuleNotFoundError("No module named 'subprocess'")
 
-    monkeypatch.setattr(reconnect, "start_apart", gone)
+    monkeypatch.setattr(daemon, "start_apart", gone)
     assert outage.go_on(5)
 
 
