@@ -120,8 +120,8 @@ class _Decoder:
             self._use_msgspec()
         message = self._loads(line)
         method, error, request_id = message.get("method", ""), message.get("error"), message.get("id")
-        if not isinstance(request_id, _MAYBE_NUMBER):
-            raise TypeError("the id of an answer is none of ours")
+        if not isinstance(request_id, _MAYBE_NUMBER) or not isinstance(method, str):
+            raise TypeError("id or method has another type than it should")
         if method:
             params = message.get("params") or {}
             return Message(method=method, params=self._notice(params))
