@@ -11,7 +11,9 @@ from commands_page import walk
 from orbit_protocol.methods import METHODS
 from orbitctl.attach import keys
 from orbitctl.cli import cli
+from orbitctl.commands import snapshot, workspace
 from orbitctl.commands.group import common_options
+from orbitctl.commands.list_options import SESSION_COLUMN_NAMES
 
 HEAD = '''"""What completion knows of every command.
 
@@ -42,6 +44,13 @@ KINDS = {
 """The kind of a parameter by the name of its type, or by its own."""
 ARGUMENTS = {"resume": ("session", "command..."), "help": ("subcommands...",)}
 """Arguments of commands that give their words a meaning themselves."""
+COLUMNS = {
+    "ls": SESSION_COLUMN_NAMES,
+    "session list": SESSION_COLUMN_NAMES,
+    "snapshot list": tuple(snapshot.COLUMNS),
+    "workspace list": tuple(workspace.COLUMNS),
+}
+"""What `--columns` and `--sort` of a command take."""
 
 
 def table_source() -> str:
@@ -69,7 +78,7 @@ def _command(path: str, command: click.Command, context: click.Context, common: 
     return (
         f"    {_string(path)}: (\n        {_string(_first_sentence(command))},\n"
         f"        ({''.join(_string(kind) + ', ' for kind in _arguments(path, command)).rstrip()}), {is_mixed},\n"
-        f"        {_strings(map(_option, own), '        ')},\n    ),\n"
+        f"        {_strings([_option(one, path) for one in own], '        ')},\n    ),\n"
     )
 
 
@@ -80,8 +89,10 @@ def _arguments(path: str, command: click.Command) -> Sequence[str]:
     return [_kind(param) + ("..." if param.nargs == -1 else "") for param in arguments]
 
 
-def _option(option: click.Option) -> str:
+def _option(option: click.Option, path: str = "") -> str:
     kind = "" if option.is_flag or option.count else _kind(option)
+    if option.name in ("columns", "sort"):
+        kind = "list:" + ",".join(COLUMNS[path])
     about = (option.help or "").split(". ")[0].removesuffix(".")
     return f"{' '.join(option.opts + option.secondary_opts)}|{kind}|{about}"
 

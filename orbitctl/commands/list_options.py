@@ -239,10 +239,11 @@ def fields_of(kind: Any, prefix: str = "", **below: Any) -> list[str]:
     return names + [name for outer, inner in below.items() for name in fields_of(inner, f"{prefix}{outer}.")]
 
 
-_SESSION_COLUMNS = (
+SESSION_COLUMN_NAMES = (
     *("id", "name", "status", "state", "exit", "type", "host", "workspace", "live", "size", "clients", "idle", "saved"),
     *("command", "title", "folder", "pid", "created", "deleted", "labels", "mark", "machine"),
 )
+"""What `--columns` takes of sessions."""
 _IN_LS = {"name": "name-or-id", "status": "state", "command": "running"}
 """What `ls` shows in the columns of these names."""
 
@@ -263,7 +264,7 @@ class SessionOptions(ListOptions):
     ) -> None:
         self._keys = usual
         kind = Kind(
-            columns={name: SESSION_COLUMNS[_IN_LS.get(name, name) if is_ls else name] for name in _SESSION_COLUMNS},
+            columns={name: SESSION_COLUMNS[_IN_LS.get(name, name) if is_ls else name] for name in SESSION_COLUMN_NAMES},
             usual=usual,
             fields=fields_of(Session, config=SessionConfig),
             open_fields=("labels", "config.env"),

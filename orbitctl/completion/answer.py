@@ -53,6 +53,8 @@ SESSIONS: dict[str, tuple[tuple[str, ...], ...]] = {
 
 `kept` is what has not ended and does not run. Other commands take any session, live ones first.
 """
+COMMAND_BEHIND_DASHES = ("new", "resume")
+"""Commands that take whatever follows `--` for another command: their first argument may be left out."""
 _FIRST_SIGNALS = ("INT", "TERM", "HUP", "KILL", "QUIT", "USR1", "USR2", "STOP", "CONT", "WINCH")
 
 
@@ -86,7 +88,7 @@ class Place:
                 waiting = ""
             elif not self.is_argument and word.startswith("-") and word != "-":
                 waiting = self._pass_option(word)
-                if self.is_argument and "command" in self._arguments():  # whatever stands before `--`
+                if self.is_argument and self.path.rpartition(" ")[2] in COMMAND_BEHIND_DASHES:
                     self.kind, self.command_at = "command", at + 1
                     return
             elif self._is_group():
@@ -95,7 +97,7 @@ class Place:
                     return
             else:
                 self.given.append(word)
-                if self._argument(len(self.given) - 1) == "command" and not self._is_mixed():
+                if self._argument(len(self.given) - 1) == "command" and (self.is_argument or not self._is_mixed()):
                     self.kind, self.command_at = "command", at
                     return
         self._find_kind(waiting, len(words))
@@ -149,9 +151,6 @@ class Place:
         found = _options(self.path).get(name) or _options(None).get(name)
         return found[0] if found else None
 
-    def _arguments(self) -> tuple[str, ...]:
-        return tuple(kind.removesuffix("...") for kind in COMMANDS[self.path][1])
-
     def _argument(self, number: int) -> str:
         """Return the kind of an argument; "" where the command takes no more."""
         kinds = COMMANDS[self.path][1]
@@ -198,10 +197,11 @@ def _workspaces(place: Place, _: str) -> list[Candidate]:
 
 
 def _list_items(place: Place, detail: str) -> list[Candidate]:
-    """Return what may follow the items of a list with commas that are there."""
-    done = place.current.rpartition(",")[0]
+    """Return what may follow the items of a list with commas that are there; `-` before one is a part of it."""
+    done, comma, last = place.current.rpartition(",")
+    before = f"{done}{comma}{'-' if last.startswith('-') else ''}"
     taken = done.split(",")
-    return [(f"{done},{word}" if done else word, "") for word in detail.split(",") if word not in taken]
+    return [(before + word, "") for word in detail.split(",") if word not in taken]
 
 
 def _option_names(place: Place, _: str) -> list[Candidate]:

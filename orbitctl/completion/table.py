@@ -74,9 +74,9 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], bool, tuple[str, ...]]] = {
             "--deleted||Those in the trash instead; `orbitctl undelete` brings one back",
             "--limit|text|At most this many",
             "--watch||Draw the table again every second, until q",
-            "--columns|text|The columns, such as id,name,exit",
+            "--columns|list:id,name,status,state,exit,type,host,workspace,live,size,clients,idle,saved,command,title,folder,pid,created,deleted,labels,mark,machine|The columns, such as id,name,exit",
             "--format|text|Print this for each, such as '{name}\\t{status}'",
-            "--sort|text|Sort by these columns or fields; `-idle` turns one round",
+            "--sort|list:id,name,status,state,exit,type,host,workspace,live,size,clients,idle,saved,command,title,folder,pid,created,deleted,labels,mark,machine|Sort by these columns or fields; `-idle` turns one round",
         ),
     ),
     "run": (
@@ -224,9 +224,9 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], bool, tuple[str, ...]]] = {
             "--deleted||Those in the trash, the one that was deleted last first",
             "--limit|text|At most this many",
             "--watch||Draw the table again every second, until q",
-            "--columns|text|The columns, such as id,name,exit",
+            "--columns|list:id,name,status,state,exit,type,host,workspace,live,size,clients,idle,saved,command,title,folder,pid,created,deleted,labels,mark,machine|The columns, such as id,name,exit",
             "--format|text|Print this for each, such as '{name}\\t{status}'",
-            "--sort|text|Sort by these columns or fields; `-idle` turns one round",
+            "--sort|list:id,name,status,state,exit,type,host,workspace,live,size,clients,idle,saved,command,title,folder,pid,created,deleted,labels,mark,machine|Sort by these columns or fields; `-idle` turns one round",
         ),
     ),
     "session create": (
@@ -376,9 +376,9 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], bool, tuple[str, ...]]] = {
         ("session",), True,
         (
             "--limit|text|At most this many",
-            "--columns|text|The columns, such as id,name,exit",
+            "--columns|list:id,taken,format,cells,screen,scrollback,stored|The columns, such as id,name,exit",
             "--format|text|Print this for each, such as '{name}\\t{status}'",
-            "--sort|text|Sort by these columns or fields; `-idle` turns one round",
+            "--sort|list:id,taken,format,cells,screen,scrollback,stored|Sort by these columns or fields; `-idle` turns one round",
         ),
     ),
     "snapshot show": (
@@ -414,9 +414,9 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], bool, tuple[str, ...]]] = {
         (), True,
         (
             "--limit|text|At most this many",
-            "--columns|text|The columns, such as id,name,exit",
+            "--columns|list:id,name,layout,active,created|The columns, such as id,name,exit",
             "--format|text|Print this for each, such as '{name}\\t{status}'",
-            "--sort|text|Sort by these columns or fields; `-idle` turns one round",
+            "--sort|list:id,name,layout,active,created|Sort by these columns or fields; `-idle` turns one round",
         ),
     ),
     "workspace show": (

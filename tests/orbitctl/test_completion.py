@@ -111,6 +111,20 @@ IDS = {number: f"{number:08d}-0000-4000-8000-000000000000" for number in range(1
         (["session", "nothing", ""], []),
         (["completion", ""], ["bash", "zsh", "fish"]),
         (["session", "rename", "new", ""], []),
+        (["a", ""], [IDS[7], IDS[6], IDS[5], "new", "old"]),
+        (["a", "-c", "new", "--", ""], ["command 4"]),
+        (["new", "-d", "--", "vi", ""], ["command 3"]),
+        (["new", "work", "--", "vi", ""], ["command 3"]),
+        (["run", "-d", "vi", "-"], ["command 2"]),
+        (["rm", "new", "kept", ""], ["ended", IDS[7], IDS[6], IDS[5], "old"]),
+        (["undelete", ""], ["gone"]),
+        (["resume", ""], [IDS[7], IDS[6], IDS[5], "new", "old", "kept", "ended"]),
+        (["resume", "new", "vi", ""], ["command 2"]),
+        (["resume", "--", "vi", ""], ["command 2"]),
+        (["ls", "--label", ""], ["tier=front"]),
+        (["workspace", "list", "--columns", "id,layout,a"], ["id,layout,name", "id,layout,active", "id,layout,created"]),
+        (["workspace", "list", "--sort", "-"], ["-id", "-name", "-layout", "-active", "-created"]),
+        (["help", "rpc", ""], ["call", "discover"]),
         (["session", "run", ""], ["command 2"]),
         (["session", "run", "--name", "x", "-d", "--", "vi", "-"], ["command 6"]),
         (["session", "create", "--workspace", "w", "make", "-j", ""], ["command 4"]),
@@ -138,8 +152,8 @@ def test_keys_and_signals_are_offered_as_they_are_begun(offered: Any) -> None:
 def test_options_are_offered_where_nothing_else_is_left(offered: Any) -> None:
     """Behind a dash, and where a command takes no more words: its own first, then those of every command."""
     shown = offered("session", "attach", "-")
-    assert shown[0] == "--read-only"
-    assert {"--json", "--help", "--host"} <= set(shown)
+    assert {"--read-only", "--json", "--help", "--host"} <= set(shown)
+    assert shown.index("--read-only") < shown.index("--json")
     assert offered("session", "show", "new", "-")[:1] == ["--json"]
     assert offered("status", "") == offered("status", "-")
     assert {"session", "status", "completion"} <= set(offered(""))
