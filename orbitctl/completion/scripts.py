@@ -1,6 +1,7 @@
 """What `orbitctl completion SHELL` prints: a function that asks `orbitctl _complete`, and does what it answers."""
 
-BASH = r"""# Completion of orbitctl for bash, 3.2 and later; with the package bash-completion or without.
+BASH = r"""# Completion of orbitctl for bash, 3.2 and later, with the package bash-completion or without. In ~/.bashrc:
+#     eval "$(orbitctl completion bash)"
 _orbitctl() {
     local IFS=$' \t\n' program=orbitctl line=${COMP_LINE:0:COMP_POINT} answer one word rest at newline=$'\n'
     [[ $1 == */* ]] && program=${1/#\~\//$HOME/}
@@ -64,7 +65,8 @@ complete -o nosort -F _orbitctl orbitctl 2>/dev/null || complete -F _orbitctl or
 """
 
 ZSH = r"""#compdef orbitctl
-# Completion of orbitctl for zsh: evaluated in ~/.zshrc, before or after compinit, or a file `_orbitctl` in $fpath.
+# Completion of orbitctl for zsh. In ~/.zshrc, before or after compinit; or this as a file `_orbitctl` in $fpath.
+#     eval "$(orbitctl completion zsh)"
 _orbitctl() {
     local program=orbitctl
     local -a given lines values shown expl
@@ -125,7 +127,8 @@ else
 fi
 """
 
-FISH = r"""# Completion of orbitctl for fish: ~/.config/fish/completions/orbitctl.fish
+FISH = r"""# Completion of orbitctl for fish: this as ~/.config/fish/completions/orbitctl.fish, or in ~/.config/fish/config.fish
+#     orbitctl completion fish | source
 function __orbitctl_complete
     set -l given (commandline -opc)
     set -l program orbitctl
