@@ -127,7 +127,7 @@ else
 fi
 """
 
-FISH = r"""# Completion of orbitctl for fish: this as ~/.config/fish/completions/orbitctl.fish, or in ~/.config/fish/config.fish
+FISH = r"""# Completion of orbitctl for fish: a file orbitctl.fish in ~/.config/fish/completions; or in config.fish:
 #     orbitctl completion fish | source
 function __orbitctl_complete
     set -l given (commandline -opc)

@@ -122,7 +122,7 @@ IDS = {number: f"{number:08d}-0000-4000-8000-000000000000" for number in range(1
         (["resume", "new", "vi", ""], ["command 2"]),
         (["resume", "--", "vi", ""], ["command 2"]),
         (["ls", "--label", ""], ["tier=front"]),
-        (["workspace", "list", "--columns", "id,layout,a"], ["id,layout," + it for it in ("name", "active", "created")]),
+        (["workspace", "list", "--columns", "id,layout,a"], ["id,layout," + x for x in ("name", "active", "created")]),
         (["workspace", "list", "--sort", "-"], ["-id", "-name", "-layout", "-active", "-created"]),
         (["help", "rpc", ""], ["call", "discover"]),
         (["session", "run", ""], ["command 2"]),
