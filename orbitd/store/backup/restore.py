@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 
 from orbit_os.files import check_file, private_folder, sync
-from orbit_protocol.errors import StorageCorrupt, StorageReadOnly
+from orbit_protocol.errors import SessionNotFound, StorageCorrupt, StorageReadOnly
 from orbit_protocol.results import Contents, Restored
 from orbit_protocol.types import Session
 from orbitd.lock import database_lock
@@ -170,7 +170,6 @@ def _carry_over(present: str, staged: str) -> tuple[int, str | None]:
     Raises:
         OrbitError: Something of the present database cannot be read. The backup may be half written then.
     """
-    query = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE instr(program, '\"live\":true')"  # noqa: S608  # ours
     carried = 0
     left_out: list[str] = []
     with (
@@ -182,6 +181,10 @@ def _carry_over(present: str, staged: str) -> tuple[int, str | None]:
         # A journal on disk would outlive a kill, and be rolled back into the next file of this name.
         target.executescript(f"{FULL_SYNC} PRAGMA journal_mode = MEMORY; BEGIN IMMEDIATE")
         is_current = schema.inspect(target).user_version == len(load_migrations())
+        # An earlier Orbit's, before this one has opened it, lacks the columns that were added last.
+        present_columns = {name for (name,) in source.execute("SELECT name FROM pragma_table_info('sessions')")}
+        columns = ", ".join(name if name in present_columns else "NULL" for name in SESSION_COLUMNS.split(", "))
+        query = f"SELECT {columns} FROM sessions WHERE instr(program, '\"live\":true')"  # noqa: S608  # ours
         for stored in readable(source.execute(query), session_from_row):
             session = stored.item
             if target.execute("SELECT 1 FROM sessions WHERE id = ?", (session.id,)).fetchone() is None:
@@ -208,7 +211,7 @@ def _carry_over_one(
         return False
     add_newest(target, newest.row.head, newest.screen)
     if is_current:
-        with contextlib.suppress(DamagedRow):
+        with contextlib.suppress(DamagedRow, SessionNotFound):  # it was in the trash then
             older = find_session(target, session.id)
             # Not `last_active`: the start takes the program of a session that has ended since for unwanted.
             seen = ("cols", "rows", "title", "cwd", "cwd_bytes", "last_saved_at")
