@@ -192,16 +192,20 @@ class Endings:
         self._finish_journal(live, is_saved=is_saved)
         await self._release(live, pending)
 
-    async def save_for_trash(self, live: LiveSession) -> None:
+    async def save_for_trash(self, live: LiveSession, *, has_tried: bool) -> None:
         """Save all that is left of a session's program before it is deleted, under its lock.
 
         A screen that cannot be saved now stays in the journal, which waits with the session.
+
+        Args:
+            live: The session.
+            has_tried: Its program has just been ended: if its journal is still there, its screen could not be saved.
 
         Raises:
             StorageError: How its program has ended cannot be stored.
         """
         await self.store_pending_exit(live)
-        if live.not_restored or not self._files.has_journal(live.id):
+        if has_tried or live.not_restored or not self._files.has_journal(live.id):
             return
         with contextlib.suppress(SessionNotFound, StorageError):  # logged by the saver
             if self._files.is_journal_empty(live.id) or await self._save_last_screen(live):
@@ -220,7 +224,7 @@ class Endings:
         async with self._registry.locked(session_id) as live:
             if live.is_attachable or live.not_restored or live.state is State.UNSTORED:
                 return  # started again: it is saved as any other; or its journal is for a start or an exit to come
-            if not self._files.has_journal(session_id):
+            if not self._files.has_journal(session_id) or session_id in self._files.in_trash:
                 return
             is_saved = False
             with contextlib.suppress(StorageError):  # logged by the saver

@@ -69,6 +69,7 @@ class SessionFiles:
         self._manager = manager
         self._folder = folder
         self._gaps: dict[str, int] = {}
+        self.in_trash: set[str] = set()  # whose files wait with them, and concern nobody now
 
     async def open(self, session_id: str, *, create: bool) -> OpenFiles:
         """Read a session's newest good snapshot, and open its journal. One journal is open once at a time.
@@ -146,6 +147,7 @@ class SessionFiles:
         """
         if kept_aside:
             self._gaps.pop(session_id, None)
+            self.in_trash.discard(session_id)
         try:
             journal.delete(self._journal_path(session_id), kept_aside=kept_aside)
         except OSError as error:
@@ -180,17 +182,20 @@ class SessionFiles:
             f"The journal of session {session_of(os.path.basename(path))} was damaged: some of its output may be "
             f"missing from its screen. It lies in {path}, unchanged; move it away when you need it no more."
             for path in damaged_journals(self._folder)
+            if session_of(os.path.basename(path)) not in self.in_trash
         ]
         sentences += [
             f"Some output of session {session_of(os.path.basename(path))} could not be drawn: its screen goes on blank "
             f"behind it. The output lies in {path}; move it away when you need it no more."
             for path in unreadable_journals(self._folder)
+            if session_of(os.path.basename(path)) not in self.in_trash
         ]
         sentences += [
             f"{missing:,} bytes of what the program of session {session_id} printed are missing from its screen: its "
             "newest snapshot ends before its journal begins, as where an older database takes the place of a newer "
             "one, which had them."
             for session_id, missing in self._gaps.items()
+            if session_id not in self.in_trash
         ]
         if len(sentences) > MAX_WARNINGS:
             more = len(sentences) - MAX_WARNINGS

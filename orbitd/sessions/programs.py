@@ -370,8 +370,9 @@ class Programs:
             OrbitError: As `without_program`, `SessionManager.trash_session` and `delete_session` do.
         """
         purge = purge or not self._settings.keeps_deleted
+        had_program = self.registry.running(session_id) is not None
         async with self.without_program(session_id, unwanted=purge) as live:
-            await self._delete(live, purge=purge)
+            await self._delete(live, purge=purge, was_ended=had_program)
 
     async def delete_workspace(self, workspace_id: str, *, delete_sessions: bool) -> None:
         """Delete a workspace, perhaps with its sessions, none of which has a program. Raises: WorkspaceNotFound."""
@@ -384,6 +385,7 @@ class Programs:
         """Take a session out of the trash. Raises: SessionNotFound, NameTaken."""
         async with self.registry.locked(session_id):
             session = await self._manager.undelete_session(session_id)
+            self.files.in_trash.discard(session_id)
         if self.files.has_journal(session_id):  # its last screen could not be saved before
             self._tasks.start(self.endings.save_stopped(session_id))
         return session
@@ -418,19 +420,21 @@ class Programs:
     async def clean_up(self) -> None:
         """Do what an earlier daemon has not: delete sessions whose programs had ended, and files of deleted ones."""
         try:
+            self.files.in_trash.update(await self._manager.list_deleted_ids())
             for session_id in await self._manager.list_ended_to_remove():
                 await self.remove_ended(session_id)
             await self.remove_purged()
-        except OrbitError as error:  # the next start tries again
-            event(log, logging.ERROR, "deleted sessions not cleaned up", error=error.message)
+        except Exception as error:  # noqa: BLE001  # the next start tries again; other sessions are restored meanwhile
+            event(log, logging.ERROR, "deleted sessions not cleaned up", error=_reason(error), exc=error)
 
-    async def _delete(self, live: LiveSession, *, purge: bool) -> None:
+    async def _delete(self, live: LiveSession, *, purge: bool, was_ended: bool = False) -> None:
         """Delete a session that has no program, under its lock: a start that waits for it finds none."""
         if purge:
             await self._manager.delete_session(live.id)
         else:
-            await self.endings.save_for_trash(live)
+            await self.endings.save_for_trash(live, has_tried=was_ended)
             if await self._manager.trash_session(live.id):
+                self.files.in_trash.add(live.id)
                 live.not_restored = ""
                 live.close()
                 self.agents.remove(live.id)

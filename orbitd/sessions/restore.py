@@ -91,13 +91,13 @@ async def finish_restoring(programs: Programs) -> None:
     await programs.keeper.reached()
     await programs.fetch_terminals()
     await programs.wait_for_comebacks()
+    await programs.clean_up()
     for session_id in sorted(programs.files.unsaved()):
         try:
             await programs.endings.save_stopped(session_id)
         except Exception as error:  # noqa: BLE001  # one of many; the journal stays
             kind = type(error).__name__
             event(log, logging.ERROR, "last screen not saved", session=session_id, error=kind, exc=error)
-    await programs.clean_up()
 
 
 async def _take_over(manager: SessionManager, programs: Programs, program: KeptProgram) -> None:

@@ -487,6 +487,11 @@ class SessionMethods:
         page, next_cursor = pages.cut(found, limit, pages.session_bytes, pages.cursor_of_deleted)
         return SessionPage(sessions=page, next_cursor=next_cursor)
 
+    async def list_deleted_ids(self) -> list[str]:
+        """Return the ids of all sessions in the trash."""
+        parts = (f"SELECT id FROM {table} WHERE {{sound}} AND deleted_at IS NOT NULL" for table in _BOTH)  # noqa: S608  # ours
+        return [session_id for (session_id,) in await self._store.fetch(_BOTH, " UNION ALL ".join(parts))]
+
     async def list_ended_to_remove(self) -> list[str]:
         """Return the ids of the sessions that are to be deleted once their programs have ended, and seem to have."""
         return [session_id for (session_id,) in await self._store.fetch(("sessions",), _TO_REMOVE)]

@@ -117,8 +117,9 @@ def test_others_are_not_touched(daemon: DaemonProcess, name: str) -> None:
         assert client.call("session.wait", id=poisoned.id)["exit_code"] == 3
         assert "then" in poisoned.text(client)
         client.call("session.delete", id=poisoned.id)
-        assert list(journals.glob(f"{poisoned.id}*")) == []
         assert client.call("daemon.info")["warnings"] == []
+        client.call("session.delete", id=poisoned.id, purge=True)
+        assert list(journals.glob(f"{poisoned.id}*")) == []
 
 
 @pytest.mark.parametrize("how", ["leave", "session.terminate", "session.delete"])
@@ -139,4 +140,5 @@ def test_it_ends_while_its_picture_cannot_be_drawn(daemon: DaemonProcess, how: s
         else:
             assert not client.call("session.get", id=poisoned.id)["live"]
             ending.call("session.delete", id=poisoned.id)
+        ending.call("session.delete", id=poisoned.id, purge=True)
         assert list((daemon.home / ".local" / "state" / "orbit" / "journal").glob(f"{poisoned.id}*")) == []
