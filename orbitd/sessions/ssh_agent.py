@@ -41,8 +41,8 @@ class AgentLinks:
     def prepare(self, session_id: str, environment: Mapping[bytes, bytes] | None) -> bytes | None:
         """Return what a program that is about to start has for SSH_AUTH_SOCK; None where there is no agent.
 
-        That is the session's link, where it leads to an agent; the client's own agent, where others could change the
-        link. A program that no client starts gets the agent of the client that was attached last, else the login's.
+        That is the session's link, where it leads to an agent; the client's own agent, where there can be no link or
+        others could change it. A program that no client starts gets the agent of the client that was attached last, else the login's.
 
         Args:
             session_id: The session.
@@ -51,19 +51,25 @@ class AgentLinks:
         path = self.path(session_id)
         if environment is None and not os.path.exists(path):
             environment = self._login
-        self.update(session_id, environment)
         agent = _agent_of(environment)
-        if environment is not None and not agent:
+        if environment is not None and not os.path.exists(agent):  # none, or it has ended and left the variable
             self.remove(session_id)
+            return None
+        self.update(session_id, environment)
         try:
             private_folder(os.path.dirname(path))
         except (OSError, UnsafeFolder) as error:
             _log_failure(session_id, error)
-            return os.fsencode(agent) if agent else None
-        return os.fsencode(path) if os.path.exists(path) else None
+            path = ""
+        found = path if os.path.exists(path) else agent
+        return os.fsencode(found) if found else None
 
     def update(self, session_id: str, environment: Mapping[bytes, bytes] | None) -> None:
-        """Point a session's link to the agent of a client's environment; without one it stays. A failure is logged."""
+        """Point a session's link to the agent of a client's environment. A failure is logged.
+
+        A client without an agent leaves the link as it is, and one whose agent has ended leaves one that leads to
+        another.
+        """
         path = self.path(session_id)
         folder = os.path.dirname(path)
         target = _agent_of(environment)
@@ -74,6 +80,8 @@ class AgentLinks:
                 target = os.path.realpath(target)
             if not target or os.path.dirname(target) == folder:
                 return
+            if not os.path.exists(target) and os.path.exists(path):
+                return
             private_folder(folder)
             temporary = f"{path}.new"
             with contextlib.suppress(FileNotFoundError):
@@ -81,7 +89,7 @@ class AgentLinks:
             # symlink(2) does not replace; rename(2) does, and a program never finds no link at all.
             os.symlink(target, temporary)
             os.replace(temporary, path)
-        except (OSError, UnsafeFolder) as error:
+        except (OSError, UnsafeFolder, ValueError) as error:  # ValueError: a NUL in it
             _log_failure(session_id, error)
 
     def exists(self, session_id: str) -> bool:
@@ -95,12 +103,12 @@ class AgentLinks:
 
 
 def _agent_of(environment: Mapping[bytes, bytes] | None) -> str:
-    """Return the path of a client's ssh agent; "" where it has none, or one that has ended and left the variable."""
+    """Return the path of a client's ssh agent; "" where it names none."""
     target = os.fsdecode((environment or {}).get(b"SSH_AUTH_SOCK", b""))
-    return target if target.startswith("/") and os.path.exists(target) else ""
+    return target if target.startswith("/") else ""
 
 
-def _log_failure(session_id: str, error: OSError | UnsafeFolder) -> None:
+def _log_failure(session_id: str, error: OSError | UnsafeFolder | ValueError) -> None:
     # Without OSError's file names: one is of the client's environment.
     reason = error.strerror if isinstance(error, OSError) else str(error)
     event(log, logging.WARNING, "agent link not updated", session=session_id, error=reason)
