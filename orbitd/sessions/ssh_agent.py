@@ -42,7 +42,8 @@ class AgentLinks:
         """Return what a program that is about to start has for SSH_AUTH_SOCK; None where there is no agent.
 
         That is the session's link, where it leads to an agent; the client's own agent, where there can be no link or
-        others could change it. A program that no client starts gets the agent of the client that was attached last, else the login's.
+        others could change it. A program that no client starts gets the agent of the client that was attached last,
+        else the login's.
 
         Args:
             session_id: The session.
