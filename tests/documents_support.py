@@ -104,11 +104,13 @@ def wrong_with_command(text: str) -> str:
 
     Words in capitals, brackets or braces and `...` stand for others; `a|b` for either.
     """
-    (_, *words), command, path = text.split(), cli, "orbitctl"
+    (_, *words), command, path = re.findall(r"'[^']*'|\S+", text), cli, "orbitctl"
     options = {name: option for option in common_options() for name in option.opts}
     options |= dict.fromkeys(("-h", "--help"), click.Option(["--help"], is_flag=True))
-    while words and words[0] != "--":
+    while words:
         word = words.pop(0).strip("[].,")
+        if word == "--":
+            break
         if word.startswith("-"):
             name = word.partition("=")[0]
             if name not in options:
@@ -133,6 +135,7 @@ PLAYED = {
     "pip": '#!/bin/sh\n[ "$1" = install ]\n',
     "npm": "#!/bin/sh\necho ready\nexec cat\n",
     "make": "#!/bin/sh\necho ready\nexec cat\n",
+    "htop": "#!/bin/sh\necho ready\nexec cat\n",
     "less": "#!/bin/sh\nexec cat\n",
     "tmux": '#!/bin/sh\n[ "$1" = capture-pane ] && echo screen\n',
     "vim": '#!/bin/sh\nprintf \'"%s" [New]\\n\' "$1"\nwhile read -r typed; do case $typed in :q) exit ;; esac; done\n',
@@ -222,10 +225,12 @@ if verb == "show":
 LEAVES: tuple[tuple[str, bytes, bytes], ...] = (
     (r"--detach-key 'C-a d'", b"ready", b"\x01d"),
     (r"orbitctl (session )?(attach|a)\b", b"ready", b"\x1c"),
-    (r"orbitctl session run\b(?!.*--detach)", b"ready", b"\x1c"),
+    (r"orbitctl run htop", b"ready", b"\x1c"),  # what follows it is htop's
+    (r"orbitctl (session run|new|run)\b(?!.* (-d|--detach)\b)", b"ready", b"\x1c"),
+    (r"orbitctl logs\b.*(--follow|-f\b)", b"ready", b"\x03"),
     (r"orbitctl daemon logs\b.*(--follow|-f\b)", b"serving", b"\x03"),
     (r"orbitctl daemon run\b", b"serving", b"\x03"),
-    (r"orbitctl maintenance restore (?!.*--yes)", b"[y/N]", b"y\n"),
+    (r"orbitctl (maintenance restore|rm|prune)\b(?!.*--yes)", b"[y/N]", b"y\n"),
 )
 """Commands that do not end by themselves: what shows that they are there, and what the reader types then."""
 

@@ -135,9 +135,9 @@ class _Resume(click.Command):
     context_settings={"allow_interspersed_args": False},
     epilog="""\b
 Examples:
-  orbitctl session resume 'vim -r notes'
-  orbitctl session resume work -- agent --resume 4711
-  orbitctl session resume --clear work
+  orbitctl session resume web
+  orbitctl session resume web -- npm run dev
+  orbitctl session resume web --clear
 """,
 )
 @click.option("--session", "named", type=SESSION, metavar="SESSION", help="The session; inside one, this one.")

@@ -72,7 +72,7 @@ def detach(app: App, sessions: tuple[str, ...]) -> int:
 @click.command(
     epilog="""\b
 Examples:
-  orbitctl kill work
+  orbitctl kill web
   orbitctl kill web api
 """,
 )
@@ -98,9 +98,9 @@ def terminate(app: App, sessions: tuple[str, ...]) -> int:
 @click.command(
     epilog="""\b
 Examples:
-  orbitctl rm work other
-  orbitctl rm --purge work
-  orbitctl rm --yes work
+  orbitctl rm web
+  orbitctl rm --yes web api
+  orbitctl rm --purge web
 """,
 )
 @click.argument("sessions", type=SESSION, nargs=-1, required=True, metavar="SESSION...")
@@ -153,7 +153,7 @@ def delete(app: App, sessions: tuple[str, ...], yes: bool, purge: bool) -> int:
     return code or failed
 
 
-@click.command(epilog="Example: orbitctl undelete work")
+@click.command(epilog="Example: orbitctl undelete web")
 @click.argument("sessions", type=SESSION, nargs=-1, required=True, metavar="SESSION...")
 @click.pass_obj
 def undelete(app: App, sessions: tuple[str, ...]) -> int:

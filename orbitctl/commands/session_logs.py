@@ -46,9 +46,9 @@ class _Picture(Struct, frozen=True, kw_only=True):
 @click.command(
     epilog="""\b
 Examples:
-  orbitctl logs work
-  orbitctl logs work -f -n 20
-  orbitctl logs work | less
+  orbitctl logs web
+  orbitctl logs web -f -n 20
+  orbitctl logs web | less
 """,
 )
 @click.argument("session", cls=OptionalSession, type=SESSION, required=False)

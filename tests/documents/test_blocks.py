@@ -118,11 +118,15 @@ def test_a_wrong_block_is_noticed(reader: Reader, what: str) -> None:
 
 NAMED: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"session (create|run).*--workspace shop", ("shop",)),
-    (r"session (create|run)|workspace create|rpc call workspace.create", ()),
+    (r"session (create|run)|orbitctl (new|run)\b|workspace create|rpc call workspace.create", ()),
     (r"session rename web api", ("web",)),
     (r"session start web", ("web",)),
     (r"workspace set-layout|session list", ("shop",)),
     (r"\bapi\b.*\bshop\b", ("api", "shop")),
+    (r"\bweb api\b", ("web", "api")),
+    (r"undelete web", ("web", "deleted")),
+    (r"orbitctl prune", ("web", "running", "ended")),
+    (r"orbitctl a$", ("web", "running")),
     (r"\bweb\b|snapshot show", ("web", "running")),
     (r"", ("backups",)),
 )
@@ -155,6 +159,10 @@ def prepare_example(reader: Reader, example: str) -> str:
                 example = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", saved, example)
                 if "running" in needed:
                     client.call("session.start", id=session, cols=80, rows=24)
+                if "ended" in needed:
+                    client.call("session.terminate", id=session)
+                if "deleted" in needed:
+                    client.call("session.delete", id=session)
         if "backups" in needed:
             for path in re.findall(r"restore.*?(~\S+)", example):
                 copy = Path(path.replace("~", str(reader.home)))

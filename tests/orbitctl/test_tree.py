@@ -67,7 +67,7 @@ def test_the_manual_page_is_shown_by_man() -> None:
     assert shown.stderr == ""
     text = re.sub(".\x08", "", shown.stdout)
     assert [path for path in PATHS if f"   {path}\n" not in text] == []
-    assert "\n           orbitctl kill work\n           orbitctl kill web api\n" in text
+    assert "\n           orbitctl kill web\n           orbitctl kill web api\n" in text
 
 
 @pytest.mark.parametrize(("command", "context"), TREE, ids=PATHS)
