@@ -132,6 +132,13 @@ NAMED: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 """What has to be there before an example is run, by the first expression that is in it."""
 
+BECOMES: dict[str, tuple[str, dict[str, int]]] = {
+    "running": ("session.start", {"cols": 80, "rows": 24}),
+    "ended": ("session.terminate", {}),
+    "deleted": ("session.delete", {}),
+}
+"""What is called for a session that is to be so, and with what beside its id."""
+
 FILES = {
     "answers.txt": "yes\n",
     "history.bin": "line\n" * 100,
@@ -157,12 +164,8 @@ def prepare_example(reader: Reader, example: str) -> str:
                 session = client.call("session.create", name=name, config=config)["id"]
                 saved = client.call("snapshot.save", session_id=session, terminal_buffer="c2NyZWVuCg==")["id"]
                 example = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", saved, example)
-                if "running" in needed:
-                    client.call("session.start", id=session, cols=80, rows=24)
-                if "ended" in needed:
-                    client.call("session.terminate", id=session)
-                if "deleted" in needed:
-                    client.call("session.delete", id=session)
+                for method, params in (BECOMES[thing] for thing in needed if thing in BECOMES):
+                    client.call(method, id=session, **params)
         if "backups" in needed:
             for path in re.findall(r"restore.*?(~\S+)", example):
                 copy = Path(path.replace("~", str(reader.home)))
