@@ -20,7 +20,14 @@ from functools import partial
 import msgspec
 from msgspec.structs import replace
 
-from orbit_protocol.errors import AmbiguousReference, InvalidParams, InvalidTransition, NameTaken, SessionNotFound
+from orbit_protocol.errors import (
+    AmbiguousReference,
+    InvalidParams,
+    InvalidTransition,
+    NameTaken,
+    SessionNotFound,
+    StorageFull,
+)
 from orbit_protocol.text import encodable, text_and_bytes
 from orbit_protocol.types import (
     MAX_LABELS,
@@ -34,7 +41,7 @@ from orbit_protocol.types import (
 from orbitd.store import pages, validation
 from orbitd.store.cache import Change
 from orbitd.store.damage import fetch_rows
-from orbitd.store.files import hold_reserve
+from orbitd.store.files import free_reserve, hold_reserve
 from orbitd.store.rows import (
     SESSION_COLUMNS,
     WORKSPACE_COLUMNS,
@@ -470,7 +477,13 @@ class SessionMethods:
             update_session(connection, restored, table)
             return Change(result=session, sessions=(restored,) if table == "sessions" else ())
 
-        return await self._store.change_session(work)
+        store = self._store
+        try:
+            session = await store.write_once(work)
+        except StorageFull:  # the trash, which would be emptied for another write, has the session itself
+            await store.in_pool(partial(free_reserve, store.path))
+            session = await store.write_once(work)
+        return store.cache.as_touched(session)
 
     async def list_deleted_sessions(self, *, limit: int | None = None, cursor: str | None = None) -> SessionPage:
         """Return a page of the sessions in the trash, the one that was deleted last first. Raises: InvalidParams."""

@@ -329,6 +329,28 @@ async def test_one_without_room_for_a_write_empties_the_trash(
         await asyncio.gather(*callers)
 
 
+async def test_a_session_is_taken_out_of_the_trash_on_a_full_disk(
+    path: Path, manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets the room that is kept for that, and neither it nor what else is in the trash is purged for it."""
+    wanted, other = [await session_of(manager, "terminated", None) for _ in range(2)]
+    for one in (wanted, other):
+        await manager.trash_session(one.id)
+    run = manager._store.writer.run
+
+    async def without_room(*arguments: Any, **options: Any) -> Any:
+        if exists(path.parent / RESERVE):
+            raise StorageFull("no room")
+        return await run(*arguments, **options)
+
+    monkeypatch.setattr(manager._store.writer, "run", without_room)
+    assert await manager.undelete_session(wanted.id) == wanted
+    assert await deleted_ids(manager) == [other.id]
+    latest = await manager.load_latest_snapshot(wanted.id)
+    assert latest is not None
+    assert latest.terminal_buffer == b"2"
+
+
 async def test_what_is_deleted_for_good_is_noted_for_its_files(path: Path, manager: SessionManager) -> None:
     """A session that is purged, from the trash or past it, is noted until its files are gone."""
     first, second = [await session_of(manager, "active", None) for _ in range(2)]
