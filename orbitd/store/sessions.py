@@ -457,6 +457,8 @@ class SessionMethods:
     async def undelete_session(self, session_id: str) -> Session:
         """Take a session out of the trash, with the status that it had; out of its workspace if that is gone.
 
+        From here on it is not deleted when its program has ended: somebody wants it.
+
         Raises:
             SessionNotFound: It is not in the trash.
             NameTaken: A session that has not ended has its name now.
@@ -469,7 +471,7 @@ class SessionMethods:
                 raise SessionNotFound(f"Session {session_id} is not in the trash", hint="It is where it should be.")
             table, stored = found
             refuse_taken_name(connection, stored.item.name, session_id)
-            session = replace(stored.item, deleted_at=None)
+            session = replace(stored.item, deleted_at=None, config=replace(stored.item.config, auto_remove=False))
             query = "SELECT 1 FROM workspaces WHERE id = ?"
             if connection.execute(query, (session.workspace_id,)).fetchone() is None:
                 session = in_workspace(session, None)

@@ -351,6 +351,17 @@ async def test_a_session_is_taken_out_of_the_trash_on_a_full_disk(
     assert latest.terminal_buffer == b"2"
 
 
+async def test_what_deleted_itself_and_was_taken_back_stays(manager: SessionManager) -> None:
+    """No later daemon puts it into the trash once more."""
+    session = await manager.create_session(SessionConfig(session_type="local", auto_remove=True))
+    await manager.start_program(session.id, 80, 24)
+    await manager.end_program(session.id, "terminated", 0)
+    assert await manager.list_ended_to_remove() == [session.id]
+    await manager.trash_session(session.id)
+    assert not (await manager.undelete_session(session.id)).config.auto_remove
+    assert await manager.list_ended_to_remove() == []
+
+
 async def test_what_is_deleted_for_good_is_noted_for_its_files(path: Path, manager: SessionManager) -> None:
     """A session that is purged, from the trash or past it, is noted until its files are gone."""
     first, second = [await session_of(manager, "active", None) for _ in range(2)]
