@@ -403,16 +403,18 @@ class Programs:
 
     async def remove_purged(self) -> None:
         """Remove the files of sessions that are gone for good."""
-        removed = await self._manager.list_purged()
-        for session_id in removed:
-            async with self.registry.locked(session_id) as live:
-                try:
-                    await self._manager.get_session(session_id)
-                except SessionNotFound:
-                    if not live.has_program:
-                        self.remove_files(live)
-                except StorageError:  # a row that is damaged has its id
-                    pass
+        removed = []
+        for session_id in await self._manager.list_purged():
+            with self._one_of_many(session_id):
+                async with self.registry.locked(session_id) as live:
+                    try:
+                        await self._manager.get_session(session_id)
+                    except SessionNotFound:
+                        if not live.has_program:
+                            self.remove_files(live)
+                    except StorageError:  # a row that is damaged has its id
+                        pass
+                removed.append(session_id)
         if removed:
             await self._manager.forget_purged(removed)
             event(log, logging.INFO, "files of deleted sessions removed", sessions=len(removed))
@@ -422,10 +424,20 @@ class Programs:
         try:
             self.files.in_trash.update(await self._manager.list_deleted_ids())
             for session_id in await self._manager.list_ended_to_remove():
-                await self.remove_ended(session_id)
+                with self._one_of_many(session_id):
+                    await self.remove_ended(session_id)
             await self.remove_purged()
         except Exception as error:  # noqa: BLE001  # the next start tries again; other sessions are restored meanwhile
             event(log, logging.ERROR, "deleted sessions not cleaned up", error=_reason(error), exc=error)
+
+    @contextlib.contextmanager
+    def _one_of_many(self, session_id: str) -> Iterator[None]:
+        """Log what is raised for one session, as by a row that is damaged; the others are cleaned up all the same."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  # the next start tries again
+            kind = type(error).__name__
+            event(log, logging.ERROR, "deleted session not cleaned up", session=session_id, error=kind, exc=error)
 
     async def _delete(self, live: LiveSession, *, purge: bool, was_ended: bool = False) -> None:
         """Delete a session that has no program, under its lock: a start that waits for it finds none."""

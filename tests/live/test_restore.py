@@ -830,3 +830,32 @@ def test_an_older_backup_under_a_running_program(daemon: DaemonProcess, client: 
         viewer.read_until("after\r\nafter")
         assert "missing" not in daemon.log()
         again.call("session.delete", id=session_id)
+
+
+async def test_one_that_cannot_be_cleaned_up_keeps_no_other(daemons: Daemons, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that is to be deleted and fails, or whose files cannot be removed, is tried by the next daemon."""
+    store, programs, made = daemons.manager, daemons.programs, []
+    for _ in range(4):
+        made.append(await store.create_session(SessionConfig(session_type="local", auto_remove=True)))
+        await store.start_program(made[-1].id, 80, 24)
+        await store.end_program(made[-1].id, "terminated", 0)
+    gone = sorted(one.id for one in made[2:])
+    for session_id in gone:
+        await store.delete_session(session_id)
+    trash_session, remove_files = store.trash_session, programs.remove_files
+
+    async def trash(session_id: str) -> bool:
+        if session_id == made[0].id:
+            raise StorageFull("no room")
+        return await trash_session(session_id)
+
+    def remove(live: LiveSession) -> None:
+        if live.id == gone[0]:
+            raise OSError(5, "Input/output error")
+        remove_files(live)
+
+    monkeypatch.setattr(store, "trash_session", trash)
+    monkeypatch.setattr(programs, "remove_files", remove)
+    await programs.clean_up()
+    assert [one.id for one in (await store.list_deleted_sessions()).sessions] == [made[1].id]
+    assert await store.list_purged() == gone[:1]
