@@ -1,6 +1,7 @@
 """Orbit's command line: a blocking client of the daemon's socket, and the commands over it.
 
     __main__   the program; isolates itself from the user's project     cli      root of the commands, exit codes
+    fast       `ls`, `session list` and `a` without click               completion/  what a shell offers at a Tab
     app        what every command is given                              errors   exit codes and messages
     commands/  one module for each group of commands                    ui/      output, text, spinner
     attach/    a session on the user's terminal                         client/  sockets, ssh, start and stop of orbitd

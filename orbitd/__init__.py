@@ -6,7 +6,8 @@
     sessions/      programs, journals, clients                    screens/ pictures, in processes of their own
     keeper/        the small process that holds the terminals     supervision/  systemd and launchd
     maintenance    recurring tasks                warnings  problems that last, as sentences for a person
-    lock, logs     one daemon a database; one line an event
+    lock, logs     one daemon a database; one line an event       log_writer   writes those, in a thread
+    descriptors    who may take the last ones     installation    whether it was replaced since the start
     background_tasks  tasks that nothing awaits, held until they are done
 
 A request goes from `rpc` through a handler to `sessions` or `manager`, and on to `store`, `screens` and

@@ -1,13 +1,16 @@
 """The commands: one module for each group, imported when the group is called.
 
     session, session_create, session_live      sessions: records, new ones, running ones
-    session_list_views                         `session list` of several hosts, and with --watch
+    session_attach, session_logs, session_end  showing them, what they have printed, ending and deleting them
+    session_ls, session_list_views             `ls` and `session list`; several hosts, and --watch
+    help                                       the help of one screen, and what other programs' words mean
     snapshot, workspace, maintenance, rpc      the rest of the store
     daemon, service, config                    the daemon, its service, its settings
     status, doctor, doctor_checks              the state of the daemon and of its surroundings
-    completion                                 scripts for shells, and the names that they complete
+    completion                                 scripts for shells
     dial_stdio                                 the remote end of `--host`
-    group, arguments, session_table            shared: common options, argument types, the table of sessions
+    group, arguments, list_options             shared: common options, argument types, --columns, --format, --sort
+    session_table                              shared: how a session is shown and named
 
 Most commands read their arguments, call the daemon through their `App`, and print the answer with `app.show`.
 """

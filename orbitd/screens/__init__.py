@@ -5,10 +5,12 @@
     template                  the process that has loaded the library, and is forked
     process, follower         a screens process: its loop; one journal's records, in order
     divider                   the line between two programs on one screen, and the reset that it needs
+    questions                 what programs ask their terminal and the library leaves unanswered
     emulator                  one emulated terminal; the only public way to libghostty-vt
     _ghostty*                 that library: loading and C interface, terminals and copies, reading rows
     model                     screens, rows, styles as plain values
     repaint, vt_writer        those values as the bytes that draw them on a client's terminal
+    frame                     a part of them, for a window of another size
     render                    the same as text and HTML
 
 orbitd imports `client`, `messages`, `note` and `model`, and never the library: whatever a program prints, and whatever

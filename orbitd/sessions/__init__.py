@@ -6,11 +6,13 @@
     terminal                      reading a terminal through the landing buffer; writing; its size
     journal, journal_file, journal_repair
                                   output since the last snapshot: positions; records; damage
-    attachment                    one client of a session: what it is sent, and its own methods (input, resize)
+    attachment, frames            one client of a session: what it is sent, and its own methods (input, resize)
+    program_input                 what its terminal has not taken yet, and the calls that wait for that
     files, saver, saved_state     snapshot and journal on disk; when a screen is saved, and in which form
     circles                       where a client sits; no session may show itself
+    folders                       the folder that a program is in
     programs, endings             start and take over; how programs end: exit, terminate, signals
-    restore                       at the daemon's start: take over what runs, restart shells after a reboot
+    restore                       at the daemon's start: take over what runs, start again what comes back
     reconnecting                  back-off after a lost ssh connection
     keeper_connection             the keeper's client
     command_line, ssh_agent       what a program is started with; the link to the user's ssh agent

@@ -9,6 +9,7 @@
     damage                     rows that cannot be read: found, left out and named
     rows, screen_codec, delta_chain   Structs as rows; screens as zstd frames; snapshots as reverse deltas
     database, migrations       opening the file, its settings and its schema
+    progress                   how far long work is, and whether its caller still wants it
     errors, files, file_watch  sqlite3's exceptions as Orbit's; names of files; a database that was moved away
     backup                     copies, restores, damaged databases
 

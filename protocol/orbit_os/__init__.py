@@ -7,6 +7,7 @@
     lock_note   who holds a database's lock, and where it serves
     python      isolate our interpreters from the user's project; name a process
     shell       quote words of commands that a person is to type
+    shells      which commands are shells for somebody to type into
 
 Standard library only, with as few imports as possible: the keeper, which has no
 site-packages, uses `sockets` too. Data goes one way: `orbitd` and `orbitctl` call these

@@ -10,6 +10,8 @@
     openrpc      the OpenRPC document of the table
     settings, paths    the configuration file, and what may be written as a path
     terminal_reset     escape sequences that reset and restore a user's terminal
+    terminal_input     what a user types, beside what the terminal sends by itself
+    environment        variables of a client that are not for a program, and the limits that it may send
 
 Both programs, tests and the generators of documents read it; it knows of none of them.
 It needs msgspec and the standard library.

@@ -222,6 +222,17 @@ def test_prose_names_files_that_exist(document: str) -> None:
     assert [str(path) for path in (*linked, *(ROOT / path for path in named)) if not path.exists()] == []
 
 
+@pytest.mark.parametrize("package", ["orbitctl", "orbitd", "protocol"])
+def test_a_package_lists_its_modules(package: str) -> None:
+    """Each package says in its `__init__` what each of its modules is for, as docs/architecture.md promises."""
+    missing = []
+    for init in (ROOT / package).rglob("__init__.py"):
+        listed = set(re.findall(r"\w+", ast.get_docstring(ast.parse(init.read_text())) or ""))
+        modules = {path.stem for path in init.parent.glob("[!_]*.py")}
+        missing += [f"{init.parent.name}: {name}" for name in sorted(modules - listed)]
+    assert missing == []
+
+
 def strings(path: Path) -> Iterator[str]:
     """Yield the texts of a module, docstrings too, with X for what is put in when it runs.
 
