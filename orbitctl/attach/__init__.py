@@ -7,9 +7,12 @@
     detach_key   the detach key among what is typed       keys   names and encodings of keys
     connection   messages to and from the daemon, without blocking; the queue of input
     reconnect    reaching the daemon again after it has gone
-    output_filter   what the output may not do to the window        painter, window   drawing pictures without losing lines
-    mark         which lines a window has, and which sessions it has shown        line_count   lines that have scrolled off
-    questions, cursor_question   what the terminal is asked          text_lines   output as lines of text, for `logs -f`
+    output_filter   what the output may not do to the window
+    painter, window   drawing pictures without losing lines
+    mark         which lines a window has, and which sessions it has shown
+    line_count   how many lines have scrolled off
+    questions, cursor_question   what the terminal is asked
+    text_lines   output as lines of text, for `logs -f`
 
 A key passes terminal, attachment, detach_key, connection; output passes connection, attachment,
 terminal. While attached, nothing blocks but the select in attachment; a terminal that is restored is
