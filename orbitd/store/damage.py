@@ -112,6 +112,15 @@ class DamagedRows:
             except DamagedRow as error:
                 self.add(error)
 
+    async def readable_in_turns(self, rows: Sequence[Row], decode: Callable[[Row], T]) -> list[T]:
+        """Do as `readable` does with the rows of a page, which may be many."""
+        found: list[T] = []
+        for first in range(0, len(rows), _CHUNK):
+            if first:
+                await asyncio.sleep(0)  # others are served between two chunks
+            found += self.readable(rows[first : first + _CHUNK], decode)
+        return found
+
     async def fetch_readable(
         self,
         fetch: Callable[[int, int], Awaitable[list[Row]]],
@@ -135,10 +144,7 @@ class DamagedRows:
         while start not in starts:  # the numbers of a damaged tree need not ascend
             starts.add(start)
             rows = await fetch(start, wanted)
-            for first in range(0, len(rows), _CHUNK):
-                if first:
-                    await asyncio.sleep(0)  # others are served between two chunks
-                found += (each for each in self.readable(rows[first : first + _CHUNK], decode) if fits(each.item))
+            found += (each for each in await self.readable_in_turns(rows, decode) if fits(each.item))
             # A page that was short by what is damaged would look like the last one.
             if len(rows) < wanted or len(found) >= wanted:
                 break

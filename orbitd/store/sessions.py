@@ -494,7 +494,7 @@ class SessionMethods:
         while True:
             parameters = {"moment": moment, "seq": seq, "most": most}
             rows = await self._store.fetch(_BOTH, _DELETED, parameters)
-            found += self._store.damage.readable(rows, _from_either)
+            found += await self._store.damage.readable_in_turns(rows, _from_either)
             # A page that was short by what is damaged would look like the last one.
             if len(rows) < most or len(found) >= most or not isinstance(rows[-1][-1], str):
                 break

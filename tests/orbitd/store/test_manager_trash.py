@@ -20,7 +20,7 @@ from orbit_protocol.errors import (
 )
 from orbit_protocol.types import Session, SessionConfig, SessionStatus
 from orbitd.manager import SessionManager
-from orbitd.store import maintenance, sessions
+from orbitd.store import damage, maintenance, sessions
 from orbitd.store.cache import Change
 from store_support import GRID, LOCAL, UNKNOWN, exists, rows
 
@@ -165,6 +165,32 @@ async def test_pages_of_the_trash(manager: SessionManager, monkeypatch: pytest.M
     for bad in ("1", "2026-01-01T00:00:00.000000Z", "x-1"):
         with pytest.raises(InvalidParams):
             await manager.list_deleted_sessions(cursor=bad)
+
+
+async def test_others_are_served_while_the_trash_is_listed(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of the trash, which may be of ten thousand sessions, is decoded some of them at a time."""
+    for _ in range(7):
+        await manager.trash_session((await manager.create_session(LOCAL)).id)
+    monkeypatch.setattr(damage, "_CHUNK", 2)
+    fetch, turns, is_over = manager._store.fetch, 0, False
+
+    async def fetched(*arguments: Any) -> Any:
+        found = await fetch(*arguments)
+        asyncio.get_running_loop().call_soon(count)
+        return found
+
+    def count() -> None:
+        nonlocal turns
+        turns += 1
+        if not is_over:
+            asyncio.get_running_loop().call_soon(count)
+
+    monkeypatch.setattr(manager._store, "fetch", fetched)
+    assert len((await manager.list_deleted_sessions()).sessions) == 7
+    is_over = True
+    assert turns >= 3
 
 
 async def test_a_deletion_writes_one_row(manager: SessionManager) -> None:
