@@ -50,6 +50,7 @@ from orbitd.store.rows import (
     DamagedRow,
     Stored,
     covered,
+    delete_oldest_snapshots,
     delete_row,
     delete_session_row,
     execute_mending,
@@ -299,7 +300,6 @@ class MaintenanceMethods:
 
         def work(connection: sqlite3.Connection, item: tuple[str, int]) -> Change[int]:
             table, seq = item
-            snapshots = SNAPSHOTS_OF[table]
             query = f"SELECT {SESSION_COLUMNS} FROM {table} WHERE seq = ? AND deleted_at < ?"  # noqa: S608  # ours
             try:
                 row = connection.execute(query, (seq, moment)).fetchone()
@@ -308,15 +308,8 @@ class MaintenanceMethods:
                 session_id = session_from_row(row, table).item.id
             except DamagedRow:
                 return Change(result=0)
-            # The oldest first, which no other one needs: what is left of a purge that is stopped in between can be
-            # read, and taken out of the trash.
-            deleted = execute_mending(
-                connection,
-                snapshots,
-                f"DELETE FROM {snapshots} WHERE seq IN"  # noqa: S608  # names of ours
-                f" (SELECT seq FROM {snapshots} WHERE session_id = ? ORDER BY seq LIMIT {_DELETED_AT_ONCE})",
-                (session_id,),
-            )
+            # What is left of a purge that is stopped in between can be taken out of the trash.
+            deleted = delete_oldest_snapshots(connection, session_id, table, _DELETED_AT_ONCE)
             if deleted == _DELETED_AT_ONCE:
                 return Change(result=0)
             delete_row(connection, table, seq)

@@ -511,6 +511,13 @@ def delete_session_row(connection: sqlite3.Connection, seq: int, session_id: str
     delete_row(connection, table, seq)
 
 
+def delete_oldest_snapshots(connection: sqlite3.Connection, session_id: str, table: str, most: int) -> int:
+    """Delete so many snapshots of a session, which no other one needs: the rest can be read; return how many."""
+    snapshots = SNAPSHOTS_OF[table]
+    delete = f"DELETE FROM {snapshots} WHERE seq IN (SELECT seq FROM {snapshots} WHERE session_id = ? ORDER BY seq"  # noqa: S608  # ours
+    return execute_mending(connection, snapshots, f"{delete} LIMIT {most:d})", (session_id,))
+
+
 def readable(rows: Iterable[Row], decode: Callable[[Row], T]) -> Iterator[T]:
     """Decode rows; leave out those that cannot be read, with a line in the log."""
     for row in rows:

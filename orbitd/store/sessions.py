@@ -9,6 +9,7 @@ from there and not from the cache, which may be behind by the transactions that 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import sqlite3
 import time
@@ -26,6 +27,7 @@ from orbit_protocol.errors import (
     InvalidTransition,
     NameTaken,
     SessionNotFound,
+    StorageCorrupt,
     StorageFull,
 )
 from orbit_protocol.text import encodable, text_and_bytes
@@ -44,11 +46,13 @@ from orbitd.store.damage import fetch_rows
 from orbitd.store.files import free_reserve, hold_reserve
 from orbitd.store.rows import (
     SESSION_COLUMNS,
+    SNAPSHOTS_OF,
     WORKSPACE_COLUMNS,
     DamagedRow,
     Row,
     Stored,
     as_asked,
+    delete_oldest_snapshots,
     delete_row,
     delete_session_row,
     execute_mending,
@@ -90,6 +94,9 @@ _LOOKED_AT_ONCE = 100
 
 _TURN_SECS = 0.002
 """How long a list looks at sessions in memory before others are served."""
+
+_DELETED_AT_ONCE = 200
+"""Snapshots of one session that are deleted in one transaction."""
 
 _BOTH = ("sessions", "archived_sessions")
 
@@ -150,6 +157,11 @@ _TO_REMOVE = """
     WHERE {sound} AND deleted_at IS NULL AND instr(config, '"auto_remove":true')
       AND (status = 'terminated' OR instr(program, '"cols":')) ORDER BY seq
 """
+
+_HAS_MANY_SNAPSHOTS = " UNION ALL ".join(
+    f"SELECT 1 FROM (SELECT 1 FROM {snapshots} WHERE session_id = :id LIMIT 1 OFFSET :most)"  # noqa: S608  # ours
+    for snapshots in SNAPSHOTS_OF.values()
+)
 
 _DELETE_ORPHANS = "DELETE FROM session_snapshots WHERE session_id NOT IN (SELECT id FROM sessions NOT INDEXED)"
 
@@ -407,7 +419,25 @@ class SessionMethods:
         Raises:
             SessionNotFound: There is none with the id.
         """
+        await self._delete_many_snapshots(session_id)
         await self._delete(session_id, purge=True)
+
+    async def _delete_many_snapshots(self, session_id: str) -> None:
+        """Delete the snapshots of a session that is about to go, if they are many, while others write in between."""
+
+        def work(connection: sqlite3.Connection) -> Change[bool]:
+            for table in _BOTH:
+                if find_seq(connection, table, session_id, None) is not None:
+                    deleted = delete_oldest_snapshots(connection, session_id, table, _DELETED_AT_ONCE)
+                    return Change(result=deleted == _DELETED_AT_ONCE)
+            return Change(result=False)
+
+        parameters = {"id": session_id, "most": _DELETED_AT_ONCE}
+        # A count that fails, as the database is damaged, is no reason to keep what is to be deleted.
+        with contextlib.suppress(StorageCorrupt):
+            if await self._store.readers.fetch_one(_HAS_MANY_SNAPSHOTS, parameters) is not None:
+                while await self._store.write(work):
+                    pass
 
     async def trash_session(self, session_id: str) -> bool:
         """Put a session and its snapshots into the trash, an archived one too.

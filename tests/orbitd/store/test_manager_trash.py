@@ -355,6 +355,30 @@ async def test_one_without_room_for_a_write_empties_the_trash(
         await asyncio.gather(*callers)
 
 
+@pytest.mark.parametrize("status", ["active", "archived"])
+async def test_a_session_with_many_snapshots_is_deleted_in_pieces(
+    path: Path, manager: SessionManager, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    """No transaction deletes more than some of them, so that others write in between; the session goes last."""
+    session, other = await session_of(manager, status, snapshots=11), await session_of(manager, "active", None)
+    monkeypatch.setattr(sessions, "_DELETED_AT_ONCE", 4)
+    run, left = manager._store.writer.run, []
+    count = "SELECT (SELECT count(*) FROM session_snapshots) + (SELECT count(*) FROM archived_snapshots)"
+
+    async def counted(*arguments: Any, **options: Any) -> Any:
+        result = await run(*arguments, **options)
+        left.append((*rows(path, count)[0], len(rows(path, "SELECT id FROM sessions"))))
+        return result
+
+    monkeypatch.setattr(manager._store.writer, "run", counted)
+    await manager.delete_session(session.id)
+    remaining = 2 if status == "active" else 1
+    assert left == [(10, remaining), (6, remaining), (3, remaining), (3, 1)]
+    assert (await manager.load_latest_snapshot(other.id)) is not None
+    with pytest.raises(SessionNotFound):
+        await manager.delete_session(session.id)
+
+
 async def test_a_session_is_taken_out_of_the_trash_on_a_full_disk(
     path: Path, manager: SessionManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
