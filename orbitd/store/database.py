@@ -35,7 +35,7 @@ from orbitd.store.files import (
     open_untouched,
     size,
 )
-from orbitd.store.rows import lenient_text, now
+from orbitd.store.rows import is_corrupt, lenient_text, now
 from orbitd.store.schema import load_migrations
 
 log = logging.getLogger("orbitd.store.database")
@@ -431,12 +431,14 @@ def _migrate(connection: sqlite3.Connection, path: str, scripts: Sequence[str]) 
         # executescript() commits an open transaction first, so one begun here would not enclose it.
         try:
             connection.executescript(scripts[version])
-        except sqlite3.OperationalError:
+        except sqlite3.DatabaseError as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+            if is_corrupt(error):  # an index cannot be made of a row that cannot be decoded, which is served else
+                raise schema.Damage(f"it cannot be brought to today's schema: {error}") from error
             # Where another process ran the same script first, this one failed at its first statement
             # (the table exists), and the version shows that it was run.
-            if _version(connection) == version:
+            if not isinstance(error, sqlite3.OperationalError) or _version(connection) == version:
                 raise
         version = _version(connection)
     noted = connection.execute("SELECT value FROM meta WHERE key = ?", (schema.VERSION_KEY,)).fetchone()

@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import sqlite3
+import struct
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -409,6 +410,33 @@ async def test_older_schemas_are_salvaged_too(path: Path, schema: int) -> None:
     await refused(path)
     async with SessionManager.open(str(path), start_empty=True) as manager:
         assert [session.id for session in await manager.list_active_sessions()] == ["i"]
+
+
+@pytest.mark.parametrize("damaged", ["a record", "an index"])
+async def test_damage_of_an_older_schema(path: Path, damaged: str) -> None:
+    """An index is built again in place; where a record cannot be decoded, all others are brought over."""
+    scripts = database.load_migrations()
+    with contextlib.closing(database.open_writer(str(path), migrations=scripts[:3]).connection) as connection:
+        for name in ("one", "two"):
+            connection.execute(
+                "INSERT INTO sessions (id, name, session_type, created_at, last_active, status, config) VALUES (?, ?,"
+                " 'local', '2026-01-01T00:00:00.000000Z', '2026-01-01T00:00:00.000000Z', 'active',"
+                ' \'{"session_type":"local"}\')',
+                (name, name),
+            )
+    table = "sessions" if damaged == "a record" else "idx_sessions_name"
+    ((root,),) = rows(path, f"SELECT rootpage FROM sqlite_schema WHERE name = '{table}'")
+    page = (root - 1) * 4096
+    (cell,) = struct.unpack(">H", read(path)[page + 8 : page + 10])  # of the first row (fileformat2.html#b_tree_pages)
+    if damaged == "a record":
+        write_at(path, page + cell + 3, b"\xff")  # behind its length and number, the length of its head
+        await refused(path)
+    else:
+        write_at(path, page + cell + 5, b"X")
+    async with SessionManager.open(str(path), start_empty=damaged == "a record") as manager:
+        found = [session.id for session in await manager.list_active_sessions()]
+        assert found == (["two"] if damaged == "a record" else ["one", "two"])
+        assert (await manager.check()).ok
 
 
 async def test_a_torn_page_counts_what_was_in_it(path: Path) -> None:
