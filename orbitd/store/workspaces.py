@@ -16,6 +16,7 @@ from orbit_protocol.types import Session, Workspace, WorkspaceLayout, WorkspaceP
 from orbitd.store import pages, sessions, validation
 from orbitd.store.cache import Change
 from orbitd.store.damage import fetch_rows
+from orbitd.store.files import hold_reserve
 from orbitd.store.rows import (
     SESSION_COLUMNS,
     Stored,
@@ -188,6 +189,8 @@ class WorkspaceMethods:
             )
 
         await self._store.write(work)
+        if delete_sessions and not purge:
+            await self._store.in_pool(partial(hold_reserve, self._store.path))
         await self._store.recheck_damaged()
 
 

@@ -123,8 +123,11 @@ async def test_undelete_is_refused_where_the_name_is_taken(manager: SessionManag
 
 
 @pytest.mark.parametrize("first", ["session", "workspace"])
-async def test_a_workspace_that_is_gone_is_left(manager: SessionManager, first: str) -> None:
-    """A session is in no workspace when it comes back after its workspace was deleted, before it or with it."""
+async def test_a_workspace_that_is_gone_is_left(path: Path, manager: SessionManager, first: str) -> None:
+    """A session is in no workspace when it comes back after its workspace was deleted, before it or with it.
+
+    Either way room is kept for emptying the trash.
+    """
     workspace = await manager.create_workspace("w", GRID)
     session = await manager.create_session(SessionConfig(session_type="local", workspace_id=workspace.id))
     await manager.set_active_session(workspace.id, session.id)
@@ -134,6 +137,7 @@ async def test_a_workspace_that_is_gone_is_left(manager: SessionManager, first: 
         assert (await manager.undelete_session(session.id)).workspace_id == workspace.id
         await manager.trash_session(session.id)
     await manager.delete_workspace(workspace.id, delete_sessions=True, purge=False)
+    assert exists(path.parent / RESERVE)
     with pytest.raises(SessionNotFound):
         await manager.get_session(session.id)
     back = await manager.undelete_session(session.id)
