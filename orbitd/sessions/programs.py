@@ -661,6 +661,8 @@ class Programs:
         self._plan_fetch()  # no more
         for live in self.registry:
             self.reconnector.cancel(live)
+            if live.state is State.RUNNING:
+                live.record_cwd()
         # Exits that are being handled are stored first; what is not done in time is handled by the next
         # daemon, from the keeper.
         await self._tasks.finish(CLOSE_GRACE_SECS)

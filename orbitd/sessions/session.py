@@ -617,6 +617,11 @@ class LiveSession:
         self._cwd_timer = None
         self._record_cwd(self.current_cwd(), self._loop.time())
 
+    def record_cwd(self) -> None:
+        """Record the folder at once, however short ago the last one was: the daemon stops."""
+        self._cwd_recorded_at = float("-inf")
+        self._record_cwd(self.current_cwd(), self._loop.time())
+
     def current_cwd(self) -> bytes | None:
         """Return the folder where the user is, on this machine; the last known one if the program has ended.
 

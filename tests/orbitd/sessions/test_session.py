@@ -162,6 +162,21 @@ async def test_a_folder_is_recorded_with_the_output_that_shows_it(
     await until(lambda: live.recorded_cwd == b"/third")
 
 
+async def test_the_last_folder_is_recorded_when_the_daemon_stops(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that was changed just after another, and would have been recorded a second later."""
+    live = await sessions.run()
+    where = Folders(monkeypatch).folders
+    for folder in (b"/first", b"/second"):
+        where[live.pid] = folder
+        await sessions.print(b"$ ")
+    assert live.recorded_cwd == b"/first"
+    await sessions.programs.close()
+    assert live.cwd_to_save == b"/second"
+    assert sessions.store.snapshots[-1][1] == live.position
+
+
 async def test_when_a_session_was_used_last(sessions: Sessions) -> None:
     """Output and keys move it at once, what a terminal reports by itself does not."""
     live = await sessions.run()
