@@ -19,7 +19,7 @@ from orbitctl.ui.text import width
 _TOKEN = re.compile(
     "(?P<text>[^\x00-\x1f\x7f-\x9f]{1,4096})"
     "|\x1b\\[(?P<params>[0-?]*)[ -/]*(?P<final>[@-~])"
-    "|\x1b[\\]PX^_].*?(?:\x1b\\\\|\x07|\x18|\x1a)"
+    "|\x1b[\\]PX^_][^\x1b\x07\x18\x1a]*(?:\x1b\\\\|\x07|\x18|\x1a|(?=\x1b[^\\\\]))"
     "|\x1b[ -/]+[0-~]"
     "|\x1b(?P<escape>[0-OQ-WYZ\\\\`-~])"
     "|(?P<control>[\x00-\x1a\x1c-\x1f\x7f-\x9f])",
@@ -27,8 +27,9 @@ _TOKEN = re.compile(
 )
 _PLAIN_LINES = re.compile("(?:(?:[ -~]|\x1b\\[[0-9;:]*m)*\r\n)+")
 _COLOURS = re.compile("\x1b\\[[0-9;:]*m")
+_NUMBERS = re.compile("[0-9:;]*")
 _MAX_UNFINISHED = 1 << 16
-"""Characters of a sequence that has no end yet; a longer one is skipped."""
+"""Characters of a sequence that has no end yet; a longer one is skipped, up to its end."""
 _MAX_LINE = 1 << 18
 """Characters of a line that have left the screen; a longer line is broken there."""
 _ALTERNATE = frozenset(("47", "1047", "1049"))
@@ -126,7 +127,7 @@ class TextLines:
                 if at == len(text):
                     break
                 # An escape sequence whose end has not come yet, or one that no rule knows.
-                if len(text) - at < _MAX_UNFINISHED and self._may_go_on(text, at):
+                if self._may_go_on(text, at):
                     break
                 at += 1
                 continue
@@ -140,7 +141,9 @@ class TextLines:
                 self._escape(found["escape"])
             elif kind == "control":
                 self._control(found["control"])
-        self._unfinished = text[at:]
+        rest = text[at:]
+        # Of a long one, how it began and what may be half of its end.
+        self._unfinished = rest if len(rest) <= _MAX_UNFINISHED else rest[:2] + rest[-1]
 
     def _plain_lines(self, text: str, at: int) -> int:
         """Carry out lines that only scroll the screen, ten times as fast; return how many characters they have."""
@@ -164,7 +167,7 @@ class TextLines:
 
     @staticmethod
     def _may_go_on(text: str, at: int) -> bool:
-        return re.fullmatch("\x1b(?:\\[[0-?]*[ -/]*|[\\]PX^_].*|[ -/]*)", text[at:], re.DOTALL) is not None
+        return re.fullmatch("\x1b(?:\\[[0-?]*[ -/]*|[\\]PX^_][^\x1b]*\x1b?|[ -/]*)", text[at:]) is not None
 
     def _print(self, text: str) -> None:
         self._last = text[-1]
@@ -241,7 +244,7 @@ class TextLines:
     def _control_sequence(self, text: str, final: str) -> None:
         if text[:1] == "?" and final in "hl" and not _ALTERNATE.isdisjoint(text[1:].split(";")):
             self._use_alternate(final == "h")
-        if text[:1] in ("<", "=", ">", "?"):
+        if text[:1] in ("<", "=", ">", "?") or not _NUMBERS.fullmatch(text):
             return
         numbers = [int(part.split(":")[0][:5] or 0) for part in text.split(";")]
         carry_out = _SEQUENCES.get(final)

@@ -28,6 +28,8 @@ CASES = {
     "a line that is written anew": (b"1/2\r\n\x1b[A\x1b[2K2/2\r\n", ["1/2", "2/2"], []),
     "a scroll region": (b"\x1b[1;3ra\r\nb\r\nc\r\nd\r\n\x1b[r", ["a", "b", "c", "d"], []),
     "bytes that are no text": (b"a\xffb\r\n", ["a\ufffdb"], []),
+    "sequences that are none": (b"a\x1b[1<2mb\x1b[1?25hc\x1b[2=3Hd\r\n", ["abcd"], []),
+    "a string that another sequence ends": (b"a\x1b]0;title\x1b[1mb\r\n", ["ab"], []),
     "a tab": (b"a\tb\r\n", ["a       b"], []),
     "a letter that is repeated": (b"a\x1b[3b\r\n", ["aaaa"], []),
 }
@@ -56,11 +58,12 @@ def test_lines_that_only_scroll_are_those_of_the_long_way() -> None:
     assert (quick.scrolled, quick.next_row(), quick.finish()) == (slow.scrolled, slow.next_row(), slow.finish())
 
 
-def test_a_sequence_without_an_end_does_not_hold_everything_back() -> None:
-    """Beyond a limit, what was taken for the beginning of a string is text again."""
+@pytest.mark.parametrize("start", [b"\x1bPq", b"\x1b_Gf=100;", b"\x1b]1337;File=:"])
+def test_a_picture_in_a_string_is_no_text(start: bytes) -> None:
+    """A string of any length is skipped, however it is cut: to its end, or to the next sequence where it has none."""
     lines = TextLines(COLS, ROWS)
-    assert lines.feed(b"\x1b]0;" + b"x" * 100 + b"\r\n") == []
-    assert lines.feed(b"y" * (1 << 16) + b"\r\n")[0] == "]0;" + "x" * 100
+    pieces = [start, *[b"#0!255~-" * 1000] * 30, b"\x1b", b"\\ok\r\n", start, b"\r\nx" * 30_000, b"\x1b[31mred\r\n"]
+    assert [line for piece in pieces for line in lines.feed(piece)] == ["ok", "red"]
 
 
 def test_a_picture_holds_history_and_screen() -> None:
