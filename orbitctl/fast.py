@@ -41,8 +41,10 @@ def run_fast(arguments: Sequence[str]) -> int | None:
             output = None
         else:
             attach = None
-            # KeyError for any other option.
-            output = _list(command, {known[word] for word in arguments if word.startswith("-")})
+            # KeyError for any other option; before the command stand only those that all commands have.
+            at = arguments.index(command[0])
+            flags = [FLAGS[word] for word in arguments[:at]]
+            output = _list(command, {*flags, *(known[word] for word in arguments[at:] if word.startswith("-"))})
     except (Unusual, LookupError, TypeError, ValueError, AttributeError):  # the last ones: an answer of another shape
         return None
     if attach is not None:
@@ -117,6 +119,8 @@ def _write(output: bytes | str) -> int:
         stdout.flush()
     except OSError as error:
         from orbitctl.cli import report
+        from orbitctl.errors import CommandError
 
-        return report(error)
+        is_closed = isinstance(error, BrokenPipeError)  # which has an exit code of its own
+        return report(error if is_closed else CommandError(f"cannot write to stdout: {error.strerror}"))
     return 0

@@ -210,7 +210,7 @@ def test_an_answer_of_another_shape_is_left_to_click(lists: Lists, result: Any) 
         ["session", "list", "x"], ["session", "list", "-qq"], ["--socket", "x", "session", "list"], ["list", "session"],
         ["session", "list", "--", "-q"], ["session", "list", "--js"], ["session list"], ["ls", "-qa"], ["ls", "x"],
         ["session", "list", "-a"], ["session", "ls"], ["a", "-r"], ["a", "x", "y"], ["session", "attach"], ["a"],
-        ["attach", "x"],
+        ["attach", "x"], ["-a", "ls"], ["--json", "--all", "ls"],
     ],
     ids=" ".join,
 )  # fmt: skip

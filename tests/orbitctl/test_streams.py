@@ -166,6 +166,16 @@ def test_output_that_cannot_be_written_is_an_error(process_ctl: Orbitctl, words:
 
 
 @needs(linux=True)
+@pytest.mark.usefixtures("web")
+@pytest.mark.parametrize("more", [[], ["--no-autostart"]], ids=["quick", "usual"])
+def test_more_output_than_a_buffer_holds_is_the_same_error(process_ctl: Orbitctl, more: list[str]) -> None:
+    """What goes past the buffer fails at once, and nothing is left that a second try would fail with."""
+    process_ctl.ok("session", "create", "--", "x" * 20_000)
+    ended = ended_with(process_ctl, "stdout", os.open("/dev/full", os.O_WRONLY), *more, "session", "list", "--json")
+    assert (ended.returncode, ended.stderr) == (1, "error: cannot write to stdout: No space left on device\n")
+
+
+@needs(linux=True)
 @pytest.mark.parametrize(
     ("words", "code"), [(["session", "show", "nosuch"], 4), (["session", "list", "--nosuch"], 2), ([], 2)]
 )
