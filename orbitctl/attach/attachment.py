@@ -49,6 +49,7 @@ from orbitctl.attach.detach_key import PARTIAL_KEY_SECONDS, DetachKey, KeyFilter
 from orbitctl.attach.painter import Painter
 from orbitctl.attach.terminal import SignalReceived, Terminal
 from orbitctl.attach.window import MAX_HISTORY_LINES, Window, rows_below
+from orbitctl.errors import CommandError, ExitCode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # as typing has it
@@ -482,24 +483,35 @@ class Attachment:
                 raise ConnectionLost(error.message)
             raise error
         self._attach_request = 0
-        result, session = answer.result, answer.result["session"]
-        self._id = result["attachment_id"]
-        self.session = Named(session["id"], session["name"])
+        cols, rows = self._requested_size
+        # Before anything is taken from it: an answer that is none would begin one outage after the other.
+        try:
+            result, session = answer.result, answer.result["session"]
+            named = Named(session["id"], session["name"])
+            history = {"data": bytes_of(result["repaint"]), "history_line": result.get("history_line", 0)}
+            picture = Notice(cols=cols, rows=rows, **history)
+            attachment_id = result["attachment_id"]
+            is_readable = isinstance(attachment_id, str) and isinstance(named.id, str)
+            is_readable &= isinstance(named.name, str | None) and isinstance(picture.history_line, int | None)
+        except (LookupError, TypeError, ValueError, AttributeError):
+            is_readable = False
+        if not is_readable:
+            raise CommandError(
+                f"the daemon's answer to {SESSION_ATTACH} cannot be read",
+                ExitCode.PROTOCOL,
+                hint="Another program, or another version, seems to serve this socket; run `orbitctl doctor`.",
+            )
+        self._id, self.session = attachment_id, named
         if not self.was_attached and self._options.shown is not None:
             self._options.shown.add(self.session.id)
         self.was_attached = True
         self._reconnect.stop()
         self._input.start(connection, self._id)
-        cols, rows = self._requested_size
         if self._window.is_known and self._window.after_line < self._asked_line:
             self._painter.skip()  # the last picture has turned out to be drawn wrongly since the request was sent
             self._attach_later()
         else:
-            self._paint(
-                Notice(
-                    data=bytes_of(result["repaint"]), cols=cols, rows=rows, history_line=result.get("history_line", 0)
-                )
-            )
+            self._paint(picture)
         if self._resize_at is None:
             self._resize()  # the window may have changed since the request was sent
         self._reconnect.prepare()
@@ -541,16 +553,24 @@ class Attachment:
             return
         if answer.id == self._attach_request:
             self._attached(connection, answer)
-        elif answer.id == self._leave_request:
+            return
+        try:
+            self._handle_small_answer(answer.id, answer)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise ConnectionLost(f"an answer of the daemon cannot be read: {error}") from error
+
+    def _handle_small_answer(self, request_id: int, answer: Message) -> None:
+        """Handle the answer to anything but an attach. Raises: ConnectionLost; what is no such answer, any of these."""
+        if request_id == self._leave_request:
             self._leave_request = 0
             if answer.error is None:
                 self._save_mark((answer.result or {}).get("history_line"))
-        elif answer.id == self._screen_request:
+        elif request_id == self._screen_request:
             self._screen_request = 0
             if answer.error is None:
                 self._set_rows_below(answer.result)
         else:
-            self._input.handle_answer(answer.id, answer.error, time.monotonic())
+            self._input.handle_answer(request_id, answer.error, time.monotonic())
 
     def _handle_notice(self, method: str, notice: Notice) -> None:
         if method == REPAINT:

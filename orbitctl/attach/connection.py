@@ -126,6 +126,9 @@ class _Decoder:
             params = message.get("params") or {}
             return Message(method=method, params=self._notice(params))
         if error is not None:
+            types = zip((error["code"], error["message"], error.get("data")), (int, str, dict | None), strict=True)
+            if not all(isinstance(value, kind) for value, kind in types):
+                raise TypeError("the error has members of other types than it should")
             error = AnswerError(error["code"], error["message"], error.get("data"))
         return Message(id=request_id, result=message.get("result"), error=error)
 
