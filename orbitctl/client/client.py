@@ -8,9 +8,11 @@ mismatch gets a message and an exit code of its own.
 from __future__ import annotations
 
 import contextlib
+import select
+import signal
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import msgspec
@@ -118,6 +120,7 @@ class Client:
         self._lines: deque[bytes] = deque()
         self._last_id = 0
         self._is_cut = False  # the last call was sent in part, and another one would be taken for its rest
+        self._holds_interrupts = False
 
     def call(self, method: Method[P, R], params: P) -> R:
         """Return a method's result. Raises: CommandError."""
@@ -157,6 +160,34 @@ class Client:
             self._explain_missing(error)
         except OrbitError as error:
             raise from_daemon(error) from error
+
+    @contextlib.contextmanager
+    def interrupts_while_waiting(self) -> Iterator[None]:
+        """Let Ctrl-C interrupt calls only while they wait for the socket.
+
+        KeyboardInterrupt may else come between the system call that sends or receives and the line that keeps what it
+        returned. Then `cancel` could not know whether the call was sent, nor find the answer.
+        """
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        self._holds_interrupts = True
+        try:
+            yield
+        finally:
+            self._holds_interrupts = False
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _wait(self, event: int, timeout: float) -> None:
+        """Wait until the stream can be read or written without waiting. Raises: TimeoutError, KeyboardInterrupt."""
+        if not self._holds_interrupts:
+            return  # the stream waits by itself
+        poll = select.poll()
+        poll.register(self._stream.fileno(), event)
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            if not poll.poll(timeout * 1000):
+                raise TimeoutError
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
     def cancel(self) -> OrbitError | None:
         """Cancel the call that has timed out, one that can wait.
@@ -304,6 +335,7 @@ class Client:
         rest = memoryview(message)
         try:
             while rest:
+                self._wait(select.POLLOUT, _seconds_left(deadline, timeout))
                 rest = rest[self._stream.send(rest, _seconds_left(deadline, timeout)) :]
         except TimeoutError as error:
             raise _timed_out(timeout) from error
@@ -342,11 +374,13 @@ class Client:
         # To find out whether it hangs takes about as long again, and must not stretch the call.
         if (notice := self.on_silence) is not None and left > 2 * SILENCE_SECS:
             try:
+                self._wait(select.POLLIN, SILENCE_SECS)
                 return self._stream.receive(SILENCE_SECS)
             except TimeoutError:
                 self.on_silence = None
                 notice()
                 left = _seconds_left(deadline, timeout)
+        self._wait(select.POLLIN, left)
         return self._stream.receive(left)
 
 

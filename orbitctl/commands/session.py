@@ -118,15 +118,22 @@ class _Resume(click.Command):
         dashes = args.index("--") if "--" in args else len(args)
         rest = super().parse_args(ctx, args[:dashes])
         app, words = ctx.find_object(App), ctx.params["words"]
+
+        def named(word: str) -> str:
+            return SESSION.convert(word, None, ctx)
+
         if dashes < len(args):
             if len(words) > 1:
                 raise click.UsageError("before `--` stands the SESSION alone", ctx)
-            ctx.params["named"] = ctx.params["named"] or (words[0] if words else None)
+            ctx.params["named"] = ctx.params["named"] or (named(words[0]) if words else None)
             ctx.params["words"] = tuple(args[dashes + 1 :])
         elif words[1:] and words[1].startswith("-") and not (app and app.this_session()):
             # `resume work --clear`: these are options, since no command begins with a dash.
             ctx.params.clear()
             rest = super().parse_args(ctx, [*args[: len(args) - len(words)], "--session", *words])
+        # Inside a session all words are the command's, but where there is none: `--clear work`.
+        elif words and not (ctx.params["named"] or (app and app.this_session() and not ctx.params["clear"])):
+            ctx.params["named"], ctx.params["words"] = named(words[0]), words[1:]
         return rest
 
 
@@ -151,8 +158,6 @@ def resume(app: App, named: str | None, clear: bool, words: tuple[str, ...]) -> 
     session all words are the COMMAND, for this one; elsewhere the first is the SESSION. One word
     is a whole command line, as in 'vim -r'. Without a COMMAND, print it.
     """
-    if named is None and not (app.this_session() and words and not clear):
-        named, words = (words[0], words[1:]) if words else (app.named_or_this(None), ())
     if clear and words:
         raise click.UsageError("give a COMMAND or --clear")
     found = app.ask_session(app.named_or_this(named))

@@ -122,27 +122,29 @@ def _type(app: App, session_id: str, data: bytes) -> Answer[r.Empty]:
     typed, asked, client = 0, 0, app.client
     deadline = time.monotonic() + client.timeout
     try:
-        while True:
-            part = data[typed : typed + PART_BYTES]
-            try:
-                asked = len(part)
-                answer = app.ask(m.SESSION_SEND, p.SessionSend(id=session_id, data=part))
-                taken: int | None = len(part)
-                if typed + len(part) == len(data):
-                    return answer
-            except CommandError as error:
-                is_busy = isinstance(error.__cause__, Busy)
-                taken = _taken(client, error, len(part))
-                if not ((is_busy or error.exit_code is ExitCode.TIMEOUT) and (taken or time.monotonic() < deadline)):
-                    raise _with_count(error, typed, taken, len(data)) from error
-                if is_busy:
-                    asked = 0
-                    time.sleep(
-                        RETRY_SECS
-                    )  # others have filled the session's queue; no event reports that there is room
-            if taken:
-                typed, asked = typed + taken, 0
-                deadline = time.monotonic() + client.timeout
+        with client.interrupts_while_waiting():
+            while True:
+                part = data[typed : typed + PART_BYTES]
+                try:
+                    asked = len(part)
+                    answer = app.ask(m.SESSION_SEND, p.SessionSend(id=session_id, data=part))
+                    taken: int | None = len(part)
+                    if typed + len(part) == len(data):
+                        return answer
+                except CommandError as error:
+                    is_busy = isinstance(error.__cause__, Busy)
+                    taken = _taken(client, error, len(part))
+                    if not (
+                        (is_busy or error.exit_code is ExitCode.TIMEOUT) and (taken or time.monotonic() < deadline)
+                    ):
+                        raise _with_count(error, typed, taken, len(data)) from error
+                    if is_busy:
+                        asked = 0
+                        # Others have filled the session's queue; no event reports that there is room.
+                        time.sleep(RETRY_SECS)
+                if taken:
+                    typed, asked = typed + taken, 0
+                    deadline = time.monotonic() + client.timeout
     except KeyboardInterrupt:
         interrupted = CommandError("interrupted", ExitCode.INTERRUPTED)
         raise _with_count(interrupted, typed, _cancelled(client, asked), len(data)) from None
