@@ -92,7 +92,8 @@ _COMMANDS: dict[str, str] = {
     "session.find": "session show",
     "session.update_status": "session set-status",
     "session.restore_archived": "session restore",
-    "session.list_deleted": "session list --deleted",
+    "session.list": "ls -a",
+    "session.list_deleted": "ls --deleted",
     "session.set_labels": "session label",
     "session.set_resume": "session resume",
     "snapshot.get": "snapshot show",
@@ -111,7 +112,7 @@ _METHOD_NAME = re.compile(r"`?\b((?:daemon|rpc|session|snapshot|workspace|mainte
 
 
 def in_commands(hint: str) -> str:
-    """Return a hint with methods replaced by commands: "session.list shows" by "`orbitctl session list` shows"."""
+    """Return a hint with methods replaced by commands: "session.list shows" by "`orbitctl ls -a` shows"."""
     return _METHOD_NAME.sub(lambda found: f"`orbitctl {command_of(found[1])}`", hint)
 
 

@@ -74,9 +74,9 @@ def rename(app: App, session: str | None, name: str | None, unname: bool) -> Non
 @session.command(
     epilog="""\b
 Examples:
-  orbitctl session label web tier=front team=shop
-  orbitctl session label web tier-
-  orbitctl session list --label team=shop
+  orbitctl label web tier=front team=shop
+  orbitctl label web tier-
+  orbitctl ls --label team=shop
 """,
 )
 @click.argument("session", type=SESSION)
@@ -142,9 +142,9 @@ class _Resume(click.Command):
     context_settings={"allow_interspersed_args": False},
     epilog="""\b
 Examples:
-  orbitctl session resume web
-  orbitctl session resume web -- npm run dev
-  orbitctl session resume web --clear
+  orbitctl resume web
+  orbitctl resume web -- npm run dev
+  orbitctl resume web --clear
 """,
 )
 @click.option("--session", "named", type=SESSION, metavar="SESSION", help="The session; inside one, this one.")

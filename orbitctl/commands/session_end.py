@@ -160,7 +160,7 @@ def undelete(app: App, sessions: tuple[str, ...]) -> int:
     """Bring deleted sessions back from the trash.
 
     By id, a unique prefix of one, or name: of several of that name, the one deleted last.
-    `orbitctl session list --deleted` shows what is there.
+    `orbitctl ls --deleted` shows what is there.
     """
 
     def bring_back(ref: str) -> None:
@@ -236,7 +236,7 @@ def find_deleted(app: App, ref: str) -> Session:
         raise CommandError(
             f"no deleted session is {ref!r}",
             ExitCode.NOT_FOUND,
-            hint="`orbitctl session list --deleted` shows those that are in the trash.",
+            hint="`orbitctl ls --deleted` shows those that are in the trash.",
         )
     return found[0]
 
@@ -253,5 +253,5 @@ def _hint_at_undo(app: App, refs: list[str]) -> None:
         return
     hint = f"`{typed('orbitctl undelete', *refs)}` brings {'it' if len(refs) == 1 else 'them'} back"
     if len(refs) > _SHOWN:
-        hint = "`orbitctl undelete` brings them back, by the names that `orbitctl session list --deleted` shows"
+        hint = "`orbitctl undelete` brings them back, by the names that `orbitctl ls --deleted` shows"
     app.out.problem("hint", hint, "36")

@@ -105,7 +105,7 @@ def test_unknown_sessions_exit_with_4(ctl: Orbitctl) -> None:
     ended = ctl("session", "show", "nosuch")
     assert (ended.code, ended.out) == (4, b"")
     assert "nosuch" in ended.err
-    assert "hint: `orbitctl session list` shows the sessions there are." in ended.err
+    assert "hint: `orbitctl ls -a` shows the sessions there are." in ended.err
 
 
 def test_a_taken_name_exits_with_5(ctl: Orbitctl) -> None:

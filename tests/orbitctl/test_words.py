@@ -282,7 +282,7 @@ def test_undelete_finds_what_was_deleted_last(scripted_daemon: ScriptedDaemon, r
     ("answers", "code", "said"),
     [
         ([page(session("work"), session("x", "5e0c6f6f"))], 5, "5e0c6f6e-"),
-        ([page(session("other", "aaaa"))], 4, "`orbitctl session list --deleted`"),
+        ([page(session("other", "aaaa"))], 4, "`orbitctl ls --deleted`"),
         ([page(session("a b", "5e0c")), NameTaken("taken")], 5, "`orbitctl session rename 'a b' NEW-NAME`"),
     ],
     ids=["ambiguous", "unknown", "taken"],
