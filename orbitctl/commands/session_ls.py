@@ -65,7 +65,9 @@ def list_sessions(
         from orbitctl.commands.session_list_views import list_of_hosts
 
         return list_of_hosts(app, params_at, limit, options)
-    show_sessions(app, ask_all(app.client, m.SESSION_LIST, params_at(app), "sessions", limit), options)
+    params = params_at(app)
+    nothing = "no such session; `orbitctl ls -a` lists all" if params.labels or params.workspace_id else NO_SESSIONS
+    show_sessions(app, ask_all(app.client, m.SESSION_LIST, params, "sessions", limit), options, nothing)
     return ExitCode.OK
 
 

@@ -117,10 +117,11 @@ def test_the_size_is_what_variables_or_the_terminal_say(
 
 
 def test_an_empty_list_says_what_to_do(ctl: Orbitctl) -> None:
-    """On a terminal an empty list tells how to make the first."""
+    """On a terminal an empty list tells how to make the first; where some were asked for, how to see all."""
     assert ctl.on_terminal("session", "list").lines == [
         "no sessions; `orbitctl new` starts one, `orbitctl session create` records one"
     ]
+    assert ctl.on_terminal("ls", "--label", "team=shop").lines == ["no such session; `orbitctl ls -a` lists all"]
     assert "orbitctl workspace create" in ctl.on_terminal("workspace", "list").text
 
 
