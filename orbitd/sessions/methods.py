@@ -157,8 +157,7 @@ class SessionMethods:
             with contextlib.suppress(AlreadyRunning):  # started by somebody else at the same time
                 await self._programs.start(q.id, q.cols, q.rows, q.environment, umask=q.umask, limits=q.limits)
         live = self._registry.attachable(q.id) or await self._registry.require_running(q.id)
-        if len(live.attachments) >= MAX_ATTACHMENTS:
-            raise Busy(f"Session {q.id} has {MAX_ATTACHMENTS} clients already", hint="Detach one of them.")
+        _refuse_if_full(live)
         with self._registry.using(q.id):
             await self._open(live)
             if not call.connection.is_open:  # it would never end an attachment that it gets now
@@ -229,7 +228,7 @@ class SessionMethods:
                 hint="Attach from another terminal.",
                 data={"reason": "client"},
             )
-        target = await self._registry.require_running(q.to or await self._one_before(source, window.before))
+        target = await self._registry.require_running(q.to or self._one_before(source, window.before))
         if target is not source:
             sits_in = await self._circles.find_sessions_of(window.connection)
             if window.counts_lines:
@@ -238,6 +237,7 @@ class SessionMethods:
             self._circles.refuse(target.id, sits_in)
             if window not in source.attachments or not target.is_attachable:
                 raise NotRunning("The window or the program has gone meanwhile", hint="Look at the sessions.")
+            _refuse_if_full(target)  # the window would have lost the one, and not be taken by the other
             if window.is_answering:  # its client would find the attach refused, and not learn where to go
                 raise Busy(f"The window that shows session {source.id} is being drawn", hint="Switch it again.")
             source.switch(window, target.id)
@@ -274,19 +274,24 @@ class SessionMethods:
             )
         return max(windows, key=lambda each: each[1].typed_at)
 
-    async def _one_before(self, source: LiveSession, before: Sequence[str]) -> str:
+    def _one_before(self, source: LiveSession, before: Sequence[str]) -> str:
         """Return the running session that a window has shown before, else the newest one. Raises: NotRunning."""
         for session_id in before:
             if session_id != source.id and self._registry.attachable(session_id) is not None:
                 return session_id
-        others = [live.id for live in self._registry if live is not source and live.is_attachable]
+        # From memory: another session's row that is damaged is no reason not to switch.
+        others = [
+            session
+            for live in self._registry
+            if live is not source and live.is_attachable and (session := self._manager.cached_session(live.id))
+        ]
         if not others:
             raise NotRunning(
                 "No other session runs",
                 hint="session.create records one, session.start runs it.",
                 data={"reason": "alone"},
             )
-        return max([await self._manager.get_session(each) for each in others], key=lambda each: each.created_at).id
+        return max(others, key=lambda each: each.created_at).id
 
     def send_input(self, call: Call, q: SessionSend) -> Empty | Coroutine[Any, Any, Empty]:
         """Write to a session's input without attaching."""
@@ -366,3 +371,8 @@ class SessionMethods:
     async def signal(self, session_id: str, number: int) -> None:
         """Send a signal to the process group in the foreground of a session's terminal."""
         await self._programs.endings.signal(session_id, number)
+
+
+def _refuse_if_full(live: LiveSession) -> None:
+    if len(live.attachments) >= MAX_ATTACHMENTS:
+        raise Busy(f"Session {live.id} has {MAX_ATTACHMENTS} clients already", hint="Detach one of them.")

@@ -6,16 +6,19 @@ import asyncio
 import errno
 import itertools
 import os
+from typing import cast
 
 import pytest
 
-from orbit_protocol.errors import InternalError, NotRunning, OrbitError
+from orbit_protocol.errors import Busy, InternalError, NotRunning, OrbitError
+from orbit_protocol.params import SessionSwitch
+from orbitd.rpc.connection import Call, Connection
 from orbitd.screens.emulator import Emulator
 from orbitd.screens.messages import Facts
 from orbitd.sessions import terminal
 from orbitd.sessions.session import MOVES, LiveSession, State
 from orbitd.sessions.terminal import Landing
-from sessions_support import Sessions, until
+from sessions_support import FakeConnection, Sessions, until
 
 CAFE = b"caf\xe9"
 
@@ -175,6 +178,23 @@ async def test_the_last_folder_is_recorded_when_the_daemon_stops(
     await sessions.programs.close()
     assert live.cwd_to_save == b"/second"
     assert sessions.store.snapshots[-1][1] == live.position
+
+
+async def test_a_window_stays_where_it_could_not_be_taken(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not moved to a session that is full, and one whose row is gone or damaged keeps it from no other one."""
+    live = await sessions.run()
+    for name in ("two", "three"):
+        await sessions.run(name)
+    await sessions.attach()
+    live.attachments[0].before = []
+    await sessions.attach("two")
+    monkeypatch.setattr("orbitd.sessions.methods.MAX_ATTACHMENTS", 1)
+    call = Call(cast(Connection, FakeConnection()))
+    with pytest.raises(Busy):
+        await sessions.methods.switch(call, SessionSwitch(id="one", to="two"))
+    assert len(live.attachments) == 1
+    del sessions.store.sessions["two"]
+    assert (await sessions.methods.switch(call, SessionSwitch(id="one"))).id == "three"
 
 
 async def test_when_a_session_was_used_last(sessions: Sessions) -> None:
