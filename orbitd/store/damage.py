@@ -222,7 +222,7 @@ def _condition(damaged: Iterable[DamagedRow]) -> str:
     return f"seq NOT IN ({', '.join(str(error.seq) for error in damaged)})"
 
 
-def _columns(connection: sqlite3.Connection, table: str) -> str:
+def columns_of(connection: sqlite3.Connection, table: str) -> str:
     """Return a table's columns for a query, with NULL for those that a database of an earlier Orbit has not."""
     names, _ = TABLES[table]
     found = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))}
@@ -233,7 +233,7 @@ def _read_chunk(
     connection: sqlite3.Connection, table: str, after: int
 ) -> tuple[list[Row], list[DamagedRow], int | None]:
     """Read some rows after a sequence number; return them, those that cannot be decoded, and where to go on, if so."""
-    columns = _columns(connection, table)
+    columns = columns_of(connection, table)
     damaged: list[DamagedRow] = []
     query = f"SELECT {columns} FROM {table} WHERE seq > ? ORDER BY seq LIMIT {_CHUNK}"  # noqa: S608  # names of ours
     try:

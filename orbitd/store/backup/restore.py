@@ -29,11 +29,11 @@ from orbitd.screens.model import StateCorrupt
 from orbitd.sessions.saved_state import SavedState
 from orbitd.store import schema
 from orbitd.store.backup import copy, recovery
+from orbitd.store.damage import columns_of
 from orbitd.store.delta_chain import Unpacked, unpack_chain
 from orbitd.store.errors import translate, translate_os, translated
 from orbitd.store.files import APPLICATION_ID, FULL_SYNC, SIDE_FILES, free_name, open_untouched
 from orbitd.store.rows import (
-    SESSION_COLUMNS,
     DamagedRow,
     Stored,
     find_session,
@@ -170,6 +170,7 @@ def _carry_over(present: str, staged: str) -> tuple[int, str | None]:
     Raises:
         OrbitError: Something of the present database cannot be read. The backup may be half written then.
     """
+    query = "SELECT {columns} FROM sessions WHERE instr(program, '\"live\":true')"
     carried = 0
     left_out: list[str] = []
     with (
@@ -181,11 +182,9 @@ def _carry_over(present: str, staged: str) -> tuple[int, str | None]:
         # A journal on disk would outlive a kill, and be rolled back into the next file of this name.
         target.executescript(f"{FULL_SYNC} PRAGMA journal_mode = MEMORY; BEGIN IMMEDIATE")
         is_current = schema.inspect(target).user_version == len(load_migrations())
-        # An earlier Orbit's, before this one has opened it, lacks the columns that were added last.
-        present_columns = {name for (name,) in source.execute("SELECT name FROM pragma_table_info('sessions')")}
-        columns = ", ".join(name if name in present_columns else "NULL" for name in SESSION_COLUMNS.split(", "))
-        query = f"SELECT {columns} FROM sessions WHERE instr(program, '\"live\":true')"  # noqa: S608  # ours
-        for stored in readable(source.execute(query), session_from_row):
+        # The present one may be of an earlier Orbit too, which no daemon of this one has opened.
+        running = source.execute(query.format(columns=columns_of(source, "sessions")))
+        for stored in readable(running, session_from_row):
             session = stored.item
             if target.execute("SELECT 1 FROM sessions WHERE id = ?", (session.id,)).fetchone() is None:
                 continue  # its program is found, and it is recorded again

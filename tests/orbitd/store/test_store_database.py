@@ -716,6 +716,30 @@ async def test_restore_over_a_database_that_cannot_be_read(path: Path, tmp_path:
     assert await session_names(path) == ["s0", "s1"]
 
 
+async def test_restore_over_a_database_of_an_earlier_orbit(path: Path, tmp_path: Path) -> None:
+    """The screens of what runs are taken over from a database that has not today's columns."""
+    backup = tmp_path / "backup.db"
+    async with SessionManager.open(str(path)) as manager:
+        made = (await manager.create_session(LOCAL)).id
+        await manager.start_program(made, cols=80, rows=24)
+        await manager.save_snapshot(made, b"old", native_state=state_at(10))
+        await manager.backup(str(backup))
+        await manager.save_snapshot(made, b"new", native_state=state_at(20))
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        indexes = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'index' AND sql LIKE '%deleted_at%'")
+        for (name,) in indexes.fetchall():
+            connection.execute(f"DROP INDEX {name}")
+        for column in ("labels", "deleted_at"):
+            connection.execute(f"ALTER TABLE sessions DROP COLUMN {column}")
+        connection.commit()
+    restored = restore(str(backup), str(path))
+    assert (restored.carried_over, restored.not_carried_over) == (1, None)
+    async with SessionManager.open(str(path)) as manager:
+        latest = await manager.load_latest_snapshot(made)
+        assert latest is not None
+        assert latest.terminal_buffer == b"new"
+
+
 async def test_restore_over_a_database_with_one_bad_session(path: Path, tmp_path: Path) -> None:
     """The screens of the others are taken over; what is not newer, or not in the backup, is left alone."""
     backup = tmp_path / "backup.db"
