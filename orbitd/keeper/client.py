@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from orbit_os.sockets import peer_uid
 from orbit_protocol.errors import (
@@ -163,6 +164,7 @@ class KeeperClient:
         self, sock: socket.socket, on_exit: Callable[[KeptProgram], None], on_gone: Callable[[KeeperGone], None]
     ) -> None:
         self.keeper_pid = 0
+        self.takes_folders = False
         self._on_exit = on_exit
         self._on_gone = on_gone
         self._gone_reason = ""
@@ -206,6 +208,7 @@ class KeeperClient:
             path = ("path", socket_path)  # a keeper's folder may have been moved since
             hello = await client._call("hello", ("version", VERSION), path, patient=patient)
             client.keeper_pid = hello.message.number("pid")
+            client.takes_folders = bool(hello.message.number("folders", 0))
         except LiveUnavailable as exc:
             # A stopped process still accepts: the kernel queues connections up to the backlog.
             client.close()
@@ -257,6 +260,8 @@ class KeeperClient:
             AlreadyRunning: The keeper has a program of this id (which may have ended but is not forgotten).
             RequestTimeout: It has not been executed in time; it may be later, and is in `programs()` then.
         """
+        if not self.takes_folders:
+            request = replace(request, folders=await asyncio.to_thread(_first_folder, request.folders))
         answer = await self._call("spawn", *_spawn_fields(request))
         if answer.descriptor is None:
             raise InternalError("the keeper sent no terminal")
@@ -454,6 +459,30 @@ NO_TERMINAL = b"a terminal for it"
 
 _FOLDER_HINT = "Make the folder, or start a session in another one (`--cwd`)."
 
+
+def _first_folder(folders: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Return the first folder that can be entered, for a keeper that would start a program in HOME where one cannot.
+
+    Raises:
+        SpawnFailed: None can.
+    """
+    first_error: OSError | None = None
+    for folder in folders:
+        try:
+            os.stat(os.path.join(folder, b"."))  # as chdir(2), this needs a folder, and the permission to enter it
+        except OSError as error:
+            first_error = first_error or error
+        else:
+            return (folder,)
+    if first_error is not None:
+        raise _folder_failed(folders[0], first_error.errno or errno.EIO)
+    return ()
+
+
+def _folder_failed(folder: bytes, number: int) -> SpawnFailed:
+    return SpawnFailed(f"The program cannot start in {to_text(folder)}: {os.strerror(number)}", hint=_FOLDER_HINT)
+
+
 _ERRORS_BY_REASON: dict[str, type[OrbitError]] = {
     "spawn_failed": SpawnFailed,
     "exists": AlreadyRunning,
@@ -512,8 +541,7 @@ def parse_error(message: Message) -> OrbitError:
         if (error := too_many(OSError(number, words), "There is no room for the program")) is not None:
             return error
     if reason == "spawn_failed" and any(name == "cwd" for name, _ in message.fields):
-        folder = to_text(message.value("cwd"))
-        return SpawnFailed(f"The program cannot start in {folder}: {os.strerror(number)}", hint=_FOLDER_HINT)
+        return _folder_failed(message.value("cwd"), number)
     if reason == "spawn_failed" and number == errno.ENOENT:
         return ProgramNotFound(words)
     return _ERRORS_BY_REASON.get(reason, InternalError)(words)

@@ -11,7 +11,7 @@ are skipped, which is how an older keeper serves a newer orbitd:
 Requests carry `seq`; the last answer to each is `ok` or `error` with the same `seq`.
 
     request     fields                                        answered with
-    hello       version path                                  ok: version, pid, started_at
+    hello       version path                                  ok: version, pid, started_at, folders=1
     spawn       id file argv* env* cwd* cols rows umask       ok: pid, cwd, fds=1 and the master
                 limit*
     list                                                      a `program` for each, then ok
@@ -24,8 +24,8 @@ Requests carry `seq`; the last answer to each is `ok` or `error` with the same `
     (none)                                                    `exited`, pushed to the active orbitd
 
 A program starts in the first folder `cwd` of its spawn that can be entered, which is `cwd` of the answer; of an error
-it is the first of all, where none can be. Older keepers take the first, else HOME, and no `limit`. That is a soft
-limit, `nofile=1024` or `core=-1` (none): as much of it as the hard limit allows.
+it is the first of all, where none can be. Older keepers, whose hello has no `folders`, take the first, else HOME, and
+no `limit`. That is a soft limit, `nofile=1024` or `core=-1` (none): as much of it as the hard limit allows.
 
 The landing buffer is a memfd of `LANDING_BYTES` zeros, sealed against another size: always the same one, made by the
 first request. orbitd alone reads and writes it. Where the system has no memfds: error reason=unsupported. A keeper that

@@ -341,7 +341,8 @@ class Keeper:
         self.received_hello = True
         self.look_ms = FIRST_LOOK_MS
         self.place.follow(message.text("path", ""))
-        self._send_ok(connection, seq, ("version", VERSION), ("pid", os.getpid()), ("started_at", self.started_at))
+        about = (("version", VERSION), ("pid", os.getpid()), ("started_at", self.started_at), ("folders", 1))
+        self._send_ok(connection, seq, *about)
 
     def spawn(self, message: Message, connection: Connection, seq: str) -> None:
         """Start a program; the answer is sent when the child's status pipe is at its end."""

@@ -29,8 +29,15 @@ from keeper_support import (
     request,
     status_of,
 )
-from orbit_protocol.errors import AlreadyRunning, InternalError, LiveUnavailable, NotRunning, RequestTimeout
-from orbitd.keeper.client import KeeperClient, KeeperGone, SignalTarget
+from orbit_protocol.errors import (
+    AlreadyRunning,
+    InternalError,
+    LiveUnavailable,
+    NotRunning,
+    RequestTimeout,
+    SpawnFailed,
+)
+from orbitd.keeper.client import KeeperClient, KeeperGone, SignalTarget, SpawnRequest
 
 ROOT = str(Path(__file__).parents[3])
 ECHO = ("sh", "-c", 'while read -r line; do echo "got $line"; done')
@@ -162,6 +169,27 @@ async def test_a_keeper_without_a_landing_buffer(folder: Path, stopped: KeeperPr
     assert await orbitd.client.landing() is None
     assert await orbitd.client.landing() is None
     assert await orbitd.client.programs() == []
+
+
+async def test_folders_with_an_older_keeper(orbitd: Orbitd, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes HOME in the place of a folder that is gone is sent the first that is there, or nothing."""
+    sent: list[tuple[bytes, ...]] = []
+    fields_of = client_module._spawn_fields
+
+    def noted(request: SpawnRequest) -> list[tuple[str, Any]]:
+        sent.append(request.folders)
+        return fields_of(request)
+
+    monkeypatch.setattr(client_module, "_spawn_fields", noted)
+    assert orbitd.client.takes_folders
+    orbitd.client.takes_folders = False
+    gone, file, here = (os.fsencode(each) for each in (folder / "gone", sys.executable, folder))
+    spawned = await orbitd.client.spawn(request("true", folders=(gone, file, here, "/")))
+    os.close(spawned.master_fd)
+    assert (sent, spawned.cwd) == ([(here,)], here)
+    with pytest.raises(SpawnFailed, match=r"cannot start in .*gone: No such file"):
+        await orbitd.client.spawn(request("true", id="two", folders=(gone, file)))
+    assert len(sent) == 1
 
 
 async def test_size_follows_the_master(orbitd: Orbitd) -> None:
