@@ -86,10 +86,13 @@ def size(path: str) -> int:
 def hold_reserve(path: str) -> None:
     """Take some room on the disk of a database, which `free_reserve` gives back, unless it is taken already."""
     reserve = path + RESERVE_SUFFIX
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    # Not O_EXCL: a file that a kill has left empty is filled now. O_NONBLOCK, as it might be a FIFO.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with contextlib.suppress(OSError):
         descriptor = os.open(reserve, flags, PRIVATE_FILE)
         try:
+            if os.fstat(descriptor).st_size >= RESERVE_BYTES:
+                return
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
             else:
