@@ -8,6 +8,7 @@ mismatch gets a message and an exit code of its own.
 from __future__ import annotations
 
 import contextlib
+import re
 import select
 import signal
 import time
@@ -16,13 +17,21 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Raw, Struct, structs
 
 from orbit_protocol import PROTOCOL_VERSION, VERSION
-from orbit_protocol.errors import MethodNotFound, OrbitError, from_object
+from orbit_protocol.errors import InvalidParams, MethodNotFound, OrbitError, from_object
 from orbit_protocol.framing import LineFramer, LineTooLong
 from orbit_protocol.jsonrpc import ErrorObject, Response, decode_response, encode_request
-from orbit_protocol.methods import CANCEL_REQUEST, DAEMON_INFO, WATCH_PROGRESS, Method
+from orbit_protocol.methods import (
+    CANCEL_REQUEST,
+    DAEMON_INFO,
+    METHODS,
+    SESSION_DELETE,
+    SESSION_START,
+    WATCH_PROGRESS,
+    Method,
+)
 from orbit_protocol.params import CancelRequest, WatchProgress
 from orbit_protocol.text import decoded_message, path_text
 from orbit_protocol.visible import seconds
@@ -44,6 +53,11 @@ _PROGRESS = "$/progress"
 """The notification's name; its module is imported by few commands."""
 PAGE_SIZE = 1_000
 """Entries of a list in one answer."""
+_DISPENSABLE: dict[str, dict[str, Any]] = {
+    SESSION_START.name: {"umask": None, "limits": None},
+    SESSION_DELETE.name: {"purge": False},  # without a trash, all are deleted for good
+}
+"""By method, the params that an older daemon does not know and can do without, with their defaults."""
 
 
 class Answer(Generic[R]):
@@ -83,6 +97,14 @@ def check_params(method: Method[P, Any], params: P) -> P:
     except msgspec.ValidationError as error:
         raise CommandError(usage_message(error), ExitCode.USAGE, hint=HINT_BY_KIND["invalid_params"]) from error
     return params
+
+
+def _unknown_field(error: BaseException | None) -> str | None:
+    """Return the field of params that fit their method here, but not where the daemon has checked them."""
+    if not isinstance(error, InvalidParams):
+        return None
+    found = re.match(r"Object contains unknown field `(\w+)`", error.message)
+    return found[1] if found is not None else None
 
 
 class _Step(Struct, frozen=True, kw_only=True):
@@ -133,8 +155,23 @@ class Client:
         timeout: float | None = None,
         on_progress: Callable[[str, int, int], None] | None = None,
     ) -> Answer[R]:
-        """Return a method's result, not decoded yet. Raises: CommandError."""
-        return Answer(self, method, self.ask_raw(method.name, params, timeout, on_progress))
+        """Return a method's result, not decoded yet.
+
+        A daemon that is older than this program, as after an upgrade, is asked without the params that it does not know
+        and can do without.
+
+        Raises:
+            CommandError: The daemon answered with an error or not in time, or closed the connection.
+        """
+        while True:
+            try:
+                return Answer(self, method, self.ask_raw(method.name, params, timeout, on_progress))
+            except CommandError as error:
+                if (field := _unknown_field(error.__cause__)) is None:
+                    raise
+                if field not in (dispensable := _DISPENSABLE.get(method.name, {})):
+                    raise self._older_error(f"`{field}`") from error.__cause__
+                params = structs.replace(params, **{field: dispensable[field]})  # type: ignore[type-var]  # P: a Struct
 
     def ask_raw(
         self,
@@ -157,7 +194,7 @@ class Client:
         try:
             return self._exchange(name, params, self.timeout if timeout is None else timeout, on_progress)
         except MethodNotFound as error:
-            self._explain_missing(error)
+            self._explain_missing(name, error)
         except OrbitError as error:
             raise from_daemon(error) from error
 
@@ -249,14 +286,25 @@ class Client:
         self._check_protocol(theirs)
         raise CommandError(message, hint=f"The daemon runs {theirs.version}, this is orbitctl {VERSION}.")
 
-    def _explain_missing(self, error: MethodNotFound) -> NoReturn:
+    def _explain_missing(self, name: str, error: MethodNotFound) -> NoReturn:
         theirs = self._daemon_version()
         if theirs is not None:
             self._check_protocol(theirs)
             if theirs.version != VERSION:
                 hint = f"The daemon runs {theirs.version}, this is orbitctl {VERSION}: `orbitctl daemon restart`."
                 raise CommandError(error.message, ExitCode.PROTOCOL, hint=hint) from error
+            if name in METHODS:
+                raise self._older_error(f"`{name}`") from error
         raise from_daemon(error) from error
+
+    def _older_error(self, what: str) -> CommandError:
+        """Return the error for a daemon that does not know what this version of orbitctl asks for."""
+        restart = "`orbitctl daemon restart` starts the installed one, and the programs in sessions go on"
+        return CommandError(
+            f"the running orbitd is older than this orbitctl: it does not know {what}",
+            ExitCode.PROTOCOL,
+            hint=f"{restart}." if self.is_local else f"Bring Orbit up to date there: {restart}.",
+        )
 
     def _check_protocol(self, theirs: _Version) -> None:
         if theirs.protocol_version == PROTOCOL_VERSION:
@@ -405,7 +453,7 @@ def ask_all(client: Client, method: Method[Any, R], params: Struct, field: str, 
     cursor: str | None = None
     while True:
         wanted = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit - len(entries))
-        answer = client.ask(method, msgspec.structs.replace(params, limit=wanted, cursor=cursor))
+        answer = client.ask(method, structs.replace(params, limit=wanted, cursor=cursor))
         cursor = answer.read(_Cursor).next_cursor
         if not entries and (cursor is None or limit == wanted):
             return answer

@@ -13,7 +13,7 @@ import click
 from orbit_os.shell import typed
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
-from orbit_protocol.errors import NameTaken
+from orbit_protocol.errors import MethodNotFound, NameTaken
 from orbit_protocol.types import Session
 from orbitctl.app import App
 from orbitctl.client.client import ask_all
@@ -137,6 +137,7 @@ def delete(app: App, sessions: tuple[str, ...], yes: bool, purge: bool) -> int:
     code = for_each(app, sessions, find)
     if not targets:
         return code
+    _require_trash(app, purge=purge)
     names = _listed([f"{shown}{' (still runs)' if found in running else ''}" for found, shown in targets.values()])
     app.confirm(f"Delete {names} for good?" if purge else f"Delete {names}?", yes)
     deleted: list[str] = []
@@ -198,6 +199,7 @@ def prune(app: App, older: datetime | None, yes: bool) -> int:
         if not (app.json or app.quiet):
             app.out.note("no session has ended" if older is None else "no session has ended before that time")
         return ExitCode.OK
+    _require_trash(app)
     what = f"{plural(len(found), 'ended session')} ({_listed([one.name or one.id[:8] for one in found.values()])})"
     app.confirm(f"Delete {what}?", yes)
     deleted: list[str] = []
@@ -239,6 +241,18 @@ def find_deleted(app: App, ref: str) -> Session:
             hint="`orbitctl ls --deleted` shows those that are in the trash.",
         )
     return found[0]
+
+
+def _require_trash(app: App, *, purge: bool = False) -> None:
+    """Refuse what an older daemon would delete for good, unless that is what the user wants. Raises: CommandError."""
+    try:
+        if not purge:
+            app.call(m.SESSION_LIST_DELETED, p.SessionListDeleted(limit=1))
+    except CommandError as error:
+        if isinstance(error.__cause__, MethodNotFound):
+            message = "the running orbitd is older than this orbitctl, and has no trash: it would delete for good"
+            raise CommandError(message, error.exit_code, hint=error.hint) from error.__cause__
+        raise
 
 
 def _listed(names: list[str]) -> str:

@@ -13,7 +13,15 @@ import pytest
 
 from attach_support import Window
 from ctl_support import Ended, Orbitctl, Peer, read_line
-from orbit_protocol.errors import AmbiguousReference, NameTaken, OrbitError, SessionNotFound
+from orbit_protocol import PROTOCOL_VERSION, VERSION
+from orbit_protocol.errors import (
+    AmbiguousReference,
+    InvalidParams,
+    MethodNotFound,
+    NameTaken,
+    OrbitError,
+    SessionNotFound,
+)
 from orbit_protocol.types import Session
 from orbitctl.app import App
 from orbitctl.client.client import Answer
@@ -100,7 +108,7 @@ class ScriptedDaemon:
     def _talk(self, connection: socket.socket) -> None:
         while line := read_line(connection):
             request = json.loads(line)
-            self.asked.append((request["method"], request["params"]))
+            self.asked.append((request["method"], request.get("params", {})))
             body = {"jsonrpc": "2.0", "id": request["id"], **self._answers.pop(0)}
             connection.sendall(json.dumps(body).encode() + b"\n")
 
@@ -127,6 +135,9 @@ def session(name: str | None = None, identity: str = "5e0c6f6e", **more: Any) ->
 
 def page(*sessions: dict[str, Any]) -> dict[str, Any]:
     return {"sessions": list(sessions), "next_cursor": None}
+
+
+OURS = {"version": VERSION, "protocol_version": PROTOCOL_VERSION}
 
 
 def test_a_number_that_somebody_else_takes_meanwhile_is_passed_over(scripted_daemon: ScriptedDaemon) -> None:
@@ -293,6 +304,38 @@ def test_what_cannot_be_undeleted_is_told(
     """An ambiguous id, one that is not there, and a name that another session has meanwhile, each with a next step."""
     ended = scripted_daemon("undelete", "5e0c6f", answers=answers)
     assert (ended.code, said in ended.err) == (code, True), ended
+
+
+def test_an_older_daemon_starts_programs_without_what_it_does_not_know(scripted_daemon: ScriptedDaemon) -> None:
+    """Right after an upgrade `new` works: what orbitd can do without is left out, one by one, and nothing else is."""
+    one = session("work", live=True)
+    unknown = [InvalidParams(f"Object contains unknown field `{name}`") for name in ("umask", "limits")]
+    ended = scripted_daemon("new", "-d", "work", "--", "htop", answers=[one, *unknown, one])
+    assert ended.code == 0, ended
+    started = [params for method, params in scripted_daemon.asked if method == "session.start"]
+    assert [{"umask", "limits"} & set(params) for params in started] == [{"umask", "limits"}, {"limits"}, set()]
+    assert started[2].keys() == started[0].keys() - {"umask", "limits"}
+
+
+@pytest.mark.parametrize(
+    ("words", "answers"),
+    [
+        (["run", "--rm", "-d", "htop"], [InvalidParams("Object contains unknown field `auto_remove` - at `$.config`")]),
+        (["ls", "--label", "a=b"], [InvalidParams("Object contains unknown field `labels`")]),
+        (["undelete", "work"], [MethodNotFound("No such method: 'session.list_deleted'"), OURS]),
+        (["rm", "-y", "work"], [session("work"), MethodNotFound("No such method: 'session.list_deleted'"), OURS]),
+        (["prune", "-y"], [page(session("work")), MethodNotFound("No such method: 'session.list_deleted'"), OURS]),
+    ],
+    ids=["rm at the end", "labels", "undelete", "rm", "prune"],
+)
+def test_what_an_older_daemon_does_not_know_is_not_done(
+    scripted_daemon: ScriptedDaemon, words: list[str], answers: list[Any]
+) -> None:
+    """The user is told to restart it; above all nothing is deleted for good where it has no trash."""
+    ended = scripted_daemon(*words, answers=answers)
+    assert (ended.code, "`orbitctl daemon restart`" in ended.err) == (7, True), ended
+    assert ended.err.startswith("error: the running orbitd is older than this orbitctl"), ended
+    assert "session.delete" not in [method for method, _ in scripted_daemon.asked]
 
 
 def test_the_trash_is_listed(scripted_daemon: ScriptedDaemon) -> None:
