@@ -171,8 +171,10 @@ async def _come_back(manager: SessionManager, programs: Programs, session: Sessi
             pass
         except Exception:
             # A client may ask for it again. A daemon does not, at each of its starts: `resume` may name what is gone.
-            with contextlib.suppress(OrbitError):
-                await manager.end_program(session.id, "detached")
+            # But what the stop of this one has cut off is for the next.
+            if not programs.closing.done():
+                with contextlib.suppress(OrbitError):
+                    await manager.end_program(session.id, "detached")
             raise
 
     await _restore_one(manager, programs, session.id, start())

@@ -211,6 +211,25 @@ async def test_sessions_that_wait_for_their_turn(daemons: Daemons, monkeypatch: 
     assert running < daemons.running()
 
 
+async def test_a_start_that_the_stop_cuts_off_is_made_by_the_next_daemon(
+    daemons: Daemons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell whose turn came as the daemon stopped comes back all the same."""
+    session = await daemons.start_session("sh -i")
+
+    async def cut_off(_: KeeperClient, __: SpawnRequest) -> Spawned:
+        daemons.programs.start_closing()
+        raise LiveUnavailable("the daemon stops")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(KeeperClient, "spawn", cut_off)
+        await daemons.reboot()
+        await daemons.programs.wait_for_comebacks()
+    await daemons.restart(start_again=True)
+    await daemons.programs.wait_for_comebacks()
+    assert daemons.running() == {session.id}
+
+
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Exception]:
     """Session ids that can be neither taken over nor opened, and why."""
