@@ -73,6 +73,11 @@ _NEWEST_SEQ = "SELECT max(seq) FROM session_snapshots WHERE session_id = ?"
 _NOT_IN_TRASH = "NOT EXISTS (SELECT 1 FROM sessions WHERE id = :id AND deleted_at IS NOT NULL)"
 _NEWEST_LISTED = f"SELECT max(seq) FROM session_snapshots WHERE session_id = :id AND {_NOT_IN_TRASH}"  # noqa: S608  # ours
 _IN_TRASH = """
+    SELECT 1 FROM session_snapshots AS one
+    WHERE seq = ? AND EXISTS (SELECT 1 FROM sessions WHERE id = one.session_id AND deleted_at IS NOT NULL)
+"""
+# Of the indexes alone, as above; this goes through all of the trash.
+_IN_TRASH_BY_INDEX = """
     SELECT 1 FROM session_snapshots INDEXED BY idx_snapshots_session_id
     WHERE session_id IN (SELECT id FROM sessions WHERE deleted_at IS NOT NULL) AND seq = ?
 """
@@ -302,7 +307,11 @@ class SnapshotMethods:
         """Return a snapshot's sequence number, that of a damaged one too. Raises: SnapshotNotFound."""
         row = await self._store.readers.fetch_one("SELECT seq FROM session_snapshots WHERE id = ?", (snapshot_id,))
         if row is not None:
-            if await self._store.readers.fetch_one(_IN_TRASH, row) is not None:
+            try:
+                found = await self._store.readers.fetch_one(_IN_TRASH, row)
+            except StorageCorrupt:  # the record cannot be decoded
+                found = await self._store.readers.fetch_one(_IN_TRASH_BY_INDEX, row)
+            if found is not None:
                 raise _snapshot_not_found(snapshot_id)
             return int(row[0])
         damaged = self._store.damage.named("session_snapshots", snapshot_id)

@@ -22,7 +22,7 @@ from orbit_protocol.errors import (
 )
 from orbit_protocol.types import Session, SessionConfig, SessionStatus
 from orbitd.manager import SessionManager
-from orbitd.store import damage, maintenance, sessions
+from orbitd.store import damage, maintenance, sessions, snapshots
 from orbitd.store.cache import Change
 from orbitd.store.files import RESERVE_BYTES
 from store_support import GRID, LOCAL, UNKNOWN, exists, rows, size
@@ -146,6 +146,15 @@ async def test_a_workspace_that_is_gone_is_left(path: Path, manager: SessionMana
     back = await manager.undelete_session(session.id)
     assert (back.workspace_id, back.config.workspace_id) == (None, None)
     assert (await manager.check()).ok
+
+
+async def test_a_snapshot_is_looked_up_alone(path: Path, manager: SessionManager) -> None:
+    """However much is in the trash, whether a snapshot belongs to it is read from its own session's row."""
+    await session_of(manager, "active")
+    plan = str(rows(path, f"EXPLAIN QUERY PLAN {snapshots._IN_TRASH.replace('?', '1')}"))
+    assert "INTEGER PRIMARY KEY (rowid=?)" in plan
+    assert "SCAN" not in plan
+    assert "deleted_at" not in plan
 
 
 async def test_pages_of_the_trash(manager: SessionManager, monkeypatch: pytest.MonkeyPatch) -> None:
