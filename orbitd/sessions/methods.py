@@ -82,6 +82,8 @@ class SessionMethods:
             return await self._manager.update_session_status(session_id, status)
         if status == "detached":
             return await self.detach(session_id)
+        if (session := await self._manager.get_session(session_id)).status == status:
+            return session
         raise InvalidTransition(f"Session {session_id} becomes active by attaching", hint="Attach to it.")
 
     async def detach(self, session_id: str) -> Session:

@@ -83,7 +83,7 @@ TRANSITIONS: frozenset[tuple[str, str]] = frozenset(
         ("terminated", "active"),
     }
 )
-"""The changes of status that `session.update_status` makes; every other pair is refused."""
+"""The changes of status that `session.update_status` makes, beside none; every other pair is refused."""
 
 _IN_MEMORY = frozenset({"active", "detached"})
 _STATUSES = frozenset({"active", "detached", "terminated", "archived"})
@@ -392,11 +392,19 @@ class SessionMethods:
         return [session for session in found if session is not None]
 
     async def update_session_status(self, session_id: str, status: SessionStatus) -> Session:
-        """Change a session's status. Raises: SessionNotFound, InvalidTransition, NameTaken."""
+        """Change a session's status; one that it has already changes nothing, and nothing is written.
+
+        Raises:
+            SessionNotFound: There is none with the id.
+            InvalidTransition: A session of its status cannot get this one.
+            NameTaken: It has ended and would be active again, and another session has its name by now.
+        """
 
         def work(connection: sqlite3.Connection) -> Change[Session]:
             stored = find_session(connection, session_id)
             before = stored.item
+            if before.status == status:
+                return Change(result=before)
             if (before.status, status) not in TRANSITIONS:
                 raise InvalidTransition(f"Session {session_id} is {before.status} and cannot become {status}")
             if before.status == "terminated":  # its name was free for others meanwhile

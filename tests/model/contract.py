@@ -136,13 +136,17 @@ class Contract:
         if workspace_id is not None:
             self.workspace(workspace_id)
 
-    def change_status(self, session_id: str, status: str) -> None:
+    def change_status(self, session_id: str, status: str) -> bool:
+        """Return whether the session had another status before."""
         found = self.session(session_id)
+        if found.status == status:
+            return False
         if (found.status, status) not in MOVES:
             raise Refused(INVALID_TRANSITION)
         if found.status == "terminated":
             self._refuse_taken(found.name, session_id)
         found.status = status
+        return True
 
     def rename(self, session_id: str, name: str | None) -> None:
         found = self.session(session_id)

@@ -64,13 +64,12 @@ class Machine(Sides):
     def update_status(self, at: int, status: str) -> None:
         session_id = self._session(at)
         method, params = "session.update_status", {"id": session_id, "status": status}
-        self._moved(self._both(method, params, lambda: self.model.change_status(session_id, status)))
+        self._change_status(method, params, status)
 
     @rule(at=INDEX, verb=st.sampled_from(["detach", "terminate"]))
     def end(self, at: int, verb: str) -> None:
         session_id, status = self._session(at), {"detach": "detached", "terminate": "terminated"}[verb]
-        change = self.model.change_status
-        self._moved(self._both(f"session.{verb}", {"id": session_id}, lambda: change(session_id, status)))
+        self._change_status(f"session.{verb}", {"id": session_id}, status)
 
     @rule(at=INDEX, name=NAMES)
     def rename(self, at: int, name: str | None) -> None:

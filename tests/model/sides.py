@@ -79,6 +79,16 @@ class Sides(RuleBasedStateMachine):
         if saved:
             session.saved_active = session.last_active
 
+    def _change_status(self, method: str, params: dict[str, Any], status: str) -> None:
+        """Change a status on both sides: the same one again is no change."""
+        changes: list[bool] = []
+        answer = self._both(method, params, lambda: changes.append(self.model.change_status(params["id"], status)))
+        if changes == [False]:
+            assert answer is not None
+            assert answer["last_active"] == self.model.sessions[params["id"]].last_active
+        else:
+            self._moved(answer)
+
     def _assert_all(self, shown: list[dict[str, Any]], expected: list[Session]) -> None:
         assert [one["id"] for one in shown] == [one.id for one in expected]
         for answer, session in zip(shown, expected, strict=True):

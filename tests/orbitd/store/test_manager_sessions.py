@@ -142,7 +142,7 @@ async def test_of_many_with_one_name_one_is_created(manager: SessionManager) -> 
 
 @pytest.mark.parametrize(("before", "after"), list(itertools.product(STATUSES, STATUSES)))
 async def test_moves_of_status(manager: SessionManager, before: SessionStatus, after: SessionStatus) -> None:
-    """Of all changes of status exactly those of the contract are made; each moves last_active."""
+    """Of all changes exactly those of the contract are made; each moves last_active, and none to the same does."""
     session = await manager.create_session(LOCAL)
     if before != "active":
         session = await manager.update_session_status(session.id, before)
@@ -151,6 +151,9 @@ async def test_moves_of_status(manager: SessionManager, before: SessionStatus, a
         assert changed.status == after
         assert changed.last_active > session.last_active
         assert await manager.get_session(session.id) == changed
+    elif before == after:
+        assert await manager.update_session_status(session.id, after) == session
+        assert await manager.get_session(session.id) == session
     else:
         with pytest.raises(InvalidTransition):
             await manager.update_session_status(session.id, after)
