@@ -73,16 +73,17 @@ async def _restore(manager: SessionManager, programs: Programs, *, start_again: 
                 work = _record_lost(manager, programs, session, comes_back=comes_back)
                 await _restore_one(manager, programs, session.id, work)
 
-        coming_back = [session for session in lost if start_again and comes_back(session.config)]
-        ids_coming_back = {session.id for session in coming_back}
-        await asyncio.gather(*(record(session, comes_back=session.id in ids_coming_back) for session in lost))
+        shells = await asyncio.to_thread(_coming_back, lost) if start_again else {}
+        coming_back = [session for session in lost if session.id in shells]
+        await asyncio.gather(*(record(session, comes_back=session.id in shells) for session in lost))
         for session in interrupted:
             if start_again and not session.live and session.status == "detached":
                 with programs.registry.using(session.id) as live:
                     programs.reconnector.schedule(live, session)
     # Those that were used last come first.
     for session in sorted(coming_back, key=lambda each: each.last_active, reverse=True):
-        programs.come_back(session.id, functools.partial(_come_back, manager, programs, session))
+        start = functools.partial(_come_back, manager, programs, session, is_shell=shells[session.id])
+        programs.come_back(session.id, start)
     await programs.wait_for_comebacks(STARTED_FIRST_SECS)
 
 
@@ -159,14 +160,12 @@ async def _record_lost(manager: SessionManager, programs: Programs, session: Ses
             await manager.end_program(session.id, "detached", cwd=cwd)
 
 
-async def _come_back(manager: SessionManager, programs: Programs, session: Session) -> None:
+async def _come_back(manager: SessionManager, programs: Programs, session: Session, *, is_shell: bool) -> None:
     """Start a session again whose program is gone, unless a client has started, ended or deleted it meanwhile."""
 
     async def start() -> None:
         try:
-            await programs.start(
-                session.id, *last_size(session), None, only_lost=True, may_move=is_shell(session.config)
-            )
+            await programs.start(session.id, *last_size(session), None, only_lost=True, may_move=is_shell)
         except (AlreadyRunning, NotRunning, SessionNotFound):
             pass
         except Exception:
@@ -181,8 +180,16 @@ async def _come_back(manager: SessionManager, programs: Programs, session: Sessi
 
 
 def comes_back(config: SessionConfig) -> bool:
-    """Return whether a session is started again after a reboot without being asked for."""
+    """Return whether a session is started again after a reboot without being asked for; this may ask passwd."""
     return config.restart or config.resume is not None or is_shell(config)
+
+
+def _coming_back(sessions: list[Session]) -> dict[str, bool]:
+    """Return which sessions come back, and whether each runs a shell.
+
+    In a thread: this asks passwd for each, which may be a server that is slow.
+    """
+    return {session.id: is_shell(session.config) for session in sessions if comes_back(session.config)}
 
 
 def is_shell(config: SessionConfig) -> bool:

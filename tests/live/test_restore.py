@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,22 @@ async def test_sessions_that_wait_for_their_turn(daemons: Daemons, monkeypatch: 
     await daemons.programs.wait_for_comebacks()
     assert daemons.running() == {sessions[2].id, sessions[3].id}
     assert running < daemons.running()
+
+
+async def test_passwd_is_not_asked_on_the_loop(daemons: Daemons, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a command is a shell may need an answer of a server: clients are served meanwhile."""
+    await daemons.start_session("sh -i")
+    asked: list[bool] = []
+
+    def is_shell(_: str, **__: Any) -> bool:
+        asked.append(threading.current_thread() is threading.main_thread())
+        return True
+
+    monkeypatch.setattr(restore, "is_interactive_shell", is_shell)
+    await daemons.reboot()
+    await daemons.programs.wait_for_comebacks()
+    assert len(daemons.running()) == 1
+    assert set(asked) == {False}
 
 
 async def test_a_start_that_the_stop_cuts_off_is_made_by_the_next_daemon(
