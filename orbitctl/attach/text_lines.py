@@ -32,7 +32,13 @@ _MAX_UNFINISHED = 1 << 16
 """Characters of a sequence that has no end yet; a longer one is skipped, up to its end."""
 _MAX_LINE = 1 << 18
 """Characters of a line that have left the screen; a longer line is broken there."""
+_MAX_CELL = 64
+"""Characters of a cell: more marks are left out, or a flood of them would take longer with each one."""
 _ALTERNATE = frozenset(("47", "1047", "1049"))
+
+
+def _joined(cell: str, mark: str) -> str:
+    return cell + mark if len(cell) < _MAX_CELL else cell
 
 
 class _Row:
@@ -174,7 +180,7 @@ class TextLines:
         while text and not text[0].isascii() and width(text[0]) == 0:  # a mark joins the letter before it
             before = self._rows[self._row].cells[: self._col]
             if at := next((i for i in range(len(before), 0, -1) if before[i - 1]), 0):
-                self._rows[self._row].cells[at - 1] += text[0]
+                self._rows[self._row].cells[at - 1] = _joined(before[at - 1], text[0])
             text = text[1:]
         while text:
             if self._col >= self._cols:
@@ -202,7 +208,8 @@ class TextLines:
             columns = width(letter)
             if columns == 0:
                 if cells:
-                    cells[max(i for i, cell in enumerate(cells) if cell)] += letter
+                    at = len(cells) - 1 if cells[-1] else len(cells) - 2  # "" stands behind a wide one
+                    cells[at] = _joined(cells[at], letter)
                 continue
             if len(cells) + columns > room:
                 return (cells or ([" "] if columns > self._cols else [])), text[index + (columns > self._cols) :]

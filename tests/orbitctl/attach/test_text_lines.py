@@ -58,6 +58,16 @@ def test_lines_that_only_scroll_are_those_of_the_long_way() -> None:
     assert (quick.scrolled, quick.next_row(), quick.finish()) == (slow.scrolled, slow.next_row(), slow.finish())
 
 
+def test_marks_on_one_letter_are_kept_in_bounds() -> None:
+    """A flood of them is left out behind some, in one piece and in many; the letters behind them are whole."""
+    flood = ("a" + "\u0301" * 5_000).encode()
+    for pieces in ([flood, b"b\r\n"], [*(flood[at : at + 1] for at in range(len(flood))), b"b\r\n"]):
+        lines = TextLines(COLS, ROWS)
+        [line] = [line for piece in pieces for line in lines.feed(piece)]
+        assert (line[-1], line.count("\u0301")) == ("b", 63)
+    assert TextLines(COLS, ROWS).feed("日\u0301x\r\n".encode()) == ["日\u0301x"]
+
+
 @pytest.mark.parametrize("start", [b"\x1bPq", b"\x1b_Gf=100;", b"\x1b]1337;File=:"])
 def test_a_picture_in_a_string_is_no_text(start: bytes) -> None:
     """A string of any length is skipped, however it is cut: to its end, or to the next sequence where it has none."""
