@@ -27,8 +27,9 @@ if TYPE_CHECKING:  # as typing has it, which is not imported here
     from typing import Any
 
 SOCKET_VARIABLE, CONFIG_VARIABLE, DATABASE_VARIABLE = "ORBITD_SOCKET", "ORBITD_CONFIG", "ORBITD_DATABASE"
-PATIENCE_SECS = 1.0
-"""How long a connection, or some bytes of an answer, are waited for: then the usual way says what it waits for."""
+PATIENCE_SECS = 0.3
+"""How long a connection, or some bytes of an answer, are waited for. Then the usual way asks again, and says what it
+waits for where the daemon hangs: so much later than it would have alone."""
 MAX_ANSWER_BYTES = 1 << 24
 MAX_COMMENTS = 1 << 14
 """Bytes of a configuration file that is looked at."""
