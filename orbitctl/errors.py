@@ -11,7 +11,6 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from orbit_protocol.errors import InvalidParams, OrbitError
-from orbit_protocol.visible import visible
 
 if TYPE_CHECKING:
     from orbit_protocol.types import Session
@@ -175,14 +174,14 @@ def candidate_of(session: Session) -> dict[str, Any]:
 
 def candidate_lines(sessions: list[dict[str, Any]]) -> tuple[str, ...]:
     """Return a table of what an ambiguous reference could be, line by line."""
-    from orbitctl.ui.text import pad, width  # here: most runs need no widths
+    from orbitctl.ui.listing import Column, View, table  # here: most runs have no such error
 
-    rows = [["ID", "NAME", "STATUS", "SINCE", "COMMAND"]]
-    for one in sessions:
-        cells = [one.get("id"), one.get("name"), one.get("status"), _since(one.get("since")), one.get("command")]
-        rows.append([visible(str(cell or "-")) for cell in cells])  # columns are aligned by what is written
-    widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
-    return tuple("  ".join(map(pad, row, widths)).rstrip() for row in rows)
+    def column(title: str, field: str) -> Column:
+        return Column(title, lambda one, _: str(one.get(field) or ""))
+
+    columns = [column("ID", "id"), column("NAME", "name"), column("STATUS", "status")]
+    columns += [Column("SINCE", lambda one, _: _since(one.get("since"))), column("COMMAND", "command")]
+    return tuple(table(columns, sessions, View(terminal=False)).splitlines())
 
 
 def _since(value: Any) -> str:

@@ -24,7 +24,8 @@ from orbit_os.python import python_command
 from orbit_protocol.paths import path_text
 from orbit_protocol.visible import seconds
 from orbitctl.client.finding import connect, hung, read_lock_note
-from orbitctl.client.paths import CONFIG_VARIABLE, DATABASE_VARIABLE, ClientPaths
+from orbitctl.client.light import CONFIG_VARIABLE, DATABASE_VARIABLE
+from orbitctl.client.paths import ClientPaths
 from orbitctl.client.process_watch import ProcessWatch
 from orbitctl.client.transport import UnixStream, Unreachable
 from orbitctl.errors import CommandError, ExitCode

@@ -16,7 +16,8 @@ from orbit_os.files import UnsafeFile, open_private
 from orbit_os.lock_note import STARTING, STOPPING, Holder, LockNote, read_note
 from orbit_protocol.paths import path_mistake, path_text
 from orbit_protocol.visible import seconds
-from orbitctl.client.paths import DATABASE_VARIABLE, ClientPaths
+from orbitctl.client.light import DATABASE_VARIABLE
+from orbitctl.client.paths import ClientPaths
 from orbitctl.client.process_watch import ProcessWatch
 from orbitctl.client.transport import SILENCE_SECS, UnixStream, Unreachable
 from orbitctl.errors import CommandError, ExitCode

@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING
 from orbit_os.files import UnsafeFolder, check_private, read_regular
 from orbit_os.places import HomeUnusable, Places
 from orbit_protocol.paths import path_mistake
-from orbitctl.client.light import says_nothing
+from orbitctl.client.light import CONFIG_VARIABLE, DATABASE_VARIABLE, SOCKET_VARIABLE, says_nothing
 from orbitctl.errors import CommandError, ExitCode
 
 if TYPE_CHECKING:
     from orbit_protocol.settings import Resolved, Settings
-
-SOCKET_VARIABLE, CONFIG_VARIABLE, DATABASE_VARIABLE = "ORBITD_SOCKET", "ORBITD_CONFIG", "ORBITD_DATABASE"
 
 
 class ClientPaths:

@@ -11,7 +11,7 @@ from orbit_os.sockets import SocketPathTooLong, check_socket_path
 from orbit_protocol.jsonrpc import encode_message
 from orbit_protocol.text import path_from_text
 from orbitctl.app import App
-from orbitctl.client.paths import CONFIG_VARIABLE
+from orbitctl.client.light import CONFIG_VARIABLE
 from orbitctl.commands.arguments import quoted
 from orbitctl.commands.group import LazyGroup
 from orbitctl.errors import CommandError, ExitCode

@@ -24,6 +24,7 @@ from orbit_protocol.visible import visible
 from orbitctl.client.light import SOCKET_VARIABLE, LightConnection, Unusual
 from orbitctl.completion.bash_words import Line
 from orbitctl.completion.table import COMMANDS, COMMON_OPTIONS, KEYS, METHODS
+from orbitctl.ui import listing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # as typing has it, which is not imported here
@@ -296,14 +297,9 @@ def _described(one: Mapping[str, Any]) -> str:
 
 
 def _about(one: Mapping[str, Any]) -> str:
-    """Return what a session is, in a few words."""
-    state = _state(one)
-    if state == "live":
-        state = "attached" if one.get("clients") else "detached"
-    elif state == "kept":
-        state = "does not run"
+    """Return what a session is, in a few words: its status as `ls` has it, and what it runs."""
     command = visible(one["config"].get("command") or one["config"].get("host") or "shell")
-    return f"{state}, {command if len(command) <= 50 else command[:49] + '…'}"
+    return f"{listing.state(one)}, {command if len(command) <= 50 else command[:49] + '…'}"
 
 
 def _state(one: Mapping[str, Any]) -> str:

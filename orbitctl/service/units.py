@@ -17,7 +17,8 @@ from typing import Literal
 from orbit_os.files import make_private_folders, set_mode, sync, sync_descriptor
 from orbit_os.python import python_command
 from orbit_protocol.text import path_text
-from orbitctl.client.paths import SOCKET_VARIABLE, ClientPaths
+from orbitctl.client.light import SOCKET_VARIABLE
+from orbitctl.client.paths import ClientPaths
 from orbitctl.errors import CommandError
 
 MARKER = "Written by `orbitctl service install`"

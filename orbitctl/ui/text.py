@@ -67,11 +67,6 @@ def take_end(text: str, columns: int) -> str:
     return text[start:]
 
 
-def pad(text: str, columns: int) -> str:
-    """Return `text` with blanks up to a number of columns."""
-    return text + " " * (columns - width(text))
-
-
 def rfc3339(moment: datetime) -> str:
     """Return a time as in the protocol: UTC, with a Z."""
     from datetime import UTC

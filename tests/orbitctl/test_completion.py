@@ -160,6 +160,15 @@ def test_options_are_offered_where_nothing_else_is_left(offered: Any) -> None:
     assert "dial-stdio" not in offered("")
 
 
+def test_what_a_session_is_is_said_as_ls_says_it() -> None:
+    """Beside a name stands the status that `ls` shows, and what runs there."""
+    ended = session("e", 1, status="terminated", exit_code=1, cols=80)
+    shown = [
+        answer._about(one) for one in (ended, session("k", 2), session("l", 3, live=True), session("o", 4, cols=80))
+    ]
+    assert shown == ["exit 1, cat", "recorded, cat", "detached, cat", "lost, cat"]
+
+
 def test_an_id_that_was_begun_is_completed(offered: Any) -> None:
     """Where no name fits, an id may be meant: of a session with a name, too."""
     assert IDS[4] in offered("session", "show", "00000004")

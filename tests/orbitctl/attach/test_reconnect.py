@@ -13,7 +13,7 @@ from orbit_os.lock_note import format_note, note_of_this_process
 from orbitctl.app import App
 from orbitctl.attach.reconnect import Reconnect
 from orbitctl.client import daemon
-from orbitctl.client.paths import CONFIG_VARIABLE
+from orbitctl.client.light import CONFIG_VARIABLE
 from orbitctl.errors import CommandError
 
 KILLED_AT = 100.0

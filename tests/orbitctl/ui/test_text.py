@@ -13,7 +13,6 @@ from orbitctl.ui import text
 def test_width_is_counted_in_columns(word: str, columns: int) -> None:
     """Wide characters take two columns, combining ones none."""
     assert text.width(word) == columns
-    assert text.width(text.pad(word, 6)) == 6
 
 
 @pytest.mark.parametrize(
