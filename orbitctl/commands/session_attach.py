@@ -315,6 +315,12 @@ def _switch(app: App, session_id: str | None) -> bool:
             raise CommandError(
                 "no other session runs", ExitCode.NOT_FOUND, hint="`orbitctl new` starts one, and shows it here."
             ) from error
+        if reason == "no_window":
+            raise CommandError(
+                "no window that types into it shows this session now",
+                ExitCode.CONFLICT,
+                hint="Where orbitd has just restarted, type it again; else attach from another terminal.",
+            ) from error
         if reason == "client":
             raise CommandError(
                 "the window that shows this session cannot be switched",

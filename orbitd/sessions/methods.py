@@ -272,7 +272,7 @@ class SessionMethods:
             raise NotRunning(
                 f"No window shows session {places[0].id} and types into it",
                 hint="Attach from another terminal.",
-                data={"reason": "client"},
+                data={"reason": "no_window"},  # not yet, where the clients reconnect to a daemon that has restarted
             )
         return max(windows, key=lambda each: each[1].typed_at)
 

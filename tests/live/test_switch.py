@@ -99,10 +99,10 @@ def test_what_cannot_be_switched_is_refused(shared_client: RawClient, windows: W
         error = shared_client.request("session.switch", **params)["error"]
         return error["code"], error["data"].get("reason")
 
-    assert refusal(id=here, to=there) == (1006, "client")
+    assert refusal(id=here, to=there) == (1006, "no_window")
     assert refusal(to=there) == (1006, "outside")
     windows.open(here, [], read_only=True)
-    assert refusal(id=here, to=there) == (1006, "client")
+    assert refusal(id=here, to=there) == (1006, "no_window")
     windows.open(here, None)
     assert refusal(id=here, to=there) == (1006, "client")
     windows.open(here, [])

@@ -19,6 +19,7 @@ from orbit_protocol.errors import (
     InvalidParams,
     MethodNotFound,
     NameTaken,
+    NotRunning,
     OrbitError,
     SessionNotFound,
 )
@@ -199,6 +200,21 @@ def test_inside_a_session_none_means_this_one(ctl: Orbitctl) -> None:
     assert ctl.ok("--json", "session", "rename", "--none").json["name"] is None
     for word in ("kill", "rm"):
         assert ctl(word).code == 2
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("no_window", "no window that types into it shows this session now"),
+        ("client", "the window that shows this session cannot be switched"),
+        ("alone", "no other session runs"),
+    ],
+)
+def test_a_window_that_cannot_be_switched_is_told_why(scripted_daemon: ScriptedDaemon, reason: str, said: str) -> None:
+    """Inside a session `a` names the reason, and what would do: none shows it, above all, is not one that cannot."""
+    scripted_daemon.inside = "5e0c6f6e"
+    ended = scripted_daemon("a", answers=[NotRunning("refused", data={"reason": reason})])
+    assert (ended.code in (4, 5), ended.err.splitlines()[0]) == (True, f"error: {said}")
 
 
 def test_send_inside_a_session_types_into_this_one(ctl: Orbitctl) -> None:
