@@ -457,7 +457,7 @@ LIST_COLUMNS_OF_HOSTS = ("machine", *("ssh-host" if name == "host" else name for
 """Of `session list` with several machines."""
 LS_COLUMNS = ("mark", "name-or-id", "state", "idle", "running")
 LS_ALL_COLUMNS = ("mark", "name-or-id", "state", "exit", "idle", "running")
-LS_DELETED_COLUMNS = ("id", "name-or-id", "deleted", "running")
+LS_DELETED_COLUMNS = ("id", "name", "deleted", "running")
 """Of `ls`, `ls -a` and `ls --deleted`."""
 
 

@@ -355,12 +355,13 @@ def test_what_an_older_daemon_does_not_know_is_not_done(
 
 
 def test_the_trash_is_listed(scripted_daemon: ScriptedDaemon) -> None:
-    """`session list --deleted` shows what was deleted and when."""
-    one = session("work", deleted_at="2026-01-31T12:30:00Z")
-    ended = scripted_daemon("session", "list", "--deleted", answers=[page(one)])
+    """`session list --deleted` shows what was deleted and when; the id of what had no name is there once."""
+    one, other = (session(name, deleted_at="2026-01-31T12:30:00Z") for name in ("work", None))
+    ended = scripted_daemon("session", "list", "--deleted", answers=[page(one, other)])
     assert [line.split() for line in ended.lines] == [
         ["ID", "NAME", "DELETED", "COMMAND"],
         [one["id"], "work", "2026-01-31T12:30:00Z", "htop"],
+        [other["id"], "-", "2026-01-31T12:30:00Z", "htop"],
     ]
 
 
