@@ -10,6 +10,7 @@ import os
 import sys
 from functools import partial
 
+from orbit_os.places import HomeUnusable
 from orbit_protocol.errors import NotRunning
 from orbitctl.attach.attachment import Named
 from orbitctl.attach.detach_key import DEFAULT_DETACH_KEY, DetachKey
@@ -43,8 +44,14 @@ def prepare(ref: str | None) -> Callable[[], int]:
     environ = os.environ
     if "ORBIT_SESSION" in environ or not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise Unusual
-    key = DetachKey(environ.get("ORBITCTL_DETACH_KEY") or DEFAULT_DETACH_KEY)
     daemon = LocalDaemon(environ)
+    chosen = environ.get("ORBITCTL_DETACH_KEY")
+    try:
+        if not chosen and daemon.paths.has_settings:  # the file may name the key
+            raise Unusual
+    except HomeUnusable as error:
+        raise Unusual from error
+    key = DetachKey(chosen or DEFAULT_DETACH_KEY)
     with LightConnection(environ) as connection:
         session = _last(connection, daemon) if ref is None else connection.call("session.find", {"ref": ref}).value
     if session["live"] is not True:

@@ -102,7 +102,7 @@ def run_detached(app: App, create: Callable[[], Answer[Session]]) -> Answer[Sess
 def run_attached(app: App, create: Callable[[], Answer[Session]], detach_key: str | None) -> int:
     """Create a session, run its program and attach to it; return the exit code. Raises: CommandError."""
     require_terminal()
-    key = parse_detach_key(detach_key)
+    key = parse_detach_key(app, detach_key)
     session = run_detached(app, create).value
     return attach_started(app, session, attach_options(app, session, key))
 
@@ -143,12 +143,23 @@ def _show_last_screen(app: App | LocalDaemon, session_id: str) -> AttachResult:
 # Attach
 
 
-def parse_detach_key(text: str | None) -> DetachKey:
-    """Return the keys that detach, the default ones for None. Raises: click.UsageError."""
+def parse_detach_key(app: App, text: str | None) -> DetachKey:
+    """Return the keys that detach: those of the configuration for None, or else the default ones.
+
+    Raises:
+        click.UsageError: The text is no key.
+        CommandError: What the configuration has is none.
+    """
     from orbitctl.app import checked
 
-    with checked():
-        return DetachKey(DEFAULT_DETACH_KEY if text is None else text)
+    if text is not None:
+        with checked():
+            return DetachKey(text)
+    configured = app.paths.detach_key
+    try:
+        return DetachKey(DEFAULT_DETACH_KEY if configured is None else configured)
+    except ValueError as error:
+        raise CommandError(f"{app.paths.config_path}: `client.detach_key`: {error}", ExitCode.USAGE) from error
 
 
 def attach_options(

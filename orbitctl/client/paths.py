@@ -43,7 +43,7 @@ class ClientPaths:
         if variable := self.environ.get(SOCKET_VARIABLE):
             return self.absolute(variable, SOCKET_VARIABLE, typed=False)
         with _usable_home():
-            has_config = self.environ.get(CONFIG_VARIABLE) or self._has_settings
+            has_config = self.environ.get(CONFIG_VARIABLE) or self.has_settings
             path = self.resolved.socket_path if has_config else self._places.socket
             if path == self._places.socket:
                 self._check_short_folder(path)
@@ -84,16 +84,23 @@ class ClientPaths:
         """The database."""
         with _usable_home():
             named = self.environ.get(DATABASE_VARIABLE) or self.environ.get(CONFIG_VARIABLE)
-            has_config = named or self._has_settings
+            has_config = named or self.has_settings
             return self.resolved.database_path if has_config else self._places.database
 
     @property
-    def _has_settings(self) -> bool:
+    def has_settings(self) -> bool:
         """Whether the usual configuration file may say something."""
         try:
             return not says_nothing(self._places.config_file)
         except OSError:  # it is reported when it is read
             return True
+
+    @property
+    def detach_key(self) -> str | None:
+        """The keys that detach, as the configuration has them; None where it has none. Raises: CommandError."""
+        with _usable_home():
+            has_config = self.environ.get(CONFIG_VARIABLE) or self.has_settings
+        return self.resolved.settings.client.detach_key if has_config else None
 
     @cached_property
     def config_path(self) -> str:

@@ -11,6 +11,7 @@ from orbit_os.sockets import SocketPathTooLong, check_socket_path
 from orbit_protocol.jsonrpc import encode_message
 from orbit_protocol.text import path_from_text
 from orbitctl.app import App
+from orbitctl.attach.detach_key import DEFAULT_DETACH_KEY, DetachKey
 from orbitctl.client.light import CONFIG_VARIABLE
 from orbitctl.commands.arguments import quoted
 from orbitctl.commands.group import LazyGroup
@@ -44,6 +45,7 @@ def show(app: App) -> None:
     found = msgspec.to_builtins(resolved.settings)
     found["session"]["database_path"] = resolved.database_path
     found["daemon"]["socket_path"] = resolved.socket_path
+    found["client"]["detach_key"] = resolved.settings.client.detach_key or DEFAULT_DETACH_KEY
     if app.json:
         app.out.json(encode_message(found))
         return
@@ -70,6 +72,11 @@ def check(app: App, file: str | None) -> None:
             check_socket_path(app.paths.absolute(path_from_text(socket, None), "daemon.socket_path"))
         except SocketPathTooLong as error:
             raise CommandError(f"{target}: `daemon.socket_path`: {error}", ExitCode.USAGE) from error
+    if (key := settings.client.detach_key) is not None:
+        try:
+            DetachKey(key)
+        except ValueError as error:
+            raise CommandError(f"{target}: `client.detach_key`: {error}", ExitCode.USAGE) from error
     if app.json:
         app.out.json(encode_message({"path": target, "exists": exists, "ok": True}))
     elif not app.quiet:

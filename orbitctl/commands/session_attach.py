@@ -91,7 +91,7 @@ def attach(
     _check_usage(session, command, create=create, no_start=no_start)
     has_own_key = detach_key is not None and detach_key != app.environ.get(DETACH_KEY_VARIABLE)
     switches = app.this_session() is not None and not (read_only or has_own_key or scrollback is not None)
-    key = run_attach.parse_detach_key(detach_key)
+    key = run_attach.parse_detach_key(app, detach_key)
     if not switches:
         require_terminal()
     elif session is None and _switch(app, None):

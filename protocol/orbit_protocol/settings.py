@@ -53,11 +53,18 @@ class DaemonSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_message_bytes: Annotated[int, Meta(ge=1_024, le=1 << 30)] = 16 * 1024 * 1024
 
 
+class ClientSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[client]` table, which orbitctl alone looks at; None means orbitctl's own default."""
+
+    detach_key: Annotated[str, Meta(min_length=1)] | None = None
+
+
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file. Paths are as written; `resolve` makes them absolute."""
 
     session: SessionSettings = SessionSettings()
     daemon: DaemonSettings = DaemonSettings()
+    client: ClientSettings = ClientSettings()
 
 
 class Resolved(Struct, frozen=True, kw_only=True):

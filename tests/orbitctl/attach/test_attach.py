@@ -278,6 +278,28 @@ def test_a_detach_key_that_is_none_is_a_usage_error(ctl: Orbitctl) -> None:
         assert "a key for typing" in window.screen()
 
 
+@pytest.mark.parametrize("with_socket", [False, True])
+def test_the_detach_key_of_the_configuration_is_the_default(ctl: Orbitctl, with_socket: bool) -> None:
+    """`[client] detach_key` changes the key, also where the socket is named; what is no key is an error."""
+    at_shell(ctl)
+    config = ctl.home / "orbit" / "config.toml"
+    config.parent.mkdir()
+    environment = {"XDG_CONFIG_HOME": str(ctl.home)}
+    if with_socket:
+        environment["ORBITD_SOCKET"] = f"{ctl.environment['XDG_RUNTIME_DIR']}/orbit/orbitd.sock"
+    config.write_text("[client]\ndetach_key = '^q'\n")
+    with Window(ctl, "a", "web", **environment) as window:
+        settled(window)
+        window.type(b"\x11")
+        assert window.end() == 0
+    config.write_text("[client]\ndetach_key = 'd'\n")
+    checked = ctl("config", "check", **environment)
+    assert (checked.code, "`client.detach_key`" in checked.err) == (2, True)
+    with Window(ctl, "a", "web", **environment) as window:
+        assert window.end() == 2
+        assert "`client.detach_key`" in window.screen()
+
+
 def test_the_detach_key_of_the_environment_is_the_default(ctl: Orbitctl) -> None:
     """ORBITCTL_DETACH_KEY changes the key, and the usual one goes to the program."""
     at_shell(ctl)
