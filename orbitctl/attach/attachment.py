@@ -85,6 +85,14 @@ class Named(NamedTuple):
     name: str | None
 
 
+def _environment(pairs: list[tuple[bytes, ...]]) -> dict[str, Any]:
+    """Return the params for variables: as text where they are UTF-8, which every release of orbitd takes."""
+    try:
+        return {"env": {name.decode(): value.decode() for name, value in pairs}}
+    except UnicodeDecodeError:
+        return {"env_bytes": [[text_of(name), text_of(value)] for name, value in pairs]}
+
+
 class AttachOptions(NamedTuple):
     """What the user asked for.
 
@@ -462,7 +470,7 @@ class Attachment:
             "read_only": options.read_only,
             "scrollback_lines": lines,
             "after_line": after_line if self._counts_lines else None,
-            "env_bytes": [[text_of(name), text_of(value)] for name, value in options.env],
+            **_environment(options.env),
             "terminal": self._questions.terminal(),
             "before": self._before,
         }

@@ -86,9 +86,10 @@ def terminate(app: App, sessions: tuple[str, ...]) -> int:
     """
 
     def end(ref: str) -> None:
-        answer = app.ask_session(ref)
-        found, said = answer.value, "had ended already"
-        if found.status != "terminated":
+        found = app.session(ref)  # also where all connections are used: then sessions are listed, and none is found
+        if found.status == "terminated":
+            answer, said = app.ask_session(found.id), "had ended already"
+        else:
             answer, said = app.ask(m.SESSION_TERMINATE, p.ById(id=found.id)), "has ended"
         app.done(answer, f"{label(found)} {said}", found.id)
 

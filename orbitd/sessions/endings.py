@@ -234,6 +234,8 @@ class Endings:
                     event(log, logging.WARNING, "journal without a session", session=session_id)
                     return
             self._finish_journal(live, is_saved=is_saved, retry_secs=retry_secs)
+            if is_saved:
+                event(log, logging.INFO, "last screen saved", session=session_id)
 
     async def _save_last_screen(self, live: LiveSession, program_exit: ProgramExit | None = None) -> bool:
         """Save the screen of a session whose program has ended; return whether the snapshot has it now.
@@ -340,8 +342,10 @@ class Endings:
         await self._release(live, program_exit)
 
     async def _store(self, live: LiveSession, program_exit: ProgramExit) -> Session:
+        # The folder is newer than the last snapshot's where the screen has not changed since.
+        exit_code, exit_signal = program_exit.exit_code, program_exit.exit_signal
         session = await self._manager.end_program(
-            live.id, program_exit.status, program_exit.exit_code, program_exit.exit_signal
+            live.id, program_exit.status, exit_code, exit_signal, cwd=live.cwd_to_save
         )
         if session.config.auto_remove:
             # It waits for the lock, which the caller holds until the clients have their exit.

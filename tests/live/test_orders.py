@@ -262,6 +262,7 @@ def test_an_old_screen_needs_no_program(daemon: DaemonProcess, client: RawClient
     wait_for_end(pid)
     with daemon.start().client() as again:
         assert "last words" in again.call("session.screen", id=session_id)["data"]
+        daemon.wait_for_log("last screen saved")
         assert again.call("snapshot.latest", session_id=session_id) is not None
         assert list((daemon.home / ".local" / "state" / "orbit" / "journal").iterdir()) == []
 

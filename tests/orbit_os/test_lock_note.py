@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,19 +68,19 @@ def test_a_key_of_a_later_daemon_is_passed_over() -> None:
 @pytest.mark.parametrize("name", ["socket", "configured"])
 def test_a_path_cannot_bring_lines_of_its_own(name: str) -> None:
     """A path with a newline is left out: what stands behind it would be read as another key."""
-    note = parse_note(format_note(replace(NOTE, **{name: "/a\nstarted 1"})))
-    assert note == replace(NOTE, **{name: ""})
+    note = parse_note(format_note(NOTE._replace(**{name: "/a\nstarted 1"})))
+    assert note == NOTE._replace(**{name: ""})
 
 
 def test_bytes_of_a_path_stay(tmp_path: Path) -> None:
     """A path that is not UTF-8 comes back as Python had it."""
     odd = os.fsdecode(b"/caf\xe9/s")
-    assert parse_note(format_note(replace(NOTE, socket=odd))) == replace(NOTE, socket=odd)
+    assert parse_note(format_note(NOTE._replace(socket=odd))) == NOTE._replace(socket=odd)
 
 
 def test_a_mix_of_two_notes_is_recognized() -> None:
     """Every cut between two notes is either one of them or a checksum mismatch."""
-    first, second = format_note(NOTE), format_note(replace(NOTE, pid=8, socket="/other", started="100"))
+    first, second = format_note(NOTE), format_note(NOTE._replace(pid=8, socket="/other", started="100"))
     for cut in range(NOTE_BYTES):
         mixed = first[:cut] + second[cut:]
         if mixed not in (first, second):
@@ -91,7 +90,7 @@ def test_a_mix_of_two_notes_is_recognized() -> None:
 
 def test_a_reader_beside_a_writer_sees_one_of_the_notes(tmp_path: Path) -> None:
     """The note is replaced as a whole, by shorter and longer ones."""
-    notes = [replace(NOTE, pid=pid, socket="/" + "x" * (pid * 30), started=str(pid)) for pid in (1, 2, 3)]
+    notes = [NOTE._replace(pid=pid, socket="/" + "x" * (pid * 30), started=str(pid)) for pid in (1, 2, 3)]
     path = tmp_path / "lock"
     path.write_bytes(format_note(notes[0]))
     is_over = threading.Event()
@@ -144,14 +143,14 @@ def test_a_process_that_runs_is_here() -> None:
 )
 def test_each_field_has_to_fit(changes: dict[str, object], holder: Holder) -> None:
     """One that does not fit is enough: the pid is another process's, or of another machine."""
-    assert replace(note_of_this_process("/s"), **changes).holder() is holder  # type: ignore[arg-type]
+    assert note_of_this_process("/s")._replace(**changes).holder() is holder  # type: ignore[arg-type]
 
 
 def test_another_machine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sentence has host and pid; a container with the name of its host is called one."""
     note = note_of_this_process("/s")
     assert note.where() == f" (pid {os.getpid()})"
-    assert replace(note, host="far", boot="another").where() == f" on host far (pid {os.getpid()})"
+    assert note._replace(host="far", boot="another").where() == f" on host far (pid {os.getpid()})"
     monkeypatch.setattr(lock_note, "pid_namespace", lambda: "pid:[2]")
     assert note.where() == f" in another container (pid {os.getpid()})"
 

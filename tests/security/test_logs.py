@@ -187,6 +187,7 @@ def _one_line_a_method() -> list[bytes]:
         params |= {"config": {"session_type": "local"}} if "config" in params else {}
         params |= {"path": f"/{MARK}", "path_bytes": encoded(f"/{MARK}")} if "path" in params else {}
         params |= {"signal": "TERM"} if "signal" in params else {}
+        params |= {"limits": {}} if "limits" in params else {}
         params |= {"terminal": {}, "frames": "auto"} if "terminal" in params else {}
         found.append(json.dumps({"jsonrpc": "2.0", "method": described["name"], "params": params, "id": 1}).encode())
     return found

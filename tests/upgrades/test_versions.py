@@ -133,5 +133,7 @@ def test_what_was_not_chosen_is_not_sent(against: Callable[[dict[str, Any]], Run
     run = against({"session.list": empty, "session.create": {"result": SESSION}, "daemon.info": info()})
     assert run("session", "list").code == 0
     assert run("session", "create", "--name", "web").code == 0
-    assert [set(one["params"]) for one in asked] == [{"limit"}, {"config", "name"}]
-    assert asked[1]["params"]["config"] == {"session_type": "local"}
+    # The list is asked for once more where an answer does not come to the letter as this release writes it.
+    sent = {(one["method"], *sorted(one["params"])) for one in asked}
+    assert sent == {("session.list", "limit"), ("session.create", "config", "name")}
+    assert asked[-1]["params"]["config"] == {"session_type": "local"}

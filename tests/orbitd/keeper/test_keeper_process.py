@@ -58,7 +58,7 @@ def test_version_1_to_the_letter(keeper: KeeperProcess) -> None:
 
     program = rb"id=A\0pid=\d+\0started_at=" + TIME + rb"\0"
     ended = program + rb"ended_at=" + TIME + rb"\0exit_signal=9\0acknowledged="
-    exchange(b"hello\0seq=1\0version=1\0", rb"ok\0seq=1\0version=1\0pid=\d+\0started_at=" + TIME + rb"\0")
+    exchange(b"hello\0seq=1\0version=1\0", rb"ok\0seq=1\0version=1\0pid=\d+\0started_at=" + TIME + rb"\0folders=1\0")
     exchange_with_descriptor(
         b"spawn\0seq=2\0id=A\0file=/bin/cat\0argv=cat\0env=A=b\0cwd=/\0cols=80\0rows=24\0umask=18\0",
         rb"ok\0seq=2\0pid=\d+\0cwd=/\0fds=1\0",
