@@ -11,7 +11,9 @@ if TYPE_CHECKING:  # as typing has it, which is not imported here: lists of sess
 
 _CELLS: dict[str, int] = {}
 """How many columns a character occupies, as far as it has been asked for: the tables are searched once for each."""
-_EMOJI_STYLE = "\N{VARIATION SELECTOR-16}"
+# By number: a name would have Python load `unicodedata` where it compiles this module.
+_EMOJI_STYLE = "\ufe0f"  # variation selector 16
+_SOFT_HYPHEN = "\u00ad"
 
 
 def _cells(character: str) -> int:
@@ -19,7 +21,7 @@ def _cells(character: str) -> int:
     from unicodedata import category, east_asian_width
 
     # Nonspacing and enclosing marks and format characters have no width; wide ones have two (Annex 11).
-    if category(character) in ("Mn", "Me", "Cf") and character != "\N{SOFT HYPHEN}":
+    if category(character) in ("Mn", "Me", "Cf") and character != _SOFT_HYPHEN:
         found = 0
     else:
         found = 2 if east_asian_width(character) in "WF" else 1
