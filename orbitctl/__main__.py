@@ -27,13 +27,24 @@ def main() -> None:
         from orbitctl.fast import run_fast
 
         code = run_fast(sys.argv[1:])
-        if code is None:
-            from orbitctl.cli import run
+        if code is not None:
+            _exit(code)
+        from orbitctl.cli import run
 
-            code = run(sys.argv[1:])
+        code = run(sys.argv[1:])
     except KeyboardInterrupt:  # later than in `run`, which handles it
         code = _INTERRUPTED
     sys.exit(code)
+
+
+def _exit(code: int) -> None:
+    """Leave at once if all output is written: taking the interpreter down is a tenth of the time of a list."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        sys.exit(code)
+    os._exit(code)
 
 
 def handle_interrupts() -> None:
