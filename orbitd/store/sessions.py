@@ -551,8 +551,10 @@ class SessionMethods:
 
     async def list_purged(self) -> list[str]:
         """Return the ids of the sessions that are gone for good, and whose files may be left (`note_purged`)."""
-        query = "SELECT substr(key, length(?1) + 1) FROM meta WHERE substr(key, 1, length(?1)) = ?1 ORDER BY key"
-        return [session_id for (session_id,) in await self._store.readers.fetch_all(query, (_PURGED,))]
+        query = (
+            "SELECT substr(key, length(:mark) + 1) FROM meta WHERE substr(key, 1, length(:mark)) = :mark ORDER BY key"
+        )
+        return [session_id for (session_id,) in await self._store.readers.fetch_all(query, {"mark": _PURGED})]
 
     async def forget_purged(self, session_ids: Sequence[str]) -> None:
         """Record that no files of these sessions are left."""
