@@ -24,6 +24,8 @@ _HISTORY_HEADER = struct.Struct("<HI")
 _PAGE_HEADER = struct.Struct("<HHHHHHII")
 _STYLE_BYTES = 18  # in a page's table, with its number
 _ROW = struct.Struct("<BH")  # flags, number of cells
+_PLAIN_TEXT = bytes(range(0x20, 0x7F))
+_WRAPS, _CONTINUES, _FIRST_OTHER = 1, 2, 4  # flags of a row; from 4 on it has marks, or cells of more than a byte
 _LINK_SHIFT = 48  # in a cell of eight bytes; shorter ones have no link
 _IMPLICIT, _EXPLICIT = 1, 2
 # Of a shell's redrawing after a resize: yes, no, and the last line only. No is what the library begins with, so it says
@@ -83,6 +85,24 @@ class SnapshotScreen:
                 self._parse_page(self._starts[index], *self._linked[index])
         return self._rows.get(row)
 
+    def plain_rows(self, cols: int, empty: bytes, plain: bytes) -> bytes:
+        """Return a letter for each row, the oldest first: which of these it is, and 0 where it may be anything else.
+
+        A row of cells of one byte is narrow text without a look. Here it must be ASCII, without blank cells between.
+
+        Args:
+            cols: Columns of the terminal; in pages that have another number, nothing is known.
+            empty: The letters of rows without text, at 4 those that continue a row, at 2 and 6 those that wrap.
+            plain: Those of rows with text, each time once for a row that is not full, and once for one that is.
+        """
+        letters = bytearray()
+        for rows, _, payload in self._pages:
+            known = bytearray()
+            with suppress(struct.error, LookupError, ValueError, TypeError):
+                known = _plain_rows_of_page(payload, cols, empty, plain)
+            letters += known if len(known) == rows else bytes(rows)
+        return bytes(letters)
+
     def _link(self, link_id: bytes | int, uri: bytes) -> Link:
         if isinstance(link_id, bytes):
             return Link(without_controls(uri), without_controls(link_id))
@@ -118,6 +138,28 @@ class SnapshotScreen:
                 if any(linked):
                     self._rows[below + rows - 1 - row] = linked
             at += cells * width
+
+
+def _plain_rows_of_page(payload: memoryview, cols: int, empty: bytes, plain: bytes) -> bytearray:
+    page_cols, rows, styles, links, *_ = _PAGE_HEADER.unpack_from(payload)
+    if page_cols != cols:
+        return bytearray(rows)
+    at = _PAGE_HEADER.size + styles * _STYLE_BYTES
+    for _ in range(links):
+        _, at = _parse_link(payload, at + 2)
+    data, read, letters = bytes(payload[at:]), _ROW.unpack_from, bytearray()
+    at = 0
+    for _ in range(rows):
+        flags, cells = read(data, at)
+        at += _ROW.size
+        end = at + (cells << (flags >> 4 & 3))
+        if flags >= _FIRST_OTHER or data[at:end].translate(None, _PLAIN_TEXT):
+            letters.append(0)
+        else:
+            kind = (4 if flags & _CONTINUES else 0) + (2 if flags & _WRAPS else 0) + (cells == cols)
+            letters.append((plain if cells else empty)[kind])
+        at = end
+    return letters
 
 
 def parse(data: bytes) -> dict[bool, SnapshotScreen] | None:

@@ -437,7 +437,7 @@ class Terminal:
         if self.number("COLS") == 1:  # a wide character does not fit, and is another one when it is printed again
             yield from self.rows(first, last, snapshot)
             return
-        with RowReader(self.library, self.pointer) as reader:
+        with RowReader(self.library, self.pointer, snapshot) as reader:
             letters, marks = reader.classify(first, last, self.number("ROWS"))
         spans = [group.span() for group in (GROUPS if unwrap else GROUPS_OF_ROWS).finditer(letters)]
         # The rows that have to be read are read in one pass: drawn groups need those that wrap across their borders.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from orbitd.screens._ghostty_rows import GROUPS, RowReader
-from orbitd.screens._ghostty_snapshot import SnapshotScreen
+from orbitd.screens._ghostty_snapshot import SnapshotScreen, parse
 from orbitd.screens._ghostty_terminal import Terminal
-from orbitd.screens.emulator import Emulator
+from orbitd.screens.emulator import Emulator, StateHeader
 from orbitd.screens.model import PLAIN, DrawnRows, Row, Style
 from orbitd.screens.render import style_of_sgr
 from orbitd.screens.vt_writer import sgr
@@ -222,6 +223,53 @@ def test_a_row_that_wraps_is_full_only_with_text_at_its_end(last: str, letter: b
         }
         raw = b"".join(cell.to_bytes(8, "little") for cell in (text, text | mark, text, cells[last]))
         assert reader._classify_chunk([raw], [layout.row_wraps])[0] == letter
+
+
+def letters_of(emulator: Emulator) -> tuple[bytes, bytes]:
+    """Return the letters of all rows as they are read, and as the snapshot tells them."""
+    terminal, rows = emulator._terminal, emulator.size[1]
+    _, data = StateHeader.split(emulator.encode())
+    screens, last = parse(data), emulator.scrollback_rows + rows
+    assert screens is not None
+    with RowReader(terminal.library, terminal.pointer) as reader:
+        read, _ = reader.classify(0, last, rows)
+    with RowReader(terminal.library, terminal.pointer, screens[emulator.alternate]) as reader:
+        assert reader.classify(0, last, rows)[0] == read
+        return read, reader._plain_rows(0, last, rows)
+
+
+@pytest.mark.parametrize("first", range(0, 200, 50))
+def test_what_the_snapshot_tells_of_rows_is_what_is_read(first: int) -> None:
+    """A row that it tells has the letter that reading its cells gives; the rest is left to reading."""
+    told = 0
+    for seed in range(first, first + 50):
+        for operations in (output(seed), noise(seed)):
+            with play(operations) as emulator:
+                read, plain = letters_of(emulator)
+            assert len(plain) == len(read)
+            assert [letter for letter, other in zip(read, plain, strict=True) if other not in (0, letter)] == [], seed
+            told += len(plain) - plain.count(0)
+    assert told > 100
+
+
+def test_plain_text_is_not_read_cell_by_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines without a look, wrapped or not, need no reading for a repaint, those around one with a look do."""
+    read: list[int] = []
+    classify_chunk = RowReader._classify_chunk
+
+    def counted(self: RowReader, raw: list[bytes], flags: list[int]) -> Any:
+        read.append(len(raw))
+        return classify_chunk(self, raw, flags)
+
+    monkeypatch.setattr(RowReader, "_classify_chunk", counted)
+    with Emulator(20, 5) as emulator:
+        emulator.feed(b"plain text\r\n" * 500 + b"\r\n" + b"0123456789" * 9 + b"\r\nplain\r\n" * 500)
+        repaint = emulator.repaint(100_000)
+        assert read == []
+        emulator.feed(b"\x1b[31mred\x1b[m\r\n" + b"plain text\r\n" * 500)
+        emulator.repaint(100_000)
+        assert len(read) == 1
+    assert repaint.count(b"plain") == 1000
 
 
 @pytest.mark.parametrize(
