@@ -143,8 +143,8 @@ class OutputFilter:
     def _rewrite(self, data: bytes) -> bytes:
         """Return the output without what is taken out, and follow what it does."""
         passed: list[bytes] = []
-        done = 0
-        while (found := _SEQUENCE.search(data, done)) is not None:
+        done, has_c1 = 0, _C1.search(data) is not None
+        while (found := _next_sequence(data, done, has_c1=has_c1)) is not None:
             passed.append(data[done : found.start()])
             done = found.end()
             was_alternate = self.alternate
@@ -221,6 +221,21 @@ def _pieces(data: bytes) -> Iterator[bytes]:
         yield data[start:end]
         start = end
     yield data[start:]
+
+
+def _next_sequence(data: bytes, start: int, *, has_c1: bool) -> re.Match[bytes] | None:
+    """Return the first sequence of interest.
+
+    Where all begin with ESC, the pattern is tried only there: to have it search takes 30 ns for each byte of the text
+    between, which is all of a history without colours.
+    """
+    if has_c1:
+        return _SEQUENCE.search(data, start)
+    while (start := data.find(b"\x1b", start)) >= 0:
+        if (found := _SEQUENCE.match(data, start)) is not None:
+            return found
+        start += 1
+    return None
 
 
 def _number(digits: bytes) -> int:
