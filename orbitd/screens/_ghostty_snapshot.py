@@ -25,7 +25,9 @@ _PAGE_HEADER = struct.Struct("<HHHHHHII")
 _STYLE_BYTES = 18  # in a page's table, with its number
 _ROW = struct.Struct("<BH")  # flags, number of cells
 _PLAIN_TEXT = bytes(range(0x20, 0x7F))
-_WRAPS, _CONTINUES, _FIRST_OTHER = 1, 2, 4  # flags of a row; from 4 on it has marks, or cells of more than a byte
+# A row's flags: that it wraps, that it continues another, two for marks (OSC 133), and how many bytes a cell has.
+_MARKED, _TWO_BYTES, _FOUR_BYTES = 0b1100, 1 << 4, 2 << 4
+_FOURS = bytes(range(0, 256, 4))
 _LINK_SHIFT = 48  # in a cell of eight bytes; shorter ones have no link
 _IMPLICIT, _EXPLICIT = 1, 2
 # Of a shell's redrawing after a resize: yes, no, and the last line only. No is what the library begins with, so it says
@@ -88,7 +90,8 @@ class SnapshotScreen:
     def plain_rows(self, cols: int, empty: bytes, plain: bytes) -> bytes:
         """Return a letter for each row, the oldest first: which of these it is, and 0 where it may be anything else.
 
-        A row of cells of one byte is narrow text without a look. Here it must be ASCII, without blank cells between.
+        Cells of one byte are narrow text without a look, those of four may have one of 63 styles and nothing else that
+        matters here. They must be ASCII, without blank cells between.
 
         Args:
             cols: Columns of the terminal; in pages that have another number, nothing is known.
@@ -147,19 +150,39 @@ def _plain_rows_of_page(payload: memoryview, cols: int, empty: bytes, plain: byt
     at = _PAGE_HEADER.size + styles * _STYLE_BYTES
     for _ in range(links):
         _, at = _parse_link(payload, at + 2)
-    data, read, letters = bytes(payload[at:]), _ROW.unpack_from, bytearray()
-    at = 0
-    for _ in range(rows):
-        flags, cells = read(data, at)
-        at += _ROW.size
-        end = at + (cells << (flags >> 4 & 3))
-        if flags >= _FIRST_OTHER or data[at:end].translate(None, _PLAIN_TEXT):
-            letters.append(0)
-        else:
-            kind = (4 if flags & _CONTINUES else 0) + (2 if flags & _WRAPS else 0) + (cells == cols)
-            letters.append((plain if cells else empty)[kind])
-        at = end
+    data, read, header_bytes = bytes(payload[at:]), _ROW.unpack_from, _ROW.size
+    letters, styled, end = bytearray(rows), list[tuple[int, bytes]](), 0
+    for row in range(rows):  # the most frequent loop of a repaint
+        flags, cells = read(data, end)
+        start = end + header_bytes
+        end = start + (cells << (flags >> 4))
+        if flags & (_MARKED | _TWO_BYTES):  # or eight
+            continue
+        text = data[start:end]
+        if flags & _FOUR_BYTES:
+            styled.append((row, text))
+        elif text.translate(None, _PLAIN_TEXT):
+            continue
+        kind = 2 * (flags & 0b11) + (cells == cols)
+        letters[row] = (plain if cells else empty)[kind]
+    # One look at the cells of all these rows is mostly enough.
+    if not _is_styled_text(b"".join(cells for _, cells in styled)):
+        for row, cells in styled:
+            if not _is_styled_text(cells):
+                letters[row] = 0
     return letters
+
+
+def _is_styled_text(cells: bytes) -> bool:
+    """Return whether cells of four bytes are ASCII: bits 0 and 1 are 0 for a character, 2 to 25 it, the rest a style."""
+    first, second, third, last = (cells[place::4] for place in range(4))
+    allowed = ((first, _FOURS), (second, b"\0\1"), (third, b"\0"), (last, _FOURS))
+    if any(values.translate(None, known) for values, known in allowed):
+        return False
+    # A control, or no character, has neither bit 5 nor bit 6: the highest of the first byte, and the second byte.
+    printed = int.from_bytes(first, "little") >> 7 | int.from_bytes(second, "little")
+    ones = int.from_bytes(b"\1" * len(first), "little")
+    return not ~printed & ones
 
 
 def parse(data: bytes) -> dict[bool, SnapshotScreen] | None:

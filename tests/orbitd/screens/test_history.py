@@ -253,7 +253,7 @@ def test_what_the_snapshot_tells_of_rows_is_what_is_read(first: int) -> None:
 
 
 def test_plain_text_is_not_read_cell_by_cell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lines without a look, wrapped or not, need no reading for a repaint, those around one with a look do."""
+    """Lines of ASCII, wrapped and coloured or not, need no reading for a repaint; a few around another one do."""
     read: list[int] = []
     classify_chunk = RowReader._classify_chunk
 
@@ -263,10 +263,10 @@ def test_plain_text_is_not_read_cell_by_cell(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(RowReader, "_classify_chunk", counted)
     with Emulator(20, 5) as emulator:
-        emulator.feed(b"plain text\r\n" * 500 + b"\r\n" + b"0123456789" * 9 + b"\r\nplain\r\n" * 500)
+        emulator.feed(b"plain \x1b[1;31mtext\x1b[m\r\n" * 500 + b"\r\n" + b"0123456789" * 9 + b"\r\nplain\r\n" * 500)
         repaint = emulator.repaint(100_000)
         assert read == []
-        emulator.feed(b"\x1b[31mred\x1b[m\r\n" + b"plain text\r\n" * 500)
+        emulator.feed("é\r\n".encode() + b"plain text\r\n" * 500)
         emulator.repaint(100_000)
         assert len(read) == 1
     assert repaint.count(b"plain") == 1000
