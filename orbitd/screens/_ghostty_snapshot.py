@@ -151,30 +151,34 @@ def _plain_rows_of_page(payload: memoryview, cols: int, empty: bytes, plain: byt
     for _ in range(links):
         _, at = _parse_link(payload, at + 2)
     data, read, header_bytes = bytes(payload[at:]), _ROW.unpack_from, _ROW.size
-    letters, styled, end = bytearray(rows), list[tuple[int, bytes]](), 0
+    letters, texts, styled, end = bytearray(rows), dict[int, bytes](), dict[int, bytes](), 0
     for row in range(rows):  # the most frequent loop of a repaint
         flags, cells = read(data, end)
         start = end + header_bytes
         end = start + (cells << (flags >> 4))
         if flags & (_MARKED | _TWO_BYTES):  # or eight
             continue
-        text = data[start:end]
-        if flags & _FOUR_BYTES:
-            styled.append((row, text))
-        elif text.translate(None, _PLAIN_TEXT):
-            continue
+        (styled if flags & _FOUR_BYTES else texts)[row] = data[start:end]
         kind = 2 * (flags & 0b11) + (cells == cols)
         letters[row] = (plain if cells else empty)[kind]
-    # One look at the cells of all these rows is mostly enough.
-    if not _is_styled_text(b"".join(cells for _, cells in styled)):
-        for row, cells in styled:
-            if not _is_styled_text(cells):
-                letters[row] = 0
+    for found, is_text in ((texts, _is_text), (styled, _is_styled_text)):
+        if not is_text(b"".join(found.values())):  # mostly it is, and this look at all rows is the only one
+            for row, row_cells in found.items():
+                if not is_text(row_cells):
+                    letters[row] = 0
     return letters
 
 
+def _is_text(cells: bytes) -> bool:
+    """Return whether cells of one byte are ASCII."""
+    return not cells.translate(None, _PLAIN_TEXT)
+
+
 def _is_styled_text(cells: bytes) -> bool:
-    """Return whether cells of four bytes are ASCII: bits 0 and 1 are 0 for a character, 2 to 25 it, the rest a style."""
+    """Return whether cells of four bytes are ASCII.
+
+    Of their bits, 0 and 1 are 0 for a character, 2 to 25 are that, and the rest the number of a style.
+    """
     first, second, third, last = (cells[place::4] for place in range(4))
     allowed = ((first, _FOURS), (second, b"\0\1"), (third, b"\0"), (last, _FOURS))
     if any(values.translate(None, known) for values, known in allowed):
