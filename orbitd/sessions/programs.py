@@ -238,7 +238,7 @@ class Programs:
                     # One that was recorded as running could not be taken over: its program may run, and its exit is
                     # stored only for a session that is still recorded so.
                     if not before.live:
-                        await self._manager.end_program(session_id, before.status, before.exit_code, before.exit_signal)
+                        await self._manager.undo_start(before)
                     raise
                 return started
 

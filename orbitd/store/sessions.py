@@ -659,6 +659,24 @@ class SessionMethods:
 
         return await self._store.change_session(work)
 
+    async def undo_start(self, before: Session) -> Session:
+        """Record that no program of a session was started after all (`start_program`).
+
+        Args:
+            before: The session as it was; it is not archived. One that has never run must not seem to have.
+
+        Raises:
+            SessionNotFound: No session has its id.
+        """
+
+        def work(connection: sqlite3.Connection) -> Change[Session]:
+            stored = find_session(connection, before.id)
+            undone = replace(stored.item, status=before.status, live=False, cols=before.cols, rows=before.rows)
+            ended = replace(undone, exit_code=before.exit_code, exit_signal=before.exit_signal, last_active=now())
+            return _update(connection, stored, ended)
+
+        return await self._store.change_session(work)
+
     async def end_program(
         self,
         session_id: str,

@@ -91,7 +91,28 @@ def test_what_cannot_be_executed_is_told(shared_client: RawClient, command: str,
     error = shared_client.error("session.start", id=session_id)
     assert (error["code"], words in error["message"]) == (1005, True), error
     after = shared_client.call("session.get", id=session_id)
-    assert {**after, "last_active": before["last_active"], "cols": None, "rows": None} == before
+    assert {**after, "last_active": before["last_active"]} == before
+
+
+@pytest.mark.parametrize("has_run", [False, True], ids=["new", "has run"])
+def test_a_start_that_fails_leaves_the_session_as_it_was(
+    shared_client: RawClient, shared_daemon: DaemonProcess, tmp_path: Path, has_run: bool
+) -> None:
+    """One that has never run has no size, by which it would pass for lost; one that has keeps its exit and its size."""
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\nexit 3\n")
+    program.chmod(0o755)
+    session_id = create(shared_client, str(program))
+    if has_run:
+        shared_client.call("session.start", id=session_id, cols=90, rows=20)
+        shared_client.call("session.wait", id=session_id)
+    before = shared_client.call("session.get", id=session_id)
+    program.unlink()
+    assert shared_client.error("session.start", id=session_id, cols=80, rows=24)["code"] == 1005
+    after = shared_client.call("session.get", id=session_id)
+    unlike = {name for name in before if before[name] != after[name]}
+    assert unlike <= {"last_active"}
+    assert (after["cols"], after["exit_code"]) == ((90, 3) if has_run else (None, None))
 
 
 def test_a_session_starts_once(shared_client: RawClient) -> None:
