@@ -482,6 +482,10 @@ class FakeStore:
         await self._enter("start_program")
         return self._change(session_id, status="detached", live=True, cols=cols, rows=rows, exit_code=None)
 
+    async def undo_start(self, before: Session) -> Session:
+        await self._enter("undo_start")
+        return self._change(before.id, status=before.status, live=False, cols=before.cols, rows=before.rows)
+
     async def end_program(
         self,
         session_id: str,
