@@ -306,11 +306,7 @@ class RowReader:
         terminal must not change meanwhile.
         """
         below = max(0, _CHUNK_ROWS - screen_rows)
-        history = self._library.ffi.new("size_t *")
-        self._library.lib.ghostty_terminal_get(
-            self._terminal, self._library.lib.GHOSTTY_TERMINAL_DATA_SCROLLBACK_ROWS, history
-        )
-        self._row_count = int(history[0]) + screen_rows
+        self._row_count = self._history_rows() + screen_rows
         done = 0
         try:
             while done < len(numbers):
@@ -367,9 +363,7 @@ class RowReader:
         self._update_render_state()
         # The viewport cannot be scrolled below the active screen: near the end of the rows it shows rows before
         # `first`, which are passed over.
-        history = ffi.new("size_t *")
-        lib.ghostty_terminal_get(self._terminal, lib.GHOSTTY_TERMINAL_DATA_SCROLLBACK_ROWS, history)
-        top = min(first, int(history[0]))
+        top = min(first, self._history_rows())
         for _ in range(top, first):
             lib.ghostty_render_state_row_iterator_next(self._iterator[0])
         return range(first, min(last, top + screen_rows + below))
@@ -436,14 +430,19 @@ class RowReader:
         """Return the letters of those rows that the snapshot tells, and 0 for the others."""
         if self._snapshot is None or first >= last:
             return b""
-        lib, number = self._library.lib, self._library.ffi.new("size_t *")
-        lib.ghostty_terminal_get(self._terminal, lib.GHOSTTY_TERMINAL_DATA_SCROLLBACK_ROWS, number)
-        row_count = int(number[0]) + screen_rows
-        cols = self._library.ffi.new("uint16_t *")
-        lib.ghostty_terminal_get(self._terminal, lib.GHOSTTY_TERMINAL_DATA_COLS, cols)
-        letters = self._snapshot.plain_rows(int(cols[0]), EMPTY, SIMPLE)
-        missing = len(letters) - row_count  # from the end: a decoded terminal may have less history
-        return letters[missing + first : missing + last] if missing >= 0 else b""
+        cols = self._terminal_number(self._library.lib.GHOSTTY_TERMINAL_DATA_COLS, "uint16_t *")
+        # Counted from the end: a terminal that was decoded from the snapshot may have less history.
+        count = self._history_rows() + screen_rows - first
+        letters = self._snapshot.plain_rows(count, cols, EMPTY, SIMPLE)
+        return letters[: last - first] if len(letters) == count else b""
+
+    def _history_rows(self) -> int:
+        return self._terminal_number(self._library.lib.GHOSTTY_TERMINAL_DATA_SCROLLBACK_ROWS, "size_t *")
+
+    def _terminal_number(self, data: int, ctype: str) -> int:
+        number = self._library.ffi.new(ctype)
+        self._library.lib.ghostty_terminal_get(self._terminal, data, number)
+        return int(number[0])
 
     def _classify_chunk(self, raw: list[bytes], flags: list[int]) -> tuple[bytes, list[tuple[int, DrawnMarks]]]:
         """Return the letters of rows, from their cells and the library's values of the rows, and their marks."""

@@ -87,24 +87,28 @@ class SnapshotScreen:
                 self._parse_page(self._starts[index], *self._linked[index])
         return self._rows.get(row)
 
-    def plain_rows(self, cols: int, empty: bytes, plain: bytes) -> bytes:
-        """Return a letter for each row, the oldest first: which of these it is, and 0 where it may be anything else.
+    def plain_rows(self, count: int, cols: int, empty: bytes, plain: bytes) -> bytes:
+        """Return a letter for each of the last rows: which of these it is, and 0 where it may be anything else.
 
         Cells of one byte are narrow text without a look, those of four may have one of 63 styles and nothing else that
         matters here. They must be ASCII, without blank cells between.
 
         Args:
+            count: How many rows, the last one being that of the screen; fewer are returned where there are not as many.
             cols: Columns of the terminal; in pages that have another number, nothing is known.
             empty: The letters of rows without text, at 4 those that continue a row, at 2 and 6 those that wrap.
             plain: Those of rows with text, each time once for a row that is not full, and once for one that is.
         """
-        letters = bytearray()
-        for rows, _, payload in self._pages:
+        parts, missing = list[bytes](), count
+        for rows, _, payload in reversed(self._pages):
+            if missing <= 0:
+                break
             known = bytearray()
             with suppress(struct.error, LookupError, ValueError, TypeError):
                 known = _plain_rows_of_page(payload, cols, empty, plain)
-            letters += known if len(known) == rows else bytes(rows)
-        return bytes(letters)
+            parts.append(bytes(known) if len(known) == rows else bytes(rows))
+            missing -= rows
+        return b"".join(reversed(parts))[max(0, -missing) :]
 
     def _link(self, link_id: bytes | int, uri: bytes) -> Link:
         if isinstance(link_id, bytes):
@@ -124,13 +128,8 @@ class SnapshotScreen:
         return self._prefix
 
     def _parse_page(self, below: int, rows: int, payload: memoryview) -> None:
-        _, _, styles, links, *_ = _PAGE_HEADER.unpack_from(payload)
-        at = _PAGE_HEADER.size + styles * _STYLE_BYTES
-        table = dict[int, Link | None]()
-        for _ in range(links):
-            (number,) = struct.unpack_from("<H", payload, at)
-            parsed, at = _parse_link(payload, at + 2)
-            table[number] = None if parsed is None else self._link(*parsed)
+        links, at = _links_of_page(payload)
+        table = {number: None if link is None else self._link(*link) for number, link in links.items()}
         for row in range(rows):
             flags, cells = _ROW.unpack_from(payload, at)
             width = 1 << (flags >> 4 & 3)
@@ -143,13 +142,21 @@ class SnapshotScreen:
             at += cells * width
 
 
+def _links_of_page(payload: memoryview) -> tuple[dict[int, tuple[bytes | int, bytes] | None], int]:
+    """Return a page's table of links, as `_parse_link` has each, and the position of its first row."""
+    _, _, styles, count, *_ = _PAGE_HEADER.unpack_from(payload)
+    at, links = _PAGE_HEADER.size + styles * _STYLE_BYTES, dict[int, tuple[bytes | int, bytes] | None]()
+    for _ in range(count):
+        (number,) = struct.unpack_from("<H", payload, at)
+        links[number], at = _parse_link(payload, at + 2)
+    return links, at
+
+
 def _plain_rows_of_page(payload: memoryview, cols: int, empty: bytes, plain: bytes) -> bytearray:
-    page_cols, rows, styles, links, *_ = _PAGE_HEADER.unpack_from(payload)
+    page_cols, rows, *_ = _PAGE_HEADER.unpack_from(payload)
     if page_cols != cols:
         return bytearray(rows)
-    at = _PAGE_HEADER.size + styles * _STYLE_BYTES
-    for _ in range(links):
-        _, at = _parse_link(payload, at + 2)
+    _, at = _links_of_page(payload)
     data, read, header_bytes = bytes(payload[at:]), _ROW.unpack_from, _ROW.size
     letters, texts, styled, end = bytearray(rows), dict[int, bytes](), dict[int, bytes](), 0
     for row in range(rows):  # the most frequent loop of a repaint

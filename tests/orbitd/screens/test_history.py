@@ -235,7 +235,9 @@ def letters_of(emulator: Emulator) -> tuple[bytes, bytes]:
         read, _ = reader.classify(0, last, rows)
     with RowReader(terminal.library, terminal.pointer, screens[emulator.alternate]) as reader:
         assert reader.classify(0, last, rows)[0] == read
-        return read, reader._plain_rows(0, last, rows)
+        plain = reader._plain_rows(0, last, rows)
+        assert reader._plain_rows(last // 2, last - 1, rows) == plain[last // 2 : last - 1]
+        return read, plain
 
 
 @pytest.mark.parametrize("first", range(0, 200, 50))
