@@ -53,6 +53,10 @@ SPAWN_SECONDS = 30.0
 START_ATTEMPTS = 3
 """A keeper that has nothing left to keep may end between connect(2) and the hello."""
 
+CALLED_SECONDS, CALL_AGAIN_SECONDS = 2.0, 0.02
+"""How long a keeper without a socket is waited for, and how often it is looked for: one that was called needs a moment
+to bind its path, and one that has nothing left to keep is seen until its process has ended."""
+
 START_TIMEOUT_SECONDS = 20
 
 _KEEPER_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH")
@@ -231,16 +235,31 @@ class KeeperClient:
             KeeperGone: There is something that does not serve us.
         """
         for _ in range(START_ATTEMPTS):
-            client = await cls.connect(socket_path, on_exit=on_exit, on_gone=on_gone)
+            client = await cls._connect_called(socket_path, on_exit, on_gone)
             if client is not None:
                 return client
             # Two orbitds may do this at the same time: the lock file lets one keeper listen, the other exits
             # with 0, and both connect to the first.
             await asyncio.to_thread(start_keeper, socket_path)
-        client = await cls.connect(socket_path, on_exit=on_exit, on_gone=on_gone)
+        client = await cls._connect_called(socket_path, on_exit, on_gone)
         if client is None:
             raise KeeperGone(f"the keeper at {socket_path} ended as soon as it was started")
         return client
+
+    @classmethod
+    async def _connect_called(
+        cls, socket_path: str, on_exit: Callable[[KeptProgram], None], on_gone: Callable[[KeeperGone], None]
+    ) -> KeeperClient | None:
+        """Connect as `connect` does; wait a moment for a keeper without a socket to bind it again, or to have ended."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + CALLED_SECONDS
+        while True:
+            try:
+                return await cls.connect(socket_path, on_exit=on_exit, on_gone=on_gone)
+            except SocketLost:
+                if loop.time() >= until:
+                    raise
+            await asyncio.sleep(CALL_AGAIN_SECONDS)
 
     @property
     def is_gone(self) -> bool:

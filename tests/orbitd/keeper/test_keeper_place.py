@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -21,6 +22,7 @@ import pytest
 import orbitd.keeper.server
 from keeper_support import SECONDS, KeeperProcess, Peer, ProcessWatch
 from needs import needs
+from orbitd.keeper import client as client_module
 from orbitd.keeper import place as keeper_place
 from orbitd.keeper.client import KeeperClient, KeeperGone, start_keeper
 from orbitd.keeper.place import Place, call_keeper, find_keeper, socket_address, socket_path
@@ -157,8 +159,9 @@ def test_starting_a_keeper_beside_one_without_a_socket(data: Data, lose: Callabl
         assert peer.ask("hello").number("pid") == data.pid
 
 
-async def test_a_client_never_starts_a_second_keeper(data: Data) -> None:
-    """The client calls the living keeper and says so; asked again, it is connected to it."""
+async def test_a_client_never_starts_a_second_keeper(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client calls the living keeper, and says so where it does not come; asked again, it is connected to it."""
+    monkeypatch.setattr(client_module, "CALLED_SECONDS", 0.1)
     remove_all_files(data)
     os.kill(data.pid, signal.SIGSTOP)
     with pytest.raises(KeeperGone, match=rf"pid {data.pid}\) has lost its socket"):
@@ -167,6 +170,28 @@ async def test_a_client_never_starts_a_second_keeper(data: Data) -> None:
     data.wait()
     client = await KeeperClient.connect_or_start(data.path, on_exit=print, on_gone=print)
     assert client.keeper_pid == data.pid
+    client.close()
+
+
+async def test_a_client_waits_for_a_keeper_that_was_called(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that binds its path again a moment later is the one that serves."""
+    monkeypatch.setattr(client_module, "CALLED_SECONDS", SECONDS)
+    remove_all_files(data)
+    os.kill(data.pid, signal.SIGSTOP)
+    asyncio.get_running_loop().call_later(0.1, os.kill, data.pid, signal.SIGCONT)
+    client = await KeeperClient.connect_or_start(data.path, on_exit=print, on_gone=print)
+    assert client.keeper_pid == data.pid
+    client.close()
+
+
+async def test_a_client_waits_for_a_keeper_that_ends(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has left its path, and whose process is still to be seen, is no reason to fail: the next is started."""
+    monkeypatch.setattr(client_module, "CALLED_SECONDS", SECONDS)
+    remove_all_files(data)
+    os.kill(data.pid, signal.SIGSTOP)
+    asyncio.get_running_loop().call_later(0.1, os.kill, data.pid, signal.SIGKILL)
+    client = await KeeperClient.connect_or_start(data.path, on_exit=print, on_gone=print)
+    assert client.keeper_pid != data.pid
     client.close()
 
 
