@@ -835,17 +835,29 @@ class LiveSession:
     async def last_repaint(self) -> Repaint | None:
         """Return the screen at the program's end, if a client needs it and it can be drawn in time.
 
-        The last frames, for the clients that are sent frames, are drawn and kept.
+        The last frames, for the clients that are sent frames, are drawn and kept. Clients may come meanwhile, or be
+        resized: it returns once there is what each of those needs that are there then.
         """
-        with contextlib.suppress(TimeoutError, OrbitError):
-            async with asyncio.timeout(LAST_REPAINT_SECS):
-                for size in {each.size for each in self.attachments if each.is_framed}:
-                    await self._frames.frame(size, self.position)
-        if any(each.wants_repaint or each.is_behind for each in self.attachments):
+        last, asked = None, set[tuple[int, int] | None]()
+        until = self._loop.time() + LAST_REPAINT_SECS
+        while missing := self._last_pictures() - asked:
+            asked.add(size := missing.pop())
             with contextlib.suppress(TimeoutError, OrbitError):
-                async with asyncio.timeout(LAST_REPAINT_SECS):
-                    return await self._paint(0)
-        return None
+                async with asyncio.timeout_at(until):
+                    if size is None:
+                        last = await self._paint(0)
+                    else:
+                        await self._frames.frame(size, self.position)
+            if self._loop.time() >= until:
+                break
+        return last
+
+    def _last_pictures(self) -> set[tuple[int, int] | None]:
+        """Return what clients need at the program's end: frames by their sizes; None is the picture itself."""
+        needed: set[tuple[int, int] | None] = {each.size for each in self.attachments if each.is_framed}
+        if any(each.wants_repaint or each.is_behind for each in self.attachments):
+            needed.add(None)
+        return needed
 
     def resize(self, attachment: Attachment, cols: int, rows: int) -> None:
         """Set the window size of a client; a writable one becomes the size owner (tmux: window-size latest)."""

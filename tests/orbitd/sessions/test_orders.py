@@ -437,6 +437,23 @@ async def test_a_client_that_is_behind_and_a_picture_that_never_comes(
     assert behind.story[-1] == "exited"
 
 
+@pytest.mark.parametrize("which", ["framed", "owner"])
+async def test_a_window_that_is_resized_during_the_end(sessions: Sessions, which: str) -> None:
+    """It is sent the last screen at its new size, although the last frames were being drawn already."""
+    live, process = await opened(sessions)
+    windows = {"owner": await sessions.attach(), "framed": await sessions.attach(read_only=True, size=(100, 24))}
+    sessions.write(b" last words")
+    process.hold(m.Frame)
+    ending = sessions.exit()
+    await until(lambda: "end_program" in sessions.store.entered and live.state is State.ENDING)
+    await process.receive(m.Frame, len(process.sent(m.Frame)) + 1)
+    windows[which].resize(90, 24)
+    process.release(m.Frame)
+    await ending
+    for window in windows.values():
+        assert (window.shown, window.story[-1]) == (b"hello last words", "exited")
+
+
 async def test_an_attach_during_the_end(sessions: Sessions) -> None:
     """It is refused, or sees the last screen and the exit; it does not hang, and leaves no attachment."""
     live, _ = await opened(sessions)
