@@ -173,25 +173,17 @@ async def test_a_client_never_starts_a_second_keeper(data: Data, monkeypatch: py
     client.close()
 
 
-async def test_a_client_waits_for_a_keeper_that_was_called(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that binds its path again a moment later is the one that serves."""
+@pytest.mark.parametrize("number", [signal.SIGCONT, signal.SIGKILL], ids=["binds-again", "ends"])
+async def test_a_client_waits_for_a_keeper_without_a_socket(
+    data: Data, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """One that binds its path again a moment later serves; where it has ended by then, the next one is started."""
     monkeypatch.setattr(client_module, "CALLED_SECONDS", SECONDS)
     remove_all_files(data)
     os.kill(data.pid, signal.SIGSTOP)
-    asyncio.get_running_loop().call_later(0.1, os.kill, data.pid, signal.SIGCONT)
+    asyncio.get_running_loop().call_later(0.1, os.kill, data.pid, number)
     client = await KeeperClient.connect_or_start(data.path, on_exit=print, on_gone=print)
-    assert client.keeper_pid == data.pid
-    client.close()
-
-
-async def test_a_client_waits_for_a_keeper_that_ends(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that has left its path, and whose process is still to be seen, is no reason to fail: the next is started."""
-    monkeypatch.setattr(client_module, "CALLED_SECONDS", SECONDS)
-    remove_all_files(data)
-    os.kill(data.pid, signal.SIGSTOP)
-    asyncio.get_running_loop().call_later(0.1, os.kill, data.pid, signal.SIGKILL)
-    client = await KeeperClient.connect_or_start(data.path, on_exit=print, on_gone=print)
-    assert client.keeper_pid != data.pid
+    assert (client.keeper_pid == data.pid) is (number == signal.SIGCONT)
     client.close()
 
 
