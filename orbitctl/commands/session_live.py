@@ -248,7 +248,7 @@ def wait(app: App, session: str) -> None:
     found = app.session(session, or_begins=True)
     answer = _wait(app, found.id, None if limit is None else time.monotonic() + limit)
 
-    def draw(ended: r.Exit) -> None:
+    def draw(ended: r.Waited) -> None:
         if ended.exit_signal is not None:
             app.out.line(f"signal {signal_name(ended.exit_signal)}")
         else:
@@ -257,7 +257,7 @@ def wait(app: App, session: str) -> None:
     app.show(answer, draw, lambda _: [found.id])
 
 
-def _wait(app: App, session_id: str, deadline: float | None) -> Answer[r.Exit]:
+def _wait(app: App, session_id: str, deadline: float | None) -> Answer[r.Waited]:
     """Wait for the program's exit, across restarts of the daemon. Raises: CommandError."""
     from orbitctl.attach.reconnect import wait_for_daemon
 

@@ -14,6 +14,7 @@ from orbit_protocol import methods as m
 from orbit_protocol import params as p
 from orbit_protocol import results as r
 from orbit_protocol import types as t
+from orbit_protocol.errors import InternalError
 from orbit_protocol.openrpc import document
 from orbitd.manager import SessionManager
 from orbitd.rpc.connection import Call, Connection
@@ -188,7 +189,12 @@ def add_live_handlers(handlers: Handlers[Call], sessions: SessionMethods) -> Non
     handlers.add(
         m.SESSION_SCREEN, lambda _, params: sessions.screen(params.id, params.format, scrollback=params.scrollback)
     )
-    handlers.add(m.SESSION_WAIT, lambda _, params: sessions.wait(params.id, params.timeout_secs))
+
+    async def wait(_: Call, params: p.SessionWait) -> r.Waited:
+        ended = await sessions.wait(params.id, params.timeout_secs)
+        return r.Waited(exit_code=ended.exit_code, exit_signal=ended.exit_signal)
+
+    handlers.add(m.SESSION_WAIT, wait)
     handlers.add(m.SESSION_SIGNAL, signal)
 
 
@@ -264,3 +270,21 @@ def add_store_handlers(handlers: Handlers[Call], manager: SessionManager, sessio
     add_snapshot_handlers(handlers, manager)
     add_workspace_handlers(handlers, manager, sessions)
     add_maintenance_handlers(handlers, manager, sessions)
+    _add_unmade(handlers)
+
+
+def _add_unmade(handlers: Handlers[Call]) -> None:
+    def unmade(_: Call, __: Any) -> Any:
+        raise InternalError("not made yet")
+
+    for method in (
+        m.WORKSPACE_OPEN,
+        m.WORKSPACE_PARK,
+        m.WORKSPACE_EXPORT,
+        m.WORKSPACE_IMPORT,
+        m.EVENTS_SUBSCRIBE,
+        m.EVENTS_UNSUBSCRIBE,
+        m.EVENTS_LIST,
+        m.EVENTS_WAIT,
+    ):
+        handlers.add(method, unmade)

@@ -269,6 +269,14 @@ class WorkspaceNotFound(OrbitError):
     default_hint = "workspace.list shows the workspaces there are."
 
 
+class CursorExpired(OrbitError):
+    """The cursor is of another store, or older than what is kept; `data.oldest` is the oldest that can be used."""
+
+    code = 1300
+    kind = "cursor_expired"
+    default_hint = "Read everything anew, then subscribe from the cursor of `events.list` with limit 0."
+
+
 class StorageError(OrbitError):
     """What can be wrong with the database."""
 

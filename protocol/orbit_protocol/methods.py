@@ -246,11 +246,11 @@ SESSION_SCREEN: Method[p.SessionScreen, r.Screen] = Method(
     "Return a session's screen, as it is or as it was saved.",
     (e.SessionNotFound, e.SnapshotNotFound, e.SnapshotCorrupt, e.TooManySessions),
 )
-SESSION_WAIT: Method[p.SessionWait, r.Exit] = Method(
+SESSION_WAIT: Method[p.SessionWait, r.Waited] = Method(
     "session.wait",
     p.SessionWait,
-    r.Exit,
-    "Wait until a session's program ends, and return how.",
+    r.Waited,
+    "Wait until a session's program ends, prints, falls silent, shows a text or has run a command.",
     (*_RUNNING, e.RequestTimeout, e.Cancelled),
     can_wait=True,
 )
@@ -317,6 +317,57 @@ WORKSPACE_DELETE: Method[p.WorkspaceDelete, r.Empty] = Method(
     r.Empty,
     "Delete a workspace; its sessions stay unless `delete_sessions` is true.",
     (e.LiveUnavailable, *_SPACE),
+)
+
+WORKSPACE_OPEN: Method[p.WorkspaceOpen, r.WorkspaceSessions] = Method(
+    "workspace.open",
+    p.WorkspaceOpen,
+    r.WorkspaceSessions,
+    "Start every session of a workspace that does not run.",
+    (e.LiveUnavailable, *_SPACE),
+)
+WORKSPACE_PARK: Method[p.ById, r.WorkspaceSessions] = Method(
+    "workspace.park",
+    p.ById,
+    r.WorkspaceSessions,
+    "End the programs of a workspace's sessions, and keep everything else.",
+    (e.LiveUnavailable, *_SPACE),
+)
+WORKSPACE_EXPORT: Method[p.ById, t.WorkspaceDocument] = Method(
+    "workspace.export",
+    p.ById,
+    t.WorkspaceDocument,
+    "Return a workspace's layout and its sessions' configurations, without contents.",
+    (e.WorkspaceNotFound, *READS),
+)
+WORKSPACE_IMPORT: Method[p.WorkspaceImport, t.Workspace] = Method(
+    "workspace.import",
+    p.WorkspaceImport,
+    t.Workspace,
+    "Record the workspace of a document and its sessions, which are not started.",
+    (e.NameTaken, *WRITES),
+)
+
+EVENTS_SUBSCRIBE: Method[p.EventsSubscribe, r.Subscribed] = Method(
+    "events.subscribe",
+    p.EventsSubscribe,
+    r.Subscribed,
+    "Be sent `event` notifications: those after a cursor, then new ones.",
+    (e.CursorExpired, *READS),
+)
+EVENTS_UNSUBSCRIBE: Method[p.EventsUnsubscribe, r.Empty] = Method(
+    "events.unsubscribe", p.EventsUnsubscribe, r.Empty, "End a subscription of this connection.", is_urgent=True
+)
+EVENTS_LIST: Method[p.EventsList, r.EventPage] = Method(
+    "events.list", p.EventsList, r.EventPage, "List stored events, oldest first.", (e.CursorExpired, *READS)
+)
+EVENTS_WAIT: Method[p.EventsWait, r.EventWaited] = Method(
+    "events.wait",
+    p.EventsWait,
+    r.EventWaited,
+    "Wait for one event, and return it.",
+    (e.CursorExpired, e.RequestTimeout, e.Cancelled, *READS),
+    can_wait=True,
 )
 
 MAINTENANCE_AUTO_SAVE: Method[p.Params, r.AutoSaveResult] = Method(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from orbit_protocol.results import Exit
+from orbit_protocol.types import Timestamp
 
 P = TypeVar("P", contravariant=True)
 
@@ -76,6 +78,22 @@ class ProgressNotice(Struct, frozen=True, kw_only=True):
     total: int
 
 
+class EventNotice(Struct, frozen=True, kw_only=True):
+    """Something has happened; of what is live only and never stored, `seq` and `cursor` are null.
+
+    The fields are those of an event of `events.list`.
+    """
+
+    subscription_id: str
+    seq: int | None
+    at: Timestamp
+    kind: str
+    session_id: str | None
+    workspace_id: str | None
+    data: msgspec.Raw
+    cursor: str | None = None
+
+
 @dataclass(frozen=True)
 class Notification(Generic[P]):
     """What the daemon sends without being asked.
@@ -133,5 +151,21 @@ PROGRESS: Notification[ProgressNotice] = Notification(
     {"id": 7, "what": "snapshots", "done": 12000, "total": 320000},
 )
 
-NOTIFICATIONS: tuple[Notification[Any], ...] = (OUTPUT, REPAINT, EXITED, DETACHED, PROGRESS)
+EVENT: Notification[EventNotice] = Notification(
+    "event",
+    EventNotice,
+    "Something has happened that the client has subscribed to (`events.subscribe`).",
+    {
+        "subscription_id": "1",
+        "seq": 4711,
+        "at": "2026-01-01T12:00:00Z",
+        "kind": "command.finished",
+        "session_id": "5e0c6f4e-58d5-4d3a-9f6e-3c3f0f1f7c11",
+        "workspace_id": None,
+        "data": {"command": "make", "exit_code": 2, "duration_secs": 81.5, "cwd": "/home/ada/shop"},
+        "cursor": "9f86d081-4711",
+    },
+)
+
+NOTIFICATIONS: tuple[Notification[Any], ...] = (OUTPUT, REPAINT, EXITED, DETACHED, EVENT, PROGRESS)
 """All of them."""

@@ -10,15 +10,17 @@ import signal
 from datetime import datetime
 from typing import Annotated, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 from msgspec.structs import force_setattr
 
 from orbit_protocol import MAX_SCREEN_CELLS
 from orbit_protocol.environment import LIMITS
+from orbit_protocol.settings import ShellIntegration
 from orbit_protocol.text import pairs_from_text, path_from_text, text_and_bytes
 from orbit_protocol.types import (
     MAX_COMMAND_LENGTH,
     MAX_LABELS,
+    MAX_PAGE_SIZE,
     MAX_PATH_LENGTH,
     AbsolutePath,
     Cells,
@@ -35,6 +37,7 @@ from orbit_protocol.types import (
     SessionConfigInput,
     SessionStatus,
     SessionType,
+    WorkspaceDocumentInput,
     WorkspaceLayoutInput,
     check_environment,
     check_labels,
@@ -49,8 +52,10 @@ MAX_LINE = 2**53
 MAX_BEFORE = 16
 """Of the sessions that a window has shown."""
 SIGNALS = {one.name: int(one) for one in signal.Signals}
-ScreenFormat = Literal["text", "vt", "html"]
+ScreenFormat = Literal["text", "vt", "html", "svg"]
+WaitFor = Literal["exit", "output", "silence", "text", "command"]
 FrameUse = Literal["auto", "never", "always"]
+Timeout = Annotated[float, Meta(ge=0, le=31_536_000)]
 HistoryLines = Annotated[int, Meta(ge=0, le=1_000_000)]
 HexColor = Annotated[str, Meta(pattern="^#[0-9a-fA-F]{6}$")]
 
@@ -227,6 +232,59 @@ class WorkspaceDelete(Params, frozen=True, kw_only=True):
     delete_sessions: bool = False
 
 
+class WorkspaceImport(_Named, frozen=True, kw_only=True):
+    """An exported workspace, and the name that it gets in the place of its own."""
+
+    document: WorkspaceDocumentInput
+    name: Name | None = None
+
+
+EventKinds = Annotated[list[Annotated[str, Meta(min_length=1, max_length=64)]], Meta(min_length=1, max_length=64)]
+EventCursor = Annotated[str, Meta(min_length=1, max_length=64, description="A cursor of `events.*`: `EPOCH-seq`.")]
+
+
+class EventsSubscribe(Params, frozen=True, kw_only=True):
+    """Which events to be sent: those after `since`, else from now on.
+
+    `kinds` are names, or groups (`session.*`); without them all but `snapshot.saved`. With `live`, those that are
+    never stored, too. A client that shows what some kinds tell by itself names these as `handles`: while it is
+    subscribed, the daemon shows no desktop notification of them.
+    """
+
+    since: EventCursor | None = None
+    kinds: EventKinds | None = None
+    session_id: Id | None = None
+    workspace_id: Id | None = None
+    live: bool = True
+    handles: EventKinds | None = None
+
+
+class EventsUnsubscribe(Params, frozen=True, kw_only=True):
+    """A subscription of this connection."""
+
+    subscription_id: Id
+
+
+class EventsList(Params, frozen=True, kw_only=True):
+    """A page of the stored events after `since`, oldest first, or of all that are kept; 0 gives the cursor alone."""
+
+    since: EventCursor | None = None
+    kinds: EventKinds | None = None
+    session_id: Id | None = None
+    workspace_id: Id | None = None
+    limit: Annotated[int, Meta(ge=0, le=MAX_PAGE_SIZE)] | None = None
+
+
+class EventsWait(Params, frozen=True, kw_only=True):
+    """Which event to wait for: the first after `since`, else after now; without `timeout_secs`, for ever."""
+
+    since: EventCursor | None = None
+    kinds: EventKinds | None = None
+    session_id: Id | None = None
+    workspace_id: Id | None = None
+    timeout_secs: Timeout | None = None
+
+
 class CleanupSnapshots(Params, frozen=True, kw_only=True):
     """How many snapshots each session keeps, the newest ones."""
 
@@ -312,17 +370,42 @@ class SessionStart(_WithEnvironment, frozen=True, kw_only=True):
     Without `env` it gets that of a fresh login; it is never stored. `umask` and `limits` are the client's: soft limits
     by the names of getrlimit(2) (`nofile`, `core`), -1 for no limit; without them it gets those of orbitd's start.
 
-    A terminal has at most 4096 columns and rows; where more is asked for, it gets so many.
+    A terminal has at most 4096 columns and rows; where more is asked for, it gets so many. `shell_integration` has
+    bash and zsh print OSC 133 and OSC 7 (`auto`), or not (`off`); without it the setting of that name counts.
     `env_bytes`, a list of `[name, value]`, is for an environment that is not all UTF-8; where it is given,
     `env` is ignored.
     """
 
     cols: Cells = 80
     rows: Cells = 24
+    shell_integration: ShellIntegration | None = None
 
     def __post_init__(self) -> None:
         """Check what no single type can. Raises: ValueError."""
         self.check(self.cols, self.rows)
+
+
+class WorkspaceOpen(_WithEnvironment, frozen=True, kw_only=True):
+    """Start every session of a workspace that does not run, at its last size where none is given.
+
+    `env`, `umask` and `limits` are for the programs that are started, as in `session.start`.
+    """
+
+    cols: ScreenCells | None = None
+    rows: ScreenCells | None = None
+
+    def __post_init__(self) -> None:
+        """Check what no single type can. Raises: ValueError."""
+        self.check(self.cols or 80, self.rows or 24)
+
+
+class Theme(Params, frozen=True, kw_only=True):
+    """The colours of a drawn screen: `#rrggbb`; `palette` has those with an index of their own, from 0 on."""
+
+    foreground: HexColor | None = None
+    background: HexColor | None = None
+    cursor: HexColor | None = None
+    palette: Annotated[list[HexColor], Meta(max_length=256)] | None = None
 
 
 class ClientTerminal(Params, frozen=True, kw_only=True):
@@ -435,16 +518,40 @@ class SessionSend(ById, frozen=True, kw_only=True):
 
 
 class SessionScreen(ById, frozen=True, kw_only=True):
-    """How to return the screen; with `scrollback`, the whole history before it."""
+    """How to return the screen; with `scrollback`, the whole history before it.
+
+    `first_line` and `lines` cut a part out of what is returned: lines are counted from 0, the first of the history, and
+    a negative `first_line` is counted from the end. `html` and `svg` are drawn in the colours of `theme`, and with the
+    cursor unless `cursor` is false.
+    """
 
     format: ScreenFormat = "text"
     scrollback: bool = False
+    first_line: Annotated[int, Meta(ge=-MAX_LINE, le=MAX_LINE)] | None = None
+    lines: HistoryLines | None = None
+    cursor: bool = True
+    theme: Theme | None = None
 
 
 class SessionWait(ById, frozen=True, kw_only=True):
-    """How long to wait for a program's end; without `timeout_secs`, for ever."""
+    """What to wait for, and how long; without `timeout_secs`, for ever.
 
-    timeout_secs: Annotated[float, Meta(ge=0, le=31_536_000)] | None = None
+    `exit`: the program has ended. `output`: it prints something. `silence`: it has printed nothing for `silence_secs`.
+    `text`: a line of the screen, or one that has left it since the call, holds `pattern`, as plain text. `command`: a
+    command of its shell has finished, as far as the shell prints OSC 133.
+    """
+
+    wait_for: WaitFor = field(name="for", default="exit")
+    pattern: Annotated[str, Meta(min_length=1, max_length=4_096)] | None = None
+    silence_secs: Annotated[float, Meta(gt=0, le=86_400)] | None = None
+    timeout_secs: Timeout | None = None
+
+    def __post_init__(self) -> None:
+        """Check what no single type can. Raises: ValueError."""
+        if (self.pattern is not None) != (self.wait_for == "text"):
+            raise ValueError("`pattern` is for `for` `text`, which needs it")
+        if self.silence_secs is not None and self.wait_for != "silence":
+            raise ValueError("`silence_secs` is for `for` `silence` only")
 
 
 class SessionSignal(ById, frozen=True, kw_only=True):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import UNSET, Struct, field
 
 from orbit_protocol.text import Companion, path_from_text
-from orbit_protocol.types import Session, Timestamp
+from orbit_protocol.types import CommandFinished, Event, Session, Timestamp, Workspace
 
 
 class SessionStats(Struct, frozen=True, kw_only=True):
@@ -248,13 +250,75 @@ class CursorPosition(Struct, frozen=True, kw_only=True):
 
 
 class Screen(Struct, frozen=True, kw_only=True):
-    """A session's screen; `data` is plain text for the formats text and html, and base64 for vt."""
+    """A session's screen; `data` is plain text for the formats text, html and svg, and base64 for vt.
+
+    `first_line` is the number of the first line that is returned, from 0, and `total_lines` how many there are with
+    the history; they are there where only a part of the lines was asked for.
+    """
 
     data: str
     cols: int
     rows: int
     cursor: CursorPosition
     title: str
+    first_line: int | None = None
+    total_lines: int | None = None
+
+
+class Waited(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a wait has ended with: how the program ended, the line that holds the text, or the command that finished.
+
+    After a command `exit_code` is the command's.
+    """
+
+    exit_code: int | None
+    exit_signal: int | None
+    line: str | None = None
+    command: CommandFinished | None = None
+
+
+class ErrorObject(Struct, frozen=True, kw_only=True):
+    """An error, as in an answer."""
+
+    code: int
+    message: str
+    data: dict[str, Any] | None = None
+
+
+class NotOpened(Struct, frozen=True, kw_only=True):
+    """A session that could not be started or ended, and why: the error as a call of its own would have it."""
+
+    session_id: str
+    error: ErrorObject
+
+
+class WorkspaceSessions(Struct, frozen=True, kw_only=True):
+    """A workspace and its sessions, oldest first; `failed` are those for which it did not work."""
+
+    workspace: Workspace
+    sessions: list[Session]
+    failed: list[NotOpened] = []
+
+
+class Subscribed(Struct, frozen=True, kw_only=True):
+    """A subscription; `cursor` is where it begins."""
+
+    subscription_id: str
+    cursor: str
+
+
+class EventPage(Struct, frozen=True, kw_only=True):
+    """Events, oldest first; `cursor` is behind the last of them, or the newest where there is none."""
+
+    events: list[Event]
+    cursor: str
+
+
+class EventWaited(Struct, frozen=True, kw_only=True):
+    """The event that was waited for; `cursor` is behind it."""
+
+    event: Event
+    cursor: str
 
 
 class Exit(Struct, frozen=True, kw_only=True):

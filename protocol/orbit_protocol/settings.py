@@ -16,6 +16,7 @@ from orbit_protocol.paths import path_mistake
 from orbit_protocol.plain_words import in_plain_words
 from orbit_protocol.text import path_from_text
 
+ShellIntegration = Literal["off", "auto"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 CONFIG_VARIABLE = "ORBITD_CONFIG"
@@ -59,12 +60,33 @@ class ClientSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     detach_key: Annotated[str, Meta(min_length=1)] | None = None
 
 
+class EventSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[events]` table."""
+
+    event_retention_count: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
+    silence_secs: Annotated[float, Meta(gt=0, le=86_400)] = 30
+    shell_integration: ShellIntegration = "off"
+
+
+class NotificationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[notifications]` table: what the desktop is told of sessions that nobody is at."""
+
+    desktop: bool = True
+    command_finished_min_secs: Annotated[float, Meta(ge=0, le=31_536_000)] = 30
+    bell: bool = True
+    notification: bool = True
+    disconnected: bool = True
+
+
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file. Paths are as written; `resolve` makes them absolute."""
 
     session: SessionSettings = SessionSettings()
     daemon: DaemonSettings = DaemonSettings()
     client: ClientSettings = ClientSettings()
+    events: EventSettings = EventSettings()
+    hooks: dict[str, Annotated[list[str], Meta(min_length=1)]] = {}
+    notifications: NotificationSettings = NotificationSettings()
 
 
 class Resolved(Struct, frozen=True, kw_only=True):

@@ -34,6 +34,8 @@ SessionType = Literal["local", "ssh"]
 SessionStatus = Literal["active", "detached", "terminated", "archived"]
 SnapshotFormat = Literal["opaque", "vt"]
 ScreenStatus = Literal["ok", "rebuilding", "damaged"]
+ProgressState = Literal["normal", "error", "indeterminate", "paused"]
+Urgency = Literal["low", "normal", "critical"]
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH, description="A full id (UUID4 text).")]
 # Names count in NFC, so that their length is checked by `normal_name` and only described here.
@@ -271,6 +273,30 @@ class SessionConfigInput(SessionConfig, frozen=True, kw_only=True, forbid_unknow
         check_ssh_words(self.host, self.username)
 
 
+class Progress(Struct, frozen=True, kw_only=True):
+    """The progress that a program shows (OSC 9;4): its state, and from 0 to 100 where it has a number."""
+
+    state: ProgressState
+    percent: int | None = None
+
+
+class TerminalNotification(Struct, frozen=True, kw_only=True):
+    """What a program wants the user to read (OSC 9, OSC 777, OSC 99)."""
+
+    title: str
+    body: str
+    urgency: Urgency = "normal"
+
+
+class CommandFinished(Struct, frozen=True, kw_only=True):
+    """A command of a shell that prints OSC 133; each field is null where the shell does not tell it."""
+
+    command: str | None = None
+    exit_code: int | None = None
+    duration_secs: float | None = None
+    cwd: str | None = None
+
+
 class Session(Struct, frozen=True, kw_only=True):
     r"""One terminal: `active` (a client is attached), `detached` (kept without one) or `terminated` (ended).
 
@@ -281,6 +307,9 @@ class Session(Struct, frozen=True, kw_only=True):
     `cwd_bytes` is there only where the folder's path is not UTF-8; `cwd` then has `\xNN` for
     each byte that is not. `last_output_at` and `last_input_at` are those of a live session; `deleted_at`
     is when it was put into the trash.
+
+    `bell`, `notification` and `unseen_output` are what the program has done since the last client that may type
+    left: rung, said, printed. `progress` is what it shows now, and `last_command` the last one of its shell.
     """
 
     id: str
@@ -307,6 +336,11 @@ class Session(Struct, frozen=True, kw_only=True):
     last_output_at: Timestamp | None = None
     last_input_at: Timestamp | None = None
     deleted_at: Timestamp | None = None
+    bell: bool = False
+    notification: TerminalNotification | None = None
+    unseen_output: bool = False
+    progress: Progress | None = None
+    last_command: CommandFinished | None = None
 
 
 class SnapshotInfo(Struct, frozen=True, kw_only=True):
@@ -398,3 +432,66 @@ class WorkspacePage(Struct, frozen=True, kw_only=True):
 
     workspaces: list[Workspace]
     next_cursor: str | None
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """Something that has happened: `seq` and `cursor` are null of what is live only and never stored.
+
+    `data` depends on the kind; `cursor` is what a client passes as `since` to hear what comes after this one.
+    """
+
+    seq: int | None
+    at: Timestamp
+    kind: str
+    session_id: str | None
+    workspace_id: str | None
+    data: msgspec.Raw
+    cursor: str | None = None
+
+
+class SessionDocument(Struct, frozen=True, kw_only=True):
+    """A session of an exported workspace: its configuration, and none of its contents."""
+
+    id: str
+    name: str | None
+    config: SessionConfig
+    labels: dict[str, str] = {}
+    cols: int | None = None
+    rows: int | None = None
+
+
+class WorkspaceDocument(Struct, frozen=True, kw_only=True):
+    """An exported workspace; `orbit_workspace` is the version of this format."""
+
+    orbit_workspace: int
+    name: str
+    layout: WorkspaceLayout
+    sessions: list[SessionDocument]
+    active_session_id: str | None = None
+
+
+class SessionDocumentInput(SessionDocument, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A `SessionDocument` as a client sends it."""
+
+    id: Id
+    name: Name | None = None
+    config: SessionConfigInput
+    labels: Annotated[dict[LabelKey, LabelValue], Meta(max_length=MAX_LABELS)] = {}
+    cols: ScreenCells | None = None
+    rows: ScreenCells | None = None
+
+    def __post_init__(self) -> None:
+        """Check name and labels, and keep the name in NFC. Raises: ValueError."""
+        if self.name is not None:
+            force_setattr(self, "name", check_name(self.name))
+        check_labels(self.labels)
+
+
+class WorkspaceDocumentInput(WorkspaceDocument, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A `WorkspaceDocument` as a client sends it."""
+
+    orbit_workspace: Annotated[int, Meta(ge=1, le=1)]
+    name: Name
+    layout: WorkspaceLayoutInput
+    sessions: Annotated[list[SessionDocumentInput], Meta(max_length=MAX_PAGE_SIZE)]  # type: ignore[assignment]  # narrower
+    active_session_id: Id | None = None
