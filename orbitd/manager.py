@@ -6,7 +6,7 @@
 A call that changes something returns when the change is on disk; cancelling it does not undo
 the change. Reads of sessions that are not terminated and of workspaces never touch the disk.
 All errors are `orbit_protocol.errors.OrbitError`. A manager belongs to the event loop that
-opened it. Its methods are in `orbitd.store`: sessions, snapshots, workspaces, maintenance.
+opened it. Its methods are in `orbitd.store`: sessions, snapshots, workspaces, event_methods, maintenance.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Generator
 from typing import Any
 
 from orbit_protocol.errors import StorageError
+from orbitd.store.event_methods import EventMethods
 from orbitd.store.maintenance import MaintenanceMethods
 from orbitd.store.sessions import SessionMethods
 from orbitd.store.snapshots import SnapshotMethods
@@ -27,8 +28,8 @@ from orbitd.store.writer import MAX_GROUP, MAX_WAITING
 _log = logging.getLogger(__name__)
 
 
-class SessionManager(SessionMethods, SnapshotMethods, WorkspaceMethods, MaintenanceMethods):
-    """Sessions, snapshots and workspaces of one database; made by `open`.
+class SessionManager(SessionMethods, SnapshotMethods, WorkspaceMethods, EventMethods, MaintenanceMethods):
+    """Sessions, snapshots, workspaces and events of one database; made by `open`.
 
     Args:
         store: The open store.

@@ -17,6 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from orbit_protocol.types import Session, Workspace
+from orbitd.store.events import NewEvent
 from orbitd.store.rows import DamagedRow, Row, Stored, session_from_row, verify_row, workspace_from_row
 from orbitd.store.validation import is_normalized, normalized
 
@@ -33,6 +34,7 @@ class Change(Struct, Generic[R], frozen=True, kw_only=True):
         gone_sessions: Ids of sessions that were deleted, put into the trash or archived.
         workspaces: Workspaces as they are now.
         gone_workspaces: Ids of deleted workspaces.
+        events: What is recorded of it, in its transaction; none for what changes nothing.
     """
 
     result: R
@@ -40,6 +42,7 @@ class Change(Struct, Generic[R], frozen=True, kw_only=True):
     gone_sessions: tuple[str, ...] = ()
     workspaces: tuple[Stored[Workspace], ...] = ()
     gone_workspaces: tuple[str, ...] = ()
+    events: tuple[NewEvent, ...] = ()
 
 
 class Index(Generic[T]):

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from orbit_protocol.errors import OrbitError
 from orbitd.store import pages, validation
+from orbitd.store.events import EVENT_COLUMNS, event_from_row
 from orbitd.store.rows import (
     SESSION_COLUMNS,
     SNAPSHOT_HEAD_COLUMNS,
@@ -41,6 +42,7 @@ TABLES: dict[str, tuple[str, Callable[[Row], Stored[Any]]]] = {
     "archived_sessions": (SESSION_COLUMNS, partial(session_from_row, table="archived_sessions")),
     "session_snapshots": (SNAPSHOT_HEAD_COLUMNS, snapshot_head_from_row),
     "archived_snapshots": (SNAPSHOT_HEAD_COLUMNS, partial(snapshot_head_from_row, table="archived_snapshots")),
+    "events": (EVENT_COLUMNS, event_from_row),
 }
 """What is selected of each table, and how a row of it is decoded."""
 
@@ -253,7 +255,7 @@ def _read_chunk(
             except sqlite3.DatabaseError as row_error:
                 if not is_corrupt(row_error):
                     raise
-                row_id = connection.execute(_IDS.format(table=table), (seq,)).fetchone()
+                row_id = None if table == "events" else connection.execute(_IDS.format(table=table), (seq,)).fetchone()
                 shown_id = None if row_id is None else row_id[0]
                 damaged.append(DamagedRow(table, seq, shown_id, UNREADABLE, fails_queries=True))
     # Not further: the numbers of a damaged tree need not ascend, and the same rows would come for ever.

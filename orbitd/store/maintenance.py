@@ -38,10 +38,11 @@ from orbit_protocol.results import BackupResult, CheckReport, SessionStats
 from orbit_protocol.text import path_and_bytes
 from orbit_protocol.types import Session, Workspace
 from orbitd.logs import event
-from orbitd.store import damage, sessions, validation, workspaces
+from orbitd.store import damage, events, sessions, validation, workspaces
 from orbitd.store.backup import copy
 from orbitd.store.cache import Change
 from orbitd.store.delta_chain import unpack_chain
+from orbitd.store.events import NewEvent
 from orbitd.store.files import FULL_SYNC, file_stamp, free_reserve, hold_reserve, size
 from orbitd.store.progress import Progress
 from orbitd.store.rows import (
@@ -276,7 +277,7 @@ class MaintenanceMethods:
                     return Change(result=0)
                 stored = session_from_row(row)
                 left = sessions.leave_front(connection, stored.item.id)
-                _move_to_archive(connection, stored)
+                archived = _move_to_archive(connection, stored)
             except (DamagedRow, sqlite3.DatabaseError) as error:
                 if isinstance(error, sqlite3.OperationalError):
                     raise  # of the disk, not of a row
@@ -286,7 +287,9 @@ class MaintenanceMethods:
             finally:
                 if connection.in_transaction:  # an error of the disk may have rolled everything back
                     connection.execute("RELEASE archive")
-            return Change(result=1, gone_sessions=(stored.item.id,), workspaces=tuple(left))
+            recorded = [events.of_session("session.archived", archived)]
+            recorded += (events.of_workspace("workspace.updated", each.item) for each in left)
+            return Change(result=1, gone_sessions=(stored.item.id,), workspaces=tuple(left), events=tuple(recorded))
 
         return await self._write_in_slices([seq for (seq,) in rows], work, "sessions", progress)
 
@@ -305,16 +308,16 @@ class MaintenanceMethods:
                 row = connection.execute(query, (seq, moment)).fetchone()
                 if row is None:  # it was taken out of the trash since, or is gone
                     return Change(result=0)
-                session_id = session_from_row(row, table).item.id
+                session = session_from_row(row, table).item
             except DamagedRow:
                 return Change(result=0)
             # What is left of a purge that is stopped in between can be taken out of the trash.
-            deleted = delete_oldest_snapshots(connection, session_id, table, _DELETED_AT_ONCE)
+            deleted = delete_oldest_snapshots(connection, session.id, table, _DELETED_AT_ONCE)
             if deleted == _DELETED_AT_ONCE:
                 return Change(result=0)
             delete_row(connection, table, seq)
-            sessions.note_purged(connection, session_id)
-            return Change(result=1)
+            sessions.note_purged(connection, session.id)
+            return Change(result=1, events=events.purge_session(connection, session.id, session))
 
         # A session that has many snapshots comes once for each statement.
         items = [(table, seq) for _, table, seq, count in rows for _ in range(count // _DELETED_AT_ONCE + 1)]
@@ -409,15 +412,22 @@ class MaintenanceMethods:
             end = time.monotonic() + _SLICE_SECS
             result, place = 0, start
             gone: list[str] = []
+            recorded: list[NewEvent] = []
             changed: dict[int, Stored[Workspace]] = {}
             for place in range(start, len(items)):
                 change = work(connection, items[place])
                 result += change.result
                 gone += change.gone_sessions
+                recorded += change.events
                 changed.update((each.seq, each) for each in change.workspaces)
                 if time.monotonic() >= end:
                     break
-            return Change(result=(result, place + 1), gone_sessions=tuple(gone), workspaces=tuple(changed.values()))
+            return Change(
+                result=(result, place + 1),
+                gone_sessions=tuple(gone),
+                workspaces=tuple(changed.values()),
+                events=tuple(recorded),
+            )
 
         total = done = 0
         async with self._bulk() as written:
@@ -504,7 +514,8 @@ class MaintenanceMethods:
             workspace = connection.execute("SELECT 1 FROM workspaces WHERE id = ?", (session.workspace_id,)).fetchone()
             if workspace is None:
                 session = in_workspace(session, None)
-            return sessions.move_from_archive(connection, Stored(stored.seq, session))
+            recorded = events.of_session("session.restored", session)
+            return sessions.move_from_archive(connection, Stored(stored.seq, session), recorded)
 
         return await self._store.change_session(work)
 
@@ -777,13 +788,15 @@ def _checkpoint(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
-def _move_to_archive(connection: sqlite3.Connection, stored: Stored[Session]) -> None:
-    insert_session(connection, Stored(stored.seq, replace(stored.item, status="archived")), "archived_sessions")
+def _move_to_archive(connection: sqlite3.Connection, stored: Stored[Session]) -> Session:
+    archived = replace(stored.item, status="archived")
+    insert_session(connection, Stored(stored.seq, archived), "archived_sessions")
     # Copied before the session is deleted: its snapshots go with it by the foreign key.
     connection.execute(
         "INSERT INTO archived_snapshots SELECT * FROM session_snapshots WHERE session_id = ?", (stored.item.id,)
     )
     delete_session_row(connection, stored.seq, stored.item.id)
+    return archived
 
 
 def _fill(connection: sqlite3.Connection, rows: list[tuple[str, int]]) -> Change[set[str]]:
@@ -792,6 +805,7 @@ def _fill(connection: sqlite3.Connection, rows: list[tuple[str, int]]) -> Change
     What is damaged or gone meanwhile is left out.
     """
     unusual: set[str] = set()
+    recorded: list[NewEvent] = []
     changed: dict[str, list[Stored[Any]]] = {"sessions": [], "workspaces": []}
     for table, seq in rows:
         columns, decode = damage.TABLES[table]
@@ -810,14 +824,22 @@ def _fill(connection: sqlite3.Connection, rows: list[tuple[str, int]]) -> Change
             renamed = Stored(stored.seq, replace(stored.item, name=name))
             if table == "workspaces":
                 update_workspace(connection, renamed)
+                recorded.append(events.of_workspace("workspace.updated", renamed.item))
             else:
                 update_session(connection, renamed, table)
+                if renamed.item.deleted_at is None:
+                    recorded.append(events.of_session("session.updated", renamed.item))
             if table in changed:
                 changed[table].append(renamed)
         elif stored_checksum(row, table) is None:
             query = f"UPDATE {table} SET checksum = ? WHERE seq = ?"  # noqa: S608  # a name of ours
             connection.execute(query, (row_checksum(covered(row, table)), seq))
-    return Change(result=unusual, sessions=tuple(changed["sessions"]), workspaces=tuple(changed["workspaces"]))
+    return Change(
+        result=unusual,
+        sessions=tuple(changed["sessions"]),
+        workspaces=tuple(changed["workspaces"]),
+        events=tuple(recorded),
+    )
 
 
 def _is_taken(connection: sqlite3.Connection, table: str, item: Session | Workspace, name: str) -> bool:

@@ -91,6 +91,7 @@ _NEXT_SEQ = {
         ("sessions", "archived_sessions"),
         ("session_snapshots", "archived_snapshots"),
         ("workspaces", "workspaces"),
+        ("events", "events"),
     )
 }
 

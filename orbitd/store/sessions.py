@@ -17,8 +17,10 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from typing import Any, Literal
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
 from orbit_protocol.errors import (
@@ -40,9 +42,10 @@ from orbit_protocol.types import (
     SessionType,
     Workspace,
 )
-from orbitd.store import pages, validation
+from orbitd.store import events, pages, validation
 from orbitd.store.cache import Change
 from orbitd.store.damage import fetch_rows
+from orbitd.store.events import NewEvent
 from orbitd.store.files import free_reserve, hold_reserve
 from orbitd.store.rows import (
     SESSION_COLUMNS,
@@ -84,6 +87,17 @@ TRANSITIONS: frozenset[tuple[str, str]] = frozenset(
     }
 )
 """The changes of status that `session.update_status` makes, beside none; every other pair is refused."""
+
+EndReason = Literal["connection_lost", "program_lost", "not_started", "terminated"]
+"""Why a program has ended, where it did not end by itself: ssh has lost its connection; the program went with the
+machine or its keeper; it could not be started again; by a request."""
+
+CLIENT_KINDS = ("session.attached", "session.detached")
+_KIND_OF_STATUS = {
+    "active": "session.attached",
+    "detached": "session.detached",
+    "terminated": "session.terminated",
+}
 
 _IN_MEMORY = frozenset({"active", "detached"})
 _STATUSES = frozenset({"active", "detached", "terminated", "archived"})
@@ -171,10 +185,30 @@ _IN_FRONT = f"""
 """  # noqa: S608  # a constant of ours
 
 
+class ClientChange(Struct, frozen=True, kw_only=True):
+    """A client that has come to a session, or left it.
+
+    Args:
+        attached: Whether it has come.
+        pid: Of its process, if that is known.
+        read_only: Whether it only watches.
+    """
+
+    attached: bool
+    pid: int | None
+    read_only: bool
+
+    def event(self, session: Session, live: Mapping[str, object]) -> NewEvent:
+        """Return the event of it."""
+        kind = "session.attached" if self.attached else "session.detached"
+        return events.of_session(kind, session, live, client_pid=self.pid, read_only=self.read_only)
+
+
 class SessionMethods:
     """Create, find, list, change and delete sessions, and record what their programs do."""
 
     _store: Store
+    live_fields: Callable[[str], Mapping[str, object]]
 
     async def create_session(self, config: SessionConfig, name: str | None = None) -> Session:
         """Record a new session, which is active.
@@ -200,7 +234,7 @@ class SessionMethods:
             refuse_taken_name(connection, session.name, session.id)
             if session.workspace_id is not None:
                 find_workspace(connection, session.workspace_id)
-            return _insert(connection, session)
+            return _insert(connection, session, events.of_session("session.created", session))
 
         return await self._store.change_session(work)
 
@@ -222,7 +256,7 @@ class SessionMethods:
             connection.execute("DELETE FROM meta WHERE key = ?", (f"{_PURGED}{session_id}",))
             found = find_deleted(connection, session_id)
             if found is None:
-                return _insert(connection, session)
+                return _insert(connection, session, events.of_session("session.created", session))
             # In the trash of a backup that was restored, from which it was taken before it was started again.
             table, stored = found
             back = replace(stored.item, deleted_at=None, status="detached", live=True, last_active=now())
@@ -230,9 +264,10 @@ class SessionMethods:
                 refuse_taken_name(connection, back.name, session_id)
             except NameTaken:
                 back = replace(back, name=None)
+            undeleted = events.of_session("session.undeleted", back)
             if table == "sessions":
-                return _update(connection, stored, back)
-            return move_from_archive(connection, Stored(stored.seq, back))
+                return _update(connection, stored, back, undeleted)
+            return move_from_archive(connection, Stored(stored.seq, back), undeleted)
 
         return await self._store.change_session(work)
 
@@ -391,14 +426,28 @@ class SessionMethods:
         found = (self._store.cache.sessions.get(session_id) for (session_id,) in rows)
         return [session for session in found if session is not None]
 
-    async def update_session_status(self, session_id: str, status: SessionStatus) -> Session:
+    async def update_session_status(
+        self,
+        session_id: str,
+        status: SessionStatus,
+        *,
+        clients: Sequence[ClientChange] = (),
+        reason: str | None = None,
+    ) -> Session:
         """Change a session's status; one that it has already changes nothing, and nothing is written.
+
+        Args:
+            session_id: Of a session that is not archived.
+            status: The status.
+            clients: The clients that have come or left, where that is the reason: each is an event of its own.
+            reason: Why it was detached, for the event.
 
         Raises:
             SessionNotFound: There is none with the id.
             InvalidTransition: A session of its status cannot get this one.
             NameTaken: It has ended and would be active again, and another session has its name by now.
         """
+        live = self.live_fields(session_id)
 
         def work(connection: sqlite3.Connection) -> Change[Session]:
             stored = find_session(connection, session_id)
@@ -409,13 +458,26 @@ class SessionMethods:
                 raise InvalidTransition(f"Session {session_id} is {before.status} and cannot become {status}")
             if before.status == "terminated":  # its name was free for others meanwhile
                 refuse_taken_name(connection, before.name, session_id)
-            return _update(connection, stored, replace(before, status=status, last_active=now()))
+            after = replace(before, status=status, last_active=now())
+            recorded = [client.event(after, live) for client in clients]
+            if not recorded:
+                kind = "session.started" if before.status == "terminated" else _KIND_OF_STATUS[status]
+                more: dict[str, Any] = {} if reason is None else {"reason": reason}
+                if kind in CLIENT_KINDS:
+                    more = {"client_pid": None, "read_only": False, **more}
+                recorded = [events.of_session(kind, after, live, **more)]
+            return _update(connection, stored, after, *recorded)
 
         return await self._store.change_session(work)
 
-    async def detach_session(self, session_id: str) -> Session:
+    async def record_clients(self, session: Session, clients: Sequence[ClientChange]) -> None:
+        """Record clients that have come or left, which has changed no status; this does not wait for it."""
+        live = self.live_fields(session.id)
+        self._store.recorder.record([client.event(session, live) for client in clients])
+
+    async def detach_session(self, session_id: str, *, reason: str | None = None) -> Session:
         """Set a session's status to detached. Raises: SessionNotFound, InvalidTransition."""
-        return await self.update_session_status(session_id, "detached")
+        return await self.update_session_status(session_id, "detached", reason=reason)
 
     async def terminate_session(self, session_id: str) -> Session:
         """End a session; its record and snapshots stay. Raises: SessionNotFound, InvalidTransition."""
@@ -429,6 +491,7 @@ class SessionMethods:
         """
         await self._delete_many_snapshots(session_id)
         await self._delete(session_id, purge=True)
+        self._store.recorder.forget_session(session_id)
 
     async def _delete_many_snapshots(self, session_id: str) -> None:
         """Delete the snapshots of a session that is about to go, if they are many, while others write in between."""
@@ -476,15 +539,19 @@ class SessionMethods:
             # The foreign keys would clear active_session_id and delete the snapshots by themselves
             # (0001_initial.sql); the cache has to be sent the workspace, so it is read and changed here.
             workspaces = leave_front(connection, session_id)
+            workspace_events = [events.of_workspace("workspace.updated", each.item) for each in workspaces]
             if stored is None or purge:
                 delete_session_row(connection, seq, session_id, table)
                 note_purged(connection, session_id)
+                purged = events.purge_session(connection, session_id, None if stored is None else stored.item)
                 if is_last_damaged and table == "sessions":
                     # Whatever belongs to no session now was its own, under the id that it had.
                     execute_mending(connection, "session_snapshots", _DELETE_ORPHANS, ())
-                return Change(result=False, gone_sessions=(session_id,), workspaces=workspaces)
-            put_into_trash(connection, stored, table, now(), touched_at)
-            return Change(result=True, gone_sessions=(session_id,), workspaces=workspaces)
+                recorded = (*purged, *workspace_events)
+                return Change(result=False, gone_sessions=(session_id,), workspaces=workspaces, events=recorded)
+            deleted = put_into_trash(connection, stored, table, now(), touched_at)
+            recorded = (events.of_session("session.deleted", deleted), *workspace_events)
+            return Change(result=True, gone_sessions=(session_id,), workspaces=workspaces, events=recorded)
 
         is_in_trash = await self._store.write(work)
         if is_in_trash:
@@ -515,7 +582,8 @@ class SessionMethods:
                 session = in_workspace(session, None)
             restored = Stored(stored.seq, session)
             update_session(connection, restored, table)
-            return Change(result=session, sessions=(restored,) if table == "sessions" else ())
+            recorded = events.of_session("session.undeleted", session)
+            return Change(result=session, sessions=(restored,) if table == "sessions" else (), events=(recorded,))
 
         store = self._store
         try:
@@ -569,18 +637,22 @@ class SessionMethods:
     async def rename_session(self, session_id: str, name: str | None) -> Session:
         """Give a session a name, or remove it. Raises: SessionNotFound, NameTaken, InvalidParams."""
         checked = None if name is None else validation.name(name)
+        live = self.live_fields(session_id)
 
         def work(connection: sqlite3.Connection) -> Change[Session]:
             stored = find_session(connection, session_id)
+            if stored.item.name == checked:
+                return Change(result=stored.item)
             if stored.item.status != "terminated":
                 refuse_taken_name(connection, checked, session_id)
-            return _update(connection, stored, replace(stored.item, name=checked))
+            return _updated(connection, stored, replace(stored.item, name=checked), live)
 
         return await self._store.change_session(work)
 
     async def set_labels(self, session_id: str, labels: Mapping[str, str | None]) -> Session:
         """Set labels of a session, and remove those that are None. Raises: SessionNotFound, InvalidParams."""
         given = validation.labels(labels)
+        live = self.live_fields(session_id)
 
         def work(connection: sqlite3.Connection) -> Change[Session]:
             stored = find_session(connection, session_id)
@@ -590,12 +662,13 @@ class SessionMethods:
                 raise InvalidParams(f"A session has {MAX_LABELS} labels at most; this one would have {len(after)}")
             if after == stored.item.labels:
                 return Change(result=stored.item)
-            return _update(connection, stored, replace(stored.item, labels=after))
+            return _updated(connection, stored, replace(stored.item, labels=after), live)
 
         return await self._store.change_session(work)
 
     async def set_resume(self, session_id: str, command: str | None) -> Session:
         """Set the command that a session is started with after a reboot. Raises: SessionNotFound, InvalidParams."""
+        live = self.live_fields(session_id)
 
         def work(connection: sqlite3.Connection) -> Change[Session]:
             stored = find_session(connection, session_id)
@@ -605,20 +678,24 @@ class SessionMethods:
                 raise InvalidParams(str(error)) from error
             if config == stored.item.config:
                 return Change(result=stored.item)
-            return _update(connection, stored, replace(stored.item, config=config))
+            return _updated(connection, stored, replace(stored.item, config=config), live)
 
         return await self._store.change_session(work)
 
     async def move_session(self, session_id: str, workspace_id: str | None) -> Session:
         """Move a session to a workspace, or out of one. Raises: SessionNotFound, WorkspaceNotFound."""
+        live = self.live_fields(session_id)
 
         def work(connection: sqlite3.Connection) -> Change[Session]:
             stored = find_session(connection, session_id)
             if workspace_id is not None:
                 find_workspace(connection, workspace_id)
-            workspaces = () if workspace_id == stored.item.workspace_id else leave_front(connection, session_id)
-            change = _update(connection, stored, in_workspace(stored.item, workspace_id))
-            return replace(change, workspaces=workspaces)
+            if workspace_id == stored.item.workspace_id:
+                return Change(result=stored.item)
+            workspaces = leave_front(connection, session_id)
+            change = _updated(connection, stored, in_workspace(stored.item, workspace_id), live)
+            left = (events.of_workspace("workspace.updated", each.item) for each in workspaces)
+            return replace(change, workspaces=workspaces, events=(*change.events, *left))
 
         return await self._store.change_session(work)
 
@@ -637,13 +714,14 @@ class SessionMethods:
 
         return await self._store.change_session(work)
 
-    async def start_program(self, session_id: str, cols: int, rows: int) -> Session:
+    async def start_program(self, session_id: str, cols: int, rows: int, *, reconnects: bool = False) -> Session:
         """Record that a session's program runs; its status becomes detached.
 
         Args:
             session_id: Of a session that is not archived.
             cols: The terminal's width in cells.
             rows: Its height.
+            reconnects: It is started by itself after it has lost its connection.
 
         Raises:
             SessionNotFound: No session has the id.
@@ -655,15 +733,18 @@ class SessionMethods:
             if stored.item.status == "terminated":
                 refuse_taken_name(connection, stored.item.name, session_id)
             started = replace(stored.item, status="detached", live=True, cols=cols, rows=rows, last_active=now())
-            return _update(connection, stored, replace(started, exit_code=None, exit_signal=None))
+            started = replace(started, exit_code=None, exit_signal=None)
+            kind = "session.reconnected" if reconnects else "session.started"
+            return _update(connection, stored, started, events.of_session(kind, started))
 
         return await self._store.change_session(work)
 
-    async def undo_start(self, before: Session) -> Session:
+    async def undo_start(self, before: Session, *, reconnects: bool = False) -> Session:
         """Record that no program of a session was started after all (`start_program`).
 
         Args:
             before: The session as it was; it is not archived. One that has never run must not seem to have.
+            reconnects: As of the start.
 
         Raises:
             SessionNotFound: No session has its id.
@@ -673,7 +754,8 @@ class SessionMethods:
             stored = find_session(connection, before.id)
             undone = replace(stored.item, status=before.status, live=False, cols=before.cols, rows=before.rows)
             ended = replace(undone, exit_code=before.exit_code, exit_signal=before.exit_signal, last_active=now())
-            return _update(connection, stored, ended)
+            kind = "session.disconnected" if reconnects else "session.exited"
+            return _update(connection, stored, ended, events.of_session(kind, ended, reason="not_started"))
 
         return await self._store.change_session(work)
 
@@ -685,6 +767,7 @@ class SessionMethods:
         exit_signal: int | None = None,
         *,
         cwd: bytes | None = None,
+        reason: EndReason | None = None,
     ) -> Session:
         """Record that a session's program has ended.
 
@@ -694,6 +777,7 @@ class SessionMethods:
             exit_code: The program's exit code, or
             exit_signal: the signal that ended it; neither if that is unknown.
             cwd: The folder that it was in last, if that is newer than the last snapshot's.
+            reason: Why, for the event; with `terminated` the session was ended by a request, which is an event too.
 
         Raises:
             SessionNotFound: No session has the id.
@@ -705,7 +789,13 @@ class SessionMethods:
             if cwd is not None:
                 text, companion = text_and_bytes(cwd)
                 ended = replace(ended, cwd=text, cwd_bytes=companion)
-            return _update(connection, stored, replace(ended, last_active=now()))
+            ended = replace(ended, last_active=now())
+            more: dict[str, Any] = {} if reason is None else {"reason": reason}
+            kind = "session.exited" if status == "terminated" else "session.disconnected"
+            recorded = [events.of_session(kind, ended, **more)]
+            if status == "terminated" and reason == "terminated":
+                recorded.append(events.of_session("session.terminated", ended))
+            return _update(connection, stored, ended, *recorded)
 
         return await self._store.change_session(work)
 
@@ -750,8 +840,8 @@ def _read_sound(connection: sqlite3.Connection, table: str, seq: int, session_id
 
 def put_into_trash(
     connection: sqlite3.Connection, stored: Stored[Session], table: str, moment: datetime, touched_at: datetime | None
-) -> None:
-    """Mark a session as deleted; all that belongs to it stays as it is.
+) -> Session:
+    """Mark a session as deleted, and return it so; all that belongs to it stays as it is.
 
     Args:
         connection: The writer's.
@@ -765,17 +855,19 @@ def put_into_trash(
         session = replace(session, live=False, status="terminated")
     if touched_at is not None and touched_at > session.last_active:
         session = replace(session, last_active=touched_at)
-    update_session(connection, Stored(stored.seq, replace(session, deleted_at=moment)), table)
+    session = replace(session, deleted_at=moment)
+    update_session(connection, Stored(stored.seq, session), table)
+    return session
 
 
-def move_from_archive(connection: sqlite3.Connection, stored: Stored[Session]) -> Change[Session]:
-    """Move an archived session, as it is to be from now on, and its snapshots back."""
+def move_from_archive(connection: sqlite3.Connection, stored: Stored[Session], recorded: NewEvent) -> Change[Session]:
+    """Move an archived session, as it is to be from now on, and its snapshots back; record an event of it."""
     insert_session(connection, stored)
     connection.execute(
         "INSERT INTO session_snapshots SELECT * FROM archived_snapshots WHERE session_id = ?", (stored.item.id,)
     )
     delete_row(connection, "archived_sessions", stored.seq)
-    return Change(result=stored.item, sessions=(stored,))
+    return Change(result=stored.item, sessions=(stored,), events=(recorded,))
 
 
 def note_purged(connection: sqlite3.Connection, session_id: str) -> None:
@@ -808,16 +900,24 @@ def leave_front(connection: sqlite3.Connection, session_id: str) -> tuple[Stored
     return changed
 
 
-def _insert(connection: sqlite3.Connection, session: Session) -> Change[Session]:
+def _insert(connection: sqlite3.Connection, session: Session, *recorded: NewEvent) -> Change[Session]:
     stored = Stored(next_seq(connection, "sessions"), session)
     insert_session(connection, stored)
-    return Change(result=session, sessions=(stored,))
+    return Change(result=session, sessions=(stored,), events=recorded)
 
 
-def _update(connection: sqlite3.Connection, stored: Stored[Session], session: Session) -> Change[Session]:
+def _update(
+    connection: sqlite3.Connection, stored: Stored[Session], session: Session, *recorded: NewEvent
+) -> Change[Session]:
     changed = Stored(stored.seq, session)
     update_session(connection, changed)
-    return Change(result=session, sessions=(changed,))
+    return Change(result=session, sessions=(changed,), events=recorded)
+
+
+def _updated(
+    connection: sqlite3.Connection, stored: Stored[Session], session: Session, live: Mapping[str, object]
+) -> Change[Session]:
+    return _update(connection, stored, session, events.of_session("session.updated", session, live))
 
 
 def refuse_taken_name(connection: sqlite3.Connection, name: str | None, session_id: str) -> None:

@@ -21,7 +21,7 @@ from msgspec.structs import asdict, replace
 from orbit_protocol.errors import Busy, InvalidParams, SnapshotCorrupt, SnapshotNotFound, StorageCorrupt
 from orbit_protocol.text import text_and_bytes, to_text
 from orbit_protocol.types import Snapshot, SnapshotFormat, SnapshotInfo, SnapshotPage
-from orbitd.store import pages
+from orbitd.store import events, pages
 from orbitd.store.cache import Change
 from orbitd.store.delta_chain import (
     SNAPSHOT_COLUMNS,
@@ -299,7 +299,8 @@ class SnapshotMethods:
                 *(screen.size, plan.packed.size),
             )
             _insert(connection, head, plan.checksum, plan.packed)
-            return Change(result=info, sessions=(Stored(stored.seq, session),))
+            recorded = events.of_snapshot(info, session.workspace_id)
+            return Change(result=info, sessions=(Stored(stored.seq, session),), events=(recorded,))
 
         return await self._store.write(work)
 

@@ -22,14 +22,16 @@ from msgspec import Struct
 
 from orbit_protocol.errors import Busy, StorageCorrupt, StorageError, StorageFull, StorageReadOnly
 from orbit_protocol.results import CheckReport
-from orbit_protocol.types import Session
+from orbit_protocol.types import Event, Session
 from orbitd.logs import event
-from orbitd.store import validation
+from orbitd.store import events, validation
 from orbitd.store.backup import recovery
 from orbitd.store.cache import Cache, Change
 from orbitd.store.damage import TABLES, DamagedRows, fetch_rows, undecodable_rows
 from orbitd.store.database import READER_SETUP, open_reader, open_writer, reader_setup
 from orbitd.store.errors import translate, translated
+from orbitd.store.event_recorder import EventRecorder
+from orbitd.store.events import EventLog
 from orbitd.store.file_watch import FileWatch
 from orbitd.store.readers import LONG_THREADS, Readers
 from orbitd.store.rows import SESSION_COLUMNS, WORKSPACE_COLUMNS, Row, Stored, time_from_text
@@ -57,6 +59,7 @@ class Loaded(Struct, frozen=True, kw_only=True):
 
     Args:
         cache: Of the rows that are kept in memory.
+        events: What is known of the stored events.
         damage: The rows that could not be loaded.
         last_auto_save_at: When touches were last written.
         repairs: Sentences about what was damaged and has been put right.
@@ -65,6 +68,7 @@ class Loaded(Struct, frozen=True, kw_only=True):
     """
 
     cache: Cache
+    events: EventLog
     damage: DamagedRows
     last_auto_save_at: datetime | None = None
     repairs: list[str] = []
@@ -86,6 +90,7 @@ class Store:
         self.reserved: tuple[str, ...] = ()  # files and folders that no backup is written to
         self.writer = writer
         self.cache = loaded.cache
+        self.events = loaded.events
         self.last_auto_save_at = loaded.last_auto_save_at
         self.repairs = loaded.repairs
         self.read_only = loaded.read_only
@@ -107,12 +112,13 @@ class Store:
         assert writer.file_watch is not None
         self.file_watch = writer.file_watch
         self.readers = Readers(path, self._long_pool, self.file_watch, loaded.reader_setup)
+        self.recorder = EventRecorder(writer, loaded.events, self.readers.fetch_one)
         # Weak: a lock exists as long as somebody holds it or waits for it.
         self._chain_locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def write(self, work: Callable[[sqlite3.Connection], Change[R]]) -> R:
         """Have `work` done in the writer's thread, and its change applied to the cache once it is on disk."""
-        return await self.run(work, self.cache.apply)
+        return await self.run(partial(self._record, work), self._apply)
 
     async def run(self, work: Callable[[sqlite3.Connection], T], on_commit: Callable[[T], R]) -> R:
         """Do as `Writer.run` does; where the disk is full, make room and try once more."""
@@ -125,7 +131,20 @@ class Store:
 
     async def write_once(self, work: Callable[[sqlite3.Connection], Change[R]]) -> R:
         """Do as `write` does, without making room: for what itself makes room."""
-        return await self.writer.run(work, self.cache.apply)
+        return await self.writer.run(partial(self._record, work), self._apply)
+
+    def _record(
+        self, work: Callable[[sqlite3.Connection], Change[R]], connection: sqlite3.Connection
+    ) -> tuple[Change[R], list[Event]]:
+        change = work(connection)
+        return change, self.events.insert(connection, change.events)
+
+    def _apply(self, outcome: tuple[Change[R], list[Event]]) -> R:
+        # Without an await: who hears of a change finds it in the cache.
+        change, recorded = outcome
+        result = self.cache.apply(change)
+        self.recorder.publish(recorded)
+        return result
 
     async def change_session(self, work: Callable[[sqlite3.Connection], Change[Session]]) -> Session:
         """Do as `write` does, and return the session with its last touch."""
@@ -188,6 +207,7 @@ class Store:
         # The writer last: the last connection to close checkpoints the WAL into the database and
         # deletes it, and that is to happen in the writer's thread.
         try:
+            await self.recorder.close()
             await self.readers.close()
         finally:
             await self.writer.close()
@@ -231,7 +251,7 @@ async def open_store(
             with translated(path), recovery.set_aside_if_damaged(path), contextlib.ExitStack() as stack:
                 opened = open_writer(path, start_empty=start_empty, migrations=migrations)
                 connection = stack.enter_context(contextlib.closing(opened.connection))
-                loaded.append(_load(connection, opened.repairs))
+                loaded.append(_load(connection, path, opened.repairs))
                 writer.file_watch = FileWatch(path)  # after a statement: the WAL exists from the first one on
                 stack.pop_all()
                 return connection
@@ -257,11 +277,17 @@ async def open_store(
     return Store(path, writer, loaded[0])
 
 
-def _load(connection: sqlite3.Connection, repairs: list[str]) -> Loaded:
+def _load(connection: sqlite3.Connection, path: str, repairs: list[str]) -> Loaded:
     damage = DamagedRows()
     sessions = fetch_rows(connection, ("sessions",), _CACHED_SESSIONS, (), damage.add)
     cache = Cache(sessions, fetch_rows(connection, ("workspaces",), _WORKSPACES, (), damage.add), damage.add)
-    return Loaded(cache=cache, damage=damage, last_auto_save_at=_last_auto_save(connection), repairs=repairs)
+    return Loaded(
+        cache=cache,
+        events=events.load(connection, os.stat(path).st_ino),
+        damage=damage,
+        last_auto_save_at=_last_auto_save(connection),
+        repairs=repairs,
+    )
 
 
 def _last_auto_save(connection: sqlite3.Connection) -> datetime | None:
@@ -285,7 +311,10 @@ def _open_read_only(path: str, reason: str) -> tuple[sqlite3.Connection, Loaded]
         return []
 
     cache = Cache(rows("sessions", _CACHED_SESSIONS), rows("workspaces", _WORKSPACES), damage.add)
-    return connection, Loaded(cache=cache, damage=damage, read_only=reason, reader_setup=setup)
+    known = EventLog(events.new_epoch(), 0, 0)
+    with contextlib.suppress(sqlite3.Error):
+        known = events.load(connection, os.stat(path).st_ino, writable=False)
+    return connection, Loaded(cache=cache, events=known, damage=damage, read_only=reason, reader_setup=setup)
 
 
 def _refusal(reason: str) -> StorageReadOnly:

@@ -1,0 +1,172 @@
+"""Stored events: the SessionManager's methods for them.
+
+A cursor is checked where it comes in (`parse_cursor`); what is read after it may be dropped meanwhile, so that
+`list_events` looks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from msgspec.structs import replace
+
+from orbit_protocol.types import MAX_PAGE_SIZE, Event
+from orbitd.store.events import EVENT_COLUMNS, SAID, SAVED, NewEvent, event_from_row
+from orbitd.store.pages import MAX_PAGE_BYTES
+from orbitd.store.store import Store
+
+_NO_LIMIT = (1 << 63) - 1
+
+# The numbers first, and only of as many as are sent at once: the data of an event may be large.
+_LIST = f"""
+    SELECT {EVENT_COLUMNS} FROM events WHERE {{{{sound}}}} AND seq IN (
+        SELECT seq FROM (
+            SELECT seq, sum(size) OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING) - size AS before
+            FROM (SELECT seq, size FROM events WHERE {{{{sound}}}} AND {{conditions}} ORDER BY seq LIMIT :limit)
+        ) WHERE before < :bytes
+    ) ORDER BY seq
+"""  # noqa: S608  # ours
+_NEWEST_POSITION = "SELECT max(position) FROM events WHERE session_id = ? AND retention = ?"
+
+
+class EventMethods:
+    """Record and list events."""
+
+    _store: Store
+
+    live_fields: Callable[[str], Mapping[str, object]] = staticmethod(lambda _: {})
+    """Returns the fields of a session's running program, by the names of `Session`; set by the daemon. It is called on
+    the event loop when a change is submitted."""
+
+    @property
+    def epoch(self) -> str:
+        """What cursors of this store begin with: another one after a backup was restored."""
+        return self._store.events.epoch
+
+    @property
+    def newest_seq(self) -> int:
+        """The number of the newest event that was published, in the order of commits.
+
+        After a start some numbers are left out, so that there may be no event with this one.
+        """
+        return self._store.events.newest_seq
+
+    @property
+    def oldest_seq(self) -> int:
+        """The lowest number that events can be listed after: all that are kept come after it."""
+        return self._store.events.floor
+
+    @property
+    def on_events(self) -> Callable[[Sequence[Event]], None] | None:
+        """Called on the event loop after each commit with its events, in order; may raise nothing."""
+        return self._store.events.on_events
+
+    @on_events.setter
+    def on_events(self, callback: Callable[[Sequence[Event]], None] | None) -> None:
+        self._store.events.on_events = callback
+
+    @property
+    def event_retention_count(self) -> int:
+        """How many events of changes are kept."""
+        return self._store.recorder.retention_count
+
+    @event_retention_count.setter
+    def event_retention_count(self, count: int) -> None:
+        self._store.recorder.retention_count = count
+
+    def cursor(self, seq: int) -> str:
+        """Return the cursor behind an event."""
+        return self._store.events.cursor(seq)
+
+    def parse_cursor(self, text: str) -> int:
+        """Return the number of the event that a cursor stands behind.
+
+        Raises:
+            InvalidParams: It is no cursor.
+            CursorExpired: It is of another store, or changes after it have been dropped; `data.oldest` is a cursor.
+        """
+        return self._store.events.parse_cursor(text)
+
+    async def list_events(
+        self,
+        *,
+        after: int | None,
+        until: int | None = None,
+        kinds: Sequence[str] | None = None,
+        session_id: str | None = None,
+        workspace_id: str | None = None,
+        limit: int | None = None,
+    ) -> list[Event]:
+        """Return stored events, oldest first; those that cannot be read are left out.
+
+        There may be fewer than `limit` although more follow, where they are large. None means that there are no more.
+
+        Args:
+            after: The number that they come after; None for all that are kept.
+            until: The number of the last one, or None.
+            kinds: Names, or groups (`session.*`); None for all but `snapshot.saved`.
+            session_id: Of the session that they concern, or None.
+            workspace_id: Of the workspace that they concern, or None.
+            limit: The most events.
+
+        Raises:
+            CursorExpired: Changes after `after` have been dropped, perhaps just now.
+        """
+        store = self._store
+        most = MAX_PAGE_SIZE if limit is None else limit
+        if after is not None:
+            store.events.require_kept(after)
+        parameters: dict[str, object] = {
+            "after": store.events.floor if after is None else after,
+            "until": _NO_LIMIT if until is None else until,
+            "bytes": MAX_PAGE_BYTES,
+        }
+        conditions = "seq > :after AND seq <= :until"
+        for name, value in (("session_id", session_id), ("workspace_id", workspace_id)):
+            if value is not None:
+                conditions += f" AND {name} = :{name}"
+                parameters[name] = value
+        of_kind, values = _of_kinds(kinds)
+        parameters.update(values)
+        query = _LIST.format(conditions=f"{conditions} AND {of_kind}")
+        found: list[Event] = []
+        while not found:
+            rows = await store.fetch(("events",), query, {**parameters, "limit": most})
+            if after is not None:
+                store.events.require_kept(after)
+            stored = await store.damage.readable_in_turns(rows, event_from_row)
+            found = [replace(each.item, cursor=store.events.cursor(each.seq)) for each in stored]
+            if not rows:
+                break
+            parameters["after"] = rows[-1][0]  # all of these are damaged, where none was found
+        return found
+
+    async def record_events(self, events: Sequence[NewEvent]) -> None:
+        """Record what programs say, and what else is no change: with the next commit, without a sync of its own.
+
+        This does not wait for it. Events of a session that is gone are left out, and so is what cannot be stored.
+        """
+        self._store.recorder.record(events)
+
+    async def newest_position(self, session_id: str) -> int | None:
+        """Return the `position` of the newest event that a session's programs have said, if one is kept."""
+        row = await self._store.readers.fetch_one(_NEWEST_POSITION, (session_id, SAID))
+        return None if row is None else row[0]
+
+
+def _of_kinds(kinds: Sequence[str] | None) -> tuple[str, dict[str, object]]:
+    """Return the condition for kinds, and its parameters."""
+    if kinds is None:
+        return f"retention IS NOT {SAVED:d}", {}
+    parts: list[str] = []
+    values: dict[str, object] = {}
+    for number, kind in enumerate(kinds):
+        if kind == "*":
+            return "TRUE", {}
+        if kind.endswith(".*"):
+            values[f"kind_{number}"] = kind[:-1]
+            parts.append(f"substr(kind, 1, length(:kind_{number})) = :kind_{number}")
+        else:
+            values[f"kind_{number}"] = kind
+            parts.append(f"kind = :kind_{number}")
+    return f"({' OR '.join(parts) or 'FALSE'})", values
