@@ -3,6 +3,7 @@
     types, params, results, notifications   what travels, as frozen Structs
     methods      the one table of methods: name, params, result, errors
     errors       every error, with code, kind and hint
+    event_kinds  every kind of event, and how clients name several
     text         bytes of the operating system as text and back
     framing      bytes to lines and back          jsonrpc   JSON-RPC 2.0 messages
     json_text    JSON before it is decoded: its nesting, and raw JSON on one line

@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, TypeVar
 import msgspec
 from msgspec import Struct
 
-from orbit_protocol.results import Exit
+from orbit_protocol.results import ErrorObject, Exit
 from orbit_protocol.types import Timestamp
 
 P = TypeVar("P", contravariant=True)
@@ -94,6 +94,26 @@ class EventNotice(Struct, frozen=True, kw_only=True):
     cursor: str | None = None
 
 
+class CursorNotice(Struct, frozen=True, kw_only=True):
+    """A subscription has heard all that it wants up to this cursor: what came since its last event was of no use to it.
+
+    A client that hears little, by its filters, keeps this one: an old cursor may expire.
+    """
+
+    subscription_id: str
+    cursor: str
+
+
+class SubscriptionEndedNotice(Struct, frozen=True, kw_only=True):
+    """A subscription was ended by the daemon, since it cannot be sent every event any more; `error` says why.
+
+    After `cursor_expired` read everything anew. Otherwise subscribe again, from the cursor of the last event.
+    """
+
+    subscription_id: str
+    error: ErrorObject
+
+
 @dataclass(frozen=True)
 class Notification(Generic[P]):
     """What the daemon sends without being asked.
@@ -167,5 +187,35 @@ EVENT: Notification[EventNotice] = Notification(
     },
 )
 
-NOTIFICATIONS: tuple[Notification[Any], ...] = (OUTPUT, REPAINT, EXITED, DETACHED, EVENT, PROGRESS)
+EVENTS_CURSOR: Notification[CursorNotice] = Notification(
+    "events.cursor",
+    CursorNotice,
+    "A subscription has gone on without an event for its client, which keeps this cursor in the place of its last one.",
+    {"subscription_id": "1", "cursor": "9f86d081-5711"},
+)
+
+EVENTS_ENDED: Notification[SubscriptionEndedNotice] = Notification(
+    "events.ended",
+    SubscriptionEndedNotice,
+    "The daemon has ended a subscription of this client.",
+    {
+        "subscription_id": "1",
+        "error": {
+            "code": 1300,
+            "message": "The events after 9f86d081-4711 are not kept any more",
+            "data": {"kind": "cursor_expired", "oldest": "9f86d081-104712"},
+        },
+    },
+)
+
+NOTIFICATIONS: tuple[Notification[Any], ...] = (
+    OUTPUT,
+    REPAINT,
+    EXITED,
+    DETACHED,
+    EVENT,
+    EVENTS_CURSOR,
+    EVENTS_ENDED,
+    PROGRESS,
+)
 """All of them."""
