@@ -348,25 +348,26 @@ WORKSPACE_IMPORT: Method[p.WorkspaceImport, t.Workspace] = Method(
     (e.NameTaken, *WRITES),
 )
 
+_OF_EVENTS = (e.SessionNotFound, e.WorkspaceNotFound, e.CursorExpired, *READS)
 EVENTS_SUBSCRIBE: Method[p.EventsSubscribe, r.Subscribed] = Method(
     "events.subscribe",
     p.EventsSubscribe,
     r.Subscribed,
     "Be sent `event` notifications: those after a cursor, then new ones.",
-    (e.CursorExpired, *READS),
+    _OF_EVENTS,
 )
 EVENTS_UNSUBSCRIBE: Method[p.EventsUnsubscribe, r.Empty] = Method(
     "events.unsubscribe", p.EventsUnsubscribe, r.Empty, "End a subscription of this connection.", is_urgent=True
 )
 EVENTS_LIST: Method[p.EventsList, r.EventPage] = Method(
-    "events.list", p.EventsList, r.EventPage, "List stored events, oldest first.", (e.CursorExpired, *READS)
+    "events.list", p.EventsList, r.EventPage, "List stored events, oldest first.", _OF_EVENTS
 )
 EVENTS_WAIT: Method[p.EventsWait, r.EventWaited] = Method(
     "events.wait",
     p.EventsWait,
     r.EventWaited,
     "Wait for one event, and return it.",
-    (e.CursorExpired, e.RequestTimeout, e.Cancelled, *READS),
+    (*_OF_EVENTS, e.RequestTimeout, e.Cancelled),
     can_wait=True,
 )
 
