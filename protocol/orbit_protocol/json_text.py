@@ -7,9 +7,14 @@ from outside is measured first.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from array import array
 from itertools import accumulate
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as typing has it
+    from collections.abc import Mapping
 
 MAX_NESTING = 512
 """How many arrays and objects may stand inside each other; a number alone is nested 0 deep."""
@@ -81,6 +86,31 @@ def one_line(raw: bytes, max_nesting: int = MAX_NESTING) -> bytes:
     except msgspec.DecodeError as error:
         raise ValueError(_json_error(data, str(error))) from error
     return data.strip(b" \t\r\n").replace(b"\n", b" ").replace(b"\r", b" ")
+
+
+def replace_strings(raw: bytes, replacements: Mapping[str, str]) -> bytes:
+    """Return raw JSON with some of its strings replaced, names of members too; all else stays to the letter.
+
+    A string is compared by what it means: one that has escapes (RFC 8259, 7) is found as well.
+
+    Args:
+        raw: One JSON value.
+        replacements: New strings by those that they replace.
+    """
+    import msgspec
+
+    known = {old.encode(): msgspec.json.encode(new) for old, new in replacements.items()}
+    longest = 6 * max(map(len, known), default=0)  # `\u0061` for one letter
+
+    def replaced(found: re.Match[bytes]) -> bytes:
+        token = found[0]
+        text = token[1:-1]
+        if b"\\" in text and len(text) <= longest:
+            with contextlib.suppress(msgspec.DecodeError, UnicodeEncodeError):  # a surrogate alone, say: no id of ours
+                text = msgspec.json.decode(token, type=str).encode()
+        return known.get(text, token)
+
+    return _STRING.sub(replaced, raw) if known else raw
 
 
 def _json_error(data: bytes, words: str) -> str:

@@ -293,11 +293,15 @@ class NotOpened(Struct, frozen=True, kw_only=True):
 
 
 class WorkspaceSessions(Struct, frozen=True, kw_only=True):
-    """A workspace and its sessions, oldest first; `failed` are those for which it did not work."""
+    """A workspace and its sessions, oldest first; `failed` are those for which it did not work.
+
+    `changed` has the ids of those that this call has started, or whose programs it has ended.
+    """
 
     workspace: Workspace
     sessions: list[Session]
     failed: list[NotOpened] = []
+    changed: list[str] = []
 
 
 class Subscribed(Struct, frozen=True, kw_only=True):
