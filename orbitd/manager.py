@@ -6,7 +6,8 @@
 A call that changes something returns when the change is on disk; cancelling it does not undo
 the change. Reads of sessions that are not terminated and of workspaces never touch the disk.
 All errors are `orbit_protocol.errors.OrbitError`. A manager belongs to the event loop that
-opened it. Its methods are in `orbitd.store`: sessions, snapshots, workspaces, event_methods, maintenance.
+opened it. Its methods are in `orbitd.store`: sessions, snapshots, workspaces, documents,
+event_methods, maintenance.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Generator
 from typing import Any
 
 from orbit_protocol.errors import StorageError
+from orbitd.store.documents import DocumentMethods
 from orbitd.store.event_methods import EventMethods
 from orbitd.store.maintenance import MaintenanceMethods
 from orbitd.store.sessions import SessionMethods
@@ -28,7 +30,9 @@ from orbitd.store.writer import MAX_GROUP, MAX_WAITING
 _log = logging.getLogger(__name__)
 
 
-class SessionManager(SessionMethods, SnapshotMethods, WorkspaceMethods, EventMethods, MaintenanceMethods):
+class SessionManager(
+    DocumentMethods, SessionMethods, SnapshotMethods, WorkspaceMethods, EventMethods, MaintenanceMethods
+):
     """Sessions, snapshots, workspaces and events of one database; made by `open`.
 
     Args:

@@ -37,7 +37,15 @@ from orbit_protocol.params import (
     SessionSend,
 )
 from orbit_protocol.results import Empty
-from orbit_protocol.types import Session, SessionConfig, Snapshot
+from orbit_protocol.types import (
+    Session,
+    SessionConfig,
+    Snapshot,
+    SnapshotInfo,
+    SnapshotPage,
+    Workspace,
+    WorkspaceLayout,
+)
 from orbitd.keeper.client import KeeperClient, KeptProgram, Spawned, SpawnRequest
 from orbitd.keeper.frames import Framer, receive
 from orbitd.manager import SessionManager
@@ -442,6 +450,7 @@ class FakeStore:
 
     Attributes:
         sessions: The rows.
+        external: Whose newest snapshot an application has saved.
         snapshots: What was saved, as (session, position, screen).
         errors: Method -> what it raises, once each.
         gates: Method -> what it waits for.
@@ -450,6 +459,7 @@ class FakeStore:
 
     def __init__(self) -> None:
         self.sessions: dict[str, Session] = {}
+        self.external: set[str] = set()
         self.snapshots: list[tuple[str, int, bytes]] = []
         self.sizes: list[tuple[int, int]] = []
         self.errors: dict[str, list[Exception]] = {}
@@ -516,6 +526,38 @@ class FakeStore:
     async def trash_session(self, session_id: str) -> bool:
         await self.delete_session(session_id)
         return True
+
+    async def get_workspace(self, workspace_id: str) -> Workspace:
+        await self._enter("get_workspace")
+        layout = WorkspaceLayout(layout_type="tabs", config=msgspec.Raw(b"{}"))
+        return Workspace(id=workspace_id, name=workspace_id, created_at=MOMENT, layout=layout, active_session_id=None)
+
+    async def list_members(self, workspace_id: str) -> list[Session]:
+        await self._enter("list_members")
+        return [each for each in self.sessions.values() if each.workspace_id == workspace_id]
+
+    async def keep_ended(self, session_id: str) -> Session:
+        await self._enter("keep_ended")
+        config = msgspec.structs.replace(self._find(session_id).config, auto_remove=False)
+        return self._change(session_id, config=config)
+
+    async def list_snapshots(self, session_id: str, *, limit: int | None = None) -> SnapshotPage:
+        await self._enter("list_snapshots")
+        saved = any(each == session_id for each, _, _ in self.snapshots)
+        if not (saved or session_id in self.external):
+            return SnapshotPage(snapshots=[], next_cursor=None)
+        newest = SnapshotInfo(
+            id="snapshot",
+            session_id=session_id,
+            snapshot_at=MOMENT,
+            format="opaque" if session_id in self.external else "vt",
+            cols=None,
+            rows=None,
+            buffer_bytes=0,
+            scrollback_bytes=0,
+            stored_bytes=0,
+        )
+        return SnapshotPage(snapshots=[newest], next_cursor=None)
 
     async def list_purged(self) -> list[str]:
         return []

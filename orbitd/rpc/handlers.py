@@ -237,6 +237,10 @@ def add_workspace_handlers(handlers: Handlers[Call], manager: SessionManager, se
         m.WORKSPACE_SET_ACTIVE_SESSION, lambda _, params: manager.set_active_session(params.id, params.session_id)
     )
     handlers.add(m.WORKSPACE_DELETE, delete)
+    handlers.add(m.WORKSPACE_OPEN, lambda _, params: sessions.workspaces.open(params))
+    handlers.add(m.WORKSPACE_PARK, lambda _, params: sessions.workspaces.park(params.id))
+    handlers.add(m.WORKSPACE_EXPORT, lambda _, params: sessions.workspaces.export(params.id))
+    handlers.add(m.WORKSPACE_IMPORT, lambda _, params: manager.import_workspace(params.document, params.name))
 
 
 def add_maintenance_handlers(handlers: Handlers[Call], manager: SessionManager, sessions: SessionMethods) -> None:
@@ -278,10 +282,6 @@ def _add_unmade(handlers: Handlers[Call]) -> None:
         raise InternalError("not made yet")
 
     for method in (
-        m.WORKSPACE_OPEN,
-        m.WORKSPACE_PARK,
-        m.WORKSPACE_EXPORT,
-        m.WORKSPACE_IMPORT,
         m.EVENTS_SUBSCRIBE,
         m.EVENTS_UNSUBSCRIBE,
         m.EVENTS_LIST,

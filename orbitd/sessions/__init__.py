@@ -1,6 +1,7 @@
 """Sessions that are more than rows of the store: programs on terminals of the daemon, their journals, their clients.
 
     methods                       the methods that concern programs: start, screen, terminate, ...
+    workspaces                    start the programs of all sessions of a workspace, or end them
     session                       one session: all that is known of it, and the table of its states
     registry                      the sessions, and the memory that their pictures share
     terminal                      reading a terminal through the landing buffer; writing; its size

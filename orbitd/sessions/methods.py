@@ -37,6 +37,7 @@ from orbitd.sessions.circles import Circles
 from orbitd.sessions.program_input import type_in_turn, type_input
 from orbitd.sessions.programs import Programs
 from orbitd.sessions.session import LiveSession, State
+from orbitd.sessions.workspaces import Workspaces
 
 MAX_ATTACHMENTS = 256
 """Of one session."""
@@ -51,6 +52,9 @@ class SessionMethods:
     Args:
         manager: The store.
         programs: What runs.
+
+    Attributes:
+        workspaces: What is done to all sessions of a workspace.
     """
 
     def __init__(self, manager: SessionManager, programs: Programs) -> None:
@@ -58,6 +62,7 @@ class SessionMethods:
         self._programs = programs
         self._registry = programs.registry
         self._circles = Circles(programs.registry)
+        self.workspaces = Workspaces(manager, programs, self.terminate, self.with_live_fields)
 
     def with_live_fields(self, session: Session) -> Session:
         """Return a session with the fields of its running program."""
@@ -120,6 +125,10 @@ class SessionMethods:
 
     async def delete_workspace(self, workspace_id: str, *, delete_sessions: bool) -> None:
         """Delete a workspace; of its sessions, those that have more than their rows are deleted by `delete` first."""
+        async with self.workspaces.locked(workspace_id):
+            await self._delete_workspace(workspace_id, delete_sessions=delete_sessions)
+
+    async def _delete_workspace(self, workspace_id: str, *, delete_sessions: bool) -> None:
         interrupted = await self._manager.list_interrupted() if delete_sessions else []
         if any(one.live and one.workspace_id == workspace_id for one in interrupted):
             await self._programs.keeper.require_restored()

@@ -174,6 +174,7 @@ class Programs:
         umask: int | None = None,
         limits: Mapping[str, int] | None = None,
         only_lost: bool = False,
+        only_in: str | None = None,
         may_move: bool = False,
     ) -> Session:
         """Run a session's program.
@@ -189,10 +190,11 @@ class Programs:
             umask: The client's; None for the one that the daemon was started with.
             limits: The client's soft limits; the others are those that the daemon was started with.
             only_lost: Start it only while it is recorded as running.
+            only_in: Start it only while it is in this workspace.
             may_move: Start it in HOME where the folder that was asked for is gone.
 
         Raises:
-            SessionNotFound, NameTaken: As `SessionManager.start_program` does.
+            SessionNotFound, NameTaken: As `SessionManager.start_program` does; or it is not in `only_in`.
             AlreadyRunning: It runs.
             SpawnFailed: It cannot be executed.
             LiveUnavailable: There is no terminal emulation here, or the keeper does not answer.
@@ -205,16 +207,12 @@ class Programs:
         async with self.registry.locked(session_id) as live:
             if live.has_program:
                 raise AlreadyRunning(f"The program of session {session_id} runs already")
-            reason = self.screens.unavailable_reason
-            if reason is not None:
-                words = f"Live sessions are not available here: {reason}"
-                hint = "External sessions are." if this_installation.change() is None else RESTART
-                unavailable = LiveUnavailable(words, hint=hint, data={"reason": reason})
-                unavailable.retryable = False
-                raise unavailable
+            self.require_emulation()
             with self.room.take():
                 await self.endings.store_pending_exit(live)
                 before = await self._manager.get_session(session_id)
+                if only_in is not None and before.workspace_id != only_in:
+                    raise SessionNotFound(f"Session {session_id} is not in workspace {only_in}")
                 if only_lost and (before.status == "terminated" or not before.live):
                     raise NotRunning(f"Session {session_id} is not to be started again")
                 had_link = self.agents.exists(session_id)
@@ -241,6 +239,16 @@ class Programs:
                         await self._manager.undo_start(before)
                     raise
                 return started
+
+    def require_emulation(self) -> None:
+        """Raise LiveUnavailable where there is no terminal emulation."""
+        reason = self.screens.unavailable_reason
+        if reason is not None:
+            words = f"Live sessions are not available here: {reason}"
+            hint = "External sessions are." if this_installation.change() is None else RESTART
+            unavailable = LiveUnavailable(words, hint=hint, data={"reason": reason})
+            unavailable.retryable = False
+            raise unavailable
 
     def take_over(self, live: LiveSession, session: Session, program: KeptProgram) -> None:
         """Continue with a program that an earlier daemon has started; its terminal is fetched later."""
@@ -872,9 +880,12 @@ class Programs:
 
 
 def _is_lost(session: Session) -> bool:
-    """Return whether a session's last program has not ended by itself nor by a request."""
-    has_run = session.cols is not None
-    return has_run and session.status != "terminated" and session.exit_code is None and session.exit_signal is None
+    """Return whether a session's last program has not ended by itself nor by a request.
+
+    One that is active and not live is as it was recorded, or imported with a size: it has never run.
+    """
+    has_run = session.cols is not None and (session.live or session.status == "detached")
+    return has_run and session.exit_code is None and session.exit_signal is None
 
 
 def _resumed(session: Session) -> Session:

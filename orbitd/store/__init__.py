@@ -1,6 +1,7 @@
 """The durable store: SQLite, with what is in use cached in memory. Its API is `orbitd.manager.SessionManager`.
 
     sessions, snapshots, workspaces, event_methods, maintenance   the SessionManager's methods, one file an entity
+    documents                  likewise: workspaces as documents, and documents as workspaces
     events, event_recorder     what a change records of itself, and cursors; publishing, what programs say, retention
     validation, pages          checks of arguments; pages of lists and their cursors
     store                      what the methods share: the writer, the readers, the cache, a pool of threads

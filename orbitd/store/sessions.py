@@ -165,11 +165,11 @@ _DELETED = " UNION ALL ".join(
 )
 _DELETED = f"{_DELETED} ORDER BY deleted_at DESC, seq DESC LIMIT :most"
 
-# The program of one that was never started has no size. By its letters, as above.
+# The program of one that was never started has no size, or is active as it was recorded. By its letters, as above.
 _TO_REMOVE = """
     SELECT id FROM sessions
     WHERE {sound} AND deleted_at IS NULL AND instr(config, '"auto_remove":true')
-      AND (status = 'terminated' OR instr(program, '"cols":')) ORDER BY seq
+      AND (status = 'terminated' OR (status = 'detached' AND instr(program, '"cols":'))) ORDER BY seq
 """
 
 _HAS_MANY_SNAPSHOTS = " UNION ALL ".join(
@@ -922,11 +922,27 @@ def _updated(
 
 def refuse_taken_name(connection: sqlite3.Connection, name: str | None, session_id: str) -> None:
     """Raise NameTaken if another session that is not terminated has the name."""
-    if name is None:
-        return
-    row = connection.execute(
+    row = _session_named(connection, name, session_id) if name is not None else None
+    if row is not None:
+        raise NameTaken(f"Session {row[0]} has the name {name!r}", data={"id": row[0]})
+
+
+def is_name_free(connection: sqlite3.Connection, name: str) -> bool:
+    """Return whether no session that is not terminated has the name."""
+    return _session_named(connection, name, "") is None
+
+
+def is_id_free(connection: sqlite3.Connection, session_id: str) -> bool:
+    """Return whether a new session may have the id: no other one has it, and no files of one are left."""
+    if connection.execute("SELECT 1 FROM meta WHERE key = ?", (f"{_PURGED}{session_id}",)).fetchone() is not None:
+        return False
+    return all(find_seq(connection, table, session_id, None) is None for table in _BOTH)
+
+
+def _session_named(connection: sqlite3.Connection, name: str, session_id: str) -> Row | None:
+    """Return the id of another session that is not terminated and has the name."""
+    row: Row | None = connection.execute(
         "SELECT id FROM sessions WHERE name IN (?, ?) AND status != 'terminated' AND deleted_at IS NULL AND id != ?",
         (*validation.spellings(name), session_id),
     ).fetchone()
-    if row is not None:
-        raise NameTaken(f"Session {row[0]} has the name {name!r}", data={"id": row[0]})
+    return row

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orbit_protocol.framing import Line, LineFramer
-from orbit_protocol.json_text import MAX_LAYOUT_NESTING, MAX_NESTING, is_nested_too_deep, one_line
+from orbit_protocol.json_text import MAX_LAYOUT_NESTING, MAX_NESTING, is_nested_too_deep, one_line, replace_strings
 from orbit_protocol.jsonrpc import encode_request
 from orbit_protocol.types import WorkspaceLayout
 
@@ -199,3 +199,35 @@ def test_a_layout_leaves_room_for_the_messages_around_it(kind: str) -> None:
     assert not is_nested_too_deep(msgspec.json.encode([{"result": {"workspaces": [{"layout": layout}]}}]))
     with pytest.raises(ValueError, match="`config` is nested deeper than 500"):
         WorkspaceLayout(layout_type="x", config=msgspec.Raw(nested(MAX_LAYOUT_NESTING + 1, kind)))
+
+
+@given(JSON, st.dictionaries(st.text(max_size=2), st.text(max_size=2), max_size=3), st.booleans())
+def test_strings_are_replaced_wherever_they_stand(value: Any, replacements: dict[str, str], escapes: bool) -> None:
+    """Replacing in the text is replacing in the value, with letters or their escapes; names of members too."""
+
+    def replaced(part: Any) -> Any:
+        if isinstance(part, str):
+            return replacements.get(part, part)
+        if isinstance(part, list):
+            return [replaced(each) for each in part]
+        if isinstance(part, dict):
+            return [[replaced(name), replaced(each)] for name, each in part.items()]
+        return part
+
+    raw = json.dumps(value, ensure_ascii=escapes).encode()
+    found = json.loads(replace_strings(raw, replacements), object_pairs_hook=lambda pairs: [list(p) for p in pairs])
+    assert found == replaced(value)
+    assert replace_strings(raw, {"no such string": "x"}) == raw
+
+
+def test_all_else_stays_to_the_letter() -> None:
+    """Blanks, numbers, escapes and strings that merely hold the text stay as they are written."""
+    raw = rb'{ "a" :1.0e3,"b":"\u0061", "c":"aa","d":"\"a\"",  "e":"\u00e9" , "\\":["a" ]}'
+    expected = rb'{ "xy" :1.0e3,"b":"xy", "c":"aa","d":"\"a\"",  "e":"\u00e9" , "\\":["xy" ]}'
+    assert replace_strings(raw, {"a": "xy"}) == expected
+
+
+def test_replacing_takes_time_that_grows_with_the_text_alone() -> None:
+    """Megabytes of short strings, and one without an end, are read once."""
+    assert replace_strings(b"[" + b'"a",' * 300_000 + b'"b"]', {"b": "c"}).endswith(b'"a","c"]')
+    assert replace_strings(b'"' + rb"\\" * 500_000, {"b": "c"}) == b'"' + rb"\\" * 500_000
