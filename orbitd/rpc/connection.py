@@ -36,8 +36,8 @@ from typing import Any, Protocol, Self, cast
 from msgspec import UNSET, Struct
 
 from orbit_os.sockets import peer_pid
-from orbit_protocol.errors import Busy, Cancelled, InternalError, MessageTooLarge, OrbitError, ShuttingDown
-from orbit_protocol.framing import Event, Line, LineFramer, LineTooLong, NewlineInMessage, frame
+from orbit_protocol.errors import Busy, Cancelled, InternalError, MessageTooLarge, OrbitError, ParseError, ShuttingDown
+from orbit_protocol.framing import Event, Framer, Line, LineTooLong, Malformed, NewlineInMessage
 from orbit_protocol.jsonrpc import encode_error, encode_message
 from orbit_protocol.notifications import PROGRESS, ProgressNotice
 from orbitd.logs import event
@@ -57,6 +57,8 @@ MAX_URGENT_UNSENT_BYTES = 64 * 1024
 MAX_URGENT_BYTES = 2 * 1024 * 1024
 """A longer line is not searched for its method: it is held back, and so is what is urgent behind it."""
 DISCARD_SECONDS = 5.0
+DISCARD_MALFORMED_SECONDS = 0.2
+"""For what follows headers that cannot be followed: nothing says where it ends."""
 REPORT_SECS = 0.1
 """Between two looks at how far a request is that the client watches."""
 
@@ -348,7 +350,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, host: Host, peer: PeerProcess | None = None) -> None:
         self._host = host
         self.peer = peer
-        self._framer = LineFramer(host.max_message_bytes)
+        self._framer = Framer(host.max_message_bytes)
         self._queue: deque[Event] = deque()
         self._held: deque[_Held] = deque()
         self._held_bytes = 0
@@ -381,9 +383,9 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=MAX_UNSENT_BYTES, low=0)
 
     def data_received(self, data: bytes) -> None:
-        """Frame bytes and start what they ask for; discard the rest of a line that is too long."""
+        """Frame bytes and start what they ask for; discard the rest of a message that is too long."""
         if self._discarding is not None:
-            if b"\n" in data:
+            if self._framer.skip(data):
                 self._stop_discarding()
             return
         self._queue.extend(self._framer.receive(data))
@@ -441,7 +443,7 @@ class Connection(asyncio.Protocol):
     def send(self, message: bytes) -> None:
         """Write one encoded message in one piece, unless the client has gone. Raises: NewlineInMessage."""
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(frame(message))
+            self._transport.write(self._framer.frame(message))
             if self._awaits_sent and not self._write_paused:
                 self._write_paused = self._is_over_limit()  # the transport has called `pause_writing` already
 
@@ -613,7 +615,7 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, item: Event, *, is_urgent: bool = False) -> None:
         if not isinstance(item, Line):
-            self._refuse_overflow(item)
+            self._refuse_rest(item)
         elif self._host.stopping:
             refusal = refuse(item.data, ShuttingDown("The daemon is shutting down"))
             if refusal is not None:
@@ -667,22 +669,26 @@ class Connection(asyncio.Protocol):
             self._give_place_back(call)
             self._pump()
 
-    def _refuse_overflow(self, overflow: LineTooLong) -> None:
-        """Answer, then read on for `DISCARD_SECONDS`.
+    def _refuse_rest(self, broken: LineTooLong | Malformed) -> None:
+        """Answer, then read on for a while, where more of the message may come.
 
         Closing a socket with unread data sends a reset, and a client that is still sending would
         get that (EPIPE, ECONNRESET) in the place of the answer.
         """
-        self.send(encode_error(None, MessageTooLarge(f"The message is longer than {overflow.limit} bytes")))
+        if isinstance(broken, LineTooLong):
+            error: OrbitError = MessageTooLarge(f"The message is longer than {broken.limit} bytes")
+            seconds = 0.0 if broken.complete else DISCARD_SECONDS
+        else:
+            hint = "Connect again, and send each message behind headers: Content-Length: BYTES, and an empty line."
+            error, seconds = ParseError(broken.reason, hint=hint), DISCARD_MALFORMED_SECONDS
+        self.send(encode_error(None, error))
         self._queue.clear()
+        if seconds and not self._ended:
+            self._discarding = asyncio.get_running_loop().call_later(seconds, self._stop_discarding)
         self._ended = True
-        if overflow.complete:
-            return
-        loop = asyncio.get_running_loop()
-        self._discarding = loop.call_later(DISCARD_SECONDS, self._stop_discarding)
 
     def _stop_discarding(self) -> None:
-        """Close as soon as everything before the over-long line has been answered."""
+        """Close as soon as everything before what was refused has been answered."""
         if self._discarding is not None:
             self._discarding.cancel()
             self._discarding = None
