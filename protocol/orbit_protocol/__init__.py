@@ -8,7 +8,8 @@
     framing      bytes to lines and back          jsonrpc   JSON-RPC 2.0 messages
     json_text    JSON before it is decoded: its nesting, and raw JSON on one line
     plain_words, visible    validation errors as sentences, and text that a terminal only shows
-    openrpc      the OpenRPC document of the table
+    openrpc      the OpenRPC document of the table, with what each field means (descriptions)
+    event_data   what an event has in its data, by its kind
     settings, paths    the configuration file, and what may be written as a path
     terminal_reset     escape sequences that reset and restore a user's terminal
     terminal_input     what a user types, beside what the terminal sends by itself

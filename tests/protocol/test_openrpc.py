@@ -8,9 +8,11 @@ import jsonschema
 import msgspec
 import pytest
 
+from orbit_protocol.descriptions import DESCRIPTIONS, description_of
+from orbit_protocol.event_kinds import LIVE_KINDS, STORED_KINDS
 from orbit_protocol.methods import METHODS, Method
-from orbit_protocol.notifications import NOTIFICATIONS
-from orbit_protocol.openrpc import document
+from orbit_protocol.notifications import NOTIFICATIONS, EventNotice
+from orbit_protocol.openrpc import STRUCTS, document
 
 SPEC: dict[str, Any] = msgspec.to_builtins(document())
 
@@ -60,9 +62,11 @@ META_SCHEMA = {
                 "type": "object",
                 "required": ["name", "params"],
                 "additionalProperties": False,
+                "patternProperties": {"^x-": {}},
                 "properties": {
                     "name": {"type": "string", "minLength": 1},
                     "summary": {"type": "string"},
+                    "description": {"type": "string"},
                     "paramStructure": {"enum": ["by-position", "by-name", "either"]},
                     "params": {"type": "array", "items": {"oneOf": [_DESCRIPTOR, _REFERENCE]}},
                     "result": {"oneOf": [_DESCRIPTOR, _REFERENCE]},
@@ -137,3 +141,54 @@ def test_every_notification_is_described() -> None:
         assert example["method"] == notification.name
         assert set(example["params"]) <= names
         msgspec.json.decode(msgspec.json.encode(example["params"]), type=notification.params)  # with raw JSON in it
+
+
+def test_every_field_is_described_once() -> None:
+    """Each field of each type says what it means, and no description is of a field that is not there."""
+    used = set()
+    for name, schema in SPEC["components"]["schemas"].items():
+        for field in schema.get("properties", {}):
+            assert description_of(STRUCTS[name], field), f"{name}.{field} has no description"
+            keys = [f"{one.__name__}.{field}" for one in STRUCTS[name].__mro__] + [field]
+            used.add(next(key for key in keys if key in DESCRIPTIONS))
+    assert DESCRIPTIONS.keys() - used == set()
+
+
+def test_a_param_says_what_it_means_and_its_default() -> None:
+    """A param that may be left out has its default in its schema, unless none stands for it; each has a description."""
+    for method in SPEC["methods"]:
+        for param in method["params"]:
+            assert param["description"]
+            assert param["required"] or "default" in param["schema"] or param["name"].endswith("_bytes")
+    attach = next(one for one in SPEC["methods"] if one["name"] == "session.attach")
+    assert {one["name"]: one["schema"].get("default") for one in attach["params"]}["frames"] == "auto"
+    assert attach["params"][0]["description"] == "The session's full id."
+
+
+def test_a_method_says_how_it_is_served() -> None:
+    """Which methods can wait, overtake others, and are served on connections that are kept back, is in the document."""
+    for flag, attribute in (("x-can-wait", "can_wait"), ("x-urgent", "is_urgent"), ("x-in-reserve", "in_reserve")):
+        flagged = {one["name"] for one in SPEC["methods"] if one.get(flag)}
+        assert flagged == {name for name, method in METHODS.items() if getattr(method, attribute)}
+
+
+def test_an_error_says_what_to_do() -> None:
+    """Every error has a sentence, a kind, and the next step."""
+    for error in SPEC["components"]["errors"].values():
+        assert error["message"].endswith((".", ").", "."))
+        assert error["data"]["kind"]
+        assert error["data"]["hint"].endswith(".")
+
+
+def test_every_kind_of_event_is_described() -> None:
+    """Each kind, stored or live, has a sentence and an example that decodes, with data of the schema that it names."""
+    described = {each["kind"]: each for each in SPEC["x-events"]}
+    assert list(described) == [*STORED_KINDS, *LIVE_KINDS]
+    for kind, each in described.items():
+        params = each["example"]["params"]
+        assert each["summary"]
+        assert (params["kind"], params["seq"] is not None) == (kind, each["stored"])
+        msgspec.json.decode(msgspec.json.encode(params), type=EventNotice)
+        schema = {**each["data"], "components": SPEC["components"]}
+        jsonschema.Draft202012Validator(schema).validate(params["data"])
+    assert [kind for kind, each in described.items() if each["on_request"]] == ["snapshot.saved"]
