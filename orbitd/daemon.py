@@ -134,6 +134,7 @@ class Daemon:
         self._warnings += warnings.opening_warnings(manager.repairs, manager.read_only)
         self._warnings += warnings.limit_warnings(self._max_connections, self._resolved.settings.daemon.max_connections)
         manager.reserve(self._own_files())
+        manager.event_retention_count = self._resolved.settings.events.event_retention_count
         try:
             yield manager
         finally:

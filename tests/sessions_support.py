@@ -18,7 +18,7 @@ import socket
 import termios
 import tty
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -62,6 +62,7 @@ from orbitd.sessions.programs import LiveSettings, Programs
 from orbitd.sessions.saved_state import SavedState
 from orbitd.sessions.session import LiveSession
 from orbitd.sessions.terminal import Landing
+from orbitd.store.sessions import ClientChange
 from orbitd.store.snapshots import SavedScreen
 from support import WAIT_SECS
 
@@ -455,10 +456,14 @@ class FakeStore:
         errors: Method -> what it raises, once each.
         gates: Method -> what it waits for.
         entered: Methods that were called.
+        clients: Who has come and left, as (session, the status with which that is recorded or None, who).
+        ends: How programs have ended, as (session, status, reason).
     """
 
     def __init__(self) -> None:
         self.sessions: dict[str, Session] = {}
+        self.clients: list[tuple[str, str | None, ClientChange]] = []
+        self.ends: list[tuple[str, str, str | None]] = []
         self.external: set[str] = set()
         self.snapshots: list[tuple[str, int, bytes]] = []
         self.sizes: list[tuple[int, int]] = []
@@ -488,11 +493,11 @@ class FakeStore:
         await self._enter("get_session")
         return self._find(session_id)
 
-    async def start_program(self, session_id: str, cols: int, rows: int) -> Session:
+    async def start_program(self, session_id: str, cols: int, rows: int, *, reconnects: bool = False) -> Session:
         await self._enter("start_program")
         return self._change(session_id, status="detached", live=True, cols=cols, rows=rows, exit_code=None)
 
-    async def undo_start(self, before: Session) -> Session:
+    async def undo_start(self, before: Session, *, reconnects: bool = False) -> Session:
         await self._enter("undo_start")
         return self._change(before.id, status=before.status, live=False, cols=before.cols, rows=before.rows)
 
@@ -504,15 +509,23 @@ class FakeStore:
         exit_signal: int | None = None,
         *,
         cwd: bytes | None = None,
+        reason: str | None = None,
     ) -> Session:
         await self._enter("end_program")
+        self.ends.append((session_id, status, reason))
         return self._change(session_id, status=status, live=False, exit_code=exit_code, exit_signal=exit_signal)
 
-    async def update_session_status(self, session_id: str, status: str) -> Session:
+    async def update_session_status(
+        self, session_id: str, status: str, *, clients: Sequence[ClientChange] = ()
+    ) -> Session:
         await self._enter("update_session_status")
+        self.clients += ((session_id, status, each) for each in clients)
         return self._change(session_id, status=status)
 
-    async def detach_session(self, session_id: str) -> Session:
+    def record_clients(self, session: Session, clients: Sequence[ClientChange]) -> None:
+        self.clients += ((session.id, None, each) for each in clients)
+
+    async def detach_session(self, session_id: str, *, reason: str | None = None) -> Session:
         return await self.update_session_status(session_id, "detached")
 
     async def terminate_session(self, session_id: str) -> Session:

@@ -28,6 +28,7 @@ from orbitd.sessions.registry import Registry
 from orbitd.sessions.saver import Saver
 from orbitd.sessions.session import LiveSession, ProgramExit, State
 from orbitd.sessions.ssh_agent import AgentLinks
+from orbitd.store.sessions import EndReason
 
 log = logging.getLogger("orbitd.sessions")
 
@@ -82,10 +83,13 @@ class Endings:
         # A start of the session holds its lock until its program runs. So the exit of a program
         # that ends at once is handled after its start, not before it.
         async with self._registry.locked(program.id) as live:
+            status = await self._status_after(live, program)
+            reason: EndReason | None = "terminated" if live.is_terminating else None
             program_exit = ProgramExit(
-                status=await self._status_after(live, program),
+                status=status,
                 exit_code=program.exit_code,
                 exit_signal=program.exit_signal,
+                reason="connection_lost" if status == "detached" else reason,
             )
             if live.state is State.RUNNING:
                 await self._end_program(live, program_exit)
@@ -291,7 +295,7 @@ class Endings:
     async def _handle_lost_program(self, live: LiveSession) -> None:
         async with self._registry.locked(live.id) as now:
             if now is live and live.state is State.RUNNING:
-                await self._end_program(live, ProgramExit(status="detached", in_keeper=False))
+                await self._end_program(live, ProgramExit(status="detached", in_keeper=False, reason="program_lost"))
 
     async def _status_after(self, live: LiveSession, program: KeptProgram) -> SessionStatus:
         # A remote command that exits with 255 looks like a lost connection (ssh(1), EXIT STATUS). A
@@ -345,7 +349,12 @@ class Endings:
         # The folder is newer than the last snapshot's where the screen has not changed since.
         exit_code, exit_signal = program_exit.exit_code, program_exit.exit_signal
         session = await self._manager.end_program(
-            live.id, program_exit.status, exit_code, exit_signal, cwd=live.cwd_to_save
+            live.id,
+            program_exit.status,
+            exit_code,
+            exit_signal,
+            cwd=live.cwd_to_save,
+            reason=program_exit.reason,
         )
         if session.config.auto_remove:
             # It waits for the lock, which the caller holds until the clients have their exit.

@@ -112,7 +112,7 @@ class SessionMethods:
             if had_program and session.status == "terminated":
                 return session
             if session.live:  # its program was lost, and it was to be started again
-                return await self._manager.end_program(session_id, "terminated")
+                return await self._manager.end_program(session_id, "terminated", reason="terminated")
             return await self._manager.terminate_session(session_id)
 
     async def delete(self, session_id: str, *, purge: bool = False) -> None:

@@ -51,7 +51,7 @@ from orbitd.sessions.keeper_connection import KeeperConnection
 from orbitd.sessions.reconnecting import Reconnector
 from orbitd.sessions.registry import Registry
 from orbitd.sessions.saver import Saver
-from orbitd.sessions.session import LiveSession, Shared, StartedBy, State, Typing
+from orbitd.sessions.session import LiveSession, Shared, StartedBy, State, Typing, client_change
 from orbitd.sessions.ssh_agent import AgentLinks
 from orbitd.sessions.terminal import Landing
 
@@ -156,6 +156,7 @@ class Programs:
             self.remove_ended,
         )
         manager.on_purged = lambda: self._tasks.start(self.remove_purged())
+        manager.live_fields = self.live_fields
 
     def _new_session(self, session_id: str) -> LiveSession:
         return LiveSession(session_id, self._shared)
@@ -175,6 +176,7 @@ class Programs:
         limits: Mapping[str, int] | None = None,
         only_lost: bool = False,
         only_in: str | None = None,
+        reconnects: bool = False,
         may_move: bool = False,
     ) -> Session:
         """Run a session's program.
@@ -191,6 +193,7 @@ class Programs:
             limits: The client's soft limits; the others are those that the daemon was started with.
             only_lost: Start it only while it is recorded as running.
             only_in: Start it only while it is in this workspace.
+            reconnects: It is started by itself, since its connection was lost.
             may_move: Start it in HOME where the folder that was asked for is gone.
 
         Raises:
@@ -220,7 +223,7 @@ class Programs:
                 # Stored before the program is started: if the daemon is killed in between, the next one finds a
                 # live session without a program, and restores it. The other way round it would find a program
                 # that the store says is not there.
-                started = await self._manager.start_program(session_id, cols, rows)
+                started = await self._manager.start_program(session_id, cols, rows, reconnects=reconnects)
                 was = live.state
                 live.move(State.STARTING)
                 try:
@@ -236,7 +239,7 @@ class Programs:
                     # One that was recorded as running could not be taken over: its program may run, and its exit is
                     # stored only for a session that is still recorded so.
                     if not before.live:
-                        await self._manager.undo_start(before)
+                        await self._manager.undo_start(before, reconnects=reconnects)
                     raise
                 return started
 
@@ -688,18 +691,34 @@ class Programs:
         self._close_landing()
         await self._tasks.cancel()
 
+    def live_fields(self, session_id: str) -> Mapping[str, object]:
+        """Return the fields of a session's running program, for events."""
+        live, session = self.registry.running(session_id), self._manager.cached_session(session_id)
+        return {"live": False} if live is None or session is None else live.live_fields(session)
+
     async def update_status_from_clients(self, live: LiveSession) -> None:
-        """Store a session's status: active with a client, else detached; a detached one is saved too."""
+        """Store a session's status: active with a client, else detached; a detached one is saved too.
+
+        Each client that has come or left is recorded as an event.
+        """
         async with self.registry.locked(live.id):
             # While this waited for the lock the program may have ended, and clients come or gone: the
             # status is decided here, so that the last of several updates stores the right one.
+            clients = list(live.client_changes)
+            live.client_changes.clear()
             if live.state is not State.RUNNING:
+                if live.is_attachable and clients:  # it waits for its next try to connect
+                    self._manager.record_clients(await self._manager.get_session(live.id), clients)
                 return
             wanted: SessionStatus = "active" if live.attachments else "detached"
             session = await self._manager.get_session(live.id)
-            if session.status != wanted:
+            if session.status == wanted:
+                self._manager.record_clients(session, clients)
+            else:
+                if not clients and live.attachments:  # they were there before the program
+                    clients = [client_change(live.attachments[-1], attached=True)]
                 try:
-                    await self._manager.update_session_status(live.id, wanted)
+                    await self._manager.update_session_status(live.id, wanted, clients=clients)
                 except StorageError as error:  # the clients can work all the same
                     event(log, logging.ERROR, "status not stored", session=live.id, status=wanted, error=error.message)
         if wanted == "detached":
@@ -720,7 +739,8 @@ class Programs:
         # Its own link for an agent: it leads to that of the client that attached last, which may be another by now.
         link = {b"SSH_AUTH_SOCK": os.fsencode(self.agents.path(session_id))}
         env = None if by.env is None else {**by.env, **link}
-        await self.start(session_id, *last_size(session), env, umask=by.umask, limits=by.limits)
+        size = last_size(session)
+        await self.start(session_id, *size, env, umask=by.umask, limits=by.limits, reconnects=True)
 
     async def _stop_reconnecting(self, live: LiveSession) -> None:
         async with self.registry.locked(live.id):

@@ -131,7 +131,7 @@ async def _take_over(manager: SessionManager, programs: Programs, program: KeptP
         programs.take_over(live, session, program)
         if session.status == "active":  # its clients were connected to the daemon before
             try:
-                await manager.detach_session(session.id)
+                await manager.detach_session(session.id, reason="restarted")
             except StorageError as error:  # the session goes on all the same
                 event(log, logging.ERROR, "status not stored", session=session.id, error=error.message)
     if program.ended_at is not None:
@@ -152,12 +152,12 @@ async def _record_lost(manager: SessionManager, programs: Programs, session: Ses
     event(log, logging.INFO, "program is gone", session=session.id)
     if comes_back:
         if session.status != "detached":
-            await manager.detach_session(session.id)
+            await manager.detach_session(session.id, reason="restarted")
         return
     cwd = await programs.recorded_cwd(session.id)
     async with programs.registry.locked(session.id) as live:
         if not live.has_program:  # else started meanwhile
-            await manager.end_program(session.id, "detached", cwd=cwd)
+            await manager.end_program(session.id, "detached", cwd=cwd, reason="program_lost")
 
 
 async def _come_back(manager: SessionManager, programs: Programs, session: Session, *, is_shell: bool) -> None:
@@ -173,7 +173,7 @@ async def _come_back(manager: SessionManager, programs: Programs, session: Sessi
             # But what the stop of this one has cut off is for the next.
             if not programs.closing.done():
                 with contextlib.suppress(OrbitError):
-                    await manager.end_program(session.id, "detached")
+                    await manager.end_program(session.id, "detached", reason="not_started")
             raise
 
     await _restore_one(manager, programs, session.id, start())
@@ -218,4 +218,4 @@ async def _restore_one(
                 return
             programs.restore_failed(live, error)
         with contextlib.suppress(OrbitError):  # deleted, terminated, or the store fails
-            await manager.detach_session(session_id)
+            await manager.detach_session(session_id, reason="restarted")

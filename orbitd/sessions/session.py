@@ -24,6 +24,7 @@ import itertools
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -51,6 +52,7 @@ from orbitd.sessions.journal_file import Cwd, Divider, Event, Resize
 from orbitd.sessions.journal_repair import Damage
 from orbitd.sessions.program_input import InputQueue
 from orbitd.sessions.terminal import Landing, Pending, PtyMaster
+from orbitd.store.sessions import ClientChange, EndReason
 
 log = logging.getLogger("orbitd.sessions")
 
@@ -68,6 +70,9 @@ GIVE_WAY_SECS = 0.002
 TYPING_SECS = 1.0
 """A session that printed `FLOOD_BYTES` within about `FLOOD_SECS` pauses for `GIVE_WAY_SECS` after each read, while
 somebody types into another session and for `TYPING_SECS` after."""
+
+MAX_CLIENT_CHANGES = 1_024
+"""Clients that come and leave while the store cannot write; of more the newest are recorded."""
 
 REPAINT_SECS, FAILED_REPAINT_SECS = 10.0, 2.0
 """How long an attach waits for the picture before it is answered with a blank one, and the picture sent later: any
@@ -116,12 +121,14 @@ class ProgramExit(Struct, frozen=True, kw_only=True):
     Attributes:
         status: The session's status from now on.
         in_keeper: The keeper has the exit too, and waits for its acknowledgement.
+        reason: Why it has ended; None where it did so by itself.
     """
 
     status: SessionStatus
     exit_code: int | None = None
     exit_signal: int | None = None
     in_keeper: bool = True
+    reason: EndReason | None = None
 
 
 class Retry(Struct):
@@ -226,6 +233,7 @@ class LiveSession:
         save_lock: Held by a save: one at a time.
         detached_since: The loop's time at which the last client left, or its program began to run after that.
         attachments: Its clients; the writable ones in the order in which they owned the size last.
+        client_changes: The clients that have come and left, until that is recorded.
         position_asked_at: The loop's time at which its program last asked where the cursor is (CPR), or was answered.
         last_output_at: When its program last printed, in seconds since the epoch; 0 if not since this daemon's start.
         last_input_at: When somebody last typed into it, likewise.
@@ -258,6 +266,7 @@ class LiveSession:
         self.last_output_at = self.last_input_at = 0.0
         self._ends_in_6 = False  # of the last output, which may be half of such a question
         self.attachments: list[Attachment] = []
+        self.client_changes: deque[ClientChange] = deque(maxlen=MAX_CLIENT_CHANGES)
         self.picture = Picture(self, shared.screens)
         self._numbers = itertools.count(1)
         self._size_owner: Attachment | None = None
@@ -809,6 +818,7 @@ class LiveSession:
             self._set_size_owner(attachment)
         else:
             attachment.follow_size(self.size, self.position)
+        self.client_changes.append(client_change(attachment, attached=True))
         self._clients_changed()
         return attachment
 
@@ -905,6 +915,7 @@ class LiveSession:
         """End every attachment, and notify the clients."""
         for attachment in self._clear_attachments():
             attachment.detach(self.picture.history_line)
+            self.client_changes.append(client_change(attachment, attached=False))
         self._clients_changed()
 
     def live_fields(self, session: Session) -> dict[str, object]:
@@ -1129,6 +1140,7 @@ class LiveSession:
             self._forget_size_owner()
             if writable:
                 self._set_size_owner(writable[-1])
+        self.client_changes.append(client_change(attachment, attached=False))
         self._clients_changed()
 
     def _clear_attachments(self) -> list[Attachment]:
@@ -1148,6 +1160,13 @@ class LiveSession:
             self.detached_since = self._loop.time()
             self._start_idle_timer()
         self._shared.on_clients(self)
+
+
+def client_change(attachment: Attachment, *, attached: bool) -> ClientChange:
+    """Return what is to be recorded of a client that comes or leaves."""
+    peer = attachment.connection.peer
+    pid = peer.pid if peer is not None and peer.pid else None
+    return ClientChange(attached=attached, pid=pid, read_only=attachment.read_only)
 
 
 def _moment(seconds: float) -> datetime | None:

@@ -25,7 +25,7 @@ from orbit_protocol.types import (
     Workspace,
     WorkspaceDocument,
 )
-from orbitd.store import validation
+from orbitd.store import events, validation
 from orbitd.store.cache import Change
 from orbitd.store.rows import (
     Stored,
@@ -127,6 +127,7 @@ class DocumentMethods(SessionMethods, WorkspaceMethods):
 
     async def keep_ended(self, session_id: str) -> Session:
         """Have a session stay when its program has ended, whatever its configuration says. Raises: SessionNotFound."""
+        live = self.live_fields(session_id)
 
         def work(connection: sqlite3.Connection) -> Change[Session]:
             stored = find_stored_session(connection, session_id)
@@ -134,7 +135,8 @@ class DocumentMethods(SessionMethods, WorkspaceMethods):
             if kept.item.config == stored.item.config:
                 return Change(result=stored.item)
             update_session(connection, kept)
-            return Change(result=kept.item, sessions=(kept,))
+            recorded = events.of_session("session.updated", kept.item, live)
+            return Change(result=kept.item, sessions=(kept,), events=(recorded,))
 
         return await self._store.change_session(work)
 
@@ -223,7 +225,9 @@ def _insert(connection: sqlite3.Connection, plan: _Plan) -> Change[Workspace | f
     workspace = Stored(seq, plan.workspace)
     if plan.workspace.active_session_id is not None:
         update_workspace(connection, workspace)
-    return Change(result=plan.workspace, sessions=tuple(sessions), workspaces=(workspace,))
+    recorded = [events.of_workspace("workspace.created", plan.workspace)]
+    recorded += (events.of_session("session.created", each.item) for each in sessions)
+    return Change(result=plan.workspace, sessions=tuple(sessions), workspaces=(workspace,), events=tuple(recorded))
 
 
 class _FreeNames:

@@ -123,7 +123,9 @@ def of_session(kind: str, session: Session, live: Mapping[str, object] | None = 
         more: What is added to the data.
     """
     if live and session.live:
+        stored = session.last_active  # of this change, and newer, unless the clock was set back
         session = replace(session, **live)
+        session = session if session.last_active >= stored else replace(session, last_active=stored)
     data = msgspec.json.encode(session)
     if more:
         data = b"%b,%b" % (data[:-1], msgspec.json.encode(more)[1:])

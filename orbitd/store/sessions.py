@@ -470,8 +470,10 @@ class SessionMethods:
 
         return await self._store.change_session(work)
 
-    async def record_clients(self, session: Session, clients: Sequence[ClientChange]) -> None:
+    def record_clients(self, session: Session, clients: Sequence[ClientChange]) -> None:
         """Record clients that have come or left, which has changed no status; this does not wait for it."""
+        if not clients:
+            return
         live = self.live_fields(session.id)
         self._store.recorder.record([client.event(session, live) for client in clients])
 

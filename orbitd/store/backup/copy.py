@@ -19,6 +19,7 @@ from orbit_os.files import PRIVATE_FILE, make_private_folders, set_mode, sync
 from orbit_protocol.errors import InvalidParams, OrbitError, StorageCorrupt
 from orbit_protocol.paths import backups_folder
 from orbitd.store.errors import translate_os, translated
+from orbitd.store.events import EPOCH_KEY
 from orbitd.store.files import (
     APPLICATION_ID,
     AUTOMATIC_BACKUP,
