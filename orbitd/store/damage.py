@@ -279,7 +279,9 @@ def verify_into(verified: Verified, connection: sqlite3.Connection, look: Callab
     """Do as `verify_rows` does, and keep what was found before `look` raises."""
     count = 0
     for table, (_, decode) in TABLES.items():
-        after: int | None = _FIRST_SEQ
+        # A database of an earlier Orbit, which is looked at before it is migrated, has not all of them.
+        has_table = connection.execute("SELECT 1 FROM pragma_table_info(?)", (table,)).fetchone() is not None
+        after: int | None = _FIRST_SEQ if has_table else None
         while after is not None:
             look(count)
             rows, undecodable, after = _read_chunk(connection, table, after)

@@ -15,6 +15,7 @@ import pytest
 from ctl_support import Ended, Orbitctl
 from orbitd.manager import SessionManager
 from orbitd.store.database import load_migrations
+from orbitd.store.events import EPOCH_KEY
 from orbitd.store.schema import VERSION_KEY
 from support import DaemonProcess
 from upgrades.old_stores import SCHEMAS, assert_kept, dump, load, schema_of, user_version
@@ -41,6 +42,8 @@ def kept(stopped_daemon: DaemonProcess) -> Path:
 def set_version(path: Path, value: int) -> None:
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA user_version = {value}")
+        connection.execute("UPDATE meta SET value = ? WHERE key = ?", (str(value), VERSION_KEY))
+        connection.commit()
 
 
 def test_every_earlier_schema_has_a_fixture() -> None:
@@ -103,7 +106,7 @@ def contents(path: Path) -> dict[str, list[dict[str, Any]]]:
         connection.row_factory = sqlite3.Row
         tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
         found = {table: [dict(row) for row in connection.execute(f"SELECT * FROM {table}")] for table in tables}
-    found["meta"] = [row for row in found["meta"] if row["key"] != VERSION_KEY]  # each start may add it
+    found["meta"] = [row for row in found["meta"] if row["key"] not in (VERSION_KEY, EPOCH_KEY)]  # a start may add them
     for row in (row for table in CHECKED for row in found[table]):
         row.pop("checksum", None)
     return found

@@ -31,6 +31,7 @@ from orbitd.store.files import (
     read_header,
     size,
 )
+from orbitd.store.events import EPOCH_KEY
 from orbitd.store.rows import is_corrupt, lenient_text
 
 NO_ROWS = b""
@@ -57,8 +58,8 @@ _INDEX_FINDING = re.compile(
 CANNOT_DECODE = "database disk image is malformed"
 """Where this is the only finding, the trees can be walked, as they are checked first, and a record is meant."""
 
-_IGNORED_TABLES = frozenset({"meta"})
-"""Tables whose rows do not count for a fingerprint: this one holds times of maintenance."""
+_IGNORED_TABLES = frozenset({"meta", "events"})
+"""Tables whose rows do not count for a fingerprint: times of maintenance, and what is told of other rows."""
 
 
 def make_own_folder(path: str, database: str) -> None:
@@ -245,6 +246,11 @@ def _copy(source: sqlite3.Connection, temporary: str, look: Callable[[int, int],
         # The copy took over WAL mode with the header; without it, it is one file, which can be read
         # where no -shm file can be made beside it.
         target.execute("PRAGMA journal_mode = DELETE")
+        # Whatever way it comes into the database's place: what has happened since is no part of it, and the numbers of
+        # those events will be given again.
+        target.execute("PRAGMA journal_mode = MEMORY")  # not on disk, and not of the file
+        with contextlib.suppress(sqlite3.Error):  # of a database in any state
+            target.execute("DELETE FROM meta WHERE key = ?", (EPOCH_KEY,))
         target.set_progress_handler(is_over, _STEPS_BETWEEN_LOOKS)
         try:
             verdict = structural_damage(target, "quick_check")

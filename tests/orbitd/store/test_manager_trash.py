@@ -209,8 +209,8 @@ async def test_others_are_served_while_the_trash_is_listed(
     assert turns >= 3
 
 
-async def test_a_deletion_writes_one_row(manager: SessionManager) -> None:
-    """However many snapshots a session has, putting it into the trash and taking it out changes its row alone."""
+async def test_a_deletion_writes_one_row_and_its_event(manager: SessionManager) -> None:
+    """However many snapshots a session has, putting it into the trash and taking it out writes its row and an event."""
     session = await session_of(manager, "terminated", snapshots=40)
 
     async def rows_changed(work: Callable[[], Any]) -> int:
@@ -221,8 +221,8 @@ async def test_a_deletion_writes_one_row(manager: SessionManager) -> None:
         await work()
         return await total() - before
 
-    assert await rows_changed(lambda: manager.trash_session(session.id)) == 1
-    assert await rows_changed(lambda: manager.undelete_session(session.id)) == 1
+    assert await rows_changed(lambda: manager.trash_session(session.id)) == 2
+    assert await rows_changed(lambda: manager.undelete_session(session.id)) == 2
 
 
 async def test_what_has_been_in_the_trash_for_long_is_purged(
