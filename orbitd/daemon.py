@@ -32,6 +32,9 @@ from orbit_protocol.text import path_and_bytes
 from orbit_protocol.types import MAX_NAME_LENGTH, MAX_PAGE_SIZE
 from orbitd import warnings
 from orbitd.descriptors import affordable_connections
+from orbitd.events.broker import Broker
+from orbitd.events.daemon_events import DaemonEvents
+from orbitd.events.methods import EventMethods
 from orbitd.installation import this_installation
 from orbitd.lock import AlreadyLocked, database_lock
 from orbitd.logs import event
@@ -39,7 +42,7 @@ from orbitd.maintenance import Maintenance, MaintenanceTask
 from orbitd.manager import SessionManager
 from orbitd.rpc.connection import MAX_IN_FLIGHT, Call
 from orbitd.rpc.dispatch import MAX_BATCH, Dispatcher, Handlers
-from orbitd.rpc.handlers import add_daemon_handlers, add_store_handlers, connected
+from orbitd.rpc.handlers import add_daemon_handlers, add_event_handlers, add_store_handlers, connected
 from orbitd.rpc.server import Server
 from orbitd.rpc.sockets import Sockets, SocketUnusable, inherited_listener
 from orbitd.sessions.methods import SessionMethods
@@ -61,6 +64,7 @@ VACUUM_INTERVAL_SECS = 600.0
 SOCKET_CHECK_SECS = 5.0
 DATABASE_CHECK_SECS = 5.0
 BACKUP_CHECK_SECS = 3_600.0
+WARNINGS_CHECK_SECS = 10.0
 STARTUP_QUIET_SECS = 60.0
 FEATURES = ("store",)
 
@@ -174,8 +178,12 @@ class Daemon:
     async def _serve(self, manager: SessionManager) -> None:
         settings = self._resolved.settings
         backups = DailyBackups(manager, settings.session.backup_retention_count)
+        broker = Broker(lambda session_id: _workspace_of(manager, session_id))
+        manager.on_events = broker.publish
+        manager.event_retention_count = settings.events.event_retention_count
         programs = self._programs(manager)
-        maintenance = Maintenance(self._maintenance_tasks(manager, programs, backups))
+        daemon_events = DaemonEvents(manager, broker, lambda: self._current_warnings(manager, programs))
+        maintenance = Maintenance(self._maintenance_tasks(manager, programs, backups, daemon_events))
         await restore_sessions(manager, programs, start_again=settings.session.restore_sessions_on_startup)
         handlers: Handlers[Call] = Handlers()
         add_daemon_handlers(
@@ -185,6 +193,7 @@ class Daemon:
             stop=self.stop,
         )
         add_store_handlers(handlers, manager, SessionMethods(manager, programs))
+        add_event_handlers(handlers, EventMethods(manager, broker))
         self._server = Server(
             Dispatcher(handlers),
             max_connections=self._max_connections,
@@ -201,6 +210,7 @@ class Daemon:
             # Nothing waits for these two: the first picture, and what is left of the restore.
             programs.screens.start()
             restoring = group.create_task(finish_restoring(programs), name="restoring")
+            group.create_task(daemon_events.record_start(), name="recording the start")
             await self._stop.wait()
             asyncio.get_running_loop().remove_signal_handler(signal.SIGCONT)
             self._lock.update(state=STOPPING)
@@ -208,8 +218,11 @@ class Daemon:
             event(log, logging.INFO, "stopping", connections=len(self._server.connections))
             background.cancel()
             restoring.cancel()
+        await daemon_events.record_stop()
+        broker.close()
         programs.start_closing()
         await self._server.stop(STOP_GRACE_SECS)
+        await broker.finish()
         await programs.close()
 
     def _programs(self, manager: SessionManager) -> Programs:
@@ -245,7 +258,7 @@ class Daemon:
         self._on_ready()
 
     def _maintenance_tasks(
-        self, manager: SessionManager, programs: Programs, backups: DailyBackups
+        self, manager: SessionManager, programs: Programs, backups: DailyBackups, daemon_events: DaemonEvents
     ) -> list[MaintenanceTask]:
         session = self._resolved.settings.session
 
@@ -278,6 +291,7 @@ class Daemon:
             MaintenanceTask("vacuum", VACUUM_INTERVAL_SECS, manager.vacuum_step),
             MaintenanceTask("backup", BACKUP_CHECK_SECS, backups.run, first_after_secs=STARTUP_QUIET_SECS),
             MaintenanceTask("rows", DAY_SECS, manager.verify_rows, first_after_secs=0),
+            MaintenanceTask("warnings", WARNINGS_CHECK_SECS, daemon_events.record_warnings),
         ]
         if session.ended_retention_secs:
             writing.append(_retention_task("archive", session.ended_retention_secs, DAY_SECS, manager.archive_ended))
@@ -355,23 +369,30 @@ class Daemon:
             ),
             supervisor=self._supervision.name,
             maintenance=maintenance.status(),
-            warnings=[
-                *(each.sentence for each in self._warnings if each.lasts),
-                *warnings.new_database_warnings(
-                    self._resolved.database_path, programs.recorded_again if self._is_new else 0
-                ),
-                *self._sockets.warnings(self._supervision.name),
-                *manager.damage_warnings(),
-                *this_installation.warnings(),
-                *programs.warnings(),
-                *warnings.connection_warnings(
-                    self._max_connections, daemon.max_connections, is_full=self._server.is_full
-                ),
-            ],
+            warnings=self._current_warnings(manager, programs),
             last_backup_at=None if backups.last is None else backups.last.moment,
             last_backup_path=backup,
             last_backup_path_bytes=backup_bytes,
         )
+
+    def _current_warnings(self, manager: SessionManager, programs: Programs) -> list[str]:
+        wanted = self._resolved.settings.daemon.max_connections
+        return [
+            *(each.sentence for each in self._warnings if each.lasts),
+            *warnings.new_database_warnings(
+                self._resolved.database_path, programs.recorded_again if self._is_new else 0
+            ),
+            *self._sockets.warnings(self._supervision.name),
+            *manager.damage_warnings(),
+            *this_installation.warnings(),
+            *programs.warnings(),
+            *warnings.connection_warnings(self._max_connections, wanted, is_full=self._server.is_full),
+        ]
+
+
+def _workspace_of(manager: SessionManager, session_id: str) -> str | None:
+    session = manager.cached_session(session_id)
+    return None if session is None else session.workspace_id
 
 
 def _retention_task(

@@ -29,7 +29,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol, Self, cast
 
@@ -259,13 +259,13 @@ def _call(callback: Callable[[], None]) -> None:
 
 
 class Attached(Protocol):
-    """What a connection needs of an attachment to a session."""
+    """What a connection needs of what it is sent unasked: an attachment to a session, a subscription to events."""
 
     def handle_drained(self) -> None:
         """Go on: the client has read everything."""
 
     def end(self) -> None:
-        """End: the client has gone. It removes itself from the connection's attachments."""
+        """End: the client has gone. It removes itself from the connection."""
 
 
 class PeerProcess(Struct, frozen=True, kw_only=True):
@@ -340,6 +340,7 @@ class Connection(asyncio.Protocol):
 
     Attributes:
         attachments: What the client is attached to, by id.
+        subscriptions: Which events it hears, by id.
         turns: Which line types next.
         since: When it was made.
         made_at: The same by `time.monotonic`.
@@ -369,6 +370,7 @@ class Connection(asyncio.Protocol):
         self._ended = False
         self._discarding: asyncio.TimerHandle | None = None
         self.attachments: dict[str, Attached] = {}
+        self.subscriptions: dict[str, Attached] = {}
         self.turns = InputTurns()
         self.since = datetime.now(UTC)
         self.in_reserve = False
@@ -411,8 +413,8 @@ class Connection(asyncio.Protocol):
             self._transport.set_write_buffer_limits(high=MAX_UNSENT_BYTES, low=0)
         self._urgent_unsent_bytes = 0
         # First: answers of queued requests could fill the buffer again.
-        for attachment in list(self.attachments.values()):
-            attachment.handle_drained()
+        for each in (*self.attachments.values(), *self.subscriptions.values()):
+            each.handle_drained()
         self._pump()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -424,8 +426,8 @@ class Connection(asyncio.Protocol):
             call.abandon()
         if self._discarding is not None:
             self._discarding.cancel()
-        for attachment in list(self.attachments.values()):
-            attachment.end()
+        for each in (*self.attachments.values(), *self.subscriptions.values()):
+            each.end()
         self._host.connection_closed(self)
 
     # Called by the server and by handlers.
@@ -442,8 +444,12 @@ class Connection(asyncio.Protocol):
 
     def send(self, message: bytes) -> None:
         """Write one encoded message in one piece, unless the client has gone. Raises: NewlineInMessage."""
+        self.send_all((message,))
+
+    def send_all(self, messages: Sequence[bytes]) -> None:
+        """Write encoded messages with one call of the system, unless the client has gone. Raises: NewlineInMessage."""
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(self._framer.frame(message))
+            self._transport.write(b"".join(map(self._framer.frame, messages)))
             if self._awaits_sent and not self._write_paused:
                 self._write_paused = self._is_over_limit()  # the transport has called `pause_writing` already
 

@@ -14,8 +14,8 @@ from orbit_protocol import methods as m
 from orbit_protocol import params as p
 from orbit_protocol import results as r
 from orbit_protocol import types as t
-from orbit_protocol.errors import InternalError
 from orbit_protocol.openrpc import document
+from orbitd.events.methods import EventMethods
 from orbitd.manager import SessionManager
 from orbitd.rpc.connection import Call, Connection
 from orbitd.rpc.dispatch import Handlers
@@ -267,6 +267,14 @@ def add_maintenance_handlers(handlers: Handlers[Call], manager: SessionManager, 
     handlers.add(m.STATS_GET, lambda _, __: sessions.stats())
 
 
+def add_event_handlers(handlers: Handlers[Call], events: EventMethods) -> None:
+    """Answer `events.*`."""
+    handlers.add(m.EVENTS_SUBSCRIBE, events.subscribe)
+    handlers.add(m.EVENTS_UNSUBSCRIBE, events.unsubscribe)
+    handlers.add(m.EVENTS_LIST, events.list_events)
+    handlers.add(m.EVENTS_WAIT, events.wait)
+
+
 def add_store_handlers(handlers: Handlers[Call], manager: SessionManager, sessions: SessionMethods) -> None:
     """Answer every method of sessions and of the store."""
     add_session_handlers(handlers, manager, sessions)
@@ -274,17 +282,3 @@ def add_store_handlers(handlers: Handlers[Call], manager: SessionManager, sessio
     add_snapshot_handlers(handlers, manager)
     add_workspace_handlers(handlers, manager, sessions)
     add_maintenance_handlers(handlers, manager, sessions)
-    _add_unmade(handlers)
-
-
-def _add_unmade(handlers: Handlers[Call]) -> None:
-    def unmade(_: Call, __: Any) -> Any:
-        raise InternalError("not made yet")
-
-    for method in (
-        m.EVENTS_SUBSCRIBE,
-        m.EVENTS_UNSUBSCRIBE,
-        m.EVENTS_LIST,
-        m.EVENTS_WAIT,
-    ):
-        handlers.add(method, unmade)

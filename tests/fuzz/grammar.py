@@ -23,7 +23,8 @@ METHODS: dict[str, dict[str, Any]] = {method["name"]: method for method in SPEC[
 SCHEMAS: dict[str, Any] = SPEC["components"]["schemas"]
 FORBIDDEN = {"daemon.shutdown"}
 """Never drawn: it does what it says."""
-UNMUTATED = {"maintenance.backup", "session.start", "session.wait"}
+WAITING = {"session.wait", "events.wait"}
+UNMUTATED = {"maintenance.backup", "session.start", *WAITING}
 """Drawn as they are in `_harmless`, and never damaged: one byte more could name another file, or wait for ever."""
 DRAWN = sorted(set(METHODS) - FORBIDDEN)
 MUTABLE = sorted(set(DRAWN) - UNMUTATED)
@@ -147,7 +148,8 @@ def _harmless(method: str, world: World) -> st.SearchStrategy[Any]:
     if method == "maintenance.backup":
         return st.sampled_from([{"path": f"{world.folder}/copy.db"}, {"path": "relative"}, {"path": 7}, {}])
     one = st.fixed_dictionaries({"id": st.just(world.live) | st.text(max_size=8)})
-    if method == "session.wait":
+    if method in WAITING:
+        one = one if method == "session.wait" else st.fixed_dictionaries({}, optional={"since": st.text(max_size=8)})
         return one.flatmap(lambda params: st.floats(-0.01, 0.03).map(lambda secs: {**params, "timeout_secs": secs}))
     size = st.integers(0, 70_000)
     return st.one_of(one, st.fixed_dictionaries({"id": st.just(world.live), "cols": size, "rows": size}))

@@ -12,13 +12,13 @@ from typing import Any
 
 import msgspec
 
+from orbit_protocol import notifications
 from orbit_protocol.errors import ALL_ERRORS, InternalError, MessageTooLarge
 from orbit_protocol.methods import ANY_METHOD, METHODS
-from orbit_protocol.notifications import DETACHED, EXITED, OUTPUT, REPAINT
 
 CODES = {error.code for error in ALL_ERRORS}
 KINDS = {error.kind: error for error in ALL_ERRORS}
-NOTIFICATIONS = {one.name: one for one in (OUTPUT, REPAINT, EXITED, DETACHED)}
+NOTIFICATIONS = {one.name: one for one in notifications.NOTIFICATIONS}
 MAX_BATCH = 100
 UNREADABLE = object()
 

@@ -98,7 +98,8 @@ def _is_overflow(answer: dict[str, Any]) -> bool:
 
 def test_forty_connections_at_once_stay_in_bounds(target: Target) -> None:
     """Forty connections that each pipeline every method with no params at all are answered in full."""
-    sent = [json.dumps({"jsonrpc": "2.0", "method": method, "id": method}).encode() for method in DRAWN]
+    methods = [method for method in DRAWN if method != "events.wait"]  # which waits for ever then
+    sent = [json.dumps({"jsonrpc": "2.0", "method": method, "id": method}).encode() for method in methods]
     answers = target.converse([b"\n".join(sent) for _ in range(40)], 7)
     for came in answers:
         settle(_debts(sent), unbatched(came))
