@@ -25,6 +25,7 @@ SHORT_WORDS = {
     "a": "orbitctl.commands.session_attach:attach",
     "ls": "orbitctl.commands.session_ls:ls",
     "run": "orbitctl.commands.session_create:run_program",
+    "open": "orbitctl.commands.workspace_open:open_",
     "kill": "orbitctl.commands.session_end:terminate",
     "rm": "orbitctl.commands.session_end:delete",
     "undelete": "orbitctl.commands.session_end:undelete",
@@ -33,7 +34,7 @@ SHORT_WORDS = {
     "label": "orbitctl.commands.session:label",
     "resume": "orbitctl.commands.session:resume",
 }
-"""What is typed fifty times a day; most are commands of `orbitctl session` under another name."""
+"""What is typed fifty times a day; most are commands of `orbitctl session` or `workspace` under another name."""
 
 COMMANDS = {
     **SHORT_WORDS,

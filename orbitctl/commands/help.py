@@ -17,6 +17,7 @@ Commands:
   a [NAME]                    attach to a session, with no NAME to the last
   ls [-a]                     list sessions; with -a those that have ended, too
   run COMMAND [ARGS...]       run a program in a session that is named after it
+  open WORKSPACE              start all sessions of a workspace
   kill NAME...                end sessions
   rm NAME...                  delete sessions; `undelete NAME` brings one back
   logs NAME                   print what a session has printed
@@ -32,6 +33,7 @@ _SAME: dict[str, str] = {
     "orbitctl run COMMAND": "exec launch spawn execute",
     "orbitctl a NAME": "attach-session att at connect join reattach switch switch-client switchc",
     "orbitctl ls": "list list-sessions ps sessions list-windows lsw list-panes lsp list-units dir",
+    "orbitctl open WORKSPACE": "load up",
     "orbitctl kill NAME": "stop end terminate close quit exit kill-session kill-window kill-pane",
     "orbitctl rm NAME": "delete remove del",
     "orbitctl undelete NAME": "restore undo untrash recover",

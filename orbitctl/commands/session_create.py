@@ -202,7 +202,7 @@ def new(
         elif is_inside:
             # `attach` moves the window that it is called in over to the new session, instead of nesting it.
             started = run_detached(app, lambda: create_session(app, new, here=True)).value
-            _attach(ctx, started.id)
+            attach_to(ctx, started.id)
         else:
             ctx.exit(_run_attached(app, lambda: create_session(app, new, here=True), detach_key))
     except CommandError as error:
@@ -214,10 +214,10 @@ def new(
         if detach:
             _print_started(app, app.ask(m.SESSION_FIND, p.ByRef(ref=new.name)))
         else:
-            _attach(ctx, new.name)
+            attach_to(ctx, new.name)
 
 
-def _attach(ctx: click.Context, ref: str) -> None:
+def attach_to(ctx: click.Context, ref: str) -> None:
     """Run `orbitctl attach` for a session, and leave with its exit code."""
     root = ctx.find_root()
     attach = cast("click.Group", root.command).get_command(root, "attach")

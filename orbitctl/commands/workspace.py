@@ -33,7 +33,16 @@ _KIND = Kind(
 )
 
 
-@click.group(cls=LazyGroup)
+LAZY = {
+    "open": "orbitctl.commands.workspace_open:open_",
+    "park": "orbitctl.commands.workspace_open:park",
+    "export": "orbitctl.commands.workspace_file:export",
+    "import": "orbitctl.commands.workspace_file:import_",
+}
+"""Commands of this group that are in other modules, imported when they are called."""
+
+
+@click.group(cls=LazyGroup, lazy=LAZY)
 def workspace() -> None:
     """Group sessions under a name and a layout.
 
@@ -59,7 +68,7 @@ def create(app: App, name: str, layout_type: str, config: Raw | None) -> None:
     layout = WorkspaceLayoutInput(layout_type=layout_type, config=Raw(b"{}") if config is None else config)
     with checked():
         params = p.WorkspaceCreate(name=name, layout=layout)
-    _show(app, app.ask(m.WORKSPACE_CREATE, params))
+    show_workspace(app, app.ask(m.WORKSPACE_CREATE, params))
 
 
 @workspace.command("list")
@@ -96,7 +105,7 @@ def rename(app: App, workspace: str, name: str) -> None:
     found = app.workspace(workspace)
     with checked():
         params = p.WorkspaceRename(id=found.id, name=name)
-    _show(app, app.ask(m.WORKSPACE_RENAME, params))
+    show_workspace(app, app.ask(m.WORKSPACE_RENAME, params))
 
 
 @workspace.command("set-layout", epilog="Example: orbitctl workspace set-layout shop --config - < layout.json")
@@ -113,7 +122,7 @@ def set_layout(app: App, workspace: str, layout_type: str | None, config: Raw | 
         layout_type=found.layout.layout_type if layout_type is None else layout_type,
         config=found.layout.config if config is None else config,
     )
-    _show(app, app.ask(m.WORKSPACE_UPDATE_LAYOUT, p.WorkspaceUpdateLayout(id=found.id, layout=layout)))
+    show_workspace(app, app.ask(m.WORKSPACE_UPDATE_LAYOUT, p.WorkspaceUpdateLayout(id=found.id, layout=layout)))
 
 
 @workspace.command("set-active")
@@ -128,7 +137,7 @@ def set_active(app: App, workspace: str, session: str | None, none: bool) -> Non
     found = app.workspace(workspace)
     active = app.session(session).id if session is not None else None
     params = p.WorkspaceSetActiveSession(id=found.id, session_id=active)
-    _show(app, app.ask(m.WORKSPACE_SET_ACTIVE_SESSION, params))
+    show_workspace(app, app.ask(m.WORKSPACE_SET_ACTIVE_SESSION, params))
 
 
 @workspace.command()
@@ -144,7 +153,8 @@ def delete(app: App, workspace: str, delete_sessions: bool, yes: bool) -> None:
     app.done(app.ask(m.WORKSPACE_DELETE, params), f"deleted workspace {label}", workspace_id)
 
 
-def _show(app: App, answer: Answer[Workspace]) -> None:
+def show_workspace(app: App, answer: Answer[Workspace]) -> None:
+    """Show one workspace, as a row."""
     show_list(app, answer, [answer.value], ListOptions(_KIND, None, None, None), "")
 
 
