@@ -225,6 +225,7 @@ if verb == "show":
 LEAVES: tuple[tuple[str, bytes, bytes], ...] = (
     (r"--detach-key 'C-a d'", b"ready", b"\x01d"),
     (r"orbitctl (session )?(attach|a)\b", b"ready", b"\x1c"),
+    (r"orbitctl open\b.*--attach", b"ready", b"\x1c"),
     (r"orbitctl run htop", b"ready", b"\x1c"),  # what follows it is htop's
     (r"orbitctl (session run|new|run)\b(?!.* (-d|--detach)\b)", b"ready", b"\x1c"),
     (r"orbitctl logs\b.*(--follow|-f\b)", b"ready", b"\x03"),

@@ -238,7 +238,6 @@ def _is_export(data: bytes) -> bool:
 Examples:
   orbitctl workspace import orbit.json
   orbitctl workspace import orbit.json --name shop2
-  ssh build.example cat shop/orbit.json | orbitctl workspace import -
 
 `orbitctl open shop` starts the sessions.
 """,

@@ -22,7 +22,20 @@ Line = tuple[str, str | None, str | None]
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["ping", "reads", "creates", "snapshots", "cli", "startup", "scale", "memory"]
 LIVE_NAMES = [
-    *("output", "attach", "keys", "pings", "first", "many", "restart", "client", "recover", "kills", "programs"),
+    *(
+        "output",
+        "attach",
+        "keys",
+        "pings",
+        "first",
+        "opens",
+        "many",
+        "restart",
+        "client",
+        "recover",
+        "kills",
+        "programs",
+    ),
 ]
 ATTACH = "orbitctl session attach"
 TMUX, CMUX, DTACH, SCREEN = RIVALS = "tmux attach", "cmux attach", "dtach -a", "screen -x"
@@ -119,6 +132,10 @@ LINES: dict[str, list[Line]] = {
         ("orbitctl session run, cold", None, None),  # cmux, which cannot
         ("orbitctl session run, cold", "dtach -c, cold", None),
         ("orbitctl session run, cold", "screen -S, cold", None),
+    ],
+    "opens": [
+        ("2 shells, after a restart", "2 shells, bare PTYs", "<= 1000"),
+        ("2 shells, parked before", "2 shells, bare PTYs", None),
     ],
     "many": [
         *rivals(", 3 sessions", unable=[DTACH]),

@@ -121,7 +121,8 @@ NAMED: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"session (create|run)|orbitctl (new|run)\b|workspace create|rpc call workspace.create", ()),
     (r"session rename web api", ("web",)),
     (r"session start web", ("web",)),
-    (r"workspace set-layout|session list", ("shop",)),
+    (r"workspace import", ()),
+    (r"orbitctl open shop|workspace (export|park|set-layout)|session list", ("shop",)),
     (r"\bapi\b.*\bshop\b", ("api", "shop")),
     (r"\bweb api\b", ("web", "api")),
     (r"undelete web", ("web", "deleted")),
@@ -143,6 +144,8 @@ FILES = {
     "answers.txt": "yes\n",
     "history.bin": "line\n" * 100,
     "layout.json": '{\n  "ratio": 0.5\n}\n',
+    "orbit.json": '{"orbit_workspace": 1, "name": "shop", "sessions": [], "layout": {"layout_type": "x", "config": 1}}'
+    "\n",
     "screen.bin": "screen\n",
     "workspace.json": '{\n  "name": "shop",\n  "layout": {"layout_type": "splits", "config": {}}\n}\n',
 }
