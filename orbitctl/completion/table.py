@@ -99,6 +99,13 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], bool, tuple[str, ...]]] = {
             "--detach-key|text|The keys that detach [C-\\]",
         ),
     ),
+    "open": (
+        "Start every session of a workspace that does not run",
+        ("workspace",), True,
+        (
+            "-a --attach||Attach to its active session, or the first that runs",
+        ),
+    ),
     "kill": (
         "End sessions; their records and their screens stay",
         ("session...",), True,
@@ -450,6 +457,32 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], bool, tuple[str, ...]]] = {
         (
             "--delete-sessions||Delete its sessions and their snapshots too",
             "-y --yes||Do not ask",
+        ),
+    ),
+    "workspace open": (
+        "Start every session of a workspace that does not run",
+        ("workspace",), True,
+        (
+            "-a --attach||Attach to its active session, or the first that runs",
+        ),
+    ),
+    "workspace park": (
+        "End the programs of a workspace; all else is kept",
+        ("workspace",), True,
+        (),
+    ),
+    "workspace export": (
+        "Write a workspace as JSON, to keep it in a project",
+        ("workspace",), True,
+        (
+            "-o --output|file|Write it to a file [stdout]",
+        ),
+    ),
+    "workspace import": (
+        "Make a workspace of an exported one, and print it",
+        ("file",), True,
+        (
+            "--name|text|The workspace's name [as in the file]",
         ),
     ),
     "maintenance": (

@@ -31,7 +31,6 @@ from orbitd.store.files import (
     read_header,
     size,
 )
-from orbitd.store.events import EPOCH_KEY
 from orbitd.store.rows import is_corrupt, lenient_text
 
 NO_ROWS = b""
