@@ -495,3 +495,7 @@ class WorkspaceDocumentInput(WorkspaceDocument, frozen=True, kw_only=True, forbi
     layout: WorkspaceLayoutInput
     sessions: Annotated[list[SessionDocumentInput], Meta(max_length=MAX_PAGE_SIZE)]  # type: ignore[assignment]  # narrower
     active_session_id: Id | None = None
+
+    def __post_init__(self) -> None:
+        """Check the name, and keep it in NFC. Raises: ValueError."""
+        force_setattr(self, "name", check_name(self.name))
