@@ -28,6 +28,24 @@ MAX_WAIT = 2_000_000.0
 PART_BYTES = 64 * 1024
 """How much is typed in one call: each has the whole timeout, and several clients have room."""
 RETRY_SECS = 0.05
+THEMES = {
+    "dark": p.Theme(
+        foreground="#d0d0d0",
+        background="#000000",
+        palette=[
+            *("#1d1f21", "#cc6666", "#b5bd68", "#f0c674", "#81a2be", "#b294bb", "#8abeb7", "#c5c8c6"),
+            *("#666666", "#d54e53", "#b9ca4a", "#e7c547", "#7aa6da", "#c397d8", "#70c0b1", "#eaeaea"),
+        ],
+    ),
+    "light": p.Theme(
+        foreground="#1f2328",
+        background="#ffffff",
+        palette=[
+            *("#24292f", "#c41e2a", "#1a6b34", "#7a5200", "#0b5cc4", "#7a44c9", "#17717a", "#6e7781"),
+            *("#57606a", "#a40e26", "#1f8a42", "#8f6300", "#2380ee", "#9763e6", "#2b8fa3", "#8c959f"),
+        ],
+    ),
+}
 _GRACE_SECONDS = 10.0
 """Seconds that the client waits longer than the daemon, so that the daemon's `timeout` error arrives first."""
 
@@ -205,23 +223,34 @@ def _key_bytes(app: App, session_id: str, keys: tuple[str, ...]) -> bytes:
     epilog="""\b
 Examples:
   orbitctl session screen web
+  orbitctl session screen web --lines 100
   orbitctl session screen web --scrollback | less
-  orbitctl session screen web --format html > web.html
+  orbitctl session screen web --format svg --theme light > web.svg
 """,
 )
 @click.argument("session", type=SESSION)
 @click.option("--scrollback", is_flag=True, help="Print the scrollback before it.")
+@click.option("--lines", type=click.IntRange(0, 1_000_000), help="Print so many lines; without --first-line, the last.")
 @click.option(
-    "--format", "how", type=click.Choice(["text", "vt", "html"]), default="text", help="Output format [text]."
+    "--first-line", type=int, help="Begin at this line, 0 being the scrollback's first; -5 is the fifth last."
 )
+@click.option(
+    "--format", "how", type=click.Choice(["text", "vt", "html", "svg"]), default="text", help="Output format [text]."
+)
+@click.option("--theme", type=click.Choice(list(THEMES)), help="Colours of html and svg [the last client's].")
+@click.option("--no-cursor", is_flag=True, help="Draw html and svg without the cursor.")
 @click.pass_obj
-def screen(app: App, session: str, scrollback: bool, how: p.ScreenFormat) -> None:
+def screen(app: App, /, session: str, how: p.ScreenFormat, no_cursor: bool, theme: str | None, **options: Any) -> None:
     """Print a session's screen, live or as it was saved.
 
-    `vt` is escape sequences that draw it on a terminal, with colours and styles.
+    `vt` is escape sequences that draw it on a terminal, with colours and styles; `svg` is a
+    picture, and `html` a piece of a page. --lines and --first-line count the scrollback too.
     """
     found = app.session(session, or_begins=True)
-    answer = app.ask(m.SESSION_SCREEN, p.SessionScreen(id=found.id, format=how, scrollback=scrollback))
+    params = p.SessionScreen(
+        id=found.id, format=how, cursor=not no_cursor, theme=None if theme is None else THEMES[theme], **options
+    )
+    answer = app.ask(m.SESSION_SCREEN, params)
     app.show(answer, lambda shown: _print_screen(app, shown, how), lambda _: [found.id])
 
 

@@ -186,9 +186,7 @@ def add_live_handlers(handlers: Handlers[Call], sessions: SessionMethods) -> Non
     handlers.add(m.SESSION_RESIZE, attachment.resize)
     handlers.add(m.SESSION_REFRESH, attachment.refresh)
     handlers.add(m.SESSION_SEND, sessions.send_input)
-    handlers.add(
-        m.SESSION_SCREEN, lambda _, params: sessions.screen(params.id, params.format, scrollback=params.scrollback)
-    )
+    handlers.add(m.SESSION_SCREEN, lambda _, params: sessions.screen(params))
 
     async def wait(_: Call, params: p.SessionWait) -> r.Waited:
         ended = await sessions.wait(params.id, params.timeout_secs)

@@ -38,7 +38,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from orbit_os.python import python_command
-from orbit_protocol.errors import Busy, NotRunning, OrbitError, SnapshotNotFound
+from orbit_protocol.errors import Busy, InvalidParams, NotRunning, OrbitError, SnapshotNotFound
 from orbit_protocol.types import ScreenStatus
 from orbitd.background_tasks import BackgroundTasks
 from orbitd.installation import this_installation
@@ -46,7 +46,7 @@ from orbitd.keeper.frames import Framer, Malformed
 from orbitd.logs import event
 from orbitd.screens import messages as m
 from orbitd.screens import note as notes
-from orbitd.screens.model import Appearance
+from orbitd.screens.model import Appearance, Colors, Cut
 from orbitd.screens.note import Kind, Note, Work
 
 log = logging.getLogger("orbitd.screens")
@@ -90,10 +90,15 @@ class Restart(Struct, frozen=True, kw_only=True):
 
 
 class Loaded(Struct, frozen=True, kw_only=True):
-    """What a picture is built from: a snapshot, and the journal position that it covers."""
+    """What a picture is built from: a snapshot, and the journal position that it covers.
+
+    Attributes:
+        is_opaque: The snapshot is a client's, in a format of its own.
+    """
 
     base: m.Base
     position: int
+    is_opaque: bool = False
 
 
 class Source(Protocol):
@@ -322,16 +327,36 @@ class Picture:
         self.history_line = saved.history_line
         return saved
 
-    async def render(self, at_least: int, format: str, *, scrollback: bool) -> m.Rendered:  # noqa: A002
-        """Return it as text, VT or HTML, once it has reached a position. Raises: OrbitError."""
+    async def render(
+        self,
+        at_least: int,
+        format: str,  # noqa: A002
+        *,
+        scrollback: bool = False,
+        cut: Cut | None = None,
+        cursor: bool = False,
+        colors: Colors = Colors(),  # noqa: B008 - frozen
+    ) -> m.Rendered:
+        """Return it as text, VT, HTML or SVG, once it has reached a position; see `Emulator.screen`.
+
+        Raises:
+            InvalidParams: There is too much to draw.
+            OrbitError: It cannot be drawn.
+        """
         message = m.Render(
             request=self._screens.next_request(),
             session=self._source.id,
             at_least=at_least,
             format=format,  # type: ignore[arg-type]  # checked by the method's params
             scrollback=scrollback,
+            cut=cut,
+            cursor=cursor,
+            colors=colors,
         )
-        return await self._ask(message)  # type: ignore[no-any-return]
+        rendered: m.Rendered = await self._ask(message)
+        if rendered.too_large:
+            raise InvalidParams(f"Of the screen, {rendered.too_large}", hint="Ask for fewer `lines`.")
+        return rendered
 
     def starts_at(self, fed: int, answered: int) -> None:
         """Set the position of the snapshot that it would be built on, and from which on questions are answered."""

@@ -10,22 +10,26 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Self
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from orbitd.screens import _ghostty, _ghostty_abi, questions
 from orbitd.screens._ghostty_lines import LineCounter, rows_of_lines
+from orbitd.screens._ghostty_rows import EMPTY, RowReader
 from orbitd.screens._ghostty_snapshot import parse
 from orbitd.screens._ghostty_terminal import CELL_BYTES, ROW_BYTES, Probe, Terminal, check_size
-from orbitd.screens.frame import Frame, frame_modes, make_frame
+from orbitd.screens.frame import Frame, draw_row, frame_modes, make_frame
 from orbitd.screens.model import (
     MAX_SCROLLBACK_LINES,
     Appearance,
+    Colors,
     Cursor,
+    Cut,
+    DrawnRows,
     PromptState,
     Row,
     Screen,
@@ -35,8 +39,10 @@ from orbitd.screens.model import (
 )
 from orbitd.screens.render import Theme, to_html, to_text, without_blanks_at_the_end
 from orbitd.screens.repaint import MODES, ScreenBuffer, TerminalContents, paint
+from orbitd.screens.svg import to_svg
 
 SCROLLBACK_MAX_BYTES = 16 << 20
+_REVERSE_VIDEO = 5
 _LEAVING = (b"1049l", b"1047l", b"?47l")
 _COUNT_SECS = 1.0
 """Counting lines takes a microsecond each: so often at most while a terminal is fed."""
@@ -530,42 +536,116 @@ class Emulator:
             read.update(zip(range(start, end), self._terminal.rows(top + start, top + end), strict=True))
         return [read[number] for number in range(first, last)]
 
-    def screen(self, format: str = "text", *, scrollback: bool = False) -> bytes:  # noqa: A002 - the method's own word
-        """Return what is on the screen, text and HTML in UTF-8.
+    def screen(
+        self,
+        format: str = "text",  # noqa: A002 - the method's own word
+        *,
+        scrollback: bool = False,
+        cut: Cut | None = None,
+        cursor: bool = False,
+        colors: Colors = Colors(),  # noqa: B008 - frozen
+    ) -> bytes:
+        """Return what is on the screen, text, HTML and SVG in UTF-8.
 
         Args:
-            format: `text`, `vt` or `html`.
+            format: `text`, `vt`, `html` or `svg`.
             scrollback: Put the whole history before it.
+            cut: Only these lines of the history and the screen; as VT, without what else a terminal's state is.
+            cursor: Draw the cursor where it is visible, as HTML and SVG.
+            colors: As HTML and SVG: those that the program has not set.
 
         Raises:
             KeyError: There is no such format.
+            TooLarge: There is too much to draw.
         """
-        return {"text": self._text, "vt": self._vt, "html": self._html}[format](scrollback)
-
-    def _screen_rows(self, scrollback: bool) -> Iterator[Row]:
         top = self.scrollback_rows
-        return self._terminal.rows(0 if scrollback else top, top + self.size[1])
+        first, last = (0 if scrollback else top), top + self.size[1]
+        if cut is not None:
+            first, last, _ = self.cut_lines(cut)
+            if format == "vt":
+                return self._vt_lines(first, last)
+        if format == "vt":
+            return self.repaint(sys.maxsize if scrollback else 0)
+        if format == "text":
+            return self._text(first, last)
+        return {"html": self._html, "svg": self._svg}[format](first, last, self._theme(colors), cursor)
 
-    def _text(self, scrollback: bool) -> bytes:
-        top = self.scrollback_rows
-        text = self._terminal.plain_text(0 if scrollback else top, top + self.size[1])
+    def cut_lines(self, cut: Cut) -> tuple[int, int, int]:
+        """Return the first line of a part, the line behind its last, and how many lines there are to be cut.
+
+        Lines are rows as they are on the screen, counted from the oldest of the history. Blank ones at the end are
+        none, but for those above the cursor.
+        """
+        top, rows = self.scrollback_rows, self.size[1]
+        total = top + self.cursor.row + 1
+        with RowReader(self._terminal.library, self._terminal.pointer) as reader:
+            letters, _ = reader.classify(top, top + rows, rows)
+        total = max(total, top + len(letters.rstrip(EMPTY)))
+        first, lines = cut.first, cut.lines
+        if first is None:
+            first = 0 if lines is None else max(0, total - lines)
+        elif first < 0:
+            first = max(0, total + first)
+        first = min(first, total)
+        return first, (total if lines is None else min(total, first + lines)), total
+
+    def _text(self, first: int, last: int) -> bytes:
+        if first == last:
+            return b""
+        text = self._terminal.plain_text(first, last)
         if text is None:
-            return to_text(self._screen_rows(scrollback)).encode()
+            return to_text(self._terminal.rows(first, last)).encode()
         return without_blanks_at_the_end(text.split("\n")).encode()
 
-    def _vt(self, scrollback: bool) -> bytes:
-        return self.repaint(sys.maxsize if scrollback else 0)
+    def _vt_lines(self, first: int, last: int) -> bytes:
+        """Return the lines with their colours and styles, each from a plain pen to a plain pen."""
+        drawn = self._terminal.drawn_rows(first, last, unwrap=False) if first < last else ()
+        lines = [row.text.encode() if isinstance(row, DrawnRows) else draw_row(row, self.size[0]) for row in drawn]
+        return b"".join(line + b"\r\n" for line in lines)
 
-    def _html(self, scrollback: bool) -> bytes:
+    def _theme(self, colors: Colors) -> Theme:
+        """Return the colours: the program's, else those that are given, else our own.
+
+        The defaults in the terminal are not asked: they are those of the client that owns the size.
+        """
         terminal = self._terminal
-        # A theme of its own, the same for all: the defaults in the terminal are those of the client that is attached.
-        changed, theme = terminal.changed_colors(), terminal.library.palette
-        palette = [changed.get(str(index), color) for index, color in enumerate(theme)]
-        foreground = changed.get("foreground", _ghostty.FOREGROUND)
-        background = changed.get("background", _ghostty.BACKGROUND)
-        top = self.scrollback_rows
-        rows = terminal.drawn_rows(0 if scrollback else top, top + self.size[1], unwrap=False)
-        return to_html(rows, Theme(palette, foreground, background)).encode()
+        changed, palette = terminal.changed_colors(), terminal.library.palette
+        given = (*colors.palette, *palette[len(colors.palette) :])
+        foreground = changed.get("foreground", colors.foreground or _ghostty.FOREGROUND)
+        background = changed.get("background", colors.background or _ghostty.BACKGROUND)
+        if terminal.mode(_REVERSE_VIDEO):
+            foreground, background = background, foreground
+        return Theme(
+            [changed.get(str(index), color) for index, color in enumerate(given)],
+            foreground,
+            background,
+            changed.get("cursor", colors.cursor or foreground),
+        )
+
+    def _cursor_in(self, first: int, last: int, wanted: bool) -> Cursor | None:
+        """Return the cursor, its row counted from `first`; None where it is not among these rows, or not shown."""
+        cursor = self.cursor
+        row = self.scrollback_rows + cursor.row
+        if not (wanted and cursor.visible and first <= row < last):
+            return None
+        return replace(cursor, row=row - first)
+
+    def _html(self, first: int, last: int, theme: Theme, with_cursor: bool) -> bytes:
+        drawn_rows, cursor = self._terminal.drawn_rows, self._cursor_in(first, last, with_cursor)
+        if first == last:
+            return to_html((), theme).encode()
+        if cursor is None:
+            return to_html(drawn_rows(first, last, unwrap=False), theme).encode()
+        # The library draws no cursor: its row is read, and drawn between those before and behind it.
+        row = first + cursor.row
+        before = list(drawn_rows(first, row, unwrap=False)) if first < row else []
+        here = list(self._terminal.rows(row, row + 1))
+        behind = list(drawn_rows(row + 1, last, unwrap=False)) if row + 1 < last else []
+        return to_html(before + here + behind, theme, (len(before), cursor)).encode()
+
+    def _svg(self, first: int, last: int, theme: Theme, with_cursor: bool) -> bytes:
+        rows = self._terminal.rows(first, last) if first < last else ()
+        return to_svg(rows, (self.size[0], last - first), theme, self._cursor_in(first, last, with_cursor)).encode()
 
     def _contents(self, probe: Probe | None, scrollback_lines: int, after_line: int | None = None) -> TerminalContents:
         """Collect what a repaint draws; without a probe, saved cursors and what it alone can read are left out.

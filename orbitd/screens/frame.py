@@ -72,7 +72,7 @@ def make_frame(
     if left < before[0] and cursor.column < cols:
         left = 0  # a line begins at the left: its beginning is worth more than to move as little as possible
     top = _first(before[1], cursor.row, rows, size[1])
-    drawn = [_draw_row(crop(row, left, cols), cols) for row in read_rows(top, min(top + rows, size[1]))]
+    drawn = [draw_row(crop(row, left, cols), cols) for row in read_rows(top, min(top + rows, size[1]))]
     return Frame(
         left=left,
         top=top,
@@ -111,7 +111,7 @@ def crop(row: Row, left: int, cols: int) -> Row:
     return Row(runs=tuple(runs))
 
 
-def _draw_row(row: Row, cols: int) -> bytes:
+def draw_row(row: Row, cols: int) -> bytes:
     """Return what draws a row where autowrap is off."""
     if not row.runs:
         return b""

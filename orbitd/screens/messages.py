@@ -24,9 +24,9 @@ import msgspec
 from msgspec import Struct
 
 from orbitd.keeper.frames import frame
-from orbitd.screens.model import Appearance
+from orbitd.screens.model import Appearance, Colors, Cut
 
-VERSION = 2
+VERSION = 3
 """Of these messages."""
 
 MAX_FRAME = 256 << 20
@@ -187,13 +187,19 @@ class Save(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Render(Struct, frozen=True, kw_only=True, tag=True):
-    """Return the screen in a format once it has reached `at_least`; answered by `Rendered`."""
+    """Return the screen in a format once it has reached `at_least`; answered by `Rendered`.
+
+    The fields are those of `Emulator.screen`.
+    """
 
     request: int
     session: str
     at_least: int
-    format: Literal["text", "vt", "html"]
+    format: Literal["text", "vt", "html", "svg"]
     scrollback: bool
+    cut: Cut | None = None
+    cursor: bool = False
+    colors: Colors = Colors()
 
 
 class Trim(Struct, frozen=True, kw_only=True, tag=True):
@@ -332,7 +338,15 @@ class Saved(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Rendered(Struct, frozen=True, kw_only=True, tag=True):
-    """A screen in a format. `column` and `row` are the cursor's, from 0."""
+    """A screen in a format.
+
+    Attributes:
+        column: The cursor's, from 0.
+        row: The cursor's, from 0.
+        first_line: The number of the first line in `data`, where only a part was asked for.
+        total_lines: How many lines there are then.
+        too_large: Why nothing is drawn, or "".
+    """
 
     request: int
     position: int
@@ -343,6 +357,9 @@ class Rendered(Struct, frozen=True, kw_only=True, tag=True):
     row: int
     visible: bool
     title: str
+    first_line: int | None = None
+    total_lines: int | None = None
+    too_large: str = ""
 
 
 class Failed(Struct, frozen=True, kw_only=True, tag=True):

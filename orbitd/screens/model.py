@@ -31,6 +31,10 @@ class StateBusy(TerminalError):
     """The state cannot be saved now: an unfinished control string is longer than the limit, say. Try again later."""
 
 
+class TooLarge(Exception):
+    """What is to be drawn is more than a picture may have; the message says which."""
+
+
 class Style(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Attributes of text. `underline` is 0 none, 1 single, 2 double, 3 curly, 4 dotted, 5 dashed."""
 
@@ -81,6 +85,33 @@ class Appearance(Struct, frozen=True, kw_only=True):
     background: Rgb | None = None
     palette: tuple[Rgb, ...] = ()
     kitty_graphics: bool = False
+
+
+class Colors(Struct, frozen=True, kw_only=True):
+    """The colours of a drawn screen, where the program has set none: None for the emulator's own.
+
+    Attributes:
+        cursor: That of the text where it is None.
+        palette: The first colours of the palette; the others are the emulator's own.
+    """
+
+    foreground: Rgb | None = None
+    background: Rgb | None = None
+    cursor: Rgb | None = None
+    palette: tuple[Rgb, ...] = ()
+
+
+class Cut(Struct, frozen=True, kw_only=True):
+    """Which lines of the history and the screen to draw.
+
+    Attributes:
+        first: The number of the first, from 0, the oldest of the history; negative from the end; None for the last
+            `lines` of them.
+        lines: How many at most; None for all behind `first`.
+    """
+
+    first: int | None = None
+    lines: int | None = None
 
 
 MAX_SCROLLBACK_LINES = 10_000
@@ -192,6 +223,11 @@ class Cursor(Struct, frozen=True, kw_only=True):
     visible: bool = True
     shape: int = 0
     style: Style = PLAIN
+
+    @property
+    def block_underline_or_bar(self) -> int:
+        """1, 2 or 3; a terminal's own shape is taken for a block."""
+        return (max(self.shape, 1) + 1) // 2
 
 
 class Screen(Struct, frozen=True, kw_only=True):

@@ -58,7 +58,7 @@ from orbitd.screens.messages import (
     Trim,
     encode,
 )
-from orbitd.screens.model import TerminalError
+from orbitd.screens.model import TerminalError, TooLarge
 from orbitd.screens.note import Kind, Note
 from orbitd.sessions.journal_file import Divider, Output, Resize
 
@@ -609,7 +609,18 @@ class ScreensProcess:
         elif isinstance(request, Count):
             self._send(Counted(request=request.request, position=position, history_line=emulator.history_line))
         elif isinstance(request, Render):
-            data, cursor = emulator.screen(request.format, scrollback=request.scrollback), emulator.cursor
+            data, too_large, cursor = b"", "", emulator.cursor
+            try:
+                data = emulator.screen(
+                    request.format,
+                    scrollback=request.scrollback,
+                    cut=request.cut,
+                    cursor=request.cursor,
+                    colors=request.colors,
+                )
+            except TooLarge as exc:
+                too_large = str(exc)
+            first, _, total = (None, None, None) if request.cut is None else emulator.cut_lines(request.cut)
             self._send(
                 Rendered(
                     request=request.request,
@@ -621,6 +632,9 @@ class ScreensProcess:
                     row=cursor.row,
                     visible=cursor.visible,
                     title=emulator.title[:MAX_FACT],
+                    first_line=first,
+                    total_lines=total,
+                    too_large=too_large,
                 )
             )
         else:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
 from typing import Any
 
-from orbitd.screens.model import PLAIN, Color, DrawnRows, Rgb, Row, Run, Style
+from msgspec.structs import replace
+
+from orbitd.screens.frame import crop
+from orbitd.screens.model import PLAIN, Color, Cursor, DrawnRows, Rgb, Row, Run, Style, TooLarge
 
 _UNDERLINES = {2: "double", 3: "wavy", 4: "dotted", 5: "dashed"}
 _FLAGS = (
@@ -31,6 +35,10 @@ _SGR_FLAGS = {
 _SGR_COLORS = {38: "fg", 48: "bg", 58: "underline_color"}
 
 
+MAX_STYLES = 50_000
+"""Of one picture as HTML. A screen of 300x160 cells that all look different has fewer; they take about a second."""
+
+
 class Theme:
     """The colours that palette indexes and defaults stand for.
 
@@ -38,18 +46,28 @@ class Theme:
         palette: 256 colours.
         foreground: The default text colour.
         background: The default background.
+        cursor: The cursor's colour; that of the text if None.
     """
 
-    def __init__(self, palette: list[Rgb], foreground: Rgb, background: Rgb) -> None:
+    def __init__(self, palette: list[Rgb], foreground: Rgb, background: Rgb, cursor: Rgb | None = None) -> None:
         self._palette = palette
-        self.foreground, self.background = foreground, background
+        self.foreground, self.background, self.cursor = foreground, background, cursor or foreground
         self._rules: dict[Style, str] = {PLAIN: ""}
         self._rules_of_sgr: dict[str, str] = {}
 
+    def rgb(self, color: Color, default: Rgb) -> Rgb:
+        """Return a colour's parts."""
+        return default if color is None else color if isinstance(color, tuple) else self._palette[color]
+
     def css(self, color: Color, default: Rgb) -> str:
         """Return a colour as `#rrggbb`."""
-        rgb = default if color is None else color if isinstance(color, tuple) else self._palette[color]
-        return "#{:02x}{:02x}{:02x}".format(*rgb)
+        return "#{:02x}{:02x}{:02x}".format(*self.rgb(color, default))
+
+    def under_block(self, cell: Run) -> Run:
+        """Return a cell as it is under a cursor that is a block: its text in the colour that was behind it."""
+        style = cell.style
+        behind = self.rgb(style.fg, self.foreground) if style.inverse else self.rgb(style.bg, self.background)
+        return replace(cell, blank=False, style=replace(style, fg=behind, bg=self.cursor, inverse=False, faint=False))
 
     def rules(self, style: Style) -> str:
         """Return a style's CSS rules, "" for the plain style."""
@@ -60,6 +78,8 @@ class Theme:
     def rules_of_sgr(self, sequence: str) -> str:
         """Return the CSS rules of the style that SGR sequences set."""
         if sequence not in self._rules_of_sgr:
+            if len(self._rules_of_sgr) >= MAX_STYLES:
+                raise TooLarge("there are too many colours to draw as html")
             self._rules_of_sgr[sequence] = self.rules(style_of_sgr(sequence))
         return self._rules_of_sgr[sequence]
 
@@ -77,6 +97,28 @@ class Theme:
         return ";".join(rules)
 
 
+def cursor_cells(row: Row, column: int) -> tuple[Row, Run]:
+    """Return a row in which the character at a column is a run of its own, and that run; a blank cell is a space."""
+    for run in row.runs:
+        # The cursor is on the first half of a wide character where it is on the second.
+        index = column - run.column
+        if 0 < index < len(run.cells) and not run.blank and not run.cells[index] and run.cells[index - 1]:
+            column -= 1
+    before, behind = crop(row, 0, column), crop(row, column + 1, sys.maxsize)
+    cell = Run(column=column, cells=(" ",))
+    for run in row.runs:
+        index = column - run.column
+        if 0 <= index < len(run.cells):
+            cells = (" ",) if run.blank else run.cells[index : index + 1]
+            if not run.blank and run.cells[index] and run.cells[index + 1 : index + 2] == ("",):
+                cells = run.cells[index : index + 2]
+                behind = crop(row, column + 2, sys.maxsize)
+            cell = replace(run, column=column, cells=cells if cells[0] else (" ",), blank=False)
+    first = column + len(cell.cells)
+    shifted = (replace(run, column=run.column + first) for run in behind.runs)
+    return Row(runs=(*before.runs, cell, *shifted)), cell
+
+
 def to_text(rows: Iterable[Row]) -> str:
     """Return a line of text for each row, wrapped as on the screen, without trailing blanks and empty lines."""
     return without_blanks_at_the_end(
@@ -92,18 +134,41 @@ def without_blanks_at_the_end(lines: Iterable[str]) -> str:
     return "".join(f"{line}\n" for line in stripped)
 
 
-def to_html(rows: Iterable[Row | DrawnRows], theme: Theme) -> str:
+def to_html(rows: Iterable[Row | DrawnRows], theme: Theme, cursor: tuple[int, Cursor] | None = None) -> str:
     """Return the rows as a `<pre>` element with inline styles; all text is escaped.
 
     Args:
         rows: The rows; a line end behind each that is drawn, also where it wraps.
         theme: The colours.
+        cursor: Drawn if not None: which of `rows` has it, a `Row`.
+
+    Raises:
+        TooLarge: There are more than `MAX_STYLES`.
     """
-    body = "\n".join(
-        _drawn_lines(row.text, theme) if isinstance(row, DrawnRows) else _html_line(row, theme) for row in rows
-    ).rstrip("\n")
+    lines = list[str]()
+    for number, row in enumerate(rows):
+        if isinstance(row, DrawnRows):
+            lines.append(_drawn_lines(row.text, theme))
+        elif cursor is not None and cursor[0] == number:
+            lines.append(_html_line_with_cursor(row, theme, cursor[1]))
+        else:
+            lines.append(_html_line(row, theme))
+    body = "\n".join(lines).rstrip("\n")
     colors = f"color:{theme.css(None, theme.foreground)};background:{theme.css(None, theme.background)}"
     return f'<pre style="font-family:monospace;{colors}">{body}\n</pre>\n'
+
+
+def _html_line_with_cursor(row: Row, theme: Theme, cursor: Cursor) -> str:
+    row, cell = cursor_cells(row, cursor.column)
+    before = _html_line(crop(row, 0, cell.column), theme)
+    behind = _html_line(crop(row, cell.column + len(cell.cells), sys.maxsize), theme)
+    width = sum(len(run.cells) for run in row.runs if run.column < cell.column)
+    padding = " " * (cell.column - width)
+    shape = cursor.block_underline_or_bar
+    if shape == 1:
+        return before + padding + _span("".join(cell.cells), theme.under_block(cell), theme) + behind
+    shadow = f"box-shadow:inset {'0 -2px' if shape == 2 else '2px 0'} {theme.css(None, theme.cursor)}"
+    return f'{before}{padding}<span style="{shadow}">{_span("".join(cell.cells), cell, theme)}</span>{behind}'
 
 
 def _drawn_lines(drawn: str, theme: Theme) -> str:

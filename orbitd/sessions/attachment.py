@@ -616,14 +616,15 @@ def _settle(future: asyncio.Future[OrbitError | None], error: OrbitError | None)
 def appearance_of(terminal: ClientTerminal) -> Appearance:
     """Return what a client has said about its terminal as the screens process takes it."""
     return Appearance(
-        foreground=_rgb(terminal.foreground) if terminal.foreground else None,
-        background=_rgb(terminal.background) if terminal.background else None,
-        palette=tuple(_rgb(color) for color in terminal.palette or ()),
+        foreground=rgb(terminal.foreground) if terminal.foreground else None,
+        background=rgb(terminal.background) if terminal.background else None,
+        palette=tuple(rgb(color) for color in terminal.palette or ()),
         kitty_graphics=terminal.kitty_graphics,
     )
 
 
-def _rgb(color: str) -> Rgb:
+def rgb(color: str) -> Rgb:
+    """Return the parts of a colour that is written `#rrggbb`."""
     red, green, blue = bytes.fromhex(color[1:])
     return red, green, blue
 

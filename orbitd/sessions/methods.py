@@ -26,13 +26,14 @@ from orbit_protocol.errors import (
     SpawnFailed,
     StorageCorrupt,
 )
-from orbit_protocol.params import ScreenFormat, SessionAttach, SessionSend, SessionStart, SessionSwitch
+from orbit_protocol.params import SessionAttach, SessionScreen, SessionSend, SessionStart, SessionSwitch, Theme
 from orbit_protocol.results import Attached, CursorPosition, Empty, Exit, Left, Screen, SessionStats
 from orbit_protocol.types import Session, SessionPage, SessionStatus
 from orbit_protocol.visible import seconds
 from orbitd.manager import SessionManager
 from orbitd.rpc.connection import Call, Connection
-from orbitd.sessions.attachment import Attachment, require
+from orbitd.screens.model import Appearance, Colors, Cut
+from orbitd.sessions.attachment import Attachment, require, rgb
 from orbitd.sessions.circles import Circles
 from orbitd.sessions.program_input import type_in_turn, type_input
 from orbitd.sessions.programs import Programs
@@ -322,8 +323,11 @@ class SessionMethods:
 
         return type_in_turn(call, find, q.data)
 
-    async def screen(self, session_id: str, screen_format: ScreenFormat, *, scrollback: bool) -> Screen:
-        """Return a session's screen as it is now, or as it was last."""
+    async def screen(self, q: SessionScreen) -> Screen:
+        """Return a session's screen, or a part of it and its history, as it is now or as it was last."""
+        session_id, part = q.id, None
+        if q.first_line is not None or q.lines is not None:
+            part = Cut(first=q.first_line, lines=q.lines)
         session = await self._manager.get_session(session_id)
         with self._registry.using(session_id) as live:
             if live.lock.locked() and not live.is_attachable:
@@ -336,20 +340,32 @@ class SessionMethods:
                 is_blank = live.position == 0 and session.last_saved_at is None
                 if not is_running and is_blank and session.cols is None:
                     raise SnapshotNotFound(f"Nothing of the screen of session {session_id} was ever saved")
+                if not is_running and live.is_opaque and live.position == 0:
+                    raise SnapshotNotFound(
+                        f"The screen of session {session_id} was saved by its app, in a format of its own",
+                        hint="snapshot.get returns it as it is.",
+                    )
                 async with asyncio.timeout(SCREEN_SECS):
-                    drawn = await live.picture.render(live.position, screen_format, scrollback=scrollback)
+                    drawn = await live.picture.render(
+                        live.position,
+                        q.format,
+                        scrollback=q.scrollback,
+                        cut=part,
+                        cursor=q.cursor,
+                        colors=_colors(q.theme, live.picture.appearance),
+                    )
             except SpawnFailed as error:
                 raise SnapshotNotFound(f"The screen of session {session_id} cannot be restored: {error}") from error
             except TimeoutError as error:
                 raise Busy("The screen cannot be drawn now: it is being rebuilt", hint="Ask again.") from error
         return Screen(
-            data=base64.b64encode(drawn.data).decode()
-            if screen_format == "vt"
-            else drawn.data.decode(errors="replace"),
+            data=base64.b64encode(drawn.data).decode() if q.format == "vt" else drawn.data.decode(errors="replace"),
             cols=drawn.cols,
             rows=drawn.rows,
             cursor=CursorPosition(col=drawn.column, row=drawn.row, visible=drawn.visible),
             title=drawn.title,
+            first_line=drawn.first_line,
+            total_lines=drawn.total_lines,
         )
 
     async def wait(self, session_id: str, timeout_secs: float | None) -> Exit:
@@ -382,6 +398,18 @@ class SessionMethods:
     async def signal(self, session_id: str, number: int) -> None:
         """Send a signal to the process group in the foreground of a session's terminal."""
         await self._programs.endings.signal(session_id, number)
+
+
+def _colors(theme: Theme | None, appearance: Appearance | None) -> Colors:
+    """Return the colours of a drawn screen: those that are asked for, else the last size owner's."""
+    theme, appearance = theme or Theme(), appearance or Appearance()
+    palette = tuple(rgb(color) for color in theme.palette or ())
+    return Colors(
+        foreground=rgb(theme.foreground) if theme.foreground else appearance.foreground,
+        background=rgb(theme.background) if theme.background else appearance.background,
+        cursor=rgb(theme.cursor) if theme.cursor else None,
+        palette=palette + appearance.palette[len(palette) :],
+    )
 
 
 def _refuse_if_full(live: LiveSession) -> None:

@@ -92,14 +92,18 @@ def test_what_is_typed_wrong_is_a_usage_error(ctl: Orbitctl, words: list[str], s
     assert said in ended.err
 
 
-def test_the_screen_comes_in_three_formats(ctl: Orbitctl) -> None:
-    """Text without styles, VT bytes with them, HTML; and --json is the result."""
+def test_the_screen_comes_in_four_formats(ctl: Orbitctl) -> None:
+    """Text without styles, VT bytes with them, HTML and SVG in a theme's colours; and --json is the result."""
     ctl.ok(*CAT, "sh", "-c", r"printf '\033[31mred\033[m\n'; read x")
     shown(ctl, "web", "red")
     assert ctl.ok("session", "screen", "web").lines[0] == "red"
     vt = ctl.ok("session", "screen", "web", "--format", "vt").out
     assert re.search(rb"\x1b\[[0-9;]*31mred", vt)
-    assert "<" in ctl.ok("session", "screen", "web", "--format", "html").text
+    html = ctl.ok("session", "screen", "web", "--format", "html", "--no-cursor").text
+    assert html.count("<span") == 1
+    svg = ctl.ok("session", "screen", "web", "--format", "svg", "--theme", "light").text
+    assert svg.startswith("<svg xmlns=")
+    assert "fill='#c41e2a'>red</text>" in svg
     assert ctl.ok("session", "screen", "web", "--json").json["cols"] == 80
 
 
@@ -110,6 +114,9 @@ def test_scrollback_comes_before_the_screen(ctl: Orbitctl) -> None:
     numbers = [line for line in ctl.ok("session", "screen", "web", "--scrollback").lines if line]
     assert numbers == [str(number) for number in range(1, 101)]
     assert "1" not in ctl.ok("session", "screen", "web").lines
+    assert ctl.ok("session", "screen", "web", "--lines", "2").lines == ["100"]
+    part = ctl.ok("session", "screen", "web", "--first-line", "10", "--lines", "2", "--json").json
+    assert (part["data"], part["first_line"], part["total_lines"]) == ("11\n12\n", 10, 101)
 
 
 def test_wait_prints_how_it_ended(ctl: Orbitctl) -> None:

@@ -8,9 +8,10 @@ import sys
 import pytest
 from pyghostty import Terminal as Reference
 
+from orbitd.screens import render
 from orbitd.screens._ghostty_terminal import Terminal
 from orbitd.screens.emulator import Emulator, unavailable_reason
-from orbitd.screens.model import PLAIN, Cursor, Row, Run, Style, TerminalError
+from orbitd.screens.model import PLAIN, Colors, Cursor, Cut, Row, Run, Style, TerminalError, TooLarge
 from terminal_support import noise, play
 
 QUERIES = {
@@ -239,6 +240,71 @@ def test_screen_as_text_html_and_vt() -> None:
             assert copy.screen(scrollback=True) == b"one\n\n  <two>\nthree\n"
         with pytest.raises(KeyError):
             emulator.screen("pdf")
+
+
+def test_html_with_a_cursor_and_a_theme() -> None:
+    """The cursor is drawn in its shape, on a character or on a blank; colours are the given ones or the program's."""
+    colors = Colors(foreground=(1, 1, 1), background=(2, 2, 2), cursor=(3, 3, 3), palette=((4, 4, 4),))
+    pages = {}
+    for shape in (b"", b"\x1b[4 q", b"\x1b[5 q", b"\x1b[?25l"):
+        with Emulator(10, 3) as emulator:
+            emulator.feed(b"one\r\n\x1b[30mt<o\x1b[2D" + shape)
+            pages[shape] = emulator.screen("html", cursor=True, colors=colors).decode()
+            without = emulator.screen("html", colors=colors).decode()
+    start = '<pre style="font-family:monospace;color:#010101;background:#020202">one\n<span style="color:#040404">t'
+    assert without == pages[b"\x1b[?25l"] == start + "&lt;o</span>\n</pre>\n"
+    end = '</span>{}<span style="color:#040404">o</span>\n</pre>\n'
+    inner = '<span style="color:#040404">&lt;</span>'
+    assert pages[b""] == start + end.format('<span style="color:#020202;background:#030303">&lt;</span>')
+    shadow = '<span style="box-shadow:inset {} #030303">' + inner + "</span>"
+    assert pages[b"\x1b[4 q"] == start + end.format(shadow.format("0 -2px"))
+    assert pages[b"\x1b[5 q"] == start + end.format(shadow.format("2px 0"))
+    with Emulator(10, 3) as emulator:
+        emulator.feed(b"x\x1b[2;4H")
+        block = '<span style="color:#020202;background:#030303"> </span>'
+        assert f">x\n   {block}\n</pre>" in emulator.screen("html", cursor=True, colors=colors).decode()
+
+
+def cut_of(emulator: Emulator, first: int | None = None, lines: int | None = None) -> list[str]:
+    """Return a part of history and screen as lines of text."""
+    return emulator.screen("text", cut=Cut(first=first, lines=lines)).decode().splitlines()
+
+
+def test_a_part_of_the_history_and_the_screen() -> None:
+    """Lines are counted from the oldest, or from the last that shows anything; beyond either end there are none."""
+    with Emulator(20, 4) as emulator:
+        emulator.feed(b"".join(b"line %d\r\n" % number for number in range(8)) + b"\x1b[2J\x1b[Htop\r\n$ ")
+        total = emulator.scrollback_rows + 2
+        assert cut_of(emulator, 1, 2) == ["line 1", "line 2"]
+        assert cut_of(emulator, -1) == cut_of(emulator, lines=1) == ["$"]
+        assert cut_of(emulator, -3, 2)[1:] == ["top"]
+        assert cut_of(emulator, total) == cut_of(emulator, total + 5, 9) == cut_of(emulator, 0, 0) == []
+        assert cut_of(emulator, -1000, 1) == ["line 0"]
+        assert len(cut_of(emulator)) == len(cut_of(emulator, lines=10**6)) == total
+        assert emulator.cut_lines(Cut(first=-2)) == (total - 2, total, total)
+        emulator.feed(b"\x1b[?1049h\x1b[2;2Hfull")
+        assert cut_of(emulator) == ["", " full"]
+        assert cut_of(emulator, lines=1) == [" full"]
+
+
+def test_a_part_as_vt_has_its_styles() -> None:
+    """Lines as VT are printed by any terminal where its cursor is, in their colours, and leave the pen plain."""
+    with Emulator(20, 4) as emulator:
+        emulator.feed("\x1b[1;31mone\x1b[m x\r\n  \x1b[44m世\x1b[K\x1b[m\r\n\r\nlast\r\n\r\n\r\n".encode())
+        with Emulator(20, 6) as copy:
+            copy.feed(emulator.screen("vt", cut=Cut(first=0, lines=4)))
+            assert copy.dump().lines[:4] == (*emulator.history(), *emulator.dump().lines)[:4]
+            assert copy.cursor == Cursor(row=4)
+        assert emulator.screen("vt", cut=Cut(lines=0)) == b""
+
+
+def test_too_many_colours_for_html_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A screen in which every cell has a colour of its own is refused from a number on: it would take minutes."""
+    monkeypatch.setattr(render, "MAX_STYLES", 20)
+    with Emulator(80, 2) as emulator:
+        emulator.feed(b"".join(b"\x1b[38;5;%dmx" % color for color in range(30)))
+        with pytest.raises(TooLarge):
+            emulator.screen("html")
 
 
 def test_html_holds_no_script() -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 from msgspec import Struct
+from msgspec.structs import replace
 
-from orbitd.screens import note, process
+from orbitd.screens import note, process, svg
 from orbitd.screens.emulator import Emulator
 from orbitd.screens.messages import (
+    VERSION,
     Base,
     Close,
     Data,
@@ -36,7 +38,7 @@ from orbitd.screens.messages import (
     SetAppearance,
     Trim,
 )
-from orbitd.screens.model import Appearance, StateBusy, TerminalError
+from orbitd.screens.model import Appearance, Cut, StateBusy, TerminalError
 from orbitd.screens.note import Note
 from orbitd.screens.process import Memory, ScreensProcess
 from orbitd.sessions.journal_file import Cwd, Divider, Resize, Time
@@ -82,7 +84,7 @@ def running() -> Iterator[Running]:
     thread = threading.Thread(target=ScreensProcess(its, shared, memory).run, daemon=True)
     thread.start()
     peer = Peer(ours)
-    assert peer.expect(Hello).version == 2
+    assert peer.expect(Hello).version == VERSION
     yield Running(peer=peer, note=shared, memory=memory)
     ours.close()
     thread.join(30)
@@ -613,6 +615,31 @@ def test_requests_for_sessions_that_are_not_open_fail(peer: Peer) -> None:
         failed = peer.receive()
         assert isinstance(failed, Failed)
         assert (failed.request, failed.broken) == (request, False)
+
+
+def test_a_part_of_the_screen_says_which(peer: Peer, journal: JournalFile) -> None:
+    """The first line and how many there are come with a part; what is too large to draw breaks nothing."""
+    end = journal.append(b"".join(b"%d\r\n" % number for number in range(50)) + b"$ ")
+    feed(peer, journal)
+    feed_until(peer, end)
+    render = Render(request=1, session=SESSION, at_least=end, format="text", scrollback=False)
+    peer.send(replace(render, cut=Cut(first=-2)), replace(render, format="svg", cut=Cut(first=0, lines=1)), render)
+    found = [peer.expect(Rendered) for _ in range(3)]
+    assert [(each.first_line, each.total_lines) for each in found] == [(49, 51), (0, 51), (None, None)]
+    assert (found[0].data, found[2].data.splitlines()[0]) == (b"49\n$\n", b"47")
+
+
+def test_what_is_too_large_to_draw_breaks_nothing(
+    peer: Peer, journal: JournalFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer says so, and the picture is there for the next request."""
+    monkeypatch.setattr(svg, "MAX_PIECES", 10)
+    end = journal.append(b"\x1b[31mx\x1b[32my" * 9)
+    feed(peer, journal)
+    feed_until(peer, end)
+    peer.send(Render(request=1, session=SESSION, at_least=end, format="svg", scrollback=False))
+    assert peer.expect(Rendered).too_large == "there is too much to draw as svg"
+    assert text(peer, end) == ["xy" * 9]
 
 
 def test_requests_of_a_session_that_is_closed_are_answered(peer: Peer, journal: JournalFile) -> None:

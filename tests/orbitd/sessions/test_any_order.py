@@ -10,6 +10,7 @@ import signal
 
 import pytest
 
+from orbit_protocol import params as p
 from orbit_protocol.errors import OrbitError
 from orbitd.screens import client
 from orbitd.screens import messages as m
@@ -91,7 +92,7 @@ class Life:
         self.start(self.sessions.saver.save(live))
 
     async def look(self) -> None:
-        self.start(self.sessions.methods.screen("one", "text", scrollback=True))
+        self.start(self.sessions.methods.screen(p.SessionScreen(id="one", scrollback=True)))
 
     async def free(self) -> None:
         live = self.sessions.registry.get("one")

@@ -11,6 +11,7 @@ from unittest.mock import AsyncMock
 
 import pytest
 
+from orbit_protocol import params as p
 from orbit_protocol.errors import (
     AlreadyRunning,
     Busy,
@@ -231,7 +232,7 @@ async def test_a_look_at_an_idle_session(sessions: Sessions, monkeypatch: pytest
     live, _ = await opened(sessions)
     await sessions.saver.save(live)
     await until(lambda: live.picture.state is PictureState.ABSENT)
-    assert (await sessions.methods.screen("one", "text", scrollback=False)).data == "hello"
+    assert (await sessions.methods.screen(p.SessionScreen(id="one"))).data == "hello"
     await until(lambda: live.picture.state is PictureState.ABSENT)
     assert live._journal is None
 
@@ -254,7 +255,7 @@ async def test_a_look_that_is_cancelled(sessions: Sessions) -> None:
     await sessions.exit()
     sessions.journal().touch(0o600)
     gate = sessions.store.gates["load_latest_screen"] = asyncio.Event()
-    look = asyncio.create_task(sessions.methods.screen("one", "text", scrollback=False))
+    look = asyncio.create_task(sessions.methods.screen(p.SessionScreen(id="one")))
     await until(lambda: (live := sessions.registry.get("one")) is not None and live._opening)
     live = sessions.registry.get("one")
     assert live is not None
@@ -351,7 +352,7 @@ async def test_a_picture_that_never_comes(sessions: Sessions, monkeypatch: pytes
     assert (client.shown, client.story[-1]) == (b"hello last words", "exited")
     assert b"last words" in sessions.journal().read_bytes()
     process.go_on()
-    screen = await sessions.methods.screen("one", "text", scrollback=True)
+    screen = await sessions.methods.screen(p.SessionScreen(id="one", scrollback=True))
     assert screen.data == "hello last words"
 
 
