@@ -292,7 +292,11 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], bool, tuple[str, ...]]] = {
         ("session",), True,
         (
             "--scrollback||Print the scrollback before it",
-            "--format|choice:text,vt,html|Output format [text]",
+            "--lines|text|Print so many lines; without --first-line, the last",
+            "--first-line|text|Begin at this line, 0 being the scrollback's first; -5 is the fifth last",
+            "--format|choice:text,vt,html,svg|Output format [text]",
+            "--theme|choice:dark,light|Colours of html and svg [the last client's]",
+            "--no-cursor||Draw html and svg without the cursor",
         ),
     ),
     "session wait": (
