@@ -15,8 +15,6 @@ from orbitd.store.events import EVENT_COLUMNS, SAID, SAVED, NewEvent, event_from
 from orbitd.store.pages import MAX_PAGE_BYTES
 from orbitd.store.store import Store
 
-_NO_LIMIT = (1 << 63) - 1
-
 # The numbers first, and only of as many as are sent at once: the data of an event may be large.
 _LIST = f"""
     SELECT {EVENT_COLUMNS} FROM events WHERE {{{{sound}}}} AND seq IN (
@@ -118,7 +116,8 @@ class EventMethods:
             store.events.require_kept(after)
         parameters: dict[str, object] = {
             "after": store.events.floor if after is None else after,
-            "until": _NO_LIMIT if until is None else until,
+            # What another transaction has just committed is published first: who reads on hears nothing twice.
+            "until": store.events.newest_seq if until is None else min(until, store.events.newest_seq),
             "bytes": MAX_PAGE_BYTES,
         }
         conditions = "seq > :after AND seq <= :until"
