@@ -40,6 +40,7 @@ COMMANDS = {
     **SHORT_WORDS,
     "status": "orbitctl.commands.status:status",
     "stats": "orbitctl.commands.status:stats",
+    "events": "orbitctl.commands.events:events",
     "doctor": "orbitctl.commands.doctor:doctor",
     "version": "orbitctl.commands.status:version",
     "session": "orbitctl.commands.session:session",

@@ -73,6 +73,7 @@ EXIT_BY_KIND: dict[str, ExitCode] = {
     "not_running": ExitCode.CONFLICT,
     "would_loop": ExitCode.CONFLICT,
     "timeout": ExitCode.TIMEOUT,
+    "cursor_expired": ExitCode.NOT_FOUND,
 }
 """The exit code of a kind of error; any other is `ExitCode.ERROR`."""
 
@@ -80,6 +81,8 @@ HINT_BY_KIND: dict[str, str] = {
     "invalid_params": "-h describes what a command takes; `orbitctl rpc discover`, every method.",
     "internal_error": "`orbitctl daemon logs` has the details under this reference.",
     "shutting_down": "Run the command again when the daemon is back.",
+    "cursor_expired": "`orbitctl events` prints all that are kept; what there is now, `orbitctl ls -a` and "
+    "`orbitctl workspace list` print.",
     "snapshot_corrupt": "Show the older good snapshot, and run `orbitctl maintenance check`.",
 }
 """Hints in place of the daemon's usual one, where that is for programs."""
@@ -95,6 +98,9 @@ _COMMANDS: dict[str, str] = {
     "session.list_deleted": "ls --deleted",
     "session.set_labels": "session label",
     "session.set_resume": "session resume",
+    "events.list": "events",
+    "events.subscribe": "events --follow",
+    "events.wait": "events --follow",
     "snapshot.get": "snapshot show",
     "snapshot.latest": "snapshot show --latest",
     "workspace.get": "workspace show",
@@ -107,7 +113,7 @@ _COMMANDS: dict[str, str] = {
 }
 """The command that does what a method does, where their names differ."""
 
-_METHOD_NAME = re.compile(r"`?\b((?:daemon|rpc|session|snapshot|workspace|maintenance|stats)\.[a-z_]+)\b`?")
+_METHOD_NAME = re.compile(r"`?\b((?:daemon|rpc|session|snapshot|workspace|events|maintenance|stats)\.[a-z_]+)\b`?")
 
 
 def in_commands(hint: str) -> str:
@@ -149,6 +155,8 @@ _OPTIONS: dict[str, str] = {
     "limit": "--limit",
     "keep_last_n": "--keep",
     "terminated_before": "--before",
+    "since": "--since",
+    "kinds": "--kind",
     "timeout_secs": "--timeout",
 }
 """What commands call the fields of params; they have one name in all commands."""

@@ -7,6 +7,7 @@
     help                                       the help of one screen, and what other programs' words mean
     snapshot, workspace, maintenance, rpc      the rest of the store
     daemon, service, config                    the daemon, its service, its settings
+    events                                     what has happened, and what happens from now on
     status, doctor, doctor_checks              the state of the daemon and of its surroundings
     completion                                 scripts for shells
     dial_stdio                                 the remote end of `--host`
