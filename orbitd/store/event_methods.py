@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from orbit_protocol.types import MAX_PAGE_SIZE, Event
 from orbitd.store.events import EVENT_COLUMNS, SAID, SAVED, NewEvent, event_from_row
 from orbitd.store.pages import MAX_PAGE_BYTES
+from orbitd.store.rows import Marks
 from orbitd.store.store import Store
 
 # The numbers first, and only of as many as are sent at once: the data of an event may be large.
@@ -146,6 +147,19 @@ class EventMethods:
         This does not wait for it. Events of a session that is gone are left out, and so is what cannot be stored.
         """
         self._store.recorder.record(events)
+
+    def record_said(self, events: Sequence[NewEvent], marks: Mapping[str, Marks]) -> None:
+        """Record what programs say as `record_events` does, with the marks of their sessions in the same transaction.
+
+        Args:
+            events: The events.
+            marks: What is written into the rows of sessions, by their ids.
+        """
+        self._store.recorder.record(events, marks)
+
+    async def said_settled(self) -> None:
+        """Return once what was recorded so far is committed, or lost since it could not be stored."""
+        await self._store.recorder.settle()
 
     async def newest_position(self, session_id: str) -> int | None:
         """Return the `position` of the newest event that a session's programs have said, if one is kept."""

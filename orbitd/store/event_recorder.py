@@ -10,18 +10,21 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
+from asyncio import Future, get_running_loop
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 
 from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from orbit_protocol.errors import OrbitError
-from orbit_protocol.types import Event
+from orbit_protocol.types import Event, Session
 from orbitd.background_tasks import BackgroundTasks
 from orbitd.logs import event
 from orbitd.store.events import FLOOR_KEY, SAID, SAVED, EventLog, NewEvent, retention_of
-from orbitd.store.rows import Row, execute_mending
+from orbitd.store.rows import Marks, Row, Stored, execute_mending, find_session, update_session
 from orbitd.store.writer import Writer
 
 log = logging.getLogger("orbitd.store")
@@ -50,6 +53,9 @@ _PRUNED_AFTER, _PRUNED_AFTER_BYTES = 1_000, 4 * 1024 * 1024
 
 _SLICE_SECS = 0.008
 CLOSE_SECS = 5.0
+
+_MAX_MARKED = 100
+"""Sessions whose rows are written by one job."""
 
 _IS_THERE = "SELECT 1 FROM sessions WHERE id = ?"
 _TOTALS = "SELECT count(*), coalesce(sum(size), 0) FROM events WHERE retention IS ?"
@@ -82,17 +88,28 @@ class EventRecorder:
         writer: The writing thread.
         events: What is known of the stored events.
         fetch_one: Reads one row.
+        apply_sessions: Called with sessions whose rows were written, before their events are published.
 
     Attributes:
         retention_count: How many changes are kept.
     """
 
-    def __init__(self, writer: Writer, events: EventLog, fetch_one: FetchOne) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        events: EventLog,
+        fetch_one: FetchOne,
+        apply_sessions: Callable[[Sequence[Stored[Session]]], None] = lambda _: None,
+    ) -> None:
         self._writer = writer
         self._events = events
         self._fetch_one = fetch_one
+        self._apply_sessions = apply_sessions
         self._tasks = BackgroundTasks(log, "event task failed")
         self._pending: list[NewEvent] = []
+        self._marks: dict[str, Marks] = {}  # of sessions whose rows are to be written with them
+        self._accepted = self._settled = 0  # calls of `record`, and those whose events are committed or lost
+        self._waiting: list[tuple[int, Future[None]]] = []
         self._is_recording = self._is_pruning = self._is_closing = False
         self._lost = 0
         self.retention_count = RETENTION_COUNT
@@ -113,17 +130,31 @@ class EventRecorder:
             self._is_pruning = True
             self._tasks.start(self._prune())
 
-    def record(self, events: Sequence[NewEvent]) -> None:
-        """Record events that nobody waits for; those of sessions that are gone are left out."""
+    def record(self, events: Sequence[NewEvent], marks: Mapping[str, Marks] | None = None) -> None:
+        """Record events that nobody waits for; those of sessions that are gone are left out.
+
+        Args:
+            events: The events.
+            marks: What is written into the rows of sessions, by their ids, in the transaction of their events.
+        """
+        self._accepted += 1
+        self._marks.update(marks or {})
         room = MAX_PENDING - len(self._pending)
         self._pending += events[:room]
         if len(events) > room:
             self._lost += len(events) - room
             if self._lost == len(events) - room:
                 event(log, logging.WARNING, "events dropped, the writer is behind")
-        if self._pending and not self._is_recording and not self._is_closing:
+        if (self._pending or self._marks) and not self._is_recording and not self._is_closing:
             self._is_recording = True
             self._tasks.start(self._write_pending())
+
+    async def settle(self) -> None:
+        """Return once what was recorded so far is committed, or lost since it could not be stored."""
+        if self._settled < self._accepted and self._is_recording:
+            waiting: Future[None] = get_running_loop().create_future()
+            self._waiting.append((self._accepted, waiting))
+            await waiting
 
     def forget_session(self, session_id: str) -> None:
         """Forget what was counted of a session that is gone."""
@@ -139,23 +170,55 @@ class EventRecorder:
 
     async def _write_pending(self) -> None:
         try:
-            while self._pending:
+            while self._pending or self._marks:
+                accepted = self._accepted
                 batch, self._pending = self._pending[:_AT_ONCE], self._pending[_AT_ONCE:]
-
-                def work(connection: sqlite3.Connection, batch: Sequence[NewEvent] = tuple(batch)) -> list[Event]:
-                    ids = {one.session_id for one in batch if one.session_id is not None}
-                    gone = {each for each in ids if connection.execute(_IS_THERE, (each,)).fetchone() is None}
-                    return self._events.insert(connection, [one for one in batch if one.session_id not in gone])
-
+                # All that were recorded with the batch or before: marks are never older than the events beside them.
+                ids = list(islice(self._marks, _MAX_MARKED))
+                marks = {each: self._marks.pop(each) for each in ids}
+                work = partial(self._insert, batch=tuple(batch), marks=marks)
                 try:
-                    await self._writer.run(work, self.publish, unsynced=len(batch))
+                    await self._writer.run(work, self._publish_marked, unsynced=len(batch))
                 except OrbitError as error:  # no room, say: it is lost, as all that could not be stored
                     event(log, logging.WARNING, "events not recorded", events=len(batch), error=error.message)
+                if not self._pending and not any(each in self._marks for each in ids):
+                    self._settle(accepted)
         finally:
             self._is_recording = False
+            self._settle(self._accepted)
             if self._lost:
                 event(log, logging.WARNING, "events were dropped", events=self._lost)
                 self._lost = 0
+
+    def _insert(
+        self, connection: sqlite3.Connection, batch: Sequence[NewEvent], marks: Mapping[str, Marks]
+    ) -> tuple[list[Event], list[Stored[Session]]]:
+        """Insert events and write marks; in the writer's thread."""
+        changed = []
+        for session_id, each in marks.items():
+            try:
+                stored = find_session(connection, session_id)
+            except OrbitError:  # deleted meanwhile, or damaged
+                continue
+            marked = Stored(stored.seq, replace(stored.item, **asdict(each)))
+            if marked != stored:
+                update_session(connection, marked)
+                changed.append(marked)
+        ids = {one.session_id for one in batch if one.session_id is not None}
+        gone = {each for each in ids if connection.execute(_IS_THERE, (each,)).fetchone() is None}
+        return self._events.insert(connection, [one for one in batch if one.session_id not in gone]), changed
+
+    def _publish_marked(self, written: tuple[list[Event], list[Stored[Session]]]) -> None:
+        recorded, changed = written
+        self._apply_sessions(changed)
+        self.publish(recorded)
+
+    def _settle(self, accepted: int) -> None:
+        self._settled = accepted
+        for target, waiting in self._waiting:
+            if target <= accepted and not waiting.done():
+                waiting.set_result(None)
+        self._waiting = [each for each in self._waiting if each[0] > accepted]
 
     # Retention
 

@@ -29,11 +29,14 @@ from msgspec.structs import replace
 from orbit_protocol.errors import InvalidParams, SessionNotFound, StorageCorrupt, WorkspaceNotFound
 from orbit_protocol.text import Companion, encodable
 from orbit_protocol.types import (
+    CommandFinished,
+    Progress,
     Session,
     SessionConfig,
     SessionStatus,
     SessionType,
     SnapshotFormat,
+    TerminalNotification,
     Timestamp,
     Workspace,
     WorkspaceLayout,
@@ -166,7 +169,17 @@ class Stored(Struct, Generic[T], frozen=True):
     item: T
 
 
-class Program(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Marks(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The fields of a Session, by their names there, that tell what its program has said."""
+
+    bell: bool = False
+    notification: TerminalNotification | None = None
+    unseen_output: bool = False
+    progress: Progress | None = None
+    last_command: CommandFinished | None = None
+
+
+class Program(Marks, frozen=True, kw_only=True, omit_defaults=True):
     """The `program` column: the fields of a Session, by their names there, that describe its program."""
 
     live: bool = False

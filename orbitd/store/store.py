@@ -112,7 +112,7 @@ class Store:
         assert writer.file_watch is not None
         self.file_watch = writer.file_watch
         self.readers = Readers(path, self._long_pool, self.file_watch, loaded.reader_setup)
-        self.recorder = EventRecorder(writer, loaded.events, self.readers.fetch_one)
+        self.recorder = EventRecorder(writer, loaded.events, self.readers.fetch_one, self._apply_sessions)
         # Weak: a lock exists as long as somebody holds it or waits for it.
         self._chain_locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -138,6 +138,9 @@ class Store:
     ) -> tuple[Change[R], list[Event]]:
         change = work(connection)
         return change, self.events.insert(connection, change.events)
+
+    def _apply_sessions(self, sessions: Sequence[Stored[Session]]) -> None:
+        self.cache.apply(Change(result=None, sessions=tuple(sessions)))
 
     def _apply(self, outcome: tuple[Change[R], list[Event]]) -> R:
         # Without an await: who hears of a change finds it in the cache.
