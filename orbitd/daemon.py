@@ -240,6 +240,7 @@ class Daemon:
             scrollback_max_bytes=session.scrollback_max_bytes,
             total_scrollback_bytes=session.total_scrollback_bytes,
             keeps_deleted=session.trash_retention_secs > 0,
+            silence_secs=resolved.settings.events.silence_secs,
         )
         return Programs(manager, live, session.auto_save_interval_secs)
 

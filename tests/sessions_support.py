@@ -18,7 +18,7 @@ import socket
 import termios
 import tty
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -54,14 +54,17 @@ from orbitd.screens import messages as m
 from orbitd.screens.client import Screens
 from orbitd.screens.follower import Damaged, Follower
 from orbitd.screens.note import Kind, Note
+from orbitd.screens.said import Scanner
 from orbitd.sessions import attachment
 from orbitd.sessions.journal import Journal
-from orbitd.sessions.journal_file import Divider, Output, Resize
+from orbitd.sessions.journal_file import RECORD_HEADER_BYTES, Divider, Output, Resize
 from orbitd.sessions.methods import SessionMethods
 from orbitd.sessions.programs import LiveSettings, Programs
 from orbitd.sessions.saved_state import SavedState
 from orbitd.sessions.session import LiveSession
 from orbitd.sessions.terminal import Landing
+from orbitd.store.events import NewEvent
+from orbitd.store.rows import Marks
 from orbitd.store.sessions import ClientChange
 from orbitd.store.snapshots import SavedScreen
 from support import WAIT_SECS
@@ -152,6 +155,8 @@ class ScriptedPicture:
         self.size = (0, 0)
         self.follower = Follower()
         self.is_open = self.is_broken = False
+        self.scanner = Scanner()
+        self.answer_from = 0
 
 
 class ScriptedProcess(_Peer):
@@ -275,12 +280,14 @@ class ScriptedProcess(_Peer):
         if message.divider:
             picture.content += b"<%s>" % message.divider.encode()
         picture.size = message.base.cols, message.base.rows
+        picture.scanner, picture.answer_from = Scanner(from_position=message.heard), message.answer_from
         picture.follower.position, picture.is_open = position, True
         self.send(m.Opened(request=message.request, session=message.session))
         self.send(m.Fed(session=message.session, position=position, held=len(picture.content)))
         return True
 
     def _feed(self, session: str, picture: ScriptedPicture) -> bool:
+        bells = 0
         while True:
             try:
                 record = picture.follower.next()
@@ -297,12 +304,26 @@ class ScriptedProcess(_Peer):
                     self._fail(session, Kind.FEED, record.start, record.end)
                     return True
                 picture.content += event.data
+                is_text = not picture.scanner.state.unfinished and b"\x1b" not in event.data
+                picture.scanner.feed(event.data, record.start + RECORD_HEADER_BYTES, lambda: 0)
+                if record.start >= picture.answer_from and is_text:
+                    bells += event.data.count(b"\a")
             elif isinstance(event, Divider):
                 picture.content += b"<%s>" % event.text.encode()
             elif isinstance(event, Resize):
                 picture.size = event.cols, event.rows
             picture.follower.position = record.end
-        self.send(m.Fed(session=session, position=picture.follower.position, held=len(picture.content)))
+        said, unsaid = picture.scanner.take()
+        self.send(
+            m.Fed(
+                session=session,
+                position=picture.follower.position,
+                held=len(picture.content),
+                said=tuple(said),
+                unsaid=unsaid,
+                bells=bells,
+            )
+        )
         return True
 
     def _draw(self, picture: ScriptedPicture, message: m.Paint | m.Frame | m.Count | m.Save | m.Render) -> bool:
@@ -458,6 +479,8 @@ class FakeStore:
         entered: Methods that were called.
         clients: Who has come and left, as (session, the status with which that is recorded or None, who).
         ends: How programs have ended, as (session, status, reason).
+        said: Events of what programs said, in order.
+        story: Which of them, and which snapshots, were committed, in order: their positions.
     """
 
     def __init__(self) -> None:
@@ -470,6 +493,8 @@ class FakeStore:
         self.errors: dict[str, list[Exception]] = {}
         self.gates: dict[str, asyncio.Event] = {}
         self.entered: list[str] = []
+        self.said: list[NewEvent] = []
+        self.story: list[tuple[str, int | None]] = []
 
     def add(self, session_id: str, **changes: Any) -> None:
         """Add a session."""
@@ -575,11 +600,26 @@ class FakeStore:
     async def list_purged(self) -> list[str]:
         return []
 
+    def record_said(self, events: Sequence[NewEvent], marks: Mapping[str, Marks]) -> None:
+        self.said += events
+        self.story += [(each.kind, each.position) for each in events]
+        for session_id, each in marks.items():
+            if session_id in self.sessions:
+                self._change(session_id, **msgspec.structs.asdict(each))
+
+    async def said_settled(self) -> None:
+        await self._enter("said_settled")
+
+    async def newest_position(self, session_id: str) -> int | None:
+        found = [each.position or 0 for each in self.said if each.session_id == session_id]
+        return max(found, default=None)
+
     async def save_snapshot(
         self, session_id: str, terminal_buffer: bytes, *, cols: int, rows: int, native_state: bytes, **_: Any
     ) -> None:
         await self._enter("save_snapshot")
         self._find(session_id)
+        self.story.append(("snapshot", SavedState.from_bytes(native_state).position))
         self.snapshots.append((session_id, SavedState.from_bytes(native_state).position, terminal_buffer))
         self.sizes.append((cols, rows))
         self._change(session_id, last_saved_at=MOMENT)

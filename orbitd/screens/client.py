@@ -132,6 +132,9 @@ class Source(Protocol):
     def handle_fed(self, replies: bytes) -> None:
         """The picture has moved on: facts, `held` and `fed` are new."""
 
+    def handle_said(self, fed: m.Fed) -> None:
+        """The program has said something, or has rung; each time comes once."""
+
     def handle_skipped(self, start: int, end: int) -> None:
         """Records could not be drawn: keep them aside. The picture goes on behind them, and should be saved."""
 
@@ -164,7 +167,9 @@ class Picture:
         state: See `PictureState`.
         is_failed: It was lost by a failure and is not back yet.
         fed: The position that it has reached.
-        facts: What the program has said about itself, its title say; they stay when the picture is closed.
+        facts: What the program has said about itself, its title say; they stay when the picture is closed. While it is
+            built again they are not those of an older screen.
+        has_facts: They are known, since it has been built once.
         held: About how much memory it takes, in bytes.
         history_line: How many lines had left the screen when it was last drawn, saved or asked; None before.
         appearance: What questions about colours and graphics are answered with; None before a client has given it.
@@ -176,7 +181,8 @@ class Picture:
         self.state = PictureState.ABSENT
         self.is_failed = False
         self.fed = 0
-        self.facts = m.Facts()
+        self.facts = self._facts = m.Facts()
+        self.has_facts = False
         self.held = 0
         self._trim_sent = self._trimmed = 0  # the numbers of the last trims
         self.history_line: int | None = None
@@ -190,6 +196,7 @@ class Picture:
         self._bytes_a_sec = MAX_LAG_BYTES / MAX_LAG_SECS
         self._saved = 0  # the newest snapshot's position, as far as it was saved here
         self._answered = 0  # questions before this position have had their answers
+        self._heard = 0  # what was said up to this position has been taken
         self._is_own = False
         self._was_moved = False
         self._strike: tuple[Kind, int] | None = None
@@ -358,10 +365,17 @@ class Picture:
             raise InvalidParams(f"Of the screen, {rendered.too_large}", hint="Ask for fewer `lines`.")
         return rendered
 
-    def starts_at(self, fed: int, answered: int) -> None:
-        """Set the position of the snapshot that it would be built on, and from which on questions are answered."""
+    def starts_at(self, fed: int, answered: int, heard: int) -> None:
+        """Set where it begins again.
+
+        Args:
+            fed: The position of the snapshot that it would be built on.
+            answered: Questions and bells before this one are old.
+            heard: What was said up to this one has been taken.
+        """
         self.fed = self._grown_sent = fed
         self._answered = max(self._answered, answered)
+        self._heard = max(self._heard, heard)
 
     def wake(self) -> None:
         """Have it built, unless it is there or on its way."""
@@ -455,6 +469,7 @@ class Picture:
         self._screens.asked[self._opening] = self
         self.fed = self._grown_sent = position
         self._trim_sent = 0
+        self._facts = m.Facts()
         process.pictures[self._source.id] = self
         opening = m.Open(
             request=self._opening,
@@ -462,6 +477,7 @@ class Picture:
             base=base,
             position=position,
             answer_from=max(position, self._answered),
+            heard=self._heard,
             limits=self._screens.limits,
             divider=divider,
             note=note,
@@ -563,9 +579,12 @@ class Picture:
             self._bytes_a_sec = min(rate, (self._bytes_a_sec + rate) / 2)  # slower at once, faster by and by
         self._fed_at = now
         self.fed, self.held, self._trimmed = message.position, message.held, message.trimmed
-        self._answered = max(self._answered, message.position)
-        if message.facts is not None:
-            self.facts = message.facts
+        self._facts = message.facts or self._facts
+        if message.position >= self._answered:
+            self._answered, self.facts, self.has_facts = message.position, self._facts, True
+        self._heard = max(self._heard, message.position)
+        if message.said or message.unsaid or message.bells:
+            self._source.handle_said(message)
         if self.is_failed and self.fed >= self._grown_sent:
             self._recovered()
         self._source.handle_fed(message.replies)

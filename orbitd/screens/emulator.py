@@ -39,6 +39,8 @@ from orbitd.screens.model import (
 )
 from orbitd.screens.render import Theme, to_html, to_text, without_blanks_at_the_end
 from orbitd.screens.repaint import MODES, ScreenBuffer, TerminalContents, paint
+from orbitd.screens.said import Scanner
+from orbitd.screens.said import State as SaidState
 from orbitd.screens.svg import to_svg
 
 SCROLLBACK_MAX_BYTES = 16 << 20
@@ -82,6 +84,7 @@ class StateHeader(Struct, frozen=True, kw_only=True, omit_defaults=True):
     progress: tuple[int, int] | None = None
     allows_columns: bool = False
     history_line: int = 0
+    said: SaidState | None = None
 
     def to_bytes(self) -> bytes:
         """Return the bytes that stand before the snapshot."""
@@ -103,12 +106,12 @@ class StateHeader(Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise StateCorrupt(f"the saved terminal's header cannot be read ({exc})") from exc
 
     @classmethod
-    def line_of(cls, state: bytes) -> int:
-        """Return the `history_line` of a state whose snapshot may be unreadable, 0 where it has none."""
+    def of(cls, state: bytes) -> StateHeader:
+        """Return the header of a state whose snapshot may be unreadable; an empty one where it is unreadable too."""
         try:
-            return cls.split(state)[0].history_line
+            return cls.split(state)[0]
         except StateCorrupt:
-            return 0
+            return cls()
 
 
 _headers = msgspec.msgpack.Decoder(StateHeader)
@@ -149,6 +152,9 @@ class Emulator:
         rows: Rows, 1 to 4096; 1,000,000 cells at most.
         max_scrollback_lines: History that is kept at least, where the bytes hold it; sometimes more.
         scrollback_max_bytes: History that is kept at most, give or take some 400 kB.
+
+    Attributes:
+        scanner: Finds what programs say; it is fed by itself, and saved with the rest.
 
     Raises:
         TerminalUnavailable: There is no emulation on this machine.
@@ -194,6 +200,7 @@ class Emulator:
     def _init_terminal(self, terminal: Terminal, header: StateHeader, lines: int, size: int) -> None:
         self._terminal = terminal
         terminal.effects.progress, terminal.allows_columns = header.progress, header.allows_columns
+        self.scanner = Scanner(header.said)
         self._icon = IconName(header.icon, terminal.library.continuation(terminal.pointer))
         self._limits = (lines, size)
         terminal.limit_scrollback(lines, size)
@@ -467,6 +474,7 @@ class Emulator:
             progress=self.progress,
             allows_columns=self._terminal.allows_columns,
             history_line=self._count_lines(snapshot),
+            said=self.scanner.state if self.scanner.state != SaidState() else None,
         )
         return header.to_bytes() + snapshot
 

@@ -25,8 +25,9 @@ from msgspec import Struct
 
 from orbitd.keeper.frames import frame
 from orbitd.screens.model import Appearance, Colors, Cut
+from orbitd.screens.said import Said
 
-VERSION = 3
+VERSION = 4
 """Of these messages."""
 
 MAX_FRAME = 256 << 20
@@ -94,7 +95,8 @@ class Open(Struct, frozen=True, kw_only=True, tag=True):
 
     Attributes:
         position: What `base` covers.
-        answer_from: Questions before this position have been answered already: no replies to them.
+        answer_from: Questions before this position have been answered already: no replies to them, and no bells.
+        heard: What was said up to this position has been taken already: it is not sent.
         divider: Drawn on the base first, if not "": what was lost before it.
         note: Likewise, where the program that runs has printed what is lost: nothing is reset.
         history_line: How many lines had left the screen, as far as that is known: no line gets a lower number again.
@@ -107,6 +109,7 @@ class Open(Struct, frozen=True, kw_only=True, tag=True):
     position: int
     answer_from: int
     limits: Limits
+    heard: int = 0
     divider: str = ""
     note: str = ""
     history_line: int = 0
@@ -233,14 +236,14 @@ class Facts(Struct, frozen=True, kw_only=True):
     Attributes:
         title: OSC 0 and 2.
         cwd: The working directory as it was reported (OSC 7): mostly a file:// URL.
-        bells: How often it rang, since the picture was opened.
         alternate: It uses the alternate screen.
+        progress: OSC 9;4: the state (1 normal, 2 error, 3 indeterminate, 4 paused) and the percentage, -1 for none.
     """
 
     title: str = ""
     cwd: str = ""
-    bells: int = 0
     alternate: bool = False
+    progress: tuple[int, int] | None = None
 
 
 class Opened(Struct, frozen=True, kw_only=True, tag=True):
@@ -263,12 +266,18 @@ class Fed(Struct, frozen=True, kw_only=True, tag=True):
         facts: Where they have changed.
         held: About how much memory the picture takes, in bytes.
         trimmed: The number of the last `Trim` before.
+        said: Notifications and finished commands since the last `Fed`.
+        unsaid: How many more there were.
+        bells: How often it rang since then.
     """
 
     session: str
     position: int
     replies: bytes = b""
     facts: Facts | None = None
+    said: tuple[Said, ...] = ()
+    unsaid: int = 0
+    bells: int = 0
     held: int = 0
     trimmed: int = 0
 
@@ -295,7 +304,7 @@ class Framed(Struct, frozen=True, kw_only=True, tag=True):
 
     Attributes:
         title: As in `Facts`.
-        bells: As in `Facts`.
+        bells: How often it rang, since the picture was opened.
     """
 
     request: int

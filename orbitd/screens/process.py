@@ -22,7 +22,7 @@ from collections import deque
 from contextlib import suppress
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from orbit_protocol import MAX_COLUMNS_OR_ROWS, MAX_SCREEN_CELLS
 from orbit_protocol.terminal_reset import RESET
@@ -60,7 +60,8 @@ from orbitd.screens.messages import (
 )
 from orbitd.screens.model import TerminalError, TooLarge
 from orbitd.screens.note import Kind, Note
-from orbitd.sessions.journal_file import Divider, Output, Resize
+from orbitd.screens.said import Clock
+from orbitd.sessions.journal_file import RECORD_HEADER_BYTES, Divider, Output, Resize, Time
 
 CPU_SECONDS = 5.0
 """CPU time of this process that one piece may take."""
@@ -174,6 +175,8 @@ class Picture(Struct, kw_only=True, eq=False):
         facts: What was last sent.
         held: Bytes by which this process grew while it worked on this picture.
         trimmed: The number of the last `Trim`.
+        bells: How often it rang since the last `Fed`.
+        clock: When output was printed.
     """
 
     session: str
@@ -181,12 +184,15 @@ class Picture(Struct, kw_only=True, eq=False):
     requests: deque[Queued]
     limits: Limits = Limits(lines=0, size=0)
     answer_from: int = 0
+    heard: int = 0
     emulator: Emulator | None = None
     is_open: bool = False
     is_broken: bool = False
     facts: Facts = Facts()
     held: int = 0
     trimmed: int = 0
+    bells: int = 0
+    clock: Clock = field(default_factory=lambda: Clock(lambda: time.time_ns() // 1_000_000))
 
     @property
     def position(self) -> int:
@@ -343,7 +349,7 @@ class ScreensProcess:
             picture = None
         picture = picture or self._new_picture(message.session)
         picture.is_open = True
-        picture.limits, picture.answer_from = message.limits, message.answer_from
+        picture.limits, picture.answer_from, picture.heard = message.limits, message.answer_from, message.heard
         picture.follower.position = message.position
         picture.requests.append(message)
         return picture
@@ -434,12 +440,15 @@ class ScreensProcess:
                 if record is None:
                     break
                 start, end = record.start, record.end
+                bells = emulator.bells
                 self._feed_record(picture, emulator, record)
                 answers = emulator.replies()
                 if isinstance(record.event, Divider):
                     replies.clear()  # the program that asked has ended, and the next one has not
                 elif start >= picture.answer_from:
                     replies += answers
+                    picture.bells += emulator.bells - bells
+                _scan(picture, emulator, record)
                 fed += end - start
                 follower.position = end
                 if time.monotonic() > deadline:
@@ -496,19 +505,24 @@ class ScreensProcess:
         facts = Facts(
             title=emulator.title[:MAX_FACT],
             cwd=emulator.cwd[:MAX_FACT],
-            bells=emulator.bells,
             alternate=emulator.alternate,
+            progress=emulator.progress,
         )
         changed, picture.facts = (facts if facts != picture.facts else None), facts
         self._send_fed(picture, picture.position, replies, changed)
 
     def _send_fed(self, picture: Picture, position: int, replies: bytes = b"", facts: Facts | None = None) -> None:
+        said, unsaid = ([], 0) if picture.emulator is None else picture.emulator.scanner.take()
+        bells, picture.bells = picture.bells, 0
         self._send(
             Fed(
                 session=picture.session,
                 position=position,
                 replies=replies,
                 facts=facts,
+                said=tuple(said),
+                unsaid=unsaid,
+                bells=bells,
                 held=picture.held,
                 trimmed=picture.trimmed,
             )
@@ -561,11 +575,13 @@ class ScreensProcess:
         before = self._memory.held()
         emulator, loss = _base_emulator(request)
         picture.emulator = emulator
+        emulator.scanner.from_position = picture.heard
         emulator.count_from(request.history_line)
         if request.appearance is not None:
             emulator.set_appearance(request.appearance)
         if request.divider:
             print_divider(emulator, request.divider)
+            emulator.scanner.reset()
         if request.note:
             print_note(emulator, request.note)
         emulator.replies()  # dropped: the program has not asked these questions now
@@ -654,6 +670,17 @@ class ScreensProcess:
             emulator.compress()  # history that has been saved is seldom read again
 
 
+def _scan(picture: Picture, emulator: Emulator, record: Record) -> None:
+    """Find what a record that has been fed says."""
+    event = record.event
+    if isinstance(event, Output):
+        emulator.scanner.feed(event.data, record.start + RECORD_HEADER_BYTES, picture.clock.now)
+    elif isinstance(event, Divider):
+        emulator.scanner.reset()
+    elif isinstance(event, Time):
+        picture.clock.recorded = event.milliseconds
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "memory"
@@ -676,7 +703,9 @@ def _base_emulator(request: Open) -> tuple[Emulator, str]:
     for start in range(0, len(base.portable), PIECE_BYTES):
         emulator.feed(base.portable[start : start + PIECE_BYTES])
     if base.native:
-        emulator.count_from(StateHeader.line_of(base.native))
+        header = StateHeader.of(base.native)
+        emulator.count_from(header.history_line)
+        emulator.scanner.state = header.said or emulator.scanner.state
     return emulator, loss
 
 

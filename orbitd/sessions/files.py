@@ -50,11 +50,15 @@ class OpenFiles(Struct, frozen=True, kw_only=True):
         journal: Open; None where there is none and none was to be created.
         loaded: What a picture is built on.
         size: Columns and rows of the screen, as far as the store knows.
+        session: Its row.
+        heard: The position up to which what its programs say is stored.
     """
 
     journal: Journal | None
     loaded: Loaded
     size: tuple[int, int]
+    session: Session
+    heard: int
 
 
 class SessionFiles:
@@ -87,7 +91,8 @@ class SessionFiles:
         path = self._journal_path(session_id)
         size = session.cols or loaded.base.cols, session.rows or loaded.base.rows
         if not create and not self.has_journal(session_id):
-            return OpenFiles(journal=None, loaded=loaded, size=size)
+            return OpenFiles(journal=None, loaded=loaded, size=size, session=session, heard=loaded.position)
+        heard = await self._manager.newest_position(session_id) or 0
         try:
             # The parent too: a user who can write to it can replace the folder.
             private_folder(os.path.dirname(self._folder))
@@ -105,7 +110,9 @@ class SessionFiles:
             words = "output is missing between snapshot and journal"
             event(log, logging.WARNING, words, session=session_id, bytes=missing)
         _log_damage(session_id, opened.damage)
-        return OpenFiles(journal=opened, loaded=loaded, size=size)
+        # A journal that begins anew counts from 0 again: what is said in it has not been heard.
+        heard = min(heard, opened.position)
+        return OpenFiles(journal=opened, loaded=loaded, size=size, session=session, heard=heard)
 
     async def load(self, session_id: str) -> Loaded:
         """Return what a session's picture is built on. Raises: SessionNotFound."""

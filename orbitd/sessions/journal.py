@@ -48,6 +48,7 @@ from orbitd.sessions.journal_file import (
     RECORD,
     RECORD_HEADER_BYTES,
     TIME,
+    TIME_INTERVAL_MS,
     Cwd,
     Event,
     Kind,
@@ -76,9 +77,6 @@ NotWritten = list[tuple[int, bytes]]
 
 MAX_BYTES = 1 << 30
 """The longest file: a program that goes on writing while nothing can be saved must not fill the disk."""
-
-TIME_INTERVAL_MS = 100
-"""Output that comes later than this after the last `Time` has another one before it."""
 
 COPY_MAX_BYTES = 16 << 20
 """The most that a save copies into a new file, on the event loop; 0.2 ms a MiB. With more, the old file stays."""

@@ -29,6 +29,9 @@ FILE_HEADER_BYTES = _FILE.size
 RECORD_HEADER_BYTES = RECORD.size
 PAYLOAD_MAX_BYTES = 1 << 20
 
+TIME_INTERVAL_MS = 100
+"""Output that comes later than this after the last `Time` has another one before it."""
+
 DIVIDER_MAX_BYTES = 1000
 CWD_MAX_BYTES = 4096
 

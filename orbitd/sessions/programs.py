@@ -48,6 +48,7 @@ from orbitd.sessions.command_line import build_launch, last_folder, last_size
 from orbitd.sessions.endings import Endings
 from orbitd.sessions.files import SessionFiles
 from orbitd.sessions.keeper_connection import KeeperConnection
+from orbitd.sessions.news import SILENCE_SECS, Outlet
 from orbitd.sessions.reconnecting import Reconnector
 from orbitd.sessions.registry import Registry
 from orbitd.sessions.saver import Saver
@@ -74,6 +75,7 @@ class LiveSettings(Struct, frozen=True, kw_only=True):
         program_limits: Soft limits of programs, where the client does not send others.
         is_managed: Whether a service manager has started this daemon.
         keeps_deleted: Whether there is a trash; without one a session that is deleted is gone at once.
+        silence_secs: How long a session prints nothing until it is silent.
     """
 
     keeper_socket: str
@@ -88,6 +90,7 @@ class LiveSettings(Struct, frozen=True, kw_only=True):
     scrollback_max_bytes: int
     total_scrollback_bytes: int
     keeps_deleted: bool = True
+    silence_secs: float = SILENCE_SECS
 
 
 class Programs:
@@ -101,6 +104,7 @@ class Programs:
     Attributes:
         closing: Set when the daemon begins to stop; calls that wait for a program end with it.
         registry: The sessions.
+        outlet: Where events of what programs say go.
     """
 
     def __init__(self, manager: SessionManager, settings: LiveSettings, auto_save_interval_secs: float) -> None:
@@ -121,7 +125,8 @@ class Programs:
         self.agents = AgentLinks(settings.agent_folder, settings.runtime_folder, login)
         self.files = SessionFiles(manager, settings.journal_folder)
         self.screens = Screens(Limits(lines=MAX_SCROLLBACK_LINES, size=settings.scrollback_max_bytes))
-        self.saver = Saver(manager, auto_save_interval_secs)
+        self.outlet = Outlet(manager)
+        self.saver = Saver(manager, auto_save_interval_secs, self.outlet)
         self.room = SessionRoom(self._count_descriptors)
         self.keeper = KeeperConnection(
             settings.keeper_socket, self.room, self.handle_exit, self._handle_lost_connection
@@ -135,6 +140,7 @@ class Programs:
         self._shared = Shared(
             files=self.files,
             screens=self.screens,
+            outlet=self.outlet,
             landing=None,
             typing=Typing(),
             start_task=self._tasks.start,
@@ -142,6 +148,7 @@ class Programs:
             on_clients=self._on_clients,
             on_held=self.registry.handle_held,
             on_idle=self.registry.forget_if_idle,
+            silence_secs=settings.silence_secs,
         )
         self.reconnector = Reconnector(self._reconnect, self._stop_reconnecting, self._tasks.start)
         self.endings = Endings(

@@ -16,6 +16,7 @@ from orbit_protocol.errors import OrbitError, SessionNotFound
 from orbitd.background_tasks import BackgroundTasks
 from orbitd.logs import event
 from orbitd.manager import SessionManager
+from orbitd.sessions.news import Outlet
 from orbitd.sessions.saved_state import SavedState
 from orbitd.sessions.session import SAVE_SOON_BYTES, LiveSession
 
@@ -34,10 +35,12 @@ class Saver:
     Args:
         manager: The store.
         interval_secs: The longest that output is in the journal only.
+        outlet: Where events go.
     """
 
-    def __init__(self, manager: SessionManager, interval_secs: float) -> None:
+    def __init__(self, manager: SessionManager, interval_secs: float, outlet: Outlet) -> None:
         self._manager = manager
+        self._outlet = outlet
         self._interval = interval_secs
         self.retry_secs = min(interval_secs, MAX_RETRY_SECS)
         self._tasks = BackgroundTasks(log, "live session task failed")
@@ -83,6 +86,9 @@ class Saver:
 
     async def _store(self, session: LiveSession) -> None:
         saved = await session.picture.save(session.mark())
+        # What is said before the position was passed on before it, and has to be committed before it.
+        session.news.save()
+        await self._outlet.settle()
         # Commit first, then discard the records: a crash in between leaves both, and the snapshot's
         # position makes the restore skip what it covers.
         await self._manager.save_snapshot(

@@ -43,6 +43,7 @@ from orbit_protocol.types import MAX_PATH_LENGTH, Session, SessionStatus
 from orbitd.logs import event
 from orbitd.rpc.connection import Connection
 from orbitd.screens.client import Loaded, Picture, PictureState, Screens
+from orbitd.screens.messages import Fed
 from orbitd.sessions.attachment import Attachment, Repaint, appearance_of
 from orbitd.sessions.files import OpenFiles, SessionFiles
 from orbitd.sessions.folders import folder_of, reported_folder
@@ -50,6 +51,7 @@ from orbitd.sessions.frames import Frames, draw
 from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import Cwd, Divider, Event, Resize
 from orbitd.sessions.journal_repair import Damage
+from orbitd.sessions.news import SILENCE_SECS, News, Outlet
 from orbitd.sessions.program_input import InputQueue
 from orbitd.sessions.terminal import Landing, Pending, PtyMaster
 from orbitd.store.sessions import ClientChange, EndReason
@@ -183,6 +185,7 @@ class Shared(Struct, kw_only=True):
     Attributes:
         files: Snapshots and journals.
         screens: Where pictures are drawn.
+        outlet: Where events go.
         landing: Where output is read into; None before the first program.
         typing: Where somebody types.
         start_task: Runs a coroutine as a task, and holds it.
@@ -190,10 +193,12 @@ class Shared(Struct, kw_only=True):
         on_clients: Called when a client has been attached or detached.
         on_held: Called when a picture takes another amount of memory.
         on_idle: Called when a session may be forgotten that could not be before.
+        silence_secs: How long a session prints nothing until it is silent.
     """
 
     files: SessionFiles
     screens: Screens
+    outlet: Outlet
     landing: Landing | None
     typing: Typing
     start_task: Callable[[Coroutine[Any, Any, object]], None]
@@ -201,6 +206,7 @@ class Shared(Struct, kw_only=True):
     on_clients: Callable[[LiveSession], None]
     on_held: Callable[[LiveSession], None]
     on_idle: Callable[[LiveSession], None]
+    silence_secs: float = SILENCE_SECS
 
 
 class LiveSession:
@@ -238,6 +244,7 @@ class LiveSession:
         position_asked_at: The loop's time at which its program last asked where the cursor is (CPR), or was answered.
         last_output_at: When its program last printed, in seconds since the epoch; 0 if not since this daemon's start.
         last_input_at: When somebody last typed into it, likewise.
+        news: What its program has said, rung and printed.
     """
 
     def __init__(self, session_id: str, shared: Shared) -> None:
@@ -270,6 +277,7 @@ class LiveSession:
         self.attachments: list[Attachment] = []
         self.client_changes: deque[ClientChange] = deque(maxlen=MAX_CLIENT_CHANGES)
         self.picture = Picture(self, shared.screens)
+        self.news = News(session_id, shared.outlet, self.current_cwd, shared.silence_secs)
         self._numbers = itertools.count(1)
         self._size_owner: Attachment | None = None
         self._master: PtyMaster | None = None
@@ -383,12 +391,13 @@ class LiveSession:
         self._damage = None if journal is None else journal.damage  # logged by who has opened it
         self._recorded_cwd = self.recorded_cwd or self._recorded_cwd
         self._loaded, self.is_opaque = files.loaded, files.loaded.is_opaque
+        self.news.restore(files.session)
         self.save.position = files.loaded.position
         if journal is None:
             self._position = files.loaded.position
         else:
             # Questions in it were answered when they came, or their programs have waited for a daemon that is gone.
-            self.picture.starts_at(files.loaded.position, journal.position)
+            self.picture.starts_at(files.loaded.position, journal.position, files.heard)
             self.picture.follow()
         if self.state in (State.RECORDED, State.ENDED) or not self.size[0]:
             self.size = files.size
@@ -450,6 +459,7 @@ class LiveSession:
         """Record output that an earlier daemon had read, and not yet recorded; the journal is open."""
         assert self._journal is not None
         self._journal.complete_landing(pending)
+        self.news.mark_unseen()
         self._shared.on_output(self)
 
     def _record(self, record: Event) -> None:
@@ -576,6 +586,7 @@ class LiveSession:
             attachment.send_output(data, position)
         self.picture.grown()
         self.last_output_at = time.time()
+        self.news.handle_output(self.last_output_at)
         if self.save.timer is None or (self.journal_bytes > SAVE_SOON_BYTES and not self.save.is_soon):
             self._shared.on_output(self)
         self._give_way(now)
@@ -622,6 +633,7 @@ class LiveSession:
             return
         self._recorded_cwd, self._cwd_recorded_at = cwd, now
         self._record(Cwd(path=cwd))
+        self.news.handle_folder(cwd)
         self._shared.on_output(self)
 
     def _record_cwd_later(self) -> None:
@@ -728,6 +740,7 @@ class LiveSession:
             attachment.send_exited(exit_code, exit_signal, last, line, last_frame)
         self._close_terminal()
         self.reconnects = False
+        self.news.end(has_ended=True)
         self.close_journal()
         self.cancel_timers()
         self._set_exited(exit_code, exit_signal)
@@ -735,6 +748,7 @@ class LiveSession:
     def close(self) -> None:
         """Close terminal and files; the program goes on."""
         self._close_terminal()
+        self.news.end(has_ended=False)
         self.cancel_timers()
         self.close_files()
 
@@ -942,6 +956,7 @@ class LiveSession:
             "cwd_bytes": cwd_bytes,
             "clients": len(self.attachments),
             "screen": self.picture.status,
+            **self.news.fields(),
         }
 
     # The picture
@@ -951,6 +966,8 @@ class LiveSession:
         master = self._master
         self._shared.on_held(self)
         self._frames.soon()
+        if self.has_program and self.picture.has_facts:  # else its screen shows the progress of what has ended
+            self.news.handle_facts(self.picture.facts)
         if master is None:
             return
         if self.picture.has_caught_up:
@@ -963,6 +980,10 @@ class LiveSession:
             master.write_answer(replies)
             if has_position(replies):
                 self.position_asked_at = self._loop.time()
+
+    def handle_said(self, fed: Fed) -> None:
+        """The program has said something, or has rung."""
+        self.news.handle_said(fed)
 
     def handle_skipped(self, start: int, end: int) -> None:
         """Keep aside what could not be drawn, and save the picture that goes on behind it."""
@@ -1149,6 +1170,7 @@ class LiveSession:
         """Remove all attachments and return them. There is no size owner then, so that their ends change no size."""
         removed, self.attachments = self.attachments, []
         self._forget_size_owner()
+        self.news.set_watched(is_watched=False)
         return removed
 
     def _forget_size_owner(self) -> None:
@@ -1158,6 +1180,7 @@ class LiveSession:
             self.picture.set_appearance(replace(self.picture.appearance, kitty_graphics=False))
 
     def _clients_changed(self) -> None:
+        self.news.set_watched(is_watched=not all(each.read_only for each in self.attachments))
         if not self.attachments:
             self.detached_since = self._loop.time()
             self._start_idle_timer()

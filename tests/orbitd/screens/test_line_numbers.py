@@ -125,6 +125,6 @@ def test_no_line_gets_a_lower_number_again(emulator: Emulator) -> None:
 
 def test_the_number_of_a_state_that_the_library_does_not_read() -> None:
     """It is in the header before the snapshot, so that the portable screen counts on."""
-    assert StateHeader.line_of(StateHeader(history_line=7).to_bytes() + b"another version") == 7
-    assert StateHeader.line_of(b"GHOSTSNP of an older release") == 0
-    assert StateHeader.line_of(b"ORBIT\x01\0\0\0\x05nomap") == 0
+    assert StateHeader.of(StateHeader(history_line=7).to_bytes() + b"another version").history_line == 7
+    assert StateHeader.of(b"GHOSTSNP of an older release").history_line == 0
+    assert StateHeader.of(b"ORBIT\x01\0\0\0\x05nomap").history_line == 0

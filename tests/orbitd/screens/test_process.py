@@ -41,6 +41,7 @@ from orbitd.screens.messages import (
 from orbitd.screens.model import Appearance, Cut, StateBusy, TerminalError
 from orbitd.screens.note import Note
 from orbitd.screens.process import Memory, ScreensProcess
+from orbitd.screens.said import MAX_SAID, Finished, Notified
 from orbitd.sessions.journal_file import Cwd, Divider, Resize, Time
 from screens_support import LIMITS, SESSION, JournalFile, Peer, feed, open_blank, record_of
 from terminal_support import noise, play
@@ -341,14 +342,14 @@ def test_a_change_to_a_light_background_is_reported_to_those_who_asked(peer: Pee
 
 
 def test_facts_are_reported_when_they_change(peer: Peer, journal: JournalFile) -> None:
-    """Title, folder and alternate screen come once, with the report after which they hold."""
+    """Title, folder, alternate screen and progress come once, with the report after which they hold."""
     feed(peer, journal)
     steps = {
         b"\x1b]2;title\x07": Facts(title="title"),
         b"nothing new": None,
         b"\x1b]7;file://host/tmp\x07": Facts(title="title", cwd="file://host/tmp"),
         b"\x1b[?1049h": Facts(title="title", cwd="file://host/tmp", alternate=True),
-        b"\x07\x07": Facts(title="title", cwd="file://host/tmp", alternate=True, bells=2),
+        b"\x1b]9;4;1;45\x07": Facts(title="title", cwd="file://host/tmp", alternate=True, progress=(1, 45)),
     }
     for output, facts in steps.items():
         end = journal.append(output)
@@ -363,6 +364,77 @@ def test_facts_of_a_restored_picture_are_reported_at_once(peer: Peer) -> None:
         native = emulator.encode()
     peer.send(open_blank(base=Base(cols=20, rows=4, native=native)))
     assert peer.expect(Fed).facts == Facts(title="saved")
+
+
+# What programs say
+
+
+def said_of(reports: list[Fed]) -> list[tuple[int, str]]:
+    """Return where what was said, and what."""
+    found = [each for report in reports for each in report.said]
+    return [(each.position, each.body if isinstance(each, Notified) else each.command or "") for each in found]
+
+
+def test_what_is_said_comes_with_its_position(peer: Peer, journal: JournalFile) -> None:
+    """It comes with the report of its record, once; what was taken before is left out."""
+    first = journal.append(b"a\x1b]9;one\x07b")
+    journal.append(Cwd(path=b"/tmp"))
+    second = journal.append(b"\x1b]9;two\x1b\\")
+    feed(peer, journal)
+    assert said_of(feed_until(peer, second)) == [(first - 1, "one"), (second, "two")]
+    peer.send(open_blank(heard=first - 1))
+    peer.send(Follow(session=SESSION, base=0), fds=(journal.descriptor(),))
+    peer.send(Grown(session=SESSION, position=second))
+    assert said_of(feed_until(peer, second)) == [(second, "two")]
+
+
+def test_what_is_begun_goes_on_from_a_saved_screen(peer: Peer, journal: JournalFile) -> None:
+    """A command that runs, a sequence and a notification in pieces go on over a save, and take as long as they took."""
+    journal.append(Time(milliseconds=1_000_000), b"\x1b]133;C;cmdline=make\x07\x1b]99;i=1:d=0;Ti\x07\x1b]9;ha")
+    feed(peer, journal)
+    peer.send(Save(request=2, session=SESSION, at_least=journal.position))
+    saved = peer.expect(Saved)
+    end = journal.append(b"lf\x07", Time(milliseconds=1_081_500), b"\x1b]133;D;2\x07\x1b]99;i=1;tle\x1b\\")
+    base = Base(cols=20, rows=4, native=saved.native)
+    peer.send(open_blank(request=3, base=base, position=saved.position, heard=0))
+    peer.send(Follow(session=SESSION, base=0), fds=(journal.descriptor(),))
+    peer.send(Grown(session=SESSION, position=end))
+    peer.expect(Opened)
+    half, command, title = [each for report in feed_until(peer, end) for each in report.said]
+    assert isinstance(half, Notified)
+    assert isinstance(title, Notified)
+    assert (half.body, title.title, title.position) == ("half", "Title", end)
+    assert isinstance(command, Finished)
+    assert (command.command, command.exit_code) == ("make", 2)
+    assert command.duration_secs == pytest.approx(81.5, abs=0.11)
+
+
+def test_the_next_program_ends_no_command_of_the_last(peer: Peer, journal: JournalFile) -> None:
+    """A divider ends what its program has begun."""
+    journal.append(b"\x1b]133;C\x07\x1b]9;half", Divider(text="started again"), b" of it\x07\x1b]133;D;0\x07")
+    feed(peer, journal)
+    assert said_of(feed_until(peer, journal.position)) == []
+
+
+def test_bells_are_counted_once(peer: Peer, journal: JournalFile) -> None:
+    """Those of old output are not, nor a BEL that ends a string; the others come with the next report."""
+    old = journal.append(b"\x07\x07\x1b]0;title\x07")
+    journal.append(b"\x07\x1b]9;note\x07", b"\x07")
+    peer.send(open_blank(answer_from=old))
+    peer.send(Follow(session=SESSION, base=0), fds=(journal.descriptor(),))
+    peer.send(Grown(session=SESSION, position=journal.position))
+    assert sum(each.bells for each in feed_until(peer, journal.position)) == 2
+
+
+def test_a_flood_of_notifications_is_counted(peer: Peer, journal: JournalFile) -> None:
+    """A report has so many at most, whatever was printed; the rest is a number."""
+    count = 40_000
+    for number in range(0, count, 1000):
+        journal.append(b"".join(b"\x1b]9;%d\x07" % each for each in range(number, number + 1000)))
+    feed(peer, journal)
+    reports = feed_until(peer, journal.position)
+    assert max(len(each.said) for each in reports) <= MAX_SAID
+    assert sum(len(each.said) + each.unsaid for each in reports) == count
 
 
 # The base

@@ -31,11 +31,9 @@ async def answer(sessions: Sessions, data: bytes = ANSWER, position: int | None 
     """Have the emulator answer a question that the program has asked just now."""
     live, process = sessions.registry.get("one"), sessions.template.processes[-1]
     assert live is not None
-    before = len(live.picture.facts.title)
-    title = "x" * (before + 1)
-    fed = m.Fed(session="one", position=position or live.position, replies=data, facts=m.Facts(title=title))
-    process.send(fed)
-    await until(lambda: live.picture.facts.title == title)
+    held = live.picture.held + 1
+    process.send(m.Fed(session="one", position=position or live.position, replies=data, held=held))
+    await until(lambda: live.picture.held == held)
 
 
 async def read(sessions: Sessions, count: int) -> bytes:
