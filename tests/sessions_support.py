@@ -472,6 +472,7 @@ class FakeStore:
 
     Attributes:
         sessions: The rows.
+        opened: The events of workspaces.
         external: Whose newest snapshot an application has saved.
         snapshots: What was saved, as (session, position, screen).
         errors: Method -> what it raises, once each.
@@ -488,6 +489,7 @@ class FakeStore:
         self.clients: list[tuple[str, str | None, ClientChange]] = []
         self.ends: list[tuple[str, str, str | None]] = []
         self.external: set[str] = set()
+        self.opened: list[tuple[str, str]] = []
         self.snapshots: list[tuple[str, int, bytes]] = []
         self.sizes: list[tuple[int, int]] = []
         self.errors: dict[str, list[Exception]] = {}
@@ -573,6 +575,10 @@ class FakeStore:
     async def list_members(self, workspace_id: str) -> list[Session]:
         await self._enter("list_members")
         return [each for each in self.sessions.values() if each.workspace_id == workspace_id]
+
+    async def record_opened(self, workspace_id: str, kind: str) -> None:
+        await self._enter("record_opened")
+        self.opened.append((workspace_id, kind))
 
     async def keep_ended(self, session_id: str) -> Session:
         await self._enter("keep_ended")

@@ -13,11 +13,12 @@ import logging
 import uuid
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from orbit_protocol.errors import AlreadyRunning, InternalError, OrbitError, SessionNotFound, ShuttingDown
+from orbit_protocol.errors import AlreadyRunning, InternalError, OrbitError, SessionNotFound, ShuttingDown, StorageError
 from orbit_protocol.params import WorkspaceOpen
 from orbit_protocol.results import ErrorObject, NotOpened, WorkspaceSessions
 from orbit_protocol.types import Session, SessionDocument, WorkspaceDocument
@@ -104,7 +105,7 @@ class Workspaces:
             todo = [each for each in members if self._programs.registry.running(each.id) is None]
             if todo:
                 self._programs.require_emulation()
-            return await self._answer(q.id, await _for_each(todo, start, OPENED_TOGETHER))
+            return await self._answer(q.id, "workspace.opened", await _for_each(todo, start, OPENED_TOGETHER))
 
     async def park(self, workspace_id: str) -> WorkspaceSessions:
         """End the programs of a workspace's sessions; all else is kept.
@@ -132,7 +133,7 @@ class Workspaces:
             todo = [each for each in members if each.live or registry.attachable(each.id) or registry.running(each.id)]
             if any(each.live for each in todo):
                 await self._programs.keeper.require_restored()
-            return await self._answer(workspace_id, await _for_each(todo, end, PARKED_TOGETHER))
+            return await self._answer(workspace_id, "workspace.parked", await _for_each(todo, end, PARKED_TOGETHER))
 
     async def export(self, workspace_id: str) -> WorkspaceDocument:
         """Return a workspace as a document, with the sizes that terminals have now.
@@ -154,7 +155,17 @@ class Workspaces:
         newest = (await self._manager.list_snapshots(session.id, limit=1)).snapshots
         return bool(newest) and newest[0].format == "opaque"
 
-    async def _answer(self, workspace_id: str, outcomes: Sequence[Outcome]) -> WorkspaceSessions:
+    async def _answer(
+        self,
+        workspace_id: str,
+        kind: Literal["workspace.opened", "workspace.parked"],
+        outcomes: Sequence[Outcome],
+    ) -> WorkspaceSessions:
+        if any(each.changed for each in outcomes):
+            try:
+                await self._manager.record_opened(workspace_id, kind)
+            except StorageError as error:  # what was done is answered all the same
+                event(log, logging.ERROR, "event not recorded", workspace=workspace_id, kind=kind, error=error.message)
         members = await self._manager.list_members(workspace_id)
         ids = {each.id for each in members}
         return WorkspaceSessions(

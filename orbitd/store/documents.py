@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from typing import Literal
 
 from msgspec import Raw, Struct
 from msgspec.structs import replace
@@ -29,6 +30,7 @@ from orbitd.store import events, validation
 from orbitd.store.cache import Change
 from orbitd.store.rows import (
     Stored,
+    find_workspace,
     insert_session,
     insert_workspace,
     next_seq,
@@ -140,6 +142,15 @@ class DocumentMethods(SessionMethods, WorkspaceMethods):
 
         return await self._store.change_session(work)
 
+    async def record_opened(self, workspace_id: str, kind: Literal["workspace.opened", "workspace.parked"]) -> None:
+        """Record that sessions of a workspace were started, or their programs ended. Raises: WorkspaceNotFound."""
+
+        def work(connection: sqlite3.Connection) -> Change[None]:
+            workspace = find_workspace(connection, workspace_id).item
+            return Change(result=None, events=(events.of_workspace(kind, workspace),))
+
+        await self._store.write(work)
+
 
 def _plan(document: WorkspaceDocument, name: str | None, taken: frozenset[str]) -> _Plan:
     """Check a document, and return what is to be inserted. Raises: InvalidParams."""
@@ -187,7 +198,7 @@ def _plan(document: WorkspaceDocument, name: str | None, taken: frozenset[str]) 
                 labels=labels,
             )
         )
-    kept = tuple(each for each in ids.values() if each not in changed.values())
+    kept = tuple(old for old, new in ids.items() if old == new)
     return _Plan(workspace=workspace, sessions=tuple(sessions), kept=kept)
 
 
@@ -213,7 +224,7 @@ def _insert(connection: sqlite3.Connection, plan: _Plan) -> Change[Workspace | f
     taken = frozenset(each for each in plan.kept if not is_id_free(connection, each))
     if taken:
         return Change(result=taken)
-    names = _FreeNames(connection)
+    names = _FreeNames(connection, {each.name for each in plan.sessions})
     seq, session_seq = next_seq(connection, "workspaces"), next_seq(connection, "sessions")
     # The foreign keys: a session's workspace has to be there, and so has the active session of a workspace.
     insert_workspace(connection, Stored(seq, replace(plan.workspace, active_session_id=None)))
@@ -231,10 +242,16 @@ def _insert(connection: sqlite3.Connection, plan: _Plan) -> Change[Workspace | f
 
 
 class _FreeNames:
-    """Finds names that no session has which has not ended, in the transaction that inserts sessions with them."""
+    """Finds names that no session has which has not ended, in the transaction that inserts sessions with them.
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    Args:
+        connection: The writer's.
+        reserved: Names of the sessions that come, which none of them is given in the place of its own.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, reserved: Set[str | None]) -> None:
         self._connection = connection
+        self._reserved = reserved
         self._tried: dict[str, int] = {}
 
     def find(self, name: str | None) -> str | None:
@@ -247,6 +264,6 @@ class _FreeNames:
             suffix = f"-{number}"
             numbered = validation.normalized(name[: MAX_NAME_LENGTH - len(suffix)] + suffix)
             number += 1
-            if is_name_free(self._connection, numbered):
+            if numbered not in self._reserved and is_name_free(self._connection, numbered):
                 self._tried[name] = number
                 return numbered

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from orbit_protocol.errors import LiveUnavailable, NameTaken, SpawnFailed, TooManySessions, WorkspaceNotFound
+from orbit_protocol.errors import (
+    LiveUnavailable,
+    NameTaken,
+    SpawnFailed,
+    StorageFull,
+    TooManySessions,
+    WorkspaceNotFound,
+)
 from orbit_protocol.params import WorkspaceOpen
 from orbit_protocol.results import WorkspaceSessions
 from orbit_protocol.types import SessionConfig
@@ -84,6 +91,7 @@ async def test_every_session_that_does_not_run_is_started(
     assert live(sessions) == {"ended", "left", "new", "runs"}
     again = await open_shop(sessions)
     assert (again.changed, again.failed) == ([], [])
+    assert sessions.store.opened == [("shop", "workspace.opened")]
 
 
 async def test_a_size_that_is_asked_for(sessions: Sessions, requests: dict[str, SpawnRequest]) -> None:
@@ -206,7 +214,7 @@ async def test_what_happens_to_a_session_meanwhile(sessions: Sessions, what: str
 async def test_a_workspace_that_is_deleted_meanwhile(sessions: Sessions) -> None:
     """The call is answered that there is no such workspace; what it has started runs."""
     add(sessions, "one")
-    sessions.store.errors["get_workspace"] = [WorkspaceNotFound("gone")]
+    sessions.store.errors["record_opened"] = [WorkspaceNotFound("gone")]
     with pytest.raises(WorkspaceNotFound):
         await open_shop(sessions)
     assert live(sessions) == {"one"}
@@ -260,6 +268,8 @@ async def test_a_workspace_that_is_parked_comes_back(sessions: Sessions) -> None
     }
     assert sessions.store.saved("one") == b"screen of one"
     assert (await sessions.methods.workspaces.park("shop")).changed == []
+    assert sessions.store.opened == [("shop", "workspace.parked")]
+    sessions.store.errors["record_opened"] = [StorageFull("no room")]
     opened = await open_shop(sessions)
     assert opened.changed == ["one", "two", "idle"]
     shown = await (await sessions.attach("one")).attach("one")

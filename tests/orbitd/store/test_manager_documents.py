@@ -162,7 +162,7 @@ async def test_names_that_are_taken(manager: SessionManager) -> None:
     given = document(*(member(str(uuid.uuid4()), name) for name in names))
     workspace = await manager.import_workspace(given)
     found = [each.name for each in await members(manager, workspace)]
-    assert found == ["web-2", "web-4", "api", "api-2", None, f"{'x' * 254}-2", "web-2-2"]
+    assert found == ["web-4", "web-5", "api", "api-2", None, f"{'x' * 254}-2", "web-2"]
 
 
 async def test_thousands_of_one_name(manager: SessionManager) -> None:
@@ -274,3 +274,22 @@ async def test_two_imports_at_once(manager: SessionManager) -> None:
     ids = [(await members(manager, each))[0].id for each in (first, second)]
     assert [bytes(each.layout.config).decode() for each in (first, second)] == [f'"{each}"' for each in ids]
     assert ids.count(FIRST) == 1
+
+
+async def test_an_import_is_told_with_its_change(manager: SessionManager) -> None:
+    """The workspace and each session are events of the transaction that records them; a refusal is none."""
+    given = document(member(FIRST, "web"), member(SECOND, "web"))
+    workspace = await manager.import_workspace(given)
+    with pytest.raises(NameTaken):
+        await manager.import_workspace(given)
+    await manager.record_opened(workspace.id, "workspace.opened")
+    found = await manager.list_events(after=None)
+    assert [(each.kind, each.session_id, each.workspace_id) for each in found] == [
+        ("workspace.created", None, workspace.id),
+        ("session.created", FIRST, workspace.id),
+        ("session.created", SECOND, workspace.id),
+        ("workspace.opened", None, workspace.id),
+    ]
+    assert [msgspec.json.decode(each.data)["name"] for each in found] == ["shop", "web", "web-2", "shop"]
+    with pytest.raises(WorkspaceNotFound):
+        await manager.record_opened(UNKNOWN, "workspace.parked")
