@@ -18,8 +18,16 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from orbit_protocol.errors import AlreadyRunning, InternalError, OrbitError, SessionNotFound, ShuttingDown, StorageError
-from orbit_protocol.params import WorkspaceOpen
+from orbit_protocol.errors import (
+    AlreadyRunning,
+    InternalError,
+    InvalidParams,
+    OrbitError,
+    SessionNotFound,
+    ShuttingDown,
+    StorageError,
+)
+from orbit_protocol.params import WorkspaceOpen, check_size
 from orbit_protocol.results import ErrorObject, NotOpened, WorkspaceSessions
 from orbit_protocol.types import Session, SessionDocument, WorkspaceDocument
 from orbitd.logs import event
@@ -34,6 +42,8 @@ OPENED_TOGETHER = 8
 meanwhile."""
 PARKED_TOGETHER = 16
 """How many programs of one call are ended at the same time: most of that is waiting for them."""
+LOOKED_AT_ONCE = 20
+"""Programs whose folders are looked up between two turns of the event loop."""
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -84,18 +94,21 @@ class Workspaces:
             WorkspaceNotFound: There is none with the id, or no longer.
             LiveUnavailable: What runs is not known, or no session can be started here.
         """
-        env, limits = q.environment, q.limits
+        env = q.environment
 
         async def start(session: Session) -> bool:
             if self._programs.closing.done():
                 raise ShuttingDown("The daemon is shutting down", hint="Open the workspace again when it is back.")
             if await self._is_external(session):
                 return False
-            cols, rows = last_size(session)
+            last_cols, last_rows = last_size(session)
+            cols, rows = q.cols or last_cols, q.rows or last_rows
+            try:
+                check_size(cols, rows)  # where one of both is given
+            except ValueError as error:
+                raise InvalidParams(str(error)) from error
             with contextlib.suppress(AlreadyRunning, SessionNotFound):
-                await self._programs.start(
-                    session.id, q.cols or cols, q.rows or rows, env, umask=q.umask, limits=limits, only_in=q.id
-                )
+                await self._programs.start(session.id, cols, rows, env, umask=q.umask, limits=q.limits, only_in=q.id)
                 return True
             return False
 
@@ -167,10 +180,14 @@ class Workspaces:
             except StorageError as error:  # what was done is answered all the same
                 event(log, logging.ERROR, "event not recorded", workspace=workspace_id, kind=kind, error=error.message)
         members = await self._manager.list_members(workspace_id)
-        ids = {each.id for each in members}
+        ids, sessions = {each.id for each in members}, []
+        for place, each in enumerate(members):
+            if place % LOOKED_AT_ONCE == LOOKED_AT_ONCE - 1:
+                await asyncio.sleep(0)
+            sessions.append(self._with_live_fields(each))
         return WorkspaceSessions(
             workspace=await self._manager.get_workspace(workspace_id),
-            sessions=[self._with_live_fields(each) for each in members],
+            sessions=sessions,
             changed=[each.session_id for each in outcomes if each.changed and each.session_id in ids],
             failed=[
                 NotOpened(session_id=each.session_id, error=_error_object(each.error))

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from orbit_protocol.errors import InvalidParams
 from orbit_protocol.json_text import replace_strings
+from orbit_protocol.params import check_size
 from orbit_protocol.types import (
     MAX_NAME_LENGTH,
     MAX_PAGE_SIZE,
@@ -179,6 +180,7 @@ def _plan(document: WorkspaceDocument, name: str | None, taken: frozenset[str]) 
         try:
             config = validation.config(replace(each.config, workspace_id=workspace.id))
             labels = {key: text for key, text in sorted(validation.labels(each.labels).items()) if text is not None}
+            check_size(each.cols or 80, each.rows or 24)
             session_name = None if each.name is None else validation.name(each.name)
         except (InvalidParams, ValueError) as error:
             raise InvalidParams(f"{error} - at `document.sessions[{place}]`") from error

@@ -304,3 +304,18 @@ def test_a_file_that_is_something_else(ctl: Orbitctl, project: Path) -> None:
         "orbit.json",
         "package.json",
     ]
+
+
+def test_a_layout_at_its_limits(ctl: Orbitctl, project: Path) -> None:
+    """What is nested as deep as a layout may be, and large, goes through a file and back."""
+    deep = "[" * 500 + '"' + "x" * 1_000_000 + '"' + "]" * 500
+    ctl.ok("workspace", "create", "shop", "--config", "-", stdin=deep.encode())
+    ctl.ok("workspace", "export", "shop", "-o", str(project / "orbit.json"))
+    ctl.ok("workspace", "import", str(project / "orbit.json"), "--name", "two")
+    assert f'"config":{deep}}}'.encode() in ctl.ok("workspace", "show", "two", "--json").out.replace(
+        b'"config": ', b'"config":'
+    )
+    deeper = (project / "orbit.json").read_text().replace(deep, f"[{deep}]")
+    (project / "orbit.json").write_text(deeper)
+    refused = ctl("workspace", "import", str(project / "orbit.json"), "--name", "three")
+    assert (refused.code, "nested deeper than 500" in refused.err) == (2, True)

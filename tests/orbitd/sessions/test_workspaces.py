@@ -22,6 +22,7 @@ from orbit_protocol.results import WorkspaceSessions
 from orbit_protocol.types import SessionConfig
 from orbitd.keeper.client import Spawned, SpawnRequest
 from orbitd.sessions import endings, workspaces
+from orbitd.sessions.session import State
 from sessions_support import MOMENT, FakeKeeper, Sessions, until
 
 
@@ -99,6 +100,15 @@ async def test_a_size_that_is_asked_for(sessions: Sessions, requests: dict[str, 
     add(sessions, "one", cols=90, rows=30)
     await open_shop(sessions, cols=132)
     assert (requests["one"].cols, requests["one"].rows) == (132, 30)
+
+
+async def test_a_size_that_is_too_large_with_the_last_one(sessions: Sessions) -> None:
+    """A session whose rows and the columns of the call make more cells than a terminal has is named."""
+    add(sessions, "one", cols=90, rows=4096)
+    add(sessions, "two", cols=90, rows=30)
+    opened = await open_shop(sessions, cols=4096)
+    assert [(each.session_id, each.error.code) for each in opened.failed] == [("one", -32602)]
+    assert opened.changed == ["two"]
 
 
 async def test_sessions_that_an_application_hosts(sessions: Sessions) -> None:
@@ -332,3 +342,25 @@ async def test_one_that_is_moved_before_it_is_parked(sessions: Sessions) -> None
     gate.set()
     assert (await parking).changed == []
     assert live(sessions) == {"one"}
+
+
+SSH = SessionConfig(session_type="ssh", host="db.example", reconnect=True)
+
+
+async def test_an_ssh_session_that_waits_to_connect_again(
+    sessions: Sessions, requests: dict[str, SpawnRequest]
+) -> None:
+    """An open connects it at once, and a park ends its tries."""
+    add(sessions, "one", config=SSH, session_type="ssh")
+    assert (await open_shop(sessions)).changed == ["one"]
+    assert requests["one"].argv == (b"ssh", b"-tt", b"--", b"db.example")
+    await sessions.exit("one", exit_code=255)
+    live_session = sessions.registry.get("one")
+    assert live_session is not None
+    assert live_session.state is State.RECONNECTING
+    assert (await open_shop(sessions)).changed == ["one"]
+    await sessions.exit("one", exit_code=255)
+    assert (await sessions.methods.workspaces.park("shop")).changed == ["one"]
+    assert sessions.store.sessions["one"].status == "terminated"
+    assert sessions.registry.attachable("one") is None
+    assert (await open_shop(sessions)).changed == ["one"]

@@ -193,6 +193,7 @@ SSH = SessionConfig(session_type="ssh", host="-oProxyCommand=x")
         (document(member(FIRST), member(SECOND, config=SSH)), r"`host` may not begin.*sessions\[1\]"),
         (document(member(FIRST, "a\nb")), r"`name`.*sessions\[0\]"),
         (document(member(FIRST, labels={"a=b": ""})), r"`labels`.*sessions\[0\]"),
+        (document(member(FIRST, cols=4096, rows=4096)), r"`rows` is more.*sessions\[0\]"),
         (document(orbit_workspace=2), "orbit_workspace"),
         (document(name=""), "`name`"),
     ],
