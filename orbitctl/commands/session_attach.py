@@ -239,6 +239,8 @@ def _start_again(app: App, found: Session, *, no_start: bool) -> bool:
         has_ended = found.exit_code is not None or found.exit_signal is not None
         how = describe_exit(found.exit_code, found.exit_signal) if has_ended else "was lost, as with a reboot"
         question = f"{short_name(found)} {how}, {ago(found.last_active)}. Start `{_command(found.config)}` again?"
+        if found.status == "active" and not has_ended:  # imported
+            question = f"{short_name(found)} has never run here. Start `{_command(found.config)}`?"
         if not click.confirm(visible(question), err=True):
             raise CommandError("nothing was started")
     return _start(app, found)

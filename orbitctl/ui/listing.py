@@ -307,7 +307,8 @@ def state(row: Row) -> str:
     if row.get("live"):
         return "attached" if row["status"] == "active" else "detached"
     if row["status"] != "terminated":
-        return "recorded" if row.get("cols") is None else "lost"
+        # One that has run and does not is never active; an imported one has a size before it has run.
+        return "recorded" if row.get("cols") is None or row["status"] == "active" else "lost"
     if row.get("exit_signal") is not None:
         return f"signal {_signal_name(row['exit_signal'])}"
     return "ended" if row.get("exit_code") is None else f"exit {row['exit_code']}"

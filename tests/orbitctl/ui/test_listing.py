@@ -166,6 +166,7 @@ def test_in_a_pipe_nothing_is_cut_or_left_out() -> None:
         ({"live": False}, "lost"),
         ({"live": False, "exit_code": 255}, "lost"),
         ({"live": False, "cols": None, "status": "active"}, "recorded"),
+        ({"live": False, "cols": 80, "status": "active"}, "recorded"),
         ({"live": False, "status": "terminated", "exit_code": 1}, "exit 1"),
         ({"live": False, "status": "terminated", "exit_signal": 9}, "signal KILL"),
         ({"live": False, "status": "terminated", "exit_signal": 40}, "signal 40"),
