@@ -5,7 +5,7 @@
     app        what every command is given                              errors   exit codes and messages
     commands/  one module for each group of commands                    ui/      output, text, spinner
     attach/    a session on the user's terminal                         client/  sockets, ssh, start and stop of orbitd
-    service/   units of systemd and launchd
+    service/   units of systemd and launchd                             web/     the page of `orbitctl web`
 
 Calls go from cli to commands, to attach, to app, to client; `client.daemon` starts an installed service, and any of
 them calls ui. A command's process lives for milliseconds, so every import counts: a group's module is imported when the

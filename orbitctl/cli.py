@@ -51,6 +51,7 @@ COMMANDS = {
     "service": "orbitctl.commands.service:service",
     "config": "orbitctl.commands.config:config",
     "rpc": "orbitctl.commands.rpc:rpc",
+    "web": "orbitctl.commands.web:web",
     "completion": "orbitctl.commands.completion:completion",
     "help": "orbitctl.commands.help:help_",
     "dial-stdio": "orbitctl.commands.dial_stdio:dial_stdio",

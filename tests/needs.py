@@ -15,6 +15,7 @@ import pytest
 PACKAGES = {
     "bash": "Debian: bash",
     "cc": "Debian: gcc, libc6-dev",
+    "chromium": "Debian: chromium",
     "fish": "Debian: fish",
     "git": "Debian: git",
     "htop": "Debian: htop",

@@ -10,6 +10,7 @@
     events                                     what has happened, and what happens from now on
     status, doctor, doctor_checks              the state of the daemon and of its surroundings
     completion                                 scripts for shells
+    web                                        a page with terminals for the browser
     dial_stdio                                 the remote end of `--host`
     group, arguments, list_options             shared: common options, argument types, --columns, --format, --sort
     session_table                              shared: how a session is shown and named
