@@ -163,6 +163,18 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], bool, tuple[str, ...]]] = {
         (), True,
         (),
     ),
+    "events": (
+        "Print what has happened, and what happens from now on",
+        (), True,
+        (
+            "-f --follow||Print what happens from now on; with --since or -n, after that",
+            "--since|text|Begin at a time, a span such as 10m, or a cursor",
+            "--kind|choice:session.*,workspace.*,snapshot.*,terminal.*,command.*,daemon.*,session.created,session.started,session.exited,session.disconnected,session.reconnected,session.attached,session.detached,session.terminated,session.updated,session.deleted,session.undeleted,session.archived,session.restored,workspace.created,workspace.updated,workspace.opened,workspace.parked,workspace.deleted,snapshot.saved,terminal.bell,terminal.notification,terminal.dropped,command.finished,daemon.started,daemon.stopping,daemon.warning,daemon.cleared,session.title,session.cwd,session.progress,session.silent,session.active,session.output_seen|Events of this kind, such as session.exited or 'session.*'",
+            "--session|session|Events of this session",
+            "--workspace|workspace|Events of this workspace and its sessions",
+            "-n --lines|text|Begin with the last N events [all]",
+        ),
+    ),
     "doctor": (
         "Check everything, and print what is wrong and what to do",
         (), True,
@@ -644,6 +656,14 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], bool, tuple[str, ...]]] = {
         "Print the OpenRPC document",
         (), True,
         (),
+    ),
+    "web": (
+        "Serve a page with the sessions, and terminals to type into",
+        (), True,
+        (
+            "--port|text|The port; 0 is any free one",
+            "--read-only||Print a second URL, through which somebody can watch, and only watch",
+        ),
     ),
     "completion": (
         "Print a script that completes commands, options and names",
