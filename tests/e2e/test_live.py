@@ -272,12 +272,15 @@ def test_after_a_reboot_shells_come_back_under_their_screen(daemon: DaemonProces
         with daemon.client() as second:
             Viewer(second, other).read_until("other screen")  # may be in the repaint already
         pid = client.call("session.get", id=shell)["pid"]
+        cursor = client.call("events.list", limit=0)["cursor"]
     daemon.stop()
     keeper = keeper_of(pid)
     os.kill(keeper, signal.SIGKILL)
     wait_for_end(pid)
     daemon.start()
     with daemon.client() as client:
+        # A busy machine may serve clients before the shell runs.
+        client.call("events.wait", since=cursor, session_id=shell, kinds=["session.started"])
         session = client.call("session.get", id=shell)
         assert (session["live"], session["cwd"], session["pid"] != pid) == (True, str(home / "work"), True)
         screen = client.call("session.screen", id=shell, scrollback=True)["data"]
