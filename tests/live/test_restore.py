@@ -19,6 +19,7 @@ from live.sessions import start
 from live_support import Viewer
 from orbit_os.files import UnsafeFolder
 from orbit_protocol.errors import LiveUnavailable, NotRunning, SessionNotFound, SpawnFailed, StorageFull
+from orbit_protocol.params import SessionScreen
 from orbit_protocol.types import Session, SessionConfig
 from orbitd.keeper import client as client_module
 from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram, Spawned, SpawnRequest, UnsupportedRequest
@@ -97,7 +98,7 @@ class Daemons:
     async def text(self, session: Session) -> str:
         """Return what is on a session's screen, with its history."""
         methods = SessionMethods(self.manager, self.programs)
-        return (await methods.screen(session.id, "text", scrollback=True)).data
+        return (await methods.screen(SessionScreen(id=session.id, scrollback=True))).data
 
     async def wait_for_text(self, session: Session, wanted: bytes) -> None:
         """Wait until a running session shows a text."""
