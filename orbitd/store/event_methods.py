@@ -7,20 +7,23 @@ A cursor is checked where it comes in (`parse_cursor`); what is read after it ma
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-
-from msgspec.structs import replace
+from functools import partial
 
 from orbit_protocol.types import MAX_PAGE_SIZE, Event
-from orbitd.store.events import EVENT_COLUMNS, SAID, SAVED, NewEvent, event_from_row
+from orbitd.store.events import LISTED_COLUMNS, SAID, SAVED, NewEvent, event_from_row
 from orbitd.store.pages import MAX_PAGE_BYTES
 from orbitd.store.rows import Marks
 from orbitd.store.store import Store
 
-# The numbers first, and only of as many as are sent at once: the data of an event may be large.
+# The numbers first where the data of some is large: no more is read than is returned. It takes as long again.
+_TOTAL = "SELECT total(size) FROM (SELECT size FROM events WHERE {{sound}} AND {conditions} ORDER BY seq LIMIT :limit)"
 _LIST = f"""
-    SELECT {EVENT_COLUMNS} FROM events WHERE {{{{sound}}}} AND seq IN (
+    SELECT {LISTED_COLUMNS} FROM events WHERE {{{{sound}}}} AND {{conditions}} ORDER BY seq LIMIT :limit
+"""  # noqa: S608  # ours
+_LIST_LARGE = f"""
+    SELECT {LISTED_COLUMNS} FROM events WHERE {{{{sound}}}} AND seq IN (
         SELECT seq FROM (
-            SELECT seq, sum(size) OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING) - size AS before
+            SELECT seq, total(size) OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING) - size AS before
             FROM (SELECT seq, size FROM events WHERE {{{{sound}}}} AND {{conditions}} ORDER BY seq LIMIT :limit)
         ) WHERE before < :bytes
     ) ORDER BY seq
@@ -128,14 +131,17 @@ class EventMethods:
                 parameters[name] = value
         of_kind, values = _of_kinds(kinds)
         parameters.update(values)
-        query = _LIST.format(conditions=f"{conditions} AND {of_kind}")
+        parameters["limit"] = most
+        conditions = f"{conditions} AND {of_kind}"
+        decode = partial(event_from_row, epoch=store.events.epoch)
         found: list[Event] = []
         while not found:
-            rows = await store.fetch(("events",), query, {**parameters, "limit": most})
+            rows = await store.fetch(("events",), _TOTAL.format(conditions=conditions), parameters)
+            query = _LIST if rows[0][0] <= MAX_PAGE_BYTES else _LIST_LARGE
+            rows = await store.fetch(("events",), query.format(conditions=conditions), parameters)
             if after is not None:
                 store.events.require_kept(after)
-            stored = await store.damage.readable_in_turns(rows, event_from_row)
-            found = [replace(each.item, cursor=store.events.cursor(each.seq)) for each in stored]
+            found = [each.item for each in await store.damage.readable_in_turns(rows, decode)]
             if not rows:
                 break
             parameters["after"] = rows[-1][0]  # all of these are damaged, where none was found

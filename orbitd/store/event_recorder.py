@@ -58,7 +58,7 @@ _MAX_MARKED = 100
 """Sessions whose rows are written by one job."""
 
 _IS_THERE = "SELECT 1 FROM sessions WHERE id = ?"
-_TOTALS = "SELECT count(*), coalesce(sum(size), 0) FROM events WHERE retention IS ?"
+_TOTALS = "SELECT count(*), total(size) FROM events WHERE retention IS ?"
 _OLDEST = "SELECT seq, size FROM events WHERE retention IS ? ORDER BY seq LIMIT ?"
 _DELETE = "DELETE FROM events WHERE seq >= :first AND seq <= :last AND retention IS :retention"
 _DELETE_OF_SESSION = """

@@ -18,14 +18,13 @@ import re
 import secrets
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 from msgspec.structs import replace
 
 from orbit_protocol.errors import CursorExpired, InvalidParams
-from orbit_protocol.types import Event, Session, SnapshotInfo, Timestamp, Workspace
+from orbit_protocol.types import Event, Session, SnapshotInfo, Workspace
 from orbitd.logs import event
 from orbitd.store.rows import (
     DamagedRow,
@@ -34,12 +33,14 @@ from orbitd.store.rows import (
     execute_mending,
     next_seq,
     now,
-    raise_damaged,
     row_checksum,
+    time_from_text,
     time_to_text,
 )
 
 EVENT_COLUMNS = "seq, at, kind, session_id, workspace_id, retention, position, size, checksum, data"
+LISTED_COLUMNS = EVENT_COLUMNS.removesuffix("data") + "CAST(data AS BLOB)"
+"""The same, without that each text is decoded only to be encoded again."""
 
 SAID, SAVED = 1, 2
 """What the `retention` column holds for what programs say, and for snapshots; NULL for changes."""
@@ -55,7 +56,7 @@ FLOOR_KEY = "events_dropped"
 
 _EPOCH = re.compile(r"[0-9a-f]{8}")
 _CURSOR = re.compile(r"([0-9a-z]{1,32})-([0-9]{1,19})")
-_SIZE_AT, _CHECKSUM_AT = 7, 8
+_HEAD, _SIZE_AT, _CHECKSUM_AT, _DATA_AT = 5, 7, 8, 9
 _INSERT = f"INSERT INTO events ({EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  # ours
 _NEWEST_SEQ = "SELECT coalesce(max(seq), 0) FROM events"
 _GIVEN_SEQ = "SELECT seq FROM sqlite_sequence WHERE name = 'events' AND typeof(seq) = 'integer' AND seq >> 50 = 0"
@@ -87,23 +88,6 @@ class NewEvent(Struct, frozen=True, kw_only=True):
     workspace_id: str | None = None
     data: bytes = b"{}"
     position: int | None = None
-
-
-class _EventRow(Struct, frozen=True, array_like=True):
-    seq: Annotated[int, Meta(ge=0)]
-    at: Timestamp
-    kind: str
-    session_id: str | None
-    workspace_id: str | None
-    retention: int | None
-    position: int | None
-    size: int
-    checksum: int
-    data: str
-
-
-# Inspected before there are threads, as in `rows`.
-msgspec.json.Decoder(_EventRow)
 
 
 def retention_of(kind: str) -> int | None:
@@ -143,27 +127,36 @@ def of_snapshot(info: SnapshotInfo, workspace_id: str | None) -> NewEvent:
     return NewEvent(kind=SNAPSHOT_SAVED, session_id=info.session_id, workspace_id=workspace_id, data=data)
 
 
-def event_from_row(row: Row) -> Stored[Event]:
-    """Decode a row of EVENT_COLUMNS; the event has no cursor yet. Raises: DamagedRow."""
+def event_from_row(row: Row, epoch: str = "") -> Stored[Event]:
+    """Decode a row of EVENT_COLUMNS, or of LISTED_COLUMNS. Raises: DamagedRow."""
+    data = row[_DATA_AT]
     try:
-        computed = row_checksum(row[:_CHECKSUM_AT] + row[_CHECKSUM_AT + 1 :])
+        data = data if isinstance(data, bytes) else data.encode()
+        computed = row_checksum((*row[:_CHECKSUM_AT], data))
+    except AttributeError:
+        raise DamagedRow("events", row[0], None, "its values are not of the right types") from None
     except (UnicodeEncodeError, OverflowError):
         raise DamagedRow("events", row[0], None, "its text is not UTF-8") from None
     if row[_CHECKSUM_AT] != computed:
         raise DamagedRow("events", row[0], None, "its checksum does not fit")
+    # All other values are of the types that were written: the checksum is of their types too.
+    seq, at, kind, session_id, workspace_id = row[:_HEAD]
     try:
-        found = msgspec.convert(row, _EventRow)
-    except Exception as error:  # noqa: BLE001  # as in `rows`
-        raise_damaged((row[0], None, None), "events", error)
-    made = Event(
-        seq=found.seq,
-        at=found.at,
-        kind=found.kind,
-        session_id=found.session_id,
-        workspace_id=found.workspace_id,
-        data=msgspec.Raw(found.data.encode()),
+        moment = time_from_text(at)
+    except (TypeError, ValueError) as error:
+        raise DamagedRow("events", seq, None, "its time is none") from error
+    return Stored(
+        seq,
+        Event(
+            seq=seq,
+            at=moment,
+            kind=kind,
+            session_id=session_id,
+            workspace_id=workspace_id,
+            data=msgspec.Raw(data),
+            cursor=f"{epoch}-{seq}",
+        ),
     )
-    return Stored(found.seq, made)
 
 
 def insert(connection: sqlite3.Connection, events: Sequence[NewEvent], first_seq: int, epoch: str) -> list[Event]:
@@ -181,7 +174,7 @@ def insert(connection: sqlite3.Connection, events: Sequence[NewEvent], first_seq
     for seq, one in enumerate(events, first):
         data = one.data.decode()
         head = (seq, at, one.kind, one.session_id, one.workspace_id, retention_of(one.kind), one.position)
-        connection.execute(_INSERT, (*head, len(one.data), row_checksum((*head, len(one.data), data)), data))
+        connection.execute(_INSERT, (*head, len(one.data), row_checksum((*head, len(one.data), one.data)), data))
         found.append(
             Event(
                 seq=seq,
@@ -213,7 +206,7 @@ def purge_session(connection: sqlite3.Connection, session_id: str, session: Sess
     execute_mending(connection, "events", _DELETE_OF_SESSION, {"id": session_id, "kept": kept})
     if found is not None:
         head = (*found[:_SIZE_AT], len(_PURGED_DATA))
-        checksum = row_checksum((*head, _PURGED_DATA.decode()))
+        checksum = row_checksum((*head, _PURGED_DATA))
         execute_mending(connection, "events", _CLEAR, (len(_PURGED_DATA), checksum, _PURGED_DATA.decode(), kept))
     if session is not None and session.deleted_at is not None:
         return ()  # without an event of it, an earlier Orbit has put it there, or retention has dropped the event
