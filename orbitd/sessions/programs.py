@@ -727,6 +727,7 @@ class Programs:
                 try:
                     await self._manager.update_session_status(live.id, wanted, clients=clients)
                 except StorageError as error:  # the clients can work all the same
+                    live.client_changes.extendleft(reversed(clients))  # with the next try
                     event(log, logging.ERROR, "status not stored", session=live.id, status=wanted, error=error.message)
         if wanted == "detached":
             await self.saver.save_all_changed([live])
