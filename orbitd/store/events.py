@@ -66,6 +66,12 @@ _NEWEST_DELETED = """
     WHERE session_id = ? AND kind = 'session.deleted' ORDER BY seq DESC LIMIT 1
 """
 _DELETE_OF_SESSION = "DELETE FROM events WHERE session_id = :id AND seq != :kept"
+_DROP_OF_SESSION = """
+    DELETE FROM events WHERE seq IN (
+        SELECT seq FROM events WHERE session_id = :id AND seq < (SELECT max(seq) FROM events WHERE session_id = :id)
+            AND kind != 'session.deleted' ORDER BY seq LIMIT :most
+    )
+"""
 _CLEAR = "UPDATE events SET size = ?, checksum = ?, data = ? WHERE seq = ?"
 _PURGED_DATA = b'{"purged":true}'
 
@@ -187,6 +193,11 @@ def insert(connection: sqlite3.Connection, events: Sequence[NewEvent], first_seq
             )
         )
     return found
+
+
+def drop_of_session(connection: sqlite3.Connection, session_id: str, most: int) -> int:
+    """Delete so many of the oldest events of a session that is about to go, and return how many; not those of that."""
+    return execute_mending(connection, "events", _DROP_OF_SESSION, {"id": session_id, "most": most})
 
 
 def purge_session(connection: sqlite3.Connection, session_id: str, session: Session | None) -> tuple[NewEvent, ...]:

@@ -172,9 +172,10 @@ _WITH_MORE_SNAPSHOTS = """
     WHERE session_id NOT IN (SELECT id FROM sessions WHERE deleted_at IS NOT NULL)
     GROUP BY session_id HAVING count(*) > ? ORDER BY min(seq)
 """
-# Oldest first, each with the count of its snapshots.
+# Oldest first, each with the count of its snapshots and events.
 _TO_PURGE = " UNION ALL ".join(
     f"SELECT deleted_at, '{table}', seq, (SELECT count(*) FROM {snapshots} WHERE session_id = {table}.id)"  # noqa: S608
+    f" + (SELECT count(*) FROM events WHERE session_id = {table}.id)"  # names of ours
     f" FROM {table} WHERE {{sound}} AND deleted_at < :before"  # names of ours
     for table, snapshots in SNAPSHOTS_OF.items()
 )
@@ -313,13 +314,14 @@ class MaintenanceMethods:
                 return Change(result=0)
             # What is left of a purge that is stopped in between can be taken out of the trash.
             deleted = delete_oldest_snapshots(connection, session.id, table, _DELETED_AT_ONCE)
-            if deleted == _DELETED_AT_ONCE:
+            dropped = events.drop_of_session(connection, session.id, _DELETED_AT_ONCE)
+            if _DELETED_AT_ONCE in (deleted, dropped):
                 return Change(result=0)
             delete_row(connection, table, seq)
             sessions.note_purged(connection, session.id)
             return Change(result=1, events=events.purge_session(connection, session.id, session))
 
-        # A session that has many snapshots comes once for each statement.
+        # A session that has many comes once for each statement.
         items = [(table, seq) for _, table, seq, count in rows for _ in range(count // _DELETED_AT_ONCE + 1)]
         purged = await self._write_in_slices(items, work, "sessions", progress)
         if purged:

@@ -110,7 +110,7 @@ _TURN_SECS = 0.002
 """How long a list looks at sessions in memory before others are served."""
 
 _DELETED_AT_ONCE = 200
-"""Snapshots of one session that are deleted in one transaction."""
+"""Snapshots, and events, of one session that are deleted in one transaction."""
 
 _BOTH = ("sessions", "archived_sessions")
 
@@ -172,9 +172,9 @@ _TO_REMOVE = """
       AND (status = 'terminated' OR (status = 'detached' AND instr(program, '"cols":'))) ORDER BY seq
 """
 
-_HAS_MANY_SNAPSHOTS = " UNION ALL ".join(
+_HAS_MANY_ROWS = " UNION ALL ".join(
     f"SELECT 1 FROM (SELECT 1 FROM {snapshots} WHERE session_id = :id LIMIT 1 OFFSET :most)"  # noqa: S608  # ours
-    for snapshots in SNAPSHOTS_OF.values()
+    for snapshots in (*SNAPSHOTS_OF.values(), "events")
 )
 
 _DELETE_ORPHANS = "DELETE FROM session_snapshots WHERE session_id NOT IN (SELECT id FROM sessions NOT INDEXED)"
@@ -491,24 +491,25 @@ class SessionMethods:
         Raises:
             SessionNotFound: There is none with the id.
         """
-        await self._delete_many_snapshots(session_id)
+        await self._delete_many_rows(session_id)
         await self._delete(session_id, purge=True)
         self._store.recorder.forget_session(session_id)
 
-    async def _delete_many_snapshots(self, session_id: str) -> None:
-        """Delete the snapshots of a session that is about to go, if they are many, while others write in between."""
+    async def _delete_many_rows(self, session_id: str) -> None:
+        """Delete snapshots and events of a session that is about to go, if they are many; others write in between."""
 
         def work(connection: sqlite3.Connection) -> Change[bool]:
             for table in _BOTH:
                 if find_seq(connection, table, session_id, None) is not None:
                     deleted = delete_oldest_snapshots(connection, session_id, table, _DELETED_AT_ONCE)
-                    return Change(result=deleted == _DELETED_AT_ONCE)
+                    dropped = events.drop_of_session(connection, session_id, _DELETED_AT_ONCE)
+                    return Change(result=_DELETED_AT_ONCE in (deleted, dropped))
             return Change(result=False)
 
         parameters = {"id": session_id, "most": _DELETED_AT_ONCE}
         # A count that fails, as the database is damaged, is no reason to keep what is to be deleted.
         with contextlib.suppress(StorageCorrupt):
-            if await self._store.readers.fetch_one(_HAS_MANY_SNAPSHOTS, parameters) is not None:
+            if await self._store.readers.fetch_one(_HAS_MANY_ROWS, parameters) is not None:
                 while await self._store.write(work):
                     pass
 

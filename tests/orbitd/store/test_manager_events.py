@@ -27,7 +27,7 @@ from orbit_protocol.errors import (
 )
 from orbit_protocol.types import Event, SessionConfig, SessionStatus, WorkspaceLayout
 from orbitd.manager import SessionManager
-from orbitd.store import event_methods, event_recorder
+from orbitd.store import event_methods, event_recorder, maintenance, sessions
 from orbitd.store.backup import restore
 from orbitd.store.events import UNSYNCED, NewEvent
 from orbitd.store.sessions import ClientChange
@@ -217,9 +217,9 @@ async def test_events_are_published_in_the_order_of_their_numbers(manager: Sessi
             assert manager.cached_session(event.session_id) is not None
 
     manager.on_events = hear
-    sessions = await asyncio.gather(*(manager.create_session(LOCAL) for _ in range(300)))
+    made = await asyncio.gather(*(manager.create_session(LOCAL) for _ in range(300)))
     assert [event.seq for event in heard] == list(range(1, 301))
-    assert [event.session_id for event in heard] == [one.id for one in sessions]
+    assert [event.session_id for event in heard] == [one.id for one in made]
     assert [event.cursor for event in heard] == [manager.cursor(number) for number in range(1, 301)]
 
 
@@ -632,6 +632,26 @@ async def test_a_purge_takes_the_events_along(manager: SessionManager, heard: He
     assert [one.kind for one in await manager.list_events(after=0, session_id=other.id)] == ["session.created"]
     report = await manager.check()
     assert (report.ok, report.rows) == (True, [])
+
+
+@pytest.mark.parametrize("first", ["trashed", "at once"])
+async def test_many_events_are_purged_in_slices(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """A session that has many is gone after one call all the same, and others write in between."""
+    for module in (maintenance, sessions):
+        monkeypatch.setattr(module, "_DELETED_AT_ONCE", 5)
+    session = await manager.create_session(LOCAL)
+    for number in range(22):
+        await manager.rename_session(session.id, str(number))
+    for _ in range(7):
+        await manager.save_snapshot(session.id, b"x")
+    if first == "trashed":
+        await manager.trash_session(session.id)
+        assert await manager.purge_deleted() == 1
+    else:
+        await manager.delete_session(session.id)
+    assert [event.kind for event in await manager.list_events(after=0, kinds=["*"])] == ["session.deleted"]
 
 
 async def test_a_session_that_an_earlier_orbit_has_trashed_is_purged_silently(
