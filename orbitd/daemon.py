@@ -182,6 +182,7 @@ class Daemon:
         manager.on_events = broker.publish
         manager.event_retention_count = settings.events.event_retention_count
         programs = self._programs(manager)
+        programs.outlet.live = broker
         daemon_events = DaemonEvents(manager, broker, lambda: self._current_warnings(manager, programs))
         maintenance = Maintenance(self._maintenance_tasks(manager, programs, backups, daemon_events))
         await restore_sessions(manager, programs, start_again=settings.session.restore_sessions_on_startup)

@@ -736,7 +736,7 @@ class SessionMethods:
             if stored.item.status == "terminated":
                 refuse_taken_name(connection, stored.item.name, session_id)
             started = replace(stored.item, status="detached", live=True, cols=cols, rows=rows, last_active=now())
-            started = replace(started, exit_code=None, exit_signal=None)
+            started = replace(started, exit_code=None, exit_signal=None, progress=None)
             kind = "session.reconnected" if reconnects else "session.started"
             return _update(connection, stored, started, events.of_session(kind, started))
 
@@ -792,7 +792,7 @@ class SessionMethods:
             if cwd is not None:
                 text, companion = text_and_bytes(cwd)
                 ended = replace(ended, cwd=text, cwd_bytes=companion)
-            ended = replace(ended, last_active=now())
+            ended = replace(ended, last_active=now(), progress=None)
             more: dict[str, Any] = {} if reason is None else {"reason": reason}
             kind = "session.exited" if status == "terminated" else "session.disconnected"
             recorded = [events.of_session(kind, ended, **more)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from orbit_protocol.types import CommandFinished, Event, Progress, Session, TerminalNotification
 from orbitd.manager import SessionManager
 from orbitd.store import event_recorder
@@ -113,3 +115,15 @@ async def test_nothing_is_written_for_marks_that_are_there(manager: SessionManag
     await manager.said_settled()
     assert rows(path, "SELECT * FROM sessions") == before
     assert manager._store.cache.sessions.changes == changes
+
+
+async def test_progress_ends_with_the_program(manager: SessionManager) -> None:
+    """What the last program showed is gone with it, and before the next one."""
+    session = await manager.create_session(LOCAL)
+    for change in (
+        lambda: manager.start_program(session.id, 80, 24),
+        lambda: manager.end_program(session.id, "detached"),
+    ):
+        manager.record_said([], {session.id: MARKS})
+        await manager.said_settled()
+        assert marks_of(await change()) == replace(MARKS, progress=None)
