@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import msgspec
 
-from orbit_protocol.types import Session, SessionConfig
+from orbit_protocol.types import CommandFinished, Progress, Session, SessionConfig, TerminalNotification
 from orbit_protocol.visible import visible
 from orbitctl.app import App
 from orbitctl.client.client import Answer
@@ -241,7 +241,7 @@ def fields_of(kind: Any, prefix: str = "", **below: Any) -> list[str]:
 
 SESSION_COLUMN_NAMES = (
     *("id", "name", "status", "state", "exit", "type", "host", "workspace", "live", "size", "clients", "idle", "saved"),
-    *("command", "title", "folder", "pid", "created", "deleted", "labels", "mark", "machine"),
+    *("news", "command", "title", "folder", "pid", "created", "deleted", "labels", "mark", "machine"),
 )
 """What `--columns` takes of sessions."""
 _IN_LS = {"name": "name-or-id", "status": "state", "command": "running"}
@@ -266,7 +266,13 @@ class SessionOptions(ListOptions):
         kind = Kind(
             columns={name: SESSION_COLUMNS[_IN_LS.get(name, name) if is_ls else name] for name in SESSION_COLUMN_NAMES},
             usual=usual,
-            fields=fields_of(Session, config=SessionConfig),
+            fields=fields_of(
+                Session,
+                config=SessionConfig,
+                notification=TerminalNotification,
+                progress=Progress,
+                last_command=CommandFinished,
+            ),
             open_fields=("labels", "config.env"),
             sort_values={
                 "idle": lambda row, view: idle_seconds(row, view.now),

@@ -136,8 +136,17 @@ def ls(
       recorded             it has never run here
 
     IDLE is the time since the last output or key. COMMAND is the title that a running program
-    has set, else its command. `*` marks the session that this runs in, `!` one whose bell has
-    rung or whose picture is damaged. A session without a name shows the first digits of its id.
+    has set, else its command. A session without a name shows the first digits of its id.
+
+    \b
+    NEWS is what has happened since you left, and the progress that a program shows:
+      notification         it has said something; `orbitctl session show` has the words
+      bell                 its bell has rung
+      output               it has printed
+      45%, busy            how far it is; `error` and `paused` where it says so
+
+    `*` marks the session that this runs in, `!` one that wants to be looked at: it has said
+    something, its bell has rung, or its picture is damaged.
 
     --format prints a line for each session: {name}, {config.command} and {labels.KEY} are
     fields of the session's JSON, {idle} is a column, and {STATUS}, in capitals, always is.
@@ -194,8 +203,9 @@ def list_(
 ) -> int:
     """List sessions, oldest first.
 
-    With several --host, the sessions of each machine, with its name. `orbitctl ls` is a shorter
-    list; its help says what --format takes.
+    With several --host, the sessions of each machine, with its name. NEWS is what has happened
+    since you left (`notification`, `bell`, `output`), and a program's progress. `orbitctl ls` is
+    a shorter list; its help says more of NEWS, and what --format takes.
     """
     if deleted:
         if statuses or session_type or workspace or labels or watch:

@@ -11,6 +11,7 @@ import msgspec
 from orbit_protocol.methods import DAEMON_INFO
 from orbit_protocol.params import Params
 from orbit_protocol.types import Session, Workspace
+from orbit_protocol.visible import seconds
 from orbitctl.app import App
 from orbitctl.client.client import Answer
 from orbitctl.errors import CommandError
@@ -73,6 +74,26 @@ def _ended(one: Session) -> str | None:
     return None if one.exit_code is None else f"exit {one.exit_code}"
 
 
+def _news(one: Session) -> list[tuple[str, str | None]]:
+    """Return what a program has said and done, where there is any."""
+    found: list[tuple[str, str | None]] = []
+    if (note := one.notification) is not None:
+        text = ": ".join(each for each in (note.title, note.body) if each)
+        found.append(("notification", f"{text} (critical)" if note.urgency == "critical" else text))
+    if since := [word for word, is_set in (("bell", one.bell), ("output", one.unseen_output)) if is_set]:
+        found.append(("since you left", ", ".join(since)))
+    if one.progress is not None:
+        percent = "" if one.progress.percent is None else f"{one.progress.percent}%"
+        words = [percent, "" if one.progress.state == "normal" else one.progress.state]
+        found.append(("progress", ", ".join(filter(None, words)) or "busy"))
+    if (last := one.last_command) is not None:
+        how: list[str] = [] if last.exit_code is None else [f"exit {last.exit_code}"]
+        how += [] if last.duration_secs is None else [f"after {seconds(last.duration_secs)}"]
+        how += [] if last.cwd is None else [f"in {last.cwd}"]
+        found.append(("last command", f"{last.command or 'not known'} ({', '.join(how)})" if how else last.command))
+    return found
+
+
 def details(app: App, one: Session) -> None:
     """Show everything about one session; what only a live session has, if it is or was one."""
     to = app.out.format
@@ -98,6 +119,7 @@ def details(app: App, one: Session) -> None:
             ("clients", str(one.clients)),
             ("title", one.title),
             ("folder", one.cwd),
+            *_news(one),
             ("screen", None if one.screen == "ok" else one.screen),
             *(("warning", warning) for warning in app.call(DAEMON_INFO, Params()).warnings if one.id in warning),
             ("last saved", to.full_moment(one.last_saved_at)),

@@ -361,7 +361,38 @@ def _running(row: Row, _: View) -> str | None:
 def _mark(row: Row, view: View) -> str | None:
     if row["id"] == view.here:
         return "*"
-    return "!" if row.get("bell") or row.get("screen") == "damaged" else None
+    wants_a_look = row.get("notification") or row.get("bell") or row.get("screen") == "damaged"
+    return "!" if wants_a_look else None
+
+
+def news(row: Row) -> str | None:
+    """Return what has happened since the last client left that may type, and how far the program says it is.
+
+    One word, as the others go without saying: who has said something has printed, too.
+    """
+    words = [word for word in (_seen_of(row), progress(row)) if word]
+    return ",".join(words) or None
+
+
+def _seen_of(row: Row) -> str | None:
+    for field, word in (("notification", "notification"), ("bell", "bell"), ("unseen_output", "output")):
+        if row.get(field):
+            return word
+    return None
+
+
+def progress(row: Row) -> str | None:
+    """Return the progress that a program shows, as `45%`, `error`, `paused` or `busy`."""
+    found = row.get("progress")
+    if not found:
+        return None
+    if found["state"] == "normal" and found.get("percent") is not None:
+        return f"{found['percent']}%"
+    return {"error": "error", "paused": "paused"}.get(found["state"], "busy")
+
+
+def _news_style(row: Row) -> str:
+    return "yellow" if row.get("notification") or row.get("bell") else ""
 
 
 def _exit(row: Row, _: View) -> str | None:
@@ -439,6 +470,7 @@ SESSION_COLUMNS: dict[str, Column] = {
         "CLIENTS", lambda row, _: str(row["clients"]) if row.get("live") else None, right=True, optional=True, rank=8
     ),
     "idle": Column("IDLE", lambda row, view: duration(idle_seconds(row, view.now)), right=True, rank=3),
+    "news": Column("NEWS", lambda row, _: news(row), _news_style, optional=True, rank=5),
     "saved": Column("SAVED", moment_cell("last_saved_at"), optional=True, rank=10),
     "created": Column("CREATED", moment_cell("created_at"), rank=6),
     "deleted": Column("DELETED", moment_cell("deleted_at"), rank=3),
@@ -451,13 +483,14 @@ SESSION_COLUMNS: dict[str, Column] = {
 }
 
 LIST_COLUMNS = (
-    *("id", "name", "status", "type", "host", "workspace", "live", "size", "clients", "idle", "saved", "command"),
+    *("id", "name", "status", "type", "host", "workspace", "live", "size", "clients", "idle", "saved", "news"),
+    "command",
 )
 """Of `session list`."""
 LIST_COLUMNS_OF_HOSTS = ("machine", *("ssh-host" if name == "host" else name for name in LIST_COLUMNS))
 """Of `session list` with several machines."""
-LS_COLUMNS = ("mark", "name-or-id", "state", "idle", "running")
-LS_ALL_COLUMNS = ("mark", "name-or-id", "state", "exit", "idle", "running")
+LS_COLUMNS = ("mark", "name-or-id", "state", "idle", "news", "running")
+LS_ALL_COLUMNS = ("mark", "name-or-id", "state", "exit", "idle", "news", "running")
 LS_DELETED_COLUMNS = ("id", "name", "deleted", "running")
 """Of `ls`, `ls -a` and `ls --deleted`."""
 
@@ -480,7 +513,9 @@ def sessions_table(rows: Sequence[Row], names: Iterable[str], view: View, *, cho
         if "name-or-id" in names and not chosen and len(set(given)) < len(given):
             names.insert(names.index("name-or-id"), "id")  # a name alone does not say which one is meant
     elif not chosen:
-        names = [name for name in names if name != "mark"]  # so that the first word of a line is the name
+        # The first word of a line of `ls` is the name; `session list` has the columns there that it has always had.
+        left_out = "mark" if "mark" in names else "news"
+        names = [name for name in names if name != left_out]
     return table([SESSION_COLUMNS[name] for name in names], rows, view, chosen=chosen)
 
 

@@ -126,6 +126,12 @@ def generated(chance: random.Random) -> dict[str, Any]:
         found |= {"title": chance.choice([None, *WORDS]), "last_saved_at": chance.choice([None, moment(5)])}
         found |= {"exit_code": chance.choice([None, 0, 1]), "exit_signal": chance.choice([None, None, 9, 63])}
     if chance.random() < 0.5:
+        note = {"title": chance.choice(WORDS), "body": chance.choice(WORDS), "urgency": "normal"}
+        state = chance.choice(["normal", "error", "indeterminate", "paused"])
+        found |= {"bell": chance.random() < 0.3, "unseen_output": chance.random() < 0.5, "last_command": None}
+        found |= {"notification": chance.choice([None, note])}
+        found |= {"progress": chance.choice([None, {"state": state, "percent": chance.choice([None, 0, 100])}])}
+    if chance.random() < 0.5:
         found |= {"last_output_at": moment(12), "last_input_at": chance.choice([None, moment(100)])}
     return found
 

@@ -315,3 +315,29 @@ def test_either_spelling_of_a_name_is_the_name(ctl: Orbitctl) -> None:
         assert ctl("workspace", "create", spelling).code == 5
     long = nfd * 64  # 256 characters once they are composed
     assert ctl.ok("session", "rename", nfd, long, "--json").json["name"] == nfc * 64
+
+
+def test_what_a_program_has_said_is_shown(ctl: Orbitctl, shared_daemon: DaemonProcess) -> None:
+    """`ls` has a word for it, and `session show` the words; nothing of them steers the terminal."""
+    prints = (
+        r"\033]133;C;cmdline_url=make%%0aall\007\033]133;D;2\007\033]9;4;1;45\007\007"
+        r"\033]99;p=body:u=2:e=1;MyAbWzMxbWZhaWxlZOKArg==\033\\"
+    )
+    with shared_daemon.client() as client:
+        cursor = client.call("events.list", limit=0)["cursor"]
+        session = ctl.id("session", "run", "-d", "--", "sh", "-c", f"printf '{prints}'; cat")
+        client.call("events.wait", kinds=["terminal.notification"], session_id=session, since=cursor, timeout_secs=30)
+    (line,) = [line for line in ctl.ok("ls", "--columns", "id,mark,news").lines if session in line]
+    assert line.split() == [session, "!", "notification,45%"]
+    template = "{id} {last_command.exit_code} {progress.percent} {notification.urgency}"
+    assert f"{session} 2 45 critical" in ctl.ok("ls", "--format", template).lines
+    (line,) = [line for line in ctl.ok("ls").lines if session in line]
+    assert line.split()[3] == "notification,45%"
+    shown = dict(re.split(r":\s+", line, maxsplit=1) for line in ctl.ok("session", "show", session).lines)
+    assert shown["notification"] == r"3 [31mfailed\u202e (critical)"
+    assert shown["since you left"] == "bell, output"
+    assert shown["progress"] == "45%"
+    assert re.fullmatch(r"make\\nall \(exit 2, after .* s, in /.*\)", shown["last command"])
+    found = json.loads(ctl.ok("--json", "session", "show", session).text)
+    assert found["last_command"]["command"] == "make\nall"
+    ctl.ok("session", "delete", "--yes", session)

@@ -16,6 +16,7 @@ from orbitctl.ui.listing import (
     Column,
     View,
     idle_seconds,
+    news,
     sessions_table,
     state,
     table,
@@ -148,10 +149,10 @@ def test_names_that_two_sessions_had_have_their_ids_beside_them() -> None:
 
 
 def test_in_a_pipe_nothing_is_cut_or_left_out() -> None:
-    """Every column of `session list` is there, whole, and the first word of `ls` is the name."""
+    """Every column of `session list` but the news is there, whole, and the first word of `ls` is the name."""
     rows = [session(1, "n" * 100, "c" * 100), session(2)]
     lines = drawn(rows, LIST_COLUMNS, 20, terminal=False)
-    assert len(titles(lines)) == len(LIST_COLUMNS)
+    assert len(titles(lines)) == len(LIST_COLUMNS) - 1
     assert rows[0]["id"] in lines[1]
     assert "n" * 100 in lines[1]
     assert lines[1].endswith("c" * 100)
@@ -215,8 +216,50 @@ def test_command_is_the_title_or_what_runs(more: dict[str, Any], shown: str) -> 
 
 def test_marks_say_where_we_are_and_what_rang() -> None:
     """`*` is the session that the command runs in, `!` one that wants to be looked at."""
-    rows = [session(1, "here"), session(2, "rang", bell=True), session(3, "broken", screen="damaged"), session(4, "x")]
-    assert [line[:3] for line in drawn(rows, here=rows[0]["id"])[1:]] == ["* h", "! r", "! b", "  x"]
+    rows = [
+        session(1, "here"),
+        session(2, "rang", bell=True),
+        session(3, "broken", screen="damaged"),
+        session(4, "said", notification={"title": "", "body": "x", "urgency": "low"}),
+        session(5, "x", unseen_output=True),
+    ]
+    assert [line[:3] for line in drawn(rows, here=rows[0]["id"])[1:]] == ["* h", "! r", "! b", "! s", "  x"]
+
+
+NOTE = {"title": "\x1b[31m", "body": "x", "urgency": "normal"}
+
+
+@pytest.mark.parametrize(
+    ("more", "shown"),
+    [
+        ({}, None),
+        ({"bell": False, "notification": None, "unseen_output": False, "progress": None}, None),
+        ({"unseen_output": True}, "output"),
+        ({"unseen_output": True, "bell": True}, "bell"),
+        ({"unseen_output": True, "bell": True, "notification": NOTE}, "notification"),
+        ({"progress": {"state": "normal", "percent": 45}}, "45%"),
+        ({"progress": {"state": "normal", "percent": None}}, "busy"),
+        ({"progress": {"state": "indeterminate", "percent": None}}, "busy"),
+        ({"progress": {"state": "error", "percent": 45}}, "error"),
+        ({"progress": {"state": "paused", "percent": 45}, "bell": True}, "bell,paused"),
+    ],
+)
+def test_news_is_one_word_and_the_progress(more: dict[str, Any], shown: str | None) -> None:
+    """The strongest of what has happened since the user left, and how far the program says it is."""
+    assert news(session(1, **more)) == shown
+    lines = drawn([session(1, "a", **more), session(2, "b", "make")])
+    assert ("NEWS" in lines[0]) == (shown is not None)
+    plain = drawn([session(1, "a", "make", **more)], terminal=False)
+    assert plain[0].split() == ["NAME", "STATUS", "IDLE", "NEWS", "COMMAND"]
+    assert plain[1].split()[3:] == [shown or "-", "make"]
+    assert "NEWS" not in drawn([session(1, "a", **more)], LIST_COLUMNS, terminal=False)[0]
+
+
+def test_news_is_left_out_before_a_name_is_cut() -> None:
+    """On a narrow terminal the mark says that a session wants to be looked at."""
+    lines = drawn([session(1, "n" * 24, "make", notification=NOTE)], at=40)
+    assert "NEWS" not in lines[0]
+    assert lines[1].startswith("! " + "n" * 24)
 
 
 def test_nothing_in_a_cell_steers_the_terminal() -> None:
