@@ -9,7 +9,15 @@ from msgspec import UNSET, Struct, UnsetType
 from orbit_protocol.event_kinds import LIVE_KINDS, ON_REQUEST, STORED_KINDS
 from orbit_protocol.results import Empty
 from orbit_protocol.text import Companion
-from orbit_protocol.types import CommandFinished, Progress, Session, SnapshotInfo, TerminalNotification, Workspace
+from orbit_protocol.types import (
+    CommandFinished,
+    Progress,
+    Session,
+    SnapshotInfo,
+    TerminalNotification,
+    Timestamp,
+    Workspace,
+)
 
 
 class SessionClient(Session, frozen=True, kw_only=True):
@@ -43,6 +51,19 @@ class Folder(Struct, frozen=True, kw_only=True):
 
     cwd: str | None
     cwd_bytes: Companion = UNSET
+
+
+class ProgressChange(Struct, frozen=True, kw_only=True):
+    """The progress that a session shows now; null where it shows none any more."""
+
+    progress: Progress | None
+
+
+class OutputSeen(Struct, frozen=True, kw_only=True):
+    """When a session has printed last, and whether no client that may type was there."""
+
+    last_output_at: Timestamp
+    unseen_output: bool
 
 
 class Dropped(Struct, frozen=True, kw_only=True):
@@ -82,10 +103,10 @@ EVENT_DATA: dict[str, type[Any] | tuple[type[Any], ...]] = {
     "daemon.cleared": DaemonWarning,
     "session.title": Title,
     "session.cwd": Folder,
-    "session.progress": Progress,
+    "session.progress": ProgressChange,
     "session.silent": Empty,
     "session.active": Empty,
-    "session.output_seen": Empty,
+    "session.output_seen": OutputSeen,
 }
 """The Struct of each kind's `data`, or those that it may be."""
 
@@ -152,7 +173,8 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
     "daemon.cleared": _WARNING,
     "session.title": {"title": "vim notes.md"},
     "session.cwd": {"cwd": "/home/ada/shop"},
-    "session.progress": {"state": "normal", "percent": 40},
+    "session.progress": {"progress": {"state": "normal", "percent": 40}},
+    "session.output_seen": {"last_output_at": _AT, "unseen_output": True},
 }
 
 
