@@ -19,9 +19,11 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 import msgspec
-from msgspec import UNSET
+from msgspec import Struct
 from msgspec.structs import asdict, replace
 
+from orbit_protocol.event_data import Dropped, Folder, OutputSeen, ProgressChange, Title
+from orbit_protocol.results import Empty
 from orbit_protocol.text import text_and_bytes, to_text
 from orbit_protocol.types import CommandFinished, Progress, ProgressState, Session, TerminalNotification
 from orbitd.manager import SessionManager
@@ -59,8 +61,8 @@ class LiveEvents(Protocol):
     def has_live_listeners(self) -> bool:
         """Whether anybody listens."""
 
-    def publish_live(self, kind: str, session_id: str, data: bytes) -> None:
-        """Publish an event; `data` is JSON."""
+    def publish_live(self, kind: str, session_id: str, data: bytes | Struct) -> None:
+        """Publish an event; bytes are JSON."""
 
 
 class Outlet:
@@ -96,10 +98,10 @@ class Outlet:
         """Whether anybody listens to live events."""
         return self.live is not None and self.live.has_live_listeners
 
-    def publish_live(self, kind: str, session_id: str, **data: object) -> None:
+    def publish_live(self, kind: str, session_id: str, data: Struct) -> None:
         """Publish an event that is never stored."""
-        if self.live is not None and self.live.has_live_listeners:
-            self.live.publish_live(kind, session_id, _encode(data))
+        if self.live is not None:
+            self.live.publish_live(kind, session_id, data)
 
 
 class RateLimit:
@@ -198,11 +200,11 @@ class News:
             self._silence_timer = self._loop.call_later(self._silence_secs, self._look_for_silence)
             if self._is_silent:
                 self._is_silent = False
-                self._outlet.publish_live("session.active", self._id)
+                self._outlet.publish_live("session.active", self._id, Empty())
         if self._outlet.has_live_listeners:
             at = datetime.fromtimestamp(moment, UTC)
-            unseen = not self._is_watched
-            self._outlet.publish_live("session.output_seen", self._id, last_output_at=at, unseen_output=unseen)
+            seen = OutputSeen(last_output_at=at, unseen_output=not self._is_watched)
+            self._outlet.publish_live("session.output_seen", self._id, seen)
 
     def _look_for_silence(self) -> None:
         # One timer for all output of a while: it is started again for what is left since the last of it.
@@ -211,13 +213,12 @@ class News:
             self._silence_timer = self._loop.call_later(left, self._look_for_silence)
             return
         self._silence_timer, self._is_silent = None, True
-        self._outlet.publish_live("session.silent", self._id, silence_secs=self._silence_secs)
+        self._outlet.publish_live("session.silent", self._id, Empty())
 
     def handle_folder(self, cwd: bytes) -> None:
         """Handle a new folder."""
         text, companion = text_and_bytes(cwd)
-        more = {} if companion is UNSET else {"cwd_bytes": companion}
-        self._outlet.publish_live("session.cwd", self._id, cwd=text, **more)
+        self._outlet.publish_live("session.cwd", self._id, Folder(cwd=text, cwd_bytes=companion))
 
     def handle_facts(self, facts: m.Facts) -> None:
         """Handle what its program shows now: title and progress."""
@@ -227,14 +228,14 @@ class News:
         # A title that was stored stays until there is another one.
         if facts.title != self._title and (facts.title or before is not None):
             self._title = facts.title
-            self._outlet.publish_live("session.title", self._id, title=facts.title)
+            self._outlet.publish_live("session.title", self._id, Title(title=facts.title or None))
         progress = progress_of(facts)
         if progress != self._marks.progress:
             self._mark(progress=progress)
             if (now := self._loop.time()) >= self._next_progress:
                 self._next_progress = now + PROGRESS_SECS
                 self.save()
-            self._outlet.publish_live("session.progress", self._id, progress=progress)
+            self._outlet.publish_live("session.progress", self._id, ProgressChange(progress=progress))
 
     def handle_said(self, fed: m.Fed) -> None:
         """Handle what its program has said; each time comes once."""
@@ -278,7 +279,7 @@ class News:
             self._dropped_timer = None
         if self._dropped:
             # With a position: after a kill it is not heard once more.
-            self._record((("terminal.dropped", _encode({"count": self._dropped}), self._dropped_to),))
+            self._record((("terminal.dropped", _encode(Dropped(count=self._dropped)), self._dropped_to),))
             self._dropped = 0
 
     def end(self, *, has_ended: bool) -> None:
