@@ -14,6 +14,7 @@ has no timer.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
@@ -44,7 +45,8 @@ DROPPED_SECS = 2.0
 PROGRESS_SECS = 5.0
 """The least time between two writes for the progress alone."""
 
-SILENCE_SECS = 30.0
+SILENCE_SECS, SILENCE_STEP_SECS = 30.0, 1.0
+"""How long a session has printed nothing when it is silent, and by how much later that may be noticed."""
 
 _PROGRESS_STATES: dict[int, ProgressState] = {1: "normal", 2: "error", 3: "indeterminate", 4: "paused"}
 
@@ -197,7 +199,7 @@ class News:
         self.mark_unseen()
         self._printed_at = self._loop.time()
         if self._silence_timer is None:
-            self._silence_timer = self._loop.call_later(self._silence_secs, self._look_for_silence)
+            self._start_silence_timer()
             if self._is_silent:
                 self._is_silent = False
                 self._outlet.publish_live("session.active", self._id, Empty())
@@ -206,11 +208,16 @@ class News:
             seen = OutputSeen(last_output_at=at, unseen_output=not self._is_watched)
             self._outlet.publish_live("session.output_seen", self._id, seen)
 
+    def _start_silence_timer(self) -> None:
+        # To the step: sessions that fall silent at about the same time wake the loop once.
+        step = min(SILENCE_STEP_SECS, self._silence_secs / 8)
+        due = math.ceil((self._printed_at + self._silence_secs) / step) * step
+        self._silence_timer = self._loop.call_at(due, self._look_for_silence)
+
     def _look_for_silence(self) -> None:
         # One timer for all output of a while: it is started again for what is left since the last of it.
-        left = self._printed_at + self._silence_secs - self._loop.time()
-        if left > 0:
-            self._silence_timer = self._loop.call_later(left, self._look_for_silence)
+        if self._printed_at + self._silence_secs > self._loop.time():
+            self._start_silence_timer()
             return
         self._silence_timer, self._is_silent = None, True
         self._outlet.publish_live("session.silent", self._id, Empty())

@@ -55,7 +55,10 @@ class Timers:
         return self.now
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timers.Handle:
-        entry = (self.now + delay, callback)
+        return self.call_at(self.now + delay, callback)
+
+    def call_at(self, moment: float, callback: Callable[[], None]) -> Timers.Handle:
+        entry = (moment, callback)
         self.due.append(entry)
         return Timers.Handle(self, entry)
 
@@ -306,7 +309,7 @@ async def test_silence(sessions: Sessions) -> None:
     assert len(timers.due) == 1
     timers.advance(20)
     assert not listener.of("session.silent")
-    timers.advance(10)
+    timers.advance(11)
     assert listener.of("session.silent") == [{}]
     assert not timers.due
     assert not listener.of("session.active")
