@@ -14,6 +14,7 @@ from commands_page import commands_markdown
 from completion_table import table_source
 from man_page import man_page
 from protocol_page import protocol_markdown
+from typescript_types import typescript_declarations
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS: dict[str, Callable[[], str]] = {
@@ -21,6 +22,7 @@ DOCUMENTS: dict[str, Callable[[], str]] = {
     "docs/commands.md": commands_markdown,
     "docs/orbitctl.1": man_page,
     "orbitctl/completion/table.py": table_source,
+    "examples/javascript/orbit.d.ts": typescript_declarations,
 }
 
 
