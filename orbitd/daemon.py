@@ -66,7 +66,7 @@ DATABASE_CHECK_SECS = 5.0
 BACKUP_CHECK_SECS = 3_600.0
 WARNINGS_CHECK_SECS = 10.0
 STARTUP_QUIET_SECS = 60.0
-FEATURES = ("store",)
+FEATURES = ("store", "events", "headers")
 
 
 class Daemon:

@@ -26,7 +26,7 @@ import jsonschema
 from markdown_it import MarkdownIt
 
 from ctl_support import ON_TERMINAL, Orbitctl
-from needs import program
+from needs import program, require
 from orbit_protocol.openrpc import document as openrpc
 from orbit_protocol.settings import parse_settings
 from orbitctl.cli import cli
@@ -137,6 +137,18 @@ PLAYED = {
     "make": "#!/bin/sh\necho ready\nexec cat\n",
     "htop": "#!/bin/sh\necho ready\nexec cat\n",
     "less": "#!/bin/sh\nexec cat\n",
+    # OpenBSD's, as far as `-NU SOCKET` goes: what comes in is sent, then the end, and what comes back is printed.
+    "nc": PYTHON
+    + """
+import socket, sys
+assert sys.argv[1] == "-NU"
+with socket.socket(socket.AF_UNIX) as peer:
+    peer.connect(sys.argv[2])
+    peer.sendall(sys.stdin.buffer.read())
+    peer.shutdown(socket.SHUT_WR)
+    while data := peer.recv(65536):
+        sys.stdout.buffer.write(data)
+""",
     "tmux": '#!/bin/sh\n[ "$1" = capture-pane ] && echo screen\n',
     "vim": '#!/bin/sh\nprintf \'"%s" [New]\\n\' "$1"\nwhile read -r typed; do case $typed in :q) exit ;; esac; done\n',
     # As sshd does: the words behind the host go to a shell there, and without any a login shell runs.
@@ -222,6 +234,19 @@ if verb == "show":
 }
 """Programs that stand first on the reader's PATH."""
 
+MODULES = {
+    # A terminal that draws nothing, whose user types as soon as somebody listens.
+    "@xterm/xterm": """
+export class Terminal {
+  constructor(options) { Object.assign(this, options); }
+  write(bytes, done) { setImmediate(done); }
+  onData(listener) { setImmediate(() => listener("exit 0\\r")); }
+  onResize() {}
+}
+""",
+}
+"""Packages of Node.js that documents use."""
+
 LEAVES: tuple[tuple[str, bytes, bytes], ...] = (
     (r"--detach-key 'C-a d'", b"ready", b"\x01d"),
     (r"orbitctl (session )?(attach|a)\b", b"ready", b"\x1c"),
@@ -300,6 +325,7 @@ class Reader:
             "ini": self._unit,
             "yaml": self._file,
             "python": self._python,
+            "js": self._javascript,
             "text": self._usage,
         }
         assert block.language in todo, f"{block}: nobody knows what to do with it"
@@ -409,6 +435,17 @@ class Reader:
         script = self.home / "block.py"
         script.write_text(text)
         self.sh(f"{sys.executable} {script}")
+
+    def _javascript(self, block: Block, text: str) -> None:
+        require("node")
+        for name, module in MODULES.items():
+            package = self.home / "node_modules" / name
+            package.mkdir(parents=True, exist_ok=True)
+            (package / "package.json").write_text('{"type": "module", "exports": "./index.js"}')
+            (package / "index.js").write_text(module)
+        script = Path(block.file.replace("~", str(self.home), 1)) if block.file else self.home / "block.mjs"
+        script.write_text(text)
+        self.sh(f"{program('node')} {script}")
 
     def _usage(self, block: Block, text: str) -> None:
         for line in text.splitlines():

@@ -103,6 +103,7 @@ WRONG = {
     "a key of the configuration that is not there": ("toml", "[session]\nauto_save = 1\n"),
     "a file without a name": ("yaml", "dbs: []\n"),
     "a program that raises": ("python", "1 / 0"),
+    "a module that throws": ("js", "await Promise.reject(new Error());"),
     "a language that nobody knows": ("cobol", "STOP RUN."),
 }
 """Blocks that are not right: their language and text."""
