@@ -109,6 +109,7 @@ def test_the_files_of_the_sdist(unpacked: Path) -> None:
     inner = [path.relative_to(unpacked) for path in unpacked.glob("*/**/*") if path.is_file()]
     assert sorted(str(path) for path in inner if path.suffix != ".py") == [
         ".ci/run",
+        "benchmarks/node_client.mjs",
         "docs/architecture.md",
         "docs/commands.md",
         "docs/orbitctl.1",

@@ -1,4 +1,4 @@
-"""100 MB of coloured text: attached >= 1.5x tmux's and >= 1/2 of a bare PTY read loop; detached >= 2x tmux's.
+"""100 MB of coloured text: attached >= 1.5x tmux's, >= 1/2 of a bare PTY loop, Node as fast; detached >= 2x tmux's.
 
 Attached: a shell in a session prints a prepared file when a key asks for it; the time runs from the
 key to the mark behind the file, on a PTY whose other end is read here as fast as Python can. The
@@ -6,7 +6,9 @@ bare loop reads the same shell's own terminal. Detached: the same with nobody at
 and reported through pipes. All but dtach keep a screen and history, and
 Orbit writes a journal; who falls behind may show the newest instead of everything, and how
 much was shown is in the notes. cmux, dtach, which keeps no screen, and screen are there for
-the scale, and get a fifth of the text. CPU is that of all processes that host, and of the client.
+the scale, and get a fifth of the text. Node is the client of examples/javascript, attached to a session of its
+own, in the same turns: what it is sent it draws nowhere, as the windows here. CPU is that of all processes that
+host, and of the client.
 """
 
 from __future__ import annotations
@@ -15,19 +17,23 @@ import contextlib
 import itertools
 import os
 import select
+import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.bench import Bench
+from benchmarks.bench import HERE, Bench, environment
 from benchmarks.floods import coloured_text
-from benchmarks.hosts import BARE, HOSTS, ORBIT, RIVALS, TMUX, Place, Script, beside, here, hosting
+from benchmarks.hosts import BARE, HOSTS, NOT_INSTALLED, ORBIT, RIVALS, TMUX, Place, Script, beside, here, hosting
+from benchmarks.peers import find
 from benchmarks.processes import HAS_PROC, MEGABYTE, Cpu, tree
-from benchmarks.results import Bar, Outcome, Result, summary
+from benchmarks.results import Bar, Number, Outcome, Result, Skipped, summary
 from benchmarks.rounds import by_turns
 from benchmarks.windows import Window
 
 PATIENCE_SECS = 120.0
+NODE = "Node client"
+CLIENT = HERE.parent / "examples" / "javascript" / "orbit.js"
 SETTLE_SECS = 0.3
 """After the last byte: what is drawn behind the reading counts too."""
 PRINTER = """
@@ -61,11 +67,14 @@ def _texts(bench: Bench) -> dict[str, Path]:
 
 def _attached(bench: Bench, texts: Mapping[str, Path]) -> list[Outcome]:
     with contextlib.ExitStack() as stack:
-        runs: dict[str, _Run] = {}
+        runs: dict[str, _Run | _NodeRun] = {}
         for name in here(bench, (ORBIT, *RIVALS, BARE)):
             script = Script(text=PRINTER, arguments=(str(texts[name]),))
             places = stack.enter_context(HOSTS[name][0](bench, [script]))
             runs[name] = _Run(stack, places, texts[name].stat().st_size)
+        if (node := find("node")) is not None:
+            places = stack.enter_context(HOSTS[ORBIT][0](bench, [Script(text=PRINTER, arguments=(str(texts[ORBIT]),))]))
+            runs[NODE] = _NodeRun(stack, places, texts[ORBIT].stat().st_size, node)
         found = by_turns({name: one.measure for name, one in runs.items()}, bench.amount(3, 1), warm_up=0)
     numbers = {name: summary(f"{name}, attached", "MB/s", series) for name, series in found.items()}
     rivals = beside("output", numbers[ORBIT], numbers, {TMUX: Bar(kind=">=", limit=1.5)})
@@ -74,8 +83,15 @@ def _attached(bench: Bench, texts: Mapping[str, Path]) -> list[Outcome]:
     return [
         Result(figure="output", number=numbers[ORBIT], baseline=numbers[BARE], bar=bar, note=note),
         *rivals,
+        _node_row(numbers),
         *_cpu_rows({name: one.cpu for name, one in runs.items() if name != BARE}, "attached"),
     ]
+
+
+def _node_row(numbers: Mapping[str, Number]) -> Outcome:
+    if NODE not in numbers:
+        return Skipped(figure="output", what=f"{NODE} / {ORBIT}", reason=NOT_INSTALLED)
+    return Result(figure="output", number=numbers[NODE], baseline=numbers[ORBIT], bar=Bar(kind=">=", limit=1))
 
 
 def _detached(bench: Bench, texts: Mapping[str, Path]) -> list[Outcome]:
@@ -131,6 +147,57 @@ class _Run:
 
     def _pids(self) -> Iterable[int]:
         return hosting(self._places) | tree([self._window.pid])
+
+
+class _NodeRun:
+    """The client of examples/javascript at the printing shell.
+
+    Args:
+        stack: Ends it.
+        places: Where the shell runs; one.
+        size: How much it prints, in bytes.
+        node: The program.
+
+    Attributes:
+        shown, cpu: As of `_Run`.
+    """
+
+    def __init__(self, stack: contextlib.ExitStack, places: Sequence[Place], size: int, node: str) -> None:
+        self._size, self._places = size, places
+        self._numbers = itertools.count(1)
+        place = places[0]
+        self._client = subprocess.Popen(
+            [node, str(HERE / "node_client.mjs"), str(CLIENT), place.session_id],
+            env=environment(place.home),
+            cwd=place.home,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        stack.callback(self._client.wait)
+        stack.callback(self._client.kill)
+        self._ask(0)
+        self.shown = 0.0
+        self.cpu: list[float] = []
+
+    def measure(self) -> float:
+        """Print once; return the speed in MB/s."""
+        used = Cpu(lambda: hosting(self._places) | tree([self._client.pid]))
+        taken, shown = self._ask(next(self._numbers))
+        self.shown = shown / self._size
+        time.sleep(SETTLE_SECS)
+        self.cpu.append(used.spent_ms() / self._size * MEGABYTE)
+        return self._size / MEGABYTE / taken
+
+    def _ask(self, number: int) -> tuple[float, int]:
+        """Have a number typed; return the seconds until its mark was shown, and the bytes that were."""
+        assert self._client.stdin is not None
+        assert self._client.stdout is not None
+        print(number, file=self._client.stdin, flush=True)
+        if not select.select([self._client.stdout], [], [], PATIENCE_SECS)[0]:
+            raise TimeoutError(f"{NODE}: nothing is shown")
+        taken, shown = self._client.stdout.readline().split()
+        return float(taken), int(shown)
 
 
 class _DetachedRun:

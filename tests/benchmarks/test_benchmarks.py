@@ -88,6 +88,7 @@ LINES: dict[str, list[Line]] = {
     "output": [
         (f"{ATTACH}, attached", "bare PTY read loop, attached", ">= 0.5"),
         *rivals(", attached", {TMUX: ">= 1.5"}),
+        ("Node client, attached", f"{ATTACH}, attached", ">= 1"),
         *rivals(", attached, CPU a MB"),
         *rivals(", detached", {TMUX: ">= 2"}),
         *rivals(", detached, CPU a MB"),
