@@ -82,6 +82,7 @@ def test_the_files_of_the_wheel(wheel: Path) -> None:
         "orbitd/store/migrations/0003_checksums.sql",
         "orbitd/store/migrations/0004_labels.sql",
         "orbitd/store/migrations/0005_trash.sql",
+        "orbitd/store/migrations/0006_events.sql",
     ]
     assert [name for name in names if "test" in name or "generate" in name or "build_hooks" in name] == []
 
@@ -146,6 +147,7 @@ def test_the_files_of_the_sdist(unpacked: Path) -> None:
         "orbitd/store/migrations/0003_checksums.sql",
         "orbitd/store/migrations/0004_labels.sql",
         "orbitd/store/migrations/0005_trash.sql",
+        "orbitd/store/migrations/0006_events.sql",
         "protocol/orbit_os/py.typed",
         "protocol/orbit_protocol/py.typed",
         "systemd/orbitd.service",
@@ -155,6 +157,7 @@ def test_the_files_of_the_sdist(unpacked: Path) -> None:
         "tests/fixtures/schema-2.sql",
         "tests/fixtures/schema-3.sql",
         "tests/fixtures/schema-4.sql",
+        "tests/fixtures/schema-5.sql",
         "tests/web/browser.js",
         "tests/xterm/package-lock.json",
         "tests/xterm/package.json",
