@@ -55,6 +55,7 @@ from orbitd.screens.client import Screens
 from orbitd.screens.follower import Damaged, Follower
 from orbitd.screens.note import Kind, Note
 from orbitd.screens.said import Scanner
+from orbitd.screens.text_search import TextSearch
 from orbitd.sessions import attachment
 from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import RECORD_HEADER_BYTES, Divider, Output, Resize
@@ -154,6 +155,7 @@ class ScriptedPicture:
         self.content = b""
         self.size = (0, 0)
         self.follower = Follower()
+        self.search = TextSearch()
         self.is_open = self.is_broken = False
         self.scanner = Scanner()
         self.answer_from = 0
@@ -256,6 +258,10 @@ class ScriptedProcess(_Peer):
     def _do(self, message: Any) -> bool:
         """Handle a message; return False where it waits for its turn."""
         picture = self._picture(message.session)
+        if isinstance(message, m.Watch | m.Unwatch):
+            picture.search.update(message)
+            self._look(message.session, picture)
+            return True
         if isinstance(message, m.Open):
             return self._open(picture, message)
         if not picture.is_open:
@@ -284,7 +290,18 @@ class ScriptedProcess(_Peer):
         picture.follower.position, picture.is_open = position, True
         self.send(m.Opened(request=message.request, session=message.session))
         self.send(m.Fed(session=message.session, position=position, held=len(picture.content)))
+        self._look(message.session, picture)
         return True
+
+    def _look(self, session: str, picture: ScriptedPicture) -> None:
+        """Begin the searches that begin here; others find what they search for when it is fed."""
+        if picture.is_open and picture.search.begins_at(picture.follower.position):
+            line = picture.content.rpartition(b"\n")[2]
+            self._send_found(session, picture.search.look(picture.follower.position, picture.content, line))
+
+    def _send_found(self, session: str, found: list[tuple[list[int], str]]) -> None:
+        for numbers, line in found:
+            self.send(m.Found(session=session, numbers=numbers, line=line))
 
     def _feed(self, session: str, picture: ScriptedPicture) -> bool:
         bells = 0
@@ -308,11 +325,13 @@ class ScriptedProcess(_Peer):
                 picture.scanner.feed(event.data, record.start + RECORD_HEADER_BYTES, lambda: 0)
                 if record.start >= picture.answer_from and is_text:
                     bells += event.data.count(b"\a")
+                self._send_found(session, picture.search.feed(event.data, is_all=record.end >= picture.follower.end))
             elif isinstance(event, Divider):
                 picture.content += b"<%s>" % event.text.encode()
             elif isinstance(event, Resize):
                 picture.size = event.cols, event.rows
             picture.follower.position = record.end
+            self._look(session, picture)
         said, unsaid = picture.scanner.take()
         self.send(
             m.Fed(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
 import sys
 import time
 from typing import Any
 
 import click
+import msgspec
+from msgspec.structs import replace
 
+from orbit_protocol import MAX_COLUMNS_OR_ROWS
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
 from orbit_protocol import results as r
@@ -17,7 +21,7 @@ from orbit_protocol.errors import Busy, OrbitError, ShuttingDown
 from orbit_protocol.types import Session
 from orbit_protocol.visible import visible
 from orbitctl.app import App, checked
-from orbitctl.client.client import Answer, Client
+from orbitctl.client.client import Answer, Client, check_params
 from orbitctl.client.transport import Unreachable
 from orbitctl.commands.arguments import SESSION, OptionalSession, SessionRef, read_bytes
 from orbitctl.commands.session_table import label, show_session
@@ -263,45 +267,125 @@ def _print_screen(app: App, shown: r.Screen, how: p.ScreenFormat) -> None:
         sys.stdout.write((visible(line) if app.out.terminal else line) + "\n")
 
 
-@click.command(epilog="Exits with 0 when it has exited, whatever its status, and with 6 after the timeout.")
+@click.command(
+    epilog="""\b
+Examples:
+  orbitctl session wait web
+  orbitctl session wait web --for text 'Listening on' --timeout 30
+  orbitctl session wait web --for command
+  orbitctl session wait web --for silence --silence 5
+
+Exits with 0 when it has happened, whatever the exit status, with 6 after the timeout, and with 5
+if the program has ended before it.
+""",
+)
 @click.argument("session", type=SESSION)
+@click.argument("pattern", required=False)
+@click.option(
+    "--for",
+    "wait_for",
+    type=click.Choice(["exit", "output", "silence", "text", "command"]),
+    default="exit",
+    help="What to wait for [exit].",
+)
+@click.option("--silence", "silence_secs", type=float, metavar="SECONDS", help="How long a silence is [30].")
 @click.pass_obj
-def wait(app: App, session: str) -> None:
-    """Wait until a session's program exits, and print how.
+def wait(app: App, session: str, pattern: str | None, wait_for: p.WaitFor, silence_secs: float | None) -> None:
+    """Wait until a session's program exits, or does something else, and print it.
+
+    `output` is the next one; `silence`, that it has printed nothing for a while; `text PATTERN`, a line
+    on the screen or one printed later that holds the PATTERN as it is, and the line is printed;
+    `command`, that a command of its shell has finished, as far as the shell prints OSC 133.
 
     --timeout limits the wait; without it there is no limit. A restart of orbitd does not end it.
     """
-    from orbitctl.attach.run_attach import signal_name
-
+    if (pattern is not None) != (wait_for == "text"):
+        raise click.UsageError("--for text needs a PATTERN, and nothing else takes one")
+    if silence_secs is not None and wait_for != "silence":
+        raise click.UsageError("--silence is for --for silence")
+    with checked():
+        params = p.SessionWait(id=session, wait_for=wait_for, pattern=pattern, silence_secs=silence_secs)
+        check_params(m.SESSION_WAIT, params)
     limit, app.timeout = app.timeout, None
     found = app.session(session, or_begins=True)
-    answer = _wait(app, found.id, None if limit is None else time.monotonic() + limit)
-
-    def draw(ended: r.Waited) -> None:
-        if ended.exit_signal is not None:
-            app.out.line(f"signal {signal_name(ended.exit_signal)}")
-        else:
-            app.out.line("unknown" if ended.exit_code is None else f"exit {ended.exit_code}")
-
-    app.show(answer, draw, lambda _: [found.id])
+    waiting = _Wait(app, found, replace(params, id=found.id))
+    answer = waiting.run(None if limit is None else time.monotonic() + limit)
+    app.show(answer, lambda waited: _print_waited(app, waited, wait_for), lambda _: [found.id])
 
 
-def _wait(app: App, session_id: str, deadline: float | None) -> Answer[r.Waited]:
-    """Wait for the program's exit, across restarts of the daemon. Raises: CommandError."""
-    from orbitctl.attach.reconnect import wait_for_daemon
+def _print_waited(app: App, waited: r.Waited, wait_for: p.WaitFor) -> None:
+    from orbitctl.attach.run_attach import signal_name
 
-    while True:
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        params = p.SessionWait(id=session_id, timeout_secs=left)
-        try:
-            timeout = MAX_WAIT if left is None else min(left + _GRACE_SECONDS, MAX_WAIT)
-            return app.client.ask(m.SESSION_WAIT, params, timeout)
-        except CommandError as error:
-            # Only a connection that was lost in the middle is made again; `Unreachable` is one that was never made.
-            is_lost = error.exit_code == ExitCode.UNREACHABLE or isinstance(error.__cause__, ShuttingDown)
-            if not is_lost or isinstance(error, Unreachable):
-                raise
-        wait_for_daemon(app)
+    if wait_for in ("output", "silence"):
+        app.out.line(wait_for)
+    elif wait_for == "text":
+        app.out.line(waited.line or "")
+    elif waited.exit_signal is not None:
+        app.out.line(f"signal {signal_name(waited.exit_signal)}")
+    else:
+        command = waited.command.command if waited.command is not None else None
+        status = "unknown" if waited.exit_code is None else f"exit {waited.exit_code}"
+        app.out.line(status if command is None else f"{status}: {command}")
+
+
+class _Wait:
+    """A wait that goes on across restarts of the daemon.
+
+    Args:
+        app: The app.
+        session: The session, as it was before.
+        params: What to wait for.
+    """
+
+    def __init__(self, app: App, session: Session, params: p.SessionWait) -> None:
+        self._app, self._session, self._params = app, session, params
+        self._lines = 0
+        if params.wait_for == "text":
+            with contextlib.suppress(CommandError):  # the wait itself may work all the same
+                self._lines = self._screen(lines=0).total_lines or 0
+
+    def run(self, deadline: float | None) -> Answer[r.Waited]:
+        """Return what has happened. Raises: CommandError."""
+        from orbitctl.attach.reconnect import wait_for_daemon
+
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                timeout = MAX_WAIT if left is None else min(left + _GRACE_SECONDS, MAX_WAIT)
+                return self._app.client.ask(m.SESSION_WAIT, replace(self._params, timeout_secs=left), timeout)
+            except CommandError as error:
+                # Only a connection that was lost in the middle is made again; `Unreachable` is one that was never made.
+                is_lost = error.exit_code == ExitCode.UNREACHABLE or isinstance(error.__cause__, ShuttingDown)
+                if not is_lost or isinstance(error, Unreachable):
+                    raise
+            wait_for_daemon(self._app)
+            with contextlib.suppress(CommandError):  # of the session, say: the wait raises it
+                if (waited := self._happened_meanwhile()) is not None:
+                    return Answer(self._app.client, m.SESSION_WAIT, msgspec.json.encode(waited))
+
+    def _happened_meanwhile(self) -> r.Waited | None:
+        """Return what has happened while there was no daemon, as far as that can be seen now. Raises: CommandError."""
+        nothing = r.Waited(exit_code=None, exit_signal=None)
+        if self._params.wait_for == "text":
+            # The lines that were on the screen, and all behind them: the ones before had been there already.
+            shown = self._screen(first_line=max(0, self._lines - MAX_COLUMNS_OR_ROWS))
+            first = max(0, self._lines - shown.rows - (shown.first_line or 0))
+            lines = shown.data.split("\n")[first:]
+            line = next((each for each in lines if (self._params.pattern or "") in each), None)
+            return None if line is None else replace(nothing, line=line)
+        if self._params.wait_for not in ("output", "command"):
+            return None  # it is still so, or comes again
+        now = self._app.call(m.SESSION_GET, p.ById(id=self._session.id))
+        if self._params.wait_for == "output" and now.last_output_at is not None:
+            return nothing  # of this daemon's time
+        finished = now.last_command
+        if self._params.wait_for == "command" and finished is not None and finished != self._session.last_command:
+            return replace(nothing, exit_code=finished.exit_code, command=finished)
+        return None
+
+    def _screen(self, first_line: int = 0, lines: int | None = None) -> r.Screen:
+        params = p.SessionScreen(id=self._session.id, first_line=first_line, lines=lines)
+        return self._app.call(m.SESSION_SCREEN, params)
 
 
 @click.command(

@@ -187,12 +187,7 @@ def add_live_handlers(handlers: Handlers[Call], sessions: SessionMethods) -> Non
     handlers.add(m.SESSION_REFRESH, attachment.refresh)
     handlers.add(m.SESSION_SEND, sessions.send_input)
     handlers.add(m.SESSION_SCREEN, lambda _, params: sessions.screen(params))
-
-    async def wait(_: Call, params: p.SessionWait) -> r.Waited:
-        ended = await sessions.wait(params.id, params.timeout_secs)
-        return r.Waited(exit_code=ended.exit_code, exit_signal=ended.exit_signal)
-
-    handlers.add(m.SESSION_WAIT, wait)
+    handlers.add(m.SESSION_WAIT, lambda _, params: sessions.wait(params))
     handlers.add(m.SESSION_SIGNAL, signal)
 
 

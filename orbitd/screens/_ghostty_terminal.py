@@ -487,12 +487,23 @@ class Terminal:
             return None
         return text.decode("utf-8", "replace")
 
-    def _selected_rows(self, first: int, last: int) -> Any:
-        """Return a selection of the rows from `first` until before `last`, 0 being the oldest of the history."""
+    def whole_lines(self, first: int, last: int, columns: int) -> bytes:
+        """Return the text of rows from `first` to `last`, of that its first columns, with wrapped lines as one."""
+        selection = self._selected_rows(first, last + 1, columns)
+        return self.library.format(self.pointer, selection, emit="PLAIN", unwrap=True)
+
+    def _selected_rows(self, first: int, last: int, columns: int = 0) -> Any:
+        """Return a selection of the rows from `first` until before `last`, 0 being the oldest of the history.
+
+        Args:
+            first: The first row.
+            last: The row behind the last.
+            columns: How much of the last one; 0 for all.
+        """
         library = self.library
         selection, point = library.new_sized("GhosttySelection"), library.ffi.new("OrbitPoint *")
         point.tag = library.lib.GHOSTTY_POINT_TAG_SCREEN
-        for end, column, row in (("start", 0, first), ("end", self.number("COLS") - 1, last - 1)):
+        for end, column, row in (("start", 0, first), ("end", (columns or self.number("COLS")) - 1, last - 1)):
             point.value.x, point.value.y = column, row
             ref = library.new_sized("GhosttyGridRef")
             library.check(library.grid_ref(self.pointer, point[0], ref), "a row")

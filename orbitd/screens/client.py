@@ -73,6 +73,9 @@ QUIET_SECS = 1.0
 MAX_KILLED = 5
 """How often a process may be killed from outside at one place before that place is skipped all the same."""
 
+MAX_SEARCHES = 4096
+"""How many calls may wait for texts of one session."""
+
 TEMPLATE_RETRY_SECS = 1.0
 MAX_TEMPLATE_RETRY_SECS = 60.0
 MAX_FAILED_STARTS = 6
@@ -156,6 +159,13 @@ class _Request(Struct):
     answer: asyncio.Future[Any]
 
 
+class _Search(Struct):
+    """A text that somebody waits for; it is sent again when its picture had to be rebuilt."""
+
+    message: m.Watch
+    line: asyncio.Future[str]
+
+
 class Picture:
     """The picture of one session.
 
@@ -190,6 +200,7 @@ class Picture:
         self.process: Process | None = None
         self.restart: Restart | None = None
         self._requests: dict[int, _Request] = {}
+        self._searches: dict[int, _Search] = {}
         self._opening = 0
         self._grown_sent = 0
         self._fed_at = 0.0
@@ -241,8 +252,8 @@ class Picture:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether anybody waits for it now: for an answer, or for output to be fed."""
-        return bool(self._requests) or self._source.position > self.fed
+        """Whether anybody waits for it now: for an answer, for a text, or for output to be fed."""
+        return bool(self._requests or self._searches) or self._source.position > self.fed
 
     # What the session does
 
@@ -364,6 +375,34 @@ class Picture:
         if rendered.too_large:
             raise InvalidParams(f"Of the screen, {rendered.too_large}", hint="Ask for fewer `lines`.")
         return rendered
+
+    def search(self, since: int, pattern: str) -> asyncio.Future[str]:
+        """Search for a text on the screen at a position, and in all that is printed behind it.
+
+        Returns:
+            What is set with the first line that holds it, or with an OrbitError where the picture is gone. Cancelling
+            it ends the search.
+
+        Raises:
+            Busy: Too many wait for a text already.
+        """
+        if len(self._searches) >= MAX_SEARCHES:
+            raise Busy(f"{MAX_SEARCHES} calls wait for texts of this session already", hint="Wait for one of them.")
+        number = self._screens.next_request()
+        message = m.Watch(number=number, session=self._source.id, pattern=pattern, since=since)
+        search = self._searches[number] = _Search(message, asyncio.get_running_loop().create_future())
+        search.line.add_done_callback(lambda _: self._end_search(number))
+        self.wake()
+        if self.process is not None and self.state in (PictureState.OPENING, PictureState.OPEN):
+            # Before the records behind `since`, of which nothing has been fed then.
+            self.process.send(message)
+        return search.line
+
+    def _end_search(self, number: int) -> None:
+        search = self._searches.pop(number)
+        is_there = self.process is not None and self.state in (PictureState.OPENING, PictureState.OPEN)
+        if search.line.cancelled() and is_there and self.process is not None:
+            self.process.send(m.Unwatch(number=number, session=self._source.id))
 
     def starts_at(self, fed: int, answered: int, heard: int) -> None:
         """Set where it begins again.
@@ -490,6 +529,7 @@ class Picture:
             self._base_level += 1
             self._open(loaded)
             return
+        self._send_searches(process)
         self._send_follow(process, newest=False)
         if self.process is None:
             return
@@ -498,6 +538,10 @@ class Picture:
             if end > position:
                 self._send_data(process, end, record)
         self._send_grown()
+
+    def _send_searches(self, process: Process) -> None:
+        for search in self._searches.values():
+            process.send(search.message)
 
     def _missing(self, position: int) -> int:
         """Return how much output behind a position is neither in a file nor in memory."""
@@ -542,9 +586,14 @@ class Picture:
     # What the process answers
 
     def handle(
-        self, message: m.Opened | m.Fed | m.Painted | m.Framed | m.Counted | m.Saved | m.Rendered | m.Failed
+        self, message: m.Opened | m.Fed | m.Painted | m.Framed | m.Counted | m.Saved | m.Rendered | m.Found | m.Failed
     ) -> None:
         """Handle an answer of its process."""
+        if isinstance(message, m.Found):
+            for number in message.numbers:
+                if (search := self._searches.get(number)) is not None and not search.line.done():
+                    search.line.set_result(message.line)
+            return
         is_answer = isinstance(message, m.Opened) or (
             isinstance(message, m.Failed) and message.request == self._opening
         )
@@ -712,6 +761,10 @@ class Picture:
             self._screens.retire_if_unused(process)
 
     def _fail_requests(self, error: OrbitError, *, but: type[Struct] | None = None) -> None:
+        # What is waited for may come yet, where the picture only goes on later.
+        for search in self._searches.values() if but is None else ():
+            if not search.line.done():
+                search.line.set_exception(error)
         for request in self._requests.values():
             if not request.answer.done() and type(request.message) is not but:
                 request.answer.set_exception(error)
@@ -889,7 +942,7 @@ class Process:
         if isinstance(message, m.Hello):
             return
         self.has_answered = True
-        if isinstance(message, (m.Fed, m.Failed)):
+        if isinstance(message, (m.Fed, m.Found, m.Failed)):
             picture = self.pictures.get(message.session)
         else:
             picture = self._screens.asked.get(message.request)

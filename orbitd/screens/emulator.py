@@ -45,6 +45,7 @@ from orbitd.screens.svg import to_svg
 
 SCROLLBACK_MAX_BYTES = 16 << 20
 _REVERSE_VIDEO = 5
+_MAX_WRAPPED_ROWS = 1000
 _LEAVING = (b"1049l", b"1047l", b"?47l")
 _COUNT_SECS = 1.0
 """Counting lines takes a microsecond each: so often at most while a terminal is fed."""
@@ -577,6 +578,21 @@ class Emulator:
         if format == "text":
             return self._text(first, last)
         return {"html": self._html, "svg": self._svg}[format](first, last, self._theme(colors), cursor)
+
+    def searchable(self) -> tuple[bytes, bytes]:
+        """Return the lines of the screen in UTF-8, and the one that the cursor is in, up to the cursor.
+
+        Wrapped lines are whole, but for what is more than `_MAX_WRAPPED_ROWS` above.
+        """
+        terminal, top, cursor = self._terminal, self.scrollback_rows, self.cursor
+        with RowReader(terminal.library, terminal.pointer) as reader:
+            above = max(0, top - _MAX_WRAPPED_ROWS)
+            ends = reader.line_ends(above, top + self.size[1], self.size[1])
+        first = above + ends.rfind(1, 0, top - above) + 1
+        begin = above + ends.rfind(1, 0, top + cursor.row - above) + 1
+        column = cursor.column + cursor.pending_wrap
+        line = terminal.whole_lines(begin, top + cursor.row, column) if column or begin < top + cursor.row else b""
+        return terminal.whole_lines(first, top + self.size[1] - 1, self.size[0]), line
 
     def cut_lines(self, cut: Cut) -> tuple[int, int, int]:
         """Return the first line of a part, the line behind its last, and how many lines there are to be cut.

@@ -9,8 +9,9 @@ began. A picture is always at the end of a record.
 
     orbitd -> template          Fork (two descriptors: the socket of the new process, the shared note)
     template -> orbitd          Hello, Forked, Exited
-    orbitd -> screens process   Open, Follow, Grown, Data, Paint, Frame, Count, Save, Render, Trim, SetAppearance, Close
-    screens process -> orbitd   Hello, Opened, Fed, Painted, Framed, Counted, Saved, Rendered, Failed
+    orbitd -> screens process   Open, Follow, Grown, Data, Paint, Frame, Count, Save, Render, Trim, SetAppearance,
+                                Watch, Unwatch, Close
+    screens process -> orbitd   Hello, Opened, Fed, Painted, Framed, Counted, Saved, Rendered, Found, Failed
 
 Messages of one session are handled in order. A request (it has a `request`) is answered once: by its result or by
 `Failed`; requests of sessions that are closed meanwhile too.
@@ -224,6 +225,25 @@ class SetAppearance(Struct, frozen=True, kw_only=True, tag=True):
     appearance: Appearance
 
 
+class Watch(Struct, frozen=True, kw_only=True, tag=True):
+    """Search for a text on the screen at `since`, and in what is printed behind it; answered by one `Found`.
+
+    It holds nothing up, and is forgotten with the picture.
+    """
+
+    number: int
+    session: str
+    pattern: str
+    since: int
+
+
+class Unwatch(Struct, frozen=True, kw_only=True, tag=True):
+    """Search for it no more."""
+
+    number: int
+    session: str
+
+
 class Close(Struct, frozen=True, kw_only=True, tag=True):
     """Free a picture. Nothing more is sent about it but `Failed` for what it was asked."""
 
@@ -371,6 +391,14 @@ class Rendered(Struct, frozen=True, kw_only=True, tag=True):
     too_large: str = ""
 
 
+class Found(Struct, frozen=True, kw_only=True, tag=True):
+    """A text is there: the numbers of those that waited for it, and the line that holds it."""
+
+    session: str
+    numbers: list[int]
+    line: str
+
+
 class Failed(Struct, frozen=True, kw_only=True, tag=True):
     """The library refuses, or the session is not open.
 
@@ -389,8 +417,23 @@ class Failed(Struct, frozen=True, kw_only=True, tag=True):
 
 ToTemplate = Fork
 FromTemplate = Hello | Forked | Exited
-ToScreens = Open | Follow | Grown | Data | Paint | Frame | Count | Save | Render | Trim | SetAppearance | Close
-FromScreens = Hello | Opened | Fed | Painted | Framed | Counted | Saved | Rendered | Failed
+ToScreens = (
+    Open
+    | Follow
+    | Grown
+    | Data
+    | Paint
+    | Frame
+    | Count
+    | Save
+    | Render
+    | Trim
+    | SetAppearance
+    | Watch
+    | Unwatch
+    | Close
+)
+FromScreens = Hello | Opened | Fed | Painted | Framed | Counted | Saved | Rendered | Found | Failed
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -40,6 +40,7 @@ from orbitd.screens.messages import (
     Failed,
     Fed,
     Follow,
+    Found,
     Frame,
     Framed,
     Grown,
@@ -56,11 +57,14 @@ from orbitd.screens.messages import (
     SetAppearance,
     ToScreens,
     Trim,
+    Unwatch,
+    Watch,
     encode,
 )
 from orbitd.screens.model import TerminalError, TooLarge
 from orbitd.screens.note import Kind, Note
 from orbitd.screens.said import Clock
+from orbitd.screens.text_search import TextSearch
 from orbitd.sessions.journal_file import RECORD_HEADER_BYTES, Divider, Output, Resize, Time
 
 CPU_SECONDS = 5.0
@@ -101,6 +105,9 @@ MAX_REPLIES = 64 << 10
 
 MAX_FACT = 4096
 """Characters of a title and of a folder."""
+
+LOOK_SHARE = 20
+"""What is waited for on a screen takes a twentieth of the time at most: a large screen is looked at less often."""
 
 _READS_A_TURN = 16
 _URGENT_TURNS = 4
@@ -177,6 +184,7 @@ class Picture(Struct, kw_only=True, eq=False):
         trimmed: The number of the last `Trim`.
         bells: How often it rang since the last `Fed`.
         clock: When output was printed.
+        search: What is searched for.
     """
 
     session: str
@@ -193,6 +201,7 @@ class Picture(Struct, kw_only=True, eq=False):
     trimmed: int = 0
     bells: int = 0
     clock: Clock = field(default_factory=lambda: Clock(lambda: time.time_ns() // 1_000_000))
+    search: TextSearch = field(default_factory=TextSearch)
 
     @property
     def position(self) -> int:
@@ -207,6 +216,13 @@ class Picture(Struct, kw_only=True, eq=False):
     def has_due_request(self) -> bool:
         """Return whether the first request can be answered now."""
         return bool(self.requests) and (not self.is_open or self.wanted() <= self.position)
+
+    def has_due_look(self) -> bool:
+        """Return whether the screen is to be looked at now, for what is searched for."""
+        search = self.search
+        if self.emulator is None or not search:
+            return False
+        return search.begins_at(self.position) or (search.is_due and time.monotonic() >= search.next_look)
 
     def has_records(self) -> bool:
         """Return whether there is something to feed."""
@@ -235,6 +251,8 @@ class ScreensProcess:
         self._urgent: dict[str, Picture] = {}
         self._busy: dict[str, Picture] = {}
         self._urgent_turns = 0
+        # Those whose screen has changed since it was looked at for what is searched for.
+        self._to_look: dict[str, Picture] = {}
 
     def run(self) -> None:
         """Serve until orbitd has closed the socket. Raises: Malformed, Starved."""
@@ -244,7 +262,9 @@ class ScreensProcess:
         while True:
             is_congested = self._unsent_bytes > MAX_UNSENT
             poll.modify(self._sock, (0 if is_congested else select.POLLIN) | (select.POLLOUT if self._unsent else 0))
-            ready = poll.poll(0 if (self._urgent or self._busy) and not is_congested else None)
+            has_work = (self._urgent or self._busy) and not is_congested
+            ready = poll.poll(0 if has_work else self._until_next_look() if not is_congested else None)
+            self._schedule_looks()
             found = ready[0][1] if ready else 0
             if found & select.POLLOUT and not self._flush():
                 return
@@ -253,6 +273,18 @@ class ScreensProcess:
                 return
             if (self._urgent or self._busy) and self._unsent_bytes <= MAX_UNSENT:
                 self._turn()
+
+    def _until_next_look(self) -> float | None:
+        """Return in how many milliseconds a screen is to be looked at; None where none is."""
+        if not self._to_look:
+            return None
+        due = min(picture.search.next_look for picture in self._to_look.values())
+        return max(0.0, due - time.monotonic()) * 1000 + 1
+
+    def _schedule_looks(self) -> None:
+        for picture in [each for each in self._to_look.values() if each.has_due_look()]:
+            del self._to_look[picture.session]
+            self._schedule(picture)
 
     # The socket
 
@@ -318,17 +350,23 @@ class ScreensProcess:
         elif picture is None or picture.is_broken:
             self._refuse(message, "the session is not open")
             return
-        elif isinstance(message, Grown):
-            picture.follower.end = max(picture.follower.end, message.position)
-        elif isinstance(message, Data):
-            picture.follower.add(message.position, message.record)
-            if picture.follower.queued > MAX_UNFILED:
-                self._break(picture, "too much output waits", picture.position, picture.follower.end)
+        elif isinstance(message, Grown | Data):
+            self._add_records(picture, message)
+        elif isinstance(message, Watch | Unwatch):
+            picture.search.update(message)
         elif len(picture.requests) < MAX_REQUESTS:
             picture.requests.append(message)
         else:
             self._refuse(message, "too many requests wait")
         self._schedule(picture)
+
+    def _add_records(self, picture: Picture, message: Grown | Data) -> None:
+        if isinstance(message, Grown):
+            picture.follower.end = max(picture.follower.end, message.position)
+            return
+        picture.follower.add(message.position, message.record)
+        if picture.follower.queued > MAX_UNFILED:
+            self._break(picture, "too much output waits", picture.position, picture.follower.end)
 
     def _follow(self, picture: Picture | None, message: Follow) -> Picture:
         # The descriptor came with the first byte of this frame, and so before it (unix(7)).
@@ -354,7 +392,7 @@ class ScreensProcess:
         picture.requests.append(message)
         return picture
 
-    def _refuse(self, message: Grown | Data | Queued, reason: str) -> None:
+    def _refuse(self, message: Grown | Data | Watch | Unwatch | Queued, reason: str) -> None:
         if isinstance(message, Request):
             self._send(Failed(request=message.request, session=message.session, reason=reason))
         elif isinstance(message, Trim) and (picture := self._pictures.get(message.session)) is not None:
@@ -372,6 +410,7 @@ class ScreensProcess:
 
     def _empty(self, picture: Picture, reason: str) -> None:
         picture.is_open = False
+        picture.search = TextSearch()
         if picture.emulator is not None:
             self._note.write(picture.session, Kind.DRAW, picture.position, picture.position)
             picture.emulator.close()
@@ -383,12 +422,13 @@ class ScreensProcess:
         picture.requests.clear()
         self._urgent.pop(picture.session, None)
         self._busy.pop(picture.session, None)
+        self._to_look.pop(picture.session, None)
 
     # Turns
 
     def _schedule(self, picture: Picture, *, had_turn: bool = False) -> None:
         """Put a picture into the queue that it belongs to, at its end."""
-        has_work = picture.has_due_request() or picture.has_records()
+        has_work = picture.has_due_request() or picture.has_records() or picture.has_due_look()
         for queue, belongs in (
             (self._urgent, has_work and bool(picture.requests)),
             (self._busy, has_work and not picture.requests),
@@ -407,7 +447,9 @@ class ScreensProcess:
             self._urgent_turns = 0
         picture = next(iter((self._urgent if is_urgent else self._busy).values()))
         self._memory.allow(MEMORY_BASE + MEMORY_FACTOR * picture.limits.size)
-        if picture.has_due_request():
+        if picture.has_due_look():
+            self._look(picture)
+        elif picture.has_due_request():
             self._answer(picture, picture.requests.popleft())
         else:
             self._feed(picture)
@@ -451,7 +493,7 @@ class ScreensProcess:
                 _scan(picture, emulator, record)
                 fed += end - start
                 follower.position = end
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or picture.search.begins_at(end):
                     break
             self._report(picture, emulator, bytes(replies))
         except Damaged as exc:
@@ -471,8 +513,11 @@ class ScreensProcess:
             rest = memoryview(event.data)
             while rest:
                 self._begin(picture, Kind.FEED, record.start, record.end)
-                emulator.feed(rest[:PIECE_BYTES])
-                rest = rest[PIECE_BYTES:]
+                piece, rest = rest[:PIECE_BYTES], rest[PIECE_BYTES:]
+                emulator.feed(piece)
+                if picture.search:
+                    is_all = not rest and record.end >= picture.follower.end
+                    self._send_found(picture, picture.search.feed(bytes(piece), is_all=is_all))
         elif isinstance(event, Resize):
             self._begin(picture, Kind.FEED, record.start, record.end)
             emulator.resize(*possible_size(event.cols, event.rows))
@@ -493,6 +538,24 @@ class ScreensProcess:
             raise Refused("memory")
         self._note.clear()
 
+    def _look(self, picture: Picture) -> None:
+        """Search the screen for what is waited for."""
+        emulator, search, start = picture.emulator, picture.search, time.monotonic()
+        assert emulator is not None
+        try:
+            self._begin(picture, Kind.DRAW, picture.position, picture.position)
+            screen, line = emulator.searchable()
+        except Exception:  # noqa: BLE001 - what is printed is searched all the same
+            screen = line = b""
+        self._send_found(picture, search.look(picture.position, screen, line))
+        self._note.clear()
+        now = time.monotonic()
+        search.next_look = now + LOOK_SHARE * (now - start)
+
+    def _send_found(self, picture: Picture, found: list[tuple[list[int], str]]) -> None:
+        for numbers, line in found:
+            self._send(Found(session=picture.session, numbers=numbers, line=line))
+
     def _measure(self, picture: Picture, emulator: Emulator, before: int | None) -> None:
         """Count what the process has grown by as the picture's; without such a figure, about what its history takes."""
         after = self._memory.held()
@@ -510,6 +573,8 @@ class ScreensProcess:
         )
         changed, picture.facts = (facts if facts != picture.facts else None), facts
         self._send_fed(picture, picture.position, replies, changed)
+        if picture.search.is_due:
+            self._to_look[picture.session] = picture
 
     def _send_fed(self, picture: Picture, position: int, replies: bytes = b"", facts: Facts | None = None) -> None:
         said, unsaid = ([], 0) if picture.emulator is None else picture.emulator.scanner.take()
@@ -560,6 +625,9 @@ class ScreensProcess:
                 picture.emulator.set_appearance(request.appearance)
                 self._report(picture, picture.emulator, picture.emulator.replies())
             else:
+                if picture.search.is_due:  # whoever asks for a position may ask what was found before it
+                    self._look(picture)
+                    self._begin(picture, Kind.DRAW, picture.position, picture.position)
                 before = self._memory.held()  # reading decompresses a history, a save compresses it
                 self._draw(picture, picture.emulator, request)
                 self._measure(picture, picture.emulator, before)

@@ -19,6 +19,7 @@ from orbit_protocol.errors import (
     Busy,
     InvalidTransition,
     NotRunning,
+    OrbitError,
     RequestTimeout,
     SessionNotFound,
     ShuttingDown,
@@ -26,8 +27,16 @@ from orbit_protocol.errors import (
     SpawnFailed,
     StorageCorrupt,
 )
-from orbit_protocol.params import SessionAttach, SessionScreen, SessionSend, SessionStart, SessionSwitch, Theme
-from orbit_protocol.results import Attached, CursorPosition, Empty, Exit, Left, Screen, SessionStats
+from orbit_protocol.params import (
+    SessionAttach,
+    SessionScreen,
+    SessionSend,
+    SessionStart,
+    SessionSwitch,
+    SessionWait,
+    Theme,
+)
+from orbit_protocol.results import Attached, CursorPosition, Empty, Exit, Left, Screen, SessionStats, Waited
 from orbit_protocol.types import Session, SessionPage, SessionStatus
 from orbit_protocol.visible import seconds
 from orbitd.manager import SessionManager
@@ -45,6 +54,16 @@ MAX_ATTACHMENTS = 256
 
 SCREEN_SECS = 20.0
 """How long `session.screen` waits for a picture: one that broke is rebuilt within it."""
+
+LAST_SEARCH_SECS = 5.0
+"""How long a wait for a text goes on behind the program's end, until the last of its output was searched."""
+
+_WAITED_FOR = {
+    "output": "any output",
+    "silence": "the silence",
+    "text": "the text",
+    "command": "a command that finished",
+}
 
 
 class SessionMethods:
@@ -368,22 +387,86 @@ class SessionMethods:
             total_lines=drawn.total_lines,
         )
 
-    async def wait(self, session_id: str, timeout_secs: float | None) -> Exit:
-        """Wait until a session's program ends."""
-        live = self._registry.running(session_id)
-        if live is None and (await self._manager.get_session(session_id)).live:
-            await self._programs.require_restored(session_id)
-            live = self._registry.running(session_id)
-        if live is None:
-            return await self._last_exit(session_id)
+    async def wait(self, q: SessionWait) -> Waited:
+        """Wait until a session's program has ended, or has done something else.
+
+        Raises:
+            NotRunning: It has ended, and something else was waited for; the exit is in the error's data.
+            RequestTimeout: It has not happened.
+            ShuttingDown: The daemon stops.
+        """
+        live = self._registry.running(q.id)
+        if live is None and (await self._manager.get_session(q.id)).live:
+            await self._programs.require_restored(q.id)
+            live = self._registry.running(q.id)
+        if q.wait_for == "exit":
+            found = await self._last_exit(q.id) if live is None else await self._exit(live, q)
+            return Waited(exit_code=found.exit_code, exit_signal=found.exit_signal)
+        with self._registry.using(q.id) as live:
+            if live.is_attachable:
+                with contextlib.suppress(NotRunning):  # it has just ended
+                    await self._open(live)  # its output is not read else
+            if not live.is_attachable:
+                return await self._find_on_last_screen(live, q)
+            return await self._first(live, q, self._find(live, q))
+
+    def _find(self, live: LiveSession, q: SessionWait) -> asyncio.Future[Any]:
+        """Return what is set when that happens which a call waits for, from this moment on."""
+        if q.wait_for == "output":
+            return live.waits.output()
+        if q.wait_for == "command":
+            return live.waits.command(live.position)
+        if q.wait_for == "silence":
+            secs = self._programs.silence_secs if q.silence_secs is None else q.silence_secs
+            return asyncio.ensure_future(_silence(live, secs))
+        assert q.pattern is not None  # checked by the params
+        return live.picture.search(live.position, q.pattern)
+
+    async def _exit(self, live: LiveSession, q: SessionWait) -> Exit:
         # Kept here: the session gets a new future when it is started again.
         exited, closing = live.exited, self._programs.closing
-        await asyncio.wait((exited, closing), timeout=timeout_secs, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((exited, closing), timeout=q.timeout_secs, return_when=asyncio.FIRST_COMPLETED)
         if exited.done():
             return exited.result()
-        if closing.done():
-            raise ShuttingDown("The daemon is shutting down; the program goes on", hint="Ask the next daemon.")
-        raise RequestTimeout(f"The program of session {session_id} still runs after {seconds(timeout_secs or 0)}")
+        raise _shutting_down() if closing.done() else _timeout(q)
+
+    async def _first(self, live: LiveSession, q: SessionWait, finding: asyncio.Future[Any]) -> Waited:
+        """Return what a wait finds, unless the program or the daemon ends before that."""
+        exited, closing = live.exited, self._programs.closing
+        try:
+            await asyncio.wait((finding, exited, closing), timeout=q.timeout_secs, return_when=asyncio.FIRST_COMPLETED)
+            # Without any time there was none to look at the screen; and behind its end the last output is searched.
+            if q.wait_for == "text" and not finding.done() and (exited.done() or q.timeout_secs == 0):
+                await self._search_the_rest(live)
+            if closing.done():  # the pictures are closed then, and their searches fail
+                raise _shutting_down()
+            if finding.done() and finding.exception() is None:
+                return _waited(q, finding.result())
+            if exited.done():
+                raise _not_running(q, exited.result())
+            if finding.done():
+                finding.result()
+            raise _timeout(q)
+        finally:
+            finding.cancel()
+
+    async def _search_the_rest(self, live: LiveSession) -> None:
+        """Return when all that a program has printed was searched, or cannot be."""
+        with contextlib.suppress(TimeoutError, OrbitError):
+            async with asyncio.timeout(LAST_SEARCH_SECS):
+                await live.picture.count(live.position)
+
+    async def _find_on_last_screen(self, live: LiveSession, q: SessionWait) -> Waited:
+        """Return the text that is on the screen of a program that has ended. Raises: NotRunning."""
+        if q.wait_for == "text":
+            with contextlib.suppress(SpawnFailed, SnapshotNotFound):
+                await live.open_files(create=False)
+                finding = self._find(live, q)
+                await self._search_the_rest(live)
+                finding.cancel()
+                if not finding.cancelled() and finding.exception() is None:
+                    return _waited(q, finding.result())
+        raise _not_running(q, await self._last_exit(q.id))
 
     async def _last_exit(self, session_id: str) -> Exit:
         """Return how the last program of a session has ended. Raises: SessionNotFound, NotRunning."""
@@ -398,6 +481,41 @@ class SessionMethods:
     async def signal(self, session_id: str, number: int) -> None:
         """Send a signal to the process group in the foreground of a session's terminal."""
         await self._programs.endings.signal(session_id, number)
+
+
+def _waited(q: SessionWait, found: Any) -> Waited:
+    """Return what a wait has found as its result."""
+    if q.wait_for == "text":
+        return Waited(exit_code=None, exit_signal=None, line=found)
+    if q.wait_for == "command":
+        return Waited(exit_code=found.exit_code, exit_signal=None, command=found)
+    return Waited(exit_code=None, exit_signal=None)
+
+
+async def _silence(live: LiveSession, secs: float) -> None:
+    """Return when a session has printed nothing for so long."""
+    loop = asyncio.get_running_loop()
+    while (left := live.silent_since + secs - loop.time()) > 0:  # noqa: ASYNC110  # no event sets off a silence
+        await asyncio.sleep(left)  # there may have been output meanwhile
+
+
+def _shutting_down() -> ShuttingDown:
+    return ShuttingDown("The daemon is shutting down; the program goes on", hint="Ask the next daemon.")
+
+
+def _timeout(q: SessionWait) -> RequestTimeout:
+    after = seconds(q.timeout_secs or 0)
+    if q.wait_for == "exit":
+        return RequestTimeout(f"The program of session {q.id} still runs after {after}")
+    return RequestTimeout(f"Session {q.id} has not had {_WAITED_FOR[q.wait_for]} after {after}")
+
+
+def _not_running(q: SessionWait, exit_: Exit) -> NotRunning:
+    how = f"signal {exit_.exit_signal}" if exit_.exit_signal is not None else f"exit {exit_.exit_code}"
+    return NotRunning(
+        f"The program of session {q.id} has ended before {_WAITED_FOR[q.wait_for]}: {how}",
+        data={"exit_code": exit_.exit_code, "exit_signal": exit_.exit_signal},
+    )
 
 
 def _colors(theme: Theme | None, appearance: Appearance | None) -> Colors:

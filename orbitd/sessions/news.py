@@ -131,14 +131,21 @@ class News:
         outlet: Where events go.
         cwd: Returns the folder that its shell is in.
         silence_secs: How long it prints nothing until it is silent.
+        on_command: Called with each command that has finished, and the position at which it had.
     """
 
     def __init__(
-        self, session_id: str, outlet: Outlet, cwd: Callable[[], bytes | None], silence_secs: float = SILENCE_SECS
+        self,
+        session_id: str,
+        outlet: Outlet,
+        cwd: Callable[[], bytes | None],
+        silence_secs: float = SILENCE_SECS,
+        on_command: Callable[[CommandFinished, int], None] = lambda _, __: None,
     ) -> None:
         self._id = session_id
         self._outlet = outlet
         self._cwd = cwd
+        self._on_command = on_command
         self._silence_secs = silence_secs
         self._loop = asyncio.get_running_loop()
         self._marks: Marks | None = None  # until they are known
@@ -253,6 +260,7 @@ class News:
                 command, code = each.command, each.exit_code
                 finished = CommandFinished(command=command, exit_code=code, duration_secs=each.duration_secs, cwd=cwd)
                 self._mark(last_command=finished)
+                self._on_command(finished, each.position)
                 event = ("command.finished", _encode(finished), each.position)
             else:
                 note = TerminalNotification(title=each.title, body=each.body, urgency=each.urgency)

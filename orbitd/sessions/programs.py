@@ -102,6 +102,7 @@ class Programs:
         auto_save_interval_secs: The longest that output is in the journal only.
 
     Attributes:
+        silence_secs: How long a session prints nothing until it is silent.
         closing: Set when the daemon begins to stop; calls that wait for a program end with it.
         registry: The sessions.
         outlet: Where events of what programs say go.
@@ -120,6 +121,7 @@ class Programs:
         self._fetch_timer: asyncio.TimerHandle | None = None
         self._coming_back: dict[str, asyncio.Future[None]] = {}
         self._turns = asyncio.Semaphore(STARTED_TOGETHER)
+        self.silence_secs = settings.silence_secs
         self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         login = os.environb if settings.is_managed else None
         self.agents = AgentLinks(settings.agent_folder, settings.runtime_folder, login)

@@ -39,7 +39,7 @@ from orbit_protocol.results import Exit
 from orbit_protocol.terminal_input import has_position
 from orbit_protocol.terminal_reset import RESET
 from orbit_protocol.text import text_and_bytes
-from orbit_protocol.types import MAX_PATH_LENGTH, Session, SessionStatus
+from orbit_protocol.types import MAX_PATH_LENGTH, CommandFinished, Session, SessionStatus
 from orbitd.logs import event
 from orbitd.rpc.connection import Connection
 from orbitd.screens.client import Loaded, Picture, PictureState, Screens
@@ -163,6 +163,40 @@ class SavePlan(Struct):
     failure: str = ""
 
 
+class Waits:
+    """The calls that wait for what a session's program does; each is answered once, or gives up."""
+
+    def __init__(self) -> None:
+        self._output: set[asyncio.Future[None]] = set()
+        self._commands: dict[asyncio.Future[CommandFinished], int] = {}  # and the position of the call
+
+    def output(self) -> asyncio.Future[None]:
+        """Return what is set at the next output."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._output.add(future)
+        future.add_done_callback(self._output.discard)
+        return future
+
+    def command(self, since: int) -> asyncio.Future[CommandFinished]:
+        """Return what is set with the next command that finishes behind a position."""
+        future: asyncio.Future[CommandFinished] = asyncio.get_running_loop().create_future()
+        self._commands[future] = since
+        future.add_done_callback(lambda _: self._commands.pop(future, None))
+        return future
+
+    def handle_output(self) -> None:
+        """Answer those that wait for output."""
+        for future in self._output:
+            if not future.done():
+                future.set_result(None)
+
+    def handle_command(self, finished: CommandFinished, position: int) -> None:
+        """Answer those that wait for a command, which has finished at this position."""
+        for future, since in self._commands.items():
+            if position > since and not future.done():
+                future.set_result(finished)
+
+
 class Typing:
     """Which session somebody typed into last, and when; one for all sessions."""
 
@@ -245,6 +279,8 @@ class LiveSession:
         last_output_at: When its program last printed, in seconds since the epoch; 0 if not since this daemon's start.
         last_input_at: When somebody last typed into it, likewise.
         news: What its program has said, rung and printed.
+        silent_since: The loop's time of its last output, or of its program's start here.
+        waits: Who waits for output, or for a command.
     """
 
     def __init__(self, session_id: str, shared: Shared) -> None:
@@ -273,11 +309,13 @@ class LiveSession:
         self.detached_since = self._loop.time()
         self.position_asked_at = float("-inf")
         self.last_output_at = self.last_input_at = 0.0
+        self.silent_since = self._loop.time()
+        self.waits = Waits()
         self._ends_in_6 = False  # of the last output, which may be half of such a question
         self.attachments: list[Attachment] = []
         self.client_changes: deque[ClientChange] = deque(maxlen=MAX_CLIENT_CHANGES)
         self.picture = Picture(self, shared.screens)
-        self.news = News(session_id, shared.outlet, self.current_cwd, shared.silence_secs)
+        self.news = News(session_id, shared.outlet, self.current_cwd, shared.silence_secs, self.waits.handle_command)
         self._numbers = itertools.count(1)
         self._size_owner: Attachment | None = None
         self._master: PtyMaster | None = None
@@ -494,7 +532,7 @@ class LiveSession:
         if self.exited.done():
             self.exited = self._loop.create_future()
         self.pid, self._cwd, self._recorded_cwd = pid, cwd, recorded_cwd
-        self.not_restored = ""
+        self.not_restored, self.silent_since = "", self._loop.time()
         self.reconnects = self.is_drained = self.is_unwanted = False
         self.retry_started()
 
@@ -585,8 +623,9 @@ class LiveSession:
         for attachment in list(self.attachments):
             attachment.send_output(data, position)
         self.picture.grown()
-        self.last_output_at = time.time()
+        self.last_output_at, self.silent_since = time.time(), now
         self.news.handle_output(self.last_output_at)
+        self.waits.handle_output()
         if self.save.timer is None or (self.journal_bytes > SAVE_SOON_BYTES and not self.save.is_soon):
             self._shared.on_output(self)
         self._give_way(now)

@@ -18,6 +18,7 @@ from keeper_support import KeeperProcess, open_files
 from live.sessions import start
 from live_support import Viewer
 from orbit_os.files import UnsafeFolder
+from orbit_protocol import params as p
 from orbit_protocol.errors import LiveUnavailable, NotRunning, SessionNotFound, SpawnFailed, StorageFull
 from orbit_protocol.params import SessionScreen
 from orbit_protocol.types import Session, SessionConfig
@@ -348,7 +349,7 @@ async def test_a_keeper_that_does_not_serve(
             daemons.start_session(),
             methods.terminate(session.id),
             methods.delete(session.id),
-            methods.wait(session.id, 0),
+            methods.wait(p.SessionWait(id=session.id, timeout_secs=0)),
             methods.signal(session.id, 9),
         ):
             with pytest.raises(LiveUnavailable) as refused:

@@ -13,6 +13,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,6 +84,10 @@ def test_cursor_keys_are_sent_as_the_program_wants_them(ctl: Orbitctl) -> None:
         (["signal", "web", "0"], "'0' is no signal"),
         (["signal", "web", "65"], "'65' is no signal"),
         (["screen", "web", "--format", "png"], "Invalid value for '--format'"),
+        (["screen", "web", "--lines", "-1"], "Invalid value for '--lines'"),
+        (["wait", "web", "--for", "text"], "--for text needs a PATTERN"),
+        (["wait", "web", "Listening"], "--for text needs a PATTERN, and nothing else takes one"),
+        (["wait", "web", "--silence", "3"], "--silence is for --for silence"),
     ],
 )
 def test_what_is_typed_wrong_is_a_usage_error(ctl: Orbitctl, words: list[str], said: str) -> None:
@@ -126,6 +131,25 @@ def test_wait_prints_how_it_ended(ctl: Orbitctl) -> None:
     ctl.ok("session", "send", "web", "--enter")
     assert ctl.ok("session", "wait", "web").text == "exit 9\n"
     assert ctl.ok("session", "wait", "web", "--json").json == {"exit_code": 9, "exit_signal": None}
+
+
+def test_wait_for_a_text(ctl: Orbitctl) -> None:
+    """The line that holds it is printed; a program that ends before it is an error that says how."""
+    ctl.ok(*CAT, "sh", "-c", "echo Listening on 80; read x; exit 3")
+    assert ctl.ok("session", "wait", "web", "--for", "text", "ing on").text == "Listening on 80\n"
+    assert ctl("session", "wait", "web", "--for", "text", "listening", "--timeout", "0.1").code == 6
+    ctl.ok("session", "send", "web", "--enter")
+    ended = ctl("session", "wait", "web", "--for", "text", "never")
+    assert (ended.code, "has ended before the text: exit 3" in ended.err) == (5, True)
+    assert ctl.ok("session", "wait", "web", "--for", "text", "80", "--json").json["line"] == "Listening on 80"
+
+
+def test_wait_for_output_and_silence(ctl: Orbitctl) -> None:
+    """Output after the call; a silence that may have begun before it."""
+    ctl.ok(*CAT)
+    assert ctl.ok("session", "wait", "web", "--for", "silence", "--silence", "0.1").text == "silence\n"
+    waited = ctl("session", "wait", "web", "--for", "output", "--timeout", "0.1")
+    assert (waited.code, "has not had any output after 0.1 s" in waited.err) == (6, True)
 
 
 def test_signals_reach_the_program(ctl: Orbitctl) -> None:
@@ -412,6 +436,51 @@ def test_wait_outlives_the_daemon(ctl: Orbitctl, home: Path, goodbye: OrbitError
     peer = Peer(home / "peer", talk)
     assert ctl.ok("--socket", str(home / "peer"), "session", "wait", "web").text == "exit 5\n"
     assert asked == ["session.find", "session.wait", "session.wait"]
+    peer.close()
+
+
+SCREEN = {"cols": 80, "rows": 2, "cursor": {"col": 0, "row": 0, "visible": True}, "title": ""}
+MAKE = {"command": "make", "exit_code": 2, "duration_secs": 1.0, "cwd": "/"}
+
+
+@pytest.mark.parametrize(
+    ("words", "before", "now", "printed"),
+    [
+        (["text", "ready"], [], ["old ready", "was ready", "on the screen", "is ready"], "is ready"),
+        (["text", "ready"], [], ["old ready", "was ready", "nothing"], "found later"),
+        (["output"], {}, {"last_output_at": "2026-01-01T00:00:00Z"}, "output"),
+        (["command"], {}, {"last_command": MAKE}, "exit 2: make"),
+        (["command"], {"last_command": MAKE}, {"last_command": MAKE}, "exit 0: found later"),
+    ],
+)
+def test_wait_sees_what_came_while_there_was_no_daemon(
+    ctl: Orbitctl, home: Path, words: list[str], before: dict[str, Any], now: Any, printed: str
+) -> None:
+    """Lines behind those that were there before, output of the next daemon, another last command."""
+    session = ctl.ok("--json", "session", "create", "--name", "web").json
+    later = {"exit_code": None, "exit_signal": None, "line": "found later"}
+    if words == ["command"]:
+        later = {**later, "exit_code": 0, "command": {"command": "found later"}}
+    asked: list[str] = []
+
+    def talk(connection: socket.socket) -> None:
+        while line := read_line(connection):
+            request = json.loads(line)
+            method, params = request["method"], request["params"]
+            asked.append(method)
+            if asked.count("session.wait") == 1 and method == "session.wait":
+                return
+            results = {"session.wait": later, "session.find": {**session, **dict(before)}}
+            if method == "session.get":
+                results[method] = {**session, **now}
+            if method == "session.screen":
+                part = {"first_line": params["first_line"], "total_lines": 4}
+                results[method] = {**SCREEN, **part, "data": "" if params.get("lines") == 0 else "\n".join(now)}
+            connection.sendall(encode_result(request["id"], results[method]) + b"\n")
+
+    peer = Peer(home / "peer", talk)
+    assert ctl.ok("--socket", str(home / "peer"), "session", "wait", "web", "--for", *words).text == printed + "\n"
+    assert asked.count("session.wait") == (2 if "found later" in printed else 1)
     peer.close()
 
 

@@ -298,6 +298,19 @@ def test_a_part_as_vt_has_its_styles() -> None:
         assert emulator.screen("vt", cut=Cut(lines=0)) == b""
 
 
+def test_lines_to_be_searched() -> None:
+    """Wrapped lines are one, also where they begin above the screen; the cursor's line ends at the cursor."""
+    with Emulator(10, 3) as emulator:
+        emulator.feed(b"gone\r\n" + b"0123456789" * 4 + b"end\r\n$ l")
+        assert emulator.searchable() == (b"0123456789" * 4 + b"end\n$ l", b"$ l")
+        emulator.feed(b"\x1b[D")
+        assert emulator.searchable()[1] == b"$ "
+        emulator.feed("\r\n世界世界世界".encode())
+        assert emulator.searchable() == ("$ l\n世界世界世界".encode(), "世界世界世界".encode())
+        emulator.feed(b"\x1b[2J\x1b[H")
+        assert emulator.searchable() == (b"", b"")
+
+
 def test_too_many_colours_for_html_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A screen in which every cell has a colour of its own is refused from a number on: it would take minutes."""
     monkeypatch.setattr(render, "MAX_STYLES", 20)

@@ -18,11 +18,14 @@ from orbitd.screens.messages import (
     VERSION,
     Base,
     Close,
+    Count,
+    Counted,
     Data,
     Facts,
     Failed,
     Fed,
     Follow,
+    Found,
     Frame,
     Framed,
     Grown,
@@ -37,6 +40,8 @@ from orbitd.screens.messages import (
     Saved,
     SetAppearance,
     Trim,
+    Unwatch,
+    Watch,
 )
 from orbitd.screens.model import Appearance, Cut, StateBusy, TerminalError
 from orbitd.screens.note import Note
@@ -712,6 +717,96 @@ def test_what_is_too_large_to_draw_breaks_nothing(
     peer.send(Render(request=1, session=SESSION, at_least=end, format="svg", scrollback=False))
     assert peer.expect(Rendered).too_large == "there is too much to draw as svg"
     assert text(peer, end) == ["xy" * 9]
+
+
+def watch(number: int, pattern: str, since: int) -> Watch:
+    """Return a call that waits for a text."""
+    return Watch(number=number, session=SESSION, pattern=pattern, since=since)
+
+
+def found(peer: Peer, count: int = 1) -> dict[int, str]:
+    """Return the lines of the next texts that are found, by the numbers of those that waited."""
+    lines: dict[int, str] = {}
+    while len(lines) < count:
+        message = peer.receive()
+        if isinstance(message, Found):
+            lines.update(dict.fromkeys(message.numbers, message.line))
+    return lines
+
+
+def test_a_text_that_is_gone_at_once_is_found(peer: Peer, journal: JournalFile) -> None:
+    """However fast it scrolls away, is cleared or overwritten; whatever is between its pieces; wrapped and not."""
+    end = journal.append(Resize(cols=20, rows=5), b"before\r\nListen")
+    feed(peer, journal)
+    feed_until(peer, end)
+    texts = ("ing on 80", "needle in a long haystack", "cleared", "overwritten", "coloured text", "before", "placed")
+    peer.send(*(watch(number, text, end) for number, text in enumerate(texts)))
+    assert found(peer) == {5: "before"}
+    flood = b"x\r\n" * 20_000
+    journal.append(
+        b"ing on 80\r\n" + flood,
+        b"y" * 30 + b"needle in a long haystack" + b"z" * 30 + b"\r\n" + flood,
+        b"cleared\x1b[2J\x1b[3J\x1b[Hoverwritten\rnew        \r\n" + flood,
+        b"\x1b[1mcoloured\x1b[m text\r\n" + flood,
+        b"\x1b[2J\x1b[1;4Hced\x1b[1;1Hpla",
+    )
+    feed_on(peer, journal)
+    lines = found(peer, 6)
+    assert lines.pop(1).strip("yz") == "needle in a long haystack"
+    assert lines == {0: "Listening on 80", 2: "cleared", 3: "overwritten", 4: "coloured text", 6: "placed"}
+
+
+def feed_on(peer: Peer, journal: JournalFile) -> None:
+    """Have all of the journal fed."""
+    peer.send(Grown(session=SESSION, position=journal.position))
+
+
+def test_a_text_counts_from_its_position_on(peer: Peer, journal: JournalFile) -> None:
+    """A picture that is built again searches from where each call was made, and finds nothing that was gone then."""
+    begin = journal.append(b"old\r\n" + b"\r\n" * 50)
+    journal.append(b"new\r\n" + b"\r\n" * 50)
+    peer.send(open_blank(), watch(1, "old", begin), watch(2, "new", begin), watch(3, "new", journal.position))
+    peer.send(Follow(session=SESSION, base=0), fds=(journal.descriptor(),))
+    feed_on(peer, journal)
+    peer.send(Count(request=9, session=SESSION, at_least=journal.position))
+    messages = [peer.receive()]
+    while not isinstance(messages[-1], Counted):
+        messages.append(peer.receive())
+    assert [each for each in messages if isinstance(each, Found)] == [Found(session=SESSION, numbers=[2], line="new")]
+
+
+def test_a_screen_is_looked_at_before_an_answer(
+    peer: Peer, journal: JournalFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is on the screen at a position is found before a request for that position is answered."""
+    monkeypatch.setattr(process, "LOOK_SHARE", 10**9)
+    end = journal.append(b"x")
+    feed(peer, journal)
+    feed_until(peer, end)
+    peer.send(watch(1, "ab", end), Count(request=8, session=SESSION, at_least=end))
+    peer.expect(Counted)
+    end = journal.append(b"\x1b[2;2Hb\x1b[2;1Ha")
+    feed_on(peer, journal)
+    feed_until(peer, end)
+    peer.send(Count(request=9, session=SESSION, at_least=end))
+    assert isinstance(peer.receive(), Found)
+    assert peer.expect(Counted).request == 9
+
+
+def test_a_search_ends_with_its_call_and_its_picture(peer: Peer, journal: JournalFile) -> None:
+    """Nothing is sent for a call that has given up, nor for a session that was closed."""
+    end = journal.append(b"x")
+    feed(peer, journal)
+    feed_until(peer, end)
+    peer.send(watch(1, "y", end), watch(2, "z", end), Unwatch(session=SESSION, number=1))
+    peer.send(Unwatch(session=OTHER, number=1), Watch(session=OTHER, number=3, pattern="z", since=0))
+    journal.append(b"yz")
+    feed_on(peer, journal)
+    assert found(peer) == {2: "xyz"}
+    peer.send(watch(4, "late", journal.position), Close(session=SESSION))
+    peer.send(Count(request=9, session=SESSION, at_least=0))
+    while not isinstance(message := peer.receive(), Failed):
+        assert not isinstance(message, Found)
 
 
 def test_requests_of_a_session_that_is_closed_are_answered(peer: Peer, journal: JournalFile) -> None:

@@ -509,7 +509,7 @@ async def test_an_exit_that_cannot_be_stored(sessions: Sessions, where: str) -> 
     sessions.store.errors[where] = [StorageFull("no room")]
     await sessions.exit(exit_code=7)
     assert (live.state, client.story[-1], sessions.keeper.released) == (State.UNSTORED, "exited", [])
-    assert await sessions.methods.wait("one", 1.0)
+    assert await sessions.methods.wait(p.SessionWait(id="one", timeout_secs=1.0))
     await until(lambda: live.state is State.ENDED)
     await until(lambda: sessions.keeper.released == ["one"])
     assert sessions.store.sessions["one"].exit_code == 7
