@@ -27,6 +27,7 @@ LIVE_NAMES = [
         "attach",
         "keys",
         "pings",
+        "previews",
         "first",
         "opens",
         "many",
@@ -133,6 +134,12 @@ LINES: dict[str, list[Line]] = {
         ("orbitctl session run, cold", None, None),  # cmux, which cannot
         ("orbitctl session run, cold", "dtach -c, cold", None),
         ("orbitctl session run, cold", "screen -S, cold", None),
+    ],
+    "previews": [
+        ("a shell's screen as svg", "a shell's screen as html", "<= 4096"),
+        ("a shell's screen as svg", "a shell's screen as html", "<= 4"),
+        ("a dense screen as svg", "a dense screen as html", "<= 25000"),
+        ("a dense screen as svg", "a dense screen as html", "<= 4"),
     ],
     "opens": [
         ("2 shells, after a restart", "2 shells, bare PTYs", "<= 1000"),
