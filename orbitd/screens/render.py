@@ -35,8 +35,8 @@ _SGR_FLAGS = {
 _SGR_COLORS = {38: "fg", 48: "bg", 58: "underline_color"}
 
 
-MAX_STYLES = 50_000
-"""Of one picture as HTML. A screen of 300x160 cells that all look different has fewer; they take about a second."""
+MAX_STYLES = 20_000
+"""Of one picture as HTML. A screen of 200x100 cells that all look different has as many; they take about a second."""
 
 
 class Theme:
