@@ -53,6 +53,7 @@ COMMANDS = {
     "rpc": "orbitctl.commands.rpc:rpc",
     "web": "orbitctl.commands.web:web",
     "completion": "orbitctl.commands.completion:completion",
+    "integration": "orbitctl.commands.integration:integration",
     "help": "orbitctl.commands.help:help_",
     "dial-stdio": "orbitctl.commands.dial_stdio:dial_stdio",
 }

@@ -242,6 +242,7 @@ class Daemon:
             total_scrollback_bytes=session.total_scrollback_bytes,
             keeps_deleted=session.trash_retention_secs > 0,
             silence_secs=resolved.settings.events.silence_secs,
+            shell_integration=resolved.settings.events.shell_integration,
         )
         return Programs(manager, live, session.auto_save_interval_secs)
 

@@ -59,6 +59,11 @@ def test_the_files_of_the_wheel(wheel: Path) -> None:
     ]
     assert sorted(name for name in names if not name.endswith(".py")) == [
         "orbit_os/py.typed",
+        "orbit_os/shell_integration/orbit.bash",
+        "orbit_os/shell_integration/orbit.fish",
+        "orbit_os/shell_integration/orbit.zsh",
+        "orbit_os/shell_integration/start.bash",
+        "orbit_os/shell_integration/zsh/.zshenv",
         "orbit_protocol/py.typed",
         f"{DATA}/data/share/man/man1/orbitctl.1",
         f"{DIST_INFO}/METADATA",
@@ -149,6 +154,11 @@ def test_the_files_of_the_sdist(unpacked: Path) -> None:
         "orbitd/store/migrations/0005_trash.sql",
         "orbitd/store/migrations/0006_events.sql",
         "protocol/orbit_os/py.typed",
+        "protocol/orbit_os/shell_integration/orbit.bash",
+        "protocol/orbit_os/shell_integration/orbit.fish",
+        "protocol/orbit_os/shell_integration/orbit.zsh",
+        "protocol/orbit_os/shell_integration/start.bash",
+        "protocol/orbit_os/shell_integration/zsh/.zshenv",
         "protocol/orbit_protocol/py.typed",
         "systemd/orbitd.service",
         "systemd/orbitd.socket",

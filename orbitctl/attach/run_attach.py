@@ -36,6 +36,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # as typing has it
     from collections.abc import Callable, Mapping
 
+    from orbit_protocol.settings import ShellIntegration
     from orbit_protocol.text import BytePairs
     from orbit_protocol.types import Session
     from orbitctl.app import App
@@ -48,16 +49,24 @@ HANGUP_EXIT_CODE = 128 + signal.SIGHUP
 # Start
 
 
-def start_session(app: App, session_id: str) -> Answer[Session]:
+def start_session(app: App, session_id: str, shell_integration: ShellIntegration | None = None) -> Answer[Session]:
     """Run a session's program in the background, in the size of this window. Raises: CommandError."""
     from orbit_protocol.methods import SESSION_START
     from orbit_protocol.params import SessionStart
 
     cols, rows = window_size()
     if app.hosts:  # it gets what a login there has
-        return app.ask(SESSION_START, SessionStart(id=session_id, cols=cols, rows=rows))
-    env, umask, limits = start_environment(app.environ), own_umask(), soft_limits()
-    params = SessionStart(id=session_id, cols=cols, rows=rows, env_bytes=env, umask=umask, limits=limits)
+        params = SessionStart(id=session_id, cols=cols, rows=rows, shell_integration=shell_integration)
+    else:
+        params = SessionStart(
+            id=session_id,
+            cols=cols,
+            rows=rows,
+            env_bytes=start_environment(app.environ),
+            umask=own_umask(),
+            limits=soft_limits(),
+            shell_integration=shell_integration,
+        )
     return app.ask(SESSION_START, params)
 
 
@@ -83,14 +92,16 @@ def attach_environment(environ: Mapping[str, str]) -> BytePairs:
     return [(b"SSH_AUTH_SOCK", os.fsencode(agent))] if agent else []
 
 
-def run_detached(app: App, create: Callable[[], Answer[Session]]) -> Answer[Session]:
+def run_detached(
+    app: App, create: Callable[[], Answer[Session]], shell_integration: ShellIntegration | None = None
+) -> Answer[Session]:
     """Create a session and run its program; delete it again if that cannot be started. Raises: CommandError."""
     from orbit_protocol.methods import SESSION_DELETE, SESSION_GET
     from orbit_protocol.params import ById, SessionDelete
 
     session = create().value
     try:
-        return start_session(app, session.id)
+        return start_session(app, session.id, shell_integration)
     except CommandError as error:
         if isinstance(error.__cause__, AlreadyRunning):  # another client has found it, and was quicker
             return app.ask(SESSION_GET, ById(id=session.id))
@@ -99,11 +110,16 @@ def run_detached(app: App, create: Callable[[], Answer[Session]]) -> Answer[Sess
         raise
 
 
-def run_attached(app: App, create: Callable[[], Answer[Session]], detach_key: str | None) -> int:
+def run_attached(
+    app: App,
+    create: Callable[[], Answer[Session]],
+    detach_key: str | None,
+    shell_integration: ShellIntegration | None = None,
+) -> int:
     """Create a session, run its program and attach to it; return the exit code. Raises: CommandError."""
     require_terminal()
     key = parse_detach_key(app, detach_key)
-    session = run_detached(app, create).value
+    session = run_detached(app, create, shell_integration).value
     return attach_started(app, session, attach_options(app, session, key))
 
 

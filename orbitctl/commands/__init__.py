@@ -9,7 +9,7 @@
     daemon, service, config                    the daemon, its service, its settings
     events                                     what has happened, and what happens from now on
     status, doctor, doctor_checks              the state of the daemon and of its surroundings
-    completion                                 scripts for shells
+    completion, integration                    scripts for shells
     web                                        a page with terminals for the browser
     dial_stdio                                 the remote end of `--host`
     group, arguments, list_options             shared: common options, argument types, --columns, --format, --sort

@@ -158,6 +158,11 @@ class PointInTime(click.ParamType):  # type: ignore[type-arg]  # generic only in
 
 WHEN = PointInTime()
 
+SHELL_INTEGRATION = click.option(
+    "--shell-integration", type=click.Choice(["auto", "off"]), help="Have bash and zsh mark their commands, or not."
+)
+"""Without it the daemon's configuration decides."""
+
 
 def quoted(text: str) -> str:
     """Return `text` as a JSON string, which is a TOML basic string too."""

@@ -18,11 +18,12 @@ from orbit_os.shell import typed
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
 from orbit_protocol.errors import NameTaken, SessionNotFound
+from orbit_protocol.settings import ShellIntegration
 from orbit_protocol.text import BytePairs
 from orbit_protocol.types import Session, SessionConfigInput, SessionType, check_name
 from orbitctl.app import App, checked
 from orbitctl.client.client import Answer, ask_all
-from orbitctl.commands.arguments import WORKSPACE
+from orbitctl.commands.arguments import SHELL_INTEGRATION, WORKSPACE
 from orbitctl.commands.session_table import show_session
 from orbitctl.errors import CommandError, ExitCode
 
@@ -122,8 +123,15 @@ ended it, and 0 after a detach.
 @new_session_options
 @_DETACH
 @_DETACH_KEY
+@SHELL_INTEGRATION
 @click.pass_context
-def run(ctx: click.Context, new: NewSession, detach: bool, detach_key: str | None) -> None:
+def run(
+    ctx: click.Context,
+    new: NewSession,
+    detach: bool,
+    detach_key: str | None,
+    shell_integration: ShellIntegration | None,
+) -> None:
     """Run a program in a new session, and attach to it.
 
     COMMAND runs in this folder, with this environment; without one, the login shell.
@@ -132,9 +140,9 @@ def run(ctx: click.Context, new: NewSession, detach: bool, detach_key: str | Non
 
     app: App = ctx.obj
     if detach:
-        show_session(app, run_detached(app, lambda: create_session(app, new, here=True)))
+        show_session(app, run_detached(app, lambda: create_session(app, new, here=True), shell_integration))
     else:
-        ctx.exit(_run_attached(app, lambda: create_session(app, new, here=True), detach_key))
+        ctx.exit(_run_attached(app, lambda: create_session(app, new, here=True), detach_key, shell_integration))
 
 
 class _NewCommand(click.Command):
@@ -175,9 +183,16 @@ ended it, and 0 after a detach.
 @_DETACH
 @click.option("-A", "or_attach", is_flag=True, help="Attach to the session of this NAME if there is one.")
 @_DETACH_KEY
+@SHELL_INTEGRATION
 @click.pass_context
 def new(
-    ctx: click.Context, new: NewSession, called: str | None, detach: bool, or_attach: bool, detach_key: str | None
+    ctx: click.Context,
+    new: NewSession,
+    called: str | None,
+    detach: bool,
+    or_attach: bool,
+    detach_key: str | None,
+    shell_integration: ShellIntegration | None,
 ) -> None:
     """Start a program in a new session, and attach to it.
 
@@ -198,13 +213,13 @@ def new(
         require_terminal()
     try:
         if detach:
-            _print_started(app, run_detached(app, lambda: create_session(app, new, here=True)))
+            _print_started(app, run_detached(app, lambda: create_session(app, new, here=True), shell_integration))
         elif is_inside:
             # `attach` moves the window that it is called in over to the new session, instead of nesting it.
-            started = run_detached(app, lambda: create_session(app, new, here=True)).value
+            started = run_detached(app, lambda: create_session(app, new, here=True), shell_integration).value
             attach_to(ctx, started.id)
         else:
-            ctx.exit(_run_attached(app, lambda: create_session(app, new, here=True), detach_key))
+            ctx.exit(_run_attached(app, lambda: create_session(app, new, here=True), detach_key, shell_integration))
     except CommandError as error:
         if not isinstance(error.__cause__, NameTaken) or new.name is None:
             raise
@@ -245,8 +260,15 @@ ended it, and 0 after a detach.
 @new_session_options
 @_DETACH
 @_DETACH_KEY
+@SHELL_INTEGRATION
 @click.pass_context
-def run_program(ctx: click.Context, new: NewSession, detach: bool, detach_key: str | None) -> None:
+def run_program(
+    ctx: click.Context,
+    new: NewSession,
+    detach: bool,
+    detach_key: str | None,
+    shell_integration: ShellIntegration | None,
+) -> None:
     """Run a program in a new session that is named after it.
 
     Options stand before COMMAND: all that follows its first word is the program's. A second
@@ -262,12 +284,17 @@ def run_program(ctx: click.Context, new: NewSession, detach: bool, detach_key: s
         return create_session(app, new, here=True) if new.name is not None else _create_numbered(app, new)
 
     if detach:
-        _print_started(app, run_detached(app, create))
+        _print_started(app, run_detached(app, create, shell_integration))
     else:
-        ctx.exit(_run_attached(app, create, detach_key))
+        ctx.exit(_run_attached(app, create, detach_key, shell_integration))
 
 
-def _run_attached(app: App, create: Callable[[], Answer[Session]], detach_key: str | None) -> int:
+def _run_attached(
+    app: App,
+    create: Callable[[], Answer[Session]],
+    detach_key: str | None,
+    shell_integration: ShellIntegration | None,
+) -> int:
     """Create a session, run its program and attach to it; return the exit code. Raises: CommandError."""
     from orbitctl.attach import run_attach
     from orbitctl.attach.attachment import AttachResult
@@ -280,7 +307,7 @@ def _run_attached(app: App, create: Callable[[], Answer[Session]], detach_key: s
         return answer
 
     try:
-        return run_attach.run_attached(app, create_and_keep, detach_key)
+        return run_attach.run_attached(app, create_and_keep, detach_key, shell_integration)
     except CommandError as error:
         is_removed = created and created[0].config.auto_remove and isinstance(error.__cause__, SessionNotFound)
         if not is_removed:

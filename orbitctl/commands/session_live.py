@@ -18,12 +18,13 @@ from orbit_protocol import methods as m
 from orbit_protocol import params as p
 from orbit_protocol import results as r
 from orbit_protocol.errors import Busy, OrbitError, ShuttingDown
+from orbit_protocol.settings import ShellIntegration
 from orbit_protocol.types import Session
 from orbit_protocol.visible import visible
 from orbitctl.app import App, checked
 from orbitctl.client.client import Answer, Client, check_params
 from orbitctl.client.transport import Unreachable
-from orbitctl.commands.arguments import SESSION, OptionalSession, SessionRef, read_bytes
+from orbitctl.commands.arguments import SESSION, SHELL_INTEGRATION, OptionalSession, SessionRef, read_bytes
 from orbitctl.commands.session_table import label, show_session
 from orbitctl.errors import CommandError, ExitCode
 
@@ -67,8 +68,9 @@ class _SessionOrText(SessionRef):
 
 @click.command(epilog="Example: orbitctl session start web")
 @click.argument("session", type=SESSION)
+@SHELL_INTEGRATION
 @click.pass_obj
-def start(app: App, session: str) -> None:
+def start(app: App, session: str, shell_integration: ShellIntegration | None) -> None:
     """Start a session's program in the background.
 
     It gets this environment and the size of this window. If a screen was saved, it is shown
@@ -76,7 +78,7 @@ def start(app: App, session: str) -> None:
     """
     from orbitctl.attach.run_attach import start_session
 
-    show_session(app, start_session(app, app.session(session, or_begins=True).id))
+    show_session(app, start_session(app, app.session(session, or_begins=True).id, shell_integration))
 
 
 @click.command(

@@ -17,6 +17,7 @@
     reconnecting                  back-off after a lost ssh connection
     keeper_connection             the keeper's client
     command_line, ssh_agent       what a program is started with; the link to the user's ssh agent
+    shell_integration             how bash and zsh are started, so that they mark their commands
 
 Input goes attachment -> session -> terminal. Output goes terminal -> landing buffer -> journal -> attachments: bytes
 that nothing here parses. The picture of a session is drawn elsewhere, out of the same journal: `orbitd.screens.client`.

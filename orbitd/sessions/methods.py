@@ -179,7 +179,15 @@ class SessionMethods:
 
     async def start(self, q: SessionStart) -> Session:
         """Run a session's program."""
-        return await self._programs.start(q.id, q.cols, q.rows, q.environment, umask=q.umask, limits=q.limits)
+        return await self._programs.start(
+            q.id,
+            q.cols,
+            q.rows,
+            q.environment,
+            umask=q.umask,
+            limits=q.limits,
+            shell_integration=q.shell_integration,
+        )
 
     async def attach(self, call: Call, q: SessionAttach) -> Attached:
         """Attach the calling client to a session; output is sent after the answer."""

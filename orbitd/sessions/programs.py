@@ -32,6 +32,7 @@ from orbit_protocol.errors import (
     StorageError,
     TooManySessions,
 )
+from orbit_protocol.settings import ShellIntegration
 from orbit_protocol.text import text_and_bytes, to_text
 from orbit_protocol.types import Session, SessionStatus
 from orbit_protocol.visible import visible
@@ -53,6 +54,7 @@ from orbitd.sessions.reconnecting import Reconnector
 from orbitd.sessions.registry import Registry
 from orbitd.sessions.saver import Saver
 from orbitd.sessions.session import LiveSession, Shared, StartedBy, State, Typing, client_change
+from orbitd.sessions.shell_integration import integrate
 from orbitd.sessions.ssh_agent import AgentLinks
 from orbitd.sessions.terminal import Landing
 
@@ -76,6 +78,7 @@ class LiveSettings(Struct, frozen=True, kw_only=True):
         is_managed: Whether a service manager has started this daemon.
         keeps_deleted: Whether there is a trash; without one a session that is deleted is gone at once.
         silence_secs: How long a session prints nothing until it is silent.
+        shell_integration: Whether shells mark their commands, where who starts them does not say.
     """
 
     keeper_socket: str
@@ -91,6 +94,7 @@ class LiveSettings(Struct, frozen=True, kw_only=True):
     total_scrollback_bytes: int
     keeps_deleted: bool = True
     silence_secs: float = SILENCE_SECS
+    shell_integration: ShellIntegration = "off"
 
 
 class Programs:
@@ -183,6 +187,7 @@ class Programs:
         *,
         umask: int | None = None,
         limits: Mapping[str, int] | None = None,
+        shell_integration: ShellIntegration | None = None,
         only_lost: bool = False,
         only_in: str | None = None,
         reconnects: bool = False,
@@ -200,6 +205,7 @@ class Programs:
             env: The environment of the client that starts it; None for that of a fresh login.
             umask: The client's; None for the one that the daemon was started with.
             limits: The client's soft limits; the others are those that the daemon was started with.
+            shell_integration: Whether bash and zsh mark their commands; None for the setting.
             only_lost: Start it only while it is recorded as running.
             only_in: Start it only while it is in this workspace.
             reconnects: It is started by itself, since its connection was lost.
@@ -236,7 +242,7 @@ class Programs:
                 was = live.state
                 live.move(State.STARTING)
                 try:
-                    by = StartedBy(env=env, umask=umask, limits=limits or {})
+                    by = StartedBy(env=env, umask=umask, limits=limits or {}, shell_integration=shell_integration)
                     await self._spawn(live, _resumed(started) if _is_lost(before) else started, by, may_move=may_move)
                     live.started_by = by if started.config.reconnect else StartedBy()
                 except BaseException:  # a cancelled request too: the session gets the status back that it had
@@ -773,6 +779,8 @@ class Programs:
                 is_managed=self._settings.is_managed,
                 may_move=may_move,
             )
+            if (by.shell_integration or self._settings.shell_integration) == "auto":
+                launch = await asyncio.to_thread(integrate, launch)
             cols, rows = live.owner_size or last_size(session)
             request = SpawnRequest(
                 id=session.id,

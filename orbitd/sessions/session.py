@@ -36,6 +36,7 @@ from orbit_protocol.errors import Busy, InternalError, InvalidParams, NotRunning
 from orbit_protocol.notifications import RepaintReason
 from orbit_protocol.params import ClientTerminal, FrameUse
 from orbit_protocol.results import Exit
+from orbit_protocol.settings import ShellIntegration
 from orbit_protocol.terminal_input import has_position
 from orbit_protocol.terminal_reset import RESET
 from orbit_protocol.text import text_and_bytes
@@ -147,6 +148,7 @@ class StartedBy(Struct, frozen=True, kw_only=True):
     env: Mapping[bytes, bytes] | None = None
     umask: int | None = None
     limits: Mapping[str, int] = {}
+    shell_integration: ShellIntegration | None = None
 
 
 class SavePlan(Struct):

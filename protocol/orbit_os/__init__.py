@@ -8,6 +8,7 @@
     python      isolate our interpreters from the user's project; name a process
     shell       quote words of commands that a person is to type
     shells      which commands are shells for somebody to type into
+    shell_integration   what has shells mark their prompts and commands
 
 Standard library only, with as few imports as possible: the keeper, which has no
 site-packages, uses `sockets` too. Data goes one way: `orbitd` and `orbitctl` call these
