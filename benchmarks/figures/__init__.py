@@ -23,6 +23,7 @@ from benchmarks.figures import (
     memory,
     opens,
     output,
+    page,
     ping,
     pings,
     previews,
@@ -78,6 +79,7 @@ LIVE = (
     Figure("restart", "start with 1,000 live sessions: <= 1.5x an empty start", restart.run),
     Figure("client", "one attached orbitctl: <= 8 MB", client.run),
     Figure("recover", "kill -9 of orbitd to the picture shown again in an attached client: <= 400 ms", recover.run),
+    Figure("page", "load of the page of orbitctl web to the first picture: <= 1 s", page.run),
     Figure("kills", "kill -9 of orbitd, of a screens process: 100 % of programs alive, of screens equal", kills.run),
     Figure("programs", "vim, less, htop, mc, nano, man, Python, git log: all restored equal", programs.run),
 )

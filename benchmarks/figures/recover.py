@@ -62,7 +62,7 @@ def _orbit(bench: Bench, *, supervised: bool) -> float:
     """Kill a daemon under an attached client; return how long its picture was away, in milliseconds."""
     home = bench.new_home()
     with contextlib.ExitStack() as stack:
-        stack.callback(_end_daemon, home)
+        stack.callback(end_daemon, home)
         daemon = stack.enter_context(served(home, ORBITD))
         with LineClient(socket_of(home)) as client:
             session_id, _ = start_session(client, SHOWN.command(home / "pid"), cwd=str(home))
@@ -81,7 +81,7 @@ def _orbit(bench: Bench, *, supervised: bool) -> float:
         return taken
 
 
-def _end_daemon(home: Path) -> None:
+def end_daemon(home: Path) -> None:
     """End the daemon that a client may have started, whose process id only its socket knows."""
     with contextlib.suppress(OSError, RuntimeError), LineClient(socket_of(home)) as client:
         pid = client.call("daemon.info")["pid"]

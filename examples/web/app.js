@@ -1,7 +1,7 @@
 // The page of `orbitctl web`: the list of sessions, which follows `events.subscribe`, and one terminal.
 
 import { Connection, access } from "/connection.js";
-import { SessionTerminal, THEMES, colours } from "/terminal.js";
+import { THEMES, colours } from "/themes.js";
 
 const PREVIEWS_AT_ONCE = 3;
 const LONG_COMMAND_SECS = 30; // after which its end is worth a notification
@@ -18,6 +18,7 @@ let token = "";
 let isReadOnly = true;
 let control = null; // the connection of the list
 let terminal = null; // of the session that is shown
+const loading = import("/terminal.js"); // with xterm.js, which is half a megabyte: the list does not wait for it
 const sessions = new Map();
 const workspaces = new Map();
 const cards = new Map(); // by session
@@ -67,6 +68,7 @@ async function begin() {
     onRefused: refused,
     onNotice: (method, params, done) => {
       if (method === "event") heard(params);
+      if (method === "events.ended") load(); // orbitd could not send all of them
       done();
     },
   });
@@ -291,7 +293,8 @@ function wantPreview(id) {
   drawPreviews();
 }
 
-async function drawPreviews() {
+function drawPreviews() {
+  if (shownId() && !terminal?.isDrawn) return; // what the user waits for comes first
   while (wanted.size && drawing < PREVIEWS_AT_ONCE) {
     const [id] = wanted;
     wanted.delete(id);
@@ -341,15 +344,19 @@ function showPlace() {
   if (!id) {
     closeTerminal();
     document.title = "Orbit";
+    drawPreviews();
     return;
   }
   if (terminal?.options.id === id) return;
-  openTerminal(id, {});
+  openTerminal(id);
 }
 
-function openTerminal(id) {
+async function openTerminal(id) {
   closeTerminal();
   drawBar(id);
+  const { SessionTerminal } = await loading;
+  if (shownId() !== id || terminal?.options.id === id) return; // another one has been chosen meanwhile
+  closeTerminal();
   $("terminal").replaceChildren();
   $("notice").hidden = true;
   terminal = new SessionTerminal(
@@ -358,6 +365,7 @@ function openTerminal(id) {
     {
       onState: (state, detail) => drawTerminalState(id, state, detail ?? {}),
       onProblem: (message) => toast("Not typed", message),
+      onDrawn: drawPreviews,
       onLeave: () => (narrow.matches ? leave() : (cards.get(id) ?? $("sessions")).focus()),
       onRefused: refused,
     },

@@ -1,7 +1,7 @@
 // One WebSocket to `orbitctl web`, which is one connection to orbitd: JSON-RPC calls, notifications, and flow control.
 // It connects again by itself until it is closed, over a restart of orbitd and of the network.
 
-const FIRST_DELAY = 50; // ms
+const FIRST_DELAY = 20; // ms
 const LAST_DELAY = 2000;
 const REPORT_CHARACTERS = 1 << 16; // of messages, after which the bridge is told that they have been used up
 
@@ -30,6 +30,7 @@ export class Connection {
   #delay = FIRST_DELAY;
   #timer = 0;
   #isClosed = false;
+  #wasOpen = false;
   #used = 0; // messages, since the last report
   #usedCharacters = 0;
 
@@ -83,6 +84,7 @@ export class Connection {
     this.#socket = socket;
     this.#used = this.#usedCharacters = 0;
     socket.onopen = () => {
+      this.#wasOpen = true;
       this.handlers.onOpen();
     };
     socket.onmessage = ({ data }) => this.#receive(socket, data);
@@ -123,19 +125,22 @@ export class Connection {
   }
 
   async #again() {
-    if (this.#isClosed) return;
+    // A WebSocket does not say why it was refused; one that was open has only lost its orbitd.
+    if (!this.#wasOpen && !(await this.#mayCome())) return;
+    this.#wasOpen = false;
+    if (!this.#isClosed) this.#connect();
+  }
+
+  /** Return whether the token is valid; where nobody answers, ask again later. */
+  async #mayCome() {
     try {
-      // A WebSocket does not say why it was refused.
-      if ((await access(this.#token)) === null) {
-        this.#isClosed = true;
-        this.handlers.onRefused();
-        return;
-      }
+      if ((await access(this.#token)) !== null) return true;
+      this.#isClosed = true;
+      this.handlers.onRefused();
     } catch {
       this.#lost("");
-      return;
     }
-    if (!this.#isClosed) this.#connect();
+    return false;
   }
 }
 

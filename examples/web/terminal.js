@@ -8,40 +8,20 @@ import { FitAddon } from "/vendor/addon-fit.mjs";
 import { Unicode11Addon } from "/vendor/addon-unicode11.mjs";
 import { Terminal } from "/vendor/xterm.mjs";
 import { Connection, base64Of, bytesOf } from "/connection.js";
+import { colours } from "/themes.js";
 
 const HISTORY_LINES = 10000;
+const FIRST_LINES = 300; // of history, with the first picture; the rest follows when that has been drawn
 const PIECE_BYTES = 1 << 16; // of what is pasted
 const SETTLED = 150; // ms without a resize or a gap, after which the history is drawn again
 const MAX_CLIPBOARD = 1 << 20;
 const RESET = "\x18\x1bc"; // whatever sequence had begun is cancelled; RIS of xterm.js clears the history, too
 
-export const THEMES = {
-  dark: {
-    foreground: "#d8dee6", background: "#0d1014", cursor: "#7fb0ff", cursorAccent: "#0d1014", selectionBackground: "#33507a",
-    black: "#22272e", red: "#f0716b", green: "#6cc17a", yellow: "#d9a94a", blue: "#6ea8fe", magenta: "#c792ea",
-    cyan: "#5cc5c8", white: "#c9d1da", brightBlack: "#6b7683", brightRed: "#ff938d", brightGreen: "#8fdc9b",
-    brightYellow: "#f2c76e", brightBlue: "#93c0ff", brightMagenta: "#dab3f3", brightCyan: "#86dde0", brightWhite: "#f3f6fa",
-  },
-  light: {
-    foreground: "#1f252d", background: "#ffffff", cursor: "#2f6fde", cursorAccent: "#ffffff", selectionBackground: "#bcd4fb",
-    black: "#1f252d", red: "#c0362c", green: "#2b7a3a", yellow: "#8f6400", blue: "#2459c4", magenta: "#8b3fb0",
-    cyan: "#12747a", white: "#6a7480", brightBlack: "#59636f", brightRed: "#d8493e", brightGreen: "#37934a",
-    brightYellow: "#a97a08", brightBlue: "#3a72e4", brightMagenta: "#a357c9", brightCyan: "#1f8f96", brightWhite: "#3d4650",
-  },
-};
-const PALETTE = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"];
-
-/** Return a theme as `session.attach` and `session.screen` take it. */
-export function colours(theme) {
-  const bright = PALETTE.map((name) => `bright${name[0].toUpperCase()}${name.slice(1)}`);
-  const { foreground, background } = theme;
-  return { foreground, background, palette: [...PALETTE, ...bright].map((name) => theme[name]) };
-}
-
 export class SessionTerminal {
   #connection = null;
   #attachment = 0;
   #settled = 0;
+  isDrawn = false; // whether there has been a picture
   #isAttached = false;
   #isFramed = false;
   #wantsStart = false;
@@ -51,7 +31,7 @@ export class SessionTerminal {
    * @param {HTMLElement} element  What it fills.
    * @param {{token: string, readOnly: boolean, id: string, theme: object, fontSize: number}} options
    * @param {{onState: (state: string, detail?: object) => void, onProblem: (message: string) => void,
-   *          onLeave: () => void, onRefused: () => void}} handlers
+   *          onDrawn: () => void, onLeave: () => void, onRefused: () => void}} handlers
    *   States: connecting, attached, lost, stopped (the session does not run), ended, detached.
    */
   constructor(element, options, handlers) {
@@ -84,7 +64,7 @@ export class SessionTerminal {
     this.#connection = new Connection(options.token, {
       onOpen: () => this.attach({ start: this.#wantsStart }),
       onLost: () => {
-        this.#isAttached = false;
+        this.#isAttached = this.isDrawn = false;
         handlers.onState("lost");
       },
       onRefused: handlers.onRefused,
@@ -100,8 +80,8 @@ export class SessionTerminal {
     const attachment = `${++this.#attachment}`;
     const { cols, rows } = this.xterm;
     try {
-      const { repaint, session } = await this.#connection.call("session.attach", {
-        id, cols, rows, attachment_id: attachment, scrollback_lines: HISTORY_LINES, read_only: readOnly,
+      const { repaint, session, history_line: lines } = await this.#connection.call("session.attach", {
+        id, cols, rows, attachment_id: attachment, scrollback_lines: FIRST_LINES, read_only: readOnly,
         ...(readOnly ? {} : { terminal: colours(theme), start }),
       });
       this.#isAttached = true;
@@ -109,6 +89,7 @@ export class SessionTerminal {
       this.#draw(repaint);
       this.handlers.onState("attached", { framed: this.#isFramed, cols: session.cols, rows: session.rows });
       if (this.xterm.cols !== cols || this.xterm.rows !== rows) this.#resized(this.xterm.cols, this.xterm.rows);
+      else if (lines > FIRST_LINES) this.#settle();
     } catch (error) {
       if (error.kind === "disconnected") return; // it is connected again, and attached then
       if (error.kind === "not_running") await this.#showSaved();
@@ -135,7 +116,10 @@ export class SessionTerminal {
   /** Draw a picture with its history on an empty terminal. All of it is written, so that it is in order with output. */
   #draw(repaint) {
     this.xterm.write(RESET);
-    this.xterm.write(bytesOf(repaint));
+    this.xterm.write(bytesOf(repaint), () => {
+      if (!this.isDrawn) this.handlers.onDrawn();
+      this.isDrawn = true;
+    });
   }
 
   /** Show the screen that was saved of a session that does not run. */
@@ -148,6 +132,8 @@ export class SessionTerminal {
       if (error.kind === "disconnected") return;
       this.xterm.write(`${RESET}\x1b[?25l`); // there is none
     }
+    this.isDrawn = true;
+    this.handlers.onDrawn();
     this.handlers.onState("stopped");
   }
 

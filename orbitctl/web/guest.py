@@ -47,7 +47,9 @@ PARAMS: dict[str, frozenset[str]] = {
 }
 """The methods that a guest may call, each with the params that are passed on; others are left out."""
 
-NOTIFICATIONS = frozenset(one.name for one in (n.OUTPUT, n.REPAINT, n.EXITED, n.DETACHED, n.EVENT))
+NOTIFICATIONS = frozenset(
+    one.name for one in (n.OUTPUT, n.REPAINT, n.EXITED, n.DETACHED, n.EVENT, n.EVENTS_CURSOR, n.EVENTS_ENDED)
+)
 """What is sent on to a guest unasked."""
 
 _FORMATS = frozenset(("text", "html", "svg"))

@@ -30,7 +30,7 @@ from orbitctl.errors import CommandError
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-OWN = ("index.html", "style.css", "app.js", "connection.js", "terminal.js")
+OWN = ("index.html", "style.css", "app.js", "connection.js", "terminal.js", "themes.js")
 LOCK = "package-lock.json"
 XTERM = {
     "/vendor/xterm.mjs": ("@xterm/xterm", "lib/xterm.mjs"),
@@ -60,6 +60,11 @@ class File(Struct, frozen=True):
 
     content_type: str
     data: bytes
+
+    @property
+    def tag(self) -> str:
+        """Its ETag (RFC 9110, 8.8.3)."""
+        return f'"{hashlib.sha256(self.data).hexdigest()[:32]}"'
 
 
 class Package(Struct, frozen=True):

@@ -178,7 +178,13 @@ class WebServer:
             return _response(HTTPStatus.OK, "application/json", msgspec.json.encode(access))
         if (file := self._files.get(path)) is None:
             return _text(HTTPStatus.NOT_FOUND, "There is no such page.")
-        return _response(HTTPStatus.OK, file.content_type, file.data)
+        if _only(request.headers, "If-None-Match") == file.tag:
+            response = _response(HTTPStatus.NOT_MODIFIED, file.content_type, b"")
+        else:
+            response = _response(HTTPStatus.OK, file.content_type, file.data)
+        response.headers["ETag"] = file.tag
+        response.headers["Cache-Control"] = "no-cache"  # kept, with what it was compiled to, and asked for each time
+        return response
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         """Return the refusal of a WebSocket; None if it may come, which is recorded."""
@@ -206,9 +212,10 @@ class WebServer:
             ("Referrer-Policy", "no-referrer"),
             ("Cross-Origin-Opener-Policy", "same-origin"),
             ("Cross-Origin-Resource-Policy", "same-origin"),
-            ("Cache-Control", "no-store"),
         ):
             response.headers[name] = value
+        if "Cache-Control" not in response.headers:
+            response.headers["Cache-Control"] = "no-store"
 
     async def _relay(self, websocket: ServerConnection) -> None:
         access = self._websockets[websocket]

@@ -34,6 +34,7 @@ LIVE_NAMES = [
         "restart",
         "client",
         "recover",
+        "page",
         "kills",
         "programs",
     ),
@@ -169,6 +170,11 @@ LINES: dict[str, list[Line]] = {
         ("kill -9 to picture, a supervisor starts orbitd", None, None),
         ("kill -9 to picture, the client starts orbitd", None, None),  # rivals whose programs end with their server
         ("kill -9 to picture, the client starts orbitd", f"kill -9 to picture, {CMUX}", None),
+    ],
+    "page": [
+        ("page load to the picture, 10,000 lines", None, "<= 1000"),
+        ("page load to the last of 12 previews", None, None),
+        ("kill -9 of orbitd to the picture in the page", None, None),
     ],
     "kills": [
         (f"{what}: {kept}", None, ">= 100")

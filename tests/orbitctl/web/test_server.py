@@ -109,8 +109,18 @@ async def test_the_page_is_served_with_strict_headers(site: Site) -> None:
         assert "frame-ancestors 'none'" in policy
         assert f"connect-src 'self' ws://{site.host};" in policy
         assert (headers["x-content-type-options"], headers["x-frame-options"]) == ("nosniff", "deny")
-        assert (headers["referrer-policy"], headers["cache-control"]) == ("no-referrer", "no-store")
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["cache-control"] == ("no-cache" if path == "/" else "no-store")
         assert not [name for name in headers if name.startswith("access-control")]
+
+
+async def test_a_file_that_the_browser_has_is_not_sent_again(site: Site) -> None:
+    """A browser that has a file of this version is told so; of another version it gets the new one."""
+    status, headers, body = await site.get("/")
+    assert (status, body) == (200, FILES["/"].data)
+    status, _, body = await site.get("/", f"If-None-Match: {headers['etag']}")
+    assert (status, body) == (304, b"")
+    assert (await site.get("/", 'If-None-Match: "other"'))[0] == 200
 
 
 async def test_a_page_of_another_name_is_refused(site: Site) -> None:
