@@ -226,9 +226,9 @@ export interface EventData {
   /** Its folder has changed. */
   "session.cwd": Folder;
   /** The progress that it shows has changed. */
-  "session.progress": ShownProgress;
+  "session.progress": ProgressChange;
   /** It has printed nothing for `silence_secs` after it had printed. */
-  "session.silent": Silence;
+  "session.silent": Empty;
   /** It prints again after it was silent. */
   "session.active": Empty;
   /** It has printed; at most one a second. */
@@ -1611,19 +1611,13 @@ export interface Folder {
   cwd_bytes?: Base64;
 }
 
-/** The progress that a session's program shows now; null where it shows none any more. */
-export interface ShownProgress {
+/** The progress that a session shows now; null where it shows none any more. */
+export interface ProgressChange {
   /** The progress that the program shows now; null where it shows none. */
   progress: Progress | null;
 }
 
-/** For how long nothing was printed. */
-export interface Silence {
-  /** For how long nothing was printed. */
-  silence_secs: number;
-}
-
-/** When a session's program printed last, and whether a client that may type has seen it. */
+/** When a session has printed last, and whether no client that may type was there. */
 export interface OutputSeen {
   /** When its program wrote last; null where it has not. */
   last_output_at: Timestamp;

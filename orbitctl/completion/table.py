@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], bool, tuple[str, ...]]] = {
             "-d --detach||Run it in the background, and print which session it is",
             "-A||Attach to the session of this NAME if there is one",
             "--detach-key|text|The keys that detach [C-\\]",
+            "--shell-integration|choice:auto,off|Have bash and zsh mark their commands, or not",
         ),
     ),
     "attach": (
@@ -74,9 +75,9 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], bool, tuple[str, ...]]] = {
             "--deleted||Those in the trash instead; `orbitctl undelete` brings one back",
             "--limit|text|At most this many",
             "--watch||Draw the table again every second, until q",
-            "--columns|list:id,name,status,state,exit,type,host,workspace,live,size,clients,idle,saved,command,title,folder,pid,created,deleted,labels,mark,machine|The columns, such as id,name,exit",
+            "--columns|list:id,name,status,state,exit,type,host,workspace,live,size,clients,idle,saved,news,command,title,folder,pid,created,deleted,labels,mark,machine|The columns, such as id,name,exit",
             "--format|text|Print this for each, such as '{name}\\t{status}'",
-            "--sort|list:id,name,status,state,exit,type,host,workspace,live,size,clients,idle,saved,command,title,folder,pid,created,deleted,labels,mark,machine|Sort by these columns or fields; `-idle` turns one round",
+            "--sort|list:id,name,status,state,exit,type,host,workspace,live,size,clients,idle,saved,news,command,title,folder,pid,created,deleted,labels,mark,machine|Sort by these columns or fields; `-idle` turns one round",
         ),
     ),
     "run": (
@@ -97,6 +98,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], bool, tuple[str, ...]]] = {
             "--rm||Delete it, into the trash, when its program has ended",
             "-d --detach||Run it in the background, and print which session it is",
             "--detach-key|text|The keys that detach [C-\\]",
+            "--shell-integration|choice:auto,off|Have bash and zsh mark their commands, or not",
         ),
     ),
     "open": (
@@ -243,9 +245,9 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], bool, tuple[str, ...]]] = {
             "--deleted||Those in the trash, the one that was deleted last first",
             "--limit|text|At most this many",
             "--watch||Draw the table again every second, until q",
-            "--columns|list:id,name,status,state,exit,type,host,workspace,live,size,clients,idle,saved,command,title,folder,pid,created,deleted,labels,mark,machine|The columns, such as id,name,exit",
+            "--columns|list:id,name,status,state,exit,type,host,workspace,live,size,clients,idle,saved,news,command,title,folder,pid,created,deleted,labels,mark,machine|The columns, such as id,name,exit",
             "--format|text|Print this for each, such as '{name}\\t{status}'",
-            "--sort|list:id,name,status,state,exit,type,host,workspace,live,size,clients,idle,saved,command,title,folder,pid,created,deleted,labels,mark,machine|Sort by these columns or fields; `-idle` turns one round",
+            "--sort|list:id,name,status,state,exit,type,host,workspace,live,size,clients,idle,saved,news,command,title,folder,pid,created,deleted,labels,mark,machine|Sort by these columns or fields; `-idle` turns one round",
         ),
     ),
     "session create": (
@@ -284,12 +286,15 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], bool, tuple[str, ...]]] = {
             "--rm||Delete it, into the trash, when its program has ended",
             "-d --detach||Run it in the background, and print which session it is",
             "--detach-key|text|The keys that detach [C-\\]",
+            "--shell-integration|choice:auto,off|Have bash and zsh mark their commands, or not",
         ),
     ),
     "session start": (
         "Start a session's program in the background",
         ("session",), True,
-        (),
+        (
+            "--shell-integration|choice:auto,off|Have bash and zsh mark their commands, or not",
+        ),
     ),
     "session send": (
         "Send input to a session without attaching",
@@ -312,9 +317,12 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], bool, tuple[str, ...]]] = {
         ),
     ),
     "session wait": (
-        "Wait until a session's program exits, and print how",
-        ("session",), True,
-        (),
+        "Wait until a session's program exits, or does something else, and print it",
+        ("session", "text",), True,
+        (
+            "--for|choice:exit,output,silence,text,command|What to wait for [exit]",
+            "--silence|text|How long a silence is [30]",
+        ),
     ),
     "session signal": (
         "Send a signal to a session's programs",
@@ -667,6 +675,11 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], bool, tuple[str, ...]]] = {
     ),
     "completion": (
         "Print a script that completes commands, options and names",
+        ("choice:bash,zsh,fish",), True,
+        (),
+    ),
+    "integration": (
+        "Print what has a shell mark its prompts and commands",
         ("choice:bash,zsh,fish",), True,
         (),
     ),
