@@ -35,6 +35,14 @@ class LineClient:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
+    def fileno(self) -> int:
+        """Return the descriptor, to wait on and to read from directly."""
+        return self._socket.fileno()
+
+    def send_bytes(self, data: bytes) -> None:
+        """Send bytes, however many."""
+        self._socket.sendall(data)
+
     def ask(self, line: bytes) -> bytes:
         """Send one line and return the line that comes back, both with their ending."""
         self._socket.sendall(line)

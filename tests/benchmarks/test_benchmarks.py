@@ -20,7 +20,7 @@ Line = tuple[str, str | None, str | None]
 """A line of the table: what was measured, its baseline, its bar."""
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ["ping", "reads", "creates", "snapshots", "cli", "startup", "scale", "memory"]
+NAMES = ["ping", "reads", "creates", "events", "snapshots", "cli", "startup", "scale", "memory"]
 LIVE_NAMES = [
     *(
         "output",
@@ -54,6 +54,17 @@ LINES: dict[str, list[Line]] = {
     "ping": [("daemon.ping", "echo", "<= 2.5")],
     "reads": [("session.get", "daemon.ping", "<= 1.5"), ("session.list of 20", "daemon.ping", "<= 1.5")],
     "creates": [("session.create, 64 clients", "one commit a call", ">= 4")],
+    "events": [
+        *(
+            (
+                f"event to a subscriber, 100 changes a second, p{p}",
+                f"answer to the change, 100 changes a second, p{p}",
+                bar,
+            )
+            for p, bar in ((50, None), (99, "<= 5"))
+        ),
+        ("200 events replayed", "the same 0.2 MB, echoed", "<= 100"),
+    ],
     "snapshots": [
         ("stored, 3 x 4 snapshots", "raw", "<= 0.05"),
         ("stored, 3 x 4 snapshots", "separate zstd frames", "<= 0.25"),
