@@ -33,7 +33,11 @@ from orbit_protocol.types import MAX_NAME_LENGTH, MAX_PAGE_SIZE
 from orbitd import warnings
 from orbitd.descriptors import affordable_connections
 from orbitd.events.broker import Broker
+from orbitd.events.child import Surroundings
 from orbitd.events.daemon_events import DaemonEvents
+from orbitd.events.desktop import Desktop
+from orbitd.events.hooks import Hooks
+from orbitd.events.listener import Listener
 from orbitd.events.methods import EventMethods
 from orbitd.installation import this_installation
 from orbitd.lock import AlreadyLocked, database_lock
@@ -45,6 +49,7 @@ from orbitd.rpc.dispatch import MAX_BATCH, Dispatcher, Handlers
 from orbitd.rpc.handlers import add_daemon_handlers, add_event_handlers, add_store_handlers, connected
 from orbitd.rpc.server import Server
 from orbitd.rpc.sockets import Sockets, SocketUnusable, inherited_listener
+from orbitd.sessions.command_line import login_environment
 from orbitd.sessions.methods import SessionMethods
 from orbitd.sessions.programs import LiveSettings, Programs
 from orbitd.sessions.restore import finish_restoring, restore_sessions
@@ -181,6 +186,7 @@ class Daemon:
         broker = Broker(lambda session_id: _workspace_of(manager, session_id))
         manager.on_events = broker.publish
         manager.event_retention_count = settings.events.event_retention_count
+        self._hooks, desktop = self._listen(manager, broker)
         programs = self._programs(manager)
         programs.outlet.live = broker
         daemon_events = DaemonEvents(manager, broker, lambda: self._current_warnings(manager, programs))
@@ -221,10 +227,32 @@ class Daemon:
             restoring.cancel()
         await daemon_events.record_stop()
         broker.close()
+        await desktop.close()
+        await self._hooks.close()
         programs.start_closing()
         await self._server.stop(STOP_GRACE_SECS)
         await broker.finish()
         await programs.close()
+
+    def _listen(self, manager: SessionManager, broker: Broker) -> tuple[Hooks, Desktop]:
+        """Have hooks and the desktop hear of events."""
+        settings, supervision = self._resolved.settings, self._supervision
+        socket = os.fsencode(self._sockets.path)
+
+        @functools.cache
+        def surroundings() -> Surroundings:
+            env = login_environment(os.environb, is_managed=supervision.name != "none")
+            env |= {b"ORBITD_SOCKET": socket, b"ORBIT_SOCKET": socket}
+            return Surroundings(env=env, umask=supervision.program_umask, limits=supervision.program_limits)
+
+        hooks = Hooks(settings.hooks, surroundings, lambda session_id: _name_of(manager, session_id))
+        desktop = Desktop(settings.notifications, surroundings, manager.cached_session, broker.is_handled)
+        for part in (hooks, desktop):
+            if part.kinds:
+                listener = Listener(manager, part.kinds, manager.newest_seq, part.handle)
+                broker.add(listener)
+                broker.start(listener)
+        return hooks, desktop
 
     def _programs(self, manager: SessionManager) -> Programs:
         resolved, session = self._resolved, self._resolved.settings.session
@@ -389,8 +417,14 @@ class Daemon:
             *manager.damage_warnings(),
             *this_installation.warnings(),
             *programs.warnings(),
+            *self._hooks.warnings(),
             *warnings.connection_warnings(self._max_connections, wanted, is_full=self._server.is_full),
         ]
+
+
+def _name_of(manager: SessionManager, session_id: str) -> str | None:
+    session = manager.cached_session(session_id)
+    return None if session is None else session.name
 
 
 def _workspace_of(manager: SessionManager, session_id: str) -> str | None:

@@ -13,8 +13,11 @@ import sys
 import pytest
 
 PACKAGES = {
+    "Xvfb": "Debian: xvfb",
     "bash": "Debian: bash",
     "cc": "Debian: gcc, libc6-dev",
+    "dbus-daemon": "Debian: dbus",
+    "dunst": "Debian: dunst",
     "chromium": "Debian: chromium",
     "fish": "Debian: fish",
     "git": "Debian: git",
@@ -25,6 +28,7 @@ PACKAGES = {
     "mc": "Debian: mc",
     "nano": "Debian: nano",
     "node": "Debian: nodejs",
+    "notify-send": "Debian: libnotify-bin",
     "npm": "Debian: npm",
     "setpriv": "Debian: util-linux",
     "ssh": "Debian: openssh-client",

@@ -105,6 +105,7 @@ def examine(app: App) -> Iterator[Finding]:
     yield doctor_checks.disk_room(paths.database_path)
     yield doctor_checks.local_disk(paths.database_path)
     yield _newest_backup(paths.database_path)
+    yield doctor_checks.desktop_notifications(paths.settings.notifications, app.environ)
     yield from _examine_daemon(app)
 
 

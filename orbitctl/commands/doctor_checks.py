@@ -6,15 +6,18 @@ Each returns a `Finding`; none raises OSError, and none changes anything.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Literal
 
 from msgspec import Struct
 
 from orbit_os.files import UnsafeFile, check_file, is_below_home, may_be_closed
 from orbit_os.shell import typed
+from orbit_protocol.settings import NotificationSettings
 from orbitctl.ui.text import size
 
 FAIL_BELOW = 64 << 20
@@ -176,6 +179,27 @@ def lingering(user: str, folder: str = LINGER_FOLDER) -> Finding:
         message=f"off for {user}: systemd ends orbitd and every session's program at the last logout",
         remedy="loginctl enable-linger",
     )
+
+
+def desktop_notifications(settings: NotificationSettings, environ: Mapping[str, str]) -> Finding:
+    """Check whether notifications can be shown on a desktop; where there is none, nothing is wrong."""
+    check = "notifications"
+    if not settings.desktop:
+        return Finding(check=check, state="ok", message="off (`desktop = false` in [notifications])")
+    if sys.platform == "darwin":
+        return Finding(check=check, state="ok", message="shown by osascript")
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    if not (environ.get("DBUS_SESSION_BUS_ADDRESS") or (runtime and os.path.exists(f"{runtime}/bus"))):
+        return Finding(check=check, state="ok", message="none are shown: there is no desktop session here")
+    program = shutil.which("notify-send", path=environ.get("PATH"))
+    if program is None:
+        return Finding(
+            check=check,
+            state="warn",
+            message="none are shown: there is a desktop session, and no notify-send",
+            remedy="Install it (Debian: libnotify-bin), or set `desktop = false` in [notifications].",
+        )
+    return Finding(check=check, state="ok", message=f"shown by {program}")
 
 
 def _existing(path: str) -> str:

@@ -7,11 +7,13 @@ file itself is the caller's; here text becomes a checked `Settings`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 from msgspec import Meta, Struct
 
+from orbit_protocol.errors import InvalidParams
+from orbit_protocol.event_kinds import expand_kinds
 from orbit_protocol.paths import path_mistake
 from orbit_protocol.plain_words import in_plain_words
 from orbit_protocol.text import path_from_text
@@ -141,6 +143,8 @@ def parse_settings(text: bytes, source: str) -> Settings:
     try:
         settings = msgspec.toml.decode(text, type=Settings)
     except msgspec.ValidationError as error:
+        if "$.hooks" in str(error):
+            _check_words(msgspec.toml.decode(text), source)
         words = in_plain_words(str(error), _key).replace("there is no", "unknown key")
         raise SettingsError(f"{source}: {words}") from error
     except UnicodeDecodeError as error:
@@ -148,11 +152,34 @@ def parse_settings(text: bytes, source: str) -> Settings:
     except (msgspec.DecodeError, RecursionError) as error:  # the parser of TOML is written in Python
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
         raise SettingsError(f"{source}: not valid TOML: {reason}") from error
+    _check_hooks(settings, source)
     paths = {"session.database_path": settings.session.database_path, "daemon.socket_path": settings.daemon.socket_path}
     for key, path in paths.items():
         if path is not None and (mistake := path_mistake(path)):
             raise SettingsError(f"{source}: {_key(key)} {mistake}")
     return settings
+
+
+def _check_words(document: dict[str, Any], source: str) -> None:
+    """Refuse a hook that is no list of words, by its name. Raises: SettingsError."""
+    hooks = document.get("hooks")
+    for name, argv in hooks.items() if isinstance(hooks, dict) else ():
+        if not (isinstance(argv, list) and argv and all(isinstance(word, str) for word in argv)):
+            key = msgspec.json.encode(name).decode()
+            raise SettingsError(f"{source}: `hooks.{key}` must be a list of words: a program and its arguments")
+
+
+def _check_hooks(settings: Settings, source: str) -> None:
+    """Refuse a hook of an event that there is not. Raises: SettingsError."""
+    for name, argv in settings.hooks.items():
+        try:
+            expand_kinds([name])
+        except InvalidParams as error:
+            key = msgspec.json.encode(name).decode()
+            raise SettingsError(f"{source}: `hooks.{key}`: there is no such event. {error.hint}") from error
+        if not argv[0] or any("\0" in word for word in argv):
+            key = msgspec.json.encode(name).decode()
+            raise SettingsError(f"{source}: `hooks.{key}` names no program")
 
 
 def _key(path: str) -> str:

@@ -1,0 +1,45 @@
+"""A subscription of the daemon's own: it hands each event to a function, on the event loop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from orbit_protocol.errors import OrbitError
+from orbit_protocol.event_kinds import LIVE_KINDS
+from orbit_protocol.types import Event
+from orbitd.events.subscriptions import Published, Source, Subscription, Wanted
+from orbitd.logs import event as log_event
+
+log = logging.getLogger("orbitd.events")
+
+
+class Listener(Subscription):
+    """Hands on the events of some kinds that come after a position; live ones where any of the kinds is.
+
+    Args:
+        source: The store.
+        kinds: The kinds.
+        position: The seq after which they begin.
+        handle: Called with each; what it raises is logged, and the next ones come all the same.
+    """
+
+    is_congested = False
+
+    def __init__(self, source: Source, kinds: frozenset[str], position: int, handle: Callable[[Event], None]) -> None:
+        super().__init__(source, Wanted(kinds=kinds), position, live=not kinds.isdisjoint(LIVE_KINDS))
+        self._handle = handle
+
+    def _deliver(self, events: Sequence[Published]) -> None:
+        for each in events:
+            try:
+                self._handle(each.event)
+            except Exception as error:  # noqa: BLE001  # one of many
+                log_event(log, logging.ERROR, "event not handled", kind=each.event.kind, exc=error)
+
+    def _fail(self, error: OrbitError) -> None:
+        log_event(log, logging.ERROR, "events not read", error=error.message)
+
+    def close(self) -> None:
+        """End it: the daemon stops."""
+        self.end()
