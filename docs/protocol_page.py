@@ -58,6 +58,8 @@ nc -NU "$XDG_RUNTIME_DIR/orbit/orbitd.sock" <<'END'
 END
 ```
 
+(Where your `nc` has no `-N`, or there is no `XDG_RUNTIME_DIR`, pipe the line into `orbitctl dial-stdio`.)
+
 A session is recorded first, and started when somebody wants it. This records one:
 
 ```json
@@ -240,28 +242,33 @@ The rules, one by one:
    the answer, so in a language with promises code after an `await` runs too late. Either draw the repaint where the
    answer is read, or keep the rest back until it is drawn, as here.
 3. **Write repaints as they are.** Each, that of the answer too, may be written to a terminal in any state: it begins with
-   the reset that it needs. Do not clear or reset the terminal, and keep no picture of your own. Output is bytes, cut anywhere: give
-   the terminal bytes, not text.
+   the reset that it needs. Do not clear or reset the terminal before it, and keep no picture of your own. Output is bytes,
+   cut anywhere: give the terminal bytes, not text.
 4. **Send all that `onData` gives**, as UTF-8 (and what `onBinary` gives, byte by byte). What is a terminal's answer to a
    question of the program is dropped by the daemon, which has answered already. So every question has one answer, and old
    ones never reach the shell. Give colours in `terminal` of `session.attach`, so that programs which ask see yours.
 5. **Resize.** Send `session.resize` whenever the window has another size; those that come together are one. The client
    that attached, resized or typed last, and may type, owns the session's size.
 6. **Other windows of other sizes** need nothing of you. One that does not own the size is sent frames: `session.repaint`
-   with the `reason` `frame`, the part around the cursor that fits, at most 30 a second, and no output meanwhile. With `frames:
-   "never"` it gets the session's whole size instead: make the terminal as large as `cols` and `rows` of each repaint say.
+   with the `reason` `frame`, the part around the cursor that fits, at most 30 a second, and no output meanwhile. With
+   `"frames": "never"` it gets the session's whole size instead: make the terminal as large as `session.cols` and
+   `session.rows` of the answer say, and then `cols` and `rows` of each repaint.
 7. **Flow control** is not reading. What is more than 1 MiB behind is left out, and one repaint with the `reason` `behind`
    comes when you read again: the program and all others go on. `lost_lines` says how much history is missing; a
-   `session.refresh` with `scrollback_lines` brings it. Input is taken while you do not read, but its answer waits behind what you have not read.
-8. **The end.** `session.exited`: the program has ended, the picture stays. `session.detached`: somebody else wanted this window
-   to go. `session.leave`, or closing the connection: yours. The program goes on in both.
-9. **Reconnect** when the connection ends without one of these: the daemon was restarted, and the program went on. Wait 20 ms,
-   then twice as long each time, 2 s at most; connect as [above](#finding-and-starting-the-daemon), but start no daemon: its user may have
-   stopped it. Attach again, and draw. So that history is not there twice, empty the terminal first (`ESC c`, written, so that it
-   stays in order), or pass the last `history_line` that you were given as `after_line`. -32000, -32001, 1007: try again. Any other error
+   `session.refresh` with `scrollback_lines` brings it. Input is taken while you do not read, but its answer waits behind
+   what you have not read.
+8. **The end.** `session.exited`: the program has ended, and the picture stays. `session.detached`: somebody else wanted
+   this window to go. `session.leave`, or closing the connection: you did. In both of these the program goes on.
+9. **Reconnect** when the connection ends without one of these: the daemon was restarted, and the program went on. Wait
+   20 ms, then twice as long each time, 2 s at most; connect as [above](#finding-and-starting-the-daemon), but start no
+   daemon: its user may have stopped it. Attach again, and draw. So that history is not there twice, write `ESC c` first,
+   which empties the terminal in its turn; or attach with the last `history_line` that you were given as `after_line`, beside
+   `scrollback_lines`, and only what is newer is drawn. An error that is `retryable` is one more reason to wait. Any other
    (1000 `session_not_found`, 1006 `not_running`) is the end.
 10. **Read-only** windows (`read_only: true`) may not type, and never own the size. What they should not do, such as set
     the clipboard (OSC 52), is up to you: output is what the program wrote.
+11. **Environment.** A program that is started gets the environment of a new login, unless you give one as `env`: an app
+    gives its own, so that a session has what its windows always had. It is not stored.
 
 A session that an app hosts itself is recorded without being started (`session.create`), and its screens are kept by
 `snapshot.save`. `session.update_status` says whether somebody is at it.
@@ -293,17 +300,18 @@ await app.call("events.subscribe", { since: cursor });
 await app.call("session.create", { config: { session_type: "local" } });
 ```
 
-- `session.*` events have the session in `data`, and `workspace.*` events the workspace: replace what you show by it. An
-  event that you hear may be older than the list that you read after the cursor; since each has the whole thing, the last one wins.
+- `session.*` events have the session in `data`, and `workspace.*` events the workspace: replace what you show by it, and
+  remove it at `.deleted` and `session.archived`. The first events may be older than the list, which was read after the
+  cursor. Since each has the whole thing, the last one wins, and it comes.
 - `since` is a cursor: the subscription begins with every stored event after it, in order, without a gap or a double where
   they meet the new ones. Keep the newest `cursor` of `event` and `events.cursor`, and subscribe with it when you
   come back. `events.cursor` comes where filters have left you without an event for long.
-- Live kinds (`session.title`, `session.output_seen` and others) are sent while they happen and never stored: `seq` and `cursor` are
-  null. With `live: false` they are left out.
+- Live kinds (`session.title`, `session.output_seen` and others) are sent while they happen and never stored: `seq` and
+  `cursor` are null. With `"live": false` they are left out.
 - `kinds` are names or groups (`session.*`). `snapshot.saved` comes only when it is named.
-- 1300 `cursor_expired`: what you missed is not kept any more, or a backup was put in the place of the database. Read everything
-  anew, as at the first time. `events.ended` may say the same of a subscription; after any other error in it, subscribe
-  again from your cursor.
+- 1300 `cursor_expired`: what you missed is not kept any more, or a backup was put in the place of the database. Read
+  everything anew, as at the first time. `events.ended` may say the same of a subscription; after any other error in it,
+  subscribe again from your cursor.
 - A slow subscriber holds nobody up: its stored events wait in the database, its live ones are left out.
 - An app that shows notifications itself names their kinds as `handles`: while it is subscribed, the daemon shows none of
   these on the desktop.
@@ -311,7 +319,8 @@ await app.call("session.create", { config: { session_type: "local" } });
 
 ## Workspaces
 
-A workspace is a name, a layout and the sessions in it. The layout's `config` is whatever the app wants, any JSON, kept to the letter: say which session is in which pane by its id.
+A workspace is a name, a layout and the sessions in it. The layout's `config` is whatever the app wants: any JSON, kept to
+the letter. Say in it which session is in which pane, by its id.
 
 ```json
 {"jsonrpc": "2.0", "method": "workspace.create", "params": {"name": "shop", "layout": {"layout_type": "splits", "config": {"panes": []}}}, "id": 2}
@@ -326,15 +335,15 @@ A workspace is a name, a layout and the sessions in it. The layout's `config` is
 
 ## Previews
 
-`session.screen` draws a session that nobody needs to be attached to: `svg` for a picture to put into a page, `html`, `text`, or `vt`
-for a terminal. `theme` has the colours, `cursor` says whether the cursor is drawn, and `first_line` and `lines` cut a part out, as the
-last ten lines: `{"format": "svg", "first_line": -10, "lines": 10}`. It works for sessions that have ended, too. Draw again when
-`session.output_seen` says that something was written; that is at most once a second.
+`session.screen` draws a session that nobody needs to be attached to: as `svg` for a page, `html`, `text`, or `vt` for a
+terminal. `theme` has the colours, `cursor` says whether the cursor is drawn, and `first_line` and `lines` cut a part out:
+`{"format": "svg", "first_line": -10, "lines": 10}` are the last ten lines. It works for sessions that have ended, too.
+Draw again when `session.output_seen` says that something was written; that is at most once a second.
 
 ## Versions and compatibility
 
-This is version @VERSION@ of the protocol (`protocol_version` of `daemon.info`). It grows when something is changed that clients rely
-on; one that finds a higher number should say so, and go on at its own risk. Within a version:
+This is version @VERSION@ of the protocol (`protocol_version` of `daemon.info`). The number grows when something is changed that
+clients rely on. A client that finds a higher one than it knows should say so. Within a version:
 
 - methods, params that may be left out, fields of results, notifications, kinds of events and errors are added;
 - nothing is removed, and nothing gets another meaning. A param that you leave out keeps the meaning that it has today;
@@ -366,8 +375,8 @@ What the daemon sends without being asked, to the connection that has attached, 
 
 EVENTS = """## Kinds of events
 
-The `kind` of an `event`, and the type of its `data`; `rpc.discover` has these as `x-events`, with an example of each. One as it
-comes:
+The `kind` of an `event`, and the type of its `data`; `rpc.discover` has these as `x-events`, with an example of each. One
+as it comes:
 
 ```json
 @EXAMPLE@

@@ -1,10 +1,11 @@
 // Events at a real daemon: a first screen, what others do, and coming back.
 
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { after, test } from "node:test";
 
 import { connect } from "../orbit.js";
-import { once, runningDaemon } from "./daemon.js";
+import { Text, once, runningDaemon } from "./daemon.js";
 
 const TIMEOUT = { timeout: 60_000 };
 const daemon = runningDaemon();
@@ -94,4 +95,32 @@ test("a subscriber hears of another client that attaches, types nothing and leav
   const attached = heard.events.find(({ kind }) => kind === "session.attached");
   assert.deepEqual([attached.data.client_pid, attached.data.read_only], [process.pid, false]);
   assert.ok(heard.events.every(({ session_id }) => session_id === id));
+});
+
+const demo = (...words) => {
+  const child = spawn(process.execPath, [new URL("../demo.js", import.meta.url).pathname, ...words], { env: daemon.env });
+  const shown = new Text();
+  child.stdout.on("data", (data) => shown.add(data.toString()));
+  child.stderr.on("data", (data) => shown.add(data.toString()));
+  opened.push({ close: () => child.kill() });
+  return { child, shown, ended: new Promise((resolve) => child.on("close", resolve)) };
+};
+
+test("the demonstration prints sessions and what happens", TIMEOUT, async () => {
+  const orbit = await client();
+  await create(orbit, "listed");
+  const { shown } = demo();
+  await shown.until("listed");
+  await create(orbit, "heard"); // it may not have subscribed yet: it hears of it all the same
+  await shown.until("heard");
+});
+
+test("the demonstration is a terminal, and ends with the program's exit code", TIMEOUT, async () => {
+  const orbit = await client();
+  await orbit.call("session.create", { config: { session_type: "local", command: "sh" }, name: "shown" });
+  const { child, shown, ended } = demo("shown");
+  child.stdin.write("echo hel''lo\r");
+  await shown.until("hello");
+  child.stdin.write("exit 3\r");
+  assert.equal(await ended, 3);
 });
