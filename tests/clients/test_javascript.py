@@ -7,11 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from needs import program, require, require_that
+from support import clean_environment
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "javascript"
 PATIENCE_SECS = 300.0
@@ -33,14 +36,25 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def homes() -> Iterator[Path]:
+    """A short folder for the homes of daemons; what a suite that was ended has left in it is ended, too."""
+    folder = Path(tempfile.mkdtemp(prefix="orbit-", dir="/tmp"))
+    yield folder
+    for home in folder.iterdir():
+        stop = [sys.executable, "-m", "orbitctl", "daemon", "stop", "--all"]
+        subprocess.run(stop, env=clean_environment(home), check=False, capture_output=True)
+    shutil.rmtree(folder)
+
+
 @pytest.mark.parametrize("suite", sorted(path.name for path in EXAMPLE.glob("test/*.test.js")))
-def test_the_javascript_client(example: Path, suite: str) -> None:
+def test_the_javascript_client(example: Path, homes: Path, suite: str) -> None:
     """Each of node's tests passes; what one of them leaves behind ends with it."""
     # A group of its own: a test that hangs has children, and is ended with them.
     node = subprocess.Popen(
         [program("node"), "--test", f"test/{suite}"],
         cwd=example,
-        env={**os.environ, "PATH": f"{example / 'bin'}:{os.environ['PATH']}"},
+        env={**os.environ, "PATH": f"{example / 'bin'}:{os.environ['PATH']}", "ORBIT_TEST_HOMES": str(homes)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -50,6 +64,7 @@ def test_the_javascript_client(example: Path, suite: str) -> None:
     try:
         said, _ = node.communicate(timeout=PATIENCE_SECS)
     except subprocess.TimeoutExpired:
-        os.killpg(node.pid, signal.SIGTERM)
+        os.killpg(node.pid, signal.SIGKILL)
         said, _ = node.communicate()
     assert node.returncode == 0, said
+    assert list(homes.iterdir()) == []

@@ -9,7 +9,7 @@ export const run = promisify(execFile);
 
 /** Return what a test needs of its daemon: the environment in which clients find it, and its orbitctl. */
 export function ownDaemon() {
-  const home = mkdtempSync("/tmp/orbit-js-"); // short: paths of sockets are limited
+  const home = mkdtempSync(`${process.env.ORBIT_TEST_HOMES ?? "/tmp"}/js-`); // short: paths of sockets are limited
   mkdirSync(`${home}/run`, { mode: 0o700 });
   const kept = Object.fromEntries(["PATH", "LANG", "PYTHONPATH"].map((name) => [name, process.env[name]]));
   const env = { ...kept, HOME: home, XDG_RUNTIME_DIR: `${home}/run`, TERM: "xterm-256color", SHELL: "/bin/sh" };
