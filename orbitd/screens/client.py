@@ -93,15 +93,10 @@ class Restart(Struct, frozen=True, kw_only=True):
 
 
 class Loaded(Struct, frozen=True, kw_only=True):
-    """What a picture is built from: a snapshot, and the journal position that it covers.
-
-    Attributes:
-        is_opaque: The snapshot is a client's, in a format of its own.
-    """
+    """What a picture is built from: a snapshot, and the journal position that it covers."""
 
     base: m.Base
     position: int
-    is_opaque: bool = False
 
 
 class Source(Protocol):

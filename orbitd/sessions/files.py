@@ -243,7 +243,7 @@ def _loaded(saved: SavedScreen | None, session: Session) -> Loaded:
         native=native,
         portable=(snapshot.scrollback or b"") + snapshot.terminal_buffer,
     )
-    return Loaded(base=base, position=position, is_opaque=not native and snapshot.format == "opaque")
+    return Loaded(base=base, position=position)
 
 
 def _log_damage(session_id: str, damage: Damage | None) -> None:

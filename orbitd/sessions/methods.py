@@ -367,11 +367,6 @@ class SessionMethods:
                 is_blank = live.position == 0 and session.last_saved_at is None
                 if not is_running and is_blank and session.cols is None:
                     raise SnapshotNotFound(f"Nothing of the screen of session {session_id} was ever saved")
-                if not is_running and live.is_opaque and live.position == 0:
-                    raise SnapshotNotFound(
-                        f"The screen of session {session_id} was saved by its app, in a format of its own",
-                        hint="snapshot.get returns it as it is.",
-                    )
                 async with asyncio.timeout(SCREEN_SECS):
                     drawn = await live.picture.render(
                         live.position,

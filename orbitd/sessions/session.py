@@ -267,7 +267,6 @@ class LiveSession:
         not_opened: Why its journal could not be opened, or "": its output is not read.
         is_left_to_keeper: There was no room for its terminal here: its output is not read, and waits.
         not_fetched: Why the keeper has not handed out its terminal, or "": its output is not read, and waits.
-        is_opaque: Its newest snapshot is a client's, in a format of its own.
         was_recorded_again: Its row was gone, and was written again for its program.
         reconnects: It has lost its connection, and keeps screen and clients for its next start.
         retry: When that is.
@@ -301,7 +300,6 @@ class LiveSession:
         self.not_opened = ""
         self.is_left_to_keeper = False
         self.not_fetched = ""
-        self.is_opaque = False
         self.was_recorded_again = False
         self.reconnects = False
         self.retry: Retry | None = None
@@ -430,7 +428,7 @@ class LiveSession:
         journal = self._journal = files.journal
         self._damage = None if journal is None else journal.damage  # logged by who has opened it
         self._recorded_cwd = self.recorded_cwd or self._recorded_cwd
-        self._loaded, self.is_opaque = files.loaded, files.loaded.is_opaque
+        self._loaded = files.loaded
         self.news.restore(files.session)
         self.save.position = files.loaded.position
         if journal is None:

@@ -155,7 +155,7 @@ def run(tmp_path: Path, *argv: str, timeout_secs: float = 30, **variables: str) 
 
 
 def test_what_a_program_gets(tmp_path: Path) -> None:
-    """A program starts in HOME with the umask and limits of a login, clean signals, nothing open, a session of its own."""
+    """A program starts in HOME with a login's umask and limits, clean signals, nothing open, a session of its own."""
     look = (
         "import json, os, resource, signal, sys; "
         "ignored = [n for n in signal.valid_signals() if signal.getsignal(n) == signal.SIG_IGN]; "
