@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from orbit_protocol.errors import InvalidParams, SnapshotNotFound
+from orbit_protocol.errors import InvalidParams
 from orbit_protocol.params import ClientTerminal, SessionScreen, Theme
 from orbitd.screens import messages as m
 from orbitd.screens.model import Colors, Cut
