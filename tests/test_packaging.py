@@ -138,6 +138,7 @@ def test_the_files_of_the_sdist(unpacked: Path) -> None:
         "examples/javascript/test/orbit.test.js",
         "examples/javascript/test/types.ts",
         "examples/javascript/tsconfig.json",
+        "examples/web/README.md",
         "examples/web/app.js",
         "examples/web/connection.js",
         "examples/web/index.html",

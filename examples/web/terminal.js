@@ -24,7 +24,6 @@ export class SessionTerminal {
   isDrawn = false; // whether there has been a picture
   #isAttached = false;
   #isFramed = false;
-  #wantsStart = false;
   #observer;
 
   /**
@@ -62,7 +61,7 @@ export class SessionTerminal {
     this.#observer = new ResizeObserver(() => this.fit.fit());
     this.#observer.observe(element);
     this.#connection = new Connection(options.token, {
-      onOpen: () => this.attach({ start: this.#wantsStart }),
+      onOpen: () => this.attach(),
       onLost: () => {
         this.#isAttached = this.isDrawn = false;
         handlers.onState("lost");
@@ -76,7 +75,6 @@ export class SessionTerminal {
   /** Attach, or attach again; with `start`, run the program where it does not run. */
   async attach({ start = false } = {}) {
     const { id, readOnly, theme } = this.options;
-    this.#wantsStart = false; // it is asked for once: a program that has ended since is not started by a reconnect
     const attachment = `${++this.#attachment}`;
     const { cols, rows } = this.xterm;
     try {

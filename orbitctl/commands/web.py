@@ -17,15 +17,7 @@ from orbitctl.app import App
 from orbitctl.errors import CommandError, ExitCode
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  orbitctl web
-  orbitctl web --port 8022
-  orbitctl web --read-only
-  ssh -L 8022:127.0.0.1:8022 ada@db.example orbitctl web --port 8022
-""",
-)
+@click.command()
 @click.option("--port", type=click.IntRange(0, 65_535), default=0, metavar="PORT", help="The port; 0 is any free one.")
 @click.option("--read-only", is_flag=True, help="Print a second URL, through which somebody can watch, and only watch.")
 @click.pass_obj
@@ -36,7 +28,8 @@ def web(app: App, port: int, read_only: bool) -> int:
     you can do in a session; each run has a new one. `--read-only` prints another one for showing
     somebody: through it sessions are seen, and neither keys nor clipboard do anything.
 
-    The page's terminal is xterm.js, which is fetched from npm's registry at the first time.
+    With `--host` the sessions are those of another machine. The page's terminal is xterm.js,
+    which is fetched from npm's registry at the first time.
     """
     try:
         from orbitctl.web import page, server

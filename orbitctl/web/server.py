@@ -136,6 +136,7 @@ class WebServer:
         self._tokens = tokens
         self._connect = connect
         self._websockets: dict[ServerConnection, Access] = {}
+        self._leaving: set[asyncio.Task[None]] = set()  # one for each of them, until it is closed
 
     @contextlib.asynccontextmanager
     async def serving(self, listener: socket.socket) -> AsyncIterator[None]:
@@ -196,10 +197,15 @@ class WebServer:
         if len(self._websockets) >= MAX_WEBSOCKETS or (access.read_only and guests >= MAX_GUESTS):
             return _text(HTTPStatus.SERVICE_UNAVAILABLE, "Too many windows are open.")
         self._websockets[connection] = access
-        asyncio.ensure_future(connection.wait_closed()).add_done_callback(
-            lambda _: self._websockets.pop(connection, None)
-        )
+        # Not where the relay ends: none is begun for a request that turns out to be no WebSocket's.
+        leaving = asyncio.create_task(self._forget(connection))
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
         return None
+
+    async def _forget(self, connection: ServerConnection) -> None:
+        await connection.wait_closed()
+        del self._websockets[connection]
 
     def _secure(self, _: ServerConnection, request: Request, response: Response) -> None:
         """Set the headers that every answer has, those to requests that cannot be read too."""

@@ -31,11 +31,11 @@ def browser(packages: Path) -> Iterator[Browser]:
 
 @pytest.fixture
 def serve(packages: Path) -> Iterator[Callable[..., WebProcess]]:
-    """Starts `orbitctl web` beside a daemon, with more options; it ends with the test."""
+    """Starts `orbitctl web` beside a daemon, with more options and variables; it ends with the test."""
     with contextlib.ExitStack() as started:
 
-        def start(daemon: DaemonProcess, *arguments: str) -> WebProcess:
-            environment = {**daemon.environment, "XDG_CACHE_HOME": str(packages / "cache")}
+        def start(daemon: DaemonProcess, *arguments: str, **environ: str) -> WebProcess:
+            environment = {**daemon.environment, "XDG_CACHE_HOME": str(packages / "cache"), **environ}
             return started.enter_context(contextlib.closing(WebProcess(environment, *arguments)))
 
         yield start
