@@ -69,7 +69,7 @@ class Table:
             raise CursorExpired("too old", data={"oldest": self.cursor(self.oldest)})
         return seq
 
-    async def list_events(
+    async def list_events_json(
         self,
         *,
         after: int | None,
@@ -78,7 +78,7 @@ class Table:
         session_id: str | None = None,
         workspace_id: str | None = None,
         limit: int | None = None,
-    ) -> list[Event]:
+    ) -> list[tuple[int, bytes]]:
         await self.gate.wait()
         self.pages += 1
         if self.error is not None:
@@ -91,7 +91,8 @@ class Table:
             workspace_id=workspace_id,
         )
         found = [each for each in self.events[max(after or 0, self.oldest) : until] if wanted.fits(each)]
-        return found[: min(limit or self.most, self.most)]
+        page = found[: min(limit or self.most, self.most)]
+        return [(each.seq or 0, msgspec.json.encode(each)) for each in page]
 
 
 class Client:

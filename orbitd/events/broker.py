@@ -14,7 +14,7 @@ from msgspec import Struct
 from orbit_protocol.errors import InternalError
 from orbit_protocol.types import Event
 from orbitd.background_tasks import BackgroundTasks
-from orbitd.events.subscriptions import Published, Subscription
+from orbitd.events.subscriptions import New, Subscription
 from orbitd.logs import event as log_event
 
 log = logging.getLogger("orbitd.events")
@@ -71,7 +71,7 @@ class Broker:
         """Publish the events of a commit, in their order."""
         if not events:
             return
-        published = [Published(each) for each in events]
+        published = [New(each) for each in events]
         newest = events[-1].seq
         assert newest is not None
         for each in list(self._subscriptions):
@@ -114,7 +114,7 @@ class Broker:
             workspace_id=self._workspace_of(session_id),
             data=raw,
         )
-        published = Published(event)
+        published = New(event)
         for each in list(self._subscriptions):
             self._guarded(each, lambda one: one.publish_live(published))
 

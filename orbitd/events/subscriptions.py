@@ -97,7 +97,7 @@ class Source(Protocol):
     def parse_cursor(self, cursor: str) -> int:
         """Return the seq of a cursor. Raises: InvalidParams, CursorExpired."""
 
-    async def list_events(
+    async def list_events_json(
         self,
         *,
         after: int | None,
@@ -106,31 +106,71 @@ class Source(Protocol):
         session_id: str | None = None,
         workspace_id: str | None = None,
         limit: int | None = None,
-    ) -> list[Event]:
-        """Return a page of stored events, oldest first; none only where no more follow. Raises: CursorExpired."""
+    ) -> list[tuple[int, bytes]]:
+        """Return the seq and JSON of stored events, oldest first; none only where no more follow.
+
+        Raises: CursorExpired.
+        """
 
 
-class Published:
-    """An event on its way to all who want it: it is encoded once, and only if somebody wants it."""
+class Published(Protocol):
+    """An event on its way to those who want it."""
 
-    __slots__ = ("_tail", "event")
+    @property
+    def seq(self) -> int | None:
+        """Its number; None of what is live only."""
+
+    @property
+    def json(self) -> bytes:
+        """The event as it is sent, on one line."""
+
+    @property
+    def event(self) -> Event:
+        """The event."""
+
+
+class New:
+    """An event that has just happened: it is encoded once, and only if somebody wants it."""
+
+    __slots__ = ("_json", "event")
 
     def __init__(self, event: Event) -> None:
         self.event = event
-        self._tail: bytes | None = None
+        self._json: bytes | None = None
 
     @property
-    def tail(self) -> bytes:
-        """The end of the notification's JSON, behind the subscription's id; `data` in it is as it was stored."""
-        if self._tail is None:
-            tail = _encode(self.event)[1:] + b"}"
-            if b"\n" in tail:  # raw JSON on several lines, which no message may have
-                event = msgspec.structs.replace(self.event, data=msgspec.Raw(one_line(bytes(self.event.data))))
-                tail = _encode(event)[1:] + b"}"
-            self._tail = tail
-        return self._tail
+    def seq(self) -> int | None:
+        """Its number; None of what is live only."""
+        return self.event.seq
+
+    @property
+    def json(self) -> bytes:
+        """The event as it is sent; `data` in it is as it was stored."""
+        if self._json is None:
+            self._json = _on_one_line(_encode(self.event))
+        return self._json
 
 
+class Stored:
+    """An event from the table, whose JSON is what was read."""
+
+    __slots__ = ("json", "seq")
+
+    def __init__(self, seq: int, json: bytes) -> None:
+        self.seq = seq
+        self.json = _on_one_line(json)
+
+    @property
+    def event(self) -> Event:
+        """The event."""
+        return _events.decode(self.json)
+
+
+def _on_one_line(json: bytes) -> bytes:
+    return one_line(json) if b"\n" in json else json  # no message may have one, whatever raw JSON is in it
+
+
+_events = msgspec.json.Decoder(Event)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -194,12 +234,12 @@ class Subscription(abc.ABC):
 
     # What was committed, or is live
 
-    def publish(self, events: Sequence[Published], newest: int) -> None:
+    def publish(self, events: Sequence[New], newest: int) -> None:
         """Take the events of a commit, the last of which is `newest`; one that is READING finds them in the table."""
         if self.state is State.FOLLOWING:
             self._send([each for each in events if self.wanted.fits(each.event)], newest)
 
-    def publish_live(self, event: Published) -> None:
+    def publish_live(self, event: New) -> None:
         """Take an event that is never stored; it is dropped where it cannot be sent now."""
         if self.live and self.state is State.FOLLOWING and not self.is_congested and self.wanted.fits(event.event):
             self._deliver([event])
@@ -212,7 +252,7 @@ class Subscription(abc.ABC):
             self._deliver(group)
             if self.state is State.ENDED:
                 return
-            self.position = self._told = group[-1].event.seq or 0
+            self.position = self._told = group[-1].seq or 0
         else:
             self.position = end
             if end - self._told >= CURSOR_EVERY and not self.is_congested:
@@ -240,7 +280,7 @@ class Subscription(abc.ABC):
                     return
                 # Every event that was committed meanwhile is behind `newest`, and read by the next page. A page that
                 # is not empty may be cut by its size, so only an empty one shows that there is nothing up to there.
-                self._send([Published(each) for each in page], (page[-1].seq or 0) if page else newest)
+                self._send([Stored(*each) for each in page], page[-1][0] if page else newest)
         except OrbitError as error:
             self.end_with(error)
         except Exception as exc:  # noqa: BLE001  # the client has to know that it is sent nothing more
@@ -249,8 +289,8 @@ class Subscription(abc.ABC):
         finally:
             self._is_reading = False
 
-    async def _read_page(self, until: int) -> list[Event]:
-        return await self._source.list_events(
+    async def _read_page(self, until: int) -> list[tuple[int, bytes]]:
+        return await self._source.list_events_json(
             after=self.position,
             until=until,
             kinds=self._stored_kinds,
@@ -270,7 +310,7 @@ def _groups(events: Sequence[Published]) -> Iterator[Sequence[Published]]:
     """Split events into groups that are about `WRITE_BYTES` long."""
     start = size = 0
     for at, each in enumerate(events):
-        size += len(bytes(each.event.data))
+        size += len(each.json)
         if size >= WRITE_BYTES:
             yield events[start : at + 1]
             start, size = at + 1, 0
@@ -312,7 +352,7 @@ class ClientSubscription(Subscription):
         self.id = subscription_id
         self._client = client
         notice = _encode({"jsonrpc": "2.0", "method": EVENT.name, "params": {"subscription_id": subscription_id}})
-        self._head = notice.removesuffix(b"}}") + b","
+        self._head = notice.removesuffix(b"}}") + b","  # the event's JSON follows, without its brace
 
     @property
     def is_congested(self) -> bool:
@@ -320,7 +360,7 @@ class ClientSubscription(Subscription):
         return self._client.is_congested
 
     def _deliver(self, events: Sequence[Published]) -> None:
-        self._client.send_all([self._head + each.tail for each in events])
+        self._client.send_all([self._head + each.json[1:] + b"}" for each in events])
 
     def _deliver_cursor(self, seq: int) -> None:
         notice = CursorNotice(subscription_id=self.id, cursor=self._source.cursor(seq))

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import TypeVar
 
 from orbit_protocol.types import MAX_PAGE_SIZE, Event
-from orbitd.store.events import LISTED_COLUMNS, SAID, SAVED, NewEvent, event_from_row
+from orbitd.store.events import LISTED_COLUMNS, SAID, SAVED, NewEvent, event_from_row, json_from_row
 from orbitd.store.pages import MAX_PAGE_BYTES
-from orbitd.store.rows import Marks
+from orbitd.store.rows import Marks, Row
 from orbitd.store.store import Store
+
+T = TypeVar("T")
 
 # The numbers first where the data of some is large: no more is read than is returned. It takes as long again.
 _TOTAL = "SELECT total(size) FROM (SELECT size FROM events WHERE {{sound}} AND {conditions} ORDER BY seq LIMIT :limit)"
@@ -114,6 +117,34 @@ class EventMethods:
         Raises:
             CursorExpired: Changes after `after` have been dropped, perhaps just now.
         """
+        decode = partial(event_from_row, epoch=self.epoch)
+        found = await self._list(decode, after, until, kinds, session_id, workspace_id, limit)
+        return [each.item for each in found]
+
+    async def list_events_json(
+        self,
+        *,
+        after: int | None,
+        until: int | None = None,
+        kinds: Sequence[str] | None = None,
+        session_id: str | None = None,
+        workspace_id: str | None = None,
+        limit: int | None = None,
+    ) -> list[tuple[int, bytes]]:
+        """Do as `list_events` does; return the number and the JSON of each event."""
+        decode = partial(json_from_row, epoch=self.epoch)
+        return await self._list(decode, after, until, kinds, session_id, workspace_id, limit)
+
+    async def _list(
+        self,
+        decode: Callable[[Row], T],
+        after: int | None,
+        until: int | None,
+        kinds: Sequence[str] | None,
+        session_id: str | None,
+        workspace_id: str | None,
+        limit: int | None,
+    ) -> list[T]:
         store = self._store
         most = MAX_PAGE_SIZE if limit is None else limit
         if after is not None:
@@ -133,15 +164,14 @@ class EventMethods:
         parameters.update(values)
         parameters["limit"] = most
         conditions = f"{conditions} AND {of_kind}"
-        decode = partial(event_from_row, epoch=store.events.epoch)
-        found: list[Event] = []
+        found: list[T] = []
         while not found:
             rows = await store.fetch(("events",), _TOTAL.format(conditions=conditions), parameters)
             query = _LIST if rows[0][0] <= MAX_PAGE_BYTES else _LIST_LARGE
             rows = await store.fetch(("events",), query.format(conditions=conditions), parameters)
             if after is not None:
                 store.events.require_kept(after)
-            found = [each.item for each in await store.damage.readable_in_turns(rows, decode)]
+            found = await store.damage.readable_in_turns(rows, decode)
             if not rows:
                 break
             parameters["after"] = rows[-1][0]  # all of these are damaged, where none was found

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -310,6 +311,21 @@ async def test_events_are_listed_by_kind_session_and_workspace(manager: SessionM
     assert await listed(after=None) == [1, 2, 3, 5]
     (event,) = await manager.list_events(after=4)
     assert (event.kind, event.cursor, data_of(event)["name"]) == ("session.updated", manager.cursor(5), "side")
+
+
+async def test_events_are_listed_as_json_as_they_are(manager: SessionManager) -> None:
+    """What subscribers are sent from the table is what they would have been sent at the commit, filters and all."""
+    workspace = await manager.create_workspace('a "w" \u2028 é', GRID)
+    await manager.create_session(SessionConfig(session_type="local", workspace_id=workspace.id), "in")
+    await manager.record_events([NewEvent(kind="daemon.warning", data=b'{"a" : 1.0, "\xc3\xa9":[null]}')])
+    await settled(manager)
+    for options in ({}, {"limit": 1}, {"kinds": ["session.*"]}, {"workspace_id": workspace.id}, {"after": 1}):
+        found = await manager.list_events(**{"after": None, **options})  # type: ignore[arg-type]
+        listed = await manager.list_events_json(**{"after": None, **options})  # type: ignore[arg-type]
+        assert [seq for seq, _ in listed] == [each.seq for each in found]
+        decoded = [msgspec.json.decode(json, type=Event) for _, json in listed]
+        assert decoded == found
+        assert [bytes(each.data) for each in decoded] == [bytes(each.data) for each in found]
 
 
 async def test_a_page_of_large_events_is_a_short_one(manager: SessionManager, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -694,6 +710,7 @@ async def test_a_damaged_event_is_left_out_and_named(path: Path, column: str, va
         changed = connection.total_changes
     async with SessionManager.open(path) as manager:
         left = {event.seq for event in await manager.list_events(after=0)}
+        assert left == {seq for seq, _ in await manager.list_events_json(after=0)}
         assert left == ({1, 3} if changed else {1, 2, 3})
         named = [row for row in (await manager.check()).rows if "row 2 of events" in row]
         assert len(named) == changed
