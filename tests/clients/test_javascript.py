@@ -42,8 +42,9 @@ def homes() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="orbit-", dir="/tmp"))
     yield folder
     for home in folder.iterdir():
-        stop = [sys.executable, "-m", "orbitctl", "daemon", "stop", "--all"]
-        subprocess.run(stop, env=clean_environment(home), check=False, capture_output=True)
+        for words in (["start"], ["stop", "--all"]):  # a daemon that was killed does not end its programs
+            command = [sys.executable, "-m", "orbitctl", "daemon", *words]
+            subprocess.run(command, env=clean_environment(home), check=False, capture_output=True)
     shutil.rmtree(folder)
 
 

@@ -16,7 +16,8 @@ export function ownDaemon() {
   for (const name of Object.keys(env)) if (env[name] === undefined) delete env[name];
   const orbitctl = (...words) => run("orbitctl", words, { env, timeout: 30_000 });
   after(async () => {
-    await orbitctl("daemon", "stop", "--all").catch(() => {}); // one that a test has stopped
+    await orbitctl("daemon", "start").catch(() => {}); // where a test has killed it: it ends the programs
+    await orbitctl("daemon", "stop", "--all").catch(() => {});
     rmSync(home, { recursive: true, force: true });
   });
   return { env, home, orbitctl, socket: `${home}/run/orbit/orbitd.sock` };
