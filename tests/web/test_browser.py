@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,32 @@ def test_a_workspace_is_opened(shared_daemon: DaemonProcess, browser: Browser, s
             assert live == {"one", "two"}
 
 
+NOTIFICATIONS = """
+globalThis.notified = [];
+globalThis.Notification = class {
+  static permission = "granted";
+  constructor(title, { body }) { notified.push([title, body]); }
+};
+document.hasFocus = () => false;
+"""
+
+
+def test_a_notification_is_shown(shared_daemon: DaemonProcess, browser: Browser, serve: Serve) -> None:
+    """What a program says to its user is a notification of the desktop where that is allowed, else one on the page."""
+    with shared_daemon.client() as client:
+        session = started(client, name="build")
+        web = serve(shared_daemon)
+        with browser.page(web.url, watch=NOTIFICATIONS) as allowed, browser.page(web.url) as other:
+            for page in (allowed, other):
+                page.wait("document.getElementById('state').textContent === 'connected'")
+            data = encoded("printf '\\033]777;notify;Deploy;It is <b>out</b>\\a'\n")
+            client.call("session.send", id=session, data=data)
+            allowed.wait("notified.length > 0")
+            assert allowed.evaluate("notified[0]") == ["Deploy", "It is <b>out</b> (build)"]
+            other.wait("document.getElementById('toasts').innerText.includes('It is <b>out</b> (build)')")
+            other.wait(f"{card('build')}.innerText.includes('message')")
+
+
 def test_a_flood_does_not_drown_the_page(shared_daemon: DaemonProcess, browser: Browser, serve: Serve) -> None:
     """Output faster than a browser draws is left out, and keys get through: Ctrl-C ends the program."""
     with shared_daemon.client() as client:
@@ -291,6 +318,23 @@ def test_the_end_of_orbitctl_web_is_seen(shared_daemon: DaemonProcess, browser: 
         again = serve(shared_daemon, "--port", str(web.port))
         page.wait("document.body.innerText.includes('not valid')")
         assert again.end(signal.SIGTERM)[0] == 143
+
+
+def test_sessions_of_another_machine(
+    shared_daemon: DaemonProcess, browser: Browser, serve: Serve, tmp_path: Path
+) -> None:
+    """With --host the page has the sessions of the daemon at the other end of ssh."""
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f"#!/bin/sh\nexec {sys.executable} -m orbitctl dial-stdio\n")
+    ssh.chmod(0o700)
+    with shared_daemon.client() as client:
+        session = started(client, "sh -c 'echo remote; cat'")
+        web = serve(shared_daemon, "--host", "ssh://there", ORBITCTL_SSH=str(ssh))
+        with browser.page(web.url) as page:
+            page.show(session)
+            page.wait_for_text("remote")
+            page.type("typed\n")
+            page.wait_for_text("typed")
 
 
 def test_nothing_is_loaded_from_elsewhere(
