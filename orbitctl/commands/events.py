@@ -79,9 +79,9 @@ class _Page(Struct, frozen=True):
     epilog="""\b
 Examples:
   orbitctl events --since 10m
-  orbitctl events -f --session web
-  orbitctl events -f --kind command.finished --kind 'terminal.*'
-  orbitctl events -f --workspace shop --json | jq -r .kind
+  orbitctl events -f -n 10 --session web
+  orbitctl events --kind command.finished --kind 'terminal.*'
+  orbitctl events -f -n 10 --workspace shop --json
 
 --since takes a time (2026-01-31T12:00), a span back from now, or the `cursor` of an event:
 then what came after that one is printed. --follow goes on over restarts of orbitd, and
