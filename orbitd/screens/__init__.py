@@ -11,7 +11,10 @@
     model                     screens, rows, styles as plain values
     repaint, vt_writer        those values as the bytes that draw them on a client's terminal
     frame                     a part of them, for a window of another size
-    render                    the same as text and HTML
+    render                    the same as text, HTML and SVG
+    svg, boxes                rows as a picture; box-drawing characters as paths
+    said                      notifications and finished commands, found in the output
+    text_search               texts that calls wait for, found in the output and on the screen
 
 orbitd imports `client`, `messages`, `note` and `model`, and never the library: whatever a program prints, and whatever
 the library does with it, happens in another process.

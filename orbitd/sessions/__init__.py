@@ -9,6 +9,7 @@
                                   output since the last snapshot: positions; records; damage
     attachment, frames            one client of a session: what it is sent, and its own methods (input, resize)
     program_input                 what its terminal has not taken yet, and the calls that wait for that
+    news                          what its program has said, rung and printed: marks on the session, and events
     files, saver, saved_state     snapshot and journal on disk; when a screen is saved, and in which form
     circles                       where a client sits; no session may show itself
     folders                       the folder that a program is in
