@@ -14,7 +14,7 @@ from msgspec import Struct
 from orbit_protocol.errors import InternalError
 from orbit_protocol.types import Event
 from orbitd.background_tasks import BackgroundTasks
-from orbitd.events.subscriptions import New, Subscription
+from orbitd.events.subscriptions import New, State, Subscription
 from orbitd.logs import event as log_event
 
 log = logging.getLogger("orbitd.events")
@@ -37,6 +37,7 @@ class Broker:
         self._workspace_of = workspace_of
         self._subscriptions: dict[Subscription, None] = {}  # in the order in which they were made
         self._live_listeners = 0
+        self._is_closed = False
         self._tasks = BackgroundTasks(log, "events not read")
         # By session: when its next `output_seen` is due, and the data of one that has come before that.
         self._seen_timers: dict[str, asyncio.TimerHandle] = {}
@@ -53,6 +54,9 @@ class Broker:
 
     def add(self, subscription: Subscription) -> None:
         """Publish to a subscription from now on; `start` has it read what it has missed."""
+        if self._is_closed:  # by a request that was on its way when the daemon began to stop
+            subscription.close()
+            return
         self._subscriptions[subscription] = None
         self._live_listeners += subscription.live
 
@@ -65,7 +69,12 @@ class Broker:
 
     def start(self, subscription: Subscription) -> None:
         """Have a subscription go on: its client can be sent something, for the first time or again."""
-        self._tasks.start(subscription.read())
+        self._tasks.start(self._read(subscription))
+
+    async def _read(self, subscription: Subscription) -> None:
+        await subscription.read()
+        if subscription.state is State.ENDED:  # it could not be read on
+            self.remove(subscription)
 
     def publish(self, events: Sequence[Event]) -> None:
         """Publish the events of a commit, in their order."""
@@ -125,7 +134,8 @@ class Broker:
             self.publish_live(OUTPUT_SEEN, session_id, data)
 
     def close(self) -> None:
-        """End every subscription, since the daemon stops."""
+        """End every subscription, since the daemon stops; one that is added from now on ends at once."""
+        self._is_closed = True
         for each in list(self._subscriptions):
             each.close()
             self.remove(each)

@@ -23,7 +23,7 @@ from orbit_protocol.visible import seconds
 from orbitd.events.broker import Broker
 from orbitd.events.subscriptions import ClientSubscription, Waiter, Wanted
 from orbitd.manager import SessionManager
-from orbitd.rpc.connection import Call, Connection
+from orbitd.rpc.connection import Call
 
 MAX_SUBSCRIPTIONS = 64
 """Of one connection."""
@@ -47,21 +47,19 @@ class _OfConnection:
 
     Args:
         broker: Publishes to it.
-        connection: Whose it is.
         subscription: It.
     """
 
-    def __init__(self, broker: Broker, connection: Connection, subscription: ClientSubscription) -> None:
-        self._broker, self._connection, self.subscription = broker, connection, subscription
+    def __init__(self, broker: Broker, subscription: ClientSubscription) -> None:
+        self._broker, self._subscription = broker, subscription
 
     def handle_drained(self) -> None:
         """Go on: the client has read everything."""
-        self._broker.start(self.subscription)
+        self._broker.start(self._subscription)
 
     def end(self) -> None:
-        """End it, and remove it from the connection."""
-        self._connection.subscriptions.pop(self.subscription.id, None)
-        self._broker.remove(self.subscription)
+        """End it."""
+        self._broker.remove(self._subscription)
 
 
 class EventMethods:
@@ -90,10 +88,19 @@ class EventMethods:
                 hint="End one of them with events.unsubscribe; one subscription may have many kinds.",
             )
         position = self._position(q)
+        subscription_id = str(next(self._ids))
         subscription = ClientSubscription(
-            str(next(self._ids)), connection, self._manager, wanted, position, live=q.live, handles=handles
+            subscription_id,
+            connection,
+            self._manager,
+            wanted,
+            position,
+            live=q.live,
+            handles=handles,
+            # By itself too, where its events are not kept any more: it takes none of the connection's places then.
+            on_end=lambda: connection.subscriptions.pop(subscription_id, None),
         )
-        held = connection.subscriptions[subscription.id] = _OfConnection(self._broker, connection, subscription)
+        held = connection.subscriptions[subscription_id] = _OfConnection(self._broker, subscription)
         self._broker.add(subscription)
         call.after_answer(held.handle_drained, held.end)
         return Subscribed(subscription_id=subscription.id, cursor=self._manager.cursor(position))

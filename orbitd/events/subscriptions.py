@@ -18,7 +18,7 @@ import abc
 import asyncio
 import enum
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -335,6 +335,7 @@ class ClientSubscription(Subscription):
     Args:
         subscription_id: What the client knows it by.
         client: Its connection.
+        on_end: Called once when it has ended, for whatever reason.
     """
 
     def __init__(
@@ -347,12 +348,20 @@ class ClientSubscription(Subscription):
         *,
         live: bool,
         handles: frozenset[str] = frozenset(),
+        on_end: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__(source, wanted, position, live=live, handles=handles)
         self.id = subscription_id
         self._client = client
+        self._on_end = on_end
         notice = _encode({"jsonrpc": "2.0", "method": EVENT.name, "params": {"subscription_id": subscription_id}})
         self._head = notice.removesuffix(b"}}") + b","  # the event's JSON follows, without its brace
+
+    def end(self) -> None:
+        """End it; again does nothing."""
+        if self.state is not State.ENDED:
+            super().end()
+            self._on_end()
 
     @property
     def is_congested(self) -> bool:

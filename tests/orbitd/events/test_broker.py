@@ -8,8 +8,10 @@ import msgspec
 import pytest
 
 from event_support import Client, Table, settle, subscribed
+from orbit_protocol.errors import CursorExpired, ShuttingDown
 from orbit_protocol.types import Progress
 from orbitd.events import broker as broker_module
+from orbitd.events.subscriptions import ClientSubscription, State, Waiter, Wanted
 
 SEEN = "session.output_seen"
 
@@ -70,3 +72,39 @@ async def test_a_kind_is_handled_while_a_client_that_reads_says_so() -> None:
     assert table.broker.is_handled("terminal.notification")
     table.broker.remove(subscription)
     assert not table.broker.is_handled("terminal.notification")
+
+
+@pytest.mark.parametrize("is_read", [True, False], ids=["reading", "sending"])
+async def test_a_subscription_that_fails_is_forgotten(is_read: bool) -> None:
+    """One that has ended by itself shows nothing, listens to nothing, and takes no place of its connection."""
+    table, client, ended = Table(), Client(), list[str]()
+    table.commit("session.created")
+    if is_read:
+        table.error = CursorExpired("too old")
+    wanted = Wanted(kinds=frozenset({"session.created"}))
+    handles = frozenset({"terminal.bell"})
+    subscription = ClientSubscription(
+        "7", client, table, wanted, 0, live=True, handles=handles, on_end=lambda: ended.append("7")
+    )
+    table.broker.add(subscription)
+    table.broker.start(subscription)
+    await settle()
+    if not is_read:
+        client.send_all = lambda _: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+        table.commit("session.created")
+    assert (subscription.state, ended) == (State.ENDED, ["7"])
+    assert not table.broker.is_handled("terminal.bell")
+    assert not table.broker.has_live_listeners
+
+
+async def test_a_call_that_comes_while_the_daemon_stops() -> None:
+    """It is answered so at once, although nothing is published any more."""
+    table = Table()
+    table.broker.close()
+    waiter = Waiter(table, Wanted(kinds=frozenset({"session.created"})), 0, live=False)
+    table.broker.add(waiter)
+    await waiter.read()
+    with pytest.raises(ShuttingDown):
+        await waiter.found
+    subscription = subscribed(table, Client())
+    assert subscription.state is State.ENDED
