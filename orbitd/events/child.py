@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import select
 import signal
@@ -87,20 +88,30 @@ def run(
         return f"it cannot be started: {getattr(error, 'strerror', None) or error}"
     assert process.stderr is not None
     with process.stderr as stderr:
-        on_start(process.pid)
-        said = _follow(process, stderr.fileno(), time.monotonic() + timeout_secs)
-        is_late = process.poll() is None
-        if is_late:
-            kill_group(process.pid)
-        code = process.wait()
+        try:
+            on_start(process.pid)
+            said = _follow(process, stderr.fileno(), time.monotonic() + timeout_secs)
+        finally:
+            is_late = process.poll() is None
+            if is_late:
+                kill_group(process.pid)
+            code = process.wait()
     if is_late:
         how = f"it was killed after {timeout_secs:.3g} s"
     elif code == 0:
         return ""
     else:
-        how = f"exit {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
+        how = f"exit {code}" if code > 0 else f"signal {_signal_name(-code)}"
     lines = [line for line in said.decode(errors="replace").splitlines() if line.strip()]
     return f"{how}: {visible(lines[-1].strip())[:200]}" if lines else how
+
+
+def _signal_name(number: int) -> str:
+    """Return the name of a signal; real-time signals but the first and the last have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
 
 
 def kill_group(pid: int) -> None:
@@ -114,9 +125,16 @@ def _follow(process: subprocess.Popen[bytes], stderr: int, deadline: float) -> b
 
     A process that it leaves behind may hold stderr open: its end is not waited for.
     """
-    watch = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else None
-    watched = [each for each in (stderr, watch) if each is not None]
-    said = b""
+    watch = None
+    if hasattr(os, "pidfd_open"):
+        with contextlib.suppress(OSError):  # an old kernel, or no descriptor is free
+            watch = os.pidfd_open(process.pid)
+    # Not select(2): a daemon with many sessions has descriptors above FD_SETSIZE.
+    poll = select.poll()
+    for each in (stderr, watch):
+        if each is not None:
+            poll.register(each, select.POLLIN)
+    is_open, said = True, b""
     try:
         while True:
             left = deadline - time.monotonic()
@@ -124,12 +142,13 @@ def _follow(process: subprocess.Popen[bytes], stderr: int, deadline: float) -> b
             if left <= 0 and not has_ended:
                 return said
             wait = 0.0 if has_ended else left if watch is not None else min(left, _POLL_SECS)
-            ready, _, _ = select.select(watched, [], [], wait)
-            if stderr in ready:
+            ready = {descriptor for descriptor, _ in poll.poll(math.ceil(wait * 1000))}
+            if is_open and stderr in ready:
                 data = os.read(stderr, 65_536)
                 said = (said + data)[-_STDERR_BYTES:]
                 if not data:
-                    watched.remove(stderr)
+                    poll.unregister(stderr)
+                    is_open = False
                     if has_ended:
                         return said
                 if has_ended and time.monotonic() > deadline:

@@ -113,8 +113,10 @@ class Hooks:
             if self._is_closed:  # which has not seen it
                 child.kill_group(group)
 
-        failure = await asyncio.get_running_loop().run_in_executor(self._threads, start)
-        self._groups.difference_update(groups)
+        try:
+            failure = await asyncio.get_running_loop().run_in_executor(self._threads, start)
+        finally:  # the number may be another group's soon
+            self._groups.difference_update(groups)
         if self._is_closed:
             return
         if failure and self._failures.get(turn.hook) != failure:

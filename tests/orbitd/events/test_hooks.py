@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import resource
 import signal
 import sys
 import threading
@@ -155,7 +157,7 @@ def run(tmp_path: Path, *argv: str, timeout_secs: float = 30, **variables: str) 
 
 
 def test_what_a_program_gets(tmp_path: Path) -> None:
-    """A program starts in HOME with a login's umask and limits, clean signals, nothing open, a session of its own."""
+    """It starts in HOME with the umask and limits of a login, clean signals, a session of its own, nothing open."""
     look = (
         "import json, os, resource, signal, sys; "
         "ignored = [n for n in signal.valid_signals() if signal.getsignal(n) == signal.SIG_IGN]; "
@@ -211,3 +213,34 @@ def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     """One that cannot be executed is told, as is one whose HOME is gone."""
     assert run(tmp_path, "/nosuch") == "exit 1: No such file or directory"
     assert run(tmp_path / "nosuch", "sh", "-c", "test $PWD = / || echo in $PWD >&2; exit 2") == "exit 2"
+
+
+def test_a_signal_without_a_name(tmp_path: Path) -> None:
+    """A program that a real-time signal ends is told with its number."""
+    assert run(tmp_path, "sh", "-c", f"kill -{signal.SIGRTMIN + 1} $$") == f"signal {signal.SIGRTMIN + 1}"
+
+
+def test_a_daemon_that_has_many_descriptors(tmp_path: Path) -> None:
+    """Programs are run and followed where all descriptors below FD_SETSIZE (1024) are taken."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+        while stack.enter_context(open(os.devnull, "rb")).fileno() < 1024:
+            pass
+        assert run(tmp_path, "sh", "-c", "echo no room >&2; exit 3") == "exit 3: no room"
+
+
+def test_a_start_that_fails_leaves_no_program(tmp_path: Path) -> None:
+    """What has been started ends where it cannot be followed."""
+    pids: list[int] = []
+
+    def started(pid: int) -> None:
+        pids.append(pid)
+        raise RuntimeError
+
+    surroundings = Surroundings(env={b"HOME": os.fsencode(tmp_path), b"PATH": os.environb[b"PATH"]}, umask=0o22)
+    with pytest.raises(RuntimeError):
+        child.run(["sleep", "600"], surroundings, {}, 30, started)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
