@@ -254,7 +254,7 @@ LEAVES: tuple[tuple[str, bytes, bytes], ...] = (
     (r"orbitctl run htop", b"ready", b"\x1c"),  # what follows it is htop's
     (r"orbitctl (session run|new|run)\b(?!.* (-d|--detach)\b)", b"ready", b"\x1c"),
     (r"orbitctl logs\b.*(--follow|-f\b)", b"ready", b"\x03"),
-    (r"orbitctl events\b.*(--follow|-f\b)", b"session.", b"\x03"),
+    (r"orbitctl events\b.*(--follow|-f\b)", b"created", b"\x03"),
     (r"orbitctl daemon logs\b.*(--follow|-f\b)", b"serving", b"\x03"),
     (r"orbitctl daemon run\b", b"serving", b"\x03"),
     (r"orbitctl (maintenance restore|rm|prune)\b(?!.*--yes)", b"[y/N]", b"y\n"),

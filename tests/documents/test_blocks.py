@@ -123,7 +123,7 @@ NAMED: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"session rename web api", ("web",)),
     (r"session start web", ("web",)),
     (r"workspace import", ()),
-    (r"orbitctl open shop|workspace (export|park|set-layout)|session list", ("shop",)),
+    (r"orbitctl open shop|events .*--workspace|workspace (export|park|set-layout)|session list", ("shop",)),
     (r"\bapi\b.*\bshop\b", ("api", "shop")),
     (r"\bweb api\b", ("web", "api")),
     (r"undelete web", ("web", "deleted")),
