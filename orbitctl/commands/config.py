@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import click
 import msgspec
@@ -52,7 +53,15 @@ def show(app: App) -> None:
     for table, settings in found.items():
         app.out.line(f"[{table}]")
         for key, value in settings.items():
-            app.out.line(f"{key} = {quoted(value) if isinstance(value, str) else str(value).lower()}")
+            name = quoted(key) if table == "hooks" else key  # a kind of events has a dot
+            app.out.line(f"{name} = {_toml(value)}")
+
+
+def _toml(value: Any) -> str:
+    """Return a value as TOML."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return quoted(value) if isinstance(value, str) else str(value).lower()
 
 
 @config.command(epilog="Exits with 2 if the file cannot be used.")

@@ -42,6 +42,9 @@ _SCRIPT = (
     "end run",
 )
 
+_notification = msgspec.json.Decoder(TerminalNotification)
+_command = msgspec.json.Decoder(CommandFinished)
+
 _Run = Callable[[Sequence[str], Surroundings, Mapping[str, str], float], str]
 
 
@@ -147,10 +150,10 @@ def describe(event: Event, session: Session, min_secs: float) -> Shown | None:
     """Return what is shown of an event, None where it is not worth it."""
     name = session.name or session.id[:8]
     if event.kind == "terminal.notification":
-        said = msgspec.json.decode(event.data, type=TerminalNotification)
+        said = _notification.decode(event.data)
         return Shown(title=said.title or name, body=said.body or name, urgency=said.urgency)
     if event.kind == "command.finished":
-        ran = msgspec.json.decode(event.data, type=CommandFinished)
+        ran = _command.decode(event.data)
         if ran.duration_secs is None or ran.duration_secs < min_secs:
             return None
         how = "finished" if ran.exit_code in (0, None) else f"failed (exit {ran.exit_code})"

@@ -29,6 +29,8 @@ WAITING = 256
 """How many wait for their turn; what comes then is dropped."""
 LIMIT_SECS = 30.0
 """After this long a hook is killed."""
+STOP_SECS = 1.0
+"""How long the daemon's stop waits for hooks that run."""
 EVENT_BYTES = 64 * 1024
 """Of a longer event a hook gets no data: execve(2) takes no variable of more than 128 KiB."""
 DROPPED_SECS = 3_600.0
@@ -76,7 +78,7 @@ class Hooks:
         self._failures: dict[str, str] = {}
         self._dropped = 0
         self._dropped_at = 0.0
-        self._is_closed = False
+        self._is_closed = self._is_killing = False
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -110,7 +112,7 @@ class Hooks:
         def started(group: int) -> None:
             groups.append(group)
             self._groups.add(group)
-            if self._is_closed:  # which has not seen it
+            if self._is_killing:  # which has not seen it
                 child.kill_group(group)
 
         try:
@@ -141,9 +143,11 @@ class Hooks:
         return found
 
     async def close(self) -> None:
-        """Kill what runs, and forget what waits."""
+        """Forget what waits, and kill what does not end soon: a hook of `daemon.stopping` has just begun."""
         self._is_closed = True
         self._waiting.clear()
+        await self._tasks.finish(STOP_SECS)
+        self._is_killing = True
         for group in list(self._groups):
             child.kill_group(group)
         await self._tasks.finish(LIMIT_SECS)

@@ -66,7 +66,7 @@ class EventSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The `[events]` table."""
 
     event_retention_count: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
-    silence_secs: Annotated[float, Meta(gt=0, le=86_400)] = 30
+    silence_secs: Annotated[float, Meta(gt=0, le=86_400)] = 30.0
     shell_integration: ShellIntegration = "off"
 
 
@@ -74,7 +74,7 @@ class NotificationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The `[notifications]` table: what the desktop is told of sessions that nobody is at."""
 
     desktop: bool = True
-    command_finished_min_secs: Annotated[float, Meta(ge=0, le=31_536_000)] = 30
+    command_finished_min_secs: Annotated[float, Meta(ge=0, le=31_536_000)] = 30.0
     bell: bool = True
     notification: bool = True
     disconnected: bool = True

@@ -25,8 +25,10 @@ from orbit_protocol.errors import Busy, InvalidParams, StorageCorrupt
 from orbit_protocol.methods import MAINTENANCE_CHECK, Method
 from orbit_protocol.params import Params
 from orbit_protocol.results import CheckReport, Limits
+from orbit_protocol.settings import NotificationSettings
 from orbitctl.client.client import Answer, Client
 from orbitctl.commands import doctor, doctor_checks
+from orbitctl.commands.doctor_checks import desktop_notifications
 from orbitctl.errors import from_daemon
 from support import WAIT_SECS, DaemonProcess
 
@@ -313,16 +315,30 @@ def test_a_folder_of_the_system_is_not_to_be_closed(path: str) -> None:
     assert remedy == "Name one of your own."
 
 
+@needs(linux=True)
+def test_whether_the_desktop_can_show_notifications(tmp_path: Path) -> None:
+    """Doctor says by what they are shown, that there is no desktop, which is well, or that its program is missing."""
+    on, bus = NotificationSettings(), {"PATH": str(tmp_path), "DBUS_SESSION_BUS_ADDRESS": "unix:path=/x"}
+    assert desktop_notifications(NotificationSettings(desktop=False), bus).message.startswith("off")
+    assert desktop_notifications(on, {"PATH": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}).state == "ok"
+    found = desktop_notifications(on, bus)
+    assert (found.state, "libnotify-bin" in found.remedy) == ("warn", True)
+    (tmp_path / "notify-send").write_text("")
+    (tmp_path / "notify-send").chmod(0o755)
+    assert desktop_notifications(on, bus).message == f"shown by {tmp_path}/notify-send"
+
+
 def test_config_path_show_and_check(offline: Orbitctl) -> None:
     """The file's path, the settings that hold, and whether a file can be used."""
     path = offline.home / ".config" / "orbit" / "config.toml"
     assert offline.ok("config", "path").text == f"{path}\n"
     assert offline.ok("config", "check").text == f"{path}: not there; the defaults hold\n"
     path.parent.mkdir(parents=True)
-    path.write_text("[session]\nsnapshot_retention_count = 3\n")
+    path.write_text('[session]\nsnapshot_retention_count = 3\n[hooks]\n"command.*" = ["~/a b", \'"\']\n')
     assert offline.ok("config", "check").text == f"{path}: ok\n"
     shown = offline.ok("config", "show")
     assert "snapshot_retention_count = 3" in shown.lines
+    assert '"command.*" = ["~/a b", "\\""]' in shown.lines
     assert "restore_sessions_on_startup = true" in shown.lines
     again = offline.home / "again.toml"
     again.write_bytes(shown.out)
