@@ -120,20 +120,27 @@ def kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
+def _pidfd(pid: int) -> int | None:
+    """Return a descriptor that is readable once a process has ended; None where the system has none."""
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:  # an old kernel, or no descriptor is free
+        return None
+
+
 def _follow(process: subprocess.Popen[bytes], stderr: int, deadline: float) -> bytes:
     """Wait until a process ends, or for the deadline; return the end of what it writes meanwhile.
 
     A process that it leaves behind may hold stderr open: its end is not waited for.
     """
-    watch = None
-    if hasattr(os, "pidfd_open"):
-        with contextlib.suppress(OSError):  # an old kernel, or no descriptor is free
-            watch = os.pidfd_open(process.pid)
+    watch = _pidfd(process.pid)
     # Not select(2): a daemon with many sessions has descriptors above FD_SETSIZE.
     poll = select.poll()
-    for each in (stderr, watch):
-        if each is not None:
-            poll.register(each, select.POLLIN)
+    poll.register(stderr, select.POLLIN)
+    if watch is not None:
+        poll.register(watch, select.POLLIN)
     is_open, said = True, b""
     try:
         while True:

@@ -337,7 +337,8 @@ def load(connection: sqlite3.Connection, inode: int, *, writable: bool = True) -
     """
     values = dict(connection.execute("SELECT key, value FROM meta WHERE key IN (?, ?)", (EPOCH_KEY, FLOOR_KEY)))
     epoch, _, made_for = str(values.get(EPOCH_KEY, "")).partition(" ")
-    if _EPOCH.fullmatch(epoch) is None or made_for != str(inode):
+    is_new = _EPOCH.fullmatch(epoch) is None or made_for != str(inode)
+    if is_new:
         epoch = new_epoch()
         with contextlib.suppress(sqlite3.OperationalError):  # no room: then it is this one's until the next start
             if writable:
@@ -349,4 +350,5 @@ def load(connection: sqlite3.Connection, inode: int, *, writable: bool = True) -
     if not (isinstance(floor, str) and floor.isascii() and floor.isdigit() and int(floor) <= newest):
         (oldest,) = connection.execute(_OLDEST_CHANGE).fetchone()  # damaged: at least what is gone is known so
         floor = 0 if oldest is None else oldest - 1
-    return EventLog(epoch, newest + UNSYNCED if newest else 0, int(floor))
+    # In a new epoch no client has seen a number. In an older one all events may be lost that were ever published.
+    return EventLog(epoch, newest if is_new else newest + UNSYNCED, int(floor))

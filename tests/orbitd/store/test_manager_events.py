@@ -471,6 +471,22 @@ async def test_a_power_cut_gives_no_number_twice(path: Path) -> None:
         assert [event.kind for event in await manager.list_events(after=seen)] == ["session.updated"]
 
 
+async def test_a_power_cut_that_leaves_no_event_gives_no_number_twice(path: Path) -> None:
+    """A store so new that nothing of it was synced yet leaves out numbers, too."""
+    async with SessionManager.open(path) as manager:
+        await manager.record_events([NewEvent(kind="daemon.started", data=b'{"version":"1"}')])
+        await settled(manager)
+        seen = manager.cursor(manager.newest_seq)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("DELETE FROM events")
+        connection.execute("DELETE FROM sqlite_sequence WHERE name = 'events'")
+        connection.commit()
+    async with SessionManager.open(path) as manager:
+        session = await manager.create_session(LOCAL)
+        (event,) = await manager.list_events(after=manager.parse_cursor(seen))
+        assert (event.kind, event.session_id) == ("session.created", session.id)
+
+
 async def test_what_a_gone_session_said_is_left_out(manager: SessionManager, heard: Heard) -> None:
     """Events that come after their session was deleted for good are not kept; the others of the call are."""
     session, gone = await manager.create_session(LOCAL), await manager.create_session(LOCAL)
