@@ -13,6 +13,7 @@ from orbitctl.app import App
 Examples:
   echo 'eval "$(orbitctl integration bash)"' >> ~/.bashrc
   echo 'eval "$(orbitctl integration zsh)"' >> ~/.zshrc
+  mkdir -p ~/.config/fish
   echo 'orbitctl integration fish | source' >> ~/.config/fish/config.fish
 
 It belongs at the end of the file. fish from 4.0 on needs none.

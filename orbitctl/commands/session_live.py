@@ -273,9 +273,8 @@ def _print_screen(app: App, shown: r.Screen, how: p.ScreenFormat) -> None:
     epilog="""\b
 Examples:
   orbitctl session wait web
-  orbitctl session wait web --for text 'Listening on' --timeout 30
-  orbitctl session wait web --for command
-  orbitctl session wait web --for silence --silence 5
+  orbitctl session wait web --for text ready --timeout 30
+  orbitctl session wait web --for silence --silence 2
 
 Exits with 0 when it has happened, whatever the exit status, with 6 after the timeout, and with 5
 if the program has ended before it.

@@ -127,6 +127,7 @@ NAMED: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"\bapi\b.*\bshop\b", ("api", "shop")),
     (r"\bweb api\b", ("web", "api")),
     (r"undelete web", ("web", "deleted")),
+    (r"session wait web$", ("web", "running", "ended")),
     (r"orbitctl prune", ("web", "running", "ended")),
     (r"orbitctl a$", ("web", "running")),
     (r"\bweb\b|snapshot show", ("web", "running")),
