@@ -19,7 +19,7 @@ from itertools import islice
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
-from orbit_protocol.errors import OrbitError
+from orbit_protocol.errors import OrbitError, StorageError
 from orbit_protocol.types import Event, Session
 from orbitd.background_tasks import BackgroundTasks
 from orbitd.logs import event
@@ -112,6 +112,7 @@ class EventRecorder:
         self._waiting: list[tuple[int, Future[None]]] = []
         self._is_recording = self._is_pruning = self._is_closing = False
         self._lost = 0
+        self._unrecorded = 0  # what the store has refused since it last took something
         self.retention_count = RETENTION_COUNT
         # How much has come since it was looked for what is too old: after a start, anything may have.
         self._changes = self._bytes = 1 << 60
@@ -157,7 +158,8 @@ class EventRecorder:
             await waiting
 
     def forget_session(self, session_id: str) -> None:
-        """Forget what was counted of a session that is gone."""
+        """Forget what was counted, and is to be written, of a session that is gone."""
+        self._marks.pop(session_id, None)
         for retention in (SAID, SAVED):
             self._said.pop((session_id, retention), None)
             self._too_many.discard((session_id, retention))
@@ -170,7 +172,8 @@ class EventRecorder:
 
     async def _write_pending(self) -> None:
         try:
-            while self._pending or self._marks:
+            has_failed = False
+            while self._pending or (self._marks and not has_failed):
                 accepted = self._accepted
                 batch, self._pending = self._pending[:_AT_ONCE], self._pending[_AT_ONCE:]
                 # All that were recorded with the batch or before: marks are never older than the events beside them.
@@ -179,8 +182,16 @@ class EventRecorder:
                 work = partial(self._insert, batch=tuple(batch), marks=marks)
                 try:
                     await self._writer.run(work, self._publish_marked, unsynced=len(batch))
-                except OrbitError as error:  # no room, say: it is lost, as all that could not be stored
-                    event(log, logging.WARNING, "events not recorded", events=len(batch), error=error.message)
+                except OrbitError as error:  # no room, say: the events are lost, as all that could not be stored
+                    has_failed = True
+                    self._note_failure(len(batch), error.message)
+                    if isinstance(error, StorageError):  # the marks stand in no other place: the next call tries again
+                        self._marks = {**marks, **self._marks}
+                except Exception as exc:  # noqa: BLE001  # of one batch: what comes behind it is recorded
+                    event(log, logging.ERROR, "events not recorded", events=len(batch), exc=exc)
+                else:
+                    has_failed = False
+                    self._note_success()
                 if not self._pending and not any(each in self._marks for each in ids):
                     self._settle(accepted)
         finally:
@@ -189,6 +200,16 @@ class EventRecorder:
             if self._lost:
                 event(log, logging.WARNING, "events were dropped", events=self._lost)
                 self._lost = 0
+
+    def _note_failure(self, count: int, error: str) -> None:
+        if not self._unrecorded:  # each batch of a disk that stays full would be a line of the log
+            event(log, logging.WARNING, "events not recorded", error=error)
+        self._unrecorded += max(1, count)
+
+    def _note_success(self) -> None:
+        if self._unrecorded:
+            event(log, logging.WARNING, "events are recorded again", lost=self._unrecorded)
+            self._unrecorded = 0
 
     def _insert(
         self, connection: sqlite3.Connection, batch: Sequence[NewEvent], marks: Mapping[str, Marks]

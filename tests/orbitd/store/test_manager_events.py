@@ -509,7 +509,7 @@ async def test_closing_records_what_waits(path: Path) -> None:
 async def test_what_cannot_be_recorded_is_lost_without_harm(
     manager: SessionManager, heard: Heard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """On a full disk what programs say is dropped, with a line in the log, and later events are recorded."""
+    """On a full disk what programs say is dropped, with one line in the log, and later events are recorded."""
     session, insert = await manager.create_session(LOCAL), manager._store.events.insert
     heard.take()
     full = True
@@ -520,13 +520,18 @@ async def test_what_cannot_be_recorded_is_lost_without_harm(
         return insert(connection, events)
 
     monkeypatch.setattr(manager._store.events, "insert", failing)
-    await manager.record_events([NewEvent(kind=BELL, session_id=session.id)])
-    await settled(manager)
+    for _ in range(20):
+        await manager.record_events([NewEvent(kind=BELL, session_id=session.id)])
+        await settled(manager)
     full = False
     await manager.record_events([NewEvent(kind=BELL, session_id=session.id)])
     await settled(manager)
     assert heard.kinds == [BELL]
-    assert "events not recorded" in caplog.text
+    logged = [(each.message, vars(each)["fields"]) for each in caplog.records if "record" in each.message]
+    assert logged == [
+        ("events not recorded", {"error": "The disk is full"}),
+        ("events are recorded again", {"lost": 20}),
+    ]
 
 
 async def test_only_so_much_waits_for_the_writer(

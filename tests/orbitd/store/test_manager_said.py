@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from msgspec.structs import replace
 
+from orbit_protocol.errors import StorageFull
 from orbit_protocol.types import CommandFinished, Event, Progress, Session, TerminalNotification
 from orbitd.manager import SessionManager
 from orbitd.store import event_recorder
@@ -127,3 +131,35 @@ async def test_progress_ends_with_the_program(manager: SessionManager) -> None:
         manager.record_said([], {session.id: MARKS})
         await manager.said_settled()
         assert marks_of(await change()) == replace(MARKS, progress=None)
+
+
+async def test_marks_outlive_a_full_disk(manager: SessionManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Marks that could not be written are written with the next ones, and are not tried in a loop; newer ones win."""
+    session, other = await manager.create_session(LOCAL), await manager.create_session(LOCAL)
+    insert, tries, full = manager._store.events.insert, 0, True
+
+    def failing(connection: sqlite3.Connection, events: Sequence[NewEvent]) -> list[Event]:
+        nonlocal tries
+        tries += 1
+        if full:
+            raise StorageFull("The disk is full")
+        return insert(connection, events)
+
+    monkeypatch.setattr(manager._store.events, "insert", failing)
+    manager.record_said([said(session, 7)], {session.id: MARKS, other.id: MARKS})
+    await manager.said_settled()
+    assert (tries, marks_of(await manager.get_session(session.id))) == (1, Marks())
+    full = False
+    manager.record_said([], {other.id: Marks(bell=True)})
+    await manager.said_settled()
+    assert marks_of(await manager.get_session(session.id)) == MARKS
+    assert marks_of(await manager.get_session(other.id)) == Marks(bell=True)
+
+
+async def test_a_batch_that_fails_stops_no_other(manager: SessionManager) -> None:
+    """A defect in one call loses what was recorded with it; what waits behind it is recorded."""
+    session = await manager.create_session(LOCAL)
+    manager.record_said([said(session, 1 << 70)] * event_recorder._AT_ONCE, {})
+    manager.record_said([said(session, 5)], {})
+    await manager.said_settled()
+    assert await manager.newest_position(session.id) == 5
