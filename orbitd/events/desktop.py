@@ -45,7 +45,7 @@ _SCRIPT = (
 _notification = msgspec.json.Decoder(TerminalNotification)
 _command = msgspec.json.Decoder(CommandFinished)
 
-_Run = Callable[[Sequence[str], Surroundings, Mapping[str, str], float], str]
+_Run = Callable[[Sequence[str], Surroundings, Mapping[str, str], float, Callable[[int], None]], str]
 
 
 class Shown(Struct, frozen=True, kw_only=True):
@@ -85,6 +85,7 @@ class Desktop:
         self._tasks = BackgroundTasks(log, "notification failed")
         self._is_showing = self._is_closed = False
         self._failure = ""
+        self._group: int | None = None  # of the program that runs
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -137,12 +138,22 @@ class Desktop:
     def _run(self, shown: Shown) -> str:
         surroundings = self._surroundings()
         argv = command(shown, surroundings.env)
-        return self._run_program(argv, surroundings, {}, LIMIT_SECS) if argv else ""
+        try:
+            return self._run_program(argv, surroundings, {}, LIMIT_SECS, self._started) if argv else ""
+        finally:
+            self._group = None
+
+    def _started(self, group: int) -> None:
+        self._group = group
+        if self._is_closed:  # which has not seen it
+            child.kill_group(group)
 
     async def close(self) -> None:
-        """Show nothing more."""
+        """Show nothing more, and kill the program that runs: the event loop ends once its thread has."""
         self._is_closed = True
         self._waiting.clear()
+        if (group := self._group) is not None:
+            child.kill_group(group)
         await self._tasks.cancel()
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from orbit_protocol.settings import NotificationSettings
 from orbit_protocol.types import Event, Session, SessionConfig
-from orbitd.events import desktop
+from orbitd.events import child, desktop
 from orbitd.events.child import Surroundings
 from orbitd.events.desktop import Desktop, Shown, command, describe
 from support import WAIT_SECS
@@ -53,13 +53,14 @@ class Showing:
         self.titles: list[tuple[str, str]] = []
         self.at_once = self.most_at_once = 0
         self.may_end = threading.Event()
-        (folder / "notify-send").write_text("")
-        (folder / "notify-send").chmod(0o755)
+        self.program = folder / "notify-send"
+        self.program.write_text("")
+        self.program.chmod(0o755)
         self.surroundings = Surroundings(
             env={b"PATH": os.fsencode(folder), b"DBUS_SESSION_BUS_ADDRESS": b"unix:path=/x"}, umask=0o22
         )
 
-    def __call__(self, argv: Sequence[str], _: Surroundings, __: Mapping[str, str], ___: float) -> str:
+    def __call__(self, argv: Sequence[str], _: Surroundings, __: Mapping[str, str], *___: object) -> str:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         assert self.may_end.wait(WAIT_SECS)
@@ -163,6 +164,31 @@ async def test_a_program_that_hangs(showing: Showing) -> None:
     await asyncio.sleep(0)
     await subject.close()
     showing.may_end.set()
+
+
+async def test_a_hanging_program_is_killed_at_the_end(showing: Showing) -> None:
+    """The loop waits for its threads when it ends: the daemon's stop would last as long as the notification."""
+    showing.program.write_text("#!/bin/sh\nexec /bin/sleep 600\n")
+    started, ended = threading.Event(), threading.Event()
+    failures: list[str] = []
+
+    def run(*args: Any) -> str:
+        *rest, on_start = args
+
+        def note(pid: int) -> None:
+            on_start(pid)
+            started.set()
+
+        failures.append(child.run(*rest, note))
+        ended.set()
+        return failures[0]
+
+    subject = Desktop(NotificationSettings(), lambda: showing.surroundings, lambda _: session(), lambda _: False, run)
+    subject.handle(LONG)
+    assert await asyncio.to_thread(started.wait, WAIT_SECS)
+    await subject.close()
+    assert await asyncio.to_thread(ended.wait, WAIT_SECS)
+    assert failures == ["signal SIGKILL"]
 
 
 def test_text_of_notify_send(tmp_path: Path) -> None:
