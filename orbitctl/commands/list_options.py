@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import msgspec
 
+from orbit_protocol.json_text import decode_any
 from orbit_protocol.types import CommandFinished, Progress, Session, SessionConfig, TerminalNotification
 from orbit_protocol.visible import visible
 from orbitctl.app import App
@@ -198,7 +199,7 @@ def show_list(app: App, answer: Answer[Any], entries: Sequence[Any], options: Li
         return
     view = view_of_stdout(Formatter)
     # The hook is for Raw.
-    rows = options.sorted(msgspec.to_builtins(entries, enc_hook=msgspec.json.decode), view)
+    rows = options.sorted(msgspec.to_builtins(entries, enc_hook=decode_any), view)
     if app.quiet:
         for row in rows:
             app.out.line(row["id"])

@@ -337,8 +337,7 @@ def _ask(place: Place, method: str, params: Mapping[str, Any]) -> Any:
 
 def _ask_as_others_do(place: Place, environ: Mapping[str, str], method: str, params: Mapping[str, Any]) -> Any:
     """Return a method's result as any command asks for it: where a configuration or another machine has a say."""
-    import msgspec
-
+    from orbit_protocol.json_text import decode_any
     from orbitctl.app import App
     from orbitctl.client.ssh import parse_host
 
@@ -347,7 +346,7 @@ def _ask_as_others_do(place: Place, environ: Mapping[str, str], method: str, par
     app.named_hosts = tuple(map(parse_host, place.settings.get("--host", ())))
     app.remote_command = place.settings.get("--remote-command", [None])[-1]
     try:
-        return msgspec.json.decode(app.client.ask_raw(method, params))
+        return decode_any(app.client.ask_raw(method, params))
     finally:
         app.close()
 

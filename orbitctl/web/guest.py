@@ -16,7 +16,7 @@ import msgspec
 from orbit_protocol import methods as m
 from orbit_protocol import notifications as n
 from orbit_protocol.errors import InvalidRequest, OrbitError, ParseError
-from orbit_protocol.json_text import check_nesting
+from orbit_protocol.json_text import check_nesting, decode_any
 from orbit_protocol.jsonrpc import encode_error
 
 _LIST = frozenset(("status", "session_type", "workspace_id", "labels", "limit", "cursor"))
@@ -102,7 +102,7 @@ class Guest:
 
     def message(self, line: bytes) -> bytes | None:
         """Return what the guest gets of a message of orbitd; None for nothing. Raises: msgspec.DecodeError."""
-        message = msgspec.json.decode(line)
+        message = decode_any(line)
         if not isinstance(message, dict):
             return None
         if (method := message.get("method")) is not None:

@@ -8,6 +8,8 @@ from outside is measured first.
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import re
 from array import array
 from itertools import accumulate
@@ -15,6 +17,9 @@ from itertools import accumulate
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # as typing has it
     from collections.abc import Mapping
+    from typing import Any
+
+    import msgspec
 
 MAX_NESTING = 512
 """How many arrays and objects may stand inside each other; a number alone is nested 0 deep."""
@@ -28,6 +33,7 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _CHUNK = MAX_NESTING // 2
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed bytes: 1 and -1
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
+_INT_DIGITS = 300
 _OFFSET = re.compile(r"(?:JSON is malformed: )?(.*) \(byte (\d+)\)")
 
 
@@ -61,6 +67,28 @@ def check_nesting(data: bytes) -> None:
         from msgspec import DecodeError  # not at the top: attached clients measure messages, and have no msgspec
 
         raise DecodeError(f"JSON is nested deeper than {MAX_NESTING}")
+
+
+def decode_any(data: bytes | msgspec.Raw) -> Any:
+    """Return decoded JSON; a number that is too large for a float, or for an int of msgspec's, as its text.
+
+    It is for JSON that has been checked and is only shown: a layout is kept to the letter, 1e400 too.
+    """
+    import msgspec
+
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.ValidationError:  # the only one without a type
+        return json.loads(bytes(data), parse_int=_int_or_text, parse_float=_float_or_text)
+
+
+def _int_or_text(number: str) -> int | str:
+    return int(number) if len(number) <= _INT_DIGITS else number
+
+
+def _float_or_text(number: str) -> float | str:
+    found = float(number)
+    return found if math.isfinite(found) else number
 
 
 def one_line(raw: bytes, max_nesting: int = MAX_NESTING) -> bytes:

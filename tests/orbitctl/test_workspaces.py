@@ -25,6 +25,17 @@ def test_a_layout_is_kept_to_the_letter(ctl: Orbitctl, source: str) -> None:
     assert shown.json["layout"]["layout_type"] == "grid"
 
 
+def test_numbers_that_no_float_holds_are_shown(own_ctl: Orbitctl) -> None:
+    """Lists, templates and events print what the daemon keeps: as text where it is no number of Python's."""
+    digits = "9" * 5000
+    own_ctl.ok("workspace", "create", "shop", "--config", '{"a": 1e400, "b": -1E+999}')
+    own_ctl.ok("workspace", "create", "digits", "--config", digits)
+    assert [line.split()[1] for line in own_ctl.ok("workspace", "list").lines[1:]] == ["shop", "digits"]
+    shown = own_ctl.ok("workspace", "list", "--format", "{layout.config}").lines
+    assert shown == ['{"a":"1e400","b":"-1E+999"}', digits]
+    assert "workspace.created" in own_ctl.ok("events", "--workspace", "shop").text
+
+
 PRETTY = b'{\r\n  "a": [\n    1,\n    2\n  ]\n}\n'
 
 

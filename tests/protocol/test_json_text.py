@@ -13,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orbit_protocol.framing import Line, LineFramer
-from orbit_protocol.json_text import MAX_LAYOUT_NESTING, MAX_NESTING, is_nested_too_deep, one_line, replace_strings
+from orbit_protocol.json_text import (
+    MAX_LAYOUT_NESTING,
+    MAX_NESTING,
+    decode_any,
+    is_nested_too_deep,
+    one_line,
+    replace_strings,
+)
 from orbit_protocol.jsonrpc import encode_request
 from orbit_protocol.types import WorkspaceLayout
 
@@ -108,6 +115,19 @@ def test_a_refusal_says_what_and_where(text: bytes, message: str) -> None:
 def test_json_on_one_line_stays_to_the_letter(text: bytes) -> None:
     """Spelling of numbers, escapes, order and doubled keys are nobody's business."""
     assert one_line(text) == one_line(b"\xef\xbb\xbf\r\n" + text + b"\r\n") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (b'{"a":[1,2.5,true,null,"x"]}', {"a": [1, 2.5, True, None, "x"]}),
+        (b'[1e400,-1E999,1,2.5,"1e400"]', ["1e400", "-1E999", 1, 2.5, "1e400"]),
+        (b"[" + b"9" * 5000 + b",7]", ["9" * 5000, 7]),
+    ],
+)
+def test_any_json_is_decoded(text: bytes, value: object) -> None:
+    """A number that is too large becomes its text."""
+    assert decode_any(text) == value
 
 
 @pytest.mark.parametrize("kind", ["lists", "objects", "both"])

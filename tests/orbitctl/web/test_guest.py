@@ -77,6 +77,13 @@ def test_a_guest_keeps_no_notification_from_the_user() -> None:
     assert sent["params"] == {"since": "a-1"}
 
 
+def test_a_number_that_no_float_holds_is_passed_on_as_text() -> None:
+    """A layout may have one; the guest would wait for the answer for ever."""
+    answer = Guest().message(b'{"jsonrpc":"2.0","id":1,"result":{"workspaces":[{"layout":{"config":1e400}}]}}')
+    assert answer is not None
+    assert json.loads(answer)["result"] == {"workspaces": [{"layout": {"config": "1e400"}}]}
+
+
 def test_a_screen_as_bytes_is_refused() -> None:
     """The formats of a screen are those that no terminal obeys."""
     assert asked(call("session.screen", id="s", format="svg"))[0]["params"] == {"id": "s", "format": "svg"}
