@@ -20,6 +20,7 @@ from orbit_protocol import params as p
 from orbit_protocol.errors import CursorExpired, ShuttingDown, from_object
 from orbit_protocol.event_kinds import GROUPS, LIVE_KINDS, STORED_KINDS
 from orbit_protocol.framing import LineFramer, LineTooLong
+from orbit_protocol.json_text import decode_any
 from orbit_protocol.jsonrpc import ErrorObject, Response, decode_response, encode_request
 from orbit_protocol.notifications import EVENT, EVENTS_CURSOR, EVENTS_ENDED, CursorNotice, SubscriptionEndedNotice
 from orbit_protocol.params import SIGNALS
@@ -168,7 +169,7 @@ class _Stored:
     def last(self, count: int, since: str | None, until: str) -> list[Raw]:
         """Return the last events between two cursors. Raises: CommandError."""
         first, end, span = 0 if since is None else _seq(since), _seq(until), max(count, 1)
-        found: deque[Raw] = deque(maxlen=count)
+        found: deque[Raw] = deque(maxlen=min(count, sys.maxsize))
         while count:
             start = max(first, end - span)
             found.clear()
@@ -187,14 +188,16 @@ class _Stored:
         return list(found)
 
     def cursor_at(self, moment: datetime) -> str | None:
-        """Return the cursor before the first event of a time or later; None where all are. Raises: CommandError."""
+        """Return the cursor before the first event of a time or later, None without one. Raises: CommandError."""
         # Seqs grow with time, so the place is found by halving; each question reads one row.
         newest = self._ask(None, 0, only=False).cursor
         low, high = 0, _seq(newest)
         first = self._ask(None, 1, only=False).events
-        if not first or _decode(first[0]).at >= moment:
+        if not first:
             return None
         low = _decode(first[0]).seq or 0
+        if _decode(first[0]).at >= moment:
+            return _cursor(newest, low - 1)
         while low < high:
             middle = (low + high) // 2
             if self._begins_before(_cursor(newest, middle), moment):
@@ -361,7 +364,7 @@ class _Printer:
         sys.stdout.flush()
 
     def _line(self, event: _Event) -> str:
-        data = msgspec.json.decode(event.data)
+        data = decode_any(event.data)
         data = data if isinstance(data, dict) else {}
         if self._app.out.terminal:
             moment = f"{event.at.astimezone():%Y-%m-%d %H:%M:%S}"

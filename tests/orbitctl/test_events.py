@@ -102,6 +102,7 @@ def test_the_last_ones(ctl: Orbitctl, shared_client: RawClient, cursor: str) -> 
     created = ("--kind", "session.created", "--since", cursor)
     assert told(ctl, "-n", "2", *created) == [("session.created", "api"), ("session.created", "shop")]
     assert told(ctl, "-n", "9", *created) == [("session.created", name) for name in ("web", "api", "shop")]
+    assert len(told(ctl, "-n", "9" * 20, *created)) == 3
     assert told(ctl, "-n", "0", *created) == []
     assert len(ctl.ok("events", "-n", "5").lines) == 5
     assert told(ctl, "-n", "1", "--session", "api") == [("session.created", "api")]
@@ -134,13 +135,24 @@ def test_what_cannot_be_meant_is_refused(ctl: Orbitctl, cursor: str) -> None:
         assert (ended.code, words in ended.err) == (code, True), (arguments, ended)
 
 
+def test_following_begins_at_a_time_before_the_first_event(own_ctl: Orbitctl, daemon: DaemonProcess) -> None:
+    """All that is stored comes first: there may be no event from before that time."""
+    with daemon.client() as client:
+        client.call("session.create", config={"session_type": "local"}, name="web")
+    with Following(own_ctl, "--since", "1h") as following:
+        assert [following.next()["kind"] for _ in range(2)] == ["daemon.started", "session.created"]
+
+
 def test_following_goes_on_over_restarts(own_ctl: Orbitctl, daemon: DaemonProcess) -> None:
     """A stop and a start, and kill -9: each event is printed once, in order, as it comes; none is missing."""
     with daemon.client() as client:
         cursor = client.call("events.list", limit=0)["cursor"]
         client.call("session.create", config={"session_type": "local"}, name="before")
     seqs: list[int] = []
-    with Following(own_ctl, "--kind", "session.*", "--kind", "daemon.*", "--since", cursor) as following:
+    # It would start a daemon after the kill, and this test does.
+    with Following(
+        own_ctl, "--no-autostart", "--kind", "session.*", "--kind", "daemon.*", "--since", cursor
+    ) as following:
 
         def follow_until(kind: str) -> None:
             while (event := following.next())["kind"] != kind:
