@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -44,6 +45,13 @@ class _Turn(Struct, frozen=True, kw_only=True):
     hook: str
     event: Event
     name: str | None
+
+
+class _Told(Struct, frozen=True):
+    """Of an event's data, what there is where they are a session."""
+
+    id: str | None = None
+    name: str | None = None
 
 
 class Hooks:
@@ -92,9 +100,18 @@ class Hooks:
                 self._dropped += 1
                 self._dropped_at = time.monotonic()
                 continue
-            name = None if event.session_id is None else self._session_name(event.session_id)
-            self._waiting.append(_Turn(hook=hook, event=event, name=name))
+            self._waiting.append(_Turn(hook=hook, event=event, name=self._name(event)))
             self._start_waiting()
+
+    def _name(self, event: Event) -> str | None:
+        """Return the name of an event's session: many have the session itself, which has perhaps ended."""
+        if event.session_id is None:
+            return None
+        with contextlib.suppress(msgspec.DecodeError):
+            told = msgspec.json.decode(event.data, type=_Told)
+            if told.id == event.session_id:
+                return told.name
+        return self._session_name(event.session_id)
 
     def _start_waiting(self) -> None:
         while self._waiting and len(self._tasks) < AT_ONCE and not self._is_closed:

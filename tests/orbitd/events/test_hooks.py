@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
-import resource
 import signal
 import sys
 import threading
@@ -96,6 +94,27 @@ async def test_which_hooks_an_event_runs() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b'{"id":"s2","name":"api","status":"terminated"}', "api"),
+        (b'{"id":"s2","name":null}', None),
+        (b'{"id":"s1","name":"other"}', None),
+        (b'{"id":2,"name":"other"}', None),
+        (b'"text"', None),
+    ],
+)
+async def test_the_name_of_a_session_that_has_ended(data: bytes, name: str | None) -> None:
+    """The daemon forgets a session that has ended; its last events still have its name."""
+    runs = Runs()
+    runs.may_end.set()
+    subject = new_hooks({"session.exited": ["x"]}, runs)
+    subject.handle(event("session.exited", data, session_id="s2"))
+    await runs.wait_for(1)
+    await subject.close()
+    assert runs.started[0][1].get("ORBIT_SESSION_NAME") == name
+
+
 def test_a_long_event() -> None:
     """An event that is too long for a variable comes without its data; one of the daemon's has no session."""
     long = event("workspace.updated", b'"' + b"x" * EVENT_BYTES + b'"', session_id=None)
@@ -157,7 +176,7 @@ def run(tmp_path: Path, *argv: str, timeout_secs: float = 30, **variables: str) 
 
 
 def test_what_a_program_gets(tmp_path: Path) -> None:
-    """It starts in HOME with the umask and limits of a login, clean signals, a session of its own, nothing open."""
+    """A program starts in HOME with the umask and limits of a login, clean signals, nothing open, its own session."""
     look = (
         "import json, os, resource, signal, sys; "
         "ignored = [n for n in signal.valid_signals() if signal.getsignal(n) == signal.SIG_IGN]; "
@@ -213,34 +232,3 @@ def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     """One that cannot be executed is told, as is one whose HOME is gone."""
     assert run(tmp_path, "/nosuch") == "exit 1: No such file or directory"
     assert run(tmp_path / "nosuch", "sh", "-c", "test $PWD = / || echo in $PWD >&2; exit 2") == "exit 2"
-
-
-def test_a_signal_without_a_name(tmp_path: Path) -> None:
-    """A program that a real-time signal ends is told with its number."""
-    assert run(tmp_path, "sh", "-c", f"kill -{signal.SIGRTMIN + 1} $$") == f"signal {signal.SIGRTMIN + 1}"
-
-
-def test_a_daemon_that_has_many_descriptors(tmp_path: Path) -> None:
-    """Programs are run and followed where all descriptors below FD_SETSIZE (1024) are taken."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.ExitStack() as stack:
-        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
-        while stack.enter_context(open(os.devnull, "rb")).fileno() < 1024:
-            pass
-        assert run(tmp_path, "sh", "-c", "echo no room >&2; exit 3") == "exit 3: no room"
-
-
-def test_a_start_that_fails_leaves_no_program(tmp_path: Path) -> None:
-    """What has been started ends where it cannot be followed."""
-    pids: list[int] = []
-
-    def started(pid: int) -> None:
-        pids.append(pid)
-        raise RuntimeError
-
-    surroundings = Surroundings(env={b"HOME": os.fsencode(tmp_path), b"PATH": os.environb[b"PATH"]}, umask=0o22)
-    with pytest.raises(RuntimeError):
-        child.run(["sleep", "600"], surroundings, {}, 30, started)
-    with pytest.raises(ProcessLookupError):
-        os.kill(pids[0], 0)
