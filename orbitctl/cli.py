@@ -196,7 +196,8 @@ def _invoke(app: App, args: list[str]) -> int:
 
 def _message(error: click.ClickException) -> str:
     r"""Return an error's message; click quotes a byte that is no text as `\udcNN` (repr), where we write `\xNN`."""
-    return re.sub(r"\\udc([89a-f][0-9a-f])", r"\\x\1", error.format_message())
+    message = re.sub(r"\\udc([89a-f][0-9a-f])", r"\\x\1", error.format_message())
+    return re.sub(r"\s*\n\s*", " ", message)  # it lists choices on lines
 
 
 def _usage_hint(error: click.UsageError) -> str:

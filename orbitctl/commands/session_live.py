@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import math
 import re
 import sys
 import time
@@ -304,6 +305,8 @@ def wait(app: App, session: str, pattern: str | None, wait_for: p.WaitFor, silen
         raise click.UsageError("--for text needs a PATTERN, and nothing else takes one")
     if silence_secs is not None and wait_for != "silence":
         raise click.UsageError("--silence is for --for silence")
+    if silence_secs is not None and not math.isfinite(silence_secs):  # JSON has null for it, which is the default
+        raise click.BadParameter(f"{silence_secs} is no number of seconds", param_hint="'--silence'")
     with checked():
         params = p.SessionWait(id=session, wait_for=wait_for, pattern=pattern, silence_secs=silence_secs)
         check_params(m.SESSION_WAIT, params)

@@ -91,6 +91,7 @@ def test_help_fits_a_terminal(command: click.Command, context: click.Context) ->
         (["sesion"], "No such command 'sesion'. Did you mean 'session'?"),
         (["session", "list", "--foo"], "No such option '--foo'."),
         (["session", "show"], "Missing argument 'SESSION'."),
+        (["integration"], "Missing argument '{bash|zsh|fish}'. Choose from: bash, zsh, fish"),
         (["session", "list", "--limit", "0"], "Invalid value for '--limit': 0 is not in the range"),
         (["session", "list", "--timeout", "0"], "Invalid value for '--timeout': 0 is not between"),
         (["session", "list", "--timeout", "31536001"], "31536001 is not between 0 and 31536000 seconds"),

@@ -88,6 +88,8 @@ def test_cursor_keys_are_sent_as_the_program_wants_them(ctl: Orbitctl) -> None:
         (["wait", "web", "--for", "text"], "--for text needs a PATTERN"),
         (["wait", "web", "Listening"], "--for text needs a PATTERN, and nothing else takes one"),
         (["wait", "web", "--silence", "3"], "--silence is for --for silence"),
+        (["wait", "web", "--for", "silence", "--silence", "nan"], "nan is no number of seconds"),
+        (["wait", "web", "--for", "silence", "--silence", "inf"], "inf is no number of seconds"),
     ],
 )
 def test_what_is_typed_wrong_is_a_usage_error(ctl: Orbitctl, words: list[str], said: str) -> None:
