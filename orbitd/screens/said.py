@@ -60,7 +60,9 @@ _EXIT_CODE = re.compile(rb"-?[0-9]{1,10}")
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
 _VSCODE_ESCAPE = re.compile(rb"\\(?:\\|x([0-9A-Fa-f]{2}))")
 # One shell word, as `printf %q` of bash and zsh quotes it.
-_QUOTED = re.compile(rb"\$'((?:[^'\\]|\\.)*)'|'([^']*)'|\"((?:[^\"\\]|\\.)*)\"|\\(.)|([^\\'\"$]+|.)", re.DOTALL)
+_QUOTED = re.compile(
+    rb"\$'((?:[^'\\]|\\.)*)'|'([^']*)'|\"((?:[^\"\\]|\\.)*)\"|\\(.)|((?:[^\\'\"$]|\$(?!'))+|.)", re.DOTALL
+)
 _ANSI_C = re.compile(rb"\\(?:x([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{1,4})|([0-7]{1,3})|(.))", re.DOTALL)
 _ANSI_C_LETTERS = dict(zip(b"abeEfnrtv", b"\a\b\x1b\x1b\f\n\r\t\v", strict=True))
 
