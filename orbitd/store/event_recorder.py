@@ -1,6 +1,6 @@
 """Events on their way: published after their commit, recorded where no change has them, dropped when they are old.
 
-Used on the event loop. What programs say is written with whatever is written next, or at once without a sync
+Used on the event loop. What programs say is written with whatever is written at that time, by the same group commit
 (`writer`); nobody waits for it. Of changes the newest are kept, by count and by bytes; of what programs say, and of
 saved snapshots, the newest of each session. What is too old is deleted in the background, a few milliseconds at a time.
 """
@@ -181,7 +181,7 @@ class EventRecorder:
                 marks = {each: self._marks.pop(each) for each in ids}
                 work = partial(self._insert, batch=tuple(batch), marks=marks)
                 try:
-                    await self._writer.run(work, self._publish_marked, unsynced=len(batch))
+                    await self._writer.run(work, self._publish_marked)
                 except OrbitError as error:  # no room, say: the events are lost, as all that could not be stored
                     has_failed = True
                     self._note_failure(len(batch), error.message)
@@ -279,7 +279,7 @@ class EventRecorder:
             key = self._too_many.pop()
             self._said[key] = 0
             work = partial(_drop_of_session, session_id=key[0], retention=key[1])
-            while await self._writer.run(work, lambda dropped: dropped, unsynced=0) == _AT_ONCE:
+            while await self._writer.run(work, lambda dropped: dropped) == _AT_ONCE:
                 pass
         changes = self._changes >= max(1, min(_PRUNED_AFTER, self.retention_count // 10))
         if changes or self._bytes >= _PRUNED_AFTER_BYTES:
@@ -300,7 +300,7 @@ class EventRecorder:
             if surplus <= 0 and size <= most_bytes:
                 return
             work = partial(_drop_slice, retention=retention, surplus=surplus, surplus_bytes=size - most_bytes)
-            dropped = await self._writer.run(work, partial(self._note_dropped, retention=retention), unsynced=0)
+            dropped = await self._writer.run(work, partial(self._note_dropped, retention=retention))
             if not dropped.count:
                 return
             count, size = count - dropped.count, size - dropped.size

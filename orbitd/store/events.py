@@ -5,9 +5,9 @@
     insert, purge_session             write them, in the writer's thread
     EventLog                          epoch, cursors, and the events that were committed, on the event loop
 
-`seq` grows in the order of commits, and no number is given twice in an epoch. What programs say is committed without
-a sync of its own (`writer`), so that a power cut may take back some that were published already. So the first
-event after each start of the store leaves out `UNSYNCED` numbers: one that a client has seen stays its own.
+`seq` grows in the order of commits, and no number is given twice in an epoch. A disk that does not keep its word may
+lose in a power cut what it has synced, and was published. So the first event after each start of the store leaves out
+`LEFT_OUT` numbers: one that a client has seen stays its own.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ SAID, SAVED = 1, 2
 
 SNAPSHOT_SAVED = "snapshot.saved"
 
-UNSYNCED = 1_000
-"""The numbers that are left out after a start; fewer events are committed one after the other without a sync."""
+LEFT_OUT = 1_000
+"""The numbers that are left out after a start."""
 
 EPOCH_KEY = "events_epoch"
 FLOOR_KEY = "events_dropped"
@@ -351,4 +351,4 @@ def load(connection: sqlite3.Connection, inode: int, *, writable: bool = True) -
         (oldest,) = connection.execute(_OLDEST_CHANGE).fetchone()  # damaged: at least what is gone is known so
         floor = 0 if oldest is None else oldest - 1
     # In a new epoch no client has seen a number. In an older one all events may be lost that were ever published.
-    return EventLog(epoch, newest if is_new else newest + UNSYNCED, int(floor))
+    return EventLog(epoch, newest if is_new else newest + LEFT_OUT, int(floor))

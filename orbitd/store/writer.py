@@ -10,9 +10,6 @@
 An answered write is on disk, and a job that fails rolls back its own changes only. `work`
 decides and writes, and returns or raises. It may run twice: the jobs of a group that cannot
 be committed are tried again one by one. So it may change nothing but the database.
-
-What may be lost by a power cut, as nobody was answered that it is on disk, says so (`unsynced`): a group of such jobs
-alone is committed without a sync, and lies in the log until the next one with a sync.
 """
 
 from __future__ import annotations
@@ -33,8 +30,6 @@ from orbitd.store.rows import DamagedRow
 
 MAX_GROUP = 256
 MAX_WAITING = 4_096
-MAX_UNSYNCED = 500
-"""The most events that are committed one after the other without a sync."""
 
 Opener = Callable[[], sqlite3.Connection]
 Work = Callable[[sqlite3.Connection], Any]
@@ -57,7 +52,6 @@ class _Job:
     on_commit: Callable[[Any], Any]
     future: asyncio.Future[Any]
     alone: bool
-    unsynced: int | None
     result: Any = None
     error: BaseException | None = None
 
@@ -98,7 +92,6 @@ class Writer:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._closing = False
-        self._unsynced = 0  # events since the last sync; of the thread
 
     async def start(self, opener: Opener) -> None:
         """Start the thread, which opens its connection.
@@ -123,12 +116,7 @@ class Writer:
             raise
 
     async def run(
-        self,
-        work: Callable[[sqlite3.Connection], T],
-        on_commit: Callable[[T], R],
-        *,
-        alone: bool = False,
-        unsynced: int | None = None,
+        self, work: Callable[[sqlite3.Connection], T], on_commit: Callable[[T], R], *, alone: bool = False
     ) -> R:
         """Have `work` done and committed, and return what `on_commit` makes of its result.
 
@@ -138,7 +126,6 @@ class Writer:
             work: Runs in the writer's thread, inside a savepoint; perhaps twice.
             on_commit: Runs on the event loop once the work is on disk, even if the caller was cancelled.
             alone: Run it by itself, in no transaction (for statements that fail inside one).
-            unsynced: How many events the work records, where nobody relies on it after a power cut; else None.
 
         Raises:
             ShuttingDown: The writer is closed.
@@ -153,7 +140,7 @@ class Writer:
         future: asyncio.Future[R] = self._loop.create_future()
         if not self._batch:
             self._loop.call_soon(self._flush)
-        self._batch.append(_Job(work, on_commit, future, alone, unsynced))
+        self._batch.append(_Job(work, on_commit, future, alone))
         return await future
 
     def refuse_if_read_only(self) -> None:
@@ -234,21 +221,6 @@ class Writer:
 
     def _run_group(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
         """Run jobs in one transaction; if that cannot be committed, run each in its own."""
-        counts = [job.unsynced for job in jobs if job.unsynced is not None]
-        if len(counts) == len(jobs) and self._unsynced + sum(counts) <= MAX_UNSYNCED:
-            # A commit in the WAL that is not synced (sqlite.org/pragma.html#pragma_synchronous) survives a kill. Not
-            # inside a transaction, where the pragma has no effect.
-            connection.execute("PRAGMA synchronous = NORMAL")
-            try:
-                self._commit_group(connection, jobs)
-            finally:
-                connection.execute("PRAGMA synchronous = FULL")
-            self._unsynced += sum(counts)
-        else:
-            self._commit_group(connection, jobs)
-            self._unsynced = 0
-
-    def _commit_group(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
         try:
             # Before and after: a database that was moved away would take every write and lose it at
             # the next start (`file_watch`). Before, so that nothing is written in vain; after the

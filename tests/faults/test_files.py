@@ -151,7 +151,7 @@ def test_a_changed_byte_in_a_session(daemon: DaemonProcess, client: RawClient, b
     ]
     daemon.stop()
     content = daemon.database_path.read_bytes()
-    place = content.rindex(b'"command":"cmd2"') + (9 if byte == b"y" else 12)
+    place = content.index(b'"command":"cmd2"') + (9 if byte == b"y" else 12)
     daemon.database_path.write_bytes(content[:place] + byte + content[place + 1 :])
     daemon.start()
     with daemon.client() as again:

@@ -157,7 +157,7 @@ def test_what_is_removed_at_its_end_is_seen_however_quick_it_was(scripted_daemon
     one["config"]["auto_remove"] = True
     screen = {"data": "quick\n\n", "cols": 80, "rows": 24, "cursor": {"col": 0, "row": 1, "visible": True}, "title": ""}
 
-    def attach(_: App, create: Callable[[], Answer[Session]], __: str | None) -> int:
+    def attach(_: App, create: Callable[[], Answer[Session]], *_rest: object) -> int:
         create()
         raise from_daemon(SessionNotFound("gone")) from SessionNotFound("gone")
 

@@ -180,6 +180,9 @@ async def test_no_defect_logs_what_it_was_given(log_format: Literal["text", "jso
     assert_unmarked(b"\n".join(answer for answer in answers if answer).decode())
 
 
+DOCUMENT = {"orbit_workspace": 1, "name": MARK, "layout": {"layout_type": MARK, "config": MARK}, "sessions": []}
+
+
 def _one_line_a_method() -> list[bytes]:
     found = []
     for described in SPEC["methods"]:
@@ -188,6 +191,9 @@ def _one_line_a_method() -> list[bytes]:
         params |= {"path": f"/{MARK}", "path_bytes": encoded(f"/{MARK}")} if "path" in params else {}
         params |= {"signal": "TERM"} if "signal" in params else {}
         params |= {"limits": {}} if "limits" in params else {}
+        params |= {"for": "text", "silence_secs": None} if "pattern" in params else {}
+        params |= {"theme": {}} if "theme" in params else {}
+        params |= {"document": DOCUMENT} if "document" in params else {}
         params |= {"terminal": {}, "frames": "auto"} if "terminal" in params else {}
         found.append(json.dumps({"jsonrpc": "2.0", "method": described["name"], "params": params, "id": 1}).encode())
     return found

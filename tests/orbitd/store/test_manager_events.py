@@ -30,9 +30,8 @@ from orbit_protocol.types import Event, SessionConfig, SessionStatus, WorkspaceL
 from orbitd.manager import SessionManager
 from orbitd.store import event_methods, event_recorder, maintenance, sessions
 from orbitd.store.backup import restore
-from orbitd.store.events import UNSYNCED, NewEvent
+from orbitd.store.events import LEFT_OUT, NewEvent
 from orbitd.store.sessions import ClientChange
-from orbitd.store.writer import MAX_UNSYNCED, Writer
 from store_support import GRID, LOCAL, UNKNOWN, rows
 
 EVERY_STATUS: list[SessionStatus] = ["active", "detached", "terminated", "archived"]
@@ -373,7 +372,7 @@ async def test_a_cursor_outlives_a_restart(path: Path) -> None:
         ahead = manager.cursor(manager.newest_seq)
         await manager.create_session(LOCAL, "two")
         (event,) = await manager.list_events(after=manager.parse_cursor(cursor))
-        assert event.seq == 2 + UNSYNCED
+        assert event.seq == 2 + LEFT_OUT
     async with SessionManager.open(path) as manager:
         assert len(await manager.list_events(after=manager.parse_cursor(ahead))) == 1
 
@@ -426,39 +425,23 @@ async def test_a_damaged_epoch_is_another_one(path: Path) -> None:
 # What programs say
 
 
-async def test_what_programs_say_is_committed_without_a_sync(
-    manager: SessionManager, heard: Heard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is on its way when the call returns; its commit is not synced, unless one that is has it too."""
+async def test_what_programs_say_waits_for_nobody(manager: SessionManager, heard: Heard) -> None:
+    """It is on its way when the call returns, and is committed before what is written after it."""
     session = await manager.create_session(LOCAL)
     heard.take()
-    synced: list[int] = []
-    commit_group = Writer._commit_group
-
-    def commit(writer: Writer, connection: sqlite3.Connection, jobs: list[Any]) -> None:
-        if any(job.unsynced != 0 for job in jobs):  # else old events are dropped
-            synced.append(connection.execute("PRAGMA synchronous").fetchone()[0])
-        commit_group(writer, connection, jobs)
-
-    monkeypatch.setattr(Writer, "_commit_group", commit)
     await manager.record_events([NewEvent(kind=BELL, session_id=session.id, position=12)])
     assert heard.events == []
     await settled(manager)
     await manager.rename_session(session.id, "one")
     assert heard.kinds == [BELL, "session.updated"]
-    assert synced == [1, 2]
     assert await manager.newest_position(session.id) == 12
-    said = [NewEvent(kind=BELL, session_id=session.id) for _ in range(MAX_UNSYNCED + 1)]
-    await manager.record_events(said)
-    await settled(manager)
-    assert synced[2:] == [1] * 5 + [2]
 
 
 async def test_a_power_cut_gives_no_number_twice(path: Path) -> None:
-    """What was published without a sync may be gone after it; the next event has a number that nobody has seen."""
+    """What a disk has lost was published; the next event has a number that nobody has seen."""
     async with SessionManager.open(path) as manager:
         session = await manager.create_session(LOCAL)
-        await manager.record_events([NewEvent(kind=BELL, session_id=session.id)] * MAX_UNSYNCED)
+        await manager.record_events([NewEvent(kind=BELL, session_id=session.id)] * 500)
         await settled(manager)
         seen = manager.newest_seq
     with contextlib.closing(sqlite3.connect(path)) as connection:
@@ -472,7 +455,7 @@ async def test_a_power_cut_gives_no_number_twice(path: Path) -> None:
 
 
 async def test_a_power_cut_that_leaves_no_event_gives_no_number_twice(path: Path) -> None:
-    """A store so new that nothing of it was synced yet leaves out numbers, too."""
+    """A store so new that nothing of it is left leaves out numbers, too."""
     async with SessionManager.open(path) as manager:
         await manager.record_events([NewEvent(kind="daemon.started", data=b'{"version":"1"}')])
         await settled(manager)
