@@ -293,7 +293,7 @@ if the program has ended before it.
 @click.option("--silence", "silence_secs", type=float, metavar="SECONDS", help="How long a silence is [30].")
 @click.pass_obj
 def wait(app: App, session: str, pattern: str | None, wait_for: p.WaitFor, silence_secs: float | None) -> None:
-    """Wait for a program's exit, or for something else, and print it.
+    """Wait for a program's exit, or for something else of it.
 
     `output` is the next one; `silence`, that it has printed nothing for a while; `text PATTERN`, a line
     on the screen or one printed later that holds the PATTERN as it is, and the line is printed;

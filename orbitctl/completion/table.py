@@ -317,7 +317,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], bool, tuple[str, ...]]] = {
         ),
     ),
     "session wait": (
-        "Wait for a program's exit, or for something else, and print it",
+        "Wait for a program's exit, or for something else of it",
         ("session", "text",), True,
         (
             "--for|choice:exit,output,silence,text,command|What to wait for [exit]",

@@ -207,7 +207,7 @@ def assert_whole(client: RawClient) -> None:
 
 def test_text_that_is_not_utf8(kept: DaemonProcess) -> None:
     """A byte of a session's row that makes its text no UTF-8 costs that session its place in lists, and is named."""
-    change(kept, kept.database_path.read_bytes().rindex(b"cmd1") + 2, b"\xe4")
+    change(kept, kept.database_path.read_bytes().index(b"cmd1") + 2, b"\xe4")
     with kept.start().client() as client:
         assert names(client) == ["first"]
         assert any("UTF-8" in each for each in client.call("daemon.info")["warnings"])
