@@ -47,11 +47,14 @@ class _Turn(Struct, frozen=True, kw_only=True):
     name: str | None
 
 
-class _Told(Struct, frozen=True):
+class _Named(Struct, frozen=True):
     """Of an event's data, what there is where they are a session."""
 
     id: str | None = None
     name: str | None = None
+
+
+_named = msgspec.json.Decoder(_Named)
 
 
 class Hooks:
@@ -108,9 +111,9 @@ class Hooks:
         if event.session_id is None:
             return None
         with contextlib.suppress(msgspec.DecodeError):
-            told = msgspec.json.decode(event.data, type=_Told)
-            if told.id == event.session_id:
-                return told.name
+            named = _named.decode(event.data)
+            if named.id == event.session_id:
+                return named.name
         return self._session_name(event.session_id)
 
     def _start_waiting(self) -> None:
