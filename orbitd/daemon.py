@@ -185,7 +185,6 @@ class Daemon:
         backups = DailyBackups(manager, settings.session.backup_retention_count)
         broker = Broker(lambda session_id: _workspace_of(manager, session_id))
         manager.on_events = broker.publish
-        manager.event_retention_count = settings.events.event_retention_count
         self._hooks, desktop = self._listen(manager, broker)
         programs = self._programs(manager)
         programs.outlet.live = broker
