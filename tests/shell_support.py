@@ -65,14 +65,20 @@ class Shell:
         os.write(self._fd, keys.encode())
 
     def give_up_line(self, typed: str) -> None:
-        """Type a line and press Ctrl-C instead of Enter; again where it is not noticed."""
+        """Type a line and press Ctrl-C instead of Enter; again until there is a new prompt.
+
+        Interrupted just before it reads, a line editor waits for a key, or prints `^C` and keeps what it has parsed.
+        """
         self.type(typed)
         self.wait_until(lambda text: text.endswith(typed))
-        ready: list[int] = []
-        while not ready:
+        shown = len(re.findall(PROMPT, self.text))
+        while len(re.findall(PROMPT, self.text)) == shown:
             self.type("\x03")
             ready, _, _ = select.select([self._fd], [], [], 1)
-        self.type("\x15\x15")  # interrupted just before it reads, a line editor waits for a key
+            while ready:
+                self.output += os.read(self._fd, 65536)
+                ready, _, _ = select.select([self._fd], [], [], 0.2)
+        self._prompts = len(re.findall(f"{PROMPT}|{MORE}", self.text))
 
     def run(self, line: str) -> None:
         """Type a line and wait for the next prompt."""

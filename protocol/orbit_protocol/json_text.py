@@ -8,7 +8,6 @@ from outside is measured first.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import re
 from array import array
@@ -79,6 +78,8 @@ def decode_any(data: bytes | msgspec.Raw) -> Any:
     try:
         return msgspec.json.decode(data)
     except msgspec.ValidationError:  # the only one without a type
+        import json  # which a window's client is without, for weeks
+
         return json.loads(bytes(data), parse_int=_int_or_text, parse_float=_float_or_text)
 
 

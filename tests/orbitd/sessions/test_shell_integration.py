@@ -13,6 +13,8 @@ from shell_support import MORE, PROMPT, Shell, compare, launch
 
 BASIC = "P=@ PS2='%''% '; PS1=$P'@ '\n"
 """The prompts, which the text of a command that sets them does not show."""
+OURS = "env | grep -i -e '^[^=]*orbit' -e ^ZDOT -e ^ENV="
+"""What would show a variable of ours; by its name, as the tests may run in a folder of that name."""
 LOOK = (  # what a shell's user may look at, and what a command leaves to the next one
     "false | true",
     "echo $? ${PIPESTATUS[@]}",
@@ -26,7 +28,7 @@ LOOK = (  # what a shell's user may look at, and what a command leaves to the ne
     "for i in 1 2",
     "do echo $i; done",
     'trap -p; echo $- "$PROMPT_COMMAND"; alias',
-    "env | grep -i orbit",
+    OURS,
     "history | tail -n 3",
     "echo )",
     "echo é",
@@ -187,7 +189,7 @@ def test_a_long_command(home: Path) -> None:
 def test_shells_in_a_shell(home: Path) -> None:
     """A shell that is started in one, or in its place, is not integrated, and finds no variable of ours."""
     (home / ".bashrc").write_text(BASIC)
-    look = "env | grep -i orbit; declare -F | grep orbit; echo $SHLVL"
+    look = f"{OURS}; declare -F | grep orbit; echo $SHLVL"
     child = 'env PS1="$PS1" bash --norc --noprofile'
     shell = compare(launch("bash", home), child, look, "exit", "exec " + child, look)
     assert [command for command, _ in shell.commands] == [child]
@@ -198,7 +200,7 @@ def test_shells_in_a_shell(home: Path) -> None:
 def test_a_startup_file_that_runs_another_shell(home: Path, shell: str) -> None:
     """Where a startup file runs another shell in its place, that one is as it would be, without marks."""
     (home / ".bashrc").write_text(BASIC + f"export PS1; exec {shell}\n")
-    assert compare(launch("bash", home), "env | grep -i orbit", "echo $ENV $ZDOTDIR").marks == []
+    assert compare(launch("bash", home), OURS, "echo $ENV $ZDOTDIR").marks == []
 
 
 @needs("bash", "zsh")
@@ -280,7 +282,7 @@ ZSH_LOOK = (
     "for i in 1 2",
     "do echo $i; done",
     "trap; echo $- $0 ${ZDOTDIR-unset}; alias",
-    "env | grep -i orbit",
+    OURS,
     "echo é",
 )
 ZSH_RAN = [(line.replace("${PIPESTATUS[@]}", "$pipestatus"), code) for line, code in RAN]
@@ -320,7 +322,7 @@ def test_startup_files_of_zsh(home: Path, own: bool) -> None:
     for name in (".zshenv", ".zprofile", ".zshrc", ".zlogin"):
         (folder / name).write_text(f"{ZSH}echo {name} ${{ZDOTDIR-unset}} $- ; env | grep ZDOTDIR\n")
     env = {"ZDOTDIR": str(folder)} if own else {}
-    shell = compare(launch("zsh", home, login=True, env=env), "echo ${ZDOTDIR-unset}", "env | grep -i -e orbit -e ZDOT")
+    shell = compare(launch("zsh", home, login=True, env=env), "echo ${ZDOTDIR-unset}", OURS)
     assert [code for _, code in shell.commands] == ["0", "0" if own else "1"]
 
 
@@ -354,7 +356,7 @@ def test_marks_of_zsh(home: Path) -> None:
 def test_shells_in_zsh(home: Path) -> None:
     """A zsh that is started in one, or in its place, is not integrated."""
     (home / ".zshrc").write_text(ZSH)
-    shell = compare(launch("zsh", home), "zsh", "echo $SHLVL", "exit", "exec zsh", "env | grep -i orbit")
+    shell = compare(launch("zsh", home), "zsh", "echo $SHLVL", "exit", "exec zsh", OURS)
     assert [command for command, _ in shell.commands] == ["zsh"]
 
 
