@@ -188,6 +188,8 @@ def requests(draw: st.DrawFn, world: World) -> dict[str, Any]:
         request["jsonrpc"] = draw(JSON)
     elif fault == "id":
         request["id"] = draw(NOT_IDS)
+    if method == "events.wait":  # which waits for ever without params
+        request.setdefault("params", {"timeout_secs": 0.0})
     return request
 
 
