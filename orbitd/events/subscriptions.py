@@ -19,7 +19,7 @@ import asyncio
 import enum
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -151,14 +151,11 @@ class New:
         return self._json
 
 
-class Stored:
+class Stored(NamedTuple):
     """An event from the table, whose JSON is what was read."""
 
-    __slots__ = ("json", "seq")
-
-    def __init__(self, seq: int, json: bytes) -> None:
-        self.seq = seq
-        self.json = _on_one_line(json)
+    seq: int
+    json: bytes
 
     @property
     def event(self) -> Event:
@@ -280,7 +277,7 @@ class Subscription(abc.ABC):
                     return
                 # Every event that was committed meanwhile is behind `newest`, and read by the next page. A page that
                 # is not empty may be cut by its size, so only an empty one shows that there is nothing up to there.
-                self._send([Stored(*each) for each in page], page[-1][0] if page else newest)
+                self._send(page, page[-1].seq if page else newest)
         except OrbitError as error:
             self.end_with(error)
         except Exception as exc:  # noqa: BLE001  # the client has to know that it is sent nothing more
@@ -289,8 +286,8 @@ class Subscription(abc.ABC):
         finally:
             self._is_reading = False
 
-    async def _read_page(self, until: int) -> list[tuple[int, bytes]]:
-        return await self._source.list_events_json(
+    async def _read_page(self, until: int) -> list[Stored]:
+        found = await self._source.list_events_json(
             after=self.position,
             until=until,
             kinds=self._stored_kinds,
@@ -298,6 +295,7 @@ class Subscription(abc.ABC):
             workspace_id=self.wanted.workspace_id,
             limit=self.page_events,
         )
+        return [Stored(seq, _on_one_line(json)) for seq, json in found]
 
     def end_with(self, error: OrbitError) -> None:
         """End it, and say why."""

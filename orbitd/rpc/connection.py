@@ -449,7 +449,7 @@ class Connection(asyncio.Protocol):
     def send_all(self, messages: Sequence[bytes]) -> None:
         """Write encoded messages with one call of the system, unless the client has gone. Raises: NewlineInMessage."""
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(b"".join(map(self._framer.frame, messages)))
+            self._transport.write(self._framer.frame_all(messages))
             if self._awaits_sent and not self._write_paused:
                 self._write_paused = self._is_over_limit()  # the transport has called `pause_writing` already
 

@@ -165,18 +165,21 @@ def json_from_row(row: Row, epoch: str) -> tuple[int, bytes]:
     Raises:
         DamagedRow: It cannot be read.
     """
-    data = _checked_data(row)
+    data = msgspec.Raw(_checked_data(row))
     seq, at, kind, session_id, workspace_id = row[:_HEAD]
-    return seq, b'{"seq":%d,"at":%b,"kind":%b,"session_id":%b,"workspace_id":%b,"data":%b,"cursor":"%b-%d"}' % (
-        seq,
-        _encode(at),
-        _encode(kind),
-        _encode(session_id),
-        _encode(workspace_id),
-        data,
-        epoch.encode(),
-        seq,
-    )
+    return seq, _encode(_Stored(seq, at, kind, session_id, workspace_id, data, f"{epoch}-{seq}"))
+
+
+class _Stored(Struct, frozen=True, gc=False):
+    """An Event as it stands in the database."""
+
+    seq: int
+    at: str
+    kind: str
+    session_id: str | None
+    workspace_id: str | None
+    data: msgspec.Raw
+    cursor: str
 
 
 _encode = msgspec.json.Encoder().encode
@@ -186,8 +189,8 @@ def _checked_data(row: Row) -> bytes:
     """Return the data of a row whose checksum fits. Raises: DamagedRow."""
     data = row[_DATA_AT]
     try:
-        data = data if isinstance(data, bytes) else data.encode()
-        computed = row_checksum((*row[:_CHECKSUM_AT], data))
+        data = data if type(data) is bytes else data.encode()
+        computed = row_checksum(row[:_CHECKSUM_AT] + (data,))  # noqa: RUF005  # a third quicker
     except AttributeError:
         raise DamagedRow("events", row[0], None, "its values are not of the right types") from None
     except (UnicodeEncodeError, OverflowError):

@@ -309,7 +309,10 @@ def row_checksum(values: Iterable[Any]) -> int:
     Raises:
         UnicodeEncodeError: A text is no UTF-8 (`lenient_text`).
     """
-    return zlib.crc32(msgspec.msgpack.encode(values))
+    return zlib.crc32(_pack(values))
+
+
+_pack = msgspec.msgpack.Encoder().encode
 
 
 def covered(row: Row, table: str) -> Row:

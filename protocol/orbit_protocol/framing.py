@@ -90,9 +90,9 @@ class LineFramer:
         """Take bytes of a line that is too long; return whether it has ended in them."""
         return b"\n" in data
 
-    def frame(self, message: bytes) -> bytes:
-        """Return an encoded JSON message as one line. Raises: NewlineInMessage."""
-        return frame(message)
+    def frame_all(self, messages: Sequence[bytes]) -> bytes:
+        """Return encoded JSON messages as a line each. Raises: NewlineInMessage."""
+        return frame_all(messages)
 
     @property
     def buffered(self) -> int:
@@ -187,9 +187,9 @@ class HeaderFramer:
         self._left -= len(data)
         return is_known and self._left <= 0
 
-    def frame(self, message: bytes) -> bytes:
-        """Return an encoded JSON message behind its header."""
-        return b"Content-Length: %d\r\n\r\n%b" % (len(message), message)
+    def frame_all(self, messages: Sequence[bytes]) -> bytes:
+        """Return encoded JSON messages, each behind its header."""
+        return b"".join([b"Content-Length: %d\r\n\r\n%b" % (len(message), message) for message in messages])
 
     @property
     def buffered(self) -> int:
@@ -298,13 +298,13 @@ class Framer:
         """Take bytes of a message that is too long; return whether it has ended in them."""
         return self._framing is not None and self._framing.skip(data)
 
-    def frame(self, message: bytes) -> bytes:
-        """Return an encoded JSON message as the client reads it: a line while it has sent nothing.
+    def frame_all(self, messages: Sequence[bytes]) -> bytes:
+        """Return encoded JSON messages as the client reads them: as lines while it has sent nothing.
 
         Raises:
-            NewlineInMessage: It is a line, and would be two.
+            NewlineInMessage: One is a line, and would be two.
         """
-        return frame(message) if self._framing is None else self._framing.frame(message)
+        return frame_all(messages) if self._framing is None else self._framing.frame_all(messages)
 
 
 def _framing_of(first: bytes) -> type[LineFramer | HeaderFramer] | None:
@@ -336,3 +336,11 @@ def frame(message: bytes) -> bytes:
     if b"\n" in message:
         raise NewlineInMessage
     return message + b"\n"
+
+
+def frame_all(messages: Sequence[bytes]) -> bytes:
+    """Return encoded JSON messages as a line each. Raises: NewlineInMessage."""
+    lines = b"\n".join((*messages, b""))
+    if lines.count(b"\n") != len(messages):
+        raise NewlineInMessage
+    return lines

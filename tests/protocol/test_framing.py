@@ -206,10 +206,15 @@ def test_a_client_is_answered_in_its_own_framing() -> None:
     framer, lines, headers = Framer(LIMIT), Framer(LIMIT), Framer(LIMIT)
     lines.receive(b"[1]\n")
     headers.receive(b"Content-Length: 52\r\n")
-    assert [one.frame(b"{}") for one in (framer, lines, headers)] == [b"{}\n", b"{}\n", b"Content-Length: 2\r\n\r\n{}"]
-    assert HeaderFramer(LIMIT).receive(headers.frame("é".encode())) == [Line("é".encode())]
-    with pytest.raises(ValueError, match="newline"):
-        lines.frame(b"{\n}")
+    lined, headed = b"{}\n[]\n", b"Content-Length: 2\r\n\r\n{}Content-Length: 2\r\n\r\n[]"
+    assert [one.frame_all([b"{}", b"[]"]) for one in (framer, lines, headers)] == [lined, lined, headed]
+    assert [one.frame_all([]) for one in (framer, lines, headers)] == [b""] * 3
+    assert HeaderFramer(LIMIT).receive(headers.frame_all(["é".encode()])) == [Line("é".encode())]
+    assert HeaderFramer(LIMIT).receive(headers.frame_all([b"{\n}"])) == [Line(b"{\n}")]
+    for messages in ([b"{\n}"], [b"{}", b"{}\n"], [b"{}", b"\n"]):
+        for one in (framer, lines):
+            with pytest.raises(ValueError, match="newline"):
+                one.frame_all(messages)
 
 
 def test_the_rest_of_a_long_body_is_passed_over() -> None:
