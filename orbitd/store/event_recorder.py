@@ -102,10 +102,12 @@ class EventRecorder:
         apply_sessions: Callable[[Sequence[Stored[Session]]], None] = lambda _: None,
     ) -> None:
         self._writer = writer
+        writer.on_group = self._publish
         self._events = events
         self._fetch_one = fetch_one
         self._apply_sessions = apply_sessions
         self._tasks = BackgroundTasks(log, "event task failed")
+        self._committed: list[Event] = []
         self._pending: list[NewEvent] = []
         self._marks: dict[str, Marks] = {}  # of sessions whose rows are to be written with them
         self._accepted = self._settled = 0  # calls of `record`, and those whose events are committed or lost
@@ -120,10 +122,15 @@ class EventRecorder:
         self._said: Counter[tuple[str, int]] = Counter()
         self._too_many: set[tuple[str, int]] = set()
 
-    def publish(self, events: Sequence[Event]) -> None:
+    def committed(self, events: Sequence[Event]) -> None:
+        """Note events that were committed, which are published with all others of their transaction."""
+        self._committed += events
+
+    def _publish(self) -> None:
         """Pass on events that were committed, and see to it that what is too old by now is dropped."""
-        if not events:
+        if not self._committed:
             return
+        events, self._committed = self._committed, []
         for one in events:
             self._count(one)
         self._events.publish(events)
@@ -232,7 +239,7 @@ class EventRecorder:
     def _publish_marked(self, written: tuple[list[Event], list[Stored[Session]]]) -> None:
         recorded, changed = written
         self._apply_sessions(changed)
-        self.publish(recorded)
+        self.committed(recorded)
 
     def _settle(self, accepted: int) -> None:
         self._settled = accepted

@@ -143,10 +143,10 @@ class Store:
         self.cache.apply(Change(result=None, sessions=tuple(sessions)))
 
     def _apply(self, outcome: tuple[Change[R], list[Event]]) -> R:
-        # Without an await: who hears of a change finds it in the cache.
+        # Without an await until they are published: who hears of a change finds it in the cache.
         change, recorded = outcome
         result = self.cache.apply(change)
-        self.recorder.publish(recorded)
+        self.recorder.committed(recorded)
         return result
 
     async def change_session(self, work: Callable[[sqlite3.Connection], Change[Session]]) -> Session:

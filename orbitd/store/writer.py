@@ -6,6 +6,7 @@
                                                         SAVEPOINT; work(connection); RELEASE    for each job
                                                         COMMIT: one fsync for all of them
     _finish(): on_commit, resolve the future      <---  the group, in commit order
+               on_group, for all of them
 
 An answered write is on disk, and a job that fails rolls back its own changes only. `work`
 decides and writes, and returns or raises. It may run twice: the jobs of a group that cannot
@@ -77,10 +78,14 @@ class Writer:
     Args:
         max_group: The most jobs in one transaction; 1 commits each by itself.
         max_waiting: The most jobs that wait; further callers wait until there is room.
+
+    Attributes:
+        on_group: Called once after the `on_commit` of all jobs of a transaction, in the same step of the event loop.
     """
 
     def __init__(self, *, max_group: int = MAX_GROUP, max_waiting: int = MAX_WAITING) -> None:
         self.max_group = max_group
+        self.on_group: Callable[[], None] = lambda: None
         # The next two are set in the writer's thread and read on the event loop: whole references,
         # which the GIL makes atomic.
         self.file_watch: FileWatch | None = None
@@ -174,6 +179,7 @@ class Writer:
         for job in jobs:
             self._slots.release()
             job.finish()
+        self.on_group()
 
     # What follows runs in the writer's thread.
 
