@@ -178,7 +178,7 @@ class EventMethods:
         return found
 
     async def record_events(self, events: Sequence[NewEvent]) -> None:
-        """Record what programs say, and what else is no change: with the next commit, without a sync of its own.
+        """Record what programs say, and what else is no change: with the next commit.
 
         This does not wait for it. Events of a session that is gone are left out, and so is what cannot be stored.
         """
