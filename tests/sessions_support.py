@@ -568,8 +568,9 @@ class FakeStore:
         self.clients += ((session_id, status, each) for each in clients)
         return self._change(session_id, status=status)
 
-    def record_clients(self, session: Session, clients: Sequence[ClientChange]) -> None:
-        self.clients += ((session.id, None, each) for each in clients)
+    async def record_clients(self, session_id: str, clients: Sequence[ClientChange]) -> None:
+        await self._enter("record_clients")
+        self.clients += ((session_id, None, each) for each in clients)
 
     async def detach_session(self, session_id: str, *, reason: str | None = None) -> Session:
         return await self.update_session_status(session_id, "detached")

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -57,6 +57,7 @@ from orbitd.sessions.session import LiveSession, Shared, StartedBy, State, Typin
 from orbitd.sessions.shell_integration import integrate
 from orbitd.sessions.ssh_agent import AgentLinks
 from orbitd.sessions.terminal import Landing
+from orbitd.store.sessions import ClientChange
 
 log = logging.getLogger("orbitd.sessions")
 
@@ -722,23 +723,29 @@ class Programs:
             clients = list(live.client_changes)
             live.client_changes.clear()
             if live.state is not State.RUNNING:
-                if live.is_attachable and clients:  # it waits for its next try to connect
-                    self._manager.record_clients(await self._manager.get_session(live.id), clients)
+                if live.is_attachable:  # it waits for its next try to connect
+                    await self._record_clients(live, None, clients)
                 return
             wanted: SessionStatus = "active" if live.attachments else "detached"
             session = await self._manager.get_session(live.id)
-            if session.status == wanted:
-                self._manager.record_clients(session, clients)
-            else:
-                if not clients and live.attachments:  # they were there before the program
-                    clients = [client_change(live.attachments[-1], attached=True)]
-                try:
-                    await self._manager.update_session_status(live.id, wanted, clients=clients)
-                except StorageError as error:  # the clients can work all the same
-                    live.client_changes.extendleft(reversed(clients))  # with the next try
-                    event(log, logging.ERROR, "status not stored", session=live.id, status=wanted, error=error.message)
+            if session.status != wanted and not clients and live.attachments:  # they were there before the program
+                clients = [client_change(live.attachments[-1], attached=True)]
+            await self._record_clients(live, None if session.status == wanted else wanted, clients)
         if wanted == "detached":
             await self.saver.save_all_changed([live])
+
+    async def _record_clients(
+        self, live: LiveSession, status: SessionStatus | None, clients: Sequence[ClientChange]
+    ) -> None:
+        """Store clients that have come or left, with the status where that is another one by them."""
+        try:
+            if status is None:
+                await self._manager.record_clients(live.id, clients)
+            else:
+                await self._manager.update_session_status(live.id, status, clients=clients)
+        except StorageError as error:  # the clients can work all the same
+            live.client_changes.extendleft(reversed(clients))  # with the next try
+            event(log, logging.ERROR, "clients not stored", session=live.id, status=status, error=error.message)
 
     def _on_clients(self, live: LiveSession) -> None:
         self._tasks.start(self.update_status_from_clients(live))

@@ -470,12 +470,18 @@ class SessionMethods:
 
         return await self._store.change_session(work)
 
-    def record_clients(self, session: Session, clients: Sequence[ClientChange]) -> None:
-        """Record clients that have come or left, which has changed no status; this does not wait for it."""
+    async def record_clients(self, session_id: str, clients: Sequence[ClientChange]) -> None:
+        """Record clients that have come or left, which has changed no status. Raises: SessionNotFound."""
         if not clients:
             return
-        live = self.live_fields(session.id)
-        self._store.recorder.record([client.event(session, live) for client in clients])
+        live = self.live_fields(session_id)
+
+        def work(connection: sqlite3.Connection) -> Change[None]:
+            # As it is here: who takes the newest event for the session may not be told what it was before a change.
+            session = find_session(connection, session_id).item
+            return Change(result=None, events=tuple(client.event(session, live) for client in clients))
+
+        await self._store.write(work)
 
     async def detach_session(self, session_id: str, *, reason: str | None = None) -> Session:
         """Set a session's status to detached. Raises: SessionNotFound, InvalidTransition."""

@@ -90,6 +90,11 @@ async def test_a_client_can_work_though_it_is_not_recorded(sessions: Sessions) -
     await attach(sessions, 7)
     await attach(sessions, 8)
     assert sessions.store.clients == [("one", "active", came(7)), ("one", None, came(8))]
+    sessions.store.errors["record_clients"] = [StorageFull("The disk is full")]
+    client = await attach(sessions, 9)
+    client.connection.close()
+    await until(lambda: len(sessions.store.clients) == 4)
+    assert sessions.store.clients[2:] == [("one", None, came(9)), ("one", None, left(9))]
 
 
 async def test_only_so_many_wait_to_be_recorded(sessions: Sessions) -> None:

@@ -271,15 +271,25 @@ async def test_clients_are_recorded_with_the_status(manager: SessionManager, hea
     heard.take()
     one = ClientChange(attached=True, pid=7, read_only=False)
     two = ClientChange(attached=True, pid=None, read_only=True)
-    active = await manager.update_session_status(session.id, "active", clients=[one])
-    manager.record_clients(active, [two])
-    await settled(manager)
+    await manager.update_session_status(session.id, "active", clients=[one])
+    await manager.record_clients(session.id, [two])
     gone = [ClientChange(attached=False, pid=each.pid, read_only=each.read_only) for each in (one, two)]
     await manager.update_session_status(session.id, "detached", clients=gone)
     assert heard.kinds == ["session.attached"] * 2 + ["session.detached"] * 2
     told = [data_of(event) for event in heard.events]
     assert [(each["client_pid"], each["read_only"]) for each in told] == [(7, False), (None, True)] * 2
     assert [each["status"] for each in told] == ["active", "active", "detached", "detached"]
+
+
+async def test_a_client_comes_to_the_session_as_it_is_by_then(manager: SessionManager, heard: Heard) -> None:
+    """What the last event of a session says is what it is, also where a change of it is on its way to the disk."""
+    session = await manager.create_session(LOCAL, "old")
+    renaming = asyncio.ensure_future(manager.rename_session(session.id, "new"))
+    await asyncio.sleep(0)
+    await manager.record_clients(session.id, [ClientChange(attached=True, pid=7, read_only=False)])
+    await renaming
+    told = [(event.kind, data_of(event)["name"]) for event in heard.events[1:]]
+    assert told == [("session.updated", "new"), ("session.attached", "new")]
 
 
 # Lists and cursors
