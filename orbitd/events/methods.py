@@ -139,7 +139,7 @@ class EventMethods:
         if q.since is not None:  # not in the time that the caller has: 0 asks whether there is one already
             newest = self._manager.newest_seq
             if found := await self._page(wanted, position, newest, 1):
-                return self._waited(found[0])
+                return self._waited(found[0], newest)
             position = newest
         # What is never stored, only by name: an app that waits for any event is not woken by a title.
         live = q.kinds is not None and not LIVE_KINDS.keys().isdisjoint(q.kinds)
@@ -148,14 +148,15 @@ class EventMethods:
         try:
             await waiter.read()
             async with asyncio.timeout(q.timeout_secs):
-                return self._waited(await waiter.found)
+                return self._waited(await waiter.found, waiter.position)
         except TimeoutError as error:
             raise RequestTimeout(f"No such event has come within {seconds(q.timeout_secs or 0)}") from error
         finally:
             self._broker.remove(waiter)
 
-    def _waited(self, event: Event) -> EventWaited:
-        return EventWaited(event=event, cursor=event.cursor or self._manager.cursor(self._manager.newest_seq))
+    def _waited(self, event: Event, position: int) -> EventWaited:
+        # What is never stored has no cursor: its waiter's is before all that was committed since.
+        return EventWaited(event=event, cursor=event.cursor or self._manager.cursor(position))
 
     def _position(self, q: _Filter) -> int:
         return self._manager.newest_seq if q.since is None else self._manager.parse_cursor(q.since)

@@ -10,6 +10,8 @@ import pytest
 
 from event_support import Client, Table, drain, settle, subscribed
 from orbit_protocol.errors import ShuttingDown, StorageCorrupt
+from orbit_protocol.params import EventsWait
+from orbitd.events.methods import EventMethods
 from orbitd.events.subscriptions import CURSOR_EVERY, State, Waiter, Wanted
 
 CREATED, UPDATED = "session.created", "session.updated"
@@ -261,6 +263,20 @@ async def test_a_waiter_takes_the_first_event_alone() -> None:
     assert not new.found.done()
     table.commit(UPDATED, UPDATED)
     assert ((await stored.found).seq, (await new.found).seq) == (2, 5)
+
+
+async def test_the_cursor_of_a_live_event_is_before_what_comes_next() -> None:
+    """Who goes on from what a wait was answered with hears what was committed between that event and the answer."""
+    table = Table()
+    table.commit(CREATED)
+    wait = EventMethods(table, table.broker).wait  # type: ignore[arg-type]  # what a wait needs of it
+    call = asyncio.ensure_future(wait(None, EventsWait(kinds=[UPDATED, "session.title"])))  # type: ignore[arg-type]
+    await settle()
+    table.commit(CREATED)
+    table.broker.publish_live("session.title", "s1", b"{}")
+    table.commit(UPDATED)
+    answer = await call
+    assert (answer.event.kind, answer.cursor) == ("session.title", "e-2")
 
 
 async def test_a_stop_ends_what_waits() -> None:
