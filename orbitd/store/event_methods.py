@@ -11,7 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from orbit_protocol.types import MAX_PAGE_SIZE, Event
-from orbitd.store.events import LISTED_COLUMNS, SAID, SAVED, NewEvent, event_from_row, json_from_row
+from orbitd.store.events import FLOOR_KEY, LISTED_COLUMNS, SAID, SAVED, NewEvent, event_from_row, json_from_row
 from orbitd.store.pages import MAX_PAGE_BYTES
 from orbitd.store.rows import Marks, Row
 from orbitd.store.store import Store
@@ -31,6 +31,7 @@ _LIST_LARGE = f"""
         ) WHERE before < :bytes
     ) ORDER BY seq
 """  # noqa: S608  # ours
+_FLOOR = "SELECT value FROM meta WHERE key = ?"
 _NEWEST_POSITION = "SELECT max(position) FROM events WHERE session_id = ? AND retention = ?"
 
 
@@ -170,12 +171,21 @@ class EventMethods:
             query = _LIST if rows[0][0] <= MAX_PAGE_BYTES else _LIST_LARGE
             rows = await store.fetch(("events",), query.format(conditions=conditions), parameters)
             if after is not None:
-                store.events.require_kept(after)
+                await self._require_still_kept(after)
             found = await store.damage.readable_in_turns(rows, decode)
             if not rows:
                 break
             parameters["after"] = rows[-1][0]  # all of these are damaged, where none was found
         return found
+
+    async def _require_still_kept(self, after: int) -> None:
+        """Raise CursorExpired where changes after this number were dropped before what was read last."""
+        known = self._store.events
+        if known.is_dropping:  # the drop may be on disk, and not told of here: the writer's thread has to come to it
+            row = await self._store.readers.fetch_one(_FLOOR, (FLOOR_KEY,))
+            if row is not None and row[0].isdecimal():
+                known.floor = max(known.floor, int(row[0]))
+        known.require_kept(after)
 
     async def record_events(self, events: Sequence[NewEvent]) -> None:
         """Record what programs say, and what else is no change: with the next commit.

@@ -307,7 +307,11 @@ class EventRecorder:
             if surplus <= 0 and size <= most_bytes:
                 return
             work = partial(_drop_slice, retention=retention, surplus=surplus, surplus_bytes=size - most_bytes)
-            dropped = await self._writer.run(work, partial(self._note_dropped, retention=retention))
+            self._events.is_dropping = retention is None
+            try:
+                dropped = await self._writer.run(work, partial(self._note_dropped, retention=retention))
+            finally:
+                self._events.is_dropping = False
             if not dropped.count:
                 return
             count, size = count - dropped.count, size - dropped.size

@@ -270,12 +270,14 @@ class EventLog:
 
     Attributes:
         on_events: Called with the events of each commit, in the order of commits.
+        is_dropping: Changes are being dropped: what is read may be without some that `floor` does not tell of yet.
     """
 
     def __init__(self, epoch: str, newest_seq: int, floor: int) -> None:
         self.epoch = epoch
         self.newest_seq = newest_seq
         self.floor = floor
+        self.is_dropping = False
         self._first_seq = newest_seq + 1
         self.on_events: Callable[[Sequence[Event]], None] | None = None
 

@@ -8,6 +8,7 @@ import json
 import shutil
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -640,6 +641,39 @@ async def test_listing_notices_what_is_dropped_meanwhile(
     monkeypatch.setattr(manager._store, "fetch", slow)
     with pytest.raises(CursorExpired):
         await manager.list_events(after=1)
+
+
+async def test_listing_notices_a_drop_that_is_on_disk_and_not_told_of(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the commit of what drops events and the loop's turn that hears of it, nothing is passed over either."""
+    session = await manager.create_session(LOCAL)
+    for number in range(20):
+        await manager.rename_session(session.id, str(number))
+    writer, drop = manager._store.writer, event_recorder._drop_slice
+    tell, has_dropped, is_on_disk, go_on = writer._call_on_loop, threading.Event(), threading.Event(), threading.Event()
+
+    def noting(*args: Any, **more: Any) -> Any:
+        has_dropped.set()
+        return drop(*args, **more)
+
+    def held(*args: Any) -> None:
+        if has_dropped.is_set():
+            is_on_disk.set()
+            assert go_on.wait(10)
+        tell(*args)
+
+    monkeypatch.setattr(event_recorder, "_drop_slice", noting)
+    monkeypatch.setattr(writer, "_call_on_loop", held)
+    manager.event_retention_count = 5
+    await manager.rename_session(session.id, "last")
+    try:
+        assert await asyncio.to_thread(is_on_disk.wait, 10)
+        with pytest.raises(CursorExpired):
+            await manager.list_events(after=2)
+        assert [event.seq for event in await manager.list_events(after=manager.oldest_seq)] == [18, 19, 20, 21, 22]
+    finally:
+        go_on.set()
 
 
 # Deletion for good, damage
