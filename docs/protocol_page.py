@@ -60,7 +60,7 @@ END
 
 (Where your `nc` has no `-N`, or there is no `XDG_RUNTIME_DIR`, pipe the line into `orbitctl dial-stdio`.)
 
-A session is recorded first, and started when somebody wants it. This records one:
+A session is recorded first, and started when somebody wants it. This line records one, sent as the ping was:
 
 ```json
 {"jsonrpc": "2.0", "method": "session.create", "params": {"config": {"session_type": "local", "command": "cat"}, "name": "web"}, "id": 1}
@@ -72,8 +72,25 @@ The answer is a line too:
 @ANSWERED@
 ```
 
-`session.attach` starts the program and shows it: its answer has the screen, and every `session.output` after it has what
-the program writes. `session.input` types. [A session in a window](#a-session-in-a-window) has both.
+`session.attach` starts the program and shows it; `session.input` types, here `hello` and Enter:
+
+```sh
+id=$(orbitctl session show web -q)
+{
+  echo '{"jsonrpc": "2.0", "method": "session.attach", "params": {"id": "'$id'", "attachment_id": "window", "cols": 80, "rows": 24, "start": true}, "id": 2}'
+  sleep 1
+  echo '{"jsonrpc": "2.0", "method": "session.input", "params": {"attachment_id": "window", "data": "aGVsbG8N"}, "id": 3}'
+  sleep 1
+} | nc -NU "$XDG_RUNTIME_DIR/orbit/orbitd.sock"
+```
+
+The answer to `session.attach` has the screen, as `repaint`. What the program writes from then on comes in notifications:
+
+```json
+{"jsonrpc": "2.0", "method": "session.output", "params": {"attachment_id": "window", "data": "aGVsbG8NCmhlbGxvDQo="}}
+```
+
+The end of the connection ends the window and not the program. [A session in a window](#a-session-in-a-window) has the rest.
 
 ## Finding and starting the daemon
 
@@ -172,6 +189,7 @@ export function connect(path = `${process.env.XDG_RUNTIME_DIR}/orbit/orbitd.sock
       calls.delete(id);
     }
   });
+  socket.on("error", () => {}); // "close" follows, and Node.js would end the process
   socket.on("close", () => calls.forEach(({ reject }) => reject(new Error("the connection has ended"))));
   return {
     socket,
@@ -261,9 +279,10 @@ The rules, one by one:
    this window to go. `session.leave`, or closing the connection: you did. In both of these the program goes on.
 9. **Reconnect** when the connection ends without one of these: the daemon was restarted, and the program went on. Wait
    20 ms, then twice as long each time, 2 s at most; connect as [above](#finding-and-starting-the-daemon), but start no
-   daemon: its user may have stopped it. Attach again, and draw. So that history is not there twice, write `ESC c` first,
-   which empties the terminal in its turn; or attach with the last `history_line` that you were given as `after_line`, beside
-   `scrollback_lines`, and only what is newer is drawn. An error that is `retryable` is one more reason to wait. Any other
+   daemon: its user may have stopped it. Attach again, without `start`, which would run a program that has ended meanwhile
+   once more; and draw. So that history is not there twice, write `ESC c` first, which empties the terminal in its turn; or
+   attach with the last `history_line` that you were given as `after_line`, beside `scrollback_lines`, and only what is
+   newer is drawn. An error that is `retryable` is one more reason to wait. Any other
    (1000 `session_not_found`, 1006 `not_running`) is the end.
 10. **Read-only** windows (`read_only: true`) may not type, and never own the size. What they should not do, such as set
     the clipboard (OSC 52), is up to you: output is what the program wrote.
@@ -300,14 +319,18 @@ await app.call("events.subscribe", { since: cursor });
 await app.call("session.create", { config: { session_type: "local" } });
 ```
 
-- `session.*` events have the session in `data`, and `workspace.*` events the workspace: replace what you show by it, and
-  remove it at `.deleted` and `session.archived`. The first events may be older than the list, which was read after the
+- Stored `session.*` events have the session in `data`, and `workspace.*` events the workspace: replace what you show by it,
+  and remove it at `.deleted` and `session.archived`. The first events may be older than the list, which was read after the
   cursor. Since each has the whole thing, the last one wins, and it comes.
 - `since` is a cursor: the subscription begins with every stored event after it, in order, without a gap or a double where
   they meet the new ones. Keep the newest `cursor` of `event` and `events.cursor`, and subscribe with it when you
   come back. `events.cursor` comes where filters have left you without an event for long.
 - Live kinds (`session.title`, `session.output_seen` and others) are sent while they happen and never stored: `seq` and
-  `cursor` are null. With `"live": false` they are left out.
+  `cursor` are null. Their `data` has only those fields of the session that have changed: put them into what you show. With
+  `"live": false` they are left out.
+- `terminal.*` and `command.finished` have what the program said. Of the session that `session_id` names, `bell`,
+  `notification` and `last_command` have the newest of it. `bell` and `notification` are empty again
+  once a client that may type has come, as its `session.attached` shows.
 - `kinds` are names or groups (`session.*`). `snapshot.saved` comes only when it is named.
 - 1300 `cursor_expired`: what you missed is not kept any more, or a backup was put in the place of the database. Read
   everything anew, as at the first time. `events.ended` may say the same of a subscription; after any other error in it,

@@ -137,14 +137,16 @@ PLAYED = {
     "make": "#!/bin/sh\necho ready\nexec cat\n",
     "htop": "#!/bin/sh\necho ready\nexec cat\n",
     "less": "#!/bin/sh\nexec cat\n",
-    # OpenBSD's, as far as `-NU SOCKET` goes: what comes in is sent, then the end, and what comes back is printed.
+    # OpenBSD's, as far as `-NU SOCKET` goes: what comes in is sent as it comes, then the end, and what comes back is
+    # printed.
     "nc": PYTHON
     + """
-import socket, sys
+import os, socket, sys
 assert sys.argv[1] == "-NU"
 with socket.socket(socket.AF_UNIX) as peer:
     peer.connect(sys.argv[2])
-    peer.sendall(sys.stdin.buffer.read())
+    while line := os.read(0, 65536):
+        peer.sendall(line)
     peer.shutdown(socket.SHUT_WR)
     while data := peer.recv(65536):
         sys.stdout.buffer.write(data)

@@ -171,7 +171,7 @@ export interface EventData {
   "session.created": Session;
   /** Its program was started. */
   "session.started": Session;
-  /** Its program has ended by itself. */
+  /** Its program has ended: by itself, or, as `reason` says then, by a request. */
   "session.exited": SessionEnded;
   /** Its program was lost, as by a reboot, or the connection of its ssh was. */
   "session.disconnected": SessionEnded;
@@ -1417,7 +1417,7 @@ export interface EventNotice {
 export interface CursorNotice {
   /** The subscription, as `events.subscribe` has answered. */
   subscription_id: string;
-  /** `next_cursor` of the page before; without it the first page. */
+  /** What to pass as `since` for what comes after it: keep it. */
   cursor: string;
 }
 

@@ -13,6 +13,7 @@ DESCRIPTIONS: dict[str, str] = {
     "attachment_id": "The attachment, as `session.attach` has answered, or the client has named it.",
     "ref": "An id, a unique prefix of one (4 characters or more), or a name.",
     "cursor": "`next_cursor` of the page before; without it the first page.",
+    "CursorNotice.cursor": "What to pass as `since` for what comes after it: keep it.",
     "limit": "The most entries of a page; without it the daemon chooses. `next_cursor` says whether there are more.",
     "next_cursor": "What to pass as `cursor` for the next page; null on the last one.",
     "CancelRequest.id": "The id of the request that is to end.",

@@ -9,7 +9,7 @@ from orbit_protocol.errors import InvalidParams
 STORED_KINDS: dict[str, str] = {
     "session.created": "A session was recorded.",
     "session.started": "Its program was started.",
-    "session.exited": "Its program has ended by itself.",
+    "session.exited": "Its program has ended: by itself, or, as `reason` says then, by a request.",
     "session.disconnected": "Its program was lost, as by a reboot, or the connection of its ssh was.",
     "session.reconnected": "Its program was started again after that.",
     "session.attached": "A client has attached.",
