@@ -354,7 +354,8 @@ the letter. Say in it which session is in which pane, by its id.
   started; `failed` names those that could not be, and stops no other. Then attach a window to each.
 - `workspace.park` ends their programs and keeps everything else. `workspace.open` brings it back.
 - `workspace.export` gives a document of layout and configurations, without contents, for a file of a project;
-  `workspace.import` makes a new workspace of it, with new sessions, whose ids replace the old ones in the layout.
+  `workspace.import` makes a new workspace of it, with new sessions. Each keeps its id where that is free; else it gets
+  another one, which replaces the old one in the layout, too.
 
 ## Previews
 

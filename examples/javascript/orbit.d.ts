@@ -1083,7 +1083,7 @@ export interface WorkspaceDocument {
 
 /** A session of an exported workspace: its configuration, and none of its contents. */
 export interface SessionDocument {
-  /** The id that `layout.config` may name it by; it is replaced when the document is imported. */
+  /** The id that `layout.config` may name it by. An import keeps it where it is free, and else replaces it, there too. */
   id: string;
   /** Its name, unique among those that have not ended; null where it has none. */
   name: string | null;
@@ -1121,7 +1121,7 @@ export interface WorkspaceDocumentInput {
 
 /** A `SessionDocument` as a client sends it. */
 export interface SessionDocumentInput {
-  /** The id that `layout.config` may name it by; it is replaced when the document is imported. */
+  /** The id that `layout.config` may name it by. An import keeps it where it is free, and else replaces it, there too. */
   id: string;
   /** Its name, unique among those that have not ended; null where it has none. */
   name?: string | null;

@@ -199,7 +199,8 @@ DESCRIPTIONS: dict[str, str] = {
     "ErrorObject.data": "`kind`, `hint`, `retryable`, and what else belongs to the kind.",
     "orbit_workspace": "The version of the document's format: 1.",
     "WorkspaceDocument.sessions": "Its sessions, without their contents.",
-    "SessionDocument.id": "The id that `layout.config` may name it by; it is replaced when the document is imported.",
+    "SessionDocument.id": "The id that `layout.config` may name it by. An import keeps it where it is free, and else "
+    "replaces it, there too.",
     "document": "What `workspace.export` has returned.",
     # Events
     "EventsSubscribe.since": "A cursor: first comes every stored event after it. Without it only new ones come.",
