@@ -192,12 +192,16 @@ Examples:
 def prune(app: App, older: datetime | None, yes: bool) -> int:
     """Delete all sessions that have ended, into the trash.
 
+    Those of a workspace stay: `orbitctl open` starts them again.
     With --json, a line of JSON for each.
     """
     ended = ask_all(app.client, m.SESSION_LIST, p.SessionList(status=["terminated"]), "sessions").value.sessions
-    found = {one.id: one for one in ended if older is None or one.last_active <= older}
+    ended = [one for one in ended if older is None or one.last_active <= older]
+    found = {one.id: one for one in ended if one.workspace_id is None}
+    if len(found) < len(ended) and not (app.json or app.quiet):
+        app.out.note(f"left {plural(len(ended) - len(found), 'ended session')} of workspaces for `orbitctl open`")
     if not found:
-        if not (app.json or app.quiet):
+        if not (ended or app.json or app.quiet):
             app.out.note("no session has ended" if older is None else "no session has ended before that time")
         return ExitCode.OK
     _require_trash(app)

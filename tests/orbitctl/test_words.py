@@ -380,6 +380,18 @@ def test_prune_deletes_what_has_ended_before(ctl: Orbitctl) -> None:
     assert names(ctl, "--status", "all") == ["three"]
 
 
+def test_prune_leaves_the_sessions_of_workspaces(ctl: Orbitctl) -> None:
+    """What was parked is opened again, as park promises, and its ended sessions are deleted by their names alone."""
+    ctl.ok("workspace", "create", "shop")
+    ctl.ok("session", "create", "--name", "api", "--workspace", "shop")
+    ctl.ok("session", "create", "--name", "one")
+    ctl.ok("kill", "api", "one")
+    ended = ctl.ok("prune", "--yes")
+    assert ended.err.startswith("left 1 ended session of workspaces for `orbitctl open`\ndeleted 1 ended session\n")
+    assert names(ctl, "--status", "all") == ["api"]
+    assert ctl.ok("prune", "--yes").err == "left 1 ended session of workspaces for `orbitctl open`\n"
+
+
 @pytest.mark.parametrize(
     ("words", "params"),
     [
