@@ -260,9 +260,12 @@ function marksOf(session) {
   return marks;
 }
 
+const SIGNALS = { 1: "HUP", 2: "INT", 3: "QUIT", 6: "ABRT", 9: "KILL", 11: "SEGV", 13: "PIPE", 15: "TERM" };
+const signalName = (number) => `signal ${SIGNALS[number] ?? number}`;
+
 function endOf(session) {
   if (session.status !== "terminated") return ["stopped", "stopped"];
-  if (session.exit_signal) return ["failed", `signal ${session.exit_signal}`];
+  if (session.exit_signal) return ["failed", signalName(session.exit_signal)];
   return session.exit_code ? ["failed", `exit ${session.exit_code}`] : ["stopped", "ended"];
 }
 
@@ -390,7 +393,7 @@ const STATES = {
   attached: ({ framed, cols, rows }) => ["", framed ? `another window has it at ${cols}×${rows}${isReadOnly ? "" : "; type to take its size"}` : ""],
   lost: () => ["connection lost, trying again", ""],
   stopped: () => ["not running", "This is its last screen."],
-  ended: ({ exit_code: code, exit_signal: number }) => [number ? `ended by signal ${number}` : `ended: exit ${code ?? 0}`, "The program has ended."],
+  ended: ({ exit_code: code, exit_signal: number }) => [number ? `ended by ${signalName(number)}` : `ended: exit ${code ?? 0}`, "The program has ended."],
   detached: ({ message, hint }) => ["detached", message ? `${message}. ${hint ?? ""}` : "It was detached from elsewhere."],
 };
 const BUTTONS = { stopped: "Start it", ended: "Start it again", detached: "Attach again" };

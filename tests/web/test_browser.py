@@ -211,6 +211,33 @@ def test_the_list_follows_what_happens(shared_daemon: DaemonProcess, browser: Br
             assert page.problems() == []
 
 
+def test_a_preview_shows_the_end_of_a_screen(shared_daemon: DaemonProcess, browser: Browser, serve: Serve) -> None:
+    """A card has all of a screen, whose last line is where a shell's news is, and says how a program was ended."""
+    with shared_daemon.client() as client:
+        session = started(client, "bash -c 'seq 100; echo last; kill -9 $$'", "full")
+        client.call("session.wait", id=session)
+        web = serve(shared_daemon)
+        with browser.page(web.url) as page:
+            page.wait(f"{card('full')}?.querySelector('img')?.src.includes('last')")
+            for width in (1200, 700, 320):
+                page.size(width, 700)
+                wanted = page.evaluate(f"getComputedStyle({card('full')}.querySelector('img')).objectFit")
+                assert wanted == "contain", "the picture is cut"
+            assert "signal KILL" in page.evaluate(f"{card('full')}.innerText")
+
+
+def test_a_narrow_window_has_every_button(shared_daemon: DaemonProcess, browser: Browser, serve: Serve) -> None:
+    """Nothing at the top is cut off, not even in a window that is narrower than a phone."""
+    right = "Math.max(...[...document.querySelectorAll('.top button')].map((one) => one.getBoundingClientRect().right))"
+    web = serve(shared_daemon)
+    with browser.page(web.url, size=(320, 600)) as page:
+        page.wait(LOADED)
+        for width in (320, 240, 160):
+            page.size(width, 600)
+            page.wait(f"innerWidth === {width}")
+            assert page.evaluate(right) <= width
+
+
 def test_a_workspace_is_opened(shared_daemon: DaemonProcess, browser: Browser, serve: Serve) -> None:
     """Its button starts each session of a workspace, and says which one did not start."""
     with shared_daemon.client() as client:
