@@ -54,8 +54,8 @@ _PRUNED_AFTER, _PRUNED_AFTER_BYTES = 1_000, 4 * 1024 * 1024
 _SLICE_SECS = 0.008
 CLOSE_SECS = 5.0
 
-_MAX_MARKED = 100
-"""Sessions whose rows are written by one job."""
+_MAX_MARKED = _AT_ONCE
+"""Sessions whose rows are written by one job: no fewer than its events may have."""
 
 _IS_THERE = "SELECT 1 FROM sessions WHERE id = ?"
 _TOTALS = "SELECT count(*), total(size) FROM events WHERE retention IS ?"
@@ -183,8 +183,9 @@ class EventRecorder:
             while self._pending or (self._marks and not has_failed):
                 accepted = self._accepted
                 batch, self._pending = self._pending[:_AT_ONCE], self._pending[_AT_ONCE:]
-                # All that were recorded with the batch or before: marks are never older than the events beside them.
-                ids = list(islice(self._marks, _MAX_MARKED))
+                # Those of the batch first: marks are never older than the events beside them.
+                own = [one.session_id for one in batch if one.session_id is not None and one.session_id in self._marks]
+                ids = list(dict.fromkeys([*own, *islice(self._marks, _MAX_MARKED)]))[:_MAX_MARKED]
                 marks = {each: self._marks.pop(each) for each in ids}
                 work = partial(self._insert, batch=tuple(batch), marks=marks)
                 try:

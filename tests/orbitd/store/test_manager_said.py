@@ -63,6 +63,21 @@ async def test_marks_are_kept(manager: SessionManager, path: Path) -> None:
     assert rows(path, "SELECT program FROM sessions") == [(None,)]
 
 
+async def test_marks_come_with_their_events_though_many_wait(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where so many sessions have others that they are not all written by one job."""
+    monkeypatch.setattr(event_recorder, "_MAX_MARKED", 3)
+    *others, last = [await manager.create_session(LOCAL) for _ in range(5)]
+    seen: list[bool] = []
+    manager.on_events = lambda _: seen.append((manager.cached_session(last.id) or last).bell)
+    for each in others:
+        manager.record_said([], {each.id: Marks(bell=True)})
+    manager.record_said([said(last)], {last.id: Marks(bell=True)})
+    await manager.said_settled()
+    assert seen == [True]
+
+
 async def test_the_newest_position(manager: SessionManager) -> None:
     """It is the highest that a session has, or None."""
     one, two = await manager.create_session(LOCAL), await manager.create_session(LOCAL)
