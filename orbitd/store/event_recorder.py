@@ -167,6 +167,9 @@ class EventRecorder:
     def forget_session(self, session_id: str) -> None:
         """Forget what was counted, and is to be written, of a session that is gone."""
         self._marks.pop(session_id, None)
+        self._forget_counts(session_id)
+
+    def _forget_counts(self, session_id: str) -> None:
         for retention in (SAID, SAVED):
             self._said.pop((session_id, retention), None)
             self._too_many.discard((session_id, retention))
@@ -255,6 +258,8 @@ class EventRecorder:
         size, retention = len(memoryview(one.data)), retention_of(one.kind)
         if retention is None:
             self._changes, self._bytes = self._changes + 1, self._bytes + size
+            if one.kind == "session.deleted" and one.session_id is not None:  # it says nothing more
+                self._forget_counts(one.session_id)
             return
         self._said_bytes[retention] += size
         if one.session_id is not None:

@@ -698,6 +698,17 @@ async def test_a_purge_takes_the_events_along(manager: SessionManager, heard: He
     assert (report.ok, report.rows) == (True, [])
 
 
+async def test_nothing_is_counted_of_a_session_in_the_trash(manager: SessionManager, heard: Heard) -> None:
+    """What is known of a session goes with it: a daemon that runs for a year has had many."""
+    session = await manager.create_session(LOCAL)
+    await manager.record_events([NewEvent(kind=kind, session_id=session.id) for kind in (BELL, "snapshot.saved")])
+    await settled(manager)
+    counted = manager._store.recorder._said
+    assert set(counted) == {(session.id, 1), (session.id, 2)}
+    await manager.trash_session(session.id)
+    assert not counted
+
+
 @pytest.mark.parametrize("first", ["trashed", "at once"])
 async def test_many_events_are_purged_in_slices(
     manager: SessionManager, monkeypatch: pytest.MonkeyPatch, first: str
