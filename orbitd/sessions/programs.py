@@ -744,7 +744,9 @@ class Programs:
             else:
                 await self._manager.update_session_status(live.id, status, clients=clients)
         except StorageError as error:  # the clients can work all the same
-            live.client_changes.extendleft(reversed(clients))  # with the next try
+            waiting = [*clients, *live.client_changes]  # with the next try; extendleft would give up the newest
+            live.client_changes.clear()
+            live.client_changes.extend(waiting)
             event(log, logging.ERROR, "clients not stored", session=live.id, status=status, error=error.message)
 
     def _on_clients(self, live: LiveSession) -> None:

@@ -108,3 +108,19 @@ async def test_only_so_many_wait_to_be_recorded(sessions: Sessions) -> None:
     await until(lambda: not live.client_changes)
     assert sessions.store.clients[-1] == ("one", "detached", left(7))
     assert await asyncio.wait_for(sessions.exit(), 10) is None
+
+
+async def test_the_oldest_of_those_that_wait_are_given_up(sessions: Sessions) -> None:
+    """Also where a write has failed, whose clients wait again, and more have come meanwhile."""
+    live = await sessions.run()
+    await attach(sessions, 7)
+    change = client_change(live.attachments[0], attached=True)
+
+    async def fail(session_id: str, clients: object) -> None:
+        live.client_changes.extend([change] * (MAX_CLIENT_CHANGES - 1) + [left(8)])
+        raise StorageFull("The disk is full")
+
+    sessions.store.record_clients = fail  # type: ignore[method-assign]
+    live.client_changes.append(came(8))
+    await sessions.programs.update_status_from_clients(live)
+    assert (len(live.client_changes), live.client_changes[-1]) == (MAX_CLIENT_CHANGES, left(8))
