@@ -321,7 +321,8 @@ await app.call("session.create", { config: { session_type: "local" } });
 
 - Stored `session.*` events have the session in `data`, and `workspace.*` events the workspace: replace what you show by it,
   and remove it at `.deleted` and `session.archived`. The first events may be older than the list, which was read after the
-  cursor. Since each has the whole thing, the last one wins, and it comes.
+  cursor. Since each has the whole thing, the last one wins, and it comes. Only `session.started` and `.reconnected` are
+  written before the program is there: their `pid` is null, and `session.get` has it.
 - `since` is a cursor: the subscription begins with every stored event after it, in order, without a gap or a double where
   they meet the new ones. Keep the newest `cursor` of `event` and `events.cursor`, and subscribe with it when you
   come back. `events.cursor` comes where filters have left you without an event for long.

@@ -134,6 +134,8 @@ EXAMPLE_SESSION: dict[str, Any] = {
     "clients": 1,
 }
 _ENDED = {**EXAMPLE_SESSION, "status": "terminated", "live": False, "pid": None, "exit_code": 1, "clients": 0}
+_RECORDED = {**EXAMPLE_SESSION, "live": False, "pid": None, "cols": None, "rows": None, "clients": 0}
+_STARTED = {**EXAMPLE_SESSION, "status": "detached", "pid": None, "clients": 0}
 _WORKSPACE = {
     "id": _WORKSPACE_ID,
     "name": "shop",
@@ -155,12 +157,17 @@ _SNAPSHOT = {
 _WARNING = {"warning": "The daily backup fails: No space left on device"}
 _EXAMPLES: dict[str, dict[str, Any]] = {
     **{kind: EXAMPLE_SESSION for kind in STORED_KINDS if kind.startswith("session.")},
+    "session.created": _RECORDED,
+    "session.started": _STARTED,
+    "session.reconnected": _STARTED,
     "session.attached": {**EXAMPLE_SESSION, "client_pid": 4711, "read_only": False},
     "session.detached": {**EXAMPLE_SESSION, "status": "detached", "clients": 0, "client_pid": 4711, "read_only": False},
     "session.exited": _ENDED,
     "session.terminated": _ENDED,
     "session.disconnected": {**_ENDED, "status": "detached", "exit_code": None, "reason": "program_lost"},
     "session.deleted": {**_ENDED, "deleted_at": _AT},
+    "session.undeleted": _ENDED,
+    "session.restored": _ENDED,
     "session.archived": {**_ENDED, "status": "archived"},
     **{kind: _WORKSPACE for kind in STORED_KINDS if kind.startswith("workspace.")},
     "snapshot.saved": _SNAPSHOT,

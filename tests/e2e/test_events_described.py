@@ -22,8 +22,17 @@ def closed(schema: Any) -> Any:
     return {**found, "additionalProperties": False} if "properties" in found else found
 
 
+def state(session: Any) -> tuple[Any, ...]:
+    """Return what a session's example may not say otherwise than the session itself."""
+    is_there = (session.get(name) is not None for name in ("pid", "cols", "exit_code", "deleted_at"))
+    return session.get("status"), session.get("live"), session.get("clients"), *is_there
+
+
 def test_what_events_hold_is_described(daemon: DaemonProcess) -> None:
-    """Of whatever happens to sessions and workspaces, and of what programs say, the data keeps its closed schema."""
+    """Of whatever happens to sessions and workspaces, and of what programs say, the data keeps its closed schema.
+
+    The example of each change of a session is one that could have been sent.
+    """
     with daemon.client() as client, daemon.client() as other:
         document = client.call("rpc.discover")
         kinds = {each["kind"]: each for each in document["x-events"]}
@@ -56,6 +65,8 @@ def test_what_events_hold_is_described(daemon: DaemonProcess) -> None:
             schema = {**closed(kinds[kind]["data"]), "components": components}
             jsonschema.Draft202012Validator(schema).validate(event["data"])
             assert (event["seq"] is not None) == kinds[kind]["stored"]
+    for kind in heard.keys() & {"session.created", "session.started", "session.attached", "session.detached"}:
+        assert state(kinds[kind]["example"]["params"]["data"]) in [state(each["data"]) for each in heard[kind]]
     said = {"command.finished", "session.progress", "session.title", "terminal.bell"}
     changed = {f"session.{what}" for what in ("attached", "created", "deleted", "detached", "exited", "updated")}
     assert heard.keys() >= said | changed | {"terminal.notification", "workspace.opened", "workspace.parked"}
