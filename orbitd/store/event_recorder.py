@@ -109,7 +109,8 @@ class EventRecorder:
         self._tasks = BackgroundTasks(log, "event task failed")
         self._committed: list[Event] = []
         self._pending: list[NewEvent] = []
-        self._marks: dict[str, Marks] = {}  # of sessions whose rows are to be written with them
+        # Of sessions whose rows are to be written with them; with the call that they wait since, oldest first.
+        self._marks: dict[str, tuple[int, Marks]] = {}
         self._accepted = self._settled = 0  # calls of `record`, and those whose events are committed or lost
         self._waiting: list[tuple[int, Future[None]]] = []
         self._is_recording = self._is_pruning = self._is_closing = False
@@ -146,7 +147,9 @@ class EventRecorder:
             marks: What is written into the rows of sessions, by their ids, in the transaction of their events.
         """
         self._accepted += 1
-        self._marks.update(marks or {})
+        for session_id, each in (marks or {}).items():
+            since, _ = self._marks.get(session_id, (self._accepted, each))
+            self._marks[session_id] = since, each
         room = MAX_PENDING - len(self._pending)
         self._pending += events[:room]
         if len(events) > room:
@@ -189,7 +192,8 @@ class EventRecorder:
                 # Those of the batch first: marks are never older than the events beside them.
                 own = [one.session_id for one in batch if one.session_id is not None and one.session_id in self._marks]
                 ids = list(dict.fromkeys([*own, *islice(self._marks, _MAX_MARKED)]))[:_MAX_MARKED]
-                marks = {each: self._marks.pop(each) for each in ids}
+                taken = {each: self._marks.pop(each) for each in ids}
+                marks = {session_id: each for session_id, (_, each) in taken.items()}
                 work = partial(self._insert, batch=tuple(batch), marks=marks)
                 try:
                     await self._writer.run(work, self._publish_marked)
@@ -197,14 +201,15 @@ class EventRecorder:
                     has_failed = True
                     self._note_failure(len(batch), error.message)
                     if isinstance(error, StorageError):  # the marks stand in no other place: the next call tries again
-                        self._marks = {**marks, **self._marks}
+                        self._marks = {**taken, **self._marks}
                 except Exception as exc:  # noqa: BLE001  # of one batch: what comes behind it is recorded
                     event(log, logging.ERROR, "events not recorded", events=len(batch), exc=exc)
                 else:
                     has_failed = False
                     self._note_success()
-                if not self._pending and not any(each in self._marks for each in ids):
-                    self._settle(accepted)
+                if not self._pending:
+                    waits_since, _ = next(iter(self._marks.values()), (accepted + 1, None))
+                    self._settle(min(accepted, waits_since - 1))
         finally:
             self._is_recording = False
             self._settle(self._accepted)

@@ -78,6 +78,16 @@ async def test_marks_come_with_their_events_though_many_wait(
     assert seen == [True]
 
 
+async def test_many_marks_are_settled_all(manager: SessionManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot is saved behind the marks that were recorded before it, however many jobs they take."""
+    monkeypatch.setattr(event_recorder, "_MAX_MARKED", 3)
+    sessions = [await manager.create_session(LOCAL) for _ in range(8)]
+    for each in sessions:
+        manager.record_said([], {each.id: Marks(bell=True)})
+    await manager.said_settled()
+    assert [(manager.cached_session(each.id) or each).bell for each in sessions] == [True] * 8
+
+
 async def test_the_newest_position(manager: SessionManager) -> None:
     """It is the highest that a session has, or None."""
     one, two = await manager.create_session(LOCAL), await manager.create_session(LOCAL)
