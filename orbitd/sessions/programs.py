@@ -747,7 +747,8 @@ class Programs:
             waiting = [*clients, *live.client_changes]  # with the next try; extendleft would give up the newest
             live.client_changes.clear()
             live.client_changes.extend(waiting)
-            event(log, logging.ERROR, "clients not stored", session=live.id, status=status, error=error.message)
+            words = "clients not stored" if status is None else "status not stored"
+            event(log, logging.ERROR, words, session=live.id, status=status, error=error.message)
 
     def _on_clients(self, live: LiveSession) -> None:
         self._tasks.start(self.update_status_from_clients(live))
