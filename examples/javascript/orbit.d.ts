@@ -1209,7 +1209,7 @@ export interface Event {
 export interface EventsWait {
   /** A cursor: the first event after it; without it the next one. */
   since?: string | null;
-  /** Only these: names, or groups (`session.*`). Without it all but `snapshot.saved`. */
+  /** Only these: names, or groups (`session.*`). Without it all but `snapshot.saved`. Kinds that are never stored have to be named one by one. */
   kinds?: string[] | null;
   /** Only what happens to this session. */
   session_id?: string | null;

@@ -7,6 +7,8 @@ import contextlib
 import itertools
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from orbit_protocol import params as p
 from orbit_protocol.errors import (
     Busy,
@@ -135,15 +137,16 @@ class EventMethods:
             ShuttingDown: The daemon stops.
         """
         wanted = await self._wanted(q)
+        # What is never stored, only by name: an app that waits for any event is not woken by a title.
+        named = LIVE_KINDS.keys() & set(q.kinds or ())
+        wanted = replace(wanted, kinds=(wanted.kinds - LIVE_KINDS.keys()) | named)
         position = self._position(q)
         if q.since is not None:  # not in the time that the caller has: 0 asks whether there is one already
             newest = self._manager.newest_seq
             if found := await self._page(wanted, position, newest, 1):
                 return self._waited(found[0], newest)
             position = newest
-        # What is never stored, only by name: an app that waits for any event is not woken by a title.
-        live = q.kinds is not None and not LIVE_KINDS.keys().isdisjoint(q.kinds)
-        waiter = Waiter(self._manager, wanted, position, live=live)
+        waiter = Waiter(self._manager, wanted, position, live=bool(named))
         self._broker.add(waiter)
         try:
             await waiter.read()

@@ -207,6 +207,8 @@ DESCRIPTIONS: dict[str, str] = {
     "EventsList.since": "A cursor: only events after it; without it from the oldest that is kept.",
     "EventsWait.since": "A cursor: the first event after it; without it the next one.",
     "kinds": "Only these: names, or groups (`session.*`). Without it all but `snapshot.saved`.",
+    "EventsWait.kinds": "Only these: names, or groups (`session.*`). Without it all but `snapshot.saved`. Kinds that "
+    "are never stored have to be named one by one.",
     "EventsSubscribe.session_id": "Only what happens to this session.",
     "EventsList.session_id": "Only what happened to this session.",
     "EventsWait.session_id": "Only what happens to this session.",

@@ -279,6 +279,21 @@ async def test_the_cursor_of_a_live_event_is_before_what_comes_next() -> None:
     assert (answer.event.kind, answer.cursor) == ("session.title", "e-2")
 
 
+async def test_what_is_never_stored_answers_a_wait_by_its_name_alone() -> None:
+    """Not where all kinds of a group are waited for, also not beside another one that is named."""
+    table = Table()
+    wait = EventMethods(table, table.broker).wait  # type: ignore[arg-type]  # what a wait needs of it
+    calls = [
+        asyncio.ensure_future(wait(None, EventsWait(kinds=kinds)))  # type: ignore[arg-type]
+        for kinds in (None, ["session.*"], ["session.*", "session.title"])
+    ]
+    await settle()
+    table.broker.publish_live("session.cwd", "s1", b"{}")
+    table.broker.publish_live("session.title", "s1", b"{}")
+    table.commit(UPDATED)
+    assert [(await call).event.kind for call in calls] == [UPDATED, UPDATED, "session.title"]
+
+
 async def test_a_stop_ends_what_waits() -> None:
     """Calls are answered that the daemon stops; clients are sent nothing, since their connection ends."""
     table, client = Table(), Client()
