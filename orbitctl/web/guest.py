@@ -112,7 +112,8 @@ class Guest:
                 return None
         elif isinstance(result := message.get("result"), dict) and isinstance(result.get("repaint"), str):
             result["repaint"] = _whole(result["repaint"])
-        return msgspec.json.encode(_without_secrets(message))
+        _remove_secrets(message)
+        return msgspec.json.encode(message)
 
     def _notification(self, method: str, params: dict[str, Any]) -> bool:
         """Take out of a notification what is not for a guest; return whether something is left of it."""
@@ -147,14 +148,18 @@ def _base64(data: bytes) -> str:
     return binascii.b2a_base64(data, newline=False).decode()
 
 
-def _without_secrets(value: Any) -> Any:
-    """Return JSON in which no session's configuration has its environment."""
-    if isinstance(value, list):
-        return [_without_secrets(one) for one in value]
-    if not isinstance(value, dict):
-        return value
-    is_config = "session_type" in value
-    return {name: _without_secrets(one) for name, one in value.items() if not (is_config and name in _SECRET)}
+def _remove_secrets(message: Any) -> None:
+    """Take the environment out of every session's configuration in JSON, however deep a layout in it is nested."""
+    rest = [message]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, dict):
+            if "session_type" in value:
+                for name in _SECRET:
+                    value.pop(name, None)
+            rest += value.values()
+        elif isinstance(value, list):
+            rest += value
 
 
 _C0 = rb"[\x00-\x17\x19\x1c-\x1f\x7f]"  # executed within a sequence, ignored within a string

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from orbit_protocol import notifications as n
+from orbit_protocol.json_text import MAX_LAYOUT_NESTING
 from orbit_protocol.methods import METHODS
 from orbitctl.web.guest import PARAMS, ClipboardFilter, Guest
 
@@ -177,6 +178,15 @@ def test_no_environment_is_shown() -> None:
     kept = {"session_type": "local", "command": "x"}
     assert json.loads(line)["result"] == {"sessions": [{"id": "s", "config": kept}], "layout": {"env": 1}}
     assert shown(Guest(), "event", kind="session.updated", data={"config": config})["data"] == {"config": kept}
+
+
+@pytest.mark.parametrize(("begin", "end"), [("[", "]"), ('{"a":', "}")])
+def test_a_layout_that_is_nested_deep_is_shown(begin: str, end: str) -> None:
+    """As deep as a layout may be: a list of workspaces with such a one ends no guest's connection."""
+    config = begin * MAX_LAYOUT_NESTING + "1" + end * MAX_LAYOUT_NESTING
+    layout = f'{{"layout_type":"x","config":{config}}}'
+    line = f'{{"jsonrpc":"2.0","id":1,"result":{{"workspaces":[{{"layout":{layout}}}]}}}}'.encode()
+    assert Guest().message(line) == line
 
 
 def test_unknown_notifications_are_not_shown() -> None:
