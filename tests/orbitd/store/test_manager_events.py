@@ -235,6 +235,24 @@ async def test_a_listener_that_raises_keeps_nobody_from_an_answer(manager: Sessi
     assert [event.kind for event in await manager.list_events(after=0)] == ["session.created"]
 
 
+async def test_the_events_of_a_commit_are_heard_together(manager: SessionManager) -> None:
+    """Those who hear of the changes of one transaction hear of all at once, find them all, and hear of each once."""
+    heard: list[list[int | None]] = []
+    found: list[int] = []
+
+    def hear(events: Sequence[Event]) -> None:
+        heard.append([event.seq for event in events])
+        found.append(len(manager._store.cache.sessions))
+
+    manager.on_events = hear
+    first = manager.newest_seq + 1
+    results = await asyncio.gather(
+        *(manager.create_session(LOCAL, name) for name in ("one", "two", "one", "three")), return_exceptions=True
+    )
+    assert [type(each).__name__ for each in results] == ["Session", "Session", "NameTaken", "Session"]
+    assert (heard, found) == ([[first, first + 1, first + 2]], [3])
+
+
 async def test_a_cancelled_change_is_heard_all_the_same(manager: SessionManager, heard: Heard) -> None:
     """A caller that has gone undoes no change, and so no event."""
     call = asyncio.ensure_future(manager.create_session(LOCAL, "one"))
