@@ -159,11 +159,13 @@ _SUMS = "count(*) AS number, total(raw_bytes) AS raw, total(stored_bytes) AS sto
 # The index on status leads to candidates only: what is moved is decided by the row (`_ONE_TO_ARCHIVE`).
 _TO_ARCHIVE = """
     SELECT seq FROM sessions
-    WHERE {sound} AND status = 'terminated' AND last_active < ? AND deleted_at IS NULL ORDER BY seq
+    WHERE {sound} AND status = 'terminated' AND last_active < ? AND deleted_at IS NULL
+    AND (? OR workspace_id IS NULL) ORDER BY seq
 """
 _ONE_TO_ARCHIVE = f"""
     SELECT {SESSION_COLUMNS} FROM sessions
     WHERE seq = ? AND +status = 'terminated' AND last_active < ? AND deleted_at IS NULL
+    AND (? OR workspace_id IS NULL)
 """  # noqa: S608  # a constant of ours
 # In the order of the table: what is deleted together lies on the same pages. In the order of the index, which is none,
 # each page is written for each of its rows (measured with a million snapshots: 84 us a row, and 49).
@@ -262,18 +264,29 @@ class MaintenanceMethods:
         items = [session_id for session_id, count in rows for _ in range(0, count - keep_last_n, _DELETED_AT_ONCE)]
         return await self._write_in_slices(items, work, "sessions", progress)
 
-    async def archive_sessions(self, terminated_before: datetime, progress: Progress | None = None) -> int:
-        """Archive terminated sessions that were last active before a moment; return how many. Raises: InvalidParams."""
+    async def archive_sessions(
+        self, terminated_before: datetime, progress: Progress | None = None, *, of_workspaces: bool = True
+    ) -> int:
+        """Archive terminated sessions that were last active before a moment; return how many.
+
+        Args:
+            terminated_before: The moment.
+            progress: Is told how far it is.
+            of_workspaces: Whether those that belong to a workspace are archived, too.
+
+        Raises:
+            InvalidParams: The moment has no time zone.
+        """
         if terminated_before.tzinfo is None:
             raise InvalidParams("`terminated_before` must have a time zone")
         before = time_to_text(terminated_before)
-        rows = await self._store.fetch(("sessions",), _TO_ARCHIVE, (before,))
+        rows = await self._store.fetch(("sessions",), _TO_ARCHIVE, (before, of_workspaces))
 
         def work(connection: sqlite3.Connection, seq: int) -> Change[int]:
             # One that cannot be moved as it is, as a row of its or of a snapshot's is damaged, stays.
             connection.execute("SAVEPOINT archive")
             try:
-                row = connection.execute(_ONE_TO_ARCHIVE, (seq, before)).fetchone()
+                row = connection.execute(_ONE_TO_ARCHIVE, (seq, before, of_workspaces)).fetchone()
                 if row is None:  # it was started again, or deleted, since it was found
                     return Change(result=0)
                 stored = session_from_row(row)
@@ -388,8 +401,11 @@ class MaintenanceMethods:
                 await asyncio.shield(store.writer.run(restore, lambda _: None))
 
     async def archive_ended(self, retention_secs: int) -> int:
-        """Archive terminated sessions that were last active so long ago; return how many."""
-        archived = await self.archive_sessions(now() - timedelta(seconds=retention_secs))
+        """Archive terminated sessions that were last active so long ago, and are of no workspace; return how many.
+
+        What is parked in a workspace is opened again, however long that takes.
+        """
+        archived = await self.archive_sessions(now() - timedelta(seconds=retention_secs), of_workspaces=False)
         if archived:
             event(log, logging.INFO, "ended sessions archived", sessions=archived)
         return archived

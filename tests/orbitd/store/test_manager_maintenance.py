@@ -417,6 +417,18 @@ def _empty_log(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
+async def test_what_is_parked_is_not_archived_by_itself(path: Path, manager: SessionManager) -> None:
+    """The chore leaves ended sessions of a workspace, for `workspace.open`; a request takes them, too."""
+    shop = await manager.create_workspace("shop", GRID)
+    parked, loose = [await manager.create_session(LOCAL, name=name) for name in ("parked", "loose")]
+    await manager.move_session(parked.id, shop.id)
+    for one in (parked, loose):
+        await manager.terminate_session(one.id)
+    assert await manager.archive_ended(0) == 1
+    assert rows(path, "SELECT name FROM sessions") == [("parked",)]
+    assert await manager.archive_sessions(datetime.now(UTC)) == 1
+
+
 async def test_archive_moves_old_terminated_sessions(path: Path, manager: SessionManager) -> None:
     """Sessions that ended before the moment leave the hot tables with their snapshots, and no others do."""
     old, young, alive = [await manager.create_session(LOCAL, name=name) for name in ("old", "young", "alive")]
