@@ -779,7 +779,7 @@ def test_a_screen_is_looked_at_before_an_answer(
     peer: Peer, journal: JournalFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is on the screen at a position is found before a request for that position is answered."""
-    monkeypatch.setattr(process, "LOOK_SHARE", 10**9)
+    monkeypatch.setattr(process, "LOOK_SHARE", 10**6)  # as milliseconds, poll takes 2**31
     end = journal.append(b"x")
     feed(peer, journal)
     feed_until(peer, end)
