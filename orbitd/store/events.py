@@ -167,10 +167,10 @@ def json_from_row(row: Row, epoch: str) -> tuple[int, bytes]:
     """
     data = msgspec.Raw(_checked_data(row))
     seq, at, kind, session_id, workspace_id = row[:_HEAD]
-    return seq, _encode(_Stored(seq, at, kind, session_id, workspace_id, data, f"{epoch}-{seq}"))
+    return seq, _encode(_StoredEvent(seq, at, kind, session_id, workspace_id, data, f"{epoch}-{seq}"))
 
 
-class _Stored(Struct, frozen=True, gc=False):
+class _StoredEvent(Struct, frozen=True, gc=False):
     """An Event as it stands in the database."""
 
     seq: int
