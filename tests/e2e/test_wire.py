@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import select
 import socket
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from live.screens_processes import descriptors
 from support import DaemonProcess, RawClient
 
 PING = b'{"jsonrpc": "2.0", "method": "daemon.ping", "id": %d}'
@@ -208,11 +208,7 @@ def test_a_thousand_clients_come_and_go(stopped_daemon: DaemonProcess) -> None:
 
 def sockets_of(daemon: DaemonProcess) -> set[str]:
     """Return the sockets of a daemon. What it opens to read its store, when it first does, is none."""
-    found = set()
-    for each in Path(f"/proc/{daemon.pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
-            found.add(os.readlink(each))
-    return {each for each in found if each.startswith("socket:")}
+    return {each for each in descriptors(daemon.pid).values() if each.startswith("socket:")}
 
 
 def test_a_vanishing_client_disturbs_nobody(shared_daemon: DaemonProcess, shared_client: RawClient) -> None:
