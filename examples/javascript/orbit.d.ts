@@ -129,6 +129,16 @@ export interface Methods {
   "events.list": { params: EventsList; result: EventPage };
   /** Wait for one event, and return it. */
   "events.wait": { params: EventsWait; result: EventWaited };
+  /** Search everything that sessions have shown, newest first. */
+  "history.search": { params: HistorySearch; result: SearchPage };
+  /** Return lines of a session's whole history. */
+  "history.lines": { params: HistoryLinesPage; result: HistoryPage };
+  /** Return what is recorded of a session, and when. */
+  "history.timeline": { params: HistoryOf; result: Timeline };
+  /** Write a session's film or text as a file, or return it. */
+  "history.export": { params: HistoryExport; result: Exported };
+  /** Erase what a session has shown. */
+  "history.forget": { params: HistoryForget; result: Forgotten };
   /** Write what has changed in memory only. */
   "maintenance.auto_save": { params: Params; result: AutoSaveResult };
   /** Delete all but the newest snapshots of each session. */
@@ -395,6 +405,8 @@ export interface SessionConfigInput {
   resume?: string | null;
   /** Whether the session is moved to the trash when its program has ended. */
   auto_remove?: boolean;
+  /** What is kept of what it shows: `full`, `screen` (no film), or `none` (private: nothing on the disk). */
+  record?: "full" | "none" | "screen";
 }
 
 /** One terminal: `active` (a client is attached), `detached` (kept without one) or `terminated` (ended). */
@@ -491,6 +503,8 @@ export interface SessionConfig {
   resume: string | null;
   /** Whether the session is moved to the trash when its program has ended. */
   auto_remove: boolean;
+  /** What is kept of what it shows: `full`, `screen` (no film), or `none` (private: nothing on the disk). */
+  record: "full" | "none" | "screen";
 }
 
 /** What a program wants the user to read (OSC 9, OSC 777, OSC 99). */
@@ -771,6 +785,8 @@ export interface SessionScreen {
   cursor?: boolean;
   /** The colours of `html` and `svg`. */
   theme?: Theme | null;
+  /** The moment: the screen as it was then. */
+  at?: Timestamp | null;
 }
 
 /** The colours of a drawn screen: `#rrggbb`; `palette` has those with an index of their own, from 0 on. */
@@ -1227,6 +1243,210 @@ export interface EventWaited {
   cursor: string;
 }
 
+/** What to search for in everything that sessions have shown. */
+export interface HistorySearch {
+  /** What to search for. */
+  query: string;
+  /** Whether it is a regular expression. */
+  regex?: boolean;
+  /** Whether capital letters count: `smart`, where the query has any. */
+  case?: "insensitive" | "sensitive" | "smart";
+  /** Only in this session. */
+  session_id?: string | null;
+  /** Only in sessions of this workspace. */
+  workspace_id?: string | null;
+  /** Only in sessions that have all of these labels. */
+  labels?: Record<string, string> | null;
+  /** Only what was shown at this moment or later. */
+  since?: Timestamp | null;
+  /** Only what was shown before this moment. */
+  until?: Timestamp | null;
+  /** How many lines around each hit to return, before and behind it. */
+  context?: number;
+  /** The most hits to return. */
+  limit?: number;
+  /** `next_cursor` of the page before; without it the first page. */
+  cursor?: string | null;
+}
+
+/** What a search has found, newest first. */
+export interface SearchPage {
+  /** What was found, newest first. */
+  hits: Hit[];
+  /** What to pass as `cursor` for the next page; null on the last one. */
+  next_cursor: string | null;
+  /** How much text was searched. */
+  searched_bytes: number;
+  /** Whether all was searched that was to be; else `next_cursor` goes on. */
+  complete: boolean;
+}
+
+/** A line that a search has found. */
+export interface Hit {
+  /** The session's id. */
+  session_id: string;
+  /** The session's name; null where it has none. */
+  name: string | null;
+  /** When the line was shown. */
+  at: Timestamp;
+  /** The line's number in the session's history; -1 where it has none. */
+  line: number;
+  /** The line. */
+  text: string;
+  /** The lines before it. */
+  before: string[];
+  /** The lines behind it. */
+  after: string[];
+  /** `line`: of the history and the screen; `screen`: of a full-screen program, or a cleared screen. */
+  source: "line" | "screen";
+}
+
+/** Lines of a session's whole history and its screen, from `first` on; a negative one is counted from the end. */
+export interface HistoryLinesPage {
+  /** The session's id. */
+  session_id: string;
+  /** The number of the first line; a negative one is counted from the end. */
+  first?: number | null;
+  /** The first line that was shown at this moment or later, in the place of `first`. */
+  since?: Timestamp | null;
+  /** The most lines to return. */
+  limit?: number;
+  /** `text`; `vt`, bytes for a terminal; `html` or `svg`, a picture. */
+  format?: "html" | "text" | "vt";
+}
+
+/** Lines of a history, oldest first. */
+export interface HistoryPage {
+  /** The lines, oldest first. */
+  lines: HistoryLine[];
+  /** The number of the first line that is returned. */
+  first: number;
+  /** How many lines the session has shown. */
+  total: number;
+  /** The number of the oldest line that is kept. */
+  oldest: number;
+}
+
+/** A line of a history: its number, when it was shown, and its contents in the format that was asked for. */
+export interface HistoryLine {
+  /** Its number. */
+  line: number;
+  /** When it was shown; null where that is not known. */
+  at: Timestamp | null;
+  /** Its contents, in the format that was asked for. */
+  text: string;
+}
+
+/** The session. */
+export interface HistoryOf {
+  /** The session's id. */
+  session_id: string;
+}
+
+/** What is recorded of a session, oldest first; `since` and `until` are null where there is no film. */
+export interface Timeline {
+  /** When the film begins; null where there is none. */
+  since: Timestamp | null;
+  /** When it ends; null where there is none. */
+  until: Timestamp | null;
+  /** Moments from which it can be played at once. */
+  key_frames: KeyFrame[];
+  /** The terminal's sizes. */
+  sizes: SizeChange[];
+  /** What happened. */
+  marks: TimelineMark[];
+  /** How much output all films hold. */
+  recording_raw_bytes: number;
+  /** What they take in the database of histories. */
+  recording_bytes: number;
+  /** What the text of histories takes there. */
+  text_bytes: number;
+}
+
+/** A moment of a film from which it can be played at once; `bytes` is the stored size up to the next one. */
+export interface KeyFrame {
+  /** When it happened. */
+  at: Timestamp;
+  /** Columns. */
+  cols: number;
+  /** Rows. */
+  rows: number;
+  /** What the film takes from here to the next key frame. */
+  bytes: number;
+}
+
+/** A terminal's size from a moment on. */
+export interface SizeChange {
+  /** When it happened. */
+  at: Timestamp;
+  /** Columns. */
+  cols: number;
+  /** Rows. */
+  rows: number;
+}
+
+/** Something that happened: a command has finished, a program has started or ended, or output is missing. */
+export interface TimelineMark {
+  /** When it happened. */
+  at: Timestamp;
+  /** `command`: one has finished; `started`, `exited`: of a program; `gap`: output is missing. */
+  kind: "command" | "exited" | "gap" | "started";
+  /** The command line; null where it is not known. */
+  text: string | null;
+  /** The program's exit code; null while it runs, or where a signal ended it. */
+  exit_code: number | null;
+}
+
+/** What to take away of a session, and as what. */
+export interface HistoryExport {
+  /** The session's id. */
+  session_id: string;
+  /** `asciicast` (version 2), `text`, `html`, or `vt` with colours. */
+  format?: "asciicast" | "html" | "text" | "vt";
+  /** From this moment on; without it, from the beginning. */
+  since?: Timestamp | null;
+  /** Up to this moment; without it, up to now. */
+  until?: Timestamp | null;
+  /** The file to write, an absolute path; nothing but an empty file may be there. */
+  path?: string | null;
+  /** The path in bytes, for one that is not UTF-8; `path` is ignored. */
+  path_bytes?: Base64 | null;
+  /** `next_cursor` of the page before; without it the first page. */
+  cursor?: string | null;
+}
+
+/** A history that was exported: where the file is, or a page of its contents. */
+export interface Exported {
+  /** The format. */
+  format: "asciicast" | "html" | "text" | "vt";
+  /** How long it is. */
+  bytes: number;
+  /** The file; null where the contents are returned. */
+  path: string | null;
+  /** Its path in bytes, there only where it is not UTF-8. */
+  path_bytes?: Base64;
+  /** The contents: text, or base64 for vt; null where there is a file. */
+  data: string | null;
+  /** What to pass as `cursor` for the next page; null on the last one. */
+  next_cursor: string | null;
+}
+
+/** What to erase of a session: what it has shown before a moment, or without one all of it. */
+export interface HistoryForget {
+  /** The session's id. */
+  session_id: string;
+  /** Erase what was shown before this moment; without it, all. */
+  before?: Timestamp | null;
+}
+
+/** What was erased, and the files that still hold it: backups, and databases that were set aside. */
+export interface Forgotten {
+  /** How many stored bytes were erased. */
+  bytes: number;
+  /** Files that still hold what was erased: backups, and databases that were set aside. */
+  backups: string[];
+}
+
 /** How many sessions were written. */
 export interface AutoSaveResult {
   /** How many sessions were written. */
@@ -1297,6 +1517,8 @@ export interface Backup {
   path: string;
   /** The path in bytes, for one that is not UTF-8; `path` is ignored. */
   path_bytes?: Base64 | null;
+  /** Whether the database of histories is copied too, beside the backup. */
+  with_history?: boolean;
 }
 
 /** Where the backup lies and its size; `path_bytes` is there only where the path is not UTF-8. */
@@ -1307,6 +1529,10 @@ export interface BackupResult {
   bytes: number;
   /** Its path in bytes, there only where it is not UTF-8. */
   path_bytes?: Base64;
+  /** Where the copy of the database of histories is; null where none was asked for. */
+  history_path: string | null;
+  /** How long it is. */
+  history_bytes: number;
 }
 
 /** Counts and sizes of the whole store; sizes are in bytes. */
@@ -1339,6 +1565,16 @@ export interface SessionStats {
   deleted_sessions: number;
   /** About what the history of live sessions takes in memory. */
   scrollback_bytes: number;
+  /** How many sessions have a film or text. */
+  recorded_sessions: number;
+  /** How much output all films hold. */
+  recording_raw_bytes: number;
+  /** What they take in the database of histories. */
+  recording_bytes: number;
+  /** What the text of histories takes there. */
+  text_bytes: number;
+  /** How long the database of histories is. */
+  history_bytes: number;
 }
 
 /** What the program wrote. */

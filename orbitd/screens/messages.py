@@ -24,11 +24,12 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from orbitd.history.text_blocks import TextBlock
 from orbitd.keeper.frames import frame
 from orbitd.screens.model import Appearance, Colors, Cut
 from orbitd.screens.said import Said
 
-VERSION = 4
+VERSION = 5
 """Of these messages."""
 
 MAX_FRAME = 256 << 20
@@ -102,6 +103,9 @@ class Open(Struct, frozen=True, kw_only=True, tag=True):
         note: Likewise, where the program that runs has printed what is lost: nothing is reset.
         history_line: How many lines had left the screen, as far as that is known: no line gets a lower number again.
         appearance: As in `SetAppearance`; None where it is not known: then the base's own stays.
+        takes_text: Keep the text that is shown, for `Saved`.
+        text_from: What was shown up to this position is recorded already, as far as it has no line number.
+        text_line: The lines before this number are recorded already.
     """
 
     request: int
@@ -115,6 +119,9 @@ class Open(Struct, frozen=True, kw_only=True, tag=True):
     note: str = ""
     history_line: int = 0
     appearance: Appearance | None = None
+    takes_text: bool = False
+    text_from: int = 0
+    text_line: int = 0
 
 
 class Follow(Struct, frozen=True, kw_only=True, tag=True):
@@ -183,11 +190,18 @@ class Count(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Save(Struct, frozen=True, kw_only=True, tag=True):
-    """Encode the picture once it has reached `at_least`; answered by `Saved`."""
+    """Encode the picture once it has reached `at_least`; answered by `Saved`.
+
+    Attributes:
+        key_frame: Return a key frame of a film, too.
+        text_from: The text that was taken up to this position is recorded: forget it, and return what was taken since.
+    """
 
     request: int
     session: str
     at_least: int
+    key_frame: bool = False
+    text_from: int = 0
 
 
 class Render(Struct, frozen=True, kw_only=True, tag=True):
@@ -349,11 +363,25 @@ class Counted(Struct, frozen=True, kw_only=True, tag=True):
     history_line: int
 
 
+class TakenText(Struct, frozen=True, kw_only=True):
+    """Lines that were shown, taken when the picture was at `position`."""
+
+    position: int
+    block: TextBlock
+
+
 class Saved(Struct, frozen=True, kw_only=True, tag=True):
     """A screen to store.
 
     Attributes:
         native: b"" where the library refused to encode it; `portable` has the history then.
+        key_frame: As `native`, with as much of the history as a terminal that grows may need; b"" where none was asked
+            for, or the library refuses.
+        text: What was taken since `Save.text_from`, oldest first; empty where no text is taken.
+        tail: The lines of the primary screen, which have not left it, numbered from `history_line` on; None where no
+            text is taken, where there are none, or where they are not known.
+        has_tail: Whether `tail` is known: where it is not, an earlier one stays.
+        at: When the newest output before `position` came, in milliseconds since the epoch; 0 if that is not known.
     """
 
     request: int
@@ -364,6 +392,11 @@ class Saved(Struct, frozen=True, kw_only=True, tag=True):
     rows: int
     title: str
     history_line: int
+    key_frame: bytes = b""
+    text: tuple[TakenText, ...] = ()
+    tail: TextBlock | None = None
+    has_tail: bool = False
+    at: int = 0
 
 
 class Rendered(Struct, frozen=True, kw_only=True, tag=True):

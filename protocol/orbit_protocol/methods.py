@@ -371,6 +371,38 @@ EVENTS_WAIT: Method[p.EventsWait, r.EventWaited] = Method(
     can_wait=True,
 )
 
+_OF_HISTORY = (e.SessionNotFound, e.SnapshotNotFound, *READS)
+HISTORY_SEARCH: Method[p.HistorySearch, r.SearchPage] = Method(
+    "history.search",
+    p.HistorySearch,
+    r.SearchPage,
+    "Search everything that sessions have shown, newest first.",
+    (e.SessionNotFound, e.WorkspaceNotFound, e.Cancelled, *READS),
+    can_wait=True,
+)
+HISTORY_LINES: Method[p.HistoryLinesPage, r.HistoryPage] = Method(
+    "history.lines", p.HistoryLinesPage, r.HistoryPage, "Return lines of a session's whole history.", _OF_HISTORY
+)
+HISTORY_TIMELINE: Method[p.HistoryOf, r.Timeline] = Method(
+    "history.timeline", p.HistoryOf, r.Timeline, "Return what is recorded of a session, and when.", _OF_HISTORY
+)
+HISTORY_EXPORT: Method[p.HistoryExport, r.Exported] = Method(
+    "history.export",
+    p.HistoryExport,
+    r.Exported,
+    "Write a session's film or text as a file, or return it.",
+    (*_OF_HISTORY, e.StorageFull, e.StorageReadOnly, e.Cancelled),
+    can_wait=True,
+)
+HISTORY_FORGET: Method[p.HistoryForget, r.Forgotten] = Method(
+    "history.forget",
+    p.HistoryForget,
+    r.Forgotten,
+    "Erase what a session has shown.",
+    (e.Cancelled, *_ONE),
+    can_wait=True,
+)
+
 MAINTENANCE_AUTO_SAVE: Method[p.Params, r.AutoSaveResult] = Method(
     "maintenance.auto_save", p.Params, r.AutoSaveResult, "Write what has changed in memory only.", WRITES
 )

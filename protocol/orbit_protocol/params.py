@@ -27,9 +27,11 @@ from orbit_protocol.types import (
     Cursor,
     Environment,
     EnvironmentBytes,
+    ExportFormat,
     Id,
     LabelKey,
     LabelValue,
+    LineFormat,
     Name,
     PageSize,
     Ref,
@@ -37,6 +39,7 @@ from orbit_protocol.types import (
     SessionConfigInput,
     SessionStatus,
     SessionType,
+    Timestamp,
     WorkspaceDocumentInput,
     WorkspaceLayoutInput,
     check_environment,
@@ -51,10 +54,15 @@ MAX_LINE = 2**53
 """Of a `history_line`: what every JSON parser reads as it is."""
 MAX_BEFORE = 16
 """Of the sessions that a window has shown."""
+MAX_HITS = 10_000
+"""Of one answer of a search."""
+MAX_HISTORY_LINES = 100_000
+"""Of one page of a history."""
 SIGNALS = {one.name: int(one) for one in signal.Signals}
 ScreenFormat = Literal["text", "vt", "html", "svg"]
 WaitFor = Literal["exit", "output", "silence", "text", "command"]
 FrameUse = Literal["auto", "never", "always"]
+SearchCase = Literal["smart", "sensitive", "insensitive"]
 Timeout = Annotated[float, Meta(ge=0, le=31_536_000)]
 HistoryLines = Annotated[int, Meta(ge=0, le=1_000_000)]
 HexColor = Annotated[str, Meta(pattern="^#[0-9a-fA-F]{6}$")]
@@ -315,6 +323,7 @@ class Backup(Params, frozen=True, kw_only=True):
 
     path: AbsolutePath
     path_bytes: Annotated[bytes, Meta(min_length=1, max_length=MAX_PATH_LENGTH)] | UnsetType | None = UNSET
+    with_history: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a path that would depend on the daemon's folder. Raises: ValueError."""
@@ -522,7 +531,7 @@ class SessionScreen(ById, frozen=True, kw_only=True):
 
     `first_line` and `lines` cut a part out of what is returned: lines are counted from 0, the first of the history, and
     a negative `first_line` is counted from the end. `html` and `svg` are drawn in the colours of `theme`, and with the
-    cursor unless `cursor` is false.
+    cursor unless `cursor` is false. With `at` it is the screen as it was at that moment, out of the session's film.
     """
 
     format: ScreenFormat = "text"
@@ -531,6 +540,7 @@ class SessionScreen(ById, frozen=True, kw_only=True):
     lines: HistoryLines | None = None
     cursor: bool = True
     theme: Theme | None = None
+    at: Timestamp | None = None
 
 
 class SessionWait(ById, frozen=True, kw_only=True):
@@ -571,3 +581,85 @@ class SessionSignal(ById, frozen=True, kw_only=True):
             return self.signal if self.signal in signal.valid_signals() else None
         name = self.signal.upper()
         return SIGNALS.get(name) or SIGNALS.get("SIG" + name)
+
+
+class HistorySearch(Params, frozen=True, kw_only=True):
+    """What to search for in everything that sessions have shown.
+
+    `query` is plain text, or with `regex` a regular expression as Python's `re` has them, for one line at a time. With
+    the case `smart` capital letters count where the query has any. Sessions are those that have all of what is given.
+    Each hit has up to `context` lines before and behind it.
+    """
+
+    query: Annotated[str, Meta(min_length=1, max_length=4_096)]
+    regex: bool = False
+    case: SearchCase = "smart"
+    session_id: Id | None = None
+    workspace_id: Id | None = None
+    labels: Annotated[dict[LabelKey, LabelValue], Meta(max_length=MAX_LABELS)] | None = None
+    since: Timestamp | None = None
+    until: Timestamp | None = None
+    context: Annotated[int, Meta(ge=0, le=50)] = 0
+    limit: Annotated[int, Meta(ge=1, le=MAX_HITS)] = 100
+    cursor: Cursor | None = None
+
+
+class HistoryLinesPage(Params, frozen=True, kw_only=True):
+    """Lines of a session's whole history and its screen, from `first` on; a negative one is counted from the end.
+
+    Without `first` the newest ones. Lines are counted from 0, the first that the session has shown; `since` takes the
+    first that was shown at that moment or later, in the place of `first`.
+    """
+
+    session_id: Id
+    first: Annotated[int, Meta(ge=-MAX_LINE, le=MAX_LINE)] | None = None
+    since: Timestamp | None = None
+    limit: Annotated[int, Meta(ge=1, le=MAX_HISTORY_LINES)] = 1_000
+    format: LineFormat = "text"
+
+    def __post_init__(self) -> None:
+        """Check what no single type can. Raises: ValueError."""
+        if self.first is not None and self.since is not None:
+            raise ValueError("`since` takes the place of `first`")
+
+
+class HistoryOf(Params, frozen=True, kw_only=True):
+    """The session."""
+
+    session_id: Id
+
+
+class HistoryExport(Params, frozen=True, kw_only=True):
+    """What to take away of a session, and as what.
+
+    With `path` the daemon writes the file, which must not be there or be empty; without it the answer has the contents,
+    in pages. `path_bytes` is for a path that is not UTF-8; where it is given, `path` is ignored.
+    """
+
+    session_id: Id
+    format: ExportFormat = "asciicast"
+    since: Timestamp | None = None
+    until: Timestamp | None = None
+    path: AbsolutePath | None = None
+    path_bytes: Annotated[bytes, Meta(min_length=1, max_length=MAX_PATH_LENGTH)] | UnsetType | None = UNSET
+    cursor: Cursor | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a path that would depend on the daemon's folder. Raises: ValueError."""
+        if self.path is not None and not self.path.startswith("/"):
+            raise ValueError("`path` must be absolute")
+        if self.file is not None and self.cursor is not None:
+            raise ValueError("`cursor` is for an answer in pages, not for a file")
+
+    @property
+    def file(self) -> str | None:
+        """The file, as Python's functions take it; None where the answer has the contents."""
+        given = self.path_bytes if isinstance(self.path_bytes, bytes) else None
+        return None if given is None and self.path is None else path_from_text(self.path or "", given)
+
+
+class HistoryForget(Params, frozen=True, kw_only=True):
+    """What to erase of a session: what it has shown before a moment, or without one all of it."""
+
+    session_id: Id
+    before: Timestamp | None = None

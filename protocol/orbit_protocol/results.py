@@ -7,14 +7,24 @@ from typing import Any
 from msgspec import UNSET, Struct, field
 
 from orbit_protocol.text import Companion, path_from_text
-from orbit_protocol.types import CommandFinished, Event, Session, Timestamp, Workspace
+from orbit_protocol.types import (
+    CommandFinished,
+    Event,
+    ExportFormat,
+    HitSource,
+    MarkKind,
+    Session,
+    Timestamp,
+    Workspace,
+)
 
 
 class SessionStats(Struct, frozen=True, kw_only=True):
     """Counts and sizes of the whole store; sizes are in bytes.
 
     `live_sessions` have a program that runs here; `scrollback_bytes` is about what their history
-    takes in memory. What is in the trash is counted as `deleted_sessions` only.
+    takes in memory. What is in the trash is counted as `deleted_sessions` only. `recording_bytes` and `text_bytes` are
+    what films and their text take in the database of histories, whose file has `history_bytes`.
     """
 
     total_sessions: int
@@ -31,6 +41,11 @@ class SessionStats(Struct, frozen=True, kw_only=True):
     live_sessions: int = 0
     deleted_sessions: int = 0
     scrollback_bytes: int = 0
+    recorded_sessions: int = 0
+    recording_raw_bytes: int = 0
+    recording_bytes: int = 0
+    text_bytes: int = 0
+    history_bytes: int = 0
 
 
 class Pong(Struct, frozen=True, kw_only=True):
@@ -160,6 +175,8 @@ class BackupResult(Struct, frozen=True, kw_only=True):
     path: str
     bytes: int
     path_bytes: Companion = UNSET
+    history_path: str | None = None
+    history_bytes: int = 0
 
 
 class CheckReport(Struct, frozen=True, kw_only=True):
@@ -330,3 +347,112 @@ class Exit(Struct, frozen=True, kw_only=True):
 
     exit_code: int | None
     exit_signal: int | None
+
+
+class Hit(Struct, frozen=True, kw_only=True):
+    """A line that a search has found.
+
+    `line` is its number in the session's history; -1 for one of a full-screen program, or of a screen that was
+    cleared, which have none (`source` is `screen` then). `before` and `after` are the lines around it.
+    """
+
+    session_id: str
+    name: str | None
+    at: Timestamp
+    line: int
+    text: str
+    before: list[str] = []
+    after: list[str] = []
+    source: HitSource = "line"
+
+
+class SearchPage(Struct, frozen=True, kw_only=True):
+    """What a search has found, newest first.
+
+    `complete` is false where the time was not enough for everything; with `next_cursor` the search goes on from there.
+    """
+
+    hits: list[Hit]
+    next_cursor: str | None
+    searched_bytes: int
+    complete: bool
+
+
+class HistoryLine(Struct, frozen=True, kw_only=True):
+    """A line of a history: its number, when it was shown, and its contents in the format that was asked for."""
+
+    line: int
+    at: Timestamp | None
+    text: str
+
+
+class HistoryPage(Struct, frozen=True, kw_only=True):
+    """Lines of a history, oldest first.
+
+    `first` is the number of the first of them, `total` how many there are; those before `oldest` are not kept any more.
+    """
+
+    lines: list[HistoryLine]
+    first: int
+    total: int
+    oldest: int = 0
+
+
+class KeyFrame(Struct, frozen=True, kw_only=True):
+    """A moment of a film from which it can be played at once; `bytes` is the stored size up to the next one."""
+
+    at: Timestamp
+    cols: int
+    rows: int
+    bytes: int
+
+
+class SizeChange(Struct, frozen=True, kw_only=True):
+    """A terminal's size from a moment on."""
+
+    at: Timestamp
+    cols: int
+    rows: int
+
+
+class TimelineMark(Struct, frozen=True, kw_only=True):
+    """Something that happened: a command has finished, a program has started or ended, or output is missing."""
+
+    at: Timestamp
+    kind: MarkKind
+    text: str | None = None
+    exit_code: int | None = None
+
+
+class Timeline(Struct, frozen=True, kw_only=True):
+    """What is recorded of a session, oldest first; `since` and `until` are null where there is no film."""
+
+    since: Timestamp | None
+    until: Timestamp | None
+    key_frames: list[KeyFrame]
+    sizes: list[SizeChange]
+    marks: list[TimelineMark]
+    recording_raw_bytes: int
+    recording_bytes: int
+    text_bytes: int
+
+
+class Exported(Struct, frozen=True, kw_only=True):
+    """A history that was exported: where the file is, or a page of its contents.
+
+    `bytes` is the size of the file, or of this page; `data` is text, or base64 for vt.
+    """
+
+    format: ExportFormat
+    bytes: int
+    path: str | None = None
+    path_bytes: Companion = UNSET
+    data: str | None = None
+    next_cursor: str | None = None
+
+
+class Forgotten(Struct, frozen=True, kw_only=True):
+    """What was erased, and the files that still hold it: backups, and databases that were set aside."""
+
+    bytes: int
+    backups: list[str] = []

@@ -70,6 +70,16 @@ class EventSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     shell_integration: ShellIntegration = "off"
 
 
+class HistorySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[history]` table: what is kept of what sessions show; `record` is the most that any of them records."""
+
+    record: Literal["full", "screen"] = "full"
+    recording_max_bytes: Annotated[int, Meta(ge=0, le=1 << 40)] = 64 * 1024 * 1024
+    total_recording_bytes: Annotated[int, Meta(ge=0, le=1 << 44)] = 1024 * 1024 * 1024
+    recording_retention_secs: Annotated[int, Meta(ge=0, le=100 * 366 * 86_400)] = 30 * 86_400
+    text_max_bytes: Annotated[int, Meta(ge=0, le=1 << 44)] = 256 * 1024 * 1024
+
+
 class NotificationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The `[notifications]` table: what the desktop is told of sessions that nobody is at."""
 
@@ -89,6 +99,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     events: EventSettings = EventSettings()
     hooks: dict[str, Annotated[list[str], Meta(min_length=1)]] = {}
     notifications: NotificationSettings = NotificationSettings()
+    history: HistorySettings = HistorySettings()
 
 
 class Resolved(Struct, frozen=True, kw_only=True):

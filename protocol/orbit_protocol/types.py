@@ -36,6 +36,11 @@ SnapshotFormat = Literal["opaque", "vt"]
 ScreenStatus = Literal["ok", "rebuilding", "damaged"]
 ProgressState = Literal["normal", "error", "indeterminate", "paused"]
 Urgency = Literal["low", "normal", "critical"]
+Record = Literal["full", "screen", "none"]
+HitSource = Literal["line", "screen"]
+MarkKind = Literal["command", "started", "exited", "gap"]
+LineFormat = Literal["text", "html", "vt"]
+ExportFormat = Literal["asciicast", "text", "html", "vt"]
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH, description="A full id (UUID4 text).")]
 # Names count in NFC, so that their length is checked by `normal_name` and only described here.
@@ -155,6 +160,9 @@ class SessionConfig(Struct, frozen=True, kw_only=True):
     (`vim -r`), run in the place of `command` then. `reconnect` starts ssh again when it has lost its
     connection. With `auto_remove` the session is deleted, into the trash, when its program has ended.
 
+    `record` says what is kept of what it shows: all of it (`full`), the newest screens and the text (`screen`), or
+    nothing on the disk (`none`, a private session).
+
     `command_bytes` (the whole line), `cwd_bytes` and `env_bytes` (the whole environment, as a list of
     `[name, value]`) are there only where those are not UTF-8; the text then has `\xNN` for each byte
     that is not. Where one is given it wins, and the text beside it is ignored.
@@ -175,6 +183,7 @@ class SessionConfig(Struct, frozen=True, kw_only=True):
     reconnect: bool = False
     resume: Command | None = None
     auto_remove: bool = False
+    record: Record = "full"
 
     def __post_init__(self) -> None:
         """Refuse what ssh or execve would misread. Raises: ValueError."""

@@ -1,0 +1,145 @@
+"""Lines of text as they are stored: blocks of some hundred kilobytes, compressed. No I/O.
+
+A block has its lines in the order in which they were taken. Those that have left the screen into the history have
+numbers, which grow; those of a full-screen program, or of a screen that was cleared, have none. The text and what is
+known of its lines (`Run`) are compressed apart: a search reads the text alone until it finds something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+import zstandard
+from msgspec import Struct
+
+BLOCK_BYTES = 256 << 10
+"""The text of a block, about."""
+
+MAX_BLOCK_BYTES = 64 << 20
+"""No block is longer, whatever its row says: one line may be as long as a history."""
+
+LEVEL = 6
+NO_NUMBER = -1
+
+
+class Line(Struct, frozen=True, kw_only=True):
+    """A line.
+
+    Attributes:
+        number: In the session's history, from 0; `NO_NUMBER` for one that is not of it.
+        at: When it was shown, in milliseconds since the epoch.
+        text: Without a line end.
+    """
+
+    number: int
+    at: int
+    text: str
+
+
+class Run(Struct, frozen=True, array_like=True):
+    """Neighbouring lines of one time: their count, the number of the first or `NO_NUMBER`, and the time."""
+
+    count: int
+    first: int
+    at: int
+
+
+class TextBlock(Struct, frozen=True, kw_only=True):
+    """A block as it is stored.
+
+    Attributes:
+        first_line: The lowest number in it, or where none has one, the number that the next line would have had.
+        next_line: The highest number and one, or likewise.
+        from_at: The earliest time, in milliseconds since the epoch.
+        to_at: The latest time.
+        raw_bytes: Of the text, before it was compressed.
+        text: The lines in UTF-8 with a line feed behind each, as zstd.
+        runs: A list of `Run` as MessagePack, as zstd.
+    """
+
+    first_line: int
+    next_line: int
+    from_at: int
+    to_at: int
+    raw_bytes: int
+    text: bytes
+    runs: bytes
+
+
+_runs_decoder = msgspec.msgpack.Decoder(list[Run])
+_encoder = msgspec.msgpack.Encoder()
+
+
+def pack(lines: Iterable[Line], next_line: int) -> TextBlock | None:
+    """Return the block of some lines, or None where there are none.
+
+    Args:
+        lines: In their order.
+        next_line: The number that the next line of the history would have, before these.
+    """
+    runs: list[Run] = []
+    texts: list[str] = []
+    first_line, from_at, to_at = next_line, 0, 0
+    for line in lines:
+        texts.append(line.text)
+        last = runs[-1] if runs else None
+        if last is not None and last.at == line.at and _follows(last, line.number):
+            runs[-1] = Run(last.count + 1, last.first, last.at)
+        else:
+            runs.append(Run(1, line.number, line.at))
+        from_at, to_at = min(from_at or line.at, line.at), max(to_at, line.at)
+        if line.number != NO_NUMBER:
+            next_line = max(next_line, line.number + 1)
+    if not runs:
+        return None
+    numbered = [run.first for run in runs if run.first != NO_NUMBER]
+    data = "".join(f"{text}\n" for text in texts).encode("utf-8", "replace")
+    compressor = zstandard.ZstdCompressor(level=LEVEL)
+    return TextBlock(
+        first_line=min(numbered, default=first_line),
+        next_line=next_line,
+        from_at=from_at,
+        to_at=to_at,
+        raw_bytes=len(data),
+        text=compressor.compress(data),
+        runs=compressor.compress(_encoder.encode(runs)),
+    )
+
+
+def _follows(run: Run, number: int) -> bool:
+    return number == (NO_NUMBER if run.first == NO_NUMBER else run.first + run.count)
+
+
+def unpack_text(text: bytes) -> bytes:
+    """Return the lines of a block in UTF-8, with a line feed behind each.
+
+    Raises:
+        zstandard.ZstdError: The block is damaged.
+    """
+    return zstandard.ZstdDecompressor().decompress(text, max_output_size=MAX_BLOCK_BYTES)
+
+
+def unpack_runs(runs: bytes) -> list[Run]:
+    """Return what is known of the lines of a block.
+
+    Raises:
+        zstandard.ZstdError, msgspec.DecodeError: The block is damaged.
+    """
+    return _runs_decoder.decode(zstandard.ZstdDecompressor().decompress(runs, max_output_size=MAX_BLOCK_BYTES))
+
+
+def numbers_and_times(runs: Iterable[Run]) -> Iterator[tuple[int, int]]:
+    """Yield number and time of each line."""
+    for run in runs:
+        for index in range(run.count):
+            yield (run.first if run.first == NO_NUMBER else run.first + index), run.at
+
+
+def unpack(text: bytes, runs: bytes) -> list[Line]:
+    """Return the lines of a block. Raises: as `unpack_text` and `unpack_runs`; ValueError, if the two do not fit."""
+    texts = unpack_text(text).decode("utf-8", "replace").split("\n")[:-1]
+    known = list(numbers_and_times(unpack_runs(runs)))
+    if len(texts) != len(known):
+        raise ValueError(f"a block of {len(texts)} lines, and {len(known)} in its runs")
+    return [Line(number=number, at=at, text=each) for each, (number, at) in zip(texts, known, strict=True)]
