@@ -1,5 +1,6 @@
 -- The database of histories, history.db. Times are milliseconds since the epoch; positions are those of the session's
--- journal (orbitd.sessions.journal). Each row has a checksum of its other columns (orbitd.history.database).
+-- journal (orbitd.sessions.journal). Each row has a checksum of its other columns (orbitd.history.database). What is
+-- long stands last: SQLite reads what comes before it without it.
 BEGIN;
 
 -- What is recorded of a session: up to which position, which line comes next, and what it takes.
@@ -21,12 +22,12 @@ CREATE TABLE groups (
     line INTEGER NOT NULL,           -- how many lines had left the screen at the key frame
     cols INTEGER NOT NULL,
     rows INTEGER NOT NULL,
-    native BLOB,                     -- zstd; NULL for a blank screen, or where the library refuses
-    portable BLOB,                   -- zstd; NULL for a blank screen
     checksum INTEGER NOT NULL,
     to_position INTEGER NOT NULL,    -- this one and the next two change as chunks come, and have no checksum
     to_at INTEGER NOT NULL,
     stored_bytes INTEGER NOT NULL,
+    native BLOB,                     -- zstd; NULL for a blank screen, or where the library refuses
+    portable BLOB,                   -- zstd; NULL for a blank screen
     UNIQUE (session_id, position)
 ) STRICT;
 
@@ -41,8 +42,8 @@ CREATE TABLE chunks (
     bytes INTEGER NOT NULL,
     group_seq INTEGER NOT NULL,
     dictionary_bytes INTEGER NOT NULL,
-    data BLOB NOT NULL,
     checksum INTEGER NOT NULL,
+    data BLOB NOT NULL,
     UNIQUE (session_id, from_position)
 ) STRICT;
 CREATE INDEX idx_chunks_group ON chunks (group_seq, from_position);
@@ -57,9 +58,10 @@ CREATE TABLE texts (
     from_at INTEGER NOT NULL,
     to_at INTEGER NOT NULL,
     bytes INTEGER NOT NULL,          -- of the text
+    stored_bytes INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
     text BLOB NOT NULL,              -- zstd
-    runs BLOB NOT NULL,              -- zstd
-    checksum INTEGER NOT NULL
+    runs BLOB NOT NULL               -- zstd
 ) STRICT;
 CREATE INDEX idx_texts_to_at ON texts (to_at, seq);
 CREATE INDEX idx_texts_session ON texts (session_id, is_tail, first_line);

@@ -1,0 +1,392 @@
+"""Writing a film: what a save brings is cut into chunks, compressed, and inserted; what is over the limits is dropped.
+
+Everything here runs in threads, never on the event loop: `slices_of` in a pool's, `Save.write` in the writer's.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+
+import zstandard
+from msgspec import Struct
+
+from orbitd.history import text_blocks
+from orbitd.history.database import TEXT_COLUMNS, DamagedHistory, checksum, text_from_row, text_values
+from orbitd.history.text_blocks import TextBlock
+from orbitd.sessions.journal_file import FILE_HEADER_BYTES, RECORD, TIME, Kind, payload_length
+
+SLICE_BYTES = 4 << 20
+"""About how much of a journal is read, compressed and inserted at once."""
+
+DICTIONARY_BYTES = 64 << 10
+"""How much of what comes before a chunk in its group is its dictionary."""
+
+GROUP_BYTES = 4 << 20
+GROUP_MS = 600_000
+"""How much film, and how long, follows a key frame until the next save makes another one."""
+
+MERGED_BYTES = 64 << 10
+"""A block of text is joined with the next one of its session until it has so much."""
+
+_LEVEL, _FAST_LEVEL = 6, 3
+_FAST_FROM = 512 << 10
+_DROPPED_AT_ONCE = 64
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """How much is kept; see `HistorySettings`."""
+
+    session_bytes: int
+    total_bytes: int
+    text_bytes: int
+
+
+class Slice(Struct, frozen=True, kw_only=True):
+    """Whole records of a journal, one behind the other.
+
+    Attributes:
+        start: The position of the first.
+        size: The first size that is set in it, if any: columns and rows.
+        from_at: The time of the first output, in milliseconds since the epoch; 0 if it says none.
+        to_at: The time of the last.
+    """
+
+    start: int
+    data: bytes
+    from_at: int
+    to_at: int
+    size: tuple[int, int] | None = None
+
+    @property
+    def end(self) -> int:
+        """The position behind the last record."""
+        return self.start + len(self.data)
+
+
+class Chunk(Struct, frozen=True, kw_only=True):
+    """A slice, compressed."""
+
+    slice: Slice
+    dictionary_bytes: int
+    data: bytes
+
+
+def slices_of(files: Sequence[tuple[int, int]], start: int, end: int) -> Iterator[Slice]:
+    """Yield the records between two positions, in slices; what no file has is left out.
+
+    Args:
+        files: A descriptor for reading of each file of the journal, and the position at which it begins, oldest first.
+        start: Where a record begins.
+        end: Where one ends.
+    """
+    position = start
+    for index, (fd, base) in enumerate(files):
+        until = min(end, files[index + 1][1]) if index + 1 < len(files) else end
+        position = max(position, base)
+        while position < until:
+            data = os.pread(fd, min(SLICE_BYTES, until - position), FILE_HEADER_BYTES + position - base)
+            found = _whole_records(position, data)
+            if found is None and len(data) == SLICE_BYTES:
+                # No record is that long (PAYLOAD_MAX_BYTES): what stands here is damaged.
+                break
+            if found is None:
+                break
+            yield found
+            position = found.end
+
+
+def _whole_records(start: int, data: bytes) -> Slice | None:
+    """Return the whole records at the beginning of some bytes; None where there is none."""
+    offset, from_at, to_at, size = 0, 0, 0, None
+    while (length := payload_length(data[offset : offset + RECORD.size])) is not None:
+        end = offset + RECORD.size + length
+        if end > len(data):
+            break
+        kind = data[offset]
+        if kind == Kind.TIME:
+            (to_at,) = TIME.unpack_from(data, offset + RECORD.size)
+            from_at = from_at or to_at
+        elif kind == Kind.RESIZE and size is None:
+            payload = data[offset + RECORD.size : end]
+            size = int.from_bytes(payload[:2], "big"), int.from_bytes(payload[2:], "big")
+        offset = end
+    if not offset:
+        return None
+    return Slice(start=start, data=data[:offset], from_at=from_at, to_at=to_at, size=size)
+
+
+def compress(part: Slice, before: bytes) -> Chunk:
+    """Compress a slice.
+
+    Args:
+        part: The slice.
+        before: The end of what comes before it in its group; b"" where that is not known.
+    """
+    level = _FAST_LEVEL if len(part.data) >= _FAST_FROM else _LEVEL
+    dictionary = before[-DICTIONARY_BYTES:]
+    data = compressor(level, dictionary).compress(part.data)
+    return Chunk(slice=part, dictionary_bytes=len(dictionary), data=data)
+
+
+def compressor(level: int, dictionary: bytes) -> zstandard.ZstdCompressor:
+    """Return a compressor; b"" is no dictionary."""
+    if not dictionary:
+        return zstandard.ZstdCompressor(level=level)
+    raw = zstandard.ZstdCompressionDict(dictionary, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    return zstandard.ZstdCompressor(level=level, dict_data=raw)
+
+
+def decompressor(dictionary: bytes) -> zstandard.ZstdDecompressor:
+    """Return a decompressor; b"" is no dictionary."""
+    if not dictionary:
+        return zstandard.ZstdDecompressor()
+    raw = zstandard.ZstdCompressionDict(dictionary, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    return zstandard.ZstdDecompressor(dict_data=raw)
+
+
+class KeyFrame(Struct, frozen=True, kw_only=True):
+    """The beginning of a group: a picture, or a blank screen."""
+
+    position: int
+    at: int
+    line: int
+    cols: int
+    rows: int
+    native: bytes = b""
+    portable: bytes = b""
+
+
+class Totals(Struct):
+    """What all sessions take, in stored bytes."""
+
+    film_bytes: int = 0
+    text_bytes: int = 0
+
+
+class Film(Struct, frozen=True, kw_only=True):
+    """What is recorded of a session: a row of `films`."""
+
+    recorded_to: int = 0
+    next_line: int = 0
+    raw_bytes: int = 0
+    film_bytes: int = 0
+    text_bytes: int = 0
+
+
+NO_FILM = Film()
+
+
+def read_film(connection: sqlite3.Connection, session_id: str) -> Film:
+    """Return what is recorded of a session."""
+    row = connection.execute(
+        "SELECT recorded_to, next_line, raw_bytes, film_bytes, text_bytes FROM films WHERE session_id = ?",
+        (session_id,),
+    ).fetchone()
+    if row is None:
+        return NO_FILM
+    recorded_to, next_line, raw_bytes, film_bytes, text_bytes = row
+    return Film(
+        recorded_to=recorded_to,
+        next_line=next_line,
+        raw_bytes=raw_bytes,
+        film_bytes=film_bytes,
+        text_bytes=text_bytes,
+    )
+
+
+def write_film(connection: sqlite3.Connection, session_id: str, film: Film) -> None:
+    """Replace the row of a session."""
+    connection.execute(
+        "INSERT OR REPLACE INTO films VALUES (?, ?, ?, ?, ?, ?)",
+        (session_id, film.recorded_to, film.next_line, film.raw_bytes, film.film_bytes, film.text_bytes),
+    )
+
+
+def insert_group(connection: sqlite3.Connection, session_id: str, frame: KeyFrame) -> tuple[int, int]:
+    """Insert a key frame; return its row and the bytes that it takes. One at the same position is replaced."""
+    native = zstandard.ZstdCompressor(level=_LEVEL).compress(frame.native) if frame.native else None
+    portable = zstandard.ZstdCompressor(level=_LEVEL).compress(frame.portable) if frame.portable else None
+    columns = (session_id, frame.position, frame.at, frame.line, frame.cols, frame.rows)
+    stored = len(native or b"") + len(portable or b"")
+    cursor = connection.execute(
+        "INSERT OR REPLACE INTO groups (session_id, position, at, line, cols, rows, checksum, to_position, to_at,"
+        " stored_bytes, native, portable) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*columns, checksum(*columns, native, portable), frame.position, frame.at, stored, native, portable),
+    )
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid, stored
+
+
+def insert_chunk(
+    connection: sqlite3.Connection, session_id: str, group_seq: int, chunk: Chunk, times: tuple[int, int]
+) -> int:
+    """Insert a chunk, and move the end of its group; return the bytes that it takes, 0 where it is there already."""
+    part, (from_at, to_at) = chunk.slice, times
+    columns = (
+        *(session_id, part.start, part.end, from_at, to_at, len(part.data)),
+        *(group_seq, chunk.dictionary_bytes),
+    )
+    cursor = connection.execute(
+        "INSERT OR IGNORE INTO chunks (session_id, from_position, to_position, from_at, to_at, bytes, group_seq,"
+        " dictionary_bytes, checksum, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*columns, checksum(*columns, chunk.data), chunk.data),
+    )
+    if not cursor.rowcount:
+        return 0
+    connection.execute(
+        "UPDATE groups SET to_position = ?, to_at = max(to_at, ?), stored_bytes = stored_bytes + ? WHERE seq = ?",
+        (part.end, to_at, len(chunk.data), group_seq),
+    )
+    return len(chunk.data)
+
+
+# Text
+
+
+def insert_text(connection: sqlite3.Connection, session_id: str, blocks: Iterable[TextBlock]) -> int:
+    """Add blocks behind those of a session; a small one is joined with the last. Return by how much it has grown."""
+    grown = 0
+    for block in blocks:
+        joined, replaced = _joined(connection, session_id, block)
+        if replaced is not None:
+            seq, stored = replaced
+            connection.execute("DELETE FROM texts WHERE seq = ?", (seq,))
+            grown -= stored
+        grown += _insert_text(connection, session_id, joined, is_tail=False)
+    return grown
+
+
+def _joined(
+    connection: sqlite3.Connection, session_id: str, block: TextBlock
+) -> tuple[TextBlock, tuple[int, int] | None]:
+    """Return a block together with the last one of its session, and row and size of that, where both are small."""
+    if block.raw_bytes >= MERGED_BYTES:
+        return block, None
+    row = connection.execute(
+        f"SELECT {TEXT_COLUMNS} FROM texts WHERE session_id = ? AND is_tail = 0 ORDER BY seq DESC LIMIT 1",  # noqa: S608  # ours
+        (session_id,),
+    ).fetchone()
+    if row is None:
+        return block, None
+    try:
+        last = text_from_row(row)
+        if last.block.raw_bytes >= MERGED_BYTES:
+            return block, None
+        lines = text_blocks.unpack(last.block.text, last.block.runs) + text_blocks.unpack(block.text, block.runs)
+    except (DamagedHistory, zstandard.ZstdError, ValueError):  # what cannot be read stays as it is
+        return block, None
+    joined = text_blocks.pack(lines, last.block.first_line)
+    assert joined is not None
+    return joined, (last.seq, len(last.block.text) + len(last.block.runs))
+
+
+def _insert_text(connection: sqlite3.Connection, session_id: str, block: TextBlock, *, is_tail: bool) -> int:
+    connection.execute(
+        "INSERT INTO texts (session_id, is_tail, first_line, next_line, from_at, to_at, bytes, stored_bytes,"
+        " checksum, text, runs) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        text_values(session_id, block, is_tail=is_tail),
+    )
+    return len(block.text) + len(block.runs)
+
+
+def replace_tail(connection: sqlite3.Connection, session_id: str, tail: TextBlock | None) -> int:
+    """Replace the lines that stand on the screen; return by how much the text has grown."""
+    row = connection.execute(
+        "SELECT seq, stored_bytes FROM texts WHERE session_id = ? AND is_tail = 1", (session_id,)
+    ).fetchone()
+    grown = 0
+    if row is not None:
+        connection.execute("DELETE FROM texts WHERE seq = ?", (row[0],))
+        grown -= row[1]
+    if tail is not None:
+        grown += _insert_text(connection, session_id, tail, is_tail=True)
+    return grown
+
+
+# Limits
+
+
+def drop_groups(connection: sqlite3.Connection, rows: Sequence[tuple[int, str, int]]) -> int:
+    """Drop groups with their chunks, each given as row, session and stored size; return how many bytes went."""
+    dropped = 0
+    for seq, session_id, stored in rows:
+        (raw,) = connection.execute("SELECT total(bytes) FROM chunks WHERE group_seq = ?", (seq,)).fetchone()
+        connection.execute("DELETE FROM chunks WHERE group_seq = ?", (seq,))
+        connection.execute("DELETE FROM groups WHERE seq = ?", (seq,))
+        connection.execute(
+            "UPDATE films SET film_bytes = max(0, film_bytes - ?), raw_bytes = max(0, raw_bytes - ?)"
+            " WHERE session_id = ?",
+            (stored, int(raw), session_id),
+        )
+        dropped += stored
+    return dropped
+
+
+def limit_session(connection: sqlite3.Connection, session_id: str, most: int) -> int:
+    """Drop the oldest groups of a session that has more film than it may; return how many bytes went."""
+    dropped = 0
+    while (over := read_film(connection, session_id).film_bytes - most) > 0:
+        rows = connection.execute(
+            "SELECT seq, session_id, stored_bytes FROM groups WHERE session_id = ? ORDER BY seq LIMIT 1",
+            (session_id,),
+        ).fetchall()
+        if not rows:
+            break
+        dropped += drop_groups(connection, rows)
+        if not over:
+            break
+    return dropped
+
+
+def limit_total(connection: sqlite3.Connection, over: int) -> int:
+    """Drop the oldest groups of all sessions until so many bytes went; return how many went."""
+    dropped = 0
+    while dropped < over:
+        rows = connection.execute(
+            "SELECT seq, session_id, stored_bytes FROM groups ORDER BY seq LIMIT ?", (_DROPPED_AT_ONCE,)
+        ).fetchall()
+        if not rows:
+            break
+        for row in rows:
+            dropped += drop_groups(connection, [row])
+            if dropped >= over:
+                break
+    return dropped
+
+
+def limit_text(connection: sqlite3.Connection, over: int) -> int:
+    """Drop the oldest text of the session that has most, until so many bytes went: no session fills another's share."""
+    dropped = 0
+    while dropped < over:
+        heaviest = connection.execute(
+            "SELECT session_id, text_bytes FROM films WHERE text_bytes > 0 ORDER BY text_bytes DESC LIMIT 1"
+        ).fetchone()
+        if heaviest is None:
+            break
+        rows = connection.execute(
+            "SELECT seq, stored_bytes FROM texts WHERE session_id = ? ORDER BY is_tail, seq LIMIT ?",
+            (heaviest[0], _DROPPED_AT_ONCE),
+        ).fetchall()
+        gone = 0
+        for seq, stored in rows:
+            connection.execute("DELETE FROM texts WHERE seq = ?", (seq,))
+            gone += stored
+            if dropped + gone >= over:
+                break
+        # Where rows and sum differ, since somebody has changed them, the sum follows: else this would not end.
+        left = max(0, heaviest[1] - gone) if rows else 0
+        connection.execute("UPDATE films SET text_bytes = ? WHERE session_id = ?", (left, heaviest[0]))
+        dropped += gone or heaviest[1]
+    return dropped
+
+
+def drop_older(connection: sqlite3.Connection, before: int) -> int:
+    """Drop some of the groups that ended before a moment, in milliseconds; return how many bytes went, 0 if none."""
+    rows = connection.execute(
+        "SELECT seq, session_id, stored_bytes FROM groups WHERE to_at < ? ORDER BY seq LIMIT ?",
+        (before, _DROPPED_AT_ONCE),
+    ).fetchall()
+    drop_groups(connection, rows)
+    return sum(max(1, stored) for _, _, stored in rows)
