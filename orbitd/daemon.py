@@ -39,6 +39,9 @@ from orbitd.events.desktop import Desktop
 from orbitd.events.hooks import Hooks
 from orbitd.events.listener import Listener
 from orbitd.events.methods import EventMethods
+from orbitd.history.database import history_path
+from orbitd.history.history import History
+from orbitd.history.methods import HistoryMethods
 from orbitd.installation import this_installation
 from orbitd.lock import AlreadyLocked, database_lock
 from orbitd.logs import event
@@ -46,7 +49,13 @@ from orbitd.maintenance import Maintenance, MaintenanceTask
 from orbitd.manager import SessionManager
 from orbitd.rpc.connection import MAX_IN_FLIGHT, Call
 from orbitd.rpc.dispatch import MAX_BATCH, Dispatcher, Handlers
-from orbitd.rpc.handlers import add_daemon_handlers, add_event_handlers, add_store_handlers, connected
+from orbitd.rpc.handlers import (
+    add_daemon_handlers,
+    add_event_handlers,
+    add_history_handlers,
+    add_store_handlers,
+    connected,
+)
 from orbitd.rpc.server import Server
 from orbitd.rpc.sockets import Sockets, SocketUnusable, inherited_listener
 from orbitd.sessions.command_line import login_environment
@@ -71,7 +80,7 @@ DATABASE_CHECK_SECS = 5.0
 BACKUP_CHECK_SECS = 3_600.0
 WARNINGS_CHECK_SECS = 10.0
 STARTUP_QUIET_SECS = 60.0
-FEATURES = ("store", "events", "headers")
+FEATURES = ("store", "events", "headers", "history")
 
 
 class Daemon:
@@ -113,8 +122,11 @@ class Daemon:
         ):
             self._lock = lock
             lock.update(socket=self._sockets.path)
-            async with self._open_store() as manager:
-                await self._serve(manager)
+            async with (
+                self._open_store() as manager,
+                History(history_path(manager.path), self._resolved.settings.history) as history,
+            ):
+                await self._serve(manager, history)
         event(log, logging.INFO, "stopped")
 
     def stop(self) -> None:
@@ -180,13 +192,14 @@ class Daemon:
             for listener in sockets.listeners:
                 listener.close()
 
-    async def _serve(self, manager: SessionManager) -> None:
+    async def _serve(self, manager: SessionManager, history: History) -> None:
         settings = self._resolved.settings
+        self._history = history
         backups = DailyBackups(manager, settings.session.backup_retention_count)
         broker = Broker(lambda session_id: _workspace_of(manager, session_id))
         manager.on_events = broker.publish
         self._hooks, desktop = self._listen(manager, broker)
-        programs = self._programs(manager)
+        programs = self._programs(manager, history)
         programs.outlet.live = broker
         daemon_events = DaemonEvents(manager, broker, lambda: self._current_warnings(manager, programs))
         maintenance = Maintenance(self._maintenance_tasks(manager, programs, backups, daemon_events))
@@ -198,7 +211,9 @@ class Daemon:
             connections=lambda: connected(self._server.connections, programs.registry),
             stop=self.stop,
         )
-        add_store_handlers(handlers, manager, SessionMethods(manager, programs))
+        sessions = SessionMethods(manager, programs)
+        add_store_handlers(handlers, manager, sessions)
+        add_history_handlers(handlers, sessions, HistoryMethods(manager, history, programs))
         add_event_handlers(handlers, EventMethods(manager, broker))
         self._server = Server(
             Dispatcher(handlers),
@@ -253,7 +268,7 @@ class Daemon:
                 broker.start(listener)
         return hooks, desktop
 
-    def _programs(self, manager: SessionManager) -> Programs:
+    def _programs(self, manager: SessionManager, history: History) -> Programs:
         resolved, session = self._resolved, self._resolved.settings.session
         live = LiveSettings(
             keeper_socket=resolved.database_path + ".keeper",
@@ -271,7 +286,7 @@ class Daemon:
             silence_secs=resolved.settings.events.silence_secs,
             shell_integration=resolved.settings.events.shell_integration,
         )
-        return Programs(manager, live, session.auto_save_interval_secs)
+        return Programs(manager, history, live, session.auto_save_interval_secs)
 
     def _announce(self) -> None:
         event(
@@ -323,6 +338,8 @@ class Daemon:
             MaintenanceTask("rows", DAY_SECS, manager.verify_rows, first_after_secs=0),
             MaintenanceTask("warnings", WARNINGS_CHECK_SECS, daemon_events.record_warnings),
         ]
+        keep = self._resolved.settings.history.recording_retention_secs
+        writing.append(_retention_task("films", keep, HOUR_SECS, lambda _: self._history.drop_expired()))
         if session.ended_retention_secs:
             writing.append(_retention_task("archive", session.ended_retention_secs, DAY_SECS, manager.archive_ended))
         if manager.read_only is None:
@@ -416,6 +433,7 @@ class Daemon:
             *manager.damage_warnings(),
             *this_installation.warnings(),
             *programs.warnings(),
+            *self._history.warnings(),
             *self._hooks.warnings(),
             *warnings.connection_warnings(self._max_connections, wanted, is_full=self._server.is_full),
         ]

@@ -38,6 +38,7 @@ from orbit_protocol.params import (
 )
 from orbit_protocol.results import Empty
 from orbit_protocol.types import (
+    Record,
     Session,
     SessionConfig,
     Snapshot,
@@ -46,6 +47,7 @@ from orbit_protocol.types import (
     Workspace,
     WorkspaceLayout,
 )
+from orbitd.history.history import History, Recording
 from orbitd.keeper.client import KeeperClient, KeptProgram, Spawned, SpawnRequest
 from orbitd.keeper.frames import Framer, receive
 from orbitd.manager import SessionManager
@@ -53,10 +55,12 @@ from orbitd.rpc.connection import Attached, Call, Connection, InputTurns, PeerPr
 from orbitd.screens import messages as m
 from orbitd.screens.client import Screens
 from orbitd.screens.follower import Damaged, Follower
+from orbitd.screens.messages import Saved
 from orbitd.screens.note import Kind, Note
 from orbitd.screens.said import Scanner
 from orbitd.screens.text_search import TextSearch
 from orbitd.sessions import attachment
+from orbitd.sessions.files import SessionFiles
 from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import RECORD_HEADER_BYTES, Divider, Output, Resize
 from orbitd.sessions.methods import SessionMethods
@@ -900,6 +904,38 @@ class FullDisk:
         monkeypatch.setattr(Journal, "_new_file", open_new)
 
 
+class FakeHistory:
+    """A history that is in memory: what it was given to record, and in which order with the store's saves."""
+
+    def __init__(self) -> None:
+        self.films: dict[str, Recording] = {}
+        self.recorded: list[tuple[str, int]] = []
+
+    def record_of(self, record: Record) -> Record:
+        """Return it."""
+        return record
+
+    async def recording(self, session_id: str) -> Recording:
+        """Return where a film ends."""
+        return self.films.setdefault(session_id, Recording())
+
+    async def record(self, session_id: str, record: Record, readers: object, saved: Saved) -> None:
+        """Record a save."""
+        self.films.setdefault(session_id, Recording()).recorded_to = saved.position
+        self.recorded.append((session_id, saved.position))
+
+    async def records(self, session_id: str, start: int, end: int) -> bytes | None:
+        """Return nothing."""
+        return None
+
+    def release(self, session_id: str) -> None:
+        """Forget nothing: a film outlives its session's journal."""
+
+    async def remove(self, session_id: str) -> None:
+        """Remove a film."""
+        self.films.pop(session_id, None)
+
+
 class Sessions:
     """The sessions of a daemon.
 
@@ -923,10 +959,16 @@ class Sessions:
             scrollback_max_bytes=1 << 20,
             total_scrollback_bytes=total_scrollback_bytes,
         )
-        self.programs = Programs(manager, settings, auto_save_interval_secs=3600)
+        self.history = FakeHistory()
+        history = cast(History, self.history)
+        self.programs = Programs(manager, history, settings, auto_save_interval_secs=3600)
         self.registry, self.endings, self.saver = self.programs.registry, self.programs.endings, self.programs.saver
         self.methods = SessionMethods(manager, self.programs)
         self.keeper = FakeKeeper(home)
+
+    def files(self, folder: str) -> SessionFiles:
+        """Return the files in another folder."""
+        return SessionFiles(cast(SessionManager, self.store), cast(History, self.history), folder)
 
     async def run(self, session_id: str = "one", **fields: Any) -> LiveSession:
         """Start a session's program; return the session."""

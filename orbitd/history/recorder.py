@@ -390,3 +390,20 @@ def drop_older(connection: sqlite3.Connection, before: int) -> int:
     ).fetchall()
     drop_groups(connection, rows)
     return sum(max(1, stored) for _, _, stored in rows)
+
+
+def drop_of_session(connection: sqlite3.Connection, session_id: str) -> bool:
+    """Drop some of what is recorded of a session; return whether there was any."""
+    rows = connection.execute(
+        "SELECT seq, session_id, stored_bytes FROM groups WHERE session_id = ? ORDER BY seq LIMIT ?",
+        (session_id, _DROPPED_AT_ONCE),
+    ).fetchall()
+    drop_groups(connection, rows)
+    gone = connection.execute(
+        "DELETE FROM texts WHERE seq IN (SELECT seq FROM texts WHERE session_id = ? ORDER BY seq LIMIT ?)",
+        (session_id, _DROPPED_AT_ONCE),
+    ).rowcount
+    if rows or gone:
+        return True
+    connection.execute("DELETE FROM films WHERE session_id = ?", (session_id,))
+    return False

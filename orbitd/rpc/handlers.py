@@ -14,8 +14,10 @@ from orbit_protocol import methods as m
 from orbit_protocol import params as p
 from orbit_protocol import results as r
 from orbit_protocol import types as t
+from orbit_protocol.errors import InternalError
 from orbit_protocol.openrpc import document
 from orbitd.events.methods import EventMethods
+from orbitd.history.methods import HistoryMethods
 from orbitd.manager import SessionManager
 from orbitd.rpc.connection import Call, Connection
 from orbitd.rpc.dispatch import Handlers
@@ -186,7 +188,6 @@ def add_live_handlers(handlers: Handlers[Call], sessions: SessionMethods) -> Non
     handlers.add(m.SESSION_RESIZE, attachment.resize)
     handlers.add(m.SESSION_REFRESH, attachment.refresh)
     handlers.add(m.SESSION_SEND, sessions.send_input)
-    handlers.add(m.SESSION_SCREEN, lambda _, params: sessions.screen(params))
     handlers.add(m.SESSION_WAIT, lambda _, params: sessions.wait(params))
     handlers.add(m.SESSION_SIGNAL, signal)
 
@@ -257,7 +258,6 @@ def add_maintenance_handlers(handlers: Handlers[Call], manager: SessionManager, 
     handlers.add(m.MAINTENANCE_VACUUM, vacuum)
     handlers.add(m.MAINTENANCE_CHECK, lambda call, params: manager.check(params.limit_secs, call.progress))
     handlers.add(m.MAINTENANCE_BACKUP, lambda call, params: manager.backup(params.file, progress=call.progress))
-    handlers.add(m.STATS_GET, lambda _, __: sessions.stats())
 
 
 def add_event_handlers(handlers: Handlers[Call], events: EventMethods) -> None:
@@ -266,6 +266,27 @@ def add_event_handlers(handlers: Handlers[Call], events: EventMethods) -> None:
     handlers.add(m.EVENTS_UNSUBSCRIBE, events.unsubscribe)
     handlers.add(m.EVENTS_LIST, events.list_events)
     handlers.add(m.EVENTS_WAIT, events.wait)
+
+
+def add_history_handlers(handlers: Handlers[Call], sessions: SessionMethods, history: HistoryMethods) -> None:
+    """Answer `history.*`, and what of other methods is about the past."""
+
+    async def stats(_: Call, __: p.Params) -> r.SessionStats:
+        return await history.stats(await sessions.stats())
+
+    async def unknown(_: Call, __: p.Params) -> Any:
+        raise InternalError("not there yet")
+
+    handlers.add(
+        m.SESSION_SCREEN,
+        lambda _, params: sessions.screen(params) if params.at is None else history.screen(params),
+    )
+    handlers.add(m.STATS_GET, stats)
+    handlers.add(m.HISTORY_SEARCH, unknown)
+    handlers.add(m.HISTORY_LINES, unknown)
+    handlers.add(m.HISTORY_TIMELINE, unknown)
+    handlers.add(m.HISTORY_EXPORT, unknown)
+    handlers.add(m.HISTORY_FORGET, unknown)
 
 
 def add_store_handlers(handlers: Handlers[Call], manager: SessionManager, sessions: SessionMethods) -> None:

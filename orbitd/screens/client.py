@@ -99,6 +99,20 @@ class Loaded(Struct, frozen=True, kw_only=True):
     position: int
 
 
+class Recorded(Struct, frozen=True, kw_only=True):
+    """What of a session's text is in its history already.
+
+    Attributes:
+        takes_text: Whether its text is recorded at all.
+        position: The journal's position up to which it is.
+        line: The number of the first line that is not.
+    """
+
+    takes_text: bool = False
+    position: int = 0
+    line: int = 0
+
+
 class Source(Protocol):
     """The session that a picture belongs to."""
 
@@ -117,6 +131,10 @@ class Source(Protocol):
     @property
     def filed_position(self) -> int:
         """Where the records end that are in the journal's file; less than `position` on a full disk."""
+
+    @property
+    def recorded(self) -> Recorded:
+        """What of its text is in its history."""
 
     async def load_picture(self) -> Loaded:
         """Return the newest snapshot that can be used. Raises: OrbitError."""
@@ -333,9 +351,24 @@ class Picture:
         self.history_line = counted.history_line
         return counted.history_line
 
-    async def save(self, at_least: int) -> m.Saved:
-        """Return what a snapshot holds, once it has reached a position. Raises: OrbitError."""
-        message = m.Save(request=self._screens.next_request(), session=self._source.id, at_least=at_least)
+    async def save(self, at_least: int, *, key_frame: bool = False, text_from: int = 0) -> m.Saved:
+        """Return what a snapshot holds, once it has reached a position.
+
+        Args:
+            at_least: The position.
+            key_frame: Return a key frame of a film, too.
+            text_from: The position up to which its text is recorded; what was taken behind it is returned.
+
+        Raises:
+            OrbitError: It cannot be had.
+        """
+        message = m.Save(
+            request=self._screens.next_request(),
+            session=self._source.id,
+            at_least=at_least,
+            key_frame=key_frame,
+            text_from=text_from,
+        )
         saved: m.Saved = await self._ask(message)
         self.history_line = saved.history_line
         return saved
@@ -505,6 +538,7 @@ class Picture:
         self._trim_sent = 0
         self._facts = m.Facts()
         process.pictures[self._source.id] = self
+        recorded = self._source.recorded
         opening = m.Open(
             request=self._opening,
             session=self._source.id,
@@ -517,6 +551,9 @@ class Picture:
             note=note,
             history_line=self.history_line or 0,
             appearance=self.appearance,
+            takes_text=recorded.takes_text,
+            text_from=recorded.position,
+            text_line=recorded.line,
         )
         if not process.send(opening):  # a snapshot of hundreds of megabytes: with less of it, or with nothing
             self._leave()

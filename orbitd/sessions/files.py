@@ -9,14 +9,16 @@ import os
 from datetime import UTC, datetime
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from orbit_os.files import UnsafeFile, UnsafeFolder, private_folder
 from orbit_protocol.errors import SnapshotCorrupt, SpawnFailed
-from orbit_protocol.types import Session
+from orbit_protocol.types import Record, Session
 from orbitd.descriptors import too_many
+from orbitd.history.history import History
 from orbitd.logs import event
 from orbitd.manager import SessionManager
-from orbitd.screens.client import Loaded
+from orbitd.screens.client import Loaded, Recorded
 from orbitd.screens.messages import Base
 from orbitd.screens.model import StateCorrupt
 from orbitd.sessions import journal
@@ -51,6 +53,8 @@ class OpenFiles(Struct, frozen=True, kw_only=True):
         loaded: What a picture is built on.
         size: Columns and rows of the screen, as far as the store knows.
         session: Its row.
+        record: What is recorded of it.
+        recorded: What of it is in its history.
         heard: The position up to which what its programs say is stored.
     """
 
@@ -58,6 +62,8 @@ class OpenFiles(Struct, frozen=True, kw_only=True):
     loaded: Loaded
     size: tuple[int, int]
     session: Session
+    record: Record
+    recorded: Recorded
     heard: int
 
 
@@ -66,11 +72,13 @@ class SessionFiles:
 
     Args:
         manager: Has the snapshots.
+        history: Has the films.
         folder: Has the journals; created, and made private, when the first is needed.
     """
 
-    def __init__(self, manager: SessionManager, folder: str) -> None:
+    def __init__(self, manager: SessionManager, history: History, folder: str) -> None:
         self._manager = manager
+        self._history = history
         self._folder = folder
         self._gaps: dict[str, int] = {}
         self.in_trash: set[str] = set()  # whose files wait with them, and concern nobody now
@@ -88,10 +96,25 @@ class SessionFiles:
         """
         session = await self._manager.get_session(session_id)
         loaded = _loaded(await self._newest_good(session_id), session)
+        recording = await self._history.recording(session_id)
+        has_journal = self.has_journal(session_id)
+        if not loaded.position and not has_journal:
+            # Its snapshots were deleted, say. Positions go on behind the film, whose are never used again.
+            loaded = replace(loaded, position=recording.recorded_to)
         path = self._journal_path(session_id)
         size = session.cols or loaded.base.cols, session.rows or loaded.base.rows
-        if not create and not self.has_journal(session_id):
-            return OpenFiles(journal=None, loaded=loaded, size=size, session=session, heard=loaded.position)
+        record = self._history.record_of(session.config.record)
+        recorded = Recorded(takes_text=record != "none", position=recording.recorded_to, line=recording.next_line)
+        if not create and not has_journal:
+            return OpenFiles(
+                journal=None,
+                loaded=loaded,
+                size=size,
+                session=session,
+                record=record,
+                recorded=recorded,
+                heard=loaded.position,
+            )
         heard = await self._manager.newest_position(session_id) or 0
         try:
             # The parent too: a user who can write to it can replace the folder.
@@ -105,6 +128,7 @@ class SessionFiles:
             ) from error
         except (UnsafeFolder, UnsafeFile) as error:
             raise SpawnFailed(f"The session's screen cannot be restored: {error}", hint=_NOT_THE_COMMAND) from error
+        await self._complete(session_id, opened, recording.recorded_to)
         if missing := opened.gap(loaded.position):
             self._gaps[session_id] = missing
             words = "output is missing between snapshot and journal"
@@ -112,7 +136,27 @@ class SessionFiles:
         _log_damage(session_id, opened.damage)
         # A journal that begins anew counts from 0 again: what is said in it has not been heard.
         heard = min(heard, opened.position)
-        return OpenFiles(journal=opened, loaded=loaded, size=size, session=session, heard=heard)
+        return OpenFiles(
+            journal=opened,
+            loaded=loaded,
+            size=size,
+            session=session,
+            record=record,
+            recorded=recorded,
+            heard=heard,
+        )
+
+    async def _complete(self, session_id: str, opened: Journal, recorded_to: int) -> None:
+        """Put back what a power cut has taken from the end of a journal and the film has: it is synced, and that not.
+
+        Positions behind the film's are never those of other output.
+        """
+        lost = recorded_to - opened.position
+        if lost <= 0:
+            return
+        data = await self._history.records(session_id, opened.position, recorded_to)
+        await asyncio.to_thread(opened.append_lost, data if data is not None and len(data) == lost else b"", lost)
+        event(log, logging.WARNING, "journal completed from the film", session=session_id, bytes=lost)
 
     async def load(self, session_id: str) -> Loaded:
         """Return what a session's picture is built on. Raises: SessionNotFound."""

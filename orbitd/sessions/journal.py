@@ -326,6 +326,21 @@ class Journal:
             return []
         return self._write(list(records_of(Output(data=pending.data))))
 
+    def append_lost(self, records: bytes, length: int) -> None:
+        """Append what the file has lost at its end, or where that is not known, as much that draws nothing.
+
+        Args:
+            records: Whole records; b"" where they are not known.
+            length: How long they were.
+        """
+        if records:
+            self._write([records])
+            return
+        while length > 0:
+            payload = min(max(1, length - RECORD_HEADER_BYTES), PAYLOAD_MAX_BYTES)
+            self._write([_padded_header(b"", payload) + bytes(payload)])  # NULs do nothing on a terminal
+            length -= RECORD_HEADER_BYTES + payload
+
     def _write(self, records: list[bytes]) -> NotWritten:
         if self.degraded is None:
             try:

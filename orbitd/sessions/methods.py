@@ -374,7 +374,7 @@ class SessionMethods:
                         scrollback=q.scrollback,
                         cut=part,
                         cursor=q.cursor,
-                        colors=_colors(q.theme, live.picture.appearance),
+                        colors=drawn_colors(q.theme, live.picture.appearance),
                     )
             except SpawnFailed as error:
                 raise SnapshotNotFound(f"The screen of session {session_id} cannot be restored: {error}") from error
@@ -521,7 +521,7 @@ def _not_running(q: SessionWait, exit_: Exit) -> NotRunning:
     )
 
 
-def _colors(theme: Theme | None, appearance: Appearance | None) -> Colors:
+def drawn_colors(theme: Theme | None, appearance: Appearance | None) -> Colors:
     """Return the colours of a drawn screen: those that are asked for, else the last size owner's."""
     theme, appearance = theme or Theme(), appearance or Appearance()
     palette = tuple(rgb(color) for color in theme.palette or ())

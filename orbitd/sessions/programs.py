@@ -38,6 +38,7 @@ from orbit_protocol.types import Session, SessionStatus
 from orbit_protocol.visible import visible
 from orbitd.background_tasks import BackgroundTasks
 from orbitd.descriptors import RAISE_IT, SessionRoom, too_many
+from orbitd.history.history import History
 from orbitd.installation import RESTART, this_installation
 from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram, ProgramNotFound, Spawned, SpawnRequest
 from orbitd.logs import event
@@ -103,6 +104,7 @@ class Programs:
 
     Args:
         manager: The store.
+        history: What sessions have shown.
         settings: Paths, umask, limits.
         auto_save_interval_secs: The longest that output is in the journal only.
 
@@ -113,8 +115,11 @@ class Programs:
         outlet: Where events of what programs say go.
     """
 
-    def __init__(self, manager: SessionManager, settings: LiveSettings, auto_save_interval_secs: float) -> None:
+    def __init__(
+        self, manager: SessionManager, history: History, settings: LiveSettings, auto_save_interval_secs: float
+    ) -> None:
         self._manager = manager
+        self._history = history
         self._settings = settings
         self._tasks = BackgroundTasks(log, "live session task failed")
         self._held_exits: list[KeptProgram] | None = None
@@ -130,10 +135,10 @@ class Programs:
         self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         login = os.environb if settings.is_managed else None
         self.agents = AgentLinks(settings.agent_folder, settings.runtime_folder, login)
-        self.files = SessionFiles(manager, settings.journal_folder)
+        self.files = SessionFiles(manager, history, settings.journal_folder)
         self.screens = Screens(Limits(lines=MAX_SCROLLBACK_LINES, size=settings.scrollback_max_bytes))
         self.outlet = Outlet(manager)
-        self.saver = Saver(manager, auto_save_interval_secs, self.outlet)
+        self.saver = Saver(manager, history, auto_save_interval_secs, self.outlet)
         self.room = SessionRoom(self._count_descriptors)
         self.keeper = KeeperConnection(
             settings.keeper_socket, self.room, self.handle_exit, self._handle_lost_connection
@@ -146,6 +151,7 @@ class Programs:
         )
         self._shared = Shared(
             files=self.files,
+            history=history,
             screens=self.screens,
             outlet=self.outlet,
             landing=None,
@@ -439,6 +445,7 @@ class Programs:
                     except SessionNotFound:
                         if not live.has_program:
                             self.remove_files(live)
+                            await self._history.remove(session_id)
                     except StorageError:  # a row that is damaged has its id
                         pass
                 removed.append(session_id)

@@ -14,6 +14,7 @@ import random
 
 from orbit_protocol.errors import OrbitError, SessionNotFound
 from orbitd.background_tasks import BackgroundTasks
+from orbitd.history.history import History
 from orbitd.logs import event
 from orbitd.manager import SessionManager
 from orbitd.sessions.news import Outlet
@@ -34,12 +35,14 @@ class Saver:
 
     Args:
         manager: The store.
+        history: The films.
         interval_secs: The longest that output is in the journal only.
         outlet: Where events go.
     """
 
-    def __init__(self, manager: SessionManager, interval_secs: float, outlet: Outlet) -> None:
+    def __init__(self, manager: SessionManager, history: History, interval_secs: float, outlet: Outlet) -> None:
         self._manager = manager
+        self._history = history
         self._outlet = outlet
         self._interval = interval_secs
         self.retry_secs = min(interval_secs, MAX_RETRY_SECS)
@@ -85,10 +88,17 @@ class Saver:
         session.save.failure = ""
 
     async def _store(self, session: LiveSession) -> None:
-        saved = await session.picture.save(session.mark())
+        recording = await self._history.recording(session.id)
+        saved = await session.picture.save(
+            session.mark(),
+            key_frame=session.record == "full" and recording.wants_key_frame,
+            text_from=recording.recorded_to,
+        )
         # What is said before the position was passed on before it, and has to be committed before it.
         session.news.save()
         await self._outlet.settle()
+        # The film first, the journal last: see `History`.
+        await self._history.record(session.id, session.record, lambda: session.journal_readers(newest=False), saved)
         # Commit first, then discard the records: a crash in between leaves both, and the snapshot's
         # position makes the restore skip what it covers.
         await self._manager.save_snapshot(

@@ -40,10 +40,11 @@ from orbit_protocol.settings import ShellIntegration
 from orbit_protocol.terminal_input import has_position
 from orbit_protocol.terminal_reset import RESET
 from orbit_protocol.text import text_and_bytes
-from orbit_protocol.types import MAX_PATH_LENGTH, CommandFinished, Session, SessionStatus
+from orbit_protocol.types import MAX_PATH_LENGTH, CommandFinished, Record, Session, SessionStatus
+from orbitd.history.history import History
 from orbitd.logs import event
 from orbitd.rpc.connection import Connection
-from orbitd.screens.client import Loaded, Picture, PictureState, Screens
+from orbitd.screens.client import Loaded, Picture, PictureState, Recorded, Screens
 from orbitd.screens.messages import Fed
 from orbitd.sessions.attachment import Attachment, Repaint, appearance_of
 from orbitd.sessions.files import OpenFiles, SessionFiles
@@ -220,6 +221,7 @@ class Shared(Struct, kw_only=True):
 
     Attributes:
         files: Snapshots and journals.
+        history: What all sessions have shown.
         screens: Where pictures are drawn.
         outlet: Where events go.
         landing: Where output is read into; None before the first program.
@@ -233,6 +235,7 @@ class Shared(Struct, kw_only=True):
     """
 
     files: SessionFiles
+    history: History
     screens: Screens
     outlet: Outlet
     landing: Landing | None
@@ -273,6 +276,8 @@ class LiveSession:
         started_by: What its ssh gets again then; of other sessions it is not kept.
         save: When it is saved.
         save_lock: Held by a save: one at a time.
+        record: What is recorded of it, once its files were opened.
+        recorded: What of its text is in its history already.
         detached_since: The loop's time at which the last client left, or its program began to run after that.
         attachments: Its clients; the writable ones in the order in which they owned the size last.
         client_changes: The clients that have come and left, until that is recorded.
@@ -306,6 +311,8 @@ class LiveSession:
         self.started_by = StartedBy()
         self.save = SavePlan()
         self.save_lock = asyncio.Lock()
+        self.record: Record = "full"
+        self.recorded = Recorded()
         self.detached_since = self._loop.time()
         self.position_asked_at = float("-inf")
         self.last_output_at = self.last_input_at = 0.0
@@ -429,6 +436,7 @@ class LiveSession:
         self._damage = None if journal is None else journal.damage  # logged by who has opened it
         self._recorded_cwd = self.recorded_cwd or self._recorded_cwd
         self._loaded = files.loaded
+        self.record, self.recorded = files.record, files.recorded
         self.news.restore(files.session)
         self.save.position = files.loaded.position
         if journal is None:
@@ -454,6 +462,7 @@ class LiveSession:
             self._position = self._journal.position
             self._journal.close()
             self._journal = None
+            self._shared.history.release(self.id)
 
     async def load_picture(self) -> Loaded:
         """Return the snapshot that the picture is built on."""

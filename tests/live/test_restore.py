@@ -21,7 +21,9 @@ from orbit_os.files import UnsafeFolder
 from orbit_protocol import params as p
 from orbit_protocol.errors import LiveUnavailable, NotRunning, SessionNotFound, SpawnFailed, StorageFull
 from orbit_protocol.params import SessionScreen
+from orbit_protocol.settings import HistorySettings
 from orbit_protocol.types import Session, SessionConfig
+from orbitd.history.history import History
 from orbitd.keeper import client as client_module
 from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram, Spawned, SpawnRequest, UnsupportedRequest
 from orbitd.manager import SessionManager
@@ -68,7 +70,8 @@ class Daemons:
             scrollback_max_bytes=1 << 20,
             total_scrollback_bytes=1 << 24,
         )
-        return Programs(self.manager, settings, auto_save_interval_secs=3600)
+        history = History(str(self.home / "history.db"), HistorySettings())
+        return Programs(self.manager, history, settings, auto_save_interval_secs=3600)
 
     async def start_session(self, command: str | None = "cat", **config: Any) -> Session:
         made = await self.manager.create_session(SessionConfig(session_type="local", command=command, **config))

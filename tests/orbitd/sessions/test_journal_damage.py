@@ -14,6 +14,7 @@ from typing import cast
 import pytest
 from msgspec import Struct
 
+from orbitd.history.history import History
 from orbitd.manager import SessionManager
 from orbitd.sessions import journal_repair
 from orbitd.sessions.files import SessionFiles
@@ -564,7 +565,7 @@ def test_no_room_for_a_repair(path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_no_empty_file_is_kept_of_output_that_is_gone(tmp_path: Path) -> None:
     """A file that is kept aside has output: of what no file has, there is none."""
-    files = SessionFiles(cast(SessionManager, None), str(tmp_path))
+    files = SessionFiles(cast(SessionManager, None), cast(History, None), str(tmp_path))
     with Journal(tmp_path / "session") as journal:
         files.keep_unreadable("session", journal, journal.position, journal.position + 100)
         assert os.listdir(tmp_path) == ["session"]

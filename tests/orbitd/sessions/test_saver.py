@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from typing import cast
 from unittest.mock import Mock
 
 import pytest
 
 from orbit_os.files import UnsafeFolder
 from orbit_protocol.errors import SessionNotFound, SpawnFailed, StorageFull
-from orbitd.manager import SessionManager
 from orbitd.screens import messages as m
 from orbitd.sessions import files, saver, session
 from sessions_support import Sessions, until
@@ -124,7 +122,7 @@ async def test_a_journal_that_cannot_be_made_is_no_fault_of_the_command(
     monkeypatch.setattr(files, "private_folder", Mock(side_effect=failure))
     sessions.store.add("one")
     with pytest.raises(SpawnFailed) as caught:
-        await files.SessionFiles(cast(SessionManager, sessions.store), "/journal").open("one", create=True)
+        await sessions.files("/journal").open("one", create=True)
     assert str(getattr(failure, "strerror", failure)) in caught.value.message
     assert "command" not in caught.value.hint
 

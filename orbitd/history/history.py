@@ -1,0 +1,511 @@
+"""The histories of all sessions: what a daemon records, and the way to read it.
+
+    async with History(path, settings) as history:
+        recording = await history.recording(session_id)
+        await history.record(session_id, ...)      # a part of each save
+        await history.read(work)                   # `work(connection)` in a thread
+
+A save calls `record` before it commits the snapshot, and the journal is discarded last: a kill in between leaves a
+chunk in the film and its records in the journal, and the next save begins behind the chunk. Nothing of a history keeps
+a save from being made: what cannot be recorded is logged, and missing from the film.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from typing import Self, TypeVar
+
+from msgspec import Struct
+
+from orbit_protocol.errors import OrbitError, StorageCorrupt, StorageError
+from orbit_protocol.results import SessionStats
+from orbit_protocol.settings import HistorySettings
+from orbit_protocol.types import Record
+from orbitd.history import database, film, recorder
+from orbitd.history.database import DamagedHistory, Unusable
+from orbitd.history.recorder import NO_FILM, Film, KeyFrame, Slice
+from orbitd.logs import event
+from orbitd.screens.messages import Saved
+from orbitd.store.errors import translated
+from orbitd.store.file_watch import FileWatch
+from orbitd.store.writer import Writer
+
+T = TypeVar("T")
+
+log = logging.getLogger("orbitd.history")
+
+RETRY_SECS = 10.0
+"""After a failure to open the database nothing is recorded for so long."""
+
+MAX_DICTIONARIES = 256
+"""Of so many sessions the end of the film is kept, for the next chunk's dictionary."""
+
+MAX_DAMAGED = 100
+"""So many damaged rows are remembered, and counted beyond."""
+
+_THREADS = 2
+_GROUP_OF = "SELECT seq, at, to_position FROM groups WHERE session_id = ? ORDER BY position DESC LIMIT 1"
+_RAW_OF = "SELECT total(bytes) FROM chunks WHERE group_seq = ?"
+
+
+class Recording(Struct, kw_only=True):
+    """Where the film of a session ends.
+
+    Attributes:
+        recorded_to: The journal's position up to which it is recorded.
+        next_line: The number of the first line that is not.
+        group: The row of the group that goes on; 0 where the next key frame begins one.
+        group_bytes: How much of the journal is in it.
+        group_at: When it began, in milliseconds since the epoch.
+        last_at: When the newest output of the film came, likewise; 0 before there is any.
+        before: The end of what is in the group; b"" where that is not known.
+    """
+
+    recorded_to: int = 0
+    next_line: int = 0
+    group: int = 0
+    group_bytes: int = 0
+    group_at: int = 0
+    last_at: int = 0
+    before: bytes = b""
+
+    @property
+    def wants_key_frame(self) -> bool:
+        """Whether the next save is to begin a group."""
+        if not self.group:
+            return self.recorded_to > 0
+        is_old = self.last_at - self.group_at >= recorder.GROUP_MS
+        return self.group_bytes >= recorder.GROUP_BYTES or is_old
+
+
+class History:
+    """The histories of all sessions, in a database that is opened when it is first needed.
+
+    Args:
+        path: The database; see `database.history_path`.
+        settings: What is kept.
+        clock: The time in seconds since the epoch.
+    """
+
+    def __init__(self, path: str, settings: HistorySettings, clock: Callable[[], float] = time.time) -> None:
+        self.path = path
+        self.settings = settings
+        self._clock = clock
+        self._limits = recorder.Limits(
+            session_bytes=settings.recording_max_bytes,
+            total_bytes=settings.total_recording_bytes,
+            text_bytes=settings.text_max_bytes,
+        )
+        self._recordings: dict[str, Recording] = {}
+        self._with_dictionary: dict[str, None] = {}  # in the order of their last use
+        self._writer: Writer | None = None
+        self._opening = asyncio.Lock()
+        self._not_before = 0.0
+        self._failure = ""
+        self._damaged: set[str] = set()
+        self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="orbit-history")
+        self._is_closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Finish what is being written, and close."""
+        async with self._opening:
+            self._is_closed = True
+            writer, self._writer = self._writer, None
+        if writer is not None:
+            await writer.close()
+        await asyncio.to_thread(self._pool.shutdown)
+
+    # Reading and writing
+
+    async def in_pool(self, work: Callable[[], T]) -> T:
+        """Run slow work in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    async def read(self, work: Callable[[sqlite3.Connection], T], default: T) -> T:
+        """Run `work` in a thread with a connection that cannot write.
+
+        Args:
+            work: What reads; rows that it finds damaged it may give to `note_damage`.
+            default: What is returned where nothing was ever recorded.
+
+        Raises:
+            StorageCorrupt: The database is damaged.
+            StorageError, Busy: It cannot be read now.
+        """
+
+        def run() -> T:
+            if not os.path.exists(self.path):
+                return default
+            with translated(self.path), contextlib.closing(database.open_reader(self.path)) as connection:
+                if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'films'").fetchone():
+                    return default
+                return work(connection)
+
+        return await self.in_pool(run)
+
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Have `work` done in the writer's thread, in a transaction that is on the disk when this returns.
+
+        Raises:
+            OrbitError: It cannot be written now.
+        """
+        writer = await self._open()
+        try:
+            return await writer.run(work, lambda result: result)
+        except StorageCorrupt:
+            await self._begin_again(writer)
+            raise
+
+    async def _open(self) -> Writer:
+        async with self._opening:
+            if self._is_closed:
+                raise StorageError("The history is closed")
+            if self._writer is not None:
+                return self._writer
+            if time.monotonic() < self._not_before:
+                raise StorageError(self._failure)
+            writer = Writer()
+            try:
+                await writer.start(partial(self._open_writer, writer))
+            except (OrbitError, OSError, sqlite3.Error) as error:
+                self._not_before = time.monotonic() + RETRY_SECS
+                self._failure = error.message if isinstance(error, OrbitError) else str(error)
+                event(log, logging.ERROR, "history cannot be opened", database=self.path, error=self._failure)
+                raise
+            self._failure = ""
+            self._writer = writer
+            return writer
+
+    def _open_writer(self, writer: Writer) -> sqlite3.Connection:
+        with translated(self.path):
+            try:
+                connection = database.open_writer(self.path)
+            except Unusable as error:
+                target = database.set_aside(self.path, datetime.now(UTC))
+                event(log, logging.ERROR, "history set aside", database=self.path, reason=str(error), kept=target)
+                connection = database.open_writer(self.path)
+            writer.file_watch = FileWatch(self.path)
+            return connection
+
+    async def _begin_again(self, writer: Writer) -> None:
+        """Begin a new database where the old one is damaged, or is not at its path any more."""
+        async with self._opening:
+            if self._writer is not writer:
+                return  # somebody else has
+            self._writer = None
+            await writer.close()
+            self._recordings.clear()
+            self._with_dictionary.clear()
+            with contextlib.suppress(OSError):
+                await self.in_pool(self._set_aside_if_damaged)
+
+    def _set_aside_if_damaged(self) -> None:
+        if os.path.exists(self.path) and not _is_sound(self.path):
+            target = database.set_aside(self.path, datetime.now(UTC))
+            event(log, logging.ERROR, "history set aside", database=self.path, kept=target)
+
+    # Recording
+
+    def record_of(self, record: Record) -> Record:
+        """Return what is recorded of a session whose configuration says this."""
+        return "screen" if record == "full" and self.settings.record == "screen" else record
+
+    async def recording(self, session_id: str) -> Recording:
+        """Return where the film of a session ends; a new one where nothing is known of it, or can be."""
+        found = self._recordings.get(session_id)
+        if found is None:
+            try:
+                found = await self.read(partial(_read_recording, session_id=session_id), Recording())
+            except (OrbitError, sqlite3.Error) as error:
+                event(log, logging.ERROR, "history cannot be read", database=self.path, error=str(error))
+                found = Recording()
+            found = self._recordings.setdefault(session_id, found)
+        return found
+
+    async def records(self, session_id: str, start: int, end: int) -> bytes | None:
+        """Return a journal's records between two positions; None where the film has not all of them."""
+        work = partial(film.records_between, session_id=session_id, start=start, end=end, note_damage=self.note_damage)
+        try:
+            return await self.read(work, None)
+        except (OrbitError, sqlite3.Error):
+            return None
+
+    def known(self, session_id: str) -> Recording:
+        """Return what `recording` has returned, or a new one."""
+        return self._recordings.get(session_id) or Recording()
+
+    def release(self, session_id: str) -> None:
+        """Forget what is in memory of a session whose journal is closed."""
+        self._recordings.pop(session_id, None)
+        self._with_dictionary.pop(session_id, None)
+
+    async def record(
+        self, session_id: str, record: Record, readers: Callable[[], list[tuple[int, int]]], saved: Saved
+    ) -> None:
+        """Record what a save brings: the journal up to its position, its text, and perhaps a key frame.
+
+        What cannot be recorded is logged, and is missing.
+
+        Args:
+            session_id: The session.
+            record: What is recorded of it.
+            readers: Returns new descriptors of the journal's files and their positions, as `Journal.readers`.
+            saved: What the picture has returned.
+        """
+        try:
+            recording = await self.recording(session_id)
+            await _Save(self, session_id, recording, self._limits).write(record, readers, saved)
+        except (OrbitError, OSError, sqlite3.Error) as error:
+            # The next key frame begins the film again. What the text would have held, the picture keeps for then.
+            self.known(session_id).group = 0
+            event(log, logging.ERROR, "history not recorded", session=session_id, error=str(error), exc=error)
+        else:
+            self._limit_dictionaries(session_id)
+
+    def _limit_dictionaries(self, session_id: str) -> None:
+        self._with_dictionary.pop(session_id, None)
+        self._with_dictionary[session_id] = None
+        while len(self._with_dictionary) > MAX_DICTIONARIES:
+            oldest = next(iter(self._with_dictionary))
+            del self._with_dictionary[oldest]
+            if oldest in self._recordings:
+                self._recordings[oldest].before = b""
+
+    def now(self) -> int:
+        """Return the time in milliseconds since the epoch."""
+        return int(self._clock() * 1000)
+
+    # Limits, and what is gone
+
+    async def remove(self, session_id: str) -> None:
+        """Remove all of a session that is deleted for good. Raises: OrbitError."""
+        self.release(session_id)
+        if await self.read(partial(_has_rows, session_id=session_id), default=False):
+            while await self.write(partial(recorder.drop_of_session, session_id=session_id)):
+                pass
+
+    async def drop_expired(self) -> int:
+        """Drop the groups that are older than `recording_retention_secs`; return how many bytes went."""
+        if not await self.read(lambda _: True, default=False):
+            return 0
+        before, dropped = self.now() - self.settings.recording_retention_secs * 1000, 0
+        while gone := await self.write(partial(recorder.drop_older, before=before)):
+            dropped += gone
+        await self.write(lambda connection: connection.execute("PRAGMA incremental_vacuum(2048)").fetchall())
+        return dropped
+
+    def note_damage(self, error: DamagedHistory) -> None:
+        """Remember a damaged row, for the warnings; may be called in any thread."""
+        if len(self._damaged) < MAX_DAMAGED and str(error) not in self._damaged:
+            self._damaged.add(str(error))
+            event(log, logging.ERROR, "history damaged", database=self.path, row=str(error))
+
+    def warnings(self) -> list[str]:
+        """Return a sentence about each problem that lasts."""
+        sentences = [
+            f"The database of histories was damaged and lies in {path}, unchanged; a new one was begun. Move it away "
+            "when you need it no more."
+            for path in database.damaged_files(self.path)
+        ]
+        if self._damaged:
+            examples = "; ".join(sorted(self._damaged)[:3])
+            sentences.append(
+                f"{len(self._damaged)} rows of {self.path} are damaged ({examples}): that much of what sessions have "
+                "shown is missing from searches and films. Check the disk."
+            )
+        if self._failure:
+            sentences.append(f"Nothing is recorded of what sessions show: {self._failure}.")
+        return sentences
+
+    async def stats(self) -> SessionStats | None:
+        """Return what all histories take, in a `SessionStats` whose other fields are 0; None where there is none."""
+        return await self.read(self._stats, None)
+
+    def _stats(self, connection: sqlite3.Connection) -> SessionStats:
+        count, raw, films, text = connection.execute(
+            "SELECT count(*), total(raw_bytes), total(film_bytes), total(text_bytes) FROM films"
+        ).fetchone()
+        return SessionStats(
+            total_sessions=0,
+            active_sessions=0,
+            detached_sessions=0,
+            terminated_sessions=0,
+            archived_sessions=0,
+            total_workspaces=0,
+            total_snapshots=0,
+            snapshot_raw_bytes=0,
+            snapshot_stored_bytes=0,
+            database_bytes=0,
+            last_auto_save_at=None,
+            recorded_sessions=count,
+            recording_raw_bytes=int(raw),
+            recording_bytes=int(films),
+            text_bytes=int(text),
+            history_bytes=database.file_bytes(self.path),
+        )
+
+
+class _Save:
+    """One save's part of a history: in one transaction, or where the journal is long, in several."""
+
+    def __init__(self, history: History, session_id: str, recording: Recording, limits: recorder.Limits) -> None:
+        self._history = history
+        self._id = session_id
+        self._recording = recording
+        self._limits = limits
+
+    async def write(self, record: Record, readers: Callable[[], list[tuple[int, int]]], saved: Saved) -> None:
+        recording = self._recording
+        if saved.position < recording.recorded_to:
+            return  # a journal that has lost its end; what is recorded goes further
+        if record != "full":
+            await self._commit(None, saved, is_last=True, with_text=True, key_frame=None)
+            return
+        files = readers()
+        try:
+            parts = recorder.slices_of(files, recording.recorded_to, saved.position)
+            part = await self._next(parts) if self._can_go_on(files) else None
+            with_text = True
+            while True:
+                following = None if part is None else await self._next(parts)
+                is_last = following is None
+                frame = self._frame(saved) if is_last else None
+                await self._commit(part, saved, is_last=is_last, with_text=with_text, key_frame=frame)
+                with_text = False
+                if is_last:
+                    return
+                part = following
+        finally:
+            for fd, _ in files:
+                os.close(fd)
+
+    async def _next(self, parts: Iterator[Slice]) -> Slice | None:
+        return await self._history.in_pool(lambda: next(parts, None))
+
+    def _can_go_on(self, files: Sequence[tuple[int, int]]) -> bool:
+        """Return whether the journal's records can be drawn on what is recorded: on a key frame, or a blank screen."""
+        return self._recording.group > 0 or bool(files and files[0][1] == 0 and self._recording.recorded_to == 0)
+
+    def _frame(self, saved: Saved) -> KeyFrame | None:
+        """Return the key frame that a save brings, where it is to begin a group."""
+        if not saved.key_frame:
+            return None
+        return KeyFrame(
+            position=saved.position,
+            at=saved.at or self._recording.last_at or self._history.now(),
+            line=saved.history_line,
+            cols=saved.cols,
+            rows=saved.rows,
+            native=saved.key_frame,
+        )
+
+    async def _commit(
+        self, part: Slice | None, saved: Saved, *, is_last: bool, with_text: bool, key_frame: KeyFrame | None
+    ) -> None:
+        recording, history = self._recording, self._history
+        before = recording.before
+        if part is not None and part.start > recording.recorded_to:
+            before = b""  # something is missing in between
+        chunk = None if part is None else await history.in_pool(partial(recorder.compress, part, before))
+        end = saved.position if is_last or part is None else part.end
+
+        def work(connection: sqlite3.Connection) -> tuple[int, Film, bool]:
+            old, group = recorder.read_film(connection, self._id), recording.group
+            stored = raw = grown = 0
+            if chunk is not None:
+                if not group:
+                    group, stored = recorder.insert_group(connection, self._id, self._blank(chunk.slice, saved))
+                stored += recorder.insert_chunk(connection, self._id, group, chunk, self._times(chunk.slice, saved))
+                raw = len(chunk.slice.data)
+            if with_text:
+                grown += recorder.insert_text(connection, self._id, [each.block for each in saved.text])
+                if saved.has_tail:
+                    grown += recorder.replace_tail(connection, self._id, saved.tail)
+            if key_frame is not None:
+                group, size = recorder.insert_group(connection, self._id, key_frame)
+                stored += size
+            lines = [each.block.next_line for each in saved.text] if with_text else []
+            new = Film(
+                recorded_to=max(old.recorded_to, end),
+                next_line=max(old.next_line, *lines, 0),
+                raw_bytes=old.raw_bytes + raw,
+                film_bytes=old.film_bytes + stored,
+                text_bytes=max(0, old.text_bytes + grown),
+            )
+            recorder.write_film(connection, self._id, new)
+            self._drop_what_is_over(connection)
+            is_there = connection.execute("SELECT 1 FROM groups WHERE seq = ?", (group,)).fetchone() is not None
+            return group, new, is_there
+
+        group, kept, is_there = await history.write(work)
+        recording.recorded_to, recording.next_line = kept.recorded_to, kept.next_line
+        if part is not None:
+            recording.group_at = recording.group_at or self._times(part, saved)[0]
+            recording.last_at = max(recording.last_at, self._times(part, saved)[1])
+            recording.group_bytes += len(part.data)
+            recording.before = (before + part.data)[-recorder.DICTIONARY_BYTES :]
+        if key_frame is not None:
+            recording.group_bytes, recording.group_at, recording.before = 0, key_frame.at, b""
+        recording.group = group if is_there else 0
+
+    def _times(self, part: Slice, saved: Saved) -> tuple[int, int]:
+        last = self._recording.last_at or saved.at or self._history.now()
+        return part.from_at or last, part.to_at or part.from_at or last
+
+    def _blank(self, part: Slice, saved: Saved) -> KeyFrame:
+        cols, rows = part.size or (saved.cols, saved.rows)
+        return KeyFrame(position=part.start, at=self._times(part, saved)[0], line=0, cols=cols, rows=rows)
+
+    def _drop_what_is_over(self, connection: sqlite3.Connection) -> None:
+        limits = self._limits
+        recorder.limit_session(connection, self._id, limits.session_bytes)
+        films, text = connection.execute("SELECT total(film_bytes), total(text_bytes) FROM films").fetchone()
+        if films > limits.total_bytes:
+            recorder.limit_total(connection, int(films) - limits.total_bytes)
+        if text > limits.text_bytes:
+            recorder.limit_text(connection, int(text) - limits.text_bytes)
+
+
+def _read_recording(connection: sqlite3.Connection, session_id: str) -> Recording:
+    known = recorder.read_film(connection, session_id)
+    if known == NO_FILM:
+        return Recording()
+    recording = Recording(recorded_to=known.recorded_to, next_line=known.next_line)
+    row = connection.execute(_GROUP_OF, (session_id,)).fetchone()
+    # Only a group whose end is that of the film goes on: else a part of it could not be recorded.
+    if row is not None and row[2] == known.recorded_to:
+        recording.group, recording.group_at = row[0], row[1]
+        (raw,) = connection.execute(_RAW_OF, (row[0],)).fetchone()
+        recording.group_bytes = int(raw)
+        (last,) = connection.execute("SELECT to_at FROM groups WHERE seq = ?", (row[0],)).fetchone()
+        recording.last_at = last
+    return recording
+
+
+def _has_rows(connection: sqlite3.Connection, session_id: str) -> bool:
+    query = "SELECT 1 FROM films WHERE session_id = ?"
+    return connection.execute(query, (session_id,)).fetchone() is not None
+
+
+def _is_sound(path: str) -> bool:
+    """Return whether a database can be read as far as a quick look tells."""
+    try:
+        with contextlib.closing(database.open_reader(path)) as connection:
+            return bool(connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
+    except sqlite3.Error:
+        return False

@@ -1,0 +1,127 @@
+"""The methods of `history.*`, and `session.screen` of a moment that is past."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import logging
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
+from orbit_protocol.errors import Busy, OrbitError
+from orbit_protocol.params import SessionScreen
+from orbit_protocol.results import CursorPosition, Screen, SessionStats
+from orbit_protocol.types import Session
+from orbitd.background_tasks import BackgroundTasks
+from orbitd.history.history import History
+from orbitd.history.scenes import Scenes
+from orbitd.manager import SessionManager
+from orbitd.screens.model import Cut
+from orbitd.sessions.methods import drawn_colors
+from orbitd.sessions.programs import Programs
+
+log = logging.getLogger("orbitd.history")
+
+SCENE_SECS = 20.0
+"""How long a picture of the past may take: what crashes the library is tried again."""
+
+FLUSH_SECS = 0.5
+"""How long a search waits until what was printed just now is recorded."""
+
+
+class HistoryMethods:
+    """Every method of `history.*`.
+
+    Args:
+        manager: The store.
+        history: The films.
+        programs: What runs.
+    """
+
+    def __init__(self, manager: SessionManager, history: History, programs: Programs) -> None:
+        self._manager = manager
+        self._history = history
+        self._programs = programs
+        self.scenes = Scenes(history, programs.screens)
+        self._tasks = BackgroundTasks(log, "history task failed")
+
+    async def flush(self, session_ids: Iterable[str] | None = None) -> bool:
+        """Save what sessions have printed since their last saves; return whether that was done in time.
+
+        Args:
+            session_ids: The sessions; None for all.
+        """
+        wanted = None if session_ids is None else set(session_ids)
+        changed = [
+            live
+            for live in self._programs.registry
+            if (wanted is None or live.id in wanted) and live.save.timer is not None and not live.is_saved
+        ]
+        if not changed:
+            return True
+        saved: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def save() -> None:  # a task: it goes on where this call gives up
+            count = await self._programs.saver.save_all_changed(changed)
+            if not saved.done():
+                saved.set_result(count)
+
+        self._tasks.start(save())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_SECS):
+                return await saved == len(changed)
+        return False
+
+    async def stats(self, counted: SessionStats) -> SessionStats:
+        """Return the store's counts with what histories take."""
+        found = None
+        with contextlib.suppress(OrbitError):
+            found = await self._history.stats()
+        if found is None:
+            return counted
+        return replace(
+            counted,
+            recorded_sessions=found.recorded_sessions,
+            recording_raw_bytes=found.recording_raw_bytes,
+            recording_bytes=found.recording_bytes,
+            text_bytes=found.text_bytes,
+            history_bytes=found.history_bytes,
+        )
+
+    async def session(self, session_id: str) -> Session:
+        """Return a session, an archived one too. Raises: SessionNotFound."""
+        return await self._manager.get_session(session_id)
+
+    async def screen(self, q: SessionScreen) -> Screen:
+        """Return a session's screen as it was at `q.at`.
+
+        Raises:
+            SessionNotFound: There is no such session.
+            SnapshotNotFound: There is no film of that moment.
+            Busy: It cannot be drawn in time.
+        """
+        assert q.at is not None
+        await self.session(q.id)
+        await self.flush([q.id])
+        part = None if q.first_line is None and q.lines is None else Cut(first=q.first_line, lines=q.lines)
+        at = int(q.at.timestamp() * 1000)
+        live = self._programs.registry.get(q.id)
+        colors = drawn_colors(q.theme, None if live is None else live.picture.appearance)
+        try:
+            async with asyncio.timeout(SCENE_SECS), self.scenes.at(q.id, at) as (picture, reel):
+                drawn = await picture.render(
+                    reel.end, q.format, scrollback=q.scrollback, cut=part, cursor=q.cursor, colors=colors
+                )
+        except TimeoutError as error:
+            raise Busy("The screen of that moment cannot be drawn now", hint="Ask again.") from error
+        return Screen(
+            data=base64.b64encode(drawn.data).decode() if q.format == "vt" else drawn.data.decode(errors="replace"),
+            cols=drawn.cols,
+            rows=drawn.rows,
+            cursor=CursorPosition(col=drawn.column, row=drawn.row, visible=drawn.visible),
+            title=drawn.title,
+            first_line=drawn.first_line,
+            total_lines=drawn.total_lines,
+        )
