@@ -57,6 +57,7 @@ class Daemons:
         self.home = home
         self.manager = manager
         self.keeper = KeeperProcess(f"{manager.path}.keeper")
+        self.history = History(str(home / "history.db"), HistorySettings())
         self.programs = self._programs()
 
     def _programs(self) -> Programs:
@@ -70,8 +71,7 @@ class Daemons:
             scrollback_max_bytes=1 << 20,
             total_scrollback_bytes=1 << 24,
         )
-        history = History(str(self.home / "history.db"), HistorySettings())
-        return Programs(self.manager, history, settings, auto_save_interval_secs=3600)
+        return Programs(self.manager, self.history, settings, auto_save_interval_secs=3600)
 
     async def start_session(self, command: str | None = "cat", **config: Any) -> Session:
         made = await self.manager.create_session(SessionConfig(session_type="local", command=command, **config))
@@ -129,6 +129,7 @@ async def daemons(home: Path) -> AsyncIterator[Daemons]:
         daemons = Daemons(home, manager)
         yield daemons
         await daemons.programs.close()
+        await daemons.history.close()
         daemons.keeper.kill()
 
 
