@@ -8,7 +8,9 @@ from typing import Any
 
 import msgspec
 
+from orbit_protocol.errors import SessionNotFound
 from orbitd.manager import SessionManager
+from orbitd.sessions.saved_state import SavedState
 
 
 class LocalStore:
@@ -42,6 +44,14 @@ class LocalStore:
 
     async def _open(self) -> SessionManager:
         return await SessionManager.open(self._path)
+
+    def saved_position(self, session_id: str) -> int:
+        """Return which position of its journal a session's newest snapshot covers; 0 where it has none."""
+        try:
+            saved = self._runner.run(self._manager.load_latest_screen(session_id))
+        except SessionNotFound:
+            return 0
+        return 0 if saved is None else SavedState.from_bytes(saved.native_state or b"").position
 
     def call(self, method: str, **params: Any) -> Any:
         """Call a method and return its result as a client sees it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from faults.disk import Disk
 from faults.ledger import Author
 from faults.local import LocalStore
 from faults.shim import Shim
+from film_support import film_of, history_of, output_of
 from orbit_protocol.errors import StorageError
 from support import DaemonProcess
 
@@ -87,6 +89,20 @@ class Recording:
                 thread.join()
             self.daemon.stop() if half == 0 else self.daemon.kill()
 
+    def film(self, *, saves: int) -> str:
+        """Have a program count, and save it again and again; the daemon is killed. Return the session's id."""
+        self.daemon.start()
+        with self.daemon.client() as client:
+            config = {"session_type": "local", "command": "sh -c 'i=0; while echo $i; do i=$((i + 1)); done'"}
+            session_id = str(client.call("session.create", config=config)["id"])
+            client.call("session.start", id=session_id)
+            for _ in range(saves):
+                client.call("session.wait", id=session_id, **{"for": "output"})
+                client.call("maintenance.auto_save")
+        self.daemon.kill()
+        self.daemon.end_keeper()
+        return session_id
+
     def _write(self, author: Author, calls: int) -> None:
         with self.daemon.client() as client:
             for _ in range(calls):
@@ -107,6 +123,38 @@ class Recording:
                     outcome.cuts += 1
                     outcome.wrong.extend(self._look(disk, record.end, luck))
         return outcome
+
+    def cut_film(self, session_id: str, chance: float) -> Outcome:
+        """Cut the power after some of the changes; each time a session's film must go as far as its snapshot."""
+        outcome, disk = Outcome(), Disk()
+        for record in self.shim.records():
+            is_sync = disk.apply(record)
+            if self._random.random() < (chance if is_sync else chance / 10):
+                for luck in (None, self._random):
+                    outcome.cuts += 1
+                    outcome.answered += self._look_at_film(disk, session_id, luck, outcome.wrong)
+        return outcome
+
+    def _look_at_film(self, disk: Disk, session_id: str, luck: random.Random | None, wrong: list[str]) -> int:
+        """Return how far the snapshot goes."""
+        left = Path(tempfile.mkdtemp(prefix="orbit-", dir=_IN_MEMORY))
+        try:
+            disk.write_left(str(self.home), left, luck)
+            database = left / self.daemon.database_path.relative_to(self.home)
+            with LocalStore(database) as store:
+                saved = store.saved_position(session_id)
+            if not saved:
+                return 0
+            start, records, end = film_of(history_of(database), session_id)
+            lines = output_of(records).decode().split("\r\n")[:-1]
+            if start or end < saved or lines != [str(number) for number in range(len(lines))]:
+                wrong.append(f"the film goes from {start} to {end}, the snapshot to {saved}; {lines[-3:]}")
+            return saved
+        except (StorageError, AssertionError, sqlite3.Error) as error:
+            wrong.append(repr(error))
+            return 0
+        finally:
+            shutil.rmtree(left)
 
     def _look(self, disk: Disk, position: int, luck: random.Random | None) -> Iterator[str]:
         left = Path(tempfile.mkdtemp(prefix="orbit-", dir=_IN_MEMORY))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from film_support import film_of, history_of, output_of
 from live.programs import SHOW, recorded
 from live.sessions import Terminal, recorded_history, recorded_screen, restarted, start, stat
 from support import DaemonProcess
@@ -57,6 +58,12 @@ def test_every_line_is_there_once_and_in_order(daemon: DaemonProcess) -> None:
     assert found == list(range(found[0], found[0] + len(found)))
     assert found[-1] > max(last, 10_000)
     assert len(found) > 9_000
+    # The film has all of it too, but for what was more than it may have.
+    first, records, _ = film_of(history_of(daemon.database_path), session_id)
+    filmed = numbers(output_of(records).decode().replace("\r", "") + "\n")[1:]
+    assert filmed == list(range(filmed[0], filmed[0] + len(filmed)))
+    assert filmed[-1] >= found[-1]
+    assert first > 0 or filmed[0] == 2
 
 
 def test_storms_come_through_kills(daemon: DaemonProcess, home: Path) -> None:
