@@ -88,10 +88,7 @@ def slices_of(files: Sequence[tuple[int, int]], start: int, end: int) -> Iterato
         while position < until:
             data = os.pread(fd, min(SLICE_BYTES, until - position), FILE_HEADER_BYTES + position - base)
             found = _whole_records(position, data)
-            if found is None and len(data) == SLICE_BYTES:
-                # No record is that long (PAYLOAD_MAX_BYTES): what stands here is damaged.
-                break
-            if found is None:
+            if found is None:  # damaged: no record is as long as a slice (PAYLOAD_MAX_BYTES)
                 break
             yield found
             position = found.end

@@ -1,0 +1,270 @@
+"""Films: recorded out of journals, save by save, and read again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from film_support import fail, film_of, output_of
+from orbit_protocol.errors import StorageFull
+from orbit_protocol.settings import HistorySettings
+from orbitd.history import film, recorder
+from orbitd.history.database import DamagedHistory, open_reader
+from orbitd.history.history import History
+from orbitd.history.text_blocks import Line, pack, unpack
+from orbitd.screens.messages import Saved, TakenText
+from orbitd.sessions.journal import Journal
+from orbitd.sessions.journal_file import FILE_HEADER_BYTES, Cwd, Resize, records_of
+
+START = 1_800_000_000.0
+
+
+class Session:
+    """A session's journal, and the saves of it."""
+
+    def __init__(self, folder: Path, history: History) -> None:
+        self.history = history
+        self.path = folder / "journal"
+        self.now = START
+        self.printed = b""
+        self.journal = Journal(self.path, clock=lambda: self.now)
+        self.journal.append(Resize(cols=80, rows=24))
+
+    def print(self, data: bytes, *, later: float = 1.0) -> None:
+        """Print something, so many seconds later than the last."""
+        self.now += later
+        self.printed += data
+        self.journal.append_output(data)
+
+    def readers(self) -> list[tuple[int, int]]:
+        """Return the journal's files."""
+        return self.journal.readers()
+
+    async def save(self, *, discard: bool = True, at: int | None = None, **fields: object) -> None:
+        """Save, as far as the journal goes or to a position, and discard what is saved unless it dies before that."""
+        position = self.journal.position if at is None else at
+        recording = await self.history.recording("one")
+        fields.setdefault("key_frame", b"frame %d" % position if recording.wants_key_frame else b"")
+        await self.history.record("one", "full", self.readers, saved(position, **fields))
+        if discard:
+            self.journal.discard_before(position)
+
+
+def saved(position: int, **fields: object) -> Saved:
+    """Return what a picture returns for a save."""
+    values = {"native": b"n", "portable": b"p", "cols": 80, "rows": 24, "title": "", "history_line": 0, **fields}
+    return Saved(request=1, position=position, **values)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def history(tmp_path: Path) -> AsyncIterator[History]:
+    async with History(str(tmp_path / "history.db"), HistorySettings(), clock=lambda: START) as history:
+        yield history
+
+
+@pytest.fixture
+def session(tmp_path: Path, history: History) -> Session:
+    return Session(tmp_path, history)
+
+
+async def filmed(history: History) -> bytes:
+    """Return what the film has of what was printed, without a gap."""
+    return output_of(await asyncio.to_thread(lambda: film_of(Path(history.path), "one")[1]))
+
+
+async def test_each_save_goes_on_where_the_last_one_ended(session: Session, history: History) -> None:
+    """The film is what was printed, whatever of it each save has discarded from the journal."""
+    for number in range(20):
+        session.print(b"line %d\r\n" % number)
+        await session.save()
+    assert await filmed(history) == session.printed
+    assert session.journal.size == 0
+
+
+async def test_a_kill_between_chunk_and_snapshot(session: Session, history: History) -> None:
+    """A journal that was not discarded is not recorded twice, also where the next save goes further."""
+    session.print(b"one ")
+    await session.save(discard=False)
+    history.release("one")  # a new daemon knows what is on the disk
+    session.print(b"two ")
+    await session.save(discard=False)
+    await session.save()
+    session.print(b"three")
+    await session.save()
+    assert await filmed(history) == b"one two three"
+
+
+async def test_a_save_that_ends_in_the_middle_of_the_journal(session: Session, history: History) -> None:
+    """What comes behind the position of a save is left to the next one."""
+    session.print(b"one ")
+    position = session.journal.position
+    session.print(b"two")
+    await session.save(at=position)
+    assert await filmed(history) == b"one "
+    await session.save()
+    assert await filmed(history) == b"one two"
+
+
+async def test_a_long_journal_is_recorded_in_slices(
+    session: Session, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it is, it is read and compressed a few megabytes at a time, at the borders of records."""
+    monkeypatch.setattr(recorder, "SLICE_BYTES", 5000)
+    dice = random.Random(1)
+    for _ in range(50):
+        session.print(dice.randbytes(dice.randrange(1, 2000)), later=0.01)
+    await session.save()
+    assert await filmed(history) == session.printed
+    with contextlib.closing(open_reader(history.path)) as connection:
+        assert connection.execute("SELECT count(*) FROM chunks").fetchone()[0] > 5
+
+
+async def test_groups_begin_with_key_frames(
+    session: Session, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After so much film, or so much time, the next save begins a group, whose key frame is at its position."""
+    monkeypatch.setattr(recorder, "GROUP_BYTES", 3000)
+    for number in range(8):
+        session.print(b"%d" % number * 1000)
+        await session.save()
+    session.print(b"later", later=recorder.GROUP_MS / 1000)
+    await session.save()
+    with contextlib.closing(open_reader(history.path)) as connection:
+        positions = [(group.position, group.native) for group in film.groups_from(connection, "one", 0, fail)]
+    assert len(positions) > 2
+    assert positions[0] == (0, b"")
+    assert all(native == b"frame %d" % position for position, native in positions[1:])
+    assert await filmed(history) == session.printed
+
+
+async def test_the_film_of_a_moment(session: Session, history: History) -> None:
+    """Of a moment there is what was printed until then, and nothing of what came later."""
+    for number in range(6):
+        session.print(b"%d" % number)
+        await session.save()
+    with contextlib.closing(open_reader(history.path)) as connection:
+        for number in range(6):
+            at = int((START + 1 + number) * 1000)
+            group = film.group_at(connection, "one", at + 500, fail)
+            assert group is not None
+            parts = film.until(film.parts_of(connection, group, fail), at + 500)
+            assert output_of(b"".join(part.data for part in parts)) == session.printed[: number + 1]
+        assert film.group_at(connection, "one", int(START * 1000), fail) is None
+
+
+async def test_what_cannot_be_recorded_is_missing_and_nothing_else(
+    session: Session, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the disk is full, say, the save goes on; the film goes on with the next key frame."""
+    session.print(b"one ")
+    await session.save()
+    with monkeypatch.context() as patched:
+        patched.setattr(recorder, "insert_chunk", raiser(StorageFull("no room")))
+        session.print(b"two ")
+        await session.save()
+    session.print(b"three ")
+    await session.save()
+    session.print(b"four")
+    await session.save()
+    assert groups_of(history, fail) == [b"one ", b"four"]
+    assert await filmed_between(history, 0, session.journal.position) is None
+
+
+def groups_of(history: History, note_damage: Callable[[DamagedHistory], None]) -> list[bytes]:
+    """Return what each group has of what was printed."""
+    with contextlib.closing(open_reader(history.path)) as connection:
+        return [
+            output_of(b"".join(part.data for part in film.parts_of(connection, group, note_damage)))
+            for group in film.groups_from(connection, "one", 0, note_damage)
+        ]
+
+
+async def filmed_between(history: History, start: int, end: int) -> bytes | None:
+    """Return the records between two positions."""
+    return await history.records("one", start, end)
+
+
+def raiser(error: Exception) -> Callable[..., None]:
+    """Return a function that raises."""
+
+    def raise_it(*_: object) -> None:
+        raise error
+
+    return raise_it
+
+
+async def test_records_are_given_back(session: Session, history: History) -> None:
+    """What a journal has lost at its end comes out of the film, byte by byte, wherever the saves were."""
+    records = b"".join(b"".join(records_of(each)) for each in (Resize(cols=80, rows=24), Cwd(path=b"/caf\xe9")))
+    session.journal.append(Cwd(path=b"/caf\xe9"))
+    await session.save(discard=False)
+    session.print(b"two")
+    await session.save(discard=False)
+    whole = session.path.read_bytes()[FILE_HEADER_BYTES:]
+    assert whole.startswith(records)
+    for start in (0, len(records)):
+        assert await filmed_between(history, start, len(whole)) == whole[start:]
+    assert await filmed_between(history, 0, len(whole) + 1) is None
+
+
+@pytest.mark.parametrize(
+    ("table", "left"), [("chunks", [b"0", b"23", b"45"]), ("groups", [b"01", b"45"])], ids=["chunk", "key frame"]
+)
+async def test_damage_costs_what_is_damaged(
+    session: Session, history: History, monkeypatch: pytest.MonkeyPatch, table: str, left: list[bytes]
+) -> None:
+    """A chunk that does not fit its checksum ends its group; other groups are whole, and the damage is named."""
+    monkeypatch.setattr(recorder, "GROUP_BYTES", 1)
+    for number in range(6):
+        session.print(b"%d" % number)
+        await session.save()
+    query = f"UPDATE {table} SET checksum = checksum + 1 WHERE seq = 2"
+    await history.write(lambda connection: connection.execute(query) and None)
+    damage: list[DamagedHistory] = []
+    assert [each for each in groups_of(history, damage.append) if each] == left
+    assert [str(each) for each in damage] == [f"row 2 of {table}: its checksum is another"]
+
+
+async def test_text_is_recorded_with_its_save(session: Session, history: History) -> None:
+    """Small blocks are joined; the tail is replaced by each save that knows it, and kept by one that does not."""
+    for number in range(3):
+        session.print(b"x")
+        block = pack([Line(number=number, at=1000 + number, text=f"line {number}")], number)
+        tail = pack([Line(number=number + 1, at=2000, text=f"on the screen {number}")], number + 1)
+        assert block is not None
+        text = (TakenText(position=session.journal.position, block=block),)
+        await session.save(text=text, tail=tail, has_tail=number < 2)
+    with contextlib.closing(open_reader(history.path)) as connection:
+        rows = connection.execute("SELECT is_tail, text, runs FROM texts ORDER BY is_tail").fetchall()
+        (stored,) = connection.execute("SELECT text_bytes FROM films").fetchone()
+    lines = [(is_tail, [line.text for line in unpack(text, runs)]) for is_tail, text, runs in rows]
+    assert lines == [(0, ["line 0", "line 1", "line 2"]), (1, ["on the screen 1"])]
+    assert stored == sum(len(text) + len(runs) for _, text, runs in rows)
+    assert (await history.recording("one")).next_line == 3
+
+
+async def test_a_session_that_is_deleted_leaves_nothing(session: Session, history: History) -> None:
+    """Of a session that is deleted for good all rows go, and others' stay."""
+    session.print(b"x")
+    block = pack([Line(number=0, at=1, text="line")], 0)
+    assert block is not None
+    await session.save(text=(TakenText(position=0, block=block),))
+    await history.record("two", "screen", session.readers, saved(9, text=(TakenText(position=0, block=block),)))
+    await history.remove("one")
+    with contextlib.closing(open_reader(history.path)) as connection:
+        for table in ("films", "groups", "chunks", "texts"):
+            query = f"SELECT DISTINCT session_id FROM {table}"
+            assert connection.execute(query).fetchall() == ([("two",)] if table in ("films", "texts") else [])
+
+
+async def test_nothing_is_made_before_there_is_something_to_record(history: History) -> None:
+    """Reading a history that was never written makes no file."""
+    assert (await history.recording("one")).recorded_to == 0
+    assert await history.stats() is None
+    assert await history.drop_expired() == 0
+    assert not await asyncio.to_thread(Path(history.path).exists)
