@@ -462,7 +462,7 @@ class LiveSession:
             self._position = self._journal.position
             self._journal.close()
             self._journal = None
-            self._shared.history.release(self.id)
+        self._shared.history.release(self.id)
 
     async def load_picture(self) -> Loaded:
         """Return the snapshot that the picture is built on."""
