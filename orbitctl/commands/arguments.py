@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import sys
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -136,24 +135,24 @@ class JsonText(click.ParamType):  # type: ignore[type-arg]  # generic only in ne
 LAYOUT = JsonText(MAX_LAYOUT_NESTING)
 PARAMS = JsonText(MAX_NESTING - 1)  # a request is one level around them
 
-_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-
 
 class PointInTime(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
-    """A time (RFC 3339), a date, or a span back from now: `30d`, `12h`."""
+    """A moment as people write it: `10 minutes ago`, `yesterday 15:10`, `30d`, or a time of RFC 3339."""
 
     name = "when"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         """Return an aware datetime; without a zone the text is local time. Raises: click.BadParameter."""
-        from datetime import UTC, datetime, timedelta
+        from datetime import UTC, datetime
 
+        from orbitctl.moments import parse_moment
+
+        if isinstance(value, datetime):
+            return value
         try:
-            if span := re.fullmatch(r"(\d{1,9})([smhdw])", value):
-                return datetime.now(UTC) - timedelta(seconds=int(span[1]) * _UNITS[span[2]])
-            return datetime.fromisoformat(value).astimezone(UTC)
-        except (ValueError, OverflowError, OSError):
-            self.fail(f"{value!r} is no time, date or span such as 30d, 12h, 2w", param, ctx)
+            return parse_moment(value, datetime.now(UTC))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 WHEN = PointInTime()

@@ -56,7 +56,7 @@ class Since(click.ParamType):  # type: ignore[type-arg]  # generic only in newer
         try:
             return WHEN.convert(value, param, ctx)
         except click.BadParameter:
-            self.fail(f"{value!r} is no cursor, no time, and no span such as 10m, 2h, 1d", param, ctx)
+            self.fail(f"{value!r} is neither a cursor nor a moment such as 10m, '2 hours ago', 15:10", param, ctx)
 
 
 class _Event(Struct, frozen=True, kw_only=True):
@@ -84,8 +84,8 @@ Examples:
   orbitctl events --kind command.finished --kind 'terminal.*'
   orbitctl events -f -n 10 --workspace shop --json
 
---since takes a time (2026-01-31T12:00), a span back from now, or the `cursor` of an event:
-then what came after that one is printed. --follow goes on over restarts of orbitd, and
+--since takes a time ('yesterday 15:10', 2026-01-31T12:00), a span back from now, or the `cursor`
+of an event: then what came after that one is printed. --follow goes on over restarts of orbitd, and
 misses nothing and prints nothing twice.
 """,
 )

@@ -125,7 +125,7 @@ def test_help_fits_a_terminal(command: click.Command, context: click.Context) ->
         (["snapshot", "show", ""], "the id may not be empty"),
         (["snapshot", "delete", "x" * 257, "--yes"], "the id must have at most 256 characters"),
         (["--host", "ssh://a b", "session", "list"], "--host may not hold blanks or control characters"),
-        (["maintenance", "archive", "--before", "soon"], "'soon' is no time, date or span"),
+        (["maintenance", "archive", "--before", "soon"], "'soon' is no moment; 2h"),
         (["rpc", "call", "daemon.ping", "{}}"], "not JSON"),
         (["new", "work", "htop", "-d", "--", "-x"], "the program stands after `--`: `orbitctl new work -- htop -x`"),
         (["new", "work", "--name", "other", "-d"], "NAME and --name are one"),
@@ -140,7 +140,7 @@ def test_help_fits_a_terminal(command: click.Command, context: click.Context) ->
         (["resume", "--clear", "a", "b"], "give a COMMAND or --clear"),
         (["session", "list", "--label", "x"], "'x' is not KEY=VALUE"),
         (["session", "list", "--deleted", "--watch"], "--deleted stands alone"),
-        (["prune", "--older", "soon"], "'soon' is no time, date or span"),
+        (["prune", "--older", "soon"], "'soon' is no moment; 2h"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
