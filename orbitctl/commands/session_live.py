@@ -8,26 +8,30 @@ import math
 import re
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 from msgspec.structs import replace
 
+from orbit_os.shell import typed
 from orbit_protocol import MAX_COLUMNS_OR_ROWS
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
 from orbit_protocol import results as r
-from orbit_protocol.errors import Busy, OrbitError, ShuttingDown
+from orbit_protocol.errors import Busy, OrbitError, ShuttingDown, SnapshotNotFound
 from orbit_protocol.settings import ShellIntegration
 from orbit_protocol.types import Session
 from orbit_protocol.visible import visible
 from orbitctl.app import App, checked
 from orbitctl.client.client import Answer, Client, check_params
 from orbitctl.client.transport import Unreachable
-from orbitctl.commands.arguments import SESSION, SHELL_INTEGRATION, OptionalSession, SessionRef, read_bytes
+from orbitctl.commands.arguments import SESSION, SHELL_INTEGRATION, WHEN, OptionalSession, SessionRef, read_bytes
 from orbitctl.commands.session_table import label, show_session
 from orbitctl.errors import CommandError, ExitCode
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 MAX_WAIT = 2_000_000.0
 """Seconds. poll(2) takes milliseconds as an int: 2**31 of them are 24.8 days."""
@@ -231,11 +235,15 @@ def _key_bytes(app: App, session_id: str, keys: tuple[str, ...]) -> bytes:
 Examples:
   orbitctl session screen web
   orbitctl session screen web --lines 100
+  orbitctl session screen web --at '10 minutes ago'
   orbitctl session screen web --scrollback | less
   orbitctl session screen web --format svg --theme light > web.svg
 """,
 )
 @click.argument("session", type=SESSION)
+@click.option(
+    "--at", type=WHEN, metavar="WHEN", help="The screen as it was: '10 minutes ago', 15:10, a date and a time."
+)
 @click.option("--scrollback", is_flag=True, help="Print the scrollback before it.")
 @click.option("--lines", type=click.IntRange(0, 1_000_000), help="Print so many lines; without --first-line, the last.")
 @click.option(
@@ -250,15 +258,42 @@ Examples:
 def screen(app: App, /, session: str, how: p.ScreenFormat, no_cursor: bool, theme: str | None, **options: Any) -> None:
     """Print a session's screen, live or as it was saved.
 
-    `vt` is escape sequences that draw it on a terminal, with colours and styles; `svg` is a
-    picture, and `html` a piece of a page. --lines and --first-line count the scrollback too.
+    With --at, as it was at that moment, out of its history. `vt` is escape sequences that draw it
+    on a terminal, with colours and styles; `svg` is a picture, and `html` a piece of a page.
+    --lines and --first-line count the scrollback too.
     """
     found = app.session(session, or_begins=True)
     params = p.SessionScreen(
         id=found.id, format=how, cursor=not no_cursor, theme=None if theme is None else THEMES[theme], **options
     )
-    answer = app.ask(m.SESSION_SCREEN, params)
+    try:
+        answer = app.ask(m.SESSION_SCREEN, params)
+    except CommandError as error:
+        if options["at"] is None or not isinstance(error.__cause__, SnapshotNotFound):
+            raise
+        raise no_film_error(found, options["at"], error.__cause__) from error
     app.show(answer, lambda shown: _print_screen(app, shown, how), lambda _: [found.id])
+
+
+def no_film_error(found: Session, at: datetime | None, cause: SnapshotNotFound) -> CommandError:
+    """Return why there is no picture of a moment, or with None of any."""
+    from datetime import UTC, datetime
+
+    name = found.name or found.id
+    since = cause.extra.get("since_ms")
+    if at is None or not isinstance(since, int):
+        return CommandError(
+            f"no film of {name} is kept",
+            ExitCode.NOT_FOUND,
+            hint="A session that is private, whose history was erased, or that has printed nothing yet has none; "
+            f"`{typed('orbitctl session screen', name)}` shows its screen as it is now.",
+        )
+    begins = datetime.fromtimestamp(since / 1000, UTC).astimezone()
+    return CommandError(
+        f"no film of {name} is kept of {at.astimezone():%Y-%m-%d %H:%M:%S}: it begins at {begins:%Y-%m-%d %H:%M:%S}",
+        ExitCode.NOT_FOUND,
+        hint="Name a later moment; how long films are kept, [history] in config.toml says.",
+    )
 
 
 def _print_screen(app: App, shown: r.Screen, how: p.ScreenFormat) -> None:

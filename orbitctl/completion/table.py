@@ -308,6 +308,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], bool, tuple[str, ...]]] = {
         "Print a session's screen, live or as it was saved",
         ("session",), True,
         (
+            "--at|text|The screen as it was: '10 minutes ago', 15:10, a date and a time",
             "--scrollback||Print the scrollback before it",
             "--lines|text|Print so many lines; without --first-line, the last",
             "--first-line|text|Begin at this line, 0 being the scrollback's first; -5 is the fifth last",
