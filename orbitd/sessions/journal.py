@@ -54,6 +54,7 @@ from orbitd.sessions.journal_file import (
     Kind,
     Output,
     Resize,
+    Time,
     close_apart,
     file_header,
     read_records,
@@ -285,8 +286,13 @@ class Journal:
 
     # Appending
 
-    def append(self, event: Event) -> NotWritten:
+    def append(self, event: Event, *, timed: bool = False) -> NotWritten:
         """Record an event. A full disk does not raise, but sets `degraded`.
+
+        Args:
+            event: The event.
+            timed: Record the time before it if the last one is too old, as before output: without it a resize would
+                count to the output before it, however long ago that was, where a film is shown up to a moment.
 
         Returns:
             Its records where they are not in the file; empty where they are.
@@ -294,7 +300,12 @@ class Journal:
         Raises:
             ValueError: There is no record of such an event; see `records_of`.
         """
-        not_written = self._write(list(records_of(event)))
+        records = list(records_of(event))
+        now = int(self._clock() * 1000) if timed else self._last_time
+        if not 0 <= now - self._last_time < TIME_INTERVAL_MS:
+            self._last_time = now
+            records = [*records_of(Time(milliseconds=now)), *records]
+        not_written = self._write(records)
         if isinstance(event, Cwd | Resize):
             self._latest[type(event)] = event
         return not_written

@@ -511,7 +511,7 @@ class LiveSession:
 
     def _record(self, record: Event) -> None:
         assert self._journal is not None
-        missing = self._journal.append(record)
+        missing = self._journal.append(record, timed=isinstance(record, Resize | Divider))
         if missing:
             self.picture.data(missing)
         self._log_new_damage()

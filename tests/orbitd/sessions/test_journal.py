@@ -75,6 +75,26 @@ def test_events_come_back_in_order(path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_change_of_the_screen_is_recorded_with_its_time(path: Path) -> None:
+    """A resize or a divider long after output has a time of its own in front of it; one that comes with it has none."""
+    seconds = iter([1000.0, 1000.05, 1000.2, 1000.25])
+    with Journal(path, clock=lambda: next(seconds)) as journal:
+        journal.append_output(b"a")
+        journal.append(Resize(cols=80, rows=24), timed=True)
+        journal.append(Cwd(path=b"/"))
+        journal.append(Resize(cols=90, rows=24), timed=True)
+        journal.append_output(b"b")
+        assert list(journal.events(0)) == [
+            Time(milliseconds=1_000_000),
+            Output(data=b"a"),
+            Resize(cols=80, rows=24),
+            Cwd(path=b"/"),
+            Time(milliseconds=1_000_200),
+            Resize(cols=90, rows=24),
+            Output(data=b"b"),
+        ]
+
+
 def test_output_is_recorded_with_its_time(path: Path) -> None:
     """Output has the time in front of it, at most every tenth of a second, and whenever the clock went back."""
     seconds = iter([1000.0, 1000.05, 1000.0999, 1000.1, 5.0])
