@@ -62,7 +62,7 @@ def record(folder: Path, sessions: int, snapshots: int) -> Iterator[list[Screen]
         snapshots: How many moments of each.
     """
     repository = folder / "project"
-    _make_repository(repository)
+    make_repository(repository)
     for start in range(0, sessions, SHELLS_AT_ONCE):
         shells = [_Shell(repository, number) for number in range(start, min(start + SHELLS_AT_ONCE, sessions))]
         try:
@@ -155,7 +155,7 @@ def _shell_environment(number: int) -> dict[str, str]:
     return {"PATH": path, "HOME": "/", "TERM": "xterm-256color", "LANG": "C.UTF-8", "PS1": prompt, "HISTFILE": ""}
 
 
-def _make_repository(folder: Path) -> None:
+def make_repository(folder: Path) -> None:
     """Commit modules of Python's library one by one, each at its own fixed moment."""
     folder.mkdir()
     if shutil.which("git") is None:
