@@ -6,4 +6,7 @@
     scenes       pictures of the past
 
 `schema.sql` has the tables.
+text_blocks     lines of text with their numbers and times, as they are stored
+lines           history.lines: lines in pages
+schema.sql      the tables of history.db
 """
