@@ -64,7 +64,7 @@ from orbitd.sessions.programs import LiveSettings, Programs
 from orbitd.sessions.restore import finish_restoring, restore_sessions
 from orbitd.store.backup import daily, restore
 from orbitd.store.backup.daily import DailyBackups
-from orbitd.store.files import size
+from orbitd.store.files import SIDE_FILES, size
 from orbitd.supervision import Notifier, Supervision
 from orbitd.warnings import StoreWarning
 
@@ -167,6 +167,8 @@ class Daemon:
         state = resolved.state_folder
         # The files in it for their second names by hard links, which lie elsewhere.
         files = [f"{state}/{name}" for name in ("start.lock", "orbitd.log", "orbitd.log.1")]
+        history = history_path(resolved.database_path)
+        files += [history + suffix for suffix in ("", *SIDE_FILES)]
         found = [resolved.config_path, resolved.socket_path, state, *files]
         if os.path.isfile("/dev/fd/2"):  # the log, where no orbitctl made it
             found.append(os.path.realpath("/dev/fd/2"))

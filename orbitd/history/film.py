@@ -92,6 +92,15 @@ def parts_of(connection: sqlite3.Connection, group: Group, note_damage: NoteDama
         position, before = chunk.to_position, (before + data)[-DICTIONARY_BYTES:]
 
 
+def without_gaps(parts: Iterator[Part], position: int) -> Iterator[Part]:
+    """Yield parts from a position on, up to the first that does not follow the one before: it cannot be drawn."""
+    for part in parts:
+        if part.start != position:
+            return
+        yield part
+        position += len(part.data)
+
+
 def records_of(data: bytes) -> Iterator[tuple[int, Event]]:
     """Yield the records in a part: the offset behind each, and its event; up to one that is not whole."""
     offset = 0

@@ -7,20 +7,24 @@ import base64
 import contextlib
 import logging
 from collections.abc import Iterable
+from functools import partial
 
 from msgspec.structs import replace
 
 from orbit_protocol.errors import Busy, OrbitError
-from orbit_protocol.params import SessionScreen
-from orbit_protocol.results import CursorPosition, Screen, SessionStats
+from orbit_protocol.params import HistoryExport, HistoryLinesPage, HistoryOf, SessionScreen
+from orbit_protocol.results import CursorPosition, Exported, HistoryPage, Screen, SessionStats, Timeline
 from orbit_protocol.types import Session
 from orbitd.background_tasks import BackgroundTasks
+from orbitd.history import lines, timeline
+from orbitd.history.export import Exporter, read_events
 from orbitd.history.history import History
 from orbitd.history.scenes import Scenes
 from orbitd.manager import SessionManager
 from orbitd.screens.model import Cut
 from orbitd.sessions.methods import drawn_colors
 from orbitd.sessions.programs import Programs
+from orbitd.store.progress import Progress
 
 log = logging.getLogger("orbitd.history")
 
@@ -45,6 +49,7 @@ class HistoryMethods:
         self._history = history
         self._programs = programs
         self.scenes = Scenes(history, programs.screens)
+        self._exporter = Exporter(manager, history, self.scenes)
         self._tasks = BackgroundTasks(log, "history task failed")
 
     async def flush(self, session_ids: Iterable[str] | None = None) -> bool:
@@ -125,3 +130,42 @@ class HistoryMethods:
             first_line=drawn.first_line,
             total_lines=drawn.total_lines,
         )
+
+    async def lines(self, q: HistoryLinesPage) -> HistoryPage:
+        """Return a page of a session's lines. Raises: SessionNotFound, StorageError."""
+        await self.session(q.session_id)
+        await self.flush([q.session_id])
+        page = partial(
+            lines.read_page,
+            session_id=q.session_id,
+            first=q.first,
+            since=None if q.since is None else int(q.since.timestamp() * 1000),
+            limit=q.limit,
+            note_damage=self._history.note_damage,
+        )
+        return await self._history.read(page, HistoryPage(lines=[], first=0, total=0))
+
+    async def timeline(self, q: HistoryOf) -> Timeline:
+        """Return what is recorded of a session, and when. Raises: SessionNotFound, StorageError."""
+        await self.session(q.session_id)
+        await self.flush([q.session_id])
+        events = await read_events(self._manager, q.session_id, timeline.MARKED_KINDS)
+        work = partial(timeline.read, session_id=q.session_id, events=events, note_damage=self._history.note_damage)
+        return await self._history.read(work, timeline.without_film(events))
+
+    async def export(self, q: HistoryExport, progress: Progress) -> Exported:
+        """Write a session's film or lines as a file, or return a page of them.
+
+        Raises:
+            SessionNotFound: There is no such session.
+            SnapshotNotFound: There is no film.
+            InvalidParams: Cursor or path are not to be used.
+            StorageError: It cannot be read, or not written.
+            Cancelled: The caller wants the file no more.
+        """
+        session = await self.session(q.session_id)
+        if q.cursor is None:
+            await self.flush([q.session_id])
+        if q.file is not None:
+            return await self._exporter.write(session, q, q.file, progress)
+        return await self._exporter.page(session, q)

@@ -283,9 +283,9 @@ def add_history_handlers(handlers: Handlers[Call], sessions: SessionMethods, his
     )
     handlers.add(m.STATS_GET, stats)
     handlers.add(m.HISTORY_SEARCH, unknown)
-    handlers.add(m.HISTORY_LINES, unknown)
-    handlers.add(m.HISTORY_TIMELINE, unknown)
-    handlers.add(m.HISTORY_EXPORT, unknown)
+    handlers.add(m.HISTORY_LINES, lambda _, params: history.lines(params))
+    handlers.add(m.HISTORY_TIMELINE, lambda _, params: history.timeline(params))
+    handlers.add(m.HISTORY_EXPORT, lambda call, params: history.export(params, call.progress))
     handlers.add(m.HISTORY_FORGET, unknown)
 
 

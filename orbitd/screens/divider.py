@@ -8,6 +8,7 @@ stays: how many links there were, and how a click at a prompt moves the cursor (
 from __future__ import annotations
 
 from orbitd.screens.emulator import Emulator
+from orbitd.screens.model import divider_line
 from orbitd.screens.repaint import MODES
 from orbitd.screens.vt_writer import mark
 
@@ -66,7 +67,7 @@ def print_note(emulator: Emulator, text: str) -> None:
     """Print a line below the cursor; the modes stay, and so does the alternate screen, which gets none."""
     if not emulator.alternate:
         columns, _ = emulator.size
-        emulator.feed(f"{_CANCEL}\r\n\x1b[m\x1b[2m{f'-- {text} ':-<{columns}}\x1b[m\r\n".encode())
+        emulator.feed(f"{_CANCEL}\r\n\x1b[m\x1b[2m{divider_line(text, columns)}\x1b[m\r\n".encode())
 
 
 def print_divider(emulator: Emulator, text: str) -> None:
@@ -77,7 +78,7 @@ def print_divider(emulator: Emulator, text: str) -> None:
         emulator.feed((_CANCEL + "\x1b[<8u" + _LEAVE_ALTERNATE).encode())
     columns, _ = emulator.size
     row = emulator.cursor.row + 1  # read before the reset, which moves the cursor
-    line = f"{f'-- {text} ':-<{columns}}"
+    line = divider_line(text, columns)
     # OSC 133;C in the first column: the line's row and the next one may have been part of a prompt.
     begin = f"\r\n{mark('C')}"
     emulator.feed(f"{_RESET}\x1b[{row}H{begin}\x1b[2m{line}\x1b[m{begin}".encode())

@@ -114,6 +114,11 @@ class Cut(Struct, frozen=True, kw_only=True):
     lines: int | None = None
 
 
+def divider_line(text: str, columns: int) -> str:
+    """Return the line that Orbit draws between the outputs of two programs, as wide as the screen."""
+    return f"{f'-- {text} ':-<{columns}}"
+
+
 MAX_SCROLLBACK_LINES = 10_000
 """History that a picture keeps at least, where its bytes hold it."""
 

@@ -174,7 +174,7 @@ def _html_line_with_cursor(row: Row, theme: Theme, cursor: Cursor) -> str:
 def _drawn_lines(drawn: str, theme: Theme) -> str:
     """Return the HTML of text with SGR sequences; there are no others, and each style begins with a reset."""
     # Escaping all at once is cheaper, and leaves the sequences as they are.
-    text, *styled = _STYLE_CHANGE.split(_escape(drawn.replace("\r\n", "\n")))
+    text, *styled = _STYLE_CHANGE.split(escape(drawn.replace("\r\n", "\n")))
     parts = [text]
     for sequence, text in zip(styled[0::2], styled[1::2], strict=True):
         rules = theme.rules_of_sgr(sequence)
@@ -198,7 +198,7 @@ def style_of_sgr(sequence: str) -> Style:
     return Style(**style)
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Return what html.escape does, whose module loads a table of all entities into every screens process."""
     text = text.replace("&", "&amp;")  # first
     text = text.replace("<", "&lt;").replace(">", "&gt;")
@@ -217,10 +217,10 @@ def _html_line(row: Row, theme: Theme) -> str:
 
 
 def _span(text: str, run: Run, theme: Theme) -> str:
-    text = _escape(text)
+    text = escape(text)
     if rules := theme.rules(run.style):
         text = f'<span style="{rules}">{text}</span>'
     # The program chooses the address: others than these, javascript: for one, do not become links.
     if run.link is not None and run.link.startswith(("http://", "https://", "file://", "mailto:")):
-        text = f'<a href="{_escape(run.link)}">{text}</a>'
+        text = f'<a href="{escape(run.link)}">{text}</a>'
     return text

@@ -664,6 +664,14 @@ class MaintenanceMethods:
         """Have no backup written to these files, nor into these folders; they need not exist."""
         self._store.reserved = tuple(paths)
 
+    def new_file(self, path: str) -> str:
+        """Return the path, without links, of a file that is to be written: none of Orbit's own, and nothing is in it.
+
+        Raises:
+            InvalidParams: It is no place for a file.
+        """
+        return copy.check_new_file(path, self._store.path, self._store.reserved)
+
     async def backup(self, path: str, *, automatic: bool = False, progress: Progress | None = None) -> BackupResult:
         """Write a consistent copy of the database, mode 0600, while it is in use; an earlier one at `path` is replaced.
 

@@ -88,6 +88,25 @@ def check_target(path: str, database: str, reserved: Sequence[str], *, automatic
     Raises:
         InvalidParams: It is refused.
     """
+    target = _place_of(path, database, reserved, refuses_ours=not automatic)
+    if size(target) > 0 and not _is_backup(target):
+        raise InvalidParams(f"`path` is a file that is no backup of Orbit's, and is not replaced: {path}", hint=_CHOOSE)
+    return target
+
+
+def check_new_file(path: str, database: str, reserved: Sequence[str]) -> str:
+    """Refuse a path where no new file may be written: one that is Orbit's own, or a file that has something.
+
+    Args and result are as those of `check_target`. Raises: InvalidParams.
+    """
+    target = _place_of(path, database, reserved, refuses_ours=True)
+    if size(target) > 0:
+        raise InvalidParams(f"`path` is a file that is not empty, and is not replaced: {path}", hint=_CHOOSE)
+    return target
+
+
+def _place_of(path: str, database: str, reserved: Sequence[str], *, refuses_ours: bool) -> str:
+    """Return a path without links. Raises: InvalidParams, where it names no file, or one of Orbit's own."""
     # Symbolic links are followed first: the copy is renamed onto the file that they lead to.
     target = os.path.realpath(path)
     folder = os.path.dirname(target)
@@ -95,12 +114,10 @@ def check_target(path: str, database: str, reserved: Sequence[str], *, automatic
         raise InvalidParams(f"`path` must name a file in a folder that exists, from the root on; {path} does not")
     # A link of ours, to an agent, is none to follow.
     named = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-    if not automatic and any(_is_ours(each, database, reserved) for each in (target, named)):
+    if refuses_ours and any(_is_ours(each, database, reserved) for each in (target, named)):
         raise InvalidParams(f"`path` is a file of Orbit's own, and is not replaced: {path}", hint=_CHOOSE)
     if os.path.exists(target) and not os.path.isfile(target):
         raise InvalidParams(f"`path` is no file, and is not replaced: {path}", hint=_CHOOSE)
-    if size(target) > 0 and not _is_backup(target):
-        raise InvalidParams(f"`path` is a file that is no backup of Orbit's, and is not replaced: {path}", hint=_CHOOSE)
     return target
 
 
