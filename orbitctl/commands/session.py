@@ -22,6 +22,7 @@ LAZY = {
     **{name: f"orbitctl.commands.session_live:{name}" for name in ("start", "send", "screen", "wait", "signal")},
     "attach": "orbitctl.commands.session_attach:attach",
     "logs": "orbitctl.commands.session_logs:logs",
+    "export": "orbitctl.commands.session_export:export",
     **{
         name: f"orbitctl.commands.session_end:{name}" for name in ("detach", "terminate", "delete", "undelete", "prune")
     },

@@ -6,7 +6,8 @@ import base64
 import select
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 
 import click
 import msgspec
@@ -15,14 +16,14 @@ from msgspec import Struct
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
 from orbit_protocol import results as r
-from orbit_protocol.errors import Busy, NotRunning, ShuttingDown, WouldLoop, from_object
+from orbit_protocol.errors import Busy, MethodNotFound, NotRunning, ShuttingDown, WouldLoop, from_object
 from orbit_protocol.types import Session
 from orbit_protocol.visible import visible
 from orbitctl.app import App
 from orbitctl.attach.connection import ConnectionLost, DaemonConnection, Message
 from orbitctl.attach.reconnect import wait_for_daemon
 from orbitctl.attach.text_lines import TextLines, lines_of
-from orbitctl.commands.arguments import SESSION, OptionalSession
+from orbitctl.commands.arguments import SESSION, WHEN, OptionalSession
 from orbitctl.commands.session_table import label
 from orbitctl.errors import CommandError, ExitCode, from_daemon
 from orbitctl.ui.text import plural
@@ -30,6 +31,9 @@ from orbitctl.ui.text import plural
 _ALL_LINES = 1_000_000
 _COMPARED_LINES = 200
 """Of what was printed last: the lines by which the place is found after the window's width has changed."""
+_PAGE_LINES = 10_000
+_PICTURE_LINES = 100_000
+"""More lines than the picture of a session holds."""
 _MAX_WAITING_BYTES = 64 * 1024 * 1024
 """Output that has been read from the socket and not been printed."""
 
@@ -43,39 +47,133 @@ class _Picture(Struct, frozen=True, kw_only=True):
     session: Session | None = None
 
 
+Write = Callable[[Sequence[str], Sequence[datetime | None] | None], None]
+"""Prints lines, and when each was shown; without times, that is now."""
+
+
 @click.command(
     epilog="""\b
 Examples:
   orbitctl logs web
   orbitctl logs web -f -n 20
+  orbitctl logs web --since '10 minutes ago' --timestamps
   orbitctl logs web | less
 """,
 )
 @click.argument("session", cls=OptionalSession, type=SESSION, required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on with each line that it prints, until it has ended.")
 @click.option("-n", "--lines", type=click.IntRange(0), metavar="N", help="Begin with the last N lines [all].")
+@click.option("--since", type=WHEN, help="Begin with what it has printed since this moment.")
+@click.option("--timestamps", is_flag=True, help="Print before each line when it was shown.")
 @click.pass_obj
-def logs(app: App, session: str | None, follow: bool, lines: int | None) -> None:
+def logs(
+    app: App, session: str | None, follow: bool, lines: int | None, since: datetime | None, timestamps: bool
+) -> None:
     """Print what a session's program has printed.
 
-    That is its history and its screen, as text without colours; lines that the window's edge has
-    broken are whole. In a session, without a SESSION: of this one.
+    That is its history, as far as it is kept, and its screen, as text without colours; lines that the
+    window's edge has broken are whole. It is there of sessions that have ended, too. In a session,
+    without a SESSION: of this one.
     """
     if follow and (app.json or app.quiet):
         raise click.UsageError("--follow prints lines, neither JSON nor ids")
+    if since is not None and lines is not None:
+        raise click.UsageError("--since and --lines both say where to begin")
     found = app.session(app.named_or_this(session), or_begins=True)
 
-    def write(text: Sequence[str]) -> None:
-        for line in text:
-            sys.stdout.write((visible(line) if app.out.terminal else line) + "\n")
+    def write(text: Sequence[str], times: Sequence[datetime | None] | None = None) -> None:
+        now = [datetime.now(UTC)] * len(text)
+        for line, at in zip(text, now if times is None else times, strict=True):
+            moment = "" if not timestamps else f"{_local(at)} "
+            sys.stdout.write(moment + (visible(line) if app.out.terminal else line) + "\n")
         sys.stdout.flush()
 
+    kept = _Kept(app, found.id, is_needed=since is not None or timestamps, has_times=timestamps)
     if follow:
-        _Follower(app, found.id, label(found), write).run(lines)
-        return
-    how: p.ScreenFormat = "text" if app.json else "vt"
-    answer = app.ask(m.SESSION_SCREEN, p.SessionScreen(id=found.id, format=how, scrollback=True))
-    app.show(answer, lambda shown: write(_last(_lines(shown), lines)), lambda _: [found.id])
+        _Follower(app, found.id, label(found), write, kept).run(lines, since)
+    elif app.json and since is not None:
+        page = p.HistoryLinesPage(session_id=found.id, since=since, limit=p.MAX_HISTORY_LINES)
+        app.show(app.ask(m.HISTORY_LINES, page), lambda _: None, lambda _: [found.id])
+    elif app.json or app.quiet or not kept.write(write, lines, since):
+        how: p.ScreenFormat = "text" if app.json else "vt"
+        answer = app.ask(m.SESSION_SCREEN, p.SessionScreen(id=found.id, format=how, scrollback=True))
+        app.show(answer, lambda shown: write(_last(_lines(shown), lines)), lambda _: [found.id])
+
+
+def _local(at: datetime | None) -> str:
+    """Return a time as RFC 3339 has it, in the local zone."""
+    return "-" if at is None else at.astimezone().isoformat(timespec="milliseconds")
+
+
+class _Kept:
+    """The lines of a session that the daemon has kept, by their numbers.
+
+    Args:
+        app: The app.
+        session_id: The session.
+        is_needed: Without them the command fails.
+        has_times: Whether it is to be known when each was shown.
+    """
+
+    def __init__(self, app: App, session_id: str, *, is_needed: bool, has_times: bool) -> None:
+        self._app, self._id, self._is_needed = app, session_id, is_needed
+        self.has_times = has_times
+
+    def page(self, first: int | None, limit: int, since: datetime | None = None) -> r.HistoryPage | None:
+        """Return some lines; None where none are kept, or the daemon is an older one. Raises: CommandError."""
+        limit = min(max(limit, 1), _PAGE_LINES)
+        params = p.HistoryLinesPage(session_id=self._id, first=first, since=since, limit=limit)
+        try:
+            page = self._app.call(m.HISTORY_LINES, params)
+        except CommandError as error:
+            if self._is_needed or not isinstance(error.__cause__, MethodNotFound):
+                raise
+            return None
+        if page.total or not self._is_needed:
+            return page if page.total else None
+        raise CommandError(
+            "nothing that it has printed is kept with its times",
+            ExitCode.NOT_FOUND,
+            hint="`orbitctl logs` without --since and --timestamps prints what is on its screen.",
+        )
+
+    def lines(self, page: r.HistoryPage, end: int) -> Iterator[list[r.HistoryLine]]:
+        """Yield the lines of a page, and those behind it, until before the number `end`. Raises: CommandError."""
+        following: r.HistoryPage | None = page
+        while following is not None and following.lines:
+            yield [line for line in following.lines if line.line < end]
+            last = following.lines[-1].line + 1
+            following = self.page(last, end - last) if last < end else None
+
+    def write(self, write: Write, last: int | None, since: datetime | None) -> bool:
+        """Print the lines, the last ones or those since a moment; return whether any are kept. Raises: CommandError."""
+        first = None if since is not None else -last if last else 0
+        page = self.page(first, _PAGE_LINES if last is None else last, since)
+        if page is None:
+            return False
+        wants_older = since is None and page.oldest > 0 and (last is None or page.total - last < page.oldest)
+        if wants_older and not self._is_needed and self._write_picture(write, last, page.total - page.oldest):
+            return True
+        for lines in self.lines(page, page.total) if last != 0 else ():
+            write([line.text for line in lines], [line.at for line in lines])
+        return True
+
+    def _write_picture(self, write: Write, last: int | None, count: int) -> bool:
+        """Print the lines of the session's screen and its history there, where those are as many as `count` at least.
+
+        Then it holds all that is kept, and what was dropped, or was printed before anything was kept, besides.
+        """
+        if not 0 < count < _PICTURE_LINES:
+            return False
+        try:
+            screen = self._app.call(m.SESSION_SCREEN, p.SessionScreen(id=self._id, format="vt", scrollback=True))
+        except CommandError:
+            return False
+        lines = _lines(screen)
+        if len(lines) < count:
+            return False
+        write(_last(lines, last), None)
+        return True
 
 
 def _is_ready(connection: DaemonConnection, *, wait: bool) -> bool:
@@ -108,22 +206,24 @@ class _Follower:
         session_id: The session.
         name: What it is called in messages.
         write: Prints lines.
+        kept: What the daemon has kept of it, for what its picture does not hold.
     """
 
-    def __init__(self, app: App, session_id: str, name: str, write: Callable[[Sequence[str]], None]) -> None:
-        self._app, self._id, self._name, self._write = app, session_id, name, write
+    def __init__(self, app: App, session_id: str, name: str, write: Write, kept: _Kept) -> None:
+        self._app, self._id, self._name, self._write, self._kept = app, session_id, name, write, kept
         self._text, self._size = TextLines(1, 1), (1, 1)
         self._base = 0  # the number of the first row that `_text` knows of
         self._next: int | None = None  # that of the first row which is not printed; None before the first picture
         self._last: int | None = None
+        self._since: datetime | None = None
         self._printed: deque[str] = deque(maxlen=_COMPARED_LINES)
         self._is_reflowed = False  # since `_next` was found: rows have other numbers now
         self._attachment_id = ""
         self._request = 0  # for a picture, while it is not answered
 
-    def run(self, last: int | None) -> None:
+    def run(self, last: int | None, since: datetime | None) -> None:
         """Print the last lines, and each that comes, until the program has ended. Raises: CommandError."""
-        self._last = last
+        self._last, self._since = last, since
         while True:
             self._app.close()
             connection = DaemonConnection(self._app.open_stream())
@@ -179,7 +279,7 @@ class _Follower:
             if self._request:
                 self._print_end(notice.history_line)
             else:
-                self._write(self._text.finish())
+                self._write(self._text.finish(), None)
             return True
         elif message.method == "session.detached":
             self._app.out.note(f"{self._name} was detached from elsewhere")
@@ -220,15 +320,17 @@ class _Follower:
 
     def _print_end(self, history_line: int | None) -> None:
         """Print what is not printed yet of a program that has ended. Raises: CommandError."""
+        if self._next is None and self._kept.write(self._write, self._last, self._since):
+            return
         screen = self._app.call(m.SESSION_SCREEN, p.SessionScreen(id=self._id, format="vt", scrollback=True))
         self._text = TextLines(screen.cols, screen.rows)
         data = base64.b64decode(screen.data)
         if self._next is None:
             lines = [line for _, line in self._text.draw(data)] + self._text.finish()
-            self._write(_last(lines, self._last))
+            self._write(_last(lines, self._last), None)
             return
         self._print(data, history_line)
-        self._write(self._text.finish())
+        self._write(self._text.finish(), None)
 
     def _print(self, picture: bytes, history_line: int | None) -> None:
         """Print the complete lines of a picture that are not printed yet; say how many it does not hold any more.
@@ -241,7 +343,7 @@ class _Follower:
         lines = [line for _, line in drawn]
         self._base = 0 if history_line is None else history_line - self._text.scrolled
         if self._next is None:
-            self._write(_last(lines, self._last))
+            self._print_first(lines, self._base_line(drawn, history_line))
             self._printed += lines
             return
         start = sum(self._base + end < self._next for end, _ in drawn)
@@ -252,8 +354,35 @@ class _Follower:
         self._is_reflowed = False
         self._print_lines(lines[start:])
 
+    def _base_line(self, drawn: Sequence[tuple[int, str]], history_line: int | None) -> int:
+        """Return the number of the first line of a picture: `history_line` counts those that have left the screen."""
+        return max(0, (history_line or 0) - sum(end < self._text.scrolled for end, _ in drawn))
+
+    def _print_first(self, lines: list[str], base: int) -> None:
+        """Print the lines of the first picture, and before them those that it does not hold. Raises: CommandError."""
+        start = 0 if self._last is None else max(0, base + len(lines) - self._last)
+        page = None
+        if self._since is not None:
+            page = self._kept.page(None, _PAGE_LINES, self._since)
+            start = page.first if page is not None else 0
+        elif start < base:
+            page = self._kept.page(start, base - start)
+        for older in self._kept.lines(page, base) if page is not None else ():
+            self._write([line.text for line in older], [line.at for line in older])
+        shown = lines[max(0, start - base) :]
+        self._write(shown, self._times(base + len(lines) - len(shown), len(shown)))
+
+    def _times(self, first: int, count: int) -> list[datetime | None] | None:
+        """Return when lines were shown, where that is wanted; for those of this moment it is not known yet."""
+        page = self._kept.page(first, count) if count and self._kept.has_times else None
+        if page is None:
+            return None
+        known = {line.line: line.at for lines in self._kept.lines(page, first + count) for line in lines}
+        now = datetime.now(UTC)
+        return [known.get(number, now) for number in range(first, first + count)]
+
     def _print_lines(self, lines: list[str]) -> None:
-        self._write(lines)
+        self._write(lines, None)
         self._printed += lines
 
 

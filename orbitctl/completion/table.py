@@ -140,6 +140,8 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], bool, tuple[str, ...]]] = {
         (
             "-f --follow||Go on with each line that it prints, until it has ended",
             "-n --lines|text|Begin with the last N lines [all]",
+            "--since|text|Begin with what it has printed since this moment",
+            "--timestamps||Print before each line when it was shown",
         ),
     ),
     "label": (
@@ -347,6 +349,19 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], bool, tuple[str, ...]]] = {
         (
             "-f --follow||Go on with each line that it prints, until it has ended",
             "-n --lines|text|Begin with the last N lines [all]",
+            "--since|text|Begin with what it has printed since this moment",
+            "--timestamps||Print before each line when it was shown",
+        ),
+    ),
+    "session export": (
+        "Write what a session has shown into a file",
+        ("session",), True,
+        (
+            "--format|choice:asciicast,html,text,vt|What to write [asciicast]",
+            "-o --output|text|Where to write it; - is stdout [stdout]",
+            "--since|text|Begin at this moment",
+            "--until|text|End at this moment",
+            "-f --force||Replace FILE if it is there",
         ),
     ),
     "session detach": (
