@@ -5,7 +5,8 @@
     database     history.db: opening it, its rows, its damage      text_blocks  lines of text as they are stored
     scenes       pictures of the past                              lines        pages of lines
     export       films and lines as files, and in pages            asciicast    a film as an asciicast
-    timeline     when what is recorded
+    timeline     when what is recorded                             matching     which lines fit a query
+    search       starts a child that searches, and ends it         search_child, search_messages
 
 `schema.sql` has the tables.
 """

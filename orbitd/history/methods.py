@@ -20,6 +20,7 @@ from orbitd.history import lines, timeline
 from orbitd.history.export import Exporter, read_events
 from orbitd.history.history import History
 from orbitd.history.scenes import Scenes
+from orbitd.history.search import HistorySearcher
 from orbitd.manager import SessionManager
 from orbitd.screens.model import Cut
 from orbitd.sessions.methods import drawn_colors
@@ -50,6 +51,14 @@ class HistoryMethods:
         self._programs = programs
         self.scenes = Scenes(history, programs.screens)
         self._exporter = Exporter(manager, history, self.scenes)
+        self.searcher = HistorySearcher(
+            manager,
+            history.path,
+            programs.screens,
+            flush=self.flush,
+            live_ids=lambda: [live.id for live in programs.registry],
+            note_damage=history.note_damage,
+        )
         self._tasks = BackgroundTasks(log, "history task failed")
 
     async def flush(self, session_ids: Iterable[str] | None = None) -> bool:

@@ -282,10 +282,10 @@ def add_history_handlers(handlers: Handlers[Call], sessions: SessionMethods, his
         lambda _, params: sessions.screen(params) if params.at is None else history.screen(params),
     )
     handlers.add(m.STATS_GET, stats)
-    handlers.add(m.HISTORY_SEARCH, unknown)
     handlers.add(m.HISTORY_LINES, lambda _, params: history.lines(params))
     handlers.add(m.HISTORY_TIMELINE, lambda _, params: history.timeline(params))
     handlers.add(m.HISTORY_EXPORT, lambda call, params: history.export(params, call.progress))
+    handlers.add(m.HISTORY_SEARCH, lambda _, params: history.searcher.search(params))
     handlers.add(m.HISTORY_FORGET, unknown)
 
 

@@ -3,6 +3,7 @@
     Screens     the template, the processes, which of them is shared; one a daemon
     Process     one screens process: its socket, its note, its pictures
     Picture     the picture of one session: built on demand, rebuilt after a failure, asked for repaints and states
+    Child       a fork of the template that draws nothing: a search
 
 All of it runs on the event loop and waits for nobody: a process that hangs keeps its own pictures waiting and nothing
 else. A picture whose session nobody looks at has no emulator at all (`PictureState.ABSENT`).
@@ -1004,6 +1005,35 @@ class Process:
             self._screens.make_way(self, None)
 
 
+class Child:
+    """A fork of the template that has no picture.
+
+    Args:
+        sock: Its socket, our end, which the caller closes.
+
+    Attributes:
+        pid: 0 until the template has reported it, and once the process has ended.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.pid = 0
+        self._is_killed = False
+
+    def started(self, pid: int) -> None:
+        """Take the process's id; end it where that was asked for meanwhile."""
+        self.pid = pid
+        if self._is_killed:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it, unless it has ended: then its number may be another's."""
+        self._is_killed = True
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+
 class Screens:
     """The template, and the screens processes of a daemon.
 
@@ -1025,6 +1055,7 @@ class Screens:
         self.tasks = BackgroundTasks(log, "screens task failed")
         self.asked: dict[int, Picture] = {}
         self._processes: dict[int, Process] = {}
+        self._children: dict[int, Child] = {}
         self._shared: Process | None = None
         self._template: Channel | None = None
         self._template_process: subprocess.Popen[bytes] | None = None
@@ -1117,6 +1148,17 @@ class Screens:
             self._template.close()
             self._template_lost()
 
+    def fork_search(self) -> Child | None:
+        """Fork a process that searches; return None where there is no template. Raises: OSError."""
+        self.start()
+        if self._template is None:
+            return None
+        ours, theirs = socket.socketpair()
+        self._last_number += 1
+        child = self._children[self._last_number] = Child(ours)
+        self._template.send(m.encode(m.Fork(number=self._last_number, kind="search")), (theirs.detach(),))
+        return child
+
     async def close(self) -> None:
         """End all processes."""
         self._is_closed = True
@@ -1158,6 +1200,11 @@ class Screens:
             self._unavailable, self._failed_starts = message.unavailable, 0
             if message.version != m.VERSION:  # the files on disk are of a newer release than this daemon
                 self._unavailable = "another version is installed; restart the daemon"
+            return
+        if (child := self._children.get(message.number)) is not None:
+            child.started(message.pid if isinstance(message, m.Forked) else 0)
+            if not child.pid:
+                del self._children[message.number]
             return
         process = self._processes.get(message.number)
         if process is None:
@@ -1209,6 +1256,7 @@ class Screens:
 
     def _template_lost(self) -> None:
         self._template = None
+        self._children.clear()  # they end with it
         template, self._template_process = self._template_process, None
         if template is not None:
             self.tasks.start(asyncio.to_thread(_wait_for, template))

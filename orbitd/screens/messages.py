@@ -7,7 +7,7 @@ refused.
 **Positions** are those of the session's journal (`orbitd.sessions.journal`): bytes of its records since the session
 began. A picture is always at the end of a record.
 
-    orbitd -> template          Fork (two descriptors: the socket of the new process, the shared note)
+    orbitd -> template          Fork (descriptors: the socket of the new process; for a screens process the shared note)
     template -> orbitd          Hello, Forked, Exited
     orbitd -> screens process   Open, Follow, Grown, Data, Paint, Frame, Count, Save, Render, Trim, SetAppearance,
                                 Watch, Unwatch, Close
@@ -29,7 +29,7 @@ from orbitd.keeper.frames import frame
 from orbitd.screens.model import Appearance, Colors, Cut
 from orbitd.screens.said import Said
 
-VERSION = 5
+VERSION = 6
 """Of these messages."""
 
 MAX_FRAME = 256 << 20
@@ -49,13 +49,23 @@ class Hello(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Fork(Struct, frozen=True, kw_only=True, tag=True):
-    """Fork a screens process; the frame carries its socket and its note, in this order."""
+    """Fork a process; the frame carries its socket.
+
+    Attributes:
+        kind: A screens process, whose note comes behind its socket, or one that searches the history.
+    """
 
     number: int
+    kind: Literal["screens", "search"] = "screens"
+
+    @property
+    def descriptors(self) -> int:
+        """How many descriptors the frame carries."""
+        return 2 if self.kind == "screens" else 1
 
 
 class Forked(Struct, frozen=True, kw_only=True, tag=True):
-    """A screens process runs. `pid` is 0 where it could not be forked; `reason` then says why."""
+    """A process runs. `pid` is 0 where it could not be forked; `reason` then says why."""
 
     number: int
     pid: int
@@ -63,7 +73,7 @@ class Forked(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Exited(Struct, frozen=True, kw_only=True, tag=True):
-    """A screens process has ended; `status` is as `os.waitstatus_to_exitcode` has it, negative for a signal."""
+    """A process has ended; `status` is as `os.waitstatus_to_exitcode` has it, negative for a signal."""
 
     number: int
     status: int

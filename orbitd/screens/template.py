@@ -1,9 +1,9 @@
-"""The template: a process that has loaded libghostty, and is forked for each screens process.
+"""The template: a process that has loaded libghostty, and is forked for each screens process and each search.
 
 Starting Python and loading the library takes 50 ms and 9 MB; a fork takes milliseconds, and shares that memory. The
-template itself draws nothing that a program has printed, so that it cannot be harmed; it has no threads, so that
-it may be forked. It ends with orbitd, and ends its forks first: one that hangs in the library does not see that its
-own socket has been closed.
+template itself draws nothing that a program has printed, so that it cannot be harmed; it has no threads, and opens no
+database, so that it may be forked. It ends with orbitd, and ends its forks first: one that hangs in the library does
+not see that its own socket has been closed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import NoReturn
 import msgspec
 
 from orbit_os.python import name_process
+from orbitd.history import search_child
 from orbitd.keeper.frames import Framer, Malformed, receive
 from orbitd.screens import process
 from orbitd.screens.emulator import Emulator, prepare, unavailable_reason
@@ -79,15 +80,15 @@ class Template:
                 message = _decoder.decode(payload)
             except msgspec.DecodeError as exc:
                 raise Malformed(str(exc)) from exc
-            if len(self._descriptors) < 2:
+            if len(self._descriptors) < message.descriptors:
                 raise Malformed("a fork without its descriptors")
-            sock_fd, note_fd = self._descriptors[:2]
-            del self._descriptors[:2]
-            self._fork(message.number, sock_fd, note_fd)
+            given = self._descriptors[: message.descriptors]
+            del self._descriptors[: message.descriptors]
+            self._fork(message, given)
         return bool(data)
 
-    def _fork(self, number: int, sock_fd: int, note_fd: int) -> None:
-        pid, reason = 0, self._unavailable
+    def _fork(self, message: Fork, descriptors: list[int]) -> None:
+        pid, reason = 0, self._unavailable if message.kind == "screens" else ""
         if not reason:
             try:
                 pid = os.fork()
@@ -95,11 +96,11 @@ class Template:
                 reason = exc.strerror or str(exc)
             else:
                 if pid == 0:
-                    _become_screens_process(sock_fd, note_fd)
-                self._numbers[pid] = number
-        os.close(sock_fd)
-        os.close(note_fd)
-        self._sock.sendall(encode(Forked(number=number, pid=pid, reason=reason)))
+                    _become(message, descriptors)
+                self._numbers[pid] = message.number
+        for fd in descriptors:
+            os.close(fd)
+        self._sock.sendall(encode(Forked(number=message.number, pid=pid, reason=reason)))
 
     def _reap(self) -> None:
         """Report the forks that have ended."""
@@ -114,15 +115,19 @@ class Template:
             self._sock.sendall(encode(Exited(number=number, status=os.waitstatus_to_exitcode(status))))
 
 
-def _become_screens_process(sock_fd: int, note_fd: int) -> NoReturn:
-    """Run the screens process in this fork, and end it. Nothing of the template's stack is returned to."""
+def _become(message: Fork, descriptors: list[int]) -> NoReturn:
+    """Be what was asked for in this fork, and end it. Nothing of the template's stack is returned to."""
     code = _SOFTWARE_ERROR
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         # The template's end of its socket too: orbitd must see when the template is gone.
-        _close_all_but({0, 1, 2, sock_fd, note_fd})
-        process.serve(sock_fd, note_fd)
+        _close_all_but({0, 1, 2, *descriptors})
+        if message.kind == "search":
+            name_process("orbit-search")
+            search_child.serve(descriptors[0])
+        else:
+            process.serve(*descriptors)
         code = 0
     finally:
         os._exit(code)
