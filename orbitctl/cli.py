@@ -31,6 +31,7 @@ SHORT_WORDS = {
     "undelete": "orbitctl.commands.session_end:undelete",
     "prune": "orbitctl.commands.session_end:prune",
     "logs": "orbitctl.commands.session_logs:logs",
+    "search": "orbitctl.commands.search:search",
     "label": "orbitctl.commands.session:label",
     "resume": "orbitctl.commands.session:resume",
 }

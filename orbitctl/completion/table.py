@@ -144,6 +144,22 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], bool, tuple[str, ...]]] = {
             "--timestamps||Print before each line when it was shown",
         ),
     ),
+    "search": (
+        "Search everything that sessions have shown",
+        ("text",), True,
+        (
+            "-e --regex|text|Search for a regular expression (Python's re) instead",
+            "-i --ignore-case||Capital letters don't count [they do where TEXT has any]",
+            "-s --case-sensitive||Capital letters count",
+            "--session|session|Only this session; archived ones too",
+            "--workspace|workspace|Only sessions of this workspace",
+            "--label|label|Only sessions with this label",
+            "--since|text|Only what was shown since: 2h, yesterday, 2026-11-20",
+            "--until|text|Only what was shown before",
+            "-C --context|text|Show N lines around each",
+            "-n --limit|text|Print the newest N lines [100]",
+        ),
+    ),
     "label": (
         "Set labels of a session, and remove them with `KEY-`",
         ("session", "text...",), True,

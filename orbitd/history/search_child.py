@@ -57,7 +57,7 @@ CPU_SECONDS = 4
 _MAX_SENT = 50_000
 _MAX_SESSIONS = 10_000
 _HIT_BYTES = 256
-_PROGRESS_SECS = 0.002
+_PROGRESS_SECS = 0.02
 _SHORT_OF_MEMORY = "it takes more memory than a search may have"
 _ROW = f"SELECT {TEXT_COLUMNS} FROM texts WHERE seq = ?"  # noqa: S608  # constants of ours
 _LINES = f"""

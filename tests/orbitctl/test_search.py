@@ -1,0 +1,148 @@
+"""`orbitctl search`: in a pipe, on a terminal with and without colours, through a pager, and page by page."""
+
+from __future__ import annotations
+
+import re
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ctl_support import Orbitctl
+from orbitd.history.text_blocks import NO_NUMBER, Line
+from search_support import Filled
+from support import DaemonProcess
+
+NOW = int(time.time() * 1000)
+
+
+@pytest.fixture
+def filled(daemon: DaemonProcess) -> Iterator[Filled]:
+    """Return the history of a daemon of its own."""
+    found = Filled(daemon.database_path.parent)
+    yield found
+    found.connection.close()
+
+
+@pytest.fixture
+def ids(own_ctl: Orbitctl, filled: Filled) -> list[str]:
+    """Return the ids of two sessions, `web` with the newest line and `db`, and a third that has ended."""
+    ids = [own_ctl.id("session", "create", "--name", name) for name in ("web", "db", "old")]
+    web, db, _ = ids
+    lines = ["start", "listening on 80", "GET /needle", "ok", "GET /x", "GET /Needle/\x1b[31m\u202e", "end"]
+    filled.row(web, [Line(number=number, at=NOW + number, text=text) for number, text in enumerate(lines)])
+    filled.row(db, [Line(number=7, at=NOW - 90_000_000, text="a needle in the database")])
+    filled.row(old, [Line(number=NO_NUMBER, at=NOW - 200_000_000, text="~ needle of vim")])
+    own_ctl.ok("session", "terminate", "old")
+    return ids
+
+
+def test_in_a_pipe_each_line_has_its_session_and_its_time(own_ctl: Orbitctl, ids: list[str]) -> None:
+    """Lines come by session, that with the newest line first, in the order in which they were shown, as they are."""
+    lines = [re.split("  ", line, maxsplit=2) for line in own_ctl.ok("search", "needle").lines]
+    assert [(name, text) for name, _, text in lines] == [
+        ("web", "GET /needle"),
+        ("web", "GET /Needle/\x1b[31m\u202e"),
+        ("db", "a needle in the database"),
+        ("old", "~ needle of vim"),
+    ]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", moment) for _, moment, _ in lines)
+
+
+def test_what_is_searched_can_be_chosen(own_ctl: Orbitctl, ids: list[str]) -> None:
+    """Case, expressions, sessions, times and the limit choose the lines."""
+    choices: list[tuple[list[str], list[str]]] = [
+        (["Needle"], ["GET /Needle/\x1b[31m\u202e"]),
+        (["-s", "needle"], ["GET /needle", "a needle in the database", "~ needle of vim"]),
+        (["-i", "NEEDLE", "--session", "db"], ["a needle in the database"]),
+        (["-e", r"^GET /\w+$"], ["GET /needle", "GET /x"]),
+        (["needle", "--since", "1d"], ["GET /needle", "GET /Needle/\x1b[31m\u202e"]),
+        (["needle", "--until", "2 days ago"], ["~ needle of vim"]),
+        (["needle", "-n", "1"], ["GET /Needle/\x1b[31m\u202e"]),
+    ]
+    for arguments, expected in choices:
+        lines = own_ctl.ok("search", *arguments).lines
+        assert [re.split("  ", line, maxsplit=2)[2] for line in lines] == expected, arguments
+
+
+def test_lines_around_hits(own_ctl: Orbitctl, ids: list[str]) -> None:
+    """With -C neighbouring lines are printed once, and dashes stand between lines that do not touch."""
+    text = own_ctl.ok("search", "-C1", "-e", "listening|/[Nx]", "--session", "web").lines
+    assert [re.split("  ", line, maxsplit=2)[-1] for line in text] == [
+        *("start", "listening on 80", "GET /needle", "ok", "GET /x", "GET /Needle/\x1b[31m\u202e", "end")
+    ]
+    text = own_ctl.ok("search", "-C1", "-e", "start|end", "--session", "web").lines
+    assert [re.split("  ", line, maxsplit=2)[-1] for line in text] == [
+        *("start", "listening on 80", "--", "GET /Needle/\x1b[31m\u202e", "end")
+    ]
+
+
+def test_nothing_found_is_1_and_usage_is_2(own_ctl: Orbitctl, ids: list[str]) -> None:
+    """The exit code is that of grep: 1 where nothing is found; 2 for a command line that is none."""
+    ended = own_ctl("search", "nowhere")
+    assert (ended.code, ended.out, ended.err) == (1, b"", "")
+    assert own_ctl("search").code == 2
+    assert own_ctl("search", "a", "-e", "b").code == 2
+    assert own_ctl("search", "a", "-i", "-s").code == 2
+    assert own_ctl("search", "").code == 2
+    assert own_ctl("search", "a", "--session", "unknown").code == 4
+    ended = own_ctl("search", "-e", "a(")
+    assert ended.code == 1
+    assert "missing ), unterminated subpattern at character 2" in ended.err
+
+
+def test_json_and_ids(own_ctl: Orbitctl, ids: list[str]) -> None:
+    """--json is the answer of the method, -q the ids of the sessions."""
+    found = own_ctl.ok("--json", "search", "needle", "-n", "2").json
+    assert [hit["line"] for hit in found["hits"]] == [5, 2]
+    assert found["complete"] is True
+    assert own_ctl.ok("-q", "search", "needle").lines == ids
+    assert own_ctl("--json", "search", "nowhere").json["hits"] == []
+
+
+def test_more_than_a_page(own_ctl: Orbitctl, ids: list[str], filled: Filled) -> None:
+    """More lines than one answer may have are asked for page by page."""
+    lines = [Line(number=number, at=NOW + 1000, text=f"many {number}") for number in range(100, 12_100)]
+    filled.row(ids[0], lines)
+    assert len(own_ctl.ok("search", "many", "-n", "100000").lines) == 12_000
+    ended = own_ctl.ok("search", "many")
+    assert len(ended.lines) == 100
+    assert ended.err == "the newest 100 lines; -n shows more\n"
+
+
+def test_on_a_terminal(own_ctl: Orbitctl, ids: list[str]) -> None:
+    """On a terminal lines stand under the names of sessions, matches are in colour, and nothing is obeyed."""
+    shown = own_ctl.on_terminal("search", "needle", PAGER="cat", TERM="xterm", NO_COLOR="").text
+    web, db, _ = ids
+    assert f"\x1b[1;35mweb\x1b[0m  {web[:8]}, 2 lines\n" in shown
+    assert f"\n\n\x1b[1;35mdb\x1b[0m  {db[:8]}, 1 line\n" in shown
+    assert "GET /\x1b[1;31mneedle\x1b[0m\n" in shown
+    assert "GET /\x1b[1;31mNeedle\x1b[0m/\\x1b[31m\\u202e\n" in shown
+    plain = own_ctl.on_terminal("search", "needle", PAGER="cat", TERM="xterm", NO_COLOR="1").text
+    assert "\x1b" not in plain
+    assert "GET /Needle/\\x1b[31m\\u202e\n" in plain
+    assert own_ctl.on_terminal("search", "nowhere", TERM="xterm").code == 1
+
+
+def test_a_pager_on_a_terminal(own_ctl: Orbitctl, ids: list[str], tmp_path: Path) -> None:
+    """On a terminal $PAGER shows it, with less's options for what fits; it may leave early, or be missing."""
+    pager = tmp_path / "pager"
+    pager.write_text('#!/bin/sh\necho "options $LESS $1"\nsed "s/^/paged /"\n')
+    pager.chmod(pager.stat().st_mode | stat.S_IXUSR)
+    shown = own_ctl.on_terminal("search", "needle", PAGER=f"{pager} -x", TERM="xterm", NO_COLOR="1")
+    assert "options FRX -x\n" in shown.text
+    assert "paged web  " in shown.text
+    assert own_ctl.on_terminal("search", "needle", PAGER="true").code == 0
+    assert "GET /needle" in own_ctl.on_terminal("search", "needle", PAGER="/nowhere/less", NO_COLOR="1").text
+    assert "paged" not in own_ctl.ok("search", "needle", PAGER=str(pager)).text
+
+
+def test_a_query_that_a_shell_gives_as_bytes(own_ctl: Orbitctl, ids: list[str]) -> None:
+    """Bytes that are not UTF-8 are refused in words, and odd characters are searched for as they are."""
+    ended = own_ctl("search", "\udcff")
+    assert ended.code != 0
+    assert "UTF-8" in ended.err
+    assert own_ctl.ok("search", "\x1b[31m").lines
+    assert own_ctl("search", "a\nb").code == 1
