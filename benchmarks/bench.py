@@ -110,6 +110,18 @@ def environment(home: Path) -> dict[str, str]:
     return {**kept, **ours, "TERM": "xterm-256color"}
 
 
+def configure(home: Path, settings: str) -> None:
+    """Write the configuration of the daemon of a home."""
+    folder = home / ".config" / "orbit"
+    folder.mkdir(parents=True, mode=0o700)
+    (folder / "config.toml").write_text(settings)
+
+
+def history_of(home: Path) -> Path:
+    """Return where the daemon of a home keeps its histories."""
+    return database_of(home).with_name("history.db")
+
+
 def socket_of(home: Path) -> Path:
     """Return where the daemon of a home serves."""
     return home / "run" / "orbit" / "orbitd.sock"
@@ -121,13 +133,16 @@ def database_of(home: Path) -> Path:
 
 
 @contextlib.contextmanager
-def served(home: Path, program: Sequence[str], *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def served(
+    home: Path, program: Sequence[str], *arguments: str, python: str = sys.executable
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a Python program that writes a line to `--ready-fd` once it serves; stop it at the end.
 
     Args:
         home: Its home and folder.
         program: What follows the interpreter.
         arguments: Its own flags.
+        python: The interpreter.
 
     Raises:
         RuntimeError: It ended before it served; what it wrote is in the text.
@@ -135,7 +150,7 @@ def served(home: Path, program: Sequence[str], *arguments: str) -> Iterator[subp
     read_end, write_end = os.pipe()
     log_path = home / "stderr"
     with log_path.open("ab") as log, open(read_end, "rb") as ready:
-        command = [sys.executable, *program, "--ready-fd", str(write_end), *arguments]
+        command = [python, *program, "--ready-fd", str(write_end), *arguments]
         process = subprocess.Popen(
             command,
             env=environment(home),

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import peers
-from benchmarks.bench import ORBITD, START_SECS, Bench, environment, served, socket_of
+from benchmarks.bench import ORBITD, START_SECS, Bench, configure, environment, served, socket_of
 from benchmarks.client import LineClient
 from benchmarks.peers import find
 from benchmarks.processes import HAS_PROC, end, parent_of, tree
@@ -95,9 +95,7 @@ def orbit(
         ends_programs: Whether they are ended at the end; else they go on and whoever asks so has to end them.
     """
     home = bench.new_home()
-    folder = home / ".config" / "orbit"
-    folder.mkdir(parents=True, mode=0o700)
-    (folder / "config.toml").write_text(settings)
+    configure(home, settings)
     with served(home, ORBITD) as daemon, LineClient(socket_of(home)) as client:
         ends = ends_programs
         try:

@@ -30,13 +30,16 @@ from pathlib import Path
 
 import click
 
-from benchmarks.bench import HERE
+from benchmarks.bench import HERE, Bench
 from benchmarks.corpus import make_repository
 from orbitd.screens.emulator import Emulator
 
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from history_support import Size, Step, write_day
+from history_support import SMALL_DAY, Day, Size, Step, read_day, timestamp, write_day
+from live.sessions import drawn
+
+__all__ = ["Day", "drawn", "read_day", "record_for", "timestamp"]
 
 SIZE = (120, 40)
 PROMPT = "$ "
@@ -305,6 +308,14 @@ SCENES: tuple[tuple[Callable[[Terminal, Amounts, int], None], Size | None], ...]
     (_agent, SIZE),
 )
 """What is done, one after the other, and the size of the window from then on."""
+
+
+def record_for(bench: Bench) -> Path:
+    """Return the file of a day that is recorded once a run of the benchmarks; of the small one where it is quick."""
+    path = SMALL_DAY if bench.quick else bench.folder / "workday"
+    if not path.exists():
+        write_day(path, record(FULL))
+    return path
 
 
 def record(amounts: Amounts) -> list[Step]:

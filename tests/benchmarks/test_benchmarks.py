@@ -39,6 +39,7 @@ LIVE_NAMES = [
         "programs",
     ),
 ]
+HISTORY_NAMES = ["film", "recording", "search", "kept", "moments"]
 ATTACH = "orbitctl session attach"
 TMUX, CMUX, DTACH, SCREEN = RIVALS = "tmux attach", "cmux attach", "dtach -a", "screen -x"
 FLOODED = ("beside a flood", "beside 3 floods")
@@ -193,6 +194,26 @@ LINES: dict[str, list[Line]] = {
         for kept in ("programs alive", "screens equal")
     ],
     "programs": [("restored equal", "programs", ">= 1")],
+    "film": [("stored film and text", "raw output", "<= 0.12"), ("history.db", "raw output", None)],
+    "recording": [
+        ("recording, CPU a MB", "without, CPU a MB", "<= 1.15"),
+        ("recording, CPU a MB", None, None),  # where git has not the daemon of before
+        ("recording, written a MB", "without, written a MB", "<= 1.3"),
+        ("recording, written a MB", None, "<= 1.3"),
+    ],
+    "search": [
+        ("a recent line, limit 1", "grep -rF, 20,000 lines", "<= 150"),
+        ("no line of 20,000 lines", "grep -rF, 20,000 lines", "<= 2000"),
+        ("the newest 1,000 of many", "grep -rF, 20,000 lines", None),
+        ("a regular expression, 20,000 lines", "grep -rF, 20,000 lines", None),
+        ("memory of a search (PSS)", None, "<= 64"),
+    ],
+    "kept": [("kill -9 to serving, 32 MiB of film", "kill -9 to serving, no film", "<= 1.1")],
+    "moments": [
+        ("screen of a moment, worst", "screen as it is now", "<= 300"),
+        ("screen of a moment, p50", None, None),
+        ("moments equal, cell by cell", "moments", ">= 1"),
+    ],
     "memory": [("proportional (PSS)", None, "<= 45"), ("resident (VmRSS)", None, None)],
 }
 
@@ -233,10 +254,10 @@ def test_a_daemon_is_waited_for_until_its_chores_are_done(monkeypatch: pytest.Mo
 
 def test_the_list_names_every_figure() -> None:
     """`--list` prints a line for each figure, and runs none."""
-    assert [each.split()[0] for each in run("--list").splitlines()] == NAMES + LIVE_NAMES
+    assert [each.split()[0] for each in run("--list").splitlines()] == NAMES + LIVE_NAMES + HISTORY_NAMES
 
 
-@pytest.mark.parametrize("name", NAMES + LIVE_NAMES)
+@pytest.mark.parametrize("name", NAMES + LIVE_NAMES + HISTORY_NAMES)
 def test_each_figure_stands_beside_its_baseline(name: str) -> None:
     """A figure tells what it measured, its baseline, their ratio and its bar; what cannot be measured says why."""
     found = json.loads(run("--quick", "--json", "--only", name))
@@ -256,6 +277,8 @@ def test_each_figure_stands_beside_its_baseline(name: str) -> None:
         assert (each["met"] is None) == (each["bar"] is None)
     if name in ("kills", "programs"):  # what is counted, not timed
         assert all(each["met"] for each in measured)
+    if name == "moments":
+        assert measured[-1]["met"]
     if name == "snapshots":  # sizes, which no machine changes
         assert measured[0]["ratio"] < 0.2
         assert measured[1]["ratio"] < 0.8
