@@ -78,33 +78,37 @@ def pack(lines: Iterable[Line], next_line: int) -> TextBlock | None:
         lines: In their order.
         next_line: The number that the next line of the history would have, before these.
     """
-    runs: list[Run] = []
-    texts: list[str] = []
-    first_line, from_at, to_at = next_line, 0, 0
+    runs, texts = list[Run](), list[str]()
     for line in lines:
         texts.append(line.text)
-        last = runs[-1] if runs else None
-        if last is not None and last.at == line.at and _follows(last, line.number):
-            runs[-1] = Run(last.count + 1, last.first, last.at)
-        else:
-            runs.append(Run(1, line.number, line.at))
-        from_at, to_at = min(from_at or line.at, line.at), max(to_at, line.at)
-        if line.number != NO_NUMBER:
-            next_line = max(next_line, line.number + 1)
+        add_run(runs, Run(1, line.number, line.at))
+    return pack_text("".join(f"{text}\n" for text in texts).encode("utf-8", "replace"), runs, next_line)
+
+
+def pack_text(text: bytes, runs: list[Run], next_line: int) -> TextBlock | None:
+    """Return the same of lines in UTF-8, with a line feed behind each, and of what is known of them."""
     if not runs:
         return None
-    numbered = [run.first for run in runs if run.first != NO_NUMBER]
-    data = "".join(f"{text}\n" for text in texts).encode("utf-8", "replace")
+    numbered = [run for run in runs if run.first != NO_NUMBER]
     compressor = zstandard.ZstdCompressor(level=LEVEL)
     return TextBlock(
-        first_line=min(numbered, default=first_line),
-        next_line=next_line,
-        from_at=from_at,
-        to_at=to_at,
-        raw_bytes=len(data),
-        text=compressor.compress(data),
+        first_line=min((run.first for run in numbered), default=next_line),
+        next_line=max([next_line, *(run.first + run.count for run in numbered)]),
+        from_at=min((run.at for run in runs if run.at), default=0),
+        to_at=max(run.at for run in runs),
+        raw_bytes=len(text),
+        text=compressor.compress(text),
         runs=compressor.compress(_encoder.encode(runs)),
     )
+
+
+def add_run(runs: list[Run], run: Run) -> None:
+    """Add a run to others: to the last one, if it goes on there."""
+    last = runs[-1] if runs else None
+    if last is not None and last.at == run.at and _follows(last, run.first):
+        runs[-1] = Run(last.count + run.count, last.first, last.at)
+    else:
+        runs.append(run)
 
 
 def _follows(run: Run, number: int) -> bool:

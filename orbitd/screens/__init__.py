@@ -15,6 +15,7 @@
     svg, boxes                rows as a picture; box-drawing characters as paths
     said                      notifications and finished commands, found in the output
     text_search               texts that calls wait for, found in the output and on the screen
+    text_taker                the text that a session shows, each line once, for its history
 
 orbitd imports `client`, `messages`, `note` and `model`, and never the library: whatever a program prints, and whatever
 the library does with it, happens in another process.

@@ -13,8 +13,10 @@ from typing import Any
 
 from orbitd.screens._ghostty import Library
 from orbitd.screens._ghostty_rows import RowReader
+from orbitd.screens._ghostty_terminal import Terminal
 
 _MORE_ROWS = 64
+_LAST_ROWS = 4
 _KEPT_ROWS = 4096
 """Rows between the kept row and the screen after which it is moved up to the screen, before it may be dropped."""
 
@@ -43,6 +45,13 @@ class LineCounter:
     def fed(self, line_feeds: int) -> None:
         """Count line feeds that the primary screen was fed."""
         self._line_feeds += line_feeds
+
+    def go_on_from(self, line: int) -> None:
+        """Set the number of the line that the first row of the screen belongs to; the primary screen is in use."""
+        self.line, self._line_feeds, self._cursor_row = line, 0, self._find_cursor_row()
+        self._library.check(
+            self._library.set_tracked(self._ref[0], self._terminal, self._top()), "a reference to a row"
+        )
 
     def close(self) -> None:
         """Free the reference; closing again does nothing."""
@@ -98,6 +107,80 @@ class LineCounter:
         lib = self._library.lib
         point.tag = lib.GHOSTTY_POINT_TAG_ACTIVE if row is None else lib.GHOSTTY_POINT_TAG_SCREEN
         point.value.y = row or 0
+        return point[0]
+
+
+class LeftRows:
+    """The rows that leave a terminal's primary screen, whose text is taken once.
+
+    A reference is kept to the first cell that was not taken, at the top of the screen mostly. Close it before the
+    terminal is freed.
+
+    Args:
+        terminal: Its primary screen is in use, also whenever one of the methods is called.
+        row: The first row to take, 0 being the oldest of the history.
+    """
+
+    def __init__(self, terminal: Terminal, row: int) -> None:
+        self._terminal, library = terminal, terminal.library
+        self._ref = library.ffi.new("GhosttyTrackedGridRef *")
+        library.check(library.track(terminal.pointer, self._point(row), self._ref), "a reference to a row")
+        self._coordinate = library.ffi.new("GhosttyPointCoordinate *")
+
+    def close(self) -> None:
+        """Free the reference; closing again does nothing."""
+        if self._ref is not None:
+            self._terminal.library.lib.ghostty_tracked_grid_ref_free(self._ref[0])
+            self._ref = None
+
+    def place(self) -> tuple[int, int] | None:
+        """Return row and column of the first cell that was not taken; None where it was dropped."""
+        lib = self._terminal.library.lib
+        if lib.ghostty_tracked_grid_ref_point(self._ref[0], lib.GHOSTTY_POINT_TAG_SCREEN, self._coordinate) != 0:
+            return None
+        return int(self._coordinate.y), int(self._coordinate.x)
+
+    def move(self, row: int) -> None:
+        """Take what is from this row on."""
+        set_ref, terminal = self._terminal.library.set_tracked, self._terminal
+        terminal.library.check(set_ref(self._ref[0], terminal.pointer, self._point(row)), "a reference to a row")
+
+    def take(self) -> bytes:
+        """Return the text that has left the screen since the last call, with a line feed behind each line.
+
+        Behind the last one there is none where it goes on, on the screen. Where the reference was dropped, it is all
+        that there is.
+        """
+        terminal = self._terminal
+        top = terminal.scrollback_rows
+        row, column = self.place() or (0, 0)
+        if row >= top:
+            return b""
+        # Behind such a cell the formatter writes the character that is in the next row, which comes with that.
+        last, columns = top - 1, terminal.size[0]
+        while last > row and columns == 1 and terminal.is_left_blank(last):
+            last -= 1
+        columns -= terminal.is_left_blank(last)
+        text = terminal.whole_lines(row, last, columns, column) if columns and (last, columns) > (row, column) else b""
+        # The formatter leaves out the empty rows at the end; each of the others that does not wrap ends a line.
+        used = self._used_rows(row, top)
+        ends = top - used if used > row and terminal.wraps(used - 1) else top - used + (used > row)
+        self.move(top)
+        return text + b"\n" * ends
+
+    def _used_rows(self, first: int, last: int) -> int:
+        """Return where the empty rows at the end of some begin."""
+        count, start = _LAST_ROWS, last
+        while start > first:
+            start = max(first, last - count)
+            if used := self._terminal.text_rows(start, last):
+                return min(start + used, last)
+            count *= 8
+        return first
+
+    def _point(self, row: int) -> Any:
+        point = self._terminal.library.ffi.new("OrbitPoint *")
+        point.tag, point.value.y = self._terminal.library.lib.GHOSTTY_POINT_TAG_SCREEN, row
         return point[0]
 
 

@@ -8,7 +8,16 @@ from typing import Any, Self
 
 from orbit_protocol import MAX_COLUMNS_OR_ROWS, MAX_SCREEN_CELLS
 from orbitd.screens._ghostty import CELL_PIXELS, NO_VALUE, PALETTE_SIZE, Effects, Library
-from orbitd.screens._ghostty_rows import EMPTY, GROUPS, GROUPS_OF_ROWS, OTHER, WRAPPING, RowReader, style_of
+from orbitd.screens._ghostty_rows import (
+    EMPTY,
+    GROUPS,
+    GROUPS_OF_ROWS,
+    OTHER,
+    WRAPPING,
+    RowReader,
+    shared_caches,
+    style_of,
+)
 from orbitd.screens._ghostty_snapshot import SnapshotScreen, without_controls
 from orbitd.screens.model import Cursor, DrawnMarks, DrawnRows, Link, PromptState, Rgb, Row, TerminalError
 from orbitd.screens.repaint import SavedCursor, ScreenBuffer
@@ -487,27 +496,53 @@ class Terminal:
             return None
         return text.decode("utf-8", "replace")
 
-    def whole_lines(self, first: int, last: int, columns: int) -> bytes:
-        """Return the text of rows from `first` to `last`, of that its first columns, with wrapped lines as one."""
-        selection = self._selected_rows(first, last + 1, columns)
+    def whole_lines(self, first: int, last: int, columns: int, begin: int = 0) -> bytes:
+        """Return the text of rows from `first` to `last`, of that its first columns, with wrapped lines as one.
+
+        Of the first row, the columns before `begin` are left out.
+        """
+        selection = self._selected_rows(first, last + 1, columns, begin)
         return self.library.format(self.pointer, selection, emit="PLAIN", unwrap=True)
 
-    def _selected_rows(self, first: int, last: int, columns: int = 0) -> Any:
+    def text_rows(self, first: int, last: int) -> int:
+        """Return how many of the rows from `first` until before `last` there are without the empty ones at the end."""
+        text = self.library.format(self.pointer, self._selected_rows(first, last), emit="PLAIN")
+        return text.count(b"\n") + 1 if text else 0
+
+    def wraps(self, row: int) -> bool:
+        """Return whether a row goes on in the next one; 0 is the oldest of the history."""
+        lib, flags = self.library.lib, self.library.ffi.new("GhosttyRow *")
+        self.library.check(lib.ghostty_grid_ref_row(self._cell_ref(0, row), flags), "a row")
+        wraps = self.library.ffi.new("bool *")
+        self.library.check(lib.ghostty_row_get(flags[0], lib.GHOSTTY_ROW_DATA_WRAP, wraps), "a row")
+        return bool(wraps[0])
+
+    def is_left_blank(self, row: int) -> bool:
+        """Return whether the last cell of a row has no room for the wide character that begins the next one."""
+        cell, layout = self.library.ffi.new("GhosttyCell *"), shared_caches(self.library)[0]
+        ref = self._cell_ref(self.number("COLS") - 1, row)
+        self.library.check(self.library.lib.ghostty_grid_ref_cell(ref, cell), "a cell")
+        return (cell[0] & layout.wide) >> layout.wide_shift == int(layout.head)
+
+    def _cell_ref(self, column: int, row: int) -> Any:
+        library, point = self.library, self.library.ffi.new("OrbitPoint *")
+        point.tag, point.value.x, point.value.y = library.lib.GHOSTTY_POINT_TAG_SCREEN, column, row
+        ref = library.new_sized("GhosttyGridRef")
+        library.check(library.grid_ref(self.pointer, point[0], ref), "a cell")
+        return ref
+
+    def _selected_rows(self, first: int, last: int, columns: int = 0, begin: int = 0) -> Any:
         """Return a selection of the rows from `first` until before `last`, 0 being the oldest of the history.
 
         Args:
             first: The first row.
             last: The row behind the last.
             columns: How much of the last one; 0 for all.
+            begin: The first column of the first row.
         """
-        library = self.library
-        selection, point = library.new_sized("GhosttySelection"), library.ffi.new("OrbitPoint *")
-        point.tag = library.lib.GHOSTTY_POINT_TAG_SCREEN
-        for end, column, row in (("start", 0, first), ("end", (columns or self.number("COLS")) - 1, last - 1)):
-            point.value.x, point.value.y = column, row
-            ref = library.new_sized("GhosttyGridRef")
-            library.check(library.grid_ref(self.pointer, point[0], ref), "a row")
-            setattr(selection, end, ref[0])
+        selection = self.library.new_sized("GhosttySelection")
+        selection.start = self._cell_ref(begin, first)[0]
+        selection.end = self._cell_ref((columns or self.number("COLS")) - 1, last - 1)[0]
         return selection
 
     def palette(self) -> list[Rgb]:

@@ -18,7 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from orbitd.screens import _ghostty, _ghostty_abi, questions
-from orbitd.screens._ghostty_lines import LineCounter, rows_of_lines
+from orbitd.screens._ghostty_lines import LeftRows, LineCounter, lines_between, rows_of_lines
 from orbitd.screens._ghostty_rows import EMPTY, RowReader
 from orbitd.screens._ghostty_snapshot import parse
 from orbitd.screens._ghostty_terminal import CELL_BYTES, ROW_BYTES, Probe, Terminal, check_size
@@ -44,7 +44,11 @@ from orbitd.screens.said import State as SaidState
 from orbitd.screens.svg import to_svg
 
 SCROLLBACK_MAX_BYTES = 16 << 20
+KEY_FRAME_ROWS = 512
+"""Rows of history in a key frame, at least, if there are as many."""
+
 _REVERSE_VIDEO = 5
+_UNLIMITED = 2**48
 _MAX_WRAPPED_ROWS = 1000
 _LEAVING = (b"1049l", b"1047l", b"?47l")
 _COUNT_SECS = 1.0
@@ -86,6 +90,7 @@ class StateHeader(Struct, frozen=True, kw_only=True, omit_defaults=True):
     allows_columns: bool = False
     history_line: int = 0
     said: SaidState | None = None
+    written: tuple[tuple[int, int], ...] = ()
 
     def to_bytes(self) -> bytes:
         """Return the bytes that stand before the snapshot."""
@@ -156,6 +161,8 @@ class Emulator:
 
     Attributes:
         scanner: Finds what programs say; it is fed by itself, and saved with the rest.
+        written: When lines were written that are on the screen: up to which number, and a time in milliseconds since
+            the epoch, the first ones first. Saved with the rest; only who sets it knows.
 
     Raises:
         TerminalUnavailable: There is no emulation on this machine.
@@ -202,6 +209,7 @@ class Emulator:
         self._terminal = terminal
         terminal.effects.progress, terminal.allows_columns = header.progress, header.allows_columns
         self.scanner = Scanner(header.said)
+        self.written = header.written
         self._icon = IconName(header.icon, terminal.library.continuation(terminal.pointer))
         self._limits = (lines, size)
         terminal.limit_scrollback(lines, size)
@@ -385,7 +393,12 @@ class Emulator:
     @property
     def scrollback_bytes(self) -> int:
         """The history's approximate size in memory."""
-        return self.scrollback_rows * (self.size[0] * CELL_BYTES + ROW_BYTES)
+        return self.scrollback_rows * self.row_bytes
+
+    @property
+    def row_bytes(self) -> int:
+        """What a row of history takes in memory, at least."""
+        return self.size[0] * CELL_BYTES + ROW_BYTES
 
     @property
     def history_line(self) -> int:
@@ -440,6 +453,48 @@ class Emulator:
             if self._lines is not None:
                 self._lines.line = line
 
+    def go_on_from(self, line: int) -> None:
+        """Set the number of the line that the first row of the primary screen, which is in use, belongs to."""
+        self._line = line
+        self._start_counting()
+        if self._lines is not None:
+            self._lines.go_on_from(line)
+
+    # Text of the primary screen, while that is in use
+
+    def left_rows(self, line: int) -> tuple[LeftRows, int]:
+        """Return what takes the rows that leave the screen, from the beginning of a line on, and that line's number.
+
+        Close it before this emulator. Where the history does not reach as far, they begin with its oldest row.
+        """
+        row, first = self.row_of(line)
+        return LeftRows(self._terminal, row), first
+
+    def row_of(self, line: int) -> tuple[int, int]:
+        """Return the row in which a line begins, 0 being the oldest of the history, and its number.
+
+        That of the first row where the history does not reach as far, and that at the top of the screen where the line
+        is on it.
+        """
+        top, rows, terminal, here = self.scrollback_rows, self.size[1], self._terminal, self.history_line
+        lines = max(0, here - line)
+        row = top - rows_of_lines(terminal.library, terminal.pointer, lines, top, rows)
+        return row, here - lines_between(terminal.library, terminal.pointer, row, top, rows)
+
+    def lines_between(self, first: int, last: int) -> int:
+        """Return how many lines end in the rows from `first` until before `last`, 0 being the oldest."""
+        return lines_between(self._terminal.library, self._terminal.pointer, first, last, self.size[1])
+
+    @property
+    def cursor_row(self) -> int:
+        """The row of the screen that the cursor is in."""
+        return self._terminal.number("CURSOR_Y")
+
+    def text_from(self, row: int, column: int) -> bytes:
+        """Return the text from a cell to the end of the screen, a line for each line, without empty ones at the end."""
+        last = self.scrollback_rows + self.size[1] - 1
+        return self._terminal.whole_lines(row, last, 0, column) if row <= last else b""
+
     def trim_scrollback(self, *, max_lines: int | None = None, max_bytes: int | None = None) -> None:
         """Drop the oldest history down to a size, once; the limits for what comes later stay."""
         lines, size = self._limits
@@ -476,6 +531,7 @@ class Emulator:
             allows_columns=self._terminal.allows_columns,
             history_line=self._count_lines(snapshot),
             said=self.scanner.state if self.scanner.state != SaidState() else None,
+            written=self.written,
         )
         return header.to_bytes() + snapshot
 
@@ -729,3 +785,20 @@ class Emulator:
         stops = self._terminal.extras("tabstops", before=True).decode()
         usual = "".join(f"\x1b[{column + 1}G\x1bH" for column in range(8, self.size[0] - 1, 8))
         return "" if stops == f"\x1b[3g{usual}\x1b[H" else stops
+
+
+def key_frame(state: bytes) -> bytes:
+    """Return a saved state with the newest rows of its history only; b"" where the library refuses, or for b"".
+
+    A terminal that grows gets some back, and those that a film draws with it are as they were.
+    """
+    if not state:
+        return b""
+    try:
+        header, snapshot = StateHeader.split(state)
+        library = _ghostty.load()
+        with Terminal(library, library.decode(snapshot, history=True)) as terminal:
+            terminal.trim_scrollback(KEY_FRAME_ROWS, _UNLIMITED)
+            return header.to_bytes() + library.encode(terminal.pointer)
+    except TerminalError:
+        return b""

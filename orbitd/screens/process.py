@@ -19,6 +19,7 @@ import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
 from contextlib import suppress
 
 import msgspec
@@ -28,7 +29,7 @@ from orbit_protocol import MAX_COLUMNS_OR_ROWS, MAX_SCREEN_CELLS
 from orbit_protocol.terminal_reset import RESET
 from orbitd.keeper.frames import Framer, Malformed, receive
 from orbitd.screens.divider import print_divider, print_note
-from orbitd.screens.emulator import Emulator, StateHeader
+from orbitd.screens.emulator import Emulator, StateHeader, key_frame
 from orbitd.screens.follower import Damaged, Follower, Record
 from orbitd.screens.messages import (
     MAX_FRAME,
@@ -65,13 +66,11 @@ from orbitd.screens.model import TerminalError, TooLarge
 from orbitd.screens.note import Kind, Note
 from orbitd.screens.said import Clock
 from orbitd.screens.text_search import TextSearch
+from orbitd.screens.text_taker import MIN_HISTORY_BYTES, PIECE_BYTES, TextTaker
 from orbitd.sessions.journal_file import RECORD_HEADER_BYTES, Divider, Output, Resize, Time
 
 CPU_SECONDS = 5.0
 """CPU time of this process that one piece may take."""
-
-PIECE_BYTES = 64 << 10
-"""The most that is fed in one call."""
 
 TURN_BYTES = 256 << 10
 TURN_SECONDS = 0.02
@@ -185,6 +184,7 @@ class Picture(Struct, kw_only=True, eq=False):
         bells: How often it rang since the last `Fed`.
         clock: When output was printed.
         search: What is searched for.
+        taker: Takes the text that is shown; None where none is taken.
     """
 
     session: str
@@ -202,6 +202,7 @@ class Picture(Struct, kw_only=True, eq=False):
     bells: int = 0
     clock: Clock = field(default_factory=lambda: Clock(lambda: time.time_ns() // 1_000_000))
     search: TextSearch = field(default_factory=TextSearch)
+    taker: TextTaker | None = None
 
     @property
     def position(self) -> int:
@@ -413,6 +414,9 @@ class ScreensProcess:
         picture.search = TextSearch()
         if picture.emulator is not None:
             self._note.write(picture.session, Kind.DRAW, picture.position, picture.position)
+            if picture.taker is not None:
+                picture.taker.close()
+                picture.taker = None
             picture.emulator.close()
             picture.emulator = None
             self._note.clear()
@@ -508,35 +512,54 @@ class ScreensProcess:
 
     def _feed_record(self, picture: Picture, emulator: Emulator, record: Record) -> None:
         """Feed one record. Raises: Refused, TerminalError, MemoryError."""
-        event, before = record.event, self._memory.held()
-        if isinstance(event, Output):
-            rest = memoryview(event.data)
-            while rest:
-                self._begin(picture, Kind.FEED, record.start, record.end)
-                piece, rest = rest[:PIECE_BYTES], rest[PIECE_BYTES:]
-                emulator.feed(piece)
-                if picture.search:
-                    is_all = not rest and record.end >= picture.follower.end
-                    self._send_found(picture, picture.search.feed(bytes(piece), is_all=is_all))
-        elif isinstance(event, Resize):
-            self._begin(picture, Kind.FEED, record.start, record.end)
-            emulator.resize(*possible_size(event.cols, event.rows))
-        elif isinstance(event, Divider):
-            self._begin(picture, Kind.FEED, record.start, record.end)
-            print_divider(emulator, event.text)
-        else:
+        event, before, taker = record.event, self._memory.held(), picture.taker
+        if not isinstance(event, Output | Resize | Divider) and (taker is None or not isinstance(event, Time)):
             return
+        self._begin(picture, Kind.FEED, record.start, record.end)
+        if isinstance(event, Output):
+            self._feed_output(picture, emulator, record, event.data)
+        elif isinstance(event, Resize):
+            _resize(emulator, taker, event, record.end)
+        elif isinstance(event, Divider):
+            if taker is not None:
+                taker.prepare(record.end)
+            print_divider(emulator, event.text)
+        elif taker is not None:
+            taker.pass_time(event.milliseconds, record.end)
+        if taker is not None:
+            taker.settle(record.end)
         self._measure(picture, emulator, before)
-        most = picture.limits.size + HELD_EXTRA
-        for keep in (picture.limits.size // 2, 0):
+        self._keep_limits(picture, emulator, record.end)
+        self._note.clear()
+
+    def _keep_limits(self, picture: Picture, emulator: Emulator, position: int) -> None:
+        """Trim a picture that holds too much. Raises: Refused, where that does not help."""
+        size, taker = picture.limits.size, picture.taker
+        # The history is longer than it should be while lines are taken from it.
+        if taker is not None and size < min(MIN_HISTORY_BYTES, emulator.scrollback_bytes):
+            taker.prepare(position)
+            emulator.trim_scrollback(max_bytes=size)
+        most = size + HELD_EXTRA
+        for keep in (size // 2, 0):
             if picture.held <= most:
                 break
             before = self._memory.held()
+            if taker is not None:
+                taker.prepare(position)
             emulator.trim_scrollback(max_bytes=keep)
             self._measure(picture, emulator, before)
         if picture.held > most:
             raise Refused("memory")
-        self._note.clear()
+
+    def _feed_output(self, picture: Picture, emulator: Emulator, record: Record, data: bytes) -> None:
+        taker, fed = picture.taker, 0
+        for piece in _pieces_of(data) if taker is None else taker.pieces(data, record.end):
+            self._begin(picture, Kind.FEED, record.start, record.end)
+            emulator.feed(piece)
+            fed += len(piece)
+            if picture.search:
+                is_all = fed == len(data) and record.end >= picture.follower.end
+                self._send_found(picture, picture.search.feed(piece, is_all=is_all))
 
     def _look(self, picture: Picture) -> None:
         """Search the screen for what is waited for."""
@@ -618,6 +641,8 @@ class ScreensProcess:
                 before = self._memory.held()
                 # What it holds beside its history stays: the rest of `size` is the history's.
                 beside = max(0, picture.held - picture.emulator.scrollback_bytes)
+                if picture.taker is not None:
+                    picture.taker.prepare(picture.position)
                 picture.emulator.trim_scrollback(max_bytes=max(0, request.size - beside))
                 self._measure(picture, picture.emulator, before)
                 self._report(picture, picture.emulator)
@@ -653,6 +678,15 @@ class ScreensProcess:
         if request.note:
             print_note(emulator, request.note)
         emulator.replies()  # dropped: the program has not asked these questions now
+        if request.takes_text:
+            picture.taker = TextTaker(
+                emulator,
+                picture.clock,
+                position=request.position,
+                text_from=request.text_from,
+                text_line=request.text_line,
+                history=(request.limits.lines, max(request.limits.size, MIN_HISTORY_BYTES)),
+            )
         self._measure(picture, emulator, before)
         self._send(Opened(request=request.request, session=picture.session, loss=loss))
         self._report(picture, emulator)
@@ -722,7 +756,11 @@ class ScreensProcess:
                 )
             )
         else:
+            taker = picture.taker
+            if taker is not None:
+                taker.save(position)
             native, portable = emulator.save()
+            has_tail, tail = (False, None) if taker is None else taker.tail()
             self._send(
                 Saved(
                     request=request.request,
@@ -733,6 +771,11 @@ class ScreensProcess:
                     rows=rows,
                     title=emulator.title[:MAX_FACT],
                     history_line=emulator.history_line,
+                    key_frame=key_frame(native) if request.key_frame else b"",
+                    text=() if taker is None else taker.taken(request.text_from),
+                    tail=tail,
+                    has_tail=has_tail,
+                    at=picture.clock.recorded,
                 )
             )
             emulator.compress()  # history that has been saved is seldom read again
@@ -749,6 +792,18 @@ def _scan(picture: Picture, emulator: Emulator, record: Record) -> None:
         picture.clock.recorded = event.milliseconds
 
 
+def _resize(emulator: Emulator, taker: TextTaker | None, event: Resize, position: int) -> None:
+    size = possible_size(event.cols, event.rows)
+    if taker is None:
+        emulator.resize(*size)
+    else:
+        taker.resize(*size, position)
+
+
+def _pieces_of(data: bytes) -> Iterator[bytes]:
+    return (data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES))
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "memory"
@@ -758,6 +813,8 @@ def _reason(error: Exception) -> str:
 def _base_emulator(request: Open) -> tuple[Emulator, str]:
     """Return the emulator of what `Open` builds on, and what of it is lost. Raises: TerminalError."""
     base, limits, loss = request.base, request.limits, ""
+    if request.takes_text:  # lines are taken from the history; it is trimmed behind each record
+        limits = Limits(lines=limits.lines, size=max(limits.size, MIN_HISTORY_BYTES))
     if base.native:
         try:
             emulator = Emulator.decode(base.native, max_scrollback_lines=limits.lines, scrollback_max_bytes=limits.size)
