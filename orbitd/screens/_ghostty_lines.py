@@ -14,9 +14,11 @@ from typing import Any
 from orbitd.screens._ghostty import Library
 from orbitd.screens._ghostty_rows import RowReader
 from orbitd.screens._ghostty_terminal import Terminal
+from orbitd.screens.model import Row
 
 _MORE_ROWS = 64
 _LAST_ROWS = 4
+_FEW_COLUMNS = 20
 _KEPT_ROWS = 4096
 """Rows between the kept row and the screen after which it is moved up to the screen, before it may be dropped."""
 
@@ -126,6 +128,12 @@ class LeftRows:
         self._ref = library.ffi.new("GhosttyTrackedGridRef *")
         library.check(library.track(terminal.pointer, self._point(row), self._ref), "a reference to a row")
         self._coordinate = library.ffi.new("GhosttyPointCoordinate *")
+        self._unsure_rows = 0
+        self.be_unsure()
+
+    def be_unsure(self) -> None:
+        """Count the lines of the rows that there are: the terminal was resized, or may have been."""
+        self._unsure_rows = self._terminal.scrollback_rows + self._terminal.size[1]
 
     def close(self) -> None:
         """Free the reference; closing again does nothing."""
@@ -156,6 +164,31 @@ class LeftRows:
         row, column = self.place() or (0, 0)
         if row >= top:
             return b""
+        text = self._text(row, column, top)
+        self._unsure_rows -= top - row
+        self.move(top)
+        return text
+
+    def rest(self) -> bytes:
+        """Return the text that has not been taken, to the end of the screen; it is not taken by this."""
+        terminal, (row, column) = self._terminal, self.place() or (0, 0)
+        return self._text(row, column, terminal.scrollback_rows + terminal.size[1])
+
+    def _text(self, row: int, column: int, end: int) -> bytes:
+        terminal = self._terminal
+        text = self._format(row, column, end)
+        # Some empty rows wrap: of a line that is indented far, where a resize has narrowed the screen, or where a wide
+        # character has no room behind. The formatter ends a line there. Counting takes longer than formatting, so it
+        # is done where that may be.
+        is_unsure = self._unsure_rows > 0 or terminal.size[0] < _FEW_COLUMNS
+        if is_unsure or (not text.isascii() and (text.startswith(b"\n") or b"\n\n" in text)):
+            ends = lines_between(terminal.library, terminal.pointer, row, end, terminal.size[1])
+            if ends != text.count(b"\n"):
+                return self._read(row, column, end)
+        return text
+
+    def _format(self, row: int, column: int, top: int) -> bytes:
+        terminal = self._terminal
         # Behind such a cell the formatter writes the character that is in the next row, which comes with that.
         last, columns = top - 1, terminal.size[0]
         while last > row and columns == 1 and terminal.is_left_blank(last):
@@ -164,9 +197,33 @@ class LeftRows:
         text = terminal.whole_lines(row, last, columns, column) if columns and (last, columns) > (row, column) else b""
         # The formatter leaves out the empty rows at the end; each of the others that does not wrap ends a line.
         used = self._used_rows(row, top)
-        ends = top - used if used > row and terminal.wraps(used - 1) else top - used + (used > row)
-        self.move(top)
-        return text + b"\n" * ends
+        if used == row or not terminal.wraps(used - 1):
+            return text + b"\n" * (top - used + (used > row))
+        if used < top:
+            return text + b"\n" * (top - used)
+        # And blank cells at the end, which are in the middle of this line.
+        return text + b" " * self._blank_cells(top - 1)
+
+    def _blank_cells(self, row: int) -> int:
+        """Return how many blank cells are at the end of a row that wraps."""
+        terminal, columns = self._terminal, self._terminal.size[0]
+        is_short = terminal.is_left_blank(row)
+        if columns == 1 or not terminal.is_blank(columns - 1 - is_short, row):
+            return 0
+        return columns - is_short - _used_cells(next(terminal.rows(row, row + 1)))
+
+    def _read(self, row: int, column: int, top: int) -> bytes:
+        """Return the same as `_format`, row by row, which takes a hundred times as long."""
+        terminal, parts = self._terminal, list[str]()
+        for number, each in enumerate(list(terminal.rows(row, top)), row):
+            cells = [" "] * terminal.size[0]
+            for run in each.runs:
+                if not run.blank:
+                    cells[run.column : run.column + len(run.cells)] = run.cells
+            used = _used_cells(each) if not each.wraps else len(cells) - terminal.is_left_blank(number)
+            parts.append("".join(cells[column:used]) + ("" if each.wraps else "\n"))
+            column = 0
+        return "".join(parts).encode("utf-8", "replace")
 
     def _used_rows(self, first: int, last: int) -> int:
         """Return where the empty rows at the end of some begin."""
@@ -182,6 +239,10 @@ class LeftRows:
         point = self._terminal.library.ffi.new("OrbitPoint *")
         point.tag, point.value.y = self._terminal.library.lib.GHOSTTY_POINT_TAG_SCREEN, row
         return point[0]
+
+
+def _used_cells(row: Row) -> int:
+    return max((run.column + len(run.cells) for run in row.runs if not run.blank), default=0)
 
 
 def lines_between(library: Library, terminal: Any, first: int, last: int, screen_rows: int) -> int:

@@ -293,6 +293,11 @@ class Terminal:
             self.pointer, "MODE", self.library.ffi.new("GhosttyTerminalModeConfig *", {"mode": number, "value": on})
         )
 
+    @property
+    def rows_a_page(self) -> int:
+        """How many rows of history are dropped at once."""
+        return max(1, _PAGE_CELLS_BYTES // (self.size[0] * CELL_BYTES + ROW_BYTES))
+
     def limit_scrollback(self, lines: int, size: int) -> None:
         """Keep at least the newest `lines` lines of history where `size` bytes hold them, and drop more.
 
@@ -308,8 +313,7 @@ class Terminal:
 
     def _apply_limits(self) -> None:
         lines, size = self._limits
-        cols, rows = self.size
-        rows_a_page = max(1, _PAGE_CELLS_BYTES // (cols * CELL_BYTES + ROW_BYTES))
+        rows, rows_a_page = self.size[1], self.rows_a_page
         # The page that is being filled, and the oldest, which is dropped before the next is begun, are two more.
         pages = -(-(lines + rows) // rows_a_page) + 2 if lines else 0
         limit = size if self._large_pages and lines else min(size, pages * _PAGE_BYTES)
@@ -519,10 +523,20 @@ class Terminal:
 
     def is_left_blank(self, row: int) -> bool:
         """Return whether the last cell of a row has no room for the wide character that begins the next one."""
-        cell, layout = self.library.ffi.new("GhosttyCell *"), shared_caches(self.library)[0]
-        ref = self._cell_ref(self.number("COLS") - 1, row)
-        self.library.check(self.library.lib.ghostty_grid_ref_cell(ref, cell), "a cell")
-        return (cell[0] & layout.wide) >> layout.wide_shift == int(layout.head)
+        layout = shared_caches(self.library)[0]
+        cell = self._cell(self.number("COLS") - 1, row)
+        return bool((cell & layout.wide) >> layout.wide_shift == layout.head)
+
+    def is_blank(self, column: int, row: int) -> bool:
+        """Return whether nothing was written to a cell."""
+        layout, cell = shared_caches(self.library)[0], self._cell(column, row)
+        has_text = cell & layout.tag < layout.palette and (cell >> layout.content_shift) & layout.codepoint
+        return not has_text and bool((cell & layout.wide) >> layout.wide_shift != layout.tail)
+
+    def _cell(self, column: int, row: int) -> int:
+        cell = self.library.ffi.new("GhosttyCell *")
+        self.library.check(self.library.lib.ghostty_grid_ref_cell(self._cell_ref(column, row), cell), "a cell")
+        return int(cell[0])
 
     def _cell_ref(self, column: int, row: int) -> Any:
         library, point = self.library, self.library.ffi.new("OrbitPoint *")

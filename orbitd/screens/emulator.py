@@ -486,9 +486,9 @@ class Emulator:
         return lines_between(self._terminal.library, self._terminal.pointer, first, last, self.size[1])
 
     @property
-    def cursor_row(self) -> int:
-        """The row of the screen that the cursor is in."""
-        return self._terminal.number("CURSOR_Y")
+    def cursor_cell(self) -> tuple[int, int]:
+        """Column and row of the cursor."""
+        return self._terminal.number("CURSOR_X"), self._terminal.number("CURSOR_Y")
 
     def text_from(self, row: int, column: int) -> bytes:
         """Return the text from a cell to the end of the screen, a line for each line, without empty ones at the end."""
@@ -798,7 +798,7 @@ def key_frame(state: bytes) -> bytes:
         header, snapshot = StateHeader.split(state)
         library = _ghostty.load()
         with Terminal(library, library.decode(snapshot, history=True)) as terminal:
-            terminal.trim_scrollback(KEY_FRAME_ROWS, _UNLIMITED)
+            terminal.trim_scrollback(KEY_FRAME_ROWS + terminal.rows_a_page, _UNLIMITED)
             return header.to_bytes() + library.encode(terminal.pointer)
     except TerminalError:
         return b""

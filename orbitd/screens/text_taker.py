@@ -197,7 +197,8 @@ class TextTaker:
         history: tuple[int, int],
     ) -> None:
         self._emulator, self._clock = emulator, clock
-        self._position, self._text_from, self._history = position, text_from, history
+        self._position = self._settled = position
+        self._text_from, self._history = text_from, history
         self._next = text_line  # the lines before it are taken
         if position >= text_from and text_line - emulator.history_line > emulator.size[1]:
             emulator.count_from(text_line)  # a screen that begins again repeats nothing of what is recorded
@@ -262,6 +263,8 @@ class TextTaker:
         if self._is_moved or self._emulator.alternate:
             self._look()
         self._emulator.resize(cols, rows)
+        if self._rows is not None:
+            self._rows.be_unsure()
         self._take()
         self._is_changed = True
 
@@ -271,15 +274,16 @@ class TextTaker:
         self._take()
         if self._emulator.alternate:
             self._look()
+            self._store_seen()
 
     def settle(self, position: int) -> None:
         """Go on behind what `prepare` was for, and behind each record."""
-        if self._position < self._text_from <= position:
-            self._position = position
-            self._look(is_due=True)
-            self._store_seen()  # as the save did that recorded it
         self._position = position
         self._settle()
+        if self._settled < self._text_from <= position:
+            self._look(is_due=True)
+            self._store_seen()  # as the save did that recorded it
+        self._settled = position
 
     # Saving
 
@@ -319,8 +323,7 @@ class TextTaker:
 
     def _lines_on_screen(self) -> list[bytes]:
         """Return the lines from `_line` on, without empty ones at the end."""
-        place = None if self._rows is None else self._rows.place()
-        text = self._partial + (b"" if place is None else self._emulator.text_from(*place))
+        text = self._partial + (b"" if self._rows is None else self._rows.rest())
         lines = clean(text + b"\n").split(b"\n")
         while lines and not lines[-1]:
             lines.pop()
@@ -353,6 +356,8 @@ class TextTaker:
             place = found.end()
             if watches_moves and found["move"] is not None:
                 self._is_moved = True
+                if self._rows is not None:
+                    self._rows.be_unsure()
             elif not (watches_moves and found["erase"] in (b"", b"0", b"1")):  # of a prompt, which erases nothing
                 return found
         return None
@@ -418,6 +423,8 @@ class TextTaker:
         emulator, rows = self._emulator, self._rows
         if rows is None or emulator.alternate:
             return
+        if self._is_moved:  # what erases rows in the middle of a line may leave some that wrap
+            rows.be_unsure()
         place, top = rows.place(), emulator.scrollback_rows
         if place is None:  # dropped, and more lines with it
             self._partial, self._is_long = b"", False
@@ -491,8 +498,9 @@ class TextTaker:
         if self._rows is None or self._emulator.alternate:
             return
         self._take()
-        top = self._emulator.scrollback_rows
-        line = self._line + self._emulator.lines_between(top, top + self._emulator.cursor_row)
+        top, (column, row) = self._emulator.scrollback_rows, self._emulator.cursor_cell
+        # In the first column, the line that the cursor is in has not begun.
+        line = self._line + self._emulator.lines_between(top, top + row) - (column == 0)
         if not self._marks or line > self._marks[-1][0]:
             self._marks.append((line, self._now()))
             del self._marks[:-MAX_MARKS]

@@ -12,6 +12,7 @@ import pytest
 from msgspec import Struct
 from msgspec.structs import replace
 
+from orbitd.history.text_blocks import unpack
 from orbitd.screens import note, process, svg
 from orbitd.screens.emulator import Emulator
 from orbitd.screens.messages import (
@@ -39,6 +40,7 @@ from orbitd.screens.messages import (
     Save,
     Saved,
     SetAppearance,
+    TakenText,
     Trim,
     Unwatch,
     Watch,
@@ -1013,3 +1015,84 @@ def test_closing_the_socket_ends_the_loop() -> None:
     ScreensProcess(its, Note(fd), Memory(is_known=False)).run()
     its.close()
     os.close(fd)
+
+
+# Text for the history
+
+
+def texts(taken: tuple[TakenText, ...]) -> list[str]:
+    return [line.text for each in taken for line in unpack(each.block.text, each.block.runs)]
+
+
+def test_text_is_taken_once_and_comes_with_each_save(peer: Peer, journal: JournalFile) -> None:
+    """What has left the screen, what was cleared, what is on it; a save repeats what is not recorded."""
+    journal.append(Time(milliseconds=5000), b"one\r\ntwo\r\n\x1b[H\x1b[2J" + b"".join(b"%d\r\n" % n for n in range(9)))
+    peer.send(open_blank(takes_text=True), Follow(session=SESSION, base=0), fds=(journal.descriptor(),))
+    peer.send(Grown(session=SESSION, position=journal.position))
+    peer.send(Save(request=2, session=SESSION, at_least=journal.position, key_frame=True))
+    first = peer.expect(Saved)
+    assert (first.history_line, first.at, first.has_tail) == (6, 5000, True)
+    assert sorted(texts(first.text)) == ["0", "1", "2", "3", "4", "5", "one", "two"]
+    assert first.tail is not None
+    assert [line.number for line in unpack(first.tail.text, first.tail.runs)] == [6, 7, 8]
+    with Emulator.decode(first.key_frame) as drawn, Emulator.decode(first.native) as whole:
+        assert drawn.dump() == whole.dump()
+    end = journal.append(b"9\r\n")
+    peer.send(Grown(session=SESSION, position=end))
+    peer.send(Save(request=3, session=SESSION, at_least=end))
+    again = peer.expect(Saved)
+    assert (again.text[:-1], texts(again.text[-1:]), again.key_frame) == (first.text, ["6"], b"")
+    peer.send(Save(request=4, session=SESSION, at_least=end, text_from=first.position))
+    assert texts(peer.expect(Saved).text) == ["6"]
+    peer.send(Save(request=5, session=SESSION, at_least=end, text_from=again.position))
+    assert peer.expect(Saved).text == ()
+
+
+def test_a_rebuilt_picture_takes_what_is_not_recorded(peer: Peer, journal: JournalFile) -> None:
+    """It reads the journal again from an older state on, and passes what the newer save has recorded."""
+    recorded = journal.append(
+        Time(milliseconds=5000), b"one\r\n\x1b[H\x1b[2J" + b"".join(b"%d\r\n" % n for n in range(9))
+    )
+    end = journal.append(Time(milliseconds=9000), b"\x1b[?1049hfull screen\x1b[?1049l9\r\n")
+    peer.send(
+        open_blank(takes_text=True, text_from=recorded, text_line=6),
+        Follow(session=SESSION, base=0),
+        fds=(journal.descriptor(),),
+    )
+    peer.send(Grown(session=SESSION, position=end))
+    peer.send(Save(request=2, session=SESSION, at_least=end, text_from=recorded))
+    assert sorted(texts(peer.expect(Saved).text)) == ["6", "full screen"]
+
+
+def test_text_is_taken_though_no_history_is_kept(peer: Peer, journal: JournalFile) -> None:
+    """Lines are taken from a history that is trimmed behind each record; trims from outside lose none either."""
+    for start in range(0, 9000, 3000):
+        journal.append(b"".join(b"%d\r\n" % number for number in range(start, start + 3000)), Resize(cols=20, rows=5))
+    peer.send(
+        open_blank(takes_text=True, limits=Limits(lines=10_000, size=0)),
+        Follow(session=SESSION, base=0),
+        fds=(journal.descriptor(),),
+    )
+    peer.send(Grown(session=SESSION, position=journal.position), Trim(number=1, session=SESSION, size=0))
+    peer.send(Save(request=2, session=SESSION, at_least=journal.position))
+    saved = peer.expect(Saved)
+    assert texts(saved.text) == [str(number) for number in range(8997 - 1)]
+    with Emulator.decode(saved.native) as drawn:
+        assert drawn.scrollback_rows < 2000
+
+
+def test_dividers_hide_no_text(peer: Peer, journal: JournalFile) -> None:
+    """A program that has ended on the alternate screen was seen there."""
+    end = journal.append(b"\x1b[?1049hlast words", Divider(text="next"), b"next\r\n")
+    peer.send(open_blank(takes_text=True), Follow(session=SESSION, base=0), fds=(journal.descriptor(),))
+    peer.send(Grown(session=SESSION, position=end), Save(request=2, session=SESSION, at_least=end))
+    assert "last words" in texts(peer.expect(Saved).text)
+
+
+def test_no_text_is_taken_where_none_is_wanted(peer: Peer, journal: JournalFile) -> None:
+    """A session that is not recorded costs nothing."""
+    journal.append(b"1\r\n2\r\n3\r\n4\r\n5\r\n")
+    feed(peer, journal)
+    peer.send(Save(request=2, session=SESSION, at_least=journal.position))
+    saved = peer.expect(Saved)
+    assert (saved.text, saved.tail, saved.has_tail) == ((), None, False)
