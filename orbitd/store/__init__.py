@@ -6,6 +6,7 @@
     validation, pages          checks of arguments; pages of lists and their cursors
     store                      what the methods share: the writer, the readers, the cache, a pool of threads
     writer                     the one thread that writes: group commit, a savepoint for each call
+    checkpointer               checkpoints of the log, beside the writer
     readers                    the pool of connections that only read
     cache                      sessions that are not terminated, and workspaces
     damage                     rows that cannot be read: found, left out and named

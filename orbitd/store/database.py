@@ -23,6 +23,7 @@ from orbit_protocol.errors import Busy, StorageFull, StorageReadOnly
 from orbitd.logs import event
 from orbitd.store import schema
 from orbitd.store.backup import copy, recovery, salvage, wal
+from orbitd.store.checkpointer import BACKSTOP_PAGES
 from orbitd.store.errors import translate, translate_os, translated
 from orbitd.store.files import (
     APPLICATION_ID,
@@ -52,6 +53,7 @@ BUSY_SECONDS = 5.0
 #   cache_spill         OFF: nothing goes into the WAL before the commit. A transaction that spills, rolls back to a
 #                       savepoint and commits may leave frames without a checksum, where recovery ends, and the commit
 #                       is lost by a kill (wal.c of 3.40.1: sqlite3WalSavepointUndo keeps iReCksum)
+#   wal_autocheckpoint  a COMMIT checkpoints a log of so many pages; else that is done aside (`checkpointer`)
 #   journal_size_limit  64 MiB: truncates a WAL that a long backup let grow
 #   trusted_schema      OFF: views and triggers of a database that somebody planted may only call functions
 #                       that are marked as innocuous
@@ -62,6 +64,7 @@ PRAGMA synchronous = FULL;
 PRAGMA foreign_keys = ON;
 PRAGMA temp_store = MEMORY;
 PRAGMA cache_spill = OFF;
+PRAGMA wal_autocheckpoint = {BACKSTOP_PAGES};
 PRAGMA journal_size_limit = 67108864;
 PRAGMA trusted_schema = OFF;
 """

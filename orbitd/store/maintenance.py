@@ -41,9 +41,10 @@ from orbitd.logs import event
 from orbitd.store import damage, events, sessions, validation, workspaces
 from orbitd.store.backup import copy
 from orbitd.store.cache import Change
+from orbitd.store.checkpointer import BACKSTOP_PAGES, checkpoint_log, truncate_log
 from orbitd.store.delta_chain import unpack_chain
 from orbitd.store.events import NewEvent
-from orbitd.store.files import FULL_SYNC, file_stamp, free_reserve, hold_reserve, size
+from orbitd.store.files import file_stamp, free_reserve, hold_reserve, size
 from orbitd.store.progress import Progress
 from orbitd.store.rows import (
     SESSION_COLUMNS,
@@ -78,9 +79,8 @@ _SLICE_SECS = 0.008
 _CHECKPOINT_SECS = 0.25
 """How long slices are written before what they wrote is checkpointed."""
 
-_CHECKPOINT_PAGES = 1_000
 _BULK_CHECKPOINT_PAGES = 32_768
-"""How many pages the log has when a commit checkpoints it: SQLite's default, and while slices are written (128 MiB)."""
+"""How many pages the log has (128 MiB) when a commit checkpoints it while slices are written."""
 
 _LOG_BYTES = 64 * 1024 * 1024
 _BULK_LOG_BYTES = 4 * 1024 * 1024
@@ -470,8 +470,8 @@ class MaintenanceMethods:
     async def _bulk(self) -> AsyncIterator[_Written]:
         """Let no commit checkpoint the log; what is yielded is called after each, and does it aside, now and then.
 
-        A commit that finds a thousand pages in the log writes them to the database, syncs it, and everybody waits. One
-        that finds a hundred times as many writes those once that were changed again and again (measured with a million
+        A commit that finds `BACKSTOP_PAGES` in the log writes them to the database, syncs it, and everybody waits. One
+        that finds eight times as many writes those once that were changed again and again (measured with a million
         snapshots: half the time of a cleanup), so nobody but the caller should wait for that. The log's file takes
         little more room than usual, as the disk may be nearly full.
         """
@@ -486,10 +486,10 @@ class MaintenanceMethods:
             if checkpoint or (is_time and not store.is_making_room):
                 # One that finds no room to let the database grow leaves all in the log, for a later one.
                 with contextlib.suppress(StorageFull):
-                    await store.in_checkpoint_thread(_checkpoint)
+                    await store.in_checkpoint_thread(checkpoint_log)
                     # The log begins again only where nothing of it is left to write to the database, and others have
                     # written meanwhile. In the writer's thread nobody does; there is little left, and it is quick.
-                    await store.writer.run(_checkpoint, lambda _: None, alone=True)
+                    await store.writer.run(checkpoint_log, lambda _: None, alone=True)
                 begun, length = time.monotonic(), None
 
         store.bulk_writers += 1
@@ -506,7 +506,7 @@ class MaintenanceMethods:
             store.bulk_writers -= 1
             if not store.bulk_writers:
                 with contextlib.suppress(OrbitError):  # as above
-                    await asyncio.shield(self._checkpoint_at(_CHECKPOINT_PAGES, _LOG_BYTES))
+                    await asyncio.shield(self._checkpoint_at(BACKSTOP_PAGES, _LOG_BYTES))
 
     async def _checkpoint_at(self, pages: int, left_bytes: int) -> None:
         """Have commits checkpoint the log where it has so many pages; of its file so much is left when it begins."""
@@ -539,18 +539,6 @@ class MaintenanceMethods:
 
     async def vacuum(self, progress: Progress | None = None) -> int:
         """Return all free pages to the file system; return how many bytes those were."""
-
-        def checkpoint(connection: sqlite3.Connection) -> None:
-            # Shortens the database and the WAL. TRUNCATE would wait for every reader in the busy
-            # handler (sqlite.org/pragma.html#pragma_wal_checkpoint), and some stay for as long as
-            # they run, as replicators do. Without a timeout it does what it can and returns.
-            (timeout,) = connection.execute("PRAGMA busy_timeout").fetchone()
-            connection.execute("PRAGMA busy_timeout = 0").fetchall()
-            try:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            finally:
-                connection.execute(f"PRAGMA busy_timeout = {timeout:d}").fetchall()
-
         progress = progress or Progress()
         row = await self._store.readers.fetch_one("PRAGMA freelist_count")
         total = 0 if row is None else row[0]
@@ -566,7 +554,7 @@ class MaintenanceMethods:
                 freed, pages = freed + bytes_freed, pages + count
         if freed:
             # A checkpoint fails inside a transaction (SQLITE_LOCKED), hence `alone`.
-            await self._store.writer.run(checkpoint, lambda _: None, alone=True)
+            await self._store.writer.run(truncate_log, lambda _: None, alone=True)
         return freed
 
     async def vacuum_step(self) -> int:
@@ -806,12 +794,6 @@ def _set_secure_delete(connection: sqlite3.Connection, value: str) -> str:
     (before,) = connection.execute("PRAGMA secure_delete").fetchone()
     connection.execute(f"PRAGMA secure_delete = {value}").fetchall()
     return "FAST" if before == _SECURE_DELETE_FAST else str(before)
-
-
-def _checkpoint(connection: sqlite3.Connection) -> None:
-    """Checkpoint the log as far as its readers let it be (sqlite.org/pragma.html#pragma_wal_checkpoint)."""
-    connection.executescript(FULL_SYNC)  # a reading connection has not
-    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
 def _move_to_archive(connection: sqlite3.Connection, stored: Stored[Session]) -> Session:

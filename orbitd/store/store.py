@@ -27,6 +27,7 @@ from orbitd.logs import event
 from orbitd.store import events, validation
 from orbitd.store.backup import recovery
 from orbitd.store.cache import Cache, Change
+from orbitd.store.checkpointer import Checkpointer
 from orbitd.store.damage import TABLES, DamagedRows, fetch_rows, undecodable_rows
 from orbitd.store.database import READER_SETUP, open_reader, open_writer, reader_setup
 from orbitd.store.errors import translate, translated
@@ -107,12 +108,15 @@ class Store:
         # Threads of its own for work that reads for long: two of them, a check and a backup say, would have every
         # snapshot wait that is compressed or decompressed (measured: for 15 s).
         self._long_pool = ThreadPoolExecutor(max_workers=LONG_THREADS, thread_name_prefix="orbit-reader")
-        # One for the checkpoints of long writing, which wait for no check.
+        # One for checkpoints, which wait for no check.
         self._checkpoint_pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="orbit-checkpoint")
         assert writer.file_watch is not None
         self.file_watch = writer.file_watch
         self.readers = Readers(path, self._long_pool, self.file_watch, loaded.reader_setup)
         self.recorder = EventRecorder(writer, loaded.events, self.readers.fetch_one, self._apply_sessions)
+        self._checkpointer = Checkpointer(
+            path, writer, self.in_checkpoint_thread, lambda: self.bulk_writers > 0 or self.is_making_room
+        )
         # Weak: a lock exists as long as somebody holds it or waits for it.
         self._chain_locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -211,8 +215,9 @@ class Store:
         # deletes it, and that is to happen in the writer's thread.
         try:
             await self.recorder.close()
-            await self.readers.close()
+            await self.readers.close()  # ends a checkpoint that runs
         finally:
+            await self._checkpointer.close()
             await self.writer.close()
         for pool in (self._pool, self._long_pool, self._checkpoint_pool):
             await asyncio.to_thread(pool.shutdown)

@@ -81,11 +81,13 @@ class Writer:
 
     Attributes:
         on_group: Called once after the `on_commit` of all jobs of a transaction, in the same step of the event loop.
+        on_committed: Called after that, but not after what ran alone.
     """
 
     def __init__(self, *, max_group: int = MAX_GROUP, max_waiting: int = MAX_WAITING) -> None:
         self.max_group = max_group
         self.on_group: Callable[[], None] = lambda: None
+        self.on_committed: Callable[[], None] = lambda: None
         # The next two are set in the writer's thread and read on the event loop: whole references,
         # which the GIL makes atomic.
         self.file_watch: FileWatch | None = None
@@ -180,6 +182,8 @@ class Writer:
             self._slots.release()
             job.finish()
         self.on_group()
+        if not jobs[0].alone:
+            self.on_committed()
 
     # What follows runs in the writer's thread.
 

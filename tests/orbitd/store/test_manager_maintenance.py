@@ -34,6 +34,7 @@ from orbitd.manager import SessionManager
 from orbitd.store import maintenance
 from orbitd.store.backup import copy
 from orbitd.store.cache import Change
+from orbitd.store.checkpointer import BACKSTOP_PAGES
 from orbitd.store.progress import Progress
 from orbitd.store.readers import LONG_THREADS, MAX_READERS, Readers
 from store_support import GRID, LOCAL, files, mode, names, rows, size
@@ -232,7 +233,9 @@ async def test_a_cancelled_cleanup_keeps_what_it_has_done(
         for info in infos:
             assert (await manager.get_snapshot(info.id)).terminal_buffer == NOISE[:1000]
     writer = manager._store.writer
-    assert await writer.run(lambda c: c.execute("PRAGMA wal_autocheckpoint").fetchone(), lambda row: row) == (1_000,)
+    assert await writer.run(lambda c: c.execute("PRAGMA wal_autocheckpoint").fetchone(), lambda row: row) == (
+        BACKSTOP_PAGES,
+    )
     assert (await manager.check()).ok
 
 
@@ -240,14 +243,14 @@ async def test_a_log_is_checkpointed_while_slices_are_written(
     path: Path, manager: SessionManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What long work writes does not pile up in the log: it is checkpointed, and begins again though others write."""
-    checkpoint = maintenance._checkpoint
+    checkpoint = maintenance.checkpoint_log
 
     def checkpoint_beside_others(connection: sqlite3.Connection) -> None:
         # A reader's checkpoint does not see what is committed meanwhile; at the worst, that is everything.
         if threading.current_thread().name == "orbit-writer":
             checkpoint(connection)
 
-    monkeypatch.setattr(maintenance, "_checkpoint", checkpoint_beside_others)
+    monkeypatch.setattr(maintenance, "checkpoint_log", checkpoint_beside_others)
     monkeypatch.setattr(maintenance, "_SLICE_SECS", 0.0)
     monkeypatch.setattr(maintenance, "_CHECKPOINT_SECS", 0.0)
     await sessions_with_snapshots(manager, 60, 2)
@@ -309,7 +312,9 @@ async def test_a_cleanup_that_is_cancelled_anywhere_leaves_the_writer_as_it_was(
     await asyncio.wait({cleaning})
     assert manager._store.bulk_writers == 0
     writer = manager._store.writer
-    assert await writer.run(lambda c: c.execute("PRAGMA wal_autocheckpoint").fetchone(), lambda row: row) == (1_000,)
+    assert await writer.run(lambda c: c.execute("PRAGMA wal_autocheckpoint").fetchone(), lambda row: row) == (
+        BACKSTOP_PAGES,
+    )
 
 
 async def test_a_cleanup_that_is_cancelled_before_its_first_slice(
@@ -356,7 +361,7 @@ async def test_a_cleanup_goes_on_where_the_log_cannot_grow(
 
     really_write = manager._store.write_once
     monkeypatch.setattr(manager._store, "write_once", write)
-    monkeypatch.setattr(maintenance, "_checkpoint", checkpoint)
+    monkeypatch.setattr(maintenance, "checkpoint_log", checkpoint)
     assert await manager.cleanup_old_snapshots(1) == 3
     assert happened == ["full", *aside, "slice", "slice", "slice", *aside]
     await manager.save_snapshot((await manager.list_active_sessions())[0].id, b"more")
