@@ -30,7 +30,7 @@ def filled(daemon: DaemonProcess) -> Iterator[Filled]:
 def ids(own_ctl: Orbitctl, filled: Filled) -> list[str]:
     """Return the ids of two sessions, `web` with the newest line and `db`, and a third that has ended."""
     ids = [own_ctl.id("session", "create", "--name", name) for name in ("web", "db", "old")]
-    web, db, _ = ids
+    web, db, old = ids
     lines = ["start", "listening on 80", "GET /needle", "ok", "GET /x", "GET /Needle/\x1b[31m\u202e", "end"]
     filled.row(web, [Line(number=number, at=NOW + number, text=text) for number, text in enumerate(lines)])
     filled.row(db, [Line(number=7, at=NOW - 90_000_000, text="a needle in the database")])

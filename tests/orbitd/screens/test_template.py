@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from needs import needs
+from orbitd.history.search_messages import Done, FromChild, Search, Started
 from orbitd.screens import note, process
 from orbitd.screens import template as template_module
 from orbitd.screens.messages import (
@@ -278,6 +279,43 @@ def test_a_machine_without_the_library_is_told(answers: Callable[[str], list[obj
     """The template says so at once, and refuses each fork with the reason."""
     reason = "pyghostty is not installed"
     assert answers(reason) == [Hello(pid=os.getpid(), unavailable=reason), Forked(number=3, pid=0, reason=reason)]
+
+
+def test_a_search_needs_no_library(tmp_path: Path) -> None:
+    """A template without terminal emulation forks searches all the same, and reports their end."""
+    ours, its = socket.socketpair()
+    child, childs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:  # the template, which has to be a process of its own: its child must find its own end closed
+        ours.close()
+        child.close()
+        try:
+            Template(its, "pyghostty is not installed").run()
+        finally:
+            os._exit(0)
+    its.close()
+    peer = Peer(ours, FromTemplate)
+    peer.expect(Hello)
+    peer.send(Fork(number=7, kind="search"), fds=(childs.detach(),))
+    forked = peer.expect(Forked)
+    assert (forked.number, forked.reason) == (7, "")
+    searched = Peer(child, FromChild)
+    search = Search(
+        history=str(tmp_path / "none.db"),
+        sessions=str(tmp_path / "none.db"),
+        query="a",
+        regex=False,
+        case="smart",
+        limit=1,
+        seconds=1.0,
+    )
+    searched.send(search)
+    searched.expect(Started)
+    assert searched.expect(Done) == Done(position=None, complete=True)
+    assert peer.expect(Exited) == Exited(number=7, status=0)
+    ours.close()
+    child.close()
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 def test_a_library_with_another_interface_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
