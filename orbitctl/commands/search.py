@@ -179,9 +179,8 @@ class _Found:
             self._app.out.problem("warning", "not everything was searched: there may be older lines", "33")
             raise self._failure
         if not self._is_complete:
-            self._app.out.problem(
-                "warning", "not everything was searched: what was printed just now may be missing", "33"
-            )
+            what = "not everything could be searched; what was printed just now may be missing"
+            self._app.out.problem("warning", what, "33")
         elif len(self.hits) >= self._limit and self._cursor is not None:
             self._app.out.note(f"the newest {plural(len(self.hits), 'line')}; -n shows more")
 

@@ -12,7 +12,6 @@ import sqlite3
 import zlib
 from datetime import datetime
 from functools import cache
-from importlib import resources
 from typing import Any
 
 import msgspec
@@ -218,6 +217,8 @@ def decompress(data: bytes) -> bytes:
 
 @cache  # read by the start: later an upgrade may have put another one in its place
 def _schema() -> str:
+    from importlib import resources  # a megabyte in the template of screens processes, which only reads
+
     return (resources.files("orbitd.history") / "schema.sql").read_text(encoding="utf-8")
 
 

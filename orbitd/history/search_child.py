@@ -144,6 +144,7 @@ class Searcher:
                 newest = row.to_at
                 if self._send(newest):
                     return Done(position=self._position, complete=True)
+                self._check_time()
                 self._read(row)
         except _TimeIsUp:
             # The block in which it ended may have lines of its newest time.
@@ -210,9 +211,17 @@ class Searcher:
             if not _is_damage(error):
                 raise
             self._note_damage(row, str(error))
-        except MemoryError:
+        except MemoryError:  # a line of many megabytes, and an expression that needs it several times
             self._is_partial = True
-            self._note_damage(row, _SHORT_OF_MEMORY)
+
+    def _check_time(self) -> None:
+        """End a search whose time is up, once it has got on: else the next one would end at the same place.
+
+        Raises:
+            _TimeIsUp: It is to end.
+        """
+        if time.monotonic() > self._deadline and self._position != self._search.before:
+            raise _TimeIsUp
 
     def _stored(self, seq: int) -> StoredText | None:
         found = self._history.execute(_ROW, (seq,)).fetchone()
@@ -225,13 +234,12 @@ class Searcher:
     def _search_block(self, stored: StoredText) -> None:
         block, known = stored.block, None
         for first, piece in _pieces(block):
+            self._check_time()
             self._searched += len(piece)
             if lines := self._matcher.find(piece):
                 if known is None:
                     known = _Known(block)
                 self._take(stored, known, first, piece, lines)
-            if time.monotonic() > self._deadline:
-                raise _TimeIsUp
 
     def _take(self, stored: StoredText, known: _Known, first: int, piece: bytes, lines: list[int]) -> None:
         """Keep those lines of a piece that fit that are wanted, as far as there is room."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,8 @@ async def test_an_expression_that_takes_for_ever(searching: Searching, monkeypat
     assert page.next_cursor is not None
     with pytest.raises(InvalidParams, match="too slow"):
         await search(HistorySearch(query=FOR_EVER.query, regex=True, cursor=page.next_cursor))
+    with pytest.raises(InvalidParams, match="too slow"):
+        await search(HistorySearch(query=FOR_EVER.query, regex=True, until=datetime.fromtimestamp(2, UTC)))
     await searching.children_ended()
 
 

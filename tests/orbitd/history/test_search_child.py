@@ -201,7 +201,7 @@ def test_a_damaged_row_is_named_and_the_others_are_searched(filled: Filled) -> N
 
 
 def test_the_time_is_up(filled: Filled) -> None:
-    """A search whose time is up returns a cursor that goes on to the end."""
+    """A search whose time is up ends with a cursor; with no time at all each page gets on, until all was found."""
     one = filled.session("one")
     for number in range(20):
         filled.row(one, numbered([f"x {number}"], first=number, at=1000 + number))
@@ -210,6 +210,7 @@ def test_the_time_is_up(filled: Filled) -> None:
     assert not page.end.complete
     rest = ask(filled, "x", before=page.end.position)
     assert page.texts + rest.texts == [f"x {number}" for number in range(19, -1, -1)]
+    assert [hit.text for hit in all_pages(filled, "x", seconds=0.0)] == rest.texts
 
 
 def test_what_cannot_be_searched(filled: Filled) -> None:
