@@ -72,9 +72,10 @@ class Terminal:
 
     Args:
         read_only: Whether the session may write no clipboard.
+        keys_signal: Whether Ctrl-C and Ctrl-Z are signals, as in a shell, and not input.
     """
 
-    def __init__(self, *, read_only: bool = False) -> None:
+    def __init__(self, *, read_only: bool = False, keys_signal: bool = False) -> None:
         self.input_fd = _reopen(sys.stdin.fileno(), os.O_RDONLY)
         self.output_fd = _reopen(sys.stdout.fileno(), os.O_WRONLY)
         self._saved_attributes = termios.tcgetattr(self.input_fd)
@@ -84,7 +85,7 @@ class Terminal:
         self.questions = TerminalQuestions()
         self.output_filter = OutputFilter(read_only=read_only)
         self.rows_below: int | None = None
-        self._read_only = read_only
+        self._read_only, self._keys_signal = read_only, keys_signal
         self._is_entered = self._was_asked = False
         self.wake_fd, self._wake_write_fd = os.pipe()
 
@@ -208,6 +209,10 @@ class Terminal:
         # TCSANOW: the default of tty.setraw, TCSAFLUSH, would discard what was typed ahead and wait until all
         # output has been sent, which a terminal stopped by Ctrl-S never does (termios(3)).
         tty.setraw(self.input_fd, termios.TCSANOW)
+        if self._keys_signal:
+            attributes = termios.tcgetattr(self.input_fd)
+            attributes[3] |= termios.ISIG
+            termios.tcsetattr(self.input_fd, termios.TCSANOW, attributes)
 
     def leave_session(self, barrier: bytes = b"") -> bool:
         """Leave the session's screen and modes within a bounded time, still in raw mode; never raise OSError.

@@ -23,6 +23,7 @@ LAZY = {
     "attach": "orbitctl.commands.session_attach:attach",
     "logs": "orbitctl.commands.session_logs:logs",
     "export": "orbitctl.commands.session_export:export",
+    "replay": "orbitctl.commands.session_replay:replay",
     **{
         name: f"orbitctl.commands.session_end:{name}" for name in ("detach", "terminate", "delete", "undelete", "prune")
     },

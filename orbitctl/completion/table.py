@@ -380,6 +380,16 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], bool, tuple[str, ...]]] = {
             "-f --force||Replace FILE if it is there",
         ),
     ),
+    "session replay": (
+        "Play what a session has shown, on this terminal",
+        ("session",), True,
+        (
+            "--from|text|Begin there: '1 hour ago', 15:10, a date and a time",
+            "--until|text|End there",
+            "--speed|text|Play it N times as fast [1]",
+            "--idle-limit|text|The longest pause [2]",
+        ),
+    ),
     "session detach": (
         "Detach every client from sessions, which go on",
         ("session...",), True,
