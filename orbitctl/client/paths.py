@@ -165,6 +165,12 @@ class ClientPaths:
         return folder
 
     @property
+    def state_folder(self) -> str:
+        """The folder of journals and logs, without a look at the configuration. Raises: CommandError."""
+        with _usable_home():
+            return self._places.state_folder
+
+    @property
     def usual_socket(self) -> str:
         """The socket in the folder that systemd's `%t` means; empty where there is no such folder."""
         folder = self._places.runtime_folder

@@ -15,6 +15,7 @@
     dial_stdio                                 the remote end of `--host`
     group, arguments, list_options             shared: common options, argument types, --columns, --format, --sort
     session_table                              shared: how a session is shown and named
+    history_note                               what is said once: that history is kept
 
 Most commands read their arguments, call the daemon through their `App`, and print the answer with `app.show`.
 """

@@ -24,6 +24,7 @@ from orbit_protocol.types import Session, SessionConfigInput, SessionType, check
 from orbitctl.app import App, checked
 from orbitctl.client.client import Answer, ask_all
 from orbitctl.commands.arguments import SHELL_INTEGRATION, WORKSPACE
+from orbitctl.commands.history_note import note_history
 from orbitctl.commands.session_table import show_session
 from orbitctl.errors import CommandError, ExitCode
 
@@ -389,7 +390,10 @@ def create_session(app: App, new: NewSession, *, here: bool = False) -> Answer[S
             auto_remove=new.auto_remove,
         )
         params = p.SessionCreate(name=new.name, config=config)
-    return app.ask(m.SESSION_CREATE, params)
+    answer = app.ask(m.SESSION_CREATE, params)
+    if here:
+        note_history(app, answer.value)
+    return answer
 
 
 def _absolute(folder: str) -> str:
