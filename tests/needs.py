@@ -14,6 +14,7 @@ import pytest
 
 PACKAGES = {
     "Xvfb": "Debian: xvfb",
+    "asciinema": "Debian: asciinema",
     "bash": "Debian: bash",
     "cc": "Debian: gcc, libc6-dev",
     "dbus-daemon": "Debian: dbus",

@@ -50,6 +50,7 @@ _SAME: dict[str, str] = {
     "orbitctl session detach NAME": "detach detach-client",
     "orbitctl session send NAME TEXT": "send send-keys type input stuff",
     "orbitctl session screen NAME": "screen capture capture-pane capturep cat hardcopy",
+    "orbitctl session export NAME": "export record recording asciicast asciinema cast",
     "orbitctl session signal NAME SIGNAL": "signal",
     "orbitctl session wait NAME": "wait wait-for",
     "orbitctl daemon start": "start-server",

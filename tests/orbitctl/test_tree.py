@@ -23,8 +23,8 @@ TREE = list(walk(cli, click.Context(cli, info_name="orbitctl")))
 PATHS = [context.command_path for _, context in TREE]
 CONTRACT = {
     "": "new run open attach a ls kill rm undelete logs prune label resume help status stats doctor version completion",
-    "session": "create run start attach list show rename move label send screen logs wait signal detach terminate "
-    "delete undelete prune resume set-status restore snapshot",
+    "session": "create run start attach list show rename move label send screen logs export wait signal detach "
+    "terminate delete undelete prune resume set-status restore snapshot",
     "snapshot": "save list show delete",
     "workspace": "create list show open park rename set-layout set-active export import delete",
     "maintenance": "auto-save cleanup archive vacuum check backup",

@@ -1,0 +1,173 @@
+"""`orbitctl session export`: recordings that asciinema plays, and lines as text, HTML and VT."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from ctl_support import Orbitctl
+from needs import program, require
+from orbitd.screens.emulator import Emulator
+
+SHOWN = (
+    """stty -echo; printf 'h\\303\\244 <b> & \\377\\n'; echo one; printf '\\033[31mred\\033[m\\n'; read x; echo done"""
+)
+
+
+@pytest.fixture
+def recorded(ctl: Orbitctl) -> Orbitctl:
+    """A session that was resized, has ended and was started again."""
+    ctl.ok("new", "-d", "work", "--", "sh", "-c", SHOWN)
+    ctl.ok("session", "wait", "work", "--for", "text", "red")
+    ctl.ok("session", "wait", "work", "--for", "silence", "--silence", "0.3")
+    ctl.ok("session", "send", "work", "--enter", "")
+    ctl.ok("session", "wait", "work")
+    ctl.ok("session", "start", "work")
+    ctl.ok("session", "wait", "work", "--for", "text", "red")
+    return ctl
+
+
+def test_a_recording_is_played_by_asciinema(recorded: Orbitctl) -> None:
+    """What `asciinema cat` and `play` show is the session's screen; the file has header, times and nothing else."""
+    require("asciinema")
+    file = recorded.home / "work.cast"
+    recorded.ok("session", "export", "work", "-o", str(file))
+    first, *events = [json.loads(line) for line in file.read_text().splitlines()]
+    assert (first["version"], first["width"], first["height"], first["title"]) == (2, 80, 24, "work")
+    times = [time for time, _, _ in events]
+    assert times == sorted(times)
+    assert times[-1] >= 0.3
+    assert "ä <b> & \ufffd" in "".join(data for _, kind, data in events if kind == "o")
+    environment = {name: value for name, value in recorded.environment.items() if name != "PYTHONPATH"}
+    player = Orbitctl(recorded.home, {**environment, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"})
+    player.command = [program("asciinema")]
+    expected = recorded.ok("session", "screen", "work").text
+    for arguments in (["cat", str(file)], ["play", "-s", "100", "-i", "0.1", str(file)]):
+        shown = player.on_terminal(*arguments)
+        assert shown.code == 0, shown
+        terminal = Emulator(80, 24)
+        terminal.feed(shown.out.replace(b"\n", b"\r\n"))
+        assert terminal.screen("text").decode() == expected
+
+
+def test_lines_are_exported_in_each_format(recorded: Orbitctl) -> None:
+    """Text goes to stdout in a pipe; HTML is one document with its text escaped."""
+    text = recorded.ok("session", "export", "work", "--format", "text").text
+    assert text.splitlines()[:5] == ["hä <b> & \ufffd", "one", "red", "done", ""]
+    assert text.splitlines()[5].startswith("-- started again ")
+    page = recorded.ok("session", "export", "work", "--format", "html", "-o", "-").text
+    assert page.startswith("<!DOCTYPE html>")
+    assert page.count("<html") == page.count("</html>") == 1
+    assert "hä &lt;b&gt; &amp; \ufffd" in page
+    assert "<title>work</title>" in page
+    drawn = recorded.ok("session", "export", "work", "--format", "vt").out
+    terminal = Emulator(80, 24)
+    terminal.feed(drawn)
+    assert terminal.screen("text").decode() == text
+
+
+def test_a_part_is_exported(recorded: Orbitctl) -> None:
+    """--since and --until cut a recording out of the film; its first event draws the screen of that moment."""
+    session = recorded.id("session", "show", "work")
+    timeline = recorded.ok("rpc", "call", "history.timeline", json.dumps({"session_id": session})).json
+    kinds = [mark["kind"] for mark in timeline["marks"]]
+    assert kinds == ["started", "exited", "started"]
+    moment = datetime.fromisoformat(timeline["marks"][1]["at"]) - timedelta(seconds=0.1)
+    since, until = ["--since", moment.isoformat()], ["--until", moment.isoformat()]
+    first, drawn, *rest = [json.loads(line) for line in recorded.ok("session", "export", "work", *since).lines]
+    assert first["timestamp"] == int(moment.timestamp())
+    terminal = Emulator(80, 24)
+    terminal.feed(drawn[2].encode())
+    assert drawn[0] == 0
+    assert terminal.screen("text").decode().split("\n")[-2] == "red"
+    for _, kind, data in rest:
+        if kind == "o":
+            terminal.feed(data.encode())
+    assert terminal.screen("text").decode() == recorded.ok("session", "screen", "work").text
+    before = [json.loads(line) for line in recorded.ok("session", "export", "work", *until).lines[1:]]
+    shown = "".join(data for _, _, data in before)
+    assert "red" in shown
+    assert "done" not in shown
+    nothing = recorded("session", "export", "work", "--until", "1 hour ago")
+    assert (nothing.code, nothing.out) == (4, b"")
+
+
+def test_many_pages_are_one_export(ctl: Orbitctl) -> None:
+    """A history of several pages is exported whole, as lines and as a recording, by the daemon's own file too."""
+    ctl.ok("new", "-d", "work", "--", "sh", "-c", "seq -f 'this is line %.0f of them' 1 80000")
+    ctl.ok("session", "wait", "work")
+    lines = [f"this is line {number} of them" for number in range(1, 80_001)]
+    assert ctl.ok("session", "export", "work", "--format", "text").lines == lines
+    cast = ctl.ok("session", "export", "work").out
+    events = [json.loads(line) for line in cast.splitlines()[1:]]
+    assert "".join(data for _, _, data in events).split("\r\n")[:-1] == lines
+    path = ctl.home / "daemon.cast"
+    session = ctl.id("session", "show", "work")
+    ctl.ok("rpc", "call", "history.export", json.dumps({"session_id": session, "path": str(path)}))
+    assert path.read_bytes() == cast
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    refused = ctl("rpc", "call", "history.export", json.dumps({"session_id": session, "path": str(path)}))
+    assert refused.code != 0
+    assert path.read_bytes() == cast
+
+
+def test_files_are_not_overwritten(recorded: Orbitctl) -> None:
+    """A file that is there stays, unless --force is given; a new one has the umask's mode, and nothing stays beside."""
+    folder = recorded.home / "exports"
+    folder.mkdir()
+    file = folder / "work.txt"
+    command = ("session", "export", "work", "--format", "text", "-o", str(file))
+    recorded.ok(*command)
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~umask
+    first = file.read_text()
+    file.write_text("mine")
+    assert recorded(*command).code == 5
+    assert file.read_text() == "mine"
+    recorded.ok(*command, "--force")
+    assert file.read_text() == first
+    assert recorded(*command[:-1], str(folder)).code == 2
+    assert recorded(*command[:-1], str(folder / "no" / "file")).code == 2
+    assert [each.name for each in folder.iterdir()] == ["work.txt"]
+    answer = recorded.ok("--json", *command, "-f").json
+    assert answer == {"format": "text", "path": str(file), "bytes": len(first.encode())}
+
+
+def test_no_recording_is_written_to_a_terminal(recorded: Orbitctl) -> None:
+    """On a terminal an asciicast is a usage error, and so is --json without a file; text is shown."""
+    ended = recorded.on_terminal("session", "export", "work")
+    assert ended.code == 2
+    assert b"--output" in ended.out
+    assert recorded("--json", "session", "export", "work").code == 2
+    assert b"one" in recorded.on_terminal("session", "export", "work", "--format", "text").out
+
+
+def test_a_session_without_a_film_has_no_recording(ctl: Orbitctl) -> None:
+    """A session that has never run has no film: the command fails, and leaves no file."""
+    ctl.ok("session", "create", "--name", "never")
+    file = ctl.home / "never.cast"
+    ended = ctl("session", "export", "never", "-o", str(file))
+    assert ended.code == 4, ended
+    assert not list(ctl.home.glob("*never*"))
+
+
+def test_the_daemon_replaces_no_file_of_its_own(ctl: Orbitctl, recorded: Orbitctl) -> None:
+    """With `path` the daemon writes no file of Orbit's own, no special file, and none in a folder that is not there."""
+    session = ctl.id("session", "show", "work")
+    info = ctl.ok("rpc", "call", "daemon.info").json
+    database = Path(info["database_path"])
+    own = [database, database.with_name("history.db-wal"), database.with_name(f"{database.name}.lock")]
+    fifo = ctl.home / "fifo.sock"
+    with socket.socket(socket.AF_UNIX) as special:
+        os.chdir(ctl.home)
+        special.bind("fifo.sock")
+        for path in [*own, fifo, ctl.home / "missing" / "file", ctl.home]:
+            ended = ctl("rpc", "call", "history.export", json.dumps({"session_id": session, "path": str(path)}))
+            assert ended.code != 0, path
