@@ -35,6 +35,9 @@ SCENE_SECS = 20.0
 FLUSH_SECS = 0.5
 """How long a search waits until what was printed just now is recorded."""
 
+READ_SECS = 10.0
+"""How long the lines or the film of one session wait for that."""
+
 
 class HistoryMethods:
     """Every method of `history.*`.
@@ -61,17 +64,21 @@ class HistoryMethods:
         )
         self._tasks = BackgroundTasks(log, "history task failed")
 
-    async def flush(self, session_ids: Iterable[str] | None = None) -> bool:
+    async def flush(self, session_ids: Iterable[str] | None = None, limit_secs: float = FLUSH_SECS) -> bool:
         """Save what sessions have printed since their last saves; return whether that was done in time.
 
         Args:
             session_ids: The sessions; None for all.
+            limit_secs: How long to wait; the saves go on behind it.
         """
         wanted = None if session_ids is None else set(session_ids)
         changed = [
             live
             for live in self._programs.registry
-            if (wanted is None or live.id in wanted) and live.save.timer is not None and not live.is_saved
+            # Without a timer the last output is in a save that runs: it is waited for.
+            if (wanted is None or live.id in wanted)
+            and (live.save.timer is not None or live.save_lock.locked())
+            and not live.is_saved
         ]
         if not changed:
             return True
@@ -84,7 +91,7 @@ class HistoryMethods:
 
         self._tasks.start(save())
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FLUSH_SECS):
+            async with asyncio.timeout(limit_secs):
                 return await saved == len(changed)
         return False
 
@@ -143,7 +150,7 @@ class HistoryMethods:
     async def lines(self, q: HistoryLinesPage) -> HistoryPage:
         """Return a page of a session's lines. Raises: SessionNotFound, StorageError."""
         await self.session(q.session_id)
-        await self.flush([q.session_id])
+        await self.flush([q.session_id], READ_SECS)
         page = partial(
             lines.read_page,
             session_id=q.session_id,
@@ -157,7 +164,7 @@ class HistoryMethods:
     async def timeline(self, q: HistoryOf) -> Timeline:
         """Return what is recorded of a session, and when. Raises: SessionNotFound, StorageError."""
         await self.session(q.session_id)
-        await self.flush([q.session_id])
+        await self.flush([q.session_id], READ_SECS)
         events = await read_events(self._manager, q.session_id, timeline.MARKED_KINDS)
         work = partial(timeline.read, session_id=q.session_id, events=events, note_damage=self._history.note_damage)
         return await self._history.read(work, timeline.without_film(events))
@@ -174,7 +181,7 @@ class HistoryMethods:
         """
         session = await self.session(q.session_id)
         if q.cursor is None:
-            await self.flush([q.session_id])
+            await self.flush([q.session_id], READ_SECS)
         if q.file is not None:
             return await self._exporter.write(session, q, q.file, progress)
         return await self._exporter.page(session, q)

@@ -114,8 +114,11 @@ class Saver:
         session.handle_saved(saved.position)
 
     async def save_all_changed(self, sessions: list[LiveSession]) -> int:
-        """Save those that have changed, and return how many. Failures are logged, and tried again."""
-        changed = [session for session in sessions if session.save.timer is not None]
+        """Save those that have changed, and return how many. Failures are logged, and tried again.
+
+        A save that runs already counts, and is waited for: its session has a timer only if there was output since.
+        """
+        changed = [session for session in sessions if session.save.timer is not None or session.save_lock.locked()]
         return sum(await asyncio.gather(*(self._try_save(session) for session in changed)))
 
     async def close(self) -> None:

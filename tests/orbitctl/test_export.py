@@ -158,7 +158,9 @@ def test_a_session_without_a_film_has_no_recording(ctl: Orbitctl) -> None:
     assert not list(ctl.home.glob("*never*"))
 
 
-def test_the_daemon_replaces_no_file_of_its_own(ctl: Orbitctl, recorded: Orbitctl) -> None:
+def test_the_daemon_replaces_no_file_of_its_own(
+    ctl: Orbitctl, recorded: Orbitctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With `path` the daemon writes no file of Orbit's own, no special file, and none in a folder that is not there."""
     session = ctl.id("session", "show", "work")
     info = ctl.ok("rpc", "call", "daemon.info").json
@@ -166,7 +168,7 @@ def test_the_daemon_replaces_no_file_of_its_own(ctl: Orbitctl, recorded: Orbitct
     own = [database, database.with_name("history.db-wal"), database.with_name(f"{database.name}.lock")]
     fifo = ctl.home / "fifo.sock"
     with socket.socket(socket.AF_UNIX) as special:
-        os.chdir(ctl.home)
+        monkeypatch.chdir(ctl.home)  # a socket's path is short
         special.bind("fifo.sock")
         for path in [*own, fifo, ctl.home / "missing" / "file", ctl.home]:
             ended = ctl("rpc", "call", "history.export", json.dumps({"session_id": session, "path": str(path)}))
