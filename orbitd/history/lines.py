@@ -135,8 +135,9 @@ def read_page(
     since: int | None,
     limit: int,
     note_damage: NoteDamage,
+    change: Callable[[str], str] = str,
 ) -> HistoryPage:
-    """Return a page of a history, of text.
+    """Return a page of a history.
 
     Args:
         connection: To read.
@@ -145,6 +146,7 @@ def read_page(
         since: In the place of `first`, the first line shown at this moment, in milliseconds since the epoch, or later.
         limit: The most lines.
         note_damage: Is given what is damaged.
+        change: Returns a line's text in the format that is wanted.
     """
     known = extent(connection, session_id)
     if since is not None:
@@ -156,7 +158,7 @@ def read_page(
     lines: list[HistoryLine] = []
     room = MAX_PAGE_BYTES
     for line in lines_from(connection, session_id, start, note_damage):
-        text = line.text[:MAX_LINE_CHARACTERS]
+        text = change(line.text[:MAX_LINE_CHARACTERS])
         room -= len(msgspec.json.encode(text)) + _LINE_BYTES
         if len(lines) == limit or (lines and room < 0):
             break

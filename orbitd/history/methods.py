@@ -23,6 +23,7 @@ from orbitd.history.scenes import Scenes
 from orbitd.history.search import HistorySearcher
 from orbitd.manager import SessionManager
 from orbitd.screens.model import Cut
+from orbitd.screens.render import escape
 from orbitd.sessions.methods import drawn_colors
 from orbitd.sessions.programs import Programs
 from orbitd.store.progress import Progress
@@ -157,6 +158,7 @@ class HistoryMethods:
             first=q.first,
             since=None if q.since is None else int(q.since.timestamp() * 1000),
             limit=q.limit,
+            change=escape if q.format == "html" else str,
             note_damage=self._history.note_damage,
         )
         return await self._history.read(page, HistoryPage(lines=[], first=0, total=0))
