@@ -80,7 +80,7 @@ class Amounts:
     agent_secs: float
 
 
-FULL = Amounts(rounds=3, build_lines=100_000, pages=40, htop_secs=20, htop_tenths=5, agent_secs=15)
+FULL = Amounts(rounds=2, build_lines=100_000, pages=40, htop_secs=20, htop_tenths=5, agent_secs=15)
 SMALL = Amounts(rounds=1, build_lines=8_000, pages=12, htop_secs=4, htop_tenths=5, agent_secs=6)
 REAL_TIME = Amounts(rounds=1, build_lines=100_000, pages=120, htop_secs=600, htop_tenths=15, agent_secs=600)
 
@@ -215,7 +215,7 @@ def _shell(terminal: Terminal, amounts: Amounts, number: int) -> None:
 
 
 def _editor(terminal: Terminal, amounts: Amounts, number: int) -> None:
-    file = ("argparse.py", "ast.py", "dataclasses.py")[number % 3]
+    file = ("argparse.py", "calendar.py", "ast.py")[number % 3]
     options = "-c 'syntax on' -c 'set number hlsearch ruler laststatus=2 mouse='"
     terminal.keys(f"vim -u NONE -i NONE -N {options} {file}\r")
     terminal.wait("Top")
