@@ -31,6 +31,8 @@ SMALL_DAY = Path(__file__).with_name("history") / "workday.msgpack.zst"
 APART_SECS = 0.11
 """Output that comes later than this after other output has a time of its own in a journal (TIME_INTERVAL_MS)."""
 PLAY_SECS = 600.0
+QUESTION = b"\x1b[5n"
+"""What the player asks the terminal behind each piece, which ends a sequence that is unfinished there."""
 
 Size = tuple[int, int]
 Step = tuple[int, bytes | Size]
@@ -136,6 +138,7 @@ class Day:
             if end - start >= count and self._emulator.at_ground:
                 break
         self._index = end
+        self._emulator.feed(QUESTION)
         os.write(self._asked, b"%d %d %f\n" % (start, end, speed))
         wait()
         assert select.select([self._done], [], [], PLAY_SECS)[0], "the player has not played"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from history_support import read_day
+from history_support import QUESTION, read_day
 
 ANSWER = b"\x1b[0n"
 
@@ -28,7 +28,7 @@ def main() -> None:
         while line := asked.readline():
             first, last, speed = line.split()
             play(steps[int(first) : int(last)], float(speed))
-            write(b"\x1b[5n")
+            write(QUESTION)
             wait_for_answer()
             done.write(b"done\n")
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from history_support import SMALL_DAY, Day, Moment
+from history_support import SMALL_DAY, Day, Moment, write_day
 from live.sessions import drawn, wait_for_end
 from support import DaemonProcess, RawClient
+from terminal_support import noise
 
 MOMENTS = 60
 
@@ -26,8 +27,8 @@ def saving_daemon(home: Path, stopped_daemon: DaemonProcess) -> DaemonProcess:
 
 
 @contextlib.contextmanager
-def day_of(client: RawClient, home: Path) -> Iterator[Day]:
-    with Day(client, SMALL_DAY, home) as day:
+def day_of(client: RawClient, home: Path, path: Path = SMALL_DAY) -> Iterator[Day]:
+    with Day(client, path, home) as day:
         yield day
     wait_for_end(day.pid)  # before its files are removed
 
@@ -40,6 +41,17 @@ def different(client: RawClient, session_id: str, moments: list[Moment]) -> list
         if drawn(base64.b64decode(then["data"]), (then["cols"], then["rows"])) != moment.screen:
             wrong.append(moment.at)
     return wrong
+
+
+@pytest.mark.slow
+def test_the_screen_of_each_moment_of_noise_is_the_one_that_was_there(home: Path, saving_daemon: DaemonProcess) -> None:
+    """Neither bytes that are no UTF-8, nor sequences that are not finished, nor terminals of one cell change that."""
+    first, *steps = (step for seed in range(12) for step in noise(seed))
+    assert isinstance(first, tuple)
+    write_day(home / "noise", [(0, first), *((0, step) for step in steps)])
+    with saving_daemon.client() as client, day_of(client, home, home / "noise") as day:
+        moments = list(day.moments(MOMENTS))
+        assert different(client, day.session_id, moments) == []
 
 
 @pytest.mark.slow
