@@ -21,6 +21,16 @@ SECONDS = 20
 
 HOME_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/"}
 
+OLDER = """
+import sys
+sys.path[:0] = sys.argv[2:]
+from orbitd.keeper import server
+del server.HANDLERS["memory"]
+from orbitd.keeper.daemonize import main
+main(sys.argv[1])
+"""
+"""A keeper of before there was memory, as `python -c`: the socket, then where its modules are."""
+
 
 def open_files() -> set[str]:
     """Return the numbers of the descriptors that this process has open; garbage of other tests has none any more."""

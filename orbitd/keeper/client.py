@@ -132,7 +132,10 @@ class Spawned(Struct, frozen=True, kw_only=True):
 
 
 class KeptProgram(Struct, frozen=True, kw_only=True):
-    """A program that the keeper has and has not been asked to forget; it runs while `ended_at` is None."""
+    """A program that the keeper has and has not been asked to forget; it runs while `ended_at` is None.
+
+    It `has_memory` where its session is private: in the answer of `programs`, not in what reports its exit.
+    """
 
     id: str
     pid: int
@@ -141,6 +144,7 @@ class KeptProgram(Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     exit_signal: int | None = None
     acknowledged: bool = False
+    has_memory: bool = False
 
 
 class _Answer(Struct, frozen=True):
@@ -332,6 +336,20 @@ class KeeperClient:
             return (await self._call("landing")).descriptor
         except UnsupportedRequest:
             return None
+
+    async def memory(self, program_id: str, name: str) -> int:
+        """Return a descriptor of a memory that the keeper holds for a program, which the caller closes.
+
+        It is made by the first call, empty, and is there until the program is forgotten or could not be started.
+
+        Raises:
+            UnsupportedRequest: The keeper is older than this request, or its system has no such memory.
+            TooManySessions: It has no descriptor left for it.
+        """
+        descriptor = (await self._call("memory", ("id", program_id), ("name", name))).descriptor
+        if descriptor is None:
+            raise InternalError("the keeper sent no memory")
+        return descriptor
 
     async def _call(self, kind: str, *fields: tuple[str, Value], patient: bool = False) -> _Answer:
         # Calls may overlap. Each has a number of its own, and `_receive` finds by it whom an answer is for.
@@ -542,6 +560,7 @@ def _parse_program(message: Message) -> KeptProgram:
         exit_code=message.number("exit_code") if "exit_code" in names else None,
         exit_signal=message.number("exit_signal") if "exit_signal" in names else None,
         acknowledged=message.number("acknowledged", 0) == 1,
+        has_memory=message.number("memory", 0) == 1,
     )
 
 

@@ -20,6 +20,7 @@ Requests carry `seq`; the last answer to each is `ok` or `error` with the same `
     ack_exit    id                                            ok
     forget      id                                            ok; the keeper closes the master
     landing                                                   ok: fds=1 and the landing buffer
+    memory      id name                                       ok: fds=1 and that memory
     bind                                                      ok; the keeper's path leads to its socket
     (none)                                                    `exited`, pushed to the active orbitd
 
@@ -30,6 +31,11 @@ no `limit`. That is a soft limit, `nofile=1024` or `core=-1` (none): as much of 
 The landing buffer is a memfd of `LANDING_BYTES` zeros, sealed against another size: always the same one, made by the
 first request. orbitd alone reads and writes it. Where the system has no memfds: error reason=unsupported. A keeper that
 is older than a request answers error reason=unknown_request.
+
+A memory is a memfd, empty at first: always the same one for an id and a name, made by the first request, before the
+program of that id is started. A program that is forgotten, or could not be started, takes its memories with it, and a
+hello drops those that have no program. There are `MAX_MEMORIES` names an id at most. A `program` whose id has
+memories has the field memory=1. Errors are as for the landing buffer.
 
 `path` of a hello is how orbitd has reached the keeper: after its folder was moved, the keeper's path is that one from
 then on. `bind` makes the socket again where it was removed.
@@ -61,6 +67,9 @@ MAX_FRAME = 8 * 1024 * 1024
 
 LANDING_BYTES = 68 * 1024
 """Of the landing buffer: 4 KiB for a header, and 64 KiB of output."""
+
+MAX_MEMORIES = 4
+"""Memories of one id."""
 
 Value = str | bytes | int | float
 

@@ -21,7 +21,7 @@ import sys
 import time
 
 from orbit_os.sockets import peer_uid
-from orbitd.keeper.messages import LANDING_BYTES, VERSION, Framer, encode
+from orbitd.keeper.messages import LANDING_BYTES, MAX_MEMORIES, VERSION, Framer, encode
 from orbitd.keeper.program import Program, raise_open_files_limit, start_program
 
 TYPE_CHECKING = False
@@ -165,8 +165,10 @@ class Keeper:
         self.started_at = time.time()
         self.unmet_until = time.monotonic() + HELLO_TIMEOUT_MS / 1000
         self.received_hello = False
-        self.max_programs = min(raise_open_files_limit() - SPARE_FILES, MAX_PROGRAMS)
+        self.max_files = raise_open_files_limit() - SPARE_FILES
+        self.max_programs = min(self.max_files, MAX_PROGRAMS)
         self.landing_buffer = -1
+        self.memories: dict[str, dict[str, int]] = {}  # of an id, by their names
         self.spawning: dict[str, tuple[Connection, str]] = {}  # who waits for the answer, and its seq
         self.handlers: dict[int, Callable[[int], None]] = {}
         self.poll = select.poll()
@@ -339,6 +341,8 @@ class Keeper:
             self._drop(previous)
         self.active = connection
         self.received_hello = True
+        for name in self.memories.keys() - self.programs.keys():  # of starts that an orbitd before this did not finish
+            self._drop_memories(name)
         self.look_ms = FIRST_LOOK_MS
         self.place.follow(message.text("path", ""))
         about = (("version", VERSION), ("pid", os.getpid()), ("started_at", self.started_at), ("folders", 1))
@@ -353,7 +357,8 @@ class Keeper:
             raise RequestError("exists", f"program {name} is there already")
         try:
             # One that starts takes two more until it is executed.
-            if len(self.programs) + 2 * len(self.spawning) >= self.max_programs:
+            taken = len(self.programs) + 2 * len(self.spawning)
+            if taken >= self.max_programs or taken + self._memory_count() >= self.max_files:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             started = start_program(message)
         except OSError as exc:
@@ -388,9 +393,12 @@ class Keeper:
 
     def list_programs(self, message: Message, connection: Connection, seq: str) -> None:
         """Send one `program` for each program that is not forgotten, then ok."""
-        listed = (encode("program", ("seq", seq), *program.fields()) for program in self.programs.values())
+        listed = (encode("program", ("seq", seq), *self._fields(program)) for program in self.programs.values())
         self._send(connection, b"".join(listed))
         self._send_ok(connection, seq)
+
+    def _fields(self, program: Program) -> Fields:
+        return (*program.fields(), ("memory", 1)) if program.id in self.memories else program.fields()
 
     def take(self, message: Message, connection: Connection, seq: str) -> None:
         """Send a descriptor of a program's master."""
@@ -428,9 +436,39 @@ class Keeper:
                 raise RequestError("unsupported", f"a landing buffer: {exc}") from exc
         self._send_ok(connection, seq, descriptor=self.landing_buffer)
 
+    def memory(self, message: Message, connection: Connection, seq: str) -> None:
+        """Send a descriptor of a memory of an id, which is made when it is first asked for."""
+        name, memory = message.text("id"), message.text("name")
+        if not (0 < len(name) <= MAX_ID and 0 < len(memory) <= MAX_ID):
+            raise RequestError("bad_request", f"an id and a name have 1 to {MAX_ID} characters")
+        found = self.memories.get(name, {}).get(memory)
+        if found is None:
+            found = self._create_memory(name, memory)
+        self._send_ok(connection, seq, descriptor=found)
+
+    def _create_memory(self, name: str, memory: str) -> int:
+        if len(self.memories.get(name, ())) >= MAX_MEMORIES:
+            raise RequestError("bad_request", f"{name} has {MAX_MEMORIES} memories already")
+        if len(self.programs) + 2 * len(self.spawning) + self._memory_count() >= self.max_files:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        try:
+            found = os.memfd_create("orbit-memory", os.MFD_CLOEXEC)
+        except (OSError, AttributeError) as exc:  # AttributeError: macOS has no memfd_create
+            raise RequestError("unsupported", f"memory: {exc}") from exc
+        self.memories.setdefault(name, {})[memory] = found
+        return found
+
+    def _memory_count(self) -> int:
+        return sum(len(each) for each in self.memories.values())
+
+    def _drop_memories(self, name: str) -> None:
+        for descriptor in self.memories.pop(name, {}).values():
+            os.close(descriptor)
+
     def _remove(self, program: Program) -> None:
         del self.programs[program.id]
         os.close(program.master)
+        self._drop_memories(program.id)
 
     def bind(self, message: Message, connection: Connection, seq: str) -> None:
         """Bind the socket again where its path does not lead here any more."""
@@ -491,5 +529,6 @@ HANDLERS: dict[str, Callable[[Keeper, Message, Connection, str], None]] = {
     "ack_exit": Keeper.ack_exit,
     "forget": Keeper.forget,
     "landing": Keeper.landing,
+    "memory": Keeper.memory,
     "bind": Keeper.bind,
 }
