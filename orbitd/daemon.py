@@ -37,7 +37,7 @@ from orbitd.events.child import Surroundings
 from orbitd.events.daemon_events import DaemonEvents
 from orbitd.events.desktop import Desktop
 from orbitd.events.hooks import Hooks
-from orbitd.events.listener import Listener
+from orbitd.events.listener import Listener, unless_private
 from orbitd.events.methods import EventMethods
 from orbitd.history.database import history_path
 from orbitd.history.history import History
@@ -265,7 +265,8 @@ class Daemon:
         desktop = Desktop(settings.notifications, surroundings, manager.cached_session, broker.is_handled)
         for part in (hooks, desktop):
             if part.kinds:
-                listener = Listener(manager, part.kinds, manager.newest_seq, part.handle)
+                handle = unless_private(part.handle, manager.cached_session)
+                listener = Listener(manager, part.kinds, manager.newest_seq, handle)
                 broker.add(listener)
                 broker.start(listener)
         return hooks, desktop

@@ -21,7 +21,7 @@ from orbit_protocol.errors import StorageError
 from orbitd.store.documents import DocumentMethods
 from orbitd.store.event_methods import EventMethods
 from orbitd.store.maintenance import MaintenanceMethods
-from orbitd.store.sessions import SessionMethods
+from orbitd.store.sessions import PrivateConfigs, SessionMethods
 from orbitd.store.snapshots import SnapshotMethods
 from orbitd.store.store import Store, open_store
 from orbitd.store.workspaces import WorkspaceMethods
@@ -41,6 +41,7 @@ class SessionManager(
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._private = PrivateConfigs()
         store.make_room = self.make_room
 
     @classmethod

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
+import msgspec
+from msgspec import Struct
+
 from orbit_protocol.errors import OrbitError
 from orbit_protocol.event_kinds import LIVE_KINDS
-from orbit_protocol.types import Event
+from orbit_protocol.types import Event, Session
 from orbitd.events.subscriptions import Published, Source, Subscription, Wanted
 from orbitd.logs import event as log_event
 
@@ -43,3 +47,41 @@ class Listener(Subscription):
     def close(self) -> None:
         """End it: the daemon stops."""
         self.end()
+
+
+class _Config(Struct, frozen=True):
+    record: str = "full"
+
+
+class _OfSession(Struct, frozen=True):
+    """Of an event's data, what there is where they are a session."""
+
+    config: _Config = _Config()
+
+
+_of_session = msgspec.json.Decoder(_OfSession)
+
+
+def unless_private(
+    handle: Callable[[Event], None], session_of: Callable[[str], Session | None]
+) -> Callable[[Event], None]:
+    """Return a function that hands on every event but those of private sessions: of these nobody else is told.
+
+    Args:
+        handle: Called with the others.
+        session_of: Returns a session that has not ended.
+    """
+
+    def handle_others(event: Event) -> None:
+        if event.session_id is not None:
+            record = "full"
+            if (session := session_of(event.session_id)) is not None:
+                record = session.config.record
+            else:  # it has ended, and most events have the session itself
+                with contextlib.suppress(msgspec.DecodeError):
+                    record = _of_session.decode(event.data).config.record
+            if record == "none":
+                return
+        handle(event)
+
+    return handle_others

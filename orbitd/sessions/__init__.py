@@ -11,6 +11,7 @@
     program_input                 what its terminal has not taken yet, and the calls that wait for that
     news                          what its program has said, rung and printed: marks on the session, and events
     files, saver, saved_state     snapshot and journal on disk; when a screen is saved, and in which form
+    private_memory                what a private session has in the place of files: memory that the keeper holds
     circles                       where a client sits; no session may show itself
     folders                       the folder that a program is in
     programs, endings             start and take over; how programs end: exit, terminate, signals

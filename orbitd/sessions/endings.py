@@ -21,12 +21,12 @@ from orbitd.background_tasks import BackgroundTasks
 from orbitd.keeper.client import KeptProgram
 from orbitd.logs import event
 from orbitd.manager import SessionManager
-from orbitd.sessions.files import SessionFiles
+from orbitd.sessions.files import SessionFiles, is_private
 from orbitd.sessions.keeper_connection import KeeperConnection
 from orbitd.sessions.reconnecting import CONNECTION_LOST, Reconnector
 from orbitd.sessions.registry import Registry
 from orbitd.sessions.saver import Saver
-from orbitd.sessions.session import LiveSession, ProgramExit, State
+from orbitd.sessions.session import LAST_LOOK_SECS, LiveSession, ProgramExit, State
 from orbitd.sessions.ssh_agent import AgentLinks
 from orbitd.store.sessions import EndReason
 
@@ -254,6 +254,9 @@ class Endings:
             SessionNotFound: It was deleted meanwhile.
             StorageError: It cannot be stored now.
         """
+        keeps_screen = not is_private(await self._manager.get_session(live.id))
+        if not keeps_screen and program_exit is None:
+            return True  # there is nothing to save, and no memory of it in the keeper
         # Of those that had no room for their terminal many may end at once: then a few at a time take some of the
         # last descriptors.
         turns = self._draining if live.is_left_to_keeper else contextlib.nullcontext()
@@ -267,13 +270,17 @@ class Endings:
                     live.drain()
                     if live.is_unwanted:
                         return False
-                await self._saver.save(live, limit_secs=LAST_SAVE_SECS)
+                if keeps_screen:
+                    await self._saver.save(live, limit_secs=LAST_SAVE_SECS)
+                else:  # drawn while its memory is there
+                    async with asyncio.timeout(LAST_SAVE_SECS):
+                        await live.picture.count(live.position)
         except (SessionNotFound, StorageError):
             raise
         except Exception as error:  # noqa: BLE001  # see above
             kind = type(error).__name__
             event(log, logging.ERROR, "last screen not saved", session=live.id, error=kind, exc=error)
-            return False
+            return not keeps_screen
         return True
 
     def _finish_journal(self, live: LiveSession, *, is_saved: bool, retry_secs: float | None = None) -> None:
@@ -358,7 +365,11 @@ class Endings:
         )
         if session.config.auto_remove:
             # It waits for the lock, which the caller holds until the clients have their exit.
-            self._tasks.start(self._remove_ended(live.id))
+            if live.is_unseen_end:
+                loop = asyncio.get_running_loop()
+                loop.call_later(LAST_LOOK_SECS, lambda: self._tasks.start(self._remove_ended(live.id)))
+            else:
+                self._tasks.start(self._remove_ended(live.id))
         return session
 
     async def _release(self, live: LiveSession, program_exit: ProgramExit) -> None:

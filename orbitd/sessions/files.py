@@ -1,4 +1,7 @@
-"""What of a session is on disk: its newest good snapshot, and its journal, with what was kept aside of it."""
+"""What of a session is on disk: its newest good snapshot, and its journal, with what was kept aside of it.
+
+Of a private session nothing is: what stands in their place is memory that the keeper holds (`private_memory`).
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,22 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from orbit_os.files import UnsafeFile, UnsafeFolder, private_folder
-from orbit_protocol.errors import SnapshotCorrupt, SpawnFailed
+from orbit_protocol.errors import LiveUnavailable, SessionNotFound, SnapshotCorrupt, SpawnFailed
 from orbit_protocol.types import Record, Session
 from orbitd.descriptors import too_many
 from orbitd.history.history import History
+from orbitd.keeper.client import UnsupportedRequest
 from orbitd.logs import event
 from orbitd.manager import SessionManager
 from orbitd.screens.client import Loaded, Recorded
-from orbitd.screens.messages import Base
+from orbitd.screens.messages import Base, Saved
 from orbitd.screens.model import StateCorrupt
 from orbitd.sessions import journal
 from orbitd.sessions.command_line import last_size
@@ -33,6 +38,7 @@ from orbitd.sessions.journal_repair import (
     session_of,
     unreadable_journals,
 )
+from orbitd.sessions.private_memory import JOURNAL, SCREENS, PrivateJournal, read_screen, write_screen
 from orbitd.sessions.saved_state import SavedState
 from orbitd.sessions.terminal import Pending
 from orbitd.store.snapshots import SavedScreen
@@ -74,12 +80,27 @@ class SessionFiles:
         manager: Has the snapshots.
         history: Has the films.
         folder: Has the journals; created, and made private, when the first is needed.
+        memory: Returns a descriptor of a memory that the keeper holds, by a session's id and a name.
+        memory_max_bytes: About how much of it the journal of a private session may take.
+
+    Attributes:
+        private: Sessions that are known to be private, whatever the store knows of them.
     """
 
-    def __init__(self, manager: SessionManager, history: History, folder: str) -> None:
+    def __init__(
+        self,
+        manager: SessionManager,
+        history: History,
+        folder: str,
+        memory: Callable[[str, str], Awaitable[int]] | None = None,
+        memory_max_bytes: int = 0,
+    ) -> None:
         self._manager = manager
         self._history = history
         self._folder = folder
+        self._memory = memory
+        self._memory_max_bytes = memory_max_bytes
+        self.private: set[str] = set()
         self._gaps: dict[str, int] = {}
         self.in_trash: set[str] = set()  # whose files wait with them, and concern nobody now
 
@@ -93,8 +114,11 @@ class SessionFiles:
         Raises:
             SessionNotFound: There is no such session any more.
             SpawnFailed: The journal cannot be opened.
+            LiveUnavailable, KeeperGone: Of a private session: the keeper has no memory for it, or does not answer.
         """
         session = await self._manager.get_session(session_id)
+        if is_private(session):
+            return await self._open_private(session, create=create)
         loaded = _loaded(await self._newest_good(session_id), session)
         recording = await self._history.recording(session_id)
         has_journal = self.has_journal(session_id)
@@ -161,7 +185,88 @@ class SessionFiles:
     async def load(self, session_id: str) -> Loaded:
         """Return what a session's picture is built on. Raises: SessionNotFound."""
         session = await self._manager.get_session(session_id)
+        if is_private(session):
+            return await self._load_private(session)
         return _loaded(await self._newest_good(session_id), session)
+
+    async def _open_private(self, session: Session, *, create: bool) -> OpenFiles:
+        """Open the journal of a private session in memory; one without a program has none, and no screen."""
+        loaded = await self._load_private(session) if create else _loaded(None, session)
+        size = session.cols or loaded.base.cols, session.rows or loaded.base.rows
+        if not create:
+            return OpenFiles(
+                journal=None,
+                loaded=loaded,
+                size=size,
+                session=session,
+                record="none",
+                recorded=Recorded(),
+                heard=0,
+            )
+        fd = await self._memory_of(session.id, JOURNAL)
+        try:
+            opened = await asyncio.to_thread(
+                PrivateJournal, fd, covered=loaded.position, max_bytes=self._memory_max_bytes
+            )
+        except OSError as error:
+            raise SpawnFailed(f"The session's memory cannot be used: {error.strerror}") from error
+        # Nothing that its programs say is stored: what was said under an earlier daemon has been.
+        return OpenFiles(
+            journal=opened,
+            loaded=loaded,
+            size=size,
+            session=session,
+            record="none",
+            recorded=Recorded(),
+            heard=opened.position,
+        )
+
+    async def _load_private(self, session: Session) -> Loaded:
+        async with self._screens_of(session.id) as memories:
+            loaded = await asyncio.to_thread(read_screen, memories)
+        return loaded or _loaded(None, session)
+
+    async def save_private(self, session_id: str, saved: Saved) -> None:
+        """Keep the screen of a private session in memory.
+
+        Raises:
+            OSError: There is no memory left for it; the one before stays.
+            LiveUnavailable, KeeperGone: The keeper does not answer.
+        """
+        async with self._screens_of(session_id) as memories:
+            await asyncio.to_thread(write_screen, memories, saved)
+
+    @contextlib.asynccontextmanager
+    async def _screens_of(self, session_id: str) -> AsyncIterator[list[int]]:
+        memories: list[int] = []
+        try:
+            for name in SCREENS:
+                memories.append(await self._memory_of(session_id, name))  # noqa: PERF401  # those before a failure are closed
+            yield memories
+        finally:
+            for fd in memories:
+                os.close(fd)
+
+    async def _memory_of(self, session_id: str, name: str) -> int:
+        self.private.add(session_id)
+        if self._memory is None:
+            raise no_memory("there is no keeper")
+        try:
+            return await self._memory(session_id, name)
+        except UnsupportedRequest as error:
+            raise no_memory(
+                "this system has no memory that outlives a process (memfd_create)"
+                if error.message.startswith("memory")
+                else "the keeper that runs is of an earlier Orbit; it is a new one once all sessions have ended"
+            ) from error
+
+    async def is_private(self, session_id: str) -> bool:
+        """Return whether nothing of a session may be written to the disk; one whose row cannot be read may be."""
+        if session_id in self.private:
+            return True
+        with contextlib.suppress(SessionNotFound):
+            return is_private(await self._manager.get_session(session_id))
+        return False
 
     def has_journal(self, session_id: str) -> bool:
         """Return whether a session has a journal."""
@@ -198,6 +303,7 @@ class SessionFiles:
         """
         if kept_aside:
             self._gaps.pop(session_id, None)
+            self.private.discard(session_id)
             self.in_trash.discard(session_id)
         try:
             journal.delete(self._journal_path(session_id), kept_aside=kept_aside)
@@ -206,6 +312,9 @@ class SessionFiles:
 
     def keep_unreadable(self, session_id: str, opened: Journal, start: int, end: int) -> None:
         """Keep records that could not be drawn in a file of their own, a journal like any other."""
+        if session_id in self.private:
+            event(log, logging.ERROR, "output that was not drawn is gone", session=session_id, bytes=end - start)
+            return
         path = self._unreadable_path(session_id)
         try:
             kept = journal.copy_records(opened, start, end, path)
@@ -219,8 +328,10 @@ class SessionFiles:
             remove_oldest_unreadable(self._journal_path(session_id))
             event(log, logging.ERROR, "output that was not drawn is kept", session=session_id, kept=path, bytes=kept)
 
-    def keep_landing(self, pending: Pending) -> None:
+    async def keep_landing(self, pending: Pending) -> None:
         """Keep output whose journal cannot be opened in a file of its own, a journal like any other."""
+        if await self.is_private(pending.session):
+            return
         path = self._unreadable_path(pending.session)
         try:
             journal.write_records(path, pending.position, records_of(Output(data=pending.data)))
@@ -270,6 +381,19 @@ class SessionFiles:
 
     def _unreadable_path(self, session_id: str) -> str:
         return f"{self._journal_path(session_id)}{UNREADABLE}{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+
+
+def is_private(session: Session) -> bool:
+    """Return whether nothing of what a session shows may be written to the disk."""
+    return session.config.record == "none"
+
+
+def no_memory(reason: str) -> LiveUnavailable:
+    """Return the error of a private session that there is no memory for: it is refused, and never recorded."""
+    words = f"A private session cannot run here: {reason}"
+    unavailable = LiveUnavailable(words, hint="Run one that is not private.", data={"reason": reason})
+    unavailable.retryable = False
+    return unavailable
 
 
 def _loaded(saved: SavedScreen | None, session: Session) -> Loaded:

@@ -132,7 +132,8 @@ class Journal:
         self._latest: dict[type[Event], Event] = {}  # the last folder and size, by their classes
         self.file_number = 0
         self._older: list[tuple[int, int]] = []  # files before a side file: a descriptor for reading, and the base
-        self._fd, self._base, self._tail = -1, 0, 0
+        # The position at which the file begins; the offsets at which its records begin and end.
+        self._fd, self._base, self._first, self._tail = -1, 0, FILE_HEADER_BYTES, 0
         try:
             self._open_newest(covered)
         except BaseException:
@@ -158,27 +159,27 @@ class Journal:
 
     @property
     def base(self) -> int:
-        """The position at which the file begins."""
-        return self._base
+        """The position of the file's first record."""
+        return self._base + self._first - FILE_HEADER_BYTES
 
     @property
     def position(self) -> int:
         """The position at which the next record begins."""
-        return self._base + self.size + self._skipped
+        return self._base + self._tail - FILE_HEADER_BYTES + self._skipped
 
     @property
     def size(self) -> int:
         """Bytes of records in the file; a save discards them."""
-        return self._tail - FILE_HEADER_BYTES
+        return self._tail - self._first
 
     def gap(self, since: int) -> int:
         """Return how many bytes of the stream are missing between a position and the oldest file's beginning."""
-        return max(0, (self._older[0][1] if self._older else self._base) - since)
+        return max(0, (self._older[0][1] if self._older else self.base) - since)
 
     def events(self, since: int) -> Iterator[Event]:
         """Yield the events from a position on, the oldest first."""
-        position = self._base
-        for length, event in read_records(self._fd):
+        position = self.base
+        for length, event in read_records(self._fd, self._first):
             if position >= since:
                 yield event
             position += length
@@ -214,15 +215,17 @@ class Journal:
         # duplicate, which can write.
         return os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
 
-    def readers(self) -> list[tuple[int, int]]:
-        """Return a new `reader` of each file that has what is not saved, and its base; the oldest first.
+    def readers(self, *, newest: bool = False) -> list[tuple[int, int]]:
+        """Return a new `reader` of each file that has what is not saved, or of the newest; the oldest first.
+
+        With each comes the position that the offset behind its header stands for.
 
         Raises:
             OSError: As `reader`.
         """
         found: list[tuple[int, int]] = []
         try:
-            for fd, base in self._older:
+            for fd, base in () if newest else self._older:
                 found.append((os.dup(fd), base))
             found.append((self.reader(), self._base))
         except OSError:
@@ -329,7 +332,7 @@ class Journal:
         Call it before anything is appended. Where positions do not fit, since the file was damaged, it is recorded: a
         line twice is better than a line lost.
         """
-        if pending.position < self._base:
+        if pending.position < self.base:
             return []  # saved
         # A kill in the middle of a write leaves any number of its whole records: the time, and not the output.
         first = next((event for event in self.events(pending.position) if isinstance(event, Output)), None)
@@ -356,7 +359,7 @@ class Journal:
         if self.degraded is None:
             try:
                 self._check_size()
-                if self._tail > self._max_bytes:
+                if FILE_HEADER_BYTES + self.size > self._max_bytes:
                     raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), self._path)
                 data = b"".join(records)
                 written = os.pwrite(self._fd, data, self._tail)
@@ -471,6 +474,10 @@ class Journal:
             os.close(fd)
             raise
         self._go_on_in(fd, position, FILE_HEADER_BYTES + self._tail - start)
+
+    def discard_all(self) -> None:
+        """Discard every record, also where no snapshot has them: they could not be drawn. Raises: as above."""
+        self.discard_before(self.position)
 
     def _new_file(self, base: int, start: int) -> int:
         """Return a new side file that begins at `base`, with what stands in the open one from an offset on."""

@@ -245,6 +245,15 @@ class KeeperConnection:
             live.is_left_to_keeper = True
             raise
 
+    async def memory(self, session_id: str, name: str) -> int:
+        """Return a descriptor of memory that the keeper holds for a session.
+
+        Raises:
+            UnsupportedRequest: It cannot.
+            OrbitError, OSError: As `client` does.
+        """
+        return await (await self.client()).memory(session_id, name)
+
     async def release(self, program_id: str) -> None:
         """Acknowledge an exit that is stored, and have the program forgotten.
 

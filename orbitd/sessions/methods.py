@@ -44,6 +44,7 @@ from orbitd.rpc.connection import Call, Connection
 from orbitd.screens.model import Appearance, Colors, Cut
 from orbitd.sessions.attachment import Attachment, require, rgb
 from orbitd.sessions.circles import Circles
+from orbitd.sessions.files import is_private
 from orbitd.sessions.program_input import type_in_turn, type_input
 from orbitd.sessions.programs import Programs
 from orbitd.sessions.session import LiveSession, State
@@ -362,7 +363,7 @@ class SessionMethods:
                     pass
             is_running = live.is_attachable
             try:
-                await live.open_files(create=is_running)
+                await _open_for_screen(live, session, is_running=is_running)
                 # A program has run where there is a size: one that printed nothing has left a blank screen.
                 is_blank = live.position == 0 and session.last_saved_at is None
                 if not is_running and is_blank and session.cols is None:
@@ -461,7 +462,7 @@ class SessionMethods:
 
     async def _find_on_last_screen(self, live: LiveSession, q: SessionWait) -> Waited:
         """Return the text that is on the screen of a program that has ended. Raises: NotRunning."""
-        if q.wait_for == "text":
+        if q.wait_for == "text" and not is_private(await self._manager.get_session(live.id)):
             with contextlib.suppress(SpawnFailed, SnapshotNotFound):
                 await live.open_files(create=False)
                 finding = self._find(live, q)
@@ -484,6 +485,22 @@ class SessionMethods:
     async def signal(self, session_id: str, number: int) -> None:
         """Send a signal to the process group in the foreground of a session's terminal."""
         await self._programs.endings.signal(session_id, number)
+
+
+async def _open_for_screen(live: LiveSession, session: Session, *, is_running: bool) -> None:
+    """Open what a session's screen is drawn from.
+
+    Raises:
+        SnapshotNotFound: It is private, and its program has ended.
+        SpawnFailed: Its journal cannot be opened.
+    """
+    if is_running or not is_private(session):
+        await live.open_files(create=is_running)
+    elif not live.has_last_look:
+        raise SnapshotNotFound(
+            f"Session {session.id} is private: its screen is gone with its program",
+            hint="What a private session has shown is kept nowhere.",
+        )
 
 
 def _waited(q: SessionWait, found: Any) -> Waited:

@@ -7,6 +7,8 @@ A picture that is built again reads what was said once more; `Picture` passes on
 that was taken. That is kept in the stored events, so that another daemon goes on from there: an event, its position and
 the marks of its session are committed together, and before the snapshot that covers them (`Outlet.settle`).
 
+Of a private session nothing is stored, and live events are without contents: its marks are here, and nowhere else.
+
 Everything here runs on the event loop, at each output of each program: nothing is parsed, and a session that is quiet
 has no timer.
 """
@@ -150,7 +152,7 @@ class News:
         self._loop = asyncio.get_running_loop()
         self._marks: Marks | None = None  # until they are known
         self._recorded = Marks()
-        self._is_watched = False
+        self._is_watched = self._is_private = False
         self._facts: m.Facts | None = None
         self._title = ""
         self._is_remote = False
@@ -166,6 +168,7 @@ class News:
 
     def restore(self, session: Session) -> None:
         """Take the marks of a session as they are stored, unless they are known."""
+        self._is_private = session.config.record == "none"
         if self._marks is None:
             self._title, self._is_remote = session.title or "", session.session_type == "ssh"
             self._marks = self._recorded = Marks(**{each: getattr(session, each) for each in Marks.__struct_fields__})
@@ -184,7 +187,8 @@ class News:
 
     def _record(self, events: Sequence[Event]) -> None:
         self._recorded = self._marks = self._marks or Marks()
-        self._outlet.record(self._id, self._marks, events)
+        if not self._is_private:
+            self._outlet.record(self._id, self._marks, events)
 
     def set_watched(self, *, is_watched: bool) -> None:
         """Note whether a client that may type follows, which sees everything."""
@@ -232,7 +236,8 @@ class News:
     def handle_folder(self, cwd: bytes) -> None:
         """Handle a new folder."""
         text, companion = text_and_bytes(cwd)
-        self._outlet.publish_live("session.cwd", self._id, Folder(cwd=text, cwd_bytes=companion))
+        folder = Folder(cwd=None) if self._is_private else Folder(cwd=text, cwd_bytes=companion)
+        self._outlet.publish_live("session.cwd", self._id, folder)
 
     def handle_facts(self, facts: m.Facts) -> None:
         """Handle what its program shows now: title and progress."""
@@ -242,14 +247,16 @@ class News:
         # A title that was stored stays until there is another one.
         if facts.title != self._title and (facts.title or before is not None):
             self._title = facts.title
-            self._outlet.publish_live("session.title", self._id, Title(title=facts.title or None))
+            title = Title(title=None if self._is_private else facts.title or None)
+            self._outlet.publish_live("session.title", self._id, title)
         progress = progress_of(facts)
         if progress != self._marks.progress:
             self._mark(progress=progress)
             if (now := self._loop.time()) >= self._next_progress:
                 self._next_progress = now + PROGRESS_SECS
                 self.save()
-            self._outlet.publish_live("session.progress", self._id, ProgressChange(progress=progress))
+            shown = ProgressChange(progress=None if self._is_private else progress)
+            self._outlet.publish_live("session.progress", self._id, shown)
 
     def handle_said(self, fed: m.Fed) -> None:
         """Handle what its program has said; each time comes once."""

@@ -34,7 +34,7 @@ from orbit_protocol.errors import (
 )
 from orbit_protocol.settings import ShellIntegration
 from orbit_protocol.text import text_and_bytes, to_text
-from orbit_protocol.types import Session, SessionStatus
+from orbit_protocol.types import Session, SessionConfig, SessionStatus
 from orbit_protocol.visible import visible
 from orbitd.background_tasks import BackgroundTasks
 from orbitd.descriptors import RAISE_IT, SessionRoom, too_many
@@ -48,7 +48,7 @@ from orbitd.screens.messages import Limits
 from orbitd.screens.model import MAX_SCROLLBACK_LINES
 from orbitd.sessions.command_line import build_launch, last_folder, last_size
 from orbitd.sessions.endings import Endings
-from orbitd.sessions.files import SessionFiles
+from orbitd.sessions.files import SessionFiles, is_private, no_memory
 from orbitd.sessions.keeper_connection import KeeperConnection
 from orbitd.sessions.news import SILENCE_SECS, Outlet
 from orbitd.sessions.reconnecting import Reconnector
@@ -135,13 +135,15 @@ class Programs:
         self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         login = os.environb if settings.is_managed else None
         self.agents = AgentLinks(settings.agent_folder, settings.runtime_folder, login)
-        self.files = SessionFiles(manager, history, settings.journal_folder)
         self.screens = Screens(Limits(lines=MAX_SCROLLBACK_LINES, size=settings.scrollback_max_bytes))
         self.outlet = Outlet(manager)
         self.saver = Saver(manager, history, auto_save_interval_secs, self.outlet)
         self.room = SessionRoom(self._count_descriptors)
         self.keeper = KeeperConnection(
             settings.keeper_socket, self.room, self.handle_exit, self._handle_lost_connection
+        )
+        self.files = SessionFiles(
+            manager, history, settings.journal_folder, self.keeper.memory, settings.scrollback_max_bytes
         )
         self.registry = Registry(
             manager,
@@ -236,6 +238,7 @@ class Programs:
             with self.room.take():
                 await self.endings.store_pending_exit(live)
                 before = await self._manager.get_session(session_id)
+                private = self._private_config(before)
                 if only_in is not None and before.workspace_id != only_in:
                     raise SessionNotFound(f"Session {session_id} is not in workspace {only_in}")
                 if only_lost and (before.status == "terminated" or not before.live):
@@ -247,10 +250,12 @@ class Programs:
                 # that the store says is not there.
                 started = await self._manager.start_program(session_id, cols, rows, reconnects=reconnects)
                 was = live.state
+                if private is not None:
+                    live.record = "none"
                 live.move(State.STARTING)
                 try:
                     by = StartedBy(env=env, umask=umask, limits=limits or {}, shell_integration=shell_integration)
-                    await self._spawn(live, _resumed(started) if _is_lost(before) else started, by, may_move=may_move)
+                    await self._spawn(live, _to_run(before, started, private), by, may_move=may_move)
                     live.started_by = by if started.config.reconnect else StartedBy()
                 except BaseException:  # a cancelled request too: the session gets the status back that it had
                     if live.state is not State.STARTING:
@@ -265,6 +270,23 @@ class Programs:
                     raise
                 return started
 
+    def _private_config(self, session: Session) -> SessionConfig | None:
+        """Return what a private session runs, None for any other.
+
+        Raises:
+            NotRunning: It was started before, or a daemon before this one was told: nobody knows any more.
+        """
+        if not is_private(session):
+            return None
+        config = self._manager.private_config(session.id)
+        if config is None:
+            raise NotRunning(
+                f"Session {session.id} is private and cannot be started again: what it runs was in memory only",
+                hint="Run a new one: `orbitctl new --private`.",
+                data={"reason": "private"},
+            )
+        return config
+
     def require_emulation(self) -> None:
         """Raise LiveUnavailable where there is no terminal emulation."""
         reason = self.screens.unavailable_reason
@@ -278,6 +300,8 @@ class Programs:
     def take_over(self, live: LiveSession, session: Session, program: KeptProgram) -> None:
         """Continue with a program that an earlier daemon has started; its terminal is fetched later."""
         live.size = last_size(session)
+        if is_private(session) or program.has_memory:
+            live.record = "none"
         live.move(State.RUNNING)
         live.run(program.pid, last_folder(session), last_folder(session))
 
@@ -505,6 +529,7 @@ class Programs:
     async def connect_keeper(self) -> list[KeptProgram]:
         """Connect to the keeper of an earlier daemon, if there is one; return its programs. Raises: OrbitError."""
         programs = await self.keeper.connect_existing() or []
+        self.files.private.update(program.id for program in programs if program.has_memory)
         if programs:
             await self._use_landing()
         self._unsaved_at_start = self.files.unsaved()
@@ -532,11 +557,13 @@ class Programs:
         if pending is not None:
             try:
                 with self.registry.using(pending.session) as live:  # no lock: a start may hold it
-                    await live.open_files()
-                    live.complete_landing(pending)
+                    # The screen of a private session is gone with its program.
+                    if live.has_program or not await self.files.is_private(pending.session):
+                        await live.open_files()
+                        live.complete_landing(pending)
             except Exception as error:  # noqa: BLE001  # one session's; the others are restored all the same
                 event(log, logging.ERROR, "output not recorded", session=pending.session, exc=error)
-                self.files.keep_landing(pending)
+                await self.files.keep_landing(pending)
         landing.clear()
 
     def come_back(self, session_id: str, start: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -717,7 +744,10 @@ class Programs:
     def live_fields(self, session_id: str) -> Mapping[str, object]:
         """Return the fields of a session's running program, for events."""
         live, session = self.registry.running(session_id), self._manager.cached_session(session_id)
-        return {"live": False} if live is None or session is None else live.live_fields(session)
+        if live is None or session is None:
+            return {"live": False}
+        found = live.live_fields(session)
+        return {name: found[name] for name in _FIELDS_OF_PRIVATE} if is_private(session) else found
 
     async def update_status_from_clients(self, live: LiveSession) -> None:
         """Store a session's status: active with a client, else detached; a detached one is saved too.
@@ -782,7 +812,10 @@ class Programs:
     async def _spawn(self, live: LiveSession, session: Session, by: StartedBy, *, may_move: bool) -> None:
         """Have the keeper start the program, on the screen that the session has."""
         try:
-            await live.open_files()
+            if live.is_private:
+                await self._require_landing_in_memory()
+            else:
+                await live.open_files()
             recorded_cwd = live.recorded_cwd  # newer than the row's where it could not be saved
             if recorded_cwd is not None:
                 text, companion = text_and_bytes(recorded_cwd)
@@ -798,6 +831,8 @@ class Programs:
             )
             if (by.shell_integration or self._settings.shell_integration) == "auto":
                 launch = await asyncio.to_thread(integrate, launch)
+            # Of a private session as late as here: the keeper gives its memory back with its program only.
+            await live.open_files()
             cols, rows = live.owner_size or last_size(session)
             request = SpawnRequest(
                 id=session.id,
@@ -829,6 +864,8 @@ class Programs:
             await self.keeper.kill(session.id)
             raise
         live.move(State.RUNNING)
+        if live.is_private:
+            self._manager.forget_private_config(live.id)
         live.run(spawned.pid, spawned.cwd, last_folder(session) or spawned.cwd)
         live.use_terminal(spawned.master_fd)
         if live.attachments:
@@ -882,6 +919,14 @@ class Programs:
         self._close_landing()
         self._shared.landing, self._landing_keeper = landing, client
 
+    async def _require_landing_in_memory(self) -> None:
+        """Refuse a private session whose output would be in a file before it is in its journal."""
+        await self.keeper.require_answer()
+        await self._use_landing()
+        assert self._shared.landing is not None
+        if self._shared.landing.is_file:
+            raise no_memory("output is read into a file here, as the keeper has no memory for it (memfd_create)")
+
     def _close_landing(self) -> None:
         if self._shared.landing is not None:
             self._shared.landing.close()
@@ -934,6 +979,10 @@ class Programs:
                 await self.keeper.kill(session_id)
 
 
+_FIELDS_OF_PRIVATE = ("live", "pid", "cols", "rows", "clients", "screen", "last_active")
+"""What events of a private session have of its program: nothing that it has said or shown."""
+
+
 def _is_lost(session: Session) -> bool:
     """Return whether a session's last program has not ended by itself nor by a request.
 
@@ -943,12 +992,21 @@ def _is_lost(session: Session) -> bool:
     return has_run and session.exit_code is None and session.exit_signal is None
 
 
-def _resumed(session: Session) -> Session:
-    """Return a session with the command for coming back in the place of its own, where it has one."""
-    resume = session.config.resume
-    if resume is None:
-        return session
-    return replace(session, config=replace(session.config, command=resume, command_bytes=UNSET))
+def _to_run(before: Session, started: Session, private: SessionConfig | None) -> Session:
+    """Return a session with what is to be run of it.
+
+    Args:
+        before: As it was.
+        started: As it is stored now.
+        private: Of a private session its configuration, which is not stored.
+    """
+    if private is not None:
+        return replace(started, config=private)
+    resume = started.config.resume
+    if resume is None or not _is_lost(before):
+        return started
+    # The command for coming back in the place of its own.
+    return replace(started, config=replace(started.config, command=resume, command_bytes=UNSET))
 
 
 def _lacks_terminal(live: LiveSession) -> bool:

@@ -115,7 +115,9 @@ async def _take_over(manager: SessionManager, programs: Programs, program: KeptP
         # A session is deleted after its program has ended. So the row was lost with a part of the database, or an
         # older backup was restored.
         event(log, logging.WARNING, "program without a session, recorded again", session=program.id, pid=program.pid)
-        session = await manager.record_lost_session(program.id, program.started_at)
+        session = await manager.record_lost_session(
+            program.id, program.started_at, record="none" if program.has_memory else "full"
+        )
         was_lost = True
     if session.status in ("terminated", "archived") and (
         program.ended_at is not None or session.last_active > program.started_at
@@ -181,6 +183,8 @@ async def _come_back(manager: SessionManager, programs: Programs, session: Sessi
 
 def comes_back(config: SessionConfig) -> bool:
     """Return whether a session is started again after a reboot without being asked for; this may ask passwd."""
+    if config.record == "none":  # what it ran was in memory only
+        return False
     return config.restart or config.resume is not None or is_shell(config)
 
 

@@ -19,7 +19,7 @@ from orbitd.logs import event
 from orbitd.manager import SessionManager
 from orbitd.sessions.news import Outlet
 from orbitd.sessions.saved_state import SavedState
-from orbitd.sessions.session import SAVE_SOON_BYTES, LiveSession
+from orbitd.sessions.session import LiveSession
 
 log = logging.getLogger("orbitd.sessions")
 
@@ -56,12 +56,12 @@ class Saver:
         if plan.timer is None:
             self._start_timer(session, self._interval * random.uniform(0.5, 1.0))  # noqa: S311  # spreads, hides nothing
         # Output that could not be drawn is fed again after a crash of orbitd, until a snapshot is behind it.
-        is_urgent = session.journal_bytes > SAVE_SOON_BYTES or session.picture.restart is not None
-        if is_urgent and not plan.is_soon:
+        is_urgent = session.journal_bytes > session.save_soon_bytes or session.picture.restart is not None
+        if session.is_full or (is_urgent and not plan.is_soon):
             plan.is_soon = True
             if plan.timer is not None:
                 plan.timer.cancel()
-            self._start_timer(session, min(BURST_SECS, self._interval))
+            self._start_timer(session, 0.0 if session.is_full else min(BURST_SECS, self._interval))
 
     async def save(self, session: LiveSession, *, limit_secs: float = SAVE_SECS) -> None:
         """Save a session now, unless it is saved.
@@ -88,6 +88,11 @@ class Saver:
         session.save.failure = ""
 
     async def _store(self, session: LiveSession) -> None:
+        if session.is_private:
+            saved = await session.picture.save(session.mark())
+            await session.save_in_memory(saved)
+            session.handle_saved(saved.position)
+            return
         recording = await self._history.recording(session.id)
         saved = await session.picture.save(
             session.mark(),

@@ -45,7 +45,7 @@ from orbitd.history.history import History
 from orbitd.logs import event
 from orbitd.rpc.connection import Connection
 from orbitd.screens.client import Loaded, Picture, PictureState, Recorded, Screens
-from orbitd.screens.messages import Fed
+from orbitd.screens.messages import Fed, Saved
 from orbitd.sessions.attachment import Attachment, Repaint, appearance_of
 from orbitd.sessions.files import OpenFiles, SessionFiles
 from orbitd.sessions.folders import folder_of, reported_folder
@@ -54,6 +54,7 @@ from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import Cwd, Divider, Event, Resize
 from orbitd.sessions.journal_repair import Damage
 from orbitd.sessions.news import SILENCE_SECS, News, Outlet
+from orbitd.sessions.private_memory import PrivateJournal
 from orbitd.sessions.program_input import InputQueue
 from orbitd.sessions.terminal import Landing, Pending, PtyMaster
 from orbitd.store.sessions import ClientChange, EndReason
@@ -68,6 +69,9 @@ SAVE_SOON_BYTES = 4 << 20
 
 MAX_UNREADABLE_BYTES = 16 << 20
 """How much output of a program whose picture is damaged is kept aside at a time; the newest files of a session stay."""
+
+LAST_LOOK_SECS = 10.0
+"""How long the picture of a private session stays behind its program, where no client was there to be sent its end."""
 
 FLOOD_BYTES, FLOOD_SECS = 64 * 1024, 0.05
 GIVE_WAY_SECS = 0.002
@@ -284,6 +288,7 @@ class LiveSession:
         position_asked_at: The loop's time at which its program last asked where the cursor is (CPR), or was answered.
         last_output_at: When its program last printed, in seconds since the epoch; 0 if not since this daemon's start.
         last_input_at: When somebody last typed into it, likewise.
+        has_last_look: It is private, and its program has just ended without a client: its picture stays for a moment.
         news: What its program has said, rung and printed.
         silent_since: The loop's time of its last output, or of its program's start here.
         waits: Who waits for output, or for a command.
@@ -301,6 +306,7 @@ class LiveSession:
         self.exited: asyncio.Future[Exit] = self._loop.create_future()
         self.exit: ProgramExit | None = None
         self.is_terminating = self.is_unwanted = self.is_drained = False
+        self.has_last_look = False
         self.not_restored = ""
         self.not_opened = ""
         self.is_left_to_keeper = False
@@ -364,7 +370,7 @@ class LiveSession:
         """Whether it is nothing but a row of the store."""
         # Forgotten while its journal is opened, it would be opened by another object at the same time, and stay open.
         is_ended = self.state in (State.RECORDED, State.ENDED) and self._opening is None
-        return is_ended and not self.not_restored and self.retry is None
+        return is_ended and not self.not_restored and self.retry is None and not self.has_last_look
 
     # Snapshot and journal
 
@@ -382,6 +388,21 @@ class LiveSession:
     def journal_bytes(self) -> int:
         """Bytes of records that no snapshot covers; 0 while the journal is closed."""
         return 0 if self._journal is None else self._journal.size
+
+    @property
+    def is_private(self) -> bool:
+        """Whether nothing of what it shows may be written to the disk; known before its program runs."""
+        return self.record == "none"
+
+    @property
+    def save_soon_bytes(self) -> int:
+        """How many bytes of records are saved ahead of their time."""
+        return self._journal.save_soon_bytes if isinstance(self._journal, PrivateJournal) else SAVE_SOON_BYTES
+
+    @property
+    def is_full(self) -> bool:
+        """Whether its program waits for a save, since its journal may take no more memory."""
+        return isinstance(self._journal, PrivateJournal) and self._journal.is_full
 
     @property
     def is_journal_empty(self) -> bool:
@@ -476,7 +497,7 @@ class LiveSession:
         journal = self._journal
         if journal is None:
             return []
-        return [(journal.reader(), journal.base)] if newest else journal.readers()
+        return journal.readers(newest=newest)
 
     def gap(self, since: int) -> int:
         """Return how much of the journal is missing behind a position."""
@@ -491,10 +512,16 @@ class LiveSession:
             self.picture.follow()
         return position
 
+    async def save_in_memory(self, saved: Saved) -> None:
+        """Keep what a snapshot would have of a private session. Raises: OSError, OrbitError; the one before stays."""
+        await self._shared.files.save_private(self.id, saved)
+
     def handle_saved(self, position: int) -> None:
         """A snapshot up to a position is committed: discard what it covers."""
         self.save.position = position
         self.picture.saved(position)
+        if self._master is not None:
+            self._master.resume("memory")
         if self._journal is not None:
             file_number = self._journal.file_number
             self._journal.discard_before(position)
@@ -635,7 +662,10 @@ class LiveSession:
         self.last_output_at, self.silent_since = time.time(), now
         self.news.handle_output(self.last_output_at)
         self.waits.handle_output()
-        if self.save.timer is None or (self.journal_bytes > SAVE_SOON_BYTES and not self.save.is_soon):
+        if self.is_full and self._master is not None:
+            self._master.pause("memory")
+            self._shared.on_output(self)
+        elif self.save.timer is None or (self.journal_bytes > self.save_soon_bytes and not self.save.is_soon):
             self._shared.on_output(self)
         self._give_way(now)
         if self.picture.state is PictureState.DAMAGED:
@@ -783,6 +813,10 @@ class LiveSession:
     def end(self, exit_code: int | None, exit_signal: int | None, last: Repaint | None) -> None:
         """Notify the clients that the program has ended, end their attachments, and close the files."""
         line = self.picture.history_line
+        if self.is_unseen_end:
+            # Who has started it and is not attached yet, as the program was quicker, finds what it has shown.
+            self.has_last_look = True
+            self._loop.call_later(LAST_LOOK_SECS, self._end_last_look)
         for attachment in self._clear_attachments():
             last_frame = self._frames.newest(attachment.size)
             attachment.send_exited(exit_code, exit_signal, last, line, last_frame)
@@ -793,8 +827,18 @@ class LiveSession:
         self.cancel_timers()
         self._set_exited(exit_code, exit_signal)
 
+    @property
+    def is_unseen_end(self) -> bool:
+        """Whether it is private, and no client is there that sees how its program ends."""
+        return self.is_private and all(each.is_answering for each in self.attachments)
+
+    def _end_last_look(self) -> None:
+        self.has_last_look = False
+        self._shared.on_idle(self)
+
     def close(self) -> None:
         """Close terminal and files; the program goes on."""
+        self.has_last_look = False
         self._close_terminal()
         self.news.end(has_ended=False)
         self.cancel_timers()
@@ -1044,7 +1088,7 @@ class LiveSession:
         """Put output aside of a program that goes on printing while its picture is damaged: the disk has an end."""
         if self._journal is not None and self._journal.size > MAX_UNREADABLE_BYTES:
             self.picture.skip_unfed()
-            self._journal.discard_before(self._journal.position)
+            self._journal.discard_all()
 
     @contextlib.contextmanager
     def _reading_paused(self) -> Iterator[None]:

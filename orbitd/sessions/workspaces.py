@@ -33,6 +33,7 @@ from orbit_protocol.types import Session, SessionDocument, WorkspaceDocument
 from orbitd.logs import event
 from orbitd.manager import SessionManager
 from orbitd.sessions.command_line import last_size
+from orbitd.sessions.files import is_private
 from orbitd.sessions.programs import Programs
 
 log = logging.getLogger("orbitd.sessions")
@@ -99,7 +100,7 @@ class Workspaces:
         async def start(session: Session) -> bool:
             if self._programs.closing.done():
                 raise ShuttingDown("The daemon is shutting down", hint="Open the workspace again when it is back.")
-            if await self._is_external(session):
+            if await self._is_external(session) or self._has_run_privately(session):
                 return False
             last_cols, last_rows = last_size(session)
             cols, rows = q.cols or last_cols, q.rows or last_rows
@@ -160,6 +161,10 @@ class Workspaces:
     def _with_size(self, session: SessionDocument) -> SessionDocument:
         live = self._programs.registry.running(session.id)
         return session if live is None else replace(session, cols=live.size[0], rows=live.size[1])
+
+    def _has_run_privately(self, session: Session) -> bool:
+        """Return whether a session is private and cannot be started again: what it runs was in memory only."""
+        return is_private(session) and self._manager.private_config(session.id) is None
 
     async def _is_external(self, session: Session) -> bool:
         """Return whether an application hosts a session itself: it saves its screen, and no program has run here."""

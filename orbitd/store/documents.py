@@ -22,6 +22,7 @@ from orbit_protocol.types import (
     MAX_NAME_LENGTH,
     MAX_PAGE_SIZE,
     Session,
+    SessionConfig,
     SessionDocument,
     SessionStatus,
     Workspace,
@@ -40,7 +41,7 @@ from orbitd.store.rows import (
     update_workspace,
 )
 from orbitd.store.rows import find_session as find_stored_session
-from orbitd.store.sessions import SessionMethods, is_id_free, is_name_free
+from orbitd.store.sessions import SessionMethods, is_id_free, is_name_free, stored_config
 from orbitd.store.workspaces import WorkspaceMethods, refuse_taken_name
 
 FORMAT = 1
@@ -56,6 +57,7 @@ class _Plan(Struct, frozen=True, kw_only=True):
     workspace: Workspace
     sessions: tuple[Session, ...]
     kept: tuple[str, ...]
+    private: dict[str, SessionConfig]
 
 
 class DocumentMethods(SessionMethods, WorkspaceMethods):
@@ -125,6 +127,8 @@ class DocumentMethods(SessionMethods, WorkspaceMethods):
             plan = await self._store.in_pool(lambda taken=taken: _plan(document, name, taken))  # type: ignore[misc]
             outcome = await self._store.write(lambda connection, plan=plan: _insert(connection, plan))  # type: ignore[misc]
             if isinstance(outcome, Workspace):
+                for session_id, config in plan.private.items():
+                    self._private.add(session_id, config)
                 return outcome
             taken |= outcome
 
@@ -175,7 +179,7 @@ def _plan(document: WorkspaceDocument, name: str | None, taken: frozenset[str]) 
         layout=replace(layout, config=Raw(replace_strings(bytes(layout.config), changed))) if changed else layout,
         active_session_id=None if active is None else ids[active],
     )
-    sessions = []
+    sessions, private = [], {}
     for place, each in enumerate(document.sessions):
         try:
             config = validation.config(replace(each.config, workspace_id=workspace.id))
@@ -184,6 +188,8 @@ def _plan(document: WorkspaceDocument, name: str | None, taken: frozenset[str]) 
             session_name = None if each.name is None else validation.name(each.name)
         except (InvalidParams, ValueError) as error:
             raise InvalidParams(f"{error} - at `document.sessions[{place}]`") from error
+        if config.record == "none":
+            private[ids[each.id]] = config
         sessions.append(
             Session(
                 id=ids[each.id],
@@ -193,7 +199,7 @@ def _plan(document: WorkspaceDocument, name: str | None, taken: frozenset[str]) 
                 last_active=moment,
                 # As `session.create` records it: a session that has a size and is detached has run here.
                 status="active",
-                config=config,
+                config=stored_config(config),
                 workspace_id=workspace.id,
                 cols=each.cols,
                 rows=each.rows,
@@ -201,7 +207,7 @@ def _plan(document: WorkspaceDocument, name: str | None, taken: frozenset[str]) 
             )
         )
     kept = tuple(old for old, new in ids.items() if old == new)
-    return _Plan(workspace=workspace, sessions=tuple(sessions), kept=kept)
+    return _Plan(workspace=workspace, sessions=tuple(sessions), kept=kept, private=private)
 
 
 def _refuse_doubles(ids: Sequence[str]) -> None:

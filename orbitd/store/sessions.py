@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from orbit_protocol.errors import (
@@ -35,6 +35,7 @@ from orbit_protocol.errors import (
 from orbit_protocol.text import encodable, text_and_bytes
 from orbit_protocol.types import (
     MAX_LABELS,
+    Record,
     Session,
     SessionConfig,
     SessionPage,
@@ -204,11 +205,53 @@ class ClientChange(Struct, frozen=True, kw_only=True):
         return events.of_session(kind, session, live, client_pid=self.pid, read_only=self.read_only)
 
 
+MAX_PRIVATE_CONFIGS = 1_000
+"""Private sessions that were recorded and not started yet: of more the newest can be started."""
+
+
+class PrivateConfigs:
+    """What private sessions run that were not started yet, in memory only."""
+
+    def __init__(self) -> None:
+        self._configs: dict[str, SessionConfig] = {}
+
+    def add(self, session_id: str, config: SessionConfig) -> None:
+        """Keep what a session runs."""
+        self._configs[session_id] = config
+        while len(self._configs) > MAX_PRIVATE_CONFIGS:
+            del self._configs[next(iter(self._configs))]
+
+    def get(self, session_id: str) -> SessionConfig | None:
+        """Return what a session runs, None where that is not known."""
+        return self._configs.get(session_id)
+
+    def forget(self, session_id: str) -> None:
+        """Forget what a session runs."""
+        self._configs.pop(session_id, None)
+
+
+def stored_config(config: SessionConfig) -> SessionConfig:
+    """Return what is stored of a configuration: of a private session nothing that it runs, or where."""
+    if config.record != "none":
+        return config
+    unset = {"command_bytes": UNSET, "cwd_bytes": UNSET, "env_bytes": UNSET}
+    return replace(config, command=None, cwd=None, env=None, **unset)
+
+
 class SessionMethods:
     """Create, find, list, change and delete sessions, and record what their programs do."""
 
     _store: Store
+    _private: PrivateConfigs
     live_fields: Callable[[str], Mapping[str, object]]
+
+    def private_config(self, session_id: str) -> SessionConfig | None:
+        """Return what a private session runs; None where it was started already, or by an earlier daemon recorded."""
+        return self._private.get(session_id)
+
+    def forget_private_config(self, session_id: str) -> None:
+        """Forget what a private session runs: it was started."""
+        self._private.forget(session_id)
 
     async def create_session(self, config: SessionConfig, name: str | None = None) -> Session:
         """Record a new session, which is active.
@@ -226,7 +269,7 @@ class SessionMethods:
             created_at=moment,
             last_active=moment,
             status="active",
-            config=config,
+            config=stored_config(config),
             workspace_id=config.workspace_id,
         )
 
@@ -236,9 +279,12 @@ class SessionMethods:
                 find_workspace(connection, session.workspace_id)
             return _insert(connection, session, events.of_session("session.created", session))
 
-        return await self._store.change_session(work)
+        created = await self._store.change_session(work)
+        if config.record == "none":
+            self._private.add(session.id, config)
+        return created
 
-    async def record_lost_session(self, session_id: str, created_at: datetime) -> Session:
+    async def record_lost_session(self, session_id: str, created_at: datetime, *, record: Record = "full") -> Session:
         """Record a session whose program runs and whose row is gone. Raises: StorageError."""
         session = Session(
             id=session_id,
@@ -247,7 +293,7 @@ class SessionMethods:
             created_at=created_at,
             last_active=now(),
             status="detached",
-            config=SessionConfig(session_type="local"),
+            config=SessionConfig(session_type="local", record=record),
             workspace_id=None,
             live=True,
         )
@@ -499,6 +545,7 @@ class SessionMethods:
         """
         await self._delete_many_rows(session_id)
         await self._delete(session_id, purge=True)
+        self._private.forget(session_id)
         self._store.recorder.forget_session(session_id)
 
     async def _delete_many_rows(self, session_id: str) -> None:
@@ -794,13 +841,16 @@ class SessionMethods:
 
         def work(connection: sqlite3.Connection) -> Change[Session]:
             stored = find_session(connection, session_id)
-            ended = replace(stored.item, status=status, live=False, exit_code=exit_code, exit_signal=exit_signal)
-            if cwd is not None:
+            is_private = stored.item.config.record == "none"
+            # A private one is never started again, so that it has ended for good, however its program was lost.
+            ends_as: SessionStatus = "terminated" if is_private else status
+            ended = replace(stored.item, status=ends_as, live=False, exit_code=exit_code, exit_signal=exit_signal)
+            if cwd is not None and not is_private:
                 text, companion = text_and_bytes(cwd)
                 ended = replace(ended, cwd=text, cwd_bytes=companion)
             ended = replace(ended, last_active=now(), progress=None)
             more: dict[str, Any] = {} if reason is None else {"reason": reason}
-            kind = "session.exited" if status == "terminated" else "session.disconnected"
+            kind = "session.exited" if ends_as == "terminated" else "session.disconnected"
             recorded = [events.of_session(kind, ended, **more)]
             if status == "terminated" and reason == "terminated":
                 recorded.append(events.of_session("session.terminated", ended))

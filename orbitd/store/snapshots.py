@@ -183,7 +183,7 @@ class SnapshotMethods:
 
         Raises:
             SessionNotFound: No session has the id.
-            InvalidParams: It is larger than can be saved.
+            InvalidParams: It is larger than can be saved, or the session is private.
         """
         screen = Screen(terminal_buffer=terminal_buffer, scrollback=scrollback, native_state=native_state)
         if screen.size > MAX_SCREEN_BYTES:
@@ -266,6 +266,8 @@ class SnapshotMethods:
         def work(connection: sqlite3.Connection) -> Change[SnapshotInfo]:  # in the writer's thread
             moment = now()
             stored = find_session(connection, new.session_id)
+            if stored.item.config.record == "none":
+                raise InvalidParams(f"Session {new.session_id} is private: no screen of it is saved")
             seen = {"cols": new.cols, "rows": new.rows, "title": new.title}
             given: dict[str, object] = {field: value for field, value in seen.items() if value is not None}
             if new.cwd is not None:

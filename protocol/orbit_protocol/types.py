@@ -161,7 +161,8 @@ class SessionConfig(Struct, frozen=True, kw_only=True):
     connection. With `auto_remove` the session is deleted, into the trash, when its program has ended.
 
     `record` says what is kept of what it shows: all of it (`full`), the newest screens and the text (`screen`), or
-    nothing on the disk (`none`, a private session).
+    nothing on the disk (`none`, a private session). Of a private session `command`, `cwd` and `env` are kept in memory
+    until its program is started, and shown to nobody: it is started once, and not again.
 
     `command_bytes` (the whole line), `cwd_bytes` and `env_bytes` (the whole environment, as a list of
     `[name, value]`) are there only where those are not UTF-8; the text then has `\xNN` for each byte
@@ -205,6 +206,8 @@ class SessionConfig(Struct, frozen=True, kw_only=True):
                 raise ValueError(f"`{field}` may have {longest} characters at most")
         if self.cwd is not None and not self.cwd.startswith("/"):
             raise ValueError("`cwd` must be an absolute path")
+        if self.record == "none" and (self.restart or self.reconnect or self.resume is not None):
+            raise ValueError("a session whose `record` is `none` takes no `restart`, `reconnect` or `resume`")
         if self.reconnect and self.session_type != "ssh":
             raise ValueError("`reconnect` is for `session_type` `ssh` only")
         check_environment(self.env)

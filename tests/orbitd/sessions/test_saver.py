@@ -58,8 +58,7 @@ async def test_what_is_unchanged_is_not_written(sessions: Sessions) -> None:
 
 async def test_a_burst_is_saved_earlier(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     """Much output is not in the journal alone for a whole interval."""
-    for module in (saver, session):
-        monkeypatch.setattr(module, "SAVE_SOON_BYTES", 100)
+    monkeypatch.setattr(session, "SAVE_SOON_BYTES", 100)
     monkeypatch.setattr(saver, "BURST_SECS", 0.001)
     live = await sessions.run()
     await sessions.print(b"hello")

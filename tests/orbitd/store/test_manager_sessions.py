@@ -7,6 +7,7 @@ import itertools
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -606,3 +607,52 @@ async def test_others_are_served_while_a_page_is_decoded(
     found = await manager._store.damage.fetch_readable(fetch, decode, 0, None)
     assert [each.seq for each in found] == list(range(1, 11))
     assert [decoded.count(turn) for turn in sorted(set(decoded))] == [3, 3, 3, 1]
+
+
+async def test_what_a_private_session_runs_is_in_memory_only(path: Path) -> None:
+    """Its row, its event and every file are without command, folder and variables; name and labels are the user's."""
+    secret = "5f1c0c9b7d"
+    config = SessionConfig(
+        session_type="local",
+        record="none",
+        command_bytes=f"run {secret}\xff".encode("latin-1"),
+        cwd_bytes=f"/{secret}\xff".encode("latin-1"),
+        env_bytes=[(b"S", f"{secret}\xff".encode("latin-1"))],
+        auto_remove=True,
+    )
+    async with SessionManager.open(path) as manager:
+        created = await manager.create_session(config, "mine")
+        assert created.config == SessionConfig(session_type="local", record="none", auto_remove=True)
+        assert manager.private_config(created.id) == config
+        with pytest.raises(InvalidParams, match="private"):
+            await manager.save_snapshot(created.id, secret.encode(), title=secret, cwd=secret.encode())
+        with pytest.raises(InvalidParams, match="`record`"):
+            await manager.set_resume(created.id, secret)
+        await manager.start_program(created.id, 80, 24)
+        ended = await manager.end_program(created.id, "detached", cwd=f"/{secret}".encode(), reason="program_lost")
+        assert (ended.status, ended.cwd, ended.name) == ("terminated", None, "mine")
+        manager.forget_private_config(created.id)
+        assert manager.private_config(created.id) is None
+        for file in path.parent.iterdir():
+            assert secret.encode() not in file.read_bytes(), file
+    for file in path.parent.iterdir():
+        assert secret.encode() not in file.read_bytes(), file
+
+
+async def test_private_sessions_that_are_never_started(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the newest run is kept; of a session that is deleted it is forgotten."""
+    monkeypatch.setattr(sessions, "MAX_PRIVATE_CONFIGS", 2)
+    config = SessionConfig(session_type="local", record="none", command="cat")
+    made = [(await manager.create_session(config)).id for _ in range(3)]
+    assert [manager.private_config(each) for each in made] == [None, config, config]
+    await manager.delete_session(made[1])
+    assert manager.private_config(made[1]) is None
+
+
+@pytest.mark.parametrize("more", [{"restart": True}, {"resume": "vim"}, {"reconnect": True}])
+def test_a_private_session_does_not_come_back(more: dict[str, Any]) -> None:
+    """What would start it again, of which nothing is known then, is refused."""
+    with pytest.raises(ValueError, match="`record` is `none`"):
+        SessionConfig(session_type="ssh", host="h", record="none", **more)
