@@ -232,6 +232,8 @@ def _start_again(app: App, found: Session, *, no_start: bool) -> bool:
     from orbitctl.ui.text import ago
 
     _require_known(app, found)
+    if found.config.record == "none" and not _is_external(found):
+        return _start(app, found)  # refused, with the reason
     if no_start or _is_external(found):
         raise not_running_error(found)
     if not comes_back(found.config):
@@ -276,6 +278,8 @@ def comes_back(config: SessionConfig) -> bool:
     """Return whether a session's program is started again without a question: a shell, or what is meant to be."""
     if config.restart or config.resume is not None:
         return True
+    if config.record == "none":  # what it ran was in memory only
+        return False
     if config.session_type != "local":
         return False
     line = from_text(config.command or "", config.command_bytes).decode("utf-8", "surrogateescape")

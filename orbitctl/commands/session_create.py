@@ -20,7 +20,7 @@ from orbit_protocol import params as p
 from orbit_protocol.errors import NameTaken, SessionNotFound
 from orbit_protocol.settings import ShellIntegration
 from orbit_protocol.text import BytePairs
-from orbit_protocol.types import Session, SessionConfigInput, SessionType, check_name
+from orbit_protocol.types import Record, Session, SessionConfigInput, SessionType, check_name
 from orbitctl.app import App, checked
 from orbitctl.client.client import Answer, ask_all
 from orbitctl.commands.arguments import SHELL_INTEGRATION, WORKSPACE
@@ -51,6 +51,8 @@ class NewSession(Struct, frozen=True, kw_only=True):
     reconnect: bool = False
     resume: str | None = None
     auto_remove: bool = False
+    record: Record | None = None
+    private: bool = False
     command: tuple[str, ...] = ()
 
 
@@ -67,6 +69,12 @@ _OPTIONS = (
     click.option("--reconnect", is_flag=True, help="Start ssh again when its connection is lost."),
     click.option("--resume", metavar="COMMAND", help="Start it again after a reboot, by this command."),
     click.option("--rm", "auto_remove", is_flag=True, help="Delete it, into the trash, when its program has ended."),
+    click.option(
+        "--record",
+        type=click.Choice(["full", "screen", "none"]),
+        help="What is kept of what it shows: all, screens and text, nothing [full].",
+    ),
+    click.option("--private", is_flag=True, help="Keep nothing of it on the disk; as --record none."),
     click.argument("command", nargs=-1, type=click.UNPROCESSED),
 )
 _DETACH = click.option("-d", "--detach", is_flag=True, help="Run it in the background, and print which session it is.")
@@ -317,11 +325,14 @@ def _run_attached(
     # back for as long as it takes to print what it has printed.
     session_id = created[0].id
     ended = app.call(m.SESSION_UNDELETE, p.ById(id=session_id))
+    lines: list[str] = []
     try:
-        shown = app.call(m.SESSION_SCREEN, p.SessionScreen(id=session_id, scrollback=True))
+        if ended.config.record != "none":  # else its screen is gone with its program
+            shown = app.call(m.SESSION_SCREEN, p.SessionScreen(id=session_id, scrollback=True))
+            lines = shown.data.rstrip("\n").split("\n")
     finally:
         app.call(m.SESSION_DELETE, p.SessionDelete(id=session_id))
-    for line in shown.data.rstrip("\n").split("\n"):
+    for line in lines:
         app.out.line(line)
     result = AttachResult(reason="exited", exit_code=ended.exit_code, exit_signal=ended.exit_signal)
     run_attach.print_message(f"[{run_attach.describe_result(run_attach.short_name(ended), result)}]")
@@ -329,8 +340,12 @@ def _run_attached(
 
 
 def _create_numbered(app: App, new: NewSession) -> Answer[Session]:
-    """Create a session that is named after its program, with the first number from 2 on where that is taken."""
-    name = os.path.basename((new.command[0] if new.command else new.host or "").rstrip("/"))[:_MAX_PROGRAM_NAME]
+    """Create a session that is named after its program, with the first number from 2 on where that is taken.
+
+    A private one is named so: names are stored, and what it runs is not.
+    """
+    program = "private" if record_of(new) == "none" else new.command[0] if new.command else new.host or ""
+    name = os.path.basename(program.rstrip("/"))[:_MAX_PROGRAM_NAME]
     try:
         name = check_name(name)
     except ValueError:  # of bytes that are no text, say: then it has no name
@@ -370,6 +385,8 @@ def create_session(app: App, new: NewSession, *, here: bool = False) -> Answer[S
         raise click.UsageError("--host, --port and --user are for --type ssh")
     # An ssh session, and one on another machine, has its folder there: none of this machine's is meant.
     is_ours = kind == "local" and not app.hosts
+    if new.private and new.record not in (None, "none"):
+        raise click.UsageError(f"--private keeps nothing, and --record {new.record} does")
     cwd = _absolute(new.cwd or "") if new.cwd or (here and is_ours) else None
     if cwd is not None and here and is_ours:
         _check_entry(cwd)
@@ -388,12 +405,18 @@ def create_session(app: App, new: NewSession, *, here: bool = False) -> Answer[S
             reconnect=new.reconnect,
             resume=new.resume,
             auto_remove=new.auto_remove,
+            record=record_of(new),
         )
         params = p.SessionCreate(name=new.name, config=config)
     answer = app.ask(m.SESSION_CREATE, params)
     if here:
         note_history(app, answer.value)
     return answer
+
+
+def record_of(new: NewSession) -> Record:
+    """Return what is kept of what a new session shows."""
+    return "none" if new.private else new.record or "full"
 
 
 def _absolute(folder: str) -> str:

@@ -94,6 +94,9 @@ def _news(one: Session) -> list[tuple[str, str | None]]:
     return found
 
 
+_RECORDED = {"screen": "screens and text", "none": "nothing, it is private"}
+
+
 def details(app: App, one: Session) -> None:
     """Show everything about one session; what only a live session has, if it is or was one."""
     to = app.out.format
@@ -107,6 +110,7 @@ def details(app: App, one: Session) -> None:
         ("command", one.config.command),
         ("workspace", listing.workspace_of(row, view)),
         *(("label", f"{key}={value}") for key, value in sorted(one.labels.items())),
+        *([("recorded", _RECORDED[one.config.record])] if one.config.record != "full" else []),
         *([("resume", one.config.resume)] if one.config.resume else []),
         ("created", to.full_moment(one.created_at)),
         ("last active", to.full_moment(one.last_active)),
