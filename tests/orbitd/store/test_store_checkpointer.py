@@ -239,7 +239,7 @@ async def test_the_log_of_many_changes_stays_short(
     monkeypatch.setattr(module, "truncate_log", truncate)
     monkeypatch.setattr(module, "COMMITS", 20)
     monkeypatch.setattr(module, "LOG_BYTES", 1 << 18)
-    monkeypatch.setattr(module, "IDLE_SECS", 0.05)
+    monkeypatch.setattr(module, "IDLE_SECS", IDLE)
     await _set_backstop(manager, 200)
     sessions = [await manager.create_session(LOCAL) for _ in range(10)]
     longest = 0
@@ -247,6 +247,11 @@ async def test_the_log_of_many_changes_stays_short(
         await asyncio.gather(*(manager.set_labels(each.id, {"n": str(number)}) for each in sessions))
         longest = max(longest, size(Path(f"{path}-wal")))
     assert longest < 4 << 20  # all that was written is several times as much
+    timer = manager._store._checkpointer._timer
+    assert timer is not None
+    timer.cancel()
+    monkeypatch.setattr(module, "IDLE_SECS", 0.0)
+    manager._store._checkpointer._look_whether_idle()
     async with asyncio.timeout(WAIT_SECS):
         await truncated.wait()
     assert size(Path(f"{path}-wal")) == 0
