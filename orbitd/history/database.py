@@ -21,6 +21,7 @@ from msgspec import Struct
 from orbit_os.files import PRIVATE_FILE, set_mode
 from orbit_protocol.errors import StorageReadOnly
 from orbitd.history.text_blocks import TextBlock
+from orbitd.store.checkpointer import BACKSTOP_PAGES
 from orbitd.store.files import APPLICATION_ID, FULL_SYNC, SIDE_FILES, file_uri, free_name, size
 
 VERSION = 1
@@ -38,6 +39,7 @@ PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
 PRAGMA temp_store = MEMORY;
 PRAGMA cache_spill = OFF;
+PRAGMA wal_autocheckpoint = {BACKSTOP_PAGES};
 PRAGMA journal_size_limit = 67108864;
 PRAGMA trusted_schema = OFF;
 """

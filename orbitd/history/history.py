@@ -35,6 +35,7 @@ from orbitd.history.database import DamagedHistory, Unusable
 from orbitd.history.recorder import NO_FILM, Film, KeyFrame, Slice
 from orbitd.logs import event
 from orbitd.screens.messages import Saved
+from orbitd.store.checkpointer import Checkpointer
 from orbitd.store.errors import translated
 from orbitd.store.file_watch import FileWatch
 from orbitd.store.writer import Writer
@@ -108,6 +109,7 @@ class History:
         self._recordings: dict[str, Recording] = {}
         self._with_dictionary: dict[str, None] = {}  # in the order of their last use
         self._writer: Writer | None = None
+        self._checkpointer: Checkpointer | None = None  # the writer's
         self._opening = asyncio.Lock()
         self._not_before = 0.0
         self._failure = ""
@@ -125,9 +127,7 @@ class History:
         """Finish what is being written, and close."""
         async with self._opening:
             self._is_closed = True
-            writer, self._writer = self._writer, None
-        if writer is not None:
-            await writer.close()
+            await self._close_writer()
         await asyncio.to_thread(self._pool.shutdown)
 
     # Reading and writing
@@ -189,6 +189,7 @@ class History:
                 raise
             self._failure = ""
             self._writer = writer
+            self._checkpointer = Checkpointer(self.path, writer, self._checkpoint)
             return writer
 
     def _open_writer(self, writer: Writer) -> sqlite3.Connection:
@@ -202,13 +203,30 @@ class History:
             writer.file_watch = FileWatch(self.path)
             return connection
 
+    async def _checkpoint(self, work: Callable[[sqlite3.Connection], None]) -> None:
+        writer = self._writer
+
+        def run(connection: sqlite3.Connection) -> None:
+            if writer is not None and writer.file_watch is not None:
+                writer.file_watch.check()  # what stands at the path may be another database by now
+                work(connection)
+
+        await self.read(run, None)
+
+    async def _close_writer(self) -> None:
+        writer, checkpointer = self._writer, self._checkpointer
+        self._writer = self._checkpointer = None
+        if checkpointer is not None:
+            await checkpointer.close()
+        if writer is not None:
+            await writer.close()
+
     async def _begin_again(self, writer: Writer) -> None:
         """Begin a new database where the old one is damaged, or is not at its path any more."""
         async with self._opening:
             if self._writer is not writer:
                 return  # somebody else has
-            self._writer = None
-            await writer.close()
+            await self._close_writer()
             self._recordings.clear()
             self._with_dictionary.clear()
             with contextlib.suppress(OSError):

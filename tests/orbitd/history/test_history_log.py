@@ -1,0 +1,64 @@
+"""The log of the database of histories: checkpointed beside its writer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from orbit_protocol.errors import StorageCorrupt
+from orbit_protocol.settings import HistorySettings
+from orbitd.history.history import History
+from orbitd.store import checkpointer
+from orbitd.store.checkpointer import BACKSTOP_PAGES, checkpoint_log, truncate_log
+from store_support import size
+from support import WAIT_SECS
+
+
+def write_much(connection: sqlite3.Connection) -> None:
+    """Write more than a quarter of a megabyte."""
+    connection.execute("CREATE TABLE IF NOT EXISTS scratch (data BLOB)")
+    connection.execute("INSERT INTO scratch VALUES (?)", (random.Random(1).randbytes(500_000),))
+
+
+async def test_what_is_recorded_does_not_stay_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After much recording the database itself has it, and the log of the idle history is empty."""
+    truncated, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def truncate(connection: sqlite3.Connection) -> None:
+        truncate_log(connection)
+        loop.call_soon_threadsafe(truncated.set)
+
+    monkeypatch.setattr(checkpointer, "truncate_log", truncate)
+    monkeypatch.setattr(checkpointer, "LOG_BYTES", 1 << 18)
+    monkeypatch.setattr(checkpointer, "IDLE_SECS", 0.0)
+    path = tmp_path / "history.db"
+    async with History(str(path), HistorySettings()) as history:
+        await history.write(write_much)
+        async with asyncio.timeout(WAIT_SECS):
+            await truncated.wait()
+        assert size(Path(f"{path}-wal")) == 0
+        with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as without_log:
+            assert without_log.execute("SELECT count(*) FROM scratch").fetchone() == (1,)
+        backstop = await history.write(lambda writer: writer.execute("PRAGMA wal_autocheckpoint").fetchone())
+        assert backstop == (BACKSTOP_PAGES,)
+
+
+async def test_a_database_that_took_its_place_is_left_alone(tmp_path: Path) -> None:
+    """A checkpoint opens the database by its path: what stands there meanwhile is not written to."""
+    path = tmp_path / "history.db"
+    async with History(str(path), HistorySettings()) as history:
+        await history.write(write_much)
+        for suffix in ("", "-wal"):
+            os.rename(f"{path}{suffix}", tmp_path / f"moved{suffix}")
+        with closing(sqlite3.connect(path)) as other:
+            other.executescript("PRAGMA journal_mode = WAL; CREATE TABLE films (x)")
+            before = path.read_bytes()
+            with pytest.raises(StorageCorrupt):
+                await history._checkpoint(checkpoint_log)
+            assert path.read_bytes() == before
