@@ -138,6 +138,12 @@ class Searcher:
 
     def run(self) -> Done:
         """Send what is found; return the end. Raises: OSError, if orbitd has gone; sqlite3.Error."""
+        end = self._search_rows()
+        self._reported_at = 0.0  # the counts in the last part are right
+        self._report([])
+        return end
+
+    def _search_rows(self) -> Done:
         newest: int | None = None
         try:
             for row in self._rows():
@@ -158,7 +164,6 @@ class Searcher:
             self._damaged.append(f"texts before {newest}: {error}")
         if self._send(None):
             return Done(position=self._position, complete=True)
-        self._report([])
         return Done(position=None, complete=not self._is_partial)
 
     def _rows(self) -> Iterator[_Row]:

@@ -112,6 +112,7 @@ def test_hits_come_newest_first_over_all_sessions(filled: Filled) -> None:
     hit = found.hits[1]
     assert (hit.session_id, hit.name, hit.at, hit.line) == (one, "one", 1020, 2)
     assert found.end == Done(position=None, complete=True)
+    assert found.parts[-1].searched_bytes == len("x 1000\nno\nx 1020\n" + 3 * "x 1000\n")
 
 
 def test_what_is_not_searched(filled: Filled) -> None:
