@@ -146,3 +146,20 @@ def test_a_query_that_a_shell_gives_as_bytes(own_ctl: Orbitctl, ids: list[str]) 
     assert "UTF-8" in ended.err
     assert own_ctl.ok("search", "\x1b[31m").lines
     assert own_ctl("search", "a\nb").code == 1
+
+
+def test_what_was_printed_just_now(own_ctl: Orbitctl, filled: Filled) -> None:
+    """A running session is saved before the search, and is found when it has ended; what a program draws is, too."""
+    draw = r"printf '\033[?1049h\033[5;3Hdrawn needle\n'; sleep 1000"
+    script = f"for i in 1 2 3; do echo printed needle $i; done; {draw}"
+    session_id = own_ctl.id("session", "run", "--name", "now", "--detach", "--", "sh", "-c", script)
+    own_ctl.ok("session", "wait", "now", "--for", "text", "drawn needle", "--timeout", "30")
+    expected = ["printed needle 1", "printed needle 2", "printed needle 3", "  drawn needle"]
+    for _ in range(2):
+        hits = own_ctl.ok("--json", "search", "needle").json["hits"]
+        assert sorted((hit["line"], hit["text"], hit["source"]) for hit in hits) == [
+            (-1, expected[3], "screen"),
+            *((number, expected[number], "line") for number in range(3)),
+        ]
+        assert {hit["session_id"] for hit in hits} == {session_id}
+        own_ctl.ok("session", "terminate", "now")
