@@ -7,6 +7,7 @@
     export       films and lines as files, and in pages            asciicast    a film as an asciicast
     timeline     when what is recorded                             matching     which lines fit a query
     search       starts a child that searches, and ends it         search_child, search_messages
+    styled       lines with their colours
 
 `schema.sql` has the tables.
 """

@@ -28,6 +28,7 @@ from orbitd.history.asciicast import Mark, Place
 from orbitd.history.database import Group
 from orbitd.history.history import History
 from orbitd.history.scenes import Scenes, no_film
+from orbitd.history.styled import styled
 from orbitd.manager import SessionManager
 from orbitd.screens.render import escape
 from orbitd.store.errors import translate_os
@@ -186,19 +187,28 @@ class Exporter:
                 note_damage=self._history.note_damage,
             )
             return await self._history.read(work, ("", None))
-        since = None if q.since is None else int(q.since.timestamp() * 1000)
+        return await self._read_lines(session, q, place, until)
+
+    async def _read_lines(
+        self, session: Session, q: HistoryExport, place: LinePlace | None, until: int | None
+    ) -> tuple[str, LinePlace | None]:
         work = partial(
-            _read_lines,
+            _read_pieces,
             session_id=session.id,
             place=place,
-            since=since,
+            since=None if q.since is None else int(q.since.timestamp() * 1000),
             until=until,
-            end="\r\n" if q.format == "vt" else "\n",
-            change=escape if q.format == "html" else str,
+            room=PAGE_BYTES if q.format == "text" else PAGE_BYTES // 4,  # styles take more than the text
             note_damage=self._history.note_damage,
         )
-        nothing: tuple[str, Place | LinePlace | None] = ("", None)
-        data, following = await self._history.read(work, nothing)
+        nothing: tuple[list[Piece], LinePlace | None] = ([], None)
+        pieces, following = await self._history.read(work, nothing)
+        drawn: dict[int, str] = {}
+        if q.format != "text":
+            whole = [(piece.line, piece.text) for piece in pieces if piece.is_whole]
+            drawn = await styled(self._history, self._scenes, session.id, whole, q.format)
+        end, plain = "\r\n" if q.format == "vt" else "\n", escape if q.format == "html" else str
+        data = "".join(f"{drawn.get(piece.line) or plain(piece.text)}{end if piece.is_end else ''}" for piece in pieces)
         if q.format == "html":
             head = _HEAD.format(title=escape(_title(session))) if place is None else ""
             data = head + data + (_FOOT if following is None else "")
@@ -243,38 +253,43 @@ def _first_group(connection: sqlite3.Connection, session_id: str, note_damage: f
     return next(film.groups_from(connection, session_id, 0, note_damage), None)
 
 
-def _read_lines(
+class Piece(Struct, frozen=True, kw_only=True):
+    """Text of one line; `is_end` says that the line ends with it, `is_whole` that it is all of it."""
+
+    line: int
+    text: str
+    is_end: bool
+    is_whole: bool
+
+
+def _read_pieces(
     connection: sqlite3.Connection,
     *,
     session_id: str,
     place: LinePlace | None,
     since: int | None,
     until: int | None,
-    end: str,
-    change: Callable[[str], str],
+    room: int,
     note_damage: lines.NoteDamage,
-) -> tuple[str, LinePlace | None]:
-    """Return lines from a place on, about a page, and where the next one begins; None behind the last."""
+) -> tuple[list[Piece], LinePlace | None]:
+    """Return lines from a place on, about `room` bytes, and where the next page begins; None behind the last."""
     if place is None:
-        first = 0 if since is None else lines.line_since(connection, session_id, since, note_damage)
-        place = LinePlace(first)
-    found: list[str] = []
-    room = PAGE_BYTES
+        place = LinePlace(0 if since is None else lines.line_since(connection, session_id, since, note_damage))
+    found: list[Piece] = []
     for line in lines.lines_from(connection, session_id, place.number, note_damage):
         if until is not None and line.at > until:
             break
         offset = place.offset if line.number == place.number else 0
-        while True:
+        is_end = False
+        while not is_end:
             if room <= 0:
-                return "".join(found), LinePlace(line.number, offset)
-            piece = line.text[offset : offset + PAGE_BYTES]
-            offset += len(piece)
-            found.append(change(piece))
-            room -= len(piece.encode("utf-8", "replace")) + 1
-            if offset >= len(line.text):
-                break
-        found.append(end)
-    return "".join(found), None
+                return found, LinePlace(line.number, offset)
+            text = line.text[offset : offset + PAGE_BYTES]
+            offset += len(text)
+            is_end = offset >= len(line.text)
+            found.append(Piece(line=line.number, text=text, is_end=is_end, is_whole=len(text) == len(line.text)))
+            room -= len(text.encode("utf-8", "replace")) + 1
+    return found, None
 
 
 def _create(path: str) -> int:

@@ -28,7 +28,7 @@ MAX_PAGE_BYTES = 7 << 20
 MAX_LINE_CHARACTERS = 1_000_000
 """Of a line in a page, which as JSON takes six bytes each at most; what is behind them is left out."""
 
-_LINE_BYTES = 80
+LINE_BYTES = 80
 """What a line takes in a page beside its text."""
 
 # Blocks without a numbered line have equal numbers. In a damaged row there may be any: a line takes a byte at least.
@@ -135,9 +135,8 @@ def read_page(
     since: int | None,
     limit: int,
     note_damage: NoteDamage,
-    change: Callable[[str], str] = str,
 ) -> HistoryPage:
-    """Return a page of a history.
+    """Return a page of a history, as text.
 
     Args:
         connection: To read.
@@ -146,7 +145,6 @@ def read_page(
         since: In the place of `first`, the first line shown at this moment, in milliseconds since the epoch, or later.
         limit: The most lines.
         note_damage: Is given what is damaged.
-        change: Returns a line's text in the format that is wanted.
     """
     known = extent(connection, session_id)
     if since is not None:
@@ -158,8 +156,8 @@ def read_page(
     lines: list[HistoryLine] = []
     room = MAX_PAGE_BYTES
     for line in lines_from(connection, session_id, start, note_damage):
-        text = change(line.text[:MAX_LINE_CHARACTERS])
-        room -= len(msgspec.json.encode(text)) + _LINE_BYTES
+        text = line.text[:MAX_LINE_CHARACTERS]
+        room -= len(msgspec.json.encode(text)) + LINE_BYTES
         if len(lines) == limit or (lines and room < 0):
             break
         lines.append(HistoryLine(line=line.number, at=time_of(line.at), text=text))

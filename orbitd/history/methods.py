@@ -9,18 +9,21 @@ import logging
 from collections.abc import Iterable
 from functools import partial
 
+import msgspec
 from msgspec.structs import replace
 
 from orbit_protocol.errors import Busy, OrbitError
 from orbit_protocol.params import HistoryExport, HistoryLinesPage, HistoryOf, SessionScreen
-from orbit_protocol.results import CursorPosition, Exported, HistoryPage, Screen, SessionStats, Timeline
+from orbit_protocol.results import CursorPosition, Exported, HistoryLine, HistoryPage, Screen, SessionStats, Timeline
 from orbit_protocol.types import Session
 from orbitd.background_tasks import BackgroundTasks
 from orbitd.history import lines, timeline
 from orbitd.history.export import Exporter, read_events
 from orbitd.history.history import History
+from orbitd.history.lines import LINE_BYTES, MAX_PAGE_BYTES
 from orbitd.history.scenes import Scenes
 from orbitd.history.search import HistorySearcher
+from orbitd.history.styled import styled
 from orbitd.manager import SessionManager
 from orbitd.screens.model import Cut
 from orbitd.screens.render import escape
@@ -158,10 +161,26 @@ class HistoryMethods:
             first=q.first,
             since=None if q.since is None else int(q.since.timestamp() * 1000),
             limit=q.limit,
-            change=escape if q.format == "html" else str,
             note_damage=self._history.note_damage,
         )
-        return await self._history.read(page, HistoryPage(lines=[], first=0, total=0))
+        found = await self._history.read(page, HistoryPage(lines=[], first=0, total=0))
+        return found if q.format == "text" else await self._styled(q, found)
+
+    async def _styled(self, q: HistoryLinesPage, page: HistoryPage) -> HistoryPage:
+        """Return a page of text with the colours of its lines, as far as there is room for them."""
+        lines = [(line.line, line.text) for line in page.lines]
+        drawn = await styled(self._history, self.scenes, q.session_id, lines, q.format)
+        found: list[HistoryLine] = []
+        room = MAX_PAGE_BYTES
+        for line in page.lines:
+            plain = escape(line.text) if q.format == "html" else line.text
+            text = drawn.get(line.line, plain)
+            size = len(msgspec.json.encode(text)) + LINE_BYTES
+            if size > room and found:
+                break
+            found.append(replace(line, text=text if size <= MAX_PAGE_BYTES else plain))
+            room -= size
+        return replace(page, lines=found)
 
     async def timeline(self, q: HistoryOf) -> Timeline:
         """Return what is recorded of a session, and when. Raises: SessionNotFound, StorageError."""

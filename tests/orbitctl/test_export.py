@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import stat
 from datetime import datetime, timedelta
@@ -70,6 +71,36 @@ def test_lines_are_exported_in_each_format(recorded: Orbitctl) -> None:
     terminal = Emulator(80, 24)
     terminal.feed(drawn)
     assert terminal.screen("text").decode() == text
+
+
+COLOURS = (
+    "for i in $(seq 1 200); do printf '\\033[1;3%dm<%d>\\033[m & plain\\n' $((i % 8)) $i; done; printf '%0100d\\n' 5"
+)
+
+
+def test_lines_have_their_colours(ctl: Orbitctl) -> None:
+    """As HTML and VT each line has the styles that it had, wherever it is now; a wrapped one is one."""
+    ctl.ok("new", "-d", "work", "--", "sh", "-c", COLOURS)
+    ctl.ok("session", "wait", "work")
+    session = ctl.id("session", "show", "work")
+
+    def lines(how: str, first: int) -> list[str]:
+        params = json.dumps({"session_id": session, "format": how, "first": first, "limit": 3})
+        return [line["text"] for line in ctl.ok("rpc", "call", "history.lines", params).json["lines"]]
+
+    for first in (0, 100, 196):
+        for number, line in enumerate(lines("html", first), first + 1):
+            assert re.fullmatch(rf'<span style="font-weight:bold[^"]*">&lt;{number}&gt;</span> &amp; plain', line), line
+        for number, line in enumerate(lines("vt", first), first + 1):
+            terminal = Emulator(80, 2)
+            terminal.feed(line.encode())
+            expected = Emulator(80, 2)
+            expected.feed(b"\x1b[1;3%dm<%d>\x1b[m & plain" % (number % 8, number))
+            assert terminal.screen("html") == expected.screen("html")
+    assert lines("vt", -1)[-1].rstrip() == "5".zfill(100)
+    page = ctl.ok("session", "export", "work", "--format", "html").text
+    assert page.count('<span style="font-weight:bold') == 200
+    assert ctl.ok("session", "export", "work", "--format", "vt").out.count(b"\x1b[1m") >= 200
 
 
 def test_a_part_is_exported(recorded: Orbitctl) -> None:

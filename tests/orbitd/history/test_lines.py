@@ -14,7 +14,6 @@ from history_rows import BEGIN, ONE, Rows
 from orbit_protocol.results import HistoryPage
 from orbitd.history.lines import MAX_LINE_CHARACTERS, read_page
 from orbitd.history.text_blocks import NO_NUMBER
-from orbitd.screens.render import escape
 
 
 @pytest.fixture
@@ -155,12 +154,3 @@ def test_a_line_that_is_too_long_is_cut(rows: Rows) -> None:
     answer = msgspec.json.encode(page(rows))
     assert len(answer) < 8 << 20
     assert len(json.loads(answer)["lines"][0]["text"]) == MAX_LINE_CHARACTERS
-
-
-def test_html_is_escaped(rows: Rows) -> None:
-    """A line as HTML has its characters escaped; as text it is as it was."""
-    rows.text([0], text='<b> & "it"')
-    options = {"first": None, "since": None, "limit": 5, "note_damage": rows.note_damage}
-    found = read_page(rows.connection, ONE, change=escape, **options)
-    assert found.lines[0].text == "&lt;b&gt; &amp; &quot;it&quot;"
-    assert page(rows).lines[0].text == '<b> & "it"'
