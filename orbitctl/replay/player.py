@@ -267,6 +267,7 @@ class Player:
     def _leave_end(self) -> None:
         if self.state is State.ENDED:
             self.state = State.PLAYING
+            self._now = None  # the time since the end is none of the film
 
     # Seeking
 

@@ -173,6 +173,14 @@ def test_left_goes_back_in_played_time(page: int) -> None:
     assert deck.pass_time(1.0) == ["1"]
 
 
+def test_the_time_at_the_end_is_none_of_the_film() -> None:
+    """Going back from there plays on from there, however long it has stood."""
+    deck = begun()
+    deck.pass_time(100.0)
+    deck.now += 1_000.0
+    assert deck.press("left") == ["0", "1", "3"]
+
+
 def test_left_within_a_pause_keeps_what_was_waited() -> None:
     """The next event is due as much later as it went back."""
     deck = begun(times=[0.0, 1.0, 3.0, 8.0, 20.0])
