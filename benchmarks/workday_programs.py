@@ -3,17 +3,17 @@
     python workday_programs.py build LINES
     python workday_programs.py agent SECONDS
 
-What they print follows from their arguments; when, does not.
+What they print follows from their arguments and Python's library; when, does not.
 """
 
 from __future__ import annotations
 
 import random
 import sys
+import sysconfig
 import time
+from pathlib import Path
 
-COMPILERS = ("CC", "CXX", "AR", "LD", "GEN")
-FOLDERS = ("src/net", "src/store", "src/screen/render", "lib/protocol", "tests/unit", "third_party/zlib")
 NAMES = (
     *("parse", "frame", "socket", "reader", "writer", "cursor", "journal", "table"),
     *("index", "cache", "timer", "signal", "buffer", "pool", "event", "queue"),
@@ -35,35 +35,53 @@ FRAME_SECS = 0.08
 
 
 def build(lines: int) -> None:
-    """Print what make prints, in bursts with pauses: commands, warnings with their lines, and progress in place."""
-    some, write, printed = random.Random(lines), sys.stdout.write, 0
+    """Print what a build prints, in bursts with pauses: steps, warnings with their source, progress in place.
+
+    The files are those of Python's library, in the order of their folders; eight are built at once, so that neighbours
+    change places. Each pass over them is another part of a build: objects, verbose commands, links, tests.
+    """
+    some, write, printed, passes = random.Random(lines), sys.stdout.write, 0, 0
+    library = Path(sysconfig.get_path("stdlib"))
+    own = (path.relative_to(library) for path in library.rglob("*.py"))
+    files = sorted(str(path.with_suffix("")) for path in own if path.parts[0] != "site-packages")
     while printed < lines:
-        for _ in range(min(some.randrange(20, 2_000), lines - printed)):
-            path = f"{some.choice(FOLDERS)}/{some.choice(NAMES)}_{some.choice(NAMES)}{some.randrange(100)}"
-            kind = some.random()
-            if kind < 0.03:
-                name, row, col = some.choice(NAMES), some.randrange(1, 900), some.randrange(1, 60)
-                warning = some.choice(WARNINGS).format(name)
-                write(f"\x1b[1m{path}.c:{row}:{col}:\x1b[m \x1b[1;35mwarning:\x1b[m {warning}\n")
-                write(f"{row:5} |     for (int {name} = 0; {name} < {some.choice(NAMES)}_count; {name}++)\n")
-                write(f"      | {' ' * (col % 40)}\x1b[1;35m^{'~' * len(name)}\x1b[m\n")
-                printed += 3
-            elif kind < 0.2:
-                write(f"  \x1b[32m{some.choice(COMPILERS):<7}\x1b[m {path}.o\n")
+        rest = list(files)
+        while rest and printed < lines:
+            for _ in range(some.randrange(20, 2_000)):
+                if not rest or printed >= lines:
+                    break
+                path = rest.pop(min(len(rest) - 1, some.randrange(8)))
+                write(_step(passes, path, printed * 100 // lines, some))
                 printed += 1
-            elif kind < 0.5:
-                write(f"[{printed * 100 // lines:3}%] Building C object CMakeFiles/orbit.dir/{path}.c.o\n")
-                printed += 1
-            else:
-                options = "-std=c11 -O2 -g -Wall -Wextra -Iinclude -Ilib -DNDEBUG"
-                write(f"gcc {options} -MMD -MF {path}.d -c -o {path}.o {path}.c\n")
-                printed += 1
-        for percent in range(0, 101, 20):
-            write(f"\r\x1b[K\x1b[33mlinking\x1b[m {'#' * (percent // 4):<25} {percent:3} %")
-        write("\n")
-        sys.stdout.flush()
-        time.sleep(0.02)
+                if some.random() < 0.03:
+                    write(_warning(path, some))
+                    printed += 3
+            for percent in range(0, 101, 20):
+                write(f"\r\x1b[K\x1b[33mlinking\x1b[m {'#' * (percent // 4):<25} {percent:3} %")
+            write("\n")
+            sys.stdout.flush()
+            time.sleep(0.02)
+        passes += 1
     print("build finished")
+
+
+def _step(passes: int, path: str, percent: int, some: random.Random) -> str:
+    options = "-std=c11 -O2 -g -Wall -Wextra -Iinclude -Ilib -DNDEBUG"
+    return (
+        f"[{percent:3}%] Building C object CMakeFiles/orbit.dir/src/{path}.c.o\n",
+        f"gcc {options} -MMD -MF build/{path}.d -c -o build/{path}.o src/{path}.c\n",
+        f"  \x1b[32m{'CC':<7}\x1b[m src/{path}.o\n",
+        f"\x1b[32mok\x1b[m {some.randrange(1, 40):3} tests  src/{path}_test  {some.random() * 3:.3f}s\n",
+    )[passes % 4]
+
+
+def _warning(path: str, some: random.Random) -> str:
+    name, row, col = some.choice(NAMES), some.randrange(1, 900), some.randrange(1, 60)
+    return (
+        f"\x1b[1msrc/{path}.c:{row}:{col}:\x1b[m \x1b[1;35mwarning:\x1b[m {some.choice(WARNINGS).format(name)}\n"
+        f"{row:5} |     for (int {name} = 0; {name} < {some.choice(NAMES)}_count; {name}++)\n"
+        f"      | {' ' * (col % 40)}\x1b[1;35m^{'~' * len(name)}\x1b[m\n"
+    )
 
 
 def agent(secs: float) -> None:
