@@ -574,7 +574,10 @@ class TextTaker:
 
 def _most_rows(data: bytes, cols: int) -> int:
     """Return about how many rows output pushes into the history at most."""
-    rows = data.count(b"\n") + data.count(b"\x0b") + data.count(b"\x0c") + data.count(b"\t") + len(data) // cols
+    rows = len(data) // cols + data.count(b"\n")
+    for rare in (b"\x0b", b"\x0c", b"\t"):
+        if rare in data:  # a tenth of the time that counting takes
+            rows += data.count(rare)
     if b"\x1b" in data:
         rows += data.count(b"\x1b") + sum(int(found[1] or 1) for found in _SCROLLING.finditer(data))
     return rows
