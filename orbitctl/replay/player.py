@@ -33,6 +33,7 @@ MAX_FED_CHARACTERS = 1 << 19
 MAX_KEPT_CHARACTERS = 1 << 25
 MAX_KEPT_EVENTS = 200_000
 _FIRST_SPAN, _SPAN_GROWTH = 10.0, 8.0
+_SAME_SECS = 0.002
 
 
 class State(enum.Enum):
@@ -205,7 +206,9 @@ class Player:
 
     def _step(self) -> Step:
         events, begins = self._events[self._drawn : self._index], self._begins
-        if sum(len(event.data) for event in events) > MAX_FED_CHARACTERS and self._anchor > self._opened_at:
+        is_flood = sum(len(event.data) for event in events) > MAX_FED_CHARACTERS
+        # Where the picture was of this moment already, it has not helped: then it is drawn here, so that it goes on.
+        if is_flood and self._anchor > self._opened_at + _SAME_SECS:
             self._kept_waited = self._waited
             self._open(self._anchor)
             return Step(False, [])

@@ -6,7 +6,7 @@ import math
 import select
 import signal
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
 
@@ -227,7 +227,9 @@ class _Replay:
         params = p.HistoryExport(
             session_id=self._session.id,
             format="asciicast",
-            since=datetime.fromtimestamp(since, UTC),
+            # Half a millisecond more: the daemon counts in whole ones, and what rounds a number must not lose one, or
+            # the output of that moment would come once more behind the picture that is to have it.
+            since=datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=round(since * 1000), microseconds=500),
             until=self._until,
             cursor=self._cursor or None,
         )

@@ -288,3 +288,15 @@ def test_keys_are_found_in_what_is_typed(typed: bytes, keys: list[str]) -> None:
     reader = KeyReader()
     assert KeyReader().receive(typed) == keys
     assert [key for byte in typed for key in reader.receive(bytes((byte,)))] == keys
+
+
+def test_a_flood_behind_its_own_picture_is_drawn_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon's picture may be of a millisecond before: asking again and again would never go on."""
+    monkeypatch.setattr(players, "MAX_FED_CHARACTERS", 5)
+    player = Player(since=0.0, until=20.0, start=10.0, speed=1.0, idle_limit=2.0)
+    player.opened(10.0)
+    player.add([Event(10.0, "o", "a"), Event(10.001, "o", "b" * 10), Event(11.0, "o", "c" * 10)], is_last=True)
+    player.advance(0.0)
+    assert [event.data[0] for event in player.advance(0.5).events] == ["b"]
+    player.advance(2.0)
+    assert player.open_at == 11.0
