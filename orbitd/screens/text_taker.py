@@ -146,10 +146,16 @@ class StoredLines:
 
     def __init__(self) -> None:
         self._stored: dict[int, None] = {}
-        self._variants: dict[int, tuple[int, int]] = {}  # since when, and how many
+        self._variants: dict[int, tuple[int, int, int]] = {}  # since when, of how many screens, and the last one
 
-    def add(self, line: bytes, at: int) -> bool:
-        """Return whether a line is to be stored, and remember it."""
+    def add(self, line: bytes, at: int, screen: int) -> bool:
+        """Return whether a line is to be stored, and remember it.
+
+        Args:
+            line: The line.
+            at: When it was shown.
+            screen: A number for all lines that stood there together: a log that was cleared is no clock.
+        """
         key = hash(line)
         if key in self._stored:
             del self._stored[key]
@@ -157,19 +163,20 @@ class StoredLines:
             return False
         digits = hash(_DIGITS.sub(b"0", line))
         if digits != key or b"0" in line:
-            since, count = self._variants.pop(digits, (at, 0))
+            since, count, last = self._variants.pop(digits, (at, 0, -1))
             if not 0 <= at - since < VARIANTS_MS:
-                since, count = at, 0
-            self._variants[digits] = since, min(count + 1, MAX_VARIANTS)
+                since, count, last = at, 0, -1
+            count += screen != last
+            self._variants[digits] = since, min(count, MAX_VARIANTS + 1), screen
             _limit(self._variants)
-            if count >= MAX_VARIANTS:
+            if count > MAX_VARIANTS:
                 return False
         self._stored[key] = None
         _limit(self._stored)
         return True
 
 
-def _limit(lines: dict[int, None] | dict[int, tuple[int, int]]) -> None:
+def _limit(lines: dict[int, None] | dict[int, tuple[int, int, int]]) -> None:
     if len(lines) > MAX_STORED:
         del lines[next(iter(lines))]
 
@@ -216,7 +223,7 @@ class TextTaker:
         self._seen: dict[bool, dict[bytes, int]] = {False: {}, True: {}}  # when; by whether it is the alternate screen
         self._left = set[bytes]()  # lines that have left the screen since it was looked at
         self._is_moved = self._is_changed = False  # since then
-        self._looked, self._budget = 0, float(_MAX_BUDGET)
+        self._looked, self._looks, self._budget = 0, 0, float(_MAX_BUDGET)
         self._settle()
         self._look(is_due=True)
         if position <= text_from:
@@ -529,7 +536,7 @@ class TextTaker:
         if not alternate:
             self._left = set()
         self._is_moved = self._is_changed = False
-        self._looked = now
+        self._looked, self._looks = now, self._looks + 1
 
     def _spend(self) -> bool:
         """Return whether the budget allows a look, and take it from there."""
@@ -556,7 +563,7 @@ class TextTaker:
                 self._store(line, at)
 
     def _store(self, line: bytes, at: int) -> None:
-        if self._stored.add(line, at) and self._position > self._text_from:
+        if self._stored.add(line, at, self._looks) and self._position > self._text_from:
             self._buffer.add(line + b"\n", [Run(1, NO_NUMBER, at)], self._position)
 
     def _count_hidden(self) -> None:

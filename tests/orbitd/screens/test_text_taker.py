@@ -289,6 +289,13 @@ def test_lines_that_differ_in_digits_are_limited(shown: Shown) -> None:
     assert 32 <= len(unnumbered(shown.save()[0])) <= 34
 
 
+def test_a_log_that_is_cleared_is_taken_whole(shown: Shown) -> None:
+    """Lines that stood there together are no variants of one that changes."""
+    shown.resize(40, 30)
+    shown.feed(count(0, 25) + b"\x1b[H\x1b[2J")
+    assert unnumbered(shown.save()[0]) == [f"line {number}" for number in range(25)]
+
+
 def test_looking_has_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that clears its screen all the time is looked at now and then."""
     looks = []
