@@ -344,13 +344,22 @@ def _shell(row: Row) -> str | None:
     return "(login shell)" if row.get("cols") is not None and row["session_type"] == "local" else None
 
 
+def _private(row: Row) -> str | None:
+    """Return what stands in COMMAND for a private session, whose command is kept nowhere; None for any other."""
+    if row["config"].get("record") != "none":
+        return None
+    return f"(private) {(row.get('title') or '').strip()}".rstrip()
+
+
 def _command(row: Row, _: View) -> str | None:
-    what: str | None = row["config"].get("command") or row.get("title")
+    what: str | None = _private(row) or row["config"].get("command") or row.get("title")
     return what or _shell(row)
 
 
 def _running(row: Row, _: View) -> str | None:
     """Return what a session is about: the title that its program has set, else what runs, or would."""
+    if private := _private(row):
+        return private
     command: str | None = row["config"].get("command")
     title = (row.get("title") or "").strip()
     if host := host_of(row):

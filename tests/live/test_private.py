@@ -445,6 +445,7 @@ def test_orbitctl_on_a_private_session(daemon: DaemonProcess) -> None:
         assert ctl("a", "private").code != 0, attempt
     session_id = ctl.id("new", "-q", "mine", "--private", "-d", "--env", f"S={secret}", "--", "sh", "-c", "exec cat")
     assert "nothing, it is private" in ctl.ok("session", "show", session_id).text
+    assert "(private)" in ctl.ok("ls").text
     attached = ctl.on_terminal("a", "mine", prompt=b"", typed=f"{secret}\n".encode() + b"\x1c")
     assert attached.code == 0
     with daemon.client() as client:

@@ -203,6 +203,8 @@ def test_idle_counts_from_the_last_output_or_key(more: dict[str, Any], seconds: 
         ({"command": "bash", "title": "  "}, "bash"),
         ({}, "(login shell)"),
         ({"cols": None, "live": False}, "-"),
+        ({"config": {"record": "none"}}, "(private)"),
+        ({"config": {"record": "none"}, "title": "vim"}, "(private) vim"),
         (
             {"session_type": "ssh", "config": {"host": "db", "username": "ada", "port": 22, "command": None}},
             "ssh ada@db:22",
