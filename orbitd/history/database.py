@@ -42,6 +42,7 @@ PRAGMA cache_spill = OFF;
 PRAGMA wal_autocheckpoint = {BACKSTOP_PAGES};
 PRAGMA journal_size_limit = 67108864;
 PRAGMA trusted_schema = OFF;
+PRAGMA secure_delete = ON;
 """
 READER_SETUP = """
 PRAGMA query_only = ON;

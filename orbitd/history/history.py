@@ -38,6 +38,8 @@ from orbitd.screens.messages import Saved
 from orbitd.store.checkpointer import Checkpointer
 from orbitd.store.errors import translated
 from orbitd.store.file_watch import FileWatch
+from orbitd.store.maintenance import empty_log, rewrite_database
+from orbitd.store.progress import Progress
 from orbitd.store.writer import Writer
 
 T = TypeVar("T")
@@ -316,6 +318,22 @@ class History:
         if await self.read(partial(_has_rows, session_id=session_id), default=False):
             while await self.write(partial(recorder.drop_of_session, session_id=session_id)):
                 pass
+
+    async def rewrite(self, progress: Progress) -> bool:
+        """Write the database again and empty its log, as `SessionManager.rewrite`; saves wait meanwhile."""
+        if not await self.read(lambda _: True, default=False):
+            return True
+        progress.report("history")
+        writer = await self._open()
+        running = asyncio.ensure_future(
+            writer.run(partial(rewrite_database, progress=progress), lambda _: None, alone=True)
+        )
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError:
+            progress.cancel()
+            raise
+        return await empty_log(writer)
 
     async def drop_expired(self) -> int:
         """Drop the groups that are older than `recording_retention_secs`; return how many bytes went."""

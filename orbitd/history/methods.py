@@ -19,6 +19,7 @@ from orbit_protocol.types import Session
 from orbitd.background_tasks import BackgroundTasks
 from orbitd.history import lines, timeline
 from orbitd.history.export import Exporter, read_events
+from orbitd.history.forget import Forgetting
 from orbitd.history.history import History
 from orbitd.history.lines import LINE_BYTES, MAX_PAGE_BYTES
 from orbitd.history.scenes import Scenes
@@ -56,6 +57,7 @@ class HistoryMethods:
         self._manager = manager
         self._history = history
         self._programs = programs
+        self.forgetting = Forgetting(manager, history, programs)
         self.scenes = Scenes(history, programs.screens)
         self._exporter = Exporter(manager, history, self.scenes)
         self.searcher = HistorySearcher(

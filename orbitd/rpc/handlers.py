@@ -274,9 +274,6 @@ def add_history_handlers(handlers: Handlers[Call], sessions: SessionMethods, his
     async def stats(_: Call, __: p.Params) -> r.SessionStats:
         return await history.stats(await sessions.stats())
 
-    async def unknown(_: Call, __: p.Params) -> Any:
-        raise InternalError("not there yet")
-
     handlers.add(
         m.SESSION_SCREEN,
         lambda _, params: sessions.screen(params) if params.at is None else history.screen(params),
@@ -286,7 +283,7 @@ def add_history_handlers(handlers: Handlers[Call], sessions: SessionMethods, his
     handlers.add(m.HISTORY_TIMELINE, lambda _, params: history.timeline(params))
     handlers.add(m.HISTORY_EXPORT, lambda call, params: history.export(params, call.progress))
     handlers.add(m.HISTORY_SEARCH, lambda _, params: history.searcher.search(params))
-    handlers.add(m.HISTORY_FORGET, unknown)
+    handlers.add(m.HISTORY_FORGET, lambda call, params: history.forgetting.forget(params, call.progress))
 
 
 def add_store_handlers(handlers: Handlers[Call], manager: SessionManager, sessions: SessionMethods) -> None:

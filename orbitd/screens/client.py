@@ -82,6 +82,7 @@ MAX_TEMPLATE_RETRY_SECS = 60.0
 MAX_FAILED_STARTS = 6
 STATUS_SECS = 0.2
 _READ = 1 << 18
+_NO_LIMIT = 1 << 60
 
 
 class Restart(Struct, frozen=True, kw_only=True):
@@ -306,6 +307,14 @@ class Picture:
             self._trim_sent = self._screens.next_request()
             self.process.send(m.Trim(number=self._trim_sent, session=self._source.id, size=size))
 
+    def trim_before(self, line: int) -> bool:
+        """Drop the history before a line, before what is asked from now on; return False where it is not open."""
+        if self.state is not PictureState.OPEN or self.process is None:
+            return False
+        self._trim_sent = self._screens.next_request()
+        self.process.send(m.Trim(number=self._trim_sent, session=self._source.id, size=_NO_LIMIT, before_line=line))
+        return True
+
     @property
     def is_trimming(self) -> bool:
         """Whether `held` is still what it was before the last trim."""
@@ -477,6 +486,21 @@ class Picture:
         self._skipped = self._killed = self._base_level = 0
         self._strike, self._was_moved = None, False
 
+    def reload(self) -> None:
+        """Build it again from the newest snapshot, since what it has drawn is to be forgotten.
+
+        One that is being loaded finds the new snapshot by its position (`saved`).
+        """
+        self.facts = self._facts = m.Facts()
+        if self.state in (PictureState.ABSENT, PictureState.LOADING):
+            return
+        self._leave()
+        if self._quiet_timer is not None:
+            self._quiet_timer.cancel()
+            self._quiet_timer = None
+        self.restart, self.is_failed, self.state = None, False, PictureState.ABSENT
+        self.wake()
+
     async def _ask(self, message: m.Paint | m.Frame | m.Count | m.Save | m.Render) -> Any:
         # A save waits until the picture goes on: the program may just have ended, and be quiet from now on.
         if self.state is PictureState.DAMAGED and not isinstance(message, m.Save):
@@ -550,7 +574,7 @@ class Picture:
             limits=self._screens.limits,
             divider=divider,
             note=note,
-            history_line=self.history_line or 0,
+            history_line=max(self.history_line or 0, self._line_of_blank(base, position)),
             appearance=self.appearance,
             takes_text=recorded.takes_text,
             text_from=recorded.position,
@@ -571,6 +595,12 @@ class Picture:
             if end > position:
                 self._send_data(process, end, record)
         self._send_grown()
+
+    def _line_of_blank(self, base: m.Base, position: int) -> int:
+        """Return the number of the next line where all that came before is recorded, and the base does not say it."""
+        recorded = self._source.recorded
+        is_blank = not (base.native or base.portable)
+        return recorded.line if is_blank and position >= recorded.position else 0
 
     def _send_searches(self, process: Process) -> None:
         for search in self._searches.values():

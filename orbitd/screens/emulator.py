@@ -502,6 +502,11 @@ class Emulator:
             lines if max_lines is None else min(lines, max_lines), size if max_bytes is None else min(size, max_bytes)
         )
 
+    def clear_alternate(self) -> None:
+        """Erase what the last full-screen program has left, unless one is on the screen now, or a sequence is begun."""
+        if not self.alternate and self.at_ground:
+            self.feed(b"\x1b[?1047h\x1b[2J\x1b[?1047l")
+
     def compress(self) -> None:
         """Compress the history to about a third of its memory, in about a millisecond; reading decompresses it.
 

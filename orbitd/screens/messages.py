@@ -235,11 +235,14 @@ class Trim(Struct, frozen=True, kw_only=True, tag=True):
 
     Attributes:
         number: Higher than that of every earlier one.
+        before_line: Drop all of it that has a lower number, and what is left on an alternate screen that is not in
+            use; None for nothing of that.
     """
 
     number: int
     session: str
     size: int
+    before_line: int | None = None
 
 
 class SetAppearance(Struct, frozen=True, kw_only=True, tag=True):

@@ -34,6 +34,7 @@ from orbitd.sessions.journal_repair import (
     UNREADABLE,
     Damage,
     damaged_journals,
+    remove_damaged,
     remove_oldest_unreadable,
     session_of,
     unreadable_journals,
@@ -309,6 +310,14 @@ class SessionFiles:
             journal.delete(self._journal_path(session_id), kept_aside=kept_aside)
         except OSError as error:
             event(log, logging.ERROR, "journal not removed", session=session_id, error=error.strerror)
+
+    def remove_kept_aside(self, session_id: str) -> list[str]:
+        """Remove the pieces of a session's journal that were kept aside; return those that cannot be removed."""
+        self._gaps.pop(session_id, None)
+        path = self._journal_path(session_id)
+        remove_damaged(path)
+        pieces = [*damaged_journals(self._folder), *unreadable_journals(self._folder)]
+        return [each for each in pieces if session_of(os.path.basename(each)) == session_id]
 
     def keep_unreadable(self, session_id: str, opened: Journal, start: int, end: int) -> None:
         """Keep records that could not be drawn in a file of their own, a journal like any other."""

@@ -182,6 +182,20 @@ class News:
         if self._marks is not None and self._marks != self._recorded:
             self._record(())
 
+    def forget(self, *, command: bool = True, notification: bool = True) -> None:
+        """Forget what its program has said: title and bell, and its last command and notification where that is wanted.
+
+        Stored once `Outlet.settle` returns.
+        """
+        before = self._marks or Marks()
+        self._title = ""
+        self._marks = Marks(
+            last_command=None if command else before.last_command,
+            notification=None if notification else before.notification,
+            progress=before.progress,
+        )
+        self._record(())
+
     def _mark(self, **changes: object) -> None:
         self._marks = replace(self._marks or Marks(), **changes)
 

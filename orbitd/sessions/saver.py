@@ -95,7 +95,7 @@ class Saver:
             return
         recording = await self._history.recording(session.id)
         saved = await session.picture.save(
-            session.mark(),
+            session.mark_if_open(),
             key_frame=session.record == "full" and recording.wants_key_frame,
             text_from=recording.recorded_to,
         )
@@ -117,6 +117,11 @@ class Saver:
             cwd=session.cwd_to_save,
         )
         session.handle_saved(saved.position)
+
+    async def save_now(self, session: LiveSession) -> None:
+        """Save a session, whose lock for saves the caller holds, whether it has changed or not. Raises: as `save`."""
+        self._cancel_timer(session)
+        await self._store(session)
 
     async def save_all_changed(self, sessions: list[LiveSession]) -> int:
         """Save those that have changed, and return how many. Failures are logged, and tried again.

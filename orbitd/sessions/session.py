@@ -516,6 +516,10 @@ class LiveSession:
         """Keep what a snapshot would have of a private session. Raises: OSError, OrbitError; the one before stays."""
         await self._shared.files.save_private(self.id, saved)
 
+    def mark_if_open(self) -> int:
+        """Return what `mark` does; of a session without a journal, the end of its newest snapshot."""
+        return self.position if self._journal is None else self.mark()
+
     def handle_saved(self, position: int) -> None:
         """A snapshot up to a position is committed: discard what it covers."""
         self.save.position = position
@@ -528,6 +532,13 @@ class LiveSession:
             if self._journal.file_number != file_number:
                 self.picture.follow()
         self._start_idle_timer()
+
+    def forget_screen(self, position: int) -> None:
+        """A blank snapshot up to a position is committed: go on from it, and forget what was there before."""
+        self._loaded = None
+        self.handle_saved(position)
+        self.picture.reload()
+        self._repaint_all()
 
     def complete_landing(self, pending: Pending) -> None:
         """Record output that an earlier daemon had read, and not yet recorded; the journal is open."""

@@ -16,11 +16,12 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from msgspec import UNSET, structs
 from msgspec.structs import replace
 
 from orbit_os.files import make_private_folders
@@ -50,6 +51,7 @@ from orbitd.store.rows import (
     SESSION_COLUMNS,
     SNAPSHOTS_OF,
     DamagedRow,
+    Marks,
     Stored,
     covered,
     delete_oldest_snapshots,
@@ -72,6 +74,7 @@ from orbitd.store.rows import (
 )
 from orbitd.store.snapshots import rows_of_session
 from orbitd.store.store import Store
+from orbitd.store.writer import Writer
 
 _SLICE_SECS = 0.008
 """Time for the statements of one transaction; to write its pages takes as long again."""
@@ -118,6 +121,12 @@ _STEPS_BETWEEN_LOOKS = 100_000
 
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_ERROR})
 """SQLite's codes for what `check` reports; any other error is raised."""
+
+_REWRITTEN_IN_MEMORY = 64 * 1024 * 1024
+"""Of a larger database the copy that a VACUUM makes is a file without a name (sqlite.org/tempfiles.html)."""
+
+_TRUNCATE_TRIES, _TRUNCATE_RETRY_SECS = 20, 0.1
+"""How often a log is tried to be emptied that a reader needs, and how long after each other."""
 
 _MAX_WARNINGS = 10
 """Damaged rows that `daemon.info` names; `maintenance.check` names more."""
@@ -195,6 +204,26 @@ _ARCHIVED = f"""
 """  # noqa: S608  # a constant of ours
 
 
+_BACKUP = "backup "
+_BACKUP_KEYS = (_BACKUP, "backup!")
+"""How keys in `meta` begin that name the files of backups, and the range of those."""
+
+_REMEMBER_BACKUP = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
+_FORGET_BACKUPS = (
+    "DELETE FROM meta WHERE key IN (SELECT key FROM meta WHERE key >= ? AND key < ?"
+    " ORDER BY value DESC LIMIT -1 OFFSET 1000)"
+)
+"""Of more than that the oldest are forgotten."""
+
+_SHOWN = """
+    SELECT count(*), total(length) FROM (
+        SELECT stored_bytes AS length FROM session_snapshots WHERE session_id = :id AND seq < CASE :newest
+            WHEN 1 THEN (SELECT max(seq) FROM session_snapshots WHERE session_id = :id) ELSE seq + 1 END
+        UNION ALL SELECT stored_bytes FROM archived_snapshots WHERE session_id = :id
+        UNION ALL SELECT size FROM events WHERE session_id = :id AND at < :before
+    )
+"""
+
 T = TypeVar("T")
 
 log = logging.getLogger("orbitd.store")
@@ -211,6 +240,7 @@ class MaintenanceMethods:
     """Auto-save, cleanup, archive, vacuum, check, backup and statistics."""
 
     _store: Store
+    live_fields: Callable[[str], Mapping[str, object]]
 
     on_purged: Callable[[], None] = staticmethod(lambda: None)
     """Called when sessions are gone for good, whose files may be left (`list_purged`); set by the daemon."""
@@ -537,6 +567,74 @@ class MaintenanceMethods:
 
         return await self._store.change_session(work)
 
+    async def forget_shown(
+        self, session_id: str, before: datetime, *, keep_newest: bool, marks: bool, progress: Progress
+    ) -> int:
+        """Delete what a session has shown out of the database: its snapshots, and its events before a moment.
+
+        `rewrite` then removes what is left of it in pages that are free.
+
+        Args:
+            session_id: The session.
+            before: The moment.
+            keep_newest: The newest snapshot stays.
+            marks: Title, folder, and the marks of what its program has said go too.
+            progress: Reports how far it is.
+
+        Returns:
+            How many bytes that was.
+
+        Raises:
+            SessionNotFound: There is no such session.
+        """
+        live = self.live_fields(session_id)
+        sums = {"id": session_id, "before": time_to_text(before), "newest": int(keep_newest)}
+        row = await self._store.readers.fetch_one(_SHOWN, sums)
+        assert row is not None
+        count, length = int(row[0]), int(row[1])
+        secure_delete = await self._store.writer.run(partial(_set_secure_delete, value="ON"), lambda before: before)
+        try:
+            async with self._store.chain_lock(session_id):
+                # As many times as there are pieces, and once more for what came since they were counted.
+                steps = range(count // _DELETED_AT_ONCE + 2)
+                await self._write_in_slices(steps, lambda one, _: _forget_some(one, sums), "rows", progress)
+            if marks:
+                await self._store.write(partial(_forget_marks, session_id=session_id, live=live))
+        finally:
+            restore = partial(_set_secure_delete, value=secure_delete)
+            await asyncio.shield(self._store.writer.run(restore, lambda _: None))
+        await self._store.recheck_damaged()
+        return length
+
+    async def has_said_since(self, session_id: str, kind: str, moment: datetime) -> bool:
+        """Return whether an event of a session is stored that is of a kind and not older than a moment."""
+        query = "SELECT 1 FROM events WHERE session_id = ? AND kind = ? AND at >= ? LIMIT 1"
+        return await self._store.readers.fetch_one(query, (session_id, kind, time_to_text(moment))) is not None
+
+    async def rewrite(self, progress: Progress) -> bool:
+        """Write the whole database again (VACUUM), and empty its log: nothing that was deleted is left in free pages.
+
+        Others wait meanwhile that write. A cancelled call ends it, and nothing has changed.
+
+        Returns:
+            Whether the log could be emptied: not while a reader needs it that stays.
+        """
+        progress.report("database")
+        running = asyncio.ensure_future(
+            self._store.writer.run(partial(rewrite_database, progress=progress), lambda _: None, alone=True)
+        )
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError:
+            progress.cancel()
+            raise
+        return await empty_log(self._store.writer)
+
+    async def backups(self) -> list[str]:
+        """Return the paths of the backups that were written on request, as far as they are remembered."""
+        rows = await self._store.readers.fetch_all("SELECT key FROM meta WHERE key >= ? AND key < ?", _BACKUP_KEYS)
+        return [os.fsdecode(bytes.fromhex(str(key).removeprefix(_BACKUP))) for (key,) in rows]
+
     async def vacuum(self, progress: Progress | None = None) -> int:
         """Return all free pages to the file system; return how many bytes those were."""
         progress = progress or Progress()
@@ -685,6 +783,9 @@ class MaintenanceMethods:
             return copy.write(connection, target, report)
 
         length = await store.readers.run_in_thread(work, shared)
+        if not automatic:
+            with contextlib.suppress(OrbitError):  # the backup is there all the same
+                await store.run(partial(_remember_backup, path=path), lambda _: None)
         text, path_bytes = path_and_bytes(path)
         return BackupResult(path=text, path_bytes=path_bytes, bytes=length)
 
@@ -759,6 +860,12 @@ class MaintenanceMethods:
             await store.writer.run(write_something, lambda _: None)
 
 
+def _remember_backup(connection: sqlite3.Connection, path: str) -> None:
+    """Remember where a backup lies: what is forgotten later is still in it (`history.forget`)."""
+    connection.execute(_REMEMBER_BACKUP, (f"{_BACKUP}{os.fsencode(os.path.realpath(path)).hex()}", time_to_text(now())))
+    connection.execute(_FORGET_BACKUPS, _BACKUP_KEYS)
+
+
 def _with_more(known: CheckReport, found: CheckReport) -> CheckReport:
     """Return what is known of damage with what a check has found that did not look at everything."""
     return replace(
@@ -787,6 +894,83 @@ def _vacuum(connection: sqlite3.Connection, most: int) -> Change[tuple[int, int]
         if after == last or time.monotonic() >= end:
             break
     return Change(result=((before - after) * page_size, before - after))
+
+
+def _forget_some(connection: sqlite3.Connection, sums: dict[str, Any]) -> Change[int]:
+    """Delete some of the snapshots and events of `forget_shown`; return how many."""
+    forgotten = 0
+    for snapshots in SNAPSHOTS_OF.values():
+        forgotten += execute_mending(
+            connection,
+            snapshots,
+            f"DELETE FROM {snapshots} WHERE seq IN (SELECT seq FROM {snapshots} WHERE session_id = :id AND seq < "  # noqa: S608  # ours
+            f"CASE :newest WHEN 1 THEN (SELECT max(seq) FROM {snapshots} WHERE session_id = :id) ELSE {_MOST} END "
+            f"ORDER BY seq LIMIT {_DELETED_AT_ONCE})",
+            sums,
+        )
+    forgotten += execute_mending(
+        connection,
+        "events",
+        "DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE session_id = :id AND at < :before"  # noqa: S608  # ours
+        f" ORDER BY seq LIMIT {_DELETED_AT_ONCE})",
+        sums,
+    )
+    return Change(result=forgotten)
+
+
+def _forget_marks(connection: sqlite3.Connection, session_id: str, live: Mapping[str, object]) -> Change[None]:
+    """Clear title, folder and marks of a session, which may be archived. Raises: SessionNotFound."""
+    row = connection.execute(_ARCHIVED, (session_id,)).fetchone()
+    table = "sessions" if row is None else "archived_sessions"
+    stored = find_session(connection, session_id) if row is None else session_from_row(row, table)
+    cleared: dict[str, Any] = structs.asdict(Marks())
+    session = replace(stored.item, **cleared, title=None, cwd=None, cwd_bytes=UNSET)
+    new = Stored(stored.seq, session)
+    update_session(connection, new, table)
+    # What the caller saw of its program before may be what is to be forgotten.
+    now_live = {field: value for field, value in live.items() if field not in cleared and field != "title"}
+    recorded = (events.of_session("session.updated", session, now_live),)
+    return Change(result=None, sessions=(new,) if table == "sessions" else (), events=recorded)
+
+
+def rewrite_database(connection: sqlite3.Connection, progress: Progress) -> None:
+    """Write a database again without a rest of what was deleted, in the writer's thread. Raises: Cancelled."""
+    secure_delete = _set_secure_delete(connection, "ON")
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+    (store,) = connection.execute("PRAGMA temp_store").fetchone()
+    if pages * page_size > _REWRITTEN_IN_MEMORY:
+        connection.execute("PRAGMA temp_store = FILE")
+    connection.set_progress_handler(lambda: progress.is_cancelled, _STEPS_BETWEEN_LOOKS)
+    try:
+        connection.execute("VACUUM")
+    except sqlite3.OperationalError:
+        progress.report("database")  # interrupted, if the caller has gone
+        raise
+    finally:
+        connection.set_progress_handler(None, 0)
+        connection.execute(f"PRAGMA temp_store = {store:d}")
+        _set_secure_delete(connection, secure_delete)
+
+
+async def empty_log(writer: Writer) -> bool:
+    """Empty the log of a writer's database; return False where a reader needs it that stays."""
+    for _ in range(_TRUNCATE_TRIES):
+        if await writer.run(_truncate_log, lambda done: done, alone=True):
+            return True
+        await asyncio.sleep(_TRUNCATE_RETRY_SECS)  # a reader that is about to end
+    return False
+
+
+def _truncate_log(connection: sqlite3.Connection) -> bool:
+    """Write the whole log into the database and make its file empty; return False while a reader needs it."""
+    (timeout,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    connection.execute("PRAGMA busy_timeout = 0").fetchall()
+    try:
+        (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {timeout:d}").fetchall()
 
 
 def _set_secure_delete(connection: sqlite3.Connection, value: str) -> str:

@@ -1,0 +1,231 @@
+"""What `history.forget` erases is on the disk no more, byte for byte; what it leaves is named."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sqlite3
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from film_support import film_of, history_of, output_of
+from live_support import encoded
+from support import DaemonProcess, RawClient
+
+SECRET = b"Vogelbeere-9f27"
+OTHER = b"Hagebutte-31c8"
+
+PRINTER = """
+import sys, termios
+modes = termios.tcgetattr(0)
+modes[3] &= ~termios.ECHO
+termios.tcsetattr(0, termios.TCSANOW, modes)
+print("ready", flush=True)
+for line in sys.stdin.buffer:
+    sys.stdout.buffer.write(bytes.fromhex(line.decode().strip()))
+    sys.stdout.buffer.flush()
+"""
+"""Prints what it is typed, as hexadecimal."""
+
+COMMAND = f"{shlex.quote(sys.executable)} -uc {shlex.quote(PRINTER)}"
+
+
+class Session:
+    """A session that prints what it is asked to."""
+
+    def __init__(self, client: RawClient, name: str) -> None:
+        self.client = client
+        self.id: str = client.call("session.create", name=name, config={"session_type": "local", "command": COMMAND})[
+            "id"
+        ]
+        client.call("session.start", id=self.id, cols=80, rows=24)
+        client.call("session.wait", id=self.id, **{"for": "text"}, pattern="ready", timeout_secs=20)
+        self._count = 0
+
+    def print(self, data: bytes) -> None:
+        """Have some bytes printed, and return once they are on the screen."""
+        self._count += 1
+        mark = f"mark-{self._count}."
+        text = data + f"\r\n{mark}\r\n".encode()
+        for start in range(0, len(text), 1000):
+            line = text[start : start + 1000].hex() + "\n"
+            self.client.call("session.send", id=self.id, data=encoded(line))
+        self.client.call("session.wait", id=self.id, **{"for": "text"}, pattern=mark, timeout_secs=20)
+
+    def save(self) -> None:
+        """Save all sessions that have changed."""
+        self.client.call("maintenance.auto_save")
+
+
+def secrets(word: bytes) -> bytes:
+    """Return a word in all places where a program can put it: screen, title, folder, commands, notifications."""
+    return b"".join(
+        [
+            word + b" printed\r\n",
+            b"\x1b]2;" + word + b" title\x07",
+            b"\x1b]133;A\x07$ \x1b]133;B\x07" + word + b" typed\r\n\x1b]133;C\x07" + word + b"\r\n\x1b]133;D;1\x07",
+            b"\x1b]633;E;" + word + b" command\x07\x1b]633;C\x07\x1b]633;D;0\x07",
+            b"\x1b]9;" + word + b" notified\x07",
+            b"\x1b[?1049h\x1b[H" + word + b" alternate\x1b[?1049l",
+        ]
+    )
+
+
+def holders(home: Path, word: bytes) -> set[str]:
+    """Return the files below a folder that hold a word, plain or inside of what is compressed."""
+    found = set()
+    for folder, _, names in os.walk(home):
+        for name in names:
+            path = Path(folder, name)
+            if path.is_file() and not path.is_symlink() and word in path.read_bytes():
+                found.add(str(path))
+    return found
+
+
+def stored(daemon: DaemonProcess, word: bytes) -> set[str]:
+    """Return the places where a word is found once databases are unpacked: rows of them, decompressed."""
+    import zstandard
+
+    found = set()
+    for path in (daemon.database_path, history_of(daemon.database_path)):
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            connection.text_factory = bytes
+            tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+            for (table,) in tables:
+                for row in connection.execute(f"SELECT * FROM {table.decode()}"):
+                    for value in row:
+                        data = value if isinstance(value, bytes) else str(value).encode()
+                        with contextlib.suppress(zstandard.ZstdError):
+                            data += zstandard.ZstdDecompressor().decompress(data, max_output_size=1 << 26)
+                        if word in data:
+                            found.add(f"{path.name}: {table.decode()}")
+    return found
+
+
+def fill(session: Session, word: bytes) -> None:
+    """Have a word in the history, in snapshots, rewrites of them, events, and the pieces kept aside."""
+    for number in range(3):
+        session.print(secrets(word) + b"".join(b"line %d of %s\r\n" % (each, word) for each in range(60)))
+        session.print(b"save %d" % number)
+        session.save()
+
+
+def keep_aside(daemon: DaemonProcess, session_id: str, word: bytes) -> None:
+    """Put pieces that were kept aside beside a session's journal."""
+    folder = next(path for path in daemon.home.rglob("journal") if path.is_dir())
+    for name in (".damaged-20260101T000000Z", ".unreadable-20260101T000000.000000Z"):
+        (folder / f"{session_id}{name}").write_bytes(word)
+
+
+def forget(client: RawClient, session_id: str, **more: Any) -> Any:
+    """Forget a session."""
+    return client.call("history.forget", session_id=session_id, **more)
+
+
+def assert_forgotten(daemon: DaemonProcess, word: bytes, named: list[str]) -> None:
+    """Fail unless a word is in the named files only, while the daemon runs, stopped, and after a kill."""
+    for end in (lambda: None, daemon.stop, daemon.start, daemon.kill):
+        end()
+        assert holders(daemon.home, word) <= set(named)
+        assert stored(daemon, word) == set()
+
+
+def test_an_ended_session_is_forgotten(daemon: DaemonProcess, client: RawClient) -> None:
+    """Nothing of an ended session is left in any file, and another session keeps its film to the byte."""
+    one, other = Session(client, "one"), Session(client, "other")
+    fill(one, SECRET)
+    fill(other, OTHER)
+    client.call("maintenance.cleanup_snapshots", keep_last_n=2)
+    client.call("session.terminate", id=one.id)
+    keep_aside(daemon, one.id, SECRET)
+    before = film_of(history_of(daemon.database_path), other.id)
+    assert stored(daemon, SECRET)
+    assert forget(client, one.id)["backups"] == []
+    assert film_of(history_of(daemon.database_path), other.id) == before
+    shown = client.call("session.screen", id=other.id, format="text", scrollback=True)["data"]
+    assert OTHER.decode() in shown
+    assert_forgotten(daemon, SECRET, [])
+
+
+def test_a_running_session_is_forgotten_and_goes_on(daemon: DaemonProcess, client: RawClient) -> None:
+    """A running session shows a blank screen, its program goes on, and saves bring nothing back."""
+    one = Session(client, "one")
+    fill(one, SECRET)
+    one.print(SECRET)
+    keep_aside(daemon, one.id, SECRET)
+    forget(client, one.id)
+    assert client.call("session.screen", id=one.id, format="text", scrollback=True)["data"].strip() == ""
+    one.print(b"after")
+    one.save()
+    assert "after" in client.call("session.screen", id=one.id, format="text")["data"]
+    assert client.call("session.get", id=one.id)["last_command"] is None
+    client.close()
+    assert_forgotten(daemon, SECRET, [])
+    daemon.start()
+    with daemon.client() as again:
+        shown = again.call("session.screen", id=one.id, format="text", scrollback=True)["data"]
+    assert "after" in shown
+
+
+def test_what_came_before_a_moment_is_forgotten(daemon: DaemonProcess, client: RawClient) -> None:
+    """What was printed before a moment is gone; what came after it stays."""
+    one = Session(client, "one")
+    fill(one, SECRET)
+    one.print(b"\r\n" * 100)
+    one.print(b"\x1b]2;other\x07\x1b]633;E;other\x07\x1b]633;C\x07\x1b]633;D;0\x07")
+    one.save()
+    time.sleep(0.3)  # the time that a record of a journal has is that of the first of 100 ms
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() // 1_000_000 % 1000:03}Z"
+    one.print(b"".join(b"younger %d\r\n" % each for each in range(100)))
+    forget(client, one.id, before=moment)
+    shown = client.call("session.screen", id=one.id, format="text", scrollback=True)["data"]
+    assert "younger 0" in shown
+    assert "younger 99" in shown
+    client.close()
+    assert_forgotten(daemon, SECRET, [])
+
+
+def test_backups_are_named(daemon: DaemonProcess, client: RawClient, tmp_path: Path) -> None:
+    """The answer names each backup that still holds it, wherever it lies, and none that does not."""
+    empty, full = tmp_path / "empty.db", tmp_path / "full.db"
+    client.call("maintenance.backup", path=str(empty))
+    one = Session(client, "one")
+    fill(one, SECRET)
+    client.call("maintenance.backup", path=str(full))
+    assert forget(client, one.id)["backups"] == [str(full)]
+
+
+def test_no_position_is_used_twice(daemon: DaemonProcess, client: RawClient) -> None:
+    """After an ended session was forgotten, its film goes on behind where it was."""
+    one = Session(client, "one")
+    fill(one, SECRET)
+    client.call("session.terminate", id=one.id)
+    _, records, end = film_of(history_of(daemon.database_path), one.id)
+    assert SECRET in output_of(records)
+    forget(client, one.id)
+    client.call("session.start", id=one.id, cols=80, rows=24)
+    one.print(b"again")
+    one.save()
+    one.print(b"and again")
+    one.save()
+    with contextlib.closing(sqlite3.connect(history_of(daemon.database_path))) as connection:
+        (first,) = connection.execute("SELECT min(from_position) FROM chunks").fetchone()
+        (recorded_to,) = connection.execute("SELECT recorded_to FROM films").fetchone()
+    assert first is None or first >= end
+    assert recorded_to > end
+
+
+@pytest.mark.parametrize("before", [None, "2000-01-01T00:00:00Z"])
+def test_an_archived_session(client: RawClient, before: str | None) -> None:
+    """An archived session is forgotten too; before a moment at which it was not there, nothing is."""
+    one = Session(client, "one")
+    fill(one, SECRET)
+    client.call("session.terminate", id=one.id)
+    client.call("maintenance.archive", terminated_before="2100-01-01T00:00:00Z")
+    params = {} if before is None else {"before": before}
+    assert forget(client, one.id, **params)["bytes"] > 0
