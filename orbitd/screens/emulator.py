@@ -502,10 +502,20 @@ class Emulator:
             lines if max_lines is None else min(lines, max_lines), size if max_bytes is None else min(size, max_bytes)
         )
 
-    def clear_alternate(self) -> None:
-        """Erase what the last full-screen program has left, unless one is on the screen now, or a sequence is begun."""
-        if not self.alternate and self.at_ground:
-            self.feed(b"\x1b[?1047h\x1b[2J\x1b[?1047l")
+    def forget_before(self, line: int) -> None:
+        """Drop the history before a line, and what a full-screen program has left that is not on the screen.
+
+        The library drops whole pages of history, which hold hundreds of lines: where one holds older lines too, all of
+        the history goes. A sequence that is begun is cut off then: what follows of it is shown as text.
+        """
+        lines = max(0, self.history_line - line)
+        self.trim_scrollback(max_lines=lines)
+        cancel = b"" if self.at_ground else b"\x18\x1b\\"
+        if self.alternate:  # `scrollback_rows` is of the screen in use
+            self.feed(cancel + b"\x1b[?47l\x1b[3J\x1b[?47h")
+        else:
+            erase = b"\x1b[3J" if self.scrollback_rows > lines else b""
+            self.feed(cancel + erase + b"\x1b[?1047h\x1b[2J\x1b[?1047l")
 
     def compress(self) -> None:
         """Compress the history to about a third of its memory, in about a millisecond; reading decompresses it.

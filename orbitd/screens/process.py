@@ -640,9 +640,7 @@ class ScreensProcess:
                 picture.trimmed = request.number
                 before = self._memory.held()
                 if request.before_line is not None:
-                    lines = max(0, picture.emulator.history_line - request.before_line)
-                    picture.emulator.trim_scrollback(max_lines=lines)
-                    picture.emulator.clear_alternate()
+                    picture.emulator.forget_before(request.before_line)
                 # What it holds beside its history stays: the rest of `size` is the history's.
                 beside = max(0, picture.held - picture.emulator.scrollback_bytes)
                 if picture.taker is not None:
