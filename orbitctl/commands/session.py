@@ -25,7 +25,8 @@ LAZY = {
     "export": "orbitctl.commands.session_export:export",
     "replay": "orbitctl.commands.session_replay:replay",
     **{
-        name: f"orbitctl.commands.session_end:{name}" for name in ("detach", "terminate", "delete", "undelete", "prune")
+        name: f"orbitctl.commands.session_end:{name}"
+        for name in ("detach", "terminate", "delete", "undelete", "prune", "forget")
     },
     "snapshot": "orbitctl.commands.snapshot:save",
 }

@@ -1,4 +1,4 @@
-"""`orbitctl kill`, `rm`, `undelete`, `prune` and `session detach`: how sessions end, are deleted, and come back.
+"""`orbitctl kill`, `rm`, `undelete`, `prune`, `session detach` and `forget`: how sessions end, and are deleted.
 
 Each takes several sessions: one that fails is reported by what the user typed, and the others are done.
 """
@@ -17,10 +17,10 @@ from orbit_protocol.errors import MethodNotFound, NameTaken
 from orbit_protocol.types import Session
 from orbitctl.app import App
 from orbitctl.client.client import ask_all
-from orbitctl.commands.arguments import SESSION, WHEN
+from orbitctl.commands.arguments import SESSION, WHEN, OptionalSession
 from orbitctl.commands.session_table import label, to_delete
 from orbitctl.errors import CommandError, ExitCode, candidate_lines, candidate_of
-from orbitctl.ui.text import plural
+from orbitctl.ui.text import plural, size
 
 _MIN_PREFIX = 4
 """Characters of an id that may stand for it, as in `session.find`."""
@@ -220,6 +220,38 @@ def prune(app: App, older: datetime | None, yes: bool) -> int:
         app.out.note(f"deleted {plural(len(deleted), 'ended session')}")
         _hint_at_undo(app, [found[one].id[:8] for one in deleted])
     return code
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  orbitctl session forget web --before '1 hour ago'
+  orbitctl session forget web --all --yes
+""",
+)
+@click.argument("session", cls=OptionalSession, type=SESSION, required=False)
+@click.option("--before", type=WHEN, metavar="WHEN", help="What it showed before: 2h, '10 minutes ago', 15:10, a date.")
+@click.option("--all", "is_all", is_flag=True, help="Everything; a session that runs goes on with a blank screen.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def forget(app: App, session: str | None, before: datetime | None, is_all: bool, yes: bool) -> int:
+    """Erase what a session has shown, from the disk too.
+
+    Its film and text, saved screens, titles, command lines and notifications. With --before, what stands on the screen
+    stays. It cannot be undone. Backups are not changed: those that still hold it are named.
+    """
+    if (before is None) != is_all:
+        raise click.UsageError("give --before WHEN or --all")
+    found = app.session(app.named_or_this(session))
+    when = "" if before is None else f" before {before.astimezone():%Y-%m-%d %H:%M:%S}"
+    app.confirm(f"Erase for good {'what' if when else 'all that'} {label(found)} has shown{when}?", yes)
+    answer = app.ask_long(m.HISTORY_FORGET, p.HistoryForget(session_id=found.id, before=before), "erasing")
+    app.done(answer, f"erased {size(answer.value.bytes)} of {label(found)}", found.id)
+    if answer.value.backups and not (app.json or app.quiet):
+        app.out.problem("note", "these files still hold some of it, and stay as they are:", "33")
+        for path in answer.value.backups:
+            app.out.note(path)
+    return ExitCode.OK
 
 
 def find_deleted(app: App, ref: str) -> Session:

@@ -130,11 +130,10 @@ def stats(app: App) -> None:
 
 def _draw_stats(app: App, found: SessionStats) -> None:
     to = app.out.format
-    sizes = ("snapshot_raw_bytes", "snapshot_stored_bytes", "database_bytes")
     pairs: list[tuple[str, str | None]] = []
     for name in found.__struct_fields__:
         value = getattr(found, name)
-        if name in sizes:
+        if name.endswith("_bytes"):
             pairs.append((name.removesuffix("_bytes").replace("_", " "), to.size(value)))
         elif name == "last_auto_save_at":
             pairs.append(("last auto-save", to.moment(value)))

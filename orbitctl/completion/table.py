@@ -429,6 +429,15 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], bool, tuple[str, ...]]] = {
             "-y --yes||Do not ask",
         ),
     ),
+    "session forget": (
+        "Erase what a session has shown, from the disk too",
+        ("session",), True,
+        (
+            "--before|text|What it showed before: 2h, '10 minutes ago', 15:10, a date",
+            "--all||Everything; a session that runs goes on with a blank screen",
+            "-y --yes||Do not ask",
+        ),
+    ),
     "session snapshot": (
         "Save a screen of SESSION from FILE, or from stdin (`-`)",
         ("session", "file",), True,

@@ -14,7 +14,6 @@ from orbit_protocol import methods as m
 from orbit_protocol import params as p
 from orbit_protocol import results as r
 from orbit_protocol import types as t
-from orbit_protocol.errors import InternalError
 from orbit_protocol.openrpc import document
 from orbitd.events.methods import EventMethods
 from orbitd.history.methods import HistoryMethods
