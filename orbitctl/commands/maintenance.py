@@ -101,15 +101,17 @@ Examples:
 """,
 )
 @click.argument("path", required=False)
+@click.option("--with-history", is_flag=True, help="With what sessions have shown: in a file beside it, .history.db.")
 @click.pass_obj
-def backup(app: App, path: str | None) -> None:
+def backup(app: App, path: str | None, with_history: bool) -> None:
     """Copy the database while it is in use.
 
     Without PATH the copy goes into the folder `backups` beside the database, named by the
     time. An earlier backup at PATH is replaced, any other file is refused.
     """
     target = app.paths.absolute(path, "PATH") if path else _default_backup(app)
-    answer = app.ask_long(m.MAINTENANCE_BACKUP, p.Backup(path="", path_bytes=os.fsencode(target)), "backing up")
+    params = p.Backup(path="", path_bytes=os.fsencode(target), with_history=with_history)
+    answer = app.ask_long(m.MAINTENANCE_BACKUP, params, "backing up")
     app.show(answer, lambda done: _draw_backup(app, done), lambda done: [done.path])
 
 
@@ -126,7 +128,8 @@ Examples:
 def restore(app: App, backup: str, yes: bool) -> None:
     """Replace the database by a backup.
 
-    The backup is checked first. The present database is kept beside it under another name,
+    The backup is checked first. Where a history lies beside it (`--with-history`), that one is brought
+    back too. The present database is kept beside it under another name,
     even if it is damaged. A running daemon is stopped before and started afterwards.
     """
     # orbitd does it, run with `--restore`: it takes the lock that a serving daemon holds, so that nothing writes
@@ -158,6 +161,8 @@ def _default_backup(app: App) -> str:
 
 def _draw_backup(app: App, done: BackupResult) -> None:
     app.out.line(f"{done.path}  {app.out.format.size(done.bytes)}")
+    if done.history_path is not None:
+        app.out.line(f"{done.history_path}  {app.out.format.size(done.history_bytes)}")
 
 
 def _confirm_restore(app: App, contents: Contents, yes: bool) -> None:
@@ -232,5 +237,7 @@ def _show_restored(app: App, result: bytes) -> None:
         app.out.line(f"{done.database_path} is {done.contents.path} now")
         if done.safety_copy is not None:
             app.out.note(f"what was there before is kept in {done.safety_copy}")
+        if done.history_path is not None:
+            app.out.note(f"what sessions have shown was brought back too: {done.history_path}")
         if done.carried_over:
             app.out.note(f"screens of programs that may still run were taken over from it: {done.carried_over}")

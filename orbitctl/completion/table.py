@@ -605,7 +605,9 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], bool, tuple[str, ...]]] = {
     "maintenance backup": (
         "Copy the database while it is in use",
         ("file",), True,
-        (),
+        (
+            "--with-history||With what sessions have shown: in a file beside it, .history.db",
+        ),
     ),
     "maintenance restore": (
         "Replace the database by a backup",

@@ -36,6 +36,7 @@ from orbitd.history.recorder import NO_FILM, Film, KeyFrame, Slice
 from orbitd.logs import event
 from orbitd.screens.messages import Saved
 from orbitd.store.checkpointer import Checkpointer
+from orbitd.store.backup import copy
 from orbitd.store.errors import translated
 from orbitd.store.file_watch import FileWatch
 from orbitd.store.maintenance import empty_log, rewrite_database
@@ -318,6 +319,21 @@ class History:
         if await self.read(partial(_has_rows, session_id=session_id), default=False):
             while await self.write(partial(recorder.drop_of_session, session_id=session_id)):
                 pass
+
+    async def backup(self, path: str, progress: Progress) -> int:
+        """Write a consistent copy while recording goes on, as `SessionManager.backup`; return its size in bytes.
+
+        Where nothing is recorded, there is none, and an earlier one goes.
+
+        Raises:
+            StorageFull, StorageReadOnly: It cannot be written.
+            StorageCorrupt: The database is damaged; nothing was replaced.
+        """
+        length = await self.read(lambda connection: copy.write(connection, path, progress.report), 0)
+        if not length:
+            with contextlib.suppress(FileNotFoundError):
+                await self.in_pool(partial(os.unlink, path))
+        return length
 
     async def rewrite(self, progress: Progress) -> bool:
         """Write the database again and empty its log, as `SessionManager.rewrite`; saves wait meanwhile."""

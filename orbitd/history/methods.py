@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import logging
+import os
 from collections.abc import Iterable
 from functools import partial
 
@@ -14,10 +15,21 @@ from msgspec.structs import replace
 
 from orbit_protocol.errors import Busy, OrbitError
 from orbit_protocol.params import HistoryExport, HistoryLinesPage, HistoryOf, SessionScreen
-from orbit_protocol.results import CursorPosition, Exported, HistoryLine, HistoryPage, Screen, SessionStats, Timeline
+from orbit_protocol.results import (
+    BackupResult,
+    CursorPosition,
+    Exported,
+    HistoryLine,
+    HistoryPage,
+    Screen,
+    SessionStats,
+    Timeline,
+)
+from orbit_protocol.text import to_text
 from orbit_protocol.types import Session
 from orbitd.background_tasks import BackgroundTasks
 from orbitd.history import lines, timeline
+from orbitd.history.database import history_path
 from orbitd.history.export import Exporter, read_events
 from orbitd.history.forget import Forgetting
 from orbitd.history.history import History
@@ -116,6 +128,18 @@ class HistoryMethods:
             text_bytes=found.text_bytes,
             history_bytes=found.history_bytes,
         )
+
+    async def backup(self, path: str, *, with_history: bool, progress: Progress) -> BackupResult:
+        """Write a backup, and one of the histories beside it where that is wanted."""
+        beside = history_path(path)
+        if with_history:
+            await self._manager.require_backup_target(beside)
+        done = await self._manager.backup(path, progress=progress)
+        if not with_history:
+            return done
+        # Behind the sessions: a film that goes further than its session is what a start expects after a power cut.
+        length = await self._history.backup(beside, progress)
+        return replace(done, history_path=to_text(os.fsencode(beside)) if length else None, history_bytes=length)
 
     async def session(self, session_id: str) -> Session:
         """Return a session, an archived one too. Raises: SessionNotFound."""

@@ -256,7 +256,6 @@ def add_maintenance_handlers(handlers: Handlers[Call], manager: SessionManager, 
     handlers.add(m.MAINTENANCE_ARCHIVE, archive)
     handlers.add(m.MAINTENANCE_VACUUM, vacuum)
     handlers.add(m.MAINTENANCE_CHECK, lambda call, params: manager.check(params.limit_secs, call.progress))
-    handlers.add(m.MAINTENANCE_BACKUP, lambda call, params: manager.backup(params.file, progress=call.progress))
 
 
 def add_event_handlers(handlers: Handlers[Call], events: EventMethods) -> None:
@@ -278,6 +277,10 @@ def add_history_handlers(handlers: Handlers[Call], sessions: SessionMethods, his
         lambda _, params: sessions.screen(params) if params.at is None else history.screen(params),
     )
     handlers.add(m.STATS_GET, stats)
+    handlers.add(
+        m.MAINTENANCE_BACKUP,
+        lambda call, params: history.backup(params.file, with_history=params.with_history, progress=call.progress),
+    )
     handlers.add(m.HISTORY_LINES, lambda _, params: history.lines(params))
     handlers.add(m.HISTORY_TIMELINE, lambda _, params: history.timeline(params))
     handlers.add(m.HISTORY_EXPORT, lambda call, params: history.export(params, call.progress))

@@ -789,6 +789,16 @@ class MaintenanceMethods:
         text, path_bytes = path_and_bytes(path)
         return BackupResult(path=text, path_bytes=path_bytes, bytes=length)
 
+    async def require_backup_target(self, path: str) -> None:
+        """Raise InvalidParams for a path that is no place for a backup; see `backup`."""
+        store = self._store
+
+        def work() -> None:
+            copy.make_own_folder(path, store.path)
+            copy.check_target(path, store.path, store.reserved, automatic=False)
+
+        await store.in_pool(work)
+
     async def fingerprint(self) -> bytes:
         """Return a digest of all rows; a backup with the same one is current."""
         return await self._store.readers.run_in_thread(copy.fingerprint)

@@ -214,7 +214,7 @@ class Restored(Struct, frozen=True, kw_only=True):
     """What a restore did; `safety_copy` is the database that was there before, None where there was none.
 
     `carried_over` counts the sessions whose programs may still run, and whose newest screens were taken over from it;
-    `not_carried_over` says why that failed, if it did.
+    `not_carried_over` says why that failed, if it did. `history_path` is there where histories were brought back too.
     """
 
     database_path: str
@@ -222,6 +222,7 @@ class Restored(Struct, frozen=True, kw_only=True):
     safety_copy: str | None
     carried_over: int = 0
     not_carried_over: str | None = None
+    history_path: str | None = None
 
 
 class Attached(Struct, frozen=True, kw_only=True):

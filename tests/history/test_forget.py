@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import sqlite3
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,52 +12,11 @@ from typing import Any
 import pytest
 
 from film_support import film_of, history_of, output_of
-from live_support import encoded
+from history_sessions import Printing
 from support import DaemonProcess, RawClient
 
 SECRET = b"Vogelbeere-9f27"
 OTHER = b"Hagebutte-31c8"
-
-PRINTER = """
-import sys, termios
-modes = termios.tcgetattr(0)
-modes[3] &= ~termios.ECHO
-termios.tcsetattr(0, termios.TCSANOW, modes)
-print("ready", flush=True)
-for line in sys.stdin.buffer:
-    sys.stdout.buffer.write(bytes.fromhex(line.decode().strip()))
-    sys.stdout.buffer.flush()
-"""
-"""Prints what it is typed, as hexadecimal."""
-
-COMMAND = f"{shlex.quote(sys.executable)} -uc {shlex.quote(PRINTER)}"
-
-
-class Session:
-    """A session that prints what it is asked to."""
-
-    def __init__(self, client: RawClient, name: str) -> None:
-        self.client = client
-        self.id: str = client.call("session.create", name=name, config={"session_type": "local", "command": COMMAND})[
-            "id"
-        ]
-        client.call("session.start", id=self.id, cols=80, rows=24)
-        client.call("session.wait", id=self.id, **{"for": "text"}, pattern="ready", timeout_secs=20)
-        self._count = 0
-
-    def print(self, data: bytes) -> None:
-        """Have some bytes printed, and return once they are on the screen."""
-        self._count += 1
-        mark = f"mark-{self._count}."
-        text = data + f"\r\n{mark}\r\n".encode()
-        for start in range(0, len(text), 1000):
-            line = text[start : start + 1000].hex() + "\n"
-            self.client.call("session.send", id=self.id, data=encoded(line))
-        self.client.call("session.wait", id=self.id, **{"for": "text"}, pattern=mark, timeout_secs=20)
-
-    def save(self) -> None:
-        """Save all sessions that have changed."""
-        self.client.call("maintenance.auto_save")
 
 
 def secrets(word: bytes) -> bytes:
@@ -107,7 +64,7 @@ def stored(daemon: DaemonProcess, word: bytes) -> set[str]:
     return found
 
 
-def fill(session: Session, word: bytes) -> None:
+def fill(session: Printing, word: bytes) -> None:
     """Have a word in the history, in snapshots, rewrites of them, events, and the pieces kept aside."""
     for number in range(3):
         session.print(secrets(word) + b"".join(b"line %d of %s\r\n" % (each, word) for each in range(60)))
@@ -137,7 +94,7 @@ def assert_forgotten(daemon: DaemonProcess, word: bytes, named: list[str]) -> No
 
 def test_an_ended_session_is_forgotten(daemon: DaemonProcess, client: RawClient) -> None:
     """Nothing of an ended session is left in any file, and another session keeps its film to the byte."""
-    one, other = Session(client, "one"), Session(client, "other")
+    one, other = Printing(client, "one"), Printing(client, "other")
     fill(one, SECRET)
     fill(other, OTHER)
     client.call("maintenance.cleanup_snapshots", keep_last_n=2)
@@ -154,7 +111,7 @@ def test_an_ended_session_is_forgotten(daemon: DaemonProcess, client: RawClient)
 
 def test_a_running_session_is_forgotten_and_goes_on(daemon: DaemonProcess, client: RawClient) -> None:
     """A running session shows a blank screen, its program goes on, and saves bring nothing back."""
-    one = Session(client, "one")
+    one = Printing(client, "one")
     fill(one, SECRET)
     one.print(SECRET)
     keep_aside(daemon, one.id, SECRET)
@@ -174,7 +131,7 @@ def test_a_running_session_is_forgotten_and_goes_on(daemon: DaemonProcess, clien
 
 def test_what_came_before_a_moment_is_forgotten(daemon: DaemonProcess, client: RawClient) -> None:
     """What was printed before a moment is gone; what came after it stays."""
-    one = Session(client, "one")
+    one = Printing(client, "one")
     fill(one, SECRET)
     one.print(b"\r\n" * 100)
     one.print(b"\x1b]2;other\x07\x1b]633;E;other\x07\x1b]633;C\x07\x1b]633;D;0\x07")
@@ -193,7 +150,7 @@ def test_backups_are_named(daemon: DaemonProcess, client: RawClient, tmp_path: P
     """The answer names each backup that still holds it, wherever it lies, and none that does not."""
     empty, full = tmp_path / "empty.db", tmp_path / "full.db"
     client.call("maintenance.backup", path=str(empty))
-    one = Session(client, "one")
+    one = Printing(client, "one")
     fill(one, SECRET)
     client.call("maintenance.backup", path=str(full))
     assert forget(client, one.id)["backups"] == [str(full)]
@@ -201,7 +158,7 @@ def test_backups_are_named(daemon: DaemonProcess, client: RawClient, tmp_path: P
 
 def test_no_position_is_used_twice(daemon: DaemonProcess, client: RawClient) -> None:
     """After an ended session was forgotten, its film goes on behind where it was."""
-    one = Session(client, "one")
+    one = Printing(client, "one")
     fill(one, SECRET)
     client.call("session.terminate", id=one.id)
     _, records, end = film_of(history_of(daemon.database_path), one.id)
@@ -222,7 +179,7 @@ def test_no_position_is_used_twice(daemon: DaemonProcess, client: RawClient) -> 
 @pytest.mark.parametrize("before", [None, "2000-01-01T00:00:00Z"])
 def test_an_archived_session(client: RawClient, before: str | None) -> None:
     """An archived session is forgotten too; before a moment at which it was not there, nothing is."""
-    one = Session(client, "one")
+    one = Printing(client, "one")
     fill(one, SECRET)
     client.call("session.terminate", id=one.id)
     client.call("maintenance.archive", terminated_before="2100-01-01T00:00:00Z")

@@ -24,6 +24,7 @@ from orbit_os.files import check_file, private_folder, sync
 from orbit_protocol.errors import SessionNotFound, StorageCorrupt, StorageReadOnly
 from orbit_protocol.results import Contents, Restored
 from orbit_protocol.types import Session
+from orbitd.history.database import history_path
 from orbitd.lock import database_lock
 from orbitd.screens.model import StateCorrupt
 from orbitd.sessions.saved_state import SavedState
@@ -47,6 +48,9 @@ from orbitd.store.schema import load_migrations
 from orbitd.store.snapshots import add_newest, rows_of_session
 
 _STAGED = ".restoring"
+_COPIED = ".copied"
+"""Of histories, until the sessions are in place: what a kill leaves then is not used."""
+
 _ANOTHER = "Choose another one."
 
 
@@ -110,6 +114,7 @@ def restore(path: str, database_path: str) -> Restored:
         check_file(database_path + suffix)
     with database_lock(database_path, ""):
         contents = inspect_backup(path)
+        history = _copy_history(path, database_path)
         with translated(), contextlib.closing(open_untouched(path)) as connection:
             copy.write(connection, database_path + _STAGED)
             carried_over, not_carried_over = 0, None
@@ -133,13 +138,48 @@ def restore(path: str, database_path: str) -> Restored:
             _put_in_place(database_path)
         except OSError as error:
             raise translate_os(error, f"The database {database_path} cannot be replaced") from error
+        if history is not None:
+            try:
+                os.replace(history + _COPIED, history + _STAGED)
+                _put_history_in_place(history)
+            except OSError as error:
+                raise translate_os(error, f"The histories {history} cannot be replaced") from error
     return Restored(
         database_path=database_path,
         contents=contents,
         safety_copy=kept,
         carried_over=carried_over,
         not_carried_over=not_carried_over,
+        history_path=history,
     )
+
+
+def _copy_history(backup: str, database_path: str) -> str | None:
+    """Copy the histories that lie beside a backup beside the database; return their path there, None for none.
+
+    Raises:
+        OrbitError: They are damaged, or there is no room.
+    """
+    source, target = history_path(backup), history_path(database_path)
+    if not os.path.isfile(source) or os.path.realpath(source) == os.path.realpath(target):
+        return None
+    with translated(), contextlib.closing(open_untouched(source)) as connection:
+        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+        if application_id != APPLICATION_ID:
+            raise StorageReadOnly(f"{source} is no backup of Orbit's", hint="Move it away to restore without it.")
+        copy.write(connection, target + _COPIED)
+    return target
+
+
+def _put_history_in_place(path: str) -> None:
+    """Give staged histories their name; the present ones get another one."""
+    if os.path.lexists(path):
+        kept = free_name(f"{path}.before-restore-", now())
+        os.rename(path, kept)
+        for suffix in SIDE_FILES:
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(path + suffix, kept + suffix)
+    _put_in_place(path)
 
 
 def finish_interrupted(database_path: str) -> bool:
@@ -149,6 +189,12 @@ def finish_interrupted(database_path: str) -> bool:
         Whether a backup was put in place now.
     """
     staged = database_path + _STAGED
+    history = history_path(database_path)
+    with contextlib.suppress(OSError):
+        os.unlink(history + _COPIED)
+    if os.path.isfile(history + _STAGED) and not os.path.lexists(staged):
+        with contextlib.suppress(OSError):  # a start goes on with the present ones
+            _put_history_in_place(history)
     try:
         is_staged = stat.S_ISREG(os.lstat(staged).st_mode)
     except OSError:
