@@ -29,15 +29,17 @@ class Printing:
     Args:
         client: A connection to the daemon.
         name: Of a new session.
-        session_id: Of one that was just started again.
+        session_id: Of one that is there already, and was just started again.
+        runs: It was started long ago.
     """
 
-    def __init__(self, client: RawClient, name: str, session_id: str = "") -> None:
+    def __init__(self, client: RawClient, name: str, session_id: str = "", *, runs: bool = False) -> None:
         self.client = client
         self._count = 0
         if session_id:
             self.id = session_id
-            self._wait_for("ready")
+            if not runs:
+                self._wait_for("ready")
             return
         self.id = client.call("session.create", name=name, config={"session_type": "local", "command": COMMAND})["id"]
         client.call("session.start", id=self.id, cols=80, rows=24)

@@ -204,6 +204,12 @@ def _verify(table: str, seq: object, check: object, *columns: object) -> None:
         raise DamagedHistory(f"row {seq} of {table}: its checksum is another")
 
 
+def verify_group(row: tuple[Any, ...]) -> None:
+    """Check a row of `GROUP_COLUMNS` by its checksum. Raises: DamagedHistory."""
+    seq, session_id, position, at, line, cols, rows, check, _, _, _, native, portable = row
+    _verify("groups", seq, check, session_id, position, at, line, cols, rows, native, portable)
+
+
 def text_values(session_id: str, block: TextBlock, *, is_tail: bool) -> tuple[Any, ...]:
     """Return the values of `TEXT_COLUMNS` behind `seq`."""
     columns = (
@@ -223,6 +229,15 @@ def _schema() -> str:
     from importlib import resources  # a megabyte in the template of screens processes, which only reads
 
     return (resources.files("orbitd.history") / "schema.sql").read_text(encoding="utf-8")
+
+
+@cache
+def schema_roots() -> dict[str, int]:
+    """Return the root page that each table and index has in a new database."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.executescript(_schema())
+        return dict(connection.execute("SELECT name, rootpage FROM sqlite_schema").fetchall())
 
 
 def open_writer(path: str) -> sqlite3.Connection:
@@ -305,7 +320,7 @@ def damaged_files(path: str) -> list[str]:
     folder, name = os.path.split(path)
     with contextlib.suppress(OSError):
         found = sorted(each for each in os.listdir(folder) if each.startswith(f"{name}.damaged-"))
-        return [os.path.join(folder, each) for each in found if not each.endswith(SIDE_FILES)]
+        return [os.path.join(folder, each) for each in found if not each.endswith((*SIDE_FILES, ".brought-over"))]
     return []
 
 

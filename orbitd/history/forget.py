@@ -81,6 +81,7 @@ class Forgetting:
         """
         moment = now()
         before = moment if q.before is None else min(q.before, moment)
+        await self._history.salvaged()
         await self._programs.require_restored(q.session_id)
         session = await self._manager.get_session(q.session_id)
         progress.report("session")
@@ -170,7 +171,7 @@ class Forgetting:
         while gone := await self._history.write(partial(_drop_groups, session_id=session_id, at=at, line=line)):
             erased += gone
             progress.report("film", erased)
-        seq = 0
+        seq = -_MOST
         while True:
             work = partial(_drop_texts, session_id=session_id, at=at, after=seq)
             gone, seq, is_done = await self._history.write(work)

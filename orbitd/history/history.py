@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import sqlite3
 import time
@@ -26,17 +27,19 @@ from typing import Self, TypeVar
 
 from msgspec import Struct
 
+from orbit_os.files import PRIVATE_FILE
 from orbit_protocol.errors import OrbitError, StorageCorrupt, StorageError
 from orbit_protocol.results import SessionStats
 from orbit_protocol.settings import HistorySettings
 from orbit_protocol.types import Record
-from orbitd.history import database, film, recorder
+from orbitd.background_tasks import BackgroundTasks
+from orbitd.history import database, film, recorder, salvage
 from orbitd.history.database import DamagedHistory, Unusable
 from orbitd.history.recorder import NO_FILM, Film, KeyFrame, Slice
 from orbitd.logs import event
 from orbitd.screens.messages import Saved
-from orbitd.store.checkpointer import Checkpointer
 from orbitd.store.backup import copy
+from orbitd.store.checkpointer import Checkpointer
 from orbitd.store.errors import translated
 from orbitd.store.file_watch import FileWatch
 from orbitd.store.maintenance import empty_log, rewrite_database
@@ -119,6 +122,8 @@ class History:
         self._damaged: set[str] = set()
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="orbit-history")
         self._is_closed = False
+        self._tasks = BackgroundTasks(log, "history not brought over")
+        self._salvaging = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         return self
@@ -130,6 +135,7 @@ class History:
         """Finish what is being written, and close."""
         async with self._opening:
             self._is_closed = True
+            await self._tasks.cancel()
             await self._close_writer()
         await asyncio.to_thread(self._pool.shutdown)
 
@@ -152,7 +158,7 @@ class History:
         """
 
         def run() -> T:
-            if not os.path.exists(self.path):
+            if not os.path.isfile(self.path):  # a FIFO would keep the thread
                 return default
             with translated(self.path), contextlib.closing(database.open_reader(self.path)) as connection:
                 if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'films'").fetchone():
@@ -193,6 +199,7 @@ class History:
             self._failure = ""
             self._writer = writer
             self._checkpointer = Checkpointer(self.path, writer, self._checkpoint)
+            self._tasks.start(self._salvage())
             return writer
 
     def _open_writer(self, writer: Writer) -> sqlite3.Connection:
@@ -223,6 +230,71 @@ class History:
             await checkpointer.close()
         if writer is not None:
             await writer.close()
+
+    async def _salvage(self) -> None:
+        """Bring over what is whole in databases that were set aside, once for each; what is done is remembered."""
+        async with self._salvaging:
+            for path in await self.in_pool(partial(salvage.pending, self.path)):
+                inserting, found = salvage.Inserting(), salvage.batches(path)
+                while (batch := await self.in_pool(lambda: next(found, None))) is not None:  # noqa: B023  # waited for
+                    await self.write(partial(inserting.insert, batch=batch))
+                await self.write(inserting.count)
+                for session_id in inserting.sessions:
+                    await self._go_on_behind(session_id)
+                await self.in_pool(partial(_make_file, path + salvage.DONE))
+                event(log, logging.WARNING, "history brought over", kept=path, rows=inserting.rows)
+
+    async def _go_on_behind(self, session_id: str) -> None:
+        """Let a session that is recorded now use no position and no line number twice."""
+        if (recording := self._recordings.get(session_id)) is not None:
+            found = await self.read(partial(recorder.read_film, session_id=session_id), NO_FILM)
+            recording.recorded_to = max(recording.recorded_to, found.recorded_to)
+            recording.next_line = max(recording.next_line, found.next_line)
+
+    async def salvaged(self) -> None:
+        """Return once nothing is left to be brought over: what is erased then does not come back."""
+        if await self.in_pool(partial(salvage.pending, self.path)):
+            await self._open()
+            async with self._salvaging:
+                pass
+
+    async def check(self, secs: float | None, progress: Progress) -> tuple[list[str], list[str], bool]:
+        """Look at each row.
+
+        Args:
+            secs: How long that may take.
+            progress: Reports how far it is.
+
+        Returns:
+            Sentences about damaged rows and about damage of the database, and whether all was looked at.
+        """
+        deadline = math.inf if secs is None else time.monotonic() + secs
+
+        def look() -> None:
+            progress.report("history")
+            if time.monotonic() >= deadline:
+                raise TimeoutError
+
+        def work(connection: sqlite3.Connection) -> tuple[list[str], list[str], bool]:
+            rows: list[str] = []
+            try:
+                for error in salvage.damaged_rows(connection, look):
+                    self.note_damage(error)
+                    rows.append(f"{self.path}, {error}")
+                    if len(rows) >= MAX_DAMAGED:
+                        break
+            except TimeoutError:
+                return rows, [], False
+            except sqlite3.DatabaseError as error:
+                return rows, [f"{self.path}: {error}"], True
+            return rows, [], True
+
+        try:
+            return await self.read(work, ([], [], True))
+        except StorageCorrupt as error:
+            return [], [error.message], True
+        except StorageError as error:
+            return [], [f"{self.path} cannot be read: {error.message}"], False
 
     async def _begin_again(self, writer: Writer) -> None:
         """Begin a new database where the old one is damaged, or is not at its path any more."""
@@ -316,6 +388,7 @@ class History:
     async def remove(self, session_id: str) -> None:
         """Remove all of a session that is deleted for good. Raises: OrbitError."""
         self.release(session_id)
+        await self.salvaged()
         if await self.read(partial(_has_rows, session_id=session_id), default=False):
             while await self.write(partial(recorder.drop_of_session, session_id=session_id)):
                 pass
@@ -370,8 +443,8 @@ class History:
     def warnings(self) -> list[str]:
         """Return a sentence about each problem that lasts."""
         sentences = [
-            f"The database of histories was damaged and lies in {path}, unchanged; a new one was begun. Move it away "
-            "when you need it no more."
+            f"The database of histories was damaged and lies in {path}, unchanged; a new one was begun, with what is "
+            "whole in it. Move it away when you need it no more."
             for path in database.damaged_files(self.path)
         ]
         if self._damaged:
@@ -451,7 +524,7 @@ class _Save:
 
     def _can_go_on(self, files: Sequence[tuple[int, int]]) -> bool:
         """Return whether the journal's records can be drawn on what is recorded: on a key frame, or a blank screen."""
-        return self._recording.group > 0 or bool(files and files[0][1] == 0 and self._recording.recorded_to == 0)
+        return self._recording.group != 0 or bool(files and files[0][1] == 0 and self._recording.recorded_to == 0)
 
     def _frame(self, saved: Saved) -> KeyFrame | None:
         """Return the key frame that a save brings, where it is to begin a group."""
@@ -552,6 +625,10 @@ def _read_recording(connection: sqlite3.Connection, session_id: str) -> Recordin
 def _has_rows(connection: sqlite3.Connection, session_id: str) -> bool:
     query = "SELECT 1 FROM films WHERE session_id = ?"
     return connection.execute(query, (session_id,)).fetchone() is not None
+
+
+def _make_file(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE))
 
 
 def _is_sound(path: str) -> bool:

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Iterable
 from functools import partial
 
@@ -17,6 +18,7 @@ from orbit_protocol.errors import Busy, OrbitError
 from orbit_protocol.params import HistoryExport, HistoryLinesPage, HistoryOf, SessionScreen
 from orbit_protocol.results import (
     BackupResult,
+    CheckReport,
     CursorPosition,
     Exported,
     HistoryLine,
@@ -140,6 +142,20 @@ class HistoryMethods:
         # Behind the sessions: a film that goes further than its session is what a start expects after a power cut.
         length = await self._history.backup(beside, progress)
         return replace(done, history_path=to_text(os.fsencode(beside)) if length else None, history_bytes=length)
+
+    async def check(self, limit_secs: float | None, progress: Progress) -> CheckReport:
+        """Check the store, then the histories in what is left of the time."""
+        begun = time.monotonic()
+        report = await self._manager.check(limit_secs, progress)
+        left = None if limit_secs is None else max(0.0, begun + limit_secs - time.monotonic())
+        rows, integrity, is_complete = await self._history.check(left, progress)
+        return replace(
+            report,
+            ok=report.ok and not rows and not integrity,
+            rows=[*report.rows, *rows],
+            integrity=[*report.integrity, *integrity],
+            complete=report.complete and is_complete,
+        )
 
     async def session(self, session_id: str) -> Session:
         """Return a session, an archived one too. Raises: SessionNotFound."""

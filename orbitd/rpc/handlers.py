@@ -255,7 +255,6 @@ def add_maintenance_handlers(handlers: Handlers[Call], manager: SessionManager, 
     handlers.add(m.MAINTENANCE_CLEANUP_SNAPSHOTS, cleanup)
     handlers.add(m.MAINTENANCE_ARCHIVE, archive)
     handlers.add(m.MAINTENANCE_VACUUM, vacuum)
-    handlers.add(m.MAINTENANCE_CHECK, lambda call, params: manager.check(params.limit_secs, call.progress))
 
 
 def add_event_handlers(handlers: Handlers[Call], events: EventMethods) -> None:
@@ -277,6 +276,7 @@ def add_history_handlers(handlers: Handlers[Call], sessions: SessionMethods, his
         lambda _, params: sessions.screen(params) if params.at is None else history.screen(params),
     )
     handlers.add(m.STATS_GET, stats)
+    handlers.add(m.MAINTENANCE_CHECK, lambda call, params: history.check(params.limit_secs, call.progress))
     handlers.add(
         m.MAINTENANCE_BACKUP,
         lambda call, params: history.backup(params.file, with_history=params.with_history, progress=call.progress),
