@@ -31,6 +31,7 @@ from orbitd.history.database import TEXT_COLUMNS, DamagedHistory, text_from_row,
 from orbitd.history.history import History, Recording
 from orbitd.history.text_blocks import NO_NUMBER
 from orbitd.manager import SessionManager
+from orbitd.screens.emulator import KEY_FRAME_ROWS
 from orbitd.sessions.programs import Programs
 from orbitd.sessions.saved_state import SavedState
 from orbitd.sessions.session import LiveSession
@@ -43,9 +44,6 @@ PICTURE_SECS = 20.0
 
 _ROWS_AT_ONCE = 64
 _MOST = (1 << 63) - 1
-
-_KEY_FRAME_ROWS = 512
-"""So many rows of history are in a key frame at most (`orbitd.screens.emulator`)."""
 
 _TABLES = (
     ("session_snapshots", "session_id"),
@@ -209,7 +207,7 @@ def _drop_groups(connection: sqlite3.Connection, session_id: str, at: int | None
             "id": session_id,
             "at": at,
             "line": _MOST if line is None else line,
-            "kept": _KEY_FRAME_ROWS,
+            "kept": KEY_FRAME_ROWS,
             "most": _ROWS_AT_ONCE,
         },
     ).fetchall()

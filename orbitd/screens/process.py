@@ -637,17 +637,7 @@ class ScreensProcess:
             elif picture.emulator is None:
                 reason = "the session is not open"
             elif isinstance(request, Trim):
-                picture.trimmed = request.number
-                before = self._memory.held()
-                if request.before_line is not None:
-                    picture.emulator.forget_before(request.before_line)
-                # What it holds beside its history stays: the rest of `size` is the history's.
-                beside = max(0, picture.held - picture.emulator.scrollback_bytes)
-                if picture.taker is not None:
-                    picture.taker.prepare(picture.position)
-                picture.emulator.trim_scrollback(max_bytes=max(0, request.size - beside))
-                self._measure(picture, picture.emulator, before)
-                self._report(picture, picture.emulator)
+                self._trim(picture, picture.emulator, request)
             elif isinstance(request, SetAppearance):
                 picture.emulator.set_appearance(request.appearance)
                 self._report(picture, picture.emulator, picture.emulator.replies())
@@ -665,6 +655,17 @@ class ScreensProcess:
             self._break(picture, reason, picture.position, picture.position, request.request)
         elif reason:
             self._refuse(request, reason)
+
+    def _trim(self, picture: Picture, emulator: Emulator, request: Trim) -> None:
+        picture.trimmed = request.number
+        before = self._memory.held()
+        if request.before_line is not None:
+            emulator.forget_before(request.before_line)
+        # What it holds beside its history stays: the rest of `size` is the history's.
+        beside = max(0, picture.held - emulator.scrollback_bytes)
+        emulator.trim_scrollback(max_bytes=max(0, request.size - beside))
+        self._measure(picture, emulator, before)
+        self._report(picture, emulator)
 
     def _open(self, picture: Picture, request: Open) -> None:
         before = self._memory.held()
