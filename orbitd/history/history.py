@@ -50,9 +50,6 @@ T = TypeVar("T")
 
 log = logging.getLogger("orbitd.history")
 
-RETRY_SECS = 10.0
-"""After a failure to open the database nothing is recorded for so long."""
-
 MAX_DICTIONARIES = 256
 """Of so many sessions the end of the film is kept, for the next chunk's dictionary."""
 
@@ -62,6 +59,10 @@ MAX_DAMAGED = 100
 _THREADS = 2
 _GROUP_OF = "SELECT seq, at, to_position FROM groups WHERE session_id = ? ORDER BY position DESC LIMIT 1"
 _RAW_OF = "SELECT total(bytes) FROM chunks WHERE group_seq = ?"
+
+
+class _Stale(Exception):
+    """More of a session is recorded than was known: a save before this one has gone on after it was given up."""
 
 
 class Recording(Struct, kw_only=True):
@@ -117,7 +118,6 @@ class History:
         self._writer: Writer | None = None
         self._checkpointer: Checkpointer | None = None  # the writer's
         self._opening = asyncio.Lock()
-        self._not_before = 0.0
         self._failure = ""
         self._damaged: set[str] = set()
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="orbit-history")
@@ -186,13 +186,10 @@ class History:
                 raise StorageError("The history is closed")
             if self._writer is not None:
                 return self._writer
-            if time.monotonic() < self._not_before:
-                raise StorageError(self._failure)
             writer = Writer()
             try:
                 await writer.start(partial(self._open_writer, writer))
             except (OrbitError, OSError, sqlite3.Error) as error:
-                self._not_before = time.monotonic() + RETRY_SECS
                 self._failure = error.message if isinstance(error, OrbitError) else str(error)
                 event(log, logging.ERROR, "history cannot be opened", database=self.path, error=self._failure)
                 raise
@@ -361,14 +358,26 @@ class History:
             saved: What the picture has returned.
         """
         try:
-            recording = await self.recording(session_id)
-            await _Save(self, session_id, recording, self._limits).write(record, readers, saved)
-        except (OrbitError, OSError, sqlite3.Error) as error:
-            # The next key frame begins the film again. What the text would have held, the picture keeps for then.
-            self.known(session_id).group = 0
+            try:
+                await self._record(session_id, record, readers, saved)
+            except _Stale:
+                await self._record(session_id, record, readers, saved)
+        except (OrbitError, OSError, sqlite3.Error, _Stale) as error:
+            # The journal may have it at the next save, too. What the text would have held, the picture keeps for then.
             event(log, logging.ERROR, "history not recorded", session=session_id, error=str(error), exc=error)
         else:
             self._limit_dictionaries(session_id)
+
+    async def _record(
+        self, session_id: str, record: Record, readers: Callable[[], list[tuple[int, int]]], saved: Saved
+    ) -> None:
+        recording = await self.recording(session_id)
+        try:
+            await _Save(self, session_id, recording, self._limits).write(record, readers, saved)
+        except BaseException:
+            # Cancelled, say: whether the last transaction was committed, the database knows.
+            self.release(session_id)
+            raise
 
     def _limit_dictionaries(self, session_id: str) -> None:
         self._with_dictionary.pop(session_id, None)
@@ -504,7 +513,9 @@ class _Save:
         files = readers()
         try:
             parts = recorder.slices_of(files, recording.recorded_to, saved.position)
-            part = await self._next(parts) if self._can_go_on(files) else None
+            if not self._can_go_on(files):
+                recording.group, parts = 0, iter(())
+            part = await self._next(parts)
             with_text = True
             while True:
                 following = None if part is None else await self._next(parts)
@@ -524,7 +535,8 @@ class _Save:
 
     def _can_go_on(self, files: Sequence[tuple[int, int]]) -> bool:
         """Return whether the journal's records can be drawn on what is recorded: on a key frame, or a blank screen."""
-        return self._recording.group != 0 or bool(files and files[0][1] == 0 and self._recording.recorded_to == 0)
+        recorded_to = self._recording.recorded_to
+        return bool(files) and files[0][1] <= recorded_to and (self._recording.group != 0 or recorded_to == 0)
 
     def _frame(self, saved: Saved) -> KeyFrame | None:
         """Return the key frame that a save brings, where it is to begin a group."""
@@ -543,7 +555,7 @@ class _Save:
         self, part: Slice | None, saved: Saved, *, is_last: bool, with_text: bool, key_frame: KeyFrame | None
     ) -> None:
         recording, history = self._recording, self._history
-        before = recording.before
+        before, recorded_to = recording.before, recording.recorded_to
         if part is not None and part.start > recording.recorded_to:
             before = b""  # something is missing in between
         chunk = None if part is None else await history.in_pool(partial(recorder.compress, part, before))
@@ -551,6 +563,8 @@ class _Save:
 
         def work(connection: sqlite3.Connection) -> tuple[int, Film, bool]:
             old, group = recorder.read_film(connection, self._id), recording.group
+            if old.recorded_to != recording.recorded_to:
+                raise _Stale(f"{old.recorded_to} bytes are recorded, not {recording.recorded_to}")
             stored = raw = grown = 0
             if chunk is not None:
                 if not group:
@@ -558,9 +572,7 @@ class _Save:
                 stored += recorder.insert_chunk(connection, self._id, group, chunk, self._times(chunk.slice, saved))
                 raw = len(chunk.slice.data)
             if with_text:
-                grown += recorder.insert_text(connection, self._id, [each.block for each in saved.text])
-                if saved.has_tail:
-                    grown += recorder.replace_tail(connection, self._id, saved.tail)
+                grown += self._insert_text(connection, saved)
             if key_frame is not None:
                 group, size = recorder.insert_group(connection, self._id, key_frame)
                 stored += size
@@ -578,15 +590,29 @@ class _Save:
             return group, new, is_there
 
         group, kept, is_there = await history.write(work)
+        if part is not None and key_frame is None and (part.start > recorded_to or part.end < end):
+            group = 0  # records between are in no file: what follows cannot be drawn before the next key frame
         recording.recorded_to, recording.next_line = kept.recorded_to, kept.next_line
+        recording.group = group if is_there else 0
         if part is not None:
-            recording.group_at = recording.group_at or self._times(part, saved)[0]
-            recording.last_at = max(recording.last_at, self._times(part, saved)[1])
-            recording.group_bytes += len(part.data)
-            recording.before = (before + part.data)[-recorder.DICTIONARY_BYTES :]
+            self._grow(part, before, self._times(part, saved))
         if key_frame is not None:
             recording.group_bytes, recording.group_at, recording.before = 0, key_frame.at, b""
-        recording.group = group if is_there else 0
+
+    def _insert_text(self, connection: sqlite3.Connection, saved: Saved) -> int:
+        """Insert a save's text; return by how much the session's has grown."""
+        grown = recorder.insert_text(connection, self._id, [each.block for each in saved.text])
+        if saved.has_tail:
+            grown += recorder.replace_tail(connection, self._id, saved.tail)
+        return grown
+
+    def _grow(self, part: Slice, before: bytes, times: tuple[int, int]) -> None:
+        """Note that the group has grown by a chunk."""
+        recording = self._recording
+        recording.group_at = recording.group_at or times[0]
+        recording.last_at = max(recording.last_at, times[1])
+        recording.group_bytes += len(part.data)
+        recording.before = (before + part.data)[-recorder.DICTIONARY_BYTES :]
 
     def _times(self, part: Slice, saved: Saved) -> tuple[int, int]:
         last = self._recording.last_at or saved.at or self._history.now()

@@ -96,7 +96,8 @@ class Saver:
         recording = await self._history.recording(session.id)
         saved = await session.picture.save(
             session.mark_if_open(),
-            key_frame=session.record == "full" and recording.wants_key_frame,
+            key_frame=session.record == "full"
+            and (recording.wants_key_frame or session.gap(recording.recorded_to) > 0),
             text_from=recording.recorded_to,
         )
         # What is said before the position was passed on before it, and has to be committed before it.

@@ -49,7 +49,8 @@ class Session:
         """Save, as far as the journal goes or to a position, and discard what is saved unless it dies before that."""
         position = self.journal.position if at is None else at
         recording = await self.history.recording("one")
-        fields.setdefault("key_frame", b"frame %d" % position if recording.wants_key_frame else b"")
+        wants = recording.wants_key_frame or self.journal.gap(recording.recorded_to) > 0  # as the saver
+        fields.setdefault("key_frame", b"frame %d" % position if wants else b"")
         await self.history.record("one", "full", self.readers, saved(position, **fields))
         if discard:
             self.journal.discard_before(position)
@@ -155,6 +156,38 @@ async def test_the_film_of_a_moment(session: Session, history: History) -> None:
             parts = film.until(film.parts_of(connection, group, fail), at + 500)
             assert output_of(b"".join(part.data for part in parts)) == session.printed[: number + 1]
         assert film.group_at(connection, "one", int(START * 1000), fail) is None
+
+
+async def test_a_save_that_was_given_up_while_it_was_written(session: Session, history: History) -> None:
+    """Whether its part was committed or not, the next save records each byte once."""
+    session.print(b"one ")
+    await session.save()
+    for turns in range(12):
+        session.print(b"%d " % turns)
+        saving = asyncio.ensure_future(session.save(discard=False))
+        for _ in range(turns):
+            await asyncio.sleep(0.001 * turns)
+        saving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await saving
+        session.print(b"and ")
+        await session.save(discard=turns % 2 == 0)
+    assert await filmed(history) == session.printed
+
+
+async def test_what_could_not_be_recorded_at_first(
+    session: Session, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the screen could not be saved either, on a full disk, the journal has all of it for the next save."""
+    session.print(b"one ")
+    await session.save()
+    with monkeypatch.context() as patched:
+        patched.setattr(recorder, "insert_chunk", raiser(StorageFull("no room")))
+        session.print(b"two ")
+        await session.save(discard=False)
+    session.print(b"three ")
+    await session.save()
+    assert await filmed(history) == b"one two three "
 
 
 async def test_what_cannot_be_recorded_is_missing_and_nothing_else(
