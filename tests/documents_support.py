@@ -259,7 +259,8 @@ LEAVES: tuple[tuple[str, bytes, bytes], ...] = (
     (r"orbitctl events\b.*(--follow|-f\b)", b"created", b"\x03"),
     (r"orbitctl daemon logs\b.*(--follow|-f\b)", b"serving", b"\x03"),
     (r"orbitctl daemon run\b", b"serving", b"\x03"),
-    (r"orbitctl (maintenance restore|rm|prune)\b(?!.*--yes)", b"[y/N]", b"y\n"),
+    (r"orbitctl (maintenance restore|rm|prune|session forget)\b(?!.*--yes)", b"[y/N]", b"y\n"),
+    (r"orbitctl session replay\b", b"[space", b"q"),
 )
 """Commands that do not end by themselves: what shows that they are there, and what the reader types then."""
 

@@ -2,7 +2,7 @@
 
     session, session_create, session_live      sessions: records, new ones, running ones
     session_attach, session_logs, session_end  showing them, what they have printed, ending and deleting them
-    session_export                             what they have shown, as a file
+    search, session_export                     what they have shown: found, and as a file
     session_ls, session_list_views             `ls` and `session list`; several hosts, and --watch
     session_replay                             a session's film, played on the terminal
     workspace_open, workspace_file             all sessions of a workspace at once; a workspace as a file of a project

@@ -37,7 +37,7 @@ Examples:
   orbitctl search 'connection refused'
   orbitctl search -e 'error: .*\\.py' --since 2h -C 3
   orbitctl search TODO --session web -n 1000 | less
-  orbitctl search panic --label team=db --since yesterday --json
+  orbitctl search panic --since yesterday --json
 
 Exit codes: 0 found, 1 nothing found or an error, 2 usage.
 """,

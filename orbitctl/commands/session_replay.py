@@ -40,7 +40,6 @@ class _Number(click.ParamType):  # type: ignore[type-arg]  # generic only in new
 Examples:
   orbitctl session replay web
   orbitctl session replay web --from '1 hour ago' --speed 4
-  orbitctl session replay web --from 15:10 --until 15:20
 
 Keys: space pauses; left and right go 5 s back and forward, Home and End to the beginning and
 the end; + and - change the speed; a dot goes one step further while paused; q leaves.

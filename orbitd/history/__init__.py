@@ -7,7 +7,8 @@
     export       films and lines as files, and in pages            asciicast    a film as an asciicast
     timeline     when what is recorded                             matching     which lines fit a query
     search       starts a child that searches, and ends it         search_child, search_messages
-    styled       lines with their colours
+    styled       lines with their colours                          forget       erases what a session has shown
+    salvage      brings over what is whole in a damaged database
 
 `schema.sql` has the tables.
 """

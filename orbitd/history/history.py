@@ -555,9 +555,9 @@ class _Save:
         self, part: Slice | None, saved: Saved, *, is_last: bool, with_text: bool, key_frame: KeyFrame | None
     ) -> None:
         recording, history = self._recording, self._history
-        before, recorded_to = recording.before, recording.recorded_to
-        if part is not None and part.start > recording.recorded_to:
-            before = b""  # something is missing in between
+        recorded_to = recording.recorded_to
+        has_gap = part is not None and part.start > recorded_to  # records are in no file
+        before = b"" if has_gap else recording.before
         chunk = None if part is None else await history.in_pool(partial(recorder.compress, part, before))
         end = saved.position if is_last or part is None else part.end
 
@@ -590,10 +590,9 @@ class _Save:
             return group, new, is_there
 
         group, kept, is_there = await history.write(work)
-        if part is not None and key_frame is None and (part.start > recorded_to or part.end < end):
-            group = 0  # records between are in no file: what follows cannot be drawn before the next key frame
+        is_whole = part is None or key_frame is not None or not (has_gap or part.end < end)
         recording.recorded_to, recording.next_line = kept.recorded_to, kept.next_line
-        recording.group = group if is_there else 0
+        recording.group = group if is_there and is_whole else 0  # 0: nothing can be drawn before the next key frame
         if part is not None:
             self._grow(part, before, self._times(part, saved))
         if key_frame is not None:
