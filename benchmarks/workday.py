@@ -123,9 +123,9 @@ class Terminal:
         while (left := until - time.monotonic()) > 0:
             self._read(left)
 
-    def wait(self, mark: str) -> None:
+    def wait(self, mark: str, secs: float = WAIT_SECS) -> None:
         """Look until a text is on the screen; a prompt, in front of the cursor. Raises: TimeoutError."""
-        until = time.monotonic() + WAIT_SECS
+        until = time.monotonic() + secs
         while not self._shows(mark):
             if time.monotonic() > until:
                 raise TimeoutError(f"no {mark!r} in:\n{self._emulator.screen().decode()}")
@@ -146,10 +146,10 @@ class Terminal:
             rest = rest[len(key) :]
             self.look(secs)
 
-    def run(self, command: str) -> None:
-        """Type a command, and wait for the prompt behind what it prints."""
+    def run(self, command: str, secs: float = 0.0) -> None:
+        """Type a command that takes so long, and wait for the prompt behind what it prints."""
         self.keys(command + "\r", KEY_SECS / 3)
-        self.wait(PROMPT)
+        self.wait(PROMPT, secs + WAIT_SECS)
 
     def resize(self, size: Size) -> None:
         """Change the size of the window, once nothing more comes."""
@@ -293,7 +293,7 @@ def _manual(terminal: Terminal, amounts: Amounts, number: int) -> None:
 
 
 def _agent(terminal: Terminal, amounts: Amounts, number: int) -> None:
-    terminal.run(f"python3 ../programs.py agent {amounts.agent_secs}")
+    terminal.run(f"python3 ../programs.py agent {amounts.agent_secs}", amounts.agent_secs)
 
 
 SCENES: tuple[tuple[Callable[[Terminal, Amounts, int], None], Size | None], ...] = (
