@@ -7,6 +7,7 @@ renamed, and a new one is begun; a row that does not fit its checksum counts as 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import zlib
@@ -251,8 +252,13 @@ def open_writer(path: str) -> sqlite3.Connection:
     _schema()
     if os.path.lexists(path) and not os.path.isfile(path):
         raise Unusable("it is no regular file")
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_FILE)
-    os.close(descriptor)
+    if os.path.islink(path):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+    # Opened only where it is new. POSIX drops all of a process's locks on a file when any descriptor of it is closed,
+    # those of a connection that reads it too (sqlite.org/howtocorrupt.html, 2.2); then another process that closes its
+    # own believes to be the last, and deletes the log that is written here.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE))
     set_mode(path, PRIVATE_FILE)  # SQLite gives the WAL the mode of the database
     connection = sqlite3.connect(
         file_uri(path, "mode=rw"), uri=True, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False

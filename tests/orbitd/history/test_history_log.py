@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from orbit_protocol.errors import StorageCorrupt
 from orbit_protocol.settings import HistorySettings
+from orbitd.history.database import open_reader
 from orbitd.history.history import History
 from orbitd.store import checkpointer
 from orbitd.store.checkpointer import BACKSTOP_PAGES, checkpoint_log, truncate_log
@@ -62,3 +64,22 @@ async def test_a_database_that_took_its_place_is_left_alone(tmp_path: Path) -> N
             with pytest.raises(StorageCorrupt):
                 await history._checkpoint(checkpoint_log)
             assert path.read_bytes() == before
+
+
+async def test_a_reader_that_is_open_while_the_writer_is_opened(tmp_path: Path) -> None:
+    """The log is not deleted by another process that closes the database, though a reader was there before the writer.
+
+    To close any descriptor of the file would drop the locks that this process has by its reader.
+    """
+    path = str(tmp_path / "history.db")
+    async with History(path, HistorySettings()) as history:
+        await history.write(write_much)
+    async with History(path, HistorySettings()) as history:
+        with closing(open_reader(path)) as reader:
+            reader.execute("SELECT count(*) FROM films").fetchall()
+            await history.write(write_much)
+        code = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute('SELECT 1 FROM films'); db.close()"
+        other = await asyncio.create_subprocess_exec(sys.executable, "-c", code, path)
+        async with asyncio.timeout(WAIT_SECS):
+            assert await other.wait() == 0
+        await history.write(write_much)
