@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import math
 import os
@@ -440,8 +441,17 @@ class History:
         before, dropped = self.now() - self.settings.recording_retention_secs * 1000, 0
         while gone := await self.write(partial(recorder.drop_older, before=before)):
             dropped += gone
+        await self.note_dropped()
         await self.write(lambda connection: connection.execute("PRAGMA incremental_vacuum(2048)").fetchall())
         return dropped
+
+    async def note_dropped(self) -> None:
+        """Have the next saves of sessions whose newest groups were dropped begin new ones."""
+        held = {found.group for found in self._recordings.values() if found.group}
+        there = await self.read(partial(_groups_there, held=held), set[int]())
+        for found in self._recordings.values():
+            if found.group in held and found.group not in there:
+                found.group = 0
 
     def note_damage(self, error: DamagedHistory) -> None:
         """Remember a damaged row, for the warnings; may be called in any thread."""
@@ -561,12 +571,13 @@ class _Save:
         chunk = None if part is None else await history.in_pool(partial(recorder.compress, part, before))
         end = saved.position if is_last or part is None else part.end
 
-        def work(connection: sqlite3.Connection) -> tuple[int, Film, bool]:
+        def work(connection: sqlite3.Connection) -> tuple[int, Film, bool, bool]:
             old, group = recorder.read_film(connection, self._id), recording.group
             if old.recorded_to != recording.recorded_to:
                 raise _Stale(f"{old.recorded_to} bytes are recorded, not {recording.recorded_to}")
             stored = raw = grown = 0
-            if chunk is not None:
+            is_lost = group != 0 and not _has_group(connection, group)  # to the limits, when others were saved
+            if chunk is not None and not is_lost:
                 if not group:
                     group, stored = recorder.insert_group(connection, self._id, self._blank(chunk.slice, saved))
                 stored += recorder.insert_chunk(connection, self._id, group, chunk, self._times(chunk.slice, saved))
@@ -585,18 +596,19 @@ class _Save:
                 text_bytes=max(0, old.text_bytes + grown),
             )
             recorder.write_film(connection, self._id, new)
-            self._drop_what_is_over(connection)
-            is_there = connection.execute("SELECT 1 FROM groups WHERE seq = ?", (group,)).fetchone() is not None
-            return group, new, is_there
+            concerns_others = self._drop_what_is_over(connection)
+            return group, new, _has_group(connection, group), concerns_others
 
-        group, kept, is_there = await history.write(work)
-        is_whole = part is None or key_frame is not None or not (has_gap or part.end < end)
+        group, kept, is_there, concerns_others = await history.write(work)
+        is_whole = key_frame is not None or (end == recorded_to if part is None else not has_gap and part.end == end)
         recording.recorded_to, recording.next_line = kept.recorded_to, kept.next_line
         recording.group = group if is_there and is_whole else 0  # 0: nothing can be drawn before the next key frame
         if part is not None:
             self._grow(part, before, self._times(part, saved))
         if key_frame is not None:
             recording.group_bytes, recording.group_at, recording.before = 0, key_frame.at, b""
+        if concerns_others:
+            await history.note_dropped()
 
     def _insert_text(self, connection: sqlite3.Connection, saved: Saved) -> int:
         """Insert a save's text; return by how much the session's has grown."""
@@ -621,7 +633,8 @@ class _Save:
         cols, rows = part.size or (saved.cols, saved.rows)
         return KeyFrame(position=part.start, at=self._times(part, saved)[0], line=0, cols=cols, rows=rows)
 
-    def _drop_what_is_over(self, connection: sqlite3.Connection) -> None:
+    def _drop_what_is_over(self, connection: sqlite3.Connection) -> bool:
+        """Keep to the limits; return whether film of other sessions may have gone."""
         limits = self._limits
         recorder.limit_session(connection, self._id, limits.session_bytes)
         films, text = connection.execute("SELECT total(film_bytes), total(text_bytes) FROM films").fetchone()
@@ -629,6 +642,7 @@ class _Save:
             recorder.limit_total(connection, int(films) - limits.total_bytes)
         if text > limits.text_bytes:
             recorder.limit_text(connection, int(text) - limits.text_bytes)
+        return bool(films > limits.total_bytes)
 
 
 def _read_recording(connection: sqlite3.Connection, session_id: str) -> Recording:
@@ -645,6 +659,15 @@ def _read_recording(connection: sqlite3.Connection, session_id: str) -> Recordin
         (last,) = connection.execute("SELECT to_at FROM groups WHERE seq = ?", (row[0],)).fetchone()
         recording.last_at = last
     return recording
+
+
+def _groups_there(connection: sqlite3.Connection, held: set[int]) -> set[int]:
+    query = "SELECT seq FROM groups WHERE seq IN (SELECT value FROM json_each(?))"
+    return {seq for (seq,) in connection.execute(query, (json.dumps(list(held)),))}
+
+
+def _has_group(connection: sqlite3.Connection, seq: int) -> bool:
+    return connection.execute("SELECT 1 FROM groups WHERE seq = ?", (seq,)).fetchone() is not None
 
 
 def _has_rows(connection: sqlite3.Connection, session_id: str) -> bool:

@@ -396,10 +396,12 @@ def drop_of_session(connection: sqlite3.Connection, session_id: str) -> bool:
         (session_id, _DROPPED_AT_ONCE),
     ).fetchall()
     drop_groups(connection, rows)
-    gone = connection.execute(
-        "DELETE FROM texts WHERE seq IN (SELECT seq FROM texts WHERE session_id = ? ORDER BY seq LIMIT ?)",
-        (session_id, _DROPPED_AT_ONCE),
-    ).rowcount
+    gone = 0
+    for table in ("chunks", "texts"):  # chunks that belong to no group, too
+        gone += connection.execute(
+            f"DELETE FROM {table} WHERE seq IN (SELECT seq FROM {table} WHERE session_id = ? ORDER BY seq LIMIT ?)",  # noqa: S608  # ours
+            (session_id, _DROPPED_AT_ONCE),
+        ).rowcount
     if rows or gone:
         return True
     connection.execute("DELETE FROM films WHERE session_id = ?", (session_id,))

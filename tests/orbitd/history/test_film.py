@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -261,6 +262,57 @@ async def test_damage_costs_what_is_damaged(
     damage: list[DamagedHistory] = []
     assert [each for each in groups_of(history, damage.append) if each] == left
     assert [str(each) for each in damage] == [f"row 2 of {table}: its checksum is another"]
+
+
+async def test_a_session_whose_newest_group_was_dropped(session: Session, history: History) -> None:
+    """The limits drop it as other sessions are saved, or as it is old: the next save begins with a key frame."""
+    session.print(b"one ")
+    await session.save()
+    await history.write(lambda connection: recorder.limit_total(connection, 1))
+    await history.note_dropped()
+    session.print(b"two ")
+    await session.save()
+    session.print(b"three")
+    await session.save()
+    assert groups_of(history, fail) == [b"three"]
+
+
+async def test_a_group_that_is_dropped_while_a_save_runs(session: Session, history: History) -> None:
+    """What belongs to no group is not stored: no limit would ever drop it, and nobody could see it."""
+    session.print(b"one ")
+    await session.save()
+    await history.write(lambda connection: recorder.limit_total(connection, 1))
+    session.print(b"two ")
+    await session.save()
+    session.print(b"three ")
+    await session.save()
+    session.print(b"four")
+    await session.save()
+    assert groups_of(history, fail) == [b"four"]
+    with contextlib.closing(open_reader(history.path)) as connection:
+        query = "SELECT count(*) FROM chunks WHERE group_seq NOT IN (SELECT seq FROM groups)"
+        assert connection.execute(query).fetchone() == (0,)
+        sums = "SELECT film_bytes = (SELECT sum(stored_bytes) FROM groups) FROM films"
+        assert connection.execute(sums).fetchone() == (1,)
+
+
+async def test_a_journal_that_is_damaged_in_the_middle(session: Session, history: History) -> None:
+    """The film goes on with a key frame at the next save, as behind each gap."""
+    session.print(b"one ")
+    await session.save()
+    start = session.journal.position
+    session.print(b"two ")
+    [(fd, base)] = session.readers()
+    os.close(fd)
+    with session.path.open("r+b") as file:
+        file.seek(FILE_HEADER_BYTES + start - base)
+        file.write(b"\xff" * 8)
+    await session.save()
+    session.print(b"three ")
+    await session.save()
+    session.print(b"four")
+    await session.save()
+    assert groups_of(history, fail) == [b"one ", b"four"]
 
 
 async def test_text_is_recorded_with_its_save(session: Session, history: History) -> None:
