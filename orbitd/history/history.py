@@ -193,7 +193,9 @@ class History:
             except (OrbitError, OSError, sqlite3.Error) as error:
                 self._failure = error.message if isinstance(error, OrbitError) else str(error)
                 event(log, logging.ERROR, "history cannot be opened", database=self.path, error=self._failure)
-                raise
+                if isinstance(error, OrbitError):
+                    raise
+                raise StorageError(f"The database of histories cannot be opened: {error}") from error
             self._failure = ""
             self._writer = writer
             self._checkpointer = Checkpointer(self.path, writer, self._checkpoint)
@@ -250,11 +252,12 @@ class History:
             recording.next_line = max(recording.next_line, found.next_line)
 
     async def salvaged(self) -> None:
-        """Return once nothing is left to be brought over: what is erased then does not come back."""
+        """Bring over what is left to be: what is erased then does not come back. Raises: OrbitError."""
         if await self.in_pool(partial(salvage.pending, self.path)):
-            await self._open()
-            async with self._salvaging:
-                pass
+            try:
+                await self._salvage()  # after the one that runs, if any
+            except OSError as error:
+                raise StorageError(f"What is in databases that were set aside cannot be read: {error}") from error
 
     async def check(self, secs: float | None, progress: Progress) -> tuple[list[str], list[str], bool]:
         """Look at each row.

@@ -14,7 +14,7 @@ import pytest
 from film_support import fail, film_of, output_of
 from orbit_protocol.errors import StorageFull
 from orbit_protocol.settings import HistorySettings
-from orbitd.history import film, recorder
+from orbitd.history import film, recorder, salvage
 from orbitd.history.database import DamagedHistory, open_reader
 from orbitd.history.history import History
 from orbitd.history.text_blocks import Line, pack, unpack
@@ -226,7 +226,7 @@ async def filmed_between(history: History, start: int, end: int) -> bytes | None
 def raiser(error: Exception) -> Callable[..., None]:
     """Return a function that raises."""
 
-    def raise_it(*_: object) -> None:
+    def raise_it(*_: object, **__: object) -> None:
         raise error
 
     return raise_it
@@ -345,6 +345,25 @@ async def test_a_session_that_is_deleted_leaves_nothing(session: Session, histor
         for table in ("films", "groups", "chunks", "texts"):
             query = f"SELECT DISTINCT session_id FROM {table}"
             assert connection.execute(query).fetchall() == ([("two",)] if table in ("films", "texts") else [])
+
+
+async def test_nothing_comes_back_of_what_was_removed(
+    session: Session, history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a damaged database has is brought over before: where that cannot be done, nothing counts as removed."""
+    session.print(b"x")
+    await session.save()
+    await history.close()
+    os.rename(history.path, f"{history.path}.damaged-20260101T000000Z")
+    async with History(history.path, HistorySettings()) as again:
+        with monkeypatch.context() as patched:
+            patched.setattr(salvage.Inserting, "insert", raiser(StorageFull("no room")))
+            with pytest.raises(StorageFull):
+                await again.remove("one")
+        await again.remove("one")
+        assert salvage.pending(history.path) == []
+    with contextlib.closing(open_reader(history.path)) as connection:
+        assert connection.execute("SELECT count(*) FROM chunks").fetchone() == (0,)
 
 
 async def test_nothing_is_made_before_there_is_something_to_record(history: History) -> None:
