@@ -37,6 +37,7 @@ from orbitd.background_tasks import BackgroundTasks
 from orbitd.history import database, film, recorder, salvage
 from orbitd.history.database import DamagedHistory, Unusable
 from orbitd.history.recorder import NO_FILM, Film, KeyFrame, Slice
+from orbitd.history.text_blocks import TextBlock
 from orbitd.logs import event
 from orbitd.screens.messages import Saved
 from orbitd.store.backup import copy
@@ -521,7 +522,7 @@ class _Save:
         if saved.position < recording.recorded_to:
             return  # a journal that has lost its end; what is recorded goes further
         if record != "full":
-            await self._commit(None, saved, is_last=True, with_text=True, key_frame=None)
+            await self._commit(None, saved, is_last=True, key_frame=None)
             return
         files = readers()
         try:
@@ -529,13 +530,11 @@ class _Save:
             if not self._can_go_on(files):
                 recording.group, parts = 0, iter(())
             part = await self._next(parts)
-            with_text = True
             while True:
                 following = None if part is None else await self._next(parts)
                 is_last = following is None
                 frame = self._frame(saved) if is_last else None
-                await self._commit(part, saved, is_last=is_last, with_text=with_text, key_frame=frame)
-                with_text = False
+                await self._commit(part, saved, is_last=is_last, key_frame=frame)
                 if is_last:
                     return
                 part = following
@@ -564,9 +563,7 @@ class _Save:
             native=saved.key_frame,
         )
 
-    async def _commit(
-        self, part: Slice | None, saved: Saved, *, is_last: bool, with_text: bool, key_frame: KeyFrame | None
-    ) -> None:
+    async def _commit(self, part: Slice | None, saved: Saved, *, is_last: bool, key_frame: KeyFrame | None) -> None:
         recording, history = self._recording, self._history
         recorded_to = recording.recorded_to
         has_gap = part is not None and part.start > recorded_to  # records are in no file
@@ -578,22 +575,20 @@ class _Save:
             old, group = recorder.read_film(connection, self._id), recording.group
             if old.recorded_to != recording.recorded_to:
                 raise _Stale(f"{old.recorded_to} bytes are recorded, not {recording.recorded_to}")
-            stored = raw = grown = 0
+            stored = raw = 0
             is_lost = group != 0 and not _has_group(connection, group)  # to the limits, when others were saved
             if chunk is not None and not is_lost:
                 if not group:
                     group, stored = recorder.insert_group(connection, self._id, self._blank(chunk.slice, saved))
                 stored += recorder.insert_chunk(connection, self._id, group, chunk, self._times(chunk.slice, saved))
                 raw = len(chunk.slice.data)
-            if with_text:
-                grown += self._insert_text(connection, saved)
+            next_line, grown = self._insert_text(connection, saved, old, None if is_last else end)
             if key_frame is not None:
                 group, size = recorder.insert_group(connection, self._id, key_frame)
                 stored += size
-            lines = [each.block.next_line for each in saved.text] if with_text else []
             new = Film(
                 recorded_to=max(old.recorded_to, end),
-                next_line=max(old.next_line, *lines, 0),
+                next_line=next_line,
                 raw_bytes=old.raw_bytes + raw,
                 film_bytes=old.film_bytes + stored,
                 text_bytes=max(0, old.text_bytes + grown),
@@ -613,12 +608,27 @@ class _Save:
         if concerns_others:
             await history.note_dropped()
 
-    def _insert_text(self, connection: sqlite3.Connection, saved: Saved) -> int:
-        """Insert a save's text; return by how much the session's has grown."""
-        grown = recorder.insert_text(connection, self._id, [each.block for each in saved.text])
-        if saved.has_tail:
+    def _insert_text(self, connection: sqlite3.Connection, saved: Saved, old: Film, end: int | None) -> tuple[int, int]:
+        """Insert what of a save's text belongs to a part of the journal, to its end in the last; and then the tail.
+
+        Returns:
+            The number of the next line, and by how much the session's text has grown.
+        """
+        next_line = old.next_line
+        blocks = list[TextBlock]()
+        for each in saved.text:
+            if old.recorded_to and each.position <= old.recorded_to:
+                continue  # a save that was given up had committed it
+            if end is not None and each.position > end:
+                break
+            # Where the history could not be read as the picture was opened, it has taken all that there is.
+            block = recorder.without_known(connection, self._id, each.block, old.next_line)
+            blocks += [] if block is None else [block]
+            next_line = max(next_line, each.block.next_line)
+        grown = recorder.insert_text(connection, self._id, blocks)
+        if saved.has_tail and end is None:
             grown += recorder.replace_tail(connection, self._id, saved.tail)
-        return grown
+        return next_line, grown
 
     def _grow(self, part: Slice, before: bytes, times: tuple[int, int]) -> None:
         """Note that the group has grown by a chunk."""

@@ -5,6 +5,7 @@ Everything here runs in threads, never on the event loop: `slices_of` in a pool'
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -253,6 +254,46 @@ def insert_text(connection: sqlite3.Connection, session_id: str, blocks: Iterabl
             grown -= stored
         grown += _insert_text(connection, session_id, joined, is_tail=False)
     return grown
+
+
+def without_known(
+    connection: sqlite3.Connection, session_id: str, block: TextBlock, next_line: int
+) -> TextBlock | None:
+    """Return a block without the lines that are stored already, with the same number and text; None if all are.
+
+    Args:
+        connection: The database.
+        session_id: Whose block it is.
+        block: The block.
+        next_line: No line has this number yet, or a higher one.
+    """
+    if block.first_line >= next_line:
+        return block
+    try:
+        lines = text_blocks.unpack(block.text, block.runs)
+    except (zstandard.ZstdError, ValueError):
+        return block
+    numbers = [line.number for line in lines if 0 <= line.number < next_line]
+    if not numbers:
+        return block
+    known = _lines_between(connection, session_id, min(numbers), max(numbers))
+    left = [line for line in lines if (line.number, line.text) not in known]
+    return block if len(left) == len(lines) else text_blocks.pack(left, block.next_line)
+
+
+def _lines_between(connection: sqlite3.Connection, session_id: str, first: int, last: int) -> set[tuple[int, str]]:
+    """Return number and text of the stored lines of a session between two numbers."""
+    rows = connection.execute(
+        f"SELECT {TEXT_COLUMNS} FROM texts WHERE session_id = ? AND is_tail = 0 AND first_line <= ? AND next_line > ?",  # noqa: S608  # ours
+        (session_id, last, first),
+    )
+    found = set[tuple[int, str]]()
+    for row in rows:
+        with contextlib.suppress(DamagedHistory, zstandard.ZstdError, ValueError):
+            block = text_from_row(row).block
+            lines = text_blocks.unpack(block.text, block.runs)
+            found.update((line.number, line.text) for line in lines if first <= line.number <= last)
+    return found
 
 
 def _joined(

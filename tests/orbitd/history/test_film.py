@@ -8,16 +8,17 @@ import os
 import random
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from film_support import fail, film_of, output_of
-from orbit_protocol.errors import StorageFull
+from orbit_protocol.errors import StorageError, StorageFull
 from orbit_protocol.settings import HistorySettings
 from orbitd.history import film, recorder, salvage
 from orbitd.history.database import DamagedHistory, open_reader
 from orbitd.history.history import History
-from orbitd.history.text_blocks import Line, pack, unpack
+from orbitd.history.text_blocks import NO_NUMBER, Line, pack, unpack
 from orbitd.screens.messages import Saved, TakenText
 from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import FILE_HEADER_BYTES, Cwd, Resize, records_of
@@ -331,6 +332,74 @@ async def test_text_is_recorded_with_its_save(session: Session, history: History
     assert lines == [(0, ["line 0", "line 1", "line 2"]), (1, ["on the screen 1"])]
     assert stored == sum(len(text) + len(runs) for _, text, runs in rows)
     assert (await history.recording("one")).next_line == 3
+
+
+def taken(position: int, *lines: tuple[int, str]) -> TakenText:
+    """Return lines with their numbers that a picture has taken up to a position."""
+    block = pack([Line(number=number, at=1000, text=text) for number, text in lines], lines[0][0])
+    assert block is not None
+    return TakenText(position=position, block=block)
+
+
+def text_of(history: History) -> list[str]:
+    """Return the stored text of the session."""
+    with contextlib.closing(open_reader(history.path)) as connection:
+        rows = connection.execute("SELECT text, runs FROM texts WHERE is_tail = 0 ORDER BY seq").fetchall()
+    return [line.text for text, runs in rows for line in unpack(text, runs)]
+
+
+async def test_text_that_a_save_had_recorded_that_was_given_up(session: Session, history: History) -> None:
+    """A picture is asked for its text before it is known up to where that is recorded: each line is stored once."""
+    session.print(b"x")
+    first = taken(session.journal.position, (0, "one"), (NO_NUMBER, "drawn"))
+    await session.save(text=(first,), discard=False)
+    session.print(b"y")
+    await session.save(text=(first, taken(session.journal.position, (1, "two"))))
+    assert text_of(history) == ["one", "drawn", "two"]
+
+
+async def test_text_of_a_picture_that_was_opened_while_the_history_could_not_be_read(
+    session: Session, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes all lines that there are: those that are stored already are not stored again."""
+    session.print(b"x")
+    await session.save(text=(taken(session.journal.position, (0, "one"), (1, "two")),))
+    history.release("one")
+    with monkeypatch.context() as patched:
+        patched.setattr(History, "read", raiser(StorageError("unable to open the file")))
+        assert (await history.recording("one")).recorded_to == 0
+    session.print(b"y")
+    await session.save(text=(taken(session.journal.position, (0, "one"), (1, "another"), (2, "three")),))
+    assert text_of(history) == ["one", "two", "another", "three"]
+    assert (await history.recording("one")).next_line == 3
+
+
+async def test_text_of_a_save_in_several_parts(
+    session: Session, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill between two parts leaves the text of those that are recorded; the next daemon takes what is left."""
+    monkeypatch.setattr(recorder, "SLICE_BYTES", 3000)
+    texts = []
+    for number in range(6):
+        session.print(b"x" * 1000)
+        texts.append(taken(session.journal.position, (NO_NUMBER, f"drawn {number}")))
+    insert, calls = recorder.insert_chunk, 0
+
+    def insert_two(*args: Any) -> int:
+        nonlocal calls
+        calls += 1
+        if calls > 2:
+            raise StorageFull("no room")
+        return insert(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(recorder, "insert_chunk", insert_two)
+        await session.save(text=tuple(texts), discard=False)
+    recorded_to = (await history.recording("one")).recorded_to
+    assert 0 < recorded_to < session.journal.position
+    assert text_of(history) == [f"drawn {at}" for at, each in enumerate(texts) if each.position <= recorded_to]
+    await session.save(text=tuple(each for each in texts if each.position > recorded_to))
+    assert text_of(history) == [f"drawn {at}" for at in range(6)]
 
 
 async def test_a_session_that_is_deleted_leaves_nothing(session: Session, history: History) -> None:
