@@ -313,7 +313,11 @@ def _joined(
         if last.block.raw_bytes >= MERGED_BYTES:
             return block, None
         lines = text_blocks.unpack(last.block.text, last.block.runs) + text_blocks.unpack(block.text, block.runs)
-    except (DamagedHistory, zstandard.ZstdError, ValueError):  # what cannot be read stays as it is
+    except (
+        DamagedHistory,
+        zstandard.ZstdError,
+        ValueError,
+    ):  # what cannot be read stays as it is
         return block, None
     joined = text_blocks.pack(lines, last.block.first_line)
     assert joined is not None

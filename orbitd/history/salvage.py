@@ -25,8 +25,10 @@ from orbitd.history.database import (
     damaged_files,
     schema_roots,
     text_from_row,
+    text_values,
     verify_group,
 )
+from orbitd.history.recorder import without_known
 from orbitd.store.backup.raw_file import RawFile, Unreadable
 
 DONE = ".brought-over"
@@ -144,7 +146,17 @@ class Inserting:
         )
         if connection.execute(query, (session_id, is_tail, first_line, row[9])).fetchone():
             return 0
-        return _insert(connection, "texts", TEXT_COLUMNS, (self._seq(connection, "texts", seq), *row[1:]))
+        if not is_tail:  # at once: a save that brings these lines finds that they are stored
+            connection.execute(_NEXT_LINE, (session_id, row[4]))
+        values = row[1:]
+        if not is_tail and connection.execute(_OVERLAPS, (session_id, row[4], first_line)).fetchone():
+            # What still stood in a session's scrollback was recorded anew, if the daemon was started with the damage.
+            block = text_from_row(row).block
+            left = without_known(connection, session_id, block, block.next_line)
+            if left is None:
+                return 0
+            values = values if left is block else text_values(session_id, left, is_tail=False)
+        return _insert(connection, "texts", TEXT_COLUMNS, (self._seq(connection, "texts", seq), *values))
 
     def count(self, connection: sqlite3.Connection) -> None:
         """Compute the rows of `films` of the sessions again."""
@@ -152,6 +164,12 @@ class Inserting:
             connection.execute(_COUNT, {"id": session_id})
 
 
+_OVERLAPS = """
+    SELECT 1 FROM texts WHERE session_id = ? AND is_tail = 0 AND first_line < ? AND next_line > ? AND seq > 0 LIMIT 1
+"""
+_NEXT_LINE = """
+    INSERT INTO films VALUES (?, 0, ?, 0, 0, 0) ON CONFLICT DO UPDATE SET next_line = max(next_line, excluded.next_line)
+"""
 _COUNT = """
     INSERT OR REPLACE INTO films SELECT
         :id,

@@ -435,6 +435,25 @@ async def test_nothing_comes_back_of_what_was_removed(
         assert connection.execute("SELECT count(*) FROM chunks").fetchone() == (0,)
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_damaged_history_gives_no_line_twice(session: Session, history: History, is_first: bool) -> None:
+    """A daemon that is started with it records anew what the scrollback still has, and the rest is brought over."""
+    session.print(b"x")
+    lines = [(number, f"line {number}") for number in range(5)]
+    await session.save(text=(taken(session.journal.position, *lines[:4]),))
+    await history.close()
+    os.rename(history.path, f"{history.path}.damaged-20260101T000000Z")
+    async with History(history.path, HistorySettings()) as again:
+        session.history = again
+        session.print(b"y")
+        if is_first:
+            await again.salvaged()
+        await session.save(text=(taken(session.journal.position, *lines[2:]),))
+        await again.salvaged()
+        assert text_of(again) == [text for _, text in lines]
+        assert (await again.recording("one")).next_line == 5
+
+
 async def test_nothing_is_made_before_there_is_something_to_record(history: History) -> None:
     """Reading a history that was never written makes no file."""
     assert (await history.recording("one")).recorded_to == 0
