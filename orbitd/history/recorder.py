@@ -302,8 +302,10 @@ def _joined(
     """Return a block together with the last one of its session, and row and size of that, where both are small."""
     if block.raw_bytes >= MERGED_BYTES:
         return block, None
+    # In the order of the index: in that of the rows, SQLite reads all of the session's text and sorts it.
     row = connection.execute(
-        f"SELECT {TEXT_COLUMNS} FROM texts WHERE session_id = ? AND is_tail = 0 ORDER BY seq DESC LIMIT 1",  # noqa: S608  # ours
+        f"SELECT {TEXT_COLUMNS} FROM texts WHERE session_id = ? AND is_tail = 0"  # noqa: S608  # ours
+        " ORDER BY first_line DESC, seq DESC LIMIT 1",
         (session_id,),
     ).fetchone()
     if row is None:

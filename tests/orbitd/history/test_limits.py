@@ -101,3 +101,21 @@ def test_old_groups_go(connection: sqlite3.Connection) -> None:
     assert recorder.drop_older(connection, 200_000) > 0
     assert recorder.drop_older(connection, 200_000) == 0
     assert connection.execute("SELECT min(position) FROM groups").fetchone() == (200_000,)
+
+
+def test_the_last_block_is_found_at_once(connection: sqlite3.Connection) -> None:
+    """However much text a session has, a save reads its last block only to join the next one with it."""
+    for number in range(3):
+        block = text_blocks.pack([Line(number=number, at=1000, text=os.urandom(40_000).hex())], number)
+        assert block is not None
+        recorder.insert_text(connection, "one", [block])
+    queries: list[str] = []
+    connection.set_trace_callback(queries.append)
+    small = text_blocks.pack([Line(number=3, at=1000, text="three")], 3)
+    assert small is not None
+    recorder.insert_text(connection, "one", [small])
+    connection.set_trace_callback(None)
+    for query in queries:
+        if query.startswith("SELECT"):
+            plan = connection.execute(f"EXPLAIN QUERY PLAN {query}").fetchall()
+            assert not any("TEMP B-TREE" in step for *_, step in plan), plan
