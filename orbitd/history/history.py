@@ -123,6 +123,8 @@ class History:
         self._failure = ""
         self._damaged: set[str] = set()
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="orbit-history")
+        # Of its own, so that no save waits while long reads, a backup and a check say, take all threads of the other.
+        self._recording_pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="orbit-recording")
         self._is_closed = False
         self._tasks = BackgroundTasks(log, "history not brought over")
         self._salvaging = asyncio.Lock()
@@ -139,7 +141,8 @@ class History:
             self._is_closed = True
             await self._tasks.cancel()
             await self._close_writer()
-        await asyncio.to_thread(self._pool.shutdown)
+        for pool in (self._pool, self._recording_pool):
+            await asyncio.to_thread(pool.shutdown)
 
     # Reading and writing
 
@@ -147,12 +150,17 @@ class History:
         """Run slow work in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
-    async def read(self, work: Callable[[sqlite3.Connection], T], default: T) -> T:
+    async def in_recording_pool(self, work: Callable[[], T]) -> T:
+        """Run a part of a save in a thread; each is short."""
+        return await asyncio.get_running_loop().run_in_executor(self._recording_pool, work)
+
+    async def read(self, work: Callable[[sqlite3.Connection], T], default: T, *, for_recording: bool = False) -> T:
         """Run `work` in a thread with a connection that cannot write.
 
         Args:
             work: What reads; rows that it finds damaged it may give to `note_damage`.
             default: What is returned where nothing was ever recorded.
+            for_recording: It is short, and a save waits for it, or a session's start.
 
         Raises:
             StorageCorrupt: The database is damaged.
@@ -167,7 +175,7 @@ class History:
                     return default
                 return work(connection)
 
-        return await self.in_pool(run)
+        return await (self.in_recording_pool if for_recording else self.in_pool)(run)
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Have `work` done in the writer's thread, in a transaction that is on the disk when this returns.
@@ -325,7 +333,9 @@ class History:
         found = self._recordings.get(session_id)
         if found is None:
             try:
-                found = await self.read(partial(_read_recording, session_id=session_id), Recording())
+                found = await self.read(
+                    partial(_read_recording, session_id=session_id), Recording(), for_recording=True
+                )
             except (OrbitError, sqlite3.Error) as error:
                 event(log, logging.ERROR, "history cannot be read", database=self.path, error=str(error))
                 found = Recording()
@@ -336,7 +346,7 @@ class History:
         """Return a journal's records between two positions; None where the film has not all of them."""
         work = partial(film.records_between, session_id=session_id, start=start, end=end, note_damage=self.note_damage)
         try:
-            return await self.read(work, None)
+            return await self.read(work, None, for_recording=True)
         except (OrbitError, sqlite3.Error):
             return None
 
@@ -367,7 +377,7 @@ class History:
                 await self._record(session_id, record, readers, saved)
             except _Stale:
                 await self._record(session_id, record, readers, saved)
-        except (OrbitError, OSError, sqlite3.Error, _Stale) as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, as with damaged records: the screen is saved
             # The journal may have it at the next save, too. What the text would have held, the picture keeps for then.
             event(log, logging.ERROR, "history not recorded", session=session_id, error=str(error), exc=error)
         else:
@@ -452,7 +462,7 @@ class History:
     async def note_dropped(self) -> None:
         """Have the next saves of sessions whose newest groups were dropped begin new ones."""
         held = {found.group for found in self._recordings.values() if found.group}
-        there = await self.read(partial(_groups_there, held=held), set[int]())
+        there = await self.read(partial(_groups_there, held=held), set[int](), for_recording=True)
         for found in self._recordings.values():
             if found.group in held and found.group not in there:
                 found.group = 0
@@ -543,7 +553,7 @@ class _Save:
                 os.close(fd)
 
     async def _next(self, parts: Iterator[Slice]) -> Slice | None:
-        return await self._history.in_pool(lambda: next(parts, None))
+        return await self._history.in_recording_pool(lambda: next(parts, None))
 
     def _can_go_on(self, files: Sequence[tuple[int, int]]) -> bool:
         """Return whether the journal's records can be drawn on what is recorded: on a key frame, or a blank screen."""
@@ -568,7 +578,7 @@ class _Save:
         recorded_to = recording.recorded_to
         has_gap = part is not None and part.start > recorded_to  # records are in no file
         before = b"" if has_gap else recording.before
-        chunk = None if part is None else await history.in_pool(partial(recorder.compress, part, before))
+        chunk = None if part is None else await history.in_recording_pool(partial(recorder.compress, part, before))
         end = saved.position if is_last or part is None else part.end
 
         def work(connection: sqlite3.Connection) -> tuple[int, Film, bool, bool]:

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from orbitd.history.history import History
 from orbitd.history.text_blocks import NO_NUMBER, Line, pack, unpack
 from orbitd.screens.messages import Saved, TakenText
 from orbitd.sessions.journal import Journal
-from orbitd.sessions.journal_file import FILE_HEADER_BYTES, Cwd, Resize, records_of
+from orbitd.sessions.journal_file import FILE_HEADER_BYTES, RECORD, Cwd, Kind, Resize, payload_length, records_of
+from support import WAIT_SECS
 
 START = 1_800_000_000.0
 
@@ -304,8 +306,7 @@ async def test_a_journal_that_is_damaged_in_the_middle(session: Session, history
     start = session.journal.position
     session.print(b"two ")
     [(fd, base)] = session.readers()
-    os.close(fd)
-    with session.path.open("r+b") as file:
+    with closing_fd(fd), session.path.open("r+b") as file:
         file.seek(FILE_HEADER_BYTES + start - base)
         file.write(b"\xff" * 8)
     await session.save()
@@ -314,6 +315,53 @@ async def test_a_journal_that_is_damaged_in_the_middle(session: Session, history
     session.print(b"four")
     await session.save()
     assert groups_of(history, fail) == [b"one ", b"four"]
+
+
+async def test_long_reads_keep_no_save_waiting(session: Session, history: History) -> None:
+    """Backups and checks of a large history take threads for long; a save has others."""
+    session.print(b"x")
+    await session.save()
+    ends = threading.Event()
+    reads = [asyncio.ensure_future(history.read(lambda _: ends.wait(WAIT_SECS), default=True)) for _ in range(8)]
+    try:
+        session.print(b"y")
+        async with asyncio.timeout(WAIT_SECS / 2):
+            await session.save()
+            history.release("one")
+            assert (await history.recording("one")).recorded_to == session.journal.position
+    finally:
+        ends.set()
+        await asyncio.gather(*reads)
+
+
+async def test_a_time_that_no_clock_has_keeps_no_save_from_being_made(session: Session, history: History) -> None:
+    """A record that was damaged on the disk is missing from the film, and nothing more."""
+    session.print(b"one")
+    [(fd, base)] = session.readers()
+    with closing_fd(fd), session.path.open("r+b") as file:
+        data = bytearray(file.read())
+        place = FILE_HEADER_BYTES - base
+        while (length := payload_length(bytes(data[place : place + RECORD.size]))) is not None:
+            if data[place] == Kind.TIME:
+                data[place + RECORD.size] = 0xFF
+            place += RECORD.size + length
+        file.seek(0)
+        file.write(data)
+    await session.save()
+    session.print(b"two")
+    await session.save()
+    session.print(b"three")
+    await session.save()
+    assert groups_of(history, fail) == [b"three"]
+
+
+@contextlib.contextmanager
+def closing_fd(fd: int) -> Iterator[None]:
+    """Close a descriptor at the end."""
+    try:
+        yield
+    finally:
+        os.close(fd)
 
 
 async def test_text_is_recorded_with_its_save(session: Session, history: History) -> None:
