@@ -6,12 +6,13 @@ picture is touched.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import os
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 
 from msgspec import Struct
@@ -110,8 +111,8 @@ class Scenes:
             SnapshotNotFound: There is no film of that moment; the message says from when on there is one.
             StorageCorrupt, StorageError: The history cannot be read.
         """
-        reel = await self._history.read(
-            partial(_reel, session_id=session_id, at=at, note_damage=self._history.note_damage), None
+        reel = await read_reel(
+            self._history, partial(_reel, session_id=session_id, at=at, note_damage=self._history.note_damage)
         )
         if reel is None:
             found = await self._history.read(partial(film.extent, session_id=session_id), None)
@@ -130,6 +131,21 @@ class Scenes:
         finally:
             picture.close()
             os.close(reel.descriptor)
+
+
+async def read_reel(history: History, work: Callable[[sqlite3.Connection], Reel | None]) -> Reel | None:
+    """Read a reel in a thread, which nobody can stop: of a call that is given up meanwhile, it is closed."""
+    reading = asyncio.ensure_future(history.read(work, None))
+    try:
+        return await asyncio.shield(reading)
+    except asyncio.CancelledError:
+        reading.add_done_callback(_close_unused)
+        raise
+
+
+def _close_unused(reading: asyncio.Future[Reel | None]) -> None:
+    if not reading.cancelled() and reading.exception() is None and (reel := reading.result()) is not None:
+        os.close(reel.descriptor)
 
 
 def no_film(session_id: str, extent: tuple[int, int] | None) -> SnapshotNotFound:

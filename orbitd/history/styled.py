@@ -19,7 +19,7 @@ from orbit_protocol.errors import OrbitError
 from orbitd.history import film
 from orbitd.history.film import NoteDamage
 from orbitd.history.history import History
-from orbitd.history.scenes import Reel, Scenes, reel_of
+from orbitd.history.scenes import Reel, Scenes, read_reel, reel_of
 from orbitd.screens.model import Cut
 
 MAX_REELS = 4
@@ -82,8 +82,8 @@ def _groups(connection: sqlite3.Connection, session_id: str, first: int, last: i
 
 async def _rows(history: History, scenes: Scenes, session_id: str, position: int, how: str) -> list[str]:
     """Return the rows of history and screen at the end of a group. Raises: OrbitError."""
-    reel = await history.read(
-        partial(_reel, session_id=session_id, position=position, note_damage=history.note_damage), None
+    reel = await read_reel(
+        history, partial(_reel, session_id=session_id, position=position, note_damage=history.note_damage)
     )
     if reel is None:
         return []
