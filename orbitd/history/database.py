@@ -246,7 +246,7 @@ def open_writer(path: str) -> sqlite3.Connection:
 
     Raises:
         Unusable: It cannot be read, or is none of ours: `set_aside` makes room for a new one.
-        StorageReadOnly: A newer Orbit has written it.
+        StorageReadOnly: A newer Orbit has written it, or it is a database of sessions.
         sqlite3.Error, OSError: It cannot be opened now.
     """
     _schema()
@@ -285,6 +285,8 @@ def _prepare(connection: sqlite3.Connection, path: str) -> None:
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     if version > VERSION and application_id == APPLICATION_ID:
         raise StorageReadOnly(f"{path} was written by a newer Orbit", hint="Start the newer Orbit.")
+    if "sessions" in tables and application_id == APPLICATION_ID:  # perhaps in use: it is nothing to be set aside
+        raise StorageReadOnly(f"{path} is a database of sessions", hint="Give it another name.")
     if not tables and version == 0:
         connection.executescript(_schema())
         connection.executescript(f"PRAGMA application_id = {APPLICATION_ID:d}; PRAGMA user_version = {VERSION:d};")

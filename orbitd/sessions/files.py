@@ -153,7 +153,11 @@ class SessionFiles:
             ) from error
         except (UnsafeFolder, UnsafeFile) as error:
             raise SpawnFailed(f"The session's screen cannot be restored: {error}", hint=_NOT_THE_COMMAND) from error
-        await self._complete(session_id, opened, recording.recorded_to)
+        try:
+            await self._complete(session_id, opened, recording.recorded_to)
+        except BaseException:
+            opened.close()
+            raise
         if missing := opened.gap(loaded.position):
             self._gaps[session_id] = missing
             words = "output is missing between snapshot and journal"

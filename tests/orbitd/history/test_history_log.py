@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from orbit_protocol.errors import StorageCorrupt
+from orbit_protocol.errors import StorageCorrupt, StorageReadOnly
 from orbit_protocol.settings import HistorySettings
+from orbit_protocol.types import SessionConfig
 from orbitd.history.database import open_reader
 from orbitd.history.history import History
+from orbitd.manager import SessionManager
 from orbitd.store import checkpointer
 from orbitd.store.checkpointer import BACKSTOP_PAGES, checkpoint_log, truncate_log
 from store_support import size
@@ -83,3 +85,16 @@ async def test_a_reader_that_is_open_while_the_writer_is_opened(tmp_path: Path) 
         async with asyncio.timeout(WAIT_SECS):
             assert await other.wait() == 0
         await history.write(write_much)
+
+
+async def test_a_database_of_sessions_is_left_alone(tmp_path: Path) -> None:
+    """That of another daemon may have the name that a history would have: nothing is recorded, and it stays."""
+    path = tmp_path / "history.db"
+    async with SessionManager.open(str(path)) as store:
+        await store.create_session(SessionConfig(session_type="local"))
+        async with History(str(path), HistorySettings()) as history:
+            with pytest.raises(StorageReadOnly, match="database of sessions"):
+                await history.write(lambda _: None)
+            assert any("database of sessions" in sentence for sentence in history.warnings())
+        await store.create_session(SessionConfig(session_type="local"))
+    assert [each.name for each in tmp_path.glob("*.damaged-*")] == []
