@@ -283,10 +283,10 @@ def _prepare(connection: sqlite3.Connection, path: str) -> None:
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    if "sessions" in tables and application_id == APPLICATION_ID:  # perhaps another daemon's, in use
+        raise StorageReadOnly(f"{path} is a database of sessions", hint="Give it another name.")
     if version > VERSION and application_id == APPLICATION_ID:
         raise StorageReadOnly(f"{path} was written by a newer Orbit", hint="Start the newer Orbit.")
-    if "sessions" in tables and application_id == APPLICATION_ID:  # perhaps in use: it is nothing to be set aside
-        raise StorageReadOnly(f"{path} is a database of sessions", hint="Give it another name.")
     if not tables and version == 0:
         connection.executescript(_schema())
         connection.executescript(f"PRAGMA application_id = {APPLICATION_ID:d}; PRAGMA user_version = {VERSION:d};")

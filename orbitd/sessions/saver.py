@@ -17,7 +17,6 @@ from orbitd.background_tasks import BackgroundTasks
 from orbitd.history.history import History
 from orbitd.logs import event
 from orbitd.manager import SessionManager
-from orbitd.screens.client import Recorded
 from orbitd.sessions.news import Outlet
 from orbitd.sessions.saved_state import SavedState
 from orbitd.sessions.session import LiveSession
@@ -106,11 +105,8 @@ class Saver:
         await self._outlet.settle()
         # The film first, the journal last: see `History`.
         await self._history.record(session.id, session.record, lambda: session.journal_readers(newest=False), saved)
-        # A picture that is built again takes no line twice: the snapshot has lines that are recorded.
-        recorded = await self._history.recording(session.id)
-        session.recorded = Recorded(
-            takes_text=session.record != "none", position=recorded.recorded_to, line=recorded.next_line
-        )
+        recording = await self._history.recording(session.id)
+        session.handle_recorded(recording.recorded_to, recording.next_line)
         # Commit first, then discard the records: a crash in between leaves both, and the snapshot's
         # position makes the restore skip what it covers.
         await self._manager.save_snapshot(

@@ -533,6 +533,13 @@ class LiveSession:
                 self.picture.follow()
         self._start_idle_timer()
 
+    def handle_recorded(self, position: int, line: int) -> None:
+        """Its text is recorded up to a position, and before a line: a picture that is built from now on takes neither.
+
+        Else each picture that is built again, as after a crash, would take the whole scrollback once more.
+        """
+        self.recorded = replace(self.recorded, position=position, line=line)
+
     def forget_screen(self, position: int) -> None:
         """A blank snapshot up to a position is committed: go on from it, and forget what was there before."""
         self._loaded = None
