@@ -586,7 +586,9 @@ class _Save:
             if old.recorded_to != recording.recorded_to:
                 raise _Stale(f"{old.recorded_to} bytes are recorded, not {recording.recorded_to}")
             stored = raw = 0
-            is_lost = group != 0 and not _has_group(connection, group)  # to the limits, when others were saved
+            # Its group went to the limits, when others were saved or a part before it was. On a blank screen only the
+            # first output can be drawn.
+            is_lost = chunk is not None and not (_has_group(connection, group) if group else chunk.slice.start == 0)
             if chunk is not None and not is_lost:
                 if not group:
                     group, stored = recorder.insert_group(connection, self._id, self._blank(chunk.slice, saved))

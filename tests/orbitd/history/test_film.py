@@ -508,3 +508,36 @@ async def test_nothing_is_made_before_there_is_something_to_record(history: Hist
     assert await history.stats() is None
     assert await history.drop_expired() == 0
     assert not await asyncio.to_thread(Path(history.path).exists)
+
+
+async def test_a_flood_that_is_more_than_a_session_may_have(
+    session: Session, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a save's own film goes over the limit, what follows is not drawn on a blank screen: it has no key frame."""
+    monkeypatch.setattr(recorder, "SLICE_BYTES", 5000)
+    history._limits = recorder.Limits(session_bytes=12_000, total_bytes=1 << 30, text_bytes=1 << 30)
+    session.print(b"beginning")
+    await session.save()
+    dice = random.Random(1)
+    for _ in range(10):
+        session.print(dice.randbytes(2000))
+    await session.save()
+    for word in (b"one", b"two"):
+        session.print(word)
+        await session.save()
+    with contextlib.closing(open_reader(history.path)) as connection:
+        groups = list(film.groups_from(connection, "one", 0, fail))
+        sums = "SELECT film_bytes = (SELECT total(stored_bytes) FROM groups) FROM films"
+        assert connection.execute(sums).fetchone() == (1,)
+    assert [group.native[:5] for group in groups] == [b"frame"]
+    assert groups_of(history, fail) == [b"two"]
+
+
+async def test_a_key_frame_where_one_is(session: Session, history: History) -> None:
+    """It takes the place of the one before, in what the session takes too."""
+    session.print(b"x")
+    for size in (10, 1000, 100):
+        await session.save(key_frame=os.urandom(size))
+    with contextlib.closing(open_reader(history.path)) as connection:
+        sums = "SELECT film_bytes = (SELECT total(stored_bytes) FROM groups) FROM films"
+        assert connection.execute(sums).fetchone() == (1,)
