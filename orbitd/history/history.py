@@ -67,6 +67,10 @@ class _Stale(Exception):
     """More of a session is recorded than was known: a save before this one has gone on after it was given up."""
 
 
+class _Removed(Exception):
+    """The session was deleted for good while it was saved."""
+
+
 class Recording(Struct, kw_only=True):
     """Where the film of a session ends.
 
@@ -117,6 +121,7 @@ class History:
         )
         self._recordings: dict[str, Recording] = {}
         self._with_dictionary: dict[str, None] = {}  # in the order of their last use
+        self.removed: set[str] = set()  # a save of one that runs still records nothing more; read in any thread
         self._writer: Writer | None = None
         self._checkpointer: Checkpointer | None = None  # the writer's
         self._opening = asyncio.Lock()
@@ -377,6 +382,8 @@ class History:
                 await self._record(session_id, record, readers, saved)
             except _Stale:
                 await self._record(session_id, record, readers, saved)
+        except _Removed:
+            pass
         except Exception as error:  # noqa: BLE001  # whatever it is, as with damaged records: the screen is saved
             # The journal may have it at the next save, too. What the text would have held, the picture keeps for then.
             event(log, logging.ERROR, "history not recorded", session=session_id, error=str(error), exc=error)
@@ -411,6 +418,7 @@ class History:
 
     async def remove(self, session_id: str) -> None:
         """Remove all of a session that is deleted for good. Raises: OrbitError."""
+        self.removed.add(session_id)
         self.release(session_id)
         await self.salvaged()
         if await self.read(partial(_has_rows, session_id=session_id), default=False):
@@ -582,6 +590,8 @@ class _Save:
         end = saved.position if is_last or part is None else part.end
 
         def work(connection: sqlite3.Connection) -> tuple[int, Film, bool, bool]:
+            if self._id in history.removed:
+                raise _Removed
             old, group = recorder.read_film(connection, self._id), recording.group
             if old.recorded_to != recording.recorded_to:
                 raise _Stale(f"{old.recorded_to} bytes are recorded, not {recording.recorded_to}")

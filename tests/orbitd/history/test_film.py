@@ -464,6 +464,31 @@ async def test_a_session_that_is_deleted_leaves_nothing(session: Session, histor
             assert connection.execute(query).fetchall() == ([("two",)] if table in ("films", "texts") else [])
 
 
+async def test_a_session_that_is_deleted_while_it_is_saved(
+    session: Session, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the save would have recorded behind the removal is not recorded: nobody would remove it any more."""
+    session.print(b"x")
+    await session.save()
+    compress, begun, ends = recorder.compress, threading.Event(), threading.Event()
+
+    def wait(*args: Any) -> recorder.Chunk:
+        begun.set()
+        ends.wait(WAIT_SECS)
+        return compress(*args)
+
+    monkeypatch.setattr(recorder, "compress", wait)
+    session.print(b"y")
+    saving = asyncio.ensure_future(session.save())
+    assert await asyncio.to_thread(begun.wait, WAIT_SECS)
+    await history.remove("one")
+    ends.set()
+    await saving
+    with contextlib.closing(open_reader(history.path)) as connection:
+        for table in ("films", "groups", "chunks", "texts"):
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+
+
 async def test_nothing_comes_back_of_what_was_removed(
     session: Session, history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
