@@ -119,8 +119,9 @@ def _newest_backup(database: str) -> Finding:
     folder = backups_folder(database)
     try:
         with os.scandir(folder) as entries:
-            # One that begins with a dot is being written.
-            found = [(each.stat().st_mtime, each.path) for each in entries if each.is_file() and each.name[0] != "."]
+            # One that begins with a dot is being written; histories come back with the backup that they lie beside.
+            names = [each for each in entries if each.name[0] != "." and not each.name.endswith(".history.db")]
+            found = [(each.stat().st_mtime, each.path) for each in names if each.is_file()]
     except OSError:
         found = []
     if not found:

@@ -96,6 +96,12 @@ def read_objects(connection: sqlite3.Connection) -> Objects:
     return frozenset((kind, name, table, " ".join(sql.replace('"', "").split())) for kind, name, table, sql in rows)
 
 
+def has_sessions(connection: sqlite3.Connection) -> bool:
+    """Return whether a database is one of sessions, not one of histories, whose application_id is the same."""
+    query = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'sessions'"
+    return connection.execute(query).fetchone() is not None
+
+
 def inspect(connection: sqlite3.Connection) -> Inspection:
     """Read what a database says of itself."""
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()

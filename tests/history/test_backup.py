@@ -41,6 +41,35 @@ def test_histories_come_back_with_a_backup(daemon: DaemonProcess, home: Path) ->
     assert len(records) > len(film[1])
 
 
+def test_histories_alone_are_no_backup(daemon: DaemonProcess, home: Path) -> None:
+    """Restoring a backup of histories by itself is refused in words that name what to restore; nothing changes."""
+    ctl = Orbitctl(home, daemon.environment)
+    with daemon.client() as client:
+        one = Printing(client, "one")
+        one.print(b"before")
+        one.save()
+        client.call("maintenance.backup", path=str(home / "b.db"), with_history=True)
+    done = ctl("maintenance", "restore", "--yes", str(home / "b.history.db"))
+    assert done.code == 1
+    assert done.err.startswith(f"error: {home / 'b.history.db'} is a backup of histories, without sessions\n")
+    assert "Restore the backup that it lies beside" in done.err
+    with daemon.client() as client:
+        assert [each["name"] for each in client.call("session.list")["sessions"]] == ["one"]
+
+
+def test_doctor_names_the_backup_and_not_its_histories(daemon: DaemonProcess, home: Path) -> None:
+    """The backup that `doctor` names is one that can be restored, though its histories were written behind it."""
+    ctl = Orbitctl(home, daemon.environment)
+    with daemon.client() as client:
+        one = Printing(client, "one")
+        one.print(b"before")
+        one.save()
+    made = ctl.ok("--json", "maintenance", "backup", "--with-history").json
+    os.utime(made["path"], (1_700_000_000, 1_700_000_000))
+    found = {each["check"]: each["message"] for each in ctl("--json", "doctor").json["checks"]}
+    assert found["backup"].startswith(made["path"])
+
+
 def test_without_histories_beside_it_the_present_ones_stay(daemon: DaemonProcess, home: Path) -> None:
     """An older backup leaves the histories alone, and a film that goes further than its session goes on."""
     ctl, path = Orbitctl(home, daemon.environment), home / "b.db"

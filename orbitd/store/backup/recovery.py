@@ -286,16 +286,20 @@ def newest_good_backup(path: str, *, made_before: float = math.inf) -> str | Non
     candidates = [name for name in candidates if read_header(name).startswith(HEADER_MAGIC)]
     candidates = [name for name in candidates if os.path.getmtime(name) <= made_before]
     candidates.sort(key=os.path.getmtime, reverse=True)
-    for candidate in candidates[:_MAX_CANDIDATES]:
+    checked = 0
+    for candidate in candidates:
         with (
             contextlib.suppress(sqlite3.Error),
             contextlib.closing(open_untouched(candidate, read_wal=False)) as connection,
         ):
-            if (
-                connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
-                and schema.inspect(connection).application_id == APPLICATION_ID
-            ):
+            # Histories lie beside the database and beside its backups: they may be many, and a check of one is slow.
+            if not schema.has_sessions(connection) or schema.inspect(connection).application_id != APPLICATION_ID:
+                continue
+            checked += 1
+            if connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",):
                 return candidate
+        if checked == _MAX_CANDIDATES:
+            break
     return None
 
 

@@ -74,6 +74,11 @@ def inspect_backup(path: str) -> Contents:
             header = schema.inspect(connection)
             if header.application_id != APPLICATION_ID:
                 raise StorageReadOnly(f"{path} is no backup of Orbit's", hint=_ANOTHER)
+            if not schema.has_sessions(connection):
+                raise StorageReadOnly(
+                    f"{path} is a backup of histories, without sessions",
+                    hint="Restore the backup that it lies beside: the histories are brought back with it.",
+                )
             if header.user_version > (known := len(load_migrations())):
                 raise StorageReadOnly(
                     f"{path} was written by a newer Orbit (schema {header.user_version}, this one knows {known})",

@@ -19,6 +19,7 @@ import pytest
 from msgspec.structs import replace
 
 from orbit_protocol.errors import Busy, StorageCorrupt, StorageFull, StorageReadOnly
+from orbitd.history.database import open_writer
 from orbitd.manager import SessionManager
 from orbitd.sessions.saved_state import SavedState
 from orbitd.store import database, store
@@ -1027,6 +1028,22 @@ async def test_newest_good_backup_is_offered(path: Path) -> None:
     assert str(backups / "new.db") in error.hint
     shutil.copy(backups / "new.db", path)
     assert await session_names(path) == ["old.db", "new.db"]
+
+
+async def test_histories_are_no_good_backup(path: Path) -> None:
+    """Histories are newer than every backup, and may be many: none of them is named as the backup to restore."""
+    backups = path.parent / "backups"
+    async with SessionManager.open(str(path)) as manager:
+        os.mkdir(backups)
+        await manager.backup(str(backups / "one.db"))
+    os.utime(backups / "one.db", (1_700_000_000, 1_700_000_000))
+    histories = [path.parent / "history.db", *(backups / f"{number}.history.db" for number in range(40))]
+    open_writer(str(histories[0])).close()
+    for other in histories[1:]:
+        shutil.copy(histories[0], other)
+    write_at(path, 0, b"\0" * 100)
+    error = await refused(path)
+    assert error.extra["backup"] == str(backups / "one.db")
 
 
 async def test_second_corruption_overwrites_nothing(path: Path) -> None:
