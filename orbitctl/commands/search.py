@@ -12,6 +12,7 @@ import msgspec
 
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
+from orbit_protocol.errors import InvalidParams
 from orbit_protocol.params import MAX_HITS
 from orbit_protocol.results import Hit, SearchPage
 from orbit_protocol.visible import visible
@@ -78,11 +79,11 @@ def search(
     programs have shown. The session with the newest line comes first; its lines are in the
     order in which they were shown.
     """
-    query = regex if text is None else text
-    if query is None or None not in (text, regex):
-        raise click.UsageError("Give either TEXT or -e REGEX.")
+    query = _query(text, regex)
     if ignore_case and case_sensitive:
         raise click.UsageError("-i and -s exclude each other.")
+    if since is not None and until is not None and until <= since:
+        raise click.UsageError("--until is not after --since.")
     with checked():
         wanted = p.HistorySearch(
             query=query,
@@ -113,6 +114,16 @@ def search(
     return ExitCode.OK if found.hits else ExitCode.ERROR
 
 
+def _query(text: str | None, regex: str | None) -> str:
+    """Return what to search for. Raises: UsageError."""
+    query = regex if text is None else text
+    if query is None or None not in (text, regex):
+        raise click.UsageError("Give either TEXT or -e REGEX.")
+    if not query:
+        raise click.UsageError(f"{'TEXT' if regex is None else 'REGEX'} is empty.")
+    return query
+
+
 class _Found:
     """What is found, page by page.
 
@@ -135,6 +146,7 @@ class _Found:
         """Ask for pages until there are enough hits or all was searched.
 
         Raises:
+            UsageError: The query is none.
             CommandError: Nothing could be searched.
         """
         while True:
@@ -143,6 +155,9 @@ class _Found:
             try:
                 page = self._app.call(m.HISTORY_SEARCH, params)
             except CommandError as error:
+                if isinstance(error.__cause__, InvalidParams):
+                    given = "REGEX" if self._wanted.regex else "TEXT"
+                    raise click.UsageError(error.message.replace("'query'", given, 1)) from error
                 if self._cursor is None:
                     raise
                 self._failure = error  # what was found before is worth printing

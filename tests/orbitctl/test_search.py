@@ -86,11 +86,13 @@ def test_nothing_found_is_1_and_usage_is_2(own_ctl: Orbitctl, ids: list[str]) ->
     assert own_ctl("search").code == 2
     assert own_ctl("search", "a", "-e", "b").code == 2
     assert own_ctl("search", "a", "-i", "-s").code == 2
+    assert "error: REGEX is empty" in own_ctl("search", "-e", "").err
     assert own_ctl("search", "").code == 2
+    assert own_ctl("search", "a", "--since", "1h", "--until", "2h").code == 2
     assert own_ctl("search", "a", "--session", "unknown").code == 4
     ended = own_ctl("search", "-e", "a(")
-    assert ended.code == 1
-    assert "missing ), unterminated subpattern at character 2" in ended.err
+    assert ended.code == 2
+    assert "error: REGEX is no regular expression: missing ), unterminated subpattern at character 2" in ended.err
 
 
 def test_json_and_ids(own_ctl: Orbitctl, ids: list[str]) -> None:
