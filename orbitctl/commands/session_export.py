@@ -15,10 +15,12 @@ import msgspec
 
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
-from orbit_protocol.types import ExportFormat
+from orbit_protocol.errors import SnapshotNotFound
+from orbit_protocol.types import ExportFormat, Session
 from orbit_protocol.visible import visible
 from orbitctl.app import App
 from orbitctl.commands.arguments import SESSION, WHEN, OptionalSession
+from orbitctl.commands.session_live import no_film_error
 from orbitctl.commands.session_table import label
 from orbitctl.errors import CommandError, ExitCode
 from orbitctl.ui import text
@@ -67,7 +69,7 @@ def export(
     if file is None and how == "asciicast" and app.out.terminal:
         raise click.UsageError("an asciicast is no text for a terminal; name a file with --output FILE")
     found = app.session(app.named_or_this(session), or_begins=True)
-    pages = _pages(app, p.HistoryExport(session_id=found.id, format=how, since=since, until=until))
+    pages = _pages(app, found, p.HistoryExport(session_id=found.id, format=how, since=since, until=until))
     if file is None:
         for page in pages:
             if app.out.terminal and how != "vt":
@@ -82,10 +84,15 @@ def export(
         app.out.note(f"{label(found)} was exported to {file} ({text.size(length)})")
 
 
-def _pages(app: App, params: p.HistoryExport) -> Iterator[bytes]:
+def _pages(app: App, found: Session, params: p.HistoryExport) -> Iterator[bytes]:
     """Yield what is exported; the daemon keeps nothing between two pages. Raises: CommandError."""
     while True:
-        page = app.call(m.HISTORY_EXPORT, params)
+        try:
+            page = app.call(m.HISTORY_EXPORT, params)
+        except CommandError as error:
+            if not isinstance(error.__cause__, SnapshotNotFound):
+                raise
+            raise no_film_error(found, params.until or params.since, error.__cause__) from error
         data = page.data or ""
         yield base64.b64decode(data) if params.format == "vt" else data.encode()
         if page.next_cursor is None:

@@ -36,7 +36,7 @@ from orbitd.history.export import Exporter, read_events
 from orbitd.history.forget import Forgetting
 from orbitd.history.history import History
 from orbitd.history.lines import LINE_BYTES, MAX_PAGE_BYTES
-from orbitd.history.scenes import Scenes
+from orbitd.history.scenes import Scenes, no_film
 from orbitd.history.search import HistorySearcher
 from orbitd.history.styled import styled
 from orbitd.manager import SessionManager
@@ -243,6 +243,8 @@ class HistoryMethods:
             Cancelled: The caller wants the file no more.
         """
         session = await self.session(q.session_id)
+        if session.config.record == "none":  # lines of none would be an empty file
+            raise no_film(session.id, None)
         if q.cursor is None:
             await self.flush([q.session_id], READ_SECS)
         if q.file is not None:

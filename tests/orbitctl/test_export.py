@@ -189,6 +189,21 @@ def test_a_session_without_a_film_has_no_recording(ctl: Orbitctl) -> None:
     assert not list(ctl.home.glob("*never*"))
 
 
+def test_what_is_not_there_is_said_as_screen_at_says_it(ctl: Orbitctl) -> None:
+    """A film that begins later is named with its beginning, and a private session fails in every format."""
+    ctl.ok("new", "-d", "work", "--", "sh", "-c", "echo one; exec cat")
+    ctl.ok("session", "wait", "work", "--for", "text", "one")
+    ended = ctl("session", "export", "work", "--since", "2h", "--until", "1h")
+    assert ended.code == 4
+    assert re.match(r"error: no film of work is kept of \S+ \S+: it begins at \S+ \S+\n", ended.err)
+    assert "snapshot list" not in ended.err
+    ctl.ok("new", "-d", "--private", "secret", "--", "cat")
+    for how in ("asciicast", "text", "html", "vt"):
+        ended = ctl("session", "export", "secret", "--format", how)
+        assert (ended.code, ended.out) == (4, b"")
+        assert ended.err.startswith("error: no film of secret is kept\n")
+
+
 def test_the_daemon_replaces_no_file_of_its_own(
     ctl: Orbitctl, recorded: Orbitctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
