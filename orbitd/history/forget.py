@@ -21,7 +21,7 @@ from functools import partial
 
 import zstandard
 
-from orbit_protocol.errors import OrbitError
+from orbit_protocol.errors import OrbitError, SnapshotNotFound
 from orbit_protocol.params import HistoryForget
 from orbit_protocol.paths import backups_folder
 from orbit_protocol.results import Forgotten
@@ -74,6 +74,7 @@ class Forgetting:
 
         Raises:
             SessionNotFound: There is no such session.
+            SnapshotNotFound: It is private.
             Cancelled: The caller has gone.
             StorageError, StorageFull: It could not all be erased.
         """
@@ -82,6 +83,11 @@ class Forgetting:
         await self._history.salvaged()
         await self._programs.require_restored(q.session_id)
         session = await self._manager.get_session(q.session_id)
+        if session.config.record == "none":
+            raise SnapshotNotFound(
+                f"Session {session.id} is private: nothing of what it shows is kept, so nothing can be erased",
+                hint="Its screen is in memory only.",
+            )
         progress.report("session")
         async with self._programs.registry.locked(q.session_id) as live, live.save_lock:
             is_all = q.before is None

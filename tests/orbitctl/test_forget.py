@@ -30,6 +30,16 @@ def test_it_asks_on_a_terminal(ctl: Orbitctl) -> None:
     assert b"nothing was changed" in ended.out
 
 
+def test_of_a_private_session_there_is_nothing(ctl: Orbitctl) -> None:
+    """A private session is named as such, and stays as it is."""
+    ctl.ok("new", "-d", "--private", "secret", "--", "sh", "-c", "echo one; exec cat")
+    ctl.ok("session", "wait", "secret", "--for", "text", "one")
+    ended = ctl("session", "forget", "secret", "--all", "--yes")
+    assert ended.code == 4
+    assert "is private: nothing of what it shows is kept" in ended.err
+    assert ctl.ok("logs", "secret").lines == ["one"]
+
+
 def test_it_names_the_backups_that_still_hold_it(process_ctl: Orbitctl, home: Path) -> None:
     """After it was erased, backups with the session are named."""
     ctl = process_ctl
