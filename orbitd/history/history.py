@@ -126,6 +126,7 @@ class History:
         self._checkpointer: Checkpointer | None = None  # the writer's
         self._opening = asyncio.Lock()
         self._failure = ""
+        self._not_recorded = ""  # why the last save has recorded nothing
         self._damaged: set[str] = set()
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="orbit-history")
         # Of its own, so that no save waits while long reads, a backup and a check say, take all threads of the other.
@@ -205,8 +206,10 @@ class History:
             try:
                 await writer.start(partial(self._open_writer, writer))
             except (OrbitError, OSError, sqlite3.Error) as error:
-                self._failure = error.message if isinstance(error, OrbitError) else str(error)
-                event(log, logging.ERROR, "history cannot be opened", database=self.path, error=self._failure)
+                reason = error.message if isinstance(error, OrbitError) else str(error)
+                level = logging.DEBUG if reason == self._failure else logging.ERROR  # each save tries again
+                self._failure = reason
+                event(log, level, "history cannot be opened", database=self.path, error=reason)
                 if isinstance(error, OrbitError):
                     raise
                 raise StorageError(f"The database of histories cannot be opened: {error}") from error
@@ -386,8 +389,11 @@ class History:
             pass
         except Exception as error:  # noqa: BLE001  # whatever it is, as with damaged records: the screen is saved
             # The journal may have it at the next save, too. What the text would have held, the picture keeps for then.
-            event(log, logging.ERROR, "history not recorded", session=session_id, error=str(error), exc=error)
+            level = logging.DEBUG if str(error) == self._not_recorded else logging.ERROR
+            self._not_recorded = str(error)
+            event(log, level, "history not recorded", session=session_id, error=str(error), exc=error)
         else:
+            self._not_recorded = ""
             self._limit_dictionaries(session_id)
 
     async def _record(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import sqlite3
@@ -18,6 +19,7 @@ from orbit_protocol.types import SessionConfig
 from orbitd.history.database import damaged_files, open_reader
 from orbitd.history.history import History
 from orbitd.manager import SessionManager
+from orbitd.screens.messages import Saved
 from orbitd.store import checkpointer
 from orbitd.store.checkpointer import BACKSTOP_PAGES, checkpoint_log, truncate_log
 from store_support import size
@@ -98,3 +100,16 @@ async def test_a_database_of_sessions_is_left_alone(tmp_path: Path) -> None:
             assert any("database of sessions" in sentence for sentence in history.warnings())
         await store.create_session(SessionConfig(session_type="local"))
     assert damaged_files(str(path)) == []
+
+
+async def test_what_lasts_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A history that cannot be opened is tried at each save: one error, and not two for each session every time."""
+    path = tmp_path / "history.db"
+    (tmp_path / "elsewhere.db").touch()
+    path.symlink_to(tmp_path / "elsewhere.db")
+    blank = Saved(request=1, position=1, native=b"", portable=b"", cols=80, rows=24, title="", history_line=0)
+    async with History(str(path), HistorySettings()) as history:
+        for number in range(5):
+            await history.record(f"session {number}", "screen", list, blank)
+    errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert len(errors) == 2, errors
