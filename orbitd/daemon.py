@@ -167,7 +167,6 @@ class Daemon:
         state = resolved.state_folder
         # The files in it for their second names by hard links, which lie elsewhere.
         files = [f"{state}/{name}" for name in ("start.lock", "orbitd.log", "orbitd.log.1")]
-        files += [history_path(resolved.database_path) + suffix for suffix in ("", *SIDE_FILES)]
         history = history_path(resolved.database_path)
         files += [history + suffix for suffix in ("", *SIDE_FILES)]
         found = [resolved.config_path, resolved.socket_path, state, *files]
