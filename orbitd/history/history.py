@@ -160,13 +160,21 @@ class History:
         """Run a part of a save in a thread; each is short."""
         return await asyncio.get_running_loop().run_in_executor(self._recording_pool, work)
 
-    async def read(self, work: Callable[[sqlite3.Connection], T], default: T, *, for_recording: bool = False) -> T:
+    async def read(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        default: T,
+        *,
+        for_recording: bool = False,
+        progress: Progress | None = None,
+    ) -> T:
         """Run `work` in a thread with a connection that cannot write.
 
         Args:
             work: What reads; rows that it finds damaged it may give to `note_damage`.
             default: What is returned where nothing was ever recorded.
             for_recording: It is short, and a save waits for it, or a session's start.
+            progress: Ends the work where the caller is cancelled: else its thread would go on, and a stop wait for it.
 
         Raises:
             StorageCorrupt: The database is damaged.
@@ -181,7 +189,12 @@ class History:
                     return default
                 return work(connection)
 
-        return await (self.in_recording_pool if for_recording else self.in_pool)(run)
+        try:
+            return await (self.in_recording_pool if for_recording else self.in_pool)(run)
+        except asyncio.CancelledError:
+            if progress is not None:
+                progress.cancel()
+            raise
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Have `work` done in the writer's thread, in a transaction that is on the disk when this returns.
@@ -308,7 +321,7 @@ class History:
             return rows, [], True
 
         try:
-            return await self.read(work, ([], [], True))
+            return await self.read(work, ([], [], True), progress=progress)
         except StorageCorrupt as error:
             return [], [error.message], True
         except StorageError as error:
@@ -440,7 +453,7 @@ class History:
             StorageFull, StorageReadOnly: It cannot be written.
             StorageCorrupt: The database is damaged; nothing was replaced.
         """
-        length = await self.read(lambda connection: copy.write(connection, path, progress.report), 0)
+        length = await self.read(lambda connection: copy.write(connection, path, progress.report), 0, progress=progress)
         if not length:
             with contextlib.suppress(FileNotFoundError):
                 await self.in_pool(partial(os.unlink, path))

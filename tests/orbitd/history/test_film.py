@@ -23,6 +23,7 @@ from orbitd.history.text_blocks import NO_NUMBER, Line, pack, unpack
 from orbitd.screens.messages import Saved, TakenText
 from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import FILE_HEADER_BYTES, RECORD, Cwd, Kind, Resize, payload_length, records_of
+from orbitd.store.progress import Progress
 from support import WAIT_SECS
 
 START = 1_800_000_000.0
@@ -362,6 +363,28 @@ def closing_fd(fd: int) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+async def test_a_check_that_was_given_up_ends(
+    session: Session, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread too: the stop of a daemon does not wait until all of a large history was looked at."""
+    begun = threading.Event()
+
+    def look_for_ever(_: object, look: Callable[[], None]) -> Iterator[DamagedHistory]:
+        begun.set()
+        while True:
+            look()
+            yield from ()
+
+    monkeypatch.setattr(salvage, "damaged_rows", look_for_ever)
+    session.print(b"x")
+    await session.save()
+    checking = asyncio.ensure_future(history.check(WAIT_SECS, Progress()))
+    assert await asyncio.to_thread(begun.wait, WAIT_SECS)
+    checking.cancel()
+    async with asyncio.timeout(WAIT_SECS / 2):
+        await history.close()
 
 
 async def test_text_is_recorded_with_its_save(session: Session, history: History) -> None:
