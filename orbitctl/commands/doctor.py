@@ -32,6 +32,9 @@ from orbitctl.ui.text import ago, plural
 _CHECK_SECS = 5.0
 """How long the database is checked: enough for some 100,000 snapshots."""
 _RESTORE = "`orbitctl maintenance restore BACKUP` restores a backup; the line 'backup' above names the newest."
+_HISTORIES_ONLY = (
+    "Sessions go on, no backup is needed, and what is damaged is missing from searches and films. Check the disk."
+)
 _DATABASE_SECS = 30.0
 """How long the daemon has for a first look into its database."""
 
@@ -229,8 +232,13 @@ def _integrity(app: App) -> Finding:
         check="database",
         state="fail",
         message=f"{plural(len(findings) + report.more_snapshots, 'finding')}: {'; '.join(findings[:5])}",
-        remedy=_RESTORE,
+        remedy=_HISTORIES_ONLY if all(_is_of_histories(each) for each in findings) else _RESTORE,
     )
+
+
+def _is_of_histories(finding: str) -> bool:
+    """Return whether a finding is about what sessions have shown, which is in a file of its own."""
+    return finding.startswith("The database of histories") or ".history.db" in finding or "/history.db" in finding
 
 
 def _check_for_a_while(app: App) -> CheckReport:

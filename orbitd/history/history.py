@@ -101,6 +101,14 @@ class Recording(Struct, kw_only=True):
         return self.group_bytes >= recorder.GROUP_BYTES or is_old
 
 
+def unreadable(reason: str) -> StorageCorrupt:
+    """Return the error for a database of histories that cannot be read, so that nobody restores that of sessions."""
+    return StorageCorrupt(
+        f"The database of histories cannot be read: {reason}",
+        hint="Sessions go on. `orbitctl daemon restart` has a new one begun, with what is whole in it.",
+    )
+
+
 class History:
     """The histories of all sessions, in a database that is opened when it is first needed.
 
@@ -189,12 +197,22 @@ class History:
                     return default
                 return work(connection)
 
+        writer = self._writer  # before: one that is opened meanwhile has another database
         try:
             return await (self.in_recording_pool if for_recording else self.in_pool)(run)
         except asyncio.CancelledError:
             if progress is not None:
                 progress.cancel()
             raise
+        except StorageCorrupt as error:
+            reason = error.__cause__
+            if not isinstance(reason, sqlite3.Error):
+                raise
+            # The writer need not notice: it has the pages in memory, and would go on writing what nobody can read. In a
+            # task, since the checkpointer reads too, and is closed there.
+            if writer is not None and reason.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+                self._tasks.start(self._begin_again(writer))
+            raise unreadable(str(reason)) from reason
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Have `work` done in the writer's thread, in a transaction that is on the disk when this returns.

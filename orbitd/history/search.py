@@ -13,11 +13,12 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from orbit_os.python import python_command
-from orbit_protocol.errors import Busy, InvalidParams, OrbitError, StorageCorrupt
+from orbit_protocol.errors import Busy, InvalidParams, OrbitError
 from orbit_protocol.params import HistorySearch
 from orbit_protocol.results import Hit, SearchPage
 from orbitd.background_tasks import BackgroundTasks
 from orbitd.history.database import DamagedHistory
+from orbitd.history.history import unreadable
 from orbitd.history.search_messages import (
     MAX_FRAME,
     Done,
@@ -300,7 +301,7 @@ def _error(failed: Failed) -> OrbitError:
     if failed.reason == "query":
         return InvalidParams(failed.message)
     if failed.reason == "damage":
-        return StorageCorrupt(f"The database of histories cannot be read: {failed.message}")
+        return unreadable(failed.message)
     return Busy(f"The history cannot be searched now: {failed.message}")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ctl_support import Orbitctl
 from film_support import history_of, read_film
 from history_sessions import Printing
 from orbitd.history.database import open_reader
@@ -130,6 +131,22 @@ def test_sessions_go_on(daemon: DaemonProcess, damage: Callable[[Path], None], w
     goes_on(daemon, one)
 
 
+def test_what_a_read_finds_is_set_aside(daemon: DaemonProcess) -> None:
+    """A database that becomes garbage while it is open is named as that of histories, and a new one is begun."""
+    one, path = record(daemon), history_of(daemon.database_path)
+    for each in (path, path.with_name("history.db-wal")):
+        with each.open("r+b") as file:
+            file.write(os.urandom(each.stat().st_size))
+    with daemon.client() as client:
+        error = client.error("history.timeline", session_id=one.id)
+        assert error["message"].startswith("The database of histories cannot be read: ")
+        assert "backup" not in error["data"]["hint"]
+    daemon.wait_for_log("history set aside")
+    goes_on(daemon, one)
+    with daemon.client() as client:
+        assert client.call("history.search", query="goes on")["hits"]
+
+
 def test_what_is_whole_is_brought_over(daemon: DaemonProcess) -> None:
     """With a header that is overwritten all rows are whole: the new database has the same film, and it is named."""
     one, path = record(daemon), history_of(daemon.database_path)
@@ -167,3 +184,17 @@ def test_damaged_rows_are_named_by_a_check(daemon: DaemonProcess) -> None:
         assert not report["ok"]
         assert any("chunks" in each for each in report["rows"])
         assert any("rows of" in each for each in client.call("daemon.info")["warnings"])
+
+
+def test_commands_name_histories_that_are_damaged(daemon: DaemonProcess, home: Path) -> None:
+    """`logs` prints what the scrollback holds, and `doctor` asks for no backup, where histories cannot be read."""
+    ctl, one, path = Orbitctl(home, daemon.environment), record(daemon), history_of(daemon.database_path)
+    daemon.stop()  # so that no writer is open, and what lies there stays until the next save
+    overwrite_header(path)
+    daemon.start()
+    ended = ctl.ok("logs", one.id, "-n", "3")
+    assert ended.lines[-1].startswith("mark-4.")
+    assert ended.err.startswith("warning: only what the scrollback holds is printed: The database of histories cannot")
+    found = {each["check"]: each for each in ctl("--json", "doctor").json["checks"]}
+    assert "The database of histories cannot be read" in found["database"]["message"]
+    assert "no backup is needed" in found["database"]["remedy"]
