@@ -16,7 +16,7 @@ from msgspec import Struct
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
 from orbit_protocol import results as r
-from orbit_protocol.errors import Busy, MethodNotFound, NotRunning, ShuttingDown, WouldLoop, from_object
+from orbit_protocol.errors import Busy, MethodNotFound, NotRunning, ShuttingDown, StorageError, WouldLoop, from_object
 from orbit_protocol.types import Session
 from orbit_protocol.visible import visible
 from orbitctl.app import App
@@ -91,8 +91,9 @@ def logs(
     kept = _Kept(app, found.id, is_needed=since is not None or timestamps, has_times=timestamps)
     if follow:
         _Follower(app, found.id, label(found), write, kept).run(lines, since)
-    elif app.json and since is not None:
-        page = p.HistoryLinesPage(session_id=found.id, since=since, limit=p.MAX_HISTORY_LINES)
+    elif app.json and (since is not None or lines):
+        limit = min(lines or p.MAX_HISTORY_LINES, p.MAX_HISTORY_LINES)
+        page = p.HistoryLinesPage(session_id=found.id, since=since, first=-limit if lines else None, limit=limit)
         app.show(app.ask(m.HISTORY_LINES, page), lambda _: None, lambda _: [found.id])
     elif app.json or app.quiet or not kept.write(write, lines, since):
         how: p.ScreenFormat = "text" if app.json else "vt"
@@ -126,8 +127,10 @@ class _Kept:
         try:
             page = self._app.call(m.HISTORY_LINES, params)
         except CommandError as error:
-            if self._is_needed or not isinstance(error.__cause__, MethodNotFound):
+            if self._is_needed or not isinstance(error.__cause__, MethodNotFound | StorageError):
                 raise
+            if isinstance(error.__cause__, StorageError):  # the session's own screen and scrollback lie elsewhere
+                self._app.out.problem("warning", f"only what the scrollback holds is printed: {error.message}", "33")
             return None
         if page.total or not self._is_needed:
             return page if page.total else None

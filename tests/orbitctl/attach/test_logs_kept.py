@@ -15,6 +15,13 @@ LONG = "stty -echo; seq -f 'line %.0f' 1 25000; printf '%0200d\\n' 7; echo end"
 LINES = [*(f"line {number}" for number in range(1, 25_001)), "7".zfill(200), "end"]
 
 
+def test_json_has_the_lines_that_are_asked_for(ctl: Orbitctl) -> None:
+    """-n chooses the lines in JSON, too."""
+    ctl.ok("new", "-d", "work", "--", "seq", "50")
+    ctl.ok("session", "wait", "work")
+    assert [line["text"] for line in ctl.ok("--json", "logs", "work", "-n", "2").json["lines"]] == ["49", "50"]
+
+
 def test_the_whole_history_is_printed(ctl: Orbitctl) -> None:
     """All lines come, far beyond what the picture holds, of a session that has ended or is archived."""
     ctl.ok("new", "-d", "work", "--", "sh", "-c", LONG)
