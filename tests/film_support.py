@@ -27,12 +27,14 @@ def film_of(history: Path, session_id: str) -> tuple[int, bytes, int]:
         return read_film(connection, session_id)
 
 
-def read_film(connection: sqlite3.Connection, session_id: str) -> tuple[int, bytes, int]:
-    """Do as `film_of`, with a connection."""
+def read_film(connection: sqlite3.Connection, session_id: str, *, to_gap: bool = False) -> tuple[int, bytes, int]:
+    """Do as `film_of`, with a connection; with `to_gap` as far as the first gap."""
     start: int | None = None
     records = b""
     for group in film.groups_from(connection, session_id, 0, fail):
         start = group.position if start is None else start
+        if to_gap and group.position > start + len(records):
+            break
         assert group.position == start + len(records)
         for part in film.parts_of(connection, group, fail):
             assert part.start == start + len(records)
