@@ -32,7 +32,6 @@ from orbitd.history.history import History, Recording
 from orbitd.history.text_blocks import NO_NUMBER
 from orbitd.manager import SessionManager
 from orbitd.screens.emulator import KEY_FRAME_ROWS
-from orbitd.screens.messages import Saved
 from orbitd.sessions.programs import Programs
 from orbitd.sessions.saved_state import SavedState
 from orbitd.sessions.session import LiveSession
@@ -125,27 +124,17 @@ class Forgetting:
                     return not await self._trim(live, before)
         position = live.mark_if_open()
         if position:
-            await self._save_blank(live, position)
+            await self._manager.save_snapshot(
+                live.id,
+                b"",
+                cols=live.size[0],
+                rows=live.size[1],
+                format="vt",
+                native_state=SavedState(native=b"", position=position).to_bytes(),
+                cwd=live.cwd_to_save,
+            )
             live.forget_screen(position)
         return True
-
-    async def _save_blank(self, live: LiveSession, position: int) -> None:
-        cols, rows = live.size
-        if live.is_private:
-            blank = Saved(
-                request=0, position=position, native=b"", portable=b"", cols=cols, rows=rows, title="", history_line=0
-            )
-            await live.save_in_memory(blank)
-            return
-        await self._manager.save_snapshot(
-            live.id,
-            b"",
-            cols=cols,
-            rows=rows,
-            format="vt",
-            native_state=SavedState(native=b"", position=position).to_bytes(),
-            cwd=live.cwd_to_save,
-        )
 
     async def _forget_said(self, live: LiveSession, before: datetime, *, is_all: bool) -> None:
         said = self._manager.has_said_since

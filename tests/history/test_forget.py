@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from film_support import film_of, history_of, output_of
-from history_sessions import COMMAND, Printing
+from history_sessions import Printing
 from support import DaemonProcess, RawClient
 
 SECRET = b"Vogelbeere-9f27"
@@ -185,25 +185,3 @@ def test_an_archived_session(client: RawClient, before: str | None) -> None:
     client.call("maintenance.archive", terminated_before="2100-01-01T00:00:00Z")
     params = {} if before is None else {"before": before}
     assert forget(client, one.id, **params)["bytes"] > 0
-
-
-@pytest.mark.parametrize("before", [None, "2000-01-01T00:00:00Z"])
-def test_a_private_session_that_runs(daemon: DaemonProcess, client: RawClient, before: str | None) -> None:
-    """Its screen, which is in memory only, is forgotten too, for the next daemon as well, and it goes on."""
-    config = {"session_type": "local", "command": COMMAND, "record": "none"}
-    session_id = client.call("session.create", name="one", config=config)["id"]
-    client.call("session.start", id=session_id, cols=80, rows=24)
-    session = Printing(client, "", session_id=session_id)
-    session.print(b"secret-word")
-    session.save()
-    forget(client, session_id, **({} if before is None else {"before": before}))
-    session.print(b"goes on")
-    session.save()
-    for restarts in (False, True):
-        if restarts:
-            daemon.kill()
-            daemon.start()
-        with daemon.client() as again:
-            screen = again.call("session.screen", id=session_id, format="text")["data"]
-        assert "goes on" in screen
-        assert ("secret-word" in screen) == (before is not None)
