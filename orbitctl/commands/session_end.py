@@ -248,7 +248,7 @@ def forget(app: App, session: str | None, before: datetime | None, is_all: bool,
     answer = app.ask_long(m.HISTORY_FORGET, p.HistoryForget(session_id=found.id, before=before), "erasing")
     app.done(answer, f"erased {size(answer.value.bytes)} of {label(found)}", found.id)
     if answer.value.backups and not (app.json or app.quiet):
-        app.out.problem("note", "these files still hold some of it, and stay as they are:", "33")
+        app.out.problem("note", "these files still hold some of it; delete those that you do not need:", "33")
         for path in answer.value.backups:
             app.out.note(path)
     return ExitCode.OK

@@ -9,12 +9,13 @@ import logging
 import os
 import time
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import msgspec
 from msgspec.structs import replace
 
-from orbit_protocol.errors import Busy, OrbitError
+from orbit_protocol.errors import Busy, InvalidParams, OrbitError
 from orbit_protocol.params import HistoryExport, HistoryLinesPage, HistoryOf, SessionScreen
 from orbit_protocol.results import (
     BackupResult,
@@ -50,6 +51,9 @@ log = logging.getLogger("orbitd.history")
 
 SCENE_SECS = 20.0
 """How long a picture of the past may take: what crashes the library is tried again."""
+
+AHEAD = timedelta(minutes=1)
+"""How far the clock of a client on another machine may be ahead."""
 
 FLUSH_SECS = 0.5
 """How long a search waits until what was printed just now is recorded."""
@@ -167,9 +171,12 @@ class HistoryMethods:
         Raises:
             SessionNotFound: There is no such session.
             SnapshotNotFound: There is no film of that moment.
+            InvalidParams: It is not past.
             Busy: It cannot be drawn in time.
         """
         assert q.at is not None
+        if q.at > datetime.now(UTC) + AHEAD:
+            raise InvalidParams("`at` is in the future", hint="Name a moment that is past.")
         await self.session(q.id)
         await self.flush([q.id])
         part = None if q.first_line is None and q.lines is None else Cut(first=q.first_line, lines=q.lines)

@@ -51,3 +51,11 @@ def test_a_moment_that_cannot_be_read_is_a_usage_error(offline: Orbitctl) -> Non
     failed = offline("session", "screen", "web", "--at", "soon")
     assert failed.code == 2
     assert "'soon' is no moment" in failed.err
+
+
+def test_a_moment_to_come_is_an_error(ctl: Orbitctl) -> None:
+    """The screen of now is not shown in its place."""
+    ctl.ok("session", "run", "--detach", "--name", "later", "--", "cat")
+    failed = ctl("session", "screen", "later", "--at", "2099-01-01")
+    assert (failed.code, failed.text) == (1, "")
+    assert "in the future" in failed.err
