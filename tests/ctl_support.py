@@ -186,7 +186,7 @@ class Peer:
                 connection, _ = self._listening.accept()
             except OSError:
                 return
-            with connection:
+            with connection, contextlib.suppress(ConnectionError):  # a client may leave before it has read its answer
                 connection.settimeout(WAIT_SECS)
                 self._answer(connection)
 

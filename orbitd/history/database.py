@@ -22,8 +22,7 @@ from msgspec import Struct
 from orbit_os.files import PRIVATE_FILE, set_mode
 from orbit_protocol.errors import StorageReadOnly
 from orbitd.history.text_blocks import TextBlock
-from orbitd.store.checkpointer import BACKSTOP_PAGES
-from orbitd.store.files import APPLICATION_ID, FULL_SYNC, SIDE_FILES, file_uri, free_name, size
+from orbitd.store.files import APPLICATION_ID, BACKSTOP_PAGES, FULL_SYNC, SIDE_FILES, file_uri, free_name, size
 
 VERSION = 1
 """The user_version of the schema."""

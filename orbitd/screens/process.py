@@ -552,9 +552,11 @@ class ScreensProcess:
             raise Refused("memory")
 
     def _feed_output(self, picture: Picture, emulator: Emulator, record: Record, data: bytes) -> None:
-        taker, fed = picture.taker, 0
+        taker, fed, begins = picture.taker, 0, PIECE_BYTES
         for piece in _pieces_of(data) if taker is None else taker.pieces(data, record.end):
-            self._begin(picture, Kind.FEED, record.start, record.end)
+            if fed >= begins:  # the taker's pieces are short: they have the time of a long one together
+                self._begin(picture, Kind.FEED, record.start, record.end)
+                begins = fed + PIECE_BYTES
             emulator.feed(piece)
             fed += len(piece)
             if picture.search:

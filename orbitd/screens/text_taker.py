@@ -68,6 +68,9 @@ _LOOK_COST, _CELLS_A_MICROSECOND = 100, 20
 _MAX_BUDGET = 50_000
 _BUDGET_A_MS, _BYTES_A_MICROSECOND = 50, 500
 
+# Of what a byte of output draws so much is taken, and some more: a tab is eight blanks, and REP a screen of letters.
+_TEXT_A_BYTE, _MAX_SPARE = 32, 4 << 20
+
 _MODES = rb"\?(?:[0-9;]{0,60};)?(?:1049|1047|47)(?:;[0-9;]{0,60})?(?P<mode>[hl])"
 _ERASING = rb"\x1b(?:(?P<reset>c)|\[(?:\??(?P<erase>[0-9;]{0,8})J|%b" % _MODES
 _SEQUENCES = re.compile(_ERASING + rb"))")
@@ -224,6 +227,7 @@ class TextTaker:
         self._left = set[bytes]()  # lines that have left the screen since it was looked at
         self._is_moved = self._is_changed = False  # since then
         self._looked, self._looks, self._budget = 0, 0, float(_MAX_BUDGET)
+        self._spare = _MAX_SPARE  # bytes of text that may be taken
         self._settle()
         self._look(is_due=True)
         if position <= text_from:
@@ -247,6 +251,7 @@ class TextTaker:
         for start in range(0, len(data), PIECE_BYTES):
             piece = data[start : start + PIECE_BYTES]
             self._budget = min(_MAX_BUDGET, self._budget + len(piece) / _BYTES_A_MICROSECOND)
+            self._spare = min(_MAX_SPARE, self._spare + len(piece) * _TEXT_A_BYTE)
             yield from self._cut(piece)
         self._is_fed = self._is_changed = True
 
@@ -433,7 +438,12 @@ class TextTaker:
         if self._is_moved:  # what erases rows in the middle of a line may leave some that wrap
             rows.be_unsure()
         place, top = rows.place(), emulator.scrollback_rows
-        if place is None:  # dropped, and more lines with it
+        if self._spare < 0:
+            # A few bytes have drawn millions of cells (REP): nobody reads that. To count its lines would take ten times
+            # as long as to draw them: they have no numbers.
+            self._partial, self._is_long = b"", False
+            rows.move(top)
+        elif place is None:  # dropped, and more lines with it
             self._partial, self._is_long = b"", False
             self._line = max(self._line, emulator.history_line - emulator.lines_between(0, top))
         elif place[0] > top:  # a taller screen has some back from the history
@@ -442,6 +452,7 @@ class TextTaker:
             row, self._line = emulator.row_of(emulator.history_line)
             rows.move(row)
         if text := rows.take():
+            self._spare -= len(text)
             self._add(text)
         emulator.go_on_from(self._line)
         del self._marks[: bisect_left(self._marks, (self._line, 0))]

@@ -23,9 +23,6 @@ from orbitd.logs import event
 from orbitd.store.files import FULL_SYNC, size
 from orbitd.store.writer import Writer
 
-BACKSTOP_PAGES = 4_096
-"""The log's length (16 MiB) from which a COMMIT checkpoints it."""
-
 COMMITS = 256
 LOG_BYTES = 4 * 1024 * 1024
 """After so many commits, or so many bytes by which the log's file has grown, it is checkpointed aside."""

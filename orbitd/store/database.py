@@ -23,10 +23,10 @@ from orbit_protocol.errors import Busy, StorageFull, StorageReadOnly
 from orbitd.logs import event
 from orbitd.store import schema
 from orbitd.store.backup import copy, recovery, salvage, wal
-from orbitd.store.checkpointer import BACKSTOP_PAGES
 from orbitd.store.errors import translate, translate_os, translated
 from orbitd.store.files import (
     APPLICATION_ID,
+    BACKSTOP_PAGES,
     FULL_SYNC,
     SIDE_FILES,
     TEMPORARY_PREFIX,

@@ -28,6 +28,9 @@ FULL_SYNC = "PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;"
 """Each connection that writes begins with it: on macOS fsync(2) does not reach the disk, and F_FULLFSYNC does;
 elsewhere it changes nothing (sqlite.org/pragma.html#pragma_fullfsync)."""
 
+BACKSTOP_PAGES = 4_096
+"""The log's length (16 MiB) from which a COMMIT checkpoints it."""
+
 _HEADER_BYTES = 100
 
 RESERVE_SUFFIX = ".reserve"

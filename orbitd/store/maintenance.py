@@ -42,10 +42,10 @@ from orbitd.logs import event
 from orbitd.store import damage, events, sessions, validation, workspaces
 from orbitd.store.backup import copy
 from orbitd.store.cache import Change
-from orbitd.store.checkpointer import BACKSTOP_PAGES, checkpoint_log, truncate_log
+from orbitd.store.checkpointer import checkpoint_log, truncate_log
 from orbitd.store.delta_chain import unpack_chain
 from orbitd.store.events import NewEvent
-from orbitd.store.files import file_stamp, free_reserve, hold_reserve, size
+from orbitd.store.files import BACKSTOP_PAGES, file_stamp, free_reserve, hold_reserve, size
 from orbitd.store.progress import Progress
 from orbitd.store.rows import (
     SESSION_COLUMNS,

@@ -125,7 +125,7 @@ def test_what_cannot_be_meant_is_refused(ctl: Orbitctl, cursor: str) -> None:
     """A kind, a time and a session that there are not; a cursor of another store comes with the next step."""
     for arguments, code, words in (
         (["--kind", "session.exploded"], 2, "session.exploded"),
-        (["--since", "yesterday"], 2, "yesterday"),
+        (["--since", "soonish"], 2, "soonish"),
         (["--session", "nobody"], 4, "nobody"),
         (["--workspace", "nowhere"], 4, "nowhere"),
         (["--since", "0badc0de-1"], 4, "orbitctl events"),
