@@ -42,7 +42,7 @@ MIN_HISTORY_BYTES = 2 << 20
 MAX_ROWS = 2048
 """Rows that leave the screen until they are taken: a take has a price of its own, and so has a long list of rows."""
 
-_LEAST_ROWS, _LEAST_PIECE, _MAX_UNFINISHED = 4, 64, 80
+_LEAST_ROWS, _LEAST_PIECE, _MAX_UNFINISHED = 4, 16, 80
 
 MAX_CUTS = 256
 """Of one piece: a program that clears its screen all the time is looked at now and then only."""
@@ -406,11 +406,15 @@ class TextTaker:
         cols, _ = emulator.size
         rows = min(self._history[0], self._history[1] // emulator.row_bytes)
         most = max(_LEAST_ROWS, min(MAX_ROWS, rows // 4))
+        likely = len(data)
         while data:
-            count = len(data)
+            count = min(len(data), likely)
             while count > _LEAST_PIECE and _most_rows(data[:count], cols) > most:
                 count //= 2
+            if count <= _LEAST_PIECE and _most_rows(data[:count], cols) > most:
+                self._take()  # REP: so few bytes may push out all that there is
             yield data[:count]
+            likely = 4 * count  # to look at all of the rest for each short piece would take longer than to feed it
             data = data[count:]
             if self._rows is not None and not emulator.alternate:
                 place = self._rows.place()

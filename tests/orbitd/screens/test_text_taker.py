@@ -466,3 +466,17 @@ def test_taking_changes_no_picture(seed: int) -> None:
     assert numbers == sorted(set(numbers))
     shown.close()
     plain.close()
+
+
+@pytest.mark.parametrize("character", ["x", "字"])
+def test_a_few_bytes_have_no_gigabyte_of_text(shown: Shown, character: str) -> None:
+    """What REP draws of a letter is taken up to a bound, and what is printed behind it as ever."""
+    shown.feed(count(0, 20))
+    shown.feed(character.encode() + b"\x1b[65535b" * 500)  # 32 million cells
+    shown.feed(b"\r\n" + count(20, 20_000))
+    lines, _ = shown.save()
+    assert sum(len(line.text.encode()) for line in lines) < 16 << 20
+    found = [line.text for line in lines if line.text.startswith("line ")]
+    assert found[:20] == [f"line {number}" for number in range(20)]
+    assert found[-1] == "line 19990"
+    assert len(found) > 19_000
