@@ -21,7 +21,8 @@ from orbitd.history.history import History
 from orbitd.manager import SessionManager
 from orbitd.screens.messages import Saved
 from orbitd.store import checkpointer
-from orbitd.store.checkpointer import BACKSTOP_PAGES, checkpoint_log, truncate_log
+from orbitd.store.checkpointer import checkpoint_log, truncate_log
+from orbitd.store.files import BACKSTOP_PAGES
 from store_support import size
 from support import WAIT_SECS
 

@@ -34,7 +34,7 @@ from orbitd.manager import SessionManager
 from orbitd.store import maintenance
 from orbitd.store.backup import copy
 from orbitd.store.cache import Change
-from orbitd.store.checkpointer import BACKSTOP_PAGES
+from orbitd.store.files import BACKSTOP_PAGES
 from orbitd.store.progress import Progress
 from orbitd.store.readers import LONG_THREADS, MAX_READERS, Readers
 from store_support import GRID, LOCAL, files, mode, names, rows, size

@@ -15,7 +15,8 @@ import pytest
 from orbit_protocol.errors import ShuttingDown, StorageFull
 from orbitd.manager import SessionManager
 from orbitd.store import checkpointer as module
-from orbitd.store.checkpointer import BACKSTOP_PAGES, Checkpointer, checkpoint_log, truncate_log
+from orbitd.store.checkpointer import Checkpointer, checkpoint_log, truncate_log
+from orbitd.store.files import BACKSTOP_PAGES
 from orbitd.store.writer import Writer
 from store_support import LOCAL, rows, size
 from support import WAIT_SECS
