@@ -37,7 +37,7 @@ class Projector:
     """
 
     def __init__(self, film: list[tuple[float, str, str]], size: tuple[int, int]) -> None:
-        self._film, self._size = film, size
+        self._film, self._size = list(film), size  # a copy: some tests change it
         self.asked: list[dict[str, Any]] = []
 
     def __call__(self, connection: socket.socket) -> None:
