@@ -389,10 +389,6 @@ class History:
         except (OrbitError, sqlite3.Error):
             return None
 
-    def known(self, session_id: str) -> Recording:
-        """Return what `recording` has returned, or a new one."""
-        return self._recordings.get(session_id) or Recording()
-
     def release(self, session_id: str) -> None:
         """Forget what is in memory of a session whose journal is closed."""
         self._recordings.pop(session_id, None)
