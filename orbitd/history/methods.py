@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import logging
 import os
@@ -20,7 +19,6 @@ from orbit_protocol.params import HistoryExport, HistoryLinesPage, HistoryOf, Se
 from orbit_protocol.results import (
     BackupResult,
     CheckReport,
-    CursorPosition,
     Exported,
     HistoryLine,
     HistoryPage,
@@ -43,7 +41,7 @@ from orbitd.history.styled import styled
 from orbitd.manager import SessionManager
 from orbitd.screens.model import Cut
 from orbitd.screens.render import escape
-from orbitd.sessions.methods import drawn_colors
+from orbitd.sessions.methods import drawn_colors, screen_result
 from orbitd.sessions.programs import Programs
 from orbitd.store.progress import Progress
 
@@ -190,15 +188,7 @@ class HistoryMethods:
                 )
         except TimeoutError as error:
             raise Busy("The screen of that moment cannot be drawn now", hint="Ask again.") from error
-        return Screen(
-            data=base64.b64encode(drawn.data).decode() if q.format == "vt" else drawn.data.decode(errors="replace"),
-            cols=drawn.cols,
-            rows=drawn.rows,
-            cursor=CursorPosition(col=drawn.column, row=drawn.row, visible=drawn.visible),
-            title=drawn.title,
-            first_line=drawn.first_line,
-            total_lines=drawn.total_lines,
-        )
+        return screen_result(drawn, q.format)
 
     async def lines(self, q: HistoryLinesPage) -> HistoryPage:
         """Return a page of a session's lines. Raises: SessionNotFound, StorageError."""

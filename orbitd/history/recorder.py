@@ -156,13 +156,6 @@ class KeyFrame(Struct, frozen=True, kw_only=True):
     portable: bytes = b""
 
 
-class Totals(Struct):
-    """What all sessions take, in stored bytes."""
-
-    film_bytes: int = 0
-    text_bytes: int = 0
-
-
 class Film(Struct, frozen=True, kw_only=True):
     """What is recorded of a session: a row of `films`."""
 

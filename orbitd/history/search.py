@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import subprocess
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from orbit_os.python import python_command
 from orbit_protocol.errors import Busy, InvalidParams, OrbitError
 from orbit_protocol.params import HistorySearch
 from orbit_protocol.results import Hit, SearchPage
@@ -37,7 +35,7 @@ from orbitd.history.text_blocks import NO_NUMBER
 from orbitd.keeper.frames import Framer, Malformed
 from orbitd.logs import event
 from orbitd.manager import SessionManager
-from orbitd.screens.client import Screens
+from orbitd.screens.client import Screens, start_on_socket
 
 log = logging.getLogger("orbitd.history")
 
@@ -162,7 +160,7 @@ class HistorySearcher:
         try:
             ours, theirs = socket.socketpair()
             with theirs:
-                process = _start_interpreter(theirs)
+                process = start_on_socket("orbitd.history.search_child", theirs)
         except OSError as error:
             raise Busy(f"No process can be started: {error.strerror}") from error
         try:
@@ -319,16 +317,4 @@ def _hit(found: Found) -> Hit:
         before=found.before,
         after=found.after,
         source="screen" if found.line == NO_NUMBER else "line",
-    )
-
-
-def _start_interpreter(sock: socket.socket) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        python_command("orbitd.history.search_child", str(sock.fileno())),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        pass_fds=(sock.fileno(),),
-        cwd="/",
-        start_new_session=True,
     )

@@ -32,6 +32,7 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -1081,7 +1082,7 @@ class Screens:
         start_template: Callable[[socket.socket], subprocess.Popen[bytes] | None] | None = None,
     ) -> None:
         self.limits = limits
-        self._start_template = start_template or _start_template
+        self._start_template = start_template or partial(start_on_socket, "orbitd.screens.template")
         self.tasks = BackgroundTasks(log, "screens task failed")
         self.asked: dict[int, Picture] = {}
         self._processes: dict[int, Process] = {}
@@ -1311,9 +1312,10 @@ _from_screens = msgspec.msgpack.Decoder(m.FromScreens)
 _from_template = msgspec.msgpack.Decoder(m.FromTemplate)
 
 
-def _start_template(sock: socket.socket) -> subprocess.Popen[bytes]:
+def start_on_socket(module: str, sock: socket.socket) -> subprocess.Popen[bytes]:
+    """Start a module of ours as a program that is given a socket's descriptor, and nothing else of this process."""
     return subprocess.Popen(
-        python_command("orbitd.screens.template", str(sock.fileno())),
+        python_command(module, str(sock.fileno())),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -28,6 +28,7 @@ from orbit_protocol.errors import (
     StorageCorrupt,
 )
 from orbit_protocol.params import (
+    ScreenFormat,
     SessionAttach,
     SessionScreen,
     SessionSend,
@@ -41,6 +42,7 @@ from orbit_protocol.types import Session, SessionPage, SessionStatus
 from orbit_protocol.visible import seconds
 from orbitd.manager import SessionManager
 from orbitd.rpc.connection import Call, Connection
+from orbitd.screens.messages import Rendered
 from orbitd.screens.model import Appearance, Colors, Cut
 from orbitd.sessions.attachment import Attachment, require, rgb
 from orbitd.sessions.circles import Circles
@@ -381,15 +383,7 @@ class SessionMethods:
                 raise SnapshotNotFound(f"The screen of session {session_id} cannot be restored: {error}") from error
             except TimeoutError as error:
                 raise Busy("The screen cannot be drawn now: it is being rebuilt", hint="Ask again.") from error
-        return Screen(
-            data=base64.b64encode(drawn.data).decode() if q.format == "vt" else drawn.data.decode(errors="replace"),
-            cols=drawn.cols,
-            rows=drawn.rows,
-            cursor=CursorPosition(col=drawn.column, row=drawn.row, visible=drawn.visible),
-            title=drawn.title,
-            first_line=drawn.first_line,
-            total_lines=drawn.total_lines,
-        )
+        return screen_result(drawn, q.format)
 
     async def wait(self, q: SessionWait) -> Waited:
         """Wait until a session's program has ended, or has done something else.
@@ -535,6 +529,19 @@ def _not_running(q: SessionWait, exit_: Exit) -> NotRunning:
     return NotRunning(
         f"The program of session {q.id} has ended before {_WAITED_FOR[q.wait_for]}: {how}",
         data={"exit_code": exit_.exit_code, "exit_signal": exit_.exit_signal},
+    )
+
+
+def screen_result(drawn: Rendered, format: ScreenFormat) -> Screen:  # noqa: A002  # the method's own word
+    """Return the answer of `session.screen`: bytes of VT as base64, all else as text."""
+    return Screen(
+        data=base64.b64encode(drawn.data).decode() if format == "vt" else drawn.data.decode(errors="replace"),
+        cols=drawn.cols,
+        rows=drawn.rows,
+        cursor=CursorPosition(col=drawn.column, row=drawn.row, visible=drawn.visible),
+        title=drawn.title,
+        first_line=drawn.first_line,
+        total_lines=drawn.total_lines,
     )
 
 
