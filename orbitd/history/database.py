@@ -11,7 +11,7 @@ import errno
 import os
 import sqlite3
 import zlib
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -60,6 +60,7 @@ TEXT_COLUMNS = (
     "seq, session_id, is_tail, first_line, next_line, from_at, to_at, bytes, stored_bytes, checksum, text, runs"
 )
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -125,6 +126,11 @@ class StoredText(Struct, frozen=True, kw_only=True):
     session_id: str
     is_tail: bool
     block: TextBlock
+
+
+def milliseconds(moment: datetime) -> int:
+    """Return a time as the tables have it: in milliseconds since the epoch, exactly."""
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 def history_path(database: str) -> str:

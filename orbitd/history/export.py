@@ -25,7 +25,7 @@ from orbit_protocol.text import path_and_bytes
 from orbit_protocol.types import CommandFinished, Event, Session
 from orbitd.history import asciicast, film, lines
 from orbitd.history.asciicast import Mark, Place
-from orbitd.history.database import Group
+from orbitd.history.database import Group, milliseconds
 from orbitd.history.history import History
 from orbitd.history.scenes import Scenes, no_film
 from orbitd.history.styled import styled
@@ -85,11 +85,6 @@ async def read_events(manager: SessionManager, session_id: str, kinds: Sequence[
         found += page
         after = page[-1].seq
     return found
-
-
-def milliseconds(event: Event) -> int:
-    """Return when an event was, in milliseconds since the epoch."""
-    return int(event.at.timestamp() * 1000)
 
 
 class Exporter:
@@ -175,7 +170,7 @@ class Exporter:
     async def _read(
         self, session: Session, q: HistoryExport, place: Place | LinePlace | None, marks: Sequence[Mark]
     ) -> tuple[str, Place | LinePlace | None]:
-        until = None if q.until is None else int(q.until.timestamp() * 1000)
+        until = None if q.until is None else milliseconds(q.until)
         work: Callable[[sqlite3.Connection], tuple[str, Place | LinePlace | None]]
         if isinstance(place, Place):
             work = partial(
@@ -196,7 +191,7 @@ class Exporter:
             _read_pieces,
             session_id=session.id,
             place=place,
-            since=None if q.since is None else int(q.since.timestamp() * 1000),
+            since=None if q.since is None else milliseconds(q.since),
             until=until,
             room=PAGE_BYTES if q.format == "text" else PAGE_BYTES // 4,  # styles take more than the text
             note_damage=self._history.note_damage,
@@ -217,8 +212,8 @@ class Exporter:
     async def _begin_film(self, session: Session, q: HistoryExport) -> tuple[Place, str]:
         """Return where a recording begins, its header, and what draws the screen as it is there."""
         extent = await self._history.read(partial(film.extent, session_id=session.id), None)
-        since = None if q.since is None else int(q.since.timestamp() * 1000)
-        if extent is None or (q.until is not None and q.until.timestamp() * 1000 < extent[0]):
+        since = None if q.since is None else milliseconds(q.since)
+        if extent is None or (q.until is not None and milliseconds(q.until) < extent[0]):
             raise no_film(session.id, extent)
         if since is None or since <= extent[0]:
             work = partial(_first_group, session_id=session.id, note_damage=self._history.note_damage)
@@ -241,7 +236,7 @@ class Exporter:
             with contextlib.suppress(msgspec.DecodeError):
                 finished = _finished_decoder.decode(event.data)
                 exit_ = f" (exit {finished.exit_code})" if finished.exit_code else ""
-                marks.append(Mark(at=milliseconds(event), label=f"{finished.command or 'command'}{exit_}"))
+                marks.append(Mark(at=milliseconds(event.at), label=f"{finished.command or 'command'}{exit_}"))
         return sorted(marks, key=lambda mark: mark.at)
 
 

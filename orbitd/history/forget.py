@@ -27,7 +27,7 @@ from orbit_protocol.paths import backups_folder
 from orbit_protocol.results import Forgotten
 from orbit_protocol.text import to_text
 from orbitd.history import recorder, text_blocks
-from orbitd.history.database import TEXT_COLUMNS, DamagedHistory, text_from_row, text_values
+from orbitd.history.database import TEXT_COLUMNS, DamagedHistory, milliseconds, text_from_row, text_values
 from orbitd.history.history import History, Recording
 from orbitd.history.text_blocks import NO_NUMBER
 from orbitd.manager import SessionManager
@@ -149,7 +149,7 @@ class Forgetting:
 
         Raises: OrbitError, OSError, TimeoutError.
         """
-        at = int(before.timestamp() * 1000)
+        at = milliseconds(before)
         recording = await self._history.recording(live.id)
         # What was printed since the last save has its times in the text that a save brings.
         await self._programs.saver.save_now(live)
@@ -167,7 +167,7 @@ class Forgetting:
     async def _forget_film(self, session_id: str, position: int, before: datetime | None, progress: Progress) -> int:
         if not await self._history.read(lambda _: True, default=False):
             return 0
-        at = None if before is None else int(before.timestamp() * 1000)
+        at = None if before is None else milliseconds(before)
         line = (
             None if at is None else await self._history.read(partial(_first_line, session_id=session_id, at=at), None)
         )

@@ -30,7 +30,7 @@ from orbit_protocol.text import to_text
 from orbit_protocol.types import Session
 from orbitd.background_tasks import BackgroundTasks
 from orbitd.history import lines, timeline
-from orbitd.history.database import history_path
+from orbitd.history.database import history_path, milliseconds
 from orbitd.history.export import Exporter, read_events
 from orbitd.history.forget import Forgetting
 from orbitd.history.history import History
@@ -178,7 +178,7 @@ class HistoryMethods:
         await self.session(q.id)
         await self.flush([q.id])
         part = None if q.first_line is None and q.lines is None else Cut(first=q.first_line, lines=q.lines)
-        at = int(q.at.timestamp() * 1000)
+        at = milliseconds(q.at)
         live = self._programs.registry.get(q.id)
         colors = drawn_colors(q.theme, None if live is None else live.picture.appearance)
         try:
@@ -198,7 +198,7 @@ class HistoryMethods:
             lines.read_page,
             session_id=q.session_id,
             first=q.first,
-            since=None if q.since is None else int(q.since.timestamp() * 1000),
+            since=None if q.since is None else milliseconds(q.since),
             limit=q.limit,
             note_damage=self._history.note_damage,
         )

@@ -15,7 +15,7 @@ from orbit_protocol.errors import Busy, InvalidParams, OrbitError
 from orbit_protocol.params import HistorySearch
 from orbit_protocol.results import Hit, SearchPage
 from orbitd.background_tasks import BackgroundTasks
-from orbitd.history.database import DamagedHistory
+from orbitd.history.database import DamagedHistory, milliseconds
 from orbitd.history.history import unreadable
 from orbitd.history.search_messages import (
     MAX_FRAME,
@@ -120,8 +120,8 @@ class HistorySearcher:
             session_id=q.session_id,
             workspace_id=q.workspace_id,
             labels=q.labels,
-            since=_milliseconds(q.since),
-            until=_milliseconds(q.until),
+            since=None if q.since is None else milliseconds(q.since),
+            until=None if q.until is None else milliseconds(q.until),
             context=q.context,
             before=before,
         )
@@ -301,10 +301,6 @@ def _error(failed: Failed) -> OrbitError:
     if failed.reason == "damage":
         return unreadable(failed.message)
     return Busy(f"The history cannot be searched now: {failed.message}")
-
-
-def _milliseconds(moment: datetime | None) -> int | None:
-    return None if moment is None else (moment - _EPOCH) // _MILLISECOND
 
 
 def _hit(found: Found) -> Hit:
