@@ -223,6 +223,7 @@ class Daemon:
             wanted_connections=settings.daemon.max_connections,
             max_message_bytes=settings.daemon.max_message_bytes,
         )
+        programs.room.count_clients = lambda: len(self._server.connections)
         for listener in self._sockets.listeners:
             self._server.serve(listener)
         self._check_sockets_now()  # one that was handed over may have no file any more

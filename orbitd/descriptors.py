@@ -25,6 +25,8 @@ KEPT_BACK = 32
 FOR_REPAIR = 12
 FOR_STORE = 16
 """What the store opens when many read from it at once: up to eight more connections, with a log each."""
+OWN = 24
+"""What the daemon has open besides, once its other processes run: before, their pipes are not there to be counted."""
 
 MAX_LIMIT = 1 << 20
 """More is not asked for: where the hard limit is a billion, something that goes through all numbers takes minutes."""
@@ -148,22 +150,32 @@ def exhausted(kind: str, message: str) -> TooManySessions:
 class SessionRoom:
     """Decides whether there are descriptors for another session.
 
+    What clients and the databases have open of what is kept back for them is not taken from sessions a second time: so
+    there is room for the same number of sessions whoever is connected, or reads.
+
     Args:
         count_sessions: Returns how many sessions have their terminals, and how many descriptors these have.
+        count_database: Returns how many descriptors the databases have.
         count_all: Returns how many this process has open.
         limit: Returns how many it may have.
+
+    Attributes:
+        count_clients: Returns how many clients are connected.
     """
 
     def __init__(
         self,
         count_sessions: Callable[[], tuple[int, int]],
+        count_database: Callable[[], int] = lambda: 0,
         count_all: Callable[[], int] = count_open,
         limit: Callable[[], int] = current_limit,
     ) -> None:
         self._count_sessions = count_sessions
+        self._count_database = count_database
         self._count_all = count_all
         self._limit = limit
         self._taken = 0
+        self.count_clients: Callable[[], int] = lambda: 0
 
     @contextlib.contextmanager
     def take(self) -> Iterator[None]:
@@ -187,7 +199,9 @@ class SessionRoom:
         # A session whose journal is closed, since it is quiet, opens it again when its program prints: so each counts
         # for two, and what it has now is subtracted from all.
         present, held = self._count_sessions()
-        room = max(0, self._limit() - KEPT_BACK - FOR_STORE - (self._count_all() - held)) // A_SESSION
+        in_reserve = min(self.count_clients(), KEPT_BACK) + min(self._count_database(), FOR_STORE)
+        others = max(OWN, self._count_all() - held - in_reserve)
+        room = max(0, self._limit() - KEPT_BACK - FOR_STORE - others) // A_SESSION
         return present + self._taken, room
 
     def warning(self) -> list[str]:

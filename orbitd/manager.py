@@ -74,6 +74,11 @@ class SessionManager(
         return self._store.path
 
     @property
+    def descriptors(self) -> int:
+        """How many descriptors the connections have open that read."""
+        return self._store.readers.descriptors
+
+    @property
     def repairs(self) -> list[str]:
         """Sentences about what was damaged in the database and was put right when it was opened."""
         return self._store.repairs

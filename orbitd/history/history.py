@@ -139,6 +139,7 @@ class History:
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="orbit-history")
         # Of its own, so that no save waits while long reads, a backup and a check say, take all threads of the other.
         self._recording_pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="orbit-recording")
+        self._reads = 0
         self._is_closed = False
         self._tasks = BackgroundTasks(log, "history not brought over")
         self._salvaging = asyncio.Lock()
@@ -159,6 +160,11 @@ class History:
             await asyncio.to_thread(pool.shutdown)
 
     # Reading and writing
+
+    @property
+    def descriptors(self) -> int:
+        """How many descriptors the connections have open: the database, its log, and the writer their shared memory."""
+        return 2 * self._reads + (0 if self._writer is None else 3)
 
     async def in_pool(self, work: Callable[[], T]) -> T:
         """Run slow work in a thread."""
@@ -198,6 +204,7 @@ class History:
                 return work(connection)
 
         writer = self._writer  # before: one that is opened meanwhile has another database
+        self._reads += 1
         try:
             return await (self.in_recording_pool if for_recording else self.in_pool)(run)
         except asyncio.CancelledError:
@@ -213,6 +220,8 @@ class History:
             if writer is not None and reason.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
                 self._tasks.start(self._begin_again(writer))
             raise unreadable(str(reason)) from reason
+        finally:
+            self._reads -= 1
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Have `work` done in the writer's thread, in a transaction that is on the disk when this returns.

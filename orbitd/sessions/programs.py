@@ -138,7 +138,7 @@ class Programs:
         self.screens = Screens(Limits(lines=MAX_SCROLLBACK_LINES, size=settings.scrollback_max_bytes))
         self.outlet = Outlet(manager)
         self.saver = Saver(manager, history, auto_save_interval_secs, self.outlet)
-        self.room = SessionRoom(self._count_descriptors)
+        self.room = SessionRoom(self._count_descriptors, lambda: manager.descriptors + history.descriptors)
         self.keeper = KeeperConnection(
             settings.keeper_socket, self.room, self.handle_exit, self._handle_lost_connection
         )

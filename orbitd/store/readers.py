@@ -60,6 +60,11 @@ class Readers:
         self.closing = threading.Event()
         """Set when the store is being closed: long work looks at it between two statements."""
 
+    @property
+    def descriptors(self) -> int:
+        """How many descriptors the connections have open: each the database and its log."""
+        return 2 * (len(self._idle) + self._busy)
+
     async def fetch_all(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[Row]:
         """Return the rows of one query, all from one snapshot of the database."""
         async with self._connection() as connection:

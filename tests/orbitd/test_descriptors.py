@@ -11,11 +11,11 @@ import resource
 import pytest
 
 from orbit_protocol.errors import TooManySessions
-from orbitd.descriptors import A_SESSION, FOR_STORE, KEPT_BACK, SessionRoom, count_open, lowest_free, too_many
+from orbitd.descriptors import A_SESSION, FOR_STORE, KEPT_BACK, OWN, SessionRoom, count_open, lowest_free, too_many
 from orbitd.maintenance import Maintenance, MaintenanceTask
 from orbitd.warnings import connection_warnings
 
-OTHERS = 20
+OTHERS = OWN + 2
 
 
 class Open:
@@ -25,7 +25,14 @@ class Open:
         self.limit = limit
         self.sessions = self.quiet = 0
         self.others = OTHERS
-        self.room = SessionRoom(lambda: (self.sessions, self.held), lambda: self.others + self.held, lambda: self.limit)
+        self.clients = self.database = 0
+        self.room = SessionRoom(
+            lambda: (self.sessions, self.held),
+            lambda: self.database,
+            lambda: self.others + self.held + self.clients + self.database,
+            lambda: self.limit,
+        )
+        self.room.count_clients = lambda: self.clients
 
     @property
     def held(self) -> int:
@@ -54,6 +61,27 @@ def test_quiet_sessions_count_as_others() -> None:
     quiet.sessions = quiet.quiet = 40
     quiet.fill()
     assert quiet.sessions == noisy.sessions
+
+
+@pytest.mark.parametrize(("clients", "database"), [(0, 1), (1, 0), (5, 7), (KEPT_BACK, FOR_STORE)])
+def test_what_is_kept_back_is_not_taken_twice(clients: int, database: int) -> None:
+    """Clients and databases have what is kept back for them: whoever comes, as many sessions fit."""
+    alone, beside = Open(256), Open(256)
+    alone.fill()
+    beside.clients, beside.database = clients, database
+    beside.fill()
+    assert beside.sessions == alone.sessions
+    beside.clients, beside.database = KEPT_BACK + 2, FOR_STORE + 2
+    assert beside.room.used()[1] == alone.sessions - 2
+
+
+def test_processes_that_are_not_there_yet_count() -> None:
+    """The daemon's own descriptors count before it has them: sessions do not take their places."""
+    early, late = Open(256), Open(256)
+    early.others, late.others = OWN - 10, OWN
+    early.fill()
+    late.fill()
+    assert early.sessions == late.sessions
 
 
 def test_starts_at_the_same_time_count() -> None:
