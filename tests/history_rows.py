@@ -48,9 +48,9 @@ class Rows:
             database.text_values(ONE, block, is_tail=False),
         )
 
-    def group(self, position: int, at: int, size: tuple[int, int] = (80, 24), portable: bytes = b"") -> int:
+    def group(self, position: int, at: int, size: tuple[int, int] = (80, 24), native: bytes = b"") -> int:
         """Begin a group with a key frame; return its row."""
-        frame = KeyFrame(position=position, at=at, line=0, cols=size[0], rows=size[1], portable=portable)
+        frame = KeyFrame(position=position, at=at, line=0, cols=size[0], rows=size[1], native=native)
         return recorder.insert_group(self.connection, ONE, frame)[0]
 
     def chunk(self, group: int, position: int, events: Sequence[Event], before: bytes = b"") -> bytes:

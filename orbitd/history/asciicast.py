@@ -34,6 +34,8 @@ PIECE_BYTES = 64 << 10
 _CARRIED_BYTES = 16
 """Of the output before: a sequence that enters or leaves the alternate screen may be split between two records."""
 
+_FOREVER = 1 << 62
+
 _ALTERNATE = re.compile(rb"\x1b\[\?[0-9;]*(?<![0-9])(?:1049|1047|47)(?:;[0-9;]*)?([hl])|\x1bc")
 
 
@@ -62,6 +64,7 @@ class Place(Struct, frozen=True, array_like=True, tag="cast"):
         unfinished: The beginning of a character.
         before: The end of the output before, for `alternate`.
         alternate: The alternate screen is in use.
+        is_behind_gap: Output before it is missing: the page begins with the picture of the key frame at the position.
     """
 
     position: Count
@@ -74,6 +77,14 @@ class Place(Struct, frozen=True, array_like=True, tag="cast"):
     unfinished: bytes = b""
     before: bytes = b""
     alternate: bool = False
+    is_behind_gap: bool = False
+
+
+class Drawn(Struct, frozen=True, kw_only=True):
+    """The picture of a key frame: what draws it, on a screen of its size."""
+
+    group: Group
+    data: bytes
 
 
 def header(place: Place, title: str | None) -> str:
@@ -153,12 +164,12 @@ class _Page:
         self._end_output()
         self._text((restore + RESTORE_COLORS).decode() + line, 0)
 
-    def begin_again(self, group: Group) -> None:
+    def begin_again(self, drawn: Drawn) -> None:
         """Go on with a key frame, behind output that is missing."""
-        self._end_output()
-        self.set_time(group.at)
-        self.resize(group.cols, group.rows)
-        self._text((RESET + group.portable).decode("utf-8", "replace"), len(group.portable))
+        self.set_time(drawn.group.at)
+        self.resize(drawn.group.cols, drawn.group.rows)
+        self._text((RESET + drawn.data).decode("utf-8", "replace"), len(drawn.data))
+        self.place = replace(self.place, is_behind_gap=False)
 
     def _end_output(self) -> None:
         self._text(self._decoder.decode(b"", final=True), 0)
@@ -188,8 +199,13 @@ class _Page:
         if is_last:
             self._text(self._decoder.decode(b"", final=True), 0)
             self._flush()
-            self._add_marks(1 << 62)
+            self._add_marks(_FOREVER)
         return "".join(self._lines)
+
+    def end_at_gap(self, group: Group) -> tuple[str, Place]:
+        """Return the page, and where the next one begins: with a key frame, which has to be drawn before."""
+        self._end_output()
+        return self.end(is_last=False), replace(self.next_place(group.position, 0), is_behind_gap=True)
 
     def next_place(self, position: int, offset: int) -> Place:
         """Return where the next page begins."""
@@ -213,9 +229,12 @@ def read_page(
     until: int | None,
     marks: Sequence[Mark],
     note_damage: NoteDamage,
+    drawn: Drawn | None = None,
     page_bytes: int = PAGE_BYTES,
 ) -> tuple[str, Place | None]:
     """Return the events behind a place, and where the next page begins; None behind the last.
+
+    A page ends where output is missing, too.
 
     Args:
         connection: To read.
@@ -224,13 +243,16 @@ def read_page(
         until: Milliseconds since the epoch; None for the film's end.
         marks: In the order of their times.
         note_damage: Is given what is damaged.
+        drawn: Of a place behind a gap: the key frame there.
         page_bytes: A page ends behind the event with which it has so many.
     """
     page = _Page(place, marks, until)
-    for start, event in _events(connection, session_id, page, note_damage):
+    if drawn is not None:
+        page.begin_again(drawn)
+    for start, event in _events(connection, session_id, place, until, note_damage):
+        if isinstance(event, Group):
+            return page.end_at_gap(event)
         if isinstance(event, Time):
-            if until is not None and event.milliseconds > until:
-                break
             page.set_time(event.milliseconds)
         elif isinstance(event, Resize):
             page.resize(event.cols, event.rows)
@@ -246,22 +268,28 @@ def read_page(
 
 
 def _events(
-    connection: sqlite3.Connection, session_id: str, page: _Page, note_damage: NoteDamage
-) -> Iterator[tuple[int, Event]]:
-    """Yield the records from a page's place on, each with its position; at a gap, the page begins again behind it."""
-    place = page.place
+    connection: sqlite3.Connection, session_id: str, place: Place, until: int | None, note_damage: NoteDamage
+) -> Iterator[tuple[int, Event | Group]]:
+    """Yield the records from a place until a moment, each with its position; at a gap, the group behind it, and end."""
+    end_at = _FOREVER if until is None else until
     (first,) = connection.execute(
         "SELECT max(position) FROM groups WHERE session_id = ? AND position <= ?", (session_id, place.position)
     ).fetchone()
     position = place.position
     for group in film.groups_from(connection, session_id, place.position if first is None else first, note_damage):
         if group.position > position:
-            page.begin_again(group)
-            position = group.position
+            if group.at <= end_at:
+                yield group.position, group
+            return
         for part in film.without_gaps(film.parts_of(connection, group, note_damage), group.position):
             behind = part.start
+            if behind + len(part.data) <= place.position:
+                continue  # in the pages before
             for end, event in film.records_of(part.data):
                 start, behind = behind, part.start + end
-                if start >= place.position:
-                    yield start, event
+                if start < place.position:
+                    continue
+                if isinstance(event, Time) and event.milliseconds > end_at:
+                    return
+                yield start, event
             position = max(position, part.start + len(part.data))

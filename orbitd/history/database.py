@@ -50,9 +50,7 @@ PRAGMA temp_store = MEMORY;
 PRAGMA trusted_schema = OFF;
 """
 
-GROUP_COLUMNS = (
-    "seq, session_id, position, at, line, cols, rows, checksum, to_position, to_at, stored_bytes, native, portable"
-)
+GROUP_COLUMNS = "seq, session_id, position, at, line, cols, rows, checksum, to_position, to_at, stored_bytes, native"
 CHUNK_COLUMNS = (
     "seq, session_id, from_position, to_position, from_at, to_at, bytes, group_seq, dictionary_bytes, checksum, data"
 )
@@ -80,8 +78,7 @@ class Group(Struct, frozen=True, kw_only=True):
         position: Of the journal, at the key frame.
         at: The time of the key frame, in milliseconds since the epoch.
         line: How many lines had left the screen.
-        native: The emulator's own state; b"" where there is none.
-        portable: VT bytes that draw the screen; b"" for a blank one.
+        native: The emulator's own state; b"" for a blank screen.
         to_position: Where its chunks end.
         to_at: When.
         stored_bytes: What it takes with its chunks.
@@ -95,7 +92,6 @@ class Group(Struct, frozen=True, kw_only=True):
     cols: int
     rows: int
     native: bytes
-    portable: bytes
     to_position: int
     to_at: int
     stored_bytes: int
@@ -148,8 +144,8 @@ def checksum(*columns: Any) -> int:
 
 def group_from_row(row: tuple[Any, ...]) -> Group:
     """Return a group out of `GROUP_COLUMNS`. Raises: DamagedHistory."""
-    seq, session_id, position, at, line, cols, rows, check, to_position, to_at, stored, native, portable = row
-    _verify("groups", seq, check, session_id, position, at, line, cols, rows, native, portable)
+    seq, session_id, position, at, line, cols, rows, check, to_position, to_at, stored, native = row
+    _verify("groups", seq, check, session_id, position, at, line, cols, rows, native)
     try:
         return Group(
             seq=seq,
@@ -160,7 +156,6 @@ def group_from_row(row: tuple[Any, ...]) -> Group:
             cols=cols,
             rows=rows,
             native=b"" if native is None else decompress(native),
-            portable=b"" if portable is None else decompress(portable),
             to_position=to_position,
             to_at=to_at,
             stored_bytes=stored,
@@ -212,8 +207,8 @@ def _verify(table: str, seq: object, check: object, *columns: object) -> None:
 
 def verify_group(row: tuple[Any, ...]) -> None:
     """Check a row of `GROUP_COLUMNS` by its checksum. Raises: DamagedHistory."""
-    seq, session_id, position, at, line, cols, rows, check, _, _, _, native, portable = row
-    _verify("groups", seq, check, session_id, position, at, line, cols, rows, native, portable)
+    seq, session_id, position, at, line, cols, rows, check, _, _, _, native = row
+    _verify("groups", seq, check, session_id, position, at, line, cols, rows, native)
 
 
 def text_values(session_id: str, block: TextBlock, *, is_tail: bool) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ at any time. A file is put together of the same pages: whatever the length of a 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import os
@@ -16,6 +17,7 @@ from functools import partial
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from orbit_os.files import PRIVATE_FILE, set_mode, sync, sync_descriptor
 from orbit_protocol.errors import Busy, InvalidParams
@@ -24,10 +26,10 @@ from orbit_protocol.results import Exported
 from orbit_protocol.text import path_and_bytes
 from orbit_protocol.types import CommandFinished, Event, Session
 from orbitd.history import asciicast, film, lines
-from orbitd.history.asciicast import Mark, Place
-from orbitd.history.database import Group, milliseconds
+from orbitd.history.asciicast import Drawn, Mark, Place
+from orbitd.history.database import milliseconds
 from orbitd.history.history import History
-from orbitd.history.scenes import Scenes, no_film
+from orbitd.history.scenes import SCENE_SECS, Reel, Scenes, no_film, read_reel, reel_of
 from orbitd.history.styled import styled
 from orbitd.manager import SessionManager
 from orbitd.screens.render import escape
@@ -173,6 +175,9 @@ class Exporter:
         until = None if q.until is None else milliseconds(q.until)
         work: Callable[[sqlite3.Connection], tuple[str, Place | LinePlace | None]]
         if isinstance(place, Place):
+            drawn = await self._draw(session.id, place.position) if place.is_behind_gap else None
+            if drawn is not None:  # a later one, where the limits have dropped that one meanwhile
+                place = replace(place, position=drawn.group.position)
             work = partial(
                 asciicast.read_page,
                 session_id=session.id,
@@ -180,6 +185,7 @@ class Exporter:
                 until=until,
                 marks=marks,
                 note_damage=self._history.note_damage,
+                drawn=drawn,
             )
             return await self._history.read(work, ("", None))
         return await self._read_lines(session, q, place, until)
@@ -216,19 +222,25 @@ class Exporter:
         if extent is None or (q.until is not None and milliseconds(q.until) < extent[0]):
             raise no_film(session.id, extent)
         if since is None or since <= extent[0]:
-            work = partial(_first_group, session_id=session.id, note_damage=self._history.note_damage)
-            group = await self._history.read(work, None)
-            if group is None:
+            first = await self._draw(session.id, 0)
+            if first is None:
                 raise no_film(session.id, None)
-            place, picture = asciicast.beginning_of(group), group.portable
+            place, picture = asciicast.beginning_of(first.group), first.data
         else:
-            try:
-                async with self._scenes.at(session.id, since) as (drawn, reel):
-                    painted = await drawn.paint(reel.end)
-            except TimeoutError as error:
-                raise Busy("The screen of that moment cannot be drawn now", hint="Ask again.") from error
+            async with _in_time(), self._scenes.at(session.id, since) as (drawn, reel):
+                painted = await drawn.paint(reel.end)
             place, picture = Place(reel.end, since, since, since - 1, painted.cols, painted.rows), painted.data
         return place, asciicast.header(place, _title(session)) + asciicast.first_events(place, picture)
+
+    async def _draw(self, session_id: str, position: int) -> Drawn | None:
+        """Return the first key frame from a position on, and what draws it; None where there is none. Raises: Busy."""
+        work = partial(_first_frame, session_id=session_id, position=position, note_damage=self._history.note_damage)
+        reel = await read_reel(self._history, work)
+        if reel is None:
+            return None
+        async with _in_time(), self._scenes.playing(session_id, reel) as picture:
+            data = (await picture.paint(reel.end)).data if reel.group.native else b""
+        return Drawn(group=reel.group, data=data)
 
     async def _marks(self, session_id: str) -> list[Mark]:
         marks = []
@@ -244,8 +256,21 @@ def _title(session: Session) -> str:
     return session.name or session.title or session.id
 
 
-def _first_group(connection: sqlite3.Connection, session_id: str, note_damage: film.NoteDamage) -> Group | None:
-    return next(film.groups_from(connection, session_id, 0, note_damage), None)
+@contextlib.asynccontextmanager
+async def _in_time() -> AsyncIterator[None]:
+    """Bound how long a picture may take. Raises: Busy."""
+    try:
+        async with asyncio.timeout(SCENE_SECS):
+            yield
+    except TimeoutError as error:
+        raise Busy("The screen of that moment cannot be drawn now", hint="Ask again.") from error
+
+
+def _first_frame(
+    connection: sqlite3.Connection, session_id: str, position: int, note_damage: film.NoteDamage
+) -> Reel | None:
+    group = next(film.groups_from(connection, session_id, position, note_damage), None)
+    return None if group is None else reel_of(group, iter(()))
 
 
 class Piece(Struct, frozen=True, kw_only=True):

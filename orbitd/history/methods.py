@@ -35,7 +35,7 @@ from orbitd.history.export import Exporter, read_events
 from orbitd.history.forget import Forgetting
 from orbitd.history.history import History
 from orbitd.history.lines import LINE_BYTES, MAX_PAGE_BYTES
-from orbitd.history.scenes import Scenes, no_film
+from orbitd.history.scenes import SCENE_SECS, Scenes, no_film
 from orbitd.history.search import HistorySearcher
 from orbitd.history.styled import styled
 from orbitd.manager import SessionManager
@@ -46,9 +46,6 @@ from orbitd.sessions.programs import Programs
 from orbitd.store.progress import Progress
 
 log = logging.getLogger("orbitd.history")
-
-SCENE_SECS = 20.0
-"""How long a picture of the past may take: what crashes the library is tried again."""
 
 AHEAD = timedelta(minutes=1)
 """How far the clock of a client on another machine may be ahead."""

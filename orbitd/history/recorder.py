@@ -153,7 +153,6 @@ class KeyFrame(Struct, frozen=True, kw_only=True):
     cols: int
     rows: int
     native: bytes = b""
-    portable: bytes = b""
 
 
 class Film(Struct, frozen=True, kw_only=True):
@@ -198,16 +197,15 @@ def write_film(connection: sqlite3.Connection, session_id: str, film: Film) -> N
 def insert_group(connection: sqlite3.Connection, session_id: str, frame: KeyFrame) -> tuple[int, int]:
     """Insert a key frame; return its row, and how many bytes more are taken: one at the same position is replaced."""
     native = zstandard.ZstdCompressor(level=_LEVEL).compress(frame.native) if frame.native else None
-    portable = zstandard.ZstdCompressor(level=_LEVEL).compress(frame.portable) if frame.portable else None
     columns = (session_id, frame.position, frame.at, frame.line, frame.cols, frame.rows)
-    stored = len(native or b"") + len(portable or b"")
+    stored = len(native or b"")
     (replaced,) = connection.execute(
         "SELECT total(stored_bytes) FROM groups WHERE session_id = ? AND position = ?", (session_id, frame.position)
     ).fetchone()
     cursor = connection.execute(
         "INSERT OR REPLACE INTO groups (session_id, position, at, line, cols, rows, checksum, to_position, to_at,"
-        " stored_bytes, native, portable) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*columns, checksum(*columns, native, portable), frame.position, frame.at, stored, native, portable),
+        " stored_bytes, native) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*columns, checksum(*columns, native), frame.position, frame.at, stored, native),
     )
     assert cursor.lastrowid is not None
     return cursor.lastrowid, stored - int(replaced)

@@ -115,10 +115,10 @@ class Inserting:
         return self._next[table] + seq
 
     def _insert_group(self, connection: sqlite3.Connection, row: Row) -> int:
-        seq, session_id, position, at, line, cols, rows, check, _, _, _, native, portable = row
+        seq, session_id, position, at, line, cols, rows, check, _, _, _, native = row
         self._groups[seq] = session_id, position
-        stored = len(native or b"") + len(portable or b"")
-        values = (session_id, position, at, line, cols, rows, check, position, at, stored, native, portable)
+        stored = len(native or b"")
+        values = (session_id, position, at, line, cols, rows, check, position, at, stored, native)
         return _insert(connection, "groups", GROUP_COLUMNS, (self._seq(connection, "groups", seq), *values))
 
     def _insert_chunk(self, connection: sqlite3.Connection, row: Row) -> int:

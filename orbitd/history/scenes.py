@@ -25,6 +25,9 @@ from orbitd.screens.client import Loaded, Picture, Recorded, Screens
 from orbitd.screens.messages import Base, Fed
 from orbitd.sessions.journal_file import file_header
 
+SCENE_SECS = 20.0
+"""How long a picture of the past may take: what crashes the library is tried again."""
+
 
 class Reel(Struct, frozen=True, kw_only=True):
     """A part of a film, ready to be played: a key frame, and a file of the records behind it.
@@ -67,7 +70,7 @@ class _Source:
 
     async def load_picture(self) -> Loaded:
         group = self._reel.group
-        base = Base(cols=group.cols, rows=group.rows, native=group.native, portable=group.portable)
+        base = Base(cols=group.cols, rows=group.rows, native=group.native)
         return Loaded(base=base, position=group.position)
 
     def journal_readers(self, *, newest: bool) -> list[tuple[int, int]]:

@@ -26,8 +26,7 @@ CREATE TABLE groups (
     to_position INTEGER NOT NULL,    -- this one and the next two change as chunks come, and have no checksum
     to_at INTEGER NOT NULL,
     stored_bytes INTEGER NOT NULL,
-    native BLOB,                     -- zstd; NULL for a blank screen, or where the library refuses
-    portable BLOB,                   -- zstd; NULL for a blank screen
+    native BLOB,                     -- zstd; NULL for a blank screen
     UNIQUE (session_id, position)
 ) STRICT;
 

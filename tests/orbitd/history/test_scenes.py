@@ -25,7 +25,6 @@ GROUP = Group(
     cols=80,
     rows=24,
     native=b"",
-    portable=b"",
     to_position=0,
     to_at=0,
     stored_bytes=0,
