@@ -1,13 +1,37 @@
-"""Tasks that nothing awaits, held until they are done."""
+"""Tasks that nothing awaits, held until they are done; and work that is awaited to its end."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from orbitd.logs import event
+
+T = TypeVar("T")
+
+
+async def finished(work: Awaitable[T], discard: Callable[[T], object] = lambda _: None) -> T:
+    """Await the work of a thread that uses descriptors, which nobody can stop: who is cancelled waits for its end.
+
+    Closed before, a descriptor's number may be another file's by the time that the thread writes to it.
+
+    Args:
+        work: What the thread does.
+        discard: Called with the result where the caller is cancelled.
+    """
+    running = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        while not running.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({running})
+        if not running.cancelled() and running.exception() is None:
+            discard(running.result())
+        raise
 
 
 class BackgroundTasks:

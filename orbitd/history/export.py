@@ -25,6 +25,7 @@ from orbit_protocol.params import HistoryExport
 from orbit_protocol.results import Exported
 from orbit_protocol.text import path_and_bytes
 from orbit_protocol.types import CommandFinished, Event, Session
+from orbitd.background_tasks import finished
 from orbitd.history import asciicast, film, lines
 from orbitd.history.asciicast import Drawn, Mark, Place
 from orbitd.history.database import milliseconds
@@ -133,15 +134,15 @@ class Exporter:
         temporary = os.path.join(os.path.dirname(target), TEMPORARY_PREFIX + secrets.token_hex(8))
         length = 0
         try:
-            descriptor = await in_pool(partial(_create, temporary))
+            descriptor = await finished(in_pool(partial(_create, temporary)), os.close)
             try:
                 async for data, _ in self._pages(session, q):
-                    length += await in_pool(partial(_write, descriptor, data.encode()))
+                    length += await finished(in_pool(partial(_write, descriptor, data.encode())))
                     progress.report("bytes", length)
-                await in_pool(partial(sync_descriptor, descriptor))
+                await finished(in_pool(partial(sync_descriptor, descriptor)))
             finally:
                 os.close(descriptor)
-            await in_pool(partial(self._put_in_place, path, temporary))
+            await finished(in_pool(partial(self._put_in_place, path, temporary)))
         except OSError as error:
             raise translate_os(error, f"The file {path} cannot be written") from error
         finally:

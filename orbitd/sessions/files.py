@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from orbit_os.files import UnsafeFile, UnsafeFolder, private_folder
 from orbit_protocol.errors import LiveUnavailable, SessionNotFound, SnapshotCorrupt, SpawnFailed
 from orbit_protocol.types import Record, Session
+from orbitd.background_tasks import finished
 from orbitd.descriptors import too_many
 from orbitd.history.history import History
 from orbitd.keeper.client import UnsupportedRequest
@@ -228,7 +229,7 @@ class SessionFiles:
 
     async def _load_private(self, session: Session) -> Loaded:
         async with self._screens_of(session.id) as memories:
-            loaded = await asyncio.to_thread(read_screen, memories)
+            loaded = await finished(asyncio.to_thread(read_screen, memories))
         return loaded or _loaded(None, session)
 
     async def save_private(self, session_id: str, saved: Saved) -> None:
@@ -239,7 +240,7 @@ class SessionFiles:
             LiveUnavailable, KeeperGone: The keeper does not answer.
         """
         async with self._screens_of(session_id) as memories:
-            await asyncio.to_thread(write_screen, memories, saved)
+            await finished(asyncio.to_thread(write_screen, memories, saved))
 
     @contextlib.asynccontextmanager
     async def _screens_of(self, session_id: str) -> AsyncIterator[list[int]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -18,13 +20,15 @@ from orbitd.history.history import History
 from orbitd.keeper.client import UnsupportedRequest
 from orbitd.manager import SessionManager
 from orbitd.screens.messages import Saved
+from orbitd.sessions import files as files_module
 from orbitd.sessions import journal as journal_module
 from orbitd.sessions import private_memory
 from orbitd.sessions.files import SessionFiles
 from orbitd.sessions.journal_file import FILE_HEADER_BYTES, Cwd, Event, Output, Resize
-from orbitd.sessions.private_memory import MIN_JOURNAL_BYTES, PrivateJournal, read_screen, write_screen
+from orbitd.sessions.private_memory import MIN_JOURNAL_BYTES, SCREENS, PrivateJournal, read_screen, write_screen
 from orbitd.sessions.terminal import Pending
 from orbitd.store.rows import now
+from support import WAIT_SECS
 
 pytestmark = needs(linux=True)
 
@@ -266,4 +270,34 @@ async def test_a_private_session_without_memory_is_refused(tmp_path: Path, said:
             assert reason in refused.value.message
     await files.keep_landing(Pending(session="one", position=0, data=b"secret"))
     assert os.listdir(tmp_path) == []
+    assert open_files() == before
+
+
+async def test_a_save_that_is_given_up_writes_to_no_other_file(
+    tmp_path: Path, memories: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread goes on: its descriptors are not closed before it ends, when they would be those of other files."""
+    begun, ends = threading.Event(), threading.Event()
+    written_to = []
+
+    def write(fds: list[int], _: Saved) -> None:
+        begun.set()
+        ends.wait(WAIT_SECS)
+        written_to.extend(os.readlink(f"/proc/self/fd/{fd}") for fd in fds)
+
+    async def memory(session_id: str, name: str) -> int:
+        return os.dup(memories[1 + SCREENS.index(name)])
+
+    monkeypatch.setattr(files_module, "write_screen", write)
+    files = SessionFiles(cast(SessionManager, _Store()), cast(History, None), str(tmp_path / "journal"), memory)
+    before = open_files()
+    saving = asyncio.ensure_future(files.save_private("one", saved(10)))
+    assert await asyncio.to_thread(begun.wait, WAIT_SECS)
+    saving.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    ends.set()
+    with pytest.raises(asyncio.CancelledError):
+        await saving
+    assert [name.split(" ")[0] for name in written_to] == ["/memfd:screen-1", "/memfd:screen-2"]
     assert open_files() == before
