@@ -669,6 +669,7 @@ class _Save:
             self._grow(part, before, self._times(part, saved))
         if key_frame is not None:
             recording.group_bytes, recording.group_at, recording.before = 0, key_frame.at, b""
+            recording.last_at = key_frame.at  # as by the clock now, which may have been set back
         if concerns_others:
             await history.note_dropped()
 

@@ -56,6 +56,7 @@ class Session:
         recording = await self.history.recording("one")
         wants = recording.wants_key_frame or self.journal.gap(recording.recorded_to) > 0  # as the saver
         fields.setdefault("key_frame", b"frame %d" % position if wants else b"")
+        fields.setdefault("at", int(self.now * 1000))
         await self.history.record("one", "full", self.readers, saved(position, **fields))
         if discard:
             self.journal.discard_before(position)
@@ -589,3 +590,23 @@ async def test_a_key_frame_where_one_is(session: Session, history: History) -> N
     with contextlib.closing(open_reader(history.path)) as connection:
         sums = "SELECT film_bytes = (SELECT total(stored_bytes) FROM groups) FROM films"
         assert connection.execute(sums).fetchone() == (1,)
+
+
+async def test_a_clock_that_was_set_back_makes_no_more_key_frames(
+    session: Session, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group is old by its own times: else each save would make a key frame, until the clock is where it was."""
+    monkeypatch.setattr(recorder, "GROUP_BYTES", 500)
+    session.print(b"x" * 600)
+    await session.save()
+    session.now -= 86_400
+    session.print(b"y" * 600)
+    await session.save()
+    monkeypatch.setattr(recorder, "GROUP_BYTES", 1 << 20)
+    with contextlib.closing(open_reader(history.path)) as connection:
+        before = connection.execute("SELECT count(*) FROM groups").fetchone()[0]
+    for number in range(20):
+        session.print(b"%d " % number)
+        await session.save()
+    with contextlib.closing(open_reader(history.path)) as connection:
+        assert connection.execute("SELECT count(*) FROM groups").fetchone()[0] <= before + 1
