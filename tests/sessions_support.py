@@ -915,6 +915,9 @@ class FakeHistory:
         """Return it."""
         return record
 
+    def expect(self, session_id: str) -> None:
+        """Expect to record it."""
+
     async def recording(self, session_id: str) -> Recording:
         """Return where a film ends."""
         return self.films.setdefault(session_id, Recording())

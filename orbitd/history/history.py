@@ -129,7 +129,7 @@ class History:
         )
         self._recordings: dict[str, Recording] = {}
         self._with_dictionary: dict[str, None] = {}  # in the order of their last use
-        self.removed: set[str] = set()  # a save of one that runs still records nothing more; read in any thread
+        self._removed: set[str] = set()  # a save of one that runs still records nothing more; read in any thread
         self._writer: Writer | None = None
         self._checkpointer: Checkpointer | None = None  # the writer's
         self._opening = asyncio.Lock()
@@ -376,6 +376,10 @@ class History:
         """Return what is recorded of a session whose configuration says this."""
         return "screen" if record == "full" and self.settings.record == "screen" else record
 
+    def expect(self, session_id: str) -> None:
+        """Record a session that the store has: one that was deleted for good, and is imported again, has its old id."""
+        self._removed.discard(session_id)
+
     async def recording(self, session_id: str) -> Recording:
         """Return where the film of a session ends; a new one where nothing is known of it, or can be."""
         found = self._recordings.get(session_id)
@@ -397,6 +401,10 @@ class History:
             return await self.read(work, None, for_recording=True)
         except (OrbitError, sqlite3.Error):
             return None
+
+    def is_removed(self, session_id: str) -> bool:
+        """Return whether a session was deleted for good; in any thread."""
+        return session_id in self._removed
 
     def release(self, session_id: str) -> None:
         """Forget what is in memory of a session whose journal is closed."""
@@ -460,7 +468,7 @@ class History:
 
     async def remove(self, session_id: str) -> None:
         """Remove all of a session that is deleted for good. Raises: OrbitError."""
-        self.removed.add(session_id)
+        self._removed.add(session_id)
         self.release(session_id)
         await self.salvaged()
         if await self.read(partial(_has_rows, session_id=session_id), default=False):
@@ -632,7 +640,7 @@ class _Save:
         end = saved.position if is_last or part is None else part.end
 
         def work(connection: sqlite3.Connection) -> tuple[int, Film, bool, bool]:
-            if self._id in history.removed:
+            if history.is_removed(self._id):
                 raise _Removed
             old, group = recorder.read_film(connection, self._id), recording.group
             if old.recorded_to != recording.recorded_to:

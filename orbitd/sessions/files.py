@@ -121,6 +121,7 @@ class SessionFiles:
         session = await self._manager.get_session(session_id)
         if is_private(session):
             return await self._open_private(session, create=create)
+        self._history.expect(session_id)
         loaded = _loaded(await self._newest_good(session_id), session)
         recording = await self._history.recording(session_id)
         has_journal = self.has_journal(session_id)

@@ -16,11 +16,14 @@ import pytest
 from film_support import fail, film_of, output_of
 from orbit_protocol.errors import StorageError, StorageFull
 from orbit_protocol.settings import HistorySettings
+from orbit_protocol.types import SessionConfig
 from orbitd.history import film, recorder, salvage
 from orbitd.history.database import DamagedHistory, open_reader
 from orbitd.history.history import History
 from orbitd.history.text_blocks import NO_NUMBER, Line, pack, unpack
+from orbitd.manager import SessionManager
 from orbitd.screens.messages import Saved, TakenText
+from orbitd.sessions.files import SessionFiles
 from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import FILE_HEADER_BYTES, RECORD, Cwd, Kind, Resize, payload_length, records_of
 from orbitd.store.progress import Progress
@@ -511,6 +514,21 @@ async def test_a_session_that_is_deleted_while_it_is_saved(
     with contextlib.closing(open_reader(history.path)) as connection:
         for table in ("films", "groups", "chunks", "texts"):
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+
+
+async def test_a_session_that_was_deleted_and_is_imported_again(tmp_path: Path) -> None:
+    """It has its old id, and is recorded as any other."""
+    history = History(str(tmp_path / "history.db"), HistorySettings())
+    async with history, SessionManager.open(tmp_path / "sessions.db") as manager:
+        record = await manager.create_session(SessionConfig(session_type="local"))
+        await history.remove(record.id)
+        files = SessionFiles(manager, history, str(tmp_path / "journals"))
+        opened = (await files.open(record.id, create=True)).journal
+        assert opened is not None
+        opened.append_output(b"again")
+        await history.record(record.id, "full", opened.readers, saved(opened.position))
+        opened.close()
+        assert output_of(film_of(tmp_path / "history.db", record.id)[1]) == b"again"
 
 
 async def test_nothing_comes_back_of_what_was_removed(

@@ -25,6 +25,9 @@ class Recorded:
     def record_of(self, record: str) -> str:
         return record
 
+    def expect(self, session_id: str) -> None:
+        pass
+
     async def recording(self, session_id: str) -> Recording:
         return self._recording
 
