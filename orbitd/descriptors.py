@@ -25,6 +25,8 @@ KEPT_BACK = 32
 FOR_REPAIR = 12
 FOR_STORE = 16
 """What the store opens when many read from it at once: up to eight more connections, with a log each."""
+FOR_HISTORY = 16
+"""What histories take for a moment: four connections that read, with a log each, and the journals of eight saves."""
 OWN = 24
 """What the daemon has open besides, once its other processes run: before, their pipes are not there to be counted."""
 
@@ -97,7 +99,7 @@ def is_for_repair(number: int) -> bool:
 
 def affordable_connections(wanted: int) -> int:
     """Return how many clients the limit allows at most; at least one."""
-    return max(1, min(wanted, current_limit() - KEPT_BACK - 3 * FOR_STORE))
+    return max(1, min(wanted, current_limit() - KEPT_BACK - 2 * FOR_STORE - FOR_HISTORY))
 
 
 def shortage(error: BaseException) -> tuple[str, str] | None:
@@ -155,7 +157,7 @@ class SessionRoom:
 
     Args:
         count_sessions: Returns how many sessions have their terminals, and how many descriptors these have.
-        count_database: Returns how many descriptors the databases have.
+        count_database: Returns how many descriptors the connections to databases have.
         count_all: Returns how many this process has open.
         limit: Returns how many it may have.
 
@@ -199,9 +201,9 @@ class SessionRoom:
         # A session whose journal is closed, since it is quiet, opens it again when its program prints: so each counts
         # for two, and what it has now is subtracted from all.
         present, held = self._count_sessions()
-        in_reserve = min(self.count_clients(), KEPT_BACK) + min(self._count_database(), FOR_STORE)
+        in_reserve = min(self.count_clients(), KEPT_BACK) + min(self._count_database(), FOR_STORE + FOR_HISTORY)
         others = max(OWN, self._count_all() - held - in_reserve)
-        room = max(0, self._limit() - KEPT_BACK - FOR_STORE - others) // A_SESSION
+        room = max(0, self._limit() - KEPT_BACK - FOR_STORE - FOR_HISTORY - others) // A_SESSION
         return present + self._taken, room
 
     def warning(self) -> list[str]:

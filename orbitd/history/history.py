@@ -55,6 +55,9 @@ log = logging.getLogger("orbitd.history")
 MAX_DICTIONARIES = 256
 """Of so many sessions the end of the film is kept, for the next chunk's dictionary."""
 
+MAX_RECORDED_AT_ONCE = 8
+"""So many saves have descriptors of their journals, and slices of these in memory (`descriptors.FOR_HISTORY`)."""
+
 MAX_DAMAGED = 100
 """So many damaged rows are remembered, and counted beyond."""
 
@@ -139,6 +142,7 @@ class History:
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="orbit-history")
         # Of its own, so that no save waits while long reads, a backup and a check say, take all threads of the other.
         self._recording_pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="orbit-recording")
+        self.turns = asyncio.Semaphore(MAX_RECORDED_AT_ONCE)
         self._reads = 0
         self._is_closed = False
         self._tasks = BackgroundTasks(log, "history not brought over")
@@ -592,23 +596,27 @@ class _Save:
         if record != "full":
             await self._commit(None, saved, is_last=True, key_frame=None)
             return
-        files = readers()
-        try:
-            parts = recorder.slices_of(files, recording.recorded_to, saved.position)
-            if not self._can_go_on(files):
-                recording.group, parts = 0, iter(())
-            part = await self._next(parts)
-            while True:
-                following = None if part is None else await self._next(parts)
-                is_last = following is None
-                frame = self._frame(saved) if is_last else None
-                await self._commit(part, saved, is_last=is_last, key_frame=frame)
-                if is_last:
-                    return
-                part = following
-        finally:
-            for fd, _ in files:
-                os.close(fd)
+        async with self._history.turns:
+            files = readers()
+            try:
+                await self._write_parts(files, saved)
+            finally:
+                for fd, _ in files:
+                    os.close(fd)
+
+    async def _write_parts(self, files: Sequence[tuple[int, int]], saved: Saved) -> None:
+        recording = self._recording
+        parts = recorder.slices_of(files, recording.recorded_to, saved.position)
+        if not self._can_go_on(files):
+            recording.group, parts = 0, iter(())
+        part = await self._next(parts)
+        while True:
+            following = None if part is None else await self._next(parts)
+            is_last = following is None
+            await self._commit(part, saved, is_last=is_last, key_frame=self._frame(saved) if is_last else None)
+            if is_last:
+                return
+            part = following
 
     async def _next(self, parts: Iterator[Slice]) -> Slice | None:
         return await self._history.in_recording_pool(lambda: next(parts, None))

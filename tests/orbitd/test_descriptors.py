@@ -11,7 +11,17 @@ import resource
 import pytest
 
 from orbit_protocol.errors import TooManySessions
-from orbitd.descriptors import A_SESSION, FOR_STORE, KEPT_BACK, OWN, SessionRoom, count_open, lowest_free, too_many
+from orbitd.descriptors import (
+    A_SESSION,
+    FOR_HISTORY,
+    FOR_STORE,
+    KEPT_BACK,
+    OWN,
+    SessionRoom,
+    count_open,
+    lowest_free,
+    too_many,
+)
 from orbitd.maintenance import Maintenance, MaintenanceTask
 from orbitd.warnings import connection_warnings
 
@@ -51,7 +61,7 @@ def test_sessions_leave_some_for_clients_and_the_store(limit: int) -> None:
     opened = Open(limit)
     opened.fill()
     left = limit - opened.others - opened.held
-    assert KEPT_BACK + FOR_STORE <= left < KEPT_BACK + FOR_STORE + A_SESSION
+    assert KEPT_BACK + FOR_STORE + FOR_HISTORY <= left < KEPT_BACK + FOR_STORE + FOR_HISTORY + A_SESSION
 
 
 def test_quiet_sessions_count_as_others() -> None:
@@ -63,7 +73,7 @@ def test_quiet_sessions_count_as_others() -> None:
     assert quiet.sessions == noisy.sessions
 
 
-@pytest.mark.parametrize(("clients", "database"), [(0, 1), (1, 0), (5, 7), (KEPT_BACK, FOR_STORE)])
+@pytest.mark.parametrize(("clients", "database"), [(0, 1), (1, 0), (5, 7), (KEPT_BACK, FOR_STORE + FOR_HISTORY)])
 def test_what_is_kept_back_is_not_taken_twice(clients: int, database: int) -> None:
     """Clients and databases have what is kept back for them: whoever comes, as many sessions fit."""
     alone, beside = Open(256), Open(256)
@@ -71,7 +81,7 @@ def test_what_is_kept_back_is_not_taken_twice(clients: int, database: int) -> No
     beside.clients, beside.database = clients, database
     beside.fill()
     assert beside.sessions == alone.sessions
-    beside.clients, beside.database = KEPT_BACK + 2, FOR_STORE + 2
+    beside.clients, beside.database = KEPT_BACK + 2, FOR_STORE + FOR_HISTORY + 2
     assert beside.room.used()[1] == alone.sessions - 2
 
 
@@ -86,7 +96,7 @@ def test_processes_that_are_not_there_yet_count() -> None:
 
 def test_starts_at_the_same_time_count() -> None:
     """A session that is being started has none of its descriptors yet, and its place is taken all the same."""
-    opened = Open(KEPT_BACK + FOR_STORE + OTHERS + A_SESSION)
+    opened = Open(KEPT_BACK + FOR_STORE + FOR_HISTORY + OTHERS + A_SESSION)
     with opened.room.take(), pytest.raises(TooManySessions), opened.room.take():
         pass
     with opened.room.take():

@@ -8,6 +8,7 @@ import os
 import random
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from film_support import fail, film_of, output_of
 from orbit_protocol.errors import StorageError, StorageFull
 from orbit_protocol.settings import HistorySettings
 from orbit_protocol.types import SessionConfig
+from orbitd.descriptors import FOR_HISTORY, count_open
 from orbitd.history import film, recorder, salvage
 from orbitd.history.database import DamagedHistory, open_reader
 from orbitd.history.history import History
@@ -35,8 +37,9 @@ START = 1_800_000_000.0
 class Session:
     """A session's journal, and the saves of it."""
 
-    def __init__(self, folder: Path, history: History) -> None:
+    def __init__(self, folder: Path, history: History, name: str = "one") -> None:
         self.history = history
+        self.id = name
         self.path = folder / "journal"
         self.now = START
         self.printed = b""
@@ -56,11 +59,11 @@ class Session:
     async def save(self, *, discard: bool = True, at: int | None = None, **fields: object) -> None:
         """Save, as far as the journal goes or to a position, and discard what is saved unless it dies before that."""
         position = self.journal.position if at is None else at
-        recording = await self.history.recording("one")
+        recording = await self.history.recording(self.id)
         wants = recording.wants_key_frame or self.journal.gap(recording.recorded_to) > 0  # as the saver
         fields.setdefault("key_frame", b"frame %d" % position if wants else b"")
         fields.setdefault("at", int(self.now * 1000))
-        await self.history.record("one", "full", self.readers, saved(position, **fields))
+        await self.history.record(self.id, "full", self.readers, saved(position, **fields))
         if discard:
             self.journal.discard_before(position)
 
@@ -529,6 +532,32 @@ async def test_a_session_that_was_deleted_and_is_imported_again(tmp_path: Path) 
         await history.record(record.id, "full", opened.readers, saved(opened.position))
         opened.close()
         assert output_of(film_of(tmp_path / "history.db", record.id)[1]) == b"again"
+
+
+async def test_many_saves_at_once_take_few_descriptors(tmp_path: Path, history: History) -> None:
+    """However many sessions are saved together, as at a stop, a few have their journals read: the others wait."""
+    sessions = []
+    for number in range(100):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        sessions.append(Session(folder, history, str(number)))
+        sessions[-1].print(b"of %d" % number)
+    await history.write(lambda _: None)
+    most, before = 0, count_open()
+
+    def counted(readers: Callable[[], list[tuple[int, int]]]) -> list[tuple[int, int]]:
+        nonlocal most
+        found = readers()
+        most = max(most, count_open() - before)
+        return found
+
+    for each in sessions:
+        each.readers = partial(counted, each.journal.readers)  # type: ignore[method-assign]
+    await asyncio.gather(*(each.save() for each in sessions))
+    assert most <= FOR_HISTORY
+    for number, each in enumerate(sessions):
+        records = (await asyncio.to_thread(film_of, Path(history.path), each.id))[1]
+        assert output_of(records) == b"of %d" % number
 
 
 async def test_nothing_comes_back_of_what_was_removed(

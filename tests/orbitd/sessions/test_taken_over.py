@@ -10,7 +10,7 @@ import tty
 import pytest
 
 from orbit_protocol.errors import AlreadyRunning, LiveUnavailable, OrbitError
-from orbitd.descriptors import FOR_STORE, KEPT_BACK
+from orbitd.descriptors import FOR_HISTORY, FOR_STORE, KEPT_BACK, OWN
 from orbitd.keeper.client import KeeperClient, KeeperGone, KeptProgram, SocketLost, SpawnRequest
 from orbitd.sessions import programs as programs_module
 from orbitd.sessions.session import LiveSession
@@ -52,7 +52,7 @@ def set_room(sessions: Sessions, places: int) -> list[int]:
         return sessions.programs._count_descriptors()[1]
 
     sessions.programs.room._count_all = count
-    sessions.programs.room._limit = lambda: KEPT_BACK + FOR_STORE + 2 * places
+    sessions.programs.room._limit = lambda: KEPT_BACK + FOR_STORE + FOR_HISTORY + OWN + 2 * places
     return counts
 
 
