@@ -12,8 +12,13 @@ import pytest
 
 from ctl_support import Orbitctl
 from film_support import history_of, read_film
+from history_rows import BEGIN, Rows
 from history_sessions import Printing
+from orbit_protocol.errors import StorageCorrupt
+from orbit_protocol.settings import HistorySettings
 from orbitd.history.database import open_reader
+from orbitd.history.history import History
+from orbitd.sessions.journal_file import Output
 from support import DaemonProcess
 
 
@@ -199,3 +204,41 @@ def test_commands_name_histories_that_are_damaged(daemon: DaemonProcess, home: P
     found = {each["check"]: each for each in ctl("--json", "doctor").json["checks"]}
     assert "The database of histories cannot be read" in found["database"]["message"]
     assert "no backup is needed" in found["database"]["remedy"]
+
+
+@pytest.mark.parametrize("index", ["idx_texts_to_at", "idx_texts_session", "idx_chunks_group"])
+async def test_a_damaged_index_ends_no_recording(tmp_path: Path, index: str) -> None:
+    """Rows that an index has lost cannot be deleted: a new database is begun with all of them."""
+    path = tmp_path / "history.db"
+    rows = Rows(tmp_path)
+    rows.connection.execute("BEGIN")
+    for number in range(400):
+        rows.text(range(number * 5, number * 5 + 5))
+        rows.chunk(rows.group(number * 1000, BEGIN), number * 1000, [Output(data=b"%d" % number)])
+    rows.connection.execute("COMMIT")
+    (root,) = rows.connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (index,)).fetchone()
+    rows.connection.close()
+    data = bytearray(path.read_bytes())
+
+    def cell(page: int, header: int, number: int) -> int:
+        start = (page - 1) * 4096
+        place = start + header + 2 * number
+        return start + int.from_bytes(data[place : place + 2], "big")
+
+    first = cell(root, 12, 0)  # of an interior page: the number of a leaf
+    entry = cell(int.from_bytes(data[first : first + 4], "big"), 8, 10)
+    data[entry + data[entry]] ^= 4  # the row that it names
+    path.write_bytes(data)
+
+    def delete(connection: sqlite3.Connection) -> None:
+        for table in ("texts", "chunks"):
+            for (seq,) in connection.execute(f"SELECT seq FROM {table} NOT INDEXED").fetchall():
+                connection.execute(f"DELETE FROM {table} WHERE seq = ?", (seq,))
+
+    async with History(str(path), HistorySettings()) as history:
+        with pytest.raises(StorageCorrupt):
+            await history.write(delete)
+        await history.salvaged()
+        count = "SELECT (SELECT count(*) FROM texts), (SELECT count(*) FROM chunks)"
+        assert await history.read(lambda connection: connection.execute(count).fetchone(), None) == (400, 400)
+        await history.write(delete)
