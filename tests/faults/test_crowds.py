@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from faults.asking import BUSY, LOCAL, doctor, names, resident, snapshot
+from film_support import film_of, history_of, output_of
 from support import WAIT_SECS, DaemonProcess, RawClient, clean_environment, wait_for_line
 
 pytestmark = pytest.mark.slow
@@ -207,7 +208,7 @@ def test_few_file_descriptors(stopped_daemon: DaemonProcess) -> None:
     daemon.start()
     with daemon.client() as early, contextlib.ExitStack() as stack:
         room = early.call("daemon.info")["limits"]["max_connections"]
-        assert room == 80
+        assert room == 64
         session = early.call("session.create", config=LOCAL, name="a")["id"]
         crowd = [stack.enter_context(knock(daemon)) for _ in range(100)]
         assert sum("result" in answer(one) for one in crowd) >= room - 1 + RESERVED
@@ -235,7 +236,7 @@ def test_sessions_leave_descriptors_for_clients(stopped_daemon: DaemonProcess, l
     daemon.start()
     with daemon.client() as first:
         running, refused = start_all(first, limit // 2)
-        assert len(running) >= (limit - 48) // 2 - 16
+        assert len(running) >= (limit - 64) // 2 - 16
         assert {error["code"] for error in refused} == {TOO_MANY}
         assert {error["data"]["limit"] for error in refused} == {limit}
         assert all("ulimit -n" in error["data"]["hint"] for error in refused)
@@ -250,6 +251,9 @@ def test_sessions_leave_descriptors_for_clients(stopped_daemon: DaemonProcess, l
         first.call("session.terminate", id=running[0])
         again, refused = start_all(first, 1)
         assert (len(again), refused) == (1, [])
+    daemon.stop()  # which saves them all at once
+    history = history_of(daemon.database_path)
+    assert all(b"printed" in output_of(film_of(history, each)[1]) for each in [*running[1:], *again])
 
 
 def test_a_restart_under_a_lower_limit_locks_nobody_out(stopped_daemon: DaemonProcess) -> None:
