@@ -507,6 +507,8 @@ class FakeStore:
         story: Which of them, and which snapshots, were committed, in order: their positions.
     """
 
+    descriptors = 0
+
     def __init__(self) -> None:
         self.sessions: dict[str, Session] = {}
         self.clients: list[tuple[str, str | None, ClientChange]] = []
@@ -906,6 +908,8 @@ class FullDisk:
 
 class FakeHistory:
     """A history that is in memory: what it was given to record, and in which order with the store's saves."""
+
+    descriptors = 0
 
     def __init__(self) -> None:
         self.films: dict[str, Recording] = {}

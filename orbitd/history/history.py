@@ -20,7 +20,7 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -142,8 +142,9 @@ class History:
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="orbit-history")
         # Of its own, so that no save waits while long reads, a backup and a check say, take all threads of the other.
         self._recording_pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="orbit-recording")
-        self.turns = asyncio.Semaphore(MAX_RECORDED_AT_ONCE)
+        self._turns = asyncio.Semaphore(MAX_RECORDED_AT_ONCE)
         self._reads = 0
+        self._journals = 0  # descriptors of journals that saves read
         self._is_closed = False
         self._tasks = BackgroundTasks(log, "history not brought over")
         self._salvaging = asyncio.Lock()
@@ -167,8 +168,11 @@ class History:
 
     @property
     def descriptors(self) -> int:
-        """How many descriptors the connections have open: the database, its log, and the writer their shared memory."""
-        return 2 * self._reads + (0 if self._writer is None else 3)
+        """How many descriptors are open for a moment or longer.
+
+        Each connection has the database and its log, the writer their shared memory, and saves read journals.
+        """
+        return 2 * self._reads + (0 if self._writer is None else 3) + self._journals
 
     async def in_pool(self, work: Callable[[], T]) -> T:
         """Run slow work in a thread."""
@@ -444,6 +448,19 @@ class History:
             self._not_recorded = ""
             self._limit_dictionaries(session_id)
 
+    @contextlib.asynccontextmanager
+    async def reading(self, readers: Callable[[], list[tuple[int, int]]]) -> AsyncIterator[Sequence[tuple[int, int]]]:
+        """Have a journal's files open while a save reads them; a few do at a time. Raises: OSError."""
+        async with self._turns:
+            files = readers()
+            self._journals += len(files)
+            try:
+                yield files
+            finally:
+                self._journals -= len(files)
+                for fd, _ in files:
+                    os.close(fd)
+
     async def _record(
         self, session_id: str, record: Record, readers: Callable[[], list[tuple[int, int]]], saved: Saved
     ) -> None:
@@ -596,13 +613,8 @@ class _Save:
         if record != "full":
             await self._commit(None, saved, is_last=True, key_frame=None)
             return
-        async with self._history.turns:
-            files = readers()
-            try:
-                await self._write_parts(files, saved)
-            finally:
-                for fd, _ in files:
-                    os.close(fd)
+        async with self._history.reading(readers) as files:
+            await self._write_parts(files, saved)
 
     async def _write_parts(self, files: Sequence[tuple[int, int]], saved: Saved) -> None:
         recording = self._recording
