@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from orbit_os.files import PRIVATE_FILE, set_mode
 from orbit_protocol.errors import StorageReadOnly
-from orbitd.history.text_blocks import TextBlock
+from orbitd.history.text_blocks import TextBlock, decompressed
 from orbitd.store.files import APPLICATION_ID, BACKSTOP_PAGES, FULL_SYNC, SIDE_FILES, file_uri, free_name, size
 
 VERSION = 1
@@ -222,7 +222,7 @@ def text_values(session_id: str, block: TextBlock, *, is_tail: bool) -> tuple[An
 
 def decompress(data: bytes) -> bytes:
     """Return what was compressed without a dictionary. Raises: zstandard.ZstdError."""
-    return zstandard.ZstdDecompressor().decompress(data, max_output_size=MAX_FRAME_BYTES)
+    return decompressed(data, MAX_FRAME_BYTES)
 
 
 @cache  # read by the start: later an upgrade may have put another one in its place
@@ -288,8 +288,9 @@ def _prepare(connection: sqlite3.Connection, path: str) -> None:
     if version > VERSION and application_id == APPLICATION_ID:
         raise StorageReadOnly(f"{path} was written by a newer Orbit", hint="Start the newer Orbit.")
     if not tables and version == 0:
-        connection.executescript(_schema())
-        connection.executescript(f"PRAGMA application_id = {APPLICATION_ID:d}; PRAGMA user_version = {VERSION:d};")
+        # In one transaction: tables without the marks would be those of a stranger.
+        whose = f"PRAGMA application_id = {APPLICATION_ID:d}; PRAGMA user_version = {VERSION:d};"
+        connection.executescript(f"BEGIN; {_schema()}; {whose} COMMIT;")
     elif not {"films", "groups", "chunks", "texts"} <= tables:
         raise Unusable("its tables are not those of a history")
 

@@ -22,6 +22,7 @@ from orbitd.history.database import (
     group_from_row,
 )
 from orbitd.history.recorder import DICTIONARY_BYTES, decompressor
+from orbitd.history.text_blocks import decompressed
 from orbitd.sessions.journal_file import RECORD, TIME, Event, Kind, parse_record, payload_length
 
 NoteDamage = Callable[[DamagedHistory], None]
@@ -84,7 +85,7 @@ def parts_of(connection: sqlite3.Connection, group: Group, note_damage: NoteDama
             dictionary = before[len(before) - chunk.dictionary_bytes :] if chunk.dictionary_bytes else b""
             if len(dictionary) < chunk.dictionary_bytes:
                 raise DamagedHistory(f"row {chunk.seq} of chunks: what it depends on is missing")
-            data = decompressor(dictionary).decompress(chunk.data, max_output_size=MAX_FRAME_BYTES)
+            data = decompressed(chunk.data, MAX_FRAME_BYTES, decompressor(dictionary))
         except (DamagedHistory, zstandard.ZstdError) as error:
             note_damage(error if isinstance(error, DamagedHistory) else DamagedHistory(f"row {row[0]} of chunks"))
             return

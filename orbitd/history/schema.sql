@@ -1,8 +1,6 @@
 -- The database of histories, history.db. Times are milliseconds since the epoch; positions are those of the session's
 -- journal (orbitd.sessions.journal). Each row has a checksum of its other columns (orbitd.history.database). What is
 -- long stands last: SQLite reads what comes before it without it.
-BEGIN;
-
 -- What is recorded of a session: up to which position, which line comes next, and what it takes.
 CREATE TABLE films (
     session_id TEXT PRIMARY KEY,
@@ -64,5 +62,3 @@ CREATE TABLE texts (
 ) STRICT;
 CREATE INDEX idx_texts_to_at ON texts (to_at, seq);
 CREATE INDEX idx_texts_session ON texts (session_id, is_tail, first_line);
-
-COMMIT;

@@ -39,7 +39,14 @@ from orbitd.history.search_messages import (
     Started,
     encode,
 )
-from orbitd.history.text_blocks import MAX_BLOCK_BYTES, NO_NUMBER, TextBlock, numbers_and_times, unpack_runs
+from orbitd.history.text_blocks import (
+    MAX_BLOCK_BYTES,
+    NO_NUMBER,
+    TextBlock,
+    decompressed,
+    numbers_and_times,
+    unpack_runs,
+)
 from orbitd.keeper.frames import Framer, receive
 
 MAX_LINE = 4096
@@ -485,7 +492,7 @@ def _pieces(block: TextBlock) -> Iterator[tuple[int, bytes]]:
         zstandard.ZstdError, DamagedHistory: The block is damaged.
     """
     if block.raw_bytes <= PIECE_BYTES:
-        text = zstandard.ZstdDecompressor().decompress(block.text, max_output_size=PIECE_BYTES)
+        text = decompressed(block.text, PIECE_BYTES)
         if text and not text.endswith(b"\n"):
             raise DamagedHistory("it does not end with a line")
         if text:

@@ -117,13 +117,30 @@ def _follows(run: Run, number: int) -> bool:
     return number == (NO_NUMBER if run.first == NO_NUMBER else run.first + run.count)
 
 
+def decompressed(data: bytes, most: int, decompressor: zstandard.ZstdDecompressor | None = None) -> bytes:
+    """Return what a zstd frame holds.
+
+    Args:
+        data: The frame.
+        most: How many bytes that may be.
+        decompressor: With the frame's dictionary, where it has one.
+
+    Raises:
+        zstandard.ZstdError: The frame is damaged, or holds more.
+    """
+    # `max_output_size` counts for frames only that do not say how long they are.
+    if zstandard.frame_content_size(data) > most:
+        raise zstandard.ZstdError(f"a frame of more than {most} bytes")
+    return (decompressor or zstandard.ZstdDecompressor()).decompress(data, max_output_size=most)
+
+
 def unpack_text(text: bytes) -> bytes:
     """Return the lines of a block in UTF-8, with a line feed behind each.
 
     Raises:
         zstandard.ZstdError: The block is damaged.
     """
-    return zstandard.ZstdDecompressor().decompress(text, max_output_size=MAX_BLOCK_BYTES)
+    return decompressed(text, MAX_BLOCK_BYTES)
 
 
 def unpack_runs(runs: bytes) -> list[Run]:
@@ -132,7 +149,7 @@ def unpack_runs(runs: bytes) -> list[Run]:
     Raises:
         zstandard.ZstdError, msgspec.DecodeError: The block is damaged.
     """
-    return _runs_decoder.decode(zstandard.ZstdDecompressor().decompress(runs, max_output_size=MAX_BLOCK_BYTES))
+    return _runs_decoder.decode(decompressed(runs, MAX_BLOCK_BYTES))
 
 
 def numbers_and_times(runs: Iterable[Run]) -> Iterator[tuple[int, int]]:
@@ -145,7 +162,8 @@ def numbers_and_times(runs: Iterable[Run]) -> Iterator[tuple[int, int]]:
 def unpack(text: bytes, runs: bytes) -> list[Line]:
     """Return the lines of a block. Raises: as `unpack_text` and `unpack_runs`; ValueError, if the two do not fit."""
     texts = unpack_text(text).decode("utf-8", "replace").split("\n")[:-1]
-    known = list(numbers_and_times(unpack_runs(runs)))
-    if len(texts) != len(known):
-        raise ValueError(f"a block of {len(texts)} lines, and {len(known)} in its runs")
-    return [Line(number=number, at=at, text=each) for each, (number, at) in zip(texts, known, strict=True)]
+    known = unpack_runs(runs)
+    if len(texts) != sum(run.count for run in known):
+        raise ValueError(f"a block of {len(texts)} lines, and {sum(run.count for run in known)} in its runs")
+    lines = zip(texts, numbers_and_times(known), strict=True)
+    return [Line(number=number, at=at, text=each) for each, (number, at) in lines]
