@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _SHORT_ID = 8
 _NAME, _MATCH, _FAINT, _PLAIN = "\x1b[1;35m", "\x1b[1;31m", "\x1b[2m", "\x1b[0m"
 _APART = "--"
+_CUT_CHARACTERS = 4_096
+"""Lines of so many characters, or more, may have been longer (`Hit.text`)."""
 
 
 @click.command(
@@ -295,8 +297,9 @@ def _spans_of(wanted: p.HistorySearch) -> Callable[[str], list[tuple[int, int]]]
         return lambda text: [found.span() for found in expression.finditer(text)]
 
     def first(text: str) -> list[tuple[int, int]]:
-        # The first alone: it was found in time before, and a search for the next may take for ever.
-        found = expression.search(text)
+        # The first alone, of a whole line: it was found in time before. A search for the next, or in what is left of a
+        # line that the daemon has cut, may take for ever.
+        found = None if len(text) >= _CUT_CHARACTERS else expression.search(text)
         return [] if found is None or found.start() == found.end() else [found.span()]
 
     return first

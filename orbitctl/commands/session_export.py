@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from datetime import datetime
@@ -114,6 +115,8 @@ def _write(file: str, pages: Iterator[bytes], *, replaces: bool) -> int:
         beside = os.path.join(os.path.dirname(target), f".{os.path.basename(target)[:200]}.{os.getpid()}.new")
         try:
             with open(beside, "xb") as opened:
+                if os.path.exists(target):  # what only the user could read is not for others now
+                    os.chmod(beside, stat.S_IMODE(os.stat(target).st_mode))
                 length = _copy(pages, opened)
             (os.replace if replaces else _put_where_nothing_is)(beside, target)
         except FileExistsError as error:

@@ -149,7 +149,7 @@ def test_many_pages_are_one_export(ctl: Orbitctl) -> None:
 
 
 def test_files_are_not_overwritten(recorded: Orbitctl) -> None:
-    """A file that is there stays, unless --force is given; a new one has the umask's mode, and nothing stays beside."""
+    """A file that is there stays, unless --force is given, and keeps its mode; a new one has the umask's."""
     folder = recorded.home / "exports"
     folder.mkdir()
     file = folder / "work.txt"
@@ -162,8 +162,10 @@ def test_files_are_not_overwritten(recorded: Orbitctl) -> None:
     file.write_text("mine")
     assert recorded(*command).code == 5
     assert file.read_text() == "mine"
+    file.chmod(0o600)
     recorded.ok(*command, "--force")
     assert file.read_text() == first
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert recorded(*command[:-1], str(folder)).code == 2
     assert recorded(*command[:-1], str(folder / "no" / "file")).code == 2
     assert [each.name for each in folder.iterdir()] == ["work.txt"]

@@ -51,6 +51,15 @@ def test_in_a_pipe_each_line_has_its_session_and_its_time(own_ctl: Orbitctl, ids
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", moment) for _, moment, _ in lines)
 
 
+def test_a_line_that_was_cut_is_not_searched_again(own_ctl: Orbitctl, filled: Filled) -> None:
+    """Where an expression does not fit what is left of a long line, it may take for ever to find that out."""
+    session = own_ctl.id("session", "create", "--name", "web")
+    filled.row(session, [Line(number=0, at=NOW, text="start " + "a" * 20_000 + "b")])
+    shown = own_ctl.on_terminal("search", "-e", "start (a+)+b")
+    assert b"start aaaa" in shown.out
+    assert shown.code == 0
+
+
 def test_what_is_searched_can_be_chosen(own_ctl: Orbitctl, ids: list[str]) -> None:
     """Case, expressions, sessions, times and the limit choose the lines."""
     choices: list[tuple[list[str], list[str]]] = [
