@@ -13,7 +13,7 @@ from shell_support import MORE, PROMPT, Shell, compare, launch
 
 BASIC = "P=@ PS2='%''% '; PS1=$P'@ '\n"
 """The prompts, which the text of a command that sets them does not show."""
-OURS = "env | grep -i -e '^[^=]*orbit' -e ^ZDOT -e ^ENV="
+OURS = "env | grep -i -e '^[^=]*orbit' -e '^ZDOT' -e '^ENV='"
 """What would show a variable of ours; by its name, as the tests may run in a folder of that name."""
 LOOK = (  # what a shell's user may look at, and what a command leaves to the next one
     "false | true",
