@@ -231,8 +231,10 @@ class Daemon:
         async with asyncio.TaskGroup() as group:
             background = group.create_task(maintenance.run(), name="maintenance")
             self._announce()
-            # Nothing waits for these two: the first picture, and what is left of the restore.
+            # Nothing waits for these: the first picture, what is left of the restore, a database that is damaged.
             programs.screens.start()
+            if manager.read_only is None:
+                history.start_mending()
             restoring = group.create_task(finish_restoring(programs), name="restoring")
             group.create_task(daemon_events.record_start(), name="recording the start")
             await self._stop.wait()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import sqlite3
 import zlib
@@ -28,6 +29,9 @@ VERSION = 1
 """The user_version of the schema."""
 
 BUSY_SECONDS = 5.0
+
+BROUGHT_OVER = ".brought-over"
+"""The end of the name of an empty file: what is whole in the damaged database of that name was brought over."""
 
 MAX_FRAME_BYTES = 256 << 20
 """The longest key frame and the longest chunk, before they were compressed, whatever a row says."""
@@ -250,6 +254,7 @@ def open_writer(path: str) -> sqlite3.Connection:
         sqlite3.Error, OSError: It cannot be opened now.
     """
     _schema()
+    finish_setting_aside(path)
     if os.path.lexists(path) and not os.path.isfile(path):
         raise Unusable("it is no regular file")
     if os.path.islink(path):
@@ -324,12 +329,31 @@ def set_aside(path: str, moment: datetime) -> str:
     return target
 
 
+def finish_setting_aside(path: str) -> None:
+    """Rename the log of a database that a killed daemon has set aside without it: SQLite would delete it."""
+    kept = pending(path)
+    if kept and not os.path.lexists(path) and os.path.exists(path + "-wal") and not os.path.exists(kept[-1] + "-wal"):
+        os.rename(path + "-wal", kept[-1] + "-wal")
+
+
+def remove_marks(path: str) -> None:
+    """Remove what says that a database was brought over which somebody has deleted since. Raises: OSError."""
+    for mark in glob.glob(f"{glob.escape(path)}.damaged-*{BROUGHT_OVER}"):
+        if not os.path.lexists(mark.removesuffix(BROUGHT_OVER)):
+            os.unlink(mark)
+
+
+def pending(path: str) -> list[str]:
+    """Return the databases that were set aside and from which nothing was brought over yet."""
+    return [each for each in damaged_files(path) if not os.path.exists(each + BROUGHT_OVER)]
+
+
 def damaged_files(path: str) -> list[str]:
     """Return the databases of histories that were set aside, oldest first."""
     folder, name = os.path.split(path)
     with contextlib.suppress(OSError):
         found = sorted(each for each in os.listdir(folder) if each.startswith(f"{name}.damaged-"))
-        return [os.path.join(folder, each) for each in found if not each.endswith((*SIDE_FILES, ".brought-over"))]
+        return [os.path.join(folder, each) for each in found if not each.endswith((*SIDE_FILES, BROUGHT_OVER))]
     return []
 
 

@@ -80,7 +80,7 @@ class Forgetting:
         """
         moment = now()
         before = moment if q.before is None else min(q.before, moment)
-        await self._history.salvaged()
+        await self._history.mend()
         await self._programs.require_restored(q.session_id)
         session = await self._manager.get_session(q.session_id)
         if session.config.record == "none":

@@ -147,7 +147,7 @@ class History:
         self._journals = 0  # descriptors of journals that saves read
         self._is_closed = False
         self._tasks = BackgroundTasks(log, "history not brought over")
-        self._salvaging = asyncio.Lock()
+        self._mending, self._salvaging = asyncio.Lock(), asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         return self
@@ -299,14 +299,14 @@ class History:
     async def _salvage(self) -> None:
         """Bring over what is whole in databases that were set aside, once for each; what is done is remembered."""
         async with self._salvaging:
-            for path in await self.in_pool(partial(salvage.pending, self.path)):
+            for path in await self.in_pool(partial(database.pending, self.path)):
                 inserting, found = salvage.Inserting(), salvage.batches(path)
                 while (batch := await self.in_pool(lambda: next(found, None))) is not None:  # noqa: B023  # waited for
                     await self.write(partial(inserting.insert, batch=batch))
                 await self.write(inserting.count)
                 for session_id in inserting.sessions:
                     await self._go_on_behind(session_id)
-                await self.in_pool(partial(_make_file, path + salvage.DONE))
+                await self.in_pool(partial(_make_file, path + database.BROUGHT_OVER))
                 event(log, logging.WARNING, "history brought over", kept=path, rows=inserting.rows)
 
     async def _go_on_behind(self, session_id: str) -> None:
@@ -316,11 +316,28 @@ class History:
             recording.recorded_to = max(recording.recorded_to, found.recorded_to)
             recording.next_line = max(recording.next_line, found.next_line)
 
-    async def salvaged(self) -> None:
-        """Bring over what is left to be: what is erased then does not come back. Raises: OrbitError."""
-        if await self.in_pool(partial(salvage.pending, self.path)):
+    def start_mending(self) -> None:
+        """Do in the background what an earlier daemon has left to be done, though no session is saved; see `mend`."""
+        self._tasks.start(self.mend())
+
+    async def mend(self) -> None:
+        """Set a database aside that cannot be read, and bring over what is whole in those that were, which takes long.
+
+        What is erased then does not come back.
+
+        Raises:
+            OrbitError: That cannot be done now.
+        """
+        async with self._mending:
             try:
-                await self._salvage()  # after the one that runs, if any
+                await self.read(lambda _: True, default=True)
+            except StorageCorrupt:
+                await self._open()
+            try:
+                await self.in_pool(partial(database.remove_marks, self.path))
+                if await self.in_pool(partial(database.pending, self.path)):
+                    await self._open()  # first: see `database.finish_setting_aside`
+                    await self._salvage()  # after the one that runs, if any
             except OSError as error:
                 raise StorageError(f"What is in databases that were set aside cannot be read: {error}") from error
 
@@ -491,7 +508,7 @@ class History:
         """Remove all of a session that is deleted for good. Raises: OrbitError."""
         self._removed.add(session_id)
         self.release(session_id)
-        await self.salvaged()
+        await self.mend()
         if await self.read(partial(_has_rows, session_id=session_id), default=False):
             while await self.write(partial(recorder.drop_of_session, session_id=session_id)):
                 pass

@@ -22,7 +22,6 @@ from orbitd.history.database import (
     DamagedHistory,
     checksum,
     chunk_from_row,
-    damaged_files,
     schema_roots,
     text_from_row,
     text_values,
@@ -30,9 +29,6 @@ from orbitd.history.database import (
 )
 from orbitd.history.recorder import without_known
 from orbitd.store.backup.raw_file import RawFile, Unreadable
-
-DONE = ".brought-over"
-"""What follows the name of a damaged database in that of the file that says that this was done."""
 
 _BATCH_BYTES = 4 << 20
 _BATCH_ROWS = 256
@@ -52,11 +48,6 @@ class Batch(Struct, frozen=True):
 
     table: str
     rows: list[Row]
-
-
-def pending(path: str) -> list[str]:
-    """Return the databases that were set aside and from which nothing was brought over yet."""
-    return [each for each in damaged_files(path) if not os.path.exists(each + DONE)]
 
 
 def batches(path: str) -> Iterator[Batch]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import signal
 import sqlite3
@@ -24,6 +25,8 @@ from orbitd.store.screen_codec import Screen
 from support import WAIT_SECS, DaemonProcess, RawClient
 
 LATER = "2100-01-01T00:00:00Z"
+TIMES = int(os.environ.get("ORBIT_FAULT_MOMENTS", "3"))
+"""Kills in each kind of work; `python -m benchmarks.soak` asks for more."""
 SESSIONS = 12
 SNAPSHOTS = 3
 SCREEN = b"".join(b"%d lines of a screen\r\n" % number for number in range(2_000))
@@ -68,11 +71,11 @@ def make_first_schema(path: Path) -> None:
 
 
 class Interrupted:
-    """A home that begins anew from a prepared database for each kill.
+    """A home that begins anew from a prepared database, or a folder of them, for each kill.
 
     Args:
         home: The daemon's.
-        make: Prepares the database.
+        make: Prepares the database, or makes a folder at its path.
     """
 
     def __init__(self, home: Path, make: Callable[[Path], None]) -> None:
@@ -86,6 +89,9 @@ class Interrupted:
     def begin(self) -> None:
         """Have the prepared database in its place and nothing else."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self._golden.is_dir():
+            shutil.copytree(self._golden, self.folder)
+            return
         self.folder.mkdir(parents=True, mode=0o700)
         for folder in self.folder.relative_to(self._golden.parent).parents:
             (self._golden.parent / folder).chmod(0o700)
@@ -155,7 +161,7 @@ class Interrupted:
         self.begin()
         whole()
         self.daemon.kill()
-        for moment in _spread(self._changes, times):
+        for moment in spread(self._changes, times):
             self.begin()
             cut(moment)
             self.kills += self.daemon.kill() == -signal.SIGKILL
@@ -174,7 +180,7 @@ class Interrupted:
         return [name for name in found if name.startswith(".orbit-") or name.endswith((".restoring", "-journal"))]
 
 
-def _spread(changes: int, times: int) -> list[int]:
+def spread(changes: int, times: int) -> list[int]:
     """Return moments all over a piece of work."""
     assert changes > 1
     return sorted({1 + (2 * each + 1) * changes // (2 * times) for each in range(times)})

@@ -208,7 +208,7 @@ def test_few_file_descriptors(stopped_daemon: DaemonProcess) -> None:
     daemon.start()
     with daemon.client() as early, contextlib.ExitStack() as stack:
         room = early.call("daemon.info")["limits"]["max_connections"]
-        assert room == 64
+        assert room == 80
         session = early.call("session.create", config=LOCAL, name="a")["id"]
         crowd = [stack.enter_context(knock(daemon)) for _ in range(100)]
         assert sum("result" in answer(one) for one in crowd) >= room - 1 + RESERVED

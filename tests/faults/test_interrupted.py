@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from faults.interrupting import (
     LATER,
     SESSIONS,
     SNAPSHOTS,
+    TIMES,
     Interrupted,
     commands,
     everything,
@@ -23,8 +23,6 @@ from support import RawClient
 
 pytestmark = pytest.mark.slow
 
-TIMES = int(os.environ.get("ORBIT_FAULT_MOMENTS", "3"))
-"""Kills in each kind of work; `python -m benchmarks.soak` asks for more."""
 ALL = sorted(f"s{number}" for number in range(SESSIONS))
 
 

@@ -195,9 +195,10 @@ def test_damaged_rows_are_named_by_a_check(daemon: DaemonProcess) -> None:
 def test_commands_name_histories_that_are_damaged(daemon: DaemonProcess, home: Path) -> None:
     """`logs` prints what the scrollback holds, and `doctor` asks for no backup, where histories cannot be read."""
     ctl, one, path = Orbitctl(home, daemon.environment), record(daemon), history_of(daemon.database_path)
-    daemon.stop()  # so that no writer is open, and what lies there stays until the next save
+    daemon.restart()  # so that no writer is open, and what lies there stays until the next save
+    with daemon.client() as client:
+        client.error("history.forget", session_id="none")  # waits until the start has looked at it
     overwrite_header(path)
-    daemon.start()
     ended = ctl.ok("logs", one.id, "-n", "3")
     assert ended.lines[-1].startswith("mark-4.")
     assert ended.err.startswith("warning: only what the scrollback holds is printed: The database of histories cannot")

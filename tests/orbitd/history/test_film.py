@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import shutil
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
@@ -19,7 +20,7 @@ from orbit_protocol.errors import StorageError, StorageFull
 from orbit_protocol.settings import HistorySettings
 from orbit_protocol.types import SessionConfig
 from orbitd.descriptors import FOR_HISTORY, count_open
-from orbitd.history import film, recorder, salvage
+from orbitd.history import database, film, recorder, salvage
 from orbitd.history.database import DamagedHistory, open_reader
 from orbitd.history.history import History
 from orbitd.history.text_blocks import NO_NUMBER, Line, pack, unpack
@@ -574,9 +575,31 @@ async def test_nothing_comes_back_of_what_was_removed(
             with pytest.raises(StorageFull):
                 await again.remove("one")
         await again.remove("one")
-        assert salvage.pending(history.path) == []
+        assert database.pending(history.path) == []
     with contextlib.closing(open_reader(history.path)) as connection:
         assert connection.execute("SELECT count(*) FROM chunks").fetchone() == (0,)
+
+
+async def test_a_kill_between_the_renames_of_a_database_and_its_log(
+    session: Session, history: History, tmp_path: Path
+) -> None:
+    """What is in the log only is brought over with the rest, and what names a database that was deleted goes."""
+    session.print(b"x")
+    await session.save()
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    shutil.copyfile(history.path, folder / "history.db.damaged-20260101T000000Z")
+    shutil.copyfile(f"{history.path}-wal", folder / "history.db-wal")
+    (folder / "history.db.damaged-20250101T000000Z.brought-over").touch()
+    async with History(str(folder / "history.db"), HistorySettings()) as again:
+        await again.mend()
+        assert await filmed(again) == b"x"
+    assert {path.name for path in folder.iterdir()} == {
+        "history.db",
+        "history.db.damaged-20260101T000000Z",
+        "history.db.damaged-20260101T000000Z-wal",
+        "history.db.damaged-20260101T000000Z.brought-over",
+    }
 
 
 @pytest.mark.parametrize("is_first", [True, False])
@@ -591,9 +614,9 @@ async def test_a_damaged_history_gives_no_line_twice(session: Session, history: 
         session.history = again
         session.print(b"y")
         if is_first:
-            await again.salvaged()
+            await again.mend()
         await session.save(text=(taken(session.journal.position, *lines[2:]),))
-        await again.salvaged()
+        await again.mend()
         assert text_of(again) == [text for _, text in lines]
         assert (await again.recording("one")).next_line == 5
 
