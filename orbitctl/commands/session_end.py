@@ -246,7 +246,10 @@ def forget(app: App, session: str | None, before: datetime | None, is_all: bool,
     when = "" if before is None else f" before {before.astimezone():%Y-%m-%d %H:%M:%S}"
     app.confirm(f"Erase for good {'what' if when else 'all that'} {label(found)} has shown{when}?", yes)
     answer = app.ask_long(m.HISTORY_FORGET, p.HistoryForget(session_id=found.id, before=before), "erasing")
-    app.done(answer, f"erased {size(answer.value.bytes)} of {label(found)}", found.id)
+    erased, name = answer.value.bytes, label(found)
+    app.done(
+        answer, f"erased {size(erased)} of {name}" if erased else f"nothing of {name} was there to erase", found.id
+    )
     if answer.value.backups and not (app.json or app.quiet):
         app.out.problem("note", "these files still hold some of it; delete those that you do not need:", "33")
         for path in answer.value.backups:

@@ -172,17 +172,18 @@ class Forgetting:
             None if at is None else await self._history.read(partial(_first_line, session_id=session_id, at=at), None)
         )
         erased = 0
-        while gone := await self._history.write(partial(_drop_groups, session_id=session_id, at=at, line=line)):
+        is_done = False
+        while not is_done:
+            work = partial(_drop_groups, session_id=session_id, at=at, line=line)
+            gone, is_done = await self._history.write(work)
             erased += gone
             progress.report("film", erased)
-        seq = -_MOST
-        while True:
-            work = partial(_drop_texts, session_id=session_id, at=at, after=seq)
-            gone, seq, is_done = await self._history.write(work)
+        seq, is_done = -_MOST, False
+        while not is_done:
+            dropping = partial(_drop_texts, session_id=session_id, at=at, after=seq)
+            gone, seq, is_done = await self._history.write(dropping)
             erased += gone
             progress.report("text", erased)
-            if is_done:
-                break
         await self._history.write(partial(_set_end, session_id=session_id, position=position))
         recording = await self._history.recording(session_id)
         if not await self._history.read(partial(_has_group, session_id=session_id, seq=recording.group), default=False):
@@ -201,10 +202,13 @@ def _has_group(connection: sqlite3.Connection, session_id: str, seq: int) -> boo
     return connection.execute(query, (seq, session_id)).fetchone() is not None
 
 
-def _drop_groups(connection: sqlite3.Connection, session_id: str, at: int | None, line: int | None) -> int:
-    """Drop some groups that began before a moment, or whose key frames hold lines of before it; return their bytes.
+def _drop_groups(connection: sqlite3.Connection, session_id: str, at: int | None, line: int | None) -> tuple[int, bool]:
+    """Drop some groups that began before a moment, or whose key frames hold lines of before it.
 
     A key frame has some of the history, which its screen gets back when it grows.
+
+    Returns:
+        How many bytes went, and whether those were all.
     """
     rows = connection.execute(
         "SELECT seq, session_id, stored_bytes FROM groups WHERE session_id = :id"
@@ -217,12 +221,12 @@ def _drop_groups(connection: sqlite3.Connection, session_id: str, at: int | None
             "most": _ROWS_AT_ONCE,
         },
     ).fetchall()
-    recorder.drop_groups(connection, rows)
+    erased = recorder.drop_groups(connection, rows)
     if not rows:  # chunks whose group is gone are of no use to anybody
         connection.execute(
             "DELETE FROM chunks WHERE session_id = ? AND group_seq NOT IN (SELECT seq FROM groups)", (session_id,)
         )
-    return sum(max(1, stored) for _, _, stored in rows)
+    return erased, not rows
 
 
 def _drop_texts(connection: sqlite3.Connection, session_id: str, at: int | None, after: int) -> tuple[int, int, bool]:

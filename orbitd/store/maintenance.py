@@ -215,12 +215,16 @@ _FORGET_BACKUPS = (
 )
 """Of more than that the oldest are forgotten."""
 
+# The length is of what has held something that was shown: not of what an earlier `forget_shown` has left, a blank
+# screen and the events of it, else one that finds nothing more would say that it has erased that.
 _SHOWN = """
     SELECT count(*), total(length) FROM (
-        SELECT stored_bytes AS length FROM session_snapshots WHERE session_id = :id AND seq < CASE :newest
+        SELECT iif(buffer_bytes > 0, stored_bytes, 0) AS length FROM session_snapshots
+            WHERE session_id = :id AND seq < CASE :newest
             WHEN 1 THEN (SELECT max(seq) FROM session_snapshots WHERE session_id = :id) ELSE seq + 1 END
-        UNION ALL SELECT stored_bytes FROM archived_snapshots WHERE session_id = :id
-        UNION ALL SELECT size FROM events WHERE session_id = :id AND at < :before
+        UNION ALL SELECT iif(buffer_bytes > 0, stored_bytes, 0) FROM archived_snapshots WHERE session_id = :id
+        UNION ALL SELECT iif(kind IN ('snapshot.saved', 'session.updated'), 0, size) FROM events
+            WHERE session_id = :id AND at < :before
     )
 """
 
@@ -582,7 +586,7 @@ class MaintenanceMethods:
             progress: Reports how far it is.
 
         Returns:
-            How many bytes that was.
+            How many stored bytes held something that was shown.
 
         Raises:
             SessionNotFound: There is no such session.

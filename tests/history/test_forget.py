@@ -121,3 +121,14 @@ def test_an_archived_session(client: RawClient, before: str | None) -> None:
     client.call("maintenance.archive", terminated_before="2100-01-01T00:00:00Z")
     params = {} if before is None else {"before": before}
     assert forget(client, one.id, **params)["bytes"] > 0
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_nothing_is_left_for_a_second_time(client: RawClient, runs: bool) -> None:
+    """A second call says that it has erased nothing, though the first has left a blank screen and events of its own."""
+    one = Printing(client, "one")
+    fill(one, SECRET)
+    if not runs:
+        client.call("session.terminate", id=one.id)
+    assert forget(client, one.id)["bytes"] > 0
+    assert forget(client, one.id)["bytes"] == 0

@@ -51,6 +51,8 @@ def test_it_names_the_backups_that_still_hold_it(process_ctl: Orbitctl, home: Pa
     erased = ctl.ok("session", "forget", session, "--all", "--yes")
     assert backup in erased.text + erased.err
     assert ctl.ok("--json", "session", "forget", session, "--all", "--yes").json["backups"] == [backup]
+    erased = ctl.ok("session", "forget", session, "--all", "--yes")
+    assert (erased.text + erased.err).startswith("nothing of ")
 
 
 def test_stats_show_histories(ctl: Orbitctl) -> None:
