@@ -69,6 +69,10 @@ def export(
         raise click.UsageError("--json needs --output FILE: what is exported is no JSON")
     if file is None and how == "asciicast" and app.out.terminal:
         raise click.UsageError("an asciicast is no text for a terminal; name a file with --output FILE")
+    if output == "":
+        raise click.UsageError("--output is empty")
+    if since is not None and until is not None and until <= since:
+        raise click.UsageError("--until is not after --since")
     found = app.session(app.named_or_this(session), or_begins=True)
     pages = _pages(app, found, p.HistoryExport(session_id=found.id, format=how, since=since, until=until))
     if file is None:

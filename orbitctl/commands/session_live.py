@@ -275,6 +275,13 @@ def screen(app: App, /, session: str, how: p.ScreenFormat, no_cursor: bool, them
     app.show(answer, lambda shown: _print_screen(app, shown, how), lambda _: [found.id])
 
 
+_NO_FILM = {
+    "none": "Nothing is kept of a session that is private",
+    "screen": "It is recorded without one (`screen`), and its text is in `orbitctl logs`",
+    "full": "A session whose history was erased, or that has printed nothing yet has none",
+}
+
+
 def no_film_error(found: Session, at: datetime | None, cause: SnapshotNotFound) -> CommandError:
     """Return why there is no picture of a moment, or with None of any."""
     from datetime import UTC, datetime
@@ -285,7 +292,7 @@ def no_film_error(found: Session, at: datetime | None, cause: SnapshotNotFound) 
         return CommandError(
             f"no film of {name} is kept",
             ExitCode.NOT_FOUND,
-            hint="A session that is private, whose history was erased, or that has printed nothing yet has none; "
+            hint=f"{_NO_FILM[found.config.record]}; "
             f"`{typed('orbitctl session screen', name)}` shows its screen as it is now.",
         )
     begins = datetime.fromtimestamp(since / 1000, UTC).astimezone()

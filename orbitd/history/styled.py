@@ -76,8 +76,8 @@ def _groups(connection: sqlite3.Connection, session_id: str, first: int, last: i
     rows = connection.execute(
         "SELECT position, line FROM groups WHERE session_id = ? AND line <= ? ORDER BY position", (session_id, last)
     ).fetchall()
-    ends = [line for _, line in rows[1:]] + [last + 1]
-    return [(at, begin, end) for (at, begin), end in zip(rows, ends, strict=True) if begin < end and end > first]
+    following = itertools.pairwise([*rows, (0, last + 1)])
+    return [(at, begin, end) for (at, begin), (_, end) in following if begin < end and end > first]
 
 
 async def _rows(history: History, scenes: Scenes, session_id: str, position: int, how: str) -> list[str]:

@@ -645,11 +645,13 @@ class HistoryExport(Params, frozen=True, kw_only=True):
     cursor: Cursor | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a path that would depend on the daemon's folder. Raises: ValueError."""
-        if self.path is not None and not self.path.startswith("/"):
-            raise ValueError("`path` must be absolute")
+        """Refuse a path that would depend on the daemon's folder, and a time without length. Raises: ValueError."""
+        if self.file is not None and (not self.file.startswith("/") or "\0" in self.file):
+            raise ValueError("`path` must be an absolute path")
         if self.file is not None and self.cursor is not None:
             raise ValueError("`cursor` is for an answer in pages, not for a file")
+        if self.since is not None and self.until is not None and self.until <= self.since:
+            raise ValueError("`until` must be after `since`")
 
     @property
     def file(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -101,6 +102,36 @@ def test_lines_have_their_colours(ctl: Orbitctl) -> None:
     page = ctl.ok("session", "export", "work", "--format", "html").text
     assert page.count('<span style="font-weight:bold') == 200
     assert ctl.ok("session", "export", "work", "--format", "vt").out.count(b"\x1b[1m") >= 200
+
+
+def test_lines_without_a_film_are_exported(ctl: Orbitctl) -> None:
+    """Where text is kept and no film, as where the limits have dropped it, HTML and VT have lines without colours."""
+    ctl.ok("new", "-d", "--record", "screen", "work", "--", "sh", "-c", "printf '\\033[31m<red>\\033[m\\n'")
+    ctl.ok("session", "wait", "work")
+    assert "\n&lt;red&gt;\n" in ctl.ok("session", "export", "work", "--format", "html").text
+    assert ctl.ok("session", "export", "work", "--format", "vt").out == b"<red>\r\n"
+    ended = ctl("session", "export", "work")
+    assert ended.code == 4
+    assert "recorded without one" in ended.err
+
+
+def test_a_path_that_no_file_can_have_is_refused(recorded: Orbitctl) -> None:
+    """With `path` the daemon refuses one with a NUL or a relative one, as text and as bytes."""
+    session = recorded.id("session", "show", "work")
+    for path in (b"work.cast", b"/tmp/a\0b"):
+        for given in ({"path": path.decode()}, {"path_bytes": base64.b64encode(path).decode()}):
+            ended = recorded("rpc", "call", "history.export", json.dumps({"session_id": session, **given}))
+            assert ended.code != 0
+            assert "'path' must be an absolute path" in ended.err
+
+
+def test_an_output_or_a_time_that_cannot_be_is_a_usage_error(recorded: Orbitctl) -> None:
+    """An empty --output, and an --until that is not after --since, are named as such."""
+    ended = recorded("session", "export", "work", "-o", "")
+    assert (ended.code, "--output is empty" in ended.err) == (2, True)
+    for how in ("asciicast", "text"):
+        ended = recorded("session", "export", "work", "--format", how, "--since", "1h", "--until", "2h")
+        assert (ended.code, "--until is not after --since" in ended.err) == (2, True)
 
 
 def test_a_part_is_exported(recorded: Orbitctl) -> None:
