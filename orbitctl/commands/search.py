@@ -268,15 +268,17 @@ class _Printer:
 def _blocks(hits: list[Hit]) -> Iterator[list[tuple[Hit | None, str]]]:
     """Yield the lines to print, oldest first: hits and the lines around them, those that touch in one block."""
     block: dict[int, tuple[Hit | None, str]] = {}
+    low = high = 0  # the block's first and last line: looked for in it, each of a million hits would look at all others
     for hit in hits:
         first = hit.line - len(hit.before)
-        if block and (hit.source == "screen" or not min(block) <= first <= max(block) + 1):
+        if block and (hit.source == "screen" or not low <= first <= high + 1):
             yield [block[number] for number in sorted(block)]
             block = {}
         if hit.source == "screen":
             yield [*((None, text) for text in hit.before), (hit, hit.text), *((None, text) for text in hit.after)]
             continue
         around = {first + index: text for index, text in enumerate((*hit.before, hit.text, *hit.after))}
+        low, high = (low, max(high, *around)) if block else (first, max(around))
         for number, text in around.items():
             block.setdefault(number, (None, text))
         block[hit.line] = (hit, hit.text)

@@ -88,6 +88,15 @@ def test_lines_around_hits(own_ctl: Orbitctl, ids: list[str]) -> None:
     ]
 
 
+def test_many_lines_that_touch(own_ctl: Orbitctl, ids: list[str], filled: Filled) -> None:
+    """A hundred thousand hits one behind the other are printed: what that takes grows with their number alone."""
+    for start in range(0, 100_000, 1_000):
+        numbers = range(start, start + 1_000)
+        filled.row(ids[1], [Line(number=number, at=NOW + number, text=f"flood {number}") for number in numbers])
+    lines = own_ctl.ok("search", "flood", "-n", "1000000").lines
+    assert [line.rsplit(" ", 1)[1] for line in lines] == [str(number) for number in range(100_000)]
+
+
 def test_nothing_found_is_1_and_usage_is_2(own_ctl: Orbitctl, ids: list[str]) -> None:
     """The exit code is that of grep: 1 where nothing is found; 2 for a command line that is none."""
     ended = own_ctl("search", "nowhere")
