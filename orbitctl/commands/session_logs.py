@@ -77,8 +77,7 @@ def logs(
     """
     if follow and (app.json or app.quiet):
         raise click.UsageError("--follow prints lines, neither JSON nor ids")
-    if since is not None and lines is not None:
-        raise click.UsageError("--since and --lines both say where to begin")
+    lines = None if lines is None else min(lines, p.MAX_LINE)
     found = app.session(app.named_or_this(session), or_begins=True)
 
     def write(text: Sequence[str], times: Sequence[datetime | None] | None = None) -> None:
@@ -91,9 +90,10 @@ def logs(
     kept = _Kept(app, found.id, is_needed=since is not None or timestamps, has_times=timestamps)
     if follow:
         _Follower(app, found.id, label(found), write, kept).run(lines, since)
-    elif app.json and (since is not None or lines):
-        limit = min(lines or p.MAX_HISTORY_LINES, p.MAX_HISTORY_LINES)
-        page = p.HistoryLinesPage(session_id=found.id, since=since, first=-limit if lines else None, limit=limit)
+    elif app.json and (timestamps or since is not None or lines is not None):
+        limit = p.MAX_HISTORY_LINES if lines is None else min(lines, p.MAX_HISTORY_LINES)
+        first = kept.first(None if lines is None else limit, since)
+        page = p.HistoryLinesPage(session_id=found.id, first=first, limit=max(limit, 1))
         app.show(app.ask(m.HISTORY_LINES, page), lambda _: None, lambda _: [found.id])
     elif app.json or app.quiet or not kept.write(write, lines, since):
         how: p.ScreenFormat = "text" if app.json else "vt"
@@ -140,6 +140,16 @@ class _Kept:
             hint="`orbitctl logs` without --since and --timestamps prints what is on its screen.",
         )
 
+    def first(self, last: int | None, since: datetime | None) -> int:
+        """Return where the last lines begin of those since a moment. Raises: CommandError."""
+        if last == 0:
+            return p.MAX_LINE
+        if since is None:
+            return 0 if last is None else -last
+        page = self.page(None, 1, since)
+        assert page is not None  # they are needed
+        return page.first if last is None else max(page.first, page.total - last)
+
     def lines(self, page: r.HistoryPage, end: int) -> Iterator[list[r.HistoryLine]]:
         """Yield the lines of a page, and those behind it, until before the number `end`. Raises: CommandError."""
         following: r.HistoryPage | None = page
@@ -149,15 +159,14 @@ class _Kept:
             following = self.page(last, end - last) if last < end else None
 
     def write(self, write: Write, last: int | None, since: datetime | None) -> bool:
-        """Print the lines, the last ones or those since a moment; return whether any are kept. Raises: CommandError."""
-        first = None if since is not None else -last if last else 0
-        page = self.page(first, _PAGE_LINES if last is None else last, since)
+        """Print the lines, the last ones of those since a moment; return whether any are kept. Raises: CommandError."""
+        page = self.page(self.first(last, since), _PAGE_LINES if last is None else last)
         if page is None:
             return False
         wants_older = since is None and page.oldest > 0 and (last is None or page.total - last < page.oldest)
         if wants_older and not self._is_needed and self._write_picture(write, last, page.total - page.oldest):
             return True
-        for lines in self.lines(page, page.total) if last != 0 else ():
+        for lines in self.lines(page, page.total):
             write([line.text for line in lines], [line.at for line in lines])
         return True
 
@@ -366,9 +375,8 @@ class _Follower:
         start = 0 if self._last is None else max(0, base + len(lines) - self._last)
         page = None
         if self._since is not None:
-            page = self._kept.page(None, _PAGE_LINES, self._since)
-            start = page.first if page is not None else 0
-        elif start < base:
+            start = max(start, self._kept.first(None, self._since))
+        if start < base:
             page = self._kept.page(start, base - start)
         for older in self._kept.lines(page, base) if page is not None else ():
             self._write([line.text for line in older], [line.at for line in older])

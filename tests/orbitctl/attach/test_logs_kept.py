@@ -30,6 +30,14 @@ def test_the_whole_history_is_printed(ctl: Orbitctl) -> None:
     assert ctl.ok("logs", "work", "-n", "15000").lines == LINES[-15_000:]
     assert ctl.ok("logs", "work", "-f", "-n", "12000").lines == LINES[-12_000:]
     assert ctl.ok("logs", "work", "-n", "0").lines == []
+    for follow in ([], ["-f"]):
+        assert ctl.ok("logs", "work", "--since", "1h", "-n", "3", *follow).lines == LINES[-3:]
+        assert ctl.ok("logs", "work", "--since", "1h", "-n", str(2**70), *follow).lines == LINES
+        assert ctl.ok("logs", "work", "--since", "now", "-n", "3", *follow).lines == []
+    for options, expected in ((["-n", "0"], []), (["-n", "2"], LINES[-2:]), (["--since", "1h", "-n", "2"], LINES[-2:])):
+        page = ctl.ok("--json", "logs", "work", *options).json
+        assert [line["text"] for line in page["lines"]] == expected
+    assert ctl.ok("--json", "logs", "work", "--timestamps").json["lines"][0]["line"] == 0
     session = ctl.id("session", "show", "work")
     ctl.ok("maintenance", "archive", "--before", "0s")
     assert ctl.ok("logs", session, "-n", "3").lines == LINES[-3:]
@@ -66,6 +74,8 @@ def test_lines_since_a_moment(process_ctl: Orbitctl) -> None:
     ctl.ok("session", "wait", "work", "--for", "text", "three")
     since = ["--since", between.isoformat()]
     assert [line for line in ctl.ok("logs", "work", *since).lines if line] == ["two", "three"]
+    assert ctl.ok("logs", "work", *since, "-n", "1").lines == ["three"]
+    assert [line for line in ctl.ok("logs", "work", *since, "-n", "9").lines if line] == ["two", "three"]
     moments = []
     for options in ([], ["-n", "4"]):
         lines = ctl.ok("logs", "work", "--timestamps", *options, TZ="Asia/Tokyo").lines
@@ -89,9 +99,9 @@ def test_lines_since_a_moment(process_ctl: Orbitctl) -> None:
 
 
 def test_since_and_times_want_a_history(ctl: Orbitctl) -> None:
-    """Where nothing is kept with its times, --since and --timestamps say so; --since and -n exclude each other."""
+    """Where nothing is kept with its times, --since and --timestamps say so."""
     ctl.ok("session", "create", "--name", "never")
     ended = ctl("logs", "never", "--since", "1h")
     assert (ended.code, "kept" in ended.err) == (4, True)
     assert ctl("logs", "never", "--timestamps").code == 4
-    assert ctl("logs", "never", "--since", "1h", "-n", "3").code == 2
+    assert ctl("logs", "never", "--since", "1h", "-n", "3").code == 4
