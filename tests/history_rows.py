@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orbitd.history import database, recorder, text_blocks
+from orbitd.history.packed_records import pack
 from orbitd.history.recorder import KeyFrame
 from orbitd.history.text_blocks import NO_NUMBER, Line
 from orbitd.sessions.journal_file import Event, records_of
@@ -27,6 +28,7 @@ class Rows:
         self.path = str(folder / "history.db")
         self.connection: sqlite3.Connection = database.open_writer(self.path)
         self.damaged: list[str] = []
+        self._packed: dict[int, bytes] = {}  # of each group, what its chunks hold
 
     def note_damage(self, error: database.DamagedHistory) -> None:
         self.damaged.append(str(error))
@@ -53,12 +55,12 @@ class Rows:
         frame = KeyFrame(position=position, at=at, line=0, cols=size[0], rows=size[1], native=native)
         return recorder.insert_group(self.connection, ONE, frame)[0]
 
-    def chunk(self, group: int, position: int, events: Sequence[Event], before: bytes = b"") -> bytes:
-        """Add a chunk with some records; return them, the dictionary of the next."""
+    def chunk(self, group: int, position: int, events: Sequence[Event]) -> bytes:
+        """Add a chunk with some records behind those of its group; return them."""
         data = b"".join(record for event in events for record in records_of(event))
-        part = recorder.Slice(start=position, data=data, from_at=BEGIN, to_at=BEGIN + 60_000)
-        packed = recorder.compress(part, before)
-        recorder.insert_chunk(self.connection, ONE, group, packed, (part.from_at, part.to_at))
+        part, before = recorder.Slice(start=position, records=pack(data)), self._packed.get(group, b"")
+        recorder.insert_chunk(self.connection, ONE, group, recorder.compress(part, before), (BEGIN, BEGIN + 60_000))
+        self._packed[group] = before + part.records.data
         return data
 
     def damage(self, table: str, seq: int) -> None:

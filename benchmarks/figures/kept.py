@@ -20,6 +20,7 @@ from benchmarks.results import Bar, Outcome, Result, summary
 from benchmarks.rounds import by_turns
 from orbitd.history import recorder
 from orbitd.history.database import open_writer
+from orbitd.history.packed_records import Packed
 
 SESSIONS = 100
 CHUNK_BYTES = 64 << 10
@@ -68,7 +69,8 @@ def _fill(path: Path, session_ids: Sequence[str], size: int) -> None:
                     )
                     group, taken = recorder.insert_group(connection, session_id, frame)
                     stored += taken
-                part = recorder.Slice(start=position, data=bytes(RAW_BYTES), from_at=at, to_at=at + 1000)
+                records = Packed(data=b"", raw_bytes=RAW_BYTES, from_at=at, to_at=at + 1000, size=None)
+                part = recorder.Slice(start=position, records=records)
                 chunk = recorder.Chunk(slice=part, dictionary_bytes=0, data=os.urandom(CHUNK_BYTES))
                 stored += recorder.insert_chunk(connection, session_id, group, chunk, (at, at + 1000))
                 position, chunks = part.end, chunks + 1

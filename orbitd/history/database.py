@@ -106,7 +106,8 @@ class Chunk(Struct, frozen=True, kw_only=True):
 
     Attributes:
         bytes: How long they are.
-        dictionary_bytes: How many bytes before them, in the same group, are the dictionary of `data`.
+        dictionary_bytes: How many bytes before them, in the same group, are the dictionary of `data`; packed ones.
+        data: They, packed (`packed_records`) and compressed.
     """
 
     seq: int

@@ -21,7 +21,8 @@ from orbitd.history.database import (
     chunk_from_row,
     group_from_row,
 )
-from orbitd.history.recorder import DICTIONARY_BYTES, decompressor
+from orbitd.history.packed_records import unpack
+from orbitd.history.recorder import DICTIONARY_BYTES, raw_dictionary
 from orbitd.history.text_blocks import decompressed
 from orbitd.sessions.journal_file import RECORD, TIME, Event, Kind, parse_record, payload_length
 
@@ -85,12 +86,14 @@ def parts_of(connection: sqlite3.Connection, group: Group, note_damage: NoteDama
             dictionary = before[len(before) - chunk.dictionary_bytes :] if chunk.dictionary_bytes else b""
             if len(dictionary) < chunk.dictionary_bytes:
                 raise DamagedHistory(f"row {chunk.seq} of chunks: what it depends on is missing")
-            data = decompressed(chunk.data, MAX_FRAME_BYTES, decompressor(dictionary))
-        except (DamagedHistory, zstandard.ZstdError) as error:
+            decompressor = zstandard.ZstdDecompressor(dict_data=raw_dictionary(dictionary))
+            packed = decompressed(chunk.data, MAX_FRAME_BYTES, decompressor)
+            data = unpack(packed)
+        except (DamagedHistory, zstandard.ZstdError, ValueError) as error:
             note_damage(error if isinstance(error, DamagedHistory) else DamagedHistory(f"row {row[0]} of chunks"))
             return
         yield Part(start=chunk.from_position, data=data, from_at=chunk.from_at, to_at=chunk.to_at)
-        position, before = chunk.to_position, (before + data)[-DICTIONARY_BYTES:]
+        position, before = chunk.to_position, (before + packed)[-DICTIONARY_BYTES:]
 
 
 def without_gaps(parts: Iterator[Part], position: int) -> Iterator[Part]:

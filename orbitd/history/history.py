@@ -84,7 +84,7 @@ class Recording(Struct, kw_only=True):
         group_bytes: How much of the journal is in it.
         group_at: When it began, in milliseconds since the epoch.
         last_at: When the newest output of the film came, likewise; 0 before there is any.
-        before: The end of what is in the group; b"" where that is not known.
+        before: The end of what is in the group, packed; b"" where that is not known.
     """
 
     recorded_to: int = 0
@@ -690,7 +690,7 @@ class _Save:
                 if not group:
                     group, stored = recorder.insert_group(connection, self._id, self._blank(chunk.slice, saved))
                 stored += recorder.insert_chunk(connection, self._id, group, chunk, self._times(chunk.slice, saved))
-                raw = len(chunk.slice.data)
+                raw = chunk.slice.records.raw_bytes
             next_line, grown = self._insert_text(connection, saved, old, None if is_last else end)
             if key_frame is not None:
                 group, size = recorder.insert_group(connection, self._id, key_frame)
@@ -745,15 +745,15 @@ class _Save:
         recording = self._recording
         recording.group_at = recording.group_at or times[0]
         recording.last_at = max(recording.last_at, times[1])
-        recording.group_bytes += len(part.data)
-        recording.before = (before + part.data)[-recorder.DICTIONARY_BYTES :]
+        recording.group_bytes += part.records.raw_bytes
+        recording.before = (before + part.records.data)[-recorder.DICTIONARY_BYTES :]
 
     def _times(self, part: Slice, saved: Saved) -> tuple[int, int]:
         last = self._recording.last_at or saved.at or self._history.now()
-        return part.from_at or last, part.to_at or part.from_at or last
+        return part.records.from_at or last, part.records.to_at or last
 
     def _blank(self, part: Slice, saved: Saved) -> KeyFrame:
-        cols, rows = part.size or (saved.cols, saved.rows)
+        cols, rows = part.records.size or (saved.cols, saved.rows)
         return KeyFrame(position=part.start, at=self._times(part, saved)[0], line=0, cols=cols, rows=rows)
 
     def _drop_what_is_over(self, connection: sqlite3.Connection) -> bool:

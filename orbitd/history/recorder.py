@@ -15,8 +15,9 @@ from msgspec import Struct
 
 from orbitd.history import text_blocks
 from orbitd.history.database import TEXT_COLUMNS, DamagedHistory, checksum, text_from_row, text_values
+from orbitd.history.packed_records import Packed, pack
 from orbitd.history.text_blocks import TextBlock
-from orbitd.sessions.journal_file import FILE_HEADER_BYTES, RECORD, TIME, Kind, payload_length
+from orbitd.sessions.journal_file import FILE_HEADER_BYTES
 
 SLICE_BYTES = 4 << 20
 """About how much of a journal is read, compressed and inserted at once."""
@@ -49,21 +50,16 @@ class Slice(Struct, frozen=True, kw_only=True):
 
     Attributes:
         start: The position of the first.
-        size: The first size that is set in it, if any: columns and rows.
-        from_at: The time of the first output, in milliseconds since the epoch; 0 if it says none.
-        to_at: The time of the last.
+        records: They themselves.
     """
 
     start: int
-    data: bytes
-    from_at: int
-    to_at: int
-    size: tuple[int, int] | None = None
+    records: Packed
 
     @property
     def end(self) -> int:
         """The position behind the last record."""
-        return self.start + len(self.data)
+        return self.start + self.records.raw_bytes
 
 
 class Chunk(Struct, frozen=True, kw_only=True):
@@ -88,31 +84,11 @@ def slices_of(files: Sequence[tuple[int, int]], start: int, end: int) -> Iterato
         position = max(position, base)
         while position < until:
             data = os.pread(fd, min(SLICE_BYTES, until - position), FILE_HEADER_BYTES + position - base)
-            found = _whole_records(position, data)
-            if found is None:  # damaged: no record is as long as a slice (PAYLOAD_MAX_BYTES)
+            records = pack(data)
+            if not records.raw_bytes:  # damaged, since none is as long as a slice (PAYLOAD_MAX_BYTES)
                 break
-            yield found
-            position = found.end
-
-
-def _whole_records(start: int, data: bytes) -> Slice | None:
-    """Return the whole records at the beginning of some bytes; None where there is none."""
-    offset, from_at, to_at, size = 0, 0, 0, None
-    while (length := payload_length(data[offset : offset + RECORD.size])) is not None:
-        end = offset + RECORD.size + length
-        if end > len(data):
-            break
-        kind = data[offset]
-        if kind == Kind.TIME:
-            (to_at,) = TIME.unpack_from(data, offset + RECORD.size)
-            from_at = from_at or to_at
-        elif kind == Kind.RESIZE and size is None:
-            payload = data[offset + RECORD.size : end]
-            size = int.from_bytes(payload[:2], "big"), int.from_bytes(payload[2:], "big")
-        offset = end
-    if not offset:
-        return None
-    return Slice(start=start, data=data[:offset], from_at=from_at, to_at=to_at, size=size)
+            yield Slice(start=position, records=records)
+            position += records.raw_bytes
 
 
 def compress(part: Slice, before: bytes) -> Chunk:
@@ -120,28 +96,18 @@ def compress(part: Slice, before: bytes) -> Chunk:
 
     Args:
         part: The slice.
-        before: The end of what comes before it in its group; b"" where that is not known.
+        before: The end of what comes before it in its group, packed; b"" where that is not known.
     """
-    level = _FAST_LEVEL if len(part.data) >= _FAST_FROM else _LEVEL
+    records = part.records.data
     dictionary = before[-DICTIONARY_BYTES:]
-    data = compressor(level, dictionary).compress(part.data)
+    level = _FAST_LEVEL if len(records) >= _FAST_FROM else _LEVEL
+    data = zstandard.ZstdCompressor(level=level, dict_data=raw_dictionary(dictionary)).compress(records)
     return Chunk(slice=part, dictionary_bytes=len(dictionary), data=data)
 
 
-def compressor(level: int, dictionary: bytes) -> zstandard.ZstdCompressor:
-    """Return a compressor; b"" is no dictionary."""
-    if not dictionary:
-        return zstandard.ZstdCompressor(level=level)
-    raw = zstandard.ZstdCompressionDict(dictionary, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-    return zstandard.ZstdCompressor(level=level, dict_data=raw)
-
-
-def decompressor(dictionary: bytes) -> zstandard.ZstdDecompressor:
-    """Return a decompressor; b"" is no dictionary."""
-    if not dictionary:
-        return zstandard.ZstdDecompressor()
-    raw = zstandard.ZstdCompressionDict(dictionary, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-    return zstandard.ZstdDecompressor(dict_data=raw)
+def raw_dictionary(data: bytes) -> zstandard.ZstdCompressionDict | None:
+    """Return bytes as a dictionary; None for b""."""
+    return zstandard.ZstdCompressionDict(data, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if data else None
 
 
 class KeyFrame(Struct, frozen=True, kw_only=True):
@@ -217,7 +183,7 @@ def insert_chunk(
     """Insert a chunk, and move the end of its group; return the bytes that it takes, 0 where it is there already."""
     part, (from_at, to_at) = chunk.slice, times
     columns = (
-        *(session_id, part.start, part.end, from_at, to_at, len(part.data)),
+        *(session_id, part.start, part.end, from_at, to_at, part.records.raw_bytes),
         *(group_seq, chunk.dictionary_bytes),
     )
     cursor = connection.execute(

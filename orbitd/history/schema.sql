@@ -28,7 +28,8 @@ CREATE TABLE groups (
     UNIQUE (session_id, position)
 ) STRICT;
 
--- Records of a journal between two positions. Its dictionary is the end of the chunks before it in the group.
+-- Records of a journal between two positions, packed (orbitd.history.packed_records) and compressed; the dictionary is
+-- the end of the packed records before it in the group.
 CREATE TABLE chunks (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     session_id TEXT NOT NULL,
@@ -36,7 +37,7 @@ CREATE TABLE chunks (
     to_position INTEGER NOT NULL,
     from_at INTEGER NOT NULL,
     to_at INTEGER NOT NULL,
-    bytes INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,          -- in the journal
     group_seq INTEGER NOT NULL,
     dictionary_bytes INTEGER NOT NULL,
     checksum INTEGER NOT NULL,

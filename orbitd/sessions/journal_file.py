@@ -132,7 +132,7 @@ def record_header(kind: int, payload: bytes | bytearray) -> bytes:
     return RECORD.pack(kind, len(payload), checksum(kind, payload))
 
 
-def checksum(kind: int, payload: bytes | bytearray) -> int:
+def checksum(kind: int, payload: bytes | bytearray | memoryview) -> int:
     """Return the CRC of a record of one of the kinds."""
     return zlib.crc32(payload, CRC_START[kind])
 

@@ -78,7 +78,7 @@ def test_characters_that_are_split_are_joined(rows: Rows) -> None:
     euro = "€".encode()
     group = rows.group(0, BEGIN)
     first = rows.chunk(group, 0, [at(0), Output(data=b"1" + euro[:1]), at(100), Output(data=euro[1:2])])
-    rows.chunk(group, len(first), [Output(data=euro[2:] + b"2\xff"), at(200), Output(data=b"\xe2\x82")], first)
+    rows.chunk(group, len(first), [Output(data=euro[2:] + b"2\xff"), at(200), Output(data=b"\xe2\x82")])
     assert read(rows) == [[0.0, "o", "1"], [0.1, "o", "€2\ufffd"], [0.2, "o", "\ufffd"]]
     pages = read(rows, page_bytes=1)
     assert "".join(event[2] for event in pages) == "1€2\ufffd\ufffd"
@@ -86,11 +86,10 @@ def test_characters_that_are_split_are_joined(rows: Rows) -> None:
 
 def test_pages_of_any_size_say_the_same(rows: Rows) -> None:
     """However short its pages are, a recording has the same output at the same times, with each mark once."""
-    group, before, position = rows.group(0, BEGIN), b"", 0
+    group, position = rows.group(0, BEGIN), 0
     for number in range(20):
         events = [at(number * 150), Output(data=b"%d \x1b[1m\xc3" % number * 3_000), Output(data=b"\xa4\r\n" * 9)]
-        before = rows.chunk(group, position, events, before)
-        position += len(before)
+        position += len(rows.chunk(group, position, events))
     marks = [Mark(at=BEGIN + moment, label=str(moment)) for moment in (0, 10, 10, 155, 400, 2_849, 2_850, 9_000)]
     whole = read(rows, marks=marks)
     for page_bytes in (1, 50_000, 200_000):
@@ -169,8 +168,8 @@ def test_a_damaged_chunk_costs_the_rest_of_its_group(rows: Rows) -> None:
     """Behind a chunk that is damaged the recording goes on with the next key frame, and the damage is named."""
     group = rows.group(0, BEGIN)
     first = rows.chunk(group, 0, [Output(data=b"a" * 50)])
-    second = rows.chunk(group, len(first), [Output(data=b"b" * 50)], first)
-    third = rows.chunk(group, len(first + second), [Output(data=b"c" * 50)], first + second)
+    second = rows.chunk(group, len(first), [Output(data=b"b" * 50)])
+    third = rows.chunk(group, len(first + second), [Output(data=b"c" * 50)])
     end = len(first + second + third)
     rows.chunk(rows.group(end, BEGIN + 700, native=b"frame"), end, [Output(data=b"d")])
     rows.damage("chunks", 2)

@@ -12,6 +12,7 @@ import pytest
 
 from orbitd.history import recorder, text_blocks
 from orbitd.history.database import open_writer
+from orbitd.history.packed_records import Packed
 from orbitd.history.recorder import Film, KeyFrame, Slice
 from orbitd.history.text_blocks import Line
 
@@ -28,7 +29,8 @@ def add_group(connection: sqlite3.Connection, session_id: str, position: int, da
     group, size = recorder.insert_group(
         connection, session_id, KeyFrame(position=position, at=position, line=0, cols=80, rows=24)
     )
-    part = Slice(start=position, data=data, from_at=position, to_at=position)
+    records = Packed(data=data, raw_bytes=len(data), from_at=position, to_at=position, size=None)
+    part = Slice(start=position, records=records)
     size += recorder.insert_chunk(connection, session_id, group, recorder.compress(part, b""), (position, position))
     old = recorder.read_film(connection, session_id)
     new = Film(

@@ -65,7 +65,7 @@ def test_missing_output_is_a_mark(rows: Rows) -> None:
     """Where a key frame begins behind output that is not recorded, or is damaged, the film has a gap."""
     group = rows.group(0, BEGIN)
     first = rows.chunk(group, 0, [Output(data=b"a")])
-    second = rows.chunk(group, len(first), [Output(data=b"b")], first)
+    second = rows.chunk(group, len(first), [Output(data=b"b")])
     position = len(first + second)
     third = rows.chunk(rows.group(position, BEGIN + 70_000), position, [Output(data=b"c")])
     rows.group(position + len(third) + 500, BEGIN + 80_000)
