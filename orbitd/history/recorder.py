@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 
+import msgspec
 import zstandard
 from msgspec import Struct
 
@@ -264,25 +265,17 @@ def _joined(
         return block, None
     # In the order of the index: in that of the rows, SQLite reads all of the session's text and sorts it.
     row = connection.execute(
-        f"SELECT {TEXT_COLUMNS} FROM texts WHERE session_id = ? AND is_tail = 0"  # noqa: S608  # ours
-        " ORDER BY first_line DESC, seq DESC LIMIT 1",
-        (session_id,),
+        f"SELECT {TEXT_COLUMNS} FROM texts WHERE bytes < ? AND seq = (SELECT seq FROM texts"  # noqa: S608  # ours
+        " WHERE session_id = ? AND is_tail = 0 ORDER BY first_line DESC, seq DESC LIMIT 1)",
+        (MERGED_BYTES, session_id),
     ).fetchone()
     if row is None:
         return block, None
     try:
         last = text_from_row(row)
-        if last.block.raw_bytes >= MERGED_BYTES:
-            return block, None
-        lines = text_blocks.unpack(last.block.text, last.block.runs) + text_blocks.unpack(block.text, block.runs)
-    except (
-        DamagedHistory,
-        zstandard.ZstdError,
-        ValueError,
-    ):  # what cannot be read stays as it is
-        return block, None
-    joined = text_blocks.pack(lines, last.block.first_line)
-    assert joined is not None
+        joined = text_blocks.join(last.block, block)
+    except (DamagedHistory, zstandard.ZstdError, msgspec.DecodeError, ValueError):
+        return block, None  # what cannot be read stays as it is
     return joined, (last.seq, len(last.block.text) + len(last.block.runs))
 
 

@@ -104,6 +104,24 @@ def pack_text(text: bytes, runs: list[Run], next_line: int) -> TextBlock | None:
     )
 
 
+def join(first: TextBlock, second: TextBlock) -> TextBlock:
+    """Return the lines of two blocks in one, which begins where the first does.
+
+    Raises:
+        zstandard.ZstdError, msgspec.DecodeError: One is damaged.
+        ValueError: Lines and runs do not fit.
+    """
+    text, runs = unpack_text(first.text) + unpack_text(second.text), unpack_runs(first.runs)
+    for run in unpack_runs(second.runs):
+        add_run(runs, run)
+    if text.count(b"\n") != sum(run.count for run in runs):
+        raise ValueError("blocks of more or fewer lines than in their runs")
+    joined = pack_text(text, runs, first.first_line)
+    if joined is None:
+        raise ValueError("blocks without a line")
+    return joined
+
+
 def add_run(runs: list[Run], run: Run) -> None:
     """Add a run to others: to the last one, if it goes on there."""
     last = runs[-1] if runs else None
