@@ -55,6 +55,9 @@ MAX_LINE = 4096
 PIECE_BYTES = 512 << 10
 """A block that is longer is searched in pieces of about this, so that no more of it is in memory."""
 
+NEIGHBOUR_BYTES = 2 << 20
+"""Of a block that is longer no neighbours are shown: to read it for a line or two would take longer than the search."""
+
 MEMORY_BYTES = 192 << 20
 """What this process may add to its memory: a search takes a tenth of it, unless a line is as long as a history."""
 
@@ -338,8 +341,7 @@ class Searcher:
         for is_tail in (0, 1):
             with contextlib.suppress(DamagedHistory, zstandard.ZstdError, msgspec.MsgspecError, sqlite3.DatabaseError):
                 row = self._history.execute(_LINES, (session_id, is_tail, number, number)).fetchone()
-                # A short one only: to unpack what is long for a line or two would take longer than the search.
-                if row is not None and (block := text_from_row(row).block).raw_bytes <= PIECE_BYTES:
+                if row is not None and (block := text_from_row(row).block).raw_bytes <= NEIGHBOUR_BYTES:
                     self._neighbours = session_id, _numbered_lines(block)
                     if number in self._neighbours[1]:
                         return self._neighbours[1][number]

@@ -1,4 +1,4 @@
-"""Lines of text as they are stored: blocks of some hundred kilobytes, compressed. No I/O.
+"""Lines of text as they are stored: blocks of about a megabyte at most, compressed. No I/O.
 
 A block has its lines in the order in which they were taken. Those that have left the screen into the history have
 numbers, which grow; those of a full-screen program, or of a screen that was cleared, have none. The text and what is
@@ -13,8 +13,8 @@ import msgspec
 import zstandard
 from msgspec import Struct
 
-BLOCK_BYTES = 256 << 10
-"""The text of a block, about."""
+BLOCK_BYTES = 1 << 20
+"""The text of a block, about: what a build prints comes again, but some hundred kilobytes later."""
 
 MAX_BLOCK_BYTES = 64 << 20
 """No block is longer, whatever its row says: one line may be as long as a history."""

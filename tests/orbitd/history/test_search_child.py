@@ -28,7 +28,7 @@ from orbitd.history.search_messages import (
     cursor_from_position,
     position_from_cursor,
 )
-from orbitd.history.text_blocks import NO_NUMBER, Line
+from orbitd.history.text_blocks import BLOCK_BYTES, NO_NUMBER, Line
 from orbitd.keeper.frames import Framer
 from search_support import Filled
 
@@ -161,6 +161,19 @@ def test_context_is_of_neighbouring_lines(filled: Filled) -> None:
     filled.row(one, numbered(["h", "i"], first=5, at=2000), is_tail=True)
     found = {hit.text: (hit.before, hit.after) for hit in ask(filled, "x", context=4).hits}
     assert found == {"X s": (["e"], ["f"]), "x": (["a", "b"], ["d", "g", "h", "i"])}
+
+
+def test_context_across_blocks_as_long_as_they_become(filled: Filled) -> None:
+    """The lines around the first and the last of a block are found, and around those at the borders of its pieces."""
+    one, padding, lines = filled.session("one"), "-" * 90, BLOCK_BYTES // 80
+    for first in range(0, 3 * lines, lines):
+        filled.row(one, numbered([f"{first + n} {padding}" for n in range(lines)], first=first, at=first))
+    for number in (lines, 2 * lines - 1, 2 * lines):
+        (hit,) = ask(filled, f"{number} -", context=1).hits
+        assert [text.split()[0] for text in (*hit.before, *hit.after)] == [str(number - 1), str(number + 1)]
+    found = all_pages(filled, "9 -", context=1, limit=1000)
+    assert len(found) == 3 * lines // 10
+    assert all(hit.before and hit.after for hit in found)
 
 
 def test_a_long_line_is_cut_around_the_match(filled: Filled) -> None:
