@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orbit_protocol.types import SessionConfig, WorkspaceLayout
+from orbitd.store.backup.wal import read_log
 
 LOCAL = SessionConfig(session_type="local")
 GRID = WorkspaceLayout(layout_type="grid", config={"panes": [1, 2]})
@@ -19,6 +20,12 @@ def rows(path: Path, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
     """Return what is on disk, as another program sees it."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         return connection.execute(sql, parameters).fetchall()
+
+
+def logged_pages(path: Path) -> list[int]:
+    """Return the number of the page in each frame of a database's log, while it is open and not checkpointed."""
+    log = read_log(f"{path}-wal")
+    return [] if log is None else [frame.number for frame in log.frames]
 
 
 def files(folder: Path) -> dict[str, tuple[int, bytes]]:
