@@ -14,6 +14,7 @@ from typing import BinaryIO
 import click
 import msgspec
 
+from orbit_os.files import set_mode
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
 from orbit_protocol.errors import SnapshotNotFound
@@ -120,7 +121,7 @@ def _write(file: str, pages: Iterator[bytes], *, replaces: bool) -> int:
         try:
             with open(beside, "xb") as opened:
                 if os.path.exists(target):  # what only the user could read is not for others now
-                    os.chmod(beside, stat.S_IMODE(os.stat(target).st_mode))
+                    set_mode(beside, stat.S_IMODE(os.stat(target).st_mode))
                 length = _copy(pages, opened)
             (os.replace if replaces else _put_where_nothing_is)(beside, target)
         except FileExistsError as error:
