@@ -98,13 +98,14 @@ CRC_START: dict[int, int] = {
     Kind.TIME: 0x2CD8_71A5,
 }
 
-_LENGTHS: dict[int, range] = {
+LENGTHS: dict[int, range] = {
     Kind.OUTPUT: range(1, PAYLOAD_MAX_BYTES + 1),
     Kind.RESIZE: range(_SIZE.size, _SIZE.size + 1),
     Kind.DIVIDER: range(1, DIVIDER_MAX_BYTES + 1),
     Kind.CWD: range(1, CWD_MAX_BYTES + 1),
     Kind.TIME: range(TIME.size, TIME.size + 1),
 }
+"""How long the payload of each kind may be."""
 
 
 def file_header(base: int) -> bytes:
@@ -160,7 +161,7 @@ def records_of(event: Event) -> Iterator[bytes]:
                 kind, payload = Kind.TIME, TIME.pack(milliseconds)
     except struct.error as exc:
         raise ValueError(f"no record has {event}") from exc
-    if len(payload) not in _LENGTHS[kind] or _DECODERS[kind](payload) is None:
+    if len(payload) not in LENGTHS[kind] or _DECODERS[kind](payload) is None:
         raise ValueError(f"no record has {event}")
     yield record_header(kind, payload) + payload
 
@@ -173,7 +174,7 @@ def read_records(fd: int, offset: int = _FILE.size) -> Iterator[tuple[int, Event
         while start + RECORD.size <= len(data):
             kind, length, expected = RECORD.unpack_from(data, start)
             end = start + RECORD.size + length
-            if length not in _LENGTHS.get(kind, ()):
+            if length not in LENGTHS.get(kind, ()):
                 return
             if end > len(data):
                 break  # read on from this record
@@ -218,7 +219,7 @@ def payload_length(header: bytes | bytearray) -> int | None:
     if len(header) < RECORD.size:
         return None
     kind, length, _ = RECORD.unpack(header)
-    return length if length in _LENGTHS.get(kind, ()) else None
+    return length if length in LENGTHS.get(kind, ()) else None
 
 
 def has_checksum_of(header: bytes, payload: bytes) -> bool:
