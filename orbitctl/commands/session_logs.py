@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import os
 import select
+import stat
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from typing import TextIO
 
 import click
 import msgspec
@@ -188,12 +192,23 @@ class _Kept:
         return True
 
 
+def _output_pipe() -> list[TextIO]:
+    """Return stdout if it is a pipe: it becomes readable when its reader ends, as in `logs -f | grep -m 1`."""
+    with contextlib.suppress(OSError):  # a stream without a descriptor
+        if stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode):
+            return [sys.stdout]
+    return []
+
+
 def _is_ready(connection: DaemonConnection, *, wait: bool) -> bool:
     """Return whether something has come, or else wait for it; what is unsent is sent meanwhile."""
     writable = [connection] if connection.has_unsent else []
-    ready, may_send, _ = select.select([connection], writable, [], None if wait else 0)
+    watched: list[DaemonConnection | TextIO] = [connection, *_output_pipe()]
+    ready, may_send, _ = select.select(watched, writable, [], None if wait else 0)
     if may_send:
         connection.flush()
+    if sys.stdout in ready:
+        raise BrokenPipeError
     return bool(ready) or wait
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from datetime import UTC, datetime, timedelta
 
@@ -61,6 +62,14 @@ def test_following_begins_in_the_history(ctl: Orbitctl, last: int | None) -> Non
         found += process.stdout.read().splitlines()
         assert process.wait(WAIT_SECS) == 0
     assert found == [*LINES[-(last or len(LINES)) :], *(str(number) for number in range(1, 3_001))]
+
+
+def test_following_ends_with_its_reader(ctl: Orbitctl) -> None:
+    """Where the reader of a pipe ends, as `grep -m 1` does, the command ends without waiting for a next line."""
+    ctl.ok("new", "-d", "work", "--", "sh", "-c", "echo one; exec cat")
+    ctl.ok("session", "wait", "work", "--for", "text", "one")
+    command = shlex.join([*ctl.command, "logs", "-f", "work"])
+    assert ctl.shell(f"{command} | grep -m 1 one").lines == ["one"]
 
 
 def test_lines_since_a_moment(process_ctl: Orbitctl) -> None:
