@@ -20,8 +20,7 @@ from msgspec.structs import replace
 from orbit_protocol import MAX_COLUMNS_OR_ROWS
 from orbit_protocol.terminal_reset import RESET, RESTORE_BEHIND, RESTORE_COLORS, RESTORE_IN_PLACE
 from orbitd.history import film
-from orbitd.history.database import Group
-from orbitd.history.film import NoteDamage
+from orbitd.history.database import Group, NoteDamage
 from orbitd.screens.model import divider_line
 from orbitd.sessions.journal_file import Divider, Event, Output, Resize, Time
 

@@ -12,6 +12,7 @@ import glob
 import os
 import sqlite3
 import zlib
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
@@ -63,6 +64,9 @@ TEXT_COLUMNS = (
 )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NoteDamage = Callable[["DamagedHistory"], None]
+"""Is given what is damaged."""
+
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -149,8 +153,8 @@ def checksum(*columns: Any) -> int:
 
 def group_from_row(row: tuple[Any, ...]) -> Group:
     """Return a group out of `GROUP_COLUMNS`. Raises: DamagedHistory."""
-    seq, session_id, position, at, line, cols, rows, check, to_position, to_at, stored, native = row
-    _verify("groups", seq, check, session_id, position, at, line, cols, rows, native)
+    verify_group(row)
+    seq, session_id, position, at, line, cols, rows, _, to_position, to_at, stored, native = row
     try:
         return Group(
             seq=seq,

@@ -28,7 +28,7 @@ from orbit_protocol.types import CommandFinished, Event, Session
 from orbitd.background_tasks import finished
 from orbitd.history import asciicast, film, lines
 from orbitd.history.asciicast import Drawn, Mark, Place
-from orbitd.history.database import milliseconds
+from orbitd.history.database import NoteDamage, milliseconds
 from orbitd.history.history import History
 from orbitd.history.scenes import SCENE_SECS, Reel, Scenes, no_film, read_reel, reel_of
 from orbitd.history.styled import styled
@@ -268,7 +268,7 @@ async def _in_time() -> AsyncIterator[None]:
 
 
 def _first_frame(
-    connection: sqlite3.Connection, session_id: str, position: int, note_damage: film.NoteDamage
+    connection: sqlite3.Connection, session_id: str, position: int, note_damage: NoteDamage
 ) -> Reel | None:
     group = next(film.groups_from(connection, session_id, position, note_damage), None)
     return None if group is None else reel_of(group, iter(()))
@@ -291,7 +291,7 @@ def _read_pieces(
     since: int | None,
     until: int | None,
     room: int,
-    note_damage: lines.NoteDamage,
+    note_damage: NoteDamage,
 ) -> tuple[list[Piece], LinePlace | None]:
     """Return lines from a place on, about `room` bytes, and where the next page begins; None behind the last."""
     if place is None:

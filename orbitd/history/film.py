@@ -7,7 +7,7 @@ group there, since what follows cannot be drawn without it, and the next key fra
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import zstandard
 from msgspec import Struct
@@ -18,6 +18,7 @@ from orbitd.history.database import (
     MAX_FRAME_BYTES,
     DamagedHistory,
     Group,
+    NoteDamage,
     chunk_from_row,
     group_from_row,
 )
@@ -25,8 +26,6 @@ from orbitd.history.packed_records import unpack
 from orbitd.history.recorder import DICTIONARY_BYTES, raw_dictionary
 from orbitd.history.text_blocks import decompressed
 from orbitd.sessions.journal_file import RECORD, TIME, Event, Kind, parse_record, payload_length
-
-NoteDamage = Callable[[DamagedHistory], None]
 
 
 class Part(Struct, frozen=True, kw_only=True):

@@ -165,7 +165,7 @@ class Forgetting:
     # The film
 
     async def _forget_film(self, session_id: str, position: int, before: datetime | None, progress: Progress) -> int:
-        if not await self._history.read(lambda _: True, default=False):
+        if not await self._history.exists():
             return 0
         at = None if before is None else milliseconds(before)
         line = (

@@ -30,7 +30,6 @@ from msgspec import Struct
 
 from orbit_os.files import PRIVATE_FILE
 from orbit_protocol.errors import OrbitError, StorageCorrupt, StorageError
-from orbit_protocol.results import SessionStats
 from orbit_protocol.settings import HistorySettings
 from orbit_protocol.types import Record
 from orbitd.background_tasks import BackgroundTasks
@@ -62,7 +61,7 @@ MAX_DAMAGED = 100
 """So many damaged rows are remembered, and counted beyond."""
 
 _THREADS = 2
-_GROUP_OF = "SELECT seq, at, to_position FROM groups WHERE session_id = ? ORDER BY position DESC LIMIT 1"
+_GROUP_OF = "SELECT seq, at, to_position, to_at FROM groups WHERE session_id = ? ORDER BY position DESC LIMIT 1"
 _RAW_OF = "SELECT total(bytes) FROM chunks WHERE group_seq = ?"
 
 
@@ -102,6 +101,16 @@ class Recording(Struct, kw_only=True):
             return self.recorded_to > 0
         is_old = self.last_at - self.group_at >= recorder.GROUP_MS
         return self.group_bytes >= recorder.GROUP_BYTES or is_old
+
+
+class Totals(Struct, frozen=True, kw_only=True):
+    """What all histories take, by the names that `SessionStats` has for it."""
+
+    recorded_sessions: int
+    recording_raw_bytes: int
+    recording_bytes: int
+    text_bytes: int
+    history_bytes: int
 
 
 def unreadable(reason: str) -> StorageCorrupt:
@@ -230,6 +239,10 @@ class History:
             raise unreadable(str(reason)) from reason
         finally:
             self._reads -= 1
+
+    async def exists(self) -> bool:
+        """Return whether anything was ever recorded. Raises: OrbitError."""
+        return await self.read(lambda _: True, default=False)
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Have `work` done in the writer's thread, in a transaction that is on the disk when this returns.
@@ -530,7 +543,7 @@ class History:
 
     async def rewrite(self, progress: Progress) -> bool:
         """Write the database again and empty its log, as `SessionManager.rewrite`; saves wait meanwhile."""
-        if not await self.read(lambda _: True, default=False):
+        if not await self.exists():
             return True
         progress.report("history")
         writer = await self._open()
@@ -546,7 +559,7 @@ class History:
 
     async def drop_expired(self) -> int:
         """Drop the groups that are older than `recording_retention_secs`; return how many bytes went."""
-        if not await self.read(lambda _: True, default=False):
+        if not await self.exists():
             return 0
         before, dropped = self.now() - self.settings.recording_retention_secs * 1000, 0
         while gone := await self.write(partial(recorder.drop_older, before=before)):
@@ -586,26 +599,15 @@ class History:
             sentences.append(f"Nothing is recorded of what sessions show: {self._failure}.")
         return sentences
 
-    async def stats(self) -> SessionStats | None:
-        """Return what all histories take, in a `SessionStats` whose other fields are 0; None where there is none."""
-        return await self.read(self._stats, None)
+    async def totals(self) -> Totals | None:
+        """Return what all histories take; None where there is none."""
+        return await self.read(self._totals, None)
 
-    def _stats(self, connection: sqlite3.Connection) -> SessionStats:
+    def _totals(self, connection: sqlite3.Connection) -> Totals:
         count, raw, films, text = connection.execute(
             "SELECT count(*), total(raw_bytes), total(film_bytes), total(text_bytes) FROM films"
         ).fetchone()
-        return SessionStats(
-            total_sessions=0,
-            active_sessions=0,
-            detached_sessions=0,
-            terminated_sessions=0,
-            archived_sessions=0,
-            total_workspaces=0,
-            total_snapshots=0,
-            snapshot_raw_bytes=0,
-            snapshot_stored_bytes=0,
-            database_bytes=0,
-            last_auto_save_at=None,
+        return Totals(
             recorded_sessions=count,
             recording_raw_bytes=int(raw),
             recording_bytes=int(films),
@@ -777,11 +779,9 @@ def _read_recording(connection: sqlite3.Connection, session_id: str) -> Recordin
     row = connection.execute(_GROUP_OF, (session_id,)).fetchone()
     # Only a group whose end is that of the film goes on: else a part of it could not be recorded.
     if row is not None and row[2] == known.recorded_to:
-        recording.group, recording.group_at = row[0], row[1]
+        recording.group, recording.group_at, _, recording.last_at = row
         (raw,) = connection.execute(_RAW_OF, (row[0],)).fetchone()
         recording.group_bytes = int(raw)
-        (last,) = connection.execute("SELECT to_at FROM groups WHERE seq = ?", (row[0],)).fetchone()
-        recording.last_at = last
     return recording
 
 

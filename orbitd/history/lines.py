@@ -8,7 +8,7 @@ screen since it was taken, the other row counts.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import msgspec
@@ -17,10 +17,8 @@ from msgspec import Struct
 
 from orbit_protocol.results import HistoryLine, HistoryPage
 from orbitd.history import text_blocks
-from orbitd.history.database import TEXT_COLUMNS, DamagedHistory, text_from_row
+from orbitd.history.database import TEXT_COLUMNS, DamagedHistory, NoteDamage, text_from_row
 from orbitd.history.text_blocks import NO_NUMBER, Line
-
-NoteDamage = Callable[[DamagedHistory], None]
 
 MAX_PAGE_BYTES = 7 << 20
 """Of the JSON of a page's lines; an answer may have 8 MiB."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from orbit_protocol.errors import Busy, InvalidParams, OrbitError
 from orbit_protocol.params import HistoryExport, HistoryLinesPage, HistoryOf, SessionScreen
@@ -118,17 +118,8 @@ class HistoryMethods:
         """Return the store's counts with what histories take."""
         found = None
         with contextlib.suppress(OrbitError):
-            found = await self._history.stats()
-        if found is None:
-            return counted
-        return replace(
-            counted,
-            recorded_sessions=found.recorded_sessions,
-            recording_raw_bytes=found.recording_raw_bytes,
-            recording_bytes=found.recording_bytes,
-            text_bytes=found.text_bytes,
-            history_bytes=found.history_bytes,
-        )
+            found = await self._history.totals()
+        return counted if found is None else replace(counted, **asdict(found))
 
     async def backup(self, path: str, *, with_history: bool, progress: Progress) -> BackupResult:
         """Write a backup, and one of the histories beside it where that is wanted."""

@@ -334,7 +334,7 @@ def drop_groups(connection: sqlite3.Connection, rows: Sequence[tuple[int, str, i
 def limit_session(connection: sqlite3.Connection, session_id: str, most: int) -> int:
     """Drop the oldest groups of a session that has more film than it may; return how many bytes went."""
     dropped = 0
-    while (over := read_film(connection, session_id).film_bytes - most) > 0:
+    while read_film(connection, session_id).film_bytes > most:
         rows = connection.execute(
             "SELECT seq, session_id, stored_bytes FROM groups WHERE session_id = ? ORDER BY seq LIMIT 1",
             (session_id,),
@@ -342,8 +342,6 @@ def limit_session(connection: sqlite3.Connection, session_id: str, most: int) ->
         if not rows:
             break
         dropped += drop_groups(connection, rows)
-        if not over:
-            break
     return dropped
 
 

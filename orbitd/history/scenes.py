@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from orbit_protocol.errors import SnapshotNotFound
 from orbitd.history import film
-from orbitd.history.database import Group
+from orbitd.history.database import Group, NoteDamage
 from orbitd.history.history import History
 from orbitd.screens.client import Loaded, Picture, Recorded, Screens
 from orbitd.screens.messages import Base, Fed
@@ -161,7 +161,7 @@ def no_film(session_id: str, extent: tuple[int, int] | None) -> SnapshotNotFound
     return SnapshotNotFound(f"The film of session {session_id} begins later", data={"since_ms": extent[0]})
 
 
-def _reel(connection: sqlite3.Connection, session_id: str, at: int, note_damage: film.NoteDamage) -> Reel | None:
+def _reel(connection: sqlite3.Connection, session_id: str, at: int, note_damage: NoteDamage) -> Reel | None:
     group = film.group_at(connection, session_id, at, note_damage)
     if group is None:
         return None

@@ -26,7 +26,7 @@ import msgspec
 import zstandard
 from msgspec import Struct
 
-from orbitd.history.database import TEXT_COLUMNS, DamagedHistory, StoredText, open_reader, text_from_row
+from orbitd.history.database import TEXT_COLUMNS, DamagedHistory, StoredText, is_damage, open_reader, text_from_row
 from orbitd.history.matching import BadQuery, Matcher
 from orbitd.history.search_messages import (
     MAX_FRAME,
@@ -168,7 +168,7 @@ class Searcher:
                 self._move(Position(at=newest + 1))
             return Done(position=self._position, complete=False)
         except sqlite3.DatabaseError as error:  # of an index, or of a page with several rows
-            if newest is None or not _is_damage(error):
+            if newest is None or not is_damage(error):
                 raise
             self._is_partial = True
             self._damaged.append(f"texts before {newest}: {error}")
@@ -223,7 +223,7 @@ class Searcher:
         except (DamagedHistory, zstandard.ZstdError, msgspec.MsgspecError) as error:
             self._note_damage(row, str(error))
         except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
+            if not is_damage(error):
                 raise
             self._note_damage(row, str(error))
         except MemoryError:  # a line of many megabytes, and an expression that needs it several times
@@ -529,11 +529,6 @@ def _begin(text: str) -> str:
     return text if len(text) <= MAX_LINE else text[:MAX_LINE] + "\u2026"
 
 
-def _is_damage(error: sqlite3.Error) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
 def _limit_memory() -> None:
     """Bound what this process may allocate, and how long it may run; the former on Linux only."""
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
@@ -558,7 +553,7 @@ def answer(search: Search, sock: socket.socket) -> Done | Failed:
     except BadQuery as error:
         return Failed(message=str(error), reason="query")
     except sqlite3.Error as error:
-        return Failed(message=str(error), reason="damage" if _is_damage(error) else "unreadable")
+        return Failed(message=str(error), reason="damage" if is_damage(error) else "unreadable")
     except MemoryError:
         return Failed(message=_SHORT_OF_MEMORY, reason="unreadable")
 

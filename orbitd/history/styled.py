@@ -17,7 +17,7 @@ from functools import partial
 
 from orbit_protocol.errors import OrbitError
 from orbitd.history import film
-from orbitd.history.film import NoteDamage
+from orbitd.history.database import NoteDamage
 from orbitd.history.history import History
 from orbitd.history.scenes import Reel, Scenes, read_reel, reel_of
 from orbitd.screens.model import Cut

@@ -12,8 +12,7 @@ from msgspec import Struct
 from orbit_protocol.results import KeyFrame, SizeChange, Timeline, TimelineMark
 from orbit_protocol.types import CommandFinished, Event
 from orbitd.history import film
-from orbitd.history.database import Group
-from orbitd.history.film import NoteDamage
+from orbitd.history.database import Group, NoteDamage
 from orbitd.history.lines import time_of
 from orbitd.history.recorder import read_film
 from orbitd.sessions.journal_file import Resize, Time

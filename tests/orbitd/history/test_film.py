@@ -625,7 +625,7 @@ async def test_a_damaged_history_gives_no_line_twice(session: Session, history: 
 async def test_nothing_is_made_before_there_is_something_to_record(history: History) -> None:
     """Reading a history that was never written makes no file."""
     assert (await history.recording("one")).recorded_to == 0
-    assert await history.stats() is None
+    assert await history.totals() is None
     assert await history.drop_expired() == 0
     assert not await asyncio.to_thread(Path(history.path).exists)
 
