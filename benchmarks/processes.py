@@ -102,8 +102,13 @@ def resident_bytes(pids: Iterable[int]) -> int:
 
 
 def written_bytes(pids: Iterable[int]) -> int:
-    """Return what processes have had written to disk."""
+    """Return what processes have written to files, in pages that the kernel is to write to disk."""
     return _total(pids, "io", re.compile(r"^write_bytes: (\d+)", re.MULTILINE))
+
+
+def unwritten_bytes(pids: Iterable[int]) -> int:
+    """Return what of that never reached the disk, as its file was deleted or cut before (proc(5))."""
+    return _total(pids, "io", re.compile(r"^cancelled_write_bytes: (\d+)", re.MULTILINE))
 
 
 def _total(pids: Iterable[int], file: str, pattern: re.Pattern[str]) -> int:

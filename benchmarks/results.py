@@ -14,7 +14,7 @@ class Number:
 
     Args:
         name: What was measured.
-        value: The median of the rounds.
+        value: The median of the rounds, or what another function of this module makes of them.
         unit: Of value, low and high: `us`, `ms`, `/s`, `bytes`, `MB`.
         low: The least of the rounds.
         high: The greatest of the rounds.
@@ -97,6 +97,11 @@ Outcome = Result | Skipped
 def summary(name: str, unit: str, rounds: Sequence[float]) -> Number:
     """Return the median of rounds and their range."""
     return Number(name=name, value=statistics.median(rounds), unit=unit, low=min(rounds), high=max(rounds))
+
+
+def mean(name: str, unit: str, rounds: Sequence[float]) -> Number:
+    """Return the mean of rounds and their range: for what comes in some of them only, as checkpoints do."""
+    return Number(name=name, value=statistics.fmean(rounds), unit=unit, low=min(rounds), high=max(rounds))
 
 
 def worst(name: str, unit: str, rounds: Sequence[float]) -> Number:

@@ -200,6 +200,8 @@ LINES: dict[str, list[Line]] = {
         ("recording, CPU a MB", None, None),  # where git has not the daemon of before
         ("recording, written a MB", "without, written a MB", "<= 1.3"),
         ("recording, written a MB", None, "<= 1.3"),
+        ("recording, on disk a MB", "without, on disk a MB", None),
+        ("recording, on disk a MB", None, None),
     ],
     "search": [
         ("a recent line, limit 1", "grep -rF, 20,000 lines", "<= 150"),
