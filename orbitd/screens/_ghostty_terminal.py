@@ -95,8 +95,9 @@ class Terminal:
         library.configure(pointer, self._userdata)
         # A resize in the middle of a sequence is repaired once the parser is at ground: `_repair_after_resize`.
         self._repair_pending = self._was_narrowed = False
+        self._values: dict[str, tuple[int, Any]] = {}  # what `number` reads: key, and where to
         self._mid_sequence = not self.flag("VT_GROUND")
-        self._size = self.size
+        self._size = self._native_size()
         self.allows_columns = False
         """Whether the program has set mode 40, which the library never has set for long; it is in no snapshot."""
         self._limits = (_UNLIMITED, _UNLIMITED)  # of history, in lines and bytes
@@ -226,7 +227,7 @@ class Terminal:
 
         The screen is empty then: DECCOLM has erased it.
         """
-        if self.size != self._size:
+        if self._native_size() != self._size:
             if self.mode(_COLUMNS):
                 self._set_mode(_COLUMNS, on=False)
             self._resize(*self._size)
@@ -369,10 +370,20 @@ class Terminal:
         return out
 
     def number(self, name: str, ctype: str = "uint16_t") -> int:
-        return int(self._get(name, ctype)[0])
+        # Read some twenty times for each piece of output: to allocate for each would take three times as long.
+        key, out = self._values.get(name) or self._prepare(name, ctype)
+        if result := self.library.lib.ghostty_terminal_get(self.pointer, key, out):
+            self.library.check(result, f"reading {name}")
+        return int(out[0])
+
+    def _prepare(self, name: str, ctype: str) -> tuple[int, Any]:
+        library = self.library
+        found = getattr(library.lib, f"GHOSTTY_TERMINAL_DATA_{name}"), library.ffi.new(f"{ctype} *")
+        self._values[name] = found
+        return found
 
     def flag(self, name: str) -> bool:
-        return bool(self._get(name, "bool")[0])
+        return bool(self.number(name, "bool"))
 
     def text(self, name: str) -> str:
         string = self._get(name, "GhosttyString")[0]
@@ -386,6 +397,10 @@ class Terminal:
 
     @property
     def size(self) -> tuple[int, int]:
+        _ = self.pointer  # raises where it is closed
+        return self._size
+
+    def _native_size(self) -> tuple[int, int]:
         return self.number("COLS"), self.number("ROWS")
 
     @property
