@@ -783,7 +783,8 @@ class ScreensProcess:
                     at=picture.clock.recorded,
                 )
             )
-            emulator.compress()  # history that has been saved is seldom read again
+            if not picture.has_records():  # else most of it is soon dropped: to compress it takes as long as to feed it
+                emulator.compress()  # history that has been saved is seldom read again
 
 
 def _scan(picture: Picture, emulator: Emulator, record: Record) -> None:
