@@ -71,13 +71,19 @@ _BUDGET_A_MS, _BYTES_A_MICROSECOND = 50, 500
 # Of what a byte of output draws so much is taken, and some more: a tab is eight blanks, and REP a screen of letters.
 _TEXT_A_BYTE, _MAX_SPARE = 32, 4 << 20
 
+# Any ESC but that of a control sequence that neither moves up, erases, scrolls, repeats nor sets a mode. Most output
+# has colours only, and is searched for this alone.
+_UNUSUAL = re.compile(rb"\x1b(?!\[[^@-~]*+[@B-EGIK-RT-ac-egi-km-~])")
+# Most sequences of coloured text end in m: what is looked ahead for first is all that is read of them.
 _MODES = rb"\?(?:[0-9;]{0,60};)?(?:1049|1047|47)(?:;[0-9;]{0,60})?(?P<mode>[hl])"
-_ERASING = rb"\x1b(?:(?P<reset>c)|\[(?:\??(?P<erase>[0-9;]{0,8})J|%b" % _MODES
-_SEQUENCES = re.compile(_ERASING + rb"))")
-_SEQUENCES_AND_MOVES = re.compile(_ERASING + rb"|(?P<move>[0-9;]{0,16}[AFHf])))")
+_ERASING = rb"(?:\??(?P<erase>[0-9;]{0,8})J|%b" % _MODES
+_SEQUENCES = re.compile(rb"\x1b(?:(?P<reset>c)|\[(?=[0-9;?]*+[Jhl])%b))" % _ERASING)
+_SEQUENCES_AND_MOVES = re.compile(
+    rb"\x1b(?:(?P<reset>c)|\[(?=[0-9;?]*+[JhlAFHf])%b|(?P<move>[0-9;]{0,16}[AFHf])))" % _ERASING
+)
 _UNFINISHED = re.compile(rb"\x1b(?:\[[0-9;?]{0,64})?\Z")
-# More rows than they have bytes: scroll up, and repeat.
-_SCROLLING = re.compile(rb"\x1b\[([0-9]{0,5})[^\x1b@-~]{0,8}[Sb]")
+# What may push out a row by itself, as ESC D does, and more rows than they have bytes: scroll up, and repeat.
+_SCROLLING = re.compile(rb"\x1b(?:\[(?=[^@-~]*+[Sb])([0-9]{0,5})[^\x1b@-~]{0,8}[Sb]|(?!\[))")
 _DIGITS = re.compile(rb"[0-9]+")
 _CONTROLS = bytes(code for code in (*range(0x20), 0x7F) if code != 0x0A)
 _C1 = re.compile(rb"\xc2[\x80-\x9f]")
@@ -345,6 +351,10 @@ class TextTaker:
 
     def _cut(self, data: bytes) -> Iterator[bytes]:
         text, begun = self._unfinished + data, len(self._unfinished)
+        if b"\x1b" not in text or _UNUSUAL.search(text) is None:
+            self._unfinished = b""
+            yield from self._bounded(data, is_usual=True)
+            return
         place, fed, cuts = 0, 0, 0
         while cuts < MAX_CUTS and (found := self._next_sequence(text, place)) is not None:
             place, cut = found.end(), max(fed, found.start() - begun)
@@ -400,8 +410,13 @@ class TextTaker:
             return False
         return True
 
-    def _bounded(self, data: bytes) -> Iterator[bytes]:
-        """Yield output in parts that push fewer rows into the history than it keeps; take them in between."""
+    def _bounded(self, data: bytes, *, is_usual: bool = False) -> Iterator[bytes]:
+        """Yield output in parts that push fewer rows into the history than it keeps; take them in between.
+
+        Args:
+            data: The output.
+            is_usual: Nothing in it is `_UNUSUAL`.
+        """
         emulator = self._emulator
         cols, _ = emulator.size
         rows = min(self._history[0], self._history[1] // emulator.row_bytes)
@@ -409,9 +424,9 @@ class TextTaker:
         likely = len(data)
         while data:
             count = min(len(data), likely)
-            while count > _LEAST_PIECE and _most_rows(data[:count], cols) > most:
+            while count > _LEAST_PIECE and _most_rows(data[:count], cols, is_usual) > most:
                 count //= 2
-            if count <= _LEAST_PIECE and _most_rows(data[:count], cols) > most:
+            if count <= _LEAST_PIECE and _most_rows(data[:count], cols, is_usual) > most:
                 self._take()  # REP: so few bytes may push out all that there is
             yield data[:count]
             likely = 4 * count  # to look at all of the rest for each short piece would take longer than to feed it
@@ -594,12 +609,12 @@ class TextTaker:
             self._line = line
 
 
-def _most_rows(data: bytes, cols: int) -> int:
+def _most_rows(data: bytes, cols: int, is_usual: bool) -> int:
     """Return about how many rows output pushes into the history at most."""
     rows = len(data) // cols + data.count(b"\n")
     for rare in (b"\x0b", b"\x0c", b"\t"):
         if rare in data:  # a tenth of the time that counting takes
             rows += data.count(rare)
-    if b"\x1b" in data:
-        rows += data.count(b"\x1b") + sum(int(found[1] or 1) for found in _SCROLLING.finditer(data))
+    if not is_usual and b"\x1b" in data:
+        rows += sum(int(found[1] or 1) for found in _SCROLLING.finditer(data))
     return rows
