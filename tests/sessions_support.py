@@ -914,6 +914,7 @@ class FakeHistory:
     def __init__(self) -> None:
         self.films: dict[str, Recording] = {}
         self.recorded: list[tuple[str, int]] = []
+        self.is_rewritten = False
 
     def record_of(self, record: Record) -> Record:
         """Return it."""
@@ -926,10 +927,13 @@ class FakeHistory:
         """Return where a film ends."""
         return self.films.setdefault(session_id, Recording())
 
-    async def record(self, session_id: str, record: Record, readers: object, saved: Saved) -> None:
-        """Record a save."""
+    async def record(self, session_id: str, record: Record, readers: object, saved: Saved) -> bool:
+        """Record a save, unless the database is written again just now."""
+        if self.is_rewritten:
+            return False
         self.films.setdefault(session_id, Recording()).recorded_to = saved.position
         self.recorded.append((session_id, saved.position))
+        return True
 
     async def records(self, session_id: str, start: int, end: int) -> bytes | None:
         """Return nothing."""

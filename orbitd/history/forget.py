@@ -68,9 +68,10 @@ class Forgetting:
         self._manager = manager
         self._history = history
         self._programs = programs
+        self._turn = asyncio.Lock()
 
     async def forget(self, q: HistoryForget, progress: Progress) -> Forgotten:
-        """Erase what a session has shown before a moment, or all of it.
+        """Erase what a session has shown before a moment, or all of it; one call at a time.
 
         Raises:
             SessionNotFound: There is no such session.
@@ -78,6 +79,10 @@ class Forgetting:
             Cancelled: The caller has gone.
             StorageError, StorageFull: It could not all be erased.
         """
+        async with self._turn:
+            return await self._forget(q, progress)
+
+    async def _forget(self, q: HistoryForget, progress: Progress) -> Forgotten:
         moment = now()
         before = moment if q.before is None else min(q.before, moment)
         await self._history.mend()
@@ -221,7 +226,7 @@ def _drop_groups(connection: sqlite3.Connection, session_id: str, at: int | None
             "most": _ROWS_AT_ONCE,
         },
     ).fetchall()
-    erased = recorder.drop_groups(connection, rows)
+    erased = recorder.drop_groups(connection, recorder.oldest_of(rows))
     if not rows:  # chunks whose group is gone are of no use to anybody
         connection.execute(
             "DELETE FROM chunks WHERE session_id = ? AND group_seq NOT IN (SELECT seq FROM groups)", (session_id,)

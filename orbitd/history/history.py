@@ -60,6 +60,9 @@ MAX_RECORDED_AT_ONCE = 8
 MAX_DAMAGED = 100
 """So many damaged rows are remembered, and counted beyond."""
 
+REWRITE_WAIT_SECS = 1.0
+"""How long a save waits while the database is written again, before it leaves its part to the next one."""
+
 _THREADS = 2
 _GROUP_OF = "SELECT seq, at, to_position, to_at FROM groups WHERE session_id = ? ORDER BY position DESC LIMIT 1"
 _RAW_OF = "SELECT total(bytes) FROM chunks WHERE group_seq = ?"
@@ -157,6 +160,10 @@ class History:
         self._is_closed = False
         self._tasks = BackgroundTasks(log, "history not brought over")
         self._mending, self._salvaging = asyncio.Lock(), asyncio.Lock()
+        self._rewritten: asyncio.Event | None = None  # while the database is written again: set at the end
+        self._recording_saves = 0
+        self._none_records = asyncio.Event()
+        self._none_records.set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -451,7 +458,7 @@ class History:
 
     async def record(
         self, session_id: str, record: Record, readers: Callable[[], list[tuple[int, int]]], saved: Saved
-    ) -> None:
+    ) -> bool:
         """Record what a save brings: the journal up to its position, its text, and perhaps a key frame.
 
         What cannot be recorded is logged, and is missing.
@@ -461,7 +468,15 @@ class History:
             record: What is recorded of it.
             readers: Returns new descriptors of the journal's files and their positions, as `Journal.readers`.
             saved: What the picture has returned.
+
+        Returns:
+            Whether the journal may be discarded: not where the database is written again just now, which may take as
+            long as its size asks for. Then a later save records it.
         """
+        if self._rewritten is not None and not await self._wait_for_rewrite(self._rewritten):
+            return False
+        self._recording_saves += 1
+        self._none_records.clear()
         try:
             try:
                 await self._record(session_id, record, readers, saved)
@@ -477,6 +492,17 @@ class History:
         else:
             self._not_recorded = ""
             self._limit_dictionaries(session_id)
+        finally:
+            self._recording_saves -= 1
+            if not self._recording_saves:
+                self._none_records.set()
+        return True
+
+    async def _wait_for_rewrite(self, rewritten: asyncio.Event) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REWRITE_WAIT_SECS):
+                return await rewritten.wait()
+        return False
 
     @contextlib.asynccontextmanager
     async def reading(self, readers: Callable[[], list[tuple[int, int]]]) -> AsyncIterator[Sequence[tuple[int, int]]]:
@@ -542,20 +568,29 @@ class History:
         return length
 
     async def rewrite(self, progress: Progress) -> bool:
-        """Write the database again and empty its log, as `SessionManager.rewrite`; saves wait meanwhile."""
+        """Write the database again and empty its log, as `SessionManager.rewrite`; one call at a time.
+
+        A save does not wait for that: see `record`.
+        """
         if not await self.exists():
             return True
         progress.report("history")
-        writer = await self._open()
-        running = asyncio.ensure_future(
-            writer.run(partial(rewrite_database, progress=progress), lambda _: None, alone=True)
-        )
+        self._rewritten = rewritten = asyncio.Event()
         try:
-            await asyncio.shield(running)
-        except asyncio.CancelledError:
-            progress.cancel()
-            raise
-        return await empty_log(writer)
+            await self._none_records.wait()  # their transactions would wait in the writer's queue
+            writer = await self._open()
+            running = asyncio.ensure_future(
+                writer.run(partial(rewrite_database, progress=progress), lambda _: None, alone=True)
+            )
+            try:
+                await asyncio.shield(running)
+            except asyncio.CancelledError:
+                progress.cancel()
+                raise
+            return await empty_log(writer)
+        finally:
+            self._rewritten = None
+            rewritten.set()
 
     async def drop_expired(self) -> int:
         """Drop the groups that are older than `recording_retention_secs`; return how many bytes went."""

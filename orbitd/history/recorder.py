@@ -37,6 +37,9 @@ _LEVEL, _FAST_LEVEL = 7, 3
 _FAST_FROM = 512 << 10
 _DROPPED_AT_ONCE = 64
 
+_DROPPED_BYTES = 4 << 20
+"""About how much is dropped by one transaction: what is dropped is overwritten, and saves wait meanwhile."""
+
 
 class Limits(Struct, frozen=True, kw_only=True):
     """How much is kept; see `HistorySettings`."""
@@ -331,6 +334,16 @@ def drop_groups(connection: sqlite3.Connection, rows: Sequence[tuple[int, str, i
     return dropped
 
 
+def oldest_of(rows: Sequence[tuple[int, str, int]]) -> Sequence[tuple[int, str, int]]:
+    """Return the first of some groups for `drop_groups`, as many as one transaction should drop."""
+    length = 0
+    for count, (_, _, stored) in enumerate(rows, 1):
+        length += stored
+        if length >= _DROPPED_BYTES:
+            return rows[:count]
+    return rows
+
+
 def limit_session(connection: sqlite3.Connection, session_id: str, most: int) -> int:
     """Drop the oldest groups of a session that has more film than it may; return how many bytes went."""
     dropped = 0
@@ -393,8 +406,9 @@ def drop_older(connection: sqlite3.Connection, before: int) -> int:
         "SELECT seq, session_id, stored_bytes FROM groups WHERE to_at < ? ORDER BY seq LIMIT ?",
         (before, _DROPPED_AT_ONCE),
     ).fetchall()
-    drop_groups(connection, rows)
-    return sum(max(1, stored) for _, _, stored in rows)
+    dropped = oldest_of(rows)
+    drop_groups(connection, dropped)
+    return sum(max(1, stored) for _, _, stored in dropped)
 
 
 def drop_of_session(connection: sqlite3.Connection, session_id: str) -> bool:
@@ -403,14 +417,16 @@ def drop_of_session(connection: sqlite3.Connection, session_id: str) -> bool:
         "SELECT seq, session_id, stored_bytes FROM groups WHERE session_id = ? ORDER BY seq LIMIT ?",
         (session_id, _DROPPED_AT_ONCE),
     ).fetchall()
-    drop_groups(connection, rows)
+    if rows:
+        drop_groups(connection, oldest_of(rows))
+        return True
     gone = 0
     for table in ("chunks", "texts"):  # chunks that belong to no group, too
         gone += connection.execute(
             f"DELETE FROM {table} WHERE seq IN (SELECT seq FROM {table} WHERE session_id = ? ORDER BY seq LIMIT ?)",  # noqa: S608  # ours
             (session_id, _DROPPED_AT_ONCE),
         ).rowcount
-    if rows or gone:
+    if gone:
         return True
     connection.execute("DELETE FROM films WHERE session_id = ?", (session_id,))
     return False

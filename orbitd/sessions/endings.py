@@ -242,7 +242,7 @@ class Endings:
                 event(log, logging.INFO, "last screen saved", session=session_id)
 
     async def _save_last_screen(self, live: LiveSession, program_exit: ProgramExit | None = None) -> bool:
-        """Save the screen of a session whose program has ended; return whether the snapshot has it now.
+        """Save the screen of a session whose program has ended; return whether its journal is of no use any more.
 
         A screen that cannot be drawn stays in its journal, and does not keep the exit from being stored.
 
@@ -271,10 +271,9 @@ class Endings:
                     if live.is_unwanted:
                         return False
                 if keeps_screen:
-                    await self._saver.save(live, limit_secs=LAST_SAVE_SECS)
-                else:  # drawn while its memory is there
-                    async with asyncio.timeout(LAST_SAVE_SECS):
-                        await live.picture.count(live.position)
+                    return await self._saver.save(live, limit_secs=LAST_SAVE_SECS)
+                async with asyncio.timeout(LAST_SAVE_SECS):  # drawn while its memory is there
+                    await live.picture.count(live.position)
         except (SessionNotFound, StorageError):
             raise
         except Exception as error:  # noqa: BLE001  # see above

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from functools import partial
 
 from orbit_protocol.errors import OrbitError, SessionNotFound
 from orbitd.background_tasks import BackgroundTasks
@@ -63,8 +64,11 @@ class Saver:
                 plan.timer.cancel()
             self._start_timer(session, 0.0 if session.is_full else min(BURST_SECS, self._interval))
 
-    async def save(self, session: LiveSession, *, limit_secs: float = SAVE_SECS) -> None:
+    async def save(self, session: LiveSession, *, limit_secs: float = SAVE_SECS) -> bool:
         """Save a session now, unless it is saved.
+
+        Returns:
+            Whether its history has it too, else its journal is kept, and it is saved once more.
 
         Raises:
             OrbitError, OSError: It could not be saved; the journal stays, and it is tried again.
@@ -72,6 +76,7 @@ class Saver:
         # Cancelled before the picture is asked: output that comes while this waits starts a new timer, for it is
         # not in what is saved.
         self._cancel_timer(session)
+        is_recorded = True
         try:
             # One save of a session at a time: a second one would commit its snapshot first, and then this one
             # would be the newest with an older screen. After the wait the first may have saved everything.
@@ -79,20 +84,23 @@ class Saver:
                 if not session.is_saved:
                     await session.open_files()
                 if not session.is_saved:
-                    await self._store(session)
+                    is_recorded = await self._store(session)
         except SessionNotFound:
             raise  # deleted meanwhile
         except Exception as error:
             self._handle_failure(session, error)
             raise
         session.save.failure = ""
+        if not is_recorded and session.save.timer is None and not session.is_idle:
+            self._start_timer(session, self.retry_secs)
+        return is_recorded
 
-    async def _store(self, session: LiveSession) -> None:
+    async def _store(self, session: LiveSession) -> bool:
         if session.is_private:
             saved = await session.picture.save(session.mark())
             await session.save_in_memory(saved)
             session.handle_saved(saved.position)
-            return
+            return True
         recording = await self._history.recording(session.id)
         saved = await session.picture.save(
             session.mark_if_open(),
@@ -104,7 +112,8 @@ class Saver:
         session.news.save()
         await self._outlet.settle()
         # The film first, the journal last: see `History`.
-        await self._history.record(session.id, session.record, lambda: session.journal_readers(newest=False), saved)
+        readers = partial(session.journal_readers, newest=False)
+        is_recorded = await self._history.record(session.id, session.record, readers, saved)
         recording = await self._history.recording(session.id)
         session.handle_recorded(recording.recorded_to, recording.next_line)
         # Commit first, then discard the records: a crash in between leaves both, and the snapshot's
@@ -119,7 +128,9 @@ class Saver:
             title=saved.title or None,
             cwd=session.cwd_to_save,
         )
-        session.handle_saved(saved.position)
+        if is_recorded:
+            session.handle_saved(saved.position)
+        return is_recorded
 
     async def save_now(self, session: LiveSession) -> None:
         """Save a session, whose lock for saves the caller holds, whether it has changed or not. Raises: as `save`."""
@@ -154,10 +165,9 @@ class Saver:
 
     async def _try_save(self, session: LiveSession) -> bool:
         try:
-            await self.save(session)
+            return await self.save(session)
         except Exception:  # noqa: BLE001  # logged by `_handle_failure`; the journal has the output
             return False
-        return True
 
     def _handle_failure(self, session: LiveSession, error: Exception) -> None:
         """Record a failure, log it if it is a new one, and schedule the next try."""

@@ -460,6 +460,11 @@ class LiveSession:
         self.record, self.recorded = files.record, files.recorded
         self.news.restore(files.session)
         self.save.position = files.loaded.position
+        if journal is not None and files.recorded.takes_text and files.recorded.position < files.loaded.position:
+            # The journal is still to be recorded (`Saver.save`), or a history has begun that has nothing of it yet: it
+            # begins with the screen.
+            self.save.position = files.recorded.position
+            self._shared.on_output(self)
         if journal is None:
             self._position = files.loaded.position
         else:

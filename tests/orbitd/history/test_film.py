@@ -21,6 +21,7 @@ from orbit_protocol.settings import HistorySettings
 from orbit_protocol.types import SessionConfig
 from orbitd.descriptors import FOR_HISTORY, count_open
 from orbitd.history import database, film, recorder, salvage
+from orbitd.history import history as history_module
 from orbitd.history.database import DamagedHistory, open_reader
 from orbitd.history.history import History
 from orbitd.history.text_blocks import NO_NUMBER, Line, pack, unpack
@@ -579,6 +580,34 @@ async def test_nothing_comes_back_of_what_was_removed(
         assert database.pending(history.path) == []
     with contextlib.closing(open_reader(history.path)) as connection:
         assert connection.execute("SELECT count(*) FROM chunks").fetchone() == (0,)
+
+
+async def test_saves_do_not_wait_while_the_database_is_written_again(
+    session: Session, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They leave their part to the next one, and one that has begun is finished before: nothing is lost."""
+    monkeypatch.setattr(history_module, "REWRITE_WAIT_SECS", 0.001)
+    rewrite, begun, ends = history_module.rewrite_database, threading.Event(), threading.Event()
+
+    def wait(*args: Any, **more: Any) -> None:
+        begun.set()
+        ends.wait(WAIT_SECS)
+        rewrite(*args, **more)
+
+    monkeypatch.setattr(history_module, "rewrite_database", wait)
+    session.print(b"one ")
+    await session.save()
+    session.print(b"two ")
+    saving, rewriting = (asyncio.ensure_future(each) for each in (session.save(), history.rewrite(Progress())))
+    await saving
+    assert await asyncio.to_thread(begun.wait, WAIT_SECS)
+    session.print(b"three")
+    assert not await history.record("one", "full", session.readers, saved(session.journal.position))
+    assert await filmed(history) == b"one two "
+    ends.set()
+    assert await rewriting
+    await session.save()
+    assert await filmed(history) == b"one two three"
 
 
 async def test_a_kill_between_the_renames_of_a_database_and_its_log(

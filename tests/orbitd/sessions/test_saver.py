@@ -103,6 +103,33 @@ async def test_a_save_that_takes_too_long(sessions: Sessions) -> None:
     assert live.is_saved
 
 
+async def test_a_history_that_is_written_again_meanwhile(sessions: Sessions) -> None:
+    """The screen is saved at once; the journal keeps what the history has not, and the next save brings it there."""
+    live = await sessions.run()
+    await sessions.print(b"hello")
+    sessions.history.is_rewritten = True
+    assert not await sessions.saver.save(live)
+    assert sessions.store.saved("one") == b"hello"
+    assert b"hello" in sessions.journal().read_bytes()
+    assert (sessions.history.recorded, live.is_saved, live.save.timer is not None) == ([], False, True)
+    sessions.history.is_rewritten = False
+    assert await sessions.saver.save(live)
+    assert (sessions.history.recorded, live.is_saved) == ([("one", live.position)], True)
+
+
+async def test_the_last_screen_while_a_history_is_written_again(quick: Sessions) -> None:
+    """An exit is stored at once, and the journal goes once the history has its end."""
+    await quick.run()
+    await quick.print(b"hello")
+    quick.history.is_rewritten = True
+    await quick.exit()
+    assert quick.journal().exists()
+    assert quick.store.saved("one") == b"hello"
+    quick.history.is_rewritten = False
+    await until(lambda: not quick.journal().exists())
+    assert quick.history.recorded != []
+
+
 async def test_a_save_that_the_system_refuses_has_its_reason(sessions: Sessions) -> None:
     """`status` shows what the system said, not the name of an exception."""
     live = await sessions.run()
