@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, TextIO
 import click
 import msgspec
 
+from orbit_os.shell import typed
 from orbit_protocol import methods as m
 from orbit_protocol import params as p
-from orbit_protocol.errors import InvalidParams
+from orbit_protocol.errors import Busy, InvalidParams
 from orbit_protocol.params import MAX_HITS
 from orbit_protocol.results import Hit, SearchPage
+from orbit_protocol.types import Session
 from orbit_protocol.visible import visible
 from orbitctl.app import App, checked
 from orbitctl.commands.arguments import LABEL, SESSION, WHEN, WORKSPACE
@@ -32,6 +34,8 @@ _NAME, _MATCH, _FAINT, _PLAIN = "\x1b[1;35m", "\x1b[1;31m", "\x1b[2m", "\x1b[0m"
 _APART = "--"
 _CUT_CHARACTERS = 4_096
 """Lines of so many characters, or more, may have been longer (`Hit.text`)."""
+_TRIES = 3
+"""A machine that is busy may leave a search no time for a part of the text: so often that may be."""
 
 
 @click.command(
@@ -98,7 +102,7 @@ def search(
             limit=min(limit, MAX_HITS),
         )
         if session is not None:
-            wanted = msgspec.structs.replace(wanted, session_id=app.session(session, or_begins=True).id)
+            wanted = msgspec.structs.replace(wanted, session_id=_searched(app.session(session, or_begins=True)).id)
         if workspace is not None:
             wanted = msgspec.structs.replace(wanted, workspace_id=app.workspace(workspace).id)
     found = _Found(app, wanted, limit)
@@ -126,6 +130,18 @@ def _query(text: str | None, regex: str | None) -> str:
     return query
 
 
+def _searched(session: Session) -> Session:
+    """Return a session whose text may be kept. Raises: CommandError."""
+    if session.config.record == "none":
+        name = session.name or session.id
+        raise CommandError(
+            f"{name} is private: nothing of what it shows is kept, so nothing can be searched",
+            ExitCode.NOT_FOUND,
+            hint=f"`{typed('orbitctl logs', name)}` prints what is in its memory.",
+        )
+    return session
+
+
 class _Found:
     """What is found, page by page.
 
@@ -151,6 +167,7 @@ class _Found:
             UsageError: The query is none.
             CommandError: Nothing could be searched.
         """
+        tries = _TRIES
         while True:
             limit = min(self._limit - len(self.hits), MAX_HITS)
             params = msgspec.structs.replace(self._wanted, limit=limit, cursor=self._cursor)
@@ -160,6 +177,9 @@ class _Found:
                 if isinstance(error.__cause__, InvalidParams):
                     given = "REGEX" if self._wanted.regex else "TEXT"
                     raise click.UsageError(error.message.replace("'query'", given, 1)) from error
+                tries -= 1
+                if tries and isinstance(error.__cause__, Busy):
+                    continue
                 if self._cursor is None:
                     raise
                 self._failure = error  # what was found before is worth printing

@@ -387,6 +387,8 @@ def create_session(app: App, new: NewSession, *, here: bool = False) -> Answer[S
     is_ours = kind == "local" and not app.hosts
     if new.private and new.record not in (None, "none"):
         raise click.UsageError(f"--private keeps nothing, and --record {new.record} does")
+    if (new.private or new.record == "none") and (new.restart or new.reconnect or new.resume):
+        raise click.UsageError("a private session takes no --restart, --reconnect or --resume: nothing of it is kept")
     cwd = _absolute(new.cwd or "") if new.cwd or (here and is_ours) else None
     if cwd is not None and here and is_ours:
         _check_entry(cwd)

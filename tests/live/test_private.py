@@ -453,7 +453,11 @@ def test_orbitctl_on_a_private_session(daemon: DaemonProcess) -> None:
         names = [each["name"] for each in client.call("session.list", status=["terminated", "detached"])["sessions"]]
     assert set(names) == {"mine", "private"}
     assert ctl("new", "--private", "--record", "full", "-d").code == 2
-    assert ctl("new", "--private", "--restart", "-d").code == 2
+    for options in (["--restart"], ["--resume", "cat"], ["--reconnect", "--host", "h"]):
+        refused = ctl("new", "--private", *options, "-d")
+        assert (refused.code, "takes no --restart, --reconnect or --resume" in refused.err) == (2, True)
+    searched = ctl("search", "x", "--session", "mine")
+    assert (searched.code, "mine is private" in searched.err) == (4, True)
     found = ctl.ok("--json", "session", "create", "--record", "screen", "--name", "less").json
     assert found["config"]["record"] == "screen"
     daemon.kill()

@@ -7,14 +7,29 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
+import click
 import pytest
 
 from ctl_support import Orbitctl
+from orbit_protocol.errors import Busy
+from orbit_protocol.results import SearchPage
+from orbitctl.commands.search import search
+from orbitctl.errors import CommandError, ExitCode
 from orbitd.history.text_blocks import NO_NUMBER, Line
 from search_support import Filled
 from support import DaemonProcess
 
+NOTHING_CHOSEN = {
+    **dict.fromkeys(("regex", "session", "workspace", "since", "until")),
+    "text": "x",
+    "labels": (),
+    "context": 0,
+    "limit": 1,
+    "ignore_case": False,
+    "case_sensitive": False,
+}
 NOW = int(time.time() * 1000)
 
 
@@ -130,6 +145,21 @@ def test_more_than_a_page(own_ctl: Orbitctl, ids: list[str], filled: Filled) -> 
     ended = own_ctl.ok("search", "many")
     assert len(ended.lines) == 100
     assert ended.err == "the newest 100 lines; -n shows more\n"
+
+
+def test_a_page_that_comes_too_late_is_asked_for_again() -> None:
+    """Where a busy machine lets no part of the text be read in time, it is asked again, three times in all."""
+    late = CommandError("The history could not be read in time")
+    late.__cause__ = Busy(late.message)
+    page = SearchPage(hits=[], next_cursor=None, searched_bytes=5, complete=True)
+    for answers, code in (([late, late, page], ExitCode.ERROR), ([late, late, late], None)):
+        app = Mock(json=True, **{"call.side_effect": answers})
+        if code is None:
+            with pytest.raises(CommandError):
+                click.Context(search, obj=app).invoke(search, **NOTHING_CHOSEN)
+        else:
+            assert click.Context(search, obj=app).invoke(search, **NOTHING_CHOSEN) == code
+        assert app.call.call_count == 3
 
 
 def test_on_a_terminal(own_ctl: Orbitctl, ids: list[str]) -> None:
