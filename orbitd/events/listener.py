@@ -49,6 +49,10 @@ class Listener(Subscription):
         self.end()
 
 
+MAX_PRIVATE = 10_000
+"""Private sessions that are remembered."""
+
+
 class _Config(Struct, frozen=True):
     record: str = "full"
 
@@ -67,20 +71,28 @@ def unless_private(
 ) -> Callable[[Event], None]:
     """Return a function that hands on every event but those of private sessions: of these nobody else is told.
 
+    A private one that was seen is remembered: its last events may come once it has ended, and not all have the session.
+
     Args:
         handle: Called with the others.
         session_of: Returns a session that has not ended.
     """
+    private: dict[str, None] = {}  # in the order in which they were first seen
 
     def handle_others(event: Event) -> None:
+        if event.session_id in private:
+            return
         if event.session_id is not None:
             record = "full"
             if (session := session_of(event.session_id)) is not None:
                 record = session.config.record
-            else:  # it has ended, and most events have the session itself
+            else:
                 with contextlib.suppress(msgspec.DecodeError):
                     record = _of_session.decode(event.data).config.record
             if record == "none":
+                private[event.session_id] = None
+                if len(private) > MAX_PRIVATE:
+                    del private[next(iter(private))]
                 return
         handle(event)
 
