@@ -27,7 +27,14 @@ from orbit_protocol.paths import backups_folder
 from orbit_protocol.results import Forgotten
 from orbit_protocol.text import to_text
 from orbitd.history import recorder, text_blocks
-from orbitd.history.database import TEXT_COLUMNS, DamagedHistory, milliseconds, text_from_row, text_values
+from orbitd.history.database import (
+    TEXT_COLUMNS,
+    DamagedHistory,
+    history_path,
+    milliseconds,
+    text_from_row,
+    text_values,
+)
 from orbitd.history.history import History, Recording
 from orbitd.history.text_blocks import NO_NUMBER
 from orbitd.manager import SessionManager
@@ -306,7 +313,7 @@ def _candidates(database: str, history: str, backups: list[str]) -> Iterator[str
         yield from sorted(os.path.join(folder, name) for name in os.listdir(folder))
     for path in backups:
         yield path
-        yield f"{os.path.splitext(path)[0]}.history.db"
+        yield history_path(path)
     for path in (database, history):
         for suffix in ("corrupt", "before-restore", "before-reindex", "rescued", "backup-v*", "damaged", "restoring"):
             yield from sorted(glob.glob(f"{glob.escape(path)}.{suffix}*"))

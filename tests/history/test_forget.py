@@ -82,6 +82,17 @@ def test_what_came_before_a_moment_is_forgotten(daemon: DaemonProcess, client: R
     assert_forgotten(daemon, SECRET, [])
 
 
+def test_the_histories_of_a_backup_are_named(daemon: DaemonProcess, client: RawClient, tmp_path: Path) -> None:
+    """They lie beside a backup, under the name that a restore looks for, whatever the backup's own is."""
+    one = Printing(client, "one")
+    fill(one, SECRET)
+    copies = [tmp_path / "copy.db", tmp_path / "sessions.db"]
+    for copy in copies:
+        client.call("maintenance.backup", path=str(copy), with_history=True)
+    beside = [tmp_path / "copy.history.db", tmp_path / "history.db"]
+    assert set(forget(client, one.id)["backups"]) == {str(path) for path in (*copies, *beside)}
+
+
 def test_backups_are_named(daemon: DaemonProcess, client: RawClient, tmp_path: Path) -> None:
     """The answer names each backup that still holds it, wherever it lies, and none that does not."""
     empty, full = tmp_path / "empty.db", tmp_path / "full.db"
