@@ -53,6 +53,10 @@ MAX_WARNINGS = 20
 _NOT_THE_COMMAND = "Put that right, then start the session again."
 
 
+MAX_LOST_BYTES = 64 << 20
+"""More than a power cut takes from a journal, which is saved every four megabytes: so much of it is read of a film."""
+
+
 class OpenFiles(Struct, frozen=True, kw_only=True):
     """A session's files, ready to go on.
 
@@ -125,8 +129,10 @@ class SessionFiles:
         loaded = _loaded(await self._newest_good(session_id), session)
         recording = await self._history.recording(session_id)
         has_journal = self.has_journal(session_id)
-        if not loaded.position and not has_journal:
-            # Its snapshots were deleted, say. Positions go on behind the film, whose are never used again.
+        missing = recording.recorded_to - loaded.position
+        if not has_journal and (not loaded.position or missing > MAX_LOST_BYTES):
+            # Its snapshots were deleted, or older ones restored. Positions go on behind the film, whose are never used
+            # again.
             loaded = replace(loaded, position=recording.recorded_to)
         path = self._journal_path(session_id)
         size = session.cols or loaded.base.cols, session.rows or loaded.base.rows

@@ -13,6 +13,7 @@ from orbitd.manager import SessionManager
 from orbitd.sessions.files import SessionFiles
 from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import Output
+from orbitd.sessions.saved_state import SavedState
 
 
 class Recorded:
@@ -75,6 +76,21 @@ async def test_positions_go_on_where_the_snapshots_were_deleted(tmp_path: Path) 
         assert opened.journal is not None
         assert (opened.journal.base, opened.journal.position, opened.loaded.position) == (1_000_000,) * 3
         assert opened.journal.size == 0
+        opened.journal.close()
+
+
+async def test_a_film_that_goes_much_further_is_not_put_into_a_journal(tmp_path: Path) -> None:
+    """Where an older backup was restored, a journal begins behind the film: it may have gigabytes more."""
+    async with SessionManager.open(tmp_path / "sessions.db") as manager:
+        session = await manager.create_session(SessionConfig(session_type="local"))
+        state = SavedState(native=b"native", position=5_000).to_bytes()
+        await manager.save_snapshot(session.id, b"portable", cols=80, rows=24, format="vt", native_state=state)
+        far = 1 << 30
+        history = cast(History, Recorded(far, None))
+        opened = await SessionFiles(manager, history, str(tmp_path / "journal")).open(session.id, create=True)
+        assert opened.journal is not None
+        assert (opened.journal.position, opened.journal.size) == (far, 0)
+        assert (opened.loaded.position, opened.loaded.base.native) == (far, b"native")
         opened.journal.close()
 
 
