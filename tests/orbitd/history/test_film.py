@@ -537,6 +537,28 @@ async def test_a_session_that_was_deleted_and_is_imported_again(tmp_path: Path) 
         assert output_of(film_of(tmp_path / "history.db", record.id)[1]) == b"again"
 
 
+async def test_whose_group_goes_to_the_limit_begins_another_at_once(tmp_path: Path) -> None:
+    """A session whose newest group was dropped, as another one printed, has its next save bring a key frame."""
+    settings = HistorySettings(total_recording_bytes=100_000)
+    async with History(str(tmp_path / "history.db"), settings) as history:
+        sessions = []
+        for name in ("quiet", "loud"):
+            (tmp_path / name).mkdir()
+            sessions.append(Session(tmp_path / name, history, name))
+        quiet, loud = sessions
+        quiet.print(b"first")
+        await quiet.save()
+        loud.print(random.Random(1).randbytes(150_000))
+        await loud.save()
+        assert (await history.recording("quiet")).wants_key_frame
+        quiet.print(b"lost")
+        await quiet.save()
+        quiet.print(b"there")
+        await quiet.save()
+        records = (await asyncio.to_thread(film_of, tmp_path / "history.db", "quiet"))[1]
+        assert output_of(records) == b"there"
+
+
 async def test_many_saves_at_once_take_few_descriptors(tmp_path: Path, history: History) -> None:
     """However many sessions are saved together, as at a stop, a few have their journals read: the others wait."""
     sessions = []
