@@ -55,8 +55,6 @@ BUSY_SECONDS = 5.0
 #                       is lost by a kill (wal.c of 3.40.1: sqlite3WalSavepointUndo keeps iReCksum)
 #   wal_autocheckpoint  a COMMIT checkpoints a log of so many pages; else that is done aside (`checkpointer`)
 #   journal_size_limit  64 MiB: truncates a WAL that a long backup let grow
-#   secure_delete       FAST: a page that becomes free is not written once more, full of zeros, as builds whose default
-#                       is ON do: each save frees some. Who forgets has it ON meanwhile (`maintenance.forget_shown`)
 #   trusted_schema      OFF: views and triggers of a database that somebody planted may only call functions
 #                       that are marked as innocuous
 _WRITER_SETUP = f"""
@@ -68,7 +66,6 @@ PRAGMA temp_store = MEMORY;
 PRAGMA cache_spill = OFF;
 PRAGMA wal_autocheckpoint = {BACKSTOP_PAGES};
 PRAGMA journal_size_limit = 67108864;
-PRAGMA secure_delete = FAST;
 PRAGMA trusted_schema = OFF;
 """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from orbitd.manager import SessionManager
@@ -28,14 +27,3 @@ async def test_what_has_an_index_is_changed_with_it(manager: SessionManager, pat
     query += " AND deleted_at IS NULL"
     assert [rows(path, query, name) for name in ("one", "two")] == [[(0,)], [(1,)]]
     assert rows(path, "PRAGMA integrity_check") == [("ok",)]
-
-
-async def test_free_pages_are_not_written(manager: SessionManager, path: Path) -> None:
-    """A snapshot that is deleted leaves its pages as they are: no zeros go into the log for each."""
-    session = await manager.create_session(LOCAL)
-    info = await manager.save_snapshot(session.id, os.urandom(400_000))
-    await manager.save_snapshot(session.id, b"screen")
-    before = len(logged_pages(path))
-    await manager.delete_snapshot(info.id)
-    assert rows(path, "PRAGMA freelist_count") > [(90,)]
-    assert len(logged_pages(path)) - before < 20
