@@ -96,6 +96,8 @@ class Machine:
 
     def _serve(self) -> tuple[int, subprocess.Popen[str]]:
         """Start sshd on a port that is free, and wait until it listens."""
+        if os.geteuid() == 0:  # made by the service of the package, where that is started
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         environment = clean_environment(self.home, PATH=f"{self.program.parent}:{os.environ['PATH']}")
         given = " ".join(f'"{name}={value}"' for name, value in environment.items())
         for _ in range(TRIES):
