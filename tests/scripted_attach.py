@@ -20,7 +20,7 @@ from orbitctl.app import App
 from orbitctl.attach.attachment import Attachment, AttachOptions, AttachResult
 from orbitctl.attach.connection import DaemonConnection
 from orbitctl.attach.detach_key import DetachKey
-from orbitctl.attach.mark import Shown
+from orbitctl.attach.mark import Mark, Shown
 from orbitctl.attach.output_filter import OutputFilter
 from orbitctl.attach.questions import TerminalQuestions
 from orbitctl.attach.reconnect import Reconnect
@@ -123,6 +123,7 @@ def scripted_attachment(
     stream: socket.socket | DaemonConnection | None,
     session_id: str = "s",
     shown: Shown | None = None,
+    mark: Mark | None = None,
 ) -> Attachment:
     """Return an attachment to that session, without any of its history."""
     options = AttachOptions(
@@ -132,6 +133,7 @@ def scripted_attachment(
         scrollback_lines=0,
         env=[],
         shown=shown,
+        mark=mark,
     )
     connection = DaemonConnection(SocketStream(stream)) if isinstance(stream, socket.socket) else stream
     return Attachment(options, cast(Terminal, terminal), connection, Reconnect(App({})))
@@ -181,7 +183,9 @@ class ScriptedDaemon:
 
 
 @contextmanager
-def running(terminal: ScriptedTerminal, shown: Shown | None = None) -> Iterator[ScriptedDaemon]:
+def running(
+    terminal: ScriptedTerminal, shown: Shown | None = None, mark: Mark | None = None
+) -> Iterator[ScriptedDaemon]:
     """Run a client in this terminal, which shows the sessions that it is switched to; on leaving, it has ended."""
     ours, theirs = socket.socketpair()
     theirs.settimeout(WAIT_SECS)
@@ -190,7 +194,7 @@ def running(terminal: ScriptedTerminal, shown: Shown | None = None) -> Iterator[
 
         def run() -> None:
             try:
-                attachment = scripted_attachment(terminal, ours, shown=shown)
+                attachment = scripted_attachment(terminal, ours, shown=shown, mark=mark)
                 while (result := attachment.run()).reason == "switched":
                     attachment = scripted_attachment(terminal, attachment.connection, result.session_id, shown)
                 daemon.outcome = result

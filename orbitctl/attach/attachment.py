@@ -637,7 +637,7 @@ class Attachment:
         """Ask the daemon what leaving the window takes, and leave the session: within a bounded time."""
         connection = self._connection
         if connection is None or self._attach_request:
-            self._save_mark(self._window.after_line if self._window.is_known else None)
+            self._save_own_mark()
             return
         deadline = time.monotonic() + FAREWELL_SECS
         try:
@@ -649,6 +649,8 @@ class Attachment:
                 self._exchange(connection, left)
         except (ConnectionLost, OrbitError):
             pass  # the daemon has gone, or ends
+        if self._leave_request:  # not answered: it has gone, or the machine is busy
+            self._save_own_mark()
         self._leave_request, self._screen_request, self._id = 0, 0, ""
 
     def _take_answers(self) -> None:
@@ -665,6 +667,10 @@ class Attachment:
         line = self._window.leave(line)
         if line is not None and self.was_attached and self._options.mark is not None:
             self._options.mark.save(line)
+
+    def _save_own_mark(self) -> None:
+        """Remember what was printed for certain, where the daemon does not say what the window has."""
+        self._save_mark(self._window.after_line if self._window.is_known else None)
 
     def _disconnect(self) -> None:
         """Close a lost connection, and begin an outage or go on with it."""

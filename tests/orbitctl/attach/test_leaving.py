@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import socket
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,7 +15,8 @@ from attach_support import DETACH, LateReader, Window
 from ctl_support import Orbitctl
 from orbitctl.attach import attachment
 from orbitctl.attach.attachment import AttachResult
-from scripted_attach import ScriptedTerminal, attached, scripted_attachment, send
+from orbitctl.attach.mark import Mark
+from scripted_attach import ScriptedTerminal, attached, running, scripted_attachment, send
 
 
 def left(window: Window) -> int:
@@ -125,3 +127,21 @@ def test_a_window_that_is_closed_sends_what_was_typed(monkeypatch: pytest.Monkey
     sent, result = leave(b"last words\r")
     assert [data for data, _ in typed_in(sent)] == [b"last words\r", b""]
     assert result.reason == "hangup"
+
+
+@pytest.mark.parametrize("line", [107, None])
+def test_how_much_of_the_history_a_window_has(tmp_path: Path, line: int | None) -> None:
+    """The daemon says it; where no answer comes in time, what was printed for certain is not printed again."""
+    mark = Mark(str(tmp_path), "window", "s")
+    terminal = ScriptedTerminal()
+    with running(terminal, mark=mark) as daemon:
+        assert daemon.receive()[0] == "session.attach"
+        daemon.send(attached(1, "a", b"first"))
+        terminal.shown_until(b"first")
+        terminal.type(DETACH)
+        while daemon.receive()[0] != "session.leave":
+            pass
+        if line is not None:
+            daemon.send({"id": 3, "result": {"history_line": line}})
+    assert daemon.outcome == AttachResult(reason="detached")
+    assert mark.load() == (line or 100)
