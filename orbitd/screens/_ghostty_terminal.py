@@ -96,7 +96,7 @@ class Terminal:
         # A resize in the middle of a sequence is repaired once the parser is at ground: `_repair_after_resize`.
         self._repair_pending = self._was_narrowed = False
         self._values: dict[str, tuple[int, Any]] = {}  # what `number` reads: key, and where to
-        self._mid_sequence = not self.flag("VT_GROUND")
+        self.is_mid_sequence = not self.flag("VT_GROUND")
         self._size = self._native_size()
         self.allows_columns = False
         """Whether the program has set mode 40, which the library never has set for long; it is in no snapshot."""
@@ -138,8 +138,8 @@ class Terminal:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def feed(self, data: bytes | bytearray | memoryview) -> None:
-        """Interpret output of the program, split anywhere.
+    def feed(self, data: bytes | bytearray | memoryview, *, only_draws: bool = False) -> None:
+        """Interpret output of the program, split anywhere; `only_draws` where it is known to set no modes.
 
         Two modes are switched off again right behind every sequence that could have set them, and a sequence that was
         split between two calls is finished by itself first. In mode 2027, libghostty 0.1.3 crashes when a cluster grows
@@ -149,14 +149,14 @@ class Terminal:
         data = bytes(data)  # the GIL is released below: nobody may change the buffer meanwhile
         rest, was_allowed = memoryview(data), self.allows_columns
         removals = self.effects.removals
-        if self._mid_sequence:
+        if self.is_mid_sequence:
             begun = self._unfinished_csi() if self.allows_columns else b""
             used = self._write_until_ground(rest)
             sequence = (begun + rest[:used]).removeprefix(b"\x1b[") if begun else b""
             self._at_sequence_end(_MODES_CHANGED.fullmatch(sequence))
             rest = rest[used:]
         position = 0
-        while change := _next_mode_change(data, position, self.allows_columns):
+        while not only_draws and (change := _next_mode_change(data, position, self.allows_columns)):
             done, end = len(data) - len(rest), change.end()
             position = end
             if end > done:
@@ -172,7 +172,7 @@ class Terminal:
         self._write(rest)
         if was_allowed and self.effects.removals != removals and b"\x1bc" in data:
             self.allows_columns = False
-        self._mid_sequence = not self.flag("VT_GROUND")
+        self.is_mid_sequence = not self.flag("VT_GROUND")
         self._restore_size()
         self._keep_lines()
 

@@ -60,8 +60,16 @@ _HEADER_LENGTH_BYTES = 4
 # An OSC is over at BEL, and at ESC, which begins ST; CAN and SUB abort it.
 _ICON = re.compile(rb"\x1bc|\x1b\][01];([^\x07\x18\x1a\x1b]{0,2040})(?=[\x07\x1b])")
 _ICON_BEGINNING = re.compile(rb"\x1b(?:\](?:[01](?:;[^\x07\x18\x1a\x1b]*)?)?)?")
+# Any ESC but that of a control sequence that draws, or moves on: none that moves up, erases a screen, scrolls, repeats,
+# asks, or sets modes or margins. Most output has colours only, and is searched for this alone.
+_NOT_DRAWING = re.compile(rb"\x1b(?!\[[^@-~]*+[@B-EGIK-RT-ac-egi-kmo-qsu-wy-~])")
 _C0 = bytes(range(0x20))
 _OSC_MAX_BYTES, _ICON_MAX_CHARACTERS = 2048, 1024
+
+
+def only_draws(data: bytes) -> bool:
+    """Return whether output, from the ground state on, is text and such sequences only; False may be wrong."""
+    return (b"\x1b" not in data or _NOT_DRAWING.search(data) is None) and b"\x9b" not in data
 
 
 def unavailable_reason() -> str | None:
@@ -251,10 +259,10 @@ class Emulator:
 
     def _feed_and_answer(self, data: bytes) -> None:
         """Feed the terminal, and answer the questions that it leaves unanswered."""
-        effects = self._terminal.effects
-        for piece, question in self._questions.cut(data) if self._answering else ((data, None),):
+        effects, draws = self._terminal.effects, not self._terminal.is_mid_sequence and only_draws(data)
+        for piece, question in self._questions.cut(data) if self._answering and not draws else ((data, None),):
             before = effects.reply_bytes
-            self._terminal.feed(piece)
+            self._terminal.feed(piece, only_draws=draws)
             if question is not None and effects.reply_bytes == before:
                 effects.add_reply(self._answer(question))
         self._questions.keep_unfinished(data, at_ground=self.at_ground)

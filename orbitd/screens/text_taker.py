@@ -22,7 +22,7 @@ from collections.abc import Iterator, Set
 
 from orbitd.history.text_blocks import BLOCK_BYTES, NO_NUMBER, Run, TextBlock, add_run, pack_text
 from orbitd.screens._ghostty_lines import LeftRows
-from orbitd.screens.emulator import Emulator
+from orbitd.screens.emulator import Emulator, only_draws
 from orbitd.screens.messages import TakenText
 from orbitd.screens.said import Clock
 from orbitd.sessions.journal_file import TIME_INTERVAL_MS
@@ -71,9 +71,6 @@ _BUDGET_A_MS, _BYTES_A_MICROSECOND = 50, 500
 # Of what a byte of output draws so much is taken, and some more: a tab is eight blanks, and REP a screen of letters.
 _TEXT_A_BYTE, _MAX_SPARE = 32, 4 << 20
 
-# Any ESC but that of a control sequence that neither moves up, erases, scrolls, repeats nor sets a mode. Most output
-# has colours only, and is searched for this alone.
-_UNUSUAL = re.compile(rb"\x1b(?!\[[^@-~]*+[@B-EGIK-RT-ac-egi-km-~])")
 # Most sequences of coloured text end in m: what is looked ahead for first is all that is read of them.
 _MODES = rb"\?(?:[0-9;]{0,60};)?(?:1049|1047|47)(?:;[0-9;]{0,60})?(?P<mode>[hl])"
 _ERASING = rb"(?:\??(?P<erase>[0-9;]{0,8})J|%b" % _MODES
@@ -351,9 +348,9 @@ class TextTaker:
 
     def _cut(self, data: bytes) -> Iterator[bytes]:
         text, begun = self._unfinished + data, len(self._unfinished)
-        if b"\x1b" not in text or _UNUSUAL.search(text) is None:
+        if only_draws(text):
             self._unfinished = b""
-            yield from self._bounded(data, is_usual=True)
+            yield from self._bounded(data, draws=True)
             return
         place, fed, cuts = 0, 0, 0
         while cuts < MAX_CUTS and (found := self._next_sequence(text, place)) is not None:
@@ -410,12 +407,12 @@ class TextTaker:
             return False
         return True
 
-    def _bounded(self, data: bytes, *, is_usual: bool = False) -> Iterator[bytes]:
+    def _bounded(self, data: bytes, *, draws: bool = False) -> Iterator[bytes]:
         """Yield output in parts that push fewer rows into the history than it keeps; take them in between.
 
         Args:
             data: The output.
-            is_usual: Nothing in it is `_UNUSUAL`.
+            draws: It has no sequence that scrolls.
         """
         emulator = self._emulator
         cols, _ = emulator.size
@@ -424,9 +421,9 @@ class TextTaker:
         likely = len(data)
         while data:
             count = min(len(data), likely)
-            while count > _LEAST_PIECE and _most_rows(data[:count], cols, is_usual) > most:
+            while count > _LEAST_PIECE and _most_rows(data[:count], cols, draws) > most:
                 count //= 2
-            if count <= _LEAST_PIECE and _most_rows(data[:count], cols, is_usual) > most:
+            if count <= _LEAST_PIECE and _most_rows(data[:count], cols, draws) > most:
                 self._take()  # REP: so few bytes may push out all that there is
             yield data[:count]
             likely = 4 * count  # to look at all of the rest for each short piece would take longer than to feed it
@@ -609,12 +606,12 @@ class TextTaker:
             self._line = line
 
 
-def _most_rows(data: bytes, cols: int, is_usual: bool) -> int:
+def _most_rows(data: bytes, cols: int, draws: bool) -> int:
     """Return about how many rows output pushes into the history at most."""
     rows = len(data) // cols + data.count(b"\n")
     for rare in (b"\x0b", b"\x0c", b"\t"):
         if rare in data:  # a tenth of the time that counting takes
             rows += data.count(rare)
-    if not is_usual and b"\x1b" in data:
+    if not draws and b"\x1b" in data:
         rows += sum(int(found[1] or 1) for found in _SCROLLING.finditer(data))
     return rows

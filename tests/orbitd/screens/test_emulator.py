@@ -10,7 +10,7 @@ from pyghostty import Terminal as Reference
 
 from orbitd.screens import render
 from orbitd.screens._ghostty_terminal import Terminal
-from orbitd.screens.emulator import Emulator, unavailable_reason
+from orbitd.screens.emulator import Emulator, only_draws, unavailable_reason
 from orbitd.screens.model import PLAIN, Colors, Cursor, Cut, Row, Run, Style, TerminalError, TooLarge
 from terminal_support import noise, play
 
@@ -29,6 +29,32 @@ QUERIES = {
     "setting": (b"\x1bP$qm\x1b\\", b"\x1bP1$r0m\x1b\\"),
     "terminal name": (b"\x1bP+q544e\x1b\\", b"\x1bP1+r544E=787465726D2D323536636F6C6F72\x1b\\"),
 }
+
+
+NOT_ONLY_DRAWN = (
+    *(b"\x1b[A", b"\x1b[2F", b"\x1b[H", b"\x1b[1;1f", b"\x1b[J", b"\x1b[?3J", b"\x1bc", b"\x1bD", b"\x1bM", b"\x1b7"),
+    *(b"\x1b[3S", b"\x1b[3 S", b"\x1b[99b", b"\x1b[9\n9b", b"\x1b[?25l", b"\x1b[?1049h", b"\x1b[4h", b"\x1b[?2027r"),
+    *(
+        b"\x1b[6n",
+        b"\x1b[?6n",
+        b"\x1b[13;2t",
+        b"\x1b[x",
+        b"\x1b[2;9r",
+        b"\x1b]0;t\x07",
+        b"\x1bP$qm\x1b\\",
+        b"\x1b_Ga=q\x1b\\",
+    ),
+    *(b"\xc2\x9b?6n", b"\x1b", b"\x1b[", b"\x1b[1;3", b"\x1b[m\x1b", b"\x1b\x1b[m"),
+)
+
+
+def test_what_more_than_draws_is_found_wherever_it_stands() -> None:
+    """Text with colours only draws; a sequence that asks, scrolls, erases, sets modes, or is unfinished does more."""
+    before, behind = "\x1b[1;32m  CC\x1b[m 画面 [ 7%]\t?2027h\x1b[K\r\n\x1b[38;5;7m".encode(), b"x\x1b[0m\x1b[5Gn\n"
+    assert only_draws(before + behind)
+    for sequence in NOT_ONLY_DRAWN:
+        is_whole = sequence[-1:] not in (b"\x1b", b"[", b"3")
+        assert not only_draws(before + sequence + behind * is_whole), sequence
 
 
 def test_text_styles_and_links_are_told_as_runs() -> None:
