@@ -178,11 +178,12 @@ def _parameters(size: int, dict_size: int) -> zstandard.ZstdCompressionParameter
     options: dict[str, int] = {"write_checksum": 0, "write_dict_id": 0}
     if dict_size > _SMALL:
         # The dictionary stands in front of the content in the window, so both together must fit for
-        # its beginning to be in reach; and the match tables need an entry for each of its places.
+        # its beginning to be in reach; and the match tables need an entry for each of its places, but no more:
+        # to clear and fault in tables of twice as many takes longer than to compress a screen.
         # The defaults are sized for the content alone: measured on 15 MiB that cannot be compressed
         # alone, 12 MB instead of 1.5 kB.
         options["window_log"] = max(_MIN_WINDOW_LOG, min((size + dict_size).bit_length(), _MAX_WINDOW_LOG))
-        options["hash_log"] = options["chain_log"] = min(options["window_log"], _MAX_TABLE_LOG)
+        options["hash_log"] = options["chain_log"] = min(max(size, dict_size).bit_length(), _MAX_TABLE_LOG)
     return zstandard.ZstdCompressionParameters.from_level(level, source_size=size, dict_size=dict_size, **options)
 
 
