@@ -101,7 +101,9 @@ Examples:
 """,
 )
 @click.argument("path", required=False)
-@click.option("--with-history", is_flag=True, help="With what sessions have shown: in a file beside it, .history.db.")
+@click.option(
+    "--with-history", is_flag=True, help="With what sessions have shown: in a file beside it, PATH.history.db."
+)
 @click.pass_obj
 def backup(app: App, path: str | None, with_history: bool) -> None:
     """Copy the database while it is in use.

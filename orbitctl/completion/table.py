@@ -606,7 +606,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], bool, tuple[str, ...]]] = {
         "Copy the database while it is in use",
         ("file",), True,
         (
-            "--with-history||With what sessions have shown: in a file beside it, .history.db",
+            "--with-history||With what sessions have shown: in a file beside it, PATH.history.db",
         ),
     ),
     "maintenance restore": (

@@ -139,11 +139,9 @@ def milliseconds(moment: datetime) -> int:
 
 
 def history_path(database: str) -> str:
-    """Return the path of the database of histories that is beside a database of sessions."""
+    """Return the path of the database of histories that is beside a database of sessions, and of no other's."""
     folder, name = os.path.split(database)
-    if name == "sessions.db":
-        return os.path.join(folder, "history.db")
-    return f"{os.path.splitext(database)[0]}.history.db"
+    return os.path.join(folder, "history.db") if name == "sessions.db" else f"{database}.history.db"
 
 
 def checksum(*columns: Any) -> int:

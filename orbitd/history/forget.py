@@ -27,14 +27,7 @@ from orbit_protocol.paths import backups_folder
 from orbit_protocol.results import Forgotten
 from orbit_protocol.text import to_text
 from orbitd.history import recorder, text_blocks
-from orbitd.history.database import (
-    TEXT_COLUMNS,
-    DamagedHistory,
-    history_path,
-    milliseconds,
-    text_from_row,
-    text_values,
-)
+from orbitd.history.database import TEXT_COLUMNS, DamagedHistory, history_path, milliseconds, text_from_row, text_values
 from orbitd.history.history import History, Recording
 from orbitd.history.text_blocks import NO_NUMBER
 from orbitd.manager import SessionManager

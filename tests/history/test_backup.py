@@ -20,10 +20,10 @@ def test_histories_come_back_with_a_backup(daemon: DaemonProcess, home: Path) ->
         one.print(b"before")
         one.save()
         done = client.call("maintenance.backup", path=str(path), with_history=True)
-        assert done["history_path"] == str(home / "b.history.db")
+        assert done["history_path"] == str(home / "b.db.history.db")
         assert done["history_bytes"] == os.path.getsize(done["history_path"])
         assert stat.S_IMODE(os.stat(done["history_path"]).st_mode) == 0o600
-        film = film_of(home / "b.history.db", one.id)
+        film = film_of(home / "b.db.history.db", one.id)
         client.call("session.terminate", id=one.id)
         client.call("history.forget", session_id=one.id)
     daemon.stop()
@@ -49,9 +49,9 @@ def test_histories_alone_are_no_backup(daemon: DaemonProcess, home: Path) -> Non
         one.print(b"before")
         one.save()
         client.call("maintenance.backup", path=str(home / "b.db"), with_history=True)
-    done = ctl("maintenance", "restore", "--yes", str(home / "b.history.db"))
+    done = ctl("maintenance", "restore", "--yes", str(home / "b.db.history.db"))
     assert done.code == 1
-    assert done.err.startswith(f"error: {home / 'b.history.db'} is a backup of histories, without sessions\n")
+    assert done.err.startswith(f"error: {home / 'b.db.history.db'} is a backup of histories, without sessions\n")
     assert "Restore the backup that it lies beside" in done.err
     with daemon.client() as client:
         assert [each["name"] for each in client.call("session.list")["sessions"]] == ["one"]
@@ -107,7 +107,7 @@ def test_a_damaged_history_beside_a_backup_changes_nothing(daemon: DaemonProcess
         client.call("session.rename", id=one.id, name="two")
     daemon.stop()
     film = film_of(history_of(daemon.database_path), one.id)
-    (home / "b.history.db").write_bytes(b"x" * 9000)
+    (home / "b.db.history.db").write_bytes(b"x" * 9000)
     assert ctl("maintenance", "restore", "--yes", str(path)).code != 0
     assert film_of(history_of(daemon.database_path), one.id) == film
     daemon.start()

@@ -93,6 +93,14 @@ async def filmed(history: History) -> bytes:
     return output_of(await asyncio.to_thread(lambda: film_of(Path(history.path), "one")[1]))
 
 
+def test_each_database_of_a_folder_has_a_history_of_its_own() -> None:
+    """However two are called, their daemons do not write to the same file."""
+    names = ["sessions.db", "a.db", "a.sqlite", "a", "history.db"]
+    paths = [database.history_path(f"/data/{name}") for name in names]
+    assert paths[0] == "/data/history.db"
+    assert len({*paths, *(f"/data/{name}" for name in names[:4])}) == 9
+
+
 async def test_each_save_goes_on_where_the_last_one_ended(session: Session, history: History) -> None:
     """The film is what was printed, whatever of it each save has discarded from the journal."""
     for number in range(20):
