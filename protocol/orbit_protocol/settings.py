@@ -6,8 +6,9 @@ file itself is the caller's; here text becomes a checked `Settings`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -27,6 +28,11 @@ DATABASE_VARIABLE = "ORBITD_DATABASE"
 
 MAX_CONFIG_BYTES = 1024 * 1024
 """Limit of a configuration file."""
+
+_MAX_SHOWN = 60
+"""How many characters of a wrong value an error has."""
+
+_WRONG_VALUE = re.compile(r"(?:Expected|Invalid enum value) .* - at `\$\.([\w.]+)`", re.DOTALL)
 
 
 class SettingsError(Exception):
@@ -156,8 +162,7 @@ def parse_settings(text: bytes, source: str) -> Settings:
     except msgspec.ValidationError as error:
         if "$.hooks" in str(error):
             _check_words(msgspec.toml.decode(text), source)
-        words = in_plain_words(str(error), _key).replace("there is no", "unknown key")
-        raise SettingsError(f"{source}: {words}") from error
+        raise SettingsError(f"{source}: {_in_words(str(error), msgspec.toml.decode(text))}") from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"{source}: not valid TOML: not UTF-8 (byte {error.start})") from error
     except (msgspec.DecodeError, RecursionError) as error:  # the parser of TOML is written in Python
@@ -169,6 +174,24 @@ def parse_settings(text: bytes, source: str) -> Settings:
         if path is not None and (mistake := path_mistake(path)):
             raise SettingsError(f"{source}: {_key(key)} {mistake}")
     return settings
+
+
+def _in_words(message: str, document: Any) -> str:
+    """Return what is wrong with a value of a file as a sentence: the key, what is right, and what stands there."""
+    words = in_plain_words(message, _key).replace("there is no", "unknown key")
+    found = _WRONG_VALUE.fullmatch(message)
+    if found is None or "may not be empty" in words:
+        return words
+    kind: Any = Settings
+    value = document
+    for key in found[1].split("."):
+        kind, value = get_type_hints(kind)[key], value[key]
+    got = msgspec.json.encode(value).decode()
+    got = got if len(got) <= _MAX_SHOWN else f"{got[:_MAX_SHOWN]}…"
+    if get_origin(kind) is Literal:
+        *most, last = (f'"{each}"' for each in get_args(kind))
+        return f"{_key(found[1])} must be {', '.join(most)} or {last}, not {got}"
+    return f"{words}: {got}" if ", not " in words else f"{words}, not {got}"
 
 
 def _check_words(document: dict[str, Any], source: str) -> None:

@@ -92,14 +92,30 @@ def test_no_word_of_msgspec_is_left(data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[session]\nauto_save_interval_secs = 0\n", "`session.auto_save_interval_secs` must be 1 or more"),
+        ("[session]\nauto_save_interval_secs = 0\n", "`session.auto_save_interval_secs` must be 1 or more, not 0"),
         (
             "[session]\nauto_save_interval_secs = 'x'\n",
-            "`session.auto_save_interval_secs` must be a whole number, not text",
+            '`session.auto_save_interval_secs` must be a whole number, not text: "x"',
         ),
-        ("[daemon]\nlog_level = 'loud'\n", "`daemon.log_level` may not be 'loud'"),
+        (
+            "[daemon]\nlog_level = 'loud'\n",
+            '`daemon.log_level` must be "debug", "info", "warning" or "error", not "loud"',
+        ),
+        ("[history]\nrecord = 'none'\n", '`history.record` must be "full" or "screen", not "none"'),
+        ("[history]\nrecord = 1\n", '`history.record` must be "full" or "screen", not 1'),
+        ("[history]\nrecording_max_bytes = -1\n", "`history.recording_max_bytes` must be 0 or more, not -1"),
+        (
+            "[history]\ntotal_recording_bytes = '1 GiB'\n",
+            '`history.total_recording_bytes` must be a whole number, not text: "1 GiB"',
+        ),
+        ("[history]\ntext_max_bytes = 1.5\n", "`history.text_max_bytes` must be a whole number, not a number: 1.5"),
+        (
+            f"[history]\nrecording_retention_secs = '{'x' * 100}'\n",
+            f'`history.recording_retention_secs` must be a whole number, not text: "{"x" * 59}…',
+        ),
+        ("[history]\nrecording_max_byte = 1\n", "unknown key `recording_max_byte` in `history`"),
         ("[daemon]\nsocket_path = ''\n", "`daemon.socket_path` may not be empty"),
-        ("daemon = 1\n", "`daemon` must be an object, not a whole number"),
+        ("daemon = 1\n", "`daemon` must be an object, not a whole number: 1"),
         ("[sesion]\n", "unknown key `sesion`"),
         ('[session]\ndatabase_path = "/a\\u0000b"\n', "`session.database_path` must not contain NUL"),
         ('[daemon]\nsocket_path = "\\u0000"\n', "`daemon.socket_path` must not contain NUL"),
