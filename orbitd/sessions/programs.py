@@ -653,22 +653,23 @@ class Programs:
         degraded = [live.degraded for live in self.registry if live.degraded is not None]
         if degraded:
             warnings.append(
-                f"The output of {len(degraded)} sessions is not recorded: {degraded[0].strerror or degraded[0]} "
+                f"The output of {_sessions(len(degraded))} is not recorded: {degraded[0].strerror or degraded[0]} "
                 f"({self._settings.journal_folder}). They go on; what they show is lost if the daemon is killed."
             )
         failing = [live.save.failure for live in self.registry if live.save.failure]
         if failing:
-            warnings.append(f"The screens of {len(failing)} sessions could not be saved: {failing[0]}.")
+            warnings.append(f"The screens of {_sessions(len(failing))} could not be saved: {failing[0]}.")
         left = sum(live.is_left_to_keeper and live.has_program for live in self.registry)
         if left:
             warnings.append(
-                f"The output of {left} sessions is not read, since orbitd may not open more files: their programs run, "
-                f"and wait once their terminals are full. End other sessions, or {RAISE_IT} and restart the daemon."
+                f"The output of {_sessions(left)} is not read, since orbitd may not open more files: their "
+                "programs run, and wait once their terminals are full. "
+                f"End other sessions, or {RAISE_IT} and restart the daemon."
             )
         not_fetched = [live.not_fetched for live in self.registry if live.not_fetched and live.has_program]
         if not_fetched:
             warnings.append(
-                f"The output of {len(not_fetched)} sessions is not read: {not_fetched[0]}. Their programs run, and "
+                f"The output of {_sessions(len(not_fetched))} is not read: {not_fetched[0]}. Their programs run, and "
                 "wait once their terminals are full; they are read by themselves once the keeper answers."
             )
         warnings += self.room.warning()
@@ -1026,6 +1027,10 @@ def _moved(request: SpawnRequest, spawned: Spawned) -> str:
     return (
         f" in {visible(to_text(spawned.cwd))}, not in {visible(to_text(request.folders[0]))}, which cannot be entered"
     )
+
+
+def _sessions(count: int) -> str:
+    return "1 session" if count == 1 else f"{count} sessions"
 
 
 def _reason(error: Exception) -> str:

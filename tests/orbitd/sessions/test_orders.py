@@ -187,6 +187,7 @@ async def test_a_save_that_is_refused(sessions: Sessions) -> None:
     with pytest.raises(Busy):
         await saving
     assert ("too long" in live.save.failure, live.save.timer is not None) == (True, True)
+    assert sessions.programs.warnings()[0].startswith("The screens of 1 session could not be saved: ")
     assert b"hello" in sessions.journal().read_bytes()
     process._waiting.clear()
     process.release(m.Save)
