@@ -20,7 +20,7 @@ from orbitd.history import film
 from orbitd.history.database import NoteDamage
 from orbitd.history.history import History
 from orbitd.history.scenes import Reel, Scenes, read_reel, reel_of
-from orbitd.screens.model import Cut
+from orbitd.screens.model import MAX_SCROLLBACK_LINES, Cut
 
 MAX_REELS = 4
 """So many groups of a film are played for a page of lines; the lines of others have no colours."""
@@ -33,6 +33,9 @@ MAX_STYLED_BYTES = 4 << 20
 
 MAX_CANDIDATES = 64
 """So many rows are tried as the end of the lines that are looked for."""
+
+MAX_PICTURE_LINES = MAX_SCROLLBACK_LINES + 1_000
+"""A picture holds no more: its history, and its screen."""
 
 _TAG = re.compile(r"<(?:/|span |a )[^>]*>")
 _SEQUENCE = re.compile("\x1b\\[[0-9;:]*m")
@@ -72,12 +75,18 @@ async def styled(
 
 
 def _groups(connection: sqlite3.Connection, session_id: str, first: int, last: int) -> list[tuple[int, int, int]]:
-    """Return the groups in which some lines left the screen: position, and the lines that did, to before the last."""
+    """Return the groups whose last picture may hold some lines: position, and these lines, to before the last."""
     rows = connection.execute(
-        "SELECT position, line FROM groups WHERE session_id = ? AND line <= ? ORDER BY position", (session_id, last)
+        "SELECT position, line FROM groups WHERE session_id = ? ORDER BY position", (session_id,)
     ).fetchall()
-    following = itertools.pairwise([*rows, (0, last + 1)])
-    return [(at, begin, end) for (at, begin), (_, end) in following if begin < end and end > first]
+    film = connection.execute("SELECT next_line FROM films WHERE session_id = ?", (session_id,)).fetchone()
+    end_of_all = max(last + 1, film[0] if film else 0)
+    # To play a group takes seconds: of a flood, where pictures hold few of the lines, most pages need none.
+    groups = [
+        (at, max(begin, end - MAX_PICTURE_LINES), end)
+        for (at, begin), (_, end) in itertools.pairwise([*rows, (0, end_of_all)])
+    ]
+    return [(at, begin, end) for at, begin, end in groups if begin < end and begin <= last and end > first]
 
 
 async def _rows(history: History, scenes: Scenes, session_id: str, position: int, how: str) -> list[str]:
