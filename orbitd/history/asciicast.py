@@ -280,7 +280,7 @@ def _events(
             if group.at <= end_at:
                 yield group.position, group
             return
-        for part in film.without_gaps(film.parts_of(connection, group, note_damage), group.position):
+        for part in film.parts_of(connection, group, note_damage):
             behind = part.start
             if behind + len(part.data) <= place.position:
                 continue  # in the pages before

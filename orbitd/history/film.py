@@ -75,9 +75,8 @@ def _sound_groups(rows: object, note_damage: NoteDamage) -> Iterator[Group]:
 
 def parts_of(connection: sqlite3.Connection, group: Group, note_damage: NoteDamage) -> Iterator[Part]:
     """Yield the records of a group's chunks in their order, up to the first that is damaged or missing."""
-    query = (
-        f"SELECT {CHUNK_COLUMNS} FROM chunks WHERE group_seq = ? AND from_position >= ? ORDER BY from_position LIMIT 1"  # noqa: S608  # ours
-    )
+    # What comes behind a missing one cannot be drawn, nor unpacked: zstd does not notice that a dictionary is another.
+    query = f"SELECT {CHUNK_COLUMNS} FROM chunks WHERE group_seq = ? AND from_position = ?"  # noqa: S608  # ours
     position, before = group.position, b""
     while row := connection.execute(query, (group.seq, position)).fetchone():
         try:
@@ -93,15 +92,6 @@ def parts_of(connection: sqlite3.Connection, group: Group, note_damage: NoteDama
             return
         yield Part(start=chunk.from_position, data=data, from_at=chunk.from_at, to_at=chunk.to_at)
         position, before = chunk.to_position, (before + packed)[-DICTIONARY_BYTES:]
-
-
-def without_gaps(parts: Iterator[Part], position: int) -> Iterator[Part]:
-    """Yield parts from a position on, up to the first that does not follow the one before: it cannot be drawn."""
-    for part in parts:
-        if part.start != position:
-            return
-        yield part
-        position += len(part.data)
 
 
 def records_of(data: bytes) -> Iterator[tuple[int, Event]]:

@@ -169,14 +169,12 @@ def _reel(connection: sqlite3.Connection, session_id: str, at: int, note_damage:
 
 
 def reel_of(group: Group, parts: Iterator[film.Part]) -> Reel:
-    """Return a reel of a key frame and parts that follow each other; what is behind a gap is left out."""
+    """Return a reel of a key frame and the parts behind it, without a gap."""
     descriptor = _nameless_file()
     try:
         os.write(descriptor, file_header(group.position))
         end, to_at = group.position, group.at
         for part in parts:
-            if part.start != end:
-                break
             rest = memoryview(part.data)
             while rest:
                 rest = rest[os.write(descriptor, rest) :]

@@ -88,7 +88,7 @@ def _add_sizes(
 ) -> tuple[int, int]:
     """Add the sizes that are set behind a key frame; return where the film of its group ends, and when."""
     position, last_at = group.position, group.at
-    for part in film.without_gaps(film.parts_of(connection, group, note_damage), group.position):
+    for part in film.parts_of(connection, group, note_damage):
         position, last_at = part.start + len(part.data), max(last_at, part.to_at)
         at = part.from_at
         for _, event in film.records_of(part.data):

@@ -239,7 +239,7 @@ async def test_a_damaged_index_ends_no_recording(tmp_path: Path, index: str) -> 
     async with History(str(path), HistorySettings()) as history:
         with pytest.raises(StorageCorrupt):
             await history.write(delete)
-        await history._salvage()  # after the one that runs
+        await history.mend()
         count = "SELECT (SELECT count(*) FROM texts), (SELECT count(*) FROM chunks)"
         assert await history.read(lambda connection: connection.execute(count).fetchone(), None) == (400, 400)
         await history.write(delete)

@@ -12,7 +12,7 @@ import pytest
 from history_rows import BEGIN, ONE, Rows
 from orbitd.history.asciicast import Drawn, Mark, Place, read_page
 from orbitd.history.export import from_cursor, to_cursor
-from orbitd.history.film import groups_from
+from orbitd.history.film import groups_from, parts_of
 from orbitd.screens.divider import print_divider
 from orbitd.screens.emulator import Emulator
 from orbitd.sessions.journal_file import Cwd, Divider, Event, Output, Resize, Time
@@ -179,6 +179,18 @@ def test_a_damaged_chunk_costs_the_rest_of_its_group(rows: Rows) -> None:
     assert "bbb" not in texts
     assert "ccc" not in texts
     assert rows.damaged == ["row 2 of chunks: its checksum is another"]
+
+
+def test_a_chunk_that_is_missing_costs_the_rest_of_its_group(rows: Rows) -> None:
+    """What comes behind it was compressed with it as dictionary: it is not taken for what it is not."""
+    group, position = rows.group(0, BEGIN), 0
+    for letter in b"abc":
+        position += len(rows.chunk(group, position, [Output(data=bytes([letter]) * 50)]))
+    rows.connection.execute("DELETE FROM chunks WHERE seq = 2")
+    assert read(rows) == [[0.0, "o", "a" * 50]]
+    found = next(groups_from(rows.connection, ONE, 0, rows.note_damage))
+    assert [part.start for part in parts_of(rows.connection, found, rows.note_damage)] == [0]
+    assert rows.damaged == []
 
 
 def test_until_ends_it(rows: Rows) -> None:
