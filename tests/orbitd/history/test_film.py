@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import shutil
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
@@ -565,6 +566,22 @@ async def test_whose_group_goes_to_the_limit_begins_another_at_once(tmp_path: Pa
         await quiet.save()
         records = (await asyncio.to_thread(film_of, tmp_path / "history.db", "quiet"))[1]
         assert output_of(records) == b"there"
+
+
+async def test_a_moment_has_what_came_at_it(session: Session, history: History) -> None:
+    """What came in the same millisecond is there, and nothing that came later."""
+    for letter in b"abc":
+        session.print(bytes([letter]))
+    await session.save()
+
+    def shown(connection: sqlite3.Connection, at: int) -> bytes:
+        group = film.group_at(connection, "one", at, fail)
+        assert group is not None
+        return output_of(b"".join(part.data for part in film.until(film.parts_of(connection, group, fail), at)))
+
+    second = int((START + 2) * 1000)
+    for at, expected in ((second - 1, b"a"), (second, b"ab"), (second + 999, b"ab"), (second + 1000, b"abc")):
+        assert await history.read(partial(shown, at=at), b"") == expected
 
 
 async def test_many_saves_at_once_take_few_descriptors(tmp_path: Path, history: History) -> None:

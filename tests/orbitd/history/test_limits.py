@@ -96,6 +96,17 @@ def test_text_is_taken_from_whom_has_most(connection: sqlite3.Connection) -> Non
     assert stored == recorder.read_film(connection, "large").text_bytes
 
 
+def test_what_stands_on_the_screen_goes_last(connection: sqlite3.Connection) -> None:
+    """Of a session's text the lines that have left its screen go before those that stand there."""
+    block = text_blocks.pack([Line(number=0, at=1, text=os.urandom(500).hex())], 0)
+    assert block is not None
+    grown = recorder.replace_tail(connection, "one", block) + recorder.insert_text(connection, "one", [block])
+    film = Film(recorded_to=0, next_line=0, raw_bytes=0, film_bytes=0, text_bytes=grown)
+    recorder.write_film(connection, "one", film)
+    recorder.limit_text(connection, 1)
+    assert connection.execute("SELECT is_tail FROM texts").fetchall() == [(1,)]
+
+
 def test_old_groups_go(connection: sqlite3.Connection) -> None:
     """Retention drops the groups that ended before a moment, and no other."""
     for at in (1_000, 200_000, 400_000):
