@@ -20,8 +20,8 @@ from orbitd.history.packed_records import Packed, pack
 from orbitd.history.text_blocks import TextBlock
 from orbitd.sessions.journal_file import FILE_HEADER_BYTES
 
-SLICE_BYTES = 4 << 20
-"""About how much of a journal is read, compressed and inserted at once."""
+SLICE_BYTES = 2 << 20
+"""About how much of a journal is read, compressed and inserted at once: it is in memory about six times meanwhile."""
 
 DICTIONARY_BYTES = 32 << 10
 """How much of what comes before a chunk in its group is its dictionary; twice as much saves half a percent of it."""
