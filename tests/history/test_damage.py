@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from history_rows import BEGIN, Rows
 from history_sessions import Printing
 from orbit_protocol.errors import StorageCorrupt
 from orbit_protocol.settings import HistorySettings
+from history_support import timestamp
 from orbitd.history.database import open_reader
 from orbitd.history.history import History
 from orbitd.sessions.journal_file import Output
@@ -176,6 +178,24 @@ def test_what_is_whole_is_brought_over(daemon: DaemonProcess) -> None:
     daemon.restart()
     goes_on(daemon, one)
     assert daemon.log().count("history brought over") == count
+
+
+def test_a_history_that_begins_later_begins_with_the_screen(daemon: DaemonProcess) -> None:
+    """Where there is none, as after an upgrade, it has screen and scrollback of a session once that is looked at."""
+    one, path = record(daemon), history_of(daemon.database_path)
+    daemon.stop()
+    path.unlink()
+    daemon.start()
+    with daemon.client() as client:
+        client.call("session.screen", id=one.id)
+        client.call("maintenance.auto_save")
+        found = client.call("history.search", query="mark-", limit=50)["hits"]
+        assert {each["text"] for each in found} == {f"mark-{number}." for number in range(1, 5)}
+        now = timestamp(time.time())
+        assert "mark-4." in client.call("session.screen", id=one.id, at=now, format="text")["data"]
+        count = client.call("snapshot.list", session_id=one.id, limit=100)["snapshots"]
+        client.call("maintenance.auto_save")
+        assert client.call("snapshot.list", session_id=one.id, limit=100)["snapshots"] == count
 
 
 def test_damaged_rows_are_named_by_a_check(daemon: DaemonProcess) -> None:
