@@ -41,6 +41,8 @@ from orbitd.store.progress import Progress
 PAGE_BYTES = 1 << 20
 """About how much text a page has."""
 
+_ANOTHER = "Name a file in a folder that the daemon's user can write to."
+
 _HEAD = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -144,7 +146,7 @@ class Exporter:
                 os.close(descriptor)
             await finished(in_pool(partial(self._put_in_place, path, temporary)))
         except OSError as error:
-            raise translate_os(error, f"The file {path} cannot be written") from error
+            raise translate_os(error, f"The file {path} cannot be written", _ANOTHER) from error
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)

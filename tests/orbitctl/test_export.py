@@ -123,6 +123,8 @@ def test_a_path_that_no_file_can_have_is_refused(recorded: Orbitctl) -> None:
             ended = recorded("rpc", "call", "history.export", json.dumps({"session_id": session, **given}))
             assert ended.code != 0
             assert "'path' must be an absolute path" in ended.err
+    ended = recorded("rpc", "call", "history.export", json.dumps({"session_id": session, "path": "/proc/work.cast"}))
+    assert "hint: Name a file in a folder" in ended.err
 
 
 def test_an_output_or_a_time_that_cannot_be_is_a_usage_error(recorded: Orbitctl) -> None:
