@@ -134,6 +134,7 @@ class SessionFiles:
             # Its snapshots were deleted, or older ones restored. Positions go on behind the film, whose are never used
             # again.
             loaded = replace(loaded, position=recording.recorded_to)
+            recording.group = 0  # its last screen is another one: what comes now cannot be drawn on that
         path = self._journal_path(session_id)
         size = session.cols or loaded.base.cols, session.rows or loaded.base.rows
         record = self._history.record_of(session.config.record)

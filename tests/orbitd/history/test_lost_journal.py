@@ -7,9 +7,11 @@ from typing import cast
 
 import pytest
 
+from orbit_protocol.settings import HistorySettings
 from orbit_protocol.types import SessionConfig
 from orbitd.history.history import History, Recording
 from orbitd.manager import SessionManager
+from orbitd.screens.messages import Saved
 from orbitd.sessions.files import SessionFiles
 from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import Output
@@ -77,6 +79,28 @@ async def test_positions_go_on_where_the_snapshots_were_deleted(tmp_path: Path) 
         assert (opened.journal.base, opened.journal.position, opened.loaded.position) == (1_000_000,) * 3
         assert opened.journal.size == 0
         opened.journal.close()
+
+
+async def test_a_film_does_not_go_on_on_another_screen(tmp_path: Path) -> None:
+    """Where a session begins on a screen that is not the film's last one, a key frame comes before what is drawn."""
+    history = History(str(tmp_path / "history.db"), HistorySettings())
+    async with history, SessionManager.open(tmp_path / "sessions.db") as manager:
+        session = await manager.create_session(SessionConfig(session_type="local"))
+        files = SessionFiles(manager, history, str(tmp_path / "journal"))
+        first = (await files.open(session.id, create=True)).journal
+        assert first is not None
+        first.append_output(b"shown")
+        blank = Saved(
+            request=1, position=first.position, native=b"", portable=b"", cols=80, rows=24, title="", history_line=0
+        )
+        await history.record(session.id, "full", first.readers, blank)
+        first.close()
+        assert (await history.recording(session.id)).group
+        files.remove_journal(session.id)  # and no snapshot was saved
+        again = (await files.open(session.id, create=True)).journal
+        assert again is not None
+        assert (await history.recording(session.id)).wants_key_frame
+        again.close()
 
 
 async def test_a_film_that_goes_much_further_is_not_put_into_a_journal(tmp_path: Path) -> None:
