@@ -15,9 +15,9 @@ from ctl_support import Orbitctl
 from film_support import history_of, read_film
 from history_rows import BEGIN, Rows
 from history_sessions import Printing
+from history_support import timestamp
 from orbit_protocol.errors import StorageCorrupt
 from orbit_protocol.settings import HistorySettings
-from history_support import timestamp
 from orbitd.history.database import open_reader
 from orbitd.history.history import History
 from orbitd.sessions.journal_file import Output
