@@ -796,13 +796,12 @@ class _Save:
     def _drop_what_is_over(self, connection: sqlite3.Connection) -> bool:
         """Keep to the limits; return whether film of other sessions may have gone."""
         limits = self._limits
-        with recorder.without_zeros(connection):
-            recorder.limit_session(connection, self._id, limits.session_bytes)
-            films, text = connection.execute("SELECT total(film_bytes), total(text_bytes) FROM films").fetchone()
-            if films > limits.total_bytes:
-                recorder.limit_total(connection, int(films) - limits.total_bytes)
-            if text > limits.text_bytes:
-                recorder.limit_text(connection, int(text) - limits.text_bytes)
+        recorder.limit_session(connection, self._id, limits.session_bytes)
+        films, text = connection.execute("SELECT total(film_bytes), total(text_bytes) FROM films").fetchone()
+        if films > limits.total_bytes:
+            recorder.limit_total(connection, int(films) - limits.total_bytes)
+        if text > limits.text_bytes:
+            recorder.limit_text(connection, int(text) - limits.text_bytes)
         return bool(films > limits.total_bytes)
 
 

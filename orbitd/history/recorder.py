@@ -308,16 +308,6 @@ def replace_tail(connection: sqlite3.Connection, session_id: str, tail: TextBloc
 # Limits
 
 
-@contextlib.contextmanager
-def without_zeros(connection: sqlite3.Connection) -> Iterator[None]:
-    """Write no zeros to pages that become free meanwhile: the film that comes next is soon written there anyway."""
-    connection.execute("PRAGMA secure_delete = FAST")
-    try:
-        yield
-    finally:
-        connection.execute("PRAGMA secure_delete = ON")
-
-
 def drop_groups(connection: sqlite3.Connection, rows: Sequence[tuple[int, str, int]]) -> int:
     """Drop groups with their chunks, each given as row, session and stored size; return how many bytes went."""
     dropped = 0

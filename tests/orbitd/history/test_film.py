@@ -32,7 +32,6 @@ from orbitd.sessions.files import SessionFiles
 from orbitd.sessions.journal import Journal
 from orbitd.sessions.journal_file import FILE_HEADER_BYTES, RECORD, Cwd, Kind, Resize, payload_length, records_of
 from orbitd.store.progress import Progress
-from store_support import logged_pages
 from support import WAIT_SECS
 
 START = 1_800_000_000.0
@@ -727,21 +726,6 @@ async def test_a_flood_that_is_more_than_a_session_may_have(
         assert connection.execute(sums).fetchone() == (1,)
     assert [group.native[:5] for group in groups] == [b"frame"]
     assert groups_of(history, fail) == [b"two"]
-
-
-async def test_film_that_goes_is_not_overwritten(session: Session, history: History) -> None:
-    """What a save drops for its own film leaves its pages as they are, which later film fills: no zeros are written."""
-    history._limits = recorder.Limits(session_bytes=450_000, total_bytes=1 << 30, text_bytes=1 << 30)
-    session.print(os.urandom(400_000))
-    await session.save()
-    await session.save(key_frame=b"frame")
-    before = len(logged_pages(Path(history.path)))
-    session.print(os.urandom(100_000))
-    await session.save()
-    with contextlib.closing(open_reader(history.path)) as connection:
-        assert connection.execute("PRAGMA freelist_count").fetchone() > (60,)
-    assert len(logged_pages(Path(history.path))) - before < 50
-    assert await history.write(lambda connection: connection.execute("PRAGMA secure_delete").fetchone()) == (1,)
 
 
 async def test_a_key_frame_where_one_is(session: Session, history: History) -> None:
