@@ -89,7 +89,7 @@ def test_the_histories_of_a_backup_are_named(daemon: DaemonProcess, client: RawC
     copies = [tmp_path / "copy.db", tmp_path / "sessions.db"]
     for copy in copies:
         client.call("maintenance.backup", path=str(copy), with_history=True)
-    beside = [tmp_path / "copy.history.db", tmp_path / "history.db"]
+    beside = [tmp_path / "copy.db.history.db", tmp_path / "history.db"]
     assert set(forget(client, one.id)["backups"]) == {str(path) for path in (*copies, *beside)}
 
 

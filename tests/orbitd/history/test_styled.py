@@ -13,7 +13,7 @@ def test_only_groups_whose_last_picture_may_hold_the_lines_are_played(tmp_path: 
     """Of a flood a picture holds the last lines of a group alone: for a page of others nothing is played."""
     rows = Rows(tmp_path)
     for position, line in ((0, 0), (1000, 100_000), (2000, 100_500)):
-        frame = KeyFrame(position=position, at=BEGIN, line=line, cols=80, rows=24, portable=b"")
+        frame = KeyFrame(position=position, at=BEGIN, line=line, cols=80, rows=24)
         insert_group(rows.connection, ONE, frame)
     columns = "session_id, recorded_to, next_line, raw_bytes, film_bytes, text_bytes"
     rows.connection.execute(f"INSERT INTO films ({columns}) VALUES (?, 0, 200000, 0, 0, 0)", (ONE,))
