@@ -17,7 +17,7 @@ from msgspec import Struct
 from orbitd.history import text_blocks
 from orbitd.history.database import TEXT_COLUMNS, DamagedHistory, checksum, text_from_row, text_values
 from orbitd.history.packed_records import Packed, pack
-from orbitd.history.text_blocks import TextBlock
+from orbitd.history.text_blocks import LONG, TextBlock
 from orbitd.sessions.journal_file import FILE_HEADER_BYTES
 
 SLICE_BYTES = 2 << 20
@@ -33,8 +33,8 @@ GROUP_MS = 600_000
 MERGED_BYTES = 64 << 10
 """A block of text is joined with the next one of its session until it has so much."""
 
-_LEVEL, _FAST_LEVEL = 7, 3
-_FAST_FROM = 512 << 10
+_LEVEL = 7
+_LONG_FROM = 512 << 10
 _DROPPED_AT_ONCE = 64
 
 _DROPPED_BYTES = 4 << 20
@@ -104,8 +104,11 @@ def compress(part: Slice, before: bytes) -> Chunk:
     """
     records = part.records.data
     dictionary = before[-DICTIONARY_BYTES:]
-    level = _FAST_LEVEL if len(records) >= _FAST_FROM else _LEVEL
-    data = zstandard.ZstdCompressor(level=level, dict_data=raw_dictionary(dictionary)).compress(records)
+    if len(records) < _LONG_FROM:
+        compressor = zstandard.ZstdCompressor(level=_LEVEL, dict_data=raw_dictionary(dictionary))
+    else:
+        compressor = zstandard.ZstdCompressor(compression_params=LONG, dict_data=raw_dictionary(dictionary))
+    data = compressor.compress(records)
     return Chunk(slice=part, dictionary_bytes=len(dictionary), data=data)
 
 

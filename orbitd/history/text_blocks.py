@@ -22,6 +22,11 @@ MAX_BLOCK_BYTES = 64 << 20
 LEVEL = 3
 """Of the compression: 6 takes three times as long, for some hundredths of the size."""
 
+LONG = zstandard.ZstdCompressionParameters.from_level(LEVEL, window_log=22, enable_ldm=True, ldm_hash_rate_log=6)
+"""For what is long: it finds what a build has printed a megabyte before, for which level 6 takes twice as long."""
+
+_LONG_FROM = 256 << 10
+
 NO_NUMBER = -1
 
 
@@ -93,13 +98,15 @@ def pack_text(text: bytes, runs: list[Run], next_line: int) -> TextBlock | None:
         return None
     numbered = [run for run in runs if run.first != NO_NUMBER]
     compressor = zstandard.ZstdCompressor(level=LEVEL)
+    is_long = len(text) >= _LONG_FROM
+    text_compressor = zstandard.ZstdCompressor(compression_params=LONG) if is_long else compressor
     return TextBlock(
         first_line=min((run.first for run in numbered), default=next_line),
         next_line=max([next_line, *(run.first + run.count for run in numbered)]),
         from_at=min((run.at for run in runs if run.at), default=0),
         to_at=max(run.at for run in runs),
         raw_bytes=len(text),
-        text=compressor.compress(text),
+        text=text_compressor.compress(text),
         runs=compressor.compress(_encoder.encode(runs)),
     )
 
