@@ -64,8 +64,14 @@ class Saver:
                 plan.timer.cancel()
             self._start_timer(session, 0.0 if session.is_full else min(BURST_SECS, self._interval))
 
-    async def save(self, session: LiveSession, *, limit_secs: float = SAVE_SECS) -> bool:
+    async def save(self, session: LiveSession, *, limit_secs: float = SAVE_SECS, may_have_ended: bool = True) -> bool:
         """Save a session now, unless it is saved.
+
+        Args:
+            session: The session.
+            limit_secs: How long that may take.
+            may_have_ended: Open its journal again if need be: for one caller alone, who holds its lock. It is removed
+                once the last screen is saved, and another object of the session may have it open.
 
         Returns:
             Whether its history has it too, else its journal is kept, and it is saved once more.
@@ -81,6 +87,8 @@ class Saver:
             # One save of a session at a time: a second one would commit its snapshot first, and then this one
             # would be the newest with an older screen. After the wait the first may have saved everything.
             async with asyncio.timeout(limit_secs), session.save_lock:
+                if session.is_idle and not may_have_ended:
+                    return session.is_saved
                 if not session.is_saved:
                     await session.open_files()
                 if not session.is_saved:
@@ -160,12 +168,15 @@ class Saver:
 
     def _start_timer(self, session: LiveSession, delay: float) -> None:
         if not self._is_closed:
-            loop = asyncio.get_running_loop()
-            session.save.timer = loop.call_later(delay, lambda: self._tasks.start(self._try_save(session)))
+            session.save.timer = asyncio.get_running_loop().call_later(delay, self._start, session)
+
+    def _start(self, session: LiveSession) -> None:
+        if not self._is_closed:
+            self._tasks.start(self._try_save(session))
 
     async def _try_save(self, session: LiveSession) -> bool:
         try:
-            return await self.save(session)
+            return await self.save(session, may_have_ended=False)
         except Exception:  # noqa: BLE001  # logged by `_handle_failure`; the journal has the output
             return False
 

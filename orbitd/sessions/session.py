@@ -566,6 +566,7 @@ class LiveSession:
             self.picture.data(missing)
         self._log_new_damage()
         self.picture.grown()
+        self._shared.on_output(self)
 
     def _log_new_damage(self) -> None:
         """Log what was found by the last append: the file was cut short by somebody."""
@@ -735,7 +736,6 @@ class LiveSession:
         self._recorded_cwd, self._cwd_recorded_at = cwd, now
         self._record(Cwd(path=cwd))
         self.news.handle_folder(cwd)
-        self._shared.on_output(self)
 
     def _record_cwd_later(self) -> None:
         self._cwd_timer = None
@@ -1246,7 +1246,6 @@ class LiveSession:
             return
         # The owner is sent a repaint too: its own terminal may have rewrapped lines in another way.
         self._set_size(attachment.size, "resized")
-        self._shared.on_output(self)
 
     def _set_size(self, size: tuple[int, int], reason: RepaintReason) -> None:
         self.size = size
