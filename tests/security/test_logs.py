@@ -194,6 +194,7 @@ def _one_line_a_method() -> list[bytes]:
         params |= {"for": "text", "silence_secs": None} if "pattern" in params else {}
         params |= {"theme": {}} if "theme" in params else {}
         params |= {"since": None} if "first" in params else {}
+        params |= {"until": None} if "until" in params else {}
         params |= {"cursor": None} if {"path", "cursor"} <= params.keys() else {}
         params |= {"document": DOCUMENT} if "document" in params else {}
         params |= {"terminal": {}, "frames": "auto"} if "terminal" in params else {}
