@@ -48,12 +48,13 @@ def test_auto(integrating: DaemonProcess, command: str | None, asked: dict[str, 
         assert is_integrated(client, session_id) == integrated
 
 
-def test_off(daemon: DaemonProcess, client: RawClient) -> None:
+def test_off(daemon: DaemonProcess) -> None:
     """Without a setting no shell has it, but one whose start asks for it."""
     for asked, integrated in (({}, False), ({"shell_integration": "auto"}, True)):
-        session_id = create(client, "bash")
-        client.call("session.start", id=session_id, **asked)
-        assert is_integrated(client, session_id) == integrated
+        with daemon.client() as client:
+            session_id = create(client, "bash")
+            client.call("session.start", id=session_id, **asked)
+            assert is_integrated(client, session_id) == integrated
 
 
 def test_after_a_reboot(integrating: DaemonProcess) -> None:

@@ -494,8 +494,10 @@ def test_a_command_that_ends_a_daemon_by_force_does_not_advise_to_do_so(
         said = ctl.ok("daemon", command, "--force").err
         assert ended(daemon) == -signal.SIGKILL
     ctl.ok("daemon", "stop")
-    assert f"warning: orbitd (pid {daemon.pid}) does not answer" in said
-    assert "hint: " not in said
+    # A hint of its own may follow for the next daemon, where a busy machine lets that one wait.
+    lines = said.splitlines()
+    [at] = [n for n, line in enumerate(lines) if f"warning: orbitd (pid {daemon.pid}) does not answer" in line]
+    assert not "".join(lines[at + 1 : at + 2]).startswith("hint: ")
 
 
 @needs(linux=True)
