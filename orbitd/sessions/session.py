@@ -566,7 +566,6 @@ class LiveSession:
             self.picture.data(missing)
         self._log_new_damage()
         self.picture.grown()
-        self._shared.on_output(self)
 
     def _log_new_damage(self) -> None:
         """Log what was found by the last append: the file was cut short by somebody."""
@@ -736,6 +735,7 @@ class LiveSession:
         self._recorded_cwd, self._cwd_recorded_at = cwd, now
         self._record(Cwd(path=cwd))
         self.news.handle_folder(cwd)
+        self._shared.on_output(self)
 
     def _record_cwd_later(self) -> None:
         self._cwd_timer = None
@@ -806,6 +806,7 @@ class LiveSession:
         """Print a line between the output so far and the next program's, if there is any and the journal is open."""
         if self.position > 0 and self._journal is not None:
             self._record(Divider(text=text))
+            self._shared.on_output(self)  # the program may print nothing
             self._asked_from = self.position  # the answers to what was asked before are for a program that has ended
             self._repaint_all()
 
@@ -1246,6 +1247,7 @@ class LiveSession:
             return
         # The owner is sent a repaint too: its own terminal may have rewrapped lines in another way.
         self._set_size(attachment.size, "resized")
+        self._shared.on_output(self)
 
     def _set_size(self, size: tuple[int, int], reason: RepaintReason) -> None:
         self.size = size
