@@ -201,6 +201,8 @@ def example_reader() -> Iterator[Reader]:
 def test_the_examples_of_a_command_run(example_reader: Reader, block: Block) -> None:
     """Each example of the help of a command does something that ends well, beside what it names."""
     assert block.language == "sh"
+    if "asciinema play" in block.text:
+        require("asciinema")
     for example in commands(block.text):
         example_reader.type(prepare_example(example_reader, example))
 
